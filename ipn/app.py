@@ -1,0 +1,73 @@
+"""The IPN application: what banks call. Its own small process, on a port of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from litestar import Litestar, get, post
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from ipn.callback import CallbackBody, CallbackService
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.http.answers import ProblemHandler, answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest, KeyRing
+from sandbox.http.middleware import RequestLog
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.settings import Settings
+from sandbox.wake import Waker
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Unit
+
+BODY_LIMIT = 64 * 1024
+_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Build the IPN application."""
+    waker = Waker(settings.redis_url)
+
+    def committed(unit: Unit) -> None:
+        if unit.next_due is not None or unit.deliveries:
+            waker.wake(unit.merchant_id)
+
+    queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
+    gate = Gate(settings, KeyRing())
+    service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
+    body_decoder = msgspec.json.Decoder(CallbackBody)
+
+    @post("/ipn/callback", status_code=200)
+    async def callback(request: HttpRequest) -> ASGIResponse:
+        raw = await gate.body(request)
+        body = decode(body_decoder, raw)
+        headers = {name: request.headers.get(name, "") for name in _HEADERS}
+        return answered(await service.receive(body, raw, headers, gate.origin(request)))
+
+    @get("/health")
+    async def health() -> ASGIResponse:
+        return ok({"status": "alive"})
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await open_pool(settings.database_url, settings.pool_size)
+        waker.start()
+        try:
+            yield
+        finally:
+            await asyncio.wait_for(queues.close(), 20)
+            await waker.close()
+            await close_pool()
+
+    return RequestLog(
+        Litestar(
+            route_handlers=[callback, health],
+            lifespan=[lifespan],
+            exception_handlers={Exception: ProblemHandler(settings.public_url)},
+            openapi_config=None,
+            request_max_body_size=BODY_LIMIT,
+            logging_config=None,
+        )
+    )

@@ -1,0 +1,71 @@
+"""`/api/v1/balance`, and the top-up of `/sandbox/v1/balance`."""
+
+import msgspec
+from litestar import Router, get, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.balance.service import Balance, BalanceService, LedgerEntry
+from sandbox.errors import invalid
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.money import InvalidAmountError, parse_amount
+
+
+class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /balance/top-up`."""
+
+    amount: msgspec.Raw
+
+
+def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
+    """The routes of the balance."""
+    body_decoder = msgspec.json.Decoder(TopUpBody)
+
+    @get("/", operation_id="get_balance", opt={"operation": Operation("Get the balance", {200: Balance})})
+    async def get_balance(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id))
+
+    @get(
+        "/history", operation_id="list_ledger_entries",
+        opt={"operation": Operation(
+            "List ledger entries, newest first", {200: list[LedgerEntry]},
+            query=(
+                LIMIT, CURSOR,
+                parameter("payout_id", "Only entries of this payout.", type="string", format="uuid"),
+                parameter("account", "Only entries on this account.", type="string", enum=["AVAILABLE", "LOCKED"]),
+                CREATED_FROM, CREATED_TO,
+            ),
+        )},
+    )  # fmt: skip
+    async def list_ledger_entries(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "payout_id", "account", "created_from", "created_to"))
+        uuid_param(params, "payout_id")
+        choice(params, "account", ("AVAILABLE", "LOCKED"))
+        return ok(await service.history(caller.merchant_id, window(params), params))
+
+    @post(
+        "/top-up", operation_id="top_up_balance", status_code=200,
+        opt={"operation": Operation("Top up the available balance", {200: Balance}, TopUpBody, idempotency="optional",
+             errors=("IDEMPOTENCY_KEY_REUSED",), example={"amount": "5000.00"})},
+    )  # fmt: skip
+    async def top_up_balance(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body, required=False)
+        parsed = decode(body_decoder, body)
+        try:
+            amount = parse_amount(bytes(parsed.amount))
+        except InvalidAmountError as error:
+            raise invalid("amount", str(error)) from None
+        return answered(await service.top_up(caller.merchant_id, amount, key, gate.origin(request)))
+
+    return [
+        Router("/api/v1/balance", route_handlers=[get_balance, list_ledger_entries]),
+        Router("/sandbox/v1/balance", route_handlers=[top_up_balance]),
+    ]

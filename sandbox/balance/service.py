@@ -1,0 +1,167 @@
+"""A merchant's balance, its history, and topping it up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.clock import render
+from sandbox.db.engine import available, connection
+from sandbox.errors import Problem
+from sandbox.http.paging import Page, Window, page
+from sandbox.ledger.model import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
+from sandbox.money import CURRENCY
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+_BALANCE: Final = (
+    "SELECT account, balance, version, updated_at FROM accounts "
+    "WHERE merchant_id = $1 AND account IN ('AVAILABLE', 'LOCKED') ORDER BY account"
+)
+
+_ROW: Final = (
+    "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
+    "payout_id::text AS payout_id, description, created_at"
+)
+# Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows.
+_HISTORY: Final = f"""
+SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
+    SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND reason = r.reason AND id <= $3 AND id >= $4
+    ORDER BY merchant_id, reason, transfers.id DESC LIMIT $5
+) t ORDER BY transfer_id DESC LIMIT $5
+"""  # noqa: S608 -- constants
+_HISTORY_OF_PAYOUT: Final = f"""
+SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND reason = ANY ($2::text[]) AND id <= $3 AND id >= $4
+ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
+"""  # noqa: S608 -- constants
+
+
+class Balance(msgspec.Struct):
+    """What a merchant has: `balance` is `locked_balance` and `available_balance` together."""
+
+    currency: str
+    balance: Decimal
+    locked_balance: Decimal
+    available_balance: Decimal
+    version: int
+    updated_at: str
+
+
+class LedgerEntry(msgspec.Struct):
+    """One side of a transfer, on one of the merchant's two accounts."""
+
+    id: str
+    transfer_id: str
+    account: str
+    direction: str
+    amount: Decimal
+    balance_after: Decimal
+    reason: str
+    payout_id: str | None
+    description: str
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Put money on a merchant's available balance: 200 with the balance."""
+
+    amount: Decimal
+    origin: Origin
+    key: IdempotencyKey | None
+    weight: int = 1
+    payout_ids: Sequence[str] = ()
+    references: Sequence[str] = ()
+
+    def decide(self, unit: Unit) -> Answer:
+        """Do it; nothing can refuse it but the ledger's largest balance."""
+        if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
+            raise Problem(
+                "VALIDATION_ERROR",
+                f"The balance would pass {LARGEST_BALANCE}.",
+                errors=[("amount", f"would take the balance past {LARGEST_BALANCE}")],
+            )
+        unit.transfer(TOP_UP, self.amount, None, "top-up")
+        available_balance, locked = unit.balances[AVAILABLE], unit.balances[LOCKED]
+        # Every transfer of this unit so far touched one of the two accounts at least once.
+        version = unit.balance_version + sum(
+            (p.transfer.movement.debit in (AVAILABLE, LOCKED)) + (p.transfer.movement.credit in (AVAILABLE, LOCKED))
+            for p in unit.posted
+        )
+        balance = Balance(CURRENCY, available_balance + locked, locked, available_balance, version, unit.now_text)
+        return Answer(200, msgspec.json.encode(balance))
+
+
+LARGEST_BALANCE: Final = Decimal("99999999999999.99")
+
+
+class BalanceService:
+    """What the API offers of balances."""
+
+    def __init__(self, queues: MerchantQueues) -> None:
+        self._queues = queues
+
+    async def get(self, merchant_id: str) -> Balance:
+        """The balance as of the last commit. Raises NOT_FOUND if the merchant is gone."""
+        async with available(), connection() as conn:
+            records = await conn.fetch(_BALANCE, merchant_id)
+        if len(records) != 2:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        free, locked = records
+        return Balance(
+            currency=CURRENCY,
+            balance=free["balance"] + locked["balance"],
+            locked_balance=locked["balance"],
+            available_balance=free["balance"],
+            version=free["version"] + locked["version"],
+            updated_at=render(max(free["updated_at"], locked["updated_at"])),
+        )
+
+    async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
+        """A page of ledger entries, newest first. `params` may hold payout_id and account."""
+        accounts = [params["account"]] if "account" in params else [AVAILABLE, LOCKED]
+        reasons = [m.reason for m in MOVEMENTS.values() if m.debit in accounts or m.credit in accounts]
+        arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
+        statement = _HISTORY
+        if "payout_id" in params:
+            statement = _HISTORY_OF_PAYOUT
+            arguments.append(params["payout_id"])
+        async with available(), connection() as conn:
+            records = await conn.fetch(statement, merchant_id, *arguments)
+        entries = [entry for record in records for entry in _entries(record) if entry.account in accounts]
+        # A page may end between a transfer's two entries; `:credit` comes first, then `:debit`.
+        if window.suffix:
+            position = f"{window.before}{window.suffix}"
+            entries = [entry for entry in entries if _order(entry.id) > _order(position)]
+        else:
+            entries = [entry for entry in entries if entry.transfer_id < window.before]
+        return page(entries, window.limit, [entry.id for entry in entries])
+
+    async def top_up(self, merchant_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Add to the available balance."""
+        return await self._queues.submit(merchant_id, TopUp(amount, origin, key))
+
+
+def _entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
+    return [
+        LedgerEntry(
+            id=f"{record['transfer_id']}:{side}",
+            transfer_id=record["transfer_id"],
+            account=record[f"{side}_account"],
+            direction=side.upper(),
+            amount=record["amount"],
+            balance_after=record[f"{side}_balance_after"],
+            reason=record["reason"],
+            payout_id=record["payout_id"],
+            description=record["description"],
+            created_at=render(record["created_at"]),
+        )
+        for side in ("credit", "debit")
+    ]
+
+
+def _order(entry_id: str) -> tuple[int, str]:
+    """Newest first: the transfer downwards, within it the credit before the debit."""
+    return -int(entry_id[:36].replace("-", ""), 16), entry_id[36:]

@@ -1,0 +1,40 @@
+"""The command `psp`: a list of the commands, each of which is written in a module of its own."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from sandbox.cli import doctor, up
+
+app = typer.Typer(
+    name="psp",
+    help="A payment service provider for tests: payouts, ledger, scenarios, signed webhooks.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command("up")(up.up)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"psp {version('psp-sandbox')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""`psp up`: everything started by one command, and stopped by Ctrl-C."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sandbox.runtime.ready import Ready
+    from sandbox.runtime.supervisor import Options
+
+
+def up(
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="A fresh store that goes when it ends.")] = False,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where data, keys and logs are kept.", show_default=".psp")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 picks a free one.")] = 8000,
+    ipn_port: Annotated[
+        int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 picks a free one.")
+    ] = 8001,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
+    api_processes: Annotated[
+        int, typer.Option("--api-processes", min=1, max=64, help="API processes, which share the port.")
+    ] = 1,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option("--ready-file", help="A JSON file of addresses and keys, written when all is ready."),
+    ] = None,
+    no_seed: Annotated[bool, typer.Option("--no-seed", help="Make no demo merchant and no keys.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ready object in one line, and no banner.")] = False,
+) -> None:
+    """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C stops it.
+
+    Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. Exit code 0: stopped when asked to;
+    1: could not start; 2: wrong usage.
+    """
+    if ephemeral and data is not None:
+        raise typer.BadParameter("--ephemeral keeps nothing, so it takes no --data.")
+    if port and port == ipn_port:
+        raise typer.BadParameter("--port and --ipn-port must differ.")
+    from sandbox.runtime.supervisor import Options  # here, so that other commands need not load it
+
+    options = Options(
+        data=None if ephemeral else data or Path(".psp"),
+        host=host,
+        port=port,
+        ipn_port=ipn_port,
+        workers=workers,
+        api_processes=api_processes,
+        seed=not no_seed,
+        ready_file=ready_file,
+        verbose=verbose,
+    )
+    raise typer.Exit(run_up(options, as_json))
+
+
+def run_up(options: "Options", as_json: bool) -> int:
+    """Run until stopped, print what a person (or, with `as_json`, a program) needs, and give the exit code."""
+    from sandbox.runtime.places import StartError
+    from sandbox.runtime.supervisor import Supervisor
+
+    def on_ready(ready: "Ready") -> None:
+        _print(sys.stdout.write, (ready.to_json() if as_json else _banner(ready)) + "\n")
+
+    def say(line: str) -> None:
+        _print(sys.stderr.write, f"{line}\n")
+
+    if not as_json:
+        say("Starting ...")
+    try:
+        Supervisor(options, say, on_ready).run()
+    except StartError as error:
+        say(f"psp up: {error}")
+        return 1
+    _print(sys.stderr.write if as_json else sys.stdout.write, "stopped\n")
+    return 0
+
+
+def _print(write: Callable[[str], int], text: str) -> None:
+    """Print; a terminal or a reader that has gone away must not keep the run from stopping in order."""
+    try:
+        write(text)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
+def _banner(ready: "Ready") -> str:
+    keys = ready.keys
+    rows = [
+        ("API", ready.api_url),
+        ("Console", ready.console_url),
+        ("IPN", ready.ipn_url),
+        ("Merchant", keys.merchant_id),
+        ("API key", keys.api_key),
+        ("Member key", keys.member_api_key),
+        ("Admin key", ready.admin_key),
+        ("Webhook secret", keys.webhook_secret),
+        ("IPN secret", keys.ipn_secret),
+        ("Database", ready.database_url),
+        ("Redis", ready.redis_url),
+    ]
+    lines = ["", "PSP Sandbox is ready.", ""]
+    lines += [f"  {name:<15} {value}" for name, value in rows if value]
+    if keys.api_key:
+        lines += ["", "Create a payout:", "", _curl(ready.api_url, keys.api_key)]
+    return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
+
+
+def _curl(api_url: str, api_key: str) -> str:
+    body = {
+        "merchant_reference": "first-payout",
+        "amount": "1500.00",
+        "dest_type": "BANK",
+        "bank_code": "HBL",
+        "account_number": "12345678900001",
+    }
+    return " \\\n".join(
+        [
+            f"  curl -sS {api_url}/api/v1/payouts",
+            f"    -H {shlex.quote('X-API-KEY: ' + api_key)}",
+            "    -H 'X-IDEMPOTENCY-KEY: first-payout'",
+            "    -H 'Content-Type: application/json'",
+            f"    -d {shlex.quote(json.dumps(body))}",
+        ]
+    )

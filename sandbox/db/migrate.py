@@ -1,0 +1,65 @@
+"""`python -m sandbox.db.migrate`: bring the database named by DATABASE_URL to the newest schema."""
+
+import asyncio
+import contextlib
+import io
+import os
+import sys
+
+import asyncpg
+
+from sandbox.db.engine import ENGINE
+
+_LOCK = 0x7073705F6D6967  # "psp_mig": one migration at a time, whatever starts together
+_OLDEST = 150000
+
+
+class MigrationError(RuntimeError):
+    """The database cannot be migrated; the message says why."""
+
+
+async def migrate(database_url: str) -> str:
+    """Run all migrations that have not run yet and return Piccolo's report. Raises MigrationError.
+
+    Safe to run twice and by several processes at once.
+    """
+    # Piccolo's migration manager finds its engine by this name alone.
+    os.environ["PICCOLO_CONF"] = "sandbox.db.piccolo_conf"
+    from piccolo.apps.migrations.commands.forwards import run_forwards
+
+    try:
+        guard = await asyncpg.connect(database_url, timeout=10)
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise MigrationError(f"DATABASE_URL cannot be connected to: {type(error).__name__}: {error}") from error
+    try:
+        version = int(await guard.fetchval("SHOW server_version_num"))
+        if version < _OLDEST:
+            raise MigrationError(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}.")
+        await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        ENGINE.config = {"dsn": database_url}
+        await ENGINE.start_connection_pool(min_size=0, max_size=2)
+        report = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(report):
+                result = await run_forwards(app_name="sandbox")
+        finally:
+            await ENGINE.close_connection_pool()
+        if not result.success:
+            raise MigrationError(f"A migration failed: {result.message}\n{report.getvalue()}")
+        return report.getvalue()
+    finally:
+        await guard.close()
+
+
+def main() -> None:
+    """Migrate, or say in one line why not and exit 1."""
+    from sandbox.settings import Settings, SettingsError
+
+    try:
+        sys.stdout.write(asyncio.run(migrate(Settings.load().database_url)))
+    except (MigrationError, SettingsError, asyncpg.PostgresError) as error:
+        sys.exit(f"migrate: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Piccolo's configuration: where its command line and its engine finder look."""
+
+from piccolo.conf.apps import AppRegistry
+
+from sandbox.db.engine import ENGINE
+
+DB = ENGINE
+APP_REGISTRY = AppRegistry(apps=["sandbox.db.piccolo_app"])

@@ -1,0 +1,70 @@
+"""`/api/v1/directory` and `/api/v1/verify-account`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+from litestar import Router, get, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.directory.catalogue import Directory, DirectoryJson
+from sandbox.directory.verification import Verification, verify
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.http.paging import query
+from sandbox.payouts.requests import VerifyAccountBody, destination
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyAccount:
+    """The answer to a verification, which moves nothing; as a command its idempotency key is kept like any other."""
+
+    body: bytes
+    origin: Origin
+    key: IdempotencyKey | None
+    weight: int = 1
+    payout_ids: Sequence[str] = ()
+    references: Sequence[str] = ()
+
+    def decide(self, unit: Unit) -> Answer:
+        """Answer."""
+        return Answer(200, self.body)
+
+
+def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -> Router:
+    """The routes of the directory."""
+    body_decoder = msgspec.json.Decoder(VerifyAccountBody)
+    listing = directory.as_json()
+
+    @get(
+        "/directory", operation_id="get_directory",
+        opt={"operation": Operation("Banks and wallets that a payout can go to", {200: DirectoryJson})},
+    )  # fmt: skip
+    async def get_directory(request: HttpRequest) -> ASGIResponse:
+        await gate.caller(request)
+        query(request, ())
+        return ok(listing)
+
+    @post(
+        "/verify-account", operation_id="verify_account", status_code=200,
+        opt={"operation": Operation("Ask whether an account can be paid", {200: Verification}, VerifyAccountBody,
+             idempotency="required",
+             example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"})},
+    )  # fmt: skip
+    async def verify_account(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        asked = decode(body_decoder, body)
+        bank_code, wallet_code = destination(
+            asked.dest_type, asked.bank_code, asked.wallet_code, asked.account_number, directory
+        )
+        result = verify(directory, asked.dest_type, bank_code or wallet_code or "", asked.account_number)
+        command = VerifyAccount(msgspec.json.encode(result), gate.origin(request), key)
+        return answered(await queues.submit(caller.merchant_id, command))
+
+    return Router("/api/v1", route_handlers=[get_directory, verify_account])

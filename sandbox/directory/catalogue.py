@@ -1,0 +1,97 @@
+"""The banks and wallets that a payout can go to, read once from the package's own data files."""
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+
+class BankJson(TypedDict):
+    """A bank as `GET /directory` shows it."""
+
+    code: str
+    name: str
+    iban_code: str
+    aliases: list[str]
+
+
+class WalletJson(TypedDict):
+    """A wallet as `GET /directory` shows it."""
+
+    code: str
+    name: str
+
+
+class DirectoryJson(TypedDict):
+    """The body of `GET /directory`."""
+
+    banks: list[BankJson]
+    wallets: list[WalletJson]
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    code: str
+    name: str
+    iban_code: str
+    """Characters five to eight of every IBAN of this bank."""
+    aliases: tuple[str, ...]
+    kind: str
+    """`central`, `commercial`, `islamic`, `foreign`, `specialised` or `microfinance`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    code: str
+    name: str
+    iban_code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    banks: tuple[Bank, ...]
+    wallets: tuple[Wallet, ...]
+    _banks_by_code: Mapping[str, Bank] = field(init=False, repr=False, compare=False)
+    _wallets_by_code: Mapping[str, Wallet] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        banks = {code: bank for bank in self.banks for code in (bank.code, *bank.aliases)}
+        wallets = {wallet.code: wallet for wallet in self.wallets}
+        object.__setattr__(self, "_banks_by_code", MappingProxyType(banks))
+        object.__setattr__(self, "_wallets_by_code", MappingProxyType(wallets))
+
+    def bank(self, code: str) -> Bank | None:
+        """The bank of this code or alias, letter for letter: `hbl` is no bank."""
+        return self._banks_by_code.get(code)
+
+    def wallet(self, code: str) -> Wallet | None:
+        return self._wallets_by_code.get(code)
+
+    def as_json(self) -> DirectoryJson:
+        return {
+            "banks": [
+                {"code": bank.code, "name": bank.name, "iban_code": bank.iban_code, "aliases": list(bank.aliases)}
+                for bank in self.banks
+            ],
+            "wallets": [{"code": wallet.code, "name": wallet.name} for wallet in self.wallets],
+        }
+
+
+@functools.cache
+def load_directory() -> Directory:
+    """The directory that ships with the package; the files are read on the first call only."""
+    banks = _rows("banks.toml", "banks")
+    wallets = _rows("wallets.toml", "wallets")
+    return Directory(
+        banks=tuple(Bank(**{**row, "aliases": tuple(row["aliases"])}) for row in banks),
+        wallets=tuple(Wallet(**row) for row in wallets),
+    )
+
+
+def _rows(file_name: str, table: str) -> list[dict[str, Any]]:
+    text = resources.files(__package__).joinpath(file_name).read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = tomllib.loads(text)[table]
+    return rows

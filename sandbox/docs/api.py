@@ -1,0 +1,88 @@
+"""`/openapi.json`, `/docs` and `/problems`: the API's description, for programs and for people. Public, with no key."""
+
+from typing import Any, Final
+
+from litestar import Litestar, Router, get
+from litestar.response.base import ASGIResponse
+
+from sandbox.docs.page import docs_page, problem_page, problems_page
+from sandbox.errors import CODES, Problem
+from sandbox.http.answers import JSON, ok
+from sandbox.http.entry import HttpRequest
+from sandbox.http.openapi import build, encode
+from sandbox.http.operation import Operation
+from sandbox.scenarios.engine import Catalogue
+
+_HTML: Final = "text/html; charset=utf-8"
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "cache-control": "no-cache",
+}
+
+
+class _Documents:
+    """The document and its page, made on the first request (all routes are known by then) and kept as bytes."""
+
+    def __init__(self, public_url: str, catalogue: Catalogue) -> None:
+        self._public_url = public_url
+        self._catalogue = catalogue
+        self._made: tuple[bytes, bytes] | None = None
+
+    def of(self, app: Litestar) -> tuple[bytes, bytes]:
+        """The OpenAPI document and the page that shows it."""
+        if self._made is None:
+            document = build(app.routes, self._public_url)
+            self._made = encode(document), docs_page(document, self._catalogue).encode()
+        return self._made
+
+
+def docs_router(public_url: str, catalogue: Catalogue) -> Router:
+    """The routes of the documentation. `public_url` is what its links and commands name."""
+    documents = _Documents(public_url, catalogue)
+
+    @get(
+        "/openapi.json", operation_id="openapi",
+        opt={"operation": Operation("This document", {200: dict[str, Any]}, security="none")},
+    )  # fmt: skip
+    async def openapi(request: HttpRequest) -> ASGIResponse:
+        return ASGIResponse(body=documents.of(request.app)[0], media_type=JSON)
+
+    @get("/docs")
+    async def docs(request: HttpRequest) -> ASGIResponse:
+        return _page(documents.of(request.app)[1])
+
+    @get("/problems")
+    async def problems(request: HttpRequest) -> ASGIResponse:
+        if _wants_html(request):
+            return _page(problems_page().encode())
+        return ok({"data": [_explained(code, public_url) for code in CODES]})
+
+    @get("/problems/{code:str}")
+    async def problem(request: HttpRequest, code: str) -> ASGIResponse:
+        if code not in CODES:
+            raise Problem("NOT_FOUND", "There is no such code; /problems lists them all.")
+        if _wants_html(request):
+            return _page(problem_page(code).encode())
+        return ok(_explained(code, public_url))
+
+    return Router("/", route_handlers=[openapi, docs, problems, problem])
+
+
+def _page(body: bytes) -> ASGIResponse:
+    return ASGIResponse(body=body, media_type=_HTML, headers=_HEADERS)
+
+
+def _wants_html(request: HttpRequest) -> bool:
+    """Browsers name HTML; a program that follows a problem's `type` gets JSON."""
+    return "text/html" in request.headers.get("accept", "")
+
+
+def _explained(code: str, public_url: str) -> dict[str, Any]:
+    kind = CODES[code]
+    return {
+        "type": f"{public_url}/problems/{code}",
+        "code": code,
+        "status": kind.status,
+        "title": kind.title,
+        "cure": kind.cure,
+    }

@@ -1,0 +1,282 @@
+"""The documentation's pages, rendered from the OpenAPI document: what it says is all that they say. Pure."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup, escape
+
+from sandbox.errors import CODES
+from sandbox.scenarios.engine import Catalogue, Scenario
+
+Json = Mapping[str, Any]
+
+_HERE: Final = Path(__file__).parent
+_MANY: Final = 12
+"""So many choices of a member are written out; of more, the first few."""
+_KEYS: Final = {
+    "ApiKey": ("X-API-KEY", "$PSP_API_KEY"),
+    "OperatorKey": ("X-ADMIN-KEY", "$PSP_ADMIN_KEY"),
+    "IpnSignature": ("webhook-signature", "$SIGNATURE"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A parameter, or a member of a body."""
+
+    name: str
+    place: str
+    kind: str
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A shape that a body or an answer may have."""
+
+    title: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that is no problem."""
+
+    status: str
+    phrase: str
+    variants: tuple[Variant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An operation, ready to be shown."""
+
+    id: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    parameters: tuple[Field, ...]
+    body: tuple[Variant, ...]
+    example: str
+    curl: str
+    answers: tuple[Answer, ...]
+    errors: tuple[tuple[int, str, str], ...]
+    """Status, code and title."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A scenario: what chooses it, its steps in words, and the failure it ends in."""
+
+    name: str
+    chosen_by: str
+    steps: str
+    failure_code: str
+
+
+def docs_page(document: Json, catalogue: Catalogue) -> str:
+    """`/docs`."""
+    reader = _Reader(document)
+    groups: dict[str, list[Card]] = {tag["name"]: [] for tag in document["tags"]}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            groups[operation["tags"][0]].append(reader.card(path, method, operation))
+    return (
+        _templates()
+        .get_template("docs.html")
+        .render(
+            title=document["info"]["title"],
+            version=document["info"]["version"],
+            base_url=reader.base_url,
+            intro=_paragraphs(document["info"]["description"]),
+            groups=[(tag, _anchor(tag), cards) for tag, cards in groups.items()],
+            scenarios=[_path(scenario) for scenario in catalogue.scenarios],
+            events=list(document["webhooks"]),
+            payout=reader.variants({"$ref": "#/components/schemas/Payout"}),
+            codes=CODES,
+        )
+    )
+
+
+def problems_page() -> str:
+    """`/problems`."""
+    return _templates().get_template("problems.html").render(title="Problems", codes=CODES)
+
+
+def problem_page(code: str) -> str:
+    """`/problems/{code}`, for a code of CODES."""
+    kind = CODES[code]
+    return (
+        _templates()
+        .get_template("problem.html")
+        .render(title=code, code=code, kind=kind, phrase=HTTPStatus(kind.status).phrase)
+    )
+
+
+class _Reader:
+    """Reads operations out of a document, following its references."""
+
+    def __init__(self, document: Json) -> None:
+        self._document = document
+        self.base_url: str = document["servers"][0]["url"]
+
+    def card(self, path: str, method: str, operation: Json) -> Card:
+        """An operation, ready to be shown."""
+        parameters = [self._resolved(parameter) for parameter in operation.get("parameters", ())]
+        content = operation.get("requestBody", {}).get("content", {})
+        nothing: tuple[str, Json] = ("", {})
+        media_type, media = next(iter(content.items()), nothing)
+        example = media.get("example")
+        return Card(
+            id=operation["operationId"],
+            method=method.upper(),
+            path=path,
+            summary=operation["summary"],
+            description=operation.get("description", ""),
+            parameters=tuple(self._field(p["name"], p["schema"], p.get("required", False), p) for p in parameters),
+            body=self.variants(media["schema"]) if media else (),
+            example="" if example is None else json.dumps(example, indent=2, ensure_ascii=False),
+            curl=self._curl(path, method, operation, media_type, example),
+            answers=tuple(self._answers(operation["responses"])),
+            errors=tuple(self._errors(operation["responses"])),
+        )
+
+    def variants(self, schema: Json) -> tuple[Variant, ...]:
+        """The shapes of a schema: one, or those of its `oneOf`."""
+        name = schema.get("$ref", "").rpartition("/")[2]
+        schema = self._resolved(schema)
+        if "oneOf" in schema:
+            return tuple(variant for option in schema["oneOf"] for variant in self.variants(option))
+        required = schema.get("required", ())
+        fields = tuple(
+            self._field(member, found, member in required, {}) for member, found in schema.get("properties", {}).items()
+        )
+        return (Variant(name or self._kind(schema), fields),) if fields or name or schema else ()
+
+    def _field(self, name: str, schema: Json, required: bool, parameter: Json) -> Field:
+        described = parameter.get("description") or self._resolved(schema).get("description", "")
+        return Field(name, parameter.get("in", ""), self._kind(schema), required, described)
+
+    def _kind(self, schema: Json) -> str:
+        """A schema in a few words."""
+        if "$ref" in schema:
+            name = str(schema["$ref"]).rpartition("/")[2]
+            return name.lower() if name in ("Amount", "Money") else name
+        if "const" in schema:
+            return json.dumps(schema["const"])
+        if "enum" in schema:
+            choices = ["null" if choice is None else str(choice) for choice in schema["enum"]]
+            if len(choices) > _MANY:
+                return f"one of {', '.join(choices[:5])} … ({len(choices)} in all)"
+            return "one of " + ", ".join(choices)
+        if "anyOf" in schema or "oneOf" in schema:
+            kinds = [self._kind(option) for option in schema.get("anyOf", schema.get("oneOf"))]
+            return " or ".join(dict.fromkeys(kinds))
+        kind = schema.get("type", "any")
+        kinds = kind if isinstance(kind, list) else [kind]
+        text = " or ".join(self._one(k, schema) for k in kinds)
+        return text + _bounds(schema)
+
+    def _one(self, kind: str, schema: Json) -> str:
+        if kind == "array":
+            return f"list of {self._kind(schema.get('items', {}))}"
+        if kind == "string" and "format" in schema:
+            return "time" if schema["format"] == "date-time" else str(schema["format"])
+        return kind
+
+    def _curl(self, path: str, method: str, operation: Json, media_type: str, example: Any) -> str:
+        url = self.base_url + re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
+        lines = [f'curl -sS {"" if method == "get" else f"-X {method.upper()} "}"{url}"']
+        for scheme in operation["security"]:
+            lines += [f'-H "{header}: {value}"' for header, value in (_KEYS[name] for name in scheme)]
+        if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
+            lines.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
+        if media_type.startswith("multipart/"):
+            lines.append("-F file=@credits.csv")
+        elif example is not None:
+            lines.append(f"-H 'Content-Type: {media_type}'")
+            lines.append(f"-d {shlex.quote(json.dumps(example, ensure_ascii=False))}")
+        return " \\\n  ".join(lines)
+
+    def _answers(self, responses: Json) -> Iterator[Answer]:
+        for status, response in responses.items():
+            if "$ref" not in response:
+                media = next(iter(response.get("content", {}).values()), None)
+                variants = self.variants(media["schema"]) if media else ()
+                yield Answer(status, HTTPStatus(int(status)).phrase, variants)
+
+    def _errors(self, responses: Json) -> Iterator[tuple[int, str, str]]:
+        for response in responses.values():
+            if "$ref" in response:
+                media = next(iter(self._resolved(response)["content"].values()))
+                for code in media["schema"]["properties"]["code"]["enum"]:
+                    yield CODES[code].status, code, CODES[code].title
+
+    def _resolved(self, found: Json) -> Json:
+        while "$ref" in found:
+            target: Any = self._document
+            for part in found["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+            found = target
+        return found
+
+
+def _bounds(schema: Json) -> str:
+    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
+    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems", schema.get("maxProperties"))))
+    if least is None and most is None:
+        return ""
+    return f", at most {most}" if least is None else f", {least} or more" if most is None else f", {least} to {most}"
+
+
+def _path(scenario: Scenario) -> Route:
+    states = ["PENDING"]
+    for step in scenario.steps:
+        seconds = int(step.after.total_seconds())
+        states.append((f"({seconds} s) " if seconds else "") + step.to)
+        if step.wait:
+            states.append("(waits for a decision)")
+    if not scenario.steps:
+        states.append("(waits for a decision)")
+    codes = [step.failure_code for step in scenario.steps if step.failure_code]
+    chosen_by = f"…{scenario.suffix}" if scenario.suffix else f"amount ≥ {scenario.amount_from}"
+    return Route(scenario.name, chosen_by, " → ".join(states).replace("→ (waits", "(waits"), ", ".join(codes))
+
+
+def _anchor(text: str) -> str:
+    return "tag-" + re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The lines of a description; the list markers are the page's own matter."""
+    return [line.removeprefix("* ") for line in text.splitlines() if line.strip()]
+
+
+def _code(text: str) -> Markup:
+    """Escaped text, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 -- escaped just before
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["code"] = _code
+    # Ours, and written for a <style>: escaping would break its selectors.
+    found.globals["style"] = Markup((_HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704
+    return found

@@ -1,0 +1,135 @@
+"""Every error that the wire knows: RFC 9457 problems, each code with its status, title and cure. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a code always means."""
+
+    status: int
+    title: str
+    cure: str
+
+
+CODES: Final[dict[str, Kind]] = {
+    "VALIDATION_ERROR": Kind(400, "The request is not valid", "Correct the members that `errors` names, and send it again."),
+    "MALFORMED_JSON": Kind(400, "The body is not JSON", "Send one JSON value in UTF-8, as `detail` says."),
+    "MISSING_IDEMPOTENCY_KEY": Kind(
+        400,
+        "An idempotency key is required",
+        "Send X-IDEMPOTENCY-KEY with a value of your own for each operation, and the same value when you repeat it.",
+    ),
+    "INVALID_IDEMPOTENCY_KEY": Kind(
+        400, "The idempotency key is not valid", "Use 1 to 255 printable ASCII characters, such as a UUID."
+    ),
+    "MISSING_API_KEY": Kind(401, "An API key is required", "Send your key in the X-API-KEY header."),
+    "INVALID_API_KEY": Kind(
+        401, "The API key is not valid", "Check the X-API-KEY header: the key is unknown, mistyped or revoked."
+    ),
+    "INVALID_SIGNATURE": Kind(
+        401,
+        "The signature is not valid",
+        "Sign `{webhook-id}.{webhook-timestamp}.{raw body}` with the merchant's IPN secret, at most 5 minutes ago.",
+    ),
+    "FORBIDDEN": Kind(403, "The key's role may not do this", "Use a key with the `admin` role."),
+    "NOT_FOUND": Kind(404, "There is no such thing", "Check the path and the id; ids of other merchants are not found either."),
+    "METHOD_NOT_ALLOWED": Kind(405, "The method is not allowed here", "Use a method that the Allow header names."),
+    "NOT_ACCEPTABLE": Kind(406, "Only JSON is spoken here", "Accept application/json."),
+    "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large", "Send less at a time."),
+    "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body's media type is not supported", "Send Content-Type: application/json."),
+    "DUPLICATE_REFERENCE": Kind(
+        409, "The merchant reference is taken", "Each payout needs a merchant_reference of its own."
+    ),
+    "INVALID_STATE": Kind(409, "The payout's state forbids this", "See `detail` for what would be legal now."),
+    "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(
+        409, "The first request with this key is still running", "Wait a moment, then repeat it with the same key."
+    ),
+    "ALREADY_RECONCILED": Kind(409, "The sale is reconciled already", "Leave it out of the request."),
+    "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Only an activity with failed rows can be retried."),
+    "INSUFFICIENT_BALANCE": Kind(
+        422, "The available balance does not cover the amount", "Top up the balance, or send a smaller amount."
+    ),
+    "IDEMPOTENCY_KEY_REUSED": Kind(
+        422, "The idempotency key belongs to another request", "Use a new key for a new request."
+    ),
+    "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the seconds that Retry-After says."),
+    "INTERNAL_ERROR": Kind(500, "Something went wrong on our side", "Repeat it with the same idempotency key; tell us the request_id."),
+    "UNAVAILABLE": Kind(
+        503,
+        "A store is away for the moment",
+        "Wait for the seconds that Retry-After says, then repeat it with the same idempotency key: nothing was lost.",
+    ),
+}
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one member of the request."""
+
+    field: str
+    message: str
+
+
+class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
+    """RFC 9457 problem details, with this API's own members."""
+
+    kind: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it a problem
+    """An answer that says no: a code of CODES, a detail for this occurrence, and perhaps headers."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str = "",
+        *,
+        errors: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        kind = CODES[code]
+        super().__init__(f"{code}: {detail or kind.title}")
+        self.code = code
+        self.status = kind.status
+        self.detail = detail or kind.cure
+        self.errors = errors
+        self.headers: Mapping[str, str] = headers or {}
+
+    def body(self, public_url: str, instance: str, request_id: str) -> bytes:
+        """The problem as JSON. `instance` is the request's path, `public_url` where problem types are explained."""
+        return _ENCODER.encode(
+            ProblemBody(
+                kind=f"{public_url}/problems/{self.code}",
+                title=CODES[self.code].title,
+                status=self.status,
+                detail=self.detail,
+                instance=instance,
+                code=self.code,
+                request_id=request_id,
+                errors=[FieldError(field, message) for field, message in self.errors] or None,
+            )
+        )
+
+
+def invalid(field: str, message: str) -> Problem:
+    """A VALIDATION_ERROR about one member."""
+    return Problem("VALIDATION_ERROR", f"{field} {message}.", errors=[(field, message)])
+
+
+def unavailable(detail: str = "", retry_after: int = 1) -> Problem:
+    """A 503 that says when to try again, in seconds."""
+    return Problem("UNAVAILABLE", detail, headers={"Retry-After": str(retry_after)})
+
+
+_ENCODER: Final = msgspec.json.Encoder()

@@ -1,0 +1,93 @@
+"""Turn results into responses, and every error into its problem."""
+
+from typing import Any, Final
+
+import msgspec
+import structlog
+from litestar.exceptions import HTTPException, MethodNotAllowedException
+from litestar.response.base import ASGIResponse
+
+from sandbox.db.engine import LOST
+from sandbox.errors import MEDIA_TYPE, Problem, unavailable
+from sandbox.http.entry import HttpRequest, request_id
+from sandbox.work.unit import Answer
+
+JSON: Final = "application/json"
+_encode: Final = msgspec.json.Encoder().encode
+_log = structlog.get_logger()
+
+_BY_STATUS: Final = {
+    400: "VALIDATION_ERROR",
+    401: "INVALID_API_KEY",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    406: "NOT_ACCEPTABLE",
+    413: "PAYLOAD_TOO_LARGE",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+    429: "RATE_LIMITED",
+    503: "UNAVAILABLE",
+}
+
+
+def ok(value: Any, status: int = 200, location: str | None = None) -> ASGIResponse:
+    """A value as JSON."""
+    return ASGIResponse(
+        body=_encode(value),
+        status_code=status,
+        media_type=JSON,
+        headers={"location": location} if location else None,
+    )
+
+
+def empty() -> ASGIResponse:
+    """204."""
+    return ASGIResponse(status_code=204)
+
+
+def answered(answer: Answer) -> ASGIResponse:
+    """A command's answer, the stored bytes where it is a replay."""
+    headers = dict(answer.problem_headers)
+    if answer.location is not None:
+        headers["location"] = answer.location
+    if answer.replayed:
+        headers["idempotent-replayed"] = "true"
+    return ASGIResponse(
+        body=answer.body,
+        status_code=answer.status,
+        media_type=JSON if answer.status < 400 else MEDIA_TYPE,
+        headers=headers or None,
+    )
+
+
+class ProblemHandler:
+    """The one exception handler: RFC 9457 for whatever was raised; a 500 tells its request id and nothing else."""
+
+    def __init__(self, public_url: str) -> None:
+        self._public_url = public_url
+
+    def __call__(self, request: HttpRequest, error: Exception) -> ASGIResponse:
+        """The response for an error."""
+        problem = self._problem(request, error)
+        return ASGIResponse(
+            body=problem.body(self._public_url, request.scope["path"], request_id(request)),
+            status_code=problem.status,
+            media_type=MEDIA_TYPE,
+            headers=dict(problem.headers),
+        )
+
+    def _problem(self, request: HttpRequest, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, LOST):
+            return unavailable()
+        if isinstance(error, MethodNotAllowedException):
+            allow = ", ".join(sorted(m for m in (error.headers or {}).get("Allow", "").split(", ") if m))
+            return Problem("METHOD_NOT_ALLOWED", headers={"Allow": allow} if allow else None)
+        if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
+            code = _BY_STATUS[error.status_code]
+            detail = error.detail if error.status_code in (400, 413) else ""
+            errors = [("request", detail)] if code == "VALIDATION_ERROR" else []
+            return Problem(code, detail, errors=errors)
+        _log.error("request_failed", request_id=request_id(request), exc_info=error)
+        return Problem("INTERNAL_ERROR")

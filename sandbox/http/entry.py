@@ -1,0 +1,163 @@
+"""What every request passes first: the API key, the role, the idempotency key, and its own name in the logs."""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Request
+
+from sandbox.db.engine import available, connection
+from sandbox.errors import Problem
+from sandbox.settings import Settings
+from sandbox.work.unit import IdempotencyKey, Origin
+
+_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+_FORGET_AFTER: Final = 0.5
+"""Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
+_REMEMBER: Final = 10_000
+
+_LOOKUP: Final = """
+SELECT merchant_id::text AS merchant_id, id::text AS id, role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL
+"""
+
+HttpRequest = Request[Any, Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose key the request came with."""
+
+    merchant_id: str
+    key_id: str
+    role: str
+
+    def require_admin(self) -> None:
+        """Raise FORBIDDEN unless the key's role is admin."""
+        if self.role != "admin":
+            raise Problem("FORBIDDEN", "This needs a key with the `admin` role; this key's role is `member`.")
+
+
+class KeyRing:
+    """API keys by their SHA-256, remembered for half a second; only hashes are kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[float, Caller]] = {}
+        self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
+
+    async def caller(self, api_key: str) -> Caller:
+        """Whose key it is. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is away."""
+        # The comparison is of SHA-256 values, inside an index: its time tells nothing about a key.
+        digest = hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
+        known = self._known.get(digest)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        task = self._asked.get(digest)
+        if task is None:
+            # Requests that come together with a forgotten key ask once.
+            task = self._asked[digest] = asyncio.create_task(self._look_up(digest))
+            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+        found = await asyncio.shield(task)
+        if found is None:
+            raise Problem("INVALID_API_KEY")
+        return found
+
+    async def _look_up(self, digest: bytes) -> Caller | None:
+        asked = time.monotonic()
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_LOOKUP, digest)
+        if record is None:
+            self._known.pop(digest, None)
+            return None
+        found = Caller(record["merchant_id"], record["id"], record["role"])
+        if len(self._known) >= _REMEMBER:
+            self._known.clear()
+        # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
+        self._known[digest] = (asked + _FORGET_AFTER, found)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The checks of a request, in their order: authenticate, key, validate, execute."""
+
+    settings: Settings
+    keys: KeyRing
+
+    async def caller(self, request: HttpRequest) -> Caller:
+        """Whose request it is. Raises MISSING_API_KEY or INVALID_API_KEY."""
+        api_key = request.headers.get("x-api-key")
+        if not api_key:
+            raise Problem("MISSING_API_KEY")
+        return await self.keys.caller(api_key)
+
+    async def admin(self, request: HttpRequest) -> Caller:
+        """As `caller`, for an admin's key only. Raises FORBIDDEN for another."""
+        caller = await self.caller(request)
+        caller.require_admin()
+        return caller
+
+    def operator(self, request: HttpRequest) -> None:
+        """Check the operator's key, in constant time. Raises MISSING_API_KEY or INVALID_API_KEY."""
+        given = request.headers.get("x-admin-key")
+        if not given:
+            raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
+        if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.settings.admin_key.encode()):
+            raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
+
+    def origin(self, request: HttpRequest) -> Origin:
+        """Where the request comes from, for problems and logs."""
+        return Origin(request_id(request), request.scope["path"], self.settings.public_url)
+
+    async def body(self, request: HttpRequest) -> bytes:
+        """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is said to be JSON, PAYLOAD_TOO_LARGE past the limit."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
+        return await request.body()
+
+    def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
+        """The request's key with the fingerprint of what came with it.
+
+        Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY.
+        """
+        headers = request.headers
+        given = headers.get("x-idempotency-key")
+        if given is None:
+            given = headers.get("idempotency-key")
+        if given is None:
+            if required:
+                raise Problem("MISSING_IDEMPOTENCY_KEY")
+            return None
+        scope = request.scope
+        digest = hashlib.sha256(
+            f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body
+        ).digest()
+        return IdempotencyKey(_unquote(given), digest)
+
+
+def _unquote(given: str) -> str:
+    """The key that a header's value means: a structured-field string (RFC 8941, 3.3.3) means what is inside its quotes."""
+    key = given.strip(" \t")
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        inner = re.sub(r'\\(["\\])', r"\1", key[1:-1])
+        # A quote inside that is not escaped means that the value was no structured-field string at all.
+        if not re.search(r'(?<!\\)"', key[1:-1]):
+            key = inner
+    try:
+        if not _KEY.match(key.encode("latin-1")):
+            raise ValueError
+    except ValueError:
+        raise Problem(
+            "INVALID_IDEMPOTENCY_KEY", "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID."
+        ) from None
+    return key
+
+
+def request_id(request: HttpRequest) -> str:
+    """The request's id, the caller's own or a new one, as the outermost middleware chose it."""
+    found: str = request.scope["state"]["request_id"]
+    return found

@@ -1,0 +1,47 @@
+"""What the OpenAPI document says of an operation, written beside its handler."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter, with its JSON schema."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """An operation of the API as its document describes it."""
+
+    summary: str
+    answers: Mapping[int, Any]
+    """Status → the type of the body (None: no body)."""
+    body: Any = None
+    """The type of the request's JSON body."""
+    description: str = ""
+    errors: Sequence[str] = ()
+    """Codes of `sandbox.errors.CODES` beyond those that every operation with its security and body has."""
+    query: Sequence[Parameter] = ()
+    security: Literal["key", "admin-key", "operator", "ipn", "none"] = "key"
+    idempotency: Literal["required", "optional", "none"] = "none"
+    example: Any = None
+    """An example of the request's body."""
+    links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Name → (operation id, the path parameter that the answer's id becomes)."""
+    raw_media_type: str = "application/json"
+
+
+def parameter(name: str, description: str, **schema: Any) -> Parameter:
+    """A query parameter; the rest is its JSON schema."""
+    return Parameter(name, description, schema or {"type": "string"})
+
+
+LIMIT = parameter("limit", "How many at most.", type="integer", minimum=1, maximum=100, default=20)
+CURSOR = parameter("cursor", "The next_cursor of the page before.", type="string", minLength=1, maxLength=200)
+CREATED_FROM = parameter("created_from", "Made at or after this time.", type="string", format="date-time")
+CREATED_TO = parameter("created_to", "Made before this time.", type="string", format="date-time")

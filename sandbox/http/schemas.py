@@ -1,0 +1,212 @@
+"""JSON schemas of bodies and answers: msgspec's own, made as exact as the code that decodes them. Pure.
+
+What a schema here calls valid is what the API accepts, as far as JSON Schema can say it; the rest (an IBAN's check
+digits, a reference that is taken) is in the descriptions.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, get_args, get_origin
+
+import msgspec
+
+from sandbox.directory.catalogue import load_directory
+from sandbox.payouts.states import STATUSES
+
+Json = dict[str, Any]
+
+REF: Final = "#/components/schemas/{name}"
+AMOUNT: Final[Json] = {
+    "description": "More than 0, at most 999999999999.99, with at most two places; a decimal string or a JSON number.",
+    "anyOf": [
+        # Written without a lookahead for "more than 0", which not every regex engine has.
+        {"type": "string", "pattern": r"^([1-9][0-9]{0,11}(\.[0-9]{1,2})?|0\.(0[1-9]|[1-9][0-9]?))$"},
+        {"type": "number", "minimum": 0.01, "maximum": 999999999999.99, "multipleOf": 0.01},
+    ],
+    "examples": ["1500.00", 1500.5],
+}
+MONEY: Final[Json] = {
+    "description": "A decimal with exactly two places, never a binary float.",
+    "type": "string",
+    "pattern": r"^-?[0-9]+\.[0-9][0-9]$",
+    "examples": ["1500.00"],
+}
+_AMOUNTS: Final = frozenset({"amount", "earning", "opening_balance", "amount_from", "amount_to"})
+"""Members that take an amount wherever their type is raw JSON."""
+_ACCOUNT_NUMBER: Final[Json] = {
+    "description": (
+        "10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are looked at). "
+        "The last four digits choose the scenario."
+    ),
+    "anyOf": [
+        {"type": "string", "pattern": "^[0-9]{10,16}$"},
+        {"type": "string", "pattern": "^PK[0-9]{2}[A-Z]{4}[A-Z0-9]{16}$"},
+    ],
+    "examples": ["12345678900001", "PK36SCBL0000001123456702"],
+}
+_STATUS: Final[Json] = {"type": "string", "enum": list(STATUSES)}
+_UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
+    "Payout": {
+        "id": _UUID,
+        "currency": {"type": "string", "const": "PKR"},
+        "dest_type": {"type": "string", "enum": ["BANK", "WALLET"]},
+        "status": _STATUS,
+        "user_id": {"type": ["string", "null"], "format": "uuid"},
+        "attempts": {"type": "integer", "minimum": 0},
+    },
+    "TimelineEntry": {
+        "from": {"type": ["string", "null"], "enum": [*STATUSES, None]},
+        "to": _STATUS,
+        "cause": {"type": "string", "enum": ["api", "worker", "ipn", "simulation"]},
+        "event_id": _UUID,
+    },
+}
+"""Component → member → its schema, where the type says less than is known."""
+_PAYOUT_EXAMPLE: Final[Json] = {
+    "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77",
+    "merchant_reference": "INV-1001",
+    "amount": "1500.00",
+    "currency": "PKR",
+    "dest_type": "BANK",
+    "bank_code": "HBL",
+    "wallet_code": None,
+    "account_number": "12345678900001",
+    "account_title": "AYESHA KHAN",
+    "status": "PENDING",
+    "scenario": "success",
+    "failure_code": None,
+    "failure_reason": None,
+    "psp_reference": None,
+    "attempts": 0,
+    "metadata": {},
+    "user_id": None,
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "updated_at": "2026-01-31T12:00:00.000Z",
+    "processed_at": None,
+}
+
+
+class Schemas:
+    """The components of one document, gathered from all the types that it names."""
+
+    def __init__(self, types: Iterable[Any]) -> None:
+        known: list[Any] = []
+        for kind in types:
+            item = page_item(kind)
+            known += [kind if item is None else item]
+        self._types = known
+        made, found = msgspec.json.schema_components(known, ref_template=REF)
+        self._made = [_tidy(schema) for schema in made]
+        self.components: Json = {"Amount": AMOUNT, "Money": MONEY}
+        for name, schema in found.items():
+            self._add(name, schema)
+
+    def of(self, kind: Any) -> Json:
+        """The schema of a type: a reference where it has a name. `list[X]` is a page of X."""
+        item = page_item(kind)
+        if item is None:
+            found: Json = self._made[self._types.index(kind)]
+            return found
+        schema = self._made[self._types.index(item)]
+        page = {
+            "description": "One page of a list, newest first.",
+            "type": "object",
+            "properties": {
+                "data": {"type": "array", "items": schema},
+                "has_more": {"type": "boolean"},
+                "next_cursor": {"type": ["string", "null"], "description": "What `cursor` takes for the next page."},
+            },
+            "required": ["data", "has_more", "next_cursor"],
+        }
+        if "$ref" not in schema:
+            return page
+        name = schema["$ref"].rpartition("/")[2] + "Page"
+        self.components[name] = page
+        return {"$ref": REF.format(name=name)}
+
+    def _add(self, name: str, schema: Json) -> None:
+        schema = _tidy(schema)
+        members = schema.get("properties", {})
+        is_request = schema.get("additionalProperties") is False
+        if is_request:
+            for member in _AMOUNTS & members.keys():
+                members[member] = _with_amount(members[member])
+        else:
+            for member, found in members.items():
+                if member.endswith("_at") or member in ("at", "timestamp"):
+                    members[member] = _as_time(found)
+        members.update(_KNOWN.get(name, {}))
+        if name == "Payout":
+            schema["examples"] = [_PAYOUT_EXAMPLE]
+        if name == "CreatePayoutsBody":
+            members["payouts"]["items"] = {"$ref": REF.format(name="CreatePayoutBody")}
+        if is_request and {"dest_type", "bank_code", "wallet_code", "account_number"} <= members.keys():
+            self._split(name, schema)
+        else:
+            self.components[name] = schema
+
+    def _split(self, name: str, schema: Json) -> None:
+        """One schema for each kind of destination: which code it needs is then part of the schema."""
+        directory = load_directory()
+        codes = {
+            "BANK": ("bank_code", sorted(code for bank in directory.banks for code in (bank.code, *bank.aliases))),
+            "WALLET": ("wallet_code", sorted(wallet.code for wallet in directory.wallets)),
+        }
+        names = {"BANK": f"{name}ToBank", "WALLET": f"{name}ToWallet"}
+        for kind, (member, choices) in codes.items():
+            properties = dict(schema["properties"])
+            properties["dest_type"] = {"type": "string", "const": kind}
+            for other in ("bank_code", "wallet_code"):
+                properties[other] = {"type": "null"}
+            properties[member] = {"type": "string", "enum": choices}
+            properties["account_number"] = _ACCOUNT_NUMBER
+            required = [*schema["required"], member]
+            self.components[names[kind]] = {**schema, "properties": properties, "required": required}
+        refs = {kind: REF.format(name=found) for kind, found in names.items()}
+        self.components[name] = {
+            **({"description": schema["description"]} if "description" in schema else {}),
+            "oneOf": [{"$ref": ref} for ref in refs.values()],
+            "discriminator": {"propertyName": "dest_type", "mapping": refs},
+        }
+
+
+def page_item(kind: Any) -> Any:
+    """X where the type is `list[X]`, which stands for a page of X; None for every other type."""
+    return get_args(kind)[0] if get_origin(kind) is list else None
+
+
+def _with_amount(schema: Json) -> Json:
+    if not schema.keys() - {"default"}:
+        return {"$ref": REF.format(name="Amount")}
+    if {"type": "null"} in schema.get("anyOf", ()):
+        return {"anyOf": [{"$ref": REF.format(name="Amount")}, {"type": "null"}]}
+    return schema
+
+
+def _as_time(schema: Json) -> Json:
+    kinds = schema.get("type")
+    return {**schema, "format": "date-time"} if kinds == "string" or kinds == ["string", "null"] else schema
+
+
+def _tidy(schema: Any) -> Any:
+    """msgspec's schema in the words of a document: `$` for Python's end of text, nullable types in short, no noise."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("format") == "decimal":
+        return {"$ref": REF.format(name="Money")}
+    found = {name: _tidy(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
+    if isinstance(found.get("pattern"), str):
+        found["pattern"] = found["pattern"].replace(r"\Z", "$")
+    if found.get("default", ...) is None:
+        del found["default"]
+    if not found.get("required", True):
+        del found["required"]
+    options = found.get("anyOf")
+    if isinstance(options, list) and len(options) == 2 and options[1] == {"type": "null"}:
+        option = options[0]
+        if isinstance(option.get("type"), str):
+            rest = {name: value for name, value in found.items() if name != "anyOf"}
+            return {**rest, **option, "type": [option["type"], "null"]}
+    return found

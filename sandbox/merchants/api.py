@@ -1,0 +1,119 @@
+"""`/sandbox/v1/merchants` for the operator, `/sandbox/v1/keys` for a merchant's admin."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.errors import invalid
+from sandbox.http.answers import empty, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CURSOR, LIMIT, Operation
+from sandbox.http.paging import page, query, window
+from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant
+from sandbox.money import InvalidAmountError, parse_amount
+from sandbox.payouts.requests import PRINTABLE
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
+Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
+
+
+class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /merchants`."""
+
+    name: Name
+    opening_balance: msgspec.Raw | None = None
+    webhook_url: Url | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /keys`."""
+
+    role: Literal["admin", "member"]
+    name: Name = "API key"
+
+
+def merchants_router(gate: Gate, service: MerchantService) -> Router:
+    """The operator's routes."""
+    body_decoder = msgspec.json.Decoder(CreateMerchantBody)
+
+    @post(
+        "/", operation_id="create_merchant",
+        opt={"operation": Operation("Create a merchant: a whole sandbox of its own", {201: NewMerchant},
+             CreateMerchantBody, security="operator", example={"name": "CI job 42", "opening_balance": "1000000.00"})},
+    )  # fmt: skip
+    async def create_merchant(request: HttpRequest) -> ASGIResponse:
+        gate.operator(request)
+        body = decode(body_decoder, await gate.body(request))
+        amount = None
+        if body.opening_balance is not None and bytes(body.opening_balance) != b"null":
+            try:
+                amount = parse_amount(bytes(body.opening_balance))
+            except InvalidAmountError as error:
+                raise invalid("opening_balance", str(error)) from None
+        created = await service.create(body.name, amount, body.webhook_url, body.seed)
+        return ok(created, 201, f"/sandbox/v1/merchants/{created.merchant_id}")
+
+    @get(
+        "/", operation_id="list_merchants",
+        opt={"operation": Operation("List merchants, newest first", {200: list[Merchant]}, query=(LIMIT, CURSOR),
+             security="operator")},
+    )  # fmt: skip
+    async def list_merchants(request: HttpRequest) -> ASGIResponse:
+        gate.operator(request)
+        part = window(query(request, ("limit", "cursor")))
+        found = await service.list(part.before, part.limit + 1)
+        return ok(page(found, part.limit, [merchant.merchant_id for merchant in found]))
+
+    @delete(
+        "/{merchant_id:str}", operation_id="delete_merchant", status_code=200,
+        opt={"operation": Operation("Delete a merchant and all that is its own", {204: None}, errors=("NOT_FOUND",),
+             security="operator")},
+    )  # fmt: skip
+    async def delete_merchant(request: HttpRequest, merchant_id: str) -> ASGIResponse:
+        gate.operator(request)
+        await service.delete(merchant_id)
+        return empty()
+
+    return Router("/sandbox/v1/merchants", route_handlers=[create_merchant, list_merchants, delete_merchant])
+
+
+def keys_router(gate: Gate, service: MerchantService) -> Router:
+    """The routes of a merchant's own keys; all need an admin's key."""
+    body_decoder = msgspec.json.Decoder(CreateKeyBody)
+
+    @post(
+        "/", operation_id="create_key",
+        opt={"operation": Operation("Create an API key; it is shown this once", {201: NewApiKey}, CreateKeyBody,
+             security="admin-key", example={"role": "member", "name": "checkout service"})},
+    )  # fmt: skip
+    async def create_key(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        body = decode(body_decoder, await gate.body(request))
+        created = await service.create_key(caller.merchant_id, body.role, body.name)
+        return ok(created, 201, f"/sandbox/v1/keys/{created.id}")
+
+    @get(
+        "/", operation_id="list_keys",
+        opt={"operation": Operation("List the keys that work, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR),
+             security="admin-key")},
+    )  # fmt: skip
+    async def list_keys(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        part = window(query(request, ("limit", "cursor")))
+        found = await service.list_keys(caller.merchant_id, part.before, part.limit + 1)
+        return ok(page(found, part.limit, [key.id for key in found]))
+
+    @delete(
+        "/{key_id:str}", operation_id="delete_key", status_code=200,
+        opt={"operation": Operation("Revoke a key", {204: None}, errors=("NOT_FOUND",), security="admin-key")},
+    )  # fmt: skip
+    async def delete_key(request: HttpRequest, key_id: str) -> ASGIResponse:
+        caller = await gate.admin(request)
+        await service.revoke_key(caller.merchant_id, key_id)
+        return empty()
+
+    return Router("/sandbox/v1/keys", route_handlers=[create_key, list_keys, delete_key])

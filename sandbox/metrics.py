@@ -1,0 +1,35 @@
+"""What is counted, for Prometheus. With PROMETHEUS_MULTIPROC_DIR set, all processes of a host count together."""
+
+import os
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+REQUESTS: Final = Counter("psp_requests", "HTTP requests, by method, route and status.", ("method", "route", "status"))
+REQUEST_SECONDS: Final = Histogram(
+    "psp_request_seconds", "Seconds from a request to its answer.", ("route",),
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)  # fmt: skip
+BATCH_SIZE: Final = Histogram(
+    "psp_batch_size", "Payouts in one transaction, by loop.", ("loop",), buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+)
+STATUSES: Final = Counter("psp_payouts", "Payouts that came into a status.", ("status",))
+WORK_LAG: Final = Gauge(
+    "psp_work_lag_seconds", "How long the oldest work due had waited when it was taken, by kind.", ("kind",),
+    multiprocess_mode="livemax",
+)  # fmt: skip
+DELIVERY_SECONDS: Final = Histogram(
+    "psp_delivery_seconds", "Seconds that webhook endpoints took to answer.", ("outcome",),
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
+)  # fmt: skip
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format."""
+
+
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] -- the library types it not
+        return generate_latest(registry)
+    return generate_latest()

@@ -1,0 +1,47 @@
+"""Amounts: exact decimals with two places, never a binary float. Pure."""
+
+import re
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import Final
+
+CURRENCY: Final = "PKR"
+LARGEST: Final = Decimal("999999999999.99")
+ZERO: Final = Decimal("0.00")
+PAISA: Final = Decimal("0.01")
+
+# \Z and not $: `$` also matches before a final newline.
+_TEXT: Final = re.compile(rb"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,2})?\Z")
+_EXPLAIN: Final = "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two places"
+
+
+class InvalidAmountError(ValueError):
+    """The value is not an amount of money; the message says what one looks like."""
+
+
+def parse_amount(raw: bytes) -> Decimal:
+    """Turn the raw JSON of an amount (a string or a number) into a Decimal with two places.
+
+    Raises InvalidAmountError for anything that is not > 0, ≤ 999999999999.99 and of at most two places.
+    """
+    if len(raw) > 40:
+        raise InvalidAmountError(_EXPLAIN)
+    if raw[:1] == b'"':
+        text = raw[1:-1]
+        if not _TEXT.match(text):
+            raise InvalidAmountError(_EXPLAIN)
+    else:
+        text = raw
+    try:
+        value = Decimal(text.decode("ascii"))
+        # A JSON number may be written 1.5e3; what counts is its value, exactly.
+        exact = value.quantize(PAISA)
+    except (InvalidOperation, UnicodeDecodeError, ValueError):
+        raise InvalidAmountError(_EXPLAIN) from None
+    if exact != value or not ZERO < exact <= LARGEST:
+        raise InvalidAmountError(_EXPLAIN)
+    return exact
+
+
+def round_half_up(value: Decimal) -> Decimal:
+    """Round to the paisa, halves away from zero."""
+    return value.quantize(PAISA, rounding=ROUND_HALF_UP)

@@ -1,0 +1,164 @@
+"""`/api/v1/payouts`: parse, call the service, render."""
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Router, get, patch, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.payouts.model import Payout
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, EmptyBody
+from sandbox.payouts.service import PayoutService, Timeline
+from sandbox.payouts.states import STATUSES
+
+EXAMPLE: Final = {
+    "merchant_reference": "INV-1001",
+    "amount": "1500.00",
+    "dest_type": "BANK",
+    "bank_code": "HBL",
+    "account_number": "12345678900001",
+    "account_title": "AYESHA KHAN",
+}
+_FILTERS: Final = (
+    "limit", "cursor", "status", "dest_type", "merchant_reference", "user_id", "created_from", "created_to",
+)  # fmt: skip
+_SEE: Final = {
+    "get": ("get_payout", "payout_id"),
+    "timeline": ("get_payout_timeline", "payout_id"),
+    "cancel": ("cancel_payout", "payout_id"),
+    "approve": ("approve_payout", "payout_id"),
+    "reject": ("reject_payout", "payout_id"),
+    "reinitiate": ("reinitiate_payout", "payout_id"),
+}
+
+_CREATE: Final = Operation(
+    "Create a payout", {201: Payout}, CreatePayoutBody, errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
+    idempotency="required", example=EXAMPLE, links=_SEE,
+    description="The last four digits of the account choose what happens; see the list of scenarios.",
+)  # fmt: skip
+_CREATE_MANY: Final = Operation(
+    "Create up to 1000 payouts, each standing or falling alone", {200: dict[str, list[dict[str, Any]]]}, CreatePayoutsBody,
+    idempotency="required", example={"payouts": [EXAMPLE]},
+)  # fmt: skip
+_LIST: Final = Operation(
+    "List payouts, newest first", {200: list[Payout]},
+    query=(
+        LIMIT, CURSOR,
+        parameter("status", "Only payouts in this state.", type="string", enum=list(STATUSES)),
+        parameter("dest_type", "Only payouts to this kind of destination.", type="string", enum=["BANK", "WALLET"]),
+        parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
+        parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
+        CREATED_FROM, CREATED_TO,
+    ),
+)  # fmt: skip
+
+
+def _moving(summary: str, *errors: str, admin: bool = False) -> Operation:
+    return Operation(
+        summary, {200: Payout}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required",
+        security="admin-key" if admin else "key",
+    )  # fmt: skip
+
+
+def payouts_router(gate: Gate, service: PayoutService) -> Router:
+    """The routes of payouts."""
+    create_body = msgspec.json.Decoder(CreatePayoutBody)
+    batch_body = msgspec.json.Decoder(CreatePayoutsBody)
+    empty_body = msgspec.json.Decoder(EmptyBody)
+
+    @post("/", operation_id="create_payout", opt={"operation": _CREATE})
+    async def create_payout(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(create_body, body)
+        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @post("/batch", operation_id="create_payouts", opt={"operation": _CREATE_MANY})
+    async def create_payouts(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(batch_body, body)
+        return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @get("/", operation_id="list_payouts", opt={"operation": _LIST})
+    async def list_payouts(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, _FILTERS)
+        uuid_param(params, "user_id")
+        statuses = choice(params, "status", STATUSES)
+        dest_types = choice(params, "dest_type", ("BANK", "WALLET"))
+        return ok(await service.list(caller.merchant_id, window(params), statuses, dest_types, params))
+
+    @get(
+        "/{payout_id:str}", operation_id="get_payout",
+        opt={"operation": Operation("Get a payout", {200: Payout}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, payout_id))
+
+    @get(
+        "/{payout_id:str}/timeline", operation_id="get_payout_timeline",
+        opt={"operation": Operation("Every change of a payout, oldest first", {200: Timeline}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_payout_timeline(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.timeline(caller.merchant_id, payout_id))
+
+    async def move(request: HttpRequest, payout_id: str, verb: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        if verb in ("approve", "reject"):
+            caller.require_admin()
+        # These take nothing, so an absent body is as good as `{}`.
+        body = await request.body()
+        if body:
+            body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        if body:
+            decode(empty_body, body)
+        return answered(await service.move(caller.merchant_id, payout_id, verb, key, gate.origin(request)))
+
+    @post(
+        "/{payout_id:str}/cancel", operation_id="cancel_payout", opt={"operation": _moving("Cancel a payout")},
+        status_code=200,
+    )  # fmt: skip
+    async def cancel_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        return await move(request, payout_id, "cancel")
+
+    @post(
+        "/{payout_id:str}/reinitiate", operation_id="reinitiate_payout",
+        opt={"operation": _moving("Try a failed payout again", "INSUFFICIENT_BALANCE")}, status_code=200,
+    )  # fmt: skip
+    async def reinitiate_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        return await move(request, payout_id, "reinitiate")
+
+    @patch(
+        "/{payout_id:str}/approve", operation_id="approve_payout",
+        opt={"operation": _moving("Approve a payout", admin=True)},
+    )  # fmt: skip
+    async def approve_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        return await move(request, payout_id, "approve")
+
+    @patch(
+        "/{payout_id:str}/reject", operation_id="reject_payout",
+        opt={"operation": _moving("Reject a payout", admin=True)},
+    )  # fmt: skip
+    async def reject_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+        return await move(request, payout_id, "reject")
+
+    return Router(
+        "/api/v1/payouts",
+        route_handlers=[
+            create_payout, create_payouts, list_payouts, get_payout, get_payout_timeline, cancel_payout,
+            reinitiate_payout, approve_payout, reject_payout,
+        ],
+    )  # fmt: skip

@@ -1,0 +1,244 @@
+"""What can be asked of payouts: create one or many, approve, reject, cancel, reinitiate, or move one as its bank would. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from sandbox.directory.iban import scenario_suffix
+from sandbox.errors import Problem
+from sandbox.payouts import states
+from sandbox.payouts.model import Payout, PayoutRow
+from sandbox.scenarios.engine import Catalogue, due_after, resume_step
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class NewPayout:
+    """A validated request for a payout: codes are the directory's own, the amount has two places."""
+
+    merchant_reference: str
+    amount: Decimal
+    dest_type: str
+    bank_code: str | None
+    wallet_code: str | None
+    account_number: str
+    account_title: str | None
+    metadata: dict[str, str]
+    requires_approval: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePayout:
+    """Create one payout: 201 with the payout."""
+
+    new: NewPayout
+    catalogue: Catalogue
+    origin: Origin
+    key: IdempotencyKey | None
+    weight: int = 1
+    payout_ids: Sequence[str] = ()
+
+    @property
+    def references(self) -> Sequence[str]:
+        """The one reference that it takes."""
+        return (self.new.merchant_reference,)
+
+    def decide(self, unit: Unit) -> Answer:
+        """Create it, or raise DUPLICATE_REFERENCE or INSUFFICIENT_BALANCE."""
+        row = create(unit, self.new, self.catalogue, self.origin)
+        return Answer(201, _encode(row.payout), f"/api/v1/payouts/{row.payout.id}")
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePayouts:
+    """Create many under one key, each standing or falling alone: 200 with a result for each, in order.
+
+    An item is a validated payout, or the problem that it already has.
+    """
+
+    items: Sequence[NewPayout | Problem]
+    catalogue: Catalogue
+    origin: Origin
+    key: IdempotencyKey | None
+    payout_ids: Sequence[str] = ()
+
+    @property
+    def weight(self) -> int:
+        """One for each item."""
+        return len(self.items)
+
+    @property
+    def references(self) -> Sequence[str]:
+        """All the references that they take."""
+        return [item.merchant_reference for item in self.items if isinstance(item, NewPayout)]
+
+    def decide(self, unit: Unit) -> Answer:
+        """Create what can be created."""
+        results: list[dict[str, object]] = []
+        for item in self.items:
+            try:
+                if isinstance(item, Problem):
+                    raise item
+                row = create(unit, item, self.catalogue, self.origin)
+            except Problem as problem:
+                body = problem.body(self.origin.public_url, self.origin.path, self.origin.request_id)
+                results.append({"status": problem.status, "problem": msgspec.Raw(body)})
+            else:
+                results.append({"status": 201, "payout": row.payout})
+        return Answer(200, _encode({"results": results}))
+
+
+def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> PayoutRow:
+    """Create a payout in the unit. Raises DUPLICATE_REFERENCE or INSUFFICIENT_BALANCE, having changed nothing."""
+    if new.merchant_reference in unit.references:
+        raise Problem(
+            "DUPLICATE_REFERENCE",
+            f"A payout with merchant_reference {new.merchant_reference!r} exists; choose another, "
+            "or repeat the first request with its own idempotency key.",
+        )
+    scenario = catalogue.choose(new.amount, scenario_suffix(new.account_number), unit.default_scenario)
+    status = states.REQUESTED if new.requires_approval else states.PENDING
+    payout = Payout(
+        id=unit.ids.next(),
+        merchant_reference=new.merchant_reference,
+        amount=new.amount,
+        currency="PKR",
+        dest_type=new.dest_type,
+        bank_code=new.bank_code,
+        wallet_code=new.wallet_code,
+        account_number=new.account_number,
+        account_title=new.account_title,
+        status=status,
+        scenario=scenario.name,
+        failure_code=None,
+        failure_reason=None,
+        psp_reference=None,
+        attempts=0,
+        metadata=new.metadata,
+        user_id=None,
+        created_at=unit.now_text,
+        updated_at=unit.now_text,
+        processed_at=None,
+    )
+    row = PayoutRow(
+        payout=payout,
+        step=0,
+        due_at=due_after(scenario, 0, unit.now) if status == states.PENDING else None,
+        changes=0,
+        request_id=origin.request_id,
+        created_at=unit.now,
+        processed_at=None,
+    )
+    unit.open_payout(row, status, "api")
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class MovePayout:
+    """Take one payout to another state, as `verb` says: 200 with the payout.
+
+    `approve`, `reject`, `cancel` and `reinitiate` are the API's; `move` is a bank's callback or a simulation and goes to
+    `status`. A `move` to the state that the payout is in already changes nothing.
+    """
+
+    payout_id: str
+    verb: str
+    catalogue: Catalogue
+    origin: Origin
+    key: IdempotencyKey | None
+    status: str = ""
+    cause: str = "api"
+    failure_code: str | None = None
+    failure_reason: str | None = None
+    psp_reference: str | None = None
+    weight: int = 1
+    references: Sequence[str] = ()
+    payout_ids: Sequence[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "payout_ids", (self.payout_id,))
+
+    def decide(self, unit: Unit) -> Answer:
+        """Move it, or raise NOT_FOUND, INVALID_STATE or INSUFFICIENT_BALANCE."""
+        row = unit.payouts.get(self.payout_id)
+        if row is None:
+            raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
+        target = self._target(row.payout.status)
+        if self.verb == "move" and target == row.payout.status:
+            return Answer(200, _encode(row.payout))
+        move_by_hand(
+            unit,
+            row,
+            target,
+            self.cause,
+            self.catalogue,
+            failure_code="REVIEW_REJECTED" if self.verb == "reject" else self.failure_code,
+            failure_reason=self.failure_reason,
+            psp_reference=self.psp_reference,
+        )
+        return Answer(200, _encode(row.payout))
+
+    def _target(self, status: str) -> str:
+        if self.verb == "move":
+            return self.status
+        target = VERBS[self.verb].get(status)
+        if target is None:
+            raise Problem(
+                "INVALID_STATE",
+                f"A payout in {status} cannot be {PAST[self.verb]}: that is for {', '.join(VERBS[self.verb])}; legal from "
+                f"{status}: {', '.join(states.legal_from(status)) or 'nothing'}.",
+            )
+        return target
+
+
+VERBS: Final = {
+    "approve": {states.REQUESTED: states.PENDING, states.IN_REVIEW: states.PROCESSING},
+    "reject": {states.REQUESTED: states.REJECTED, states.IN_REVIEW: states.FAILED},
+    "cancel": dict.fromkeys((states.REQUESTED, states.PENDING, states.ON_HOLD, states.IN_REVIEW), states.CANCELLED),
+    "reinitiate": {states.FAILED: states.PENDING},
+}
+PAST: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
+
+
+def move_by_hand(
+    unit: Unit,
+    row: PayoutRow,
+    target: str,
+    cause: str,
+    catalogue: Catalogue,
+    *,
+    failure_code: str | None = None,
+    failure_reason: str | None = None,
+    psp_reference: str | None = None,
+) -> None:
+    """Move a payout because somebody decided so, and set what its scenario does next.
+
+    Raises INVALID_STATE or INSUFFICIENT_BALANCE, having changed nothing.
+    """
+    payout = row.payout
+    source = payout.status
+    unit.move(
+        row, target, cause, failure_code=failure_code, failure_reason=failure_reason, psp_reference=psp_reference
+    )
+    suffix = scenario_suffix(payout.account_number)
+    if target == states.PENDING:
+        scenario = catalogue.choose(payout.amount, suffix, unit.default_scenario)
+        payout_step = 0
+    elif target == states.PROCESSING and source == states.IN_REVIEW:
+        scenario = catalogue.after_review(suffix, unit.default_scenario)
+        payout_step = resume_step(scenario, 0)
+    elif target == states.PROCESSING:
+        scenario = catalogue.named(payout.scenario)
+        payout_step = resume_step(scenario, row.step)
+    else:
+        # Any other state was decided from outside, and the path that the scenario had laid ends there.
+        row.due_at = None
+        return
+    payout.scenario = scenario.name
+    row.step = payout_step
+    row.due_at = None if payout_step >= len(scenario.steps) else unit.now + scenario.steps[payout_step].after

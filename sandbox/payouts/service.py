@@ -1,0 +1,170 @@
+"""Payouts: create, read, list and move them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.clock import render
+from sandbox.db.engine import available, connection
+from sandbox.directory.catalogue import Directory
+from sandbox.errors import Problem
+from sandbox.http.body import decode
+from sandbox.http.paging import Page, Window, page
+from sandbox.ids import is_uuid
+from sandbox.payouts.commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
+from sandbox.payouts.model import COLUMNS, Payout, to_payout
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
+from sandbox.scenarios.engine import Catalogue
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Answer, IdempotencyKey, Origin
+
+_GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+
+# Each (status, dest_type) is a range of one index in the order of ids, so a page reads at most 22 × limit rows,
+# however rare what is asked for and however many payouts there are.
+_LIST: Final = f"""
+SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
+CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM payouts
+    WHERE merchant_id = $1 AND status = s.status AND dest_type = d.dest_type AND id < $4 AND id >= $5
+    ORDER BY merchant_id, status, dest_type, payouts.id DESC LIMIT $6
+) p ORDER BY p.id DESC LIMIT $6
+"""  # noqa: S608 -- constants
+
+_LIST_ALL: Final = f"""
+SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id < $2 AND id >= $3
+ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+_LIST_OF_REFERENCE: Final = f"""
+SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2 AND status = ANY ($3::text[])
+    AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6 AND ($7::uuid IS NULL OR user_id = $7)
+"""  # noqa: S608 -- constants
+
+_LIST_OF_USER: Final = f"""
+SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND user_id = $2 AND status = ANY ($3::text[])
+    AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6 ORDER BY merchant_id, user_id, payouts.id DESC LIMIT $7
+"""  # noqa: S608 -- constants
+
+_TIMELINE: Final = """
+SELECT created_at, from_status, to_status, cause, scenario, step, transfer_id::text, id::text AS event_id
+FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
+"""
+
+
+class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
+    """One change of a payout."""
+
+    at: str
+    source: str | None
+    to: str
+    cause: str
+    scenario: str | None
+    step: int | None
+    ledger_transfer_id: str | None
+    event_id: str
+
+
+class Timeline(msgspec.Struct):
+    """All changes of a payout, oldest first."""
+
+    data: list[TimelineEntry]
+
+
+class PayoutService:
+    """What the API offers of payouts; every change goes through the merchant's queue."""
+
+    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory) -> None:
+        self._queues = queues
+        self._catalogue = catalogue
+        self._directory = directory
+        self._item = msgspec.json.Decoder(CreatePayoutBody)
+
+    async def create(
+        self, merchant_id: str, body: CreatePayoutBody, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Create one payout. Raises VALIDATION_ERROR; the business's refusals are answers."""
+        new = new_payout(body, self._directory)
+        return await self._queues.submit(merchant_id, CreatePayout(new, self._catalogue, origin, key))
+
+    async def create_many(
+        self, merchant_id: str, body: CreatePayoutsBody, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Create up to 1000 payouts, each standing or falling alone."""
+        items: list[NewPayout | Problem] = []
+        for raw in body.payouts:
+            try:
+                items.append(new_payout(decode(self._item, bytes(raw)), self._directory))
+            except Problem as problem:
+                items.append(problem)
+        return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))
+
+    async def move(
+        self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for what is no id."""
+        _require_id(payout_id)
+        return await self._queues.submit(merchant_id, MovePayout(payout_id, verb, self._catalogue, origin, key))
+
+    async def get(self, merchant_id: str, payout_id: str) -> Payout:
+        """One payout. Raises NOT_FOUND."""
+        _require_id(payout_id)
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id, payout_id)
+        if record is None:
+            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+        return to_payout(record)
+
+    async def list(
+        self,
+        merchant_id: str,
+        window: Window,
+        statuses: Sequence[str],
+        dest_types: Sequence[str],
+        filters: Mapping[str, str],
+    ) -> Page:
+        """A page of payouts, newest first. `filters` may hold status, dest_type, merchant_reference, user_id."""
+        more = window.limit + 1
+        bounds = (window.before, window.since)
+        reference, user_id = filters.get("merchant_reference"), filters.get("user_id")
+        arguments: tuple[Any, ...]
+        if reference is not None:
+            statement, arguments = _LIST_OF_REFERENCE, (reference, statuses, dest_types, *bounds, user_id)
+        elif user_id is not None:
+            statement, arguments = _LIST_OF_USER, (user_id, statuses, dest_types, *bounds, more)
+        elif "status" in filters or "dest_type" in filters:
+            statement, arguments = _LIST, (statuses, dest_types, *bounds, more)
+        else:
+            statement, arguments = _LIST_ALL, (*bounds, more)
+        async with available(), connection() as conn:
+            found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
+        return page(found, window.limit, [payout.id for payout in found])
+
+    async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
+        """All changes of a payout, oldest first. Raises NOT_FOUND."""
+        _require_id(payout_id)
+        async with available(), connection() as conn:
+            records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
+        if not records:  # every payout has at least the change that created it
+            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+        return Timeline(
+            [
+                TimelineEntry(
+                    at=render(record["created_at"]),
+                    source=record["from_status"],
+                    to=record["to_status"],
+                    cause=record["cause"],
+                    scenario=record["scenario"],
+                    step=record["step"],
+                    ledger_transfer_id=record["transfer_id"],
+                    event_id=record["event_id"],
+                )
+                for record in records
+            ]
+        )
+
+
+def _require_id(payout_id: str) -> None:
+    if not is_uuid(payout_id):
+        raise Problem("NOT_FOUND", "A payout's id is a UUID in lower case; there is no such payout.")

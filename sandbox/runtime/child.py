@@ -1,0 +1,170 @@
+"""One supervised process: started, watched, restarted with a growing delay when it dies, stopped with a bound."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.runtime.places import SystemUser
+
+_FIRST_DELAY = 0.2
+_LONGEST_DELAY = 5.0
+_STEADY_SECONDS = 10.0
+_LASTING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """How to start a process. Its output is appended to `log`; `pass_fds` are the descriptors it inherits."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    pass_fds: tuple[int, ...] = ()
+    user: SystemUser | None = None
+    cwd: Path | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 10.0
+    kill_signal: signal.Signals = signal.SIGKILL
+    """What ends it at once (PostgreSQL: SIGQUIT, so that it takes its backends with it)."""
+
+
+def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+    """Start the process in a session of its own: a terminal's Ctrl-C must reach the supervisor only, which stops all
+    in order. `stdout` None sends it to the log, where standard error always goes."""
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    user = command.user
+    try:
+        return subprocess.Popen(  # noqa: S603 (argv lists of our own, no shell)
+            list(command.argv),
+            env=dict(command.env),
+            stdin=stdin,
+            stdout=log if stdout is None else stdout,
+            stderr=log,
+            pass_fds=command.pass_fds,
+            cwd=command.cwd,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+            umask=0o077,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+class Child:
+    """A process that is to be up until it is stopped. `probe` says whether the one that runs now is up."""
+
+    def __init__(self, command: Command, probe: Callable[["Child"], bool]) -> None:
+        self.command = command
+        self.was_up = False
+        """Whether it has ever been up, by proof or by lasting: from then on its restarts have no limit."""
+        self.deaths = 0
+        self.exit_status: int | None = None
+        self._probe = probe
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._restart_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.command.name
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._started if self.running else 0.0
+
+    @property
+    def restart_at(self) -> float | None:
+        """The monotonic time of its next start, while it is down."""
+        return self._restart_at
+
+    def start(self) -> None:
+        self._restart_at = None
+        self._started = time.monotonic()
+        self._process = spawn(self.command)
+
+    def is_up(self) -> bool:
+        return self._process is not None and self._probe(self)
+
+    def look(self) -> bool:
+        """Notice a death, and start it again when that is due. True when it has just been found dead."""
+        now = time.monotonic()
+        if self._process is not None:
+            # A process that tells nobody when it is ready has come up when it has lasted.
+            self.was_up = self.was_up or now - self._started >= _LASTING_SECONDS
+            self.exit_status = self._process.poll()
+            if self.exit_status is None:
+                return False
+            if now - self._started >= _STEADY_SECONDS:
+                self.deaths = 0
+            self._process = None
+            self._restart_at = now + min(_LONGEST_DELAY, _FIRST_DELAY * 2**self.deaths)
+            self.deaths += 1
+            return True
+        if self._restart_at is not None and now >= self._restart_at:
+            self.start()
+        return False
+
+    def send_stop(self) -> None:
+        """Ask it to end, and never start it again."""
+        self._restart_at = None
+        self._send(self.command.stop_signal)
+
+    def send_kill(self) -> None:
+        self._restart_at = None
+        self._send(self.command.kill_signal)
+
+    def destroy(self) -> None:
+        """End it and its process group with SIGKILL, and collect it."""
+        self._restart_at = None
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def gone(self) -> bool:
+        """Whether it has ended; collects it."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        return self._process is None
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def last_lines(log: Path, count: int = 12) -> str:
+    """The end of a log, for a message about the process that wrote it."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 16_384))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-count:])
+
+
+def rotate(log: Path) -> None:
+    """Keep the last run's log as `.1`, and let this run's begin empty."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(log, log.with_name(log.name + ".1"))

@@ -1,0 +1,368 @@
+"""The supervisor: brings stores, migrations, seeds and processes up, keeps them up, and takes them down in order."""
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from sandbox.runtime.child import Child, Command, last_lines, rotate, spawn
+from sandbox.runtime.environment import child_environment, store_environment
+from sandbox.runtime.guardian import Charge, forget_ready_file
+from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
+from sandbox.runtime.listening import Probe, http_url, listen
+from sandbox.runtime.log_echo import LogEcho
+from sandbox.runtime.places import Places, StartError, discard, empty_metrics, lock_data, open_places
+from sandbox.runtime.postgres import Postgres
+from sandbox.runtime.ready import Ready, SeedKeys, read_seed_keys, write_ready_file
+from sandbox.runtime.redis_server import RedisServer
+from sandbox.runtime.signals import Signals, StopRequested
+
+_START_SECONDS = 60.0
+_STEP_SECONDS = 300.0
+_MOST_EARLY_DEATHS = 6
+_LOOK_SECONDS = 0.5
+
+
+def _module(name: str) -> tuple[str, ...]:
+    # -P: a folder `worker` or `seeds` in the directory where psp is called must not be taken for ours.
+    return (sys.executable, "-P", "-m", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The commands of our own processes."""
+
+    api: Sequence[str] = _module("sandbox.serve")
+    ipn: Sequence[str] = _module("ipn")
+    worker: Sequence[str] = _module("worker")
+    migrate: Sequence[str] = _module("sandbox.db.migrate")
+    seeds: Sequence[str] = _module("seeds")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run is asked to be. `data` None is an ephemeral one."""
+
+    data: Path | None = Path(".psp")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    ipn_port: int = 8001
+    workers: int = 1
+    api_processes: int = 1
+    seed: bool = True
+    ready_file: Path | None = None
+    verbose: bool = False
+    programs: Programs = Programs()
+
+
+class Supervisor:
+    """One run. `run` returns when it has been stopped, or raises StartError; either way nothing is left running."""
+
+    def __init__(self, options: Options, say: Callable[[str], None], on_ready: Callable[[Ready], None]) -> None:
+        self._options = options
+        self._say = say
+        self._on_ready = on_ready
+        self._signals = Signals()
+        self._lifeline = Lifeline()
+        self._run_id = secrets.token_hex(8)
+        self._groups: list[list[Child]] = [[], [], [], []]
+        """Children in the order they are stopped in: API and IPN, workers, Redis, PostgreSQL."""
+        self._guardian: Child | None = None
+        self._step: subprocess.Popen[bytes] | None = None
+        self._probes: list[Probe] = []
+        self._listeners: list[socket.socket] = []
+        self._places: Places | None = None
+        self._echo: LogEcho | None = None
+        self._lock: int | None = None
+        self._env: dict[str, str] = {}
+        self._stores: dict[str, str] = {}
+
+    def run(self) -> str:
+        """Start, watch until asked to stop, stop. Gives the reason of the stop. Call it in the main thread."""
+        with self._signals:
+            try:
+                self._start()
+                while True:
+                    self._turn()
+            except StopRequested as request:
+                return str(request)
+            finally:
+                self._stop()
+
+    # Starting.
+
+    def _start(self) -> None:
+        options = self._options
+        if options.ready_file is not None:
+            # A script that waits for it must not read what an earlier run left.
+            options.ready_file.unlink(missing_ok=True)
+        api_socket = self._listen(options.port, "--port")
+        ipn_socket = self._listen(options.ipn_port, "--ipn-port")
+        port, ipn_port = (int(each.getsockname()[1]) for each in (api_socket, ipn_socket))
+        embedded = not os.environ.get("DATABASE_URL", "").strip()
+        places = self._places = open_places(options.data, embedded)
+        self._lock = lock_data(places, self._pause)
+        empty_metrics(places)
+        if places.notice:
+            self._say(places.notice)
+        postgres = Postgres(places) if embedded else None
+        redis = None if os.environ.get("REDIS_URL", "").strip() else RedisServer(places)
+        self._env = child_environment(
+            places,
+            postgres.url if postgres else None,
+            redis.url if redis else None,
+            options.host,
+            port,
+            ipn_port,
+        )
+        self._stores = store_environment()
+        self._env |= {"SANDBOX_RUN_ID": self._run_id, LIFELINE_FD: str(self._lifeline.reader)}
+        for name in ("guardian", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
+            rotate(places.logs / f"{name}.log")
+        if options.verbose:
+            self._echo = LogEcho(places.logs, self._say)
+        self._start_guardian(postgres, redis)
+        self._start_stores(postgres, redis)
+        self._run_step("migrate", options.programs.migrate)
+        keys = SeedKeys()
+        if options.seed:
+            keys = read_seed_keys(self._run_step("seeds", options.programs.seeds))
+        self._start_processes(api_socket, ipn_socket)
+        self._await_processes(port, ipn_port)
+        ready = Ready(
+            api_url=http_url(options.host, port),
+            ipn_url=http_url(options.host, ipn_port),
+            console_url=http_url(options.host, port) + "/console",
+            admin_key=self._env["SANDBOX_ADMIN_KEY"],
+            database_url=self._env["DATABASE_URL"],
+            redis_url=self._env["REDIS_URL"],
+            keys=keys,
+        )
+        if options.ready_file is not None:
+            write_ready_file(options.ready_file, ready)
+        self._on_ready(ready)
+
+    def _listen(self, port: int, option: str) -> socket.socket:
+        listener = listen(self._options.host, port, option)
+        self._listeners.append(listener)
+        return listener
+
+    def _start_guardian(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
+        assert self._places is not None
+        assert self._lock is not None
+        ready_file = self._options.ready_file
+        charge = Charge(
+            lifeline=self._lifeline.reader,
+            run_id=self._run_id,
+            postgres=str(postgres.data) if postgres else None,
+            redis=str(redis.socket) if redis else None,
+            ready_file=str(ready_file.absolute()) if ready_file else None,
+            database_url=self._env["DATABASE_URL"],
+            remove=[str(path) for path in self._places.remove],
+        )
+        env = {key: value for key, value in self._env.items() if key not in ("SANDBOX_RUN_ID", LIFELINE_FD)}
+        command = Command(
+            "guardian", charge.argv(), env, self._log("guardian"), (self._lifeline.reader, self._lock), cwd=Path("/")
+        )
+        self._guardian = Child(command, lambda child: True)
+        self._guardian.start()
+
+    def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
+        if redis is not None:
+            command = Command("redis", redis.argv(), self._stores, self._log("redis"), cwd=Path("/"), stop_seconds=5)
+            self._launch(2, Child(command, lambda child: redis.is_ready()))
+        if postgres is not None:
+            user = postgres.user
+
+            def step(name: str, argv: Sequence[str], stdin: str) -> str:
+                command = Command(name, argv, self._stores, self._log(name), user=user, cwd=Path("/"))
+                return self._finish_step(command, stdin)
+
+            postgres.prepare(step)
+            command = Command(
+                "postgres",
+                postgres.argv(),
+                self._stores,
+                self._log("postgres"),
+                user=user,
+                cwd=Path("/"),
+                stop_signal=signal.SIGINT,  # a fast shutdown: it ends the connections and writes a checkpoint
+                stop_seconds=30,
+                kill_signal=signal.SIGQUIT,
+            )
+            self._launch(3, Child(command, lambda child: child.pid is not None and postgres.is_ready(child.pid)))
+        stores = self._groups[2] + self._groups[3]
+        self._await("the stores", lambda: all(child.is_up() for child in stores))
+        for child in stores:
+            child.was_up = True
+
+    def _start_processes(self, api_socket: socket.socket, ipn_socket: socket.socket) -> None:
+        options = self._options
+        several = options.api_processes > 1
+        for number in range(1, options.api_processes + 1):
+            name = f"api-{number}" if several else "api"
+            self._launch(0, self._process(name, options.programs.api, api_socket))
+        self._launch(0, self._process("ipn", options.programs.ipn, ipn_socket))
+        for number in range(1, options.workers + 1):
+            name = f"worker-{number}" if options.workers > 1 else "worker"
+            self._launch(1, self._process(name, options.programs.worker, None))
+
+    def _process(self, name: str, argv: Sequence[str], listener: socket.socket | None) -> Child:
+        log = self._log(name)
+        rotate(log)
+        env, fds = dict(self._env), [self._lifeline.reader]
+        if listener is not None:
+            env["SANDBOX_LISTEN_FD"] = str(listener.fileno())
+            fds.append(listener.fileno())
+        # API and IPN are probed through their port besides. Nothing asks a worker: it must have stayed for a moment.
+        least = 0.0 if listener is not None else 1.0
+        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: child.age > least)
+
+    def _await_processes(self, port: int, ipn_port: int) -> None:
+        host = self._options.host
+        api = Probe(host, port, "/health/ready", self._signals.wake)
+        ipn = Probe(host, ipn_port, "/health", self._signals.wake)
+        self._probes = [api, ipn]
+        children = self._groups[0] + self._groups[1]
+        try:
+            self._await(
+                "the API and the IPN receiver",
+                lambda: api.answered and ipn.answered and all(child.is_up() for child in children),
+                lambda: f" (GET /health/ready: {api.last}; GET /health of IPN: {ipn.last})",
+            )
+        finally:
+            api.stop()
+            ipn.stop()
+        for child in self._groups[0]:
+            child.was_up = True
+
+    def _log(self, name: str) -> Path:
+        assert self._places is not None
+        return self._places.logs / f"{name}.log"
+
+    def _launch(self, group: int, child: Child) -> None:
+        self._groups[group].append(child)
+        child.start()
+
+    # Waiting and watching.
+
+    def _pause(self, seconds: float) -> None:
+        self._signals.wait(seconds)
+        self._signals.check()
+
+    def _turn(self, longest: float = _LOOK_SECONDS) -> None:
+        """Wait until something may have happened, then act on it. Raises StopRequested, or StartError for a child that
+        dies over and over without ever having been up."""
+        children = self._children()
+        now = time.monotonic()
+        due = [child.restart_at - now for child in children if child.restart_at is not None]
+        self._pause(min([longest, *due]))
+        for child in children:
+            if not child.look():
+                continue
+            if not child.was_up and child.deaths >= _MOST_EARLY_DEATHS:
+                raise StartError(f"{child.name} does not start.{self._ending(child)}")
+            if child.was_up:
+                self._say(f"{child.name} ended ({_how(child.exit_status)}); starting it again.")
+
+    def _children(self) -> list[Child]:
+        return [*chain.from_iterable(self._groups), *([self._guardian] if self._guardian else [])]
+
+    def _await(self, what: str, done: Callable[[], bool], detail: Callable[[], str] = lambda: "") -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not done():
+            if time.monotonic() > deadline:
+                late = [child for child in self._children() if not child.is_up()] or self._groups[0]
+                endings = "".join(self._ending(child) for child in late)
+                raise StartError(f"{what} did not become ready within {_START_SECONDS:.0f} seconds{detail()}.{endings}")
+            self._turn(0.02)
+
+    def _ending(self, child: Child) -> str:
+        return f"\nThe end of {child.command.log}:\n{last_lines(child.command.log) or '(it is empty)'}"
+
+    def _run_step(self, name: str, argv: Sequence[str]) -> str:
+        return self._finish_step(Command(name, argv, self._env, self._log(name), (self._lifeline.reader,)), "")
+
+    def _finish_step(self, command: Command, stdin: str) -> str:
+        """Run a command to its end and give its standard output. The stores are watched meanwhile, and a stop request
+        ends the wait (`_stop` then ends the process)."""
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
+            source.write(stdin.encode())
+            source.seek(0)
+            self._step = spawn(command, source.fileno(), output.fileno())
+            deadline = time.monotonic() + _STEP_SECONDS
+            while self._step.poll() is None:
+                if time.monotonic() > deadline:
+                    raise StartError(f"{command.name} took longer than {_STEP_SECONDS:.0f} seconds.")
+                self._turn()
+            status, self._step = self._step.returncode, None
+            output.seek(0)
+            text = output.read().decode("utf-8", "replace")
+        if status != 0:
+            end = last_lines(command.log) or text[-2000:]
+            raise StartError(f"{command.name} failed ({_how(status)}). The end of {command.log}:\n{end}")
+        return text
+
+    # Stopping.
+
+    def _stop(self) -> None:
+        """End everything, in order; afterwards nothing of the run is left but its data."""
+        if self._options.ready_file is not None and self._env:
+            forget_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
+        for probe in self._probes:
+            probe.stop()
+        if self._step is not None and self._step.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._step.pid, signal.SIGKILL)
+            self._step.wait()
+        for group in self._groups:
+            self._stop_group(group)
+        for listener in self._listeners:
+            listener.close()
+        if self._echo is not None:
+            self._echo.stop()
+        if self._places is not None:
+            discard(self._places.remove)
+        self._lifeline.cut()
+        if self._guardian is not None:
+            self._wait_gone([self._guardian], 20.0)
+            self._guardian.destroy()
+        self._lifeline.close()
+        if self._lock is not None:
+            os.close(self._lock)
+
+    def _stop_group(self, group: list[Child]) -> None:
+        if not self._signals.impatient:
+            for child in group:
+                child.send_stop()
+            self._wait_gone(group, max((child.command.stop_seconds for child in group), default=0))
+        for child in group:
+            if not child.gone():
+                child.send_kill()
+        deadline = time.monotonic() + 3
+        while not all(child.gone() for child in group) and time.monotonic() < deadline:
+            self._signals.wait(0.05)
+        for child in group:
+            child.destroy()
+
+    def _wait_gone(self, group: list[Child], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not all(child.gone() for child in group):
+            if time.monotonic() > deadline or self._signals.impatient:
+                return
+            self._signals.wait(0.1)
+
+
+def _how(status: int | None) -> str:
+    if status is not None and status < 0:
+        return signal.Signals(-status).name
+    return f"exit code {status}"

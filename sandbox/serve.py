@@ -1,0 +1,54 @@
+"""`python -m sandbox.serve`: one API process, on a socket that it inherits (SANDBOX_LISTEN_FD) or on host and port."""
+
+import os
+import socket
+import sys
+
+import uvicorn
+
+from sandbox.logs import configure_logs
+from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.settings import Settings, SettingsError
+
+
+def serve(app: object, port: int, host: str) -> None:
+    """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished, for 10 s at most."""
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type] -- uvicorn's own type of an ASGI application is narrower than Litestar's
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=75,
+        backlog=2048,
+    )
+    server = uvicorn.Server(config)
+    inherited = os.environ.get("SANDBOX_LISTEN_FD", "")
+    sockets = [socket.socket(fileno=int(inherited))] if inherited.isdigit() else None
+    server.run(sockets=sockets)
+    if not server.started:
+        sys.exit(1)
+
+
+def main() -> None:
+    """Serve the API, or say in one line which setting is wrong and exit 1."""
+    from sandbox.app import create_app
+
+    follow_lifeline()
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        sys.exit(f"settings: {error}")
+    configure_logs(settings.log_level, settings.log_format, "api")
+    serve(create_app(settings).asgi, settings.port, settings.host)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Tell the workers that a merchant has work. A wake is a hint: losing it costs the time until the next sweep."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from redis.exceptions import RedisError
+
+QUEUE: Final = "psp:jobs"
+JOB: Final = "advance"
+WORKER_SEEN: Final = "psp:worker-seen"
+"""A key that workers keep alive while they live."""
+_MARK: Final = "psp:woken:"
+_MARK_MILLISECONDS: Final = 1000
+_WAITING: Final = 10_000
+_log = structlog.get_logger()
+
+
+def redis_settings(redis_url: str) -> RedisSettings:
+    """arq's settings for a Redis that may be away: fail soon, the caller goes on without."""
+    settings = RedisSettings.from_dsn(redis_url)
+    settings.conn_timeout = 2
+    settings.conn_retries = 0
+    return settings
+
+
+def mark(merchant_id: str) -> str:
+    """The key that says that a job for the merchant waits in the queue and has not begun."""
+    return _MARK + merchant_id
+
+
+class Waker:
+    """Sends wakes in the background, a merchant's at most once at a time; never fails and never blocks the caller."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._settings = redis_settings(redis_url)
+        self._redis: ArqRedis | None = None
+        self._merchants: dict[str, None] = {}
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._down = False
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._task = asyncio.create_task(self._send_all())
+
+    def wake(self, merchant_id: str) -> None:
+        """Say that the merchant has work that is due."""
+        if len(self._merchants) < _WAITING:
+            self._merchants[merchant_id] = None
+            self._some.set()
+
+    async def close(self) -> None:
+        """Stop sending; what was not sent is found by the sweep."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    async def reachable(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            redis = await self._connection()
+            return bool(await asyncio.wait_for(redis.ping(), 2))
+        except (RedisError, OSError, TimeoutError):
+            return False
+
+    async def worker_seen(self) -> bool:
+        """Whether a worker has shown itself in the last seconds."""
+        try:
+            redis = await self._connection()
+            return bool(await asyncio.wait_for(redis.exists(WORKER_SEEN), 2))
+        except (RedisError, OSError, TimeoutError):
+            return False
+
+    async def _connection(self) -> ArqRedis:
+        if self._redis is None:
+            self._redis = await create_pool(self._settings, default_queue_name=QUEUE)
+        return self._redis
+
+    async def _send_all(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            merchants, self._merchants = self._merchants, {}
+            try:
+                redis = await self._connection()
+                for merchant_id in merchants:
+                    await _enqueue(redis, merchant_id)
+                self._down = False
+            except (RedisError, OSError, TimeoutError) as error:
+                if not self._down:
+                    _log.warning("redis_away", error=type(error).__name__, note="the sweep finds the work")
+                self._down = True
+                await asyncio.sleep(0.2)
+
+
+async def _enqueue(redis: ArqRedis, merchant_id: str) -> None:
+    # A job that waits will see this work too, so one is enough. The worker takes the mark away before it looks for
+    # work: a wake that comes later is a new job, and none is lost. The mark lapses, in case this process dies between
+    # the two steps.
+    if await redis.set(mark(merchant_id), b"1", px=_MARK_MILLISECONDS, nx=True):
+        await redis.enqueue_job(JOB, merchant_id)

@@ -1,0 +1,193 @@
+"""`/api/v1/webhook-endpoints`, `/events` and `/webhook-deliveries`: parse, call the service, render."""
+
+from typing import Final
+
+import msgspec
+from litestar import Router, delete, get, patch, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered, empty, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.payouts.requests import EmptyBody
+from sandbox.webhooks.deliveries import (
+    STATUSES,
+    Delivery,
+    DeliveryService,
+    DeliveryWithAttempts,
+    Event,
+    EventWithDeliveries,
+)
+from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
+from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody
+
+_SEE: Final = {
+    "get": ("get_webhook_endpoint", "endpoint_id"),
+    "change": ("change_webhook_endpoint", "endpoint_id"),
+    "delete": ("delete_webhook_endpoint", "endpoint_id"),
+}
+
+_CREATE: Final = Operation(
+    "Create a webhook endpoint; its secret is in this answer only", {201: CreatedEndpoint}, CreateEndpointBody,
+    idempotency="required", example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]}, links=_SEE,
+    description="At most 16 a merchant. An address that webhooks may not be delivered to is refused.",
+)  # fmt: skip
+_CHANGE: Final = Operation(
+    "Change a webhook endpoint: what is left out stays", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
+    idempotency="required", example={"status": "ENABLED"},
+    description="Disabling it pauses what is on its way to it; enabling it again lets new events through.",
+)  # fmt: skip
+_LIST_EVENTS: Final = Operation(
+    "List events, newest first", {200: list[Event]},
+    query=(
+        LIMIT, CURSOR, parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
+        CREATED_FROM, CREATED_TO,
+    ),
+)  # fmt: skip
+_LIST_DELIVERIES: Final = Operation(
+    "List webhook deliveries, newest first", {200: list[Delivery]},
+    query=(
+        LIMIT, CURSOR,
+        parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
+        parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
+        parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
+        CREATED_FROM, CREATED_TO,
+    ),
+)  # fmt: skip
+_RESEND: Final = Operation(
+    "Send a webhook again, now", {200: Delivery}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"),
+    idempotency="required", description="With all its retries before it. A disabled endpoint must be enabled first.",
+)  # fmt: skip
+
+
+def webhooks_router(gate: Gate, endpoints: EndpointService, deliveries: DeliveryService) -> Router:
+    """The routes of webhook endpoints, events and deliveries."""
+    return Router(
+        "/api/v1",
+        route_handlers=[
+            _endpoints_router(gate, endpoints),
+            _events_router(gate, deliveries),
+            _log_router(gate, deliveries),
+        ],
+    )
+
+
+def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
+    create_body = msgspec.json.Decoder(CreateEndpointBody)
+    change_body = msgspec.json.Decoder(ChangeEndpointBody)
+
+    @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
+    async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(create_body, body)
+        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @get(
+        "/", operation_id="list_webhook_endpoints",
+        opt={"operation": Operation("List webhook endpoints, newest first", {200: list[Endpoint]},
+             query=(LIMIT, CURSOR))},
+    )  # fmt: skip
+    async def list_webhook_endpoints(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        part = window(query(request, ("limit", "cursor")))
+        return ok(await service.list(caller.merchant_id, part))
+
+    @get(
+        "/{endpoint_id:str}", operation_id="get_webhook_endpoint",
+        opt={"operation": Operation("Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, endpoint_id))
+
+    @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
+    async def change_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(change_body, body)
+        return answered(await service.change(caller.merchant_id, endpoint_id, parsed, key, gate.origin(request)))
+
+    @delete(
+        "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
+        opt={"operation": Operation("Delete a webhook endpoint and its deliveries", {204: None},
+             errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        answer = await service.delete(caller.merchant_id, endpoint_id, gate.origin(request))
+        return empty() if answer.status == 204 else answered(answer)
+
+    return Router(
+        "/webhook-endpoints",
+        route_handlers=[
+            create_webhook_endpoint, list_webhook_endpoints, get_webhook_endpoint, change_webhook_endpoint,
+            delete_webhook_endpoint,
+        ],
+    )  # fmt: skip
+
+
+def _events_router(gate: Gate, service: DeliveryService) -> Router:
+    @get("/", operation_id="list_events", opt={"operation": _LIST_EVENTS})
+    async def list_events(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "payout_id", "created_from", "created_to"))
+        payout_id = uuid_param(params, "payout_id")
+        return ok(await service.events(caller.merchant_id, window(params), payout_id))
+
+    @get(
+        "/{event_id:str}", operation_id="get_event",
+        opt={"operation": Operation("Get an event and its deliveries", {200: EventWithDeliveries},
+             errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_event(request: HttpRequest, event_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.event(caller.merchant_id, event_id))
+
+    return Router("/events", route_handlers=[list_events, get_event])
+
+
+def _log_router(gate: Gate, service: DeliveryService) -> Router:
+    empty_body = msgspec.json.Decoder(EmptyBody)
+
+    @get("/", operation_id="list_webhook_deliveries", opt={"operation": _LIST_DELIVERIES})
+    async def list_webhook_deliveries(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "endpoint_id", "event_id", "status", "created_from", "created_to"))
+        endpoint_id, event_id = uuid_param(params, "endpoint_id"), uuid_param(params, "event_id")
+        statuses = choice(params, "status", STATUSES)
+        return ok(await service.list(caller.merchant_id, window(params), statuses, endpoint_id, event_id))
+
+    @get(
+        "/{delivery_id:str}", operation_id="get_webhook_delivery",
+        opt={"operation": Operation("Get a delivery and its attempts", {200: DeliveryWithAttempts},
+             errors=("NOT_FOUND",), description="At most the newest 100 attempts, oldest first.")},
+    )  # fmt: skip
+    async def get_webhook_delivery(request: HttpRequest, delivery_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, delivery_id))
+
+    @post(
+        "/{delivery_id:str}/resend", operation_id="resend_webhook_delivery", opt={"operation": _RESEND}, status_code=200
+    )  # fmt: skip
+    async def resend_webhook_delivery(request: HttpRequest, delivery_id: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        # It takes nothing, so an absent body is as good as `{}`.
+        body = await request.body()
+        if body:
+            body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        if body:
+            decode(empty_body, body)
+        return answered(await service.resend(caller.merchant_id, delivery_id, key, gate.origin(request)))
+
+    return Router(
+        "/webhook-deliveries", route_handlers=[list_webhook_deliveries, get_webhook_delivery, resend_webhook_delivery]
+    )

@@ -1,0 +1,323 @@
+"""The log of events, and of their deliveries with every attempt; a delivery can be sent again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.clock import milliseconds, render
+from sandbox.db.engine import available, connection
+from sandbox.errors import Problem
+from sandbox.http.paging import Page, Window, page
+from sandbox.ids import LARGEST_ID, SMALLEST_ID, is_uuid
+from sandbox.webhooks.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from sandbox.work.keyed import run_keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+STATUSES: Final = ("PENDING", "SUCCEEDED", "FAILED", "PAUSED")
+ATTEMPTS_SHOWN: Final = 100
+"""A delivery shows its newest attempts: resending adds to them without end, and each may hold 20 000 bytes."""
+
+_EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, body"
+
+_EVENTS: Final = f"""
+SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
+ORDER BY merchant_id DESC, events.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+_EVENTS_OF_PAYOUT: Final = f"""
+SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND payout_id = $5 AND id < $2 AND id >= $3
+ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+_EVENT: Final = f"SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+
+_COLUMNS: Final = (
+    "d.id::text AS id, d.event_id::text AS event_id, "
+    "(SELECT type FROM events e WHERE e.merchant_id = d.merchant_id AND e.id = d.event_id) AS event_type, "
+    "d.endpoint_id::text AS endpoint_id, d.status, d.attempts, d.next_attempt_at, d.created_at, d.updated_at"
+)
+
+_LIST_ALL: Final = f"""
+SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id < $2 AND d.id >= $3
+ORDER BY d.merchant_id DESC, d.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+# Each (endpoint, status) is a range of one index in the order of ids, so a page reads at most 64 times its own length.
+_LIST: Final = f"""
+SELECT {_COLUMNS} FROM
+    unnest(coalesce($5::uuid[], ARRAY(SELECT id FROM webhook_endpoints WHERE merchant_id = $1))) AS n (id)
+CROSS JOIN unnest($6::text[]) AS s (status)
+CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries w
+    WHERE w.merchant_id = $1 AND w.endpoint_id = n.id AND w.status = s.status AND w.id < $2 AND w.id >= $3
+    ORDER BY w.merchant_id DESC, w.endpoint_id DESC, w.status DESC, w.id DESC LIMIT $4
+) d ORDER BY d.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+# An event has at most one delivery an endpoint.
+_LIST_OF_EVENT: Final = f"""
+SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND event_id = $5 AND d.id < $2 AND d.id >= $3
+    AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) ORDER BY d.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+_GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id = $2"  # noqa: S608 -- constants
+
+_ATTEMPTS: Final = """
+SELECT * FROM (
+    SELECT a.attempt, a.at, a.url, a.signature, a.status, a.response_headers::text AS response_headers, a.response_body,
+        a.error, a.duration_ms
+    FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
+) newest ORDER BY attempt
+"""
+
+_BODY: Final = "SELECT body FROM events WHERE merchant_id = $1 AND id = $2"
+
+_ENDPOINT_OF: Final = """
+SELECT n.status, n.id::text AS id FROM webhook_deliveries d
+JOIN webhook_endpoints n ON n.merchant_id = d.merchant_id AND n.id = d.endpoint_id
+WHERE d.merchant_id = $1 AND d.id = $2
+"""
+
+_RESEND: Final = f"""
+UPDATE webhook_deliveries d
+SET status = 'PENDING', next_attempt_at = $3, scheduled = 0, leased_until = NULL, updated_at = $3
+WHERE d.merchant_id = $1 AND d.id = $2 RETURNING {_COLUMNS}
+"""  # noqa: S608 -- constants
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """An event; `data` is its webhook's, byte for byte."""
+
+    id: str
+    type: str
+    created_at: str
+    payout_id: str | None
+    data: msgspec.Raw
+
+
+class _DeliveryState(msgspec.Struct, kw_only=True):
+    """What is known of a delivery wherever it is shown."""
+
+    id: str
+    event_id: str
+    event_type: str
+    endpoint_id: str
+    status: str
+    attempt_count: int
+    next_attempt_at: str | None
+    created_at: str
+    updated_at: str
+
+
+class Delivery(_DeliveryState, kw_only=True):
+    """An event on its way to one endpoint; `attempts` counts them, as `attempt_count` does."""
+
+    attempts: int
+
+
+class EventWithDeliveries(Event, kw_only=True):
+    """An event and what became of it."""
+
+    deliveries: list[Delivery]
+
+
+class AttemptRequest(msgspec.Struct):
+    """What was sent: the headers that a receiver checks, and the body that was signed."""
+
+    headers: dict[str, str]
+    body: str
+
+
+class AttemptResponse(msgspec.Struct):
+    """What came back, perhaps cut."""
+
+    headers: dict[str, str]
+    body: str
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """One attempt at a delivery; `at` is in the merchant's time."""
+
+    attempt: int
+    at: str
+    url: str
+    request: AttemptRequest
+    status: int | None
+    response: AttemptResponse | None
+    error: str | None
+    duration_ms: int
+
+
+class DeliveryWithAttempts(_DeliveryState, kw_only=True):
+    """A delivery and its newest attempts, the oldest of them first."""
+
+    attempts: list[Attempt]
+
+
+class _Body(msgspec.Struct):
+    """Of a webhook's body, what the log shows."""
+
+    data: msgspec.Raw
+
+
+_decode_body: Final = msgspec.json.Decoder(_Body).decode
+_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class DeliveryService:
+    """What the API offers of events and deliveries."""
+
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        """Take what tells the worker that a merchant has deliveries due; it is called after a commit."""
+        self._wake = wake
+
+    async def events(self, merchant_id: str, window: Window, payout_id: str | None = None) -> Page:
+        """A page of events, newest first, all or those of one payout."""
+        arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
+        statement = _EVENTS
+        if payout_id is not None:
+            statement = _EVENTS_OF_PAYOUT
+            arguments.append(payout_id)
+        async with available(), connection() as conn:
+            found = [Event(**_event_members(record)) for record in await conn.fetch(statement, *arguments)]
+        return page(found, window.limit, [event.id for event in found])
+
+    async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
+        """One event with its deliveries. Raises NOT_FOUND."""
+        _require_id(event_id, "event")
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_EVENT, merchant_id, event_id)
+            if record is None:
+                raise Problem("NOT_FOUND", f"There is no event {event_id}.")
+            everything = Window(1000, LARGEST_ID, SMALLEST_ID)
+            records = await conn.fetch(*_deliveries_query(merchant_id, everything, STATUSES, None, event_id))
+        return EventWithDeliveries(**_event_members(record), deliveries=[_to_delivery(found) for found in records])
+
+    async def list(
+        self,
+        merchant_id: str,
+        window: Window,
+        statuses: Sequence[str],
+        endpoint_id: str | None = None,
+        event_id: str | None = None,
+    ) -> Page:
+        """A page of deliveries, newest first, with one of `statuses`, of one endpoint or event if they are given."""
+        async with available(), connection() as conn:
+            records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
+        found = [_to_delivery(record) for record in records]
+        return page(found, window.limit, [delivery.id for delivery in found])
+
+    async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
+        """One delivery with its newest attempts. Raises NOT_FOUND."""
+        _require_id(delivery_id, "delivery")
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id, delivery_id)
+            if record is None:
+                raise _no_delivery(delivery_id)
+            body = await conn.fetchval(_BODY, merchant_id, record["event_id"])
+            attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, ATTEMPTS_SHOWN)
+        shown = [_to_attempt(attempt, record["event_id"], body) for attempt in attempts]
+        return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
+
+    async def resend(self, merchant_id: str, delivery_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make a delivery due now, with a whole schedule of retries before it: 200 with it.
+
+        NOT_FOUND, and INVALID_STATE for a disabled endpoint, are answers. An attempt that is under way goes on: the
+        endpoint may then see the event twice, with the same webhook-id.
+        """
+        _require_id(delivery_id, "delivery")
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            endpoint = await conn.fetchrow(_ENDPOINT_OF, merchant_id, delivery_id)
+            if endpoint is None:
+                raise _no_delivery(delivery_id)
+            if endpoint["status"] != "ENABLED":
+                raise Problem(
+                    "INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it."
+                )
+            record = await conn.fetchrow(_RESEND, merchant_id, delivery_id, unit.now)
+            assert record is not None, "a delivery goes with its endpoint only, under the merchant's lock"
+            return Answer(200, msgspec.json.encode(_to_delivery(record)))
+
+        answer = await run_keyed(merchant_id, key, origin, action)
+        if answer.status == 200 and not answer.replayed:
+            self._wake(merchant_id)
+        return answer
+
+
+def _deliveries_query(
+    merchant_id: str, window: Window, statuses: Sequence[str], endpoint_id: str | None, event_id: str | None
+) -> tuple[Any, ...]:
+    """The statement and arguments that read no more than a few times what a page holds."""
+    common = (merchant_id, window.before, window.since, window.limit + 1)
+    endpoints = None if endpoint_id is None else [endpoint_id]
+    if event_id is not None:
+        return _LIST_OF_EVENT, *common, event_id, statuses, endpoints
+    if endpoints is None and len(statuses) == len(STATUSES):
+        return _LIST_ALL, *common
+    return _LIST, *common, endpoints, statuses
+
+
+def _event_members(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": record["id"],
+        "type": record["type"],
+        "created_at": render(record["created_at"]),
+        "payout_id": record["payout_id"],
+        "data": _decode_body(record["body"]).data,
+    }
+
+
+def _delivery_members(record: Mapping[str, Any]) -> dict[str, Any]:
+    next_attempt_at = record["next_attempt_at"]
+    return {
+        "id": record["id"],
+        "event_id": record["event_id"],
+        "event_type": record["event_type"],
+        "endpoint_id": record["endpoint_id"],
+        "status": record["status"],
+        "attempt_count": record["attempts"],
+        "next_attempt_at": None if next_attempt_at is None else render(next_attempt_at),
+        "created_at": render(record["created_at"]),
+        "updated_at": render(record["updated_at"]),
+    }
+
+
+def _to_delivery(record: Mapping[str, Any]) -> Delivery:
+    return Delivery(**_delivery_members(record), attempts=record["attempts"])
+
+
+def _to_attempt(record: Mapping[str, Any], event_id: str, body: str) -> Attempt:
+    headers = {
+        ID_HEADER: event_id,
+        TIMESTAMP_HEADER: str(milliseconds(record["at"]) // 1000),
+        SIGNATURE_HEADER: record["signature"],
+        "content-type": "application/json",
+    }
+    status = record["status"]
+    answered = None
+    if status is not None:
+        answered = AttemptResponse(_decode_headers(record["response_headers"]), record["response_body"])
+    return Attempt(
+        attempt=record["attempt"],
+        at=render(record["at"]),
+        url=record["url"],
+        request=AttemptRequest(headers, body),
+        status=status,
+        response=answered,
+        error=record["error"],
+        duration_ms=record["duration_ms"],
+    )
+
+
+def _no_delivery(delivery_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"There is no delivery {delivery_id}.")
+
+
+def _require_id(given: str, what: str) -> None:
+    if not is_uuid(given):
+        raise Problem("NOT_FOUND", f"The id of a webhook's {what} is a UUID in lower case; there is no such {what}.")

@@ -1,0 +1,323 @@
+"""Webhook endpoints: make, read, change and delete them.
+
+Every write holds the merchant's lock, as the writing of events does: an event knows an endpoint wholly or not at all.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from sandbox.clock import render
+from sandbox.db.engine import available
+from sandbox.errors import Problem, invalid
+from sandbox.http.paging import Page, Window, page
+from sandbox.ids import is_uuid
+from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.webhooks.address_guard import Network
+from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, check_endpoint, url_fault
+from sandbox.webhooks.signing import new_secret
+from sandbox.webhooks.tables import WebhookEndpoint
+from sandbox.work.keyed import run_keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+LARGEST_COUNT: Final = 16
+"""Endpoints of one merchant: each event makes up to so many deliveries, in the transaction that causes it."""
+DELETED_AT_ONCE: Final = 5000
+"""Deliveries that one transaction deletes, so that the merchant's lock is never held for long."""
+
+_COLUMNS: Final = (
+    "id::text AS id, url, event_types, signing, retry_profile, ordered, rate_limit, description, status, "
+    "disabled_reason, created_at, updated_at"
+)
+
+_COUNT: Final = "SELECT count(*) FROM webhook_endpoints WHERE merchant_id = $1"
+
+_GET: Final = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+
+_INSERT: Final = f"""
+INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, retry_profile, ordered, rate_limit,
+    description, secret, status, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'ENABLED', $11, $11) RETURNING {_COLUMNS}
+"""  # noqa: S608 -- constants
+
+_CHANGE: Final = f"""
+UPDATE webhook_endpoints SET url = $3, event_types = $4, signing = $5, retry_profile = $6, ordered = $7,
+    rate_limit = $8, description = $9, status = $10, disabled_reason = $11, updated_at = $12
+WHERE merchant_id = $1 AND id = $2 RETURNING {_COLUMNS}
+"""  # noqa: S608 -- constants
+
+_PAUSE: Final = """
+UPDATE webhook_deliveries SET status = 'PAUSED', next_attempt_at = NULL, leased_until = NULL, updated_at = $3
+WHERE merchant_id = $1 AND endpoint_id = $2 AND status = 'PENDING'
+"""
+
+_DELETE_DELIVERIES: Final = """
+DELETE FROM webhook_deliveries WHERE merchant_id = $1 AND id = ANY (ARRAY(
+    SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 LIMIT $3))
+"""
+
+
+class Endpoint(msgspec.Struct, kw_only=True):
+    """A webhook endpoint on the wire."""
+
+    id: str
+    url: str
+    event_types: list[str]
+    signing: str
+    retry_profile: str
+    ordered: bool
+    rate_limit: int | None
+    description: str
+    status: str
+    disabled_reason: str | None
+    created_at: str
+    updated_at: str
+
+
+class CreatedEndpoint(Endpoint, kw_only=True):
+    """A webhook endpoint with its secret, as it is shown once."""
+
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """An endpoint to be made, and the `whsec_` secret that will sign for it."""
+
+    url: str
+    secret: str
+    event_types: Sequence[str] = ("*",)
+    signing: str = "v1"
+    retry_profile: str = "standard"
+    ordered: bool = False
+    rate_limit: int | None = None
+    description: str = ""
+
+
+class _Sealed(msgspec.Struct):
+    """Of a stored answer to a creation: whose secret it is, and the secret as it is stored."""
+
+    id: str
+    secret: str
+
+
+class EndpointService:
+    """What the API offers of webhook endpoints."""
+
+    def __init__(self, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+        """Take what seals the secrets, and the private networks that webhooks may be delivered to."""
+        self._box = box
+        self._allowed = tuple(allowed_networks)
+        self._sealed = msgspec.json.Decoder(_Sealed)
+
+    async def create(
+        self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
+        check_endpoint(body, self._allowed)
+        new = NewEndpoint(
+            url=body.url,
+            secret=new_secret(os.urandom(32)),
+            event_types=list(dict.fromkeys(body.event_types)),
+            signing=body.signing,
+            retry_profile=body.retry_profile,
+            ordered=body.ordered,
+            rate_limit=body.rate_limit,
+            description=body.description,
+        )
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            endpoint = await self.insert(conn, unit, new)
+            # The answer is kept for a day beside its key, and a secret rests nowhere in clear: it is kept sealed.
+            sealed = self._box.seal(new.secret, _context(merchant_id, endpoint.id), os.urandom(NONCE_SIZE)).hex()
+            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=sealed)
+            return Answer(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
+
+        return self._revealed(merchant_id, await run_keyed(merchant_id, key, origin, action))
+
+    def _revealed(self, merchant_id: str, answer: Answer) -> Answer:
+        """The answer to a creation with its secret opened; any other as it is."""
+        if answer.status != 201:
+            return answer
+        kept = self._sealed.decode(answer.body)
+        secret = self._box.open(bytes.fromhex(kept.secret), _context(merchant_id, kept.id))
+        # Only the secret is exchanged; the rest stays, byte for byte, what the first answer was.
+        body = answer.body.replace(kept.secret.encode(), secret.encode())
+        return Answer(answer.status, body, answer.location, answer.replayed, answer.problem_headers)
+
+    async def insert(self, conn: "PoolConnectionProxy[Any]", unit: Unit, new: NewEndpoint) -> Endpoint:
+        """Make an endpoint in the caller's transaction, which holds the merchant's lock.
+
+        Raises VALIDATION_ERROR, having written nothing, for a URL that is not fit and for one endpoint too many.
+        """
+        fault = url_fault(new.url, self._allowed)
+        if fault is not None:
+            raise invalid("url", fault)
+        if await conn.fetchval(_COUNT, unit.merchant_id) >= LARGEST_COUNT:
+            raise invalid("url", f"would be one too many: a merchant has at most {LARGEST_COUNT} endpoints; delete one")
+        endpoint_id = unit.ids.next()
+        record = await conn.fetchrow(
+            _INSERT,
+            unit.merchant_id,
+            endpoint_id,
+            new.url,
+            new.event_types,
+            new.signing,
+            new.retry_profile,
+            new.ordered,
+            new.rate_limit,
+            new.description,
+            self._box.seal(new.secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
+            unit.now,
+        )
+        assert record is not None
+        return _to_endpoint(record)
+
+    async def list(self, merchant_id: str, window: Window) -> Page:
+        """A page of endpoints, newest first."""
+        endpoint = WebhookEndpoint
+        async with available():
+            records = (
+                await endpoint.select()
+                .where(endpoint.merchant_id == merchant_id, endpoint.id < window.before, endpoint.id >= window.since)
+                .order_by(endpoint.id, ascending=False)
+                .limit(window.limit + 1)
+            )
+        found = [_to_endpoint(record) for record in records]
+        return page(found, window.limit, [endpoint.id for endpoint in found])
+
+    async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
+        """One endpoint. Raises NOT_FOUND."""
+        _require_id(endpoint_id)
+        endpoint = WebhookEndpoint
+        async with available():
+            record = (
+                await endpoint.select().where(endpoint.merchant_id == merchant_id, endpoint.id == endpoint_id).first()
+            )
+        if record is None:
+            raise _not_found(endpoint_id)
+        return _to_endpoint(record)
+
+    async def change(
+        self,
+        merchant_id: str,
+        endpoint_id: str,
+        body: ChangeEndpointBody,
+        key: IdempotencyKey | None,
+        origin: Origin,
+    ) -> Answer:
+        """Change what the body names: 200 with the endpoint; NOT_FOUND is an answer. Raises VALIDATION_ERROR."""
+        _require_id(endpoint_id)
+        check_endpoint(body, self._allowed)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            record = await conn.fetchrow(_GET, merchant_id, endpoint_id)
+            if record is None:
+                raise _not_found(endpoint_id)
+            before = _to_endpoint(record)
+            after = _changed(before, body)
+            if after.status == "DISABLED" and before.status == "ENABLED":
+                # Kept and recoverable, like what happens from now on; and nothing of it is due any more.
+                await conn.execute(_PAUSE, merchant_id, endpoint_id, unit.now)
+            record = await conn.fetchrow(
+                _CHANGE,
+                merchant_id,
+                endpoint_id,
+                after.url,
+                after.event_types,
+                after.signing,
+                after.retry_profile,
+                after.ordered,
+                after.rate_limit,
+                after.description,
+                after.status,
+                after.disabled_reason,
+                unit.now,
+            )
+            assert record is not None
+            return Answer(200, msgspec.json.encode(_to_endpoint(record)))
+
+        return await run_keyed(merchant_id, key, origin, action)
+
+    async def delete(self, merchant_id: str, endpoint_id: str, origin: Origin) -> Answer:
+        """Delete an endpoint with its deliveries: 204; NOT_FOUND is an answer.
+
+        Many deliveries go in several transactions; if it ends between two, the endpoint is left disabled, and deleting
+        it again goes on.
+        """
+        _require_id(endpoint_id)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            if await conn.fetchrow(_GET, merchant_id, endpoint_id) is None:
+                raise _not_found(endpoint_id)
+            deleted = await conn.execute(_DELETE_DELIVERIES, merchant_id, endpoint_id, DELETED_AT_ONCE)
+            if deleted == f"DELETE {DELETED_AT_ONCE}":
+                await conn.execute(
+                    "UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = 'It is being deleted.', "
+                    "updated_at = $3 WHERE merchant_id = $1 AND id = $2",
+                    merchant_id,
+                    endpoint_id,
+                    unit.now,
+                )
+                return Answer(202, b"")
+            await conn.execute(
+                "DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id
+            )
+            return Answer(204, b"")
+
+        # It ends: new events come slower than old deliveries go.
+        while True:
+            answer = await run_keyed(merchant_id, None, origin, action)
+            if answer.status != 202:
+                return answer
+
+
+def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
+    after = msgspec.structs.replace(before)
+    for name in body.__struct_fields__:
+        value = getattr(body, name)
+        if value is not UNSET:
+            setattr(after, name, value)
+    after.event_types = list(dict.fromkeys(after.event_types))
+    if after.status == "ENABLED":
+        after.disabled_reason = None
+    elif before.status == "ENABLED":
+        after.disabled_reason = "It was disabled through the API."
+    return after
+
+
+def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
+    return Endpoint(
+        id=str(record["id"]),
+        url=record["url"],
+        event_types=list(record["event_types"]),
+        signing=record["signing"],
+        retry_profile=record["retry_profile"],
+        ordered=record["ordered"],
+        rate_limit=record["rate_limit"],
+        description=record["description"],
+        status=record["status"],
+        disabled_reason=record["disabled_reason"],
+        created_at=render(record["created_at"]),
+        updated_at=render(record["updated_at"]),
+    )
+
+
+def _context(merchant_id: str, endpoint_id: str) -> str:
+    return f"{merchant_id}/{endpoint_id}"
+
+
+def _not_found(endpoint_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"There is no webhook endpoint {endpoint_id}.")
+
+
+def _require_id(endpoint_id: str) -> None:
+    if not is_uuid(endpoint_id):
+        raise Problem("NOT_FOUND", "An endpoint's id is a UUID in lower case; there is no such endpoint.")

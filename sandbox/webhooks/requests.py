@@ -1,0 +1,107 @@
+"""Bodies that make or change webhook endpoints, and what they must be. Pure."""
+
+import re
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from yarl import URL
+
+from sandbox.errors import Problem
+from sandbox.payouts.requests import Text500
+from sandbox.payouts.states import EVENT_OF, REINITIATED
+from sandbox.webhooks.address_guard import Network, refusal
+
+EVENT_TYPES: Final = (*EVENT_OF.values(), REINITIATED, "bulk_credit.completed")
+"""Every type of event that an endpoint can subscribe to."""
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
+
+Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
+EventTypes = Annotated[
+    list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
+]
+RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Signing = Literal["v1", "v1a"]
+RetryProfile = Literal["standard", "fast"]
+
+
+class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /webhook-endpoints`."""
+
+    url: Url
+    event_types: EventTypes = msgspec.field(default_factory=lambda: ["*"])
+    signing: Signing = "v1"
+    retry_profile: RetryProfile = "standard"
+    ordered: bool = False
+    rate_limit: RateLimit | None = None
+    description: Text500 = ""
+
+
+class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PATCH /webhook-endpoints/{endpoint_id}`: what is left out stays as it is."""
+
+    url: Url | UnsetType = UNSET
+    event_types: EventTypes | UnsetType = UNSET
+    signing: Signing | UnsetType = UNSET
+    retry_profile: RetryProfile | UnsetType = UNSET
+    ordered: bool | UnsetType = UNSET
+    rate_limit: RateLimit | UnsetType | None = UNSET
+    description: Text500 | UnsetType = UNSET
+    status: Literal["ENABLED", "DISABLED"] | UnsetType = UNSET
+
+
+def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
+    """Check what the decoder cannot. Raises VALIDATION_ERROR, naming every member at fault."""
+    errors: list[tuple[str, str]] = []
+    if body.url is not UNSET:
+        fault = url_fault(body.url, allowed_networks)
+        if fault is not None:
+            errors.append(("url", fault))
+    if body.event_types is not UNSET:
+        errors += _unknown_types(body.event_types)
+    if body.signing == "v1a":
+        errors.append(("signing", "v1a is not yet offered; use v1"))
+    if errors:
+        raise Problem(
+            "VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors
+        )
+
+
+def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
+    """Say what is wrong with an endpoint's URL, as the end of a sentence that begins with the member; None if nothing.
+
+    An address in figures is judged here; what a name stands for may change, and is judged whenever it is connected to.
+    """
+    # Parsed by what the sender parses with: two parsers could see two hosts in one URL.
+    try:
+        target = URL(url)
+        host = target.host
+    except ValueError:
+        return "is not a valid URL"
+    if target.scheme not in ("http", "https") or not host or not target.port:
+        return "must begin with http:// or https:// and name a host, and its port may not be 0"
+    if target.user is not None or target.password is not None:
+        return "must hold no user name or password; webhooks are signed instead"
+    try:
+        ip_address(host)
+    except ValueError:
+        return None if _HOST_NAME.match(host) else "must name a host in letters, figures, hyphens and full stops"
+    refused = refusal(host, allowed_networks)
+    return None if refused is None else f"cannot be delivered to: {refused}"
+
+
+def _unknown_types(event_types: Sequence[str]) -> list[tuple[str, str]]:
+    return [
+        (f"event_types[{place}]", f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}")
+        for place, wanted in enumerate(event_types)
+        if not _is_known(wanted)
+    ]
+
+
+def _is_known(wanted: str) -> bool:
+    if wanted.endswith(".*"):
+        return any(event_type.startswith(wanted[:-1]) for event_type in EVENT_TYPES)
+    return wanted == "*" or wanted in EVENT_TYPES

@@ -1,0 +1,260 @@
+"""Signs and verifies webhooks as Standard Webhooks says: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+
+Pure: no I/O, no clock, no randomness; the random bytes of a new secret and the time of a check are passed in.
+Signed is `{webhook-id}.{webhook-timestamp}.{raw body}`. Source of every rule here: the Standard Webhooks
+specification 1.0.0, and for the layout of a `whsk_` key (seed, then public key) the Svix server.
+"""
+
+import hmac
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - the public prefix of every secret, not a secret
+PRIVATE_KEY_PREFIX = "whsk_"
+PUBLIC_KEY_PREFIX = "whpk_"
+
+ID_HEADER = "webhook-id"
+TIMESTAMP_HEADER = "webhook-timestamp"
+SIGNATURE_HEADER = "webhook-signature"
+
+TOLERANCE = 300
+"""Seconds that a timestamp may be off, either way."""
+
+_SECRET_SIZES = range(24, 65)  # the specification: 192 to 512 bits
+_TIMESTAMP_DIGITS = 12  # seconds until the year 33658; more digits are no time and only cost
+_ED25519_KEY = 32
+_ED25519_SIGNATURE_TEXT = 88  # 64 bytes as padded base64
+
+
+def new_secret(random: bytes) -> str:
+    """Write 32 random bytes as a secret: `whsec_` and their base64. ValueError for any other number of bytes."""
+    if len(random) != 32:
+        raise ValueError("A webhook secret is made of exactly 32 random bytes.")
+    return SECRET_PREFIX + _text(random)
+
+
+def decode_secret(secret: str) -> bytes:
+    """Give the bytes of a `whsec_` secret, its base64 padded or not.
+
+    ValueError, with a sentence that does not repeat the secret, when the prefix, the base64 or the size is wrong.
+    """
+    return _decode(secret, SECRET_PREFIX, _SECRET_SIZES, "A webhook secret", "24 to 64 bytes")
+
+
+def sign_v1(secret_bytes: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """Give one `v1,<base64>` signature of the body as it goes over the wire."""
+    return _hmac_text(secret_bytes, _content(message_id, str(timestamp), body))
+
+
+def headers(message_id: str, timestamp: int, body: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
+    """Give the three headers; every secret signs, so that a receiver with the old or the new one is content.
+
+    ValueError when there is no secret: an unsigned webhook must never leave.
+    """
+    return _headers(message_id, timestamp, body, secrets, _hmac_text)
+
+
+def verify(
+    secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
+) -> str | None:
+    """Check a received webhook against any of the secrets. None when it is valid, else the reason as a sentence.
+
+    Header names count in any case. `now` is in whole seconds. Never raises, whatever the headers hold: they come
+    from strangers. A signature of an unknown version is skipped, since newer senders add them.
+    """
+    parts = _received(headers, body, now, tolerance)
+    if isinstance(parts, str):
+        return parts
+    content, signatures = parts
+    # The text is compared, not the decoded bytes: base64 decoders forgive stray characters and unused bits, so
+    # that one signature would have many accepted spellings. It also leaves nothing that could fail to decode.
+    given = [_bytes(signature) for signature in signatures if signature.startswith("v1,")]
+    if not given:
+        return "The webhook-signature header has no v1 signature."
+    for secret in secrets:
+        expected = _hmac_text(secret, content).encode()
+        for signature in given:
+            if hmac.compare_digest(expected, signature):
+                return None
+    return "No signature matches: the secret, the body or one of the signed headers differs."
+
+
+# Ed25519, for endpoints that ask for it: the receiver then needs no secret, only the public key.
+
+
+def new_private_key(random: bytes) -> str:
+    """Write 32 random bytes as an Ed25519 key: `whsk_` and the base64 of seed and public key, as Svix does.
+
+    ValueError for any other number of bytes.
+    """
+    if len(random) != _ED25519_KEY:
+        raise ValueError("An Ed25519 private key is made of exactly 32 random bytes.")
+    return PRIVATE_KEY_PREFIX + _text(random + _public_bytes(random))
+
+
+def decode_private_key(key: str) -> bytes:
+    """Give the 32 bytes of the seed in a `whsk_` key, which may hold the seed alone or seed and public key.
+
+    ValueError, with a sentence that does not repeat the key, when it is neither or the two halves do not match.
+    """
+    raw = _decode(key, PRIVATE_KEY_PREFIX, (32, 64), "An Ed25519 private key", "32 or 64 bytes")
+    seed = raw[:_ED25519_KEY]
+    if len(raw) > _ED25519_KEY and not hmac.compare_digest(raw[_ED25519_KEY:], _public_bytes(seed)):
+        raise ValueError("The two halves of the Ed25519 private key do not belong together.")
+    return seed
+
+
+def public_key(private_key: bytes) -> str:
+    """Give the `whpk_` text of the public key that belongs to a private one. ValueError when it is not 32 bytes."""
+    return PUBLIC_KEY_PREFIX + _text(_public_bytes(private_key))
+
+
+def decode_public_key(key: str) -> bytes:
+    """Give the 32 bytes of a `whpk_` key. ValueError, with a sentence, when it is none."""
+    return _decode(key, PUBLIC_KEY_PREFIX, (_ED25519_KEY,), "An Ed25519 public key", "32 bytes")
+
+
+def sign_v1a(private_key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
+    """Give one `v1a,<base64>` signature. ValueError when the private key is not 32 bytes."""
+    return _ed25519_text(private_key, _content(message_id, str(timestamp), body))
+
+
+def headers_v1a(message_id: str, timestamp: int, body: bytes, private_keys: Sequence[bytes]) -> dict[str, str]:
+    """Give the three headers; every key signs, as in `headers`. ValueError without a key or with a malformed one."""
+    return _headers(message_id, timestamp, body, private_keys, _ed25519_text)
+
+
+def verify_v1a(
+    public_keys: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
+) -> str | None:
+    """Check a received webhook against any of the public keys; otherwise as `verify`.
+
+    ValueError only for a public key that is not 32 bytes: that is the caller's own, not a stranger's.
+    """
+    keys = [_loaded_public(key) for key in public_keys]
+    parts = _received(headers, body, now, tolerance)
+    if isinstance(parts, str):
+        return parts
+    content, signatures = parts
+    texts = [signature[4:] for signature in signatures if signature.startswith("v1a,")]
+    if not texts:
+        return "The webhook-signature header has no v1a signature."
+    for raw in filter(None, map(_ed25519_signature, texts)):
+        for key in keys:
+            try:
+                key.verify(raw, content)
+            except InvalidSignature:
+                continue
+            return None
+    return "No signature matches: the key, the body or one of the signed headers differs."
+
+
+def _content(message_id: str, timestamp: str, body: bytes) -> bytes:
+    return _bytes(f"{message_id}.{timestamp}.") + body
+
+
+def _headers(
+    message_id: str, timestamp: int, body: bytes, keys: Sequence[bytes], sign: Callable[[bytes, bytes], str]
+) -> dict[str, str]:
+    if not keys:
+        raise ValueError("A webhook needs at least one secret that signs it.")
+    stamp = str(timestamp)
+    content = _content(message_id, stamp, body)
+    return {
+        ID_HEADER: message_id,
+        TIMESTAMP_HEADER: stamp,
+        SIGNATURE_HEADER: " ".join([sign(key, content) for key in keys]),
+    }
+
+
+def _hmac_text(secret: bytes, content: bytes) -> str:
+    # hmac.digest is one call into OpenSSL; hmac.new builds Python objects and takes three times as long.
+    return "v1," + _text(hmac.digest(secret, content, "sha256"))
+
+
+def _ed25519_text(private_key: bytes, content: bytes) -> str:
+    return "v1a," + _text(_loaded_private(private_key).sign(content))
+
+
+def _received(headers: Mapping[str, str], body: bytes, now: int, tolerance: int) -> tuple[bytes, list[str]] | str:
+    """Read the three headers into what was signed and the signatures over it, or give the reason why not."""
+    found = {name: headers.get(name) for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)}
+    if None in found.values():
+        found |= {name.lower(): value for name, value in headers.items() if name.lower() in found}
+    message_id, stamp, signature = found[ID_HEADER], found[TIMESTAMP_HEADER], found[SIGNATURE_HEADER]
+    if not message_id:
+        return "The webhook-id header is missing."
+    if not stamp:
+        return "The webhook-timestamp header is missing."
+    if not signature:
+        return "The webhook-signature header is missing."
+    # With a full stop in the id the same signed bytes could be cut into id, timestamp and body in two ways.
+    if "." in message_id:
+        return "The webhook-id header must not contain a full stop."
+    # Checked before int(): that accepts signs, underscores and other scripts' digits, and huge texts cost much.
+    if len(stamp) > _TIMESTAMP_DIGITS or not stamp.isascii() or not stamp.isdigit():
+        return "The webhook-timestamp header is not a time in whole seconds."
+    age = now - int(stamp)
+    if age > tolerance:
+        return f"The webhook-timestamp header is more than {tolerance} seconds in the past."
+    if age < -tolerance:
+        return f"The webhook-timestamp header is more than {tolerance} seconds in the future."
+    # The timestamp is signed as the sender wrote it, leading zeros included.
+    return _content(message_id, stamp, body), signature.split(" ")
+
+
+def _ed25519_signature(text: str) -> bytes | None:
+    """Give the 64 bytes of a signature's base64, or None when it is not exactly that in its one right spelling."""
+    if len(text) != _ED25519_SIGNATURE_TEXT or not text.isascii():
+        return None
+    try:
+        raw = a2b_base64(text, strict_mode=True)
+    except Base64Error:
+        return None
+    return raw if _text(raw) == text else None
+
+
+def _decode(text: str, prefix: str, sizes: Sequence[int], what: str, size: str) -> bytes:
+    if not text.startswith(prefix):
+        raise ValueError(f"{what} begins with {prefix}.")
+    encoded = text[len(prefix) :]
+    try:
+        raw = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
+    except ValueError:  # base64's own error is one, and so is a character beyond ASCII
+        # Without its cause: that one's message can carry a piece of the secret into a log.
+        raise ValueError(f"{what} is {prefix} followed by base64.") from None
+    if len(raw) not in sizes:
+        raise ValueError(f"{what} holds {size}.")
+    return raw
+
+
+def _text(raw: bytes) -> str:
+    return b2a_base64(raw, newline=False).decode()
+
+
+def _bytes(text: str) -> bytes:
+    # Servers decode header bytes in ways that may leave lone surrogates; "surrogatepass" never raises and,
+    # unlike "replace", never makes two texts the same.
+    return text.encode("utf-8", "surrogatepass")
+
+
+# Parsing a key costs more than a signature with it, and an endpoint signs with the same one again and again.
+
+
+@lru_cache(maxsize=1024)
+def _loaded_private(private_key: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(private_key)
+
+
+@lru_cache(maxsize=1024)
+def _loaded_public(raw: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def _public_bytes(private_key: bytes) -> bytes:
+    return _loaded_private(private_key).public_key().public_bytes_raw()

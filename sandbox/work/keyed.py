@@ -1,0 +1,67 @@
+"""Something rare that a merchant asks for, done by SQL of its own under the merchant's lock and an idempotency key.
+
+What is frequent goes through the queues of `sandbox.work.loop` instead, where requests share a transaction.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.db.engine import LOST, RETRYABLE, transaction
+from sandbox.errors import Problem, unavailable
+from sandbox.work.loop import ATTEMPTS, count_unit
+from sandbox.work.store import lock_merchant, read_claim, write_unit
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall, refuse
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Action = Callable[["PoolConnectionProxy[Any]", Unit], Awaitable[Answer]]
+"""Do it, in the transaction and at the unit's now. May run again after a rollback. Raises Problem to refuse, before it
+has written anything."""
+
+_under_way: Final[set[asyncio.Task[Answer]]] = set()
+
+
+async def run_keyed(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    """Run an action once for its key, holding the merchant's lock; its effect and the key's record commit together.
+
+    A second request with the key waits for the first one's lock, and repeats its answer. Raises NOT_FOUND if the
+    merchant is gone, UNAVAILABLE if PostgreSQL is away. A caller that is cancelled does not take the action back.
+    """
+    # A client that goes away cancels its handler; what it asked for is committed all the same, or not at all.
+    task = asyncio.create_task(_with_retries(merchant_id, key, origin, action))
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return await asyncio.shield(task)
+
+
+async def _with_retries(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    for attempt in range(ATTEMPTS):
+        try:
+            return await _once(merchant_id, key, origin, action)
+        except RETRYABLE:
+            if attempt == ATTEMPTS - 1:
+                raise unavailable("Others were in the way too often; nothing of this request was done.") from None
+        except LOST as error:
+            # Lost in the COMMIT, it may have happened: only a key makes it safe to repeat.
+            if key is None or attempt == ATTEMPTS - 1:
+                raise unavailable("The database is away for the moment; repeat the request.") from error
+            await asyncio.sleep(0.05 * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    async with transaction() as conn:
+        unit = await lock_merchant(conn, merchant_id, 1)
+        await read_claim(conn, unit, keys=[] if key is None else [key.key])
+        answer = recall(unit, key, origin)
+        if answer is None:
+            try:
+                answer = await action(conn, unit)
+            except Problem as problem:
+                answer = refuse(problem, origin)
+            keep(unit, key, answer)
+            await write_unit(conn, unit)
+    count_unit(unit)
+    return answer

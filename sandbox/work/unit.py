@@ -1,0 +1,327 @@
+"""One merchant's unit of work, decided in memory: what was claimed comes in, what is to be written gathers here. Pure.
+
+Commands are decided in the order of their arrival. Each checks first; `transfer` may refuse, and behind it nothing may
+fail, so that a refused command leaves no trace in the unit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Protocol
+
+import msgspec
+
+from sandbox.clock import render
+from sandbox.errors import Problem
+from sandbox.ids import IdSource
+from sandbox.ledger.model import Movement, Posted, Refused, Transfer, post
+from sandbox.payouts.model import Payout, PayoutRow
+from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
+
+IDS_PER_COMMAND: Final = 256
+"""How many ids are reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's key, and the SHA-256 of the method, path and body that it came with."""
+
+    key: str
+    fingerprint: bytes
+    keeps_refusals: bool = True
+    """Whether a 404, 409 or 422 is kept as well; a bank's callback that was refused may come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a command came from: what a problem's body and the logs need to know of its request."""
+
+    request_id: str
+    path: str
+    public_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command answers: an HTTP status and body, and the new object's path."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    replayed: bool = False
+    problem_headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An idempotency key's stored answer."""
+
+    fingerprint: bytes
+    status: int
+    body: bytes
+    location: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A webhook endpoint as far as new events need to know it. `event_types` may end in `*`."""
+
+    endpoint_id: str
+    event_types: tuple[str, ...]
+    enabled: bool
+
+    def wants(self, event_type: str) -> bool:
+        """Whether the endpoint subscribes to the type."""
+        return any(
+            event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
+            for pattern in self.event_types
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event to be written; for a payout it is the timeline's row as well."""
+
+    id: str
+    type: str
+    body: str
+    payout_id: str | None
+    change: int | None
+    from_status: str | None
+    to_status: str | None
+    cause: str
+    scenario: str | None
+    step: int | None
+    transfer_id: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery to be written: due at once, or kept for a disabled endpoint."""
+
+    id: str
+    event_id: str
+    endpoint_id: str
+    enabled: bool
+
+
+class Command(Protocol):
+    """Something that a merchant asks for; it is decided in a unit of work."""
+
+    @property
+    def key(self) -> IdempotencyKey | None:
+        """The idempotency key, where there is one."""
+
+    @property
+    def origin(self) -> Origin:
+        """The request."""
+
+    @property
+    def weight(self) -> int:
+        """How many payouts it may touch, for the batch's bound."""
+
+    @property
+    def payout_ids(self) -> Sequence[str]:
+        """Payouts that it needs to see."""
+
+    @property
+    def references(self) -> Sequence[str]:
+        """Merchant references that it wants to take."""
+
+    def decide(self, unit: "Unit") -> Answer:
+        """Do it in memory. Raises Problem, before anything is changed, to refuse."""
+
+
+@dataclass(slots=True)
+class Unit:
+    """All that one transaction has claimed, and all that it will write."""
+
+    merchant_id: str
+    now: datetime
+    ids: IdSource
+    default_scenario: str
+    balances: dict[str, Decimal]
+    balance_version: int = 0
+    subscriptions: Sequence[Subscription] = ()
+    payouts: dict[str, PayoutRow] = field(default_factory=dict)
+    references: set[str] = field(default_factory=set)
+    keys: dict[str, KeyRecord] = field(default_factory=dict)
+
+    created: list[PayoutRow] = field(default_factory=list)
+    changed: dict[str, PayoutRow] = field(default_factory=dict)
+    posted: list[Posted] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    new_keys: dict[str, KeyRecord] = field(default_factory=dict)
+    now_text: str = ""
+    _wanted: dict[str, list[Subscription]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.now_text = render(self.now)
+
+    def transfer(self, movement: Movement, amount: Decimal, payout_id: str | None, description: str) -> str:
+        """Post a transfer and return its id. Raises INSUFFICIENT_BALANCE, having changed nothing."""
+        transfer = Transfer(self.ids.next(), movement, amount, payout_id, description)
+        result = post(self.balances, transfer)
+        if isinstance(result, Refused):
+            raise Problem(
+                "INSUFFICIENT_BALANCE",
+                f"The amount is {amount}, and {result.account.lower()} is {result.balance}; top up the balance or send less.",
+            )
+        self.posted.append(result)
+        return transfer.id
+
+    def open_payout(self, row: PayoutRow, status: str, cause: str) -> None:
+        """Create a payout in `status`, locking its funds. Raises INSUFFICIENT_BALANCE, having changed nothing."""
+        change = CHANGES[None, status]
+        if change.movement is None:
+            raise ValueError(f"a payout cannot begin in {status}")
+        payout = row.payout
+        transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
+        # From here on nothing may fail.
+        payout.status = status
+        self.payouts[payout.id] = row
+        self.references.add(payout.merchant_reference)
+        self.created.append(row)
+        self._record(row, change.event, None, cause, None, transfer_id)
+
+    def move(
+        self,
+        row: PayoutRow,
+        status: str,
+        cause: str,
+        *,
+        step: int | None = None,
+        failure_code: str | None = None,
+        failure_reason: str | None = None,
+        psp_reference: str | None = None,
+    ) -> None:
+        """Take a payout to `status` with all that belongs to it: money, timeline, event and deliveries.
+
+        Raises INVALID_STATE if the table forbids it, INSUFFICIENT_BALANCE if funds must be locked anew and are not
+        there; in both cases nothing has changed.
+        """
+        payout = row.payout
+        source = payout.status
+        change = CHANGES.get((source, status))
+        if change is None:
+            legal = legal_from(source)
+            raise Problem(
+                "INVALID_STATE",
+                f"A payout in {source} cannot go to {status}; legal from {source}: {', '.join(legal) or 'nothing'}.",
+            )
+        transfer_id = None
+        if change.movement is not None:
+            transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
+        # From here on nothing may fail.
+        payout.status = status
+        payout.updated_at = self.now_text
+        if status == PROCESSING and source in (PENDING, RETRY):
+            payout.attempts += 1
+        if status in (FAILED, RETURNED):
+            payout.failure_code = failure_code or ("RETURNED_BY_BANK" if status == RETURNED else "BANK_REJECTED")
+            payout.failure_reason = failure_reason or FAILURES.get(payout.failure_code)
+        elif status in (PENDING, SUCCESS):
+            payout.failure_code = payout.failure_reason = None
+        if psp_reference is not None:
+            payout.psp_reference = psp_reference
+        elif status == SUCCESS and payout.psp_reference is None:
+            payout.psp_reference = f"PSP{self.now:%Y%m%d}{self.ids.next()[-12:].upper()}"
+        if change.movement is not None and status != PENDING:
+            payout.processed_at = self.now_text
+            row.processed_at = self.now
+        elif status == PENDING:
+            payout.processed_at = row.processed_at = None
+        self.changed[payout.id] = row
+        self._record(row, change.event, source, cause, step, transfer_id)
+
+    def _record(
+        self, row: PayoutRow, event_type: str, source: str | None, cause: str, step: int | None, transfer_id: str | None
+    ) -> None:
+        payout = row.payout
+        event = Event(
+            id=self.ids.next(),
+            type=event_type,
+            body=self._body(event_type, payout),
+            payout_id=payout.id,
+            change=row.changes,
+            from_status=source,
+            to_status=payout.status,
+            cause=cause,
+            scenario=payout.scenario,
+            step=step,
+            transfer_id=transfer_id,
+            request_id=row.request_id,
+        )
+        row.changes += 1
+        self.emit(event)
+
+    def emit(self, event: Event) -> None:
+        """Write an event, and a delivery to every endpoint that subscribes to it."""
+        self.events.append(event)
+        wanted = self._wanted.get(event.type)
+        if wanted is None:
+            wanted = self._wanted[event.type] = [s for s in self.subscriptions if s.wants(event.type)]
+        for subscription in wanted:
+            self.deliveries.append(Delivery(self.ids.next(), event.id, subscription.endpoint_id, subscription.enabled))
+
+    def _body(self, event_type: str, payout: Payout) -> str:
+        return f'{{"type":"{event_type}","timestamp":"{self.now_text}","data":{_encode(payout).decode()}}}'
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.created or self.changed or self.posted or self.events or self.new_keys)
+
+    @property
+    def next_due(self) -> datetime | None:
+        """The earliest time, the merchant's, at which a payout of this unit has its next step."""
+        times = [row.due_at for row in (*self.created, *self.changed.values()) if row.due_at is not None]
+        return min(times, default=None)
+
+
+def execute(unit: Unit, command: Command) -> Answer:
+    """Decide one command under its idempotency key; all of idempotency is in `recall` and `keep`."""
+    answer = recall(unit, command.key, command.origin)
+    if answer is not None:
+        return answer
+    try:
+        answer = command.decide(unit)
+    except Problem as problem:
+        answer = refuse(problem, command.origin)
+    keep(unit, command.key, answer)
+    return answer
+
+
+def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | None:
+    """What a key's first request was answered, byte for byte; a refusal if that was another request; None if new."""
+    record = None if key is None else unit.keys.get(key.key)
+    if key is None or record is None:
+        return None
+    if record.fingerprint != key.fingerprint:
+        return refuse(
+            Problem(
+                "IDEMPOTENCY_KEY_REUSED",
+                "This key came first with another method, path or body; use a new key for a new request.",
+            ),
+            origin,
+        )
+    return Answer(record.status, record.body, record.location, replayed=True)
+
+
+def keep(unit: Unit, key: IdempotencyKey | None, answer: Answer) -> None:
+    """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422)."""
+    if key is not None and (answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422))):
+        unit.keys[key.key] = unit.new_keys[key.key] = KeyRecord(
+            key.fingerprint, answer.status, answer.body, answer.location
+        )
+
+
+def refuse(problem: Problem, origin: Origin) -> Answer:
+    """A problem as the answer of a command."""
+    body = problem.body(origin.public_url, origin.path, origin.request_id)
+    return Answer(problem.status, body, problem_headers=tuple(problem.headers.items()))

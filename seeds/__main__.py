@@ -1,0 +1,22 @@
+"""`python -m seeds`: make the demo merchant and print what its owner needs to know as one JSON object."""
+
+import asyncio
+import sys
+
+import msgspec
+
+from sandbox.errors import Problem
+from sandbox.settings import Settings, SettingsError
+from seeds.demo import seed
+
+
+def main() -> None:
+    """Seed, or say in one line why not and exit 1."""
+    try:
+        seeded = asyncio.run(seed(Settings.load()))
+    except (SettingsError, Problem) as error:
+        sys.exit(f"seeds: {error}")
+    sys.stdout.write(msgspec.json.encode(seeded).decode() + "\n")
+
+
+main()

@@ -1,0 +1,68 @@
+"""The demo merchant: a balance, an admin key and a member key. Made through the services; made twice, nothing changes."""
+
+import base64
+import hashlib
+import hmac
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.merchants.service import KEY_PREFIX, MerchantService
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.settings import LOOPBACK_HOSTS, Settings
+from sandbox.webhooks.endpoints import EndpointService
+
+DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
+DEVELOPMENT_API_KEY: Final = "sk_sandbox_demo_admin"
+DEVELOPMENT_MEMBER_KEY: Final = "sk_sandbox_demo_member"
+OPENING_BALANCE: Final = Decimal("1000000.00")
+
+
+class Seeded(msgspec.Struct):
+    """What the demo merchant's owner needs to know."""
+
+    merchant_id: str
+    api_key: str
+    member_api_key: str
+    webhook_secret: str
+    ipn_secret: str
+
+
+async def seed(settings: Settings) -> Seeded:
+    """Make the demo merchant if it is not there, and return its keys and secrets."""
+    box = SecretBox(settings.secret_key)
+    merchants = MerchantService(box, EndpointService(box, settings.webhook_allow))
+    api_key, member_api_key = _keys(settings)
+    await open_pool(settings.database_url, 2)
+    try:
+        if await merchants.secrets(DEMO_MERCHANT) is None:
+            await merchants.create(
+                "Demo merchant", OPENING_BALANCE, None, None, merchant_id=DEMO_MERCHANT, api_key=api_key
+            )
+        # A look rather than an assumption: the process may have died between the merchant and its second key, and the
+        # keys are other ones when the host or SANDBOX_SECRET_KEY is.
+        await merchants.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)
+        await merchants.ensure_key(DEMO_MERCHANT, "member", "demo member", member_api_key)
+        secrets = await merchants.secrets(DEMO_MERCHANT)
+        assert secrets is not None
+        if settings.host not in LOOPBACK_HOSTS:
+            # Whoever can reach this host can read the development keys in the source.
+            for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
+                await merchants.revoke_plain_key(DEMO_MERCHANT, known)
+        return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets)
+    finally:
+        await close_pool()
+
+
+def _keys(settings: Settings) -> tuple[str, str]:
+    """The well-known keys on loopback; elsewhere keys that follow from SANDBOX_SECRET_KEY, and are the same each time."""
+    if settings.host in LOOPBACK_HOSTS:
+        return DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY
+
+    def derive(name: str) -> str:
+        digest = hmac.digest(settings.secret_key, f"demo {name} key".encode(), hashlib.sha256)
+        return KEY_PREFIX + base64.b32encode(digest[:30]).decode().lower()
+
+    return derive("admin"), derive("member")

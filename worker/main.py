@@ -1,0 +1,140 @@
+"""A worker process: takes due steps, delivers webhooks, and sweeps for what no wake told it of.
+
+arq brings wakes from Redis. With Redis away the sweep alone finds the work, more slowly; with PostgreSQL away it waits.
+"""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import Any, Final
+
+import msgspec
+import structlog
+import uvloop
+from arq.worker import Worker
+from prometheus_client import start_http_server
+from redis.exceptions import RedisError
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.logs import configure_logs
+from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.settings import Settings, SettingsError
+from sandbox.wake import JOB, QUEUE, WORKER_SEEN, mark, redis_settings
+from sandbox.webhooks.deliver import Deliverer
+from sandbox.webhooks.sender import WebhookSender
+from worker.advance import Advancer
+from worker.sweep import sweep_forever
+
+POLL_SECONDS: Final = 0.01
+_HEARTBEAT_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 8.0
+_log = structlog.get_logger()
+
+
+async def advance(ctx: dict[str, Any], merchant_id: str) -> None:
+    """The arq job: the merchant has work. It only hands on the hint; losing it costs the time until the next sweep."""
+    # The mark goes before the look for work, so that a wake which comes after the look makes a job of its own.
+    await ctx["redis"].delete(mark(merchant_id))
+    ctx["advancer"].wake(merchant_id)
+
+
+async def listen_forever(settings: Settings, advancer: Advancer) -> None:
+    """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
+    delay = 0.2
+    while True:
+        began = asyncio.get_running_loop().time()
+        worker = Worker(
+            functions=[advance],
+            redis_settings=redis_settings(settings.redis_url),
+            queue_name=QUEUE,
+            poll_delay=POLL_SECONDS,
+            max_jobs=100,
+            job_timeout=30,
+            keep_result=0,
+            max_tries=1,
+            handle_signals=False,
+            health_check_interval=60,
+            ctx={"advancer": advancer},
+            job_serializer=msgspec.msgpack.encode,
+            job_deserializer=msgspec.msgpack.decode,
+        )
+        beat: asyncio.Task[None] | None = None
+        try:
+            beat = asyncio.create_task(_heartbeat(settings))
+            await worker.async_run()
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.warning("redis_away", error=type(error).__name__, note="the sweep goes on alone")
+        finally:
+            if beat is not None:
+                beat.cancel()
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await worker.close()
+        if asyncio.get_running_loop().time() - began > 10:
+            delay = 0.2
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 2.0)
+
+
+async def _heartbeat(settings: Settings) -> None:
+    """Keep the key alive by which the API knows that a worker lives."""
+    from redis.asyncio import Redis
+
+    redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
+    try:
+        while True:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await redis.set(WORKER_SEEN, b"1", px=5000)
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+    finally:
+        await redis.aclose()
+
+
+async def work(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then finish the batches under way."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await open_pool(settings.database_url, settings.pool_size)
+    sender = WebhookSender(settings.webhook_allow)
+    advancer = Advancer(load_catalogue())
+    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
+    advancer.deliver = deliverer.wake
+    tasks = [
+        asyncio.create_task(listen_forever(settings, advancer)),
+        asyncio.create_task(sweep_forever(advancer)),
+    ]
+    try:
+        ended = asyncio.create_task(stopped.wait())
+        done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {ended}:
+            # A loop that ends is a defect; the supervisor starts a process whose exit says so.
+            task.result()
+            raise RuntimeError("a worker loop ended")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await advancer.stop(_STOP_SECONDS)
+        await deliverer.stop(_STOP_SECONDS)
+        await sender.close()
+        await close_pool()
+
+
+def main() -> None:
+    """Run a worker, or say in one line which setting is wrong and exit 1."""
+    follow_lifeline()
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        sys.exit(f"settings: {error}")
+    configure_logs(settings.log_level, settings.log_format, "worker")
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    uvloop.run(work(settings))
+
+
+if __name__ == "__main__":
+    main()

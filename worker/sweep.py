@@ -1,0 +1,74 @@
+"""Find merchants that have work due, whatever wakes were lost; and purge what has lapsed."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+import structlog
+
+from sandbox.db.engine import LOST, connection
+from sandbox.metrics import WORK_LAG
+from worker.advance import Advancer
+
+INTERVAL: Final = 0.5
+PURGE_INTERVAL: Final = 60.0
+_AT_MOST: Final = 1000
+_log = structlog.get_logger()
+
+# Two index probes a merchant whose clock runs, none for a frozen one, however many rows either has.
+_DUE: Final = """
+SELECT m.merchant_id::text FROM merchants m
+WHERE m.clock_frozen_at IS NULL AND (
+    EXISTS (SELECT FROM payouts p WHERE p.merchant_id = m.merchant_id AND p.due_at <= $1::timestamptz + m.clock_offset)
+    OR EXISTS (
+        SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND EXISTS (
+            SELECT FROM webhook_deliveries d WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id
+                AND d.next_attempt_at <= $1::timestamptz + m.clock_offset
+                AND (d.leased_until IS NULL OR d.leased_until <= $1))))
+LIMIT $2
+"""
+
+_PURGE: Final = """
+DELETE FROM idempotency_keys k USING (
+    SELECT l.merchant_id, l.key FROM merchants m CROSS JOIN LATERAL (
+        SELECT i.merchant_id, i.key FROM idempotency_keys i WHERE i.merchant_id = m.merchant_id
+            AND i.expires_at <= coalesce(m.clock_frozen_at, $1::timestamptz + m.clock_offset)
+        ORDER BY i.merchant_id, i.expires_at LIMIT 1000
+    ) l LIMIT 10000
+) lapsed WHERE k.merchant_id = lapsed.merchant_id AND k.key = lapsed.key
+"""
+
+
+async def due_merchants(now: datetime) -> list[str]:
+    """Merchants with something due at the host's time `now`, at most a thousand at a time."""
+    async with connection() as conn:
+        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _AT_MOST)]
+
+
+async def purge_lapsed_keys(now: datetime) -> None:
+    """Delete idempotency keys that lapsed before the host's time `now`, at most ten thousand at a time."""
+    async with connection() as conn:
+        await conn.execute(_PURGE, now)
+
+
+async def sweep_forever(advancer: Advancer) -> None:
+    """Sweep every half second, less often when a sweep takes long: never more than a tenth of the time."""
+    purged = 0.0
+    while True:
+        began = time.monotonic()
+        try:
+            merchants = await due_merchants(datetime.now(UTC))
+            for merchant_id in merchants:
+                advancer.wake(merchant_id)
+            if not merchants:
+                WORK_LAG.labels("payouts").set(0)
+            if began - purged > PURGE_INTERVAL:
+                await purge_lapsed_keys(datetime.now(UTC))
+                purged = began
+        except LOST as error:
+            _log.warning("sweep_lost", error=type(error).__name__)
+        except asyncpg.PostgresError:
+            _log.exception("sweep_failed")
+        await asyncio.sleep(max(INTERVAL, 10 * (time.monotonic() - began)))
