@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.exceptions import RedisError
@@ -24,6 +25,11 @@ def redis_settings(redis_url: str) -> RedisSettings:
     settings.conn_timeout = 2
     settings.conn_retries = 0
     return settings
+
+
+def pack(job: dict[str, Any]) -> bytes:
+    """A job as MessagePack: arq's own choice is pickle, which runs what it reads."""
+    return msgspec.msgpack.encode(job, enc_hook=repr)
 
 
 def mark(merchant_id: str) -> str:
@@ -79,7 +85,9 @@ class Waker:
 
     async def _connection(self) -> ArqRedis:
         if self._redis is None:
-            self._redis = await create_pool(self._settings, default_queue_name=QUEUE)
+            self._redis = await create_pool(
+                self._settings, default_queue_name=QUEUE, job_serializer=pack, job_deserializer=msgspec.msgpack.decode
+            )
         return self._redis
 
     async def _send_all(self) -> None:

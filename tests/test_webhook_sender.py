@@ -588,6 +588,19 @@ async def test_of_several_addresses_only_an_allowed_one_is_connected(monkeypatch
     assert "is private and not allowed" in result.error
 
 
+async def test_a_refusal_is_final_and_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counting(address: str, allowed: object) -> str:
+        asked.append(address)
+        return "no"
+
+    monkeypatch.setattr("sandbox.webhooks.sender.refusal", counting)
+    async with sending() as sender:
+        assert (await sender.send("http://127.0.0.1:9/", b"{}", {})).error == "no"
+    assert asked == ["127.0.0.1"]
+
+
 async def test_cloud_metadata_is_refused_even_if_everything_is_allowed() -> None:
     sender = WebhookSender([ip_network("0.0.0.0/0"), ip_network("::/0")], timeout=2)
     for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "100.100.100.200"):

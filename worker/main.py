@@ -22,13 +22,13 @@ from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
-from sandbox.wake import JOB, QUEUE, WORKER_SEEN, mark, redis_settings
+from sandbox.wake import JOB, QUEUE, WORKER_SEEN, mark, pack, redis_settings
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer
 from worker.sweep import sweep_forever
 
-POLL_SECONDS: Final = 0.01
+POLL_SECONDS: Final = 0.02
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _log = structlog.get_logger()
@@ -58,7 +58,7 @@ async def listen_forever(settings: Settings, advancer: Advancer) -> None:
             handle_signals=False,
             health_check_interval=60,
             ctx={"advancer": advancer},
-            job_serializer=msgspec.msgpack.encode,
+            job_serializer=pack,
             job_deserializer=msgspec.msgpack.decode,
         )
         beat: asyncio.Task[None] | None = None

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import doctor, up
+from sandbox.cli import bench, doctor, up
 
 app = typer.Typer(
     name="psp",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from litestar import Litestar, Router, get
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.docs.page import docs_page, problem_page, problems_page
@@ -58,7 +59,7 @@ def docs_router(public_url: str, catalogue: Catalogue) -> Router:
         return ok({"data": [_explained(code, public_url) for code in CODES]})
 
     @get("/problems/{code:str}")
-    async def problem(request: HttpRequest, code: str) -> ASGIResponse:
+    async def problem(request: HttpRequest, code: FromPath[str]) -> ASGIResponse:
         if code not in CODES:
             raise Problem("NOT_FOUND", "There is no such code; /problems lists them all.")
         if _wants_html(request):

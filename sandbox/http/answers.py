@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from litestar import Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.response.base import ASGIResponse
 
@@ -66,11 +67,11 @@ class ProblemHandler:
     def __init__(self, public_url: str) -> None:
         self._public_url = public_url
 
-    def __call__(self, request: HttpRequest, error: Exception) -> ASGIResponse:
+    def __call__(self, request: HttpRequest, error: Exception) -> Response[bytes]:
         """The response for an error."""
         problem = self._problem(request, error)
-        return ASGIResponse(
-            body=problem.body(self._public_url, request.scope["path"], request_id(request)),
+        return Response(
+            problem.body(self._public_url, request.scope["path"], request_id(request)),
             status_code=problem.status,
             media_type=MEDIA_TYPE,
             headers=dict(problem.headers),
@@ -86,7 +87,7 @@ class ProblemHandler:
             return Problem("METHOD_NOT_ALLOWED", headers={"Allow": allow} if allow else None)
         if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
             code = _BY_STATUS[error.status_code]
-            detail = error.detail if error.status_code in (400, 413) else ""
+            detail = error.detail if error.status_code == 400 else ""
             errors = [("request", detail)] if code == "VALIDATION_ERROR" else []
             return Problem(code, detail, errors=errors)
         _log.error("request_failed", request_id=request_id(request), exc_info=error)

@@ -33,6 +33,8 @@ def _invalid(message: str) -> Problem:
     missing = re.search(r"(?:required|unknown) field `(.*)`", text, re.DOTALL)
     if missing:
         field = f"{field}.{missing[1]}".lstrip(".")
+    if " matching regex " in text:
+        text = "holds characters that are not allowed there"
     field, text = _shorten(field) or "body", _shorten(text)
     return Problem("VALIDATION_ERROR", f"{field}: {text}.", errors=[(field, text)])
 

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, built from the routes and from the Operation that stands beside each handler."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,10 +11,11 @@ import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 from sandbox.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody
-from sandbox.http.openapi_parts import EVENT_TYPES, HEADERS, PARAMETERS, SECURITY_SCHEMES, webhook
+from sandbox.http.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, webhook
 from sandbox.http.operation import Operation
 from sandbox.http.schemas import REF, Json, Schemas, page_item
 from sandbox.payouts.model import Payout
+from sandbox.webhooks.requests import EVENT_TYPES
 
 Links = dict[Any, dict[str, tuple[str, str]]]
 
@@ -51,6 +52,7 @@ _NOTES: Final = {
     "operator": "Needs the operator's key.",
     "ipn": "Signed as Standard Webhooks, with the merchant's IPN secret.",
 }
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
 _TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator", "ipn": "IPN"}
 
 
@@ -64,20 +66,22 @@ class Documented:
     operation: Operation
 
 
-def documented(routes: Iterable[BaseRoute]) -> Iterator[Documented]:
-    """All handlers that carry an Operation, in the order of their paths."""
-    for route in sorted((r for r in routes if isinstance(r, HTTPRoute)), key=lambda r: r.path_format):
-        for handler in route.route_handlers:
+def documented(routes: Iterable[BaseRoute]) -> list[Documented]:
+    """All handlers that carry an Operation, by path and method: Litestar's own order differs from run to run."""
+    found = []
+    for route in routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
             operation = handler.opt.get("operation")
             if isinstance(operation, Operation):
                 name = handler.operation_id if isinstance(handler.operation_id, str) else handler.handler_name
-                for method in sorted(handler.http_methods):
-                    yield Documented(route.path_format, str(method).lower(), name, operation)
+                for method in handler.http_methods:
+                    found.append(Documented(route.path_format, str(method).lower(), name, operation))
+    return sorted(found, key=lambda item: (item.path, _METHODS.index(item.method)))
 
 
 def build(routes: Iterable[BaseRoute], public_url: str) -> Json:
     """The document of the routes that carry an Operation. `public_url` is where they and the problems' pages are."""
-    found = list(documented(routes))
+    found = documented(routes)
     types = [Payout, ProblemBody, FieldError]
     for item in found:
         types += [kind for kind in (item.operation.body, *item.operation.answers.values()) if kind is not None]
@@ -283,7 +287,7 @@ def export(path: Path) -> None:
     settings = Settings.load(
         {
             "DATABASE_URL": "postgresql://nowhere/",
-            "REDIS_URL": "redis://nowhere/",
+            "REDIS_URL": "redis://nowhere",
             "SANDBOX_SECRET_KEY": "A" * 43 + "=",
             "SANDBOX_PUBLIC_URL": DEFAULT_URL,
         }

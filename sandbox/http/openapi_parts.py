@@ -3,12 +3,9 @@
 from typing import Final
 
 from sandbox.http.schemas import REF, Json
-from sandbox.payouts.states import EVENT_OF, REINITIATED
 
-EVENT_TYPES: Final = (*EVENT_OF.values(), REINITIATED, "bulk_credit.completed")
 _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
 """Printable ASCII that neither begins nor ends with a space (HTTP cuts those off), and not just two quotes."""
-
 
 HEADERS: Final[Json] = {
     "X-Request-Id": {

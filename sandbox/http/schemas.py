@@ -11,6 +11,7 @@ import msgspec
 
 from sandbox.directory.catalogue import load_directory
 from sandbox.payouts.states import STATUSES
+from sandbox.webhooks.requests import EVENT_TYPES
 
 Json = dict[str, Any]
 
@@ -45,6 +46,20 @@ _ACCOUNT_NUMBER: Final[Json] = {
 }
 _STATUS: Final[Json] = {"type": "string", "enum": list(STATUSES)}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_EVENT_TYPES: Final[Json] = {
+    "description": "What to send: types of events, or patterns of them.",
+    "type": "array",
+    "items": {"type": "string", "enum": ["*", "payout.*", "bulk_credit.*", *EVENT_TYPES]},
+    "minItems": 1,
+    "maxItems": 32,
+}
+_URL: Final[Json] = {
+    "description": "http:// or https://, with no user name or password; private addresses may be refused.",
+    "type": "string",
+    "format": "uri",
+    "pattern": "^https?://[!-~]+$",
+    "maxLength": 2000,
+}
 _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     "Payout": {
         "id": _UUID,
@@ -60,6 +75,8 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "cause": {"type": "string", "enum": ["api", "worker", "ipn", "simulation"]},
         "event_id": _UUID,
     },
+    "CreateEndpointBody": {"event_types": _EVENT_TYPES},
+    "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }
 """Component → member → its schema, where the type says less than is known."""
 _PAYOUT_EXAMPLE: Final[Json] = {
@@ -95,7 +112,7 @@ class Schemas:
             item = page_item(kind)
             known += [kind if item is None else item]
         self._types = known
-        made, found = msgspec.json.schema_components(known, ref_template=REF)
+        made, found = msgspec.json.schema_components([_describable(kind) for kind in known], ref_template=REF)
         self._made = [_tidy(schema) for schema in made]
         self.components: Json = {"Amount": AMOUNT, "Money": MONEY}
         for name, schema in found.items():
@@ -130,7 +147,10 @@ class Schemas:
         is_request = schema.get("additionalProperties") is False
         if is_request:
             for member in _AMOUNTS & members.keys():
-                members[member] = _with_amount(members[member])
+                members[member] = _with_amount(members[member], member in schema.get("required", ()))
+            for member in {"url", "webhook_url"} & members.keys():
+                kinds = members[member].get("type")
+                members[member] = {**_URL, "type": kinds}
         else:
             for member, found in members.items():
                 if member.endswith("_at") or member in ("at", "timestamp"):
@@ -175,12 +195,37 @@ def page_item(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 
-def _with_amount(schema: Json) -> Json:
-    if not schema.keys() - {"default"}:
-        return {"$ref": REF.format(name="Amount")}
-    if {"type": "null"} in schema.get("anyOf", ()):
-        return {"anyOf": [{"$ref": REF.format(name="Amount")}, {"type": "null"}]}
-    return schema
+def _describable(kind: Any) -> Any:
+    """The type itself, or one that says the same where msgspec cannot describe it: a default that is raw JSON."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return kind
+    fields = msgspec.structs.fields(kind)
+    if not any(isinstance(field.default, msgspec.Raw) for field in fields):
+        return kind
+    return msgspec.defstruct(
+        kind.__name__,
+        [
+            (field.encode_name, field.type, msgspec.field(default_factory=dict))
+            if isinstance(field.default, msgspec.Raw)
+            else (
+                field.encode_name,
+                field.type,
+                msgspec.field(default=field.default, default_factory=field.default_factory),
+            )
+            for field in fields
+        ],
+        namespace={"__doc__": kind.__doc__},
+        forbid_unknown_fields=kind.__struct_config__.forbid_unknown_fields,
+        kw_only=True,
+    )
+
+
+def _with_amount(schema: Json, is_required: bool) -> Json:
+    """The schema of an amount in place of raw JSON's; a member that may be left out may as well be null."""
+    if schema.keys() - {"default", "anyOf", "type"}:
+        return schema
+    amount = {"$ref": REF.format(name="Amount")}
+    return amount if is_required else {"anyOf": [amount, {"type": "null"}]}
 
 
 def _as_time(schema: Json) -> Json:

@@ -24,7 +24,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     """The body of `POST /merchants`."""
 
     name: Name
-    opening_balance: msgspec.Raw | None = None
+    opening_balance: msgspec.Raw = msgspec.Raw(b"null")
     webhook_url: Url | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
 
@@ -49,7 +49,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
         gate.operator(request)
         body = decode(body_decoder, await gate.body(request))
         amount = None
-        if body.opening_balance is not None and bytes(body.opening_balance) != b"null":
+        if bytes(body.opening_balance) != b"null":
             try:
                 amount = parse_amount(bytes(body.opening_balance))
             except InvalidAmountError as error:

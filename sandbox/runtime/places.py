@@ -84,6 +84,15 @@ def store_user() -> SystemUser | None:
     return SystemUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
+def _owner_of(database: Path, user: SystemUser) -> SystemUser:
+    """Whoever owns a data directory that exists runs it: one that an ordinary user made stays theirs under root."""
+    try:
+        entry = database.stat()
+    except FileNotFoundError:
+        return user
+    return user if entry.st_uid in (0, user.uid) else SystemUser(str(entry.st_uid), entry.st_uid, entry.st_gid)
+
+
 def _account(name: str) -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(name)
@@ -120,6 +129,8 @@ def open_places(data: Path | None, embedded_postgres: bool) -> Places:
     else:
         base = data.expanduser().resolve()
         _make(base, 0o711 if user is not None else 0o700)
+        if user is not None:
+            user = _owner_of(base / "postgres", user)
     places = Places(base, base, base / "run", user, data is None, remove=remove)
     try:
         if not os.access(base, os.R_OK | os.W_OK | os.X_OK):
@@ -146,10 +157,18 @@ def _make(path: Path, mode: int) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
+        _give_to_owner(path)
     except OSError as error:
         raise StartError(
             f"The directory {path} cannot be made ({error.strerror}); give another one with --data."
         ) from error
+
+
+def _give_to_owner(path: Path) -> None:
+    """As root in somebody's directory, leave them what we make there: their next run is without us."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _move_home(places: Places) -> None:
@@ -224,6 +243,7 @@ def lock_data(places: Places, pause: Callable[[float], None]) -> int:
                         "stop that one, or give another directory with --data."
                     ) from None
                 pause(0.1)
+        _give_to_owner(path)
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)
     except BaseException:
@@ -262,4 +282,5 @@ def secret_key(data: Path) -> str:
             os.replace(fresh, path)  # a file system without hard links
         finally:
             fresh.unlink(missing_ok=True)
+        _give_to_owner(path)
     return path.read_text("ascii").strip()

@@ -57,7 +57,7 @@ class Postgres:
         self.data = places.home / "postgres"
         self.socket_dir = places.run / "pg"
         self.ephemeral = places.ephemeral
-        self.user = _owner(self.data, places.user)
+        self.user = places.user
         self._home = places.home
         self._binaries = postgres_binaries()
 
@@ -144,16 +144,6 @@ def postgres_binaries() -> Path:
     if not (binaries / "postgres").exists():
         raise StartError(f"PostgreSQL's programs are not at {binaries}; run make install again.")
     return binaries
-
-
-def _owner(data: Path, user: SystemUser | None) -> SystemUser | None:
-    """As root, whoever owns an existing data directory runs it: one that an ordinary user made stays that user's."""
-    if user is None or not data.exists():
-        return user
-    entry = data.stat()
-    if entry.st_uid in (0, user.uid):
-        return user
-    return SystemUser(str(entry.st_uid), entry.st_uid, entry.st_gid)
 
 
 def _reachable_binaries(user: SystemUser | None) -> Path:

@@ -44,6 +44,9 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
+            if self.reason is not None and number != signal.SIGCHLD:
+                # Everything has been stopped: one more Ctrl-C must not turn the clean end into a death by signal.
+                handler = signal.SIG_IGN
             signal.signal(number, handler)  # type: ignore[arg-type]
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._reader)

@@ -37,7 +37,7 @@ _CREATE: Final = Operation(
 _CHANGE: Final = Operation(
     "Change a webhook endpoint: what is left out stays", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
     idempotency="required", example={"status": "ENABLED"},
-    description="Disabling it pauses what is on its way to it; enabling it again lets new events through.",
+    description="What is due to a disabled endpoint waits until it is enabled; newer events are kept, to be resent.",
 )  # fmt: skip
 _LIST_EVENTS: Final = Operation(
     "List events, newest first", {200: list[Event]},

@@ -5,7 +5,7 @@ Every write holds the merchant's lock, as the writing of events does: an event k
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -39,6 +39,11 @@ _COLUMNS: Final = (
 
 _COUNT: Final = "SELECT count(*) FROM webhook_endpoints WHERE merchant_id = $1"
 
+_FIRST_SECRET: Final = """
+SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
+    AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
+"""
+
 _GET: Final = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
 
 _INSERT: Final = f"""
@@ -52,11 +57,6 @@ UPDATE webhook_endpoints SET url = $3, event_types = $4, signing = $5, retry_pro
     rate_limit = $8, description = $9, status = $10, disabled_reason = $11, updated_at = $12
 WHERE merchant_id = $1 AND id = $2 RETURNING {_COLUMNS}
 """  # noqa: S608 -- constants
-
-_PAUSE: Final = """
-UPDATE webhook_deliveries SET status = 'PAUSED', next_attempt_at = NULL, leased_until = NULL, updated_at = $3
-WHERE merchant_id = $1 AND endpoint_id = $2 AND status = 'PENDING'
-"""
 
 _DELETE_DELIVERIES: Final = """
 DELETE FROM webhook_deliveries WHERE merchant_id = $1 AND id = ANY (ARRAY(
@@ -134,9 +134,12 @@ class EndpointService:
         )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
-            endpoint = await self.insert(conn, unit, new)
+            # The first one signs with the secret that the merchant was told when it was made.
+            told = await conn.fetchval(_FIRST_SECRET, merchant_id)
+            secret = new.secret if told is None else self._box.open(told, f"{merchant_id}/webhook")
+            endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             # The answer is kept for a day beside its key, and a secret rests nowhere in clear: it is kept sealed.
-            sealed = self._box.seal(new.secret, _context(merchant_id, endpoint.id), os.urandom(NONCE_SIZE)).hex()
+            sealed = self._box.seal(secret, _context(merchant_id, endpoint.id), os.urandom(NONCE_SIZE)).hex()
             created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=sealed)
             return Answer(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
@@ -221,11 +224,8 @@ class EndpointService:
             record = await conn.fetchrow(_GET, merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
-            before = _to_endpoint(record)
-            after = _changed(before, body)
-            if after.status == "DISABLED" and before.status == "ENABLED":
-                # Kept and recoverable, like what happens from now on; and nothing of it is due any more.
-                await conn.execute(_PAUSE, merchant_id, endpoint_id, unit.now)
+            # What is due to a disabled endpoint stays as it is, unclaimed, and goes on when it is enabled again.
+            after = _changed(_to_endpoint(record), body)
             record = await conn.fetchrow(
                 _CHANGE,
                 merchant_id,

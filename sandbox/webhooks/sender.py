@@ -131,7 +131,7 @@ class WebhookSender:
         await self._session.close()
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> SendResult:
-        """Post `body` once and say what came of it. Whatever goes wrong is in the result's `error`.
+        """Make one attempt to post `body` and say what came of it. Whatever goes wrong is in the result's `error`.
 
         `headers` are added to a JSON content type and a user agent. Beyond the limits it waits its turn first, which
         counts neither in the timeout nor in the duration: the endpoint is not to blame for it. That wait is only
@@ -160,8 +160,9 @@ class WebhookSender:
         _current.set(attempt)
         result = await self._post(target, body, headers, attempt, started, None)
         if result is None:
-            # The pool's connection was dead before the request was on it, which says nothing about the endpoint.
-            # A webhook may be sent twice (its webhook-id tells), so it goes out again, once, in what time is left.
+            # The pool's connection had most likely been closed by its server before the request reached it, which
+            # says nothing about the endpoint. Should the request have arrived after all, its webhook-id tells that
+            # both are one; so it goes out again, once, in what time is left.
             left = aiohttp.ClientTimeout(total=max(self._seconds - (perf_counter() - started), 0.001))
             result = await self._post(target, body, headers, attempt, started, left)
             assert result is not None, "only the first request of an attempt asks to be repeated"
@@ -208,6 +209,7 @@ class WebhookSender:
                 and status is None
                 and not attempt.opened
                 and isinstance(caught, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+                and not isinstance(caught, aiohttp.ClientConnectorError)  # nothing was reused, nor can be
                 and perf_counter() - started < _STALE_WITHIN
             ):
                 return None

@@ -1,0 +1,100 @@
+"""What the benchmarks ask of PostgreSQL directly, as the owner of the database. Each call has its own connection."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import asyncpg
+
+from sandbox.bench.stack import BenchError, Merchant
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
+
+_DRAIN_SECONDS = 300.0
+_TABLES = ("payouts", "transfers", "events", "idempotency_keys", "accounts", "merchants", "webhook_deliveries")
+_SAMPLE = """
+SELECT e.body AS event_body, convert_from(k.body, 'UTF8') AS answer_body, p.request_id
+FROM payouts p
+JOIN events e ON e.merchant_id = p.merchant_id AND e.payout_id = p.id AND e.change = 0
+JOIN idempotency_keys k ON k.merchant_id = p.merchant_id AND k.key = 'bench-payout-key' || p.merchant_reference
+WHERE p.merchant_id = $1 ORDER BY p.id LIMIT 1
+"""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The texts that one create over HTTP stored."""
+
+    event_body: str
+    answer_body: str
+    request_id: str
+
+
+class Database:
+    """The database of the sandbox that is measured."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.version: str = self._run(lambda conn: conn.fetchval("SHOW server_version"))
+        number = self._run(lambda conn: conn.fetchval("SELECT current_setting('server_version_num')::int"))
+        self.has_uuidv7: bool = number >= 180_000
+
+    def execute(self, statement: str) -> None:
+        """Run a statement of our own. Raises BenchError."""
+        self._run(lambda conn: conn.execute(statement))
+
+    def analyze(self) -> None:
+        """Have the planner look at the tables again: plans that were made when they were empty are slow."""
+        self.execute("ANALYZE " + ", ".join(_TABLES))
+
+    def sample(self, merchant: Merchant) -> Sample:
+        """A payout that was created over HTTP."""
+        record = self._run(lambda conn: conn.fetchrow(_SAMPLE, merchant.merchant_id))
+        if record is None:
+            raise BenchError("No payout was stored by the creates over HTTP.")
+        return Sample(record["event_body"], record["answer_body"], record["request_id"])
+
+    def count_payouts(self, merchant: Merchant) -> int:
+        """How many payouts the merchant has."""
+        statement = "SELECT count(*) FROM payouts WHERE merchant_id = $1"
+        return int(self._run(lambda conn: conn.fetchval(statement, merchant.merchant_id)))
+
+    def drain(self, merchant: Merchant) -> int:
+        """Wait until the worker has settled all of the merchant's payouts, and give how many were left at first.
+
+        What it still had to do would slow down whatever is measured next.
+        """
+        first = left = self._left(merchant)
+        deadline = time.monotonic() + _DRAIN_SECONDS
+        while left:
+            if time.monotonic() > deadline:
+                raise BenchError(f"The worker has not settled {left} payouts after {_DRAIN_SECONDS:.0f} seconds.")
+            time.sleep(0.1)
+            left = self._left(merchant)
+        return first
+
+    def _left(self, merchant: Merchant) -> int:
+        statement = "SELECT count(*) FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL"
+        return int(self._run(lambda conn: conn.fetchval(statement, merchant.merchant_id)))
+
+    def _run(self, work: "Callable[[Connection], Awaitable[T]]") -> T:
+        return self.with_connection(work)
+
+    def with_connection(self, work: "Callable[[Connection], Awaitable[T]]") -> T:
+        """Do something on a connection of its own. Raises BenchError for what PostgreSQL refuses."""
+
+        async def run() -> T:
+            conn = await asyncpg.connect(self._url, timeout=10)
+            try:
+                return await work(conn)
+            finally:
+                await conn.close()
+
+        try:
+            return asyncio.run(run())
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise BenchError(f"PostgreSQL: {error}") from error

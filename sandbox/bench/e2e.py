@@ -1,0 +1,172 @@
+"""`psp bench e2e`: the way from a create to its webhooks, at a steady rate."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import uvloop
+
+from sandbox.bench.database import Database
+from sandbox.bench.machine import Machine, look
+from sandbox.bench.pacer import Pacer, Sent
+from sandbox.bench.receiver import Received, open_receiver
+from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
+from sandbox.webhooks.signing import decode_secret
+
+EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
+GRACE_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+_WARM_UP_SECONDS = 1.0
+_WARM_UP_RATE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class E2eResult:
+    """What was sent and what arrived."""
+
+    machine: Machine
+    rate: int
+    sent: int
+    """Creates that were answered 201."""
+    delivered: int
+    """Payouts of which all three events arrived; `sent`, if nothing is missing."""
+    missing: int
+    """Events that had not arrived when the wait for them ended."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    """From the sending of the request to the arrival of `payout.succeeded`."""
+    backlog: int
+    """Events that had not arrived one second after the last create."""
+    answer_p50_ms: float
+    answer_p99_ms: float
+    """From the sending of the request to its answer."""
+    events: int
+    duplicates: int
+    drained_after: float
+    """Seconds from the last create to the last event."""
+    generator_late_ms: float
+    """By how much the load generator was behind its own schedule at the worst moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class E2eBench:
+    """What is measured: `rate` creates a second for `seconds`, then at most `drain` for what has not arrived."""
+
+    stack: Stack
+    rate: int
+    seconds: int
+    connections: int
+    drain: float
+    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """How much `progress` will be told of in all."""
+        return self.seconds
+
+    def run(self) -> E2eResult:
+        """Measure. Raises BenchError for a create refused or a wrong signature; a missing event is a result."""
+        database = Database(self.stack.database_url)
+        machine = look(database.version)
+        return uvloop.run(self._measure(machine, database))
+
+    async def _measure(self, machine: Machine, database: Database) -> E2eResult:
+        received = Received()
+        server, url = await open_receiver(received)
+        try:
+            merchant = await asyncio.to_thread(create_merchant, self.stack, "bench e2e", url)
+            received.secret = decode_secret(merchant.webhook_secret)
+            self.progress("warming up", 0)
+            warm_up, _ = await self._send(merchant, _WARM_UP_RATE, _WARM_UP_SECONDS)
+            await self._arrived(received, len(warm_up.payouts), self.drain)
+            if _missing(warm_up, received):
+                raise BenchError(f"After the warm-up {_missing(warm_up, received)} events were missing.")
+            await asyncio.to_thread(database.analyze)
+            received.arrived.clear()
+            ticker = asyncio.create_task(self._tick())
+            try:
+                sent, ended = await self._send(merchant, self.rate, self.seconds)
+            finally:
+                ticker.cancel()
+            self.progress("waiting for the last events", 0)
+            await asyncio.sleep(max(0.0, ended + GRACE_SECONDS - time.perf_counter()))
+            backlog = _missing(sent, received)
+            await self._arrived(received, len(sent.payouts), ended + self.drain - time.perf_counter())
+        finally:
+            server.close()
+        self.progress("auditing", 0)
+        await asyncio.to_thread(check_audit, self.stack, merchant)
+        return _result(machine, self.rate, sent, received, backlog, ended)
+
+    async def _send(self, merchant: Merchant, rate: int, seconds: float) -> tuple[Sent, float]:
+        pacer = Pacer(self.stack, merchant, self.connections)
+        try:
+            await pacer.open()
+            ended = await pacer.run(rate, seconds)
+            await pacer.answered(_ANSWER_SECONDS)
+        finally:
+            pacer.close()
+        if pacer.sent.failed:
+            raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
+        return pacer.sent, ended
+
+    async def _arrived(self, received: Received, payouts: int, seconds: float) -> None:
+        """Wait until the events of so many payouts have arrived, but so long at most. Raises BenchError."""
+        # An event would have to be looked after at each of some thousand arrivals a second.
+        deadline = time.perf_counter() + seconds
+        while len(received.arrived) < payouts * len(EXPECTED):
+            if time.perf_counter() > deadline:
+                break
+            await asyncio.sleep(0.02)
+        if received.refused:
+            raise BenchError(f"{received.refused} webhooks were not valid: {'; '.join(received.reasons)}")
+
+    async def _tick(self) -> None:
+        for _ in range(self.seconds):
+            await asyncio.sleep(1)
+            self.progress(f"{self.rate} creates a second", 1)
+
+
+def _missing(sent: Sent, received: Received) -> int:
+    return sum((payout, kind) not in received.arrived for payout in sent.payouts for kind in EXPECTED)
+
+
+def _result(machine: Machine, rate: int, sent: Sent, received: Received, backlog: int, ended: float) -> E2eResult:
+    arrived = received.arrived
+    unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
+    if unexpected:
+        raise BenchError(f"{len(unexpected)} events arrived that nothing had caused, such as {next(iter(unexpected))}.")
+    took = [
+        arrived[payout, "payout.succeeded"] - at
+        for payout, at in sent.payouts.items()
+        if (payout, "payout.succeeded") in arrived
+    ]
+    if not took:
+        raise BenchError("No payout.succeeded arrived at all.")
+    return E2eResult(
+        machine=machine,
+        rate=rate,
+        sent=len(sent.payouts),
+        delivered=sum(all((payout, kind) in arrived for kind in EXPECTED) for payout in sent.payouts),
+        missing=_missing(sent, received),
+        p50_ms=percentile(took, 50) * 1000,
+        p95_ms=percentile(took, 95) * 1000,
+        p99_ms=percentile(took, 99) * 1000,
+        backlog=backlog,
+        answer_p50_ms=percentile(sent.answer_seconds, 50) * 1000,
+        answer_p99_ms=percentile(sent.answer_seconds, 99) * 1000,
+        events=len(arrived),
+        duplicates=received.duplicates,
+        drained_after=max(0.0, max(arrived.values()) - ended),
+        generator_late_ms=sent.latest * 1000,
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of all do not exceed (nearest rank). ValueError without values."""
+    if not values:
+        raise ValueError("nothing has no percentile")
+    return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]

@@ -1,0 +1,75 @@
+"""What a figure was measured on; without it a figure says nothing."""
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine and the versions."""
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    kernel: str
+    postgresql: str
+    python: str
+    commit: str
+    load: float
+    """Processes that wanted to run in the minute before: others at work make every figure worse."""
+
+    @property
+    def line(self) -> str:
+        """All of it, for people."""
+        return (
+            f"{self.cpu}, {self.cores} cores, {self.memory_gib:.1f} GiB; {self.kernel}; PostgreSQL {self.postgresql}; "
+            f"Python {self.python}; commit {self.commit}; load before: {self.load:.1f}"
+        )
+
+
+def look(postgresql: str) -> Machine:
+    """Look at the machine that this runs on."""
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        kernel=f"{platform.system()} {platform.release()}",
+        postgresql=postgresql,
+        python=platform.python_version(),
+        commit=_commit(),
+        load=round(os.getloadavg()[0], 1),
+    )
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the source that this runs from, `+` behind it if files have changed since; else `unknown`."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        asked = subprocess.run(  # noqa: S603 (a fixed command)
+            ["git", "-C", str(folder), *arguments],  # noqa: S607 (git is wherever PATH says)
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+        return asked.stdout.strip()
+
+    try:
+        # Installed somewhere else, this may lie inside some other repository, which then does not know the file.
+        git("ls-files", "--error-unmatch", str(folder.parent / "settings.py"))
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

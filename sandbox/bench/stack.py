@@ -1,0 +1,139 @@
+"""The sandbox that is measured: one of its own, started as `psp up --ephemeral` does, or one that runs already."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 60.0
+OPENING_BALANCE = "99999999999.00"
+
+
+class BenchError(Exception):
+    """Nothing was measured, or what was measured does not count; the message is a sentence for the one who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where the sandbox is, and what opens it."""
+
+    api_url: str
+    admin_key: str
+    database_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """A merchant that was made for one measurement."""
+
+    merchant_id: str
+    api_key: str
+    webhook_secret: str
+
+
+@contextlib.contextmanager
+def open_stack(ready_file: Path | None, api_processes: int, workers: int) -> Iterator[Stack]:
+    """The sandbox that `ready_file` describes, or a fresh one, which is gone again afterwards. Raises BenchError."""
+    if ready_file is not None:
+        yield _read(ready_file)
+        return
+    with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
+        argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
+        argv += ["--api-processes", str(api_processes), "--workers", str(workers), "--no-seed"]
+        argv += ["--ready-file", str(ready)]
+        with log.open("wb") as output, _stops_on_sigterm():
+            process = subprocess.Popen(  # noqa: S603 (our own command)
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C reaches us only, and we stop it in order
+            )
+            try:
+                _await_ready(process, ready, log)
+                yield _read(ready)
+            finally:
+                _stop(process)
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", ready: Path, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BenchError(f"The sandbox did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
+        time.sleep(0.05)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its guardian ends what it leaves
+            process.wait()
+
+
+@contextlib.contextmanager
+def _stops_on_sigterm() -> Iterator[None]:
+    """Python would end at once on SIGTERM, and leave the sandbox running."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _read(ready_file: Path) -> Stack:
+    try:
+        found = json.loads(ready_file.read_text("utf-8"))
+        return Stack(found["api_url"], found["admin_key"], found["database_url"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{ready_file} is not a ready file that psp up has written ({error}).") from error
+
+
+def create_merchant(stack: Stack, name: str, webhook_url: str | None = None) -> Merchant:
+    """A new merchant with a balance that no measurement uses up. Raises BenchError."""
+    body: dict[str, Any] = {"name": name, "opening_balance": OPENING_BALANCE}
+    if webhook_url is not None:
+        body["webhook_url"] = webhook_url
+    made = ask(stack, "POST", "/sandbox/v1/merchants", {"X-ADMIN-KEY": stack.admin_key}, body)
+    return Merchant(made["merchant_id"], made["api_key"], made["webhook_secret"])
+
+
+def check_audit(stack: Stack, merchant: Merchant) -> None:
+    """Have the ledger recomputed from its entries. Raises BenchError if anything is wrong: then no figure counts."""
+    found = ask(stack, "GET", "/sandbox/v1/audit", {"X-API-KEY": merchant.api_key}, None)
+    if found.get("ok") is not True:
+        raise BenchError(f"The audit of the ledger found something wrong: {json.dumps(found)[:2000]}")
+
+
+def ask(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
+    """One call of the API. Raises BenchError for anything but a 2xx."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = headers if body is None else headers | {"Content-Type": "application/json"}
+    request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
+    try:
+        with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310
+            return json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        detail = error.read(2000).decode("utf-8", "replace")
+        raise BenchError(f"{method} {path} answered {error.code}: {detail}") from error
+    except OSError as error:
+        raise BenchError(f"The sandbox at {stack.api_url} does not answer: {error}") from error

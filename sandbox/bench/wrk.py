@@ -1,0 +1,72 @@
+"""Drives creates over HTTP with wrk."""
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.bench.stack import BenchError, Merchant, Stack
+
+_SCRIPT = Path(__file__).with_name("create.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class WrkRun:
+    """What wrk measured. `refused` are answers above 399, `broken` connections and timeouts."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    refused: int
+    broken: int
+
+    @property
+    def rps(self) -> float:
+        """Answers a second."""
+        return self.requests / self.seconds
+
+
+def find_wrk() -> str:
+    """Where wrk is. Raises BenchError with how to get it."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise BenchError("wrk is not installed; get it with: apt-get install wrk (Debian, Ubuntu) or brew install wrk.")
+    return found
+
+
+def run_wrk(stack: Stack, merchant: Merchant, connections: int, seconds: int) -> WrkRun:
+    """Create payouts as fast as so many connections can. Raises BenchError if any answer was not a 201."""
+    threads = max(1, min(2, connections, os.cpu_count() or 1))
+    argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_SCRIPT)]
+    # The key goes through the environment: everybody can read the command line of a process.
+    env = os.environ | {"PSP_BENCH_API_KEY": merchant.api_key, "PSP_BENCH_RUN": secrets.token_hex(4)}
+    try:
+        ended = subprocess.run(  # noqa: S603 (a fixed command)
+            [*argv, f"{stack.api_url}/"], env=env, check=False, capture_output=True, text=True, timeout=seconds + 60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"wrk could not be run: {error}") from error
+    run = parse_wrk(ended.stdout)
+    if run is None:
+        raise BenchError(f"wrk failed: {(ended.stderr or ended.stdout)[-2000:]}")
+    if run.refused or run.broken or not run.requests:
+        raise BenchError(
+            f"Of {run.requests} creates over HTTP {run.refused} were refused and {run.broken} broke off; "
+            "a figure with errors in it would mean nothing."
+        )
+    return run
+
+
+def parse_wrk(output: str) -> WrkRun | None:
+    """Read the line that create.lua prints at the end; None if there is none."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("{"):
+            try:
+                return WrkRun(**json.loads(line))
+            except (ValueError, TypeError):
+                return None
+    return None

@@ -1,0 +1,172 @@
+"""`psp bench`: how fast the sandbox is here, measured against what the database itself can do."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(help="Measure how fast the sandbox is on this machine.", no_args_is_help=True)
+
+_ReadyFile = Annotated[
+    Path | None,
+    typer.Option("--ready-file", help="Measure the sandbox that wrote this file, instead of one started for it."),
+]
+_Connections = Annotated[int, typer.Option("--connections", min=1, max=1000, help="HTTP connections.")]
+_ApiProcesses = Annotated[
+    int, typer.Option("--api-processes", min=1, max=64, help="API processes of the sandbox that is started for it.")
+]
+_Workers = Annotated[
+    int, typer.Option("--workers", min=1, max=64, help="Workers of the sandbox that is started for it.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and nothing else.")]
+_Output = Annotated[
+    Path | None,
+    typer.Option("--output", help="Write everything that was measured, and on what machine, to this JSON file."),
+]
+
+
+@app.command("create")
+def create(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 8,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is made; medians count.")] = 3,
+    connections: _Connections = 64,
+    preload: Annotated[
+        int, typer.Option("--preload", min=0, max=100_000_000, help="Store so many settled payouts beforehand.")
+    ] = 0,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Create payouts of one merchant over HTTP (wrk), and have pgbench do the same writes to the same database.
+
+    Everything is on: authentication, idempotency, logs, events, and the worker that settles the payouts meanwhile.
+    pgbench writes one payout a transaction, once as separate prepared statements and once as one function inside the
+    database, with 16 and 64 clients; the better one counts. A ratio is HTTP's rate divided by pgbench's.
+
+    Exit code 0: measured; 1: something failed, or a create was refused; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.create import CreateBench
+    from sandbox.bench.stack import open_stack
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = CreateBench(stack, seconds, rounds, connections, preload, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    _print(report.create_json(result), report.create_details(result), report.create_report, result, as_json, output)
+
+
+@app.command("e2e")
+def e2e(
+    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates a second.")] = 200,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=86_400, help="For how long.")] = 8,
+    drain: Annotated[
+        float, typer.Option("--drain", min=1, max=3600, help="Seconds to wait at the end for events still to come.")
+    ] = 15,
+    connections: _Connections = 64,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Create payouts at a steady rate, and receive, check and count every webhook that they cause.
+
+    Each payout causes three events. The percentiles are of the time from the sending of the request to the arrival of
+    payout.succeeded. The backlog is how many events had not arrived one second after the last create. `sent` and
+    `delivered` count payouts, `missing` and `backlog` events; a payout is delivered when all its events have arrived.
+
+    Exit code 0: measured, and nothing is missing; 1: events are missing, or something failed; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.e2e import E2eBench
+    from sandbox.bench.stack import open_stack
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = E2eBench(stack, rate, seconds, connections, drain, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    _print(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
+    if result.missing:
+        raise typer.Exit(1)
+
+
+class _Shown:
+    """A progress bar on standard error; where nobody watches, none."""
+
+    def __init__(self, visible: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not visible,
+            transient=True,
+        )
+        self._task = self.bar.add_task("", total=None)
+
+    def start(self, what: str, steps: int | None) -> None:
+        self.bar.update(self._task, description=what, total=steps)
+
+    def advance(self, what: str, done: int) -> None:
+        self.bar.update(self._task, description=what, advance=done)
+
+
+@contextmanager
+def _progress(as_json: bool) -> Iterator[_Shown]:
+    shown = _Shown(sys.stderr.isatty() and not as_json)
+    with shown.bar:
+        yield shown
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    from sandbox.bench.stack import BenchError
+
+    try:
+        yield
+    except BenchError as error:
+        typer.echo(f"psp bench: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _print(
+    figures: dict[str, float],
+    details: dict[str, Any],
+    render: "Callable[[Any, str], RenderableType]",
+    result: object,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    from rich.console import Console
+
+    command = shlex.join(["psp", *sys.argv[1:]])
+    if output is not None:
+        try:
+            output.write_text(json.dumps(details | {"command": command}, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            typer.echo(f"psp bench: {output} cannot be written ({error.strerror}).", err=True)
+            raise typer.Exit(1) from None
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        Console().print(render(result, command))

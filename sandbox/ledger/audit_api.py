@@ -1,0 +1,35 @@
+"""`GET /sandbox/v1/audit`: parse, call the audit, render."""
+
+import asyncio
+from typing import Final
+
+from litestar import Router, get
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import ok
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.http.paging import query
+from sandbox.ledger.audit import AuditReport, audit
+
+_AT_ONCE: Final = 2
+"""Audits of this process at a time: each holds a connection, and the pool serves everybody."""
+
+_AUDIT: Final = Operation(
+    "Recompute every invariant of the ledger", {200: AuditReport},
+    description="The answer is 200 also when checks fail: look at `ok`. The merchant goes on working meanwhile.",
+)  # fmt: skip
+
+
+def audit_router(gate: Gate) -> Router:
+    """The route of the audit."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    @get("/", operation_id="audit", opt={"operation": _AUDIT})
+    async def run_audit(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        async with turns:
+            return ok(await audit(caller.merchant_id))
+
+    return Router("/sandbox/v1/audit", route_handlers=[run_audit])

@@ -1,0 +1,79 @@
+"""One sandbox for the whole run, with two API processes and two workers; each test has a merchant of its own in it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+_STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
+_READY = "PSP_TEST_STACK"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the sandbox once, in the process that leads the run; its workers are told where it is."""
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
+    folder = tempfile.TemporaryDirectory(prefix="psp-tests-")
+    ready = Path(folder.name) / "ready.json"
+    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
+    # The stores are always the embedded ones, whatever the environment offers.
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        os.environ.pop(name, None)
+    log = (Path(folder.name) / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], stdout=log, stderr=log
+    )
+    log.close()
+    session.config.stash[_STACK] = (process, folder)
+    until(lambda: ready.exists() or process.poll() is not None, seconds=120)
+    if not ready.exists():
+        pytest.exit(f"the sandbox did not start:\n{(Path(folder.name) / 'up.log').read_text()}", returncode=1)
+    os.environ[_READY] = ready.read_text()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the sandbox."""
+    with contextlib.suppress(KeyError):
+        process, folder = session.config.stash[_STACK]
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        folder.cleanup()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    """The sandbox that runs: its URLs, keys and stores."""
+    found: dict[str, Any] = json.loads(os.environ[_READY])
+    return Stack(**found)
+
+
+@pytest.fixture(scope="session")
+def database_url(stack: Stack) -> str:
+    """The running sandbox's database, as its owner."""
+    return stack.database_url
+
+
+@pytest.fixture
+def world(stack: Stack) -> Iterator[World]:
+    """A merchant of this test's own, with 1,000,000.00 to pay out."""
+    with World.create(stack, opening_balance="1000000.00") as world:
+        yield world
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A webhook receiver on loopback that keeps what it gets."""
+    with Receiver() as receiver:
+        yield receiver

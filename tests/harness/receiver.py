@@ -1,0 +1,91 @@
+"""A webhook endpoint for tests: an HTTP server on loopback that records every delivery."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from standardwebhooks import Webhook
+
+from tests.harness.waiting import until
+
+
+@dataclass(frozen=True)
+class Received:
+    """One delivery as it arrived. Header names are in lower case."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The body."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+    def verify(self, secret: str) -> dict[str, Any]:
+        """The body, its signature checked with the public library; raises if it is wrong."""
+        verified: dict[str, Any] = Webhook(secret).verify(self.body, dict(self.headers))
+        return verified
+
+
+class Receiver:
+    """Answers 200, or what `answer` says: a function of the delivery to (status, headers, body)."""
+
+    def __init__(self) -> None:
+        self.received: list[Received] = []
+        self.answer: Callable[[Received], tuple[int, dict[str, str], bytes]] = lambda _: (200, {}, b"")
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                got = Received({name.lower(): value for name, value in self.headers.items()}, body)
+                status, headers, answer = receiver.answer(got)
+                receiver.received.append(got)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
+
+    def events(self, payout_id: str | None = None) -> list[dict[str, Any]]:
+        """The events received so far, each id once, of one payout or of all."""
+        found = {received.headers["webhook-id"]: received.event for received in list(self.received)}
+        return [event for event in found.values() if payout_id is None or event["data"]["id"] == payout_id]
+
+    def wait_for(self, *types: str, payout_id: str | None = None, seconds: float = 30) -> list[dict[str, Any]]:
+        """Wait until events of all these types are in, and return all events."""
+        until(lambda: set(types) <= {event["type"] for event in self.events(payout_id)}, seconds)
+        return self.events(payout_id)
+
+    def __enter__(self) -> "Receiver":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()

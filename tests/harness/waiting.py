@@ -1,0 +1,18 @@
+"""Wait for a condition, never for a time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float = 30, pause: float = 0.02) -> T:
+    """Ask until the condition is truthy and return what it gave; AssertionError when the deadline has passed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found or time.monotonic() > deadline:
+            assert found, f"did not happen within {seconds} s"
+            return found
+        time.sleep(pause)

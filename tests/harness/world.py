@@ -1,0 +1,140 @@
+"""A merchant of a test's own, driven over HTTP as an integrator would."""
+
+import asyncio
+import itertools
+import uuid
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+import httpx
+
+from tests.harness.waiting import until
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running sandbox, as its ready file tells."""
+
+    api_url: str
+    ipn_url: str
+    console_url: str
+    api_key: str
+    member_api_key: str
+    admin_key: str
+    merchant_id: str
+    webhook_secret: str
+    ipn_secret: str
+    database_url: str
+    redis_url: str
+
+    def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
+        """Run SQL as the database's owner, past all of the application."""
+
+        async def run() -> list[dict[str, Any]]:
+            conn = await asyncpg.connect(self.database_url)
+            try:
+                return [dict(record) for record in await conn.fetch(statement, *arguments)]
+            finally:
+                await conn.close()
+
+        return asyncio.run(run())
+
+
+class World:
+    """A merchant with an HTTP client of its admin key."""
+
+    def __init__(self, stack: Stack, created: dict[str, Any]) -> None:
+        self.stack = stack
+        self.merchant_id: str = created["merchant_id"]
+        self.api_key: str = created["api_key"]
+        self.webhook_secret: str = created["webhook_secret"]
+        self.ipn_secret: str = created["ipn_secret"]
+        self.client = httpx.Client(base_url=stack.api_url, headers={"X-API-KEY": self.api_key}, timeout=60)
+
+    @classmethod
+    def create(cls, stack: Stack, **body: Any) -> "World":
+        """Make a merchant; `body` as in `POST /sandbox/v1/merchants`."""
+        answer = httpx.post(
+            f"{stack.api_url}/sandbox/v1/merchants",
+            json={"name": "test", **body},
+            headers={"X-ADMIN-KEY": stack.admin_key},
+            timeout=60,
+        )
+        assert answer.status_code == 201, answer.text
+        return cls(stack, answer.json())
+
+    def post(self, path: str, body: Any = None, key: str | None = None, **options: Any) -> httpx.Response:
+        """POST with an idempotency key, a new one unless given."""
+        headers = {"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **options.pop("headers", {})}
+        return self.client.post(path, json={} if body is None else body, headers=headers, **options)
+
+    def patch(self, path: str, body: Any = None, key: str | None = None) -> httpx.Response:
+        """PATCH with an idempotency key, a new one unless given."""
+        return self.client.patch(
+            path, json={} if body is None else body, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4())}
+        )
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        """GET."""
+        return self.client.get(path, params=params)
+
+    def payout_body(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
+        """A body that creates a payout, to an account with this suffix."""
+        return {
+            "merchant_reference": f"ref-{next(_numbers)}-{uuid.uuid4().hex[:8]}",
+            "amount": "100.00",
+            "dest_type": "BANK",
+            "bank_code": "HBL",
+            "account_number": f"1234567890{suffix}",
+            **members,
+        }
+
+    def create_payout(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
+        """Create a payout; it must be accepted."""
+        answer = self.post("/api/v1/payouts", self.payout_body(suffix, **members))
+        assert answer.status_code == 201, answer.text
+        created: dict[str, Any] = answer.json()
+        return created
+
+    def payout(self, payout_id: str) -> dict[str, Any]:
+        """A payout as it is now."""
+        found: dict[str, Any] = self.get(f"/api/v1/payouts/{payout_id}").json()
+        return found
+
+    def wait_for(self, payout_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until the payout is in one of the states, and return it."""
+        return until(lambda: (p := self.payout(payout_id))["status"] in statuses and p, seconds) or {}
+
+    def path_of(self, payout_id: str) -> list[str]:
+        """The states that the payout went through."""
+        return [entry["to"] for entry in self.get(f"/api/v1/payouts/{payout_id}/timeline").json()["data"]]
+
+    def balance(self) -> tuple[str, str]:
+        """(available, locked)."""
+        found = self.get("/api/v1/balance").json()
+        return found["available_balance"], found["locked_balance"]
+
+    def pass_time(self, seconds: float) -> None:
+        """Put the merchant's clock forward."""
+        self.stack.execute(
+            "UPDATE merchants SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
+            self.merchant_id,
+            seconds,
+        )
+
+    def assert_clean(self) -> None:
+        """The audit finds nothing."""
+        report = self.get("/sandbox/v1/audit").json()
+        assert report["ok"], [check for check in report["checks"] if not check["ok"]]
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()

@@ -1,0 +1,139 @@
+"""The benchmarks: what they read and compute, and that each runs. How fast anything is stands in no test."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sandbox.bench.create import CreateResult, Round
+from sandbox.bench.e2e import percentile
+from sandbox.bench.machine import Machine
+from sandbox.bench.pgbench import parse_pgbench
+from sandbox.bench.receiver import Received
+from sandbox.bench.report import create_json
+from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
+from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
+from sandbox.cli.main import app
+from sandbox.webhooks.signing import headers
+
+SECRET = bytes(range(32))
+MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5)
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+
+
+def test_wrk_figures_are_read_from_the_line_that_the_script_prints() -> None:
+    line = '{"requests":800,"seconds":2.000000,"p50_ms":10.500,"p99_ms":30.000,"refused":1,"broken":2}'
+    run = parse_wrk(f"Running 2s test @ http://127.0.0.1:8000/\n  2 threads and 64 connections\n{line}\n")
+    assert run == WrkRun(800, 2.0, 10.5, 30.0, 1, 2)
+    assert run.rps == 400
+    assert parse_wrk("unable to connect to 127.0.0.1:1 Connection refused\n") is None
+    assert parse_wrk('{"requests": 1}\n') is None
+
+
+def test_pgbench_figures_are_read_and_do_not_count_when_transactions_failed() -> None:
+    output = "number of failed transactions: {} (0.000%)\nlatency average = 9.1 ms\ntps = 1751.250 (without initial)\n"
+    assert parse_pgbench(output.format(0)) == 1751.25
+    assert parse_pgbench(output.format(3)) is None
+    assert parse_pgbench("pgbench: error: Run was aborted\n") is None
+
+
+def test_ratios_are_of_medians_and_of_the_better_number_of_clients() -> None:
+    def turn(http: float, *tps: float) -> Round:
+        ways = [("statements", 16), ("statements", 64), ("function", 16), ("function", 64)]
+        return Round(http, http / 100, http / 10, 0, dict(zip(ways, tps, strict=True)))
+
+    rounds = [turn(3000, 900, 1000, 2000, 1500), turn(9000, 700, 1100, 9000, 1400), turn(2000, 800, 900, 1900, 1600)]
+    assert create_json(CreateResult(MACHINE, 0, 1000, rounds)) == {
+        "http_rps": 3000,
+        "p50_ms": 30,
+        "p99_ms": 300,
+        "pgbench_statements_tps": 1000,
+        "pgbench_function_tps": 2000,
+        "ratio_statements": 3,
+        "ratio_function": 1.5,
+    }
+
+
+def test_percentiles_are_nearest_ranks() -> None:
+    values = [float(value) for value in range(100, 0, -1)]
+    assert [percentile(values, percent) for percent in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
+    assert percentile([7.0], 99) == 7
+    with pytest.raises(ValueError, match="no percentile"):
+        percentile([], 50)
+
+
+def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() -> None:
+    received = Received(SECRET)
+    body = b'{"type":"payout.created","timestamp":"2026-01-01T00:00:00.000Z","data":{"id":"p1","amount":"1.00"}}'
+    signed = headers("event-1", int(time.time()), body, [SECRET])
+    received.take(signed, body)
+    received.take(signed, body)
+    received.take(signed, body.replace(b"1.00", b"9.00"))
+    no_payout = b'{"type":"bulk_credit.completed"}'
+    received.take(headers("event-2", int(time.time()), no_payout, [SECRET]), no_payout)
+    assert list(received.arrived) == [("p1", "payout.created")]
+    assert (received.duplicates, received.refused, len(received.reasons)) == (1, 2, 2)
+
+
+def test_a_file_that_is_no_ready_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(app, ["bench", "create", "--ready-file", str(tmp_path / "none.json")])
+    assert ran.exit_code == 1
+    assert "is not a ready file" in ran.output
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Path]]:
+    """One sandbox for the runs below, started as the benchmarks start theirs."""
+    ready = tmp_path_factory.mktemp("bench") / "ready.json"
+    with open_stack(None, 1, 1) as opened:
+        members = {name: getattr(opened, name) for name in ("api_url", "admin_key", "database_url")}
+        ready.write_text(json.dumps(members))
+        yield opened, ready
+
+
+def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
+    ran = CliRunner().invoke(app, ["bench", *arguments, "--json", "--ready-file", str(stack[1])])
+    assert ran.exit_code == 0, ran.output
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
+@needs_wrk
+def test_create_measures_both_ways_and_leaves_a_clean_ledger(stack: tuple[Stack, Path], tmp_path: Path) -> None:
+    output = tmp_path / "all.json"
+    arguments = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--preload", "50", "--output", str(output)]
+    found = run(stack, "create", *arguments)
+    assert set(found) == {
+        "http_rps",
+        "p50_ms",
+        "p99_ms",
+        "pgbench_statements_tps",
+        "pgbench_function_tps",
+        "ratio_statements",
+        "ratio_function",
+    }
+    assert all(value > 0 for value in found.values())
+    details = json.loads(output.read_text())
+    assert details["stored_before"] == 50
+    assert len(details["rounds"]) == 1
+    assert set(details["rounds"][0]["pgbench"]) == {"statements_16", "statements_64", "function_16", "function_64"}
+
+
+def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "e2e", "--rate", "20", "--seconds", "1", "--connections", "4", "--drain", "60")
+    assert set(found) == {"rate", "sent", "delivered", "missing", "p50_ms", "p95_ms", "p99_ms", "backlog"}
+    assert (found["rate"], found["sent"], found["delivered"], found["missing"]) == (20, 20, 20, 0)
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+@needs_wrk
+def test_creates_that_are_refused_fail_the_run(stack: tuple[Stack, Path]) -> None:
+    merchant = create_merchant(stack[0], "bench test")
+    stranger = type(merchant)(merchant.merchant_id, "sk_sandbox_of_nobody", merchant.webhook_secret)
+    with pytest.raises(BenchError, match="refused"):
+        run_wrk(stack[0], stranger, 2, 1)

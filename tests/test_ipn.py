@@ -1,0 +1,124 @@
+"""A bank's callback moves a payout, with money, ledger, timeline and events; signed, once, and only where it is legal."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness.world import World
+
+
+def send(
+    world: World,
+    body: dict[str, Any],
+    *,
+    message_id: str | None = None,
+    secret: str | None = None,
+    at: int | None = None,
+) -> httpx.Response:
+    """Sign a callback as Standard Webhooks says, and send it."""
+    raw = json.dumps(body).encode()
+    message_id = message_id or f"msg_{uuid.uuid4().hex}"
+    timestamp = str(at if at is not None else int(time.time()))
+    key = base64.b64decode((secret or world.ipn_secret).removeprefix("whsec_"))
+    signature = base64.b64encode(hmac.digest(key, f"{message_id}.{timestamp}.".encode() + raw, hashlib.sha256)).decode()
+    headers = {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": f"v1,{signature}",
+        "content-type": "application/json",
+    }
+    return httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=raw, headers=headers, timeout=60)
+
+
+def test_it_settles_a_pending_payout_with_all_that_belongs_to_it(world: World) -> None:
+    payout = world.create_payout("0004")
+    answer = send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-77"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS")
+    assert world.payout(payout["id"])["psp_reference"] == "BANK-77"
+    timeline = world.get(f"/api/v1/payouts/{payout['id']}/timeline").json()["data"]
+    assert [(entry["to"], entry["cause"]) for entry in timeline] == [("PENDING", "api"), ("SUCCESS", "ipn")]
+    assert world.balance() == ("999900.00", "0.00")
+    returned = send(world, {"psp_reference": "BANK-77", "status": "RETURNED"})
+    assert (returned.status_code, returned.json()["failure_code"]) == (200, "RETURNED_BY_BANK")
+    assert world.balance() == ("1000000.00", "0.00")
+    world.assert_clean()
+
+
+def test_it_fails_one_with_the_banks_own_words(world: World) -> None:
+    payout = world.create_payout("0004")
+    body = {"payout_id": payout["id"], "status": "FAILED", "failure_code": "LIMIT_EXCEEDED", "failure_reason": "Too much"}
+    assert send(world, body).status_code == 200
+    found = world.payout(payout["id"])
+    assert (found["failure_code"], found["failure_reason"]) == ("LIMIT_EXCEEDED", "Too much")
+    assert world.balance() == ("1000000.00", "0.00")
+
+
+def test_it_releases_a_hold_and_the_payout_goes_on(world: World) -> None:
+    payout = world.create_payout("0005")
+    world.wait_for(payout["id"], "ON_HOLD")
+    assert send(world, {"payout_id": payout["id"], "status": "PROCESSING"}).status_code == 200
+    world.wait_for(payout["id"], "SUCCESS")
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "ON_HOLD", "PROCESSING", "SUCCESS"]
+    world.assert_clean()
+
+
+def test_a_message_seen_before_does_nothing_twice(world: World) -> None:
+    payout = world.create_payout("0004")
+    body = {"payout_id": payout["id"], "status": "FAILED"}
+    assert send(world, body, message_id="msg_1").status_code == 200
+    world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    # The same message again must not fail the payout anew.
+    assert send(world, body, message_id="msg_1").status_code == 200
+    assert world.payout(payout["id"])["status"] == "PENDING"
+    assert send(world, {"payout_id": payout["id"], "status": "PENDING"}).status_code == 400
+    world.assert_clean()
+
+
+def test_the_state_that_it_is_in_already_is_no_change(world: World) -> None:
+    payout = world.create_payout("0001")
+    world.wait_for(payout["id"], "SUCCESS")
+    assert send(world, {"payout_id": payout["id"], "status": "SUCCESS"}).status_code == 200
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "SUCCESS"]
+
+
+def test_what_is_refused(world: World) -> None:
+    payout = world.create_payout("0001")
+    world.wait_for(payout["id"], "SUCCESS")
+    body = {"payout_id": payout["id"], "status": "RETURNED"}
+    other = "whsec_" + base64.b64encode(b"x" * 32).decode()
+    refused = [
+        (send(world, body, secret=other), 401, "INVALID_SIGNATURE"),
+        (send(world, body, at=int(time.time()) - 301), 401, "INVALID_SIGNATURE"),
+        (send(world, body, at=int(time.time()) + 301), 401, "INVALID_SIGNATURE"),
+        (send(world, {"payout_id": str(uuid.uuid4()), "status": "SUCCESS"}), 404, "NOT_FOUND"),
+        (send(world, {"payout_id": payout["id"], "status": "FAILED"}), 409, "INVALID_STATE"),
+        (send(world, {"status": "FAILED"}), 400, "VALIDATION_ERROR"),
+        (send(world, {"payout_id": payout["id"], "status": "NO"}), 400, "VALIDATION_ERROR"),
+    ]
+    for answer, status, code in refused:
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    unsigned = httpx.post(f"{world.stack.ipn_url}/ipn/callback", json=body, timeout=60)
+    assert (unsigned.status_code, unsigned.json()["code"]) == (401, "INVALID_SIGNATURE")
+    assert world.payout(payout["id"])["status"] == "SUCCESS"
+    world.assert_clean()
+
+
+@pytest.mark.parametrize("signature", ["", "v1,é", "v1,!!!", "v2,abc", "v1", "," * 1000])
+def test_a_malformed_signature_is_a_401(world: World, signature: str) -> None:
+    payout = world.create_payout("0004")
+    headers = [
+        (b"webhook-id", b"msg_x"),
+        (b"webhook-timestamp", str(int(time.time())).encode()),
+        (b"webhook-signature", signature.encode("latin-1")),
+        (b"content-type", b"application/json"),
+    ]
+    body = json.dumps({"payout_id": payout["id"], "status": "FAILED"})
+    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=httpx.Headers(headers), timeout=60)
+    assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_SIGNATURE")

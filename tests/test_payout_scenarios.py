@@ -1,0 +1,132 @@
+"""Every row of the contract's two tables happens over HTTP, with its money, timeline, events and ledger entries."""
+
+import pytest
+
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+SETTLED = ("999900.00", "0.00")
+GIVEN_BACK = ("1000000.00", "0.00")
+HELD = ("999900.00", "100.00")
+
+# suffix → (name, waits to pass, path, failure_code, attempts, balances at the end)
+SCENARIOS = [
+    ("0001", "success", [], ["PENDING", "PROCESSING", "SUCCESS"], None, 1, SETTLED),
+    ("0002", "retry_then_success", [2], ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS"], None, 2, SETTLED),
+    ("0003", "failed", [], ["PENDING", "PROCESSING", "FAILED"], "BANK_REJECTED", 1, GIVEN_BACK),
+    ("0005", "on_hold", [], ["PENDING", "PROCESSING", "ON_HOLD"], None, 1, HELD),
+    ("0006", "account_not_found", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_NOT_FOUND", 1, GIVEN_BACK),
+    ("0007", "account_closed", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_CLOSED", 1, GIVEN_BACK),
+    ("0008", "account_blocked", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_BLOCKED", 1, GIVEN_BACK),
+    ("0009", "name_mismatch", [], ["PENDING", "PROCESSING", "FAILED"], "NAME_MISMATCH", 1, GIVEN_BACK),
+    ("0010", "limit_exceeded", [], ["PENDING", "PROCESSING", "FAILED"], "LIMIT_EXCEEDED", 1, GIVEN_BACK),
+    (
+        "0011", "bank_unavailable", [2, 4, 8],
+        ["PENDING", "PROCESSING", *["RETRY", "PROCESSING"] * 3, "FAILED"], "BANK_UNAVAILABLE", 4, GIVEN_BACK,
+    ),
+    ("0012", "returned", [60], ["PENDING", "PROCESSING", "SUCCESS", "RETURNED"], "RETURNED_BY_BANK", 1, GIVEN_BACK),
+    ("0013", "slow_success", [30], ["PENDING", "PROCESSING", "SUCCESS"], None, 1, SETTLED),
+    ("0014", "slow_failure", [30], ["PENDING", "PROCESSING", "FAILED"], "TIMEOUT", 1, GIVEN_BACK),
+    ("9999", "success", [], ["PENDING", "PROCESSING", "SUCCESS"], None, 1, SETTLED),
+]  # fmt: skip
+EVENTS = {
+    "PENDING": "payout.created", "PROCESSING": "payout.processing", "RETRY": "payout.retrying", "SUCCESS": "payout.succeeded",
+    "ON_HOLD": "payout.on_hold", "IN_REVIEW": "payout.in_review", "FAILED": "payout.failed", "RETURNED": "payout.returned",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "name", "waits", "path", "failure_code", "attempts", "balances"), SCENARIOS)
+def test_a_suffix_chooses_the_path(
+    world: World,
+    receiver: Receiver,
+    suffix: str,
+    name: str,
+    waits: list[int],
+    path: list[str],
+    failure_code: str | None,
+    attempts: int,
+    balances: tuple[str, str],
+) -> None:
+    secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
+    created = world.create_payout(suffix)
+    assert (created["status"], created["scenario"]) == ("PENDING", name)
+    for number, seconds in enumerate(waits):
+        # A wait begins when the change before it has happened: the n-th RETRY, or what stands before the last change.
+        reached = 3 + 2 * number if "RETRY" in path else len(path) - 1
+        until(lambda reached=reached: len(world.path_of(created["id"])) >= reached)
+        world.pass_time(seconds)
+    done = world.wait_for(created["id"], path[-1])
+
+    assert world.path_of(created["id"]) == path
+    assert (done["failure_code"], done["attempts"]) == (failure_code, attempts)
+    assert (done["psp_reference"] is not None) == ("SUCCESS" in path)
+    assert world.balance() == balances
+    events = receiver.wait_for(*{EVENTS[state] for state in path}, payout_id=created["id"])
+    assert sorted(event["type"] for event in events) == sorted(EVENTS[state] for state in path)
+    for received in receiver.received:
+        received.verify(secret)
+    entries = world.get("/api/v1/balance/history", payout_id=created["id"]).json()["data"]
+    expected = ["PAYOUT_LOCK", "PAYOUT_LOCK"]
+    expected += {"SUCCESS": ["PAYOUT_SETTLE"], "FAILED": ["PAYOUT_RELEASE"] * 2}.get(path[-1], [])
+    expected += ["PAYOUT_SETTLE", "PAYOUT_RETURN"] if path[-1] == "RETURNED" else []
+    assert sorted(entry["reason"] for entry in entries) == sorted(expected)
+    world.assert_clean()
+
+
+def test_0004_stays_pending_until_a_cancel(world: World) -> None:
+    payout = world.create_payout("0004")
+    assert payout["scenario"] == "pending"
+    # Another payout behind it comes through, so the worker has passed by.
+    world.wait_for(world.create_payout("0001")["id"], "SUCCESS")
+    assert world.path_of(payout["id"]) == ["PENDING"]
+    cancelled = world.post(f"/api/v1/payouts/{payout['id']}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "CANCELLED")
+    assert world.balance() == ("999900.00", "0.00")
+    world.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "verb", "path"),
+    [
+        ("0001", "approve", ["PENDING", "PROCESSING", "IN_REVIEW", "PROCESSING", "SUCCESS"]),
+        ("0003", "approve", ["PENDING", "PROCESSING", "IN_REVIEW", "PROCESSING", "FAILED"]),
+        ("0001", "reject", ["PENDING", "PROCESSING", "IN_REVIEW", "FAILED"]),
+    ],
+)
+def test_a_large_amount_waits_for_review(world: World, suffix: str, verb: str, path: list[str]) -> None:
+    payout = world.create_payout(suffix, amount="100000.00")
+    assert payout["scenario"] == "in_review"
+    world.wait_for(payout["id"], "IN_REVIEW")
+    assert world.patch(f"/api/v1/payouts/{payout['id']}/{verb}").status_code == 200
+    done = world.wait_for(payout["id"], path[-1])
+    assert world.path_of(payout["id"]) == path
+    if verb == "reject":
+        assert done["failure_code"] == "REVIEW_REJECTED"
+    world.assert_clean()
+
+
+def test_just_below_the_review_amount_the_suffix_rules(world: World) -> None:
+    assert world.create_payout("0001", amount="99999.99")["scenario"] == "success"
+
+
+@pytest.mark.parametrize(("verb", "path"), [("approve", ["REQUESTED", "PENDING", "PROCESSING", "SUCCESS"]), ("reject", ["REQUESTED", "REJECTED"])])  # fmt: skip
+def test_a_request_waits_for_approval_with_its_funds_locked(world: World, verb: str, path: list[str]) -> None:
+    payout = world.create_payout(requires_approval=True)
+    assert payout["status"] == "REQUESTED"
+    assert world.balance() == ("999900.00", "100.00")
+    assert world.patch(f"/api/v1/payouts/{payout['id']}/{verb}").status_code == 200
+    world.wait_for(payout["id"], path[-1])
+    assert world.path_of(payout["id"]) == path
+    world.assert_clean()
+
+
+def test_a_failed_payout_can_be_reinitiated_with_its_funds_locked_anew(world: World) -> None:
+    payout = world.create_payout("0003")
+    world.wait_for(payout["id"], "FAILED")
+    again = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    assert (again.json()["status"], again.json()["failure_code"]) == ("PENDING", None)
+    world.wait_for(payout["id"], "FAILED")
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "FAILED"] * 2
+    assert world.balance() == ("1000000.00", "0.00")
+    world.assert_clean()

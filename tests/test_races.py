@@ -1,0 +1,104 @@
+"""What many do at once over real HTTP, against two API processes and two workers."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from tests.harness.receiver import Received, Receiver
+from tests.harness.world import World
+
+THREADS = 50
+
+
+def at_once(action: Callable[[int, httpx.Client], Any], world: World) -> list[Any]:
+    """Let 50 threads do it at the same moment, each with a connection of its own."""
+    gate = threading.Barrier(THREADS)
+
+    def run(number: int) -> Any:
+        with httpx.Client(
+            base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=120
+        ) as client:
+            client.get("/health")  # the connection is there before the race begins
+            gate.wait(60)
+            return action(number, client)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(run, range(THREADS)))
+
+
+def test_50_threads_never_overspend_one_balance(world: World) -> None:
+    """1,000,000.00 pays 15 times 66,000.00 and no more, whatever the order."""
+
+    def create(number: int, client: httpx.Client) -> int:
+        body = world.payout_body("0004", amount="66000.00")
+        return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"n{number}"}).status_code
+
+    assert Counter(at_once(create, world)) == {201: 15, 422: THREADS - 15}
+    assert world.balance() == ("10000.00", "990000.00")
+    world.assert_clean()
+
+
+def test_50_threads_with_one_idempotency_key_make_one_payout(world: World) -> None:
+    body = world.payout_body("0004")
+
+    def create(number: int, client: httpx.Client) -> tuple[int, str]:
+        answer = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": "one"})
+        return answer.status_code, answer.json().get("id", answer.json().get("code"))
+
+    answers = Counter(at_once(create, world))
+    created = {found for status, found in answers if status == 201}
+    assert len(created) == 1
+    assert {status for status, _ in answers} <= {201, 409}
+    assert {found for status, found in answers if status == 409} <= {"IDEMPOTENCY_KEY_IN_FLIGHT"}
+    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+    assert world.balance() == ("999900.00", "100.00")
+    world.assert_clean()
+
+
+def test_50_threads_with_one_reference_make_one_payout(world: World) -> None:
+    body = world.payout_body("0004")
+
+    def create(number: int, client: httpx.Client) -> int:
+        return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"k{number}"}).status_code
+
+    assert Counter(at_once(create, world)) == {201: 1, 409: THREADS - 1}
+    world.assert_clean()
+
+
+def test_50_threads_cancel_one_payout_once(world: World) -> None:
+    payout = world.create_payout("0004")
+
+    def cancel(number: int, client: httpx.Client) -> int:
+        path = f"/api/v1/payouts/{payout['id']}/cancel"
+        return client.post(path, headers={"X-IDEMPOTENCY-KEY": f"c{number}"}).status_code
+
+    assert Counter(at_once(cancel, world)) == {200: 1, 409: THREADS - 1}
+    assert world.path_of(payout["id"]) == ["PENDING", "CANCELLED"]
+    assert world.balance() == ("1000000.00", "0.00")
+    world.assert_clean()
+
+
+def test_one_slow_endpoint_delays_no_other(world: World, receiver: Receiver) -> None:
+    """While a slow endpoint holds its calls, all events reach the quick one."""
+    release = threading.Event()
+
+    def hold(_: Received) -> tuple[int, dict[str, str], bytes]:
+        release.wait(60)
+        return 200, {}, b""
+
+    with Receiver() as slow:
+        slow.answer = hold
+        world.post("/api/v1/webhook-endpoints", {"url": slow.url})
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+        bodies = [world.payout_body("0001") for _ in range(20)]
+        results = world.post("/api/v1/payouts/batch", {"payouts": bodies}).json()["results"]
+        for result in results:
+            receiver.wait_for(
+                "payout.created", "payout.processing", "payout.succeeded", payout_id=result["payout"]["id"], seconds=10
+            )
+        release.set()
+        slow.wait_for("payout.succeeded", seconds=30)
