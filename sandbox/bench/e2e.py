@@ -4,20 +4,19 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 
 import uvloop
 
 from sandbox.bench.database import Database
 from sandbox.bench.machine import Machine, look
 from sandbox.bench.pacer import Pacer, Sent
-from sandbox.bench.receiver import Received, open_receiver
+from sandbox.bench.receiver import Received, Receiver
 from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
 from sandbox.webhooks.signing import decode_secret
 
 EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
 GRACE_SECONDS = 1.0
-_ANSWER_SECONDS = 10.0
 _WARM_UP_SECONDS = 1.0
 _WARM_UP_RATE = 100
 
@@ -75,12 +74,13 @@ class E2eBench:
 
     async def _measure(self, machine: Machine, database: Database) -> E2eResult:
         received = Received()
-        server, url = await open_receiver(received)
+        receiver = Receiver(received)
         try:
+            url = await receiver.open()
             merchant = await asyncio.to_thread(create_merchant, self.stack, "bench e2e", url)
             received.secret = decode_secret(merchant.webhook_secret)
             self.progress("warming up", 0)
-            warm_up, _ = await self._send(merchant, _WARM_UP_RATE, _WARM_UP_SECONDS)
+            warm_up, _ = await self._send(merchant, min(self.rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
             await self._arrived(received, len(warm_up.payouts), self.drain)
             if _missing(warm_up, received):
                 raise BenchError(f"After the warm-up {_missing(warm_up, received)} events were missing.")
@@ -92,23 +92,21 @@ class E2eBench:
             finally:
                 ticker.cancel()
             self.progress("waiting for the last events", 0)
-            await asyncio.sleep(max(0.0, ended + GRACE_SECONDS - time.perf_counter()))
-            backlog = _missing(sent, received)
             await self._arrived(received, len(sent.payouts), ended + self.drain - time.perf_counter())
         finally:
-            server.close()
+            await receiver.close()
         self.progress("auditing", 0)
         await asyncio.to_thread(check_audit, self.stack, merchant)
-        return _result(machine, self.rate, sent, received, backlog, ended)
+        return _result(machine, self.rate, sent, received)
 
     async def _send(self, merchant: Merchant, rate: int, seconds: float) -> tuple[Sent, float]:
         pacer = Pacer(self.stack, merchant, self.connections)
         try:
             await pacer.open()
             ended = await pacer.run(rate, seconds)
-            await pacer.answered(_ANSWER_SECONDS)
+            await pacer.answered(self.drain)
         finally:
-            pacer.close()
+            await pacer.close()
         if pacer.sent.failed:
             raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
         return pacer.sent, ended
@@ -130,11 +128,13 @@ class E2eBench:
             self.progress(f"{self.rate} creates a second", 1)
 
 
-def _missing(sent: Sent, received: Received) -> int:
-    return sum((payout, kind) not in received.arrived for payout in sent.payouts for kind in EXPECTED)
+def _missing(sent: Sent, received: Received, until: float = inf) -> int:
+    """How many of the events that were caused had not arrived at `until`."""
+    arrived = received.arrived
+    return sum(arrived.get((payout, kind), inf) >= until for payout in sent.payouts for kind in EXPECTED)
 
 
-def _result(machine: Machine, rate: int, sent: Sent, received: Received, backlog: int, ended: float) -> E2eResult:
+def _result(machine: Machine, rate: int, sent: Sent, received: Received) -> E2eResult:
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:
@@ -146,6 +146,7 @@ def _result(machine: Machine, rate: int, sent: Sent, received: Received, backlog
     ]
     if not took:
         raise BenchError("No payout.succeeded arrived at all.")
+    last = max(sent.payouts.values())
     return E2eResult(
         machine=machine,
         rate=rate,
@@ -155,12 +156,12 @@ def _result(machine: Machine, rate: int, sent: Sent, received: Received, backlog
         p50_ms=percentile(took, 50) * 1000,
         p95_ms=percentile(took, 95) * 1000,
         p99_ms=percentile(took, 99) * 1000,
-        backlog=backlog,
+        backlog=_missing(sent, received, last + GRACE_SECONDS),
         answer_p50_ms=percentile(sent.answer_seconds, 50) * 1000,
         answer_p99_ms=percentile(sent.answer_seconds, 99) * 1000,
         events=len(arrived),
         duplicates=received.duplicates,
-        drained_after=max(0.0, max(arrived.values()) - ended),
+        drained_after=max(0.0, max(arrived.values()) - last),
         generator_late_ms=sent.latest * 1000,
     )
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
+from sandbox.bench.receiver import close_transports
 from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _TICK = 0.001
@@ -57,6 +58,8 @@ class Pacer:
             raise BenchError(f"The load goes over plain HTTP, and the sandbox is at {stack.api_url}.")
         self.sent = Sent()
         self.free: deque[_Connection] = deque()
+        self.transports: set[asyncio.Transport] = set()
+        self.closing = False
         self._host, self._port = address.hostname, address.port or 80
         self._connections = connections
         self._waiting: deque[tuple[float, int]] = deque()
@@ -114,10 +117,11 @@ class Pacer:
             self.sent.requests += 1
             self.free.popleft().send(self._request % (number, number), now)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        while self.free:
-            self.free.popleft().close()
+        self.closing = True
+        self.free.clear()
+        await close_transports(self.transports)
 
 
 class _Connection(asyncio.Protocol):
@@ -132,12 +136,15 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
+        self._pacer.transports.add(self._transport)
         self._pacer.free.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._pacer.transports.discard(self._transport)
         if self in self._pacer.free:
             self._pacer.free.remove(self)
-        if self._sent_at is not None:
+        if self._sent_at is not None and not self._pacer.closing:
             self._sent_at = None
             self._pacer.sent.fail(f"the connection broke off: {exc}")
 

@@ -15,6 +15,7 @@ from sandbox.webhooks.signing import ID_HEADER, verify
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _REASONS_KEPT = 5
+_CLOSE_SECONDS = 2.0
 
 
 class _Data(msgspec.Struct):
@@ -53,9 +54,7 @@ class Received:
             except msgspec.MsgspecError as error:
                 fault = f"The body is not an event of a payout: {error}"
         if fault is not None:
-            self.refused += 1
-            if len(self.reasons) < _REASONS_KEPT:
-                self.reasons.append(fault)
+            self.refuse(fault)
             return
         message_id = headers[ID_HEADER]
         if message_id in self.ids:
@@ -64,12 +63,53 @@ class Received:
         self.ids.add(message_id)
         self.arrived.setdefault((event.data.id, event.type), now)
 
+    def refuse(self, reason: str) -> None:
+        """Count a delivery that was not what it should be."""
+        self.refused += 1
+        if len(self.reasons) < _REASONS_KEPT:
+            self.reasons.append(reason)
+
+
+class Receiver:
+    """Listens on a free port of the loopback address, between `open` and `close`."""
+
+    def __init__(self, received: Received) -> None:
+        self.received = received
+        self.transports: set[asyncio.Transport] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> str:
+        """Begin to listen; gives the URL."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/webhooks"
+
+    async def close(self) -> None:
+        """Listen no more, and close what is connected."""
+        if self._server is not None:
+            self._server.close()
+        await close_transports(self.transports)
+
+
+async def close_transports(transports: set[asyncio.Transport]) -> None:
+    """Close them and wait until they are, when each leaves the set; those that hang are cut."""
+    for transport in list(transports):
+        transport.close()
+    deadline = time.perf_counter() + _CLOSE_SECONDS
+    while transports:
+        if time.perf_counter() > deadline:
+            break
+        await asyncio.sleep(0.005)
+    for transport in list(transports):
+        transport.abort()
+    await asyncio.sleep(0)
+
 
 class _Connection(asyncio.Protocol):
     """One connection of the sender: answers each request with an empty 200, and stays open."""
 
-    def __init__(self, received: Received) -> None:
-        self._received = received
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
         self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[str, str] = {}
         self._body = b""
@@ -77,12 +117,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
+        self._receiver.transports.add(self._transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            self._receiver.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._received.refused += 1
+            self._receiver.received.refuse("It was not HTTP.")
             if self._transport is not None:
                 self._transport.close()
 
@@ -101,11 +146,4 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._transport is not None:
             self._transport.write(_OK)
-        self._received.take(self._headers, self._body)
-
-
-async def open_receiver(received: Received) -> tuple[asyncio.Server, str]:
-    """Listen on a free port of the loopback address; gives the server and its URL."""
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(received), "127.0.0.1", 0, backlog=1024)
-    port = server.sockets[0].getsockname()[1]
-    return server, f"http://127.0.0.1:{port}/webhooks"
+        self._receiver.received.take(self._headers, self._body)

@@ -74,8 +74,8 @@ def documented(routes: Iterable[BaseRoute]) -> list[Documented]:
             operation = handler.opt.get("operation")
             if isinstance(operation, Operation):
                 name = handler.operation_id if isinstance(handler.operation_id, str) else handler.handler_name
-                for method in handler.http_methods:
-                    found.append(Documented(route.path_format, str(method).lower(), name, operation))
+                methods = (str(method).lower() for method in handler.http_methods)
+                found += [Documented(route.path_format, method, name, operation) for method in methods]
     return sorted(found, key=lambda item: (item.path, _METHODS.index(item.method)))
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN: Final = 20
 SMALL: Final = 100_000
-"""Transfers up to which a merchant is read in one snapshot, about a second."""
+"""Transfers up to which a merchant is read in one snapshot: seconds, and not minutes, that the vacuum waits."""
 TRANSFERS_A_WINDOW: Final = 50_000
 PAYOUTS_A_WINDOW: Final = 10_000
 KEYS_A_WINDOW: Final = 10_000

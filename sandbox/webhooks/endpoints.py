@@ -39,7 +39,7 @@ _COLUMNS: Final = (
 
 _COUNT: Final = "SELECT count(*) FROM webhook_endpoints WHERE merchant_id = $1"
 
-_FIRST_SECRET: Final = """
+_FIRST: Final = """
 SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
     AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
 """
@@ -135,7 +135,7 @@ class EndpointService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             # The first one signs with the secret that the merchant was told when it was made.
-            told = await conn.fetchval(_FIRST_SECRET, merchant_id)
+            told = await conn.fetchval(_FIRST, merchant_id)
             secret = new.secret if told is None else self._box.open(told, f"{merchant_id}/webhook")
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             # The answer is kept for a day beside its key, and a secret rests nowhere in clear: it is kept sealed.

@@ -10,8 +10,8 @@ import msgspec
 from sandbox.clock import Clock
 from sandbox.db.engine import connection, transaction
 
-LEASE: Final = timedelta(seconds=60)
-"""How long a claimed delivery is its claimer's. Well above an attempt's 15 s; after it another worker may try."""
+LEASE: Final = timedelta(seconds=30)
+"""How long a claimed delivery is its claimer's. Twice an attempt's 15 s; after it another worker may try."""
 
 _CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
 

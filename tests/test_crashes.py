@@ -1,0 +1,146 @@
+"""Killed at any instant, nothing is lost, made or done twice: real processes, SIGKILL, under load."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+VICTIMS = ["worker", "sandbox.serve", "postgres", "flushall", "ipn", "sandbox.serve", "worker", "postgres"]
+EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[tuple[Stack, psutil.Process]]:
+    """A sandbox of this test's own, to be hurt."""
+    ready = tmp_path / "ready.json"
+    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--workers", "2", "--ready-file", str(ready)]
+    with (tmp_path / "up.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
+    try:
+        until(lambda: ready.exists() or process.poll() is not None, seconds=120)
+        yield Stack(**json.loads(ready.read_text())), psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+class Load:
+    """Creates payouts until it is stopped, repeating each under its own key until it is answered."""
+
+    def __init__(self, world: World) -> None:
+        self.answered: dict[str, str] = {}
+        self.stopped = threading.Event()
+        self._world = world
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(6)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._world.stack.api_url, headers={"X-API-KEY": self._world.api_key}) as client:
+            while not self.stopped.is_set():
+                key = str(uuid.uuid4())
+                body = self._world.payout_body("0001", amount="1.00", merchant_reference=key)
+                while key not in self.answered:
+                    with contextlib.suppress(httpx.HTTPError):
+                        answer = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": key}, timeout=10)
+                        if answer.status_code == 201:
+                            self.answered[key] = answer.json()["id"]
+                        else:
+                            assert answer.status_code in (409, 503), answer.text
+                            assert answer.json()["code"] in ("IDEMPOTENCY_KEY_IN_FLIGHT", "UNAVAILABLE")
+
+    def stop(self) -> None:
+        self.stopped.set()
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive()
+
+
+def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
+    """SIGKILL one of the sandbox's processes, or empty its Redis."""
+    if victim == "flushall":
+        client = redis.Redis.from_url(redis_url)
+        client.flushall()
+        client.close()
+        return
+
+    def found() -> psutil.Process | None:
+        for child in supervisor.children(recursive=False):
+            with contextlib.suppress(psutil.Error):
+                words = child.cmdline()
+                if victim in words or (victim == "postgres" and words and words[0].endswith("/postgres")):
+                    return child
+        return None
+
+    # One that was killed a moment ago may still be on its way back.
+    process = until(found, seconds=60)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+
+
+def test_every_answered_payout_exists_once_and_every_event_arrives(
+    own_stack: tuple[Stack, psutil.Process], receiver: Receiver
+) -> None:
+    stack, supervisor = own_stack
+    with World.create(stack, opening_balance="1000000.00", webhook_url=receiver.url) as world:
+        load = Load(world)
+        for victim in VICTIMS:
+            before = len(load.answered)
+            until(lambda before=before: len(load.answered) >= before + 25, seconds=90)
+            kill(supervisor, victim, stack.redis_url)
+        before = len(load.answered)
+        until(lambda: len(load.answered) >= before + 25, seconds=90)
+        load.stop()
+
+        rows = stack.execute("SELECT id::text, merchant_reference FROM payouts WHERE merchant_id = $1", world.merchant_id)
+        assert {row["merchant_reference"]: row["id"] for row in rows} == load.answered
+
+        def settled() -> bool:
+            left = stack.execute(
+                "SELECT count(*) FROM payouts WHERE merchant_id = $1 AND status <> 'SUCCESS'", world.merchant_id
+            )
+            return left[0]["count"] == 0
+
+        until(settled, seconds=60, pause=0.2)
+        world.assert_clean()
+        available = f"{1_000_000 - len(load.answered)}.00"
+        assert world.balance() == (available, "0.00")
+
+        def delivered() -> bool:
+            seen: dict[str, set[str]] = {}
+            for event in receiver.events():
+                seen.setdefault(event["data"]["id"], set()).add(event["type"])
+            return all(seen.get(payout_id) == EVENTS for payout_id in load.answered.values())
+
+        # A killed worker's claims lapse after half a minute; then another delivers them.
+        until(delivered, seconds=120, pause=0.5)
+
+
+def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, psutil.Process]) -> None:
+    """Redis stopped in its tracks: the API answers, and the sweep finds the work."""
+    stack, supervisor = own_stack
+    server = next(child for child in supervisor.children() if any("valkey-server" in word for word in child.cmdline()))
+    with World.create(stack, opening_balance="1000.00") as world:
+        server.suspend()
+        try:
+            payout = world.create_payout("0001")
+            assert world.wait_for(payout["id"], "SUCCESS", seconds=60)["status"] == "SUCCESS"
+        finally:
+            server.resume()
+        world.wait_for(world.create_payout("0001")["id"], "SUCCESS", seconds=60)
+        world.assert_clean()

@@ -1,0 +1,126 @@
+"""The hot queries read by index, on tables large enough for a scan to show."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from sandbox.balance import service as balance
+from sandbox.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.payouts import service as payouts
+from sandbox.payouts.states import STATUSES
+from sandbox.work import store
+from sandbox.webhooks import outbox
+from tests.harness.world import Stack, World
+from worker import sweep
+
+ROWS = 20_000
+NOW = datetime.now(UTC)
+BOUNDS = (LARGEST_ID, SMALLEST_ID)
+
+
+@pytest.fixture(scope="module")
+def crowded(stack: Stack) -> Iterator[World]:
+    """A merchant with many settled payouts, in a database that knows its statistics."""
+    world = World.create(stack, opening_balance="1.00", webhook_url="http://127.0.0.1:9/none")
+
+    async def fill() -> None:
+        conn = await asyncpg.connect(stack.database_url)
+        await conn.execute(
+            """
+            INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number,
+                status, scenario, psp_reference, attempts, metadata, step, changes, request_id, created_at, updated_at)
+            SELECT $1, uuidv7(), 'plan-' || n, 1, 'PKR', 'BANK', 'HBL', '1234567890', 'SUCCESS', 'success', 'P' || n, 1, '{}',
+                2, 3, 'r', $2, $2 FROM generate_series(1, $3::int) n
+            """,
+            world.merchant_id, NOW, ROWS,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after,
+                credit_balance_after, reason, payout_id, description, created_at)
+            SELECT merchant_id, id, 'LOCKED', 'SETTLEMENT', 1, 0, 0, 'PAYOUT_SETTLE', id, '', $2 FROM payouts
+            WHERE merchant_id = $1
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO events (merchant_id, id, type, body, payout_id, change, to_status, cause, request_id, created_at)
+            SELECT merchant_id, id, 'payout.created', '{}', id, 0, 'PENDING', 'api', 'r', $2 FROM payouts WHERE merchant_id = $1
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at)
+            SELECT merchant_id, id::text, '\\x00', 201, '\\x00', $2 + interval '1 day' FROM payouts WHERE merchant_id = $1
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
+                updated_at)
+            SELECT v.merchant_id, v.id, v.id, e.id, 'SUCCEEDED', 1, 1, $2, $2 FROM events v JOIN webhook_endpoints e
+                ON e.merchant_id = v.merchant_id WHERE v.merchant_id = $1
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
+        await conn.execute("ANALYZE")
+        await conn.close()
+
+    asyncio.run(fill())
+    with world:
+        yield world
+
+
+QUERIES = {
+    "claim": (store._READ, (["AVAILABLE", "LOCKED"], ["a", "b"], ["c", "d"], NOW)),
+    "payouts due": (store._PAYOUTS_DUE, (NOW, 256)),
+    "payouts by id": (store._PAYOUTS_BY_ID, ([LARGEST_ID],)),
+    "one payout": (payouts._GET, (LARGEST_ID,)),
+    "list": (payouts._LIST_ALL, (*BOUNDS, 21)),
+    "list of a rare status": (payouts._LIST, (["FAILED"], ["WALLET"], *BOUNDS, 21)),
+    "list of a frequent status": (payouts._LIST, (list(STATUSES), ["BANK"], *BOUNDS, 21)),
+    "list of a reference": (payouts._LIST_OF_REFERENCE, ("plan-1", list(STATUSES), ["BANK"], *BOUNDS, None)),
+    "timeline": (payouts._TIMELINE, (LARGEST_ID,)),
+    "balance": (balance._BALANCE, ()),
+    "history": (balance._HISTORY, (["TOP_UP", "PAYOUT_SETTLE"], *BOUNDS, 21)),
+    "history of a payout": (balance._HISTORY_OF_PAYOUT, (["TOP_UP"], *BOUNDS, 21, LARGEST_ID)),
+    "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_request_or_worker_query_never_scans(crowded: World, name: str) -> None:
+    statement, arguments = QUERIES[name]
+    assert_no_scan(crowded.stack, statement, crowded.merchant_id, *arguments)
+
+
+def test_the_sweep_never_scans_payouts_or_deliveries(crowded: World) -> None:
+    assert_no_scan(crowded.stack, sweep._DUE, NOW, 1000)
+
+
+def assert_no_scan(stack: Stack, statement: str, *arguments: object) -> None:
+    """EXPLAIN the statement, and find no sequential scan of a table that grows and no read of many rows."""
+
+    async def explain() -> str:
+        conn = await asyncpg.connect(stack.database_url)
+        try:
+            transaction = conn.transaction()
+            await transaction.start()
+            lines = await conn.fetch("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) " + statement, *arguments)
+            await transaction.rollback()
+            return "\n".join(line[0] for line in lines)
+        finally:
+            await conn.close()
+
+    plan = asyncio.run(explain())
+    for table in ("payouts", "transfers", "events", "webhook_deliveries", "webhook_attempts", "idempotency_keys"):
+        assert f"Seq Scan on {table}" not in plan, plan
+    for line in plan.splitlines():
+        if "Rows Removed by Filter:" in line:
+            assert int(line.rsplit(":", 1)[1]) < 1000, plan
