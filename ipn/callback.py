@@ -50,9 +50,7 @@ class CallbackService:
         self._catalogue = catalogue
         self._box = box
 
-    async def receive(
-        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], origin: Origin
-    ) -> Answer:
+    async def receive(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], origin: Origin) -> Answer:
         """Move the payout: 200 with it, also for a `webhook-id` seen before and for the state that it is in already.
 
         Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
@@ -64,9 +62,7 @@ class CallbackService:
         # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that
         # no key of the merchant's own can be the same.
         message_id = headers["webhook-id"]
-        key = IdempotencyKey(
-            "\x1fipn:" + message_id, hashlib.sha256(message_id.encode()).digest(), keeps_refusals=False
-        )
+        key = IdempotencyKey("\x1fipn:" + message_id, hashlib.sha256(message_id.encode()).digest(), keeps_refusals=False)
         return await self._queues.submit(
             merchant_id,
             MovePayout(

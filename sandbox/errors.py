@@ -42,9 +42,7 @@ CODES: Final[dict[str, Kind]] = {
     "NOT_ACCEPTABLE": Kind(406, "Only JSON is spoken here", "Accept application/json."),
     "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large", "Send less at a time."),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body's media type is not supported", "Send Content-Type: application/json."),
-    "DUPLICATE_REFERENCE": Kind(
-        409, "The merchant reference is taken", "Each payout needs a merchant_reference of its own."
-    ),
+    "DUPLICATE_REFERENCE": Kind(409, "The merchant reference is taken", "Each payout needs a merchant_reference of its own."),
     "INVALID_STATE": Kind(409, "The payout's state forbids this", "See `detail` for what would be legal now."),
     "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(
         409, "The first request with this key is still running", "Wait a moment, then repeat it with the same key."
@@ -54,11 +52,11 @@ CODES: Final[dict[str, Kind]] = {
     "INSUFFICIENT_BALANCE": Kind(
         422, "The available balance does not cover the amount", "Top up the balance, or send a smaller amount."
     ),
-    "IDEMPOTENCY_KEY_REUSED": Kind(
-        422, "The idempotency key belongs to another request", "Use a new key for a new request."
-    ),
+    "IDEMPOTENCY_KEY_REUSED": Kind(422, "The idempotency key belongs to another request", "Use a new key for a new request."),
     "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the seconds that Retry-After says."),
-    "INTERNAL_ERROR": Kind(500, "Something went wrong on our side", "Repeat it with the same idempotency key; tell us the request_id."),
+    "INTERNAL_ERROR": Kind(
+        500, "Something went wrong on our side", "Repeat it with the same idempotency key; tell us the request_id."
+    ),
     "UNAVAILABLE": Kind(
         503,
         "A store is away for the moment",
@@ -87,7 +85,7 @@ class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
     errors: list[FieldError] | None = None
 
 
-class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it a problem
+class Problem(Exception):
     """An answer that says no: a code of CODES, a detail for this occurrence, and perhaps headers."""
 
     def __init__(

@@ -27,9 +27,8 @@ DELIVERY_SECONDS: Final = Histogram(
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""
 
-
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call] -- the library types it not
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         return generate_latest(registry)
     return generate_latest()

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from typing import Any
 
 import uvicorn
 
@@ -11,10 +12,10 @@ from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.settings import Settings, SettingsError
 
 
-def serve(app: object, port: int, host: str) -> None:
+def serve(app: Any, port: int, host: str) -> None:
     """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished, for 10 s at most."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type] -- uvicorn's own type of an ASGI application is narrower than Litestar's
+        app,
         host=host,
         port=port,
         loop="uvloop",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
+
 class SettingsError(ValueError):
     """A setting that is missing or wrong; the message is one sentence that names it and says why."""
 

@@ -38,9 +38,7 @@ async def seed(settings: Settings) -> Seeded:
     await open_pool(settings.database_url, 2)
     try:
         if await merchants.secrets(DEMO_MERCHANT) is None:
-            await merchants.create(
-                "Demo merchant", OPENING_BALANCE, None, None, merchant_id=DEMO_MERCHANT, api_key=api_key
-            )
+            await merchants.create("Demo merchant", OPENING_BALANCE, None, None, merchant_id=DEMO_MERCHANT, api_key=api_key)
         # A look rather than an assumption: the process may have died between the merchant and its second key, and the
         # keys are other ones when the host or SANDBOX_SECRET_KEY is.
         await merchants.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)

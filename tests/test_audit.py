@@ -51,9 +51,7 @@ def create(reference: str, suffix: str, *, requires_approval: bool = False) -> C
         merchant_reference=reference, amount=b'"100.25"', dest_type="BANK", bank_code="HBL",
         account_number="1234567890" + suffix, requires_approval=requires_approval,
     )  # type: ignore[arg-type]  # fmt: skip
-    return CreatePayout(
-        new_payout(body, DIRECTORY), CATALOGUE, ORIGIN, IdempotencyKey(reference, reference.encode().ljust(32))
-    )
+    return CreatePayout(new_payout(body, DIRECTORY), CATALOGUE, ORIGIN, IdempotencyKey(reference, reference.encode().ljust(32)))
 
 
 def move(payout_id: str, verb: str, status: str = "", cause: str = "api") -> MovePayout:
@@ -176,9 +174,7 @@ class Lie:
     """Whether the tables' own constraints must go first, since they would refuse it."""
 
 
-def lie(
-    statement: str, *seen_by: str, payout: str = "succeeded", names: str | None = None, unchecked: bool = False
-) -> Lie:
+def lie(statement: str, *seen_by: str, payout: str = "succeeded", names: str | None = None, unchecked: bool = False) -> Lie:
     return Lie(statement, frozenset(seen_by), payout, names, unchecked)
 
 

@@ -57,9 +57,7 @@ async def queues(pool: None, units: list[Unit]) -> AsyncIterator[MerchantQueues]
 
 
 @pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
-async def test_a_bad_command_fails_alone_and_its_neighbours_commit(
-    world: World, queues: MerchantQueues, decision: str
-) -> None:
+async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, queues: MerchantQueues, decision: str) -> None:
     """A defect in deciding, a defect behind the line, and a NUL that PostgreSQL refuses: each costs only its own."""
     commands = [Probe(decision if number == 17 else "") for number in range(50)]
     answers = await asyncio.gather(*(queues.submit(world.merchant_id, c) for c in commands), return_exceptions=True)

@@ -104,7 +104,10 @@ def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
 
 
 @needs_wrk
-def test_create_measures_both_ways_and_leaves_a_clean_ledger(stack: tuple[Stack, Path], tmp_path: Path) -> None:
+def test_create_measures_both_ways_and_leaves_a_clean_ledger(
+    stack: tuple[Stack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.bench.preload.BATCH", 20)  # three batches, which must follow each other
     output = tmp_path / "all.json"
     arguments = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--preload", "50", "--output", str(output)]
     found = run(stack, "create", *arguments)

@@ -7,17 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted(
-    path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py")
-)
+FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
     "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "directory/iban", "directory/verification",
 ]  # fmt: skip
 IMPURE = {
-    "asyncio", "asyncpg", "piccolo", "redis", "arq", "aiohttp", "httpx", "litestar", "socket", "os", "random", "secrets", "time",
-    "subprocess", "threading", "structlog",
+    "asyncio", "asyncpg", "piccolo", "redis", "arq", "aiohttp", "httpx", "litestar", "socket", "os", "random", "secrets",
+    "time", "subprocess", "threading", "structlog",
 }  # fmt: skip
 STORAGE = {"sandbox.db", "sandbox.work.store", "sandbox.ledger.post", "sandbox.webhooks.outbox"}
 EDGE_NAMES = {"api", "audit_api"}

@@ -53,7 +53,12 @@ def test_it_settles_a_pending_payout_with_all_that_belongs_to_it(world: World) -
 
 def test_it_fails_one_with_the_banks_own_words(world: World) -> None:
     payout = world.create_payout("0004")
-    body = {"payout_id": payout["id"], "status": "FAILED", "failure_code": "LIMIT_EXCEEDED", "failure_reason": "Too much"}
+    body = {
+        "payout_id": payout["id"],
+        "status": "FAILED",
+        "failure_code": "LIMIT_EXCEEDED",
+        "failure_reason": "Too much",
+    }
     assert send(world, body).status_code == 200
     found = world.payout(payout["id"])
     assert (found["failure_code"], found["failure_reason"]) == ("LIMIT_EXCEEDED", "Too much")

@@ -1,7 +1,7 @@
 """The pure core: amounts, transfers, states and scenarios, as tables of cases and properties."""
 
-from decimal import Decimal
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -168,7 +168,9 @@ def test_a_clock_is_frozen_or_runs_at_its_offset() -> None:
     assert Clock(NOW, timedelta(hours=1)).now(NOW + timedelta(days=9)) == NOW
 
 
-@pytest.mark.parametrize("text", ["", "2026-01-31", "2026-01-31T12:00:00", "2026-13-31T12:00:00Z", "now", "2026-01-31T12:00:00Z\n"])
+@pytest.mark.parametrize(
+    "text", ["", "2026-01-31", "2026-01-31T12:00:00", "2026-13-31T12:00:00Z", "now", "2026-01-31T12:00:00Z\n"]
+)
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse(text)

@@ -168,7 +168,10 @@ class TestIdempotency:
             422,
             "IDEMPOTENCY_KEY_REUSED",
         )
-        assert problem(world.post(f"/api/v1/payouts/{payout['id']}/cancel", key="once")) == (422, "IDEMPOTENCY_KEY_REUSED")
+        assert problem(world.post(f"/api/v1/payouts/{payout['id']}/cancel", key="once")) == (
+            422,
+            "IDEMPOTENCY_KEY_REUSED",
+        )
 
     def test_refusals_of_the_business_are_kept_and_bad_requests_are_not(self, world: World) -> None:
         poor = world.payout_body("0004", amount="2000000.00")
@@ -186,7 +189,10 @@ class TestIdempotency:
         assert problem(answer) == (400, "INVALID_IDEMPOTENCY_KEY")
 
     def test_a_missing_key_is_refused(self, world: World) -> None:
-        assert problem(world.client.post("/api/v1/payouts", json=world.payout_body())) == (400, "MISSING_IDEMPOTENCY_KEY")
+        assert problem(world.client.post("/api/v1/payouts", json=world.payout_body())) == (
+            400,
+            "MISSING_IDEMPOTENCY_KEY",
+        )
 
     def test_a_key_lapses_after_24_hours_of_the_merchants_time(self, world: World) -> None:
         body = world.payout_body("0004")
@@ -263,7 +269,14 @@ def test_filters(world: World) -> None:
     assert ids(merchant_reference="nothing") == []
     assert ids(user_id=str(uuid.uuid4())) == []
     assert ids(created_from=wallet["created_at"], created_to=done["created_at"]) == [wallet["id"]]
-    for wrong in ({"limit": "0"}, {"limit": "101"}, {"cursor": "x"}, {"status": "NO"}, {"no": "1"}, {"created_from": "x"}):
+    for wrong in (
+        {"limit": "0"},
+        {"limit": "101"},
+        {"cursor": "x"},
+        {"status": "NO"},
+        {"no": "1"},
+        {"created_from": "x"},
+    ):
         assert problem(world.get("/api/v1/payouts", **wrong)) == (400, "VALIDATION_ERROR")
 
 

@@ -110,7 +110,10 @@ def test_just_below_the_review_amount_the_suffix_rules(world: World) -> None:
     assert world.create_payout("0001", amount="99999.99")["scenario"] == "success"
 
 
-@pytest.mark.parametrize(("verb", "path"), [("approve", ["REQUESTED", "PENDING", "PROCESSING", "SUCCESS"]), ("reject", ["REQUESTED", "REJECTED"])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [("approve", ["REQUESTED", "PENDING", "PROCESSING", "SUCCESS"]), ("reject", ["REQUESTED", "REJECTED"])],
+)
 def test_a_request_waits_for_approval_with_its_funds_locked(world: World, verb: str, path: list[str]) -> None:
     payout = world.create_payout(requires_approval=True)
     assert payout["status"] == "REQUESTED"

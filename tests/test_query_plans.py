@@ -11,8 +11,8 @@ from sandbox.balance import service as balance
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.payouts import service as payouts
 from sandbox.payouts.states import STATUSES
-from sandbox.work import store
 from sandbox.webhooks import outbox
+from sandbox.work import store
 from tests.harness.world import Stack, World
 from worker import sweep
 
@@ -28,6 +28,12 @@ def crowded(stack: Stack) -> Iterator[World]:
 
     async def fill() -> None:
         conn = await asyncpg.connect(stack.database_url)
+        try:
+            await insert(conn)
+        finally:
+            await conn.close()
+
+    async def insert(conn: "asyncpg.Connection[asyncpg.Record]") -> None:
         await conn.execute(
             """
             INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number,
@@ -56,7 +62,8 @@ def crowded(stack: Stack) -> Iterator[World]:
         await conn.execute(
             """
             INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at)
-            SELECT merchant_id, id::text, '\\x00', 201, '\\x00', $2 + interval '1 day' FROM payouts WHERE merchant_id = $1
+            SELECT merchant_id, id::text, '\\x00', 201, '\\x00', $2::timestamptz + interval '1 day' FROM payouts
+            WHERE merchant_id = $1
             """,
             world.merchant_id, NOW,
         )  # fmt: skip
@@ -70,7 +77,6 @@ def crowded(stack: Stack) -> Iterator[World]:
             world.merchant_id, NOW,
         )  # fmt: skip
         await conn.execute("ANALYZE")
-        await conn.close()
 
     asyncio.run(fill())
     with world:

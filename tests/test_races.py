@@ -19,9 +19,7 @@ def at_once(action: Callable[[int, httpx.Client], Any], world: World) -> list[An
     gate = threading.Barrier(THREADS)
 
     def run(number: int) -> Any:
-        with httpx.Client(
-            base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=120
-        ) as client:
+        with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=120) as client:
             client.get("/health")  # the connection is there before the race begins
             gate.wait(60)
             return action(number, client)

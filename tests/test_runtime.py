@@ -207,9 +207,7 @@ def select_one(ready: dict[str, Any]) -> str:
         "    await connection.close()\n"
         "asyncio.run(main())\n"
     )
-    asked = subprocess.run(
-        [sys.executable, "-c", text, ready["database_url"]], capture_output=True, text=True, check=False
-    )
+    asked = subprocess.run([sys.executable, "-c", text, ready["database_url"]], capture_output=True, text=True, check=False)
     return asked.stdout.strip()
 
 

@@ -92,9 +92,7 @@ def machine(stack: Stack) -> type[RuleBasedStateMachine]:
 def test_the_api_agrees_with_the_model(stack: Stack) -> None:
     run_state_machine_as_test(
         machine(stack),
-        settings=settings(
-            max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)),
     )
 
 

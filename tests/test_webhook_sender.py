@@ -536,9 +536,7 @@ def resolving(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
-async def test_private_addresses_are_refused_however_they_are_written(
-    host: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_private_addresses_are_refused_however_they_are_written(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     resolving(monkeypatch, evil=["127.0.0.1"])
     sender = WebhookSender()
     async with serving(answering(OK)) as peer:

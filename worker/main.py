@@ -22,7 +22,7 @@ from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
-from sandbox.wake import JOB, QUEUE, WORKER_SEEN, mark, pack, redis_settings
+from sandbox.wake import QUEUE, WORKER_SEEN, mark, pack, redis_settings
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer

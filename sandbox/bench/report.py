@@ -57,9 +57,7 @@ def create_report(result: CreateResult, command: str) -> Group:
     for way in WAYS:
         for clients in CLIENTS:
             name = f"pgbench, {WAY_NAMES[way]}, {clients} clients"
-            rows.append(
-                (name, [turn.pgbench[way, clients] for turn in result.rounds], result.tps(way, clients), ",.0f")
-            )
+            rows.append((name, [turn.pgbench[way, clients] for turn in result.rounds], result.tps(way, clients), ",.0f"))
     rows.append(("HTTP, p50 in ms", [turn.p50_ms for turn in result.rounds], result.p50_ms, ".1f"))
     rows.append(("HTTP, p99 in ms", [turn.p99_ms for turn in result.rounds], result.p99_ms, ".1f"))
     for name, values, middle, form in rows:

@@ -23,9 +23,7 @@ _Connections = Annotated[int, typer.Option("--connections", min=1, max=1000, hel
 _ApiProcesses = Annotated[
     int, typer.Option("--api-processes", min=1, max=64, help="API processes of the sandbox that is started for it.")
 ]
-_Workers = Annotated[
-    int, typer.Option("--workers", min=1, max=64, help="Workers of the sandbox that is started for it.")
-]
+_Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Workers of the sandbox that is started for it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and nothing else.")]
 _Output = Annotated[
     Path | None,

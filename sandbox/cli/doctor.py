@@ -84,9 +84,7 @@ def _settings(host: str, port: int, ipn_port: int) -> str:
         "SANDBOX_SECRET_KEY": "A" * 43 + "=",
     }
     given = {name: value for name, value in os.environ.items() if value.strip()}
-    Settings.load(
-        supplied | given | {"SANDBOX_HOST": host, "SANDBOX_PORT": str(port), "SANDBOX_IPN_PORT": str(ipn_port)}
-    )
+    Settings.load(supplied | given | {"SANDBOX_HOST": host, "SANDBOX_PORT": str(port), "SANDBOX_IPN_PORT": str(ipn_port)})
     return "all settings that are set are well-formed"
 
 

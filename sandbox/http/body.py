@@ -48,9 +48,7 @@ def _refuse_hidden(body: bytes) -> None:
         if len(members) < len(found):
             names = [name for name, _ in found]
             twice = next(name for name in names if names.count(name) > 1)
-            raise Problem(
-                "VALIDATION_ERROR", f"The member {twice!r} is given twice.", errors=[(twice, "is given twice")]
-            )
+            raise Problem("VALIDATION_ERROR", f"The member {twice!r} is given twice.", errors=[(twice, "is given twice")])
         if nul:
             for name, value in found:
                 if "\0" in name or (isinstance(value, str) and "\0" in value):

@@ -133,9 +133,7 @@ class Gate:
                 raise Problem("MISSING_IDEMPOTENCY_KEY")
             return None
         scope = request.scope
-        digest = hashlib.sha256(
-            f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body
-        ).digest()
+        digest = hashlib.sha256(f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body).digest()
         return IdempotencyKey(_unquote(given), digest)
 
 
@@ -152,7 +150,8 @@ def _unquote(given: str) -> str:
             raise ValueError
     except ValueError:
         raise Problem(
-            "INVALID_IDEMPOTENCY_KEY", "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID."
+            "INVALID_IDEMPOTENCY_KEY",
+            "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID.",
         ) from None
     return key
 

@@ -6,6 +6,7 @@ import time
 from typing import Any, Final
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.ids import uuid7
@@ -23,7 +24,7 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
@@ -63,4 +64,4 @@ _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "O
 
 
 def _new_id() -> str:
-    return uuid7(time.time_ns() // 1_000_000, random.getrandbits(32), random.getrandbits(42))  # noqa: S311 -- no secret
+    return uuid7(time.time_ns() // 1_000_000, random.getrandbits(32), random.getrandbits(42))

@@ -147,8 +147,7 @@ class _Builder:
         made["security"] = _SCHEMES[operation.security]
         names = [part[1:-1] for part in item.path.split("/") if part.startswith("{")]
         parameters: list[Json] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-            for name in names
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}} for name in names
         ]
         parameters += [
             {"name": query.name, "in": "query", "description": query.description, "schema": dict(query.schema)}

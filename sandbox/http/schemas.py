@@ -202,18 +202,19 @@ def _describable(kind: Any) -> Any:
     fields = msgspec.structs.fields(kind)
     if not any(isinstance(field.default, msgspec.Raw) for field in fields):
         return kind
+    described: list[tuple[str, Any, Any]] = []
+    for field in fields:
+        default = msgspec.field()
+        if isinstance(field.default, msgspec.Raw):
+            default = msgspec.field(default_factory=dict)
+        elif field.default is not msgspec.NODEFAULT:
+            default = msgspec.field(default=field.default)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            default = msgspec.field(default_factory=field.default_factory)
+        described.append((field.encode_name, field.type, default))
     return msgspec.defstruct(
         kind.__name__,
-        [
-            (field.encode_name, field.type, msgspec.field(default_factory=dict))
-            if isinstance(field.default, msgspec.Raw)
-            else (
-                field.encode_name,
-                field.type,
-                msgspec.field(default=field.default, default_factory=field.default_factory),
-            )
-            for field in fields
-        ],
+        described,
         namespace={"__doc__": kind.__doc__},
         forbid_unknown_fields=kind.__struct_config__.forbid_unknown_fields,
         kw_only=True,

@@ -65,7 +65,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
     async def list_merchants(request: HttpRequest) -> ASGIResponse:
         gate.operator(request)
         part = window(query(request, ("limit", "cursor")))
-        found = await service.list(part.before, part.limit + 1)
+        found = await service.list_all(part.before, part.limit + 1)
         return ok(page(found, part.limit, [merchant.merchant_id for merchant in found]))
 
     @delete(

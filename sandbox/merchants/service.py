@@ -119,7 +119,7 @@ class MerchantService:
                 await self._endpoints.insert(conn, unit, NewEndpoint(url=webhook_url, secret=webhook_secret))
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
 
-    async def list(self, before: str, limit: int) -> list[Merchant]:
+    async def list_all(self, before: str, limit: int) -> list[Merchant]:
         """Merchants, newest first, whose ids are below `before`."""
         async with available(), connection() as conn:
             records = await conn.fetch(
@@ -160,7 +160,7 @@ class MerchantService:
             await _insert_key(conn, merchant_id, key_id, api_key, role, name, now)
         return NewApiKey(key_id, api_key, role)
 
-    async def list_keys(self, merchant_id: str, before: str, limit: int) -> "list[ApiKey]":
+    async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Keys that work, newest first, whose ids are below `before`."""
         async with available(), connection() as conn:
             records = await conn.fetch(
@@ -214,9 +214,7 @@ class MerchantService:
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
         async with available(), connection() as conn:
-            record = await conn.fetchrow(
-                "SELECT webhook_secret, ipn_secret FROM merchants WHERE merchant_id = $1", merchant_id
-            )
+            record = await conn.fetchrow("SELECT webhook_secret, ipn_secret FROM merchants WHERE merchant_id = $1", merchant_id)
         if record is None:
             return None
         return (

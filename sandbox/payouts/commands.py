@@ -1,4 +1,4 @@
-"""What can be asked of payouts: create one or many, approve, reject, cancel, reinitiate, or move one as its bank would. Pure."""
+"""What can be asked of payouts: create, approve, reject, cancel, reinitiate, or move one as its bank would. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -222,9 +222,7 @@ def move_by_hand(
     """
     payout = row.payout
     source = payout.status
-    unit.move(
-        row, target, cause, failure_code=failure_code, failure_reason=failure_reason, psp_reference=psp_reference
-    )
+    unit.move(row, target, cause, failure_code=failure_code, failure_reason=failure_reason, psp_reference=psp_reference)
     suffix = scenario_suffix(payout.account_number)
     if target == states.PENDING:
         scenario = catalogue.choose(payout.amount, suffix, unit.default_scenario)

@@ -67,15 +67,11 @@ def new_payout(body: CreatePayoutBody, directory: Directory) -> NewPayout:
         errors.append(("amount", str(error)))
     bank_code, wallet_code = None, None
     try:
-        bank_code, wallet_code = destination(
-            body.dest_type, body.bank_code, body.wallet_code, body.account_number, directory
-        )
+        bank_code, wallet_code = destination(body.dest_type, body.bank_code, body.wallet_code, body.account_number, directory)
     except Problem as problem:
         errors += problem.errors
     if errors or amount is None:
-        raise Problem(
-            "VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors
-        )
+        raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
     return NewPayout(
         merchant_reference=body.merchant_reference,
         amount=amount,
@@ -99,7 +95,8 @@ def destination(
         bank = directory.bank(bank_code) if bank_code is not None else None
         if bank is None:
             raise invalid("bank_code", "must be a code or alias of GET /api/v1/directory")
-        found, iban_code = (bank.code, None), bank.iban_code
+        found: tuple[str | None, str | None] = (bank.code, None)
+        iban_code = bank.iban_code
     else:
         if bank_code is not None:
             raise invalid("bank_code", "is not for dest_type WALLET")

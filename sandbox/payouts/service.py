@@ -81,9 +81,7 @@ class PayoutService:
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
-    async def create(
-        self, merchant_id: str, body: CreatePayoutBody, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+    async def create(self, merchant_id: str, body: CreatePayoutBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Create one payout. Raises VALIDATION_ERROR; the business's refusals are answers."""
         new = new_payout(body, self._directory)
         return await self._queues.submit(merchant_id, CreatePayout(new, self._catalogue, origin, key))
@@ -100,9 +98,7 @@ class PayoutService:
                 items.append(problem)
         return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))
 
-    async def move(
-        self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+    async def move(self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for what is no id."""
         _require_id(payout_id)
         return await self._queues.submit(merchant_id, MovePayout(payout_id, verb, self._catalogue, origin, key))

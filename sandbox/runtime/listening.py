@@ -20,9 +20,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     started again, connections wait in its backlog instead of being refused.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
         raise StartError(f"The host {host!r} cannot be resolved ({error}); give another one with --host.") from error
     listener = socket.socket(family, kind, protocol)
@@ -34,14 +32,11 @@ def listen(host: str, port: int, option: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise StartError(
-                f"Port {port} on {host} is in use by another program; "
-                f"give another one with {option} (0 picks a free one)."
+                f"Port {port} on {host} is in use by another program; give another one with {option} (0 picks a free one)."
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise StartError(f"{host} is not an address of this machine; give another one with --host.") from error
-        raise StartError(
-            f"Port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); see {option}."
-        ) from error
+        raise StartError(f"Port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); see {option}.") from error
     return listener
 
 

@@ -159,9 +159,7 @@ def _make(path: Path, mode: int) -> None:
         path.chmod(mode)
         _give_to_owner(path)
     except OSError as error:
-        raise StartError(
-            f"The directory {path} cannot be made ({error.strerror}); give another one with --data."
-        ) from error
+        raise StartError(f"The directory {path} cannot be made ({error.strerror}); give another one with --data.") from error
 
 
 def _give_to_owner(path: Path) -> None:

@@ -41,9 +41,7 @@ def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     return found
 
 
-def end_processes(
-    find: Callable[[], list[psutil.Process]], steps: Sequence[tuple[signal.Signals | None, float]]
-) -> bool:
+def end_processes(find: Callable[[], list[psutil.Process]], steps: Sequence[tuple[signal.Signals | None, float]]) -> bool:
     """Send each step's signal (None: only wait) and wait its seconds until `find` finds nothing; True when it does.
 
     `find` is asked again every time, so a process that was being started when its supervisor died is met as well.

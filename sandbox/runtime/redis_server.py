@@ -69,6 +69,4 @@ def redis_binary() -> Path:
         binary = Path(package.origin).parent / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
         if binary.exists():
             return binary
-    raise StartError(
-        f"There is no embedded Redis for {sys.platform} on {machine}; set REDIS_URL to a Redis of your own."
-    )
+    raise StartError(f"There is no embedded Redis for {sys.platform} on {machine}; set REDIS_URL to a Redis of your own.")

@@ -96,9 +96,7 @@ class Deliverer:
             result = await self._sender.send(claimed.url, claimed.body, signed)
         return self._decide(merchant_id, claimed, at, signature, result)
 
-    def _decide(
-        self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult
-    ) -> Recorded:
+    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
         outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
         DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
         real = datetime.now(UTC)
@@ -187,8 +185,7 @@ class _MerchantDeliveries:
 
     async def _claim(self) -> None:
         room = {
-            endpoint_id: max(0, self._deliverer.room(endpoint_id) - count)
-            for endpoint_id, count in self._under_way.items()
+            endpoint_id: max(0, self._deliverer.room(endpoint_id) - count) for endpoint_id, count in self._under_way.items()
         }
         for claimed in await claim_due(self._merchant_id, room, ROOM):
             self._under_way[claimed.endpoint_id] = self._under_way.get(claimed.endpoint_id, 0) + 1

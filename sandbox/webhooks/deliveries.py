@@ -236,9 +236,7 @@ class DeliveryService:
             if endpoint is None:
                 raise _no_delivery(delivery_id)
             if endpoint["status"] != "ENABLED":
-                raise Problem(
-                    "INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it."
-                )
+                raise Problem("INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it.")
             record = await conn.fetchrow(_RESEND, merchant_id, delivery_id, unit.now)
             assert record is not None, "a delivery goes with its endpoint only, under the merchant's lock"
             return Answer(200, msgspec.json.encode(_to_delivery(record)))

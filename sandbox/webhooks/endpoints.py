@@ -117,9 +117,7 @@ class EndpointService:
         self._allowed = tuple(allowed_networks)
         self._sealed = msgspec.json.Decoder(_Sealed)
 
-    async def create(
-        self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+    async def create(self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
@@ -201,9 +199,7 @@ class EndpointService:
         _require_id(endpoint_id)
         endpoint = WebhookEndpoint
         async with available():
-            record = (
-                await endpoint.select().where(endpoint.merchant_id == merchant_id, endpoint.id == endpoint_id).first()
-            )
+            record = await endpoint.select().where(endpoint.merchant_id == merchant_id, endpoint.id == endpoint_id).first()
         if record is None:
             raise _not_found(endpoint_id)
         return _to_endpoint(record)
@@ -267,9 +263,7 @@ class EndpointService:
                     unit.now,
                 )
                 return Answer(202, b"")
-            await conn.execute(
-                "DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id
-            )
+            await conn.execute("DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id)
             return Answer(204, b"")
 
         # It ends: new events come slower than old deliveries go.

@@ -65,9 +65,7 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
     if body.signing == "v1a":
         errors.append(("signing", "v1a is not yet offered; use v1"))
     if errors:
-        raise Problem(
-            "VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors
-        )
+        raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
 
 
 def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:

@@ -189,9 +189,7 @@ class WebhookSender:
             if left is None:  # the session's own, which costs nothing to build
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False)
             else:
-                response = await self._session.post(
-                    target, data=body, headers=headers, allow_redirects=False, timeout=left
-                )
+                response = await self._session.post(target, data=body, headers=headers, allow_redirects=False, timeout=left)
             try:
                 status = response.status
                 received = _kept_headers(response)

@@ -59,9 +59,7 @@ class _Waiting:
 class MerchantQueues:
     """The commands that wait, a bounded queue a merchant; at most one batch of a merchant is under way in this process."""
 
-    def __init__(
-        self, batch_limit: int, queue_limit: int, committed: Callable[[Unit], None] = lambda unit: None
-    ) -> None:
+    def __init__(self, batch_limit: int, queue_limit: int, committed: Callable[[Unit], None] = lambda unit: None) -> None:
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._committed = committed

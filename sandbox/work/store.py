@@ -49,10 +49,11 @@ _PAYOUTS_DUE = (
 
 _CREATE = """
 INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number,
-    account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes,
-    request_id, created_at, updated_at)
+    account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at,
+    changes, request_id, created_at, updated_at)
 SELECT $1, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
-    scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id, $2, $2
+    scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
+    $2, $2
 FROM unnest($3::uuid[], $4::text[], $5::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
     $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[], $20::int[],
     $21::timestamptz[], $22::int[], $23::text[])
@@ -80,8 +81,8 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::uuid[], $7::int[], $8::text[
 """
 
 _DELIVERIES = """
-INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, created_at,
-    updated_at)
+INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at,
+    created_at, updated_at)
 SELECT $1, id, event_id, endpoint_id, CASE WHEN enabled THEN 'PENDING' ELSE 'PAUSED' END, 0, 0,
     CASE WHEN enabled THEN $2::timestamptz END, $2, $2
 FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::boolean[]) AS d (id, event_id, endpoint_id, enabled)
@@ -134,8 +135,7 @@ async def read_claim(
     unit.balance_version = record["version"]
     unit.subscriptions = [Subscription(id_, tuple(types), status == "ENABLED") for id_, types, status in record["endpoints"]]
     unit.keys = {
-        key: KeyRecord(fingerprint, status, body, location)
-        for key, fingerprint, status, body, location in record["keys"]
+        key: KeyRecord(fingerprint, status, body, location) for key, fingerprint, status, body, location in record["keys"]
     }
     unit.references = set(record["taken"])
     if payout_ids:

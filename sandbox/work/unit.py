@@ -20,7 +20,7 @@ from sandbox.payouts.model import Payout, PayoutRow
 from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
 
 IDS_PER_COMMAND: Final = 256
-"""How many ids are reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
+"""Ids reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -316,9 +316,7 @@ def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | N
 def keep(unit: Unit, key: IdempotencyKey | None, answer: Answer) -> None:
     """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422)."""
     if key is not None and (answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422))):
-        unit.keys[key.key] = unit.new_keys[key.key] = KeyRecord(
-            key.fingerprint, answer.status, answer.body, answer.location
-        )
+        unit.keys[key.key] = unit.new_keys[key.key] = KeyRecord(key.fingerprint, answer.status, answer.body, answer.location)
 
 
 def refuse(problem: Problem, origin: Origin) -> Answer:
