@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import time
 import uuid
 from typing import Any
@@ -127,3 +129,13 @@ def test_a_malformed_signature_is_a_401(world: World, signature: str) -> None:
     body = json.dumps({"payout_id": payout["id"], "status": "FAILED"})
     answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=httpx.Headers(headers), timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_SIGNATURE")
+
+
+def test_psp_ipn_send_signs_and_sends(world: World) -> None:
+    payout = world.create_payout("0004")
+    command = [sys.executable, "-m", "sandbox.cli.main", "ipn", "send", payout["id"], "success", "--json"]
+    options = ["--url", world.stack.ipn_url, "--secret", world.ipn_secret]
+    sent = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(sent.stdout)["status"] == "SUCCESS"
+    refused = subprocess.run([*command[:-2], "failed", *options], capture_output=True, text=True, check=False, timeout=120)
+    assert (refused.returncode, "INVALID_STATE" in refused.stdout) == (1, True)

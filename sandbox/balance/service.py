@@ -28,8 +28,9 @@ _ROW: Final = (
 # Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows.
 _HISTORY: Final = f"""
 SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
-    SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND reason = r.reason AND id <= $3 AND id >= $4
-    ORDER BY merchant_id, reason, transfers.id DESC LIMIT $5
+    SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
+        AND (reason, id) >= (r.reason, $4::uuid)
+    ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
 ) t ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
 _HISTORY_OF_PAYOUT: Final = f"""

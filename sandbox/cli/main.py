@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import bench, doctor, up
+from sandbox.cli import bench, doctor, ipn, up
 
 app = typer.Typer(
     name="psp",
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
+app.add_typer(ipn.app, name="ipn")
 
 
 def _print_version(wanted: bool) -> None:

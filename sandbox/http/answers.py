@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from litestar import Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException
+from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException
 from litestar.response.base import ASGIResponse
 
 from sandbox.db.engine import LOST
@@ -83,8 +83,11 @@ class ProblemHandler:
         if isinstance(error, LOST):
             return unavailable()
         if isinstance(error, MethodNotAllowedException):
-            allow = ", ".join(sorted(m for m in (error.headers or {}).get("Allow", "").split(", ") if m))
+            allow = (error.headers or {}).get("allow", "")
             return Problem("METHOD_NOT_ALLOWED", headers={"Allow": allow} if allow else None)
+        if isinstance(error, InternalServerException) and "disconnected" in error.detail:
+            # Nobody is there to read it; and it is no defect of ours.
+            return Problem("VALIDATION_ERROR", "The client left before its request was whole.", errors=[("body", "is cut off")])
         if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
             code = _BY_STATUS[error.status_code]
             detail = error.detail if error.status_code == 400 else ""

@@ -88,8 +88,10 @@ class Gate:
     keys: KeyRing
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Whose request it is. Raises MISSING_API_KEY or INVALID_API_KEY."""
-        api_key = request.headers.get("x-api-key")
+        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY or INVALID_API_KEY."""
+        headers = request.headers
+        _require_json_accepted(headers.get("accept"))
+        api_key = headers.get("x-api-key")
         if not api_key:
             raise Problem("MISSING_API_KEY")
         return await self.keys.caller(api_key)
@@ -102,6 +104,7 @@ class Gate:
 
     def operator(self, request: HttpRequest) -> None:
         """Check the operator's key, in constant time. Raises MISSING_API_KEY or INVALID_API_KEY."""
+        _require_json_accepted(request.headers.get("accept"))
         given = request.headers.get("x-admin-key")
         if not given:
             raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
@@ -135,6 +138,15 @@ class Gate:
         scope = request.scope
         digest = hashlib.sha256(f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body).digest()
         return IdempotencyKey(_unquote(given), digest)
+
+
+def _require_json_accepted(accept: str | None) -> None:
+    """Raise NOT_ACCEPTABLE if the caller accepts no JSON (RFC 9110, 12.5.1; weights of zero are not looked at)."""
+    if accept is None or "*/*" in accept or "json" in accept:
+        return
+    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")} - {""}
+    if kinds and "application/*" not in kinds:
+        raise Problem("NOT_ACCEPTABLE")
 
 
 def _unquote(given: str) -> str:

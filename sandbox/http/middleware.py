@@ -1,5 +1,6 @@
 """The outermost layer: names each request, counts it, logs it, and says its id in the answer."""
 
+import functools
 import random
 import re
 import time
@@ -8,6 +9,7 @@ from typing import Any, Final
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+from prometheus_client import Counter, Histogram
 
 from sandbox.ids import uuid7
 from sandbox.metrics import REQUEST_SECONDS, REQUESTS
@@ -48,8 +50,8 @@ class RequestLog:
             # The route's template, not the path: ids would make a counter each.
             route = scope.get("path_template") or "unknown"
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-            REQUESTS.labels(method, route, str(status)).inc()
-            REQUEST_SECONDS.labels(route).observe(seconds)
+            _counter(method, route, status).inc()
+            _seconds(route).observe(seconds)
             _log.info(
                 "request",
                 request_id=request_id,
@@ -58,6 +60,17 @@ class RequestLog:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+# Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.
+@functools.cache
+def _counter(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, str(status))
+
+
+@functools.cache
+def _seconds(route: str) -> Histogram:
+    return REQUEST_SECONDS.labels(route)
 
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})

@@ -34,9 +34,9 @@ A mock payment service provider for payouts.
 answer, byte for byte, for 24 hours.
 """
 _OF_SECURITY: Final = {
-    "key": ("MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
-    "admin-key": ("MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
-    "operator": ("MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
+    "key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
+    "admin-key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
+    "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
     "ipn": ("INVALID_SIGNATURE", "UNAVAILABLE"),
     "none": (),
 }

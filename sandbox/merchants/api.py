@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from litestar import Router, delete, get, post
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.errors import invalid
@@ -73,7 +74,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
         opt={"operation": Operation("Delete a merchant and all that is its own", {204: None}, errors=("NOT_FOUND",),
              security="operator")},
     )  # fmt: skip
-    async def delete_merchant(request: HttpRequest, merchant_id: str) -> ASGIResponse:
+    async def delete_merchant(request: HttpRequest, merchant_id: FromPath[str]) -> ASGIResponse:
         gate.operator(request)
         await service.delete(merchant_id)
         return empty()
@@ -111,7 +112,7 @@ def keys_router(gate: Gate, service: MerchantService) -> Router:
         "/{key_id:str}", operation_id="delete_key", status_code=200,
         opt={"operation": Operation("Revoke a key", {204: None}, errors=("NOT_FOUND",), security="admin-key")},
     )  # fmt: skip
-    async def delete_key(request: HttpRequest, key_id: str) -> ASGIResponse:
+    async def delete_key(request: HttpRequest, key_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.admin(request)
         await service.revoke_key(caller.merchant_id, key_id)
         return empty()

@@ -4,8 +4,10 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Router, get, patch, post
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.errors import invalid
 from sandbox.http.answers import answered, ok
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
@@ -92,6 +94,8 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         caller = await gate.caller(request)
         params = query(request, _FILTERS)
         uuid_param(params, "user_id")
+        if not 1 <= len(params.get("merchant_reference", "-")) <= 64:
+            raise invalid("merchant_reference", "must have 1 to 64 characters")
         statuses = choice(params, "status", STATUSES)
         dest_types = choice(params, "dest_type", ("BANK", "WALLET"))
         return ok(await service.list(caller.merchant_id, window(params), statuses, dest_types, params))
@@ -100,7 +104,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         "/{payout_id:str}", operation_id="get_payout",
         opt={"operation": Operation("Get a payout", {200: Payout}, errors=("NOT_FOUND",))},
     )  # fmt: skip
-    async def get_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def get_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         return ok(await service.get(caller.merchant_id, payout_id))
@@ -109,7 +113,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",
         opt={"operation": Operation("Every change of a payout, oldest first", {200: Timeline}, errors=("NOT_FOUND",))},
     )  # fmt: skip
-    async def get_payout_timeline(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def get_payout_timeline(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         return ok(await service.timeline(caller.merchant_id, payout_id))
@@ -131,28 +135,28 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         "/{payout_id:str}/cancel", operation_id="cancel_payout", opt={"operation": _moving("Cancel a payout")},
         status_code=200,
     )  # fmt: skip
-    async def cancel_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def cancel_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         return await move(request, payout_id, "cancel")
 
     @post(
         "/{payout_id:str}/reinitiate", operation_id="reinitiate_payout",
         opt={"operation": _moving("Try a failed payout again", "INSUFFICIENT_BALANCE")}, status_code=200,
     )  # fmt: skip
-    async def reinitiate_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def reinitiate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         return await move(request, payout_id, "reinitiate")
 
     @patch(
         "/{payout_id:str}/approve", operation_id="approve_payout",
         opt={"operation": _moving("Approve a payout", admin=True)},
     )  # fmt: skip
-    async def approve_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def approve_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         return await move(request, payout_id, "approve")
 
     @patch(
         "/{payout_id:str}/reject", operation_id="reject_payout",
         opt={"operation": _moving("Reject a payout", admin=True)},
     )  # fmt: skip
-    async def reject_payout(request: HttpRequest, payout_id: str) -> ASGIResponse:
+    async def reject_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         return await move(request, payout_id, "reject")
 
     return Router(

@@ -22,13 +22,15 @@ from sandbox.work.unit import Answer, IdempotencyKey, Origin
 _GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
 
 # Each (status, dest_type) is a range of one index in the order of ids, so a page reads at most 22 × limit rows,
-# however rare what is asked for and however many payouts there are.
+# however rare what is asked for and however many payouts there are. Rows are compared as a whole, since with equalities
+# the planner may walk the primary key instead, hoping to meet what is rare.
 _LIST: Final = f"""
 SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
 CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM payouts
-    WHERE merchant_id = $1 AND status = s.status AND dest_type = d.dest_type AND id < $4 AND id >= $5
-    ORDER BY merchant_id, status, dest_type, payouts.id DESC LIMIT $6
+    WHERE merchant_id = $1 AND (status, dest_type, id) < (s.status, d.dest_type, $4::uuid)
+        AND (status, dest_type, id) >= (s.status, d.dest_type, $5::uuid)
+    ORDER BY merchant_id DESC, status DESC, dest_type DESC, payouts.id DESC LIMIT $6
 ) p ORDER BY p.id DESC LIMIT $6
 """  # noqa: S608 -- constants
 
@@ -43,8 +45,9 @@ SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2
 """  # noqa: S608 -- constants
 
 _LIST_OF_USER: Final = f"""
-SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND user_id = $2 AND status = ANY ($3::text[])
-    AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6 ORDER BY merchant_id, user_id, payouts.id DESC LIMIT $7
+SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
+    AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
+ORDER BY merchant_id DESC, user_id DESC, payouts.id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
 _TIMELINE: Final = """

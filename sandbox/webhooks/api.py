@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 from litestar import Router, delete, get, patch, post
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.http.answers import answered, empty, ok
@@ -100,13 +101,13 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
         "/{endpoint_id:str}", operation_id="get_webhook_endpoint",
         opt={"operation": Operation("Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))},
     )  # fmt: skip
-    async def get_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+    async def get_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         return ok(await service.get(caller.merchant_id, endpoint_id))
 
     @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
-    async def change_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+    async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         body = await gate.body(request)
         key = gate.idempotency_key(request, body)
@@ -118,7 +119,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
         opt={"operation": Operation("Delete a webhook endpoint and its deliveries", {204: None},
              errors=("NOT_FOUND",))},
     )  # fmt: skip
-    async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: str) -> ASGIResponse:
+    async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         answer = await service.delete(caller.merchant_id, endpoint_id, gate.origin(request))
         return empty() if answer.status == 204 else answered(answer)
@@ -145,7 +146,7 @@ def _events_router(gate: Gate, service: DeliveryService) -> Router:
         opt={"operation": Operation("Get an event and its deliveries", {200: EventWithDeliveries},
              errors=("NOT_FOUND",))},
     )  # fmt: skip
-    async def get_event(request: HttpRequest, event_id: str) -> ASGIResponse:
+    async def get_event(request: HttpRequest, event_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         return ok(await service.event(caller.merchant_id, event_id))
@@ -169,7 +170,7 @@ def _log_router(gate: Gate, service: DeliveryService) -> Router:
         opt={"operation": Operation("Get a delivery and its attempts", {200: DeliveryWithAttempts},
              errors=("NOT_FOUND",), description="At most the newest 100 attempts, oldest first.")},
     )  # fmt: skip
-    async def get_webhook_delivery(request: HttpRequest, delivery_id: str) -> ASGIResponse:
+    async def get_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         return ok(await service.get(caller.merchant_id, delivery_id))
@@ -177,7 +178,7 @@ def _log_router(gate: Gate, service: DeliveryService) -> Router:
     @post(
         "/{delivery_id:str}/resend", operation_id="resend_webhook_delivery", opt={"operation": _RESEND}, status_code=200
     )  # fmt: skip
-    async def resend_webhook_delivery(request: HttpRequest, delivery_id: str) -> ASGIResponse:
+    async def resend_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         # It takes nothing, so an absent body is as good as `{}`.
         body = await request.body()

@@ -53,7 +53,8 @@ SELECT {_COLUMNS} FROM
 CROSS JOIN unnest($6::text[]) AS s (status)
 CROSS JOIN LATERAL (
     SELECT * FROM webhook_deliveries w
-    WHERE w.merchant_id = $1 AND w.endpoint_id = n.id AND w.status = s.status AND w.id < $2 AND w.id >= $3
+    WHERE w.merchant_id = $1 AND (w.endpoint_id, w.status, w.id) < (n.id, s.status, $2::uuid)
+        AND (w.endpoint_id, w.status, w.id) >= (n.id, s.status, $3::uuid)
     ORDER BY w.merchant_id DESC, w.endpoint_id DESC, w.status DESC, w.id DESC LIMIT $4
 ) d ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants

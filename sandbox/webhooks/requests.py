@@ -24,7 +24,7 @@ EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
 ]
 RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
-Signing = Literal["v1", "v1a"]
+Signing = Literal["v1"]
 RetryProfile = Literal["standard", "fast"]
 
 
@@ -62,8 +62,6 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
             errors.append(("url", fault))
     if body.event_types is not UNSET:
         errors += _unknown_types(body.event_types)
-    if body.signing == "v1a":
-        errors.append(("signing", "v1a is not yet offered; use v1"))
     if errors:
         raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
 
