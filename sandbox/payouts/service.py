@@ -45,7 +45,8 @@ SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2
 """  # noqa: S608 -- constants
 
 _LIST_OF_USER: Final = f"""
-SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
+SELECT {COLUMNS} FROM payouts
+WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
     AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
 ORDER BY merchant_id DESC, user_id DESC, payouts.id DESC LIMIT $7
 """  # noqa: S608 -- constants
