@@ -97,7 +97,6 @@ def _banner(ready: "Ready") -> str:
     keys = ready.keys
     rows = [
         ("API", ready.api_url),
-        ("Console", ready.console_url),
         ("IPN", ready.ipn_url),
         ("Merchant", keys.merchant_id),
         ("API key", keys.api_key),

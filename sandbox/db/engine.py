@@ -31,11 +31,12 @@ ENGINE: Final = _QuietEngine(config={})
 LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
     OSError,
+    EOFError,
     TimeoutError,
 )
 """What says that PostgreSQL is away, as opposed to a statement that it refused."""
