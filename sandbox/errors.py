@@ -43,7 +43,7 @@ CODES: Final[dict[str, Kind]] = {
     "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large", "Send less at a time."),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body's media type is not supported", "Send Content-Type: application/json."),
     "DUPLICATE_REFERENCE": Kind(409, "The merchant reference is taken", "Each payout needs a merchant_reference of its own."),
-    "INVALID_STATE": Kind(409, "The payout's state forbids this", "See `detail` for what would be legal now."),
+    "INVALID_STATE": Kind(409, "The state forbids this", "See `detail` for what would be legal now."),
     "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(
         409, "The first request with this key is still running", "Wait a moment, then repeat it with the same key."
     ),

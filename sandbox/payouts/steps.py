@@ -25,9 +25,11 @@ async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> 
     """
     async with transaction() as conn:
         unit = await lock_merchant(conn, merchant_id, limit)
-        rows = await read_due(conn, unit, limit)
+        await read_claim(conn, unit)
+        # Each change is a delivery for every endpoint: with many endpoints fewer payouts go into one transaction, so that
+        # the merchant's lock is never held for long.
+        rows = await read_due(conn, unit, max(16, limit // max(1, len(unit.subscriptions))))
         if rows:
-            await read_claim(conn, unit)
             WORK_LAG.labels("payouts").set(_lag(rows, unit.now))
             for row in rows:
                 try:

@@ -32,7 +32,8 @@ _SEE: Final = {
 
 _CREATE: Final = Operation(
     "Create a webhook endpoint; its secret is in this answer only", {201: CreatedEndpoint}, CreateEndpointBody,
-    idempotency="required", example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]}, links=_SEE,
+    errors=("INVALID_STATE",), idempotency="required", links=_SEE,
+    example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
     description="At most 16 a merchant. An address that webhooks may not be delivered to is refused.",
 )  # fmt: skip
 _CHANGE: Final = Operation(

@@ -156,13 +156,13 @@ class EndpointService:
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: Unit, new: NewEndpoint) -> Endpoint:
         """Make an endpoint in the caller's transaction, which holds the merchant's lock.
 
-        Raises VALIDATION_ERROR, having written nothing, for a URL that is not fit and for one endpoint too many.
+        Raises VALIDATION_ERROR for a URL that is not fit, INVALID_STATE for one endpoint too many; nothing is written then.
         """
         fault = url_fault(new.url, self._allowed)
         if fault is not None:
             raise invalid("url", fault)
         if await conn.fetchval(_COUNT, unit.merchant_id) >= LARGEST_COUNT:
-            raise invalid("url", f"would be one too many: a merchant has at most {LARGEST_COUNT} endpoints; delete one")
+            raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
         record = await conn.fetchrow(
             _INSERT,
