@@ -127,7 +127,7 @@ class EndpointService:
             signing=body.signing,
             retry_profile=body.retry_profile,
             ordered=body.ordered,
-            rate_limit=body.rate_limit,
+            rate_limit=None if body.rate_limit is None else int(body.rate_limit),
             description=body.description,
         )
 
@@ -279,6 +279,8 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
         value = getattr(body, name)
         if value is not UNSET:
             setattr(after, name, value)
+    if after.rate_limit is not None:
+        after.rate_limit = int(after.rate_limit)
     after.event_types = list(dict.fromkeys(after.event_types))
     if after.status == "ENABLED":
         after.disabled_reason = None

@@ -23,7 +23,8 @@ Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
 ]
-RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+RateLimit = Annotated[float, msgspec.Meta(ge=1, le=1000, multiple_of=1)]
 Signing = Literal["v1"]
 RetryProfile = Literal["standard", "fast"]
 
