@@ -67,8 +67,8 @@ def test_a_bad_member_is_named(world: World, change: dict[str, Any], field: str)
         (b"[]", "VALIDATION_ERROR"),
         (b"\xff\xfe{}", "MALFORMED_JSON"),
         (b'{"amount": NaN}', "MALFORMED_JSON"),
-        (b"[" * 100_000, "MALFORMED_JSON"),
-        (b'{"metadata": ' + b'{"a":' * 100_000, "MALFORMED_JSON"),
+        (b"[" * 100_000, "VALIDATION_ERROR"),
+        (b'{"metadata": ' + b'{"a":' * 100_000, "VALIDATION_ERROR"),
         (b'{"merchant_reference": "a", "merchant_reference": "b"}', "VALIDATION_ERROR"),
         (b'{"merchant_reference": "\\ud800"}', "MALFORMED_JSON"),
         (b'{"amount": 1' + b"0" * 100_000 + b"}", "VALIDATION_ERROR"),
@@ -76,10 +76,7 @@ def test_a_bad_member_is_named(world: World, change: dict[str, Any], field: str)
 )
 def test_a_bad_body_is_refused(world: World, raw: bytes, code: str) -> None:
     headers = {"X-IDEMPOTENCY-KEY": "k", "Content-Type": "application/json"}
-    assert problem(world.client.post("/api/v1/payouts", content=raw, headers=headers)) in [
-        (400, code),
-        (400, "VALIDATION_ERROR"),
-    ]
+    assert problem(world.client.post("/api/v1/payouts", content=raw, headers=headers)) == (400, code)
 
 
 def test_too_large_and_wrongly_typed_bodies_are_refused(world: World) -> None:

@@ -30,7 +30,7 @@ class Page(msgspec.Struct):
 class Window:
     """Which part of a list is asked for: `limit` items whose ids are below `before` and not below `since`.
 
-    `after_suffix` is what of the cursor stands behind the id, for lists with several items an id.
+    `suffix` is what of the cursor stands behind the id, for lists with several items an id.
     """
 
     limit: int

@@ -7,7 +7,7 @@ the next one fills.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -175,6 +175,3 @@ def _swallow(future: "asyncio.Future[Answer]") -> None:
     """Mark an error as seen, for a caller that left."""
     if not future.cancelled():
         future.exception()
-
-
-Submit = Callable[[str, Command], Awaitable[Answer]]
