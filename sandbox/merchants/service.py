@@ -26,9 +26,24 @@ LARGEST_KEY_COUNT: Final = 100
 
 # The tables that hold a merchant's rows, in an order that its foreign keys allow.
 _TABLES: Final = (
-    "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "events", "transfers", "payouts", "idempotency_keys",
-    "accounts", "api_keys", "merchants",
-)  # fmt: skip
+    "bulk_credit_items",
+    "bulk_credits",
+    "sale_payments",
+    "sales",
+    "user_transactions",
+    "users",
+    "webhook_attempts",
+    "webhook_deliveries",
+    "webhook_endpoints",
+    "events",
+    "transfers",
+    "payouts",
+    "idempotency_keys",
+    "accounts",
+    "api_keys",
+    "merchants",
+)
+"""All that belongs to a merchant, what names others before what it names."""
 
 
 class NewMerchant(msgspec.Struct):
