@@ -18,7 +18,9 @@ from sandbox.http.middleware import RequestLog
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
+from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
+from sandbox.work.after_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
 
@@ -29,6 +31,7 @@ _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 def create_app(settings: Settings) -> ASGIApp:
     """Build the IPN application."""
     waker = Waker(settings.redis_url)
+    summaries = SummaryCache(settings.redis_url)
 
     def committed(unit: Unit) -> None:
         if unit.next_due is not None or unit.deliveries:
@@ -54,10 +57,13 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
+        OBSERVERS.append(summaries.drop_changed)
         try:
             yield
         finally:
             await asyncio.wait_for(queues.close(), 20)
+            OBSERVERS.remove(summaries.drop_changed)
+            await summaries.close()
             await waker.close()
             await close_pool()
 

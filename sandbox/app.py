@@ -26,10 +26,14 @@ from sandbox.payouts.service import PayoutService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
+from sandbox.users.api import users_routers
+from sandbox.users.service import UserService
+from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.work.after_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
 
@@ -61,22 +65,27 @@ def create_app(settings: Settings) -> Application:
     catalogue = load_catalogue()
     endpoints = EndpointService(box, settings.webhook_allow)
     merchants = MerchantService(box, endpoints)
+    summaries = SummaryCache(settings.redis_url)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
+        OBSERVERS.append(summaries.drop_changed)
         try:
             yield
         finally:
             # What was accepted is finished before the stores are let go.
             await asyncio.wait_for(queues.close(), 20)
+            OBSERVERS.remove(summaries.drop_changed)
+            await summaries.close()
             await waker.close()
             await close_pool()
 
     litestar = Litestar(
         route_handlers=[
             payouts_router(gate, PayoutService(queues, catalogue, directory)),
+            *users_routers(gate, UserService(queues, catalogue, directory, summaries)),
             *balance_routers(gate, BalanceService(queues)),
             directory_router(gate, directory, queues),
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),

@@ -22,9 +22,11 @@ from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
+from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import QUEUE, WORKER_SEEN, mark, pack, redis_settings
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
+from sandbox.work.after_commit import OBSERVERS
 from worker.advance import Advancer
 from worker.sweep import sweep_forever
 
@@ -102,6 +104,8 @@ async def work(settings: Settings) -> None:
     advancer = Advancer(load_catalogue())
     deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
     advancer.deliver = deliverer.wake
+    summaries = SummaryCache(settings.redis_url)
+    OBSERVERS.append(summaries.drop_changed)
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer)),
         asyncio.create_task(sweep_forever(advancer)),
@@ -120,6 +124,7 @@ async def work(settings: Settings) -> None:
         await advancer.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await sender.close()
+        await summaries.close()
         await close_pool()
 
 

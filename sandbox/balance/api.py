@@ -5,13 +5,11 @@ from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import Balance, BalanceService, LedgerEntry
-from sandbox.errors import invalid
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import decode
+from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
-from sandbox.money import InvalidAmountError, parse_amount
 
 
 class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -59,11 +57,7 @@ def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
         body = await gate.body(request)
         key = gate.idempotency_key(request, body, required=False)
         parsed = decode(body_decoder, body)
-        try:
-            amount = parse_amount(bytes(parsed.amount))
-        except InvalidAmountError as error:
-            raise invalid("amount", str(error)) from None
-        return answered(await service.top_up(caller.merchant_id, amount, key, gate.origin(request)))
+        return answered(await service.top_up(caller.merchant_id, amount_of(parsed.amount), key, gate.origin(request)))
 
     return [
         Router("/api/v1/balance", route_handlers=[get_balance, list_ledger_entries]),

@@ -75,6 +75,7 @@ class TopUp:
     weight: int = 1
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
 
     def decide(self, unit: Unit) -> Answer:
         """Do it; nothing can refuse it but the ledger's largest balance."""

@@ -29,6 +29,7 @@ class VerifyAccount:
     weight: int = 1
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
 
     def decide(self, unit: Unit) -> Answer:
         """Answer."""

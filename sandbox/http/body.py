@@ -2,11 +2,13 @@
 
 import json
 import re
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.errors import Problem
+from sandbox.errors import Problem, invalid
+from sandbox.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
 
@@ -24,6 +26,14 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise Problem("MALFORMED_JSON", f"The body is not JSON in UTF-8: {_shorten(str(error))}.") from None
     _refuse_hidden(body)
     return value
+
+
+def amount_of(raw: msgspec.Raw, field: str = "amount") -> Decimal:
+    """The amount that a member holds. Raises VALIDATION_ERROR."""
+    try:
+        return parse_amount(bytes(raw))
+    except InvalidAmountError as error:
+        raise invalid(field, str(error)) from None
 
 
 def _invalid(message: str) -> Problem:

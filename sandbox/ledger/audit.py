@@ -17,7 +17,8 @@ from sandbox.errors import Problem
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.ledger import audit_sql
 from sandbox.ledger.model import LOCKED, MOVEMENTS
-from sandbox.payouts.states import CHANGES, HOLDS_FUNDS
+from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, STATUSES
+from sandbox.users.model import place_of
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -47,6 +48,11 @@ CHECKS: Final = {
     "changes_move_money": "Every change moved the money that belongs to it: the reason, the amount, or nothing.",
     "transfers_have_their_event": "Every transfer for a payout is named by exactly one event of that payout.",
     "successes_have_a_reference": "Every payout in SUCCESS has a psp_reference.",
+    "wallets_match_sums": "Every user's wallet holds what the user's sums come to.",
+    "sums_match_transfers": "Every user's sums are those of the transfers through the wallet.",
+    "sums_match_payouts": "Every user's requested, approved and paid are the amounts of the user's payouts.",
+    "sales_are_paid_once": "Every sale's advance and final payment are the ones that its row tells of, each with its transfer.",
+    "bulk_credits_have_transfers": "Every credited row of a bulk credit has its one transfer.",
     "idempotency_names_payouts": "Every idempotency key that answered with a payout names one that is there.",
 }
 """The checks, in the order of the report, and what each says when all is well."""
@@ -109,10 +115,19 @@ async def check(conn: "Reader", merchant_id: str) -> AuditReport:
             audit_sql.TRANSFERS,
             ([m.reason for m in movements], [m.debit for m in movements], [m.credit for m in movements], reasons),
         ),
+        "sales_are_paid_once": (audit_sql.SALES, ()),
+        "bulk_credits_have_transfers": (audit_sql.BULK_CREDITS, ()),
     }
     for name, (statement, arguments) in whole.items():
         records = await conn.fetch(statement, merchant_id, PROBLEMS_SHOWN, *arguments, timeout=_STATEMENT_SECONDS)
         found.add(name, [record[0] for record in records])
+    requested, approved, paid = (
+        [status for status in STATUSES if place_of(status) == place] for place in ("requested", "approved", "paid")
+    )
+    for name, problem in await conn.fetch(
+        audit_sql.USERS, merchant_id, PROBLEMS_SHOWN, requested, approved, paid, timeout=_STATEMENT_SECONDS
+    ):
+        found.add(name, [problem])
     found.add("running_balances_chain", await _broken_chains(conn, merchant_id))
     await _check_payouts(conn, merchant_id, found)
     await _check_keys(conn, merchant_id, found)
@@ -164,6 +179,7 @@ async def _check_payouts(conn: "Reader", merchant_id: str, found: _Findings) -> 
         for (source, target), change in CHANGES.items()
     ]
     columns = [list(column) for column in zip(*table, strict=True)]
+    columns.append(sorted({reason for *_, reason in table if reason}))
     behind = SMALLEST_ID
     while behind != LARGEST_ID:
         record = await conn.fetchrow(audit_sql.LAST_OF_WINDOW, merchant_id, behind, PAYOUTS_A_WINDOW)

@@ -38,17 +38,19 @@ SELECT format('LOCKED holds %s, and the payouts in flight come to %s', held.bala
 WHERE held.balance <> flight.amount LIMIT $2
 """
 
-# $3 … $5: the movements (reason, debit, credit); $6: the reasons that belong to payouts.
+# $3 … $5: the movements (reason, debit, credit), a wallet's account without its user; $6: the reasons that belong to payouts.
 TRANSFERS: Final = """
 SELECT format('transfer %s, %s from %s to %s for %s%s', t.id, t.amount, t.debit_account, t.credit_account, t.reason,
     CASE WHEN t.amount <= 0 THEN ', moves nothing' WHEN t.debit_account = t.credit_account THEN ', stays where it is'
-    WHEN (t.debit_account, t.credit_account) IS DISTINCT FROM (m.debit, m.credit) THEN ', is between the wrong accounts'
+    WHEN (split_part(t.debit_account, ':', 1), split_part(t.credit_account, ':', 1)) IS DISTINCT FROM (m.debit, m.credit)
+        THEN ', is between the wrong accounts'
     ELSE ', names no payout' END)
 FROM transfers t
     LEFT JOIN unnest($3::text[], $4::text[], $5::text[]) AS m (reason, debit, credit) ON m.reason = t.reason
 WHERE t.merchant_id = $1 AND (
     t.amount <= 0 OR t.debit_account = t.credit_account
-    OR (m.reason IS NOT NULL AND (t.debit_account <> m.debit OR t.credit_account <> m.credit))
+    OR (m.reason IS NOT NULL
+        AND (split_part(t.debit_account, ':', 1) <> m.debit OR split_part(t.credit_account, ':', 1) <> m.credit))
     OR (t.payout_id IS NULL AND t.reason = ANY ($6::text[])))
 LIMIT $2
 """
@@ -85,12 +87,14 @@ SELECT max(id::text) AS last, count(*) AS count FROM (
 """
 
 # The payouts with ids in ($3, $4], whatever their table says of them: an event or a transfer without its payout is
-# found here too. $5 … $8: the table of legal changes (from, to, event, reason); '' is none.
+# found here too. $5 … $8: the table of legal changes (from, to, event, reason); '' is none; $9: its reasons, which leaves out
+# what the change moved in a user's wallet.
 PAYOUTS: Final = """
 WITH p AS MATERIALIZED (
     SELECT id, status, changes, amount, psp_reference FROM payouts WHERE merchant_id = $1 AND id > $3 AND id <= $4
 ), t AS MATERIALIZED (
     SELECT id, payout_id, reason, amount FROM transfers WHERE merchant_id = $1 AND payout_id > $3 AND payout_id <= $4
+        AND reason = ANY ($9::text[])
 ), e AS MATERIALIZED (
     SELECT id, payout_id, change, type, from_status, to_status, transfer_id,
         row_number() OVER w - 1 AS place, lag(to_status) OVER w AS came_from
@@ -163,4 +167,71 @@ SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
             CASE WHEN location ~ '^/api/v1/payouts/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
             THEN substring(location FROM 17)::uuid END)
     LIMIT $2) AS problems
+"""
+
+# What a user's sums say, against the user's wallet, transfers and payouts. $3 … $5: the statuses of payouts that are
+# requested, approved and paid.
+USERS: Final = """
+WITH sums AS MATERIALIZED (
+    SELECT account, coalesce(sum(amount) FILTER (WHERE reason = 'WALLET_EARN'), 0) AS earned,
+        coalesce(sum(amount) FILTER (WHERE reason = 'WALLET_SPEND'), 0) AS spent,
+        coalesce(sum(amount) FILTER (WHERE reason = 'WALLET_CREDIT'), 0) AS credited,
+        coalesce(sum(amount) FILTER (WHERE reason = 'WALLET_ADVANCE'), 0) AS advances,
+        coalesce(sum(CASE reason WHEN 'WALLET_FINAL' THEN amount WHEN 'WALLET_CLAWBACK' THEN -amount END), 0) AS finals,
+        coalesce(sum(CASE reason WHEN 'WALLET_PAYOUT' THEN amount WHEN 'WALLET_GIVE_BACK' THEN -amount END), 0) AS taken
+    FROM (
+        SELECT CASE WHEN debit_account LIKE 'WALLET:%' THEN debit_account ELSE credit_account END AS account, reason, amount
+        FROM transfers WHERE merchant_id = $1 AND reason LIKE 'WALLET\\_%'
+    ) t GROUP BY account
+), asked AS MATERIALIZED (
+    SELECT user_id, coalesce(sum(amount) FILTER (WHERE status = ANY ($3::text[])), 0) AS requested,
+        coalesce(sum(amount) FILTER (WHERE status = ANY ($4::text[])), 0) AS approved,
+        coalesce(sum(amount) FILTER (WHERE status = ANY ($5::text[])), 0) AS paid
+    FROM payouts WHERE merchant_id = $1 AND user_id IS NOT NULL GROUP BY user_id
+), u AS (
+    SELECT u.*, a.balance AS wallet FROM users u
+    LEFT JOIN accounts a ON a.merchant_id = $1 AND a.account = 'WALLET:' || u.id WHERE u.merchant_id = $1
+)
+(SELECT 'wallets_match_sums' AS name, format('the wallet of user %s holds %s, and the sums come to %s', id,
+    coalesce(wallet::text, 'nothing, not even a row'), earned + credited + advances + finals - spent - approved - paid)
+    AS problem
+    FROM u WHERE wallet IS DISTINCT FROM earned + credited + advances + finals - spent - approved - paid LIMIT $2)
+UNION ALL
+(SELECT 'sums_match_transfers', format('the sums of user %s are not those of the transfers: %s and %s', u.id,
+    ROW (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid),
+    ROW (s.earned, s.spent, s.credited, s.advances, s.finals, s.taken))
+    FROM u LEFT JOIN sums s ON s.account = 'WALLET:' || u.id
+    WHERE (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid) IS DISTINCT FROM (coalesce(s.earned, 0),
+        coalesce(s.spent, 0), coalesce(s.credited, 0), coalesce(s.advances, 0), coalesce(s.finals, 0), coalesce(s.taken, 0))
+    LIMIT $2)
+UNION ALL
+(SELECT 'sums_match_payouts', format('the payouts of user %s come to %s, and the sums are %s', u.id,
+    ROW (a.requested, a.approved, a.paid), ROW (u.requested, u.approved, u.paid))
+    FROM u LEFT JOIN asked a ON a.user_id = u.id
+    WHERE (u.requested, u.approved, u.paid)
+        IS DISTINCT FROM (coalesce(a.requested, 0), coalesce(a.approved, 0), coalesce(a.paid, 0)) LIMIT $2)
+"""
+
+# A sale's payments are those that its row tells of, each with its transfer.
+SALES: Final = """
+SELECT format('sale %s tells of an advance of %s and a final of %s, and was paid %s and %s', s.id, s.advance_amount,
+    s.final_amount, a.amount, f.amount)
+FROM sales s
+LEFT JOIN sale_payments a ON a.merchant_id = $1 AND a.sale_id = s.id AND a.kind = 'ADVANCE'
+LEFT JOIN sale_payments f ON f.merchant_id = $1 AND f.sale_id = s.id AND f.kind = 'FINAL'
+LEFT JOIN transfers ta ON ta.merchant_id = $1 AND ta.id = a.transfer_id
+LEFT JOIN transfers tf ON tf.merchant_id = $1 AND tf.id = f.transfer_id
+WHERE s.merchant_id = $1 AND (
+    s.advance_amount IS DISTINCT FROM a.amount OR s.final_amount IS DISTINCT FROM f.amount
+    OR coalesce(a.amount, 0) <> coalesce(ta.amount, 0) OR abs(coalesce(f.amount, 0)) <> coalesce(tf.amount, 0))
+LIMIT $2
+"""
+
+BULK_CREDITS: Final = """
+SELECT format('bulk credit %s counts %s rows credited, and %s have their transfer', b.id, b.succeeded, i.credited)
+FROM bulk_credits b CROSS JOIN LATERAL (
+    SELECT count(*) AS credited FROM bulk_credit_items i JOIN transfers t ON t.merchant_id = $1 AND t.id = i.transfer_id
+        AND t.reason = 'WALLET_CREDIT' AND t.credit_account = 'WALLET:' || i.user_id AND t.amount = i.amount::numeric
+    WHERE i.merchant_id = $1 AND i.activity_id = b.id AND i.status = 'SUCCEEDED'
+) i WHERE b.merchant_id = $1 AND b.succeeded <> i.credited LIMIT $2
 """

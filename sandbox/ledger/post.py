@@ -44,13 +44,15 @@ async def write_transfers(
     if not posted:
         return
     transfers = [result.transfer for result in posted]
+    debits = [transfer.debit_account for transfer in transfers]
+    credits_ = [transfer.credit_account for transfer in transfers]
     await conn.execute(
         _TRANSFERS,
         merchant_id,
         now,
         [transfer.id for transfer in transfers],
-        [transfer.movement.debit for transfer in transfers],
-        [transfer.movement.credit for transfer in transfers],
+        debits,
+        credits_,
         [transfer.amount for transfer in transfers],
         [result.debit_balance_after for result in posted],
         [result.credit_balance_after for result in posted],
@@ -59,9 +61,8 @@ async def write_transfers(
         [transfer.description for transfer in transfers],
     )
     changes: dict[str, int] = {}
-    for transfer in transfers:
-        changes[transfer.movement.debit] = changes.get(transfer.movement.debit, 0) + 1
-        changes[transfer.movement.credit] = changes.get(transfer.movement.credit, 0) + 1
+    for account in (*debits, *credits_):
+        changes[account] = changes.get(account, 0) + 1
     accounts = sorted(changes)
     written = await conn.execute(
         _BALANCES,
@@ -75,13 +76,15 @@ async def write_transfers(
         raise RuntimeError(f"an account of {accounts} is missing")
 
 
-async def open_accounts(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime) -> None:
-    """Create a new merchant's four accounts, empty."""
+async def open_accounts(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime, accounts: Sequence[str] = MERCHANT_ACCOUNTS
+) -> None:
+    """Create accounts, empty: a new merchant's own, or its new users' wallets."""
     await conn.execute(
         "INSERT INTO accounts (merchant_id, account, balance, version, updated_at) "
         "SELECT $1, account, $2, 0, $3 FROM unnest($4::text[]) AS a (account)",
         merchant_id,
         ZERO,
         now,
-        list(MERCHANT_ACCOUNTS),
+        list(accounts),
     )

@@ -7,14 +7,12 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.errors import invalid
 from sandbox.http.answers import empty, ok
-from sandbox.http.body import decode
+from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import page, query, window
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant
-from sandbox.money import InvalidAmountError, parse_amount
 from sandbox.payouts.requests import PRINTABLE
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
@@ -51,10 +49,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
         body = decode(body_decoder, await gate.body(request))
         amount = None
         if bytes(body.opening_balance) != b"null":
-            try:
-                amount = parse_amount(bytes(body.opening_balance))
-            except InvalidAmountError as error:
-                raise invalid("opening_balance", str(error)) from None
+            amount = amount_of(body.opening_balance, "opening_balance")
         created = await service.create(body.name, amount, body.webhook_url, body.seed)
         return ok(created, 201, f"/sandbox/v1/merchants/{created.merchant_id}")
 

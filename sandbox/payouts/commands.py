@@ -30,6 +30,8 @@ class NewPayout:
     account_title: str | None
     metadata: dict[str, str]
     requires_approval: bool
+    user_id: str | None = None
+    """The user who asked for it, whose wallet then pays it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class CreatePayout:
     key: IdempotencyKey | None
     weight: int = 1
     payout_ids: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
 
     @property
     def references(self) -> Sequence[str]:
@@ -66,6 +69,7 @@ class CreatePayouts:
     origin: Origin
     key: IdempotencyKey | None
     payout_ids: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
 
     @property
     def weight(self) -> int:
@@ -120,7 +124,7 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
         psp_reference=None,
         attempts=0,
         metadata=new.metadata,
-        user_id=None,
+        user_id=new.user_id,
         created_at=unit.now_text,
         updated_at=unit.now_text,
         processed_at=None,
@@ -158,6 +162,7 @@ class MovePayout:
     psp_reference: str | None = None
     weight: int = 1
     references: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
     payout_ids: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
-from sandbox.work.loop import ATTEMPTS, count_unit
+from sandbox.work.after_commit import committed
+from sandbox.work.loop import ATTEMPTS
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall, refuse
 
@@ -23,23 +24,25 @@ has written anything."""
 _under_way: Final[set[asyncio.Task[Answer]]] = set()
 
 
-async def run_keyed(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def run_keyed(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action, weight: int = 1) -> Answer:
     """Run an action once for its key, holding the merchant's lock; its effect and the key's record commit together.
+
+    `weight` reserves ids as for so many payouts.
 
     A second request with the key waits for the first one's lock, and repeats its answer. Raises NOT_FOUND if the
     merchant is gone, UNAVAILABLE if PostgreSQL is away. A caller that is cancelled does not take the action back.
     """
     # A client that goes away cancels its handler; what it asked for is committed all the same, or not at all.
-    task = asyncio.create_task(_with_retries(merchant_id, key, origin, action))
+    task = asyncio.create_task(_with_retries(merchant_id, key, origin, action, weight))
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
     return await asyncio.shield(task)
 
 
-async def _with_retries(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def _with_retries(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action, weight: int) -> Answer:
     for attempt in range(ATTEMPTS):
         try:
-            return await _once(merchant_id, key, origin, action)
+            return await _once(merchant_id, key, origin, action, weight)
         except RETRYABLE:
             if attempt == ATTEMPTS - 1:
                 raise unavailable("Others were in the way too often; nothing of this request was done.") from None
@@ -51,9 +54,9 @@ async def _with_retries(merchant_id: str, key: IdempotencyKey | None, origin: Or
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action, weight: int) -> Answer:
     async with transaction() as conn:
-        unit = await lock_merchant(conn, merchant_id, 1)
+        unit = await lock_merchant(conn, merchant_id, weight)
         await read_claim(conn, unit, keys=[] if key is None else [key.key])
         answer = recall(unit, key, origin)
         if answer is None:
@@ -63,5 +66,5 @@ async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, ac
                 answer = refuse(problem, origin)
             keep(unit, key, answer)
             await write_unit(conn, unit)
-    count_unit(unit)
+    await committed(unit)
     return answer

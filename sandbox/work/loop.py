@@ -15,7 +15,8 @@ import structlog
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
-from sandbox.metrics import BATCH_SIZE, STATUSES
+from sandbox.metrics import BATCH_SIZE
+from sandbox.work.after_commit import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, Command, Unit, execute
 
@@ -36,18 +37,12 @@ async def run_commands(merchant_id: str, commands: Sequence[Command]) -> tuple[l
             keys=[command.key.key for command in commands if command.key is not None],
             references=[reference for command in commands for reference in command.references],
             payout_ids=[payout_id for command in commands for payout_id in command.payout_ids],
+            user_ids=[user_id for command in commands for user_id in command.user_ids],
         )
         answers = [execute(unit, command) for command in commands]
         await write_unit(conn, unit)
-    count_unit(unit)
+    await committed(unit)
     return answers, unit
-
-
-def count_unit(unit: Unit) -> None:
-    """Count what a committed unit did, for the metrics."""
-    for event in unit.events:
-        if event.to_status is not None:
-            STATUSES.labels(event.to_status).inc()
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
 from sandbox.ledger.post import write_transfers
 from sandbox.payouts.model import COLUMNS, PayoutRow, to_row
+from sandbox.users.rows import read_users, write_users
 from sandbox.work.unit import IDS_PER_COMMAND, KeyRecord, Subscription, Unit
 
 if TYPE_CHECKING:
@@ -127,8 +128,12 @@ async def read_claim(
     keys: Sequence[str] = (),
     references: Sequence[str] = (),
     payout_ids: Sequence[str] = (),
+    user_ids: Sequence[str] = (),
 ) -> None:
-    """Fill the unit with what its commands need to see: balances, subscriptions, keys, references and payouts."""
+    """Fill the unit with what its commands need to see: balances, subscriptions, keys, references, payouts and users.
+
+    The users of the payouts come with them.
+    """
     record = await conn.fetchrow(_READ, unit.merchant_id, list(MERCHANT_ACCOUNTS), keys, references, unit.now)
     assert record is not None
     unit.balances = dict(zip(MERCHANT_ACCOUNTS, record["balances"], strict=True))
@@ -141,11 +146,18 @@ async def read_claim(
     if payout_ids:
         for found in await conn.fetch(_PAYOUTS_BY_ID, unit.merchant_id, payout_ids):
             unit.payouts[found["id"]] = to_row(found)
+    wanted = [*user_ids, *(row.payout.user_id for row in unit.payouts.values() if row.payout.user_id is not None)]
+    if wanted:
+        await read_users(conn, unit, wanted)
 
 
 async def read_due(conn: "PoolConnectionProxy[Any]", unit: Unit, limit: int) -> list[PayoutRow]:
-    """The payouts whose step is due, the earliest first, at most `limit`."""
-    return [to_row(record) for record in await conn.fetch(_PAYOUTS_DUE, unit.merchant_id, unit.now, limit)]
+    """The payouts whose step is due, the earliest first, at most `limit`; their users are read into the unit."""
+    rows = [to_row(record) for record in await conn.fetch(_PAYOUTS_DUE, unit.merchant_id, unit.now, limit)]
+    users = [row.payout.user_id for row in rows if row.payout.user_id is not None]
+    if users:
+        await read_users(conn, unit, users)
+    return rows
 
 
 async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
@@ -154,6 +166,8 @@ async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
     created = {row.payout.id for row in unit.created}
     await _write_payouts(conn, unit, [row for id_, row in unit.changed.items() if id_ not in created])
     await write_transfers(conn, merchant, now, unit.posted, unit.balances)
+    if unit.changed_users:
+        await write_users(conn, merchant, now, list(unit.changed_users.values()), unit.user_transactions)
     if unit.events:
         await conn.execute(
             _EVENTS,

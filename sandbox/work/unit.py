@@ -15,9 +15,10 @@ import msgspec
 from sandbox.clock import render
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
-from sandbox.ledger.model import Movement, Posted, Refused, Transfer, post
+from sandbox.ledger.model import GIVE_BACK, PAY_OUT, Movement, Posted, Refused, Transfer, post
 from sandbox.payouts.model import Payout, PayoutRow
 from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
+from sandbox.users.model import DEBITED, UserRow, UserTransaction, place_of
 
 IDS_PER_COMMAND: Final = 256
 """Ids reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
@@ -132,6 +133,10 @@ class Command(Protocol):
     def references(self) -> Sequence[str]:
         """Merchant references that it wants to take."""
 
+    @property
+    def user_ids(self) -> Sequence[str]:
+        """Users that it needs to see; those of its payouts are there without being named."""
+
     def decide(self, unit: "Unit") -> Answer:
         """Do it in memory. Raises Problem, before anything is changed, to refuse."""
 
@@ -150,6 +155,7 @@ class Unit:
     payouts: dict[str, PayoutRow] = field(default_factory=dict)
     references: set[str] = field(default_factory=set)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
+    users: dict[str, UserRow] = field(default_factory=dict)
 
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)
@@ -157,15 +163,23 @@ class Unit:
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     new_keys: dict[str, KeyRecord] = field(default_factory=dict)
+    changed_users: dict[str, UserRow] = field(default_factory=dict)
+    user_transactions: list[UserTransaction] = field(default_factory=list)
     now_text: str = ""
     _wanted: dict[str, list[Subscription]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.now_text = render(self.now)
 
-    def transfer(self, movement: Movement, amount: Decimal, payout_id: str | None, description: str) -> str:
-        """Post a transfer and return its id. Raises INSUFFICIENT_BALANCE, having changed nothing."""
-        transfer = Transfer(self.ids.next(), movement, amount, payout_id, description)
+    def transfer(
+        self, movement: Movement, amount: Decimal, payout_id: str | None, description: str, user_id: str | None = None
+    ) -> str:
+        """Post a transfer and return its id; `user_id` says whose wallet it moves, if it moves one.
+
+        Raises INSUFFICIENT_BALANCE, having changed nothing. A wallet has no lower bound here: whoever asks for money out of
+        it looks first, and what is taken back may leave it below zero.
+        """
+        transfer = Transfer(self.ids.next(), movement, amount, payout_id, description, user_id)
         result = post(self.balances, transfer)
         if isinstance(result, Refused):
             raise Problem(
@@ -181,9 +195,11 @@ class Unit:
         if change.movement is None:
             raise ValueError(f"a payout cannot begin in {status}")
         payout = row.payout
+        self._check_wallet(payout, None, status)
         transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
         # From here on nothing may fail.
         payout.status = status
+        self._move_wallet(payout, None, status)
         self.payouts[payout.id] = row
         self.references.add(payout.merchant_reference)
         self.created.append(row)
@@ -214,11 +230,13 @@ class Unit:
                 "INVALID_STATE",
                 f"A payout in {source} cannot go to {status}; legal from {source}: {', '.join(legal) or 'nothing'}.",
             )
+        self._check_wallet(payout, source, status)
         transfer_id = None
         if change.movement is not None:
             transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
         # From here on nothing may fail.
         payout.status = status
+        self._move_wallet(payout, source, status)
         payout.updated_at = self.now_text
         if status == PROCESSING and source in (PENDING, RETRY):
             payout.attempts += 1
@@ -238,6 +256,42 @@ class Unit:
             payout.processed_at = row.processed_at = None
         self.changed[payout.id] = row
         self._record(row, change.event, source, cause, step, transfer_id)
+
+    def _check_wallet(self, payout: Payout, source: str | None, status: str) -> None:
+        """Refuse a change that takes more out of the user's wallet, or holds more in it, than there is."""
+        before, after = place_of(source), place_of(status)
+        if payout.user_id is None or before == after or after is None:
+            return
+        user = self.users[payout.user_id]
+        # What is approved was held by its own request; what is asked for, or tried again, must be free.
+        free = user.balance if before == "requested" else user.available
+        if before not in DEBITED and free < payout.amount:
+            raise Problem("INSUFFICIENT_BALANCE", f"The amount is {payout.amount}, and the user's wallet has {free} for it.")
+
+    def _move_wallet(self, payout: Payout, source: str | None, status: str) -> None:
+        """Do in the user's wallet what a payout's change means there; `_check_wallet` has let it through."""
+        before, after = place_of(source), place_of(status)
+        if payout.user_id is None or before == after:
+            return
+        user = self.users[payout.user_id]
+        if (before in DEBITED) != (after in DEBITED):
+            movement = PAY_OUT if after in DEBITED else GIVE_BACK
+            self.transfer(movement, payout.amount, payout.id, payout.merchant_reference, user.id)
+        if before is not None:
+            setattr(user, before, getattr(user, before) - payout.amount)
+        if after is not None:
+            setattr(user, after, getattr(user, after) + payout.amount)
+        if source is None or status == SUCCESS:
+            kind = "PAYOUT" if source is None else "PAID_OUT"
+            self.user_transactions.append(
+                UserTransaction(self.ids.next(), user.id, kind, payout.amount, payout.merchant_reference, None, payout.id)
+            )
+        self.touch_user(user)
+
+    def touch_user(self, user: UserRow) -> None:
+        """Say that a user's sums were changed: they will be written, and what is cached of them dropped."""
+        user.version += 1
+        self.changed_users[user.id] = user
 
     def _record(
         self, row: PayoutRow, event_type: str, source: str | None, cause: str, step: int | None, transfer_id: str | None
@@ -275,7 +329,7 @@ class Unit:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.created or self.changed or self.posted or self.events or self.new_keys)
+        return not (self.created or self.changed or self.posted or self.events or self.new_keys or self.changed_users)
 
     @property
     def next_due(self) -> datetime | None:

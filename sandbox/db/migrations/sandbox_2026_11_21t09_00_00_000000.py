@@ -9,6 +9,12 @@ VERSION = "1.38.0"
 DESCRIPTION = "Users, sales and bulk credits"
 
 STATEMENTS = (
+    # ---- what stands against all wallets of a merchant
+    """
+    INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
+    SELECT merchant_id, 'USER_FUNDS', 0, 0, created_at FROM merchants
+    ON CONFLICT (merchant_id, account) DO NOTHING
+    """,
     # ---- users: what came in and went out of each one's wallet is summed up as it happens, so that no read sums
     """
     CREATE TABLE IF NOT EXISTS users (
@@ -118,7 +124,9 @@ STATEMENTS = (
         CHECK (invalid + duplicates + succeeded + failed <= total)
     ) WITH (fillfactor = 50)
     """,
-    "CREATE INDEX IF NOT EXISTS bulk_credits_to_do ON bulk_credits (merchant_id, id) WHERE status IN ('UPLOADED', 'PROCESSING')",
+    """
+    CREATE INDEX IF NOT EXISTS bulk_credits_to_do ON bulk_credits (merchant_id, id) WHERE status IN ('UPLOADED', 'PROCESSING')
+    """,
     """
     CREATE TABLE IF NOT EXISTS bulk_credit_items (
         merchant_id uuid NOT NULL,

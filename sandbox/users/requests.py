@@ -1,0 +1,80 @@
+"""Bodies that make users and move their wallets, and what they must be. Pure."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+from sandbox.directory.catalogue import Directory
+from sandbox.errors import Problem
+from sandbox.payouts.requests import PRINTABLE, AccountNumber, Code, Text64, destination
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
+
+LARGEST_BATCH = 1000
+
+
+class DestinationBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Where a user's payouts go."""
+
+    dest_type: Literal["BANK", "WALLET"]
+    bank_code: Code | None = None
+    wallet_code: Code | None = None
+    account_number: AccountNumber
+
+
+class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /users`. `vendor_user_id` is what the vendor feed calls the user; the user's id unless given."""
+
+    name: Name
+    external_id: Text64 | None = None
+    vendor_user_id: Text64 | None = None
+    destination: DestinationBody | None = None
+
+
+class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /users/batch`; each item is looked at on its own."""
+
+    users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+
+
+class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /users/{user_id}/transactions`."""
+
+    type: Literal["EARNED", "SPENT"]
+    amount: msgspec.Raw
+    reference: Text64 | None = None
+
+
+class RequestPayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /users/{user_id}/payout`."""
+
+    amount: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A validated user to make; codes are the directory's own."""
+
+    name: str
+    external_id: str | None
+    vendor_user_id: str | None
+    dest_type: str | None = None
+    bank_code: str | None = None
+    wallet_code: str | None = None
+    account_number: str | None = None
+
+
+def new_user(body: CreateUserBody, directory: Directory) -> NewUser:
+    """A user to make. Raises VALIDATION_ERROR, naming the member at fault."""
+    where = body.destination
+    if where is None:
+        return NewUser(body.name, body.external_id, body.vendor_user_id)
+    try:
+        codes = destination(where.dest_type, where.bank_code, where.wallet_code, where.account_number, directory)
+    except Problem as problem:
+        errors = [(f"destination.{field}", message) for field, message in problem.errors]
+        raise Problem(
+            "VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors
+        ) from None
+    return NewUser(body.name, body.external_id, body.vendor_user_id, where.dest_type, *codes, where.account_number)

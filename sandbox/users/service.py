@@ -1,0 +1,326 @@
+"""Users: make, read and list them, move their wallets, and tell their sums."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.clock import render
+from sandbox.db.engine import available, connection
+from sandbox.directory.catalogue import Directory
+from sandbox.errors import Problem
+from sandbox.http.body import decode
+from sandbox.http.paging import Page, Window, page
+from sandbox.ids import is_uuid
+from sandbox.ledger.model import wallet_of
+from sandbox.ledger.post import open_accounts
+from sandbox.scenarios.engine import Catalogue
+from sandbox.users.commands import RecordTransaction, RequestPayout, Transaction
+from sandbox.users.model import COLUMNS, UserRow, to_user
+from sandbox.users.requests import CreateUserBody, CreateUsersBody, NewUser, new_user
+from sandbox.users.summary_cache import Missed, SummaryCache
+from sandbox.work.keyed import run_keyed
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_GET: Final = f"SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+
+_LIST: Final = f"""
+SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id < $2 AND id >= $3
+ORDER BY merchant_id DESC, users.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+
+_BY_EXTERNAL_ID: Final = f"""
+SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND external_id = $5 AND id < $2 AND id >= $3 LIMIT $4
+"""  # noqa: S608 -- constants
+
+_TAKEN: Final = """
+SELECT external_id, vendor_user_id FROM users
+WHERE merchant_id = $1 AND (external_id = ANY ($2::text[]) OR vendor_user_id = ANY ($3::text[]))
+"""
+
+_INSERT: Final = """
+INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
+    earned, spent, credited, advances, finals, requested, approved, paid, version, created_at, updated_at)
+SELECT $1, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, $2, $2
+FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+    AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
+"""
+
+# Each type is a range of one index in the order of ids, so a page reads at most 2 × limit rows.
+_TRANSACTIONS: Final = """
+SELECT t.* FROM unnest($3::text[]) AS k (type) CROSS JOIN LATERAL (
+    SELECT id::text AS id, user_id::text AS user_id, type, amount, reference, created_at FROM user_transactions
+    WHERE merchant_id = $1 AND (user_id, type, id) < ($2::uuid, k.type, $4::uuid)
+        AND (user_id, type, id) >= ($2::uuid, k.type, $5::uuid)
+    ORDER BY merchant_id DESC, user_id DESC, type DESC, user_transactions.id DESC LIMIT $6
+) t ORDER BY t.id DESC LIMIT $6
+"""
+
+_REQUESTS: Final = """
+SELECT id::text AS user_id, requested FROM users WHERE merchant_id = $1 AND requested > 0 AND id < $2
+ORDER BY merchant_id DESC, users.id DESC LIMIT $3
+"""
+
+
+class Destination(msgspec.Struct):
+    """Where a user's payouts go."""
+
+    dest_type: str
+    bank_code: str | None
+    wallet_code: str | None
+    account_number: str
+
+
+class User(msgspec.Struct):
+    """A user of a merchant, with a wallet."""
+
+    id: str
+    name: str
+    external_id: str | None
+    vendor_user_id: str
+    destination: Destination | None
+    created_at: str
+
+
+class Summary(msgspec.Struct):
+    """All that went through a user's wallet, summed up; `available` is what may still be asked for."""
+
+    user_id: str
+    balance: Decimal
+    earned: Decimal
+    spent: Decimal
+    credited: Decimal
+    payout_requested: Decimal
+    payout_approved: Decimal
+    payout_paid: Decimal
+    available: Decimal
+
+
+class UserBalance(msgspec.Struct):
+    """What is in a user's wallet, and what of it may still be asked for."""
+
+    user_id: str
+    balance: Decimal
+    available: Decimal
+
+
+class RequestedPayout(msgspec.Struct):
+    """A user who waits for payouts to be approved."""
+
+    user_id: str
+    total_requested: Decimal
+
+
+class UserService:
+    """What the API offers of users."""
+
+    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory, cache: SummaryCache) -> None:
+        self._queues = queues
+        self._catalogue = catalogue
+        self._directory = directory
+        self._cache = cache
+        self._item = msgspec.json.Decoder(CreateUserBody)
+
+    async def create(self, merchant_id: str, body: CreateUserBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make a user with an empty wallet. Raises VALIDATION_ERROR; 409 if an id is taken is an answer."""
+        new = new_user(body, self._directory)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            (made,) = await _insert(conn, unit, [new])
+            if isinstance(made, Problem):
+                raise made
+            return Answer(201, msgspec.json.encode(made), f"/api/v1/users/{made.id}")
+
+        return await run_keyed(merchant_id, key, origin, action)
+
+    async def create_many(self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make up to 1000 users, each standing or falling alone."""
+        items: list[NewUser | Problem] = []
+        for raw in body.users:
+            try:
+                items.append(new_user(decode(self._item, bytes(raw)), self._directory))
+            except Problem as problem:
+                items.append(problem)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            results: list[dict[str, object]] = []
+            for made in await _insert(conn, unit, items):
+                if isinstance(made, Problem):
+                    told = made.body(origin.public_url, origin.path, origin.request_id)
+                    results.append({"status": made.status, "problem": msgspec.Raw(told)})
+                else:
+                    results.append({"status": 201, "user": made})
+            return Answer(200, msgspec.json.encode({"results": results}))
+
+        # An id for each user; one payout's worth of ids is 256.
+        return await run_keyed(merchant_id, key, origin, action, weight=len(items) // 256 + 1)
+
+    async def get(self, merchant_id: str, user_id: str) -> User:
+        """One user. Raises NOT_FOUND."""
+        return _user(await self._row(merchant_id, user_id))
+
+    async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
+        """A page of users, newest first."""
+        statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
+        async with available(), connection() as conn:
+            records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *more)
+        found = [_user(to_user(record)) for record in records]
+        return page(found, window.limit, [user.id for user in found])
+
+    async def record(
+        self,
+        merchant_id: str,
+        user_id: str,
+        kind: str,
+        amount: Decimal,
+        reference: str | None,
+        key: IdempotencyKey | None,
+        origin: Origin,
+    ) -> Answer:
+        """Record what a user earned or spent. Raises NOT_FOUND for what is no id."""
+        require_id(user_id)
+        command = RecordTransaction(user_id, kind, amount, reference, origin, key)
+        return await self._queues.submit(merchant_id, command)
+
+    async def transactions(self, merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
+        """A page of what a user earned and spent, newest first. Raises NOT_FOUND."""
+        await self._row(merchant_id, user_id)
+        async with available(), connection() as conn:
+            records = await conn.fetch(
+                _TRANSACTIONS, merchant_id, user_id, types, window.before, window.since, window.limit + 1
+            )
+        found = [
+            Transaction(r["id"], r["user_id"], r["type"], r["amount"], r["reference"], render(r["created_at"])) for r in records
+        ]
+        return page(found, window.limit, [transaction.id for transaction in found])
+
+    async def request_payout(
+        self, merchant_id: str, user_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Ask for a payout to the user's destination. Raises NOT_FOUND for what is no id."""
+        require_id(user_id)
+        return await self._queues.submit(merchant_id, RequestPayout(user_id, amount, self._catalogue, origin, key))
+
+    async def balance(self, merchant_id: str, user_id: str) -> UserBalance:
+        """A user's balance as of the last commit. Raises NOT_FOUND."""
+        user = await self._row(merchant_id, user_id)
+        return UserBalance(user.id, user.balance, user.available)
+
+    async def summary(self, merchant_id: str, user_id: str) -> tuple[bytes, bool]:
+        """A user's summary as JSON, and whether it came from the cache. Raises NOT_FOUND."""
+        require_id(user_id)
+        cached = await self._cache.get(merchant_id, user_id)
+        if isinstance(cached, bytes):
+            return cached, True
+        user = await self._row(merchant_id, user_id)
+        summary = msgspec.json.encode(_summary(user))
+        if isinstance(cached, Missed):
+            await self._cache.fill(merchant_id, user_id, cached, user.version, summary)
+        return summary, False
+
+    async def requests(self, merchant_id: str, window: Window) -> Page:
+        """A page of the users whose requests wait to be approved, newest user first."""
+        async with available(), connection() as conn:
+            records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
+        found = [RequestedPayout(record["user_id"], record["requested"]) for record in records]
+        return page(found, window.limit, [request.user_id for request in found])
+
+    async def _row(self, merchant_id: str, user_id: str) -> UserRow:
+        require_id(user_id)
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id, user_id)
+        if record is None:
+            raise Problem("NOT_FOUND", f"There is no user {user_id}.")
+        return to_user(record)
+
+
+def require_id(user_id: str) -> None:
+    """Raise NOT_FOUND for what can be no user's id."""
+    if not is_uuid(user_id):
+        raise Problem("NOT_FOUND", "A user's id is a UUID in lower case; there is no such user.")
+
+
+async def _insert(conn: "PoolConnectionProxy[Any]", unit: Unit, items: Sequence[NewUser | Problem]) -> Sequence[User | Problem]:
+    """Make users and their wallets, whichever can be made, under the merchant's lock."""
+    wanted = [item for item in items if isinstance(item, NewUser)]
+    external_ids = [item.external_id for item in wanted if item.external_id is not None]
+    vendor_ids = [item.vendor_user_id for item in wanted if item.vendor_user_id is not None]
+    taken = await conn.fetch(_TAKEN, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
+    taken_external = {record["external_id"] for record in taken}
+    taken_vendor = {record["vendor_user_id"] for record in taken}
+    made: list[tuple[str, NewUser]] = []
+    results: list[User | Problem] = []
+    for item in items:
+        if isinstance(item, Problem):
+            results.append(item)
+            continue
+        fault = _taken(item, taken_external, taken_vendor)
+        if fault is not None:
+            results.append(fault)
+            continue
+        taken_external.add(item.external_id)
+        user_id = unit.ids.next()
+        taken_vendor.add(item.vendor_user_id or user_id)
+        made.append((user_id, item))
+        results.append(_new(user_id, item, unit.now))
+    if made:
+        await conn.execute(
+            _INSERT,
+            unit.merchant_id,
+            unit.now,
+            [user_id for user_id, _ in made],
+            [new.name for _, new in made],
+            [new.external_id for _, new in made],
+            [new.vendor_user_id or user_id for user_id, new in made],
+            [new.dest_type for _, new in made],
+            [new.bank_code for _, new in made],
+            [new.wallet_code for _, new in made],
+            [new.account_number for _, new in made],
+        )
+        await open_accounts(conn, unit.merchant_id, unit.now, [wallet_of(user_id) for user_id, _ in made])
+    return results
+
+
+def _taken(new: NewUser, external_ids: set[str | None], vendor_ids: set[str]) -> Problem | None:
+    for member, value, taken in (
+        ("external_id", new.external_id, new.external_id in external_ids),
+        ("vendor_user_id", new.vendor_user_id, new.vendor_user_id in vendor_ids),
+    ):
+        if value is not None and taken:
+            return Problem("DUPLICATE_REFERENCE", f"Another user has the {member} {value!r}.")
+    return None
+
+
+def _new(user_id: str, new: NewUser, now: datetime) -> User:
+    return User(user_id, new.name, new.external_id, new.vendor_user_id or user_id, _destination(new), render(now))
+
+
+def _user(row: UserRow) -> User:
+    return User(row.id, row.name, row.external_id, row.vendor_user_id, _destination(row), render(row.created_at))
+
+
+def _destination(of: NewUser | UserRow) -> Destination | None:
+    if of.dest_type is None or of.account_number is None:
+        return None
+    return Destination(of.dest_type, of.bank_code, of.wallet_code, of.account_number)
+
+
+def _summary(user: UserRow) -> Summary:
+    return Summary(
+        user_id=user.id,
+        balance=user.balance,
+        earned=user.earned,
+        spent=user.spent,
+        credited=user.credited,
+        payout_requested=user.requested,
+        payout_approved=user.approved,
+        payout_paid=user.paid,
+        available=user.available,
+    )

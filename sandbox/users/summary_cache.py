@@ -1,0 +1,165 @@
+"""Users' summaries in Redis for two minutes, dropped the moment anything changes them.
+
+A reader that looked into the store before a change and comes to cache what it saw after the change must not bring the
+old value back. So each drop leaves the user's version behind, and an older value than that is not taken.
+Redis away means computing every time, and remembering what to drop when it is back.
+"""
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sandbox.work.unit import Unit
+
+SECONDS: Final = 120
+_VERSION_SECONDS: Final = 300
+"""Longer than any reader takes from its look into the store to its attempt to cache."""
+_AT_ONCE: Final = 500
+_REMEMBERED: Final = 100_000
+_AWAY: Final = (RedisError, OSError, TimeoutError)
+_log = structlog.get_logger()
+
+_FILL: Final = """
+local version = redis.call('GET', KEYS[2])
+if version and tonumber(version) > tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
+return 1
+"""
+
+_DROP: Final = """
+for i = 1, #KEYS, 2 do
+    local version = redis.call('GET', KEYS[i + 1])
+    if not version or tonumber(version) < tonumber(ARGV[i]) then
+        redis.call('SET', KEYS[i + 1], ARGV[i], 'EX', ARGV[i + 1])
+    end
+    redis.call('DEL', KEYS[i])
+end
+"""
+
+
+class _Cached(msgspec.Struct):
+    """Whose summary it is; two seeded merchants may have users with the same id. `epoch` is the merchant's, see `forget`."""
+
+    merchant_id: str
+    epoch: str
+    summary: msgspec.Raw
+
+
+class Missed(msgspec.Struct):
+    """A look that found nothing: what `fill` needs to know of it."""
+
+    epoch: str
+
+
+class SummaryCache:
+    """The cache of one process. Nothing here raises because Redis is away."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, max_connections=64)
+        self._fill = self._redis.register_script(_FILL)
+        self._drop = self._redis.register_script(_DROP)
+        self._decoder = msgspec.json.Decoder(_Cached)
+        self._to_drop: dict[tuple[str, str], int] = {}
+        self._away_until = 0.0
+        self._again: asyncio.Task[None] | None = None
+
+    async def get(self, merchant_id: str, user_id: str) -> bytes | Missed | None:
+        """The cached summary as JSON, or what to fill it with; None if Redis is away."""
+        if self._away_until > time.monotonic():
+            return None
+        try:
+            value, epoch = await self._redis.mget(_key(user_id), _epoch_key(merchant_id))
+        except _AWAY as error:
+            self._say_away(error)
+            return None
+        now = (epoch or b"0").decode()
+        if value is not None:
+            with contextlib.suppress(msgspec.DecodeError):
+                cached = self._decoder.decode(value)
+                if cached.merchant_id == merchant_id and cached.epoch == now:
+                    return bytes(cached.summary)
+        return Missed(now)
+
+    async def fill(self, merchant_id: str, user_id: str, missed: Missed, version: int, summary: bytes) -> None:
+        """Cache a summary that was read from the store at the user's `version`, unless a later change was heard of."""
+        value = msgspec.json.encode(_Cached(merchant_id, missed.epoch, msgspec.Raw(summary)))
+        try:
+            await self._fill(keys=[_key(user_id), _version_key(merchant_id, user_id)], args=[value, version, SECONDS])
+        except _AWAY as error:
+            self._say_away(error)
+
+    async def forget(self, merchant_id: str) -> None:
+        """Drop all of a merchant's summaries, whose time has gone forward by more than they may be kept."""
+        with contextlib.suppress(*_AWAY):
+            await self._redis.incr(_epoch_key(merchant_id))
+
+    async def drop_changed(self, unit: Unit) -> None:
+        """Drop the summaries of the users that a committed unit changed."""
+        if not unit.changed_users:
+            return
+        for user in unit.changed_users.values():
+            self._to_drop[unit.merchant_id, user.id] = user.version
+        if self._away_until > time.monotonic() or not await self._drop_all():
+            self._begin_again()
+
+    async def close(self) -> None:
+        """Let Redis go."""
+        if self._again is not None:
+            self._again.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._again
+        with contextlib.suppress(*_AWAY):
+            await self._redis.aclose()
+
+    async def _drop_all(self) -> bool:
+        while self._to_drop:
+            part = [(*key, self._to_drop[key]) for key in list(self._to_drop)[:_AT_ONCE]]
+            keys = [key for m, user, _ in part for key in (_key(user), _version_key(m, user))]
+            args = [arg for *_, version in part for arg in (version, _VERSION_SECONDS)]
+            try:
+                await self._drop(keys=keys, args=args)
+            except _AWAY as error:
+                self._say_away(error)
+                return False
+            for merchant_id, user_id, version in part:
+                if self._to_drop.get((merchant_id, user_id)) == version:
+                    del self._to_drop[merchant_id, user_id]
+        return True
+
+    def _begin_again(self) -> None:
+        if len(self._to_drop) > _REMEMBERED:
+            # Too many to remember one by one. What is cached lapses by itself.
+            self._to_drop.clear()
+        if self._again is None or self._again.done():
+            self._again = asyncio.create_task(self._until_dropped())
+
+    async def _until_dropped(self) -> None:
+        # What could not be dropped while it may still be cached has lapsed by itself after that.
+        until = time.monotonic() + SECONDS
+        while self._to_drop and time.monotonic() < until:
+            await asyncio.sleep(0.25)
+            await self._drop_all()
+        self._to_drop.clear()
+
+    def _say_away(self, error: Exception) -> None:
+        if self._away_until < time.monotonic() - 10:
+            _log.warning("redis_away", error=type(error).__name__, note="summaries are computed each time")
+        self._away_until = time.monotonic() + 0.5
+
+
+def _key(user_id: str) -> str:
+    return f"cache-summary-user-{user_id}"
+
+
+def _version_key(merchant_id: str, user_id: str) -> str:
+    return f"psp:summary-version:{merchant_id}:{user_id}"
+
+
+def _epoch_key(merchant_id: str) -> str:
+    return f"psp:summary-epoch:{merchant_id}"

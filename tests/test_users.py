@@ -1,0 +1,281 @@
+"""Users, their wallets, requests and approvals: the numbers of the contract, its limits, and the cached summary."""
+
+import threading
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+import redis
+
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+DESTINATION = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+
+
+def make_user(world: World, **members: Any) -> str:
+    answer = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": DESTINATION, **members})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/api/v1/users/{answer.json()['id']}"
+    user_id: str = answer.json()["id"]
+    return user_id
+
+
+def record(world: World, user_id: str, kind: str, amount: str) -> None:
+    answer = world.post(f"/api/v1/users/{user_id}/transactions", {"type": kind, "amount": amount})
+    assert answer.status_code == 201, answer.text
+
+
+def ask(world: World, user_id: str, amount: str) -> dict[str, Any]:
+    answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
+    assert answer.status_code == 201, answer.text
+    payout: dict[str, Any] = answer.json()
+    return payout
+
+
+def summary(world: World, user_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = world.get(f"/api/v1/users/{user_id}/summary").json()
+    return found
+
+
+def test_the_summary_of_the_contract(world: World) -> None:
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "1000")
+    record(world, user_id, "SPENT", "100")
+    paid = ask(world, user_id, "50")
+    assert paid["status"] == "REQUESTED"
+    assert paid["user_id"] == user_id
+    assert world.patch(f"/api/v1/payouts/{paid['id']}/approve").status_code == 200
+    world.wait_for(paid["id"], "SUCCESS")
+    world.stack.execute("UPDATE merchants SET default_scenario = 'pending' WHERE merchant_id = $1", world.merchant_id)
+    held = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
+    record(world, held, "EARNED", "10")
+    # The second payout of the same user stays approved: its destination's scenario waits for a hand.
+    world.stack.execute(
+        "UPDATE users SET account_number = '12345678900004' WHERE merchant_id = $1 AND id = $2", world.merchant_id, user_id
+    )
+    approved = ask(world, user_id, "50")
+    assert world.patch(f"/api/v1/payouts/{approved['id']}/approve").status_code == 200
+    ask(world, user_id, "30")
+    assert summary(world, user_id) == {
+        "user_id": user_id,
+        "balance": "800.00",
+        "earned": "1000.00",
+        "spent": "100.00",
+        "credited": "0.00",
+        "payout_requested": "30.00",
+        "payout_approved": "50.00",
+        "payout_paid": "50.00",
+        "available": "770.00",
+    }
+    balance = world.get(f"/api/v1/users/{user_id}/balance").json()
+    assert balance == {"user_id": user_id, "balance": "800.00", "available": "770.00"}
+    world.assert_clean()
+
+
+def test_what_waits_is_summed_up_by_user(world: World) -> None:
+    first, second, none = make_user(world), make_user(world), make_user(world)
+    for user_id, amounts in ((first, ("30", "19.5")), (second, ("15",))):
+        record(world, user_id, "EARNED", "100")
+        for amount in amounts:
+            ask(world, user_id, amount)
+    record(world, none, "EARNED", "100")
+    found = world.get("/api/v1/payouts/requests").json()
+    assert found == {
+        "data": [
+            {"user_id": second, "total_requested": "15.00"},
+            {"user_id": first, "total_requested": "49.50"},
+        ],
+        "has_more": False,
+        "next_cursor": None,
+    }
+    page = world.get("/api/v1/payouts/requests", limit=1).json()
+    rest = world.get("/api/v1/payouts/requests", limit=1, cursor=page["next_cursor"]).json()
+    assert [page["data"][0]["user_id"], rest["data"][0]["user_id"]] == [second, first]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "verb", "ends_in"),
+    [
+        ("0003", "approve", "FAILED"),
+        ("0001", "reject", "REJECTED"),
+        ("0001", "cancel", "CANCELLED"),
+        ("0012", "approve", "RETURNED"),
+    ],
+)
+def test_a_payout_that_comes_to_nothing_gives_the_money_back(world: World, suffix: str, verb: str, ends_in: str) -> None:
+    user_id = make_user(world, destination={**DESTINATION, "account_number": f"1234567890{suffix}"})
+    record(world, user_id, "EARNED", "80")
+    payout = ask(world, user_id, "80")
+    assert summary(world, user_id)["available"] == "0.00"
+    move = world.post if verb == "cancel" else world.patch
+    assert move(f"/api/v1/payouts/{payout['id']}/{verb}").status_code == 200
+    if ends_in == "RETURNED":
+        world.wait_for(payout["id"], "SUCCESS")
+        assert summary(world, user_id)["payout_paid"] == "80.00"
+        world.pass_time(61)
+    world.wait_for(payout["id"], ends_in)
+    until(lambda: summary(world, user_id)["balance"] == "80.00")
+    assert summary(world, user_id)["available"] == "80.00"
+    assert world.balance() == ("1000000.00", "0.00")
+    world.assert_clean()
+
+
+def test_a_failed_payout_is_tried_again_only_from_what_is_free(world: World) -> None:
+    user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900003"})
+    record(world, user_id, "EARNED", "80")
+    payout = ask(world, user_id, "80")
+    world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    world.wait_for(payout["id"], "FAILED")
+    ask(world, user_id, "1")
+    answer = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+    record(world, user_id, "EARNED", "1")
+    assert world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").status_code == 200
+    world.wait_for(payout["id"], "FAILED")
+    world.assert_clean()
+
+
+def test_requests_that_race_never_exceed_what_is_available(world: World) -> None:
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "100")
+    answers: list[int] = []
+
+    def request() -> None:
+        answers.append(world.post(f"/api/v1/users/{user_id}/payout", {"amount": "30"}).status_code)
+
+    threads = [threading.Thread(target=request) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [201] * 3 + [422] * 9
+    assert summary(world, user_id)["available"] == "10.00"
+    world.assert_clean()
+
+
+def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None:
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "100")
+    payout = ask(world, user_id, "100")
+    record(world, user_id, "SPENT", "0.01")
+    answer = world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+    assert world.payout(payout["id"])["status"] == "REQUESTED"
+    world.assert_clean()
+
+
+def test_approving_needs_an_admin(world: World) -> None:
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "100")
+    payout = ask(world, user_id, "100")
+    member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    answer = httpx.patch(
+        f"{world.stack.api_url}/api/v1/payouts/{payout['id']}/approve",
+        headers={"X-API-KEY": member, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
+        timeout=30,
+    )
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "A", "surname": "B"}, "surname"),
+        ({"name": "A", "external_id": ""}, "external_id"),
+        ({"name": "A", "destination": {**DESTINATION, "bank_code": "NONE"}}, "destination.bank_code"),
+        ({"name": "A", "destination": {**DESTINATION, "account_number": "1" * 17}}, "destination.account_number"),
+        ({"name": "A", "destination": {"dest_type": "BANK", "account_number": "1" * 14}}, "destination.bank_code"),
+    ],
+)
+def test_a_bad_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
+    answer = world.post("/api/v1/users", body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in answer.json()["errors"]]
+
+
+def test_users_are_listed_found_and_unique_by_the_callers_id(world: World) -> None:
+    first = make_user(world, external_id="one", vendor_user_id="074092")
+    second = make_user(world, external_id="two")
+    assert [user["id"] for user in world.get("/api/v1/users").json()["data"]] == [second, first]
+    found = world.get("/api/v1/users", external_id="one").json()["data"]
+    assert [(user["id"], user["vendor_user_id"]) for user in found] == [(first, "074092")]
+    assert world.get(f"/api/v1/users/{second}").json()["vendor_user_id"] == second
+    for members in ({"external_id": "one"}, {"vendor_user_id": "074092"}):
+        answer = world.post("/api/v1/users", {"name": "B", **members})
+        assert (answer.status_code, answer.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+    users = [{"name": "C", "external_id": "three"}, {"name": "D", "external_id": "three"}, {"x": 1}]
+    results = world.post("/api/v1/users/batch", {"users": users}).json()["results"]
+    assert [result["status"] for result in results] == [201, 409, 400]
+
+
+def test_a_user_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
+    user_id = make_user(world)
+    with World.create(stack) as other:
+        for path in ("", "/summary", "/balance", "/transactions"):
+            assert other.get(f"/api/v1/users/{user_id}{path}").status_code == 404
+        body = {"type": "EARNED", "amount": "1"}
+        assert other.post(f"/api/v1/users/{user_id}/transactions", body).status_code == 404
+        assert other.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"}).status_code == 404
+
+
+def test_a_user_without_a_destination_cannot_ask_for_a_payout(world: World) -> None:
+    user_id = make_user(world, destination=None)
+    record(world, user_id, "EARNED", "10")
+    answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
+
+
+def test_transactions_are_listed_newest_first(world: World) -> None:
+    user_id = make_user(world)
+    for kind, amount in (("EARNED", "3"), ("SPENT", "2"), ("EARNED", "1")):
+        record(world, user_id, kind, amount)
+    ask(world, user_id, "1")
+    path = f"/api/v1/users/{user_id}/transactions"
+    assert [t["amount"] for t in world.get(path).json()["data"]] == ["1.00", "2.00", "3.00"]
+    assert [t["amount"] for t in world.get(path, type="EARNED").json()["data"]] == ["1.00", "3.00"]
+    assert world.get(path, type="PAYOUT").status_code == 400
+
+
+def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
+    user_id = make_user(world)
+    path = f"/api/v1/users/{user_id}/summary"
+    assert [world.get(path).headers["x-cache"] for _ in range(3)] == ["MISS", "HIT", "HIT"]
+    record(world, user_id, "EARNED", "100")
+    assert world.get(path).headers["x-cache"] == "MISS"
+    payout = ask(world, user_id, "40")
+    assert world.get(path).headers["x-cache"] == "MISS"
+    world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    until(lambda: summary(world, user_id)["payout_paid"] == "40.00")
+    assert world.get(path).headers["x-cache"] == "HIT"
+    with redis.Redis.from_url(world.stack.redis_url) as client:
+        assert 0 < client.ttl(f"cache-summary-user-{user_id}") <= 120
+        client.delete(f"cache-summary-user-{user_id}")
+    assert world.get(path).headers["x-cache"] == "MISS"
+
+
+def test_an_older_value_is_never_cached_again(world: World) -> None:
+    """Readers and writers at once: whatever a reader caches, what follows a change's answer tells of the change."""
+    user_id = make_user(world)
+    stopped = threading.Event()
+
+    def read() -> None:
+        with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=60) as client:
+            while not stopped.is_set():
+                client.get(f"/api/v1/users/{user_id}/summary").raise_for_status()
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    try:
+        for count in range(1, 41):
+            record(world, user_id, "EARNED", "1")
+            assert Decimal(summary(world, user_id)["earned"]) == count
+    finally:
+        stopped.set()
+        for reader in readers:
+            reader.join()
