@@ -23,6 +23,8 @@ from sandbox.merchants.api import keys_router, merchants_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
+from sandbox.sales.api import sales_routers
+from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> Application:
         route_handlers=[
             payouts_router(gate, PayoutService(queues, catalogue, directory)),
             *users_routers(gate, UserService(queues, catalogue, directory, summaries)),
+            *sales_routers(gate, SalesService()),
             *balance_routers(gate, BalanceService(queues)),
             directory_router(gate, directory, queues),
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),

@@ -12,13 +12,15 @@ from typing import Any, Final
 import msgspec
 import structlog
 import uvloop
+from arq.cron import cron
 from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
-from sandbox.db.engine import close_pool, open_pool
+from sandbox.db.engine import LOST, RETRYABLE, close_pool, open_pool
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
@@ -33,6 +35,8 @@ from worker.sweep import sweep_forever
 POLL_SECONDS: Final = 0.02
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
+_RUN_SECONDS: Final = 1500
+"""Less than the half hour to the next run."""
 _log = structlog.get_logger()
 
 
@@ -43,6 +47,14 @@ async def advance(ctx: dict[str, Any], merchant_id: str) -> None:
     ctx["advancer"].wake(merchant_id)
 
 
+async def pay_sales(ctx: dict[str, Any]) -> None:
+    """The arq job of every half hour: pay advances and final payments. One worker gets it; two would pay once as well."""
+    try:
+        await SalesService().run_for_all()
+    except (*LOST, *RETRYABLE) as error:
+        _log.warning("run_lost", error=type(error).__name__, note="what is left is paid by the next run")
+
+
 async def listen_forever(settings: Settings, advancer: Advancer) -> None:
     """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
     delay = 0.2
@@ -50,6 +62,7 @@ async def listen_forever(settings: Settings, advancer: Advancer) -> None:
         began = asyncio.get_running_loop().time()
         worker = Worker(
             functions=[advance],
+            cron_jobs=[cron(pay_sales, minute={0, 30}, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)],
             redis_settings=redis_settings(settings.redis_url),
             queue_name=QUEUE,
             poll_delay=POLL_SECONDS,

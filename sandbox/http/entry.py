@@ -122,6 +122,10 @@ class Gate:
             raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
         return await request.body()
 
+    async def optional_body(self, request: HttpRequest) -> bytes:
+        """The raw body of an action that takes nothing: absent is as good as `{}`. Raises as `body` does."""
+        return await self.body(request) if await request.body() else b""
+
     def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
         """The request's key with the fingerprint of what came with it.
 

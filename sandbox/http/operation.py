@@ -35,6 +35,10 @@ class Operation:
     """Name → (operation id, the path parameter that the answer's id becomes)."""
     raw_media_type: str = "application/json"
 
+    def __deepcopy__(self, memo: object) -> "Operation":
+        """Itself: Litestar copies what it registers, and a type with bounds cannot be copied."""
+        return self
+
 
 def parameter(name: str, description: str, **schema: Any) -> Parameter:
     """A query parameter; the rest is its JSON schema."""

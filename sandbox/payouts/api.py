@@ -122,10 +122,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         caller = await gate.caller(request)
         if verb in ("approve", "reject"):
             caller.require_admin()
-        # These take nothing, so an absent body is as good as `{}`.
-        body = await request.body()
-        if body:
-            body = await gate.body(request)
+        body = await gate.optional_body(request)
         key = gate.idempotency_key(request, body)
         if body:
             decode(empty_body, body)

@@ -54,6 +54,8 @@ class Answer:
     location: str | None = None
     replayed: bool = False
     problem_headers: tuple[tuple[str, str], ...] = ()
+    provisional: bool = False
+    """More is to come of the request, in transactions of its own; the last of them keeps the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,7 +371,11 @@ def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | N
 
 def keep(unit: Unit, key: IdempotencyKey | None, answer: Answer) -> None:
     """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422)."""
-    if key is not None and (answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422))):
+    if (
+        key is not None
+        and not answer.provisional
+        and (answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422)))
+    ):
         unit.keys[key.key] = unit.new_keys[key.key] = KeyRecord(key.fingerprint, answer.status, answer.body, answer.location)
 
 

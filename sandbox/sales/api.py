@@ -1,0 +1,95 @@
+"""`/api/v1/sales`, the runs that pay them, and their reconciliation: parse, call the service, render."""
+
+from typing import Final
+
+import msgspec
+from litestar import Router, get, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import amount_of, decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import choice, query, window
+from sandbox.payouts.requests import EmptyBody
+from sandbox.sales.model import STATUSES, RunResult, Sale
+from sandbox.sales.requests import CreateSaleBody, ReconcileBody
+from sandbox.sales.service import Reconciled, SalesService
+
+_ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
+_CREATE: Final = Operation(
+    "Record a sale", {201: Sale}, CreateSaleBody, errors=("NOT_FOUND",), idempotency="required",
+    example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
+)  # fmt: skip
+_LIST: Final = Operation(
+    "List sales, newest first", {200: list[Sale]},
+    query=(
+        LIMIT, CURSOR,
+        parameter("status", "Only sales in this state.", type="string", enum=list(STATUSES)),
+        CREATED_FROM, CREATED_TO,
+    ),
+)  # fmt: skip
+_RECONCILE: Final = Operation(
+    "Approve or decline sales, all or none", {200: Reconciled}, ReconcileBody, errors=("NOT_FOUND", "ALREADY_RECONCILED"),
+    idempotency="required", security="admin-key", example=[{"sale_id": _ID, "status": "APPROVED"}],
+)  # fmt: skip
+
+
+def _run(summary: str) -> Operation:
+    return Operation(
+        summary, {200: RunResult}, EmptyBody, idempotency="required",
+        description="Each sale is paid once, however often this runs; a failed attempt moves nothing and is tried again by "
+        "the next run. Also runs by itself at :00 and :30.",
+    )  # fmt: skip
+
+
+def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
+    """The routes of sales."""
+    sale_body = msgspec.json.Decoder(CreateSaleBody)
+    reconcile_body: msgspec.json.Decoder[ReconcileBody] = msgspec.json.Decoder(ReconcileBody)
+    empty_body = msgspec.json.Decoder(EmptyBody)
+
+    @post("/", operation_id="create_sale", opt={"operation": _CREATE})
+    async def create_sale(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(sale_body, body)
+        earning = amount_of(parsed.earning, "earning")
+        return answered(await service.create(caller.merchant_id, parsed, earning, key, gate.origin(request)))
+
+    @get("/", operation_id="list_sales", opt={"operation": _LIST})
+    async def list_sales(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "status", "created_from", "created_to"))
+        return ok(await service.list(caller.merchant_id, window(params), choice(params, "status", STATUSES)))
+
+    @post("/", operation_id="reconcile_sales", status_code=200, opt={"operation": _RECONCILE})
+    async def reconcile_sales(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(reconcile_body, body)
+        return answered(await service.reconcile(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    async def run(request: HttpRequest, kind: str) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.optional_body(request)
+        key = gate.idempotency_key(request, body)
+        if body:
+            decode(empty_body, body)
+        return answered(await service.run(caller.merchant_id, kind, key, gate.origin(request)))
+
+    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay the advances")})
+    async def run_advances(request: HttpRequest) -> ASGIResponse:
+        return await run(request, "ADVANCE")
+
+    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle what is reconciled")})
+    async def run_finals(request: HttpRequest) -> ASGIResponse:
+        return await run(request, "FINAL")
+
+    return [
+        Router("/api/v1/sales", route_handlers=[create_sale, list_sales]),
+        Router("/api/v1/reconcile", route_handlers=[reconcile_sales]),
+        Router("/api/v1/payouts", route_handlers=[run_advances, run_finals]),
+    ]

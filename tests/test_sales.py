@@ -1,0 +1,179 @@
+"""Sales, advances, reconciliation and final payments: the numbers of the contract, and each sale paid once."""
+
+import threading
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.sales.model import advance_of, final_of
+from sandbox.sales.service import CHUNK, SalesService
+from tests.harness.world import World
+from tests.test_users import DESTINATION, make_user, summary
+
+ADVANCE, FINAL = "/api/v1/payouts/advance/run", "/api/v1/payouts/final/run"
+AMOUNTS = st.decimals(Decimal("0.01"), Decimal("999999999999.99"), places=2)
+
+
+def sell(world: World, user_id: str, earning: str) -> str:
+    answer = world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": earning})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["status"] == "PENDING"
+    sale_id: str = answer.json()["id"]
+    return sale_id
+
+
+def run(world: World, path: str) -> dict[str, Any]:
+    answer = world.post(path)
+    assert answer.status_code == 200, answer.text
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+def reconcile(world: World, **statuses: str) -> httpx.Response:
+    return world.post("/api/v1/reconcile", [{"sale_id": sale_id, "status": status} for sale_id, status in statuses.items()])
+
+
+def sales(world: World, **filters: str) -> dict[str, dict[str, Any]]:
+    return {sale["id"]: sale for sale in world.get("/api/v1/sales", **filters).json()["data"]}
+
+
+def test_three_sales_of_forty(world: World) -> None:
+    user_id = make_user(world)
+    ids = [sell(world, user_id, "40.00") for _ in range(3)]
+    assert run(world, ADVANCE) == {"paid": 3, "failed": 0, "total_amount": "12.00"}
+    assert [sale["advance_amount"] for sale in sales(world).values()] == ["4.00"] * 3
+    assert run(world, ADVANCE) == {"paid": 0, "failed": 0, "total_amount": "0.00"}
+    answer = reconcile(world, **{ids[0]: "DECLINED", ids[1]: "APPROVED", ids[2]: "APPROVED"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["reconciled"] == 3
+    assert run(world, FINAL) == {"paid": 3, "failed": 0, "total_amount": "68.00"}
+    assert [sales(world)[sale_id]["final_amount"] for sale_id in ids] == ["-4.00", "36.00", "36.00"]
+    assert run(world, FINAL)["paid"] == 0
+    assert summary(world, user_id)["balance"] == "80.00"
+    assert set(sales(world, status="APPROVED")) == set(ids[1:])
+    world.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("earning", "status", "advance", "final"),
+    [
+        ("30", "APPROVED", "3.00", "27.00"),
+        ("50", "DECLINED", "5.00", "-5.00"),
+        ("0.05", "APPROVED", "0.01", "0.04"),
+        ("33.33", "APPROVED", "3.33", "30.00"),
+        ("0.04", "DECLINED", "0.00", "0.00"),
+    ],
+)
+def test_the_numbers(world: World, earning: str, status: str, advance: str, final: str) -> None:
+    sale_id = sell(world, make_user(world), earning)
+    assert run(world, ADVANCE)["total_amount"] == advance
+    reconcile(world, **{sale_id: status})
+    assert run(world, FINAL)["total_amount"] == final
+    found = sales(world)[sale_id]
+    assert (found["advance_amount"], found["final_amount"]) == (advance, final)
+    world.assert_clean()
+
+
+def test_a_sale_reconciled_before_its_advance_gets_it_all_at_the_end(world: World) -> None:
+    sale_id = sell(world, make_user(world), "40")
+    reconcile(world, **{sale_id: "APPROVED"})
+    assert run(world, ADVANCE)["paid"] == 0
+    assert run(world, FINAL)["total_amount"] == "40.00"
+    world.assert_clean()
+
+
+def test_a_failed_attempt_moves_nothing_and_is_tried_again(world: World) -> None:
+    refused = make_user(world, destination={**DESTINATION, "account_number": "12345678900003"})
+    ids = [sell(world, refused, "40"), sell(world, make_user(world), "40")]
+    for _ in range(2):
+        assert run(world, ADVANCE)["failed"] == 1
+    assert summary(world, refused)["balance"] == "0.00"
+    world.stack.execute(
+        "UPDATE users SET account_number = '12345678900001' WHERE merchant_id = $1 AND id = $2", world.merchant_id, refused
+    )
+    assert run(world, ADVANCE) == {"paid": 1, "failed": 0, "total_amount": "4.00"}
+    assert {sale["advance_amount"] for sale in sales(world).values()} == {"4.00"}
+    assert len(ids) == 2
+    world.assert_clean()
+
+
+def test_two_runs_at_once_pay_each_sale_once(world: World) -> None:
+    user_id = make_user(world)
+    for _ in range(20):
+        sell(world, user_id, "10")
+    results: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: results.append(run(world, ADVANCE))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(result["paid"] for result in results) == 20
+    assert sum(Decimal(result["total_amount"]) for result in results) == 20
+    assert summary(world, user_id)["balance"] == "20.00"
+    world.assert_clean()
+
+
+def test_a_run_goes_on_past_its_chunk_and_is_answered_once(world: World) -> None:
+    user_id = make_user(world)
+    world.stack.execute(
+        "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
+        "SELECT $1, gen_random_uuid(), $2, 'b', 10, 'PENDING', true, false, now() FROM generate_series(1, $3)",
+        world.merchant_id,
+        user_id,
+        CHUNK + 7,
+    )
+    key = str(uuid.uuid4())
+    first = world.post(ADVANCE, key=key)
+    assert first.json() == {"paid": CHUNK + 7, "failed": 0, "total_amount": f"{CHUNK + 7}.00"}
+    again = world.post(ADVANCE, key=key)
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    world.assert_clean()
+
+
+def test_reconciling_is_all_or_none(world: World) -> None:
+    user_id = make_user(world)
+    first, second = sell(world, user_id, "40"), sell(world, user_id, "40")
+    answer = reconcile(world, **{first: "APPROVED", str(uuid.uuid4()): "APPROVED"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert set(sales(world, status="PENDING")) == {first, second}
+    assert reconcile(world, **{first: "APPROVED"}).status_code == 200
+    answer = reconcile(world, **{second: "APPROVED", first: "APPROVED"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "ALREADY_RECONCILED")
+    assert set(sales(world, status="PENDING")) == {second}
+    item = {"sale_id": second, "status": "APPROVED"}
+    assert world.post("/api/v1/reconcile", [item, item]).json()["code"] == "VALIDATION_ERROR"
+    member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    world.client.headers["X-API-KEY"] = member
+    assert reconcile(world, **{second: "APPROVED"}).status_code == 403
+
+
+def test_a_sale_of_an_unknown_user_is_not_found(world: World) -> None:
+    answer = world.post("/api/v1/sales", {"user_id": str(uuid.uuid4()), "brand": "b", "earning": "1"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+@given(AMOUNTS)
+def test_advance_and_final_come_to_the_earning_or_to_nothing(earning: Decimal) -> None:
+    advance = advance_of(earning)
+    assert advance + final_of(earning, advance, "APPROVED") == earning
+    assert advance + final_of(earning, advance, "DECLINED") == 0
+    assert abs(advance - earning / 10) <= Decimal("0.005")
+
+
+async def test_the_cron_pays_every_merchant_whose_clock_runs(world: World, database_url: str) -> None:
+    from sandbox.db.engine import close_pool, open_pool
+
+    user_id = make_user(world)
+    sell(world, user_id, "40")
+    await open_pool(database_url, 2)
+    try:
+        await SalesService().run_for_all()
+    finally:
+        await close_pool()
+    assert summary(world, user_id)["earned"] == "0.00"
+    assert world.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "4.00"
