@@ -20,7 +20,7 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
-from sandbox.work.after_commit import OBSERVERS
+from sandbox.work.before_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
 
@@ -57,12 +57,12 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
-        OBSERVERS.append(summaries.drop_changed)
+        OBSERVERS.append(summaries.drop)
         try:
             yield
         finally:
             await asyncio.wait_for(queues.close(), 20)
-            OBSERVERS.remove(summaries.drop_changed)
+            OBSERVERS.remove(summaries.drop)
             await summaries.close()
             await waker.close()
             await close_pool()

@@ -10,6 +10,8 @@ from litestar.types import ASGIApp
 
 from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
+from sandbox.bulk_credit.api import bulk_credit_router
+from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -35,7 +37,7 @@ from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
-from sandbox.work.after_commit import OBSERVERS
+from sandbox.work.before_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
 
@@ -73,13 +75,13 @@ def create_app(settings: Settings) -> Application:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
-        OBSERVERS.append(summaries.drop_changed)
+        OBSERVERS.append(summaries.drop)
         try:
             yield
         finally:
             # What was accepted is finished before the stores are let go.
             await asyncio.wait_for(queues.close(), 20)
-            OBSERVERS.remove(summaries.drop_changed)
+            OBSERVERS.remove(summaries.drop)
             await summaries.close()
             await waker.close()
             await close_pool()
@@ -88,6 +90,7 @@ def create_app(settings: Settings) -> Application:
         route_handlers=[
             payouts_router(gate, PayoutService(queues, catalogue, directory)),
             *users_routers(gate, UserService(queues, catalogue, directory, summaries)),
+            bulk_credit_router(gate, BulkCreditService(waker.wake_credit)),
             *sales_routers(gate, SalesService()),
             *balance_routers(gate, BalanceService(queues)),
             directory_router(gate, directory, queues),

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 QUEUE: Final = "psp:jobs"
 JOB: Final = "advance"
+CREDIT_JOB: Final = "credit"
 WORKER_SEEN: Final = "psp:worker-seen"
 """A key that workers keep alive while they live."""
 _MARK: Final = "psp:woken:"
@@ -32,9 +33,9 @@ def pack(job: dict[str, Any]) -> bytes:
     return msgspec.msgpack.encode(job, enc_hook=repr)
 
 
-def mark(merchant_id: str) -> str:
+def mark(merchant_id: str, job: str = JOB) -> str:
     """The key that says that a job for the merchant waits in the queue and has not begun."""
-    return _MARK + merchant_id
+    return f"{_MARK}{job}:{merchant_id}"
 
 
 class Waker:
@@ -43,7 +44,7 @@ class Waker:
     def __init__(self, redis_url: str) -> None:
         self._settings = redis_settings(redis_url)
         self._redis: ArqRedis | None = None
-        self._merchants: dict[str, None] = {}
+        self._wakes: dict[tuple[str, str], None] = {}
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._down = False
@@ -53,9 +54,16 @@ class Waker:
         self._task = asyncio.create_task(self._send_all())
 
     def wake(self, merchant_id: str) -> None:
-        """Say that the merchant has work that is due."""
-        if len(self._merchants) < _WAITING:
-            self._merchants[merchant_id] = None
+        """Say that the merchant has payout steps or deliveries that are due."""
+        self._add(merchant_id, JOB)
+
+    def wake_credit(self, merchant_id: str) -> None:
+        """Say that the merchant has a bulk credit to be worked off."""
+        self._add(merchant_id, CREDIT_JOB)
+
+    def _add(self, merchant_id: str, job: str) -> None:
+        if len(self._wakes) < _WAITING:
+            self._wakes[merchant_id, job] = None
             self._some.set()
 
     async def close(self) -> None:
@@ -94,11 +102,11 @@ class Waker:
         while True:
             await self._some.wait()
             self._some.clear()
-            merchants, self._merchants = self._merchants, {}
+            wakes, self._wakes = self._wakes, {}
             try:
                 redis = await self._connection()
-                for merchant_id in merchants:
-                    await _enqueue(redis, merchant_id)
+                for merchant_id, job in wakes:
+                    await _enqueue(redis, merchant_id, job)
                 self._down = False
             except (RedisError, OSError, TimeoutError) as error:
                 if not self._down:
@@ -107,9 +115,9 @@ class Waker:
                 await asyncio.sleep(0.2)
 
 
-async def _enqueue(redis: ArqRedis, merchant_id: str) -> None:
+async def _enqueue(redis: ArqRedis, merchant_id: str, job: str) -> None:
     # A job that waits will see this work too, so one is enough. The worker takes the mark away before it looks for
     # work: a wake that comes later is a new job, and none is lost. The mark lapses, in case this process dies between
     # the two steps.
-    if await redis.set(mark(merchant_id), b"1", px=_MARK_MILLISECONDS, nx=True):
-        await redis.enqueue_job(JOB, merchant_id)
+    if await redis.set(mark(merchant_id, job), b"1", px=_MARK_MILLISECONDS, nx=True):
+        await redis.enqueue_job(job, merchant_id)

@@ -31,6 +31,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # The stores are always the embedded ones, whatever the environment offers.
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
+    os.environ["BULK_CREDIT_FAIL_USER_IDS"] = f"@{folder.name}/fail-list"
     log = (Path(folder.name) / "up.log").open("wb")
     process = subprocess.Popen(
         [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)], stdout=log, stderr=log

@@ -25,11 +25,12 @@ from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.wake import QUEUE, WORKER_SEEN, mark, pack, redis_settings
+from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, mark, pack, redis_settings
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
-from sandbox.work.after_commit import OBSERVERS
+from sandbox.work.before_commit import OBSERVERS
 from worker.advance import Advancer
+from worker.credit import Crediter
 from worker.sweep import sweep_forever
 
 POLL_SECONDS: Final = 0.02
@@ -47,6 +48,12 @@ async def advance(ctx: dict[str, Any], merchant_id: str) -> None:
     ctx["advancer"].wake(merchant_id)
 
 
+async def credit(ctx: dict[str, Any], merchant_id: str) -> None:
+    """The arq job: the merchant has a bulk credit. It only hands on the hint, as `advance` does."""
+    await ctx["redis"].delete(mark(merchant_id, CREDIT_JOB))
+    ctx["crediter"].wake(merchant_id)
+
+
 async def pay_sales(ctx: dict[str, Any]) -> None:
     """The arq job of every half hour: pay advances and final payments. One worker gets it; two would pay once as well."""
     try:
@@ -55,13 +62,13 @@ async def pay_sales(ctx: dict[str, Any]) -> None:
         _log.warning("run_lost", error=type(error).__name__, note="what is left is paid by the next run")
 
 
-async def listen_forever(settings: Settings, advancer: Advancer) -> None:
+async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
     """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
     delay = 0.2
     while True:
         began = asyncio.get_running_loop().time()
         worker = Worker(
-            functions=[advance],
+            functions=[advance, credit],
             cron_jobs=[cron(pay_sales, minute={0, 30}, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)],
             redis_settings=redis_settings(settings.redis_url),
             queue_name=QUEUE,
@@ -72,7 +79,7 @@ async def listen_forever(settings: Settings, advancer: Advancer) -> None:
             max_tries=1,
             handle_signals=False,
             health_check_interval=60,
-            ctx={"advancer": advancer},
+            ctx={"advancer": advancer, "crediter": crediter},
             job_serializer=pack,
             job_deserializer=msgspec.msgpack.decode,
         )
@@ -117,11 +124,12 @@ async def work(settings: Settings) -> None:
     advancer = Advancer(load_catalogue())
     deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
     advancer.deliver = deliverer.wake
+    crediter = Crediter(deliverer.wake)
     summaries = SummaryCache(settings.redis_url)
-    OBSERVERS.append(summaries.drop_changed)
+    OBSERVERS.append(summaries.drop)
     tasks = [
-        asyncio.create_task(listen_forever(settings, advancer)),
-        asyncio.create_task(sweep_forever(advancer)),
+        asyncio.create_task(listen_forever(settings, advancer, crediter)),
+        asyncio.create_task(sweep_forever(advancer, crediter)),
     ]
     try:
         ended = asyncio.create_task(stopped.wait())
@@ -135,6 +143,7 @@ async def work(settings: Settings) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await advancer.stop(_STOP_SECONDS)
+        await crediter.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await sender.close()
         await summaries.close()

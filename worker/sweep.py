@@ -11,6 +11,7 @@ import structlog
 from sandbox.db.engine import LOST, connection
 from sandbox.metrics import WORK_LAG
 from worker.advance import Advancer
+from worker.credit import Crediter
 
 INTERVAL: Final = 0.5
 PURGE_INTERVAL: Final = 60.0
@@ -33,6 +34,11 @@ WHERE m.clock_frozen_at IS NULL AND (
 LIMIT $2
 """
 
+# The index holds only what is to be done. A frozen clock stops no bulk credit: it waits for nothing.
+_TO_CREDIT: Final = """
+SELECT DISTINCT merchant_id::text FROM bulk_credits WHERE status IN ('UPLOADED', 'PROCESSING') LIMIT $1
+"""
+
 _PURGE: Final = """
 DELETE FROM idempotency_keys k USING (
     SELECT l.merchant_id, l.key FROM merchants m CROSS JOIN LATERAL (
@@ -50,13 +56,19 @@ async def due_merchants(now: datetime) -> list[str]:
         return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _AT_MOST)]
 
 
+async def merchants_to_credit() -> list[str]:
+    """Merchants with a bulk credit to be worked off, at most a thousand at a time."""
+    async with connection() as conn:
+        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _AT_MOST)]
+
+
 async def purge_lapsed_keys(now: datetime) -> None:
     """Delete idempotency keys that lapsed before the host's time `now`, at most ten thousand at a time."""
     async with connection() as conn:
         await conn.execute(_PURGE, now)
 
 
-async def sweep_forever(advancer: Advancer) -> None:
+async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:
     """Sweep every half second, less often when a sweep takes long: never more than a tenth of the time."""
     purged = 0.0
     while True:
@@ -65,6 +77,8 @@ async def sweep_forever(advancer: Advancer) -> None:
             merchants = await due_merchants(datetime.now(UTC))
             for merchant_id in merchants:
                 advancer.wake(merchant_id)
+            for merchant_id in await merchants_to_credit():
+                crediter.wake(merchant_id)
             if not merchants:
                 WORK_LAG.labels("payouts").set(0)
             if began - purged > PURGE_INTERVAL:

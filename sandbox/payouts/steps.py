@@ -10,7 +10,7 @@ from sandbox.metrics import BATCH_SIZE, WORK_LAG
 from sandbox.payouts.model import PayoutRow
 from sandbox.payouts.states import CHANGES
 from sandbox.scenarios.engine import Catalogue, decide
-from sandbox.work.after_commit import committed
+from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, read_due, write_unit
 from sandbox.work.unit import Unit
 
@@ -41,7 +41,7 @@ async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> 
             await write_unit(conn, unit)
     if rows:
         BATCH_SIZE.labels("worker").observe(len(rows))
-        await committed(unit)
+        committed(unit)
     return len(rows), unit
 
 

@@ -1,11 +1,11 @@
 """What is paid for a sale: an advance while it is pending, and the rest once it is reconciled. Pure."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from sandbox.money import ZERO
+from sandbox.money import ZERO, round_half_up
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
@@ -13,7 +13,6 @@ DECLINED: Final = "DECLINED"
 STATUSES: Final = (PENDING, APPROVED, DECLINED)
 
 _ADVANCE_SHARE: Final = Decimal("0.10")
-_PAISA: Final = Decimal("0.01")
 
 
 class Sale(msgspec.Struct):
@@ -40,7 +39,7 @@ class RunResult(msgspec.Struct):
 
 def advance_of(earning: Decimal) -> Decimal:
     """A tenth of the earning, rounded half up to the paisa (CONTRACT, 4)."""
-    return (earning * _ADVANCE_SHARE).quantize(_PAISA, ROUND_HALF_UP)
+    return round_half_up(earning * _ADVANCE_SHARE)
 
 
 def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:

@@ -1,7 +1,9 @@
-"""Users' summaries in Redis for two minutes, dropped the moment anything changes them.
+"""Users' summaries in Redis for two minutes, dropped by whatever changes them.
 
-A reader that looked into the store before a change and comes to cache what it saw after the change must not bring the
-old value back. So each drop leaves the user's version behind, and an older value than that is not taken.
+They are dropped right before the COMMIT, so that nobody who has seen the change can meet an older summary. A reader that
+looked into the store before the COMMIT and comes to cache what it saw must not bring the old value back: each drop leaves
+the user's new version behind, and an older value than that is not taken. (After a ROLLBACK the left version keeps the next
+summaries from being cached for a while, which harms nobody.)
 Redis away means computing every time, and remembering what to drop when it is back.
 """
 
@@ -99,8 +101,8 @@ class SummaryCache:
         with contextlib.suppress(*_AWAY):
             await self._redis.incr(_epoch_key(merchant_id))
 
-    async def drop_changed(self, unit: Unit) -> None:
-        """Drop the summaries of the users that a committed unit changed."""
+    async def drop(self, unit: Unit) -> None:
+        """Drop the summaries of the users that a unit changed; to be called before its COMMIT."""
         if not unit.changed_users:
             return
         for user in unit.changed_users.values():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
-from sandbox.work.after_commit import committed
+from sandbox.work.committed import committed
 from sandbox.work.loop import ATTEMPTS
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall, refuse
@@ -66,5 +66,5 @@ async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, ac
                 answer = refuse(problem, origin)
             keep(unit, key, answer)
             await write_unit(conn, unit)
-    await committed(unit)
+    committed(unit)
     return answer

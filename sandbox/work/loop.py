@@ -16,7 +16,7 @@ import structlog
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
 from sandbox.metrics import BATCH_SIZE
-from sandbox.work.after_commit import committed
+from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, Command, Unit, execute
 
@@ -41,7 +41,7 @@ async def run_commands(merchant_id: str, commands: Sequence[Command]) -> tuple[l
         )
         answers = [execute(unit, command) for command in commands]
         await write_unit(conn, unit)
-    await committed(unit)
+    committed(unit)
     return answers, unit
 
 

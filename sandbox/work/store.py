@@ -14,6 +14,7 @@ from sandbox.ledger.model import MERCHANT_ACCOUNTS
 from sandbox.ledger.post import write_transfers
 from sandbox.payouts.model import COLUMNS, PayoutRow, to_row
 from sandbox.users.rows import read_users, write_users
+from sandbox.work.before_commit import before_commit
 from sandbox.work.unit import IDS_PER_COMMAND, KeyRecord, Subscription, Unit
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
             [record.body for record in records],
             [record.location for record in records],
         )
+    await before_commit(unit)
 
 
 async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: list[PayoutRow]) -> None:

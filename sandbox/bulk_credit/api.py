@@ -1,0 +1,113 @@
+"""`/api/v1/wallet/bulk-credit`: parse, call the service, render."""
+
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Router, get, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.bulk_credit.model import ITEM_STATUSES, Accepted, Activity, Item
+from sandbox.bulk_credit.service import BulkCreditService, position_line
+from sandbox.bulk_credit.upload import LARGEST_FILE, receive_file
+from sandbox.errors import invalid
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import query, window
+
+_FORM_OVERHEAD: Final = 64 * 1024
+
+File = Annotated[
+    str,
+    msgspec.Meta(
+        description="A CSV file with the header uuid,amount, at most 50 MB: a user's id and an amount on each line.",
+        extra_json_schema={"format": "binary"},
+    ),
+]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
+
+
+class UploadForm(msgspec.Struct, kw_only=True):
+    """The form of `POST /wallet/bulk-credit`."""
+
+    file: File
+
+
+class RetryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /wallet/bulk-credit/retry`."""
+
+    activity_id: Id
+
+
+_SEE: Final = {
+    "get": ("get_bulk_credit", "activity_id"),
+    "items": ("list_bulk_credit_items", "activity_id"),
+}
+_UPLOAD: Final = Operation(
+    "Credit many wallets from a CSV file", {202: Accepted}, UploadForm, idempotency="required", links=_SEE,
+    raw_media_type="multipart/form-data",
+    description="Each row stands or falls alone. The rows are credited by the workers: ask for the activity to see how far "
+    "they are, or subscribe to `bulk_credit.completed`.",
+)  # fmt: skip
+_RETRY: Final = Operation(
+    "Try again the rows that failed", {202: Accepted}, RetryBody, errors=("NOT_FOUND", "NOT_RETRYABLE"),
+    idempotency="required", example={"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"},
+)  # fmt: skip
+_ITEMS: Final = Operation(
+    "The rows of a bulk credit, in the file's order", {200: list[Item]}, errors=("NOT_FOUND",),
+    query=(LIMIT, CURSOR, parameter("status", "Only rows in this state.", type="string", enum=list(ITEM_STATUSES))),
+)  # fmt: skip
+
+
+def bulk_credit_router(gate: Gate, service: BulkCreditService) -> Router:
+    """The routes of bulk credits."""
+    retry_body = msgspec.json.Decoder(RetryBody)
+
+    @post(
+        "/", operation_id="upload_bulk_credit", status_code=202, opt={"operation": _UPLOAD},
+        request_max_body_size=LARGEST_FILE + _FORM_OVERHEAD,
+    )  # fmt: skip
+    async def upload_bulk_credit(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        gate.idempotency_key(request, b"")  # a missing key is told before 50 MB are read
+        upload = await receive_file(request)
+        with upload.file:
+            # What is in the file counts, and not the boundaries around it, which a client chooses anew each time.
+            key = gate.idempotency_key(request, upload.digest)
+            assert key is not None
+            return answered(await service.upload(caller.merchant_id, upload, key, gate.origin(request)))
+
+    @post("/retry", operation_id="retry_bulk_credit", status_code=202, opt={"operation": _RETRY})
+    async def retry_bulk_credit(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body)
+        parsed = decode(retry_body, body)
+        return answered(await service.retry(caller.merchant_id, parsed.activity_id, key, gate.origin(request)))
+
+    @get(
+        "/{activity_id:str}", operation_id="get_bulk_credit",
+        opt={"operation": Operation("How a bulk credit stands", {200: Activity}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_bulk_credit(request: HttpRequest, activity_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, activity_id))
+
+    @get("/{activity_id:str}/items", operation_id="list_bulk_credit_items", opt={"operation": _ITEMS})
+    async def list_bulk_credit_items(request: HttpRequest, activity_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "status"))
+        status = params.get("status", "").upper() or None
+        if "status" in params and status not in ITEM_STATUSES:
+            raise invalid("status", f"must be one of {', '.join(ITEM_STATUSES)}")
+        part = window(params)
+        behind = position_line(part.before) if "cursor" in params else 0
+        return ok(await service.items(caller.merchant_id, activity_id, part.limit, behind, status))
+
+    return Router(
+        "/api/v1/wallet/bulk-credit",
+        route_handlers=[upload_bulk_credit, retry_bulk_credit, get_bulk_credit, list_bulk_credit_items],
+    )

@@ -1,0 +1,88 @@
+"""The rows of a bulk credit's CSV file, `uuid,amount`, each looked at on its own. Pure but for the file that it reads."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import BinaryIO, Final
+
+from sandbox.errors import Problem, invalid
+from sandbox.ids import is_uuid
+from sandbox.money import InvalidAmountError, parse_amount
+
+HEADER: Final = ["uuid", "amount"]
+MOST_ROWS: Final = 1_000_000
+_LONGEST_LINE: Final = 1000
+_SHOWN: Final = 100
+
+PENDING: Final = "PENDING"
+INVALID: Final = "INVALID"
+DUPLICATE: Final = "DUPLICATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the file: the texts as they will be shown, its status (PENDING, INVALID, DUPLICATE), and why."""
+
+    line: int
+    user_id: str
+    amount: str
+    status: str
+    error: str | None
+
+
+def read_rows(file: BinaryIO) -> Iterator[Row]:
+    """The rows behind the header. Raises VALIDATION_ERROR if there is no header, PAYLOAD_TOO_LARGE past MOST_ROWS.
+
+    Empty lines are passed over. A row that is there twice, the same user and amount, is one credit and one duplicate.
+    """
+    header = file.readline(_LONGEST_LINE).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    if [cell.strip().lower() for cell in _cells(header)] != HEADER:
+        raise invalid("file", "must begin with the header uuid,amount")
+    seen: dict[int, int] = {}
+    number = 1
+    while raw := file.readline(_LONGEST_LINE):
+        number += 1
+        rest = raw
+        while rest and not rest.endswith(b"\n"):
+            rest = file.readline(_LONGEST_LINE)  # of a line that is too long, or the end of the file
+        text = raw.decode("utf-8", "replace").rstrip("\r\n")
+        if not text.strip():
+            continue
+        if number > MOST_ROWS + 1:
+            raise Problem("PAYLOAD_TOO_LARGE", f"The file has more than {MOST_ROWS} rows; split it.")
+        yield _row(number, text, seen)
+
+
+def _row(number: int, text: str, seen: dict[int, int]) -> Row:
+    cells = [cell.strip() for cell in _cells(text)]
+    if len(cells) != 2:
+        return _invalid(number, cells, f"must have two cells, uuid and amount, not {len(cells)}")
+    user_id = cells[0].lower()
+    if not is_uuid(user_id):
+        return _invalid(number, cells, "uuid: must be the id of a user")
+    try:
+        amount = parse_amount(b'"' + cells[1].encode() + b'"')
+    except InvalidAmountError:
+        return _invalid(number, cells, "amount: must be more than 0, at most 999999999999.99, with at most two places")
+    # One number for the user and the paisas keeps a million rows in some 100 MB.
+    twin = int(user_id.replace("-", ""), 16) << 48 | int(amount * 100)
+    first = seen.setdefault(twin, number)
+    status, error = (PENDING, None) if first == number else (DUPLICATE, f"is the same as line {first}")
+    return Row(number, user_id, str(Decimal(amount)), status, error)
+
+
+def _invalid(number: int, cells: list[str], error: str) -> Row:
+    shown = [_shown(cell) for cell in cells[:2]] + ["", ""]
+    return Row(number, shown[0], shown[1], INVALID, error)
+
+
+def _cells(text: str) -> list[str]:
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        return [text]
+
+
+def _shown(cell: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in cell[:_SHOWN])

@@ -1,0 +1,147 @@
+"""The worker's part of a bulk credit: credit its rows, chunk by chunk, each chunk in one transaction.
+
+A row leaves PENDING in the transaction that credits it, so whatever dies in between, each is credited exactly once.
+"""
+
+import os
+from collections.abc import Mapping, Set
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.bulk_credit.model import COLUMNS, status_when_done, to_activity
+from sandbox.db.engine import transaction
+from sandbox.ledger.model import CREDIT
+from sandbox.users.rows import read_users
+from sandbox.work.committed import committed
+from sandbox.work.store import lock_merchant, read_claim, write_unit
+from sandbox.work.unit import IDS_PER_COMMAND, Event, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+CHUNK: Final = 2000
+"""Rows credited in one transaction: others of the merchant wait no longer than for these."""
+FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
+
+_NEXT: Final = f"""
+SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING')
+ORDER BY merchant_id, bulk_credits.id LIMIT 1
+"""  # noqa: S608 -- constants
+_ROWS: Final = """
+SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
+ORDER BY merchant_id, activity_id, status, line LIMIT $3
+"""
+_WRITE_ROWS: Final = """
+UPDATE bulk_credit_items i SET status = n.status, error = n.error, transfer_id = n.transfer_id
+FROM unnest($3::int[], $4::text[], $5::text[], $6::uuid[]) AS n (line, status, error, transfer_id)
+WHERE i.merchant_id = $1 AND i.activity_id = $2 AND i.line = n.line AND i.status = 'PENDING'
+"""
+_WRITE: Final = f"""
+UPDATE bulk_credits SET status = $3, invalid = $4, succeeded = $5, failed = $6, updated_at = $7, completed_at = $8
+WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
+"""  # noqa: S608 -- constants
+
+
+def fail_listed_users() -> set[str]:
+    """The users whose rows are to fail: ids parted by commas or white space, or with `@` in front the file that holds them.
+
+    A process's environment cannot be changed from outside; a file can, while the worker runs.
+    """
+    text = os.environ.get(FAIL_LIST, "")
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8")
+        except FileNotFoundError:
+            text = ""
+    return set(text.lower().replace(",", " ").split())
+
+
+async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit]:
+    """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit.
+
+    Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
+    nothing was written.
+    """
+    async with transaction() as conn:
+        unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
+        activity = await conn.fetchrow(_NEXT, merchant_id)
+        if activity is None:
+            return False, unit
+        await read_claim(conn, unit)
+        rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
+        await read_users(conn, unit, {row["user_id"] for row in rows})
+        decided = [_credit(unit, activity["id"], row["line"], row["user_id"], row["amount"], fail_listed) for row in rows]
+        await _write(conn, unit, activity, decided, is_done=len(rows) < CHUNK)
+        await write_unit(conn, unit)
+    committed(unit)
+    return True, unit
+
+
+def _credit(
+    unit: Unit, activity_id: str, line: int, user_id: str, amount: str, fail_listed: Set[str]
+) -> tuple[int, str, str | None, str | None]:
+    """(line, status, error, transfer) of one row."""
+    user = unit.users.get(user_id)
+    if user is None:
+        return line, "INVALID", "uuid: there is no such user", None
+    if user_id in fail_listed:
+        return line, "FAILED", f"the credit failed, as {FAIL_LIST} says", None
+    value = Decimal(amount)
+    transfer_id = unit.transfer(CREDIT, value, None, f"bulk credit {activity_id} line {line}", user_id)
+    user.credited += value
+    unit.touch_user(user)
+    return line, "SUCCEEDED", None, transfer_id
+
+
+async def _write(
+    conn: "PoolConnectionProxy[Any]",
+    unit: Unit,
+    activity: Mapping[str, Any],
+    decided: list[tuple[int, str, str | None, str | None]],
+    *,
+    is_done: bool,
+) -> None:
+    if decided:
+        columns = [list(column) for column in zip(*decided, strict=True)]
+        await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], *columns)
+    statuses = [status for _, status, _, _ in decided]
+    succeeded = activity["succeeded"] + statuses.count("SUCCEEDED")
+    failed = activity["failed"] + statuses.count("FAILED")
+    status = status_when_done(activity["total"], succeeded, failed) if is_done else "PROCESSING"
+    completed_at: datetime | None = unit.now if is_done else None
+    record = await conn.fetchrow(
+        _WRITE,
+        unit.merchant_id,
+        activity["id"],
+        status,
+        activity["invalid"] + statuses.count("INVALID"),
+        succeeded,
+        failed,
+        unit.now,
+        completed_at,
+    )
+    assert record is not None
+    if is_done:
+        unit.emit(_completed(unit, record))
+
+
+def _completed(unit: Unit, record: Mapping[str, Any]) -> Event:
+    body = msgspec.json.encode({"type": "bulk_credit.completed", "timestamp": unit.now_text, "data": to_activity(record)})
+    return Event(
+        id=unit.ids.next(),
+        type="bulk_credit.completed",
+        body=body.decode(),
+        payout_id=None,
+        change=None,
+        from_status=None,
+        to_status=None,
+        cause="worker",
+        scenario=None,
+        step=None,
+        transfer_id=None,
+        request_id=record["request_id"],
+    )

@@ -1,0 +1,187 @@
+"""Bulk credits: take a file in, tell how it stands, try again what failed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.bulk_credit.csv_rows import DUPLICATE, INVALID, Row, read_rows
+from sandbox.bulk_credit.model import COLUMNS, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
+from sandbox.bulk_credit.upload import Upload
+from sandbox.db.engine import RETRYABLE, available, connection, transaction
+from sandbox.errors import Problem, unavailable
+from sandbox.http.paging import Page, page
+from sandbox.ids import is_uuid
+from sandbox.work.keyed import run_keyed
+from sandbox.work.store import lock_merchant, read_claim, write_unit
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_COPY_SECONDS: Final = 300.0
+_ROWS_BETWEEN_TURNS: Final = 500
+
+_INSERT: Final = """
+INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,
+    updated_at) VALUES ($1, $2, 'UPLOADED', 0, 0, 0, 0, 0, $3, $4, $4)
+"""
+_COUNT: Final = """
+UPDATE bulk_credits SET total = $3, invalid = $4, duplicates = $5 WHERE merchant_id = $1 AND id = $2
+"""
+_GET: Final = f"SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id"
+_ITEMS: Final = f"""
+SELECT {_ITEM} FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND line > $3
+ORDER BY merchant_id, activity_id, line LIMIT $4
+"""  # noqa: S608 -- constants
+_ITEMS_OF_STATUS: Final = f"""
+SELECT {_ITEM} FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = $5 AND line > $3
+ORDER BY merchant_id, activity_id, status, line LIMIT $4
+"""  # noqa: S608 -- constants
+_RETRY_ITEMS: Final = """
+UPDATE bulk_credit_items SET status = 'PENDING', error = NULL
+WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
+"""
+_RETRY: Final = """
+UPDATE bulk_credits SET status = 'PROCESSING', failed = 0, completed_at = NULL, updated_at = $3
+WHERE merchant_id = $1 AND id = $2
+"""
+
+
+class _ReplayedError(Exception):
+    """The key was answered while the file came in; what was written is rolled back."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__("replayed")
+        self.answer = answer
+
+
+class BulkCreditService:
+    """What the API offers of bulk credits. `wake` tells the workers that a merchant has one."""
+
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
+
+    async def upload(self, merchant_id: str, upload: Upload, key: IdempotencyKey, origin: Origin) -> Answer:
+        """Take a file in: 202 with the activity. Its rows, its counts and the key commit together.
+
+        Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows.
+        """
+        async with available():
+            activity_id, now, answer = await self._begin(merchant_id, key, origin)
+            if answer is None:
+                try:
+                    answer = await self._store(merchant_id, activity_id, now, upload, key, origin)
+                except _ReplayedError as replayed:
+                    answer = replayed.answer
+                except RETRYABLE:
+                    raise unavailable("Others were in the way; nothing of this request was done.") from None
+                self._wake(merchant_id)
+        return answer
+
+    async def get(self, merchant_id: str, activity_id: str) -> Activity:
+        """A bulk credit as it stands. Raises NOT_FOUND."""
+        _require_id(activity_id)
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id, activity_id)
+        if record is None:
+            raise _not_found(activity_id)
+        return to_activity(record)
+
+    async def items(self, merchant_id: str, activity_id: str, limit: int, behind: int, status: str | None) -> Page:
+        """A page of a bulk credit's rows in the file's order, those behind a line. Raises NOT_FOUND."""
+        await self.get(merchant_id, activity_id)
+        statement, more = (_ITEMS, []) if status is None else (_ITEMS_OF_STATUS, [status])
+        async with available(), connection() as conn:
+            records = await conn.fetch(statement, merchant_id, activity_id, behind, limit + 1, *more)
+        found = [Item(**dict(record)) for record in records]
+        return page(found, limit, [line_position(item.line) for item in found])
+
+    async def retry(self, merchant_id: str, activity_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Try again what failed: 202 with the activity; 404, or 409 NOT_RETRYABLE if nothing did, are answers."""
+        _require_id(activity_id)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            record = await conn.fetchrow(_GET, unit.merchant_id, activity_id)
+            if record is None:
+                raise _not_found(activity_id)
+            if record["status"] in (UPLOADED, PROCESSING):
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}; wait until it is done.")
+            if not record["failed"]:
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}, and none of its rows failed.")
+            await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
+            await conn.execute(_RETRY, unit.merchant_id, activity_id, unit.now)
+            return Answer(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
+
+        answer = await run_keyed(merchant_id, key, origin, action)
+        self._wake(merchant_id)
+        return answer
+
+    async def _begin(self, merchant_id: str, key: IdempotencyKey, origin: Origin) -> tuple[str, datetime, Answer | None]:
+        """An id for the activity and the merchant's now, and what the key was answered before, if it was."""
+        async with transaction() as conn:
+            unit = await lock_merchant(conn, merchant_id, 1)
+            await read_claim(conn, unit, keys=[key.key])
+            return unit.ids.next(), unit.now, recall(unit, key, origin)
+
+    async def _store(
+        self, merchant_id: str, activity_id: str, now: datetime, upload: Upload, key: IdempotencyKey, origin: Origin
+    ) -> Answer:
+        counts = {"total": 0, INVALID: 0, DUPLICATE: 0}
+
+        async def records() -> AsyncIterator[tuple[str, str, int, str, str, str, str | None]]:
+            for row in read_rows(upload.file):
+                counts["total"] += 1
+                if row.status in counts:
+                    counts[row.status] += 1
+                if not counts["total"] % _ROWS_BETWEEN_TURNS:
+                    await asyncio.sleep(0)  # others of this process have their turn
+                yield _record(merchant_id, activity_id, row)
+
+        async with transaction() as conn:
+            # The file is copied before the merchant's lock is taken, so that nobody waits for it.
+            await conn.execute(_INSERT, merchant_id, activity_id, origin.request_id, now)
+            await conn.copy_records_to_table(
+                "bulk_credit_items",
+                records=records(),
+                columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
+                timeout=_COPY_SECONDS,
+            )
+            await conn.execute(_COUNT, merchant_id, activity_id, counts["total"], counts[INVALID], counts[DUPLICATE])
+            unit = await lock_merchant(conn, merchant_id, 1)
+            await read_claim(conn, unit, keys=[key.key])
+            replayed = recall(unit, key, origin)
+            if replayed is not None:
+                raise _ReplayedError(replayed)
+            accepted = Accepted(activity_id, UPLOADED)
+            answer = Answer(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
+            keep(unit, key, answer)
+            await write_unit(conn, unit)
+        return answer
+
+
+def line_position(line: int) -> str:
+    """A line as a list's cursor has it: in the form of an id."""
+    text = f"{line:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def position_line(position: str) -> int:
+    """The line that a cursor stands for; beyond the last one for a cursor of another list."""
+    return min(int(position.replace("-", ""), 16), 2**31 - 1)
+
+
+def _record(merchant_id: str, activity_id: str, row: Row) -> tuple[str, str, int, str, str, str, str | None]:
+    return merchant_id, activity_id, row.line, row.user_id, row.amount, row.status, row.error
+
+
+def _require_id(activity_id: str) -> None:
+    if not is_uuid(activity_id):
+        raise Problem("NOT_FOUND", "An activity's id is a UUID in lower case; there is no such bulk credit.")
+
+
+def _not_found(activity_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"There is no bulk credit {activity_id}.")

@@ -1,0 +1,71 @@
+"""Receive a bulk credit's file: streamed to disk, so that no process ever holds it whole."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from multipart import (  # type: ignore[import-untyped]  # it carries no types
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from sandbox.errors import Problem, invalid
+from sandbox.http.entry import HttpRequest
+
+LARGEST_FILE: Final = 50 * 1024 * 1024
+_OTHER_PARTS: Final = 4
+_IN_MEMORY: Final = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A received file, at its beginning, and the SHA-256 of what is in it. Close the file when done."""
+
+    file: BinaryIO
+    digest: bytes
+
+
+async def receive_file(request: HttpRequest) -> Upload:
+    """The part `file` of a multipart body.
+
+    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, or VALIDATION_ERROR for a body that is no
+    multipart, or without that part.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    if kind != "multipart/form-data":
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data with the CSV as its part `file`.")
+    spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- handed on to the caller
+    digest = hashlib.sha256()
+    found = False
+    segment: MultipartSegment | None = None
+    try:
+        parser = PushMultipartParser(
+            options.get("boundary", ""), max_segment_size=LARGEST_FILE, max_segment_count=_OTHER_PARTS + 1
+        )
+        with parser:
+            async for chunk in request.stream():
+                for event in parser.parse(chunk) if chunk else ():
+                    if isinstance(event, MultipartSegment):
+                        segment = event
+                        found = found or segment.name == "file"
+                    elif event and segment is not None and segment.name == "file":
+                        digest.update(event)
+                        spooled.write(event)
+    except ParserLimitReached:
+        spooled.close()
+        raise Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {LARGEST_FILE // 1024**2} MB; split it.") from None
+    except MultipartError as error:
+        spooled.close()
+        raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None
+    except BaseException:
+        spooled.close()
+        raise
+    if not found:
+        spooled.close()
+        raise invalid("file", "is required: the CSV, as a part of the form")
+    spooled.seek(0)
+    return Upload(spooled, digest.digest())  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name

@@ -1,0 +1,221 @@
+"""Bulk credit: each row stands or falls alone and is credited exactly once, whatever is in the file and whatever dies."""
+
+import io
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.bulk_credit.csv_rows import MOST_ROWS, read_rows
+from sandbox.bulk_credit.model import status_when_done
+from sandbox.bulk_credit.process import CHUNK, FAIL_LIST
+from sandbox.bulk_credit.upload import LARGEST_FILE
+from sandbox.errors import Problem
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+from tests.test_users import make_user, summary
+
+PATH = "/api/v1/wallet/bulk-credit"
+DONE = ("COMPLETED", "PARTIALLY_COMPLETED", "FAILED")
+
+
+def send(world: World, content: bytes, key: str | None = None) -> httpx.Response:
+    return world.client.post(
+        PATH, files={"file": ("credits.csv", content)}, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4())}
+    )
+
+
+def upload(world: World, rows: Sequence[tuple[str, str]]) -> str:
+    answer = send(world, b"uuid,amount\n" + "".join(f"{user},{amount}\n" for user, amount in rows).encode())
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["status"] == "UPLOADED"
+    activity_id: str = answer.json()["activity_id"]
+    return activity_id
+
+
+def finished(world: World, activity_id: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = world.get(f"{PATH}/{activity_id}").json()
+        return found if found["status"] in DONE else None
+
+    return until(look, 60) or {}
+
+
+def counts(activity: dict[str, Any]) -> tuple[int, int, int, int]:
+    assert activity["counts"]["total"] == activity["total"]
+    return activity["total"], activity["invalid"], activity["succeeded"], activity["failed"]
+
+
+def items(world: World, activity_id: str, **filters: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.get(f"{PATH}/{activity_id}/items", **filters).json()["data"]
+    return found
+
+
+def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiver) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["bulk_credit.*"]})
+    first, second = make_user(world), make_user(world)
+    unknown = str(uuid.uuid4())
+    rows = [
+        (first, "10"), (second, "20.50"), ("nobody", "1"), (first, "0"), (first, "1.234"), (unknown, "5"), (first, "10.00"),
+        (first, "1,2"),
+    ]  # fmt: skip
+    activity_id = upload(world, rows)
+    activity = finished(world, activity_id)
+    assert activity["status"] == "COMPLETED"
+    assert counts(activity) == (8, 6, 2, 0)
+    assert activity["duplicates"] == 1
+    told = items(world, activity_id)
+    assert [item["line"] for item in told] == list(range(2, 10))
+    statuses = ["SUCCEEDED", "SUCCEEDED", "INVALID", "INVALID", "INVALID", "INVALID", "DUPLICATE", "INVALID"]
+    assert [item["status"] for item in told] == statuses
+    assert "line 2" in told[6]["error"]
+    assert "uuid" in told[2]["error"]
+    assert "amount" in told[3]["error"]
+    assert [item["line"] for item in items(world, activity_id, status="DUPLICATE")] == [8]
+    page = world.get(f"{PATH}/{activity_id}/items", limit=3, status="INVALID").json()
+    rest = world.get(f"{PATH}/{activity_id}/items", limit=3, status="INVALID", cursor=page["next_cursor"]).json()
+    assert [item["line"] for item in page["data"] + rest["data"]] == [4, 5, 6, 7, 9]
+    assert summary(world, first)["credited"] == "10.00"
+    assert summary(world, second)["credited"] == "20.50"
+    event = until(lambda: receiver.events())[0]
+    assert event["data"]["activity_id"] == activity_id
+    assert event["data"]["succeeded"] == 2
+    world.assert_clean()
+
+
+def test_the_summary_is_dropped_by_a_bulk_credit(world: World) -> None:
+    user_id = make_user(world)
+    assert summary(world, user_id)["credited"] == "0.00"
+    finished(world, upload(world, [(user_id, "3")]))
+    assert summary(world, user_id)["credited"] == "3.00"
+
+
+@pytest.mark.parametrize("content", [b"uuid,amount\n", b"uuid,amount", b"\xef\xbb\xbfuuid,amount\r\n\r\n"])
+def test_a_header_alone_completes_with_zeros(world: World, content: bytes) -> None:
+    activity = finished(world, send(world, content).json()["activity_id"])
+    assert (activity["status"], counts(activity)) == ("COMPLETED", (0, 0, 0, 0))
+
+
+def test_nothing_but_bad_rows_is_no_success_and_cannot_be_retried(world: World) -> None:
+    activity_id = upload(world, [("nobody", "1")])
+    assert finished(world, activity_id)["status"] == "FAILED"
+    answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+    assert (answer.status_code, answer.json()["code"]) == (409, "NOT_RETRYABLE")
+
+
+def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
+    users = [make_user(world) for _ in range(3)]
+    fail_list = Path(os.environ[FAIL_LIST].removeprefix("@"))
+    fail_list.write_text(f"{users[1].upper()},")
+    try:
+        activity_id = upload(world, [(user, "10") for user in users])
+        activity = finished(world, activity_id)
+        assert (activity["status"], counts(activity)) == ("PARTIALLY_COMPLETED", (3, 0, 2, 1))
+        answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+        assert (answer.status_code, answer.json()) == (202, {"activity_id": activity_id, "status": "PROCESSING"})
+        assert counts(finished(world, activity_id)) == (3, 0, 2, 1)
+    finally:
+        fail_list.unlink()
+    assert world.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 202
+    activity = finished(world, activity_id)
+    assert (activity["status"], counts(activity)) == ("COMPLETED", (3, 0, 3, 0))
+    assert len({item["transfer_id"] for item in items(world, activity_id)} - {None}) == 3
+    assert [summary(world, user)["credited"] for user in users] == ["10.00"] * 3
+    answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+    assert (answer.status_code, answer.json()["code"]) == (409, "NOT_RETRYABLE")
+    world.assert_clean()
+
+
+def test_a_file_sent_again_with_its_key_is_one_bulk_credit(world: World) -> None:
+    user_id, key = make_user(world), str(uuid.uuid4())
+    content = f"uuid,amount\n{user_id},7\n".encode()
+    first, again = send(world, content, key), send(world, content, key)  # each with a boundary of its own
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    finished(world, first.json()["activity_id"])
+    assert summary(world, user_id)["credited"] == "7.00"
+    assert send(world, content + b"x", key).json()["code"] == "IDEMPOTENCY_KEY_REUSED"
+
+
+def test_more_rows_than_a_chunk(world: World) -> None:
+    user_id = make_user(world)
+    rows = [(user_id, f"{number}.00") for number in range(1, CHUNK + 11)]
+    activity = finished(world, upload(world, rows))
+    assert (activity["status"], counts(activity)) == ("COMPLETED", (CHUNK + 10, 0, CHUNK + 10, 0))
+    assert summary(world, user_id)["credited"] == f"{(CHUNK + 10) * (CHUNK + 11) // 2}.00"
+    world.assert_clean()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code"),
+    [
+        (b"", {}, 400, "VALIDATION_ERROR"),
+        (b'--b\r\nContent-Disposition: form-data; name="other"\r\n\r\nx\r\n--b--\r\n', {}, 400, "VALIDATION_ERROR"),
+        (b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nid,sum\r\n--b--\r\n', {}, 400, "VALIDATION_ERROR"),
+        (b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nuuid,am', {}, 400, "VALIDATION_ERROR"),
+        (b"{}", {"Content-Type": "application/json"}, 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (b"uuid,amount", {"Content-Type": "text/csv"}, 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (b"x", {"X-IDEMPOTENCY-KEY": ""}, 400, "INVALID_IDEMPOTENCY_KEY"),
+    ],
+)
+def test_a_bad_upload_is_refused(world: World, content: bytes, headers: dict[str, str], status: int, code: str) -> None:
+    sent = {"Content-Type": "multipart/form-data; boundary=b", "X-IDEMPOTENCY-KEY": str(uuid.uuid4()), **headers}
+    answer = world.client.post(PATH, content=content, headers=sent)
+    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+
+
+def test_a_file_of_more_than_50_mb_is_too_large(world: World) -> None:
+    answer = send(world, b"uuid,amount\n" + b"x" * LARGEST_FILE)
+    assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
+    activity_id = upload(world, [])
+    with World.create(stack) as other:
+        assert other.get(f"{PATH}/{activity_id}").status_code == 404
+        assert other.get(f"{PATH}/{activity_id}/items").status_code == 404
+        assert other.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 404
+
+
+def test_a_file_of_too_many_rows_is_refused() -> None:
+    class Endless(io.RawIOBase):
+        lines = 0
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            self.lines += 1
+            return b"uuid,amount\n" if self.lines == 1 else b"x,1\n"
+
+    with pytest.raises(Problem) as caught:
+        for _ in read_rows(Endless()):  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
+            pass
+    assert caught.value.code == "PAYLOAD_TOO_LARGE"
+    assert str(MOST_ROWS) in caught.value.detail
+
+
+@given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))
+def test_whatever_is_in_the_file_each_line_is_one_row(lines: list[str]) -> None:
+    kept = [line.replace("\n", " ").encode() for line in lines]
+    rows = list(read_rows(io.BytesIO(b"uuid,amount\n" + b"\n".join(kept))))
+    assert {row.status for row in rows} <= {"PENDING", "INVALID", "DUPLICATE"}
+    assert len({row.line for row in rows}) == len(rows) <= len(kept)
+
+
+@pytest.mark.parametrize(
+    ("total", "succeeded", "failed", "status"),
+    [
+        (0, 0, 0, "COMPLETED"),
+        (3, 3, 0, "COMPLETED"),
+        (3, 2, 0, "COMPLETED"),
+        (3, 2, 1, "PARTIALLY_COMPLETED"),
+        (3, 0, 3, "FAILED"),
+        (3, 0, 0, "FAILED"),
+    ],
+)
+def test_the_status_when_all_is_done(total: int, succeeded: int, failed: int, status: str) -> None:
+    assert status_when_done(total, succeeded, failed) == status
