@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import bench, doctor, ipn, up
+from sandbox.cli import audit, bench, bulk_credit, doctor, ipn, payouts, up, users
 
 app = typer.Typer(
     name="psp",
@@ -15,6 +15,10 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("doctor")(doctor.doctor)
+app.command("audit")(audit.audit)
+app.command("bulk-credit")(bulk_credit.bulk_credit)
+app.add_typer(payouts.app, name="payouts")
+app.add_typer(users.app, name="users")
 app.add_typer(bench.app, name="bench")
 app.add_typer(ipn.app, name="ipn")
 

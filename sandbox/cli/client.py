@@ -1,0 +1,99 @@
+"""What the commands that talk to a running sandbox share: where it is, whose key, and how an answer is told."""
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import httpx
+import typer
+
+from sandbox.settings import LOOPBACK_HOSTS
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+_DEMO_KEY: Final = "sk_sandbox_demo_admin"
+"""The development key of an embedded sandbox, which is accepted on loopback only."""
+
+Url = Annotated[str, typer.Option("--url", envvar="PSP_URL", help="Where the sandbox's API is.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="PSP_API_KEY", help="The merchant's key; on loopback the demo merchant's by default."),
+]
+ReadyFile = Annotated[Path | None, typer.Option("--ready-file", help="Take URL and key from the file that `psp up` wrote.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else.")]
+
+
+class Client:
+    """One merchant's view of a running sandbox. Every failure ends the command with one sentence and exit code 1."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self.url = url
+        self._http = httpx.Client(base_url=url, headers={"X-API-KEY": api_key}, timeout=httpx.Timeout(60, connect=5))
+
+    def get(self, path: str, **params: Any) -> Any:
+        """GET; parameters that are None are left out."""
+        return self.ask("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+    def post(self, path: str, body: Any = None, key: str | None = None, **options: Any) -> Any:
+        """POST JSON under an idempotency key, a new one unless given."""
+        if "files" not in options:
+            options["json"] = {} if body is None else body
+        return self.ask("POST", path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4())}, **options)
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """The answer's JSON, None if it has no body."""
+        response = self.send(method, path, **options)
+        if not response.is_success:
+            fail(_explain(response))
+        return response.json() if response.content else None
+
+    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """The response, whatever its status."""
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            fail(f"{self.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?")
+
+
+def connect(url: str, api_key: str | None, ready_file: Path | None) -> Client:
+    """A client for what the options say. Ends the command with exit code 2 if they do not say whose key to use."""
+    if ready_file is not None:
+        try:
+            ready = json.loads(ready_file.read_text("utf-8"))
+            url, api_key = ready["api_url"], api_key or ready["api_key"]
+        except (OSError, ValueError, KeyError) as error:
+            raise typer.BadParameter(f"{ready_file} is not a ready file of `psp up`: {error}") from error
+    if api_key is None:
+        try:
+            host = httpx.URL(url).host
+        except httpx.InvalidURL as error:
+            raise typer.BadParameter(f"{url} is not a URL: {error}") from error
+        if host not in LOOPBACK_HOSTS:
+            raise typer.BadParameter("Give the merchant's key with --api-key or PSP_API_KEY.")
+        api_key = _DEMO_KEY
+    return Client(url, api_key)
+
+
+def show(value: Any, *, as_json: bool, text: str) -> None:
+    """Print an answer for a script or for a person."""
+    typer.echo(json.dumps(value) if as_json else text)
+
+
+def fail(message: str) -> NoReturn:
+    """End the command with a sentence on stderr and exit code 1."""
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def is_watched(as_json: bool) -> bool:
+    """Whether a person waits, for whom a progress bar is drawn."""
+    return not as_json and sys.stderr.isatty()
+
+
+def _explain(response: httpx.Response) -> str:
+    try:
+        problem = response.json()
+        return f"{response.status_code} {problem['code']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.status_code} from {response.request.url}, without an explanation."

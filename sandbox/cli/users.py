@@ -1,0 +1,85 @@
+"""`psp users`: make many users, for load and for bulk credits."""
+
+import csv
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail, is_watched, show
+
+app = typer.Typer(help="Users with wallets.", no_args_is_help=True)
+_AT_ONCE: Final = 1000
+_FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
+_LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `seed` a command of its own while it is the only one."""
+
+
+@app.command("seed")
+def seed(
+    total: Annotated[int, typer.Option("--total", min=1, max=1_000_000, help="How many users.")],
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write a CSV for `psp bulk-credit`: each user's id and an amount.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same number makes the same users and amounts again.")] = 1,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    ready_file: ReadyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make users, a thousand a request. Those of the same --seed that are there already are found and not made again.
+
+    Exit code 0: all are there; 1: something failed; 2: wrong usage.
+    """
+    client = connect(url, api_key, ready_file)
+    random = Random(seed)  # noqa: S311 -- repeatable on purpose
+    made = 0
+    rows: list[tuple[str, str]] = []
+    parts = range(0, total, _AT_ONCE)
+    console = Console(stderr=True)
+    for start in track(parts, "Making users", console=console) if is_watched(as_json) else parts:
+        users = [_user(random, seed, number) for number in range(start, min(start + _AT_ONCE, total))]
+        amounts = [f"{random.randrange(100, 500_000) / 100:.2f}" for _ in users]
+        results = client.post("/api/v1/users/batch", {"users": users}, key=f"seed-{seed}-{start}-{len(users)}")["results"]
+        for user, result, amount in zip(users, results, amounts, strict=True):
+            made += result["status"] == 201
+            rows.append((_id_of(client, user, result), amount))
+    if export is not None:
+        with export.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("uuid", "amount"))
+            writer.writerows(rows)
+    found = {"total": total, "made": made, "found": total - made, "export": None if export is None else str(export)}
+    text = f"{total} users: {made} made, {total - made} there already." + (
+        f" {export} is for `psp bulk-credit`." if export else ""
+    )
+    show(found, as_json=as_json, text=text)
+
+
+def _user(random: Random, seed: int, number: int) -> dict[str, Any]:
+    # Never 0003: to an account with that ending every payment fails.
+    account = f"{random.randrange(10**9, 10**10)}0001"
+    return {
+        "name": f"{random.choice(_FIRST)} {random.choice(_LAST)}",
+        "external_id": f"seed-{seed}-{number}",
+        "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": account},
+    }
+
+
+def _id_of(client: Client, user: dict[str, Any], result: dict[str, Any]) -> str:
+    if result["status"] == 201:
+        made: str = result["user"]["id"]
+        return made
+    if result["status"] == 409:
+        data = client.get("/api/v1/users", external_id=user["external_id"])["data"]
+        if data:
+            there: str = data[0]["id"]
+            return there
+    fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
