@@ -1,6 +1,7 @@
 """Results as people and as programs read them."""
 
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from rich.console import Group
@@ -10,6 +11,7 @@ from rich.text import Text
 from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.pgbench import CLIENTS, WAYS
+from sandbox.bench.wallets import BulkCreditResult, SummaryResult
 
 WAY_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
 
@@ -118,5 +120,47 @@ def e2e_report(result: E2eResult, command: str) -> Group:
             f"Backlog one second after the last create: {result.backlog:,} events; the last event came "
             f"{result.drained_after:.2f} s after it. The generator was at most {result.generator_late_ms:.0f} ms "
             "behind its schedule. The audit is clean."
+        ),
+    )
+
+
+def summary_json(result: SummaryResult) -> dict[str, float]:
+    """The medians, and what they come to."""
+    return {
+        "summary_rps": round(median(result.reads), 1),
+        "create_rps": round(median(result.creates), 1),
+        "ratio": round(result.ratio, 3),
+    }
+
+
+def summary_report(result: SummaryResult, command: str) -> Group:
+    """Both rates of each round, and the ratio."""
+    table = Table("", *(str(number) for number in range(1, len(result.reads) + 1)), "median", title="a second")
+    for name, values in (("summaries from the cache", result.reads), ("payouts created", result.creates)):
+        table.add_row(name, *(f"{value:,.0f}" for value in values), Text(f"{median(values):,.0f}", "bold"))
+    return Group(
+        Text(result.machine.line), Text(f"$ {command}"), table, Text(f"Summaries to creates: {result.ratio:.2f}", "bold")
+    )
+
+
+def bulk_credit_json(result: BulkCreditResult) -> dict[str, float]:
+    """The figures."""
+    return {
+        "rows": result.rows,
+        "upload_seconds": round(result.upload_seconds, 3),
+        "seconds": round(result.seconds, 3),
+        "rows_per_second": round(result.rows / result.seconds, 1),
+    }
+
+
+def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
+    """How long the file took."""
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        Text(
+            f"{result.rows:,} rows: uploaded in {result.upload_seconds:.2f} s, all credited after {result.seconds:.2f} s, "
+            f"{result.rows / result.seconds:,.0f} a second. Each is credited once, and the audit is clean.",
+            "bold",
         ),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sandbox.bench.stack import BenchError, Merchant, Stack
 
-_SCRIPT = Path(__file__).with_name("create.lua")
+_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,20 @@ def find_wrk() -> str:
     return found
 
 
-def run_wrk(stack: Stack, merchant: Merchant, connections: int, seconds: int) -> WrkRun:
-    """Create payouts as fast as so many connections can. Raises BenchError if any answer was not a 201."""
+def run_wrk(
+    stack: Stack, merchant: Merchant, connections: int, seconds: int, script: str = "create.lua", path: str = "/"
+) -> WrkRun:
+    """Do what a script says, which is to create payouts, as fast as so many connections can.
+
+    Raises BenchError if any answer said no.
+    """
     threads = max(1, min(2, connections, os.cpu_count() or 1))
-    argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_SCRIPT)]
+    argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_FOLDER / script)]
     # The key goes through the environment: everybody can read the command line of a process.
     env = os.environ | {"PSP_BENCH_API_KEY": merchant.api_key, "PSP_BENCH_RUN": secrets.token_hex(4)}
     try:
         ended = subprocess.run(  # noqa: S603 (a fixed command)
-            [*argv, f"{stack.api_url}/"], env=env, check=False, capture_output=True, text=True, timeout=seconds + 60
+            [*argv, f"{stack.api_url}{path}"], env=env, check=False, capture_output=True, text=True, timeout=seconds + 60
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BenchError(f"wrk could not be run: {error}") from error
@@ -55,7 +60,7 @@ def run_wrk(stack: Stack, merchant: Merchant, connections: int, seconds: int) ->
         raise BenchError(f"wrk failed: {(ended.stderr or ended.stdout)[-2000:]}")
     if run.refused or run.broken or not run.requests:
         raise BenchError(
-            f"Of {run.requests} creates over HTTP {run.refused} were refused and {run.broken} broke off; "
+            f"Of {run.requests} requests over HTTP {run.refused} were refused and {run.broken} broke off; "
             "a figure with errors in it would mean nothing."
         )
     return run

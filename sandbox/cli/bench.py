@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,6 +102,62 @@ def e2e(
     _print(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
     if result.missing:
         raise typer.Exit(1)
+
+
+@app.command("summary")
+def summary(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is made; medians count.")] = 3,
+    connections: _Connections = 64,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Read one user's summary from the cache, and create payouts, in turn, with the same number of connections.
+
+    Exit code 0: measured; 1: something failed; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.stack import open_stack
+    from sandbox.bench.wallets import SummaryBench
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = SummaryBench(stack, seconds, rounds, connections, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    figures = report.summary_json(result)
+    _print(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
+
+
+@app.command("bulk-credit")
+def bulk_credit(
+    rows: Annotated[int, typer.Option("--rows", min=1, max=1_000_000, help="Rows of the file, a user each.")] = 100_000,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Credit the wallets of so many users from one CSV file. The users are made beforehand, which is not measured.
+
+    Exit code 0: measured; 1: a row was not credited, or something failed; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.stack import open_stack
+    from sandbox.bench.wallets import BulkCreditBench
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = BulkCreditBench(stack, rows, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    figures = report.bulk_credit_json(result)
+    _print(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
 
 
 class _Shown:

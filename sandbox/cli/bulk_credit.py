@@ -55,7 +55,5 @@ def _watch(client: Client, activity_id: str, timeout: float, as_json: bool) -> d
             if activity["status"] in _DONE:
                 return activity
             if time.monotonic() > until:
-                fail(
-                    f"Bulk credit {activity_id} is {activity['status']} after {timeout:g} s: {done} rows of {activity['total']}."
-                )
+                fail(f"Bulk credit {activity_id} is {activity['status']} after {timeout:g} s, with {done} rows done.")
             time.sleep(0.1)

@@ -77,9 +77,7 @@ def _id_of(client: Client, user: dict[str, Any], result: dict[str, Any]) -> str:
     if result["status"] == 201:
         made: str = result["user"]["id"]
         return made
-    if result["status"] == 409:
-        data = client.get("/api/v1/users", external_id=user["external_id"])["data"]
-        if data:
-            there: str = data[0]["id"]
-            return there
-    fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
+    if result["status"] != 409:
+        fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
+    there: str = client.get("/api/v1/users", external_id=user["external_id"])["data"][0]["id"]
+    return there

@@ -1,0 +1,150 @@
+"""`psp bench summary` and `psp bench bulk-credit`: reads from the cache beside creates, and rows of a file credited."""
+
+import json
+import secrets
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from sandbox.bench.database import Database
+from sandbox.bench.machine import Machine, look
+from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
+from sandbox.bench.wrk import find_wrk, run_wrk
+
+_USERS_A_REQUEST = 1000
+_WAIT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryResult:
+    """Rates a second of each round: reads of one cached summary, and creates of payouts."""
+
+    machine: Machine
+    reads: Sequence[float]
+    creates: Sequence[float]
+
+    @property
+    def ratio(self) -> float:
+        """How many summaries are read while one payout is created."""
+        return median(self.reads) / median(self.creates)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCreditResult:
+    """What it took to credit `rows` rows."""
+
+    machine: Machine
+    rows: int
+    upload_seconds: float
+    """Until the upload was answered."""
+    seconds: float
+    """From the upload's first byte to the last row's commit, as a client sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryBench:
+    """Reads and creates in turn, `seconds` each, `rounds` times."""
+
+    stack: Stack
+    seconds: int
+    rounds: int
+    connections: int
+    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """How much `progress` will be told of in all."""
+        return 2 * self.rounds * self.seconds
+
+    def run(self) -> SummaryResult:
+        """Measure. Raises BenchError when anything fails."""
+        find_wrk()
+        machine = look(Database(self.stack.database_url).version)
+        merchant = create_merchant(self.stack, "bench summary")
+        user_id = make_users(self.stack, merchant, 1)[0]
+        path = f"/api/v1/users/{user_id}/summary"
+        reads, creates = [], []
+        for number in range(1, self.rounds + 1):
+            self.progress(f"round {number}: summaries", 0)
+            reads.append(run_wrk(self.stack, merchant, self.connections, self.seconds, "summary.lua", path).rps)
+            self.progress(f"round {number}: creates", self.seconds)
+            creates.append(run_wrk(self.stack, merchant, self.connections, self.seconds).rps)
+            self.progress(f"round {number}: creates", self.seconds)
+        check_audit(self.stack, merchant)
+        return SummaryResult(machine, reads, creates)
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCreditBench:
+    """One file of `rows` rows, a user each, made beforehand."""
+
+    stack: Stack
+    rows: int
+    progress: Callable[[str, int], None] = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """How much `progress` will be told of in all."""
+        return 2 * self.rows
+
+    def run(self) -> BulkCreditResult:
+        """Measure. Raises BenchError when a row was not credited, or anything fails."""
+        machine = look(Database(self.stack.database_url).version)
+        merchant = create_merchant(self.stack, "bench bulk-credit")
+        users = make_users(self.stack, merchant, self.rows, lambda count: self.progress("making users", count))
+        content = b"uuid,amount\n" + b"".join(f"{user},{number}.50\n".encode() for number, user in enumerate(users, 1))
+        began = time.perf_counter()
+        activity_id = _upload(self.stack, merchant, content)
+        uploaded = time.perf_counter()
+        done = 0
+        while True:
+            activity = ask(
+                self.stack, "GET", f"/api/v1/wallet/bulk-credit/{activity_id}", {"X-API-KEY": merchant.api_key}, None
+            )
+            self.progress("crediting", activity["succeeded"] - done)
+            done = activity["succeeded"]
+            if activity["status"] not in ("UPLOADED", "PROCESSING"):
+                break
+            if time.perf_counter() - began > _WAIT_SECONDS:
+                raise BenchError(f"After an hour {done} of {self.rows} rows were credited.")
+            time.sleep(0.05)
+        ended = time.perf_counter()
+        if done != self.rows:
+            raise BenchError(f"Of {self.rows} rows {done} were credited: {json.dumps(activity)}")
+        check_audit(self.stack, merchant)
+        return BulkCreditResult(machine, self.rows, uploaded - began, ended - began)
+
+
+def make_users(stack: Stack, merchant: Merchant, total: int, progress: Callable[[int], None] = lambda count: None) -> list[str]:
+    """Make users and return their ids. Raises BenchError."""
+    made: list[str] = []
+    while len(made) < total:
+        users = [{"name": f"User {number}"} for number in range(len(made), min(len(made) + _USERS_A_REQUEST, total))]
+        headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}
+        results = ask(stack, "POST", "/api/v1/users/batch", headers, {"users": users})["results"]
+        made += [result["user"]["id"] for result in results]
+        progress(len(users))
+    return made
+
+
+def _upload(stack: Stack, merchant: Merchant, content: bytes) -> str:
+    boundary = secrets.token_hex(16)
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="credits.csv"\r\n\r\n'.encode()
+    request = urllib.request.Request(  # noqa: S310 (our own API)
+        f"{stack.api_url}/api/v1/wallet/bulk-credit",
+        head + content + f"\r\n--{boundary}--\r\n".encode(),
+        {
+            "X-API-KEY": merchant.api_key,
+            "X-IDEMPOTENCY-KEY": secrets.token_hex(8),
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+        },
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as response:  # noqa: S310 (as above)
+            activity_id: str = json.loads(response.read())["activity_id"]
+            return activity_id
+    except OSError as error:
+        raise BenchError(f"The upload failed: {error}") from error
