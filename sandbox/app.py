@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from sandbox.aggregator.api import aggregator_router
+from sandbox.aggregator.service import AggregatorService
 from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
 from sandbox.db.engine import close_pool, open_pool
@@ -90,6 +92,7 @@ def create_app(settings: Settings) -> Application:
             rate_limit_router(gate, merchants),
             audit_router(gate),
             feed_router(gate, FeedService(), limiter),
+            aggregator_router(gate, AggregatorService(box, settings.webhook_allow)),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],

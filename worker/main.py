@@ -1,4 +1,4 @@
-"""A worker process: takes due steps, delivers webhooks, and sweeps for what no wake told it of.
+"""A worker process: takes due steps, delivers webhooks, polls vendors, and sweeps for what no wake told it of.
 
 arq brings wakes from Redis. With Redis away the sweep alone finds the work, more slowly; with PostgreSQL away it waits.
 """
@@ -16,7 +16,10 @@ from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
+from sandbox.aggregator.clients import HttpVendor, OwnVendor
+from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.feed.service import FeedService
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.scenarios.builtin import load_catalogue
@@ -26,6 +29,7 @@ from sandbox.wake import QUEUE, WORKER_SEEN, mark, pack, redis_settings
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer
+from worker.aggregate import AggregateLoop
 from worker.sweep import sweep_forever
 
 POLL_SECONDS: Final = 0.02
@@ -100,11 +104,15 @@ async def work(settings: Settings) -> None:
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
     advancer = Advancer(load_catalogue())
-    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
+    box = SecretBox(settings.secret_key)
+    deliverer = Deliverer(sender, box, advancer.later)
     advancer.deliver = deliverer.wake
+    vendors = HttpVendor(settings.webhook_allow)
+    aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer)),
         asyncio.create_task(sweep_forever(advancer)),
+        asyncio.create_task(aggregate.run()),
     ]
     try:
         ended = asyncio.create_task(stopped.wait())
@@ -119,7 +127,9 @@ async def work(settings: Settings) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         await advancer.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
+        await aggregate.stop(_STOP_SECONDS)
         await sender.close()
+        await vendors.close()
         await close_pool()
 
 
