@@ -106,6 +106,9 @@ class HttpVendor:
             auto_decompress=False,
             trust_env=False,
         )
+        # aiohttp repeats a GET by itself when its connection is lost, which would be a call that nobody counted. It has no
+        # public switch; a test drops a connection and counts the calls.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Close the session."""
