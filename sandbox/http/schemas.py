@@ -80,7 +80,6 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "createdAt": {"type": "string", "format": "date-time"},
         "type": {"type": "string", "enum": ["earned", "spent", "payout", "paid_out"]},
     },
-    "SourceBody": {"url": {**_URL, "type": ["string", "null"], "pattern": "^https?://[!-\"$->@-~]+$"}},
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }
