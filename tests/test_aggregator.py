@@ -10,7 +10,7 @@ import pytest
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.store import LARGEST_DEAD_LETTERS, Outcome, claim_poll, record_fetch
+from sandbox.aggregator.store import KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
 from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.feed.service import FeedService
 from sandbox.secrets_at_rest import SecretBox
@@ -177,18 +177,32 @@ async def test_several_pollers_at_once_make_one_call(driven: Driven) -> None:
 async def test_a_worker_that_dies_in_a_call_has_spent_it_and_its_page_is_asked_for_again(driven: Driven) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
+        dead: list[Claim] = []
         for _ in range(5):
-            dead = await claim_poll(driven.merchant_id, BOX, driven.now)
-            assert dead is not None
+            claim = await claim_poll(driven.merchant_id, BOX, driven.now)
+            assert claim is not None
+            dead.append(claim)
             driven.calls.append(driven.now)
             assert await claim_poll(driven.merchant_id, BOX, driven.now) is None, "it is leased"
             driven.now += timedelta(seconds=30)
         await driven.call()
         # What the dead worker comes with after all is not taken: another has gone on meanwhile.
-        assert not await record_fetch(dead, Outcome(driven.now, 200), dead.cursor, LATER, None)
+        assert not await record_fetch(dead[4], Outcome(driven.now, 200), dead[4].cursor, LATER, None)
     assert await driven.ids() == ["row-1"]
     driven.assert_within_the_limit()
     assert [fetch["outcome"] for fetch in await driven.fetches()] == ["FAILED"] * 5 + ["SUCCEEDED"]
+
+
+async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
+    with Vendor([row(1)]) as vendor:
+        await driven.point_at(vendor.url)
+        await driven.call()
+        driven.now += KEPT - MINUTE
+        await driven.call()
+        assert len(await driven.fetches()) == 2
+        driven.now += 2 * MINUTE
+        await driven.call()
+        assert len(await driven.fetches()) == 2, "the first has gone"
 
 
 async def test_too_many_rows_that_cannot_be_understood_stop_the_reading_and_lose_nothing(driven: Driven) -> None:
