@@ -15,6 +15,7 @@ from sandbox.http.answers import ProblemHandler, answered, ok
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest, KeyRing
 from sandbox.http.middleware import RequestLog
+from sandbox.http.rate_limit import RateLimiter
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -38,7 +39,7 @@ def create_app(settings: Settings) -> ASGIApp:
             waker.wake(unit.merchant_id)
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
-    gate = Gate(settings, KeyRing())
+    gate = Gate(settings, KeyRing(), RateLimiter(settings.redis_url))
     service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
     body_decoder = msgspec.json.Decoder(CallbackBody)
 

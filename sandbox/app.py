@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from litestar import Litestar
 from litestar.types import ASGIApp
 
+from sandbox.aggregator.api import aggregator_router
+from sandbox.aggregator.service import AggregatorService
 from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
 from sandbox.bulk_credit.api import bulk_credit_router
@@ -16,12 +18,15 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
 from sandbox.docs.api import docs_router
+from sandbox.feed.api import feed_router
+from sandbox.feed.service import FeedService
 from sandbox.health import health_router
 from sandbox.http.answers import ProblemHandler
 from sandbox.http.entry import Gate, KeyRing
 from sandbox.http.middleware import RequestLog
+from sandbox.http.rate_limit import RateLimiter
 from sandbox.ledger.audit_api import audit_router
-from sandbox.merchants.api import keys_router, merchants_router
+from sandbox.merchants.api import keys_router, merchants_router, rate_limit_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
@@ -63,7 +68,8 @@ def create_app(settings: Settings) -> Application:
             waker.wake(unit.merchant_id)
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
-    gate = Gate(settings, KeyRing())
+    limiter = RateLimiter(settings.redis_url)
+    gate = Gate(settings, KeyRing(), limiter)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     catalogue = load_catalogue()
@@ -84,6 +90,7 @@ def create_app(settings: Settings) -> Application:
             OBSERVERS.remove(summaries.drop)
             await summaries.close()
             await waker.close()
+            await limiter.close()
             await close_pool()
 
     litestar = Litestar(
@@ -97,7 +104,10 @@ def create_app(settings: Settings) -> Application:
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
+            rate_limit_router(gate, merchants),
             audit_router(gate),
+            feed_router(gate, FeedService(), limiter),
+            aggregator_router(gate, AggregatorService(box, settings.webhook_allow)),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],

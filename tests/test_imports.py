@@ -11,7 +11,8 @@ FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
     "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
-    "work/unit", "users/model", "users/requests", "users/commands", "directory/iban", "directory/verification",
+    "work/unit", "users/model", "users/requests", "users/commands", "sales/model", "sales/requests", "bulk_credit/model",
+    "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",
 ]  # fmt: skip
 IMPURE = {
     "asyncio", "asyncpg", "piccolo", "redis", "arq", "aiohttp", "httpx", "litestar", "socket", "os", "random", "secrets",

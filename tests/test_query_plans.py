@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
+from sandbox.aggregator import service as aggregator
+from sandbox.aggregator.store import DUE_OWN
 from sandbox.balance import service as balance
+from sandbox.feed import service as feed
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.payouts import service as payouts
 from sandbox.payouts.states import STATUSES
@@ -76,6 +79,42 @@ def crowded(stack: Stack) -> Iterator[World]:
             """,
             world.merchant_id, NOW,
         )  # fmt: skip
+        # Aggregated already, so that the workers leave it alone.
+        await conn.execute(
+            "INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at) "
+            "VALUES ($1, 1, 0, $2, $3, $2)",
+            world.merchant_id, NOW, LARGEST_ID,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO users (merchant_id, id, name, vendor_user_id, earned, spent, credited, advances, finals, requested,
+                approved, paid, version, created_at, updated_at)
+            VALUES ($1, $2, 'U', '12', 0, 0, 0, 0, 0, 0, 0, 0, 0, $3, $3)
+            """,
+            world.merchant_id, SMALLEST_ID, NOW,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at)
+            SELECT merchant_id, id, $3, 'EARNED', 1, id, $2 FROM payouts WHERE merchant_id = $1
+            """,
+            world.merchant_id, NOW, SMALLEST_ID,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
+            SELECT merchant_id, id::text, id::text, 'payout', 1, $2 FROM payouts WHERE merchant_id = $1
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO vendor_balances (merchant_id, user_id, id, earned, spent, payout, paid_out, updated_at)
+            SELECT merchant_id, id::text, id, 0, 0, 1, CASE WHEN n % 100 = 0 THEN 0 ELSE 1 END, $2
+            FROM (SELECT *, row_number() OVER () AS n FROM payouts WHERE merchant_id = $1) p
+            """,
+            world.merchant_id, NOW,
+        )  # fmt: skip
         await conn.execute("ANALYZE")
 
     asyncio.run(fill())
@@ -96,6 +135,9 @@ QUERIES = {
     "balance": (balance._BALANCE, ()),
     "history": (balance._HISTORY, (["TOP_UP", "PAYOUT_SETTLE"], *BOUNDS, 21)),
     "history of a payout": (balance._HISTORY_OF_PAYOUT, (["TOP_UP"], *BOUNDS, 21, LARGEST_ID)),
+    "vendor feed": (feed._PAGE, (SMALLEST_ID, LARGEST_ID, 10_000, 100)),
+    "aggregated balance": (aggregator._BALANCE, (LARGEST_ID,)),
+    "who waits for money": (aggregator._WAITING, (*BOUNDS, 21)),
     "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
 }
 
@@ -108,6 +150,10 @@ def test_a_request_or_worker_query_never_scans(crowded: World, name: str) -> Non
 
 def test_the_sweep_never_scans_payouts_or_deliveries(crowded: World) -> None:
     assert_no_scan(crowded.stack, sweep._DUE, NOW, 1000)
+
+
+def test_finding_the_feeds_to_read_looks_at_one_row_of_a_merchant(crowded: World) -> None:
+    assert_no_scan(crowded.stack, DUE_OWN, NOW, 64)
 
 
 def assert_no_scan(stack: Stack, statement: str, *arguments: object) -> None:
@@ -125,7 +171,8 @@ def assert_no_scan(stack: Stack, statement: str, *arguments: object) -> None:
             await conn.close()
 
     plan = asyncio.run(explain())
-    for table in ("payouts", "transfers", "events", "webhook_deliveries", "webhook_attempts", "idempotency_keys"):
+    tables = ("payouts", "transfers", "events", "webhook_deliveries", "webhook_attempts", "idempotency_keys")
+    for table in (*tables, "user_transactions", "vendor_transactions", "vendor_balances"):
         assert f"Seq Scan on {table}" not in plan, plan
     for line in plan.splitlines():
         if "Rows Removed by Filter:" in line:

@@ -1,4 +1,4 @@
-"""A worker process: takes due steps, delivers webhooks, and sweeps for what no wake told it of.
+"""A worker process: takes due steps, delivers webhooks, polls vendors, and sweeps for what no wake told it of.
 
 arq brings wakes from Redis. With Redis away the sweep alone finds the work, more slowly; with PostgreSQL away it waits.
 """
@@ -17,7 +17,10 @@ from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
+from sandbox.aggregator.clients import HttpVendor, OwnVendor
+from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import LOST, RETRYABLE, close_pool, open_pool
+from sandbox.feed.service import FeedService
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.sales.service import SalesService
@@ -30,6 +33,7 @@ from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.before_commit import OBSERVERS
 from worker.advance import Advancer
+from worker.aggregate import AggregateLoop
 from worker.credit import Crediter
 from worker.sweep import sweep_forever
 
@@ -122,14 +126,18 @@ async def work(settings: Settings) -> None:
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
     advancer = Advancer(load_catalogue())
-    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
+    box = SecretBox(settings.secret_key)
+    deliverer = Deliverer(sender, box, advancer.later)
     advancer.deliver = deliverer.wake
     crediter = Crediter(deliverer.wake)
     summaries = SummaryCache(settings.redis_url)
     OBSERVERS.append(summaries.drop)
+    vendors = HttpVendor(settings.webhook_allow)
+    aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer, crediter)),
         asyncio.create_task(sweep_forever(advancer, crediter)),
+        asyncio.create_task(aggregate.run()),
     ]
     try:
         ended = asyncio.create_task(stopped.wait())
@@ -145,8 +153,10 @@ async def work(settings: Settings) -> None:
         await advancer.stop(_STOP_SECONDS)
         await crediter.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
+        await aggregate.stop(_STOP_SECONDS)
         await sender.close()
         await summaries.close()
+        await vendors.close()
         await close_pool()
 
 

@@ -12,6 +12,7 @@ from litestar import Request
 
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
+from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import Settings
 from sandbox.work.unit import IdempotencyKey, Origin
 
@@ -21,7 +22,8 @@ _FORGET_AFTER: Final = 0.5
 _REMEMBER: Final = 10_000
 
 _LOOKUP: Final = """
-SELECT merchant_id::text AS merchant_id, id::text AS id, role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL
+SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit
+FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id WHERE k.key_hash = $1 AND k.revoked_at IS NULL
 """
 
 HttpRequest = Request[Any, Any, Any]
@@ -34,6 +36,8 @@ class Caller:
     merchant_id: str
     key_id: str
     role: str
+    rate_limit: int | None = None
+    """Requests a minute that the merchant's API takes; None for as many as come."""
 
     def require_admin(self) -> None:
         """Raise FORBIDDEN unless the key's role is admin."""
@@ -72,7 +76,7 @@ class KeyRing:
         if record is None:
             self._known.pop(digest, None)
             return None
-        found = Caller(record["merchant_id"], record["id"], record["role"])
+        found = Caller(record["merchant_id"], record["id"], record["role"], record["rate_limit"])
         if len(self._known) >= _REMEMBER:
             self._known.clear()
         # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
@@ -86,15 +90,20 @@ class Gate:
 
     settings: Settings
     keys: KeyRing
+    limiter: RateLimiter
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY or INVALID_API_KEY."""
+        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED."""
         headers = request.headers
         _require_json_accepted(headers.get("accept"))
         api_key = headers.get("x-api-key")
         if not api_key:
             raise Problem("MISSING_API_KEY")
-        return await self.keys.caller(api_key)
+        caller = await self.keys.caller(api_key)
+        # A merchant's limit is of its own API: the sandbox's controls go on working, or it could not be lifted.
+        if caller.rate_limit is not None and request.scope["path"].startswith("/api/v1/"):
+            await self.limiter.hinder("api", caller.merchant_id, caller.rate_limit)
+        return caller
 
     async def admin(self, request: HttpRequest) -> Caller:
         """As `caller`, for an admin's key only. Raises FORBIDDEN for another."""

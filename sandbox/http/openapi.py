@@ -52,6 +52,7 @@ _NOTES: Final = {
     "operator": "Needs the operator's key.",
     "ipn": "Signed as Standard Webhooks, with the merchant's IPN secret.",
 }
+_UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator", "ipn": "IPN"}
 
@@ -147,7 +148,7 @@ class _Builder:
         made["security"] = _SCHEMES[operation.security]
         names = [part[1:-1] for part in item.path.split("/") if part.startswith("{")]
         parameters: list[Json] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}} for name in names
+            {"name": name, "in": "path", "required": True, "schema": dict(operation.path.get(name, _UUID))} for name in names
         ]
         parameters += [
             {"name": query.name, "in": "query", "description": query.description, "schema": dict(query.schema)}

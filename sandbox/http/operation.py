@@ -33,6 +33,8 @@ class Operation:
     """An example of the request's body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Name → (operation id, the path parameter that the answer's id becomes)."""
+    path: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Path parameter → its JSON schema, where it is not a UUID."""
     raw_media_type: str = "application/json"
 
     def __deepcopy__(self, memo: object) -> "Operation":

@@ -75,6 +75,11 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "cause": {"type": "string", "enum": ["api", "worker", "ipn", "simulation"]},
         "event_id": _UUID,
     },
+    "VendorTransaction": {
+        "id": _UUID,
+        "createdAt": {"type": "string", "format": "date-time"},
+        "type": {"type": "string", "enum": ["earned", "spent", "payout", "paid_out"]},
+    },
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }

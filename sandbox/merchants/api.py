@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import msgspec
-from litestar import Router, delete, get, post
+from litestar import Router, delete, get, post, put
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
@@ -12,11 +12,13 @@ from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import page, query, window
-from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant
+from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant, RateLimit
 from sandbox.payouts.requests import PRINTABLE
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
 Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
+# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]
 
 
 class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -26,6 +28,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     opening_balance: msgspec.Raw = msgspec.Raw(b"null")
     webhook_url: Url | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    rate_limit: PerMinute | None = None
 
 
 class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -33,6 +36,12 @@ class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     role: Literal["admin", "member"]
     name: Name = "API key"
+
+
+class RateLimitBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PUT /rate-limit`."""
+
+    requests_per_minute: PerMinute | None
 
 
 def merchants_router(gate: Gate, service: MerchantService) -> Router:
@@ -50,7 +59,8 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
         amount = None
         if bytes(body.opening_balance) != b"null":
             amount = amount_of(body.opening_balance, "opening_balance")
-        created = await service.create(body.name, amount, body.webhook_url, body.seed)
+        rate_limit = None if body.rate_limit is None else int(body.rate_limit)
+        created = await service.create(body.name, amount, body.webhook_url, body.seed, rate_limit=rate_limit)
         return ok(created, 201, f"/sandbox/v1/merchants/{created.merchant_id}")
 
     @get(
@@ -113,3 +123,31 @@ def keys_router(gate: Gate, service: MerchantService) -> Router:
         return empty()
 
     return Router("/sandbox/v1/keys", route_handlers=[create_key, list_keys, delete_key])
+
+
+def rate_limit_router(gate: Gate, service: MerchantService) -> Router:
+    """The routes of the limit that a merchant's own API has when it is asked for, to test a client's patience."""
+    body_decoder = msgspec.json.Decoder(RateLimitBody)
+
+    @get(
+        "/", operation_id="get_rate_limit",
+        opt={"operation": Operation("Get the limit of the merchant's API", {200: RateLimit})},
+    )  # fmt: skip
+    async def get_rate_limit(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.rate_limit(caller.merchant_id))
+
+    @put(
+        "/", operation_id="set_rate_limit",
+        opt={"operation": Operation("Limit the merchant's API, or lift the limit", {200: RateLimit}, RateLimitBody,
+             security="admin-key", example={"requests_per_minute": 60},
+             description="Requests to /api/v1 beyond it, in any 60 seconds, are answered 429 with Retry-After.")},
+    )  # fmt: skip
+    async def set_rate_limit(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        body = decode(body_decoder, await gate.body(request))
+        limit = None if body.requests_per_minute is None else int(body.requests_per_minute)
+        return ok(await service.set_rate_limit(caller.merchant_id, limit))
+
+    return Router("/sandbox/v1/rate-limit", route_handlers=[get_rate_limit, set_rate_limit])

@@ -26,6 +26,12 @@ LARGEST_KEY_COUNT: Final = 100
 
 # The tables that hold a merchant's rows, in an order that its foreign keys allow.
 _TABLES: Final = (
+    # First the row that the aggregator locks: what it is writing is then whole, and it begins nothing new.
+    "vendor_cursors",
+    "vendor_fetches",
+    "vendor_transactions",
+    "vendor_balances",
+    "vendor_dead_letters",
     "bulk_credit_items",
     "bulk_credits",
     "sale_payments",
@@ -84,6 +90,12 @@ class NewApiKey(msgspec.Struct):
     role: str
 
 
+class RateLimit(msgspec.Struct):
+    """How many requests a minute a merchant's API takes; null for as many as come."""
+
+    requests_per_minute: int | None
+
+
 class MerchantService:
     """Create and delete merchants, and manage their keys."""
 
@@ -100,6 +112,7 @@ class MerchantService:
         *,
         merchant_id: str | None = None,
         api_key: str | None = None,
+        rate_limit: int | None = None,
     ) -> NewMerchant:
         """Create a merchant with an admin key, its accounts, perhaps a balance and a webhook endpoint: all or nothing.
 
@@ -114,14 +127,15 @@ class MerchantService:
         webhook_secret = new_secret(bits.randbytes(32))
         async with available(), transaction() as conn:
             await conn.execute(
-                "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at) "
-                "VALUES ($1, $2, $3, $4, $5, $6)",
+                "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, rate_limit) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 merchant_id,
                 name,
                 seed,
                 self._box.seal(ipn_secret, f"{merchant_id}/ipn", os.urandom(12)),
                 self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(12)),
                 now,
+                rate_limit,
             )
             await open_accounts(conn, merchant_id, now)
             await _insert_key(conn, merchant_id, _new_id(now), api_key, "admin", "first key", now)
@@ -225,6 +239,24 @@ class MerchantService:
                 hashlib.sha256(api_key.encode()).digest(),
                 truncate(datetime.now(UTC)),
             )
+
+    async def rate_limit(self, merchant_id: str) -> RateLimit:
+        """How many requests a minute the merchant's API takes. Raises NOT_FOUND if the merchant is gone."""
+        async with available(), connection() as conn:
+            record = await conn.fetchrow("SELECT rate_limit FROM merchants WHERE merchant_id = $1", merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return RateLimit(record["rate_limit"])
+
+    async def set_rate_limit(self, merchant_id: str, per_minute: int | None) -> RateLimit:
+        """Limit the merchant's API, or lift the limit; every process knows within a second. Raises NOT_FOUND."""
+        async with available(), connection() as conn:
+            found = await conn.fetchval(
+                "UPDATE merchants SET rate_limit = $2 WHERE merchant_id = $1 RETURNING merchant_id", merchant_id, per_minute
+            )
+        if found is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return RateLimit(per_minute)
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""

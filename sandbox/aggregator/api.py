@@ -1,0 +1,132 @@
+"""`/aggregator/v1`: parse, call the service, render."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Router, get, post, put
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.aggregator.rows import LONGEST_USER_ID
+from sandbox.aggregator.service import (
+    AggregatorService,
+    DeadLetter,
+    Fetch,
+    Replayed,
+    RequestedPayout,
+    Source,
+    VendorBalance,
+)
+from sandbox.http.answers import ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation
+from sandbox.http.paging import query, window
+
+Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
+# Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
+HeaderName = Annotated[str, msgspec.Meta(pattern=r"^([Xx]-[A-Za-z0-9-]{1,60}|[Aa]uthorization|[Aa]pi-?[Kk]ey)\Z")]
+HeaderValue = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
+
+_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER_ID}}
+_WINDOW: Final = ("limit", "cursor", "created_from", "created_to")
+
+
+class SourceBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PUT /source`; without a `url`, our own feed is read, and headers mean nothing."""
+
+    url: Url | None
+    headers: Annotated[dict[HeaderName, HeaderValue], msgspec.Meta(max_length=10)] = msgspec.field(default_factory=dict)
+
+
+_BALANCE: Final = Operation(
+    "Get a user's balance, from the vendor's rows", {200: VendorBalance}, errors=("NOT_FOUND",), path=_USER,
+    description="`balance` = earned − spent − paid_out. Users' ids are text.",
+)  # fmt: skip
+_REQUESTED: Final = Operation(
+    "Get what a user asked for and was not paid", {200: RequestedPayout}, errors=("NOT_FOUND",), path=_USER,
+    description="`requested_payout` = payout − paid_out.",
+)  # fmt: skip
+_FETCHES: Final = Operation(
+    "List the calls to the vendor, newest first", {200: list[Fetch]}, query=(LIMIT, CURSOR, CREATED_FROM, CREATED_TO),
+    description="Kept for seven days.",
+)  # fmt: skip
+_REPLAY: Final = Operation(
+    "Try all dead letters again", {200: Replayed},
+    description="Those that are understood now are added to the balances, each once.",
+)  # fmt: skip
+_SET_SOURCE: Final = Operation(
+    "Read from another vendor", {200: Source}, SourceBody, security="admin-key",
+    example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "a key of the vendor's"}},
+    description=(
+        "`url` is the address of the vendor's list of transactions, which is asked for `startDate`, `page` and `limit`, every "
+        "20 seconds and at most 5 times in any 60. Another address begins anew, and drops what came from the one before."
+    ),
+)  # fmt: skip
+
+
+def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
+    """The routes of the aggregator."""
+    body_decoder = msgspec.json.Decoder(SourceBody)
+
+    @get("/users/{user_id:str}", operation_id="get_vendor_balance", opt={"operation": _BALANCE})
+    async def get_vendor_balance(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.balance(caller.merchant_id, user_id))
+
+    @get("/users/{user_id:str}/payouts", operation_id="get_requested_payout", opt={"operation": _REQUESTED})
+    async def get_requested_payout(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.requested(caller.merchant_id, user_id))
+
+    @get(
+        "/payouts", operation_id="list_requested_payouts",
+        opt={"operation": Operation("List all users that wait for money", {200: list[RequestedPayout]}, query=(LIMIT, CURSOR))},
+    )  # fmt: skip
+    async def list_requested_payouts(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.waiting(caller.merchant_id, window(query(request, ("limit", "cursor")))))
+
+    @get("/fetches", operation_id="list_fetches", opt={"operation": _FETCHES})
+    async def list_fetches(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.fetches(caller.merchant_id, window(query(request, _WINDOW))))
+
+    @get(
+        "/dead-letters", operation_id="list_dead_letters",
+        opt={"operation": Operation("List the vendor's rows that could not be understood, newest first",
+             {200: list[DeadLetter]}, query=(LIMIT, CURSOR, CREATED_FROM, CREATED_TO))},
+    )  # fmt: skip
+    async def list_dead_letters(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.dead_letters(caller.merchant_id, window(query(request, _WINDOW))))
+
+    @post("/dead-letters/replay", operation_id="replay_dead_letters", status_code=200, opt={"operation": _REPLAY})
+    async def replay_dead_letters(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.replay(caller.merchant_id))
+
+    @get(
+        "/source", operation_id="get_source",
+        opt={"operation": Operation("Get where transactions are read from", {200: Source})},
+    )  # fmt: skip
+    async def get_source(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.source(caller.merchant_id))
+
+    @put("/source", operation_id="set_source", opt={"operation": _SET_SOURCE})
+    async def set_source(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        body = decode(body_decoder, await gate.body(request))
+        return ok(await service.set_source(caller.merchant_id, body.url, body.headers))
+
+    return Router(
+        "/aggregator/v1",
+        route_handlers=[
+            get_vendor_balance, get_requested_payout, list_requested_payouts, list_fetches, list_dead_letters,
+            replay_dead_letters, get_source, set_source,
+        ],
+    )  # fmt: skip

@@ -1,0 +1,239 @@
+"""What the API offers of the aggregator: balances, the record of fetches, dead letters, and where the vendor is."""
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.aggregator.rows import LONGEST_USER_ID, VendorRow, read_row
+from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, take_rows
+from sandbox.clock import render, truncate
+from sandbox.db.engine import available, connection, transaction
+from sandbox.errors import Problem, invalid
+from sandbox.http.paging import Page, Window, page
+from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.webhooks.address_guard import Network
+from sandbox.webhooks.requests import url_fault
+
+_REPLAYED_AT_ONCE: Final = 1000
+
+_BALANCE: Final = "SELECT user_id, earned, spent, payout, paid_out FROM vendor_balances WHERE merchant_id = $1 AND user_id = $2"
+_WAITING: Final = """
+SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
+WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
+ORDER BY vendor_balances.merchant_id, vendor_balances.id DESC LIMIT $4
+"""
+_FETCHES: Final = """
+SELECT id::text AS id, url, page, at, outcome, status, rows, new_rows, dead_letters, duration_ms, error FROM vendor_fetches
+WHERE merchant_id = $1 AND id < $2 AND id >= $3 ORDER BY vendor_fetches.merchant_id, vendor_fetches.id DESC LIMIT $4
+"""
+_DEAD_LETTERS: Final = """
+SELECT id::text AS id, raw, reason, created_at FROM vendor_dead_letters
+WHERE merchant_id = $1 AND id < $2 AND id >= $3
+ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id DESC LIMIT $4
+"""
+_TO_REPLAY: Final = """
+SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
+ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
+"""
+_SOURCE: Final = "SELECT url, headers FROM vendor_cursors WHERE merchant_id = $1"
+_SAME_SOURCE: Final = """
+UPDATE vendor_cursors SET headers = $2, failures = 0, next_poll_at = $3, fetch_id = NULL, updated_at = $3
+WHERE merchant_id = $1
+"""
+_NEW_SOURCE: Final = """
+UPDATE vendor_cursors SET url = $2, headers = $3, since = NULL, page = 1, seen = NULL, walk_began = NULL, last_id = NULL,
+    failures = 0, next_poll_at = $4, fetch_id = NULL, updated_at = $4
+WHERE merchant_id = $1
+"""
+_OF_A_VENDOR: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
+
+
+class VendorBalance(msgspec.Struct):
+    """What the vendor's rows of one user come to: `balance` is what was earned less what was spent and paid out."""
+
+    user_id: str
+    balance: Decimal
+    earned: Decimal
+    spent: Decimal
+    payout: Decimal
+    paid_out: Decimal
+
+
+class RequestedPayout(msgspec.Struct):
+    """What a user asked for and has not been paid."""
+
+    user_id: str
+    requested_payout: Decimal
+
+
+class Fetch(msgspec.Struct):
+    """One call to the vendor, and what came of it: RUNNING, SUCCEEDED or FAILED."""
+
+    id: str
+    url: str
+    page: int
+    at: str
+    outcome: str
+    status: int | None
+    rows: int | None
+    new_rows: int | None
+    dead_letters: int | None
+    duration_ms: int | None
+    error: str | None
+
+
+class DeadLetter(msgspec.Struct):
+    """A vendor's row that could not be understood, as it came."""
+
+    id: str
+    raw: str
+    reason: str
+    created_at: str
+
+
+class Replayed(msgspec.Struct):
+    """How many dead letters were understood this time, and how many stay."""
+
+    replayed: int
+    remaining: int
+
+
+class Source(msgspec.Struct):
+    """Where transactions are read from; no `url` means our own feed. The headers' values are not shown."""
+
+    url: str | None
+    header_names: list[str]
+
+
+class AggregatorService:
+    """Reads what was aggregated; changes where from."""
+
+    def __init__(self, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+        """Take what seals a vendor's headers, and the private networks that a vendor may be in."""
+        self._box = box
+        self._allowed = tuple(allowed_networks)
+
+    async def balance(self, merchant_id: str, user_id: str) -> VendorBalance:
+        """A user's balance, as of the last page read. Raises NOT_FOUND for a user of whom no row came."""
+        found = await self._user(merchant_id, user_id)
+        return VendorBalance(
+            user_id=user_id,
+            balance=found["earned"] - found["spent"] - found["paid_out"],
+            earned=found["earned"],
+            spent=found["spent"],
+            payout=found["payout"],
+            paid_out=found["paid_out"],
+        )
+
+    async def requested(self, merchant_id: str, user_id: str) -> RequestedPayout:
+        """What a user waits for. Raises NOT_FOUND for a user of whom no row came."""
+        found = await self._user(merchant_id, user_id)
+        return RequestedPayout(user_id, found["payout"] - found["paid_out"])
+
+    async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
+        record: Mapping[str, Any] | None = None
+        if 1 <= len(user_id) <= LONGEST_USER_ID and user_id.isprintable():
+            async with available(), connection() as conn:
+                record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "No transaction of this user has come from the vendor.")
+        return record
+
+    async def waiting(self, merchant_id: str, window: Window) -> Page:
+        """A page of all users that wait for money, those last heard of for the first time first."""
+        records = await self._list(_WAITING, merchant_id, window)
+        found = [RequestedPayout(r["user_id"], r["requested"]) for r in records]
+        return page(found, window.limit, [r["id"] for r in records])
+
+    async def fetches(self, merchant_id: str, window: Window) -> Page:
+        """A page of the record of calls, newest first."""
+        records = await self._list(_FETCHES, merchant_id, window)
+        found = [Fetch(**{**r, "at": render(r["at"])}) for r in records]
+        return page(found, window.limit, [fetch.id for fetch in found])
+
+    async def dead_letters(self, merchant_id: str, window: Window) -> Page:
+        """A page of rows that could not be understood, newest first."""
+        records = await self._list(_DEAD_LETTERS, merchant_id, window)
+        found = [DeadLetter(r["id"], r["raw"], r["reason"], render(r["created_at"])) for r in records]
+        return page(found, window.limit, [letter.id for letter in found])
+
+    async def _list(self, statement: str, merchant_id: str, window: Window) -> Sequence[Mapping[str, Any]]:
+        async with available(), connection() as conn:
+            found: list[Mapping[str, Any]] = await conn.fetch(
+                statement, merchant_id, window.before, window.since, window.limit + 1
+            )
+        return found
+
+    async def replay(self, merchant_id: str) -> Replayed:
+        """Try all dead letters again, oldest first, a thousand to a transaction; each that is understood counts once."""
+        replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
+        now = truncate(datetime.now(UTC))
+        while True:
+            async with available(), transaction() as conn:
+                if await lock_cursor(conn, merchant_id, now) is None:
+                    raise Problem("NOT_FOUND", "This merchant was deleted.")
+                letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAYED_AT_ONCE)
+                understood = {letter["id"]: row for letter in letters if (row := _understood(letter["raw"])) is not None}
+                if understood:
+                    await take_rows(conn, merchant_id, list(understood.values()), now)
+                    await conn.execute(
+                        "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])",
+                        merchant_id,
+                        list(understood),
+                    )
+            replayed += len(understood)
+            remaining += len(letters) - len(understood)
+            if len(letters) < _REPLAYED_AT_ONCE:
+                return Replayed(replayed, remaining)
+            after = letters[-1]["id"]
+
+    async def source(self, merchant_id: str) -> Source:
+        """Where the merchant's transactions are read from."""
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_SOURCE, merchant_id)
+        if record is None:
+            return Source(None, [])
+        return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
+
+    async def set_source(self, merchant_id: str, url: str | None, headers: Mapping[str, str]) -> Source:
+        """Read from another vendor, or from the same with other headers. Raises VALIDATION_ERROR.
+
+        Another address begins anew: what the former vendor's rows came to is dropped, as two vendors' ids and users have
+        nothing to do with each other. The calls made so far go on counting.
+        """
+        fault = None if url is None else _fault(url, self._allowed)
+        if fault is not None:
+            raise invalid("url", fault)
+        kept = {} if url is None else dict(headers)
+        sealed = None
+        if kept:
+            sealed = seal_headers(self._box, merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
+        now = truncate(datetime.now(UTC))
+        async with available(), transaction() as conn:
+            record = await lock_cursor(conn, merchant_id, now)
+            if record is None:
+                raise Problem("NOT_FOUND", "This merchant was deleted.")
+            if record["url"] == url:
+                await conn.execute(_SAME_SOURCE, merchant_id, sealed, now)
+            else:
+                for table in _OF_A_VENDOR:
+                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
+                await conn.execute(_NEW_SOURCE, merchant_id, url, sealed, now)
+        return Source(url, sorted(kept))
+
+
+def _understood(raw: str) -> VendorRow | None:
+    try:
+        return read_row(raw.encode())
+    except ValueError:
+        return None
+
+
+def _fault(url: str, allowed_networks: Sequence[Network]) -> str | None:
+    if "?" in url or "#" in url:
+        return "must end with its path: the query is ours, and keys belong into headers"
+    return url_fault(url, allowed_networks)

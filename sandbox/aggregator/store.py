@@ -1,0 +1,252 @@
+"""Claim a poll and record what came of it. The cursor's row is the lock of all that is aggregated for a merchant.
+
+It is not the merchant's own lock: a slow vendor's pages are no reason for payouts to wait.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.aggregator.clients import Ask
+from sandbox.aggregator.polling import LEASE, WINDOW, Cursor, earliest_call
+from sandbox.aggregator.rows import BadRow, VendorRow
+from sandbox.clock import milliseconds
+from sandbox.db.engine import transaction
+from sandbox.ids import first_id_at, uuid7
+from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+    from asyncpg.pool import PoolConnectionProxy
+
+KEPT: Final = timedelta(days=7)
+"""How long the record of a fetch is kept."""
+LARGEST_DEAD_LETTERS: Final = 10_000
+
+# Vendors over HTTP whose time has come. And merchants without one who have rows newer than the last that was taken: the
+# latest entry of an index for each, so that idle merchants cost next to nothing.
+DUE_HTTP: Final = (
+    "SELECT merchant_id::text FROM vendor_cursors WHERE url IS NOT NULL AND next_poll_at <= $1 ORDER BY next_poll_at LIMIT $2"
+)
+DUE_OWN: Final = """
+SELECT m.merchant_id::text FROM merchants m LEFT JOIN vendor_cursors c ON c.merchant_id = m.merchant_id
+WHERE c.url IS NULL AND (c.next_poll_at IS NULL OR c.next_poll_at <= $1) AND (
+    SELECT t.id FROM user_transactions t WHERE t.merchant_id = m.merchant_id ORDER BY t.merchant_id DESC, t.id DESC LIMIT 1
+) > coalesce(c.last_id, '00000000-0000-0000-0000-000000000000')
+LIMIT $2
+"""
+
+_LOCK: Final = """
+SELECT url, headers, since, page, seen, walk_began, failures, next_poll_at, fetch_id::text AS fetch_id
+FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
+"""
+_MERCHANT: Final = "SELECT FROM merchants WHERE merchant_id = $1 FOR NO KEY UPDATE"
+_FIRST: Final = """
+INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, updated_at) VALUES ($1, 1, 0, $2, $2)
+ON CONFLICT (merchant_id) DO NOTHING
+"""
+_RECENT: Final = "SELECT ended_by FROM vendor_fetches WHERE merchant_id = $1 AND id >= $2 AND ended_by > $3"
+_PUT_OFF: Final = "UPDATE vendor_cursors SET next_poll_at = $2 WHERE merchant_id = $1"
+_CUT_OFF: Final = """
+UPDATE vendor_fetches SET outcome = 'FAILED', error = 'nothing more was heard of the worker that made the call'
+WHERE merchant_id = $1 AND id = $2 AND outcome = 'RUNNING'
+"""
+_BEGIN: Final = """
+INSERT INTO vendor_fetches (merchant_id, id, url, page, at, ended_by, outcome) VALUES ($1, $2, $3, $4, $5, $6, 'RUNNING')
+"""
+_LEASED: Final = "UPDATE vendor_cursors SET next_poll_at = $2, fetch_id = $3, updated_at = $4 WHERE merchant_id = $1"
+_MOVE: Final = """
+UPDATE vendor_cursors SET since = $2, page = $3, seen = $4, walk_began = $5, failures = $6, next_poll_at = $7,
+    last_id = greatest(last_id, $8::uuid), fetch_id = NULL, updated_at = $9
+WHERE merchant_id = $1
+"""
+_END: Final = """
+UPDATE vendor_fetches SET outcome = $3, status = $4, rows = $5, new_rows = $6, dead_letters = $7, duration_ms = $8, error = $9,
+    ended_by = $10
+WHERE merchant_id = $1 AND id = $2
+"""
+_FORGET: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
+
+# A row that is there already adds to no balance, so a page that is read again, whole or in part, changes nothing.
+_TAKE: Final = """
+WITH added AS (
+    INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
+    SELECT $1, r.* FROM unnest($2::text[], $3::text[], $4::text[], $5::numeric[], $6::timestamptz[]) AS r
+    ON CONFLICT (merchant_id, vendor_id) DO NOTHING RETURNING user_id, type, amount
+), sums AS (
+    SELECT user_id, count(*) AS rows,
+        coalesce(sum(amount) FILTER (WHERE type = 'earned'), 0) AS earned,
+        coalesce(sum(amount) FILTER (WHERE type = 'spent'), 0) AS spent,
+        coalesce(sum(amount) FILTER (WHERE type = 'payout'), 0) AS payout,
+        coalesce(sum(amount) FILTER (WHERE type = 'paid_out'), 0) AS paid_out
+    FROM added GROUP BY user_id
+), written AS (
+    INSERT INTO vendor_balances AS b (merchant_id, user_id, id, earned, spent, payout, paid_out, updated_at)
+    SELECT $1, s.user_id, n.id, s.earned, s.spent, s.payout, s.paid_out, $9
+    FROM sums s JOIN unnest($7::text[], $8::uuid[]) AS n (user_id, id) ON n.user_id = s.user_id
+    ON CONFLICT (merchant_id, user_id) DO UPDATE SET earned = b.earned + EXCLUDED.earned, spent = b.spent + EXCLUDED.spent,
+        payout = b.payout + EXCLUDED.payout, paid_out = b.paid_out + EXCLUDED.paid_out, updated_at = EXCLUDED.updated_at
+)
+SELECT coalesce(sum(rows), 0)::int FROM sums
+"""
+_COUNT_DEAD: Final = "SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1"
+_BURY: Final = """
+INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
+SELECT $1, d.*, $2 FROM unnest($3::uuid[], $4::bytea[], $5::text[], $6::text[]) AS d
+ON CONFLICT (merchant_id, digest) DO NOTHING
+"""
+_RANDOM: Final = SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A call that this process alone may make now."""
+
+    merchant_id: str
+    fetch_id: str
+    cursor: Cursor
+    began: datetime
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call: rows, or an error that says why not."""
+
+    ended: datetime
+    status: int | None = None
+    rows: Sequence[VendorRow] = ()
+    bad: Sequence[BadRow] = ()
+    error: str | None = None
+
+
+async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime) -> "Record | None":
+    """Lock the merchant's cursor until the transaction ends, making it if need be; None if the merchant is gone."""
+    record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
+    if record is not None:
+        return record
+    # Under the merchant's lock, once in its life: so it cannot be under deletion, whose locks come in another order.
+    if await conn.fetchrow(_MERCHANT, merchant_id) is None:
+        return None
+    await conn.execute(_FIRST, merchant_id, now)
+    return await conn.fetchrow(_LOCK, merchant_id)
+
+
+async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim | None:
+    """Claim the merchant's next call, if it is due and the limit lets it begin at `now`; it is counted from here on.
+
+    A process that dies after this has spent the call; its lease lapses and another process asks for the same page.
+    """
+    async with transaction() as conn:
+        record = await lock_cursor(conn, merchant_id, now)
+        if record is None or record["next_poll_at"] > now:
+            return None
+        # Those begun before the window and its longest call have ended before it.
+        first = first_id_at(milliseconds(now - WINDOW - 4 * LEASE))
+        recent = await conn.fetch(_RECENT, merchant_id, first, now - WINDOW)
+        at = earliest_call([call["ended_by"] for call in recent], now)
+        if at > now:
+            await conn.execute(_PUT_OFF, merchant_id, at)
+            return None
+        if record["fetch_id"] is not None:
+            await conn.execute(_CUT_OFF, merchant_id, record["fetch_id"])
+        cursor = Cursor(record["since"], record["page"], record["seen"], record["walk_began"], record["failures"])
+        ask = Ask(merchant_id, record["url"], open_headers(box, merchant_id, record["headers"]), cursor.since, cursor.page)
+        fetch_id = new_id(now)
+        await conn.execute(_BEGIN, merchant_id, fetch_id, ask.address(), cursor.page, now, now + LEASE)
+        await conn.execute(_LEASED, merchant_id, now + LEASE, fetch_id, now)
+    return Claim(merchant_id, fetch_id, cursor, now, ask)
+
+
+async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: datetime, last_id: str | None) -> bool:
+    """Write a page's rows, what they come to, and the cursor that follows, all or nothing; and the record of the call.
+
+    False, and only the record, if the claim has lapsed or the source was changed: someone else asks for the page then.
+    """
+    async with transaction() as conn:
+        record = await conn.fetchrow(_LOCK, claim.merchant_id)
+        if record is None:
+            return False
+        if record["fetch_id"] != claim.fetch_id:
+            await _end(conn, claim, outcome, "FAILED", 0, "it came too late, or the source was changed meanwhile")
+            return False
+        new = await take_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
+        await _bury(conn, claim.merchant_id, outcome.bad, outcome.ended)
+        await conn.execute(
+            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.seen, cursor.walk_began, cursor.failures, due,
+            last_id, outcome.ended,
+        )  # fmt: skip
+        await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
+        await conn.execute(_FORGET, claim.merchant_id, first_id_at(milliseconds(outcome.ended - KEPT)))
+    return True
+
+
+async def take_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:
+    """Write rows that are new, and add them to their users' balances; returns how many. The cursor is locked."""
+    if not rows:
+        return 0
+    users = sorted({row.user_id for row in rows})
+    new: int = await conn.fetchval(
+        _TAKE, merchant_id,
+        [row.vendor_id for row in rows], [row.user_id for row in rows], [row.type for row in rows],
+        [row.amount for row in rows], [row.created_at for row in rows],
+        users, new_ids(now, len(users)), now,
+    )  # fmt: skip
+    return new
+
+
+async def dead_letters_left(merchant_id: str, conn: "PoolConnectionProxy[Any]") -> int:
+    """How many more dead letters the merchant may have."""
+    count: int = await conn.fetchval(_COUNT_DEAD, merchant_id)
+    return LARGEST_DEAD_LETTERS - count
+
+
+def seal_headers(box: SecretBox, merchant_id: str, headers: str, nonce: bytes) -> bytes:
+    """Seal the JSON of a vendor's headers: they hold its keys."""
+    return box.seal(headers, f"{merchant_id}/vendor", nonce)
+
+
+def open_headers(box: SecretBox, merchant_id: str, sealed: bytes | None) -> dict[str, str]:
+    """The headers that are sent to a vendor."""
+    if sealed is None:
+        return {}
+    try:
+        return msgspec.json.decode(box.open(sealed, f"{merchant_id}/vendor"), type=dict[str, str])
+    except SealedSecretError:
+        # Under another SANDBOX_SECRET_KEY: the vendor will refuse the call, which the record then shows.
+        return {}
+
+
+def new_id(now: datetime) -> str:
+    """A new id at the host's time."""
+    return new_ids(now, 1)[0]
+
+
+def new_ids(now: datetime, count: int) -> list[str]:
+    """New ids at the host's time, in rising order."""
+    start = _RANDOM.getrandbits(31)
+    return [uuid7(milliseconds(now), start + number, _RANDOM.getrandbits(42)) for number in range(count)]
+
+
+async def _bury(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
+    if bad:
+        await conn.execute(
+            _BURY, merchant_id, now, new_ids(now, len(bad)),
+            # By its text, so that a row that comes again is kept once.
+            [hashlib.sha256(row.raw.encode()).digest() for row in bad], [row.raw for row in bad], [row.reason for row in bad],
+        )  # fmt: skip
+
+
+async def _end(
+    conn: "PoolConnectionProxy[Any]", claim: Claim, outcome: Outcome, name: str, new: int, error: str | None
+) -> None:
+    duration = round((outcome.ended - claim.began) / timedelta(milliseconds=1))
+    await conn.execute(
+        _END, claim.merchant_id, claim.fetch_id, name, outcome.status, len(outcome.rows) + len(outcome.bad), new,
+        len(outcome.bad), duration, error, outcome.ended,
+    )  # fmt: skip

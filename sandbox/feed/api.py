@@ -1,0 +1,53 @@
+"""`/vendor/v1/transactions`, the one endpoint that speaks camelCase: the challenge's vendor does."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from litestar import Router, get
+from litestar.response.base import ASGIResponse
+
+from sandbox.errors import invalid
+from sandbox.feed.service import LARGEST_PAGE, LARGEST_PAGE_NUMBER, FeedService, VendorPage, span
+from sandbox.http.answers import ok
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation, parameter
+from sandbox.http.paging import query
+from sandbox.http.rate_limit import RateLimiter
+
+PER_MINUTE: Final = 5
+DEFAULT_LIMIT: Final = 100
+_DATE: Final = [{"format": "date-time"}, {"format": "date"}]
+
+_LIST: Final = Operation(
+    "List what users earned, spent, asked for and were paid, oldest first", {200: VendorPage},
+    query=(
+        parameter("startDate", "Only rows made at or after this time.", type="string", anyOf=_DATE),
+        parameter("endDate", "Only rows made at or before this time; a date means its whole day.", type="string", anyOf=_DATE),
+        parameter("page", "Which page.", type="integer", minimum=1, maximum=LARGEST_PAGE_NUMBER, default=1),
+        parameter("limit", "Rows to a page.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=DEFAULT_LIMIT),
+    ),
+    description="At most 5 requests in any 60 seconds with a key, whatever they ask for; rows added meanwhile come last.",
+)  # fmt: skip
+
+
+def feed_router(gate: Gate, service: FeedService, limiter: RateLimiter) -> Router:
+    """The route of the vendor feed."""
+
+    @get("/transactions", operation_id="list_vendor_transactions", opt={"operation": _LIST})
+    async def list_vendor_transactions(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        # A request that is not valid counts as well, as real vendors have it.
+        await limiter.require("vendor", caller.key_id, PER_MINUTE)
+        params = query(request, ("startDate", "endDate", "page", "limit"))
+        part = span(params.get("startDate"), params.get("endDate"))
+        number = _whole(params, "page", 1, LARGEST_PAGE_NUMBER)
+        return ok(await service.page(caller.merchant_id, part, number, _whole(params, "limit", DEFAULT_LIMIT, LARGEST_PAGE)))
+
+    return Router("/vendor/v1", route_handlers=[list_vendor_transactions])
+
+
+def _whole(params: Mapping[str, str], name: str, default: int, largest: int) -> int:
+    raw = params.get(name, str(default))
+    if not (raw.isascii() and raw.isdigit() and len(raw) <= 7 and 1 <= int(raw) <= largest):
+        raise invalid(name, f"must be a whole number from 1 to {largest}")
+    return int(raw)

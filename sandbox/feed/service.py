@@ -1,0 +1,106 @@
+"""The vendor feed: what a merchant's users earned, spent, asked for and were paid, page by page in one lasting order."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from sandbox import clock
+from sandbox.db.engine import available, connection
+from sandbox.errors import invalid
+from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
+
+LARGEST_PAGE: Final = 1000
+LARGEST_PAGE_NUMBER: Final = 1_000_000
+_DAY: Final = 86_400_000
+
+# By id, which rises as rows are added: a row never moves to another page. One statement, so that the count and the page
+# are of one moment. Pages are counted off inside the primary key, and only the page's own rows are fetched.
+_PAGE: Final = """
+SELECT (SELECT count(*) FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3) AS total, p.* FROM (SELECT) one
+LEFT JOIN LATERAL (
+    SELECT t.id::text AS id, u.vendor_user_id, t.created_at, lower(t.type) AS type, t.amount FROM (
+        SELECT id FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3
+        ORDER BY merchant_id, id OFFSET $4 LIMIT $5
+    ) part
+    JOIN user_transactions t ON t.merchant_id = $1 AND t.id = part.id
+    JOIN users u ON u.merchant_id = $1 AND u.id = t.user_id
+    ORDER BY t.id
+) p ON true
+"""
+
+
+class VendorTransaction(msgspec.Struct, rename="camel"):
+    """One row of the feed; `userId` is text (`"074092"` keeps its zero), `type` earned, spent, payout or paid_out."""
+
+    id: str
+    user_id: str
+    created_at: str
+    type: str
+    amount: Decimal
+
+
+class VendorMeta(msgspec.Struct, rename="camel"):
+    """Where a page stands among all that was asked for."""
+
+    total_items: int
+    item_count: int
+    items_per_page: int
+    total_pages: int
+    current_page: int
+
+
+class VendorPage(msgspec.Struct):
+    """One page of the feed, oldest first."""
+
+    items: list[VendorTransaction]
+    meta: VendorMeta
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows to look at: those whose ids are not below `first` and below `end`."""
+
+    first: str = SMALLEST_ID
+    end: str = LARGEST_ID
+
+
+def span(start: str | None, end: str | None) -> Span:
+    """What startDate and endDate ask for, both inclusive; a plain date means its whole day. Raises VALIDATION_ERROR."""
+    return Span(
+        SMALLEST_ID if start is None else first_id_at(_moment("startDate", start)[0]),
+        LARGEST_ID if end is None else first_id_at(_moment("endDate", end)[1] + 1),
+    )
+
+
+def _moment(name: str, text: str) -> tuple[int, int]:
+    """The first and the last millisecond since the epoch that a time or a date means."""
+    try:
+        if len(text) == 10:
+            day = date.fromisoformat(text)
+            first = clock.milliseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
+            return first, first + _DAY - 1
+        # An unescaped + in a query means a space.
+        moment = clock.parse(text.replace(" ", "+"))
+        last = clock.milliseconds(moment)
+        return last + (moment.microsecond % 1000 > 0), last
+    except (ValueError, OverflowError):
+        raise invalid(name, "must be a date such as 2026-01-31, or an RFC 3339 time with an offset") from None
+
+
+class FeedService:
+    """Reads the feed."""
+
+    async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
+        """Page `number` (from 1) of a merchant's rows, `limit` to a page."""
+        async with available(), connection() as conn:
+            records = await conn.fetch(_PAGE, merchant_id, part.first, part.end, (number - 1) * limit, limit)
+        total = records[0]["total"]
+        items = [
+            VendorTransaction(r["id"], r["vendor_user_id"], clock.render(r["created_at"]), r["type"], r["amount"])
+            for r in records
+            if r["id"] is not None
+        ]
+        return VendorPage(items, VendorMeta(total, len(items), limit, -(-total // limit), number))

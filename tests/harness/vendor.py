@@ -1,0 +1,104 @@
+"""A vendor for tests: an HTTP server on loopback with a feed of transactions, as bad as a test wants it to be."""
+
+import json
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+Fault = Literal["slow", "500", "429", "repeat", "break off", "short", "not json", "redirect", "huge", "drop"]
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def row(number: int, kind: str = "earned", amount: object = "1.00", user: str = "074092", at: datetime | None = None) -> Any:
+    """A vendor's row; a second after the one with the number before, unless a time is given."""
+    created_at = (at or START + timedelta(seconds=number)).isoformat().replace("+00:00", "Z")
+    return {"id": f"row-{number}", "userId": user, "createdAt": created_at, "type": kind, "amount": amount}
+
+
+class Vendor:
+    """Answers pages of `rows` in their order; each call uses up one of `faults`, None for an answer as it should be."""
+
+    def __init__(self, rows: list[Any] | None = None, faults: list[Fault | None] | None = None) -> None:
+        self.rows: list[Any] = rows or []
+        self.faults = deque(faults or [])
+        self.calls: list[tuple[float, dict[str, str], dict[str, str]]] = []
+        """(Unix time of arrival, query, headers in lower case) of each call."""
+        self.released = threading.Event()
+        vendor = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                query = dict(parse_qsl(urlsplit(self.path).query))
+                vendor.calls.append((time.time(), query, {n.lower(): v for n, v in self.headers.items()}))
+                fault = vendor.faults.popleft() if vendor.faults else None
+                body = b"{}"
+                status = {"500": 500, "429": 429, "redirect": 302}.get(str(fault), 200)
+                if fault == "slow":
+                    vendor.released.wait(30)
+                if fault == "drop":
+                    self.close_connection = True
+                    return
+                if status == 200:
+                    body = vendor.page(query, fault)
+                self.send_response(status)
+                if fault == "429":
+                    self.send_header("retry-after", "90")
+                if fault == "redirect":
+                    self.send_header("location", "/elsewhere")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2] if fault == "break off" else body)
+                self.close_connection = True
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                pass  # a client that timed out has gone
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where its transactions are."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/vendor/v1/transactions"
+
+    def page(self, query: dict[str, str], fault: Fault | None) -> bytes:
+        """A page's JSON, or what a fault makes of it."""
+        if fault == "not json":
+            return b"<html>Please stand by</html>"
+        if fault == "huge":
+            return b'{"items": [' + b" " * (3 * 1024 * 1024) + b"]}"
+        since, number, limit = query.get("startDate"), int(query["page"]), int(query["limit"])
+        found = list(self.rows)
+        if since is not None:
+            begin = datetime.fromisoformat(since)
+            found = [r for r in found if datetime.fromisoformat(r["createdAt"]) >= begin]
+        items = found[(number - 1) * limit : number * limit]
+        if fault == "repeat":
+            items = items + items[: len(items) // 2]
+        if fault == "short":
+            items = items[:-1]
+        pages = -(-len(found) // limit)
+        meta = {"totalItems": len(found), "itemCount": len(items), "itemsPerPage": limit, "totalPages": pages}
+        return json.dumps({"items": items, "meta": {**meta, "currentPage": number}}).encode()
+
+    def __enter__(self) -> "Vendor":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,167 @@
+"""The pure part of the aggregator: whatever fails, every row is read, and the vendor's limit holds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.aggregator.polling import (
+    CALLS,
+    INTERVAL,
+    OVERLAP,
+    WINDOW,
+    Cursor,
+    after_failure,
+    after_page,
+    earliest_call,
+)
+from sandbox.aggregator.rows import UnreadablePageError, read_page, read_row
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(seconds=60)
+
+
+def test_a_page_in_the_middle_is_followed_by_the_next_at_once() -> None:
+    cursor, due = after_page(Cursor(), NOW - SECOND, 3, NOW, NOW + SECOND, in_order=False)
+    assert cursor == Cursor(None, 2, NOW - SECOND, NOW)
+    assert due == NOW + SECOND
+
+
+def test_the_last_page_moves_the_cursor_to_the_newest_row_of_all_pages() -> None:
+    walk = Cursor(None, 3, NOW - SECOND, NOW)
+    in_order, due = after_page(walk, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=True)
+    assert (in_order, due) == (Cursor(NOW - SECOND), NOW + INTERVAL)
+    late, _ = after_page(walk, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=False)
+    assert late == Cursor(NOW - SECOND - OVERLAP), "a vendor's late rows are still within what is asked for"
+
+
+def test_a_row_from_the_future_does_not_carry_the_cursor_away() -> None:
+    cursor, _ = after_page(Cursor(), NOW + timedelta(days=3650), 1, NOW, NOW, in_order=False)
+    assert cursor.since == NOW - OVERLAP
+
+
+def test_the_cursor_never_goes_back_and_an_empty_walk_leaves_it() -> None:
+    assert after_page(Cursor(NOW), NOW - MINUTE, 1, NOW, NOW, in_order=True)[0] == Cursor(NOW)
+    assert after_page(Cursor(NOW), None, 0, NOW, NOW, in_order=False)[0] == Cursor(NOW)
+
+
+def test_a_slow_answer_is_followed_no_sooner_than_it_ended() -> None:
+    assert after_page(Cursor(), None, 0, NOW, NOW + 2 * INTERVAL, in_order=True)[1] == NOW + 2 * INTERVAL
+
+
+@pytest.mark.parametrize(
+    ("failures", "retry_after", "seconds"),
+    [
+        (0, None, 20), (1, None, 40), (3, None, 160), (4, None, 300), (10**6, None, 300), (0, 5, 20), (0, 90, 90),
+        (0, 10**6, 3600),
+    ],
+)  # fmt: skip
+def test_failures_wait_longer_each_time_within_bounds(failures: int, retry_after: int | None, seconds: int) -> None:
+    cursor = Cursor(NOW, 2, NOW, NOW, failures)
+    asked = None if retry_after is None else timedelta(seconds=retry_after)
+    after, due = after_failure(cursor, asked, NOW)
+    assert after == replace(cursor, failures=failures + 1), "the same page is asked for again"
+    assert due == NOW + timedelta(seconds=seconds)
+
+
+def test_the_limit_counts_calls_from_their_ends() -> None:
+    assert earliest_call([NOW] * (CALLS - 1), NOW) == NOW
+    ends = [NOW - WINDOW + SECOND * n for n in range(1, CALLS + 1)]
+    assert earliest_call(ends, NOW) == NOW + SECOND
+    assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, "one under way counts until its lease ends"
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], bool, int, list[str]]:
+    """Rows as (seconds of creation, seconds until visible), the vendor's order, its page size, and what befalls calls."""
+    rows = draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 30)), max_size=60))
+    fates = st.sampled_from(["ok", "ok", "ok", "fail", "429", "repeat", "slow", "lost"])
+    return rows, draw(st.booleans()), draw(st.integers(1, 7)), draw(st.lists(fates, max_size=60))
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories())
+def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
+    history: tuple[list[tuple[int, int]], bool, int, list[str]],
+) -> None:
+    rows, newest_first, size, fates = history
+    created = [NOW + SECOND * (second // 5 * 5) for second, _ in rows]  # a coarse clock: many rows of one moment
+    visible = [NOW + SECOND * (second + late) for second, late in rows]
+    order = sorted(range(len(rows)), key=lambda n: created[n], reverse=newest_first)
+    cursor, due, read = Cursor(), NOW, set[int]()
+    arrived: list[datetime] = []
+    ended_by: list[datetime] = []
+    done_after = NOW + timedelta(hours=3)
+    while due < done_after:
+        at = earliest_call(ended_by, due)
+        fate = fates.pop() if fates else "ok"
+        ended = at + SECOND * (14 if fate == "slow" else 0)
+        arrived.append(ended if fate == "slow" else at)  # slow on its way there: the worst case for the vendor's count
+        if fate == "lost":
+            # The worker dies with the call; another takes over when the lease has lapsed.
+            due = at + SECOND * 30
+            ended_by.append(due)
+            continue
+        ended_by.append(ended)
+        if fate in ("fail", "429"):
+            cursor, due = after_failure(cursor, SECOND * 90 if fate == "429" else None, ended)
+            continue
+        found = [n for n in order if visible[n] <= at and (cursor.since is None or created[n] >= cursor.since)]
+        page = found[(cursor.page - 1) * size : cursor.page * size]
+        read |= set(page)
+        newest = max((created[n] for n in page), default=None)
+        cursor, due = after_page(cursor, newest, -(-len(found) // size), at, ended, in_order=False)
+    assert read == set(range(len(rows)))
+    arrived.sort()
+    assert all(sixth - first >= MINUTE for first, sixth in zip(arrived, arrived[5:], strict=False))
+
+
+def page_of(items: Sequence[object], **meta: Any) -> bytes:
+    """A page's JSON."""
+    return json.dumps({"items": items, "meta": {"totalPages": 1, **meta}}).encode()
+
+
+GOOD = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
+
+
+def test_a_row_is_read_exactly() -> None:
+    row = read_row(json.dumps({**GOOD, "amount": 1.2, "extra": [1]}).encode())
+    assert (row.user_id, row.amount, row.type) == ("074092", Decimal("1.20"), "payout")
+    assert read_row(json.dumps({**GOOD, "id": 7, "userId": 12, "amount": "12"}).encode()).user_id == "12"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": None}, {"id": ""}, {"id": "x" * 201}, {"userId": "a\nb"}, {"userId": "\u0000"}, {"createdAt": "yesterday"},
+        {"createdAt": "2026-03-01T12:00:00"}, {"type": "gift"}, {"amount": 1.234}, {"amount": -1}, {"amount": "many"},
+        {"amount": None}, {"amount": 10**12},
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(change: dict[str, object]) -> None:
+    found = read_page(page_of([{**GOOD, **change}, GOOD]), 1)
+    assert len(found.rows) == 1
+    assert json.loads(found.bad[0].raw.replace("\ufffd", "")) is not None
+    assert found.bad[0].reason
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"<html>", page_of([GOOD])[:-5], json.dumps({"items": [GOOD]}).encode(),
+        page_of([GOOD], totalPages=-1),
+        page_of([GOOD], itemCount=2), page_of([GOOD], totalPages=2, currentPage=2), page_of([], totalPages=2),
+        page_of([GOOD], totalPages=2, totalItems=4, itemsPerPage=2), page_of([GOOD], totalItems=2, itemsPerPage=9),
+        b'{"items":' + b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_page_that_is_not_whole_is_no_page(body: bytes) -> None:
+    with pytest.raises(UnreadablePageError):
+        read_page(body, 1)

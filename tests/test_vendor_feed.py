@@ -1,0 +1,131 @@
+"""The vendor feed: the challenge's shape, its limit across processes, and pages that stand still while rows are added."""
+
+import itertools
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from sandbox.clock import milliseconds, render
+from sandbox.ids import uuid7
+from tests.harness.world import Stack, World
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+_counter = itertools.count(1)
+
+
+def add_user(world: World, vendor_user_id: str) -> str:
+    """A user, by SQL."""
+    user_id = str(uuid.uuid4())
+    world.stack.execute(
+        "INSERT INTO users (merchant_id, id, name, vendor_user_id, earned, spent, credited, advances, finals, requested, "
+        "approved, paid, version, created_at, updated_at) VALUES ($1, $2, 'U', $3, 0, 0, 0, 0, 0, 0, 0, 0, 0, $4, $4)",
+        world.merchant_id, user_id, vendor_user_id, START,
+    )  # fmt: skip
+    return user_id
+
+
+def add_rows(world: World, user_id: str, rows: list[tuple[str, str, datetime]]) -> list[str]:
+    """Transactions (type, amount, time) by SQL, with ids as the application makes them. Returns the ids."""
+    ids = [uuid7(milliseconds(at), next(_counter), 0) for _, _, at in rows]
+    world.stack.execute(
+        "INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, payout_id, created_at) "
+        "SELECT $1, id, $2, type, amount, CASE WHEN type IN ('EARNED', 'SPENT') THEN id END, "
+        "CASE WHEN type IN ('PAYOUT', 'PAID_OUT') THEN id END, at "
+        "FROM unnest($3::uuid[], $4::text[], $5::text[]::numeric[], $6::timestamptz[]) AS r (id, type, amount, at)",
+        world.merchant_id, user_id, ids, [kind for kind, _, _ in rows], [amount for _, amount, _ in rows],
+        [at for _, _, at in rows],
+    )  # fmt: skip
+    return ids
+
+
+def another_key(world: World) -> dict[str, str]:
+    """A fresh key, with a minute's requests of its own."""
+    return {"X-API-KEY": world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]}
+
+
+def test_a_row_has_the_challenges_shape(world: World) -> None:
+    ids = add_rows(world, add_user(world, "074092"), [("EARNED", "1.2", START), ("PAID_OUT", "500", START)])
+    answer = world.get("/vendor/v1/transactions")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "items": [
+            {"id": ids[0], "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "earned", "amount": "1.20"},
+            {"id": ids[1], "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "paid_out", "amount": "500.00"},
+        ],
+        "meta": {"totalItems": 2, "itemCount": 2, "itemsPerPage": 100, "totalPages": 1, "currentPage": 1},
+    }  # fmt: skip
+
+
+def test_nothing_is_a_page_too_and_so_is_one_past_the_end(world: World) -> None:
+    for number in (1, 9):
+        assert world.get("/vendor/v1/transactions", page=number).json() == {
+            "items": [],
+            "meta": {"totalItems": 0, "itemCount": 0, "itemsPerPage": 100, "totalPages": 0, "currentPage": number},
+        }
+
+
+def test_pages_stand_still_while_rows_are_added(world: World) -> None:
+    user = add_user(world, "12")
+    ids = add_rows(world, user, [("EARNED", "1", START + timedelta(seconds=n)) for n in range(7)])
+    first = world.get("/vendor/v1/transactions", page=1, limit=3).json()
+    ids += add_rows(world, user, [("SPENT", "1", START + timedelta(seconds=7))])
+    rest = [world.get("/vendor/v1/transactions", page=number, limit=3).json() for number in (2, 3)]
+    assert [row["id"] for page in (first, *rest) for row in page["items"]] == ids
+    assert [page["meta"]["totalItems"] for page in (first, *rest)] == [7, 8, 8]
+    assert rest[1]["meta"] == {"totalItems": 8, "itemCount": 2, "itemsPerPage": 3, "totalPages": 3, "currentPage": 3}
+
+
+def test_dates_are_inclusive_at_both_ends_and_a_day_is_whole(world: World) -> None:
+    night = datetime(2026, 3, 2, tzinfo=UTC)
+    times = [START, START + timedelta(milliseconds=1), night - timedelta(milliseconds=1), night]
+    ids = add_rows(world, add_user(world, "12"), [("EARNED", "1", at) for at in times])
+    asked = [
+        ({"startDate": render(START), "endDate": render(START)}, ids[:1]),
+        ({"startDate": "2026-03-01T12:00:00.0005Z"}, ids[1:]),
+        ({"startDate": "2026-03-01", "endDate": "2026-03-01"}, ids[:3]),
+        ({"startDate": "2026-03-02"}, ids[3:]),
+        ({"endDate": "2026-03-01T17:00:00+05:00"}, ids[:1]),
+        ({"startDate": "2026-03-03", "endDate": "2026-03-01"}, []),
+    ]
+    keys = [another_key(world), another_key(world)]
+    for number, (params, expected) in enumerate(asked):
+        answer = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
+        assert [row["id"] for row in answer.json()["items"]] == expected, params
+
+
+def test_what_is_wrong_is_said(world: World) -> None:
+    wrong = [
+        {"startDate": "yesterday"}, {"endDate": "2026-02-30"}, {"startDate": "2026-03-01T12:00:00"}, {"page": "0"},
+        {"page": "x"}, {"page": "1000001"}, {"limit": "0"}, {"limit": "1001"}, {"sort": "id"},
+    ]  # fmt: skip
+    keys = [another_key(world), another_key(world)]
+    for number, params in enumerate(wrong):
+        answer = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
+        assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), params
+        assert answer.json()["errors"][0]["field"] == next(iter(params))
+
+
+def test_five_requests_a_minute_a_key_over_all_processes_whatever_they_ask(stack: Stack, world: World) -> None:
+    key = another_key(world)
+    # A connection each, so that both API processes count.
+    answers = [
+        httpx.get(f"{stack.api_url}/vendor/v1/transactions", params=params, headers=key)
+        for params in ({}, {"limit": "0"}, {"page": "2"}, {}, {"limit": "1000"}, {}, {"limit": "0"})
+    ]
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 200, 200, 429, 429]
+    assert answers[5].json()["code"] == "RATE_LIMITED"
+    assert 1 <= int(answers[5].headers["retry-after"]) <= 60
+    assert world.get("/vendor/v1/transactions").status_code == 200, "another key has a minute of its own"
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-API-KEY": "sk_sandbox_wrong"}])
+def test_it_needs_a_key(stack: Stack, headers: dict[str, str]) -> None:
+    assert httpx.get(f"{stack.api_url}/vendor/v1/transactions", headers=headers).status_code == 401
+
+
+def test_another_merchants_rows_are_not_there(stack: Stack, world: World) -> None:
+    add_rows(world, add_user(world, "12"), [("EARNED", "1", START)])
+    with World.create(stack) as other:
+        assert other.get("/vendor/v1/transactions").json()["items"] == []

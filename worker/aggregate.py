@@ -1,0 +1,56 @@
+"""Poll the vendors' feeds that are due, side by side: one slow vendor delays no other merchant's."""
+
+import asyncio
+import time
+from typing import Final
+
+import asyncpg
+import structlog
+
+from sandbox.aggregator.poll import Poller
+from sandbox.db.engine import LOST, RETRYABLE
+
+INTERVAL: Final = 1.0
+AT_ONCE: Final = 32
+_log = structlog.get_logger()
+
+
+class AggregateLoop:
+    """Looks for polls that are due, and makes them; each merchant's in at most one task of this process."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Look every second, less often when looking takes long: never more than a tenth of the time."""
+        while True:
+            began = time.monotonic()
+            try:
+                for merchant_id in await self._poller.due(2 * AT_ONCE):
+                    if merchant_id not in self._tasks and len(self._tasks) < AT_ONCE:
+                        self._tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id))
+            except LOST as error:
+                _log.warning("aggregate_lost", error=type(error).__name__)
+            except asyncpg.PostgresError:
+                _log.exception("aggregate_failed")
+            await asyncio.sleep(max(INTERVAL, 10 * (time.monotonic() - began)))
+
+    async def stop(self, seconds: float) -> None:
+        """Let the calls under way end; what does not is asked for again when its lease has lapsed."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks.values(), timeout=seconds)
+            for task in late:
+                task.cancel()
+
+    async def _poll(self, merchant_id: str) -> None:
+        try:
+            # As long as there are pages and the limit allows it, which is five times at most.
+            while await self._poller.poll(merchant_id):
+                pass
+        except (*LOST, *RETRYABLE) as error:
+            _log.warning("poll_lost", merchant_id=merchant_id, error=type(error).__name__)
+        except Exception:
+            _log.exception("poll_failed", merchant_id=merchant_id)
+        finally:
+            del self._tasks[merchant_id]
