@@ -23,6 +23,7 @@ from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
 from sandbox.wake import QUEUE, WORKER_SEEN, mark, pack, redis_settings
+from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer
@@ -100,7 +101,7 @@ async def work(settings: Settings) -> None:
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
     advancer = Advancer(load_catalogue())
-    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
+    deliverer = Deliverer(Attempts(sender, SecretBox(settings.secret_key), advancer.later))
     advancer.deliver = deliverer.wake
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer)),

@@ -15,7 +15,10 @@ import structlog
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
-from sandbox.metrics import BATCH_SIZE, STATUSES
+from sandbox.metrics import BATCH_SIZE
+from sandbox.payouts.path import take_own
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, Command, Unit, execute
 
@@ -38,16 +41,11 @@ async def run_commands(merchant_id: str, commands: Sequence[Command]) -> tuple[l
             payout_ids=[payout_id for command in commands for payout_id in command.payout_ids],
         )
         answers = [execute(unit, command) for command in commands]
+        for row, error in take_own(unit, load_catalogue()):
+            _log.error("step_impossible", merchant_id=merchant_id, payout_id=row.payout.id, error=str(error))
         await write_unit(conn, unit)
-    count_unit(unit)
+    committed(unit)
     return answers, unit
-
-
-def count_unit(unit: Unit) -> None:
-    """Count what a committed unit did, for the metrics."""
-    for event in unit.events:
-        if event.to_status is not None:
-            STATUSES.labels(event.to_status).inc()
 
 
 @dataclass(slots=True)

@@ -1,0 +1,21 @@
+"""What follows each commit of a unit, wherever in this process it was made: counting it, and telling who listens."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from sandbox.metrics import STATUSES
+from sandbox.work.unit import Unit
+
+listeners: Final[list[Callable[[Unit], None]]] = []
+"""Told of each unit right after its commit. They may not block; what they raise changes nothing any more."""
+
+
+def committed(unit: Unit) -> None:
+    """Count what a committed unit did, for the metrics, and tell the listeners of it."""
+    for event in unit.events:
+        if event.to_status is not None:
+            STATUSES.labels(event.to_status).inc()
+    for listener in listeners:
+        with contextlib.suppress(Exception):
+            listener(unit)
