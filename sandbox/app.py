@@ -10,6 +10,9 @@ from litestar.types import ASGIApp
 
 from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
+from sandbox.control.clock import ClockService
+from sandbox.control.clock_api import clock_router
+from sandbox.control.passage import Passage
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -28,8 +31,10 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
+from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
 
@@ -61,16 +66,22 @@ def create_app(settings: Settings) -> Application:
     catalogue = load_catalogue()
     endpoints = EndpointService(box, settings.webhook_allow)
     merchants = MerchantService(box, endpoints)
+    passage = Passage(catalogue)
+    clock = ClockService(passage, waker.wake)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
+        sender = WebhookSender(settings.webhook_allow)
+        passage.start(Attempts(sender, box))
         try:
             yield
         finally:
             # What was accepted is finished before the stores are let go.
             await asyncio.wait_for(queues.close(), 20)
+            await clock.close(5)
+            await sender.close()
             await waker.close()
             await close_pool()
 
@@ -82,6 +93,7 @@ def create_app(settings: Settings) -> Application:
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
+            clock_router(gate, clock),
             audit_router(gate),
             health_router(waker),
             docs_router(settings.public_url, catalogue),

@@ -13,6 +13,11 @@ def truncate(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def round_up(moment: datetime) -> datetime:
+    """The first whole millisecond at or after the moment: the earliest reading of a clock that has reached it."""
+    return truncate(moment + timedelta(microseconds=999))
+
+
 def milliseconds(moment: datetime) -> int:
     """Milliseconds since the Unix epoch."""
     return (moment - _EPOCH) // _MILLISECOND

@@ -18,7 +18,7 @@ IMPURE = {
     "time", "subprocess", "threading", "structlog",
 }  # fmt: skip
 STORAGE = {"sandbox.db", "sandbox.work.store", "sandbox.ledger.post", "sandbox.webhooks.outbox"}
-EDGE_NAMES = {"api", "audit_api"}
+EDGE_NAMES = {"api", "audit_api", "clock_api", "simulate_api", "stream_api"}
 
 
 def imports(path: Path) -> Iterator[str]:
