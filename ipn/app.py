@@ -15,6 +15,7 @@ from sandbox.http.answers import ProblemHandler, answered, ok
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest, KeyRing
 from sandbox.http.middleware import RequestLog
+from sandbox.live import LiveFeed
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> ASGIApp:
         if unit.next_due is not None or unit.deliveries:
             waker.wake(unit.merchant_id)
 
+    feed = LiveFeed(settings.redis_url)
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     gate = Gate(settings, KeyRing())
     service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
@@ -54,10 +56,12 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
+        feed.start()
         try:
             yield
         finally:
             await asyncio.wait_for(queues.close(), 20)
+            await feed.close()
             await waker.close()
             await close_pool()
 

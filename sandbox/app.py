@@ -13,6 +13,7 @@ from sandbox.balance.service import BalanceService
 from sandbox.control.clock import ClockService
 from sandbox.control.clock_api import clock_router
 from sandbox.control.passage import Passage
+from sandbox.control.simulate_api import simulate_router
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -22,10 +23,13 @@ from sandbox.http.answers import ProblemHandler
 from sandbox.http.entry import Gate, KeyRing
 from sandbox.http.middleware import RequestLog
 from sandbox.ledger.audit_api import audit_router
+from sandbox.live import LiveFeed
+from sandbox.live_listener import LiveListener
 from sandbox.merchants.api import keys_router, merchants_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
+from sandbox.payouts.waiting import PayoutWaits
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -67,6 +71,9 @@ def create_app(settings: Settings) -> Application:
     endpoints = EndpointService(box, settings.webhook_allow)
     merchants = MerchantService(box, endpoints)
     passage = Passage(catalogue)
+    feed = LiveFeed(settings.redis_url)
+    listener = LiveListener(settings.redis_url)
+    payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
     clock = ClockService(passage, waker.wake)
 
     @asynccontextmanager
@@ -74,7 +81,9 @@ def create_app(settings: Settings) -> Application:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
         sender = WebhookSender(settings.webhook_allow)
-        passage.start(Attempts(sender, box))
+        feed.start()
+        listener.start()
+        passage.start(Attempts(sender, box, told=feed.attempts))
         try:
             yield
         finally:
@@ -82,12 +91,15 @@ def create_app(settings: Settings) -> Application:
             await asyncio.wait_for(queues.close(), 20)
             await clock.close(5)
             await sender.close()
+            await feed.close()
+            await listener.close()
             await waker.close()
             await close_pool()
 
     litestar = Litestar(
         route_handlers=[
-            payouts_router(gate, PayoutService(queues, catalogue, directory)),
+            payouts_router(gate, payouts),
+            simulate_router(gate, payouts),
             *balance_routers(gate, BalanceService(queues)),
             directory_router(gate, directory, queues),
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),

@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.live import LiveFeed
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.scenarios.builtin import load_catalogue
@@ -100,8 +101,10 @@ async def work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
+    feed = LiveFeed(settings.redis_url)
+    feed.start()
     advancer = Advancer(load_catalogue())
-    deliverer = Deliverer(Attempts(sender, SecretBox(settings.secret_key), advancer.later))
+    deliverer = Deliverer(Attempts(sender, SecretBox(settings.secret_key), advancer.later, feed.attempts))
     advancer.deliver = deliverer.wake
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer)),
@@ -121,6 +124,7 @@ async def work(settings: Settings) -> None:
         await advancer.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await sender.close()
+        await feed.close()
         await close_pool()
 
 

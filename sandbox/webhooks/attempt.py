@@ -27,14 +27,22 @@ _log = structlog.get_logger()
 
 
 class Attempts:
-    """Makes attempts at deliveries that were claimed. `later` is told of a merchant's next one: (merchant, seconds)."""
+    """Makes attempts at deliveries that were claimed.
+
+    `later` is told of a merchant's next one: (merchant, seconds). `told` is told of attempts that were recorded.
+    """
 
     def __init__(
-        self, sender: WebhookSender, box: SecretBox, later: Callable[[str, float], None] = lambda merchant_id, seconds: None
+        self,
+        sender: WebhookSender,
+        box: SecretBox,
+        later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
+        told: Callable[[str, Sequence[Recorded]], None] = lambda merchant_id, results: None,
     ) -> None:
         self._sender = sender
         self._box = box
         self._later = later
+        self._told = told
         self._secrets: dict[bytes, bytes] = {}
         self._slow: dict[str, float] = {}
 
@@ -78,6 +86,7 @@ class Attempts:
                 _log.exception("record_refused", merchant_id=merchant_id)
                 return
             else:
+                self._told(merchant_id, results)
                 return
 
     def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
