@@ -1,7 +1,7 @@
 """Compose the API: every slice's routes, one error handler, and what must live as long as the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ from sandbox.control.clock import ClockService
 from sandbox.control.clock_api import clock_router
 from sandbox.control.passage import Passage
 from sandbox.control.simulate_api import simulate_router
+from sandbox.control.stream import Streams
+from sandbox.control.stream_api import stream_router
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -52,6 +54,8 @@ class Application:
 
     asgi: ASGIApp
     litestar: Litestar
+    leave: Callable[[], None]
+    """To be called when the process is about to end, before its requests are waited for."""
 
 
 def create_app(settings: Settings) -> Application:
@@ -73,6 +77,7 @@ def create_app(settings: Settings) -> Application:
     passage = Passage(catalogue)
     feed = LiveFeed(settings.redis_url)
     listener = LiveListener(settings.redis_url)
+    streams = Streams(settings.redis_url, listener)
     payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
     clock = ClockService(passage, waker.wake)
 
@@ -93,6 +98,7 @@ def create_app(settings: Settings) -> Application:
             await sender.close()
             await feed.close()
             await listener.close()
+            await streams.close()
             await waker.close()
             await close_pool()
 
@@ -106,6 +112,7 @@ def create_app(settings: Settings) -> Application:
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
             clock_router(gate, clock),
+            stream_router(gate, streams),
             audit_router(gate),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
@@ -116,4 +123,4 @@ def create_app(settings: Settings) -> Application:
         request_max_body_size=BODY_LIMIT,
         logging_config=None,
     )
-    return Application(RequestLog(litestar), litestar)
+    return Application(RequestLog(litestar), litestar, listener.leave)

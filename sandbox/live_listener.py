@@ -39,6 +39,8 @@ class LiveListener:
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._channels: dict[str, _Channel] = {}
+        self.closing = False
+        """Whether the process is about to end: who listens should come to an end as well."""
         self._pubsub: PubSub | None = None
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -47,6 +49,12 @@ class LiveListener:
     def start(self) -> None:
         """Begin to listen."""
         self._task = asyncio.create_task(self._listen_forever())
+
+    def leave(self) -> None:
+        """Tell all who listen to come to an end."""
+        self.closing = True
+        for channel in self._channels.values():
+            _tell(channel, None)
 
     async def close(self) -> None:
         """Stop listening."""

@@ -48,7 +48,7 @@ class PayoutWaits:
                     wait.news.clear()
                     reached = wait.reached
                     payout = await self._reader.get(merchant_id, payout_id)
-                    left = deadline - clock()
+                    left = 0.0 if self._listener.closing else deadline - clock()
                     if payout is None or reached or payout.status in wait.statuses or left <= 0:
                         return payout
                     if not self._listener.is_live(merchant_id):
