@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 
 from sandbox.balance import service as balance
+from sandbox.control import passage
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.payouts import service as payouts
+from sandbox.payouts import waiting
 from sandbox.payouts.states import STATUSES
 from sandbox.webhooks import outbox
 from sandbox.work import store
@@ -96,6 +98,8 @@ QUERIES = {
     "balance": (balance._BALANCE, ()),
     "history": (balance._HISTORY, (["TOP_UP", "PAYOUT_SETTLE"], *BOUNDS, 21)),
     "history of a payout": (balance._HISTORY_OF_PAYOUT, (["TOP_UP"], *BOUNDS, 21, LARGEST_ID)),
+    "what falls due next": (passage._NEXT_DUE, ()),
+    "payouts waited for": (waiting._READ, ([LARGEST_ID],)),
     "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
 }
 

@@ -115,7 +115,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(world: World) -> None:
 
     try:
         stream: EventStream = await streams.open(world.merchant_id, None, None)
-        served = asyncio.create_task(stream({}, receive, send))  # type: ignore[typeddict-item]  # it looks at nothing of it
+        served = asyncio.create_task(stream({}, receive, send))  # type: ignore[arg-type]  # it looks at nothing of it
         await asyncio.wait_for(stuck.wait(), 30)
         stream.hear(Message([], [Note("api.request", {})] * MOST_WAITING))
         assert not served.done()

@@ -10,8 +10,8 @@ import msgspec
 from sandbox.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.control.hold import held
 from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
-from sandbox.db.engine import available, connection, transaction
-from sandbox.errors import Problem, invalid
+from sandbox.db.engine import RETRYABLE, available, connection, transaction
+from sandbox.errors import Problem, invalid, unavailable
 from sandbox.work.keyed import run_keyed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall
@@ -119,8 +119,11 @@ class ClockService:
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        async with available():
-            return await asyncio.shield(task)
+        try:
+            async with available():
+                return await asyncio.shield(task)
+        except RETRYABLE as error:
+            raise unavailable("Others were in the way; repeat the request, and it goes on where it stopped.") from error
 
     async def _drain(self, merchant_id: str) -> Answer:
         run = await self._passage.run(merchant_id)

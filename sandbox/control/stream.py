@@ -5,7 +5,7 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -47,6 +47,7 @@ class Streams:
 
     def __init__(self, redis_url: str, listener: LiveListener) -> None:
         self._redis = connect(redis_url)
+        self._take = self._redis.register_script(_TAKE)
         self._listener = listener
 
     async def close(self) -> None:
@@ -74,7 +75,7 @@ class Streams:
     async def take(self, merchant_id: str, place: str) -> bool:
         """Take a place, or keep it for longer; False if there is none. Raises redis's errors."""
         now = time.time_ns() // 1_000_000
-        return bool(await self._redis.eval(_TAKE, 1, _key(merchant_id), now, _LAPSES, place, MOST_STREAMS))
+        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _LAPSES, place, MOST_STREAMS]))
 
     async def leave(self, merchant_id: str, place: str) -> None:
         """Give a place back."""
@@ -139,7 +140,7 @@ class EventStream(ASGIResponse):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
         async with self._listener.hearing(self._merchant_id, self.hear):
