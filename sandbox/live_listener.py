@@ -81,7 +81,8 @@ class LiveListener:
         channel.heard_by[hear] += 1
         try:
             if channel.heard_by.total() == 1:
-                await self._send("subscribe", name)
+                # Others count on it, so it is sent even if this one leaves at this moment.
+                await asyncio.shield(self._send("subscribe", name))
             if not channel.confirmed.is_set() and self._pubsub is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(channel.confirmed.wait(), _CONFIRMED_WITHIN)

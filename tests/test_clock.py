@@ -1,17 +1,22 @@
 """A merchant's clock stands still when told, never goes back, and runs all that falls due on its way, in order, once."""
 
+import asyncio
 import threading
 import uuid
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from sandbox.control.passage import Passage
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.scenarios.builtin import load_catalogue
 from sandbox.webhooks.schedule import next_attempt
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 
 def clock(world: World, verb: str, key: str | None = None, **body: Any) -> dict[str, Any]:
@@ -221,6 +226,40 @@ def test_an_answer_lists_a_thousand_and_counts_all(world: World) -> None:
     assert (run["complete"], run["steps"], len(run["ran"])) == (True, 1001, 1000)
     assert world.balance() == ("1000000.00", "0.00")
     world.assert_clean()
+
+
+@pytest.fixture
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    await open_pool(stack.database_url, 2)
+    yield
+    await close_pool()
+
+
+async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -> None:
+    clock(world, "freeze", at="2031-01-01T00:00:00Z")
+    world.create_payout("0012")
+    clock(world, "advance", seconds=1)
+    world.create_payout("0012")
+    passage, target = Passage(load_catalogue(), steps=1), time_of("2031-01-01T01:00:00Z")
+    first = await passage.run(world.merchant_id, target)
+    assert (first.stopped_because, first.steps, first.now) == ("1 steps were taken", 1, time_of("2031-01-01T00:01:00Z"))
+    await passage.run(world.merchant_id, target)
+    last = await passage.run(world.merchant_id, target)
+    assert (last.stopped_because, last.steps, last.now) == (None, 0, target)
+
+
+async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None:
+    """It waits at its stop for a delivery that a worker holds, but not for ever, and does not pass it."""
+    world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/nobody", "event_types": ["payout.created"]})
+    clock(world, "freeze")
+    world.create_payout("0004")
+    await asyncio.to_thread(until, lambda: len(attempts(world)) == 1)
+    hold = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
+    (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
+    passage = Passage(load_catalogue(), seconds=0.3)
+    stopped = await passage.run(world.merchant_id, due["next_attempt_at"] + timedelta(days=1))
+    assert (stopped.stopped_because, stopped.steps) == ("0.3 seconds of real time have passed", 0)
+    assert timedelta(0) <= stopped.now - due["next_attempt_at"] <= timedelta(milliseconds=1)
 
 
 def test_drain_answers_when_nothing_due_is_left(world: World, receiver: Receiver) -> None:
