@@ -38,6 +38,9 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         case.headers[_KEY] = _fresh("key", case.headers[_KEY])
     if case.query and "cursor" in case.query and _is_valid(case, ParameterLocation.QUERY):
         case.query["cursor"] = _CURSOR
+    if _is_valid(case, ParameterLocation.QUERY) and (case.path.endswith("/stream") or "wait_for" in (case.query or {})):
+        # What waits for something to happen would wait for nothing.
+        case.query = {**(case.query or {}), "timeout": "0"}
     if isinstance(case.body, dict):
         _mend(case.body)
         for item in case.body["payouts"] if isinstance(case.body.get("payouts"), list) else ():

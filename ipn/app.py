@@ -16,6 +16,7 @@ from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest, KeyRing
 from sandbox.http.middleware import RequestLog
 from sandbox.http.rate_limit import RateLimiter
+from sandbox.live import LiveFeed
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -38,6 +39,7 @@ def create_app(settings: Settings) -> ASGIApp:
         if unit.next_due is not None or unit.deliveries:
             waker.wake(unit.merchant_id)
 
+    feed = LiveFeed(settings.redis_url)
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     gate = Gate(settings, KeyRing(), RateLimiter(settings.redis_url))
     service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
@@ -59,12 +61,14 @@ def create_app(settings: Settings) -> ASGIApp:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
         OBSERVERS.append(summaries.drop)
+        feed.start()
         try:
             yield
         finally:
             await asyncio.wait_for(queues.close(), 20)
             OBSERVERS.remove(summaries.drop)
             await summaries.close()
+            await feed.close()
             await waker.close()
             await close_pool()
 

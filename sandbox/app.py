@@ -1,7 +1,7 @@
 """Compose the API: every slice's routes, one error handler, and what must live as long as the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,12 @@ from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
 from sandbox.bulk_credit.api import bulk_credit_router
 from sandbox.bulk_credit.service import BulkCreditService
+from sandbox.control.clock import ClockService
+from sandbox.control.clock_api import clock_router
+from sandbox.control.passage import Passage
+from sandbox.control.simulate_api import simulate_router
+from sandbox.control.stream import Streams
+from sandbox.control.stream_api import stream_router
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -26,10 +32,13 @@ from sandbox.http.entry import Gate, KeyRing
 from sandbox.http.middleware import RequestLog
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.ledger.audit_api import audit_router
+from sandbox.live import LiveFeed
+from sandbox.live_listener import LiveListener
 from sandbox.merchants.api import keys_router, merchants_router, rate_limit_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
+from sandbox.payouts.waiting import PayoutWaits
 from sandbox.sales.api import sales_routers
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
@@ -40,8 +49,10 @@ from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
+from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.before_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
@@ -56,6 +67,8 @@ class Application:
 
     asgi: ASGIApp
     litestar: Litestar
+    leave: Callable[[], None]
+    """To be called when the process is about to end, before its requests are waited for."""
 
 
 def create_app(settings: Settings) -> Application:
@@ -76,12 +89,22 @@ def create_app(settings: Settings) -> Application:
     endpoints = EndpointService(box, settings.webhook_allow)
     merchants = MerchantService(box, endpoints)
     summaries = SummaryCache(settings.redis_url)
+    passage = Passage(catalogue)
+    feed = LiveFeed(settings.redis_url)
+    listener = LiveListener(settings.redis_url)
+    streams = Streams(settings.redis_url, listener)
+    payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
+    clock = ClockService(passage, waker.wake)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
         OBSERVERS.append(summaries.drop)
+        sender = WebhookSender(settings.webhook_allow)
+        feed.start()
+        listener.start()
+        passage.start(Attempts(sender, box, told=feed.attempts))
         try:
             yield
         finally:
@@ -89,22 +112,30 @@ def create_app(settings: Settings) -> Application:
             await asyncio.wait_for(queues.close(), 20)
             OBSERVERS.remove(summaries.drop)
             await summaries.close()
+            await clock.close(5)
+            await sender.close()
+            await feed.close()
+            await listener.close()
+            await streams.close()
             await waker.close()
             await limiter.close()
             await close_pool()
 
     litestar = Litestar(
         route_handlers=[
-            payouts_router(gate, PayoutService(queues, catalogue, directory)),
             *users_routers(gate, UserService(queues, catalogue, directory, summaries)),
             bulk_credit_router(gate, BulkCreditService(waker.wake_credit)),
             *sales_routers(gate, SalesService()),
+            payouts_router(gate, payouts),
+            simulate_router(gate, payouts),
             *balance_routers(gate, BalanceService(queues)),
             directory_router(gate, directory, queues),
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
             rate_limit_router(gate, merchants),
+            clock_router(gate, clock),
+            stream_router(gate, streams),
             audit_router(gate),
             feed_router(gate, FeedService(), limiter),
             aggregator_router(gate, AggregatorService(box, settings.webhook_allow)),
@@ -117,4 +148,4 @@ def create_app(settings: Settings) -> Application:
         request_max_body_size=BODY_LIMIT,
         logging_config=None,
     )
-    return Application(RequestLog(litestar), litestar)
+    return Application(RequestLog(litestar), litestar, listener.leave)

@@ -50,3 +50,7 @@ class IdSource:
         counter = self._counter
         self._counter = counter + 1
         return uuid7(self._milliseconds, counter, self._bits(42))
+
+    def random_bytes(self, count: int) -> bytes:
+        """Random bytes from the same source: a seeded merchant's secrets follow from its seed."""
+        return self._bits(8 * count).to_bytes(count, "big")

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -12,8 +13,21 @@ from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.settings import Settings, SettingsError
 
 
-def serve(app: Any, port: int, host: str) -> None:
-    """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished, for 10 s at most."""
+class _Server(uvicorn.Server):
+    """Says when it is about to end, before it waits for requests under way."""
+
+    leave: Callable[[], None]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.leave()
+        await super().shutdown(sockets)
+
+
+def serve(app: Any, port: int, host: str, leave: Callable[[], None] = lambda: None) -> None:
+    """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished, for 10 s at most.
+
+    `leave` is called first, to tell those that wait or stream that their time has come.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -30,7 +44,8 @@ def serve(app: Any, port: int, host: str) -> None:
         timeout_keep_alive=75,
         backlog=2048,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
+    server.leave = leave
     inherited = os.environ.get("SANDBOX_LISTEN_FD", "")
     sockets = [socket.socket(fileno=int(inherited))] if inherited.isdigit() else None
     server.run(sockets=sockets)
@@ -48,7 +63,8 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, "api")
-    serve(create_app(settings).asgi, settings.port, settings.host)
+    application = create_app(settings)
+    serve(application.asgi, settings.port, settings.host, application.leave)
 
 
 if __name__ == "__main__":

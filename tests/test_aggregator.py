@@ -168,14 +168,14 @@ async def test_newest_first_with_rows_added_between_pages_skips_none(driven: Dri
 
 
 async def test_several_pollers_at_once_make_one_call(driven: Driven) -> None:
-    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- the second one says why, on a line of its own
+    with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         made = await asyncio.gather(*(driven.poller.poll(driven.merchant_id) for _ in range(8)))
         assert made.count(True) == len(vendor.calls) == 1
 
 
 async def test_a_worker_that_dies_in_a_call_has_spent_it_and_its_page_is_asked_for_again(driven: Driven) -> None:
-    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- the second one says why, on a line of its own
+    with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         dead: list[Claim] = []
         for _ in range(5):
@@ -194,7 +194,7 @@ async def test_a_worker_that_dies_in_a_call_has_spent_it_and_its_page_is_asked_f
 
 
 async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
-    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- the second one says why, on a line of its own
+    with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
         driven.now += KEPT - MINUTE
@@ -283,7 +283,7 @@ def test_for_once_in_real_time_no_minute_sees_six_calls(world: World) -> None:
 
 def test_a_vendors_keys_are_sent_to_it_and_shown_to_nobody(world: World) -> None:
     secret = "vendor-key-83c1"
-    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- the second one says why, on a line of its own
+    with Vendor([row(1)]) as vendor:
         body = {"url": vendor.url, "headers": {"X-API-KEY": secret}}
         answer = world.client.put("/aggregator/v1/source", json=body)
         assert answer.json() == {"url": vendor.url, "header_names": ["X-API-KEY"]} == world.get("/aggregator/v1/source").json()

@@ -144,3 +144,46 @@ def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, 
             server.resume()
         world.wait_for(world.create_payout("0001")["id"], "SUCCESS", seconds=60)
         world.assert_clean()
+
+
+def test_a_clock_goes_on_where_a_crash_left_it_and_nothing_runs_twice(
+    own_stack: tuple[Stack, psutil.Process], receiver: Receiver
+) -> None:
+    """The API process dies in the middle of an advance; asked again, it takes up the rest and no more."""
+    stack, supervisor = own_stack
+    receiver.answer = lambda _: (500, {}, b"down")
+    with World.create(stack, opening_balance="1000.00") as world:
+        frozen = {"at": "2031-01-01T00:00:00Z"}
+        assert world.client.post("/sandbox/v1/clock/freeze", json=frozen).status_code == 200
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
+        made = {suffix: [world.create_payout(suffix, amount="10.00")["id"] for _ in range(4)] for suffix in ("0011", "0012")}
+        key = {"X-IDEMPOTENCY-KEY": "one advance"}
+
+        def advance() -> httpx.Response | None:
+            with contextlib.suppress(httpx.HTTPError):
+                return world.client.post("/sandbox/v1/clock/advance", json={"seconds": 360_000}, headers=key)
+            return None
+
+        first = threading.Thread(target=advance)
+        first.start()
+        until(lambda: len(receiver.received) >= 30)
+        kill(supervisor, "sandbox.serve", stack.redis_url)
+        first.join(60)
+
+        def complete() -> bool:
+            answer = advance()
+            return answer is not None and answer.status_code == 200 and answer.json()["complete"]
+
+        # What the killed one was posting stays its own for half a minute.
+        until(complete, seconds=150, pause=0.5)
+        state = world.get("/sandbox/v1/clock").json()
+        assert (state["frozen"], state["now"]) == (True, "2031-01-05T04:00:00.000Z"), "it went exactly as far as asked"
+        retries = [status for _ in range(4) for status in ("PROCESSING", "RETRY")][:-1]
+        for payout_id in made["0011"]:
+            assert world.path_of(payout_id) == ["PENDING", *retries, "FAILED"]
+        for payout_id in made["0012"]:
+            assert world.path_of(payout_id) == ["PENDING", "PROCESSING", "SUCCESS", "RETURNED"]
+        for delivery in world.get("/api/v1/webhook-deliveries", limit=100).json()["data"]:
+            assert (delivery["status"], delivery["attempt_count"]) == ("FAILED", 10)
+        world.assert_clean()
+        assert world.balance() == ("1000.00", "0.00")

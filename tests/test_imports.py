@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
-    "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
+    "payouts/path", "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "users/model", "users/requests", "users/commands", "sales/model", "sales/requests", "bulk_credit/model",
     "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",
 ]  # fmt: skip
@@ -19,7 +19,7 @@ IMPURE = {
     "time", "subprocess", "threading", "structlog",
 }  # fmt: skip
 STORAGE = {"sandbox.db", "sandbox.work.store", "sandbox.ledger.post", "sandbox.webhooks.outbox"}
-EDGE_NAMES = {"api", "audit_api"}
+EDGE_NAMES = {"api", "audit_api", "clock_api", "simulate_api", "stream_api"}
 
 
 def imports(path: Path) -> Iterator[str]:

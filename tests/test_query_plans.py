@@ -10,9 +10,11 @@ import pytest
 from sandbox.aggregator import service as aggregator
 from sandbox.aggregator.store import DUE_OWN
 from sandbox.balance import service as balance
+from sandbox.control import passage
 from sandbox.feed import service as feed
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.payouts import service as payouts
+from sandbox.payouts import waiting
 from sandbox.payouts.states import STATUSES
 from sandbox.webhooks import outbox
 from sandbox.work import store
@@ -138,6 +140,8 @@ QUERIES = {
     "vendor feed": (feed._PAGE, (SMALLEST_ID, LARGEST_ID, 10_000, 100)),
     "aggregated balance": (aggregator._BALANCE, (LARGEST_ID,)),
     "who waits for money": (aggregator._WAITING, (*BOUNDS, 21)),
+    "what falls due next": (passage._NEXT_DUE, ()),
+    "payouts waited for": (waiting._READ, ([LARGEST_ID],)),
     "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
 }
 

@@ -8,10 +8,9 @@ import structlog
 
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.errors import Problem
-from sandbox.payouts.steps import take_due_steps
+from sandbox.payouts.steps import BATCH, take_due_steps
 from sandbox.scenarios.engine import Catalogue
 
-BATCH: Final = 256
 AT_ONCE: Final = 4
 """Merchants worked for side by side; each needs a connection."""
 _TIMERS: Final = 10_000

@@ -21,6 +21,7 @@ from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import LOST, RETRYABLE, close_pool, open_pool
 from sandbox.feed.service import FeedService
+from sandbox.live import LiveFeed
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.sales.service import SalesService
@@ -29,6 +30,7 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, mark, pack, redis_settings
+from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.before_commit import OBSERVERS
@@ -125,9 +127,11 @@ async def work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
+    feed = LiveFeed(settings.redis_url)
+    feed.start()
     advancer = Advancer(load_catalogue())
     box = SecretBox(settings.secret_key)
-    deliverer = Deliverer(sender, box, advancer.later)
+    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.attempts))
     advancer.deliver = deliverer.wake
     crediter = Crediter(deliverer.wake)
     summaries = SummaryCache(settings.redis_url)
@@ -157,6 +161,7 @@ async def work(settings: Settings) -> None:
         await sender.close()
         await summaries.close()
         await vendors.close()
+        await feed.close()
         await close_pool()
 
 

@@ -92,10 +92,15 @@ class Gate:
     keys: KeyRing
     limiter: RateLimiter
 
-    async def caller(self, request: HttpRequest) -> Caller:
-        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED."""
+    async def caller(self, request: HttpRequest, also: str = "") -> Caller:
+        """Whose request it is. `also` is a media type that may be accepted in place of JSON.
+
+        Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED.
+        """
         headers = request.headers
-        _require_json_accepted(headers.get("accept"))
+        accept = headers.get("accept")
+        if not also or accept is None or also not in accept:
+            _require_json_accepted(accept)
         api_key = headers.get("x-api-key")
         if not api_key:
             raise Problem("MISSING_API_KEY")

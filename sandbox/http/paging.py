@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from sandbox.errors import invalid
 from sandbox.http.entry import HttpRequest
 from sandbox.ids import LARGEST_ID, first_id_at, is_uuid
 
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
 DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
 
@@ -81,6 +83,14 @@ def choice(params: Mapping[str, str], name: str, choices: Sequence[str]) -> list
     if params[name] not in choices:
         raise invalid(name, f"must be one of {', '.join(choices)}")
     return [params[name]]
+
+
+def seconds(params: Mapping[str, str], name: str, default: float, longest: float) -> float:
+    """A number of seconds from 0 to `longest`. Raises VALIDATION_ERROR."""
+    raw = params.get(name, str(default))
+    if not _NUMBER.match(raw) or not 0 <= float(raw) <= longest:
+        raise invalid(name, f"must be a number of seconds from 0 to {longest:g}")
+    return float(raw)
 
 
 def uuid_param(params: Mapping[str, str], name: str) -> str | None:

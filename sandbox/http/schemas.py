@@ -80,10 +80,15 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "createdAt": {"type": "string", "format": "date-time"},
         "type": {"type": "string", "enum": ["earned", "spent", "payout", "paid_out"]},
     },
+    "DeliveryAttempt": {"outcome": {"type": "string", "enum": ["succeeded", "failed", "gone"]}},
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }
 """Component → member → its schema, where the type says less than is known."""
+_RULES: Final[Mapping[str, Json]] = {
+    "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
+}
+"""Component → what holds between its members."""
 _PAYOUT_EXAMPLE: Final[Json] = {
     "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77",
     "merchant_reference": "INV-1001",
@@ -158,9 +163,10 @@ class Schemas:
                 members[member] = {**_URL, "type": kinds}
         else:
             for member, found in members.items():
-                if member.endswith("_at") or member in ("at", "timestamp"):
+                if member.endswith("_at") or member in ("at", "now", "timestamp"):
                     members[member] = _as_time(found)
         members.update(_KNOWN.get(name, {}))
+        schema.update(_RULES.get(name, {}))
         if name == "Payout":
             schema["examples"] = [_PAYOUT_EXAMPLE]
         if name == "CreatePayoutsBody":

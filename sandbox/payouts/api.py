@@ -12,7 +12,7 @@ from sandbox.http.answers import answered, ok
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.http.paging import choice, query, seconds, uuid_param, window
 from sandbox.payouts.model import Payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, EmptyBody
 from sandbox.payouts.service import PayoutService, Timeline
@@ -26,6 +26,7 @@ EXAMPLE: Final = {
     "account_number": "12345678900001",
     "account_title": "AYESHA KHAN",
 }
+LONGEST_WAIT: Final = 30
 _FILTERS: Final = (
     "limit", "cursor", "status", "dest_type", "merchant_reference", "user_id", "created_from", "created_to",
 )  # fmt: skip
@@ -42,6 +43,17 @@ _CREATE: Final = Operation(
     "Create a payout", {201: Payout}, CreatePayoutBody, errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
     idempotency="required", example=EXAMPLE, links=_SEE,
     description="The last four digits of the account choose what happens; see the list of scenarios.",
+)  # fmt: skip
+_GET: Final = Operation(
+    "Get a payout, perhaps when it has reached a state", {200: Payout}, errors=("NOT_FOUND",),
+    query=(
+        parameter(
+            "wait_for", "Hold the answer until the payout is in one of these states, parted by commas.", type="string",
+            pattern=f"^({'|'.join(STATUSES)})(,({'|'.join(STATUSES)})){{0,{len(STATUSES) - 1}}}$",
+        ),
+        parameter("timeout", "Seconds of real time, after which it is answered as it is.", type="number", minimum=0,
+                  maximum=LONGEST_WAIT, default=10),
+    ),
 )  # fmt: skip
 _CREATE_MANY: Final = Operation(
     "Create up to 1000 payouts, each standing or falling alone", {200: dict[str, list[dict[str, Any]]]}, CreatePayoutsBody,
@@ -100,14 +112,17 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         dest_types = choice(params, "dest_type", ("BANK", "WALLET"))
         return ok(await service.list(caller.merchant_id, window(params), statuses, dest_types, params))
 
-    @get(
-        "/{payout_id:str}", operation_id="get_payout",
-        opt={"operation": Operation("Get a payout", {200: Payout}, errors=("NOT_FOUND",))},
-    )  # fmt: skip
+    @get("/{payout_id:str}", operation_id="get_payout", opt={"operation": _GET})
     async def get_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.get(caller.merchant_id, payout_id))
+        params = query(request, ("wait_for", "timeout"))
+        timeout = seconds(params, "timeout", 10, LONGEST_WAIT)
+        if "wait_for" not in params:
+            return ok(await service.get(caller.merchant_id, payout_id))
+        statuses = params["wait_for"].split(",")
+        if not {*statuses} <= {*STATUSES} or len(statuses) > len(STATUSES):
+            raise invalid("wait_for", f"must be one or more, parted by commas, of {', '.join(STATUSES)}")
+        return ok(await service.wait(caller.merchant_id, payout_id, statuses, timeout))
 
     @get(
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",

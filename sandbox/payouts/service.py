@@ -15,6 +15,7 @@ from sandbox.ids import is_uuid
 from sandbox.payouts.commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
 from sandbox.payouts.model import COLUMNS, Payout, to_payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
+from sandbox.payouts.waiting import PayoutWaits
 from sandbox.scenarios.engine import Catalogue
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin
@@ -79,8 +80,9 @@ class Timeline(msgspec.Struct):
 class PayoutService:
     """What the API offers of payouts; every change goes through the merchant's queue."""
 
-    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory) -> None:
+    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory, waits: PayoutWaits) -> None:
         self._queues = queues
+        self._waits = waits
         self._catalogue = catalogue
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
@@ -115,6 +117,31 @@ class PayoutService:
         if record is None:
             raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
         return to_payout(record)
+
+    async def simulate(
+        self,
+        merchant_id: str,
+        payout_id: str,
+        status: str,
+        failure_code: str | None,
+        key: IdempotencyKey | None,
+        origin: Origin,
+    ) -> Answer:
+        """Move a payout to `status` as its bank would. Raises NOT_FOUND for what is no id."""
+        _require_id(payout_id)
+        move = MovePayout(
+            payout_id, "move", self._catalogue, origin, key, status=status, cause="simulation", failure_code=failure_code
+        )
+        return await self._queues.submit(merchant_id, move)
+
+    async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
+        """One payout, as soon as it is in one of the states or so many seconds have passed. Raises NOT_FOUND."""
+        _require_id(payout_id)
+        async with available():
+            found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
+        if found is None:
+            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+        return found
 
     async def list(
         self,

@@ -1,20 +1,30 @@
-"""The worker's part of a payout's life: take the steps that are due, for one merchant, in one transaction."""
+"""The store's side of a payout's steps: take those that are due, for one merchant, in one transaction."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from sandbox.db.engine import transaction
-from sandbox.errors import Problem
 from sandbox.metrics import BATCH_SIZE, WORK_LAG
 from sandbox.payouts.model import PayoutRow
-from sandbox.payouts.states import CHANGES
-from sandbox.scenarios.engine import Catalogue, decide
+from sandbox.payouts.path import take_all
+from sandbox.scenarios.engine import Catalogue
 from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, read_due, write_unit
 from sandbox.work.unit import Unit
 
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+BATCH: Final = 256
+"""Payouts of one transaction, at most."""
 _log = structlog.get_logger()
+
+
+class _NothingDueError(Exception):
+    """Takes a transaction back that found nothing to do."""
 
 
 async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> tuple[int, Unit]:
@@ -23,40 +33,40 @@ async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> 
     Safe to call from any number of workers: the merchant's lock lets one through at a time, and what it did is no
     longer due for the next. Raises asyncpg's errors; then nothing was written.
     """
-    async with transaction() as conn:
-        unit = await lock_merchant(conn, merchant_id, limit)
-        await read_claim(conn, unit)
-        # Each change is a delivery for every endpoint: with many endpoints fewer payouts go into one transaction, so that
-        # the merchant's lock is never held for long.
-        rows = await read_due(conn, unit, max(16, limit // max(1, len(unit.subscriptions))))
-        if rows:
-            WORK_LAG.labels("payouts").set(_lag(rows, unit.now))
-            for row in rows:
-                try:
-                    take_steps(unit, row, catalogue)
-                except (Problem, KeyError) as error:
-                    # One payout that cannot go on (its scenario is gone, say) must not hold up its neighbours for ever.
-                    row.due_at = None
-                    _log.error("step_impossible", merchant_id=merchant_id, payout_id=row.payout.id, error=str(error))
-            await write_unit(conn, unit)
-    if rows:
-        BATCH_SIZE.labels("worker").observe(len(rows))
-        committed(unit)
+    rows: Sequence[PayoutRow] = ()
+    try:
+        async with transaction() as conn:
+            unit = await lock_merchant(conn, merchant_id, limit)
+            rows, _ = await take_batch(conn, unit, catalogue, limit)
+            if not rows:
+                # Nothing is written, so that a look costs no flush to the disk, and uses up none of the merchant's ids:
+                # how often workers look may not change what a repeatable world's ids are.
+                raise _NothingDueError
+    except _NothingDueError:
+        return 0, unit
+    BATCH_SIZE.labels("worker").observe(len(rows))
+    committed(unit)
     return len(rows), unit
 
 
-def take_steps(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> None:
-    """Take a payout's step that is due, and all behind it that wait for nothing."""
-    unit.changed[row.payout.id] = row
-    scenario = catalogue.named(row.payout.scenario)
-    decision = decide(scenario, row.step, unit.now)
-    row.step, row.due_at = decision.step, decision.due_at
-    for number, step in decision.taken:
-        if (row.payout.status, step.to) not in CHANGES:
-            # Somebody moved the payout off its path between two steps; the path ends, and a hand decides.
-            row.due_at = None
-            return
-        unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code)
+async def take_batch(
+    conn: "PoolConnectionProxy[Any]", unit: Unit, catalogue: Catalogue, limit: int
+) -> tuple[Sequence[PayoutRow], bool]:
+    """Take due steps, of at most `limit` payouts, in the transaction that holds the unit's lock, and write them.
+
+    Returns the payouts that had one, and whether there may be more of them. Raises asyncpg's errors.
+    """
+    await read_claim(conn, unit)
+    # Each change is a delivery for every endpoint: with many endpoints fewer payouts go into one transaction, so that
+    # the merchant's lock is never held for long.
+    limit = max(16, limit // max(1, len(unit.subscriptions)))
+    rows = await read_due(conn, unit, limit)
+    if rows:
+        WORK_LAG.labels("payouts").set(_lag(rows, unit.now))
+        for row, error in take_all(unit, rows, catalogue):
+            _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=row.payout.id, error=str(error))
+        await write_unit(conn, unit)
+    return rows, len(rows) == limit
 
 
 def _lag(rows: list[PayoutRow], now: datetime) -> float:

@@ -5,40 +5,22 @@ delivers again: at least once.
 """
 
 import asyncio
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Final
 
 import structlog
 
-from sandbox.db.engine import LOST, RETRYABLE
-from sandbox.metrics import DELIVERY_SECONDS
-from sandbox.secrets_at_rest import SealedSecretError, SecretBox
-from sandbox.webhooks.outbox import Claimed, Recorded, claim_due, record_attempts
-from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
-from sandbox.webhooks.sender import SendResult, WebhookSender
-from sandbox.webhooks.signing import decode_secret, headers
+from sandbox.db.engine import LOST
+from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts
+from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
 
-ROOM: Final = 128
-"""Calls under way to one endpoint, at most."""
-SLOWED_ROOM: Final = 2
-_SLOW_SECONDS: Final = 5.0
-_RECORD_AT_MOST: Final = 256
-_SECRETS: Final = 10_000
 _log = structlog.get_logger()
 
 
 class Deliverer:
-    """Delivers for any merchant that it is woken for. `later` is told of a merchant's next attempt: (merchant, seconds)."""
+    """Delivers for any merchant that it is woken for."""
 
-    def __init__(self, sender: WebhookSender, box: SecretBox, later: Callable[[str, float], None]) -> None:
-        self._sender = sender
-        self._box = box
-        self._later = later
+    def __init__(self, attempts: Attempts) -> None:
+        self.attempts = attempts
         self._merchants: dict[str, _MerchantDeliveries] = {}
-        self._secrets: dict[bytes, bytes] = {}
-        self._slow: dict[str, float] = {}
         self._stopping = False
 
     def wake(self, merchant_id: str) -> None:
@@ -70,84 +52,6 @@ class Deliverer:
     def forget(self, merchant_id: str) -> None:
         """A merchant's loop has ended."""
         self._merchants.pop(merchant_id, None)
-
-    def room(self, endpoint_id: str) -> int:
-        """How many calls to the endpoint may be under way: fewer for a while after it asked for fewer."""
-        until = self._slow.get(endpoint_id)
-        if until is None:
-            return ROOM
-        if until > time.monotonic():
-            return SLOWED_ROOM
-        del self._slow[endpoint_id]
-        return ROOM
-
-    async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
-        """Make one attempt and decide what follows from it; never raises but for cancellation."""
-        at = claimed.clock.now(datetime.now(UTC))
-        try:
-            secret = self._secret(merchant_id, claimed)
-        except (SealedSecretError, ValueError):
-            # A secret sealed under another SANDBOX_SECRET_KEY; the attempt fails, and says so where people look.
-            result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
-            signature = ""
-        else:
-            signed = headers(claimed.event_id, int(at.timestamp()), claimed.body, (secret,))
-            signature = signed["webhook-signature"]
-            result = await self._sender.send(claimed.url, claimed.body, signed)
-        return self._decide(merchant_id, claimed, at, signature, result)
-
-    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
-        outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
-        DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
-        real = datetime.now(UTC)
-        due: datetime | None = None
-        status = "SUCCEEDED"
-        if outcome != "succeeded":
-            retry_after = parse_retry_after(result.response_headers.get("retry-after"), real)
-            if slows_down(result.status):
-                if len(self._slow) >= _SECRETS:
-                    self._slow.clear()
-                pause = retry_after.total_seconds() if retry_after is not None else _SLOW_SECONDS
-                self._slow[claimed.endpoint_id] = time.monotonic() + min(pause, 60.0)
-            now = claimed.clock.now(real)
-            due = next_attempt(claimed.retry_profile, claimed.scheduled + 1, now, claimed.id, retry_after)
-            status = "FAILED" if due is None else "PENDING"
-            if due is not None and claimed.clock.frozen_at is None:
-                self._later(merchant_id, (due - now).total_seconds())
-        _log.info(
-            "delivery_attempt",
-            request_id=claimed.request_id,
-            merchant_id=merchant_id,
-            event_id=claimed.event_id,
-            delivery_id=claimed.id,
-            attempt=claimed.scheduled + 1,
-            outcome=outcome,
-            status=result.status,
-            error=result.error,
-            ms=result.duration_ms,
-        )
-        return Recorded(
-            claimed=claimed,
-            status=status,
-            next_attempt_at=due,
-            at=at,
-            signature=signature,
-            http_status=result.status,
-            headers=result.response_headers,
-            body=result.response_body,
-            error=result.error,
-            duration_ms=result.duration_ms,
-            gone=outcome == "gone",
-        )
-
-    def _secret(self, merchant_id: str, claimed: Claimed) -> bytes:
-        secret = self._secrets.get(claimed.sealed_secret)
-        if secret is None:
-            opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
-            if len(self._secrets) >= _SECRETS:
-                self._secrets.clear()
-            secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
-        return secret
 
 
 class _MerchantDeliveries:
@@ -185,7 +89,8 @@ class _MerchantDeliveries:
 
     async def _claim(self) -> None:
         room = {
-            endpoint_id: max(0, self._deliverer.room(endpoint_id) - count) for endpoint_id, count in self._under_way.items()
+            endpoint_id: max(0, self._deliverer.attempts.room(endpoint_id) - count)
+            for endpoint_id, count in self._under_way.items()
         }
         for claimed in await claim_due(self._merchant_id, room, ROOM):
             self._under_way[claimed.endpoint_id] = self._under_way.get(claimed.endpoint_id, 0) + 1
@@ -194,7 +99,7 @@ class _MerchantDeliveries:
             call.add_done_callback(self._calls.discard)
 
     async def _call(self, claimed: Claimed) -> None:
-        result = await self._deliverer.attempt(self._merchant_id, claimed)
+        result = await self._deliverer.attempts.attempt(self._merchant_id, claimed)
         self._results.append(result)
         if self._recording is None:
             self._recording = asyncio.create_task(self._record())
@@ -203,21 +108,9 @@ class _MerchantDeliveries:
     async def _record(self) -> None:
         """Write results, all that have come in while the last ones were being written. Bounded by what is under way."""
         try:
-            delay = 0.05
             while self._results:
-                batch, self._results = self._results[:_RECORD_AT_MOST], self._results[_RECORD_AT_MOST:]
-                try:
-                    await record_attempts(self._merchant_id, batch)
-                except (*LOST, *RETRYABLE) as error:
-                    _log.warning("record_failed", merchant_id=self._merchant_id, error=type(error).__name__)
-                    self._results = batch + self._results
-                    await asyncio.sleep(delay)
-                    delay = min(delay * 2, 2.0)
-                    continue
-                except Exception:
-                    # Their leases lapse and they are delivered again, which is allowed; losing the loop is not.
-                    _log.exception("record_refused", merchant_id=self._merchant_id)
-                delay = 0.05
+                batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]
+                await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     endpoint_id = result.claimed.endpoint_id
                     self._under_way[endpoint_id] -= 1

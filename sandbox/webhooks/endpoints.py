@@ -122,7 +122,7 @@ class EndpointService:
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
             url=body.url,
-            secret=new_secret(os.urandom(32)),
+            secret="",  # chosen below, from the unit's random bits: a seeded merchant's follows from its seed
             event_types=list(dict.fromkeys(body.event_types)),
             signing=body.signing,
             retry_profile=body.retry_profile,
@@ -134,7 +134,7 @@ class EndpointService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             # The first one signs with the secret that the merchant was told when it was made.
             told = await conn.fetchval(_FIRST, merchant_id)
-            secret = new.secret if told is None else self._box.open(told, f"{merchant_id}/webhook")
+            secret = new_secret(unit.ids.random_bytes(32)) if told is None else self._box.open(told, f"{merchant_id}/webhook")
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             # The answer is kept for a day beside its key, and a secret rests nowhere in clear: it is kept sealed.
             sealed = self._box.seal(secret, _context(merchant_id, endpoint.id), os.urandom(NONCE_SIZE)).hex()

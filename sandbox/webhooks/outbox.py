@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.clock import Clock
 from sandbox.db.engine import connection, transaction
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 LEASE: Final = timedelta(seconds=30)
 """How long a claimed delivery is its claimer's. Twice an attempt's 15 s; after it another worker may try."""
@@ -109,15 +112,22 @@ async def claim_due(merchant_id: str, room: Mapping[str, int], room_of_others: i
     Raises asyncpg's errors; then nothing is claimed.
     """
     async with connection() as conn:
-        record = await conn.fetchrow(_CLOCK, merchant_id)
-        if record is None:
-            return []
-        clock = Clock(record["clock_frozen_at"], record["clock_offset"])
-        real = datetime.now(UTC)
-        lease = real + LEASE
-        records = await conn.fetch(
-            _CLAIM, merchant_id, clock.now(real), real, list(room), list(room.values()), room_of_others, lease
-        )
+        return await claim_in(conn, merchant_id, room, room_of_others)
+
+
+async def claim_in(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, room: Mapping[str, int], room_of_others: int
+) -> list[Claimed]:
+    """As `claim_due`, on the caller's connection; in a transaction, they are claimed when it commits."""
+    record = await conn.fetchrow(_CLOCK, merchant_id)
+    if record is None:
+        return []
+    clock = Clock(record["clock_frozen_at"], record["clock_offset"])
+    real = datetime.now(UTC)
+    lease = real + LEASE
+    records = await conn.fetch(
+        _CLAIM, merchant_id, clock.now(real), real, list(room), list(room.values()), room_of_others, lease
+    )
     return [
         Claimed(
             id=r["id"],

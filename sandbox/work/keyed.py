@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
+from sandbox.payouts.path import take_own
+from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
 from sandbox.work.loop import ATTEMPTS
 from sandbox.work.store import lock_merchant, read_claim, write_unit
@@ -65,6 +67,7 @@ async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, ac
             except Problem as problem:
                 answer = refuse(problem, origin)
             keep(unit, key, answer)
+            take_own(unit, load_catalogue())
             await write_unit(conn, unit)
     committed(unit)
     return answer

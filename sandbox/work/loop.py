@@ -16,6 +16,8 @@ import structlog
 from sandbox.db.engine import LOST, RETRYABLE, transaction
 from sandbox.errors import Problem, unavailable
 from sandbox.metrics import BATCH_SIZE
+from sandbox.payouts.path import take_own
+from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, Command, Unit, execute
@@ -40,6 +42,8 @@ async def run_commands(merchant_id: str, commands: Sequence[Command]) -> tuple[l
             user_ids=[user_id for command in commands for user_id in command.user_ids],
         )
         answers = [execute(unit, command) for command in commands]
+        for row, error in take_own(unit, load_catalogue()):
+            _log.error("step_impossible", merchant_id=merchant_id, payout_id=row.payout.id, error=str(error))
         await write_unit(conn, unit)
     committed(unit)
     return answers, unit

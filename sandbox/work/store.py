@@ -52,15 +52,16 @@ _PAYOUTS_DUE = (
 _CREATE = """
 INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number,
     account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at,
-    changes, request_id, created_at, updated_at)
+    changes, request_id, created_at, updated_at, processed_at)
 SELECT $1, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
-    $2, $2
+    $2, $2, processed_at
 FROM unnest($3::uuid[], $4::text[], $5::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
     $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[], $20::int[],
-    $21::timestamptz[], $22::int[], $23::text[])
+    $21::timestamptz[], $22::int[], $23::text[], $24::timestamptz[])
     AS p (id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
-    scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id)
+    scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
+    processed_at)
 """
 
 _CHANGE = """
@@ -111,7 +112,8 @@ async def lock_merchant(
     if record is None:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
     # The host's time is read after the wait for the lock: units of one merchant follow each other in time as well.
-    now = Clock(record["clock_frozen_at"], record["clock_offset"]).now(real_now or datetime.now(UTC))
+    clock = Clock(record["clock_frozen_at"], record["clock_offset"])
+    now = clock.now(real_now or datetime.now(UTC))
     counter, seed = record["counter"], record["seed"]
     source = _RANDOM if seed is None else random.Random(f"{seed}:{counter}")  # noqa: S311 -- repeatable on purpose
     return Unit(
@@ -120,6 +122,7 @@ async def lock_merchant(
         ids=IdSource(milliseconds(now), counter & 0xFFFFFFFF, source.getrandbits),
         default_scenario=record["default_scenario"],
         balances={},
+        clock=clock,
     )
 
 
@@ -241,6 +244,7 @@ async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: 
             [row.due_at for row in rows],
             [row.changes for row in rows],
             [row.request_id for row in rows],
+            [row.processed_at for row in rows],
         )
     if changed:
         payouts = [row.payout for row in changed]

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sandbox.clock import render
+from sandbox.clock import RUNNING, Clock, render
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import GIVE_BACK, PAY_OUT, Movement, Posted, Refused, Transfer, post
@@ -152,6 +152,7 @@ class Unit:
     ids: IdSource
     default_scenario: str
     balances: dict[str, Decimal]
+    clock: Clock = RUNNING
     balance_version: int = 0
     subscriptions: Sequence[Subscription] = ()
     payouts: dict[str, PayoutRow] = field(default_factory=dict)

@@ -1,0 +1,222 @@
+"""A merchant's clock: read it, freeze it, let time pass in it, and let it run again. It never goes back."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.clock import RUNNING, Clock, parse, render, truncate
+from sandbox.control.hold import held
+from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
+from sandbox.db.engine import RETRYABLE, available, connection, transaction
+from sandbox.errors import Problem, invalid, unavailable
+from sandbox.work.keyed import run_keyed
+from sandbox.work.store import lock_merchant, read_claim, write_unit
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+FURTHEST: Final = timedelta(days=3650)
+"""How far one request may put a clock forward: ten years."""
+_LAST_YEAR: Final = 9000
+
+_GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
+
+
+class ClockState(msgspec.Struct, kw_only=True):
+    """A merchant's clock. `offset_seconds` is how far it is ahead of the host's; a frozen one keeps no distance: null."""
+
+    now: str
+    frozen: bool
+    frozen_at: str | None
+    offset_seconds: float | None
+
+
+class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
+    """What a passing of time did.
+
+    `steps` counts all that fell due on the way and was done, `ran` lists at most 1000 of it, in order. With `complete` it is
+    all done and committed; without, `stopped_because` says why it stopped at `now`, and the same request goes on from there.
+    """
+
+    began: str
+    complete: bool
+    stopped_because: str | None
+    steps: int
+    ran: list[PayoutStep | DeliveryAttempt]
+
+
+class Drained(msgspec.Struct):
+    """Whether nothing that is due is left to do, and what was done for it; what workers had begun is not listed."""
+
+    drained: bool
+    now: str
+    stopped_because: str | None
+    steps: int
+    ran: list[PayoutStep | DeliveryAttempt]
+
+
+Target = Callable[[datetime], datetime]
+"""The merchant's now → the time to pass to, not before it. Raises VALIDATION_ERROR."""
+
+
+class ClockService:
+    """What the sandbox offers of a merchant's clock. `wake` tells the workers that a merchant may have work."""
+
+    def __init__(self, passage: Passage, wake: Callable[[str], None]) -> None:
+        self._passage = passage
+        self._wake = wake
+        self._under_way: set[asyncio.Task[Answer]] = set()
+
+    async def show(self, merchant_id: str) -> ClockState:
+        """The clock."""
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
+
+    async def freeze(self, merchant_id: str, target: Target | None, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Freeze the clock where it stands, or let time pass to `target` and stay frozen there: 200 with a ClockRun."""
+        return await self._finish(self._pass(merchant_id, target or (lambda now: now), key, origin, freeze=True))
+
+    async def advance(self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Let time pass to `target`, frozen or running: 200 with a ClockRun. INVALID_STATE while another moves the clock."""
+        return await self._finish(self._pass(merchant_id, target, key, origin, freeze=False))
+
+    async def resume(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Let the clock run on from where it stands: 200 with a ClockState."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            if unit.clock.frozen_at is None:
+                return Answer(200, msgspec.json.encode(_state(unit.clock)))
+            running = await move_clock(conn, merchant_id, RUNNING, unit.now, datetime.now(UTC))
+            return Answer(200, msgspec.json.encode(_state(running)))
+
+        async def resumed() -> Answer:
+            async with held(merchant_id):
+                return await run_keyed(merchant_id, key, origin, action)
+
+        answer = await self._finish(resumed())
+        self._wake(merchant_id)
+        return answer
+
+    async def drain(self, merchant_id: str) -> Answer:
+        """Do what is due now, and wait for what is under way: 200 with Drained."""
+        return await self._finish(self._drain(merchant_id))
+
+    async def close(self, seconds: float) -> None:
+        """Give what is under way so many seconds to end."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=seconds)
+        await self._passage.close(seconds)
+
+    async def _finish(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Wait for work that goes on to its end though its caller may leave."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            async with available():
+                return await asyncio.shield(task)
+        except RETRYABLE as error:
+            raise unavailable("Others were in the way; repeat the request, and it goes on where it stopped.") from error
+
+    async def _drain(self, merchant_id: str) -> Answer:
+        run = await self._passage.run(merchant_id)
+        drained = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
+        return Answer(200, msgspec.json.encode(drained))
+
+    async def _pass(
+        self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin, *, freeze: bool
+    ) -> Answer:
+        async with held(merchant_id):
+            begun = await _begin(merchant_id, target, key, origin, freeze=freeze)
+            if isinstance(begun, Answer):
+                return begun
+            began, goal = begun
+            run = await self._passage.run(merchant_id, goal, since=began)
+            answer = Answer(200, msgspec.json.encode(_report(began, run)))
+            if key is None or run.stopped_because is not None:
+                return answer  # repeated under its key, it goes on to the same target
+
+            async def kept(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+                return answer
+
+            return await run_keyed(merchant_id, key, origin, kept)
+
+
+async def _begin(
+    merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin, *, freeze: bool
+) -> tuple[datetime, datetime] | Answer:
+    """Where the clock stands and the time to pass to, frozen there if asked for; or the answer that the key has already.
+
+    The time is kept under the key before anything happens: "100 seconds on", repeated after a crash on the way, means
+    100 seconds from where the first one began.
+    """
+    async with transaction() as conn:
+        unit = await lock_merchant(conn, merchant_id, 0)
+        # No printable character begins it, so no key of the merchant's own can be the same.
+        intent = None if key is None else IdempotencyKey("\x1fclock:" + key.key, key.fingerprint)
+        await read_claim(conn, unit, keys=[found.key for found in (key, intent) if found is not None])
+        answer = recall(unit, key, origin)
+        if answer is not None:
+            return answer
+        kept = recall(unit, intent, origin)
+        goal = truncate(target(unit.now)) if kept is None else parse(kept.body.decode())
+        if goal.year > _LAST_YEAR:
+            raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
+        keep(unit, intent, Answer(200, render(goal).encode()))
+        await write_unit(conn, unit)
+        if freeze and unit.clock.frozen_at is None:
+            await move_clock(conn, merchant_id, Clock(unit.now, unit.clock.offset), unit.now, datetime.now(UTC))
+    return unit.now, goal
+
+
+def seconds_on(seconds: float) -> Target:
+    """So many seconds from now."""
+    return lambda now: now + timedelta(seconds=seconds)
+
+
+def moment(text: str, field: str) -> Target:
+    """The time that the text says. Raises VALIDATION_ERROR, naming `field`, if it says none; the target raises it if the
+    time is past, or too far on.
+    """
+    try:
+        at = truncate(parse(text))
+    except (ValueError, OverflowError):
+        raise invalid(field, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z") from None
+
+    def target(now: datetime) -> datetime:
+        if at < now:
+            raise invalid(field, f"may not be before the merchant's now, {render(now)}: a clock never goes back")
+        if at > now + FURTHEST:
+            raise invalid(field, f"may be ten years after the merchant's now, {render(now)}, at most")
+        return at
+
+    return target
+
+
+def _state(clock: Clock) -> ClockState:
+    frozen = clock.frozen_at is not None
+    now = render(clock.now(datetime.now(UTC)))
+    return ClockState(
+        now=now,
+        frozen=frozen,
+        frozen_at=now if frozen else None,
+        offset_seconds=None if frozen else round(clock.offset.total_seconds(), 6),
+    )
+
+
+def _report(began: datetime, run: Run) -> ClockRun:
+    return ClockRun(
+        **msgspec.structs.asdict(_state(run.clock)),
+        began=render(began),
+        complete=run.stopped_because is None,
+        stopped_because=run.stopped_because,
+        steps=run.steps,
+        ran=run.ran,
+    )

@@ -1,0 +1,112 @@
+"""`/sandbox/v1/clock` and `/sandbox/v1/drain`: parse, call the service, render."""
+
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Router, get, post
+from litestar.response.base import ASGIResponse
+from msgspec import UNSET, UnsetType
+
+from sandbox.control.clock import ClockRun, ClockService, ClockState, Drained, moment, seconds_on
+from sandbox.errors import invalid
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.http.paging import query
+from sandbox.payouts.requests import EmptyBody
+from sandbox.work.unit import IdempotencyKey
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=315_360_000)]
+Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
+
+
+class FreezeClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /clock/freeze`: when to stand still, now by default."""
+
+    at: Time | UnsetType = UNSET
+
+
+class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /clock/advance`: how far, or to when; one of the two."""
+
+    seconds: Seconds | UnsetType = UNSET
+    to: Time | UnsetType = UNSET
+
+
+_FREEZE: Final = Operation(
+    "Freeze the clock", {200: ClockRun}, FreezeClockBody, errors=("INVALID_STATE",), idempotency="optional",
+    example={"at": "2030-01-01T00:00:00.000Z"},
+    description="With `at`, time passes to it first, as with an advance; it may not be before the merchant's now, nor more "
+    "than ten years after it.",
+)  # fmt: skip
+_ADVANCE: Final = Operation(
+    "Let time pass, and run all that falls due on the way, in order", {200: ClockRun}, AdvanceClockBody,
+    errors=("INVALID_STATE",), idempotency="optional", example={"seconds": 60},
+    description="Payout steps, returns, webhook attempts and their retries; it answers when all of it is done and committed. "
+    "What was due before is done first, and not listed. Bounded: 10 000 things and 25 s of real time, then `complete` is "
+    "false, and the same request goes on. `to` may not be before the merchant's now, nor more than ten years after it.",
+)  # fmt: skip
+_RESUME: Final = Operation(
+    "Let the clock run on from where it stands", {200: ClockState}, EmptyBody, errors=("INVALID_STATE",),
+    idempotency="optional",
+)  # fmt: skip
+_DRAIN: Final = Operation(
+    "Wait until nothing that is due is left to do", {200: Drained}, EmptyBody,
+    description="Payout steps and webhooks. Bounded: 10 000 things and 25 s of real time, then `drained` is false.",
+)  # fmt: skip
+
+
+def clock_router(gate: Gate, service: ClockService) -> Router:
+    """The routes of the clock."""
+    freeze_body = msgspec.json.Decoder(FreezeClockBody)
+    advance_body = msgspec.json.Decoder(AdvanceClockBody)
+    empty_body = msgspec.json.Decoder(EmptyBody)
+
+    async def keyed(request: HttpRequest) -> tuple[bytes, IdempotencyKey | None]:
+        # An absent body is as good as `{}`.
+        body = await request.body()
+        if body:
+            body = await gate.body(request)
+        return body or b"{}", gate.idempotency_key(request, body, required=False)
+
+    @get("/clock", operation_id="get_clock", opt={"operation": Operation("Get the clock", {200: ClockState})})
+    async def get_clock(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.show(caller.merchant_id))
+
+    @post("/clock/freeze", operation_id="freeze_clock", opt={"operation": _FREEZE}, status_code=200)
+    async def freeze_clock(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        raw, key = await keyed(request)
+        body = decode(freeze_body, raw)
+        target = None if body.at is UNSET else moment(body.at, "at")
+        return answered(await service.freeze(caller.merchant_id, target, key, gate.origin(request)))
+
+    @post("/clock/advance", operation_id="advance_clock", opt={"operation": _ADVANCE}, status_code=200)
+    async def advance_clock(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        raw = await gate.body(request)
+        key = gate.idempotency_key(request, raw, required=False)
+        body = decode(advance_body, raw)
+        if (body.seconds is UNSET) == (body.to is UNSET):
+            raise invalid("seconds", "or `to` must be given, and not both")
+        target = seconds_on(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
+        return answered(await service.advance(caller.merchant_id, target, key, gate.origin(request)))
+
+    @post("/clock/resume", operation_id="resume_clock", opt={"operation": _RESUME}, status_code=200)
+    async def resume_clock(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        raw, key = await keyed(request)
+        decode(empty_body, raw)
+        return answered(await service.resume(caller.merchant_id, key, gate.origin(request)))
+
+    @post("/drain", operation_id="drain", opt={"operation": _DRAIN}, status_code=200)
+    async def drain(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        raw, _ = await keyed(request)
+        decode(empty_body, raw)
+        return answered(await service.drain(caller.merchant_id))
+
+    return Router("/sandbox/v1", route_handlers=[get_clock, freeze_clock, advance_clock, resume_clock, drain])

@@ -1,0 +1,72 @@
+"""Who moves a merchant's clock: one at a time, by a hold on it that lapses within seconds when its process dies.
+
+The hold keeps answers sensible, not money right: each stop of a clock is a transaction under the merchant's lock.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from sandbox.db.engine import LOST, RETRYABLE, connection
+from sandbox.errors import Problem
+
+_LAPSES: Final = timedelta(seconds=4)
+_RENEWED: Final = 1.0
+"""Seconds between two renewals."""
+_WAIT: Final = 2.0
+"""Seconds that a second one waits for the first."""
+_log = structlog.get_logger()
+
+_TAKE: Final = """
+UPDATE merchants SET clock_held_by = $2, clock_held_until = $4
+WHERE merchant_id = $1 AND (clock_held_until IS NULL OR clock_held_until <= $3 OR clock_held_by = $2)
+RETURNING merchant_id
+"""
+
+_RELEASE: Final = """
+UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchant_id = $1 AND clock_held_by = $2
+"""
+
+
+@asynccontextmanager
+async def held(merchant_id: str) -> AsyncIterator[None]:
+    """Hold a merchant's clock. Raises INVALID_STATE if another does so for longer than two seconds."""
+    holder = str(uuid.uuid4())
+    deadline = asyncio.get_running_loop().time() + _WAIT
+    delay = 0.02
+    while not await _take(merchant_id, holder):
+        if asyncio.get_running_loop().time() > deadline:
+            raise Problem("INVALID_STATE", "Another request moves this merchant's clock; wait for its answer first.")
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 0.2)
+    renewal = asyncio.create_task(_renew(merchant_id, holder))
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewal
+        with contextlib.suppress(*LOST, *RETRYABLE):  # it lapses by itself
+            async with connection() as conn:
+                await conn.execute(_RELEASE, merchant_id, holder)
+
+
+async def _take(merchant_id: str, holder: str) -> bool:
+    now = datetime.now(UTC)
+    async with connection() as conn:
+        return await conn.fetchval(_TAKE, merchant_id, holder, now, now + _LAPSES) is not None
+
+
+async def _renew(merchant_id: str, holder: str) -> None:
+    while True:
+        await asyncio.sleep(_RENEWED)
+        try:
+            await _take(merchant_id, holder)
+        except (*LOST, *RETRYABLE) as error:
+            _log.warning("clock_hold_lost", merchant_id=merchant_id, error=type(error).__name__)

@@ -1,0 +1,50 @@
+"""`/sandbox/v1/payouts/{payout_id}/simulate`: parse, call the service, render."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from litestar import Router, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.payouts.model import Payout
+from sandbox.payouts.service import PayoutService
+
+Code = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Z0-9_]*\Z")]
+
+
+class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /payouts/{payout_id}/simulate`; `failure_code` is for FAILED and RETURNED."""
+
+    status: Literal[
+        "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
+        "RETURNED",
+    ]  # fmt: skip
+    failure_code: Code | None = None
+
+
+_SIMULATE: Final = Operation(
+    "Move a payout as its bank would: any legal change, with all that belongs to it", {200: Payout}, SimulateBody,
+    errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="optional", example={"status": "SUCCESS"},
+    description="Money, timeline, event and webhooks included. The state that it is in already is 200, and changes nothing.",
+)  # fmt: skip
+
+
+def simulate_router(gate: Gate, service: PayoutService) -> Router:
+    """The route of simulations."""
+    decoder = msgspec.json.Decoder(SimulateBody)
+
+    @post("/{payout_id:str}/simulate", operation_id="simulate_payout", opt={"operation": _SIMULATE}, status_code=200)
+    async def simulate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        raw = await gate.body(request)
+        key = gate.idempotency_key(request, raw, required=False)
+        body = decode(decoder, raw)
+        origin = gate.origin(request)
+        return answered(await service.simulate(caller.merchant_id, payout_id, body.status, body.failure_code, key, origin))
+
+    return Router("/sandbox/v1/payouts", route_handlers=[simulate_payout])

@@ -1,0 +1,192 @@
+"""A merchant's live feed as server-sent events: everything as it happens, to whoever watches."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar.response.base import ASGIResponse
+from redis.exceptions import RedisError
+
+from sandbox.errors import Problem, unavailable
+from sandbox.live import Message, Transition, connect
+from sandbox.live_listener import LiveListener
+
+if TYPE_CHECKING:
+    from litestar.types import Receive, Scope, Send
+
+MEDIA_TYPE: Final = "text/event-stream"
+MOST_STREAMS: Final = 32
+"""Streams of one merchant at a time, in all processes together."""
+MOST_WAITING: Final = 1000
+"""Events that wait for a slow client; one more, and it is cut off."""
+HEARTBEAT: Final = 15.0
+"""Seconds of silence after which a comment shows that the stream lives."""
+_LAPSES: Final = 45_000
+"""Milliseconds for which a place is taken unless it is renewed: longer than two heartbeats."""
+_encode: Final = msgspec.json.Encoder().encode
+
+# Places are members of a sorted set, by the time at which they lapse: what a process held that died comes free by itself.
+_TAKE: Final = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+if not redis.call('ZSCORE', KEYS[1], ARGV[3]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
+    return 0
+end
+redis.call('ZADD', KEYS[1], ARGV[1] + ARGV[2], ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class Streams:
+    """Opens streams, at most MOST_STREAMS a merchant."""
+
+    def __init__(self, redis_url: str, listener: LiveListener) -> None:
+        self._redis = connect(redis_url)
+        self._take = self._redis.register_script(_TAKE)
+        self._listener = listener
+
+    async def close(self) -> None:
+        """Close the connection on which places are counted."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+    async def open(self, merchant_id: str, limit: int | None, seconds: float | None) -> "EventStream":
+        """A response that streams what happens from now on, until so many events or seconds, if they are given.
+
+        Raises RATE_LIMITED for one stream too many, UNAVAILABLE without Redis.
+        """
+        place = f"{uuid.uuid4()}"
+        try:
+            if not await self.take(merchant_id, place):
+                raise Problem(
+                    "RATE_LIMITED",
+                    f"A merchant has at most {MOST_STREAMS} streams at a time; close one first.",
+                    headers={"Retry-After": "1"},
+                )
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable("Redis is away for the moment, and with it the live stream.") from error
+        return EventStream(self, self._listener, merchant_id, place, limit, seconds)
+
+    async def take(self, merchant_id: str, place: str) -> bool:
+        """Take a place, or keep it for longer; False if there is none. Raises redis's errors."""
+        now = time.time_ns() // 1_000_000
+        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _LAPSES, place, MOST_STREAMS]))
+
+    async def leave(self, merchant_id: str, place: str) -> None:
+        """Give a place back."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._redis.zrem(_key(merchant_id), place)
+
+
+class EventStream(ASGIResponse):
+    """One client's stream, from the headers on."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        listener: LiveListener,
+        merchant_id: str,
+        place: str,
+        limit: int | None,
+        seconds: float | None,
+    ) -> None:
+        super().__init__(media_type=MEDIA_TYPE)
+        self._streams = streams
+        self._listener = listener
+        self._merchant_id = merchant_id
+        self._place = place
+        self._limit = limit
+        self._seconds = seconds
+        self._waiting: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._cut = asyncio.Event()
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Stream until the client leaves, is cut off, or has got what it asked for."""
+        ends = [
+            asyncio.create_task(self._write(send)),
+            asyncio.create_task(_gone(receive)),
+            asyncio.create_task(self._cut.wait()),
+        ]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
+            await self._streams.leave(self._merchant_id, self._place)
+
+    def hear(self, message: Message | None) -> None:
+        """Keep what is to be sent; a client that lets too much of it wait is cut off."""
+        if message is None:
+            self._waiting.append(b": events may be missing here\n\n")
+        else:
+            self._waiting += (_event(item.type, _members(item), item.event_id) for item in message.transitions)
+            self._waiting += (_event(item.kind, item.data, None) for item in message.notes)
+        self._news.set()
+        if len(self._waiting) > MOST_WAITING:
+            self._cut.set()
+
+    async def _write(self, send: "Send") -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with contextlib.aclosing(self._chunks()) as chunks:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _chunks(self) -> AsyncGenerator[bytes, None]:
+        clock = asyncio.get_running_loop().time
+        began, sent = clock(), 0
+        async with self._listener.hearing(self._merchant_id, self.hear):
+            self._waiting.clear()  # from here on all is heard, so nothing is missing yet
+            yield b": listening\n\n"
+            while not self._listener.closing:
+                while self._waiting:
+                    chunk = self._waiting.popleft()
+                    yield chunk
+                    sent += not chunk.startswith(b":")
+                    if self._limit is not None and sent >= self._limit:
+                        return
+                left = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
+                if left <= 0:
+                    return
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(left):
+                        await self._news.wait()
+                except TimeoutError:
+                    yield b": heartbeat\n\n"
+                    with contextlib.suppress(RedisError, OSError):
+                        await self._streams.take(self._merchant_id, self._place)
+
+
+async def _gone(receive: "Receive") -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _event(kind: str, data: dict[str, Any], id_: str | None) -> bytes:
+    head = f"id: {id_}\nevent: {kind}\n" if id_ is not None else f"event: {kind}\n"
+    return head.encode() + b"data: " + _encode(data) + b"\n\n"
+
+
+def _members(item: Transition) -> dict[str, Any]:
+    return {
+        "event_id": item.event_id,
+        "type": item.type,
+        "at": item.at,
+        "payout_id": item.payout_id,
+        "from": item.source,
+        "to": item.to,
+        "cause": item.cause,
+    }
+
+
+def _key(merchant_id: str) -> str:
+    return f"psp:streams:{merchant_id}"

@@ -1,0 +1,44 @@
+"""`/sandbox/v1/stream`: parse, call the service, stream."""
+
+from typing import Final
+
+from litestar import Router, get
+from litestar.response.base import ASGIResponse
+
+from sandbox.control.stream import MEDIA_TYPE, Streams
+from sandbox.errors import invalid
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation, parameter
+from sandbox.http.paging import query, seconds
+
+LARGEST_LIMIT: Final = 1_000_000
+LONGEST: Final = 86_400
+
+_STREAM: Final = Operation(
+    "Everything as it happens, as server-sent events", {200: str}, raw_media_type=MEDIA_TYPE,
+    query=(
+        parameter("limit", "End after so many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
+        parameter("timeout", "End after so many seconds.", type="number", minimum=0, maximum=LONGEST),
+    ),
+    description="Changes of payouts under their event's type (`event: payout.succeeded`), webhook attempts as "
+    "`webhook.attempted`; each `data:` is one JSON object. Comments say when it is listening and, each 15 s, that it lives. It "
+    "is no record: what happens while nobody watches is in the log of events. A client that reads too slowly is cut off; a "
+    "merchant has at most 32 streams at a time.",
+)  # fmt: skip
+
+
+def stream_router(gate: Gate, streams: Streams) -> Router:
+    """The route of the stream."""
+
+    @get("/stream", operation_id="stream", opt={"operation": _STREAM})
+    async def stream(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request, also=MEDIA_TYPE)
+        params = query(request, ("limit", "timeout"))
+        raw = params.get("limit", "1")
+        if not (raw.isascii() and raw.isdigit() and len(raw) <= 7 and 1 <= int(raw) <= LARGEST_LIMIT):
+            raise invalid("limit", f"must be a whole number from 1 to {LARGEST_LIMIT}")
+        limit = int(raw) if "limit" in params else None
+        timeout = seconds(params, "timeout", 0, LONGEST) if "timeout" in params else None
+        return await streams.open(caller.merchant_id, limit, timeout)
+
+    return Router("/sandbox/v1", route_handlers=[stream])

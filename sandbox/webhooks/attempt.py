@@ -1,0 +1,143 @@
+"""One attempt at a webhook: sign, post, judge, and record what came of it. Workers and a merchant's clock share it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from sandbox.db.engine import LOST, RETRYABLE
+from sandbox.metrics import DELIVERY_SECONDS
+from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts
+from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
+from sandbox.webhooks.sender import SendResult, WebhookSender
+from sandbox.webhooks.signing import decode_secret, headers
+
+ROOM: Final = 128
+"""Calls under way to one endpoint, at most."""
+RECORD_AT_MOST: Final = 256
+"""Attempts that one transaction records."""
+SLOWED_ROOM: Final = 2
+_SLOW_SECONDS: Final = 5.0
+_SECRETS: Final = 10_000
+_log = structlog.get_logger()
+
+
+class Attempts:
+    """Makes attempts at deliveries that were claimed.
+
+    `later` is told of a merchant's next one: (merchant, seconds). `told` is told of attempts that were recorded.
+    """
+
+    def __init__(
+        self,
+        sender: WebhookSender,
+        box: SecretBox,
+        later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
+        told: Callable[[str, Sequence[Recorded]], None] = lambda merchant_id, results: None,
+    ) -> None:
+        self._sender = sender
+        self._box = box
+        self._later = later
+        self._told = told
+        self._secrets: dict[bytes, bytes] = {}
+        self._slow: dict[str, float] = {}
+
+    def room(self, endpoint_id: str) -> int:
+        """How many calls to the endpoint may be under way: fewer for a while after it asked for fewer."""
+        until = self._slow.get(endpoint_id)
+        if until is None:
+            return ROOM
+        if until > time.monotonic():
+            return SLOWED_ROOM
+        del self._slow[endpoint_id]
+        return ROOM
+
+    async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
+        """Make one attempt and decide what follows from it; never raises but for cancellation."""
+        at = claimed.clock.now(datetime.now(UTC))
+        try:
+            secret = self._secret(merchant_id, claimed)
+        except (SealedSecretError, ValueError):
+            # A secret sealed under another SANDBOX_SECRET_KEY; the attempt fails, and says so where people look.
+            result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
+            signature = ""
+        else:
+            signed = headers(claimed.event_id, int(at.timestamp()), claimed.body, (secret,))
+            signature = signed["webhook-signature"]
+            result = await self._sender.send(claimed.url, claimed.body, signed)
+        return self._decide(merchant_id, claimed, at, signature, result)
+
+    async def record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
+        """Write attempts and what follows from them, at most RECORD_AT_MOST; tried until PostgreSQL has taken it."""
+        delay = 0.05
+        while True:
+            try:
+                await record_attempts(merchant_id, results)
+            except (*LOST, *RETRYABLE) as error:
+                _log.warning("record_failed", merchant_id=merchant_id, error=type(error).__name__)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+            except Exception:
+                # Their leases lapse and they are delivered again, which is allowed; losing the caller's loop is not.
+                _log.exception("record_refused", merchant_id=merchant_id)
+                return
+            else:
+                self._told(merchant_id, results)
+                return
+
+    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
+        outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
+        DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
+        real = datetime.now(UTC)
+        due: datetime | None = None
+        status = "SUCCEEDED"
+        if outcome != "succeeded":
+            retry_after = parse_retry_after(result.response_headers.get("retry-after"), real)
+            if slows_down(result.status):
+                if len(self._slow) >= _SECRETS:
+                    self._slow.clear()
+                pause = retry_after.total_seconds() if retry_after is not None else _SLOW_SECONDS
+                self._slow[claimed.endpoint_id] = time.monotonic() + min(pause, 60.0)
+            now = claimed.clock.now(real)
+            due = next_attempt(claimed.retry_profile, claimed.scheduled + 1, now, claimed.id, retry_after)
+            status = "FAILED" if due is None else "PENDING"
+            if due is not None and claimed.clock.frozen_at is None:
+                self._later(merchant_id, (due - now).total_seconds())
+        _log.info(
+            "delivery_attempt",
+            request_id=claimed.request_id,
+            merchant_id=merchant_id,
+            event_id=claimed.event_id,
+            delivery_id=claimed.id,
+            attempt=claimed.scheduled + 1,
+            outcome=outcome,
+            status=result.status,
+            error=result.error,
+            ms=result.duration_ms,
+        )
+        return Recorded(
+            claimed=claimed,
+            status=status,
+            next_attempt_at=due,
+            at=at,
+            signature=signature,
+            http_status=result.status,
+            headers=result.response_headers,
+            body=result.response_body,
+            error=result.error,
+            duration_ms=result.duration_ms,
+            gone=outcome == "gone",
+        )
+
+    def _secret(self, merchant_id: str, claimed: Claimed) -> bytes:
+        secret = self._secrets.get(claimed.sealed_secret)
+        if secret is None:
+            opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
+            if len(self._secrets) >= _SECRETS:
+                self._secrets.clear()
+            secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
+        return secret

@@ -1,0 +1,94 @@
+"""A simulation moves a payout to any state that the table allows, with all that belongs to it, and to no other."""
+
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.payouts.states import STATUSES, legal_from
+from tests.harness.receiver import Receiver
+from tests.harness.world import World
+
+
+def simulate(world: World, payout_id: str, status: str, **members: Any) -> httpx.Response:
+    return world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": status, **members})
+
+
+def test_it_settles_and_returns_with_money_timeline_and_webhooks(world: World, receiver: Receiver) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    payout = world.create_payout("0004")
+    answer = simulate(world, payout["id"], "SUCCESS")
+    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS"), answer.text
+    assert answer.json()["psp_reference"]
+    assert world.balance() == ("999900.00", "0.00")
+    returned = simulate(world, payout["id"], "RETURNED", failure_code="ACCOUNT_CLOSED").json()
+    assert (returned["status"], returned["failure_code"]) == ("RETURNED", "ACCOUNT_CLOSED")
+    assert world.balance() == ("1000000.00", "0.00")
+    timeline = world.get(f"/api/v1/payouts/{payout['id']}/timeline").json()["data"]
+    assert [(entry["to"], entry["cause"]) for entry in timeline] == [
+        ("PENDING", "api"), ("SUCCESS", "simulation"), ("RETURNED", "simulation"),
+    ]  # fmt: skip
+    receiver.wait_for("payout.created", "payout.succeeded", "payout.returned", payout_id=payout["id"])
+    world.assert_clean()
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_state_allows_what_the_table_says_and_names_it_otherwise(world: World, status: str) -> None:
+    ways: dict[str, tuple[dict[str, Any], list[str]]] = {
+        "REQUESTED": ({"requires_approval": True}, []),
+        "PENDING": ({}, []),
+        "PROCESSING": ({}, ["PROCESSING"]),
+        "RETRY": ({}, ["PROCESSING", "RETRY"]),
+        "ON_HOLD": ({}, ["PROCESSING", "ON_HOLD"]),
+        "IN_REVIEW": ({}, ["PROCESSING", "IN_REVIEW"]),
+        "SUCCESS": ({}, ["SUCCESS"]),
+        "FAILED": ({}, ["FAILED"]),
+        "CANCELLED": ({}, ["CANCELLED"]),
+        "REJECTED": ({"requires_approval": True}, ["REJECTED"]),
+        "RETURNED": ({}, ["SUCCESS", "RETURNED"]),
+    }
+    members, path = ways[status]
+
+    def made() -> str:
+        payout_id: str = world.create_payout("0004", **members)["id"]
+        for step in path:
+            assert simulate(world, payout_id, step).status_code == 200
+        return payout_id
+
+    stays = made()
+    for target in STATUSES:
+        if target == status:
+            assert simulate(world, stays, target).json()["status"] == status
+        elif target in legal_from(status):
+            moved = simulate(world, made(), target)
+            assert (moved.status_code, moved.json()["status"]) == (200, target), moved.text
+        else:
+            refused = simulate(world, stays, target)
+            assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+            for legal in legal_from(status) or ("nothing",):
+                assert legal in refused.json()["detail"]
+    assert world.path_of(stays)[-1] == status
+    world.assert_clean()
+
+
+def test_a_key_is_optional_and_repeats_the_answer(world: World) -> None:
+    payout = world.create_payout("0004")
+    headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
+    path, body = f"/sandbox/v1/payouts/{payout['id']}/simulate", {"status": "FAILED", "failure_code": "ACCOUNT_CLOSED"}
+    first = world.client.post(path, json=body, headers=headers)
+    again = world.client.post(path, json=body, headers=headers)
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    assert world.path_of(payout["id"]) == ["PENDING", "FAILED"]
+
+
+def test_bad_ones_are_refused(world: World) -> None:
+    payout = world.create_payout("0004")
+    assert simulate(world, payout["id"], "PAID").json()["code"] == "VALIDATION_ERROR"
+    assert simulate(world, payout["id"], "FAILED", failure_code="no code").json()["code"] == "VALIDATION_ERROR"
+    assert simulate(world, payout["id"], "FAILED", reason="x").json()["code"] == "VALIDATION_ERROR"
+    assert simulate(world, str(uuid.uuid4()), "FAILED").status_code == 404
+    assert simulate(world, "no-id", "FAILED").status_code == 404
+    with World.create(world.stack) as other:
+        assert simulate(other, payout["id"], "FAILED").status_code == 404
+    assert world.path_of(payout["id"]) == ["PENDING"]
