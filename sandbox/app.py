@@ -23,7 +23,9 @@ from sandbox.merchants.api import keys_router, merchants_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
+from sandbox.scenarios.api import scenarios_router
 from sandbox.scenarios.builtin import load_catalogue
+from sandbox.scenarios.service import ScenarioService
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.wake import Waker
@@ -83,6 +85,7 @@ def create_app(settings: Settings) -> Application:
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
             audit_router(gate),
+            scenarios_router(gate, ScenarioService(catalogue, directory)),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
-    "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
+    "payouts/requests", "payouts/choice",
+    "scenarios/engine", "scenarios/rules", "scenarios/stored", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "directory/iban", "directory/verification",
 ]  # fmt: skip
 IMPURE = {

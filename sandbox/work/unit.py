@@ -18,6 +18,7 @@ from sandbox.ids import IdSource
 from sandbox.ledger.model import Movement, Posted, Refused, Transfer, post
 from sandbox.payouts.model import Payout, PayoutRow
 from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
+from sandbox.scenarios.engine import Scenario
 
 IDS_PER_COMMAND: Final = 256
 """Ids reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
@@ -150,6 +151,8 @@ class Unit:
     payouts: dict[str, PayoutRow] = field(default_factory=dict)
     references: set[str] = field(default_factory=set)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
+    rules: Sequence[Scenario] = ()
+    """The merchant's own scenarios, in their order."""
 
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)
