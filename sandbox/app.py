@@ -10,6 +10,10 @@ from litestar.types import ASGIApp
 
 from sandbox.balance.api import balance_routers
 from sandbox.balance.service import BalanceService
+from sandbox.control.faults_api import faults_router
+from sandbox.control.faults_service import FaultService
+from sandbox.control.journal import Journal
+from sandbox.control.journal_api import journal_router
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
@@ -57,7 +61,9 @@ def create_app(settings: Settings) -> Application:
             waker.wake(unit.merchant_id)
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
-    gate = Gate(settings, KeyRing())
+    journal = Journal(settings.redis_url)
+    keys = KeyRing()
+    gate = Gate(settings, keys)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     catalogue = load_catalogue()
@@ -68,12 +74,14 @@ def create_app(settings: Settings) -> Application:
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
+        journal.start()
         try:
             yield
         finally:
             # What was accepted is finished before the stores are let go.
             await asyncio.wait_for(queues.close(), 20)
             await waker.close()
+            await journal.close()
             await close_pool()
 
     litestar = Litestar(
@@ -85,6 +93,8 @@ def create_app(settings: Settings) -> Application:
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
             audit_router(gate),
+            journal_router(gate, journal),
+            faults_router(gate, FaultService(keys.forget)),
             scenarios_router(gate, ScenarioService(catalogue, directory)),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
@@ -95,4 +105,4 @@ def create_app(settings: Settings) -> Application:
         request_max_body_size=BODY_LIMIT,
         logging_config=None,
     )
-    return Application(RequestLog(litestar), litestar)
+    return Application(RequestLog(litestar, journal), litestar)

@@ -11,7 +11,7 @@ FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
     "payouts/requests", "payouts/choice",
-    "scenarios/engine", "scenarios/rules", "scenarios/stored", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
+    "scenarios/engine", "scenarios/rules", "scenarios/stored", "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "directory/iban", "directory/verification",
 ]  # fmt: skip
 IMPURE = {

@@ -16,6 +16,7 @@ from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
+from sandbox.control.journal import Journal
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
@@ -100,7 +101,9 @@ async def work(settings: Settings) -> None:
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
     advancer = Advancer(load_catalogue())
-    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later)
+    journal = Journal(settings.redis_url)
+    journal.start()
+    deliverer = Deliverer(sender, SecretBox(settings.secret_key), advancer.later, journal)
     advancer.deliver = deliverer.wake
     tasks = [
         asyncio.create_task(listen_forever(settings, advancer)),
@@ -120,6 +123,7 @@ async def work(settings: Settings) -> None:
         await advancer.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await sender.close()
+        await journal.close()
         await close_pool()
 
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from litestar import Request
 
+from sandbox.control.faults import Fault, to_fault
+from sandbox.control.faults_http import strike
+from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
 from sandbox.settings import Settings
@@ -20,9 +23,11 @@ _FORGET_AFTER: Final = 0.5
 """Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
 _REMEMBER: Final = 10_000
 
-_LOOKUP: Final = """
-SELECT merchant_id::text AS merchant_id, id::text AS id, role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL
-"""
+_LOOKUP: Final = f"""
+SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role,
+    ARRAY({FAULTS_OF.format(merchant="k.merchant_id", target="api")}) AS faults
+FROM api_keys k WHERE k.key_hash = $1 AND k.revoked_at IS NULL
+"""  # noqa: S608 -- constants
 
 HttpRequest = Request[Any, Any, Any]
 
@@ -34,6 +39,8 @@ class Caller:
     merchant_id: str
     key_id: str
     role: str
+    faults: tuple[Fault, ...] = ()
+    """The merchant's faults of the API, if it has any."""
 
     def require_admin(self) -> None:
         """Raise FORBIDDEN unless the key's role is admin."""
@@ -65,6 +72,10 @@ class KeyRing:
             raise Problem("INVALID_API_KEY")
         return found
 
+    def forget(self, merchant_id: str) -> None:
+        """Ask anew for a merchant's keys: what is known with them has changed."""
+        self._known = {digest: known for digest, known in self._known.items() if known[1].merchant_id != merchant_id}
+
     async def _look_up(self, digest: bytes) -> Caller | None:
         asked = time.monotonic()
         async with available(), connection() as conn:
@@ -72,7 +83,9 @@ class KeyRing:
         if record is None:
             self._known.pop(digest, None)
             return None
-        found = Caller(record["merchant_id"], record["id"], record["role"])
+        found = Caller(
+            record["merchant_id"], record["id"], record["role"], tuple(to_fault(*fault) for fault in record["faults"])
+        )
         if len(self._known) >= _REMEMBER:
             self._known.clear()
         # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
@@ -88,13 +101,17 @@ class Gate:
     keys: KeyRing
 
     async def caller(self, request: HttpRequest) -> Caller:
-        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY or INVALID_API_KEY."""
+        """Whose request it is. Raises NOT_ACCEPTABLE, MISSING_API_KEY or INVALID_API_KEY, or what a fault answers."""
         headers = request.headers
         _require_json_accepted(headers.get("accept"))
         api_key = headers.get("x-api-key")
         if not api_key:
             raise Problem("MISSING_API_KEY")
-        return await self.keys.caller(api_key)
+        caller = await self.keys.caller(api_key)
+        request.scope["state"]["caller"] = caller
+        if caller.faults:
+            await strike(request.scope, caller.merchant_id, caller.faults, request.body)
+        return caller
 
     async def admin(self, request: HttpRequest) -> Caller:
         """As `caller`, for an admin's key only. Raises FORBIDDEN for another."""
@@ -120,7 +137,9 @@ class Gate:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
-        return await request.body()
+        body = await request.body()
+        request.scope["state"]["body"] = body
+        return body
 
     def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
         """The request's key with the fingerprint of what came with it.

@@ -7,18 +7,21 @@ delivers again: at least once.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from sandbox.control.faults_delivery import FaultyPost, Sent
+from sandbox.control.journal import Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.metrics import DELIVERY_SECONDS
 from sandbox.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due, record_attempts
 from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
 from sandbox.webhooks.sender import SendResult, WebhookSender
-from sandbox.webhooks.signing import decode_secret, headers
+from sandbox.webhooks.signing import decode_secret
 
 ROOM: Final = 128
 """Calls under way to one endpoint, at most."""
@@ -32,8 +35,10 @@ _log = structlog.get_logger()
 class Deliverer:
     """Delivers for any merchant that it is woken for. `later` is told of a merchant's next attempt: (merchant, seconds)."""
 
-    def __init__(self, sender: WebhookSender, box: SecretBox, later: Callable[[str, float], None]) -> None:
-        self._sender = sender
+    def __init__(
+        self, sender: WebhookSender, box: SecretBox, later: Callable[[str, float], None], journal: Journal | None = None
+    ) -> None:
+        self._post = FaultyPost(sender, journal)
         self._box = box
         self._later = later
         self._merchants: dict[str, _MerchantDeliveries] = {}
@@ -91,10 +96,30 @@ class Deliverer:
             result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
             signature = ""
         else:
-            signed = headers(claimed.event_id, int(at.timestamp()), claimed.body, (secret,))
-            signature = signed["webhook-signature"]
-            result = await self._sender.send(claimed.url, claimed.body, signed)
+            sent = await self._post.post(merchant_id, claimed, at, secret)
+            if sent.not_before is not None:
+                return self._put_off(merchant_id, claimed, at, sent)
+            signature, result = sent.signature, sent.result
         return self._decide(merchant_id, claimed, at, signature, result)
+
+    def _put_off(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+        """An attempt that a fault put off: it is in the log, and takes no turn of the schedule."""
+        assert sent.not_before is not None
+        if claimed.clock.frozen_at is None:
+            self._later(merchant_id, (sent.not_before - at).total_seconds())
+        return Recorded(
+            claimed=replace(claimed, scheduled=claimed.scheduled - 1),
+            status="PENDING",
+            next_attempt_at=sent.not_before,
+            at=at,
+            signature="",
+            http_status=None,
+            headers={},
+            body="",
+            error=sent.result.error,
+            duration_ms=0,
+            gone=False,
+        )
 
     def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
         outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
