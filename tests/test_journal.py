@@ -17,7 +17,7 @@ JOURNAL = "/sandbox/v1/requests"
 
 
 def journal(world: World, **params: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = world.get(JOURNAL, **params).json()["data"]
+    found: list[dict[str, Any]] = world.client.get(JOURNAL, params=params).json()["data"]
     return found
 
 
@@ -49,7 +49,7 @@ def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
     seen, cursor = [], None
     while True:
         params = {"method": "POST", "limit": 2} | ({"cursor": cursor} if cursor else {})
-        page = world.get(JOURNAL, **params).json()
+        page = world.client.get(JOURNAL, params=params).json()
         seen += [entry["id"] for entry in page["data"]]
         cursor = page["next_cursor"]
         if not page["has_more"]:
@@ -65,7 +65,7 @@ def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_question_is_refused(world: World, params: dict[str, str], field: str) -> None:
-    answer = world.get(JOURNAL, **params)
+    answer = world.client.get(JOURNAL, params=params)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
 
 
@@ -73,7 +73,7 @@ def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
     secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
     new_key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
     world.client.get(f"/api/v1/balance?key={new_key}", headers={"Authorization": "Bearer hush", "X-Other": secret})
-    found = until(lambda: (f := journal(world)) and len([e for e in f if e["path"] != JOURNAL]) >= 3 and f)
+    found = until(lambda: len(f := journal(world)) == 3 and f)
     text = str(found)
     for hidden in (secret, secret.removeprefix("whsec_"), new_key, world.api_key, "hush"):
         assert hidden not in text
@@ -90,7 +90,7 @@ def test_it_belongs_to_a_merchant_and_strangers_are_not_in_it(world: World) -> N
         assert other.get(f"{JOURNAL}/{entry['id']}").json()["code"] == "NOT_FOUND"
         assert journal(other, path="/api/v1/*") == []
     assert world.get(f"{JOURNAL}/nonsense").json()["code"] == "NOT_FOUND"
-    assert {e["path"] for e in journal(world) if e["path"] != JOURNAL} <= {"/api/v1/payouts", f"{JOURNAL}/nonsense"}
+    assert [e["path"] for e in journal(world)] == ["/api/v1/payouts"]
 
 
 def test_a_fault_that_hits_is_named(world: World, receiver: Receiver) -> None:
@@ -103,9 +103,8 @@ def test_a_fault_that_hits_is_named(world: World, receiver: Receiver) -> None:
     ]  # fmt: skip
     until(lambda: world.get("/api/v1/balance").status_code == 500)
     # A worker may remember for half a second that there was no fault.
-    until(
-        lambda: world.create_payout("0004") and world.get(f"/sandbox/v1/faults/{made[1]['id']}").json()["hits"] == 1, pause=0.2
-    )
+    path = f"/sandbox/v1/faults/{made[1]['id']}"
+    until(lambda: world.create_payout("0004") and world.get(path).json()["hits"] == 1, pause=0.2)
     for number, path in enumerate(("/api/v1/balance", receiver.url)):
         (entry,) = until(lambda path=path: [e for e in journal(world, path=path) if e["fault"]])
         fault = entry["fault"]

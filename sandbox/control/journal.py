@@ -23,8 +23,8 @@ from sandbox.ids import LARGEST_ID, uuid7
 KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
-"""What is written down; the live stream has no end, so it is not."""
-NOT_JOURNALED: Final = "/sandbox/v1/stream"
+NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
+"""The live stream has no end; and whoever watches the journal must not fill it with what he reads there."""
 _WAITING: Final = 1000
 _PAUSE: Final = 0.2
 _SECONDS: Final = 86_400

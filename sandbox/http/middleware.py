@@ -96,7 +96,7 @@ class RequestLog:
 
 
 def _is_journaled(path: str) -> bool:
-    return path.startswith(JOURNALED) and path != NOT_JOURNALED
+    return path.startswith(JOURNALED) and not path.startswith(NOT_JOURNALED)
 
 
 # Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.
