@@ -16,6 +16,10 @@ from sandbox.bulk_credit.api import bulk_credit_router
 from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.control.clock import ClockService
 from sandbox.control.clock_api import clock_router
+from sandbox.control.faults_api import faults_router
+from sandbox.control.faults_service import FaultService
+from sandbox.control.journal import Journal
+from sandbox.control.journal_api import journal_router
 from sandbox.control.passage import Passage
 from sandbox.control.simulate_api import simulate_router
 from sandbox.control.stream import Streams
@@ -41,7 +45,9 @@ from sandbox.payouts.service import PayoutService
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.sales.api import sales_routers
 from sandbox.sales.service import SalesService
+from sandbox.scenarios.api import scenarios_router
 from sandbox.scenarios.builtin import load_catalogue
+from sandbox.scenarios.service import ScenarioService
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.users.api import users_routers
@@ -82,7 +88,9 @@ def create_app(settings: Settings) -> Application:
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     limiter = RateLimiter(settings.redis_url)
-    gate = Gate(settings, KeyRing(), limiter)
+    journal = Journal(settings.redis_url)
+    keys = KeyRing()
+    gate = Gate(settings, keys, limiter)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     catalogue = load_catalogue()
@@ -104,7 +112,8 @@ def create_app(settings: Settings) -> Application:
         sender = WebhookSender(settings.webhook_allow)
         feed.start()
         listener.start()
-        passage.start(Attempts(sender, box, told=feed.attempts))
+        passage.start(Attempts(sender, box, told=feed.attempts, journal=journal))
+        journal.start()
         try:
             yield
         finally:
@@ -119,6 +128,7 @@ def create_app(settings: Settings) -> Application:
             await streams.close()
             await waker.close()
             await limiter.close()
+            await journal.close()
             await close_pool()
 
     litestar = Litestar(
@@ -139,6 +149,9 @@ def create_app(settings: Settings) -> Application:
             audit_router(gate),
             feed_router(gate, FeedService(), limiter),
             aggregator_router(gate, AggregatorService(box, settings.webhook_allow)),
+            journal_router(gate, journal),
+            faults_router(gate, FaultService(keys.forget)),
+            scenarios_router(gate, ScenarioService(catalogue, directory)),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],
@@ -148,4 +161,4 @@ def create_app(settings: Settings) -> Application:
         request_max_body_size=BODY_LIMIT,
         logging_config=None,
     )
-    return Application(RequestLog(litestar), litestar, listener.leave)
+    return Application(RequestLog(litestar, journal), litestar, listener.leave)

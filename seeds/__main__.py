@@ -1,7 +1,8 @@
-"""`python -m seeds`: make the demo merchant and print what its owner needs to know as one JSON object."""
+"""`python -m seeds [SCENARIOS.toml]`: make the demo merchant and print what its owner needs to know as one JSON object."""
 
 import asyncio
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -12,9 +13,10 @@ from seeds.demo import seed
 
 def main() -> None:
     """Seed, or say in one line why not and exit 1."""
+    scenarios = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
-        seeded = asyncio.run(seed(Settings.load()))
-    except (SettingsError, Problem) as error:
+        seeded = asyncio.run(seed(Settings.load(), scenarios))
+    except (SettingsError, ValueError, Problem) as error:
         sys.exit(f"seeds: {error}")
     sys.stdout.write(msgspec.json.encode(seeded).decode() + "\n")
 

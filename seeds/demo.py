@@ -4,15 +4,20 @@ import base64
 import hashlib
 import hmac
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.directory.catalogue import load_directory
 from sandbox.merchants.service import KEY_PREFIX, MerchantService
+from sandbox.scenarios.builtin import load_catalogue, read_rules
+from sandbox.scenarios.service import ScenarioService
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import LOOPBACK_HOSTS, Settings
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.work.unit import Origin
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
 DEVELOPMENT_API_KEY: Final = "sk_sandbox_demo_admin"
@@ -30,8 +35,14 @@ class Seeded(msgspec.Struct):
     ipn_secret: str
 
 
-async def seed(settings: Settings) -> Seeded:
-    """Make the demo merchant if it is not there, and return its keys and secrets."""
+async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
+    """Make the demo merchant if it is not there, and return its keys and secrets.
+
+    `scenarios` is a TOML file of scenarios of its own, each put in the place of the one that has its name. Raises
+    ValueError, saying where, for a wrong file.
+    """
+    directory = load_directory()
+    rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
     merchants = MerchantService(box, EndpointService(box, settings.webhook_allow))
     api_key, member_api_key = _keys(settings)
@@ -49,6 +60,8 @@ async def seed(settings: Settings) -> Seeded:
             # Whoever can reach this host can read the development keys in the source.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
                 await merchants.revoke_plain_key(DEMO_MERCHANT, known)
+        origin = Origin("seeds", "--scenarios", settings.public_url)
+        await ScenarioService(load_catalogue(), directory).put(DEMO_MERCHANT, rules, origin)
         return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets)
     finally:
         await close_pool()

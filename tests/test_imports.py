@@ -10,7 +10,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
     "money", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
-    "payouts/path", "payouts/requests", "scenarios/engine", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
+    "payouts/path", "payouts/requests", "payouts/choice", "scenarios/engine", "scenarios/rules", "scenarios/stored",
+    "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "users/model", "users/requests", "users/commands", "sales/model", "sales/requests", "bulk_credit/model",
     "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",
 ]  # fmt: skip

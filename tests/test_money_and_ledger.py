@@ -13,7 +13,7 @@ from sandbox.ledger.model import LOCK, MERCHANT_ACCOUNTS, MOVEMENTS, NEVER_NEGAT
 from sandbox.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
 from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, STATUSES, legal_from
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.engine import decide, due_after
+from sandbox.scenarios.engine import begin, decide
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -119,7 +119,7 @@ def test_final_states_are_final() -> None:
 def test_every_scenario_takes_only_legal_changes_and_ends() -> None:
     for scenario in load_catalogue().scenarios:
         status, step, now = "PENDING", 0, NOW
-        due = due_after(scenario, 0, now)
+        _, due = begin(scenario, 0, now, "")
         taken = 0
         while due is not None:
             decision = decide(scenario, step, due)

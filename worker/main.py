@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
+from sandbox.control.journal import Journal
 from sandbox.db.engine import LOST, RETRYABLE, close_pool, open_pool
 from sandbox.feed.service import FeedService
 from sandbox.live import LiveFeed
@@ -131,7 +132,9 @@ async def work(settings: Settings) -> None:
     feed.start()
     advancer = Advancer(load_catalogue())
     box = SecretBox(settings.secret_key)
-    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.attempts))
+    journal = Journal(settings.redis_url)
+    journal.start()
+    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.attempts, journal))
     advancer.deliver = deliverer.wake
     crediter = Crediter(deliverer.wake)
     summaries = SummaryCache(settings.redis_url)
@@ -162,6 +165,7 @@ async def work(settings: Settings) -> None:
         await summaries.close()
         await vendors.close()
         await feed.close()
+        await journal.close()
         await close_pool()
 
 

@@ -33,6 +33,9 @@ def up(
         typer.Option("--ready-file", help="A JSON file of addresses and keys, written when all is ready."),
     ] = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Make no demo merchant and no keys.")] = False,
+    scenarios: Annotated[
+        Path | None, typer.Option("--scenarios", help="A TOML file of scenarios of the demo merchant's own.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready object in one line, and no banner.")] = False,
 ) -> None:
@@ -45,6 +48,16 @@ def up(
         raise typer.BadParameter("--ephemeral keeps nothing, so it takes no --data.")
     if port and port == ipn_port:
         raise typer.BadParameter("--port and --ipn-port must differ.")
+    if scenarios is not None:
+        if no_seed:
+            raise typer.BadParameter("--scenarios are the demo merchant's, which --no-seed does not make.")
+        from sandbox.directory.catalogue import load_directory
+        from sandbox.scenarios.builtin import read_rules
+
+        try:
+            read_rules(scenarios, load_directory())
+        except ValueError as error:
+            raise typer.BadParameter(f"--scenarios: {error}") from None
     from sandbox.runtime.supervisor import Options  # here, so that other commands need not load it
 
     options = Options(
@@ -56,6 +69,7 @@ def up(
         api_processes=api_processes,
         seed=not no_seed,
         ready_file=ready_file,
+        scenarios=None if scenarios is None else scenarios.absolute(),
         verbose=verbose,
     )
     raise typer.Exit(run_up(options, as_json))

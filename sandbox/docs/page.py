@@ -249,7 +249,8 @@ def _path(scenario: Scenario) -> Route:
     if not scenario.steps:
         states.append("(waits for a decision)")
     codes = [step.failure_code for step in scenario.steps if step.failure_code]
-    chosen_by = f"…{scenario.suffix}" if scenario.suffix else f"amount ≥ {scenario.amount_from}"
+    match = scenario.match
+    chosen_by = f"…{match.suffix}" if match.suffix else f"amount ≥ {match.amount_from}"
     return Route(scenario.name, chosen_by, " → ".join(states).replace("→ (waits", "(waits"), ", ".join(codes))
 
 

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from litestar import Request
 
+from sandbox.control.faults import Fault, to_fault
+from sandbox.control.faults_http import strike
+from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
 from sandbox.http.rate_limit import RateLimiter
@@ -21,10 +24,11 @@ _FORGET_AFTER: Final = 0.5
 """Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
 _REMEMBER: Final = 10_000
 
-_LOOKUP: Final = """
-SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit
+_LOOKUP: Final = f"""
+SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit,
+    ARRAY({FAULTS_OF.format(merchant="k.merchant_id", target="api")}) AS faults
 FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id WHERE k.key_hash = $1 AND k.revoked_at IS NULL
-"""
+"""  # noqa: S608 -- constants
 
 HttpRequest = Request[Any, Any, Any]
 
@@ -38,6 +42,8 @@ class Caller:
     role: str
     rate_limit: int | None = None
     """Requests a minute that the merchant's API takes; None for as many as come."""
+    faults: tuple[Fault, ...] = ()
+    """The merchant's faults of the API, if it has any."""
 
     def require_admin(self) -> None:
         """Raise FORBIDDEN unless the key's role is admin."""
@@ -69,6 +75,10 @@ class KeyRing:
             raise Problem("INVALID_API_KEY")
         return found
 
+    def forget(self, merchant_id: str) -> None:
+        """Ask anew for a merchant's keys: what is known with them has changed."""
+        self._known = {digest: known for digest, known in self._known.items() if known[1].merchant_id != merchant_id}
+
     async def _look_up(self, digest: bytes) -> Caller | None:
         asked = time.monotonic()
         async with available(), connection() as conn:
@@ -76,7 +86,13 @@ class KeyRing:
         if record is None:
             self._known.pop(digest, None)
             return None
-        found = Caller(record["merchant_id"], record["id"], record["role"], record["rate_limit"])
+        found = Caller(
+            record["merchant_id"],
+            record["id"],
+            record["role"],
+            record["rate_limit"],
+            tuple(to_fault(*fault) for fault in record["faults"]),
+        )
         if len(self._known) >= _REMEMBER:
             self._known.clear()
         # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
@@ -95,7 +111,7 @@ class Gate:
     async def caller(self, request: HttpRequest, also: str = "") -> Caller:
         """Whose request it is. `also` is a media type that may be accepted in place of JSON.
 
-        Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED.
+        Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED, or what a fault answers.
         """
         headers = request.headers
         accept = headers.get("accept")
@@ -105,9 +121,12 @@ class Gate:
         if not api_key:
             raise Problem("MISSING_API_KEY")
         caller = await self.keys.caller(api_key)
+        request.scope["state"]["caller"] = caller
         # A merchant's limit is of its own API: the sandbox's controls go on working, or it could not be lifted.
         if caller.rate_limit is not None and request.scope["path"].startswith("/api/v1/"):
             await self.limiter.hinder("api", caller.merchant_id, caller.rate_limit)
+        if caller.faults:
+            await strike(request.scope, caller.merchant_id, caller.faults, request.body)
         return caller
 
     async def admin(self, request: HttpRequest) -> Caller:
@@ -134,7 +153,9 @@ class Gate:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
-        return await request.body()
+        body = await request.body()
+        request.scope["state"]["body"] = body
+        return body
 
     async def optional_body(self, request: HttpRequest) -> bytes:
         """The raw body of an action that takes nothing: absent is as good as `{}`. Raises as `body` does."""

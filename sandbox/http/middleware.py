@@ -4,6 +4,7 @@ import functools
 import random
 import re
 import time
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -11,18 +12,25 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
+from sandbox.clock import render
+from sandbox.control.faults import note
+from sandbox.control.faults_http import spoil
+from sandbox.control.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal
 from sandbox.ids import uuid7
 from sandbox.metrics import REQUEST_SECONDS, REQUESTS
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
+_JOURNALED_BYTES: Final = BODY_LIMIT + 500
+"""So much of a body is kept until it is cleaned: a secret that the cut would halve is still whole then, or gone."""
 _log = structlog.get_logger()
 
 
 class RequestLog:
     """Wraps an ASGI application; a request's id is the caller's own X-Request-Id or a new UUIDv7."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, journal: Journal | None = None) -> None:
         self._app = app
+        self._journal = journal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -31,16 +39,23 @@ class RequestLog:
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if _PRINTABLE.match(given) else _new_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
         header = (b"x-request-id", request_id.encode())
-        status = 0
+        status, answer, replayed = 0, b"", False
 
         async def named(message: Any) -> None:
-            nonlocal status
+            nonlocal status, answer, replayed
             if message["type"] == "http.response.start":
                 status = message["status"]
+                replayed = any(name == b"idempotent-replayed" for name, _ in message["headers"])
                 message["headers"] = [*message["headers"], header]
-            await send(message)
+            elif not answer:
+                answer = message.get("body", b"")
+            if "fault" in state:
+                await spoil(state["fault"], message, receive, send)
+            else:
+                await send(message)
 
         began = time.perf_counter()
         try:
@@ -52,6 +67,24 @@ class RequestLog:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             _counter(method, route, status).inc()
             _seconds(route).observe(seconds)
+            if self._journal is not None and "caller" in state and _is_journaled(scope["path"]):
+                caller, hit = state["caller"], state.get("fault")
+                entry = Entry(
+                    at=render(datetime.now(UTC)),
+                    method=method,
+                    path=scope["path"],
+                    query=scope["query_string"],
+                    status=status,
+                    duration_ms=round(seconds * 1000, 2),
+                    request_id=request_id,
+                    api_key_id=caller.key_id,
+                    replayed=replayed,
+                    headers=list(scope["headers"]),
+                    request_body=state.get("body", b"")[:_JOURNALED_BYTES],
+                    response_body=answer[:_JOURNALED_BYTES],
+                    fault=None if hit is None else note(hit),
+                )
+                self._journal.note(caller.merchant_id, entry)
             _log.info(
                 "request",
                 request_id=request_id,
@@ -60,6 +93,10 @@ class RequestLog:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+def _is_journaled(path: str) -> bool:
+    return path.startswith(JOURNALED) and not path.startswith(NOT_JOURNALED)
 
 
 # Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.

@@ -60,6 +60,8 @@ _URL: Final[Json] = {
     "pattern": "^https?://[!-~]+$",
     "maxLength": 2000,
 }
+_BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
+_WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
 _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     "Payout": {
         "id": _UUID,
@@ -81,6 +83,14 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "type": {"type": "string", "enum": ["earned", "spent", "payout", "paid_out"]},
     },
     "DeliveryAttempt": {"outcome": {"type": "string", "enum": ["succeeded", "failed", "gone"]}},
+    "RuleMatch": {
+        "amount_from": {"$ref": REF.format(name="Amount")},
+        "amount_to": {"$ref": REF.format(name="Amount")},
+        "bank_code": {"type": "string", "enum": _BANK_CODES},
+        "wallet_code": {"type": "string", "enum": _WALLET_CODES},
+    },
+    "ScenarioRule": {"source": {"type": "string", "enum": ["own", "builtin"]}},
+    "Explanation": {"source": {"type": "string", "enum": ["own", "builtin"]}},
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }
@@ -178,11 +188,7 @@ class Schemas:
 
     def _split(self, name: str, schema: Json) -> None:
         """One schema for each kind of destination: which code it needs is then part of the schema."""
-        directory = load_directory()
-        codes = {
-            "BANK": ("bank_code", sorted(code for bank in directory.banks for code in (bank.code, *bank.aliases))),
-            "WALLET": ("wallet_code", sorted(wallet.code for wallet in directory.wallets)),
-        }
+        codes = {"BANK": ("bank_code", _BANK_CODES), "WALLET": ("wallet_code", _WALLET_CODES)}
         names = {"BANK": f"{name}ToBank", "WALLET": f"{name}ToWallet"}
         for kind, (member, choices) in codes.items():
             properties = dict(schema["properties"])

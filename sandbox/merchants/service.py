@@ -43,6 +43,8 @@ _TABLES: Final = (
     "webhook_endpoints",
     "events",
     "transfers",
+    "scenario_rules",
+    "faults",
     "payouts",
     "idempotency_keys",
     "accounts",

@@ -17,6 +17,7 @@ from sandbox.payouts.model import Payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, EmptyBody
 from sandbox.payouts.service import PayoutService, Timeline
 from sandbox.payouts.states import STATUSES
+from sandbox.scenarios.engine import HEADER
 
 EXAMPLE: Final = {
     "merchant_reference": "INV-1001",
@@ -42,7 +43,8 @@ _SEE: Final = {
 _CREATE: Final = Operation(
     "Create a payout", {201: Payout}, CreatePayoutBody, errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
     idempotency="required", example=EXAMPLE, links=_SEE,
-    description="The last four digits of the account choose what happens; see the list of scenarios.",
+    description="The last four digits of the account choose what happens, or an `X-Sandbox-Scenario` header that names a "
+    "scenario; see the list of scenarios.",
 )  # fmt: skip
 _GET: Final = Operation(
     "Get a payout, perhaps when it has reached a state", {200: Payout}, errors=("NOT_FOUND",),
@@ -91,7 +93,8 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         body = await gate.body(request)
         key = gate.idempotency_key(request, body)
         parsed = decode(create_body, body)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+        scenario = request.headers.get(HEADER)
+        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
     @post("/batch", operation_id="create_payouts", opt={"operation": _CREATE_MANY})
     async def create_payouts(request: HttpRequest) -> ASGIResponse:
@@ -99,7 +102,8 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         body = await gate.body(request)
         key = gate.idempotency_key(request, body)
         parsed = decode(batch_body, body)
-        return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request)))
+        scenario = request.headers.get(HEADER)
+        return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
     @get("/", operation_id="list_payouts", opt={"operation": _LIST})
     async def list_payouts(request: HttpRequest) -> ASGIResponse:

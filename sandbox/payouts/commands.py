@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from sandbox.directory.iban import scenario_suffix
 from sandbox.errors import Problem
 from sandbox.payouts import states
+from sandbox.payouts.choice import choose, follow, reviewed, scenario_of
 from sandbox.payouts.model import Payout, PayoutRow
-from sandbox.scenarios.engine import Catalogue, due_after, resume_step
+from sandbox.scenarios.engine import Catalogue, resume_step
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -32,6 +32,8 @@ class NewPayout:
     requires_approval: bool
     user_id: str | None = None
     """The user who asked for it, whose wallet then pays it."""
+    scenario_header: str | None = None
+    """The request's X-Sandbox-Scenario."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,10 @@ class CreatePayouts:
         return [item.merchant_reference for item in self.items if isinstance(item, NewPayout)]
 
     def decide(self, unit: Unit) -> Answer:
-        """Create what can be created."""
+        """Create what can be created. Raises VALIDATION_ERROR for an unknown X-Sandbox-Scenario: it is meant for all."""
+        for item in self.items:
+            if isinstance(item, NewPayout):
+                self.catalogue.check_header(item.scenario_header, unit.rules)
         results: list[dict[str, object]] = []
         for item in self.items:
             try:
@@ -98,14 +103,18 @@ class CreatePayouts:
 
 
 def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> PayoutRow:
-    """Create a payout in the unit. Raises DUPLICATE_REFERENCE or INSUFFICIENT_BALANCE, having changed nothing."""
+    """Create a payout in the unit.
+
+    Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE, or VALIDATION_ERROR for an unknown X-Sandbox-Scenario, having
+    changed nothing.
+    """
+    catalogue.check_header(new.scenario_header, unit.rules)
     if new.merchant_reference in unit.references:
         raise Problem(
             "DUPLICATE_REFERENCE",
             f"A payout with merchant_reference {new.merchant_reference!r} exists; choose another, "
             "or repeat the first request with its own idempotency key.",
         )
-    scenario = catalogue.choose(new.amount, scenario_suffix(new.account_number), unit.default_scenario)
     status = states.REQUESTED if new.requires_approval else states.PENDING
     payout = Payout(
         id=unit.ids.next(),
@@ -118,7 +127,7 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
         account_number=new.account_number,
         account_title=new.account_title,
         status=status,
-        scenario=scenario.name,
+        scenario="",
         failure_code=None,
         failure_reason=None,
         psp_reference=None,
@@ -132,12 +141,16 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
     row = PayoutRow(
         payout=payout,
         step=0,
-        due_at=due_after(scenario, 0, unit.now) if status == states.PENDING else None,
+        due_at=None,
         changes=0,
         request_id=origin.request_id,
         created_at=unit.now,
         processed_at=None,
+        scenario_header=new.scenario_header,
     )
+    scenario = choose(unit, row, catalogue)
+    if status == states.PENDING:
+        follow(unit, row, scenario, 0)
     unit.open_payout(row, status, "api")
     return row
 
@@ -228,20 +241,15 @@ def move_by_hand(
     payout = row.payout
     source = payout.status
     unit.move(row, target, cause, failure_code=failure_code, failure_reason=failure_reason, psp_reference=psp_reference)
-    suffix = scenario_suffix(payout.account_number)
     if target == states.PENDING:
-        scenario = catalogue.choose(payout.amount, suffix, unit.default_scenario)
-        payout_step = 0
-    elif target == states.PROCESSING and source == states.IN_REVIEW:
-        scenario = catalogue.after_review(suffix, unit.default_scenario)
-        payout_step = resume_step(scenario, 0)
+        # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
+        follow(unit, row, choose(unit, row, catalogue) if source == states.FAILED else scenario_of(row, catalogue), 0)
     elif target == states.PROCESSING:
-        scenario = catalogue.named(payout.scenario)
-        payout_step = resume_step(scenario, row.step)
+        scenario, step = scenario_of(row, catalogue), row.step
+        if source == states.IN_REVIEW and step >= len(scenario.steps):
+            # Nothing was laid out for a payout whose review is passed: its suffix says how it goes on.
+            scenario, step = reviewed(unit, row, catalogue), 0
+        follow(unit, row, scenario, resume_step(scenario, step))
     else:
         # Any other state was decided from outside, and the path that the scenario had laid ends there.
         row.due_at = None
-        return
-    payout.scenario = scenario.name
-    row.step = payout_step
-    row.due_at = None if payout_step >= len(scenario.steps) else unit.now + scenario.steps[payout_step].after

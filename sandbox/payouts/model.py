@@ -41,7 +41,9 @@ class PayoutRow:
     """A payout in the store: what the wire shows, and its place in its scenario.
 
     `step` is the scenario's next step and `due_at` when it falls due in the merchant's time (None: nothing by itself);
-    `changes` counts the timeline's rows; `request_id` is that of the request that created it.
+    `changes` counts the timeline's rows; `request_id` is that of the request that created it. `path` is the steps of the
+    merchant's own rule that it follows, taken along when it was chosen: what becomes of the rule does not matter then.
+    `scenario_header` is the create's X-Sandbox-Scenario.
     """
 
     payout: Payout
@@ -51,12 +53,15 @@ class PayoutRow:
     request_id: str
     created_at: datetime
     processed_at: datetime | None
+    path: str | None = None
+    scenario_header: str | None = None
 
 
 COLUMNS: Final = (
     "id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, "
     "account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata, "
-    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes, request_id"
+    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes, request_id, "
+    "path::text AS path, scenario_header"
 )
 """What to select from `payouts` so that `to_row` and `to_payout` can read it."""
 
@@ -101,4 +106,6 @@ def to_row(record: Mapping[str, Any]) -> PayoutRow:
         request_id=record["request_id"],
         created_at=record["created_at"],
         processed_at=record["processed_at"],
+        path=record["path"],
+        scenario_header=record["scenario_header"],
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from sandbox.errors import Problem
+from sandbox.payouts.choice import scenario_of
 from sandbox.payouts.model import PayoutRow
 from sandbox.payouts.states import CHANGES
 from sandbox.scenarios.engine import Catalogue, decide
@@ -39,12 +40,11 @@ def take_own(unit: Unit, catalogue: Catalogue) -> list[tuple[PayoutRow, Exceptio
 def take_steps(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> None:
     """Take a payout's step that is due, and all behind it that wait for nothing. Raises Problem or KeyError."""
     unit.changed[row.payout.id] = row
-    scenario = catalogue.named(row.payout.scenario)
-    decision = decide(scenario, row.step, unit.now)
+    decision = decide(scenario_of(row, catalogue), row.step, unit.now, row.payout.id)
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
         if (row.payout.status, step.to) not in CHANGES:
             # Somebody moved the payout off its path between two steps; the path ends, and a hand decides.
             row.due_at = None
             return
-        unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code)
+        unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)

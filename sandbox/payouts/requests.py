@@ -57,8 +57,11 @@ class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
     """`{}`: an action that takes nothing."""
 
 
-def new_payout(body: CreatePayoutBody, directory: Directory) -> NewPayout:
-    """A payout to create. Raises VALIDATION_ERROR, naming every member at fault."""
+def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: str | None = None) -> NewPayout:
+    """A payout to create; `scenario_header` is the request's X-Sandbox-Scenario.
+
+    Raises VALIDATION_ERROR, naming every member at fault.
+    """
     errors: list[tuple[str, str]] = []
     amount = None
     try:
@@ -82,6 +85,7 @@ def new_payout(body: CreatePayoutBody, directory: Directory) -> NewPayout:
         account_title=body.account_title,
         metadata=body.metadata or {},
         requires_approval=body.requires_approval,
+        scenario_header=scenario_header,
     )
 
 

@@ -87,19 +87,34 @@ class PayoutService:
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
-    async def create(self, merchant_id: str, body: CreatePayoutBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Create one payout. Raises VALIDATION_ERROR; the business's refusals are answers."""
-        new = new_payout(body, self._directory)
+    async def create(
+        self,
+        merchant_id: str,
+        body: CreatePayoutBody,
+        key: IdempotencyKey | None,
+        origin: Origin,
+        scenario_header: str | None = None,
+    ) -> Answer:
+        """Create one payout; `scenario_header` is the request's X-Sandbox-Scenario.
+
+        Raises VALIDATION_ERROR; the business's refusals are answers.
+        """
+        new = new_payout(body, self._directory, scenario_header)
         return await self._queues.submit(merchant_id, CreatePayout(new, self._catalogue, origin, key))
 
     async def create_many(
-        self, merchant_id: str, body: CreatePayoutsBody, key: IdempotencyKey | None, origin: Origin
+        self,
+        merchant_id: str,
+        body: CreatePayoutsBody,
+        key: IdempotencyKey | None,
+        origin: Origin,
+        scenario_header: str | None = None,
     ) -> Answer:
         """Create up to 1000 payouts, each standing or falling alone."""
         items: list[NewPayout | Problem] = []
         for raw in body.payouts:
             try:
-                items.append(new_payout(decode(self._item, bytes(raw)), self._directory))
+                items.append(new_payout(decode(self._item, bytes(raw)), self._directory, scenario_header))
             except Problem as problem:
                 items.append(problem)
         return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))

@@ -60,6 +60,8 @@ class Options:
     api_processes: int = 1
     seed: bool = True
     ready_file: Path | None = None
+    scenarios: Path | None = None
+    """A TOML file of scenarios of the demo merchant's own."""
     verbose: bool = False
     programs: Programs = Programs()
 
@@ -134,8 +136,9 @@ class Supervisor:
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
         keys = SeedKeys()
+        scenarios = options.scenarios
         if options.seed:
-            keys = read_seed_keys(self._run_step("seeds", options.programs.seeds))
+            keys = read_seed_keys(self._run_step("seeds", [*options.programs.seeds, *([str(scenarios)] if scenarios else [])]))
         self._start_processes(api_socket, ipn_socket)
         self._await_processes(port, ipn_port)
         ready = Ready(

@@ -17,7 +17,7 @@ from sandbox.sales.model import RunResult, Sale, advance_of, final_of
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.users.rows import read_users
 from sandbox.work.keyed import run_keyed
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -159,7 +159,7 @@ class SalesService:
                 after = (total, end or behind)
                 return Answer(200, msgspec.json.encode(total), provisional=end is not None)
 
-            answer = await run_keyed(merchant_id, key, origin, action, weight=CHUNK // 256 + 1)
+            answer = await run_keyed(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
             if not answer.provisional:
                 return answer
             result, behind = after

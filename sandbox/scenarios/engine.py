@@ -1,11 +1,17 @@
-"""What a payout does next. Pure: the catalogue, the payout's place in it and the time come in, transitions go out."""
+"""What a payout does next. Pure: scenarios, the payout's place in one and the time come in, transitions go out."""
 
+import hashlib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
+
+from sandbox.errors import invalid
+
+HEADER: Final = "X-Sandbox-Scenario"
+"""The header of a create that names a scenario, or what a rule looks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,20 +19,79 @@ class Step:
     """One change: its target state, how long after the change before it, and what it says of a failure."""
 
     to: str
-    after: timedelta
-    failure_code: str | None
-    wait: bool
+    after: timedelta = timedelta(0)
+    failure_code: str | None = None
+    psp_reference: str | None = None
+    probability: float = 1.0
+    """How likely the step is taken; a payout that does not take it goes on with the next one."""
+    wait: bool = False
     """Nothing follows by itself; the steps behind it are for a payout that is released."""
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a payout when its scenario is chosen. `header` is its create's X-Sandbox-Scenario."""
+
+    amount: Decimal
+    account_number: str
+    bank_code: str | None
+    wallet_code: str | None
+    user_id: str | None
+    metadata: Mapping[str, str]
+    header: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What chooses a scenario: all that is not None must hold."""
+
+    suffix: str | None = None
+    account_number: str | None = None
+    bank_code: str | None = None
+    wallet_code: str | None = None
+    amount_from: Decimal | None = None
+    amount_to: Decimal | None = None
+    user_id: str | None = None
+    metadata: tuple[tuple[str, str], ...] = ()
+    scenario_header: str | None = None
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether a payout is meant."""
+        return (
+            (self.suffix is None or facts.account_number.endswith(self.suffix))
+            and (self.amount_from is None or facts.amount >= self.amount_from)
+            and (self.amount_to is None or facts.amount <= self.amount_to)
+            and self.account_number in (None, facts.account_number)
+            and self.bank_code in (None, facts.bank_code)
+            and self.wallet_code in (None, facts.wallet_code)
+            and self.user_id in (None, facts.user_id)
+            and self.scenario_header in (None, facts.header)
+            and all(facts.metadata.get(name) == value for name, value in self.metadata)
+        )
+
+    def members(self) -> tuple[str, ...]:
+        """The names of what must hold."""
+        return tuple(name for name in self.__slots__ if getattr(self, name) not in (None, ()))
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
-    """A named path, and what chooses it: an account suffix, or an amount from which on it holds."""
+    """A named path and what chooses it: a built-in one, or a merchant's own rule, which has an id."""
 
     name: str
-    suffix: str | None
-    amount_from: Decimal | None
+    match: Match
     steps: tuple[Step, ...]
+    id: str | None = None
+    path: str | None = None
+    """The steps of a merchant's own rule as they are stored; a payout takes them along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The scenario of a payout, and what chose it: the members of its match, `name` or `default`."""
+
+    scenario: Scenario
+    matched_by: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,38 +104,77 @@ class Decision:
 
 
 class Catalogue:
-    """All scenarios, by name, suffix and amount."""
+    """The built-in scenarios, by name, suffix and amount."""
 
     def __init__(self, scenarios: Iterable[Scenario]) -> None:
         self.scenarios = tuple(scenarios)
         self._by_name = {scenario.name: scenario for scenario in self.scenarios}
-        self._by_suffix = {scenario.suffix: scenario for scenario in self.scenarios if scenario.suffix}
-        self._by_amount = [(s.amount_from, s) for s in self.scenarios if s.amount_from is not None]
+        self._by_suffix = {scenario.match.suffix: scenario for scenario in self.scenarios if scenario.match.suffix}
+        self._by_amount = [(s.match.amount_from, s) for s in self.scenarios if s.match.amount_from is not None]
 
     def named(self, name: str) -> Scenario:
         """The scenario of that name. Raises KeyError."""
         return self._by_name[name]
 
-    def choose(self, amount: Decimal, suffix: str, default: str) -> Scenario:
-        """The scenario of a new payout: by amount, then by suffix, then the merchant's default (a name)."""
+    def knows(self, name: str) -> bool:
+        """Whether a built-in scenario has that name."""
+        return name in self._by_name
+
+    def check_header(self, header: str | None, rules: Sequence[Scenario], field: str = HEADER) -> None:
+        """Raise VALIDATION_ERROR about `field` if the header names no scenario and no rule looks for it."""
+        if header is None or header in self._by_name:
+            return
+        if not any(header in (rule.name, rule.match.scenario_header) for rule in rules):
+            raise invalid(field, "names no scenario; GET /sandbox/v1/scenarios lists those that there are")
+
+    def choose(self, facts: Facts, rules: Sequence[Scenario], default: str) -> Choice:
+        """The scenario of a payout: the one its header names, the first rule that matches, by amount, suffix, default.
+
+        A rule that looks for the header's very value comes before the built-in scenario of that name.
+        """
+        header = facts.header
+        if header is not None:
+            named = next((rule for rule in rules if rule.name == header), None)
+            if named is None and not any(rule.match.scenario_header == header for rule in rules):
+                named = self._by_name.get(header)
+            if named is not None:
+                return Choice(named, ("name",))
+        for rule in rules:
+            if rule.match.holds(facts):
+                return Choice(rule, rule.match.members())
+        if header is not None and header in self._by_name:
+            return Choice(self._by_name[header], ("name",))
         for least, scenario in self._by_amount:
-            if amount >= least:
-                return scenario
-        return self.after_review(suffix, default)
+            if facts.amount >= least:
+                return Choice(scenario, ("amount_from",))
+        return self.after_review(facts.account_number, default)
 
-    def after_review(self, suffix: str, default: str) -> Scenario:
+    def after_review(self, account_number: str, default: str) -> Choice:
         """The scenario of a payout whose review was passed: by suffix, then the default."""
-        return self._by_suffix.get(suffix) or self._by_name[default]
+        found = self._by_suffix.get(account_number[-4:])
+        return Choice(self._by_name[default], ("default",)) if found is None else Choice(found, ("suffix",))
 
 
-def due_after(scenario: Scenario, step: int, now: datetime) -> datetime | None:
-    """When step number `step` falls due if the change before it happened at `now`."""
-    if step >= len(scenario.steps) or (step > 0 and scenario.steps[step - 1].wait):
-        return None
-    return now + scenario.steps[step].after
+def begin(scenario: Scenario, step: int, now: datetime, payout_id: str) -> tuple[int, datetime | None]:
+    """The first step at or behind `step` that the payout takes, and when it is due if the change before it was `now`."""
+    while step < len(scenario.steps) and not is_taken(scenario.steps[step].probability, payout_id, step):
+        step += 1
+    return step, now + scenario.steps[step].after if step < len(scenario.steps) else None
 
 
-def decide(scenario: Scenario, step: int, now: datetime) -> Decision:
+def is_taken(probability: float, payout_id: str, step: int) -> bool:
+    """Whether a payout takes a step: always the same for the same payout and step."""
+    if probability >= 1:
+        return True
+    return draw(f"{payout_id}:{step}") < probability
+
+
+def draw(text: str) -> float:
+    """A number from 0 up to 1 that follows from the text and looks like chance."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") -> Decision:
     """Take the step that is due at `now`, and all behind it that wait for nothing.
 
     `step` is the number of the step that fell due. Bounded by the scenario's length.
@@ -78,9 +182,11 @@ def decide(scenario: Scenario, step: int, now: datetime) -> Decision:
     taken: list[tuple[int, Step]] = []
     due_at: datetime | None = now
     while due_at is not None and due_at <= now and step < len(scenario.steps):
-        taken.append((step, scenario.steps[step]))
-        step += 1
-        due_at = due_after(scenario, step, now)
+        found = scenario.steps[step]
+        taken.append((step, found))
+        step, due_at = begin(scenario, step + 1, now, payout_id)
+        if found.wait:
+            due_at = None
     return Decision(tuple(taken), step, due_at)
 
 
@@ -94,24 +200,24 @@ def resume_step(scenario: Scenario, step: int) -> int:
     return step
 
 
+def read_steps(entries: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """Steps from their form in TOML and JSON. Raises KeyError or TypeError for a wrong one."""
+    return tuple(Step(**{**entry, "after": timedelta(seconds=entry.get("after", 0))}) for entry in entries)
+
+
+def read_match(entry: Mapping[str, Any]) -> Match:
+    """A match from its form in TOML and JSON, amounts as text. Raises TypeError or ValueError for a wrong one."""
+    members = dict(entry)
+    for name in ("amount_from", "amount_to"):
+        if name in members:
+            members[name] = Decimal(members[name])
+    members["metadata"] = tuple(members.get("metadata", {}).items())
+    return Match(**members)
+
+
 def parse_catalogue(text: str) -> Catalogue:
-    """Read the catalogue from TOML. Raises KeyError or ValueError for a wrong one: it is part of the program."""
-    return Catalogue(_scenario(entry) for entry in tomllib.loads(text)["scenario"])
-
-
-def _scenario(entry: dict[str, Any]) -> Scenario:
-    amount = entry.get("amount_from")
-    return Scenario(
-        name=entry["name"],
-        suffix=entry.get("suffix"),
-        amount_from=None if amount is None else Decimal(amount),
-        steps=tuple(
-            Step(
-                to=step["to"],
-                after=timedelta(seconds=step.get("after", 0)),
-                failure_code=step.get("failure_code"),
-                wait=step.get("wait", False),
-            )
-            for step in entry["steps"]
-        ),
+    """Read the catalogue from TOML. Raises KeyError, TypeError or ValueError for a wrong one: it is part of the program."""
+    return Catalogue(
+        Scenario(entry["name"], read_match(entry["match"]), read_steps(entry["steps"]))
+        for entry in tomllib.loads(text)["scenario"]
     )

@@ -23,7 +23,7 @@ from sandbox.users.requests import CreateUserBody, CreateUsersBody, NewUser, new
 from sandbox.users.summary_cache import Missed, SummaryCache
 from sandbox.work.keyed import run_keyed
 from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -159,8 +159,8 @@ class UserService:
                     results.append({"status": 201, "user": made})
             return Answer(200, msgspec.json.encode({"results": results}))
 
-        # An id for each user; one payout's worth of ids is 256.
-        return await run_keyed(merchant_id, key, origin, action, weight=len(items) // 256 + 1)
+        # An id for each user.
+        return await run_keyed(merchant_id, key, origin, action, weight=len(items) // IDS_PER_COMMAND + 1)
 
     async def get(self, merchant_id: str, user_id: str) -> User:
         """One user. Raises NOT_FOUND."""

@@ -3,18 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 
+from sandbox.control.faults_delivery import FaultyPost, Sent
+from sandbox.control.journal import Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.metrics import DELIVERY_SECONDS
 from sandbox.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts
 from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
 from sandbox.webhooks.sender import SendResult, WebhookSender
-from sandbox.webhooks.signing import decode_secret, headers
+from sandbox.webhooks.signing import decode_secret
 
 ROOM: Final = 128
 """Calls under way to one endpoint, at most."""
@@ -29,7 +32,8 @@ _log = structlog.get_logger()
 class Attempts:
     """Makes attempts at deliveries that were claimed.
 
-    `later` is told of a merchant's next one: (merchant, seconds). `told` is told of attempts that were recorded.
+    `later` is told of a merchant's next one: (merchant, seconds). `told` is told of attempts that were recorded, `journal`
+    of the faults that hit.
     """
 
     def __init__(
@@ -38,8 +42,9 @@ class Attempts:
         box: SecretBox,
         later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
         told: Callable[[str, Sequence[Recorded]], None] = lambda merchant_id, results: None,
+        journal: Journal | None = None,
     ) -> None:
-        self._sender = sender
+        self._post = FaultyPost(sender, journal)
         self._box = box
         self._later = later
         self._told = told
@@ -66,10 +71,30 @@ class Attempts:
             result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
             signature = ""
         else:
-            signed = headers(claimed.event_id, int(at.timestamp()), claimed.body, (secret,))
-            signature = signed["webhook-signature"]
-            result = await self._sender.send(claimed.url, claimed.body, signed)
+            sent = await self._post.post(merchant_id, claimed, at, secret)
+            if sent.not_before is not None:
+                return self._put_off(merchant_id, claimed, at, sent)
+            signature, result = sent.signature, sent.result
         return self._decide(merchant_id, claimed, at, signature, result)
+
+    def _put_off(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+        """An attempt that a fault put off: it is in the log, and takes no turn of the schedule."""
+        assert sent.not_before is not None
+        if claimed.clock.frozen_at is None:
+            self._later(merchant_id, (sent.not_before - at).total_seconds())
+        return Recorded(
+            claimed=replace(claimed, scheduled=claimed.scheduled - 1),
+            status="PENDING",
+            next_attempt_at=sent.not_before,
+            at=at,
+            signature="",
+            http_status=None,
+            headers={},
+            body="",
+            error=sent.result.error,
+            duration_ms=0,
+            gone=False,
+        )
 
     async def record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
         """Write attempts and what follows from them, at most RECORD_AT_MOST; tried until PostgreSQL has taken it."""

@@ -13,6 +13,7 @@ from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
 from sandbox.ledger.post import write_transfers
 from sandbox.payouts.model import COLUMNS, PayoutRow, to_row
+from sandbox.scenarios.stored import stored_rule
 from sandbox.users.rows import read_users, write_users
 from sandbox.work.before_commit import before_commit
 from sandbox.work.unit import IDS_PER_COMMAND, KeyRecord, Subscription, Unit
@@ -39,7 +40,9 @@ SELECT
     ARRAY(SELECT ROW (key, fingerprint, status, body, location) FROM idempotency_keys
           WHERE merchant_id = $1 AND key = ANY ($3::text[]) AND expires_at > $5) AS keys,
     ARRAY(SELECT merchant_reference FROM payouts
-          WHERE merchant_id = $1 AND merchant_reference = ANY ($4::text[])) AS taken
+          WHERE merchant_id = $1 AND merchant_reference = ANY ($4::text[])) AS taken,
+    ARRAY(SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1
+          ORDER BY position) AS rules
 """
 
 _PAYOUTS_BY_ID = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
@@ -52,25 +55,26 @@ _PAYOUTS_DUE = (
 _CREATE = """
 INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number,
     account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at,
-    changes, request_id, created_at, updated_at, processed_at)
+    changes, request_id, path, scenario_header, created_at, updated_at, processed_at)
 SELECT $1, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
-    $2, $2, processed_at
+    path, scenario_header, $2, $2, processed_at
 FROM unnest($3::uuid[], $4::text[], $5::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
     $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[], $20::int[],
-    $21::timestamptz[], $22::int[], $23::text[], $24::timestamptz[])
+    $21::timestamptz[], $22::int[], $23::text[], $24::jsonb[], $25::text[], $26::timestamptz[])
     AS p (id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
-    processed_at)
+    path, scenario_header, processed_at)
 """
 
 _CHANGE = """
 UPDATE payouts p SET status = n.status, scenario = n.scenario, failure_code = n.failure_code,
     failure_reason = n.failure_reason, psp_reference = n.psp_reference, attempts = n.attempts, step = n.step,
-    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at
+    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path
 FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::int[],
-    $11::timestamptz[], $12::int[], $13::timestamptz[])
-    AS n (id, status, scenario, failure_code, failure_reason, psp_reference, attempts, step, due_at, changes, processed_at)
+    $11::timestamptz[], $12::int[], $13::timestamptz[], $14::jsonb[])
+    AS n (id, status, scenario, failure_code, failure_reason, psp_reference, attempts, step, due_at, changes, processed_at,
+    path)
 WHERE p.merchant_id = $1 AND p.id = n.id
 """
 
@@ -147,6 +151,7 @@ async def read_claim(
         key: KeyRecord(fingerprint, status, body, location) for key, fingerprint, status, body, location in record["keys"]
     }
     unit.references = set(record["taken"])
+    unit.rules = [stored_rule(*rule) for rule in record["rules"]]
     if payout_ids:
         for found in await conn.fetch(_PAYOUTS_BY_ID, unit.merchant_id, payout_ids):
             unit.payouts[found["id"]] = to_row(found)
@@ -244,6 +249,8 @@ async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: 
             [row.due_at for row in rows],
             [row.changes for row in rows],
             [row.request_id for row in rows],
+            [row.path for row in rows],
+            [row.scenario_header for row in rows],
             [row.processed_at for row in rows],
         )
     if changed:
@@ -263,6 +270,7 @@ async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: 
             [row.due_at for row in changed],
             [row.changes for row in changed],
             [row.processed_at for row in changed],
+            [row.path for row in changed],
         )
         if written != f"UPDATE {len(changed)}":
             raise RuntimeError("a claimed payout is gone")

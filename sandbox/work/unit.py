@@ -18,10 +18,12 @@ from sandbox.ids import IdSource
 from sandbox.ledger.model import GIVE_BACK, PAY_OUT, Movement, Posted, Refused, Transfer, post
 from sandbox.payouts.model import Payout, PayoutRow
 from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
+from sandbox.scenarios.engine import Scenario
 from sandbox.users.model import DEBITED, UserRow, UserTransaction, place_of
 
-IDS_PER_COMMAND: Final = 256
-"""Ids reserved for one payout's changes: each change has an event, perhaps a transfer, and a delivery an endpoint."""
+IDS_PER_COMMAND: Final = 512
+"""Ids reserved for one payout's changes: each has an event, two transfers at most, and a delivery for each of 16 endpoints;
+an own scenario of 20 steps may be taken at once."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -159,6 +161,8 @@ class Unit:
     references: set[str] = field(default_factory=set)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     users: dict[str, UserRow] = field(default_factory=dict)
+    rules: Sequence[Scenario] = ()
+    """The merchant's own scenarios, in their order."""
 
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)

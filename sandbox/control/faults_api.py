@@ -1,0 +1,66 @@
+"""`/sandbox/v1/faults`: parse, call the service, render."""
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.control.faults_requests import FaultBody
+from sandbox.control.faults_service import FaultService, FaultShown
+from sandbox.http.answers import answered, empty, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CURSOR, LIMIT, Operation
+from sandbox.http.paging import query, window
+
+_SEE: Final = {"get": ("get_fault", "fault_id"), "delete": ("delete_fault", "fault_id")}
+_CREATE: Final = Operation(
+    "Make something go wrong", {201: FaultShown}, FaultBody, errors=("INVALID_STATE",), idempotency="optional", links=_SEE,
+    example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
+    description="On the API (`/api/v1`, `/vendor`, `/aggregator`; never here) or on the deliveries of webhooks. The first "
+    "fault that matches and hits is the one. `count` is how often it hits, exactly; `ttl_seconds` are of the merchant's "
+    "time; the same `seed` makes the same hits. No fault touches the ledger's truth. At most 50 a merchant.",
+)  # fmt: skip
+
+
+def faults_router(gate: Gate, service: FaultService) -> Router:
+    """The routes of faults."""
+    fault_body: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FaultBody)
+
+    @get(
+        "/", operation_id="list_faults",
+        opt={"operation": Operation("List faults, newest first", {200: list[FaultShown]}, query=(LIMIT, CURSOR))},
+    )  # fmt: skip
+    async def list_faults(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.list(caller.merchant_id, window(query(request, ("limit", "cursor")))))
+
+    @get(
+        "/{fault_id:str}", operation_id="get_fault",
+        opt={"operation": Operation("Get a fault", {200: FaultShown}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_fault(request: HttpRequest, fault_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, fault_id))
+
+    @post("/", operation_id="create_fault", opt={"operation": _CREATE})
+    async def create_fault(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body, required=False)
+        parsed = decode(fault_body, body)
+        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @delete(
+        "/{fault_id:str}", operation_id="delete_fault", status_code=200,
+        opt={"operation": Operation("Take a fault away", {204: None}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def delete_fault(request: HttpRequest, fault_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        answer = await service.delete(caller.merchant_id, fault_id, gate.origin(request))
+        return empty() if answer.status == 204 else answered(answer)
+
+    return Router("/sandbox/v1/faults", route_handlers=[list_faults, get_fault, create_fault, delete_fault])

@@ -1,0 +1,94 @@
+"""Faults of the API: an answer that is late, refused, cut short or never comes.
+
+What answers in place of the request does so before anything is executed; what harms the answer does so after the
+commit. So no fault touches the ledger's truth.
+"""
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from litestar.types import Receive, Send
+
+from sandbox.control.faults import FAULTED, Fault, Hit
+from sandbox.control.faults_store import first_hit
+from sandbox.db.engine import available
+from sandbox.errors import CODES, Problem
+
+_AFTERWARDS: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
+_CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())}
+"""Status → the first code that has it."""
+
+
+async def strike(scope: Any, merchant_id: str, faults: Sequence[Fault], body: Callable[[], Awaitable[bytes]]) -> None:
+    """Let the first fault hit that a request meets; it is noted in the request's state for what stands further out.
+
+    Raises the problem that a fault answers with.
+    """
+    path = scope["path"]
+    if not path.startswith(FAULTED):
+        return
+    raw = await body() if any("reference" in fault.match for fault in faults) else b""
+
+    def meets(fault: Fault) -> bool:
+        part = fault.match.get("reference")
+        return fault.meets_request(scope["method"], path) and (part is None or _names(raw, part))
+
+    async with available():
+        hit = await first_hit(merchant_id, faults, meets)
+    if hit is None:
+        return
+    scope["state"]["fault"] = hit
+    if hit.fault.kind == "latency":
+        await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
+    elif hit.fault.kind not in _AFTERWARDS:
+        raise _answer(hit)
+
+
+def _names(body: bytes, part: str) -> bool:
+    return re.search(rb'"merchant_reference"\s*:\s*"[^"]*' + re.escape(part.encode()), body) is not None
+
+
+def _answer(hit: Hit) -> Problem:
+    fault = hit.fault
+    status = int(fault.parameters.get("status", 429))
+    code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR")
+    after = int(fault.parameters.get("retry_after", 1))
+    headers = {"Retry-After": str(after)} if status in (429, 503) else {}
+    problem = Problem(
+        code, f"Fault {fault.id} ({fault.kind}) answers in place of this request; nothing was done.", headers=headers
+    )
+    problem.status = status
+    return problem
+
+
+async def spoil(hit: Hit, message: Any, receive: Receive, send: Send) -> None:
+    """Send one message of an answer as the fault has it. Those that a fault has nothing to do with go as they are."""
+    kind, is_start = hit.fault.kind, message["type"] == "http.response.start"
+    transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's: ASGI itself cannot break off
+    if kind == "slow_after_commit" and is_start:
+        await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
+    if kind == "connection_reset" and transport is not None:
+        if not is_start:
+            # Closed without lingering, so that the peer sees a reset and not an end.
+            connected = transport.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+            await _gone(receive)
+        return
+    body = message.get("body", b"")
+    if kind == "truncated_body" and body and transport is not None:
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        transport.close()
+        await _gone(receive)
+        return
+    await send(message)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the server has noticed, so that it does not take the broken answer for a defect."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

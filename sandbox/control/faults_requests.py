@@ -1,0 +1,164 @@
+"""Bodies that ask for faults, and what they must be. Pure."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.control.faults import LONGEST_MS
+from sandbox.errors import invalid
+from sandbox.scenarios.rules import Probability, Uuid
+
+LARGEST_COUNT: Final = 50
+"""Faults of one merchant: each request of one that has any looks at them."""
+
+# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MS)]
+Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
+Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
+Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]
+Status = Annotated[float, msgspec.Meta(ge=400, le=599, multiple_of=1)]
+RetryAfter = Annotated[float, msgspec.Meta(ge=0, le=3600, multiple_of=1)]
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]*\Z")]
+EventPattern = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z_.*]*\Z")]
+Part = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r'^[^\x00-\x1f\x7f"\\]*\Z')]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which API requests are meant: `path` may hold `*`, `reference` is a part of a body's merchant_reference."""
+
+    method: Method | UnsetType = UNSET
+    path: Pattern | UnsetType = UNSET
+    reference: Part | UnsetType = UNSET
+
+
+class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which deliveries are meant: `event_type` may hold `*`."""
+
+    event_type: EventPattern | UnsetType = UNSET
+    endpoint_id: Uuid | UnsetType = UNSET
+
+
+class EitherMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which requests are meant (`method`, `path`, `reference`), or which deliveries (`event_type`, `endpoint_id`)."""
+
+    method: Method | UnsetType = UNSET
+    path: Pattern | UnsetType = UNSET
+    reference: Part | UnsetType = UNSET
+    event_type: EventPattern | UnsetType = UNSET
+    endpoint_id: Uuid | UnsetType = UNSET
+
+
+class _Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    probability: Probability = 1.0
+    count: Count | None = None
+    ttl_seconds: Ttl | None = None
+    seed: Seed | None = None
+
+
+class _ApiFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    target: Literal["api"]
+    match: RequestMatch = msgspec.field(default_factory=RequestMatch)
+
+
+class _DeliveryFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    target: Literal["webhooks"]
+    match: DeliveryMatch = msgspec.field(default_factory=DeliveryMatch)
+
+
+class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="latency"):
+    """Answers later by so many milliseconds; with a `sigma` lognormal around that, at most a minute."""
+
+    milliseconds: Milliseconds
+    sigma: Annotated[float, msgspec.Meta(ge=0, le=3)] = 0.0
+
+
+class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
+    """Answers with this status before anything is done."""
+
+    status: Status
+
+
+class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="rate_limit"):
+    """Answers 429 with Retry-After before anything is done."""
+
+    retry_after: RetryAfter = 1.0
+
+
+class ConnectionResetFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="connection_reset"):
+    """Does what is asked, and breaks the connection in place of an answer."""
+
+
+class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="slow_after_commit"):
+    """Does what is asked, and answers later by so many milliseconds."""
+
+    milliseconds: Milliseconds
+
+
+class TruncatedBodyFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag="truncated_body"):
+    """Breaks off in the middle of the answer's body, or sends half of a webhook's."""
+
+    target: Literal["api", "webhooks"]
+    match: EitherMatch = msgspec.field(default_factory=EitherMatch)
+
+
+class DropFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="drop"):
+    """Never sends; the attempt fails and is retried by its schedule."""
+
+
+class DuplicateFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="duplicate"):
+    """Sends twice."""
+
+
+class DelayFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="delay"):
+    """Sends not before so many milliseconds of the merchant's time have passed since the event."""
+
+    milliseconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86_400_000)]
+
+
+class ReorderFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="reorder"):
+    """Holds a delivery back until the next one to its endpoint went out, for a second at most."""
+
+
+class StaleTimestampFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="stale_timestamp"):
+    """Signs with a timestamp that is so many seconds old."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=301, le=86_400, multiple_of=1)] = 3600.0
+
+
+class WrongKeyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="wrong_key"):
+    """Signs with another secret."""
+
+
+class TamperedBodyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="tampered_body"):
+    """Changes the body after it was signed."""
+
+
+FaultBody = (
+    LatencyFault | ErrorFault | RateLimitFault | ConnectionResetFault | SlowAfterCommitFault | TruncatedBodyFault
+    | DropFault | DuplicateFault | DelayFault | ReorderFault | StaleTimestampFault | WrongKeyFault | TamperedBodyFault
+)  # fmt: skip
+"""The body of `POST /faults`, by its `kind`."""
+
+_COMMON: Final = ("target", "match", "probability", "count", "ttl_seconds", "seed")
+
+
+def match_of(body: FaultBody) -> dict[str, str]:
+    """What a fault's match names. Raises VALIDATION_ERROR for what its target has not."""
+    found = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
+    known = RequestMatch if body.target == "api" else DeliveryMatch
+    for name in found:
+        if name not in known.__struct_fields__:
+            raise invalid(f"match.{name}", f"is not for target {body.target}")
+    return found
+
+
+def parameters_of(body: FaultBody) -> dict[str, float]:
+    """What is particular to a fault's kind."""
+    return {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
+
+
+def kind_of(body: FaultBody) -> str:
+    """The kind's name."""
+    return str(type(body).__struct_config__.tag)

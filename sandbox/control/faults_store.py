@@ -1,0 +1,46 @@
+"""The store's side of faults: read those that may hit, and claim a hit exactly once."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from sandbox.control.faults import Fault, Hit, to_fault
+from sandbox.db.engine import connection, transaction
+
+FAULTS_OF: Final = (
+    "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
+    "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
+)
+"""The faults of a target that are not spent, as `to_fault` reads them."""
+
+_DELIVERY_FAULTS: Final = f"SELECT ARRAY({FAULTS_OF.format(merchant='$1', target='webhooks')})"
+
+# Whoever counts holds the fault's row until it has decided, so that a count of one is one among all processes.
+_COUNT: Final = """
+UPDATE faults f SET matches = f.matches + 1 FROM merchants m
+WHERE f.merchant_id = $1 AND f.id = $2 AND m.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
+    AND (f.expires_at IS NULL OR f.expires_at > coalesce(m.clock_frozen_at, $3::timestamptz + m.clock_offset))
+RETURNING f.matches
+"""
+_HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"
+
+
+async def delivery_faults(merchant_id: str) -> list[Fault]:
+    """The merchant's faults of deliveries that are not spent. Raises asyncpg's errors."""
+    async with connection() as conn:
+        return [to_fault(*record) for record in await conn.fetchval(_DELIVERY_FAULTS, merchant_id)]
+
+
+async def first_hit(merchant_id: str, faults: Iterable[Fault], meets: Callable[[Fault], bool]) -> Hit | None:
+    """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors."""
+    for fault in faults:
+        if not meets(fault):
+            continue
+        async with transaction() as conn:
+            counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+            hit = counter is not None and fault.hits(counter)
+            if hit:
+                await conn.execute(_HIT, merchant_id, fault.id)
+        if hit:
+            return Hit(fault, counter)
+    return None

@@ -1,0 +1,219 @@
+"""The journal of API calls: the newest thousand of each merchant, kept in Redis for a day.
+
+Redis is only a cache here: losing it, or an entry, loses no money. Entries are written in the background, in batches; the
+queue is bounded and forgets the oldest, so that no request is slower or fails because of it.
+"""
+
+import asyncio
+import contextlib
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sandbox.control.faults import FaultNote
+from sandbox.errors import unavailable
+from sandbox.ids import LARGEST_ID, uuid7
+
+KEPT: Final = 1000
+BODY_LIMIT: Final = 4000
+JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
+NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
+"""The live stream has no end; and whoever watches the journal must not fill it with what he reads there."""
+_WAITING: Final = 1000
+_PAUSE: Final = 0.2
+_SECONDS: Final = 86_400
+_CHUNK: Final = 200
+_SECRET_HEADERS: Final = frozenset({b"x-api-key", b"x-admin-key", b"authorization", b"cookie"})
+_HIDDEN: Final = "[redacted]"
+_TOKENS: Final = re.compile(rb"(whsec_|whsk_|whpk_|sk_sandbox_)[A-Za-z0-9+/=_-]*")
+_MEMBERS: Final = re.compile(rb'("[a-z_]*(?:api_key|secret)"\s*:\s*)"(?:[^"\\]|\\.)*"?')
+_log = structlog.get_logger()
+
+
+class Entry(msgspec.Struct, array_like=True):
+    """A call as it is written down: bytes as they came, until they are cleaned before they leave the process."""
+
+    at: str
+    method: str
+    path: str
+    query: bytes
+    status: int
+    duration_ms: float
+    request_id: str
+    api_key_id: str | None
+    replayed: bool
+    headers: list[tuple[bytes, bytes]]
+    request_body: bytes
+    response_body: bytes
+    fault: FaultNote | None
+
+
+class JournalEntry(msgspec.Struct):
+    """A call in the journal. Bodies are cut to 4000 bytes; keys and secrets are blotted out."""
+
+    id: str
+    at: str
+    method: str
+    path: str
+    query: str
+    status: int
+    duration_ms: float
+    request_id: str
+    idempotency_key: str | None
+    replayed: bool
+    api_key_id: str | None
+    request_headers: dict[str, str]
+    request_body: str
+    response_body: str
+    fault: FaultNote | None
+
+
+class Journal:
+    """Writes calls down, and reads them. `note` never waits and never fails."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
+        self._queue: deque[tuple[str, Entry]] = deque(maxlen=_WAITING)
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._down = False
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._task = asyncio.create_task(self._write_all())
+
+    async def close(self) -> None:
+        """Stop writing, what waits being tried once more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await self._write()
+        await self._redis.aclose()
+
+    def note(self, merchant_id: str, entry: Entry) -> None:
+        """Write a call down, some time soon."""
+        self._queue.append((merchant_id, entry))
+        self._some.set()
+
+    async def page(
+        self, merchant_id: str, before: str, limit: int, wanted: Callable[[JournalEntry], bool]
+    ) -> list[JournalEntry]:
+        """At most `limit` calls that are wanted, newest first, whose ids are below `before`. Raises UNAVAILABLE."""
+        found: list[JournalEntry] = []
+        last = "+" if before == LARGEST_ID else f"({_position(before)}"
+        if last == "(0-0":
+            # Redis has nothing below its first position, and calls the question an error.
+            return []
+        for _ in range(2 * KEPT // _CHUNK):
+            chunk = await self._read(merchant_id, last, "-", _CHUNK)
+            found += [entry for entry in chunk if wanted(entry)]
+            if len(chunk) < _CHUNK or len(found) >= limit:
+                break
+            last = f"({_position(chunk[-1].id)}"
+        return found[:limit]
+
+    async def get(self, merchant_id: str, entry_id: str) -> JournalEntry | None:
+        """One call, None if it is not there (any more). Raises UNAVAILABLE."""
+        position = _position(entry_id)
+        found = await self._read(merchant_id, position, position, 1)
+        return found[0] if found and found[0].id == entry_id else None
+
+    async def _read(self, merchant_id: str, last: str, first: str, count: int) -> list[JournalEntry]:
+        try:
+            records = await self._redis.xrevrange(_key(merchant_id), last, first, count)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise unavailable("The journal is away for the moment; the calls themselves were served.") from error
+        return [_shown(position, _decode(fields[b"e"])) for position, fields in records]
+
+    async def _write_all(self) -> None:
+        while True:
+            await self._some.wait()
+            try:
+                await self._write()
+                self._down = False
+            except (RedisError, OSError, TimeoutError) as error:
+                if not self._down:
+                    _log.warning("journal_away", error=type(error).__name__)
+                self._down = True
+            except Exception:
+                # A call that cannot be written down must not end the journal.
+                _log.exception("journal_failed")
+            # Calls gather meanwhile, so that many are one round trip however fast they come.
+            await asyncio.sleep(_PAUSE)
+
+    async def _write(self) -> None:
+        self._some.clear()
+        entries = [self._queue.popleft() for _ in range(len(self._queue))]
+        if not entries:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for merchant_id, entry in entries:
+            _clean(entry)
+            pipeline.xadd(_key(merchant_id), {"e": _encode(entry)}, maxlen=KEPT, approximate=True)
+        for merchant_id in {merchant_id for merchant_id, _ in entries}:
+            pipeline.expire(_key(merchant_id), _SECONDS)
+        # Here, and nowhere else, entries leave the process: clean, and with their positions in the answer.
+        await pipeline.execute()
+
+
+def _key(merchant_id: str) -> str:
+    return f"psp:requests:{merchant_id}"
+
+
+def _clean(entry: Entry) -> None:
+    """Blot out what may not rest anywhere."""
+    entry.query = _blot(entry.query)
+    entry.path = _blot(entry.path.encode("utf-8", "replace")).decode()
+    entry.headers = [
+        (name, _HIDDEN.encode() if name in _SECRET_HEADERS else _blot(value)) for name, value in entry.headers[:100]
+    ]
+    # Blotted before it is cut: half a secret is no less one.
+    entry.request_body = _blot(entry.request_body)[:BODY_LIMIT]
+    entry.response_body = _blot(entry.response_body)[:BODY_LIMIT]
+
+
+def _blot(text: bytes) -> bytes:
+    if b'secret"' in text or b'api_key"' in text:
+        text = _MEMBERS.sub(rb'\1"' + _HIDDEN.encode() + b'"', text)
+    return _TOKENS.sub(rb"\1" + _HIDDEN.encode(), text)
+
+
+def _shown(position: bytes, entry: Entry) -> JournalEntry:
+    milliseconds, _, sequence = position.partition(b"-")
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in entry.headers}
+    return JournalEntry(
+        id=uuid7(int(milliseconds), int(sequence), 0),
+        at=entry.at,
+        method=entry.method,
+        path=entry.path,
+        query=entry.query.decode("latin-1"),
+        status=entry.status,
+        duration_ms=entry.duration_ms,
+        request_id=entry.request_id,
+        idempotency_key=headers.get("x-idempotency-key", headers.get("idempotency-key")),
+        replayed=entry.replayed,
+        api_key_id=entry.api_key_id,
+        request_headers=headers,
+        request_body=entry.request_body.decode("utf-8", "replace"),
+        response_body=entry.response_body.decode("utf-8", "replace"),
+        fault=entry.fault,
+    )
+
+
+def _position(entry_id: str) -> str:
+    """The stream position that an id was made of: `uuid7` of its milliseconds and its sequence."""
+    bits = int(entry_id.replace("-", ""), 16)
+    sequence = (bits >> 64 & 0xFFF) << 20 | bits >> 42 & 0xFFFFF
+    return f"{bits >> 80}-{sequence}"
+
+
+_encode: Final[Any] = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Entry).decode

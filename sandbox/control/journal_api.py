@@ -1,0 +1,81 @@
+"""`/sandbox/v1/requests`: parse, read the journal, render."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Final
+
+from litestar import Router, get
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.control.journal import Journal, JournalEntry
+from sandbox.errors import Problem, invalid
+from sandbox.http.answers import ok
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CURSOR, LIMIT, Operation, parameter
+from sandbox.http.paging import choice, page, query, window
+from sandbox.ids import is_uuid
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_FILTERS: Final = ("limit", "cursor", "method", "path", "status", "request_id", "q")
+_LIST: Final = Operation(
+    "The journal of API calls, newest first", {200: list[JournalEntry]},
+    query=(
+        LIMIT, CURSOR,
+        parameter("method", "Only calls with this method.", type="string", enum=list(_METHODS)),
+        parameter("path", "Only calls of this path; `*` stands for anything.", type="string", minLength=1, maxLength=200),
+        parameter("status", "Only calls that were answered so.", type="integer", minimum=100, maximum=599),
+        parameter("request_id", "Only calls with this X-Request-Id.", type="string", minLength=1, maxLength=128),
+        parameter("q", "Only calls whose path or bodies hold this.", type="string", minLength=1, maxLength=200),
+    ),
+    description="The newest thousand, for a day; only those with a valid key. A call shows up within a second. Bodies are "
+    "cut to 4000 bytes, keys and secrets blotted out. A fault that hit is named.",
+)  # fmt: skip
+
+
+def journal_router(gate: Gate, journal: Journal) -> Router:
+    """The routes of the journal."""
+
+    @get("/", operation_id="list_requests", opt={"operation": _LIST})
+    async def list_requests(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, _FILTERS)
+        choice(params, "method", _METHODS)
+        _check(params)
+        part = window(params)
+        found = await journal.page(caller.merchant_id, part.before, part.limit + 1, lambda entry: _wanted(entry, params))
+        return ok(page(found, part.limit, [entry.id for entry in found]))
+
+    @get(
+        "/{entry_id:str}", operation_id="get_request",
+        opt={"operation": Operation("One API call of the journal", {200: JournalEntry}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_request(request: HttpRequest, entry_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        found = await journal.get(caller.merchant_id, entry_id) if is_uuid(entry_id) else None
+        if found is None:
+            raise Problem("NOT_FOUND", "There is no such call in the journal, or not any more.")
+        return ok(found)
+
+    return Router("/sandbox/v1/requests", route_handlers=[list_requests, get_request])
+
+
+def _check(params: Mapping[str, str]) -> None:
+    for name, longest in (("path", 200), ("request_id", 128), ("q", 200)):
+        if name in params and not 1 <= len(params[name]) <= longest:
+            raise invalid(name, f"must have 1 to {longest} characters")
+    status = params.get("status", "200")
+    if not (status.isascii() and status.isdigit() and len(status) == 3 and 100 <= int(status) <= 599):
+        raise invalid("status", "must be a whole number from 100 to 599")
+
+
+def _wanted(entry: JournalEntry, params: Mapping[str, str]) -> bool:
+    text = params.get("q", "")
+    return (
+        entry.method == params.get("method", entry.method)
+        and entry.request_id == params.get("request_id", entry.request_id)
+        and str(entry.status) == params.get("status", str(entry.status))
+        and fnmatchcase(entry.path, params.get("path", "*"))
+        and (text in entry.path or text in entry.request_body or text in entry.response_body)
+    )

@@ -1,0 +1,129 @@
+"""`/sandbox/v1/scenarios`: parse, call the service, render."""
+
+from typing import Final
+
+import msgspec
+from litestar import Router, delete, get, post, put
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered, empty, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.http.paging import Page, query
+from sandbox.scenarios.rules import DefaultBody, ExplainBody, RuleBody
+from sandbox.scenarios.service import Explanation, ScenarioDefault, ScenarioRule, ScenarioService
+
+_EXAMPLE: Final = {
+    "name": "flaky_bank",
+    "match": {"bank_code": "HBL", "amount_to": "5000.00"},
+    "steps": [
+        {"to": "PROCESSING"},
+        {"to": "RETRY", "probability": 0.5},
+        {"to": "SUCCESS", "after": 3, "psp_reference": "BANK-REF-1"},
+    ],
+}
+_SEE: Final = {
+    "get": ("get_scenario", "rule_id"),
+    "replace": ("replace_scenario", "rule_id"),
+    "delete": ("delete_scenario", "rule_id"),
+}
+_PATHS: Final = (
+    "A path starts from PENDING and must be legal, also where a step with a `probability` is left out. "
+    "At most 100 own scenarios a merchant; the first that matches wins, before the built-in ones."
+)
+_LIST: Final = Operation(
+    "List all scenarios that apply, the first that matches wins", {200: list[ScenarioRule]},
+    description="Own rules, then by amount, by suffix, and the default. A create's `X-Sandbox-Scenario` header names one "
+    "of them directly; one that nobody knows is refused.",
+)  # fmt: skip
+_CREATE: Final = Operation(
+    "Make a scenario of your own", {201: ScenarioRule}, RuleBody, errors=("INVALID_STATE",), idempotency="optional",
+    links=_SEE, example=_EXAMPLE, description=_PATHS,
+)  # fmt: skip
+_REPLACE: Final = Operation(
+    "Replace a scenario of your own", {200: ScenarioRule}, RuleBody, errors=("NOT_FOUND", "INVALID_STATE"),
+    idempotency="optional", example=_EXAMPLE,
+    description=_PATHS + " Payouts under way keep the path that they began with.",
+)  # fmt: skip
+_EXPLAIN: Final = Operation(
+    "Say what a payout would do, and create nothing", {200: Explanation}, ExplainBody,
+    example={
+        "merchant_reference": "INV-1001", "amount": "1500.00", "dest_type": "BANK", "bank_code": "HBL",
+        "account_number": "12345678900012", "scenario_header": "returned",
+    },
+)  # fmt: skip
+_DEFAULT: Final = Operation(
+    "Choose the scenario of payouts that nothing else chooses one for", {200: ScenarioDefault}, DefaultBody,
+    idempotency="optional", example={"name": "failed"},
+)  # fmt: skip
+
+
+def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
+    """The routes of scenarios."""
+    rule_body = msgspec.json.Decoder(RuleBody)
+    explain_body = msgspec.json.Decoder(ExplainBody)
+    default_body = msgspec.json.Decoder(DefaultBody)
+
+    @get("/", operation_id="list_scenarios", opt={"operation": _LIST})
+    async def list_scenarios(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(Page(await service.list_all(caller.merchant_id), False, None))
+
+    @get(
+        "/{rule_id:str}", operation_id="get_scenario",
+        opt={"operation": Operation("Get a scenario of your own", {200: ScenarioRule}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, rule_id))
+
+    @post("/", operation_id="create_scenario", opt={"operation": _CREATE})
+    async def create_scenario(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body, required=False)
+        parsed = decode(rule_body, body)
+        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @put("/{rule_id:str}", operation_id="replace_scenario", opt={"operation": _REPLACE})
+    async def replace_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body, required=False)
+        parsed = decode(rule_body, body)
+        return answered(await service.replace(caller.merchant_id, rule_id, parsed, key, gate.origin(request)))
+
+    @delete(
+        "/{rule_id:str}", operation_id="delete_scenario", status_code=200,
+        opt={"operation": Operation("Delete a scenario of your own", {204: None}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def delete_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        answer = await service.delete(caller.merchant_id, rule_id, gate.origin(request))
+        return empty() if answer.status == 204 else answered(answer)
+
+    @put("/default", operation_id="set_default_scenario", opt={"operation": _DEFAULT})
+    async def set_default_scenario(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.body(request)
+        key = gate.idempotency_key(request, body, required=False)
+        parsed = decode(default_body, body)
+        return answered(await service.set_default(caller.merchant_id, parsed, key, gate.origin(request)))
+
+    @post("/explain", operation_id="explain_scenario", opt={"operation": _EXPLAIN}, status_code=200)
+    async def explain_scenario(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        parsed = decode(explain_body, await gate.body(request))
+        return ok(await service.explain(caller.merchant_id, parsed))
+
+    return Router(
+        "/sandbox/v1/scenarios",
+        route_handlers=[
+            list_scenarios, get_scenario, create_scenario, replace_scenario, delete_scenario, set_default_scenario,
+            explain_scenario,
+        ],
+    )  # fmt: skip

@@ -1,0 +1,303 @@
+"""A merchant's own scenarios: write them, list all that apply, and explain what a payout would do."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.db.engine import available, connection
+from sandbox.directory.catalogue import Directory
+from sandbox.errors import Problem
+from sandbox.ids import is_uuid
+from sandbox.payouts.requests import new_payout
+from sandbox.payouts.states import CHANGES, EVENT_OF, PENDING, REQUESTED
+from sandbox.scenarios.engine import Catalogue, Facts, Match, Scenario
+from sandbox.scenarios.rules import LARGEST_COUNT, DefaultBody, ExplainBody, RuleBody, check_rule
+from sandbox.scenarios.stored import stored_rule
+from sandbox.work.keyed import run_keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_RULES: Final = """
+SELECT m.default_scenario, ARRAY(
+    SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
+) AS rules
+FROM merchants m WHERE m.merchant_id = $1
+"""
+_WRITE: Final = """
+INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (merchant_id, id) DO UPDATE SET name = EXCLUDED.name, match = EXCLUDED.match, steps = EXCLUDED.steps
+"""
+_ORDER: Final = """
+UPDATE scenario_rules r SET position = n.position
+FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, position)
+WHERE r.merchant_id = $1 AND r.id = n.id AND r.position <> n.position
+"""
+
+
+class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What chooses a scenario: everything that is there must hold."""
+
+    suffix: str | UnsetType = UNSET
+    account_number: str | UnsetType = UNSET
+    bank_code: str | UnsetType = UNSET
+    wallet_code: str | UnsetType = UNSET
+    amount_from: str | UnsetType = UNSET
+    amount_to: str | UnsetType = UNSET
+    user_id: str | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
+    scenario_header: str | UnsetType = UNSET
+
+
+class ScenarioStep(msgspec.Struct):
+    """One change of a scenario; `after` is the seconds from the change before it, in the merchant's time."""
+
+    to: str
+    after: float
+    failure_code: str | None
+    psp_reference: str | None
+    probability: float
+    wait: bool
+
+
+class ScenarioRule(msgspec.Struct):
+    """A scenario: a merchant's own rule, or a built-in one, which has no id and no position."""
+
+    id: str | None
+    name: str
+    source: str
+    match: ScenarioMatch
+    steps: list[ScenarioStep]
+    position: int | None
+
+
+class ScenarioDefault(msgspec.Struct):
+    """The scenario of payouts that nothing else chooses one for."""
+
+    name: str
+
+
+class ExplainedStep(msgspec.Struct):
+    """One change to come: `after_seconds` from the one before it, `at` from the creation (null: that is not sure)."""
+
+    step: int | None
+    to: str
+    after_seconds: float
+    at: float | None
+    failure_code: str | None
+    event_type: str
+    money: str | None
+    probability: float
+    wait: bool
+
+
+class Explanation(msgspec.Struct):
+    """Which scenario a payout would follow, what chose it, and what would happen."""
+
+    scenario: str
+    source: str
+    rule_id: str | None
+    matched_by: list[str]
+    steps: list[ExplainedStep]
+
+
+class ScenarioService:
+    """What the API offers of scenarios."""
+
+    def __init__(self, catalogue: Catalogue, directory: Directory) -> None:
+        self._catalogue = catalogue
+        self._directory = directory
+
+    async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
+        """All that apply, in their order: own rules, by amount, by suffix, and the default."""
+        rules, default = await self._read(merchant_id)
+        builtin = sorted(self._catalogue.scenarios, key=lambda scenario: scenario.match.amount_from is None)
+        last = Scenario(default, Match(), self._catalogue.named(default).steps)
+        return [
+            *(_shown(rule, place) for place, rule in enumerate(rules, 1)),
+            *(_shown(scenario, None) for scenario in (*builtin, last)),
+        ]
+
+    async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
+        """One own rule. Raises NOT_FOUND."""
+        rules, _ = await self._read(merchant_id)
+        return _shown(rules[_place(rules, rule_id)], _place(rules, rule_id) + 1)
+
+    async def explain(self, merchant_id: str, body: ExplainBody) -> Explanation:
+        """What a payout would do. Raises VALIDATION_ERROR for a body that would create none."""
+        new = new_payout(body, self._directory)
+        header = None if body.scenario_header is UNSET else body.scenario_header
+        user_id = None if body.user_id is UNSET else body.user_id
+        facts = Facts(new.amount, new.account_number, new.bank_code, new.wallet_code, user_id, new.metadata, header)
+        rules, default = await self._read(merchant_id)
+        self._catalogue.check_header(header, rules, "scenario_header")
+        choice = self._catalogue.choose(facts, rules, default)
+        return Explanation(
+            scenario=choice.scenario.name,
+            source="builtin" if choice.scenario.id is None else "own",
+            rule_id=choice.scenario.id,
+            matched_by=list(choice.matched_by),
+            steps=_told(choice.scenario, new.requires_approval),
+        )
+
+    async def create(self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make a rule: 201 with it. Raises VALIDATION_ERROR; a name that is taken and one rule too many are conflicts."""
+        match, steps = check_rule(body, self._directory)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            if len(unit.rules) >= LARGEST_COUNT:
+                raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} own scenarios; delete one first.")
+            self._require_free(unit.rules, body.name)
+            rule = stored_rule(unit.ids.next(), body.name, match, steps)
+            place = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
+            return Answer(201, msgspec.json.encode(_shown(rule, place)), f"/sandbox/v1/scenarios/{rule.id}")
+
+        return await run_keyed(merchant_id, key, origin, action)
+
+    async def replace(
+        self, merchant_id: str, rule_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Replace a rule: 200 with it. Payouts under way keep the path that they began with. Without a position it stays."""
+        match, steps = check_rule(body, self._directory)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            old = _place(unit.rules, rule_id)
+            self._require_free([rule for rule in unit.rules if rule.id != rule_id], body.name)
+            rule = stored_rule(rule_id, body.name, match, steps)
+            place = await _write(conn, unit, rule, match, steps, old, body.position)
+            return Answer(200, msgspec.json.encode(_shown(rule, place)))
+
+        return await run_keyed(merchant_id, key, origin, action)
+
+    async def put(self, merchant_id: str, bodies: Sequence[RuleBody], origin: Origin) -> None:
+        """Make rules, each in the place of the one that has its name. Raises Problem if one is refused."""
+        for body in bodies:
+            rules, _ = await self._read(merchant_id)
+            found = next((rule.id for rule in rules if rule.name == body.name), None)
+            if found is None:
+                answer = await self.create(merchant_id, body, None, origin)
+            else:
+                answer = await self.replace(merchant_id, found, body, None, origin)
+            if answer.status >= 400:
+                raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
+
+    async def delete(self, merchant_id: str, rule_id: str, origin: Origin) -> Answer:
+        """Delete a rule: 204. Payouts under way keep the path that they began with."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            gone = _place(unit.rules, rule_id)
+            left = [rule.id for place, rule in enumerate(unit.rules) if place != gone]
+            await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1 AND id = $2", merchant_id, rule_id)
+            await conn.execute(_ORDER, merchant_id, left)
+            return Answer(204, b"")
+
+        return await run_keyed(merchant_id, None, origin, action)
+
+    async def set_default(self, merchant_id: str, body: DefaultBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Say which scenario payouts follow that nothing else chooses one for: 200."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            await conn.execute("UPDATE merchants SET default_scenario = $2 WHERE merchant_id = $1", merchant_id, body.name)
+            return Answer(200, msgspec.json.encode(ScenarioDefault(body.name)))
+
+        return await run_keyed(merchant_id, key, origin, action)
+
+    async def _read(self, merchant_id: str) -> tuple[list[Scenario], str]:
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_RULES, merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return [stored_rule(*rule) for rule in record["rules"]], record["default_scenario"]
+
+    def _require_free(self, others: Sequence[Scenario], name: str) -> None:
+        if self._catalogue.knows(name):
+            raise Problem("INVALID_STATE", f"{name} is a built-in scenario; choose another name.")
+        if any(rule.name == name for rule in others):
+            raise Problem("INVALID_STATE", f"Another own scenario is called {name}; change that one, or choose another name.")
+
+
+def _place(rules: Sequence[Scenario], rule_id: str) -> int:
+    if is_uuid(rule_id):
+        for place, rule in enumerate(rules):
+            if rule.id == rule_id:
+                return place
+    raise Problem("NOT_FOUND", "There is no such own scenario; GET /sandbox/v1/scenarios lists them.")
+
+
+async def _write(
+    conn: "PoolConnectionProxy[Any]",
+    unit: Unit,
+    rule: Scenario,
+    match: str,
+    steps: str,
+    place: int,
+    wanted: float | UnsetType,
+) -> int:
+    """Write a rule and the order of all; gives its position, from 1. `place` is where it stands if none is wanted."""
+    ids = [other.id for other in unit.rules if other.id != rule.id]
+    place = place if wanted is UNSET else min(int(wanted) - 1, len(ids))
+    ids.insert(place, rule.id)
+    await conn.execute(_WRITE, unit.merchant_id, rule.id, rule.name, place + 1, match, steps)
+    await conn.execute(_ORDER, unit.merchant_id, ids)
+    return place + 1
+
+
+def _shown(scenario: Scenario, position: int | None) -> ScenarioRule:
+    match = scenario.match
+    members = {name: getattr(match, name) for name in match.members()}
+    for name in members.keys() & {"amount_from", "amount_to"}:
+        members[name] = str(members[name])
+    if match.metadata:
+        members["metadata"] = dict(match.metadata)
+    return ScenarioRule(
+        id=scenario.id,
+        name=scenario.name,
+        source="builtin" if scenario.id is None else "own",
+        match=ScenarioMatch(**members),
+        steps=[
+            ScenarioStep(s.to, s.after.total_seconds(), s.failure_code, s.psp_reference, s.probability, s.wait)
+            for s in scenario.steps
+        ],
+        position=position,
+    )
+
+
+def _told(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
+    first = REQUESTED if requires_approval else PENDING
+    told = [_change(None, None, first, 0.0, 0.0)]
+    at: timedelta | None = timedelta(0)
+    if requires_approval:
+        told.append(_change(None, first, PENDING, 0.0, None))
+        at = None
+    source = PENDING
+    for number, step in enumerate(scenario.steps):
+        at = None if at is None else at + step.after
+        told.append(_change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds()))
+        told[-1].failure_code = step.failure_code
+        told[-1].probability = step.probability
+        told[-1].wait = step.wait
+        source = step.to
+        if step.wait:
+            at = None
+    return told
+
+
+def _change(number: int | None, source: str | None, target: str, after: float, at: float | None) -> ExplainedStep:
+    # A step that may be left out before this one may make its source another, but not what it moves.
+    change = CHANGES.get((source, target))
+    movement = None if change is None else change.movement
+    return ExplainedStep(
+        step=number,
+        to=target,
+        after_seconds=after,
+        at=at,
+        failure_code=None,
+        event_type=EVENT_OF[target],
+        money=None if movement is None else f"{movement.debit.lower()} → {movement.credit.lower()}",
+        probability=1.0,
+        wait=False,
+    )

@@ -1,0 +1,293 @@
+"""Faults: each kind is seen to happen, as often as it was asked for, and none touches the ledger's truth."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.control.faults import LONGEST_MS, Fault
+from sandbox.control.faults_requests import LARGEST_COUNT
+from sandbox.webhooks.signing import decode_secret, verify
+from tests.harness.receiver import Received, Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+FAULTS = "/sandbox/v1/faults"
+
+
+def fault(world: World, target: str, kind: str, **members: Any) -> dict[str, Any]:
+    """Make a fault, and wait until every process knows it."""
+    answer = world.post(FAULTS, {"target": target, "kind": kind, **members})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    assert answer.headers["location"] == f"{FAULTS}/{made['id']}"
+    # Each process remembers what it knew for half a second; a new client asks on a new connection.
+    known = time.monotonic() + 0.6
+    until(lambda: time.monotonic() > known)
+    return made
+
+
+def hits(world: World, made: dict[str, Any]) -> tuple[int, int | None]:
+    found = world.get(f"{FAULTS}/{made['id']}").json()
+    return found["hits"], found["remaining"]
+
+
+@pytest.fixture(autouse=True)
+def audited(world: World) -> Iterator[None]:
+    """Whatever a test does, the books are clean afterwards."""
+    yield
+    for made in world.get(FAULTS, limit=100).json()["data"]:
+        assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    world.assert_clean()
+
+
+# ---- the API
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retry_after"),
+    [
+        (400, "VALIDATION_ERROR", None), (404, "NOT_FOUND", None), (418, "VALIDATION_ERROR", None),
+        (500, "INTERNAL_ERROR", None), (502, "INTERNAL_ERROR", None), (503, "UNAVAILABLE", "1"),
+    ],
+)  # fmt: skip
+def test_an_error_is_answered_before_anything_is_done(world: World, status: int, code: str, retry_after: str | None) -> None:
+    made = fault(world, "api", "error", status=status, count=1)
+    body, key = world.payout_body(), str(uuid.uuid4())
+    first = world.post("/api/v1/payouts", body, key=key)
+    assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
+    assert first.headers["content-type"] == "application/problem+json"
+    # Nothing was done, so the same request under the same key is the first.
+    second = world.post("/api/v1/payouts", body, key=key)
+    assert (second.status_code, second.headers.get("idempotent-replayed")) == (201, None)
+    assert hits(world, made) == (1, 0)
+
+
+def test_a_rate_limit_says_when_to_come_back(world: World) -> None:
+    fault(world, "api", "rate_limit", retry_after=7)
+    answer = world.get("/api/v1/balance")
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
+    assert world.get("/sandbox/v1/scenarios").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["latency", "slow_after_commit"])
+def test_an_answer_is_late(world: World, kind: str) -> None:
+    fault(world, "api", kind, milliseconds=700, count=1)
+    began = time.monotonic()
+    assert world.post("/api/v1/payouts", world.payout_body("0004")).status_code == 201
+    assert time.monotonic() - began >= 0.7
+    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+
+
+def test_a_slow_answer_is_committed_before_it_comes(world: World) -> None:
+    fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
+    with pytest.raises(httpx.ReadTimeout):
+        world.post("/api/v1/payouts", world.payout_body("0004"), timeout=2)
+    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["connection_reset", "truncated_body"])
+def test_an_answer_breaks_off_and_the_payout_is_there_once(world: World, kind: str) -> None:
+    made = fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
+    body, key = world.payout_body("0004"), str(uuid.uuid4())
+    with pytest.raises(httpx.ReadError if kind == "connection_reset" else httpx.RemoteProtocolError):
+        world.post("/api/v1/payouts", body, key=key)
+    again = world.post("/api/v1/payouts", body, key=key)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert [payout["id"] for payout in world.get("/api/v1/payouts").json()["data"]] == [again.json()["id"]]
+    assert hits(world, made) == (1, 0)
+
+
+def test_only_what_matches_is_hit(world: World) -> None:
+    fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "doom"})
+    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="no harm")).status_code == 201
+    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="a doomed one")).status_code == 500
+    assert world.get("/api/v1/payouts").status_code == 200
+
+
+def test_a_count_of_one_hits_one_request_among_all_processes(world: World) -> None:
+    made = fault(world, "api", "error", status=500, count=3)
+
+    def ask(_: int) -> int:
+        # A connection each, so that both API processes are asked.
+        return httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": world.api_key}, timeout=60).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = list(pool.map(ask, range(64)))
+    assert sorted(statuses) == [200] * 61 + [500] * 3
+    assert hits(world, made) == (3, 0)
+
+
+def test_chance_repeats_with_its_seed(world: World) -> None:
+    seen = []
+    for _ in range(2):
+        made = fault(world, "api", "error", status=500, probability=0.5, seed=42)
+        seen.append([world.get("/api/v1/balance").status_code for _ in range(24)])
+        world.client.delete(f"{FAULTS}/{made['id']}")
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {200, 500}
+
+
+def test_a_fault_lapses_in_the_merchants_time_or_is_taken_away(world: World) -> None:
+    fault(world, "api", "error", status=500, ttl_seconds=3600)
+    assert world.get("/api/v1/balance").status_code == 500
+    world.pass_time(3600)
+    assert world.get("/api/v1/balance").status_code == 200
+    made = fault(world, "api", "error", status=500)
+    assert world.get("/api/v1/balance").status_code == 500
+    assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    assert world.get("/api/v1/balance").status_code == 200
+    assert world.client.delete(f"{FAULTS}/{made['id']}").json()["code"] == "NOT_FOUND"
+
+
+def test_another_merchants_faults_are_its_own(world: World) -> None:
+    made = fault(world, "api", "error", status=500)
+    with World.create(world.stack) as other:
+        assert other.get("/api/v1/balance").status_code == 200
+        assert other.get(f"{FAULTS}/{made['id']}").json()["code"] == "NOT_FOUND"
+
+
+def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: World) -> None:
+    world.stack.execute(
+        "INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, count, matches, hits, created_at) "
+        "SELECT $1, gen_random_uuid(), 'webhooks', 'drop', '{}', '{}', 1, 1, 1, (n = 1)::int, now() "
+        "FROM generate_series(1, $2::int) n",
+        world.merchant_id, LARGEST_COUNT,
+    )  # fmt: skip
+    body = {"target": "webhooks", "kind": "drop"}
+    assert world.post(FAULTS, body).status_code == 201
+    assert world.post(FAULTS, body).json()["code"] == "INVALID_STATE"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"target": "api"}, {"target": "api", "kind": "drop"}, {"target": "webhooks", "kind": "latency", "milliseconds": 1},
+        {"target": "api", "kind": "latency"}, {"target": "api", "kind": "latency", "milliseconds": LONGEST_MS + 1},
+        {"target": "api", "kind": "error", "status": 200}, {"target": "api", "kind": "error", "status": 500.5},
+        {"target": "api", "kind": "error", "status": 500, "probability": 2},
+        {"target": "api", "kind": "error", "status": 500, "count": 0},
+        {"target": "api", "kind": "error", "status": 500, "ttl_seconds": 0},
+        {"target": "api", "kind": "error", "status": 500, "match": {"event_type": "payout.*"}},
+        {"target": "api", "kind": "truncated_body", "match": {"event_type": "payout.*"}},
+        {"target": "webhooks", "kind": "truncated_body", "match": {"path": "/"}},
+        {"target": "webhooks", "kind": "drop", "match": {"endpoint_id": "mine"}},
+        {"target": "webhooks", "kind": "drop", "milliseconds": 1},
+    ],
+)  # fmt: skip
+def test_a_wrong_fault_is_refused(world: World, body: dict[str, Any]) -> None:
+    answer = world.post(FAULTS, body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
+# ---- deliveries
+
+
+def listen(world: World, receiver: Receiver, **members: Any) -> dict[str, Any]:
+    body = {"url": receiver.url, "event_types": ["payout.created"], "retry_profile": "fast", **members}
+    made: dict[str, Any] = world.post("/api/v1/webhook-endpoints", body).json()
+    return made
+
+
+def wrong(received: Received, secret: str) -> str | None:
+    """Why a receiver that checks would refuse it, None if it would not."""
+    return verify((decode_secret(secret),), received.headers, received.body, int(time.time()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("stale_timestamp", "in the past"), ("wrong_key", "No signature"), ("tampered_body", "No signature"),
+        ("truncated_body", "No signature"),
+    ],
+)  # fmt: skip
+def test_a_delivery_is_not_what_a_receiver_should_accept(world: World, receiver: Receiver, kind: str, said: str) -> None:
+    secret = listen(world, receiver)["secret"]
+    made = fault(world, "webhooks", kind, count=1)
+    for _ in range(2):
+        before = len(receiver.received)
+        world.create_payout("0004")
+        until(lambda before=before: len(receiver.received) > before)
+    first, second = (wrong(received, secret) for received in receiver.received)
+    assert said in (first or "")
+    assert second is None
+    if kind == "tampered_body":
+        assert json.loads(receiver.received[0].body)["tampered"] is True
+    assert hits(world, made) == (1, 0)
+
+
+def test_a_dropped_delivery_is_a_failed_attempt_and_comes_with_its_retry(world: World, receiver: Receiver) -> None:
+    secret = listen(world, receiver)["secret"]
+    fault(world, "webhooks", "drop", count=1)
+    world.create_payout("0004")
+    (delivery,) = until(lambda: world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"])
+    attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
+    assert [attempt["error"] for attempt in attempts] == ["fault: dropped", None]
+    assert [wrong(received, secret) for received in receiver.received] == [None]
+
+
+def test_a_delivery_comes_twice_with_one_id(world: World, receiver: Receiver) -> None:
+    listen(world, receiver)
+    fault(world, "webhooks", "duplicate", count=1)
+    world.create_payout("0004")
+    until(lambda: len(receiver.received) == 2)
+    assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
+
+
+def test_a_delivery_is_late_in_the_merchants_time_and_only_once(world: World, receiver: Receiver) -> None:
+    listen(world, receiver)
+    fault(world, "webhooks", "delay", milliseconds=3_600_000)
+    world.create_payout("0004")
+    (delivery,) = until(lambda: [d for d in world.get("/api/v1/webhook-deliveries").json()["data"] if d["attempt_count"]])
+    assert (delivery["status"], receiver.received) == ("PENDING", [])
+    world.pass_time(3600)
+    until(lambda: world.get("/api/v1/webhook-deliveries").json()["data"][0]["status"] == "SUCCEEDED")
+    assert len(receiver.received) == 1
+
+
+def test_a_delivery_is_held_back_until_the_next_one_went_out(world: World, receiver: Receiver) -> None:
+    """Or for a second: two workers may have one delivery each, and the one does not wait for the other's."""
+    listen(world, receiver)
+    made = fault(world, "webhooks", "reorder", count=1)
+    first = world.create_payout("0004")["id"]
+    until(lambda: hits(world, made) == (1, 0))
+    second = world.create_payout("0004")["id"]
+    until(lambda: len(receiver.received) == 2)
+    assert {event["data"]["id"] for event in receiver.events()} == {first, second}
+
+
+def test_only_deliveries_that_match_are_hit(world: World, receiver: Receiver) -> None:
+    spared = listen(world, receiver, event_types=["payout.*"])
+    with Receiver() as elsewhere:
+        other = listen(world, elsewhere)
+        match = {"event_type": "payout.c*", "endpoint_id": other["id"]}
+        fault(world, "webhooks", "drop", match=match)
+        world.create_payout("0001")
+        receiver.wait_for("payout.created", "payout.processing", "payout.succeeded")
+        found = until(
+            lambda: world.get("/api/v1/webhook-deliveries", endpoint_id=other["id"]).json()["data"][0]["attempt_count"]
+        )
+        assert (found >= 1, elsewhere.received) == (True, [])
+    assert spared["id"] != other["id"]
+
+
+# ---- chance, without a store
+
+
+def test_how_often_and_how_long_follow_from_the_seed() -> None:
+    def make(**members: Any) -> Fault:
+        return Fault(**{"id": "f", "kind": "latency", "match": {}, "parameters": {}, "probability": 0.25, "seed": 1, **members})
+
+    one, same, other = make(), make(id="g"), make(seed=2)
+    draws = [one.hits(counter) for counter in range(2000)]
+    assert draws == [same.hits(counter) for counter in range(2000)] != [other.hits(counter) for counter in range(2000)]
+    assert 400 < sum(draws) < 600
+    assert make(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
+    spread = sorted(make(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))
+    assert spread[0] < 50 < 200 < spread[500] < 320 < 1000 < spread[-1] <= LONGEST_MS
+    assert make(parameters={"milliseconds": 60_000.0, "sigma": 3.0}).milliseconds(3) <= LONGEST_MS

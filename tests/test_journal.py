@@ -1,0 +1,180 @@
+"""The journal: what was called is there, newest first, without secrets; and it never harms a request."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.control.journal import BODY_LIMIT, KEPT, Entry, Journal, JournalEntry
+from sandbox.errors import Problem
+from sandbox.ids import LARGEST_ID
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+JOURNAL = "/sandbox/v1/requests"
+
+
+def journal(world: World, **params: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = world.client.get(JOURNAL, params=params).json()["data"]
+    return found
+
+
+def test_a_call_is_written_down_with_all_that_helps(world: World) -> None:
+    body, key = world.payout_body("0004"), "journal-key"
+    answers = [world.post("/api/v1/payouts", body, key=key, headers={"X-Request-Id": "mine"}) for _ in range(2)]
+    found = until(lambda: (f := journal(world, request_id="mine")) and len(f) == 2 and f)
+    assert [entry["replayed"] for entry in found] == [True, False]
+    entry = found[-1]
+    assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/api/v1/payouts", 201)
+    assert (entry["idempotency_key"], entry["response_body"]) == (key, answers[0].text)
+    assert body["merchant_reference"] in entry["request_body"]
+    assert entry["request_headers"]["content-type"] == "application/json"
+    assert entry["api_key_id"] in [k["id"] for k in world.get("/sandbox/v1/keys").json()["data"]]
+    assert world.get(f"{JOURNAL}/{entry['id']}").json() == entry
+
+
+def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
+    references = [world.create_payout("0004")["merchant_reference"] for _ in range(5)]
+    world.get("/api/v1/balance", nonsense="1")
+    until(lambda: len(journal(world, path="/api/v1/*")) == 6)
+    assert [entry["status"] for entry in journal(world, status=400)] == [400]
+    assert journal(world, path="/api/v1/balance")[0]["query"] == "nonsense=1"
+    posted = journal(world, method="POST", path="/api/v1/payouts")
+    assert [reference in entry["request_body"] for reference, entry in zip(reversed(references), posted, strict=True)] == [
+        True
+    ] * 5
+    assert [references[2] in entry["request_body"] for entry in journal(world, q=references[2])] == [True]
+    seen, cursor = [], None
+    while True:
+        params = {"method": "POST", "limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = world.client.get(JOURNAL, params=params).json()
+        seen += [entry["id"] for entry in page["data"]]
+        cursor = page["next_cursor"]
+        if not page["has_more"]:
+            break
+    assert seen == [entry["id"] for entry in posted]
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        ({"status": "20"}, "status"), ({"status": "600"}, "status"), ({"method": "get"}, "method"), ({"q": ""}, "q"),
+        ({"path": "x" * 201}, "path"), ({"cursor": "x"}, "cursor"), ({"limit": "0"}, "limit"), ({"other": "1"}, "other"),
+    ],
+)  # fmt: skip
+def test_a_wrong_question_is_refused(world: World, params: dict[str, str], field: str) -> None:
+    answer = world.client.get(JOURNAL, params=params)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
+
+
+def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
+    secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
+    new_key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    world.client.get(f"/api/v1/balance?key={new_key}", headers={"Authorization": "Bearer hush", "X-Other": secret})
+    found = until(lambda: len(f := journal(world)) == 3 and f)
+    text = str(found)
+    for hidden in (secret, secret.removeprefix("whsec_"), new_key, world.api_key, "hush"):
+        assert hidden not in text
+    assert "[redacted]" in text
+    assert found[-1]["request_headers"]["x-api-key"] == "[redacted]"
+
+
+def test_it_belongs_to_a_merchant_and_strangers_are_not_in_it(world: World) -> None:
+    world.create_payout("0004")
+    (entry,) = until(lambda: journal(world, path="/api/v1/payouts"))
+    httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": "sk_sandbox_nobody"}, timeout=60)
+    httpx.get(f"{world.stack.api_url}/health", timeout=60)
+    with World.create(world.stack) as other:
+        assert other.get(f"{JOURNAL}/{entry['id']}").json()["code"] == "NOT_FOUND"
+        assert journal(other, path="/api/v1/*") == []
+    assert world.get(f"{JOURNAL}/nonsense").json()["code"] == "NOT_FOUND"
+    assert [e["path"] for e in journal(world)] == ["/api/v1/payouts"]
+
+
+def test_a_fault_that_hits_is_named(world: World, receiver: Receiver) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
+    made = [
+        world.post("/sandbox/v1/faults", {"target": target, "kind": kind, "seed": 5, "count": 1, **members}).json()
+        for target, kind, members in (
+            ("api", "error", {"status": 500, "match": {"path": "/api/v1/balance"}}), ("webhooks", "wrong_key", {}),
+        )
+    ]  # fmt: skip
+    until(lambda: world.get("/api/v1/balance").status_code == 500)
+    # A worker may remember for half a second that there was no fault.
+    path = f"/sandbox/v1/faults/{made[1]['id']}"
+    until(lambda: world.create_payout("0004") and world.get(path).json()["hits"] == 1, pause=0.2)
+    for number, path in enumerate(("/api/v1/balance", receiver.url)):
+        (entry,) = until(lambda path=path: [e for e in journal(world, path=path) if e["fault"]])
+        fault = entry["fault"]
+        assert (fault["id"], fault["kind"], fault["seed"]) == (made[number]["id"], made[number]["kind"], 5)
+        assert fault["counter"] == 1
+
+
+# ---- limits, with a journal of the test's own
+
+
+def entry(number: int, **members: Any) -> Entry:
+    return Entry(
+        **{
+            "at": "2026-01-31T12:00:00.000Z", "method": "GET", "path": f"/api/v1/{number}", "query": b"", "status": 200,
+            "duration_ms": 1.0, "request_id": str(number), "api_key_id": None, "replayed": False, "headers": [],
+            "request_body": b"", "response_body": b"", "fault": None, **members,
+        }
+    )  # fmt: skip
+
+
+async def all_of(journal: Journal, merchant_id: str) -> list[JournalEntry]:
+    return await journal.page(merchant_id, LARGEST_ID, 10 * KEPT, lambda _: True)
+
+
+async def written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
+    while True:
+        found = await all_of(journal, merchant_id)
+        if found and found[0].request_id == request_id:
+            return found
+        await asyncio.sleep(0.02)
+
+
+async def test_it_is_bounded_in_redis_and_in_memory_and_forgets_the_oldest(world: World) -> None:
+    journal = Journal(world.stack.redis_url)
+    try:
+        # More at once than the queue holds, before it is written: the newest are kept.
+        for number in range(3 * KEPT):
+            journal.note(world.merchant_id, entry(number))
+        journal.start()
+        found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * KEPT - 1)), 60)
+        assert [int(e.request_id) for e in found] == list(range(3 * KEPT - 1, 2 * KEPT - 1, -1))
+        for number in range(3 * KEPT, 4 * KEPT):
+            journal.note(world.merchant_id, entry(number))
+        found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * KEPT - 1)), 60)
+        assert KEPT <= len(found) <= KEPT + 200
+    finally:
+        await journal.close()
+
+
+async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> None:
+    journal = Journal(world.stack.redis_url)
+    journal.start()
+    try:
+        secret = b"whsec_" + b"A" * 40
+        body = b"x" * (BODY_LIMIT - 10) + secret + b"y" * 5000
+        journal.note(world.merchant_id, entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}'))
+        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        assert len(found.request_body) == BODY_LIMIT
+        assert "A" not in found.request_body
+        assert found.response_body == '{"secret": "[redacted]", "a": 1}'
+    finally:
+        await journal.close()
+
+
+async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody() -> None:
+    journal = Journal("redis://127.0.0.1:1")
+    journal.start()
+    try:
+        journal.note("m", entry(1))
+        with pytest.raises(Problem, match="UNAVAILABLE"):
+            await journal.page("m", LARGEST_ID, 1, lambda _: True)
+    finally:
+        await journal.close()

@@ -1,0 +1,443 @@
+"""A merchant's own scenarios: what chooses them, where they lead, and that nothing but legal paths is accepted."""
+
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from sandbox.directory.catalogue import load_directory
+from sandbox.errors import Problem
+from sandbox.ids import IdSource
+from sandbox.payouts.commands import CreatePayout, MovePayout, NewPayout
+from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, PENDING, PROCESSING
+from sandbox.payouts.steps import take_steps
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.scenarios.engine import Facts, Match, Scenario, draw, is_taken
+from sandbox.scenarios.rules import LARGEST_COUNT, RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
+from sandbox.scenarios.stored import stored_rule
+from sandbox.settings import Settings
+from sandbox.work.unit import Origin, Unit, execute
+from seeds.demo import seed
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+CATALOGUE = load_catalogue()
+DIRECTORY = load_directory()
+RULES = "/sandbox/v1/scenarios"
+PAID = [{"to": "PROCESSING"}, {"to": "SUCCESS"}]
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def rule(world: World, name: str = "own", steps: list[dict[str, Any]] | None = None, **members: Any) -> dict[str, Any]:
+    answer = world.post(
+        RULES, {"name": name, "match": {"suffix": "7"}, "steps": PAID, **members} | ({"steps": steps} if steps else {})
+    )
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    assert answer.headers["location"] == f"{RULES}/{made['id']}"
+    assert world.get(answer.headers["location"]).json() == made
+    return made
+
+
+# ---- what chooses
+
+
+@pytest.mark.parametrize(
+    ("match", "hit", "miss"),
+    [
+        ({"suffix": "77"}, {"account_number": "12345678900077"}, {"account_number": "12345678900078"}),
+        ({"suffix": "5678900004"}, {"account_number": "12345678900004"}, {"account_number": "12345678910004"}),
+        ({"account_number": "12345678904321"}, {"account_number": "12345678904321"}, {"account_number": "92345678904321"}),
+        ({"bank_code": "HABIBBANK"}, {"bank_code": "HBL"}, {"bank_code": "MCB"}),
+        ({"wallet_code": "JAZZCASH"}, {"dest_type": "WALLET", "bank_code": None, "wallet_code": "JAZZCASH"}, {}),
+        ({"amount_from": "500"}, {"amount": "500.00"}, {"amount": "499.99"}),
+        ({"amount_to": 20}, {"amount": "20.00"}, {"amount": "20.01"}),
+        ({"amount_from": 10, "amount_to": "20.00"}, {"amount": "10.00"}, {"amount": "9.99"}),
+        ({"metadata": {"test": "a"}}, {"metadata": {"test": "a", "more": "b"}}, {"metadata": {"test": "b"}}),
+        ({"suffix": "7", "bank_code": "HBL"}, {"account_number": "12345678900007"}, {"account_number": "12345678910006"}),
+    ],
+)
+def test_a_rule_chooses_what_it_matches_and_nothing_else(
+    world: World, match: dict[str, Any], hit: dict[str, Any], miss: dict[str, Any]
+) -> None:
+    made = rule(world, match=match)
+    for members, expected in ((hit, "own"), (miss, None)):
+        explained = world.post(f"{RULES}/explain", world.payout_body("4321", **members)).json()
+        assert (explained["scenario"] == "own") == (expected == "own")
+        assert world.create_payout("4321", **members)["scenario"] == explained["scenario"]
+    assert made["match"].keys() == match.keys()
+
+
+def test_rules_come_first_in_their_own_order_then_amount_suffix_and_default(world: World) -> None:
+    rule(world, "second", match={"suffix": "0003"})
+    first = rule(world, "first", match={"suffix": "3"}, position=1)
+    names = [found["name"] for found in world.get(RULES).json()["data"]]
+    assert names[:3] == ["first", "second", "in_review"]
+    assert names[3:] == [s.name for s in CATALOGUE.scenarios if s.match.suffix] + ["success"]
+    assert world.create_payout("0003")["scenario"] == "first"
+    assert world.create_payout("0003", amount="100000.00")["scenario"] == "first"
+    moved = world.client.put(f"{RULES}/{first['id']}", json={**_body(first), "position": 99}).json()
+    assert (moved["position"], world.create_payout("0003")["scenario"]) == (2, "second")
+    assert world.client.delete(f"{RULES}/{first['id']}").status_code == 204
+    assert world.get(f"{RULES}/{first['id']}").json()["code"] == "NOT_FOUND"
+    assert [(r["name"], r["position"]) for r in world.get(RULES).json()["data"] if r["source"] == "own"] == [("second", 1)]
+
+
+def _body(made: dict[str, Any]) -> dict[str, Any]:
+    steps = [{name: value for name, value in step.items() if value is not None} for step in made["steps"]]
+    return {"name": made["name"], "match": made["match"], "steps": steps}
+
+
+def test_the_default_may_be_changed(world: World) -> None:
+    for name in ("failed", "pending", "success"):
+        assert world.client.put(f"{RULES}/default", json={"name": name}).json() == {"name": name}
+        assert world.create_payout("9999")["scenario"] == name
+        last = world.get(RULES).json()["data"][-1]
+        assert (last["name"], last["match"]) == (name, {})
+    assert world.client.put(f"{RULES}/default", json={"name": "on_hold"}).json()["errors"][0]["field"] == "name"
+
+
+def test_a_header_names_a_scenario_or_is_what_a_rule_looks_for(world: World) -> None:
+    rule(world, "mine", match={"suffix": "1111"})
+    rule(world, "looks", match={"scenario_header": "on_hold", "suffix": "2222"})
+
+    def scenario(header: str, suffix: str = "0001") -> Any:
+        answer = world.post("/api/v1/payouts", world.payout_body(suffix), headers={"X-Sandbox-Scenario": header})
+        return answer.json().get("scenario") or (answer.status_code, answer.json()["errors"][0]["field"])
+
+    assert [scenario("failed"), scenario("mine"), scenario("on_hold"), scenario("on_hold", "2222")] == [
+        "failed", "mine", "on_hold", "looks",
+    ]  # fmt: skip
+    assert scenario("unheard_of") == scenario("") == (400, "X-Sandbox-Scenario")
+    batch = {"payouts": [world.payout_body(), world.payout_body()]}
+    found = world.post("/api/v1/payouts/batch", batch, headers={"X-Sandbox-Scenario": "failed"}).json()["results"]
+    assert [result["payout"]["scenario"] for result in found] == ["failed", "failed"]
+    refused = world.post("/api/v1/payouts/batch", batch, headers={"X-Sandbox-Scenario": "unheard_of"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "X-Sandbox-Scenario")
+
+
+def test_a_header_holds_for_an_approval_and_for_a_new_try(world: World) -> None:
+    body = world.payout_body("0001", requires_approval=True)
+    payout = world.post("/api/v1/payouts", body, headers={"X-Sandbox-Scenario": "limit_exceeded"}).json()
+    world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    assert world.wait_for(payout["id"], "FAILED")["failure_code"] == "LIMIT_EXCEEDED"
+    world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    until(lambda: world.path_of(payout["id"]).count("FAILED") == 2)
+    world.assert_clean()
+
+
+# ---- where it leads
+
+
+def test_a_path_is_followed_with_its_waits_reference_and_code(world: World) -> None:
+    steps = [
+        {"to": "PROCESSING"},
+        {"to": "RETRY", "after": 1.5},
+        {"to": "PROCESSING", "after": 3600},
+        {"to": "SUCCESS", "psp_reference": "BANK-1"},
+        {"to": "RETURNED", "after": 86400, "failure_code": "MY_OWN_CODE"},
+    ]
+    rule(world, "long", steps)
+    payout = world.create_payout("0007")
+    for status, seconds in (("PROCESSING", 1.5), ("RETRY", 3600), ("SUCCESS", 86400)):
+        found = world.wait_for(payout["id"], status)
+        world.pass_time(seconds)
+    assert found["psp_reference"] == "BANK-1"
+    assert world.wait_for(payout["id"], "RETURNED")["failure_code"] == "MY_OWN_CODE"
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS", "RETURNED"]
+    world.assert_clean()
+
+
+def test_a_payout_under_way_keeps_its_path_when_its_rule_changes_or_goes(world: World) -> None:
+    held = [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True}, {"to": "FAILED", "failure_code": "AS_BEGUN"}]
+    made = rule(world, "held", held)
+    payouts = [world.create_payout("0007")["id"] for _ in range(2)]
+    for payout_id in payouts:
+        world.wait_for(payout_id, "ON_HOLD")
+    assert world.client.put(f"{RULES}/{made['id']}", json={**_body(made), "steps": PAID}).status_code == 200
+    release(world, payouts[0])
+    assert world.wait_for(payouts[0], "FAILED")["failure_code"] == "AS_BEGUN"
+    assert world.client.delete(f"{RULES}/{made['id']}").status_code == 204
+    release(world, payouts[1])
+    assert world.wait_for(payouts[1], "FAILED")["failure_code"] == "AS_BEGUN"
+    # A new try begins anew, by what holds now.
+    world.post(f"/api/v1/payouts/{payouts[1]}/reinitiate")
+    until(lambda: world.payout(payouts[1])["failure_code"] == "ACCOUNT_CLOSED")
+    assert world.payout(payouts[1])["scenario"] == "account_closed"
+    world.assert_clean()
+
+
+def release(world: World, payout_id: str) -> None:
+    body = json.dumps({"payout_id": payout_id, "status": "PROCESSING"})
+    message_id, now = str(uuid.uuid4()), datetime.now(UTC)
+    headers = {
+        "content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(world.ipn_secret).sign(message_id, now, body),
+    }  # fmt: skip
+    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_review_of_ones_own_goes_on_with_its_own_steps_or_else_by_suffix(world: World) -> None:
+    review = [{"to": "PROCESSING"}, {"to": "IN_REVIEW", "wait": True}]
+    rule(world, "review_then_fail", [*review, {"to": "FAILED", "failure_code": "OWN"}], match={"suffix": "11"})
+    rule(world, "review", review, match={"suffix": "0003"})
+    own, suffix = world.create_payout("0011")["id"], world.create_payout("0003")["id"]
+    for payout_id in (own, suffix):
+        world.wait_for(payout_id, "IN_REVIEW")
+        assert world.patch(f"/api/v1/payouts/{payout_id}/approve").status_code == 200
+    assert world.wait_for(own, "FAILED")["failure_code"] == "OWN"
+    assert world.wait_for(suffix, "FAILED")["failure_code"] == "BANK_REJECTED"
+
+
+def test_chance_is_the_same_for_the_same_payout_and_step() -> None:
+    assert is_taken(1.0, "any", 0)
+    assert not is_taken(0.0, "any", 0)
+    taken = [is_taken(0.3, f"payout-{number}", 1) for number in range(2000)]
+    assert taken == [is_taken(0.3, f"payout-{number}", 1) for number in range(2000)]
+    assert 500 < sum(taken) < 700
+    assert all(0 <= draw(str(number)) < 1 for number in range(100))
+
+
+def test_explain_says_what_wins_and_what_happens_when_and_creates_nothing(world: World) -> None:
+    steps = [
+        {"to": "PROCESSING", "after": 2},
+        {"to": "SUCCESS", "after": 3},
+        {"to": "RETURNED", "after": 60, "probability": 0.5},
+    ]
+    made = rule(world, "told", steps, match={"suffix": "7", "metadata": {"a": "b"}})
+    body = world.payout_body("0007", metadata={"a": "b"})
+    told = world.post(f"{RULES}/explain", body).json()
+    assert (told["scenario"], told["source"], told["rule_id"]) == ("told", "own", made["id"])
+    assert told["matched_by"] == ["suffix", "metadata"]
+    assert [(s["step"], s["to"], s["at"], s["event_type"], s["money"]) for s in told["steps"]] == [
+        (None, "PENDING", 0, "payout.created", "available → locked"),
+        (0, "PROCESSING", 2, "payout.processing", None),
+        (1, "SUCCESS", 5, "payout.succeeded", "locked → settlement"),
+        (2, "RETURNED", 65, "payout.returned", "settlement → available"),
+    ]
+    by = {
+        "0012": ("returned", ["suffix"]), "9999": ("success", ["default"]),
+    }  # fmt: skip
+    for suffix, (name, matched_by) in by.items():
+        told = world.post(f"{RULES}/explain", world.payout_body(suffix)).json()
+        assert (told["scenario"], told["source"], told["rule_id"], told["matched_by"]) == (name, "builtin", None, matched_by)
+    told = world.post(f"{RULES}/explain", world.payout_body("0001", amount=100000)).json()
+    assert (told["scenario"], told["matched_by"]) == ("in_review", ["amount_from"])
+    told = world.post(f"{RULES}/explain", world.payout_body("0001", scenario_header="failed", requires_approval=True)).json()
+    assert [(s["to"], s["at"]) for s in told["steps"]] == [
+        ("REQUESTED", 0), ("PENDING", None), ("PROCESSING", None), ("FAILED", None),
+    ]  # fmt: skip
+    unknown = world.post(f"{RULES}/explain", world.payout_body("0001", scenario_header="unheard_of"))
+    assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (400, "scenario_header")
+    assert world.get("/api/v1/payouts").json()["data"] == []
+
+
+# ---- what is refused
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"steps": []}, "steps"),
+    ({"steps": PAID * 11}, "steps"),
+    ({"steps": [{"to": "PENDING"}]}, "steps[0].to"),
+    ({"steps": [{"to": "RETURNED"}]}, "steps[0].to"),
+    ({"steps": [*PAID, {"to": "PROCESSING"}]}, "steps[2].to"),
+    ({"steps": [{"to": "PROCESSING"}, {"to": "FAILED"}, {"to": "PROCESSING"}]}, "steps[2].to"),
+    ({"steps": [{"to": "PROCESSING", "probability": 0.5}, {"to": "RETRY"}]}, "steps[1].to"),
+    (
+        {"steps": [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True, "probability": 0.5}, {"to": "PROCESSING"}]},
+        "steps[2].to",
+    ),
+    ({"steps": [{"to": "PROCESSING"}, {"to": "IN_REVIEW"}, {"to": "SUCCESS"}]}, "steps[2].to"),
+    ({"steps": [*PAID[:1], {"to": "SUCCESS", "wait": True}, {"to": "RETURNED"}]}, "steps[1].wait"),
+    ({"steps": [{"to": "PROCESSING", "failure_code": "X"}]}, "steps[0].failure_code"),
+    ({"steps": [{"to": "FAILED", "psp_reference": "X"}]}, "steps[0].psp_reference"),
+    ({"steps": [{"to": "FAILED", "after": -1}]}, "steps[0].after"),
+    ({"steps": [{"to": "FAILED", "after": 3650 * 86400 + 1}]}, "steps[0].after"),
+    ({"steps": [{"to": "FAILED", "probability": 1.01}]}, "steps[0].probability"),
+    ({"steps": [{"to": "FAILED", "reason": "x"}]}, "steps[0].reason"),
+    ({"match": {}}, "match"),
+    ({"match": {"suffix": ""}}, "match.suffix"),
+    ({"match": {"suffix": "12a"}}, "match.suffix"),
+    ({"match": {"suffix": None}}, "match.suffix"),
+    ({"match": {"bank_code": "NOBANK"}}, "match.bank_code"),
+    ({"match": {"wallet_code": "NOWALLET"}}, "match.wallet_code"),
+    ({"match": {"amount_from": 0}}, "match.amount_from"),
+    ({"match": {"amount_from": 2, "amount_to": 1}}, "match.amount_to"),
+    ({"match": {"user_id": "me"}}, "match.user_id"),
+    ({"match": {"metadata": {}}}, "match.metadata"),
+    ({"match": {"scenario_header": "two words"}}, "match.scenario_header"),
+    ({"name": "Big"}, "name"),
+    ({"name": "a" * 65}, "name"),
+    ({"position": 0}, "position"),
+    ({"position": 1.5}, "position"),
+    ({"other": 1}, "other"),
+]
+
+
+@pytest.mark.parametrize(("members", "field"), WRONG, ids=[f"{field}-{n}" for n, (_, field) in enumerate(WRONG)])
+def test_a_wrong_rule_is_refused_and_the_member_named(world: World, members: dict[str, Any], field: str) -> None:
+    answer = world.post(RULES, {"name": "own", "match": {"suffix": "7"}, "steps": PAID, **members})
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in answer.json()["errors"]]
+
+
+def test_names_are_taken_once_and_a_built_in_name_never(world: World) -> None:
+    one, two = rule(world, "one"), rule(world, "two")
+    for name in ("one", "success"):
+        assert world.post(RULES, {**_body(one), "name": name}).json()["code"] == "INVALID_STATE"
+        assert world.client.put(f"{RULES}/{two['id']}", json={**_body(two), "name": name}).json()["code"] == "INVALID_STATE"
+    assert world.client.put(f"{RULES}/{uuid.uuid4()}", json=_body(one)).json()["code"] == "NOT_FOUND"
+    assert world.client.delete(f"{RULES}/{uuid.uuid4()}").json()["code"] == "NOT_FOUND"
+    with World.create(world.stack) as other:
+        assert other.get(f"{RULES}/{one['id']}").json()["code"] == "NOT_FOUND"
+        assert [r for r in other.get(RULES).json()["data"] if r["source"] == "own"] == []
+
+
+def test_a_merchant_has_at_most_so_many_rules(world: World) -> None:
+    world.stack.execute(
+        "INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) "
+        "SELECT $1, gen_random_uuid(), 'r' || n, n, '{\"suffix\": \"0\"}', '[{\"to\": \"FAILED\"}]' "
+        "FROM generate_series(1, $2::int) n",
+        world.merchant_id, LARGEST_COUNT - 1,
+    )  # fmt: skip
+    rule(world, "last")
+    answer = world.post(RULES, {"name": "more", "match": {"suffix": "7"}, "steps": PAID})
+    assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
+
+
+def test_a_repeat_makes_no_second_rule(world: World) -> None:
+    body = {"name": "once", "match": {"suffix": "7"}, "steps": PAID}
+    first, second = (world.post(RULES, body, key="once") for _ in range(2))
+    assert (first.status_code, first.content, second.headers["idempotent-replayed"]) == (201, second.content, "true")
+
+
+# ---- whatever is accepted leads only through legal changes
+
+STEPS = st.lists(
+    st.builds(
+        RuleStep,
+        to=st.sampled_from(["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]),
+        after=st.sampled_from([0.0, 0.5, 60.0]),
+        probability=st.sampled_from([0.0, 0.5, 1.0, 1.0]),
+        wait=st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def legal(steps: list[RuleStep]) -> Scenario | None:
+    try:
+        match, text = check_rule(RuleBody(name="own", match=RuleMatch(suffix="7"), steps=steps), DIRECTORY)
+    except Problem:
+        return None
+    return stored_rule(str(uuid.uuid4()), "own", match, text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
+def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
+    origin = Origin("test", "/test", "http://127.0.0.1")
+    for steps in paths:
+        found = legal(steps)
+        if found is None:
+            continue
+        balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
+        unit = Unit("m", NOW, IdSource(0, 0, lambda _: bits), "success", balances, rules=[found])
+        new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
+        assert execute(unit, CreatePayout(new, CATALOGUE, origin, None)).status == 201
+        (row,) = unit.created
+        for _ in range(2 * len(steps) + 2):
+            if row.due_at is not None:
+                unit.now = row.due_at
+                before = row.step
+                take_steps(unit, row, CATALOGUE)
+                assert row.step > before
+                # A path that the table forbids would have ended where it stood.
+                assert all((event.from_status, event.to_status) in CHANGES for event in unit.events)
+            elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
+                execute(unit, MovePayout(row.payout.id, "move", CATALOGUE, origin, None, status=PROCESSING, cause="ipn"))
+            else:
+                break
+        assert row.due_at is None
+        assert balances["LOCKED"] == (10 if row.payout.status in HOLDS_FUNDS else 0)
+        expected = [step.to for number, step in enumerate(steps) if is_taken(step.probability, row.payout.id, number)]
+        walked = [event.to_status for event in unit.events][1:]
+        # A step to PROCESSING behind a wait is the release itself; every other step has been taken, in order.
+        assert [status for status in walked if status != PROCESSING] == [to for to in expected if to != PROCESSING]
+
+
+def test_facts_that_a_rule_may_look_at() -> None:
+    facts = Facts(Decimal(5), "12345678900007", "HBL", None, "u", {"a": "b"}, "h")
+    assert Match(user_id="u", scenario_header="h").holds(facts)
+    assert not Match(user_id="v").holds(facts)
+    assert not Match(scenario_header="i").holds(facts)
+
+
+# ---- a file of rules
+
+FILE = """
+[[scenario]]
+name = "from_file"
+match = { suffix = "4242", amount_to = 50.5 }
+steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM_FILE" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[scenario", "not TOML"),
+        ("x = 1", "[[scenario]]"),
+        (FILE.replace("suffix", "sufix"), "scenario 1: match.sufix"),
+        (FILE + FILE, "'from_file' is given twice"),
+        (FILE + FILE.replace("from_file", "other").replace("PROCESSING", "RETRY"), "scenario 2: steps[0].to"),
+    ],
+)
+def test_a_wrong_file_says_where(text: str, said: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is looked at below
+        parse_rules(text, DIRECTORY)
+    assert said in str(raised.value)
+
+
+def test_the_built_in_catalogues_form_is_the_files_form() -> None:
+    text = (Path(__file__).parent.parent / "sandbox" / "scenarios" / "catalogue.toml").read_text()
+    parts = [part for part in text.split("[[scenario]]")[1:] if "steps = []" not in part]
+    rules = parse_rules("[[scenario]]" + "[[scenario]]".join(parts), DIRECTORY)
+    assert [found.name for found in rules] == [s.name for s in CATALOGUE.scenarios if s.steps]
+    assert msgspec.json.encode(rules)
+
+
+def test_a_file_is_written_for_the_demo_merchant_by_name(stack: Stack, tmp_path: Path) -> None:
+    """Seeded twice: the second time in the place of the first."""
+    found: list[list[dict[str, Any]]] = []
+    for text in (FILE, FILE.replace("FROM_FILE", "CHANGED")):
+        path = tmp_path / "rules.toml"
+        path.write_text(text)
+        env = {
+            "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url, "SANDBOX_SECRET_KEY": "A" * 43 + "=",
+        }  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seeds.demo.MerchantService.secrets", _no_secrets)
+            asyncio.run(seed(Settings.load(env), path))
+        listed = httpx.get(stack.api_url + RULES, headers={"X-API-KEY": stack.api_key}, timeout=60).json()["data"]
+        found.append([r for r in listed if r["name"] == "from_file"])
+    (first,), (second,) = found
+    assert (first["id"], first["position"]) == (second["id"], second["position"])
+    assert (first["steps"][1]["failure_code"], second["steps"][1]["failure_code"]) == ("FROM_FILE", "CHANGED")
+    httpx.delete(f"{stack.api_url}{RULES}/{second['id']}", headers={"X-API-KEY": stack.api_key}, timeout=60)
+
+
+async def _no_secrets(*_: object) -> tuple[str, str]:
+    """The merchant is there; its secrets are sealed under the running sandbox's own key."""
+    return "", ""
