@@ -19,8 +19,8 @@ from sandbox.directory.catalogue import load_directory
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.payouts.commands import CreatePayout, MovePayout, NewPayout
+from sandbox.payouts.path import take_steps
 from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, PENDING, PROCESSING
-from sandbox.payouts.steps import take_steps
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.scenarios.engine import Facts, Match, Scenario, draw, is_taken
 from sandbox.scenarios.rules import LARGEST_COUNT, RuleBody, RuleMatch, RuleStep, check_rule, parse_rules

@@ -117,7 +117,7 @@ def crowded(stack: Stack) -> Iterator[World]:
             """,
             world.merchant_id, NOW,
         )  # fmt: skip
-        await conn.execute("ANALYZE")
+        await conn.execute("VACUUM (ANALYZE)")
 
     asyncio.run(fill())
     with world:

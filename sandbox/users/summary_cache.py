@@ -68,6 +68,8 @@ class SummaryCache:
         self._drop = self._redis.register_script(_DROP)
         self._decoder = msgspec.json.Decoder(_Cached)
         self._to_drop: dict[tuple[str, str], int] = {}
+        self._looks: dict[tuple[str, str], asyncio.Future[bytes | Missed | None]] = {}
+        self._looking: asyncio.Task[None] | None = None
         self._away_until = 0.0
         self._again: asyncio.Task[None] | None = None
 
@@ -75,11 +77,35 @@ class SummaryCache:
         """The cached summary as JSON, or what to fill it with; None if Redis is away."""
         if self._away_until > time.monotonic():
             return None
+        # Looks that come while one is under way share the next one: a round trip costs far more than a key.
+        look = self._looks.get((merchant_id, user_id))
+        if look is None:
+            look = self._looks[merchant_id, user_id] = asyncio.get_running_loop().create_future()
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(look)
+
+    async def _look(self) -> None:
         try:
-            value, epoch = await self._redis.mget(_key(user_id), _epoch_key(merchant_id))
+            while self._looks:
+                looks, self._looks = self._looks, {}
+                for start in range(0, len(looks), _AT_ONCE):
+                    await self._look_at(list(looks.items())[start : start + _AT_ONCE])
+        finally:
+            self._looking = None
+
+    async def _look_at(self, looks: "list[tuple[tuple[str, str], asyncio.Future[bytes | Missed | None]]]") -> None:
+        try:
+            keys = [key for (m, user), _ in looks for key in (_key(user), _epoch_key(m))]
+            values: list[bytes | None] = await self._redis.mget(keys)
         except _AWAY as error:
             self._say_away(error)
-            return None
+            values = []
+        for place, ((merchant_id, _), look) in enumerate(looks):
+            if not look.done():
+                look.set_result(self._seen(merchant_id, *values[2 * place : 2 * place + 2]) if values else None)
+
+    def _seen(self, merchant_id: str, value: bytes | None, epoch: bytes | None) -> bytes | Missed:
         now = (epoch or b"0").decode()
         if value is not None:
             with contextlib.suppress(msgspec.DecodeError):
