@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from litestar import Litestar
 from litestar.types import ASGIApp
@@ -52,6 +53,7 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.users.api import users_routers
 from sandbox.users.service import UserService
+from sandbox.users.summary_cache import SECONDS as SUMMARY_SECONDS
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
@@ -88,7 +90,6 @@ def create_app(settings: Settings) -> Application:
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     limiter = RateLimiter(settings.redis_url)
-    journal = Journal(settings.redis_url)
     keys = KeyRing()
     gate = Gate(settings, keys, limiter)
     box = SecretBox(settings.secret_key)
@@ -99,10 +100,11 @@ def create_app(settings: Settings) -> Application:
     summaries = SummaryCache(settings.redis_url)
     passage = Passage(catalogue)
     feed = LiveFeed(settings.redis_url)
+    journal = Journal(settings.redis_url, feed.calls)
     listener = LiveListener(settings.redis_url)
     streams = Streams(settings.redis_url, listener)
     payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
-    clock = ClockService(passage, waker.wake)
+    clock = ClockService(passage, waker.wake, (timedelta(seconds=SUMMARY_SECONDS), summaries.forget))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -94,9 +94,9 @@ class LiveFeed:
         """Tell of attempts that were recorded."""
         self._add(merchant_id, [_note(result) for result in results])
 
-    def publish(self, merchant_id: str, kind: str, payload: dict[str, Any]) -> None:
-        """Tell of anything else; `kind` is what the stream calls it, `payload` its members, small ones."""
-        self._add(merchant_id, [Note(kind, payload)])
+    def calls(self, merchant_id: str, calls: Sequence[dict[str, Any]]) -> None:
+        """Tell of calls of the API, each in a few members."""
+        self._add(merchant_id, [Note("request", call) for call in calls])
 
     def _add(self, merchant_id: str, what: Unit | list[Note]) -> None:
         self._waiting.append((merchant_id, what))

@@ -86,6 +86,7 @@ def test_it_is_frozen_at_a_time_to_come_and_goes_on_to_a_later_one(world: World)
     ],
 )
 def test_it_goes_forward_only_and_says_what_is_wrong(world: World, verb: str, body: dict[str, Any], field: str) -> None:
+    world.create_payout("0004")
     answer = world.client.post(f"/sandbox/v1/clock/{verb}", json=body)
     assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
     assert answer.json()["errors"][0]["field"] == field
@@ -283,3 +284,33 @@ def test_a_frozen_world_is_left_alone_by_the_passing_of_real_time(world: World) 
     assert world.payout(payout["id"])["status"] == "RETRY"
     clock(world, "resume")
     assert until(lambda: world.payout(payout["id"])["status"] == "SUCCESS")
+
+
+def test_a_world_in_which_nothing_has_happened_is_frozen_at_any_moment(world: World) -> None:
+    frozen = clock(world, "freeze", at="2026-01-01T00:00:00.000Z")
+    assert (frozen["now"], frozen["from"], frozen["complete"]) == ("2026-01-01T00:00:00.000Z",) * 2 + (True,)
+    assert world.create_payout("0012")["created_at"] == frozen["now"]
+    back = world.client.post("/sandbox/v1/clock/freeze", json={"at": "2025-12-31T00:00:00.000Z"})
+    assert (back.status_code, back.json()["errors"][0]["field"]) == (400, "at")
+    assert clock(world, "advance", seconds=60)["ran"][-1]["to"] == "RETURNED"
+    world.assert_clean()
+
+
+def test_drain_works_off_a_bulk_credit(world: World) -> None:
+    clock(world, "freeze")
+    user_id = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
+    world.client.post(
+        "/api/v1/wallet/bulk-credit",
+        files={"file": f"uuid,amount\n{user_id},5\n"},
+        headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
+    )
+    assert world.client.post("/sandbox/v1/drain").json()["drained"]
+    assert world.get(f"/api/v1/users/{user_id}/summary").json()["credited"] == "5.00"
+
+
+def test_a_summary_is_kept_for_two_minutes_of_the_merchants_time(world: World) -> None:
+    clock(world, "freeze")
+    path = f"/api/v1/users/{world.post('/api/v1/users', {'name': 'Ayesha'}).json()['id']}/summary"
+    assert [world.get(path).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
+    clock(world, "advance", seconds=120)
+    assert world.get(path).headers["x-cache"] == "MISS"

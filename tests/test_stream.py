@@ -42,7 +42,7 @@ def events(lines: Iterator[str]) -> Iterator[Event]:
 
 def test_changes_and_attempts_are_told_as_they_happen(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.succeeded"]})
-    with watching(world, limit=4, timeout=60) as lines:
+    with watching(world, limit=4, timeout=60, types="payout.*,webhook.attempted") as lines:
         payout = world.create_payout("0001")
         found = list(events(lines))
     assert [kind for kind, _ in found] == ["payout.created", "payout.processing", "payout.succeeded", "webhook.attempted"]
@@ -59,16 +59,28 @@ def test_changes_and_attempts_are_told_as_they_happen(world: World, receiver: Re
 def test_what_a_clock_runs_is_told_too(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
     world.create_payout("0012")
-    with watching(world, limit=1, timeout=60) as lines:
+    with watching(world, limit=1, timeout=60, types="payout.*") as lines:
         world.client.post("/sandbox/v1/clock/advance", json={"seconds": 60})
         assert [kind for kind, _ in events(lines)] == ["payout.returned"]
 
 
 def test_a_merchant_sees_nothing_of_another(world: World) -> None:
-    with World.create(world.stack, opening_balance="1000.00") as other, watching(world, limit=1, timeout=60) as lines:
+    with (
+        World.create(world.stack, opening_balance="1000.00") as other,
+        watching(world, limit=1, timeout=60, types="payout.*") as lines,
+    ):
         other.wait_for(other.create_payout("0001")["id"], "SUCCESS")
         payout = world.create_payout("0004")
         assert [data["payout_id"] for _, data in events(lines)] == [payout["id"]]
+
+
+def test_calls_of_the_api_are_told_without_what_is_in_them(world: World) -> None:
+    with watching(world, limit=1, timeout=60, types="request") as lines:
+        answer = world.post("/api/v1/payouts", world.payout_body("0004"))
+        ((kind, call),) = list(events(lines))
+    assert (kind, call["method"], call["path"], call["status"]) == ("request", "POST", "/api/v1/payouts", 201)
+    assert call["request_id"] == answer.headers["x-request-id"]
+    assert world.get(f"/sandbox/v1/requests/{call['id']}").json()["response_body"] == answer.text
 
 
 def test_it_ends_after_the_seconds_asked_for(world: World) -> None:
@@ -88,7 +100,9 @@ def test_there_are_so_many_streams_and_no_more(world: World) -> None:
     until(lambda: world.get("/sandbox/v1/stream", timeout=0).status_code == 200)
 
 
-@pytest.mark.parametrize("params", [{"limit": "0"}, {"limit": "x"}, {"timeout": "-1"}, {"timeout": "86401"}, {"since": "1"}])
+@pytest.mark.parametrize(
+    "params", [{"limit": "0"}, {"limit": "x"}, {"timeout": "-1"}, {"timeout": "86401"}, {"types": "a;b"}, {"since": "1"}]
+)
 def test_bad_ones_are_refused(world: World, params: dict[str, str]) -> None:
     answer = world.client.get("/sandbox/v1/stream", params=params)
     assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")

@@ -42,7 +42,7 @@ class Crediter:
                 # A turn for each chunk, so that a file of a million rows holds up nobody else's small one.
                 async with self._turn:
                     more, unit = await credit_chunk(merchant_id, fail_listed_users())
-                if unit.deliveries:
+                if unit is not None and unit.deliveries:
                     self._deliver(merchant_id)
         except (*LOST, *RETRYABLE) as error:
             _log.warning("credit_lost", merchant_id=merchant_id, error=type(error).__name__)

@@ -132,7 +132,7 @@ async def work(settings: Settings) -> None:
     feed.start()
     advancer = Advancer(load_catalogue())
     box = SecretBox(settings.secret_key)
-    journal = Journal(settings.redis_url)
+    journal = Journal(settings.redis_url, feed.calls)
     journal.start()
     deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.attempts, journal))
     advancer.deliver = deliverer.wake

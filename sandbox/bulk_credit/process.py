@@ -31,6 +31,7 @@ _NEXT: Final = f"""
 SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING')
 ORDER BY merchant_id, bulk_credits.id LIMIT 1
 """  # noqa: S608 -- constants
+_ANY: Final = "SELECT EXISTS (SELECT FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING'))"
 _ROWS: Final = """
 SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
 ORDER BY merchant_id, activity_id, status, line LIMIT $3
@@ -60,17 +61,20 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit]:
-    """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit.
+async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit | None]:
+    """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit if there was one.
 
     Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
     nothing was written.
     """
     async with transaction() as conn:
+        # A look that finds nothing takes no lock and uses up no ids: how often it is done may change nothing.
+        if not await conn.fetchval(_ANY, merchant_id):
+            return False, None
         unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
         activity = await conn.fetchrow(_NEXT, merchant_id)
         if activity is None:
-            return False, unit
+            return False, None
         await read_claim(conn, unit)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
         await read_users(conn, unit, {row["user_id"] for row in rows})

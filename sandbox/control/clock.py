@@ -1,7 +1,11 @@
-"""A merchant's clock: read it, freeze it, let time pass in it, and let it run again. It never goes back."""
+"""A merchant's clock: read it, freeze it, let time pass in it, and let it run again.
+
+It never goes back, but for one case: a world in which nothing has happened yet may be frozen at any moment, so that a script
+can begin at the same one each time.
+"""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
 FURTHEST: Final = timedelta(days=3650)
 """How far one request may put a clock forward: ten years."""
 _LAST_YEAR: Final = 9000
+
+# Nothing but an opening balance: then ids and times of what comes follow from the clock alone, wherever it is set.
+_HAS_HAPPENED: Final = """
+SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
+"""
 
 _GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
 
@@ -64,11 +73,17 @@ Target = Callable[[datetime], datetime]
 
 
 class ClockService:
-    """What the sandbox offers of a merchant's clock. `wake` tells the workers that a merchant may have work."""
+    """What the sandbox offers of a merchant's clock.
 
-    def __init__(self, passage: Passage, wake: Callable[[str], None]) -> None:
+    `wake` tells the workers that a merchant may have work; `forget` drops what is cached for so long in a merchant's time.
+    """
+
+    def __init__(
+        self, passage: Passage, wake: Callable[[str], None], forget: tuple[timedelta, Callable[[str], Awaitable[None]]]
+    ) -> None:
         self._passage = passage
         self._wake = wake
+        self._forget_after, self._forget = forget
         self._under_way: set[asyncio.Task[Answer]] = set()
 
     async def show(self, merchant_id: str) -> ClockState:
@@ -126,6 +141,7 @@ class ClockService:
             raise unavailable("Others were in the way; repeat the request, and it goes on where it stopped.") from error
 
     async def _drain(self, merchant_id: str) -> Answer:
+        await self._passage.credit(merchant_id)
         run = await self._passage.run(merchant_id)
         drained = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
         return Answer(200, msgspec.json.encode(drained))
@@ -139,6 +155,8 @@ class ClockService:
                 return begun
             began, goal = begun
             run = await self._passage.run(merchant_id, goal, since=began)
+            if run.now - began >= self._forget_after:
+                await self._forget(merchant_id)
             answer = Answer(200, msgspec.json.encode(_report(began, run)))
             if key is None or run.stopped_because is not None:
                 return answer  # repeated under its key, it goes on to the same target
@@ -169,11 +187,14 @@ async def _begin(
         goal = truncate(target(unit.now)) if kept is None else parse(kept.body.decode())
         if goal.year > _LAST_YEAR:
             raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
+        if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
+            raise invalid("at", f"may not be before the merchant's now, {render(unit.now)}: things have happened in this world")
         keep(unit, intent, Answer(200, render(goal).encode()))
         await write_unit(conn, unit)
-        if freeze and unit.clock.frozen_at is None:
-            await move_clock(conn, merchant_id, Clock(unit.now, unit.clock.offset), unit.now, datetime.now(UTC))
-    return unit.now, goal
+        began = min(unit.now, goal)
+        if freeze:
+            await move_clock(conn, merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
+    return began, goal
 
 
 def seconds_on(seconds: float) -> Target:
@@ -181,17 +202,20 @@ def seconds_on(seconds: float) -> Target:
     return lambda now: now + timedelta(seconds=seconds)
 
 
-def moment(text: str, field: str) -> Target:
-    """The time that the text says. Raises VALIDATION_ERROR, naming `field`, if it says none; the target raises it if the
-    time is past, or too far on.
+def moment(text: str, field: str, *, may_be_past: bool = False) -> Target:
+    """The time that the text says. Raises VALIDATION_ERROR, naming `field`, if it says none, or one before 1970; the target
+    raises it if the time is too far on, or past and not allowed to be.
     """
     try:
         at = truncate(parse(text))
     except (ValueError, OverflowError):
         raise invalid(field, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z") from None
 
+    if at.year < 1970:
+        raise invalid(field, "may not be before 1970")
+
     def target(now: datetime) -> datetime:
-        if at < now:
+        if at < now and not may_be_past:
             raise invalid(field, f"may not be before the merchant's now, {render(now)}: a clock never goes back")
         if at > now + FURTHEST:
             raise invalid(field, f"may be ten years after the merchant's now, {render(now)}, at most")

@@ -81,7 +81,7 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
         caller = await gate.caller(request)
         raw, key = await keyed(request)
         body = decode(freeze_body, raw)
-        target = None if body.at is UNSET else moment(body.at, "at")
+        target = None if body.at is UNSET else moment(body.at, "at", may_be_past=True)
         return answered(await service.freeze(caller.merchant_id, target, key, gate.origin(request)))
 
     @post("/clock/advance", operation_id="advance_clock", opt={"operation": _ADVANCE}, status_code=200)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -77,7 +77,11 @@ class JournalEntry(msgspec.Struct):
 class Journal:
     """Writes calls down, and reads them. `note` never waits and never fails."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(
+        self, redis_url: str, told: Callable[[str, Sequence[dict[str, Any]]], None] = lambda merchant_id, calls: None
+    ) -> None:
+        """`told` is told of a merchant's calls once they are written down, in a few members each."""
+        self._told = told
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
         self._queue: deque[tuple[str, Entry]] = deque(maxlen=_WAITING)
         self._some = asyncio.Event()
@@ -160,8 +164,27 @@ class Journal:
             pipeline.xadd(_key(merchant_id), {"e": _encode(entry)}, maxlen=KEPT, approximate=True)
         for merchant_id in {merchant_id for merchant_id, _ in entries}:
             pipeline.expire(_key(merchant_id), _SECONDS)
-        # Here, and nowhere else, entries leave the process: clean, and with their positions in the answer.
-        await pipeline.execute()
+        positions = await pipeline.execute()
+        calls: dict[str, list[dict[str, Any]]] = {}
+        for (merchant_id, entry), position in zip(entries, positions, strict=False):
+            calls.setdefault(merchant_id, []).append(_told(position, entry))
+        for merchant_id, told in calls.items():
+            self._told(merchant_id, told)
+
+
+def _told(position: bytes, entry: Entry) -> dict[str, Any]:
+    """What the live stream tells of a call; the rest is in the journal under its id."""
+    milliseconds, _, sequence = position.partition(b"-")
+    return {
+        "id": uuid7(int(milliseconds), int(sequence), 0),
+        "at": entry.at,
+        "method": entry.method,
+        "path": entry.path,
+        "status": entry.status,
+        "duration_ms": entry.duration_ms,
+        "request_id": entry.request_id,
+        "fault": None if entry.fault is None else msgspec.to_builtins(entry.fault),
+    }
 
 
 def _key(merchant_id: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sandbox.bulk_credit.process import credit_chunk, fail_listed_users
 from sandbox.clock import RUNNING, Clock, render, round_up
 from sandbox.db.engine import transaction
 from sandbox.errors import Problem
@@ -159,6 +160,13 @@ class Passage:
             if run.steps >= self._most_steps:
                 run.stopped_because = f"{self._most_steps} steps were taken"
                 return run
+
+    async def credit(self, merchant_id: str) -> None:
+        """Work off the merchant's bulk credits, which wait for no time of the merchant's; a run of `seconds` at most."""
+        deadline = time.monotonic() + self._seconds
+        more = True
+        while more and time.monotonic() < deadline:
+            more, _ = await credit_chunk(merchant_id, fail_listed_users())
 
     async def _stop(self, merchant_id: str, target: datetime | None) -> _Stop:
         unit = None

@@ -5,7 +5,7 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -55,8 +55,12 @@ class Streams:
         with contextlib.suppress(RedisError, OSError):
             await self._redis.aclose()
 
-    async def open(self, merchant_id: str, limit: int | None, seconds: float | None) -> "EventStream":
+    async def open(
+        self, merchant_id: str, limit: int | None, seconds: float | None, types: Sequence[str] = ("*",)
+    ) -> "EventStream":
         """A response that streams what happens from now on, until so many events or seconds, if they are given.
+
+        Only events of `types` are told and counted; one may end in `*`.
 
         Raises RATE_LIMITED for one stream too many, UNAVAILABLE without Redis.
         """
@@ -70,7 +74,7 @@ class Streams:
                 )
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable("Redis is away for the moment, and with it the live stream.") from error
-        return EventStream(self, self._listener, merchant_id, place, limit, seconds)
+        return EventStream(self, self._listener, merchant_id, place, limit, seconds, types)
 
     async def take(self, merchant_id: str, place: str) -> bool:
         """Take a place, or keep it for longer; False if there is none. Raises redis's errors."""
@@ -94,6 +98,7 @@ class EventStream(ASGIResponse):
         place: str,
         limit: int | None,
         seconds: float | None,
+        types: Sequence[str] = ("*",),
     ) -> None:
         super().__init__(media_type=MEDIA_TYPE)
         self._streams = streams
@@ -102,6 +107,8 @@ class EventStream(ASGIResponse):
         self._place = place
         self._limit = limit
         self._seconds = seconds
+        self._exact = {name for name in types if not name.endswith("*")}
+        self._prefixes = tuple(name[:-1] for name in types if name.endswith("*"))
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._cut = asyncio.Event()
@@ -126,11 +133,18 @@ class EventStream(ASGIResponse):
         if message is None:
             self._waiting.append(b": events may be missing here\n\n")
         else:
-            self._waiting += (_event(item.type, _members(item), item.event_id) for item in message.transitions)
-            self._waiting += (_event(item.kind, item.data, None) for item in message.notes)
+            for item in message.transitions:
+                if self._wants(item.type):
+                    self._waiting.append(_event(item.type, _members(item), item.event_id))
+            for note in message.notes:
+                if self._wants(note.kind):
+                    self._waiting.append(_event(note.kind, note.data, None))
         self._news.set()
         if len(self._waiting) > MOST_WAITING:
             self._cut.set()
+
+    def _wants(self, kind: str) -> bool:
+        return kind in self._exact or kind.startswith(self._prefixes)
 
     async def _write(self, send: "Send") -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]

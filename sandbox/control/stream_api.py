@@ -1,5 +1,6 @@
 """`/sandbox/v1/stream`: parse, call the service, stream."""
 
+import re
 from typing import Final
 
 from litestar import Router, get
@@ -12,18 +13,21 @@ from sandbox.http.operation import Operation, parameter
 from sandbox.http.paging import query, seconds
 
 LARGEST_LIMIT: Final = 1_000_000
+_TYPES: Final = re.compile(r"[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}\Z")
 LONGEST: Final = 86_400
 
 _STREAM: Final = Operation(
     "Everything as it happens, as server-sent events", {200: str}, raw_media_type=MEDIA_TYPE,
     query=(
         parameter("limit", "End after so many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
+        parameter("types", "Only these, parted by commas; payout.* means all that begin so. All, unless given.",
+                  type="string", pattern=r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"),
         parameter("timeout", "End after so many seconds.", type="number", minimum=0, maximum=LONGEST),
     ),
     description="Changes of payouts under their event's type (`event: payout.succeeded`), webhook attempts as "
-    "`webhook.attempted`; each `data:` is one JSON object. Comments say when it is listening and, each 15 s, that it lives. It "
-    "is no record: what happens while nobody watches is in the log of events. A client that reads too slowly is cut off; a "
-    "merchant has at most 32 streams at a time.",
+    "`webhook.attempted`, calls of the API as `request`; each `data:` is one JSON object. Comments say when it is listening "
+    "and, each 15 s, that it lives. It is no record: what happens while nobody watches is in the log of events. A client that "
+    "reads too slowly is cut off; a merchant has at most 32 streams at a time.",
 )  # fmt: skip
 
 
@@ -33,12 +37,15 @@ def stream_router(gate: Gate, streams: Streams) -> Router:
     @get("/stream", operation_id="stream", opt={"operation": _STREAM})
     async def stream(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request, also=MEDIA_TYPE)
-        params = query(request, ("limit", "timeout"))
+        params = query(request, ("limit", "timeout", "types"))
         raw = params.get("limit", "1")
         if not (raw.isascii() and raw.isdigit() and len(raw) <= 7 and 1 <= int(raw) <= LARGEST_LIMIT):
             raise invalid("limit", f"must be a whole number from 1 to {LARGEST_LIMIT}")
         limit = int(raw) if "limit" in params else None
         timeout = seconds(params, "timeout", 0, LONGEST) if "timeout" in params else None
-        return await streams.open(caller.merchant_id, limit, timeout)
+        types = params.get("types", "*")
+        if not _TYPES.match(types):
+            raise invalid("types", "must be names of events such as payout.succeeded, payout.* or *, parted by commas")
+        return await streams.open(caller.merchant_id, limit, timeout, types.split(","))
 
     return Router("/sandbox/v1", route_handlers=[stream])
