@@ -45,9 +45,10 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         if _is_valid(case, ParameterLocation.BODY):
             _mend_controls(case.body)
         _mend(case.body)
-        for item in case.body["payouts"] if isinstance(case.body.get("payouts"), list) else ():
-            if isinstance(item, dict):
-                _mend(item)
+        for member in ("payouts", "users"):
+            for item in case.body[member] if isinstance(case.body.get(member), list) else ():
+                if isinstance(item, dict):
+                    _mend(item)
 
 
 def _is_valid(case: Any, place: ParameterLocation) -> bool:
@@ -72,6 +73,9 @@ def _mend_controls(body: dict[str, Any]) -> None:
     if "kind" in body and "target" in body:
         # A fault that hit would hide what the other operations answer.
         body["match"] = {"path": "/nowhere"} if body["target"] == "api" else {"event_type": "none"}
+    if isinstance(body.get("requests_per_minute"), int | float):
+        # A limit that is met would hide what all other operations answer.
+        body["requests_per_minute"] = 100_000
     if "scenario_header" in body:
         body["scenario_header"] = "success"
 
@@ -80,6 +84,12 @@ def _mend(body: dict[str, Any]) -> None:
     reference = body.get("merchant_reference")
     if isinstance(reference, str) and 1 <= len(reference) <= 64:
         body["merchant_reference"] = _fresh("reference", reference)
+    for member in ("external_id", "vendor_user_id"):
+        name = body.get(member)
+        if isinstance(name, str) and 1 <= len(name) <= 64:
+            body[member] = _fresh(member, name)
+    if isinstance(body.get("destination"), dict):
+        _mend(body["destination"])
     for member in ("url", "webhook_url"):
         # A host that is no host's (RFC 6761), so that no delivery leaves the machine.
         if isinstance(body.get(member), str) and re.fullmatch(r"https?://[!-~]{1,1992}", body[member]):

@@ -57,6 +57,8 @@ async def receive_file(request: HttpRequest) -> Upload:
                         spooled.write(event)
     except ParserLimitReached:
         spooled.close()
+        if segment is None or segment.bytes_received <= LARGEST_FILE:
+            raise invalid("body", f"has more than {_OTHER_PARTS + 1} parts, or a part with very long headers") from None
         raise Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {LARGEST_FILE // 1024**2} MB; split it.") from None
     except MultipartError as error:
         spooled.close()

@@ -35,7 +35,7 @@ class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 
 
 _FREEZE: Final = Operation(
-    "Freeze the clock", {200: ClockRun}, FreezeClockBody, errors=("INVALID_STATE",), idempotency="optional",
+    "Freeze the clock", {200: ClockRun}, FreezeClockBody, optional_body=True, errors=("INVALID_STATE",), idempotency="optional",
     example={"at": "2030-01-01T00:00:00.000Z"},
     description="With `at`, time passes to it first, as with an advance; it may not be before the merchant's now, nor more "
     "than ten years after it.",

@@ -172,7 +172,8 @@ class _Builder:
             media["example"] = operation.example
         media_type = operation.raw_media_type if _is_form(operation) else "application/json"
         # An action that takes nothing is as well asked for without a body.
-        return {"required": self._resolved(schema).get("properties") != {}, "content": {media_type: media}}
+        required = not operation.optional_body and self._resolved(schema).get("properties") != {}
+        return {"required": required, "content": {media_type: media}}
 
     def _answer(self, operation: Operation, status: int, kind: Any, links: Links) -> Json:
         headers = _headers("X-Request-Id")

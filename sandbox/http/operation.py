@@ -23,6 +23,8 @@ class Operation:
     """Status → the type of the body (None: no body)."""
     body: Any = None
     """The type of the request's JSON body."""
+    optional_body: bool = False
+    """Whether no body at all is as good as one that says nothing."""
     description: str = ""
     errors: Sequence[str] = ()
     """Codes of `sandbox.errors.CODES` beyond those that every operation with its security and body has."""

@@ -91,6 +91,7 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     },
     "ScenarioRule": {"source": {"type": "string", "enum": ["own", "builtin"]}},
     "Explanation": {"source": {"type": "string", "enum": ["own", "builtin"]}},
+    "CreateMerchantBody": {"seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1}},
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }

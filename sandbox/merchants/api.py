@@ -7,6 +7,7 @@ from litestar import Router, delete, get, post, put
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.errors import invalid
 from sandbox.http.answers import empty, ok
 from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
@@ -15,6 +16,7 @@ from sandbox.http.paging import page, query, window
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant, RateLimit
 from sandbox.payouts.requests import PRINTABLE
 
+LARGEST_SEED = 2**63 - 1
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
 Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
@@ -27,7 +29,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     name: Name
     opening_balance: msgspec.Raw = msgspec.Raw(b"null")
     webhook_url: Url | None = None
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    seed: int | float | None = None
     rate_limit: PerMinute | None = None
 
 
@@ -42,6 +44,15 @@ class RateLimitBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `PUT /rate-limit`."""
 
     requests_per_minute: PerMinute | None
+
+
+def _seed(seed: float | None) -> int | None:
+    """The whole number that a seed is; JSON may write it 5.0. Raises VALIDATION_ERROR."""
+    if seed is None:
+        return None
+    if not 0 <= seed <= LARGEST_SEED or seed != int(seed):
+        raise invalid("seed", f"must be a whole number from 0 to {LARGEST_SEED}")
+    return int(seed)
 
 
 def merchants_router(gate: Gate, service: MerchantService) -> Router:
@@ -60,7 +71,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
         if bytes(body.opening_balance) != b"null":
             amount = amount_of(body.opening_balance, "opening_balance")
         rate_limit = None if body.rate_limit is None else int(body.rate_limit)
-        created = await service.create(body.name, amount, body.webhook_url, body.seed, rate_limit=rate_limit)
+        created = await service.create(body.name, amount, body.webhook_url, _seed(body.seed), rate_limit=rate_limit)
         return ok(created, 201, f"/sandbox/v1/merchants/{created.merchant_id}")
 
     @get(
