@@ -38,7 +38,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     )
     log.close()
     session.config.stash[_STACK] = (process, folder)
-    until(lambda: ready.exists() or process.poll() is not None, seconds=120)
+    until(lambda: ready.exists() or process.poll() is not None, seconds=300)
     if not ready.exists():
         pytest.exit(f"the sandbox did not start:\n{(Path(folder.name) / 'up.log').read_text()}", returncode=1)
     os.environ[_READY] = ready.read_text()

@@ -32,7 +32,7 @@ def own_stack(tmp_path: Path) -> Iterator[tuple[Stack, psutil.Process]]:
     with (tmp_path / "up.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
     try:
-        until(lambda: ready.exists() or process.poll() is not None, seconds=120)
+        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
         yield Stack(**json.loads(ready.read_text())), psutil.Process(process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -129,6 +129,36 @@ def test_every_answered_payout_exists_once_and_every_event_arrives(
 
         # A killed worker's claims lapse after half a minute; then another delivers them.
         until(delivered, seconds=120, pause=0.5)
+
+
+def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tuple[Stack, psutil.Process]) -> None:
+    """Workers and PostgreSQL die in the middle of a file; the rest of it is credited when they are back, and no row twice."""
+    stack, supervisor = own_stack
+    with World.create(stack) as world:
+        made = world.post("/api/v1/users/batch", {"users": [{"name": f"User {number}"} for number in range(500)]})
+        users = [result["user"]["id"] for result in made.json()["results"]]
+        rows = [(user, amount) for amount in range(1, 41) for user in users]
+        content = "uuid,amount\n" + "".join(f"{user},{amount}\n" for user, amount in rows)
+        path = "/api/v1/wallet/bulk-credit"
+        answer = world.client.post(path, files={"file": content}, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
+        path = f"{path}/{answer.json()['activity_id']}"
+
+        def succeeded() -> int:
+            with contextlib.suppress(httpx.HTTPError, KeyError):
+                count: int = world.get(path).json()["succeeded"]
+                return count
+            return 0
+
+        for victim in ("worker", "postgres", "worker"):
+            before = succeeded()
+            until(lambda before=before: succeeded() > before, seconds=90, pause=0.01)
+            kill(supervisor, victim, stack.redis_url)
+        until(lambda: succeeded() == len(rows), seconds=180, pause=0.2)
+        activity = until(lambda: (found := world.get(path).json())["status"] == "COMPLETED" and found, seconds=60)
+        assert (activity["total"], activity["failed"], activity["invalid"]) == (len(rows), 0, 0)
+        sums = stack.execute("SELECT DISTINCT credited::text FROM users WHERE merchant_id = $1", world.merchant_id)
+        assert [row["credited"] for row in sums] == [f"{sum(range(1, 41))}.00"]
+        world.assert_clean()
 
 
 def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, psutil.Process]) -> None:
