@@ -1,4 +1,7 @@
-"""The demo merchant: a balance, an admin key and a member key. Made through the services; made twice, nothing changes."""
+"""The demo merchants: one with a balance, an admin key and a member key, and on loopback one with users.
+
+Made through the services; made twice, nothing changes.
+"""
 
 import base64
 import hashlib
@@ -18,6 +21,7 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import LOOPBACK_HOSTS, Settings
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.work.unit import Origin
+from seeds.demo_users import DEVELOPMENT_USERS_KEY, USERS_MERCHANT, seed_users
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
 DEVELOPMENT_API_KEY: Final = "sk_sandbox_demo_admin"
@@ -36,7 +40,7 @@ class Seeded(msgspec.Struct):
 
 
 async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
-    """Make the demo merchant if it is not there, and return its keys and secrets.
+    """Make the demo merchants if they are not there, and return the first one's keys and secrets.
 
     `scenarios` is a TOML file of scenarios of its own, each put in the place of the one that has its name. Raises
     ValueError, saying where, for a wrong file.
@@ -60,6 +64,15 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             # Whoever can reach this host can read the development keys in the source.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
                 await merchants.revoke_plain_key(DEMO_MERCHANT, known)
+            await merchants.revoke_plain_key(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
+        else:
+            if await merchants.secrets(USERS_MERCHANT) is None:
+                await merchants.create(
+                    "Demo merchant with users", OPENING_BALANCE, None, None,
+                    merchant_id=USERS_MERCHANT, api_key=DEVELOPMENT_USERS_KEY,
+                )  # fmt: skip
+            await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", DEVELOPMENT_USERS_KEY)
+            await seed_users(settings, directory)
         origin = Origin("seeds", "--scenarios", settings.public_url)
         await ScenarioService(load_catalogue(), directory).put(DEMO_MERCHANT, rules, origin)
         return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets)

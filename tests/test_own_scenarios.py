@@ -418,6 +418,11 @@ def test_the_built_in_catalogues_form_is_the_files_form() -> None:
     assert msgspec.json.encode(rules)
 
 
+def test_the_example_is_a_file_of_scenarios() -> None:
+    text = (Path(__file__).parent.parent / "examples" / "scenarios.toml").read_text()
+    assert [rule.name for rule in parse_rules(text, DIRECTORY)] == ["five_minutes", "flaky_bank", "hold_then_fail", "sent_back"]
+
+
 def test_a_file_is_written_for_the_demo_merchant_by_name(stack: Stack, tmp_path: Path) -> None:
     """Seeded twice: the second time in the place of the first."""
     found: list[list[dict[str, Any]]] = []

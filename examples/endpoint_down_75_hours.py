@@ -1,0 +1,103 @@
+"""What becomes of a webhook whose endpoint is down for 75 hours? One call to the frozen clock tells, in seconds.
+
+    psp up                                          # in one terminal
+    python3 examples/endpoint_down_75_hours.py      # in another; needs httpx
+
+Ten attempts over the standard schedule, all refused; then the endpoint is up again, and the delivery is resent. `PSP_URL` and
+`PSP_ADMIN_KEY` name another sandbox than the one on port 8000. Exit code 0 if all of that happened, 1 if not.
+"""
+
+import http.server
+import os
+import sys
+import threading
+import uuid
+from typing import Any, Final
+
+import httpx
+
+URL: Final = os.environ.get("PSP_URL", "http://127.0.0.1:8000")
+OPERATOR: Final = {"X-ADMIN-KEY": os.environ.get("PSP_ADMIN_KEY", "ak_sandbox_development_admin")}
+HOURS: Final = 77
+"""The tenth attempt comes 75 h 35 min 5 s after the first at the latest; jitter only shortens the waits."""
+
+
+class Endpoint(http.server.ThreadingHTTPServer):
+    """A webhook endpoint that answers with `status`."""
+
+    status = 500
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Endpoint)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(self.server.status)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent."""
+
+
+def expect(what: str, *, holds: bool) -> None:
+    """Say what was found, and end with 1 if it is not so."""
+    print(("ok    " if holds else "WRONG ") + what)
+    if not holds:
+        sys.exit(1)
+
+
+def play(client: httpx.Client, endpoint: Endpoint) -> None:
+    """The story, with a client of a merchant of its own."""
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        return client.post(path, json=body, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}).raise_for_status().json()
+
+    post("/sandbox/v1/clock/freeze", {})
+    wanted = {"url": f"http://127.0.0.1:{endpoint.server_port}/", "event_types": ["payout.succeeded"]}
+    post("/api/v1/webhook-endpoints", wanted)
+    destination = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    payout = post("/api/v1/payouts", {"merchant_reference": "while-down", "amount": "10.00", **destination})
+
+    # What is due at once is posted by the workers, as ever; drained, it is done.
+    post("/sandbox/v1/drain", {})
+    passed = post("/sandbox/v1/clock/advance", {"seconds": HOURS * 3600})
+    expect(f"{HOURS} hours passed in one call", holds=passed["complete"])
+
+    def delivery() -> dict[str, Any]:
+        (found,) = client.get("/api/v1/webhook-deliveries").raise_for_status().json()["data"]
+        whole: dict[str, Any] = client.get(f"/api/v1/webhook-deliveries/{found['id']}").raise_for_status().json()
+        return whole
+
+    failed = delivery()
+    for attempt in failed["attempts"]:
+        print(f"      {attempt['at']}  {attempt['status']}")
+    expect("ten attempts were made", holds=failed["attempt_count"] == len(failed["attempts"]) == 10)
+    expect("the delivery failed, and nothing more is due", holds=failed["status"] == "FAILED")
+    status = client.get(f"/api/v1/payouts/{payout['id']}").raise_for_status().json()["status"]
+    expect("the payout does not mind", holds=status == "SUCCESS")
+
+    endpoint.status = 200
+    post(f"/api/v1/webhook-deliveries/{failed['id']}/resend", {})
+    post("/sandbox/v1/drain", {})
+    expect("resent once the endpoint is up, it is delivered", holds=delivery()["status"] == "SUCCEEDED")
+
+
+def main() -> None:
+    """Make a merchant, play the story, and delete the merchant."""
+    with httpx.Client(base_url=URL, timeout=60) as operator, Endpoint() as endpoint:
+        wanted = {"name": "75 hours", "opening_balance": "100.00"}
+        made = operator.post("/sandbox/v1/merchants", json=wanted, headers=OPERATOR).raise_for_status().json()
+        try:
+            with httpx.Client(base_url=URL, timeout=60, headers={"X-API-KEY": made["api_key"]}) as client:
+                play(client, endpoint)
+        finally:
+            operator.delete(f"/sandbox/v1/merchants/{made['merchant_id']}", headers=OPERATOR).raise_for_status()
+
+
+if __name__ == "__main__":
+    main()

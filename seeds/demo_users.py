@@ -1,0 +1,87 @@
+"""A second demo merchant, whose users earn, spend, sell and wait for money; the first one keeps its round balance.
+
+Ayesha Khan   earned 1000.00, spent 200.00, asked for 300.00, which waits to be approved
+Bilal Ahmed   three pending sales of 40.00
+Sana Malik    one pending sale of 40.00; her destination ends in 0003, so that every payment to her fails
+Umar Sheikh   has nothing and no destination
+"""
+
+import asyncio
+import hashlib
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.directory.catalogue import Directory
+from sandbox.http.paging import Window
+from sandbox.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.sales.requests import CreateSaleBody
+from sandbox.sales.service import SalesService
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.settings import Settings
+from sandbox.users.requests import CreateUserBody, DestinationBody
+from sandbox.users.service import UserService
+from sandbox.users.summary_cache import SummaryCache
+from sandbox.work.loop import MerchantQueues
+from sandbox.work.unit import Answer, IdempotencyKey, Origin
+
+USERS_MERCHANT: Final = "00000000-0000-7000-8000-000000000002"
+DEVELOPMENT_USERS_KEY: Final = "sk_sandbox_demo_users"
+_LAST: Final = "umar"
+_EARNING: Final = Decimal("40.00")
+
+
+async def seed_users(settings: Settings, directory: Directory) -> None:
+    """Make the users and what they did, once. The merchant must be there, and the pool be open.
+
+    Raises ValueError if one of the steps is refused.
+    """
+    queues, cache = MerchantQueues(settings.batch_limit, settings.queue_limit), SummaryCache(settings.redis_url)
+    users = UserService(queues, load_catalogue(), directory, cache)
+    try:
+        # The last one is made last, and says that all else is there. Who died before finds its own keys, and goes on.
+        if not (await users.list(USERS_MERCHANT, Window(1, LARGEST_ID, SMALLEST_ID), _LAST)).data:
+            await _play(users, Origin("seeds", "seeds", settings.public_url))
+    finally:
+        await queues.close()
+        await cache.close()
+
+
+async def _play(users: UserService, origin: Origin) -> None:
+    ayesha = await _user(users, "Ayesha Khan", "ayesha", "12345678900001", origin)
+    bilal = await _user(users, "Bilal Ahmed", "bilal", "12345678900002", origin)
+    sana = await _user(users, "Sana Malik", "sana", "12345678900003", origin)
+    # In flight together, they commit together.
+    moved = await asyncio.gather(
+        users.record(USERS_MERCHANT, ayesha, "EARNED", Decimal("1000.00"), "commission", _key("earned"), origin),
+        users.record(USERS_MERCHANT, ayesha, "SPENT", Decimal("200.00"), "shopping", _key("spent"), origin),
+        users.request_payout(USERS_MERCHANT, ayesha, Decimal("300.00"), _key("request"), origin),
+    )
+    for answer in moved:
+        _made(answer)
+    sales = SalesService()
+    for number, user_id in enumerate((bilal, bilal, bilal, sana)):
+        body = CreateSaleBody(user_id=user_id, brand="Khaadi", earning=msgspec.Raw(b'"40.00"'))
+        _made(await sales.create(USERS_MERCHANT, body, _EARNING, _key(f"sale-{number}"), origin))
+    await _user(users, "Umar Sheikh", _LAST, None, origin)
+
+
+async def _user(users: UserService, name: str, external_id: str, account_number: str | None, origin: Origin) -> str:
+    """Make a user, and return the id."""
+    destination = None
+    if account_number is not None:
+        destination = DestinationBody(dest_type="BANK", bank_code="HBL", account_number=account_number)
+    body = CreateUserBody(name=name, external_id=external_id, destination=destination)
+    user_id: str = _made(await users.create(USERS_MERCHANT, body, _key(external_id), origin))["id"]
+    return user_id
+
+
+def _key(name: str) -> IdempotencyKey:
+    return IdempotencyKey(f"demo-users-{name}", hashlib.sha256(name.encode()).digest())
+
+
+def _made(answer: Answer) -> Any:
+    if answer.status != 201:
+        raise ValueError(f"the demo users cannot be made: {answer.body.decode()}")
+    return msgspec.json.decode(answer.body)

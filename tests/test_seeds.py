@@ -1,0 +1,110 @@
+"""The demo merchants: what is in them at the start, and that seeding again changes nothing."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from sandbox.settings import Settings
+from seeds.demo import seed
+from seeds.demo_users import DEVELOPMENT_USERS_KEY
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+_ROWS = """
+SELECT (SELECT count(*) FROM users WHERE merchant_id = $1) AS users,
+    (SELECT count(*) FROM user_transactions WHERE merchant_id = $1) AS transactions,
+    (SELECT count(*) FROM sales WHERE merchant_id = $1) AS sales,
+    (SELECT count(*) FROM payouts WHERE merchant_id = $1) AS payouts,
+    (SELECT count(*) FROM transfers WHERE merchant_id = $1) AS transfers,
+    (SELECT count(*) FROM events WHERE merchant_id = $1) AS events,
+    (SELECT count(*) FROM idempotency_keys WHERE merchant_id = $1) AS keys,
+    (SELECT count(*) FROM api_keys WHERE merchant_id = $1) AS api_keys
+"""
+
+
+Seed = Callable[[], dict[str, int]]
+
+
+@pytest.fixture
+def seed_it(world: World, monkeypatch: pytest.MonkeyPatch) -> Seed:
+    """Seeds the running sandbox, with this test's merchant in the place of the one with users; how many rows it has then."""
+
+    async def secrets(*_: object) -> tuple[str, str]:
+        return "", ""  # they are sealed under a key that only the running sandbox knows
+
+    monkeypatch.setattr("seeds.demo.MerchantService.secrets", secrets)
+    monkeypatch.setattr("seeds.demo.USERS_MERCHANT", world.merchant_id)
+    monkeypatch.setattr("seeds.demo_users.USERS_MERCHANT", world.merchant_id)
+    monkeypatch.setattr("seeds.demo.DEVELOPMENT_USERS_KEY", world.api_key)
+    # What is frozen, the half-hourly runs leave alone.
+    world.post("/sandbox/v1/clock/freeze")
+
+    def run() -> dict[str, int]:
+        asyncio.run(seed(settings(world)))
+        (found,) = world.stack.execute(_ROWS, world.merchant_id)
+        return found
+
+    return run
+
+
+def settings(world: World, host: str = "127.0.0.1") -> Settings:
+    return Settings.load(
+        {
+            "DATABASE_URL": world.stack.database_url, "REDIS_URL": world.stack.redis_url, "SANDBOX_HOST": host,
+            "SANDBOX_SECRET_KEY": "A" * 43 + "=", "SANDBOX_ADMIN_KEY": "ak_sandbox_of_this_test",
+        }
+    )  # fmt: skip
+
+
+def test_the_demo_merchant_keeps_its_round_balance(stack: Stack) -> None:
+    """All that is seeded beyond a merchant with money is another merchant's."""
+    found = stack.execute(
+        "SELECT count(*) AS users FROM users WHERE merchant_id = $1 AND external_id = 'ayesha'", stack.merchant_id
+    )
+    assert found == [{"users": 0}]
+    answer = httpx.get(f"{stack.api_url}/api/v1/users", headers={"X-API-KEY": DEVELOPMENT_USERS_KEY}, timeout=60)
+    assert {user["external_id"] for user in answer.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
+
+
+def test_the_users_are_as_the_readme_has_them(world: World, seed_it: Seed) -> None:
+    seed_it()
+    found = {user["external_id"]: user for user in world.get("/api/v1/users").json()["data"]}
+    ayesha = world.get(f"/api/v1/users/{found['ayesha']['id']}/summary").json()
+    assert {name: ayesha[name] for name in ("earned", "spent", "payout_requested", "balance", "available")} == {
+        "earned": "1000.00", "spent": "200.00", "payout_requested": "300.00", "balance": "800.00", "available": "500.00",
+    }  # fmt: skip
+    waiting = world.get("/api/v1/payouts/requests").json()["data"]
+    assert waiting == [{"user_id": found["ayesha"]["id"], "total_requested": "300.00"}]
+    sales = [(sale["user_id"], sale["earning"]) for sale in world.get("/api/v1/sales").json()["data"]]
+    assert sorted(sales) == sorted([(found["bilal"]["id"], "40.00")] * 3 + [(found["sana"]["id"], "40.00")])
+    assert found["sana"]["destination"]["account_number"].endswith("0003")
+    world.assert_clean()
+
+
+def test_seeding_again_changes_nothing(seed_it: Seed) -> None:
+    assert seed_it() == seed_it()
+
+
+def test_a_seeding_that_died_before_its_last_step_is_finished(world: World, seed_it: Seed) -> None:
+    """What is there already is not made again."""
+    before = seed_it()
+    for statement in (
+        "DELETE FROM accounts a USING users u WHERE a.merchant_id = $1 AND u.merchant_id = $1 AND u.external_id = 'umar' "
+        "AND a.account = 'WALLET:' || u.id",
+        "DELETE FROM users WHERE merchant_id = $1 AND external_id = 'umar'",
+        "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = 'demo-users-umar'",
+    ):
+        world.stack.execute(statement, world.merchant_id)
+    assert seed_it() == before
+    world.assert_clean()
+
+
+def test_on_other_hosts_the_well_known_key_is_revoked(world: World, seed_it: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed_it()
+    with World.create(world.stack) as other:
+        # The keys that the first demo merchant has on another host are not for the one of the running sandbox.
+        monkeypatch.setattr("seeds.demo.DEMO_MERCHANT", other.merchant_id)
+        asyncio.run(seed(settings(world, host="192.0.2.1")))
+    until(lambda: world.get("/api/v1/users").status_code == 401)
