@@ -81,7 +81,8 @@ def test_an_answer_is_late(world: World, kind: str) -> None:
     made = fault(world, "api", kind, milliseconds=700, count=1)
     assert world.post("/api/v1/payouts", world.payout_body("0004")).status_code == 201
     assert hits(world, made) == (1, 0)
-    (entry,) = until(lambda: world.get("/sandbox/v1/requests", path="/api/v1/payouts", method="POST").json()["data"])
+    wanted = {"path": "/api/v1/payouts", "method": "POST"}
+    (entry,) = until(lambda: world.client.get("/sandbox/v1/requests", params=wanted).json()["data"])
     assert (entry["fault"]["id"], entry["fault"]["kind"]) == (made["id"], kind)
     # No matter of the machine's speed: the fault itself waits that long while the call is measured.
     assert entry["duration_ms"] >= 700
