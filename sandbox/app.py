@@ -62,6 +62,8 @@ from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.before_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
+from sandbox.worlds.api import worlds_router
+from sandbox.worlds.service import Caches, WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
 """A batch of 1000 payouts with all their metadata is about a megabyte."""
@@ -85,6 +87,10 @@ def create_app(settings: Settings) -> Application:
         due = unit.next_due
         if (due is not None and due <= unit.now) or unit.deliveries:
             waker.wake(unit.merchant_id)
+
+    def wake_all(merchant_id: str) -> None:
+        waker.wake(merchant_id)
+        waker.wake_credit(merchant_id)
 
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     limiter = RateLimiter(settings.redis_url)
@@ -152,6 +158,7 @@ def create_app(settings: Settings) -> Application:
             journal_router(gate, journal),
             faults_router(gate, FaultService(keys.forget)),
             scenarios_router(gate, ScenarioService(catalogue, directory)),
+            worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, wake_all))),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],
