@@ -73,6 +73,8 @@ class Caches:
     forget_keys: Callable[[str], None]
     """Which faults a merchant has is remembered with its keys."""
     wake: Callable[[str], None]
+    """A restored world may have steps and deliveries that are due. Its bulk credits are found by the sweep: to look for them
+    uses up ids, and in a repeatable world what follows a restore is to repeat as well."""
 
 
 class WorldService:
@@ -127,7 +129,9 @@ class WorldService:
             )
             return Answer(200, msgspec.json.encode(restored))
 
-        return await self._exchange(merchant_id, key, origin, action)
+        answer = await self._exchange(merchant_id, key, origin, action)
+        self._caches.wake(merchant_id)
+        return answer
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of snapshots, newest first."""
@@ -163,7 +167,6 @@ class WorldService:
         # one that was read from the old world in between.
         await self._caches.forget_summaries(merchant_id)
         self._caches.forget_keys(merchant_id)
-        self._caches.wake(merchant_id)
         return answer
 
 
