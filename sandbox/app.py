@@ -64,6 +64,8 @@ from sandbox.webhooks.sender import WebhookSender
 from sandbox.work.before_commit import OBSERVERS
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Unit
+from sandbox.worlds.api import worlds_router
+from sandbox.worlds.service import Caches, WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
 """A batch of 1000 payouts with all their metadata is about a megabyte."""
@@ -154,6 +156,7 @@ def create_app(settings: Settings) -> Application:
             journal_router(gate, journal),
             faults_router(gate, FaultService(keys.forget)),
             scenarios_router(gate, ScenarioService(catalogue, directory)),
+            worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, waker.wake))),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],

@@ -134,6 +134,14 @@ def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
 
+def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "world", "--payouts", "20", "--rounds", "1", "--clients", "1")
+    assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"}
+    assert found["payouts"] == 20
+    assert found["rows"] > 6 * 20  # two transfers, three events and the payout itself
+    assert min(found[f"{step}_ms"] for step in ("create", "snapshot", "restore", "reset")) > 0
+
+
 @needs_wrk
 def test_creates_that_are_refused_fail_the_run(stack: tuple[Stack, Path]) -> None:
     merchant = create_merchant(stack[0], "bench test")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -15,6 +15,9 @@ from sandbox.ledger.model import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
 from sandbox.money import CURRENCY
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 _BALANCE: Final = (
     "SELECT account, balance, version, updated_at FROM accounts "
@@ -108,18 +111,7 @@ class BalanceService:
     async def get(self, merchant_id: str) -> Balance:
         """The balance as of the last commit. Raises NOT_FOUND if the merchant is gone."""
         async with available(), connection() as conn:
-            records = await conn.fetch(_BALANCE, merchant_id)
-        if len(records) != 2:
-            raise Problem("NOT_FOUND", "This merchant was deleted.")
-        free, locked = records
-        return Balance(
-            currency=CURRENCY,
-            balance=free["balance"] + locked["balance"],
-            locked_balance=locked["balance"],
-            available_balance=free["balance"],
-            version=free["version"] + locked["version"],
-            updated_at=render(max(free["updated_at"], locked["updated_at"])),
-        )
+            return await read_balance(conn, merchant_id)
 
     async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
         """A page of ledger entries, newest first. `params` may hold payout_id and account."""
@@ -144,6 +136,22 @@ class BalanceService:
     async def top_up(self, merchant_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Add to the available balance."""
         return await self._queues.submit(merchant_id, TopUp(amount, origin, key))
+
+
+async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Balance:
+    """The balance as the connection sees it. Raises NOT_FOUND if the merchant is gone."""
+    records = await conn.fetch(_BALANCE, merchant_id)
+    if len(records) != 2:
+        raise Problem("NOT_FOUND", "This merchant was deleted.")
+    free, locked = records
+    return Balance(
+        currency=CURRENCY,
+        balance=free["balance"] + locked["balance"],
+        locked_balance=locked["balance"],
+        available_balance=free["balance"],
+        version=free["version"] + locked["version"],
+        updated_at=render(max(free["updated_at"], locked["updated_at"])),
+    )
 
 
 def _entries(record: Mapping[str, Any]) -> list[LedgerEntry]:

@@ -12,6 +12,7 @@ from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.pgbench import CLIENTS, WAYS
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
+from sandbox.bench.world import WorldResult
 
 WAY_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
 
@@ -161,6 +162,32 @@ def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
         Text(
             f"{result.rows:,} rows: uploaded in {result.upload_seconds:.2f} s, all credited after {result.seconds:.2f} s, "
             f"{result.rows / result.seconds:,.0f} a second. Each is credited once, and the audit is clean.",
+            "bold",
+        ),
+    )
+
+
+def world_json(result: WorldResult) -> dict[str, float]:
+    """The medians, in milliseconds."""
+    figures = {f"{step}_ms": round(result.ms(step), 1) for step in result.rounds}
+    return {"payouts": result.payouts, "rows": result.rows, **figures, "others": result.others}
+
+
+def world_report(result: WorldResult, command: str) -> Group:
+    """Each round, and the medians."""
+    count = len(next(iter(result.rounds.values())))
+    table = Table("", *(str(number) for number in range(1, count + 1)), "median", title="milliseconds")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for step, values in result.rounds.items():
+        table.add_row(step, *(f"{value:,.1f}" for value in values), Text(f"{result.ms(step):,.1f}", "bold"))
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(
+            f"A world of {result.payouts:,} payouts, {result.rows:,} rows; meanwhile another merchant created "
+            f"{result.others:,} payouts, and has all of them. The audits of both are clean.",
             "bold",
         ),
     )

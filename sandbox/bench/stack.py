@@ -125,13 +125,14 @@ def check_audit(stack: Stack, merchant: Merchant) -> None:
 
 
 def ask(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
-    """One call of the API. Raises BenchError for anything but a 2xx."""
+    """One call of the API, and its JSON. Raises BenchError for anything but a 2xx."""
     data = None if body is None else json.dumps(body).encode()
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
         with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310
-            return json.loads(response.read())
+            content = response.read()
+            return json.loads(content) if content else None
     except urllib.error.HTTPError as error:
         detail = error.read(2000).decode("utf-8", "replace")
         raise BenchError(f"{method} {path} answered {error.code}: {detail}") from error

@@ -160,6 +160,35 @@ def bulk_credit(
     _print(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
 
 
+@app.command("world")
+def world(
+    payouts: Annotated[int, typer.Option("--payouts", min=1, max=10_000, help="Settled payouts of the world.")] = 1000,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is done; medians count.")] = 5,
+    clients: Annotated[int, typer.Option("--clients", min=0, max=64, help="Clients that create for another merchant.")] = 2,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Make a merchant, put its world away, put it back and reset it, while another merchant is busy.
+
+    Exit code 0: measured; 1: something failed, or the other merchant was touched; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.stack import open_stack
+    from sandbox.bench.world import WorldBench
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = WorldBench(stack, payouts, rounds, clients, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    figures = report.world_json(result)
+    _print(figures, asdict(result) | figures, report.world_report, result, as_json, output)
+
+
 class _Shown:
     """A progress bar on standard error; where nobody watches, none."""
 

@@ -3,6 +3,8 @@
 import json
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -47,6 +49,16 @@ class Client:
         if not response.is_success:
             fail(_explain(response))
         return response.json() if response.content else None
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[Iterator[str]]:
+        """The lines of a stream, as they come; however long nothing does. Raises httpx.TransportError if it breaks off."""
+        timeout = httpx.Timeout(5, read=None)
+        with self._http.stream("GET", path, headers={"Accept": "text/event-stream"}, timeout=timeout) as response:
+            if not response.is_success:
+                response.read()
+                fail(_explain(response))
+            yield response.iter_lines()
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The response, whatever its status."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import audit, bench, bulk_credit, doctor, ipn, payouts, up, users
+from sandbox.cli import audit, bench, bulk_credit, clock, doctor, events, ipn, listen, payouts, up, users, worlds
 
 app = typer.Typer(
     name="psp",
@@ -17,8 +17,15 @@ app.command("up")(up.up)
 app.command("doctor")(doctor.doctor)
 app.command("audit")(audit.audit)
 app.command("bulk-credit")(bulk_credit.bulk_credit)
+app.command("reset")(worlds.reset)
+app.command("drain")(clock.drain)
+app.command("trigger")(events.trigger)
+app.command("listen")(listen.listen)
 app.add_typer(payouts.app, name="payouts")
 app.add_typer(users.app, name="users")
+app.add_typer(clock.app, name="clock")
+app.add_typer(worlds.app, name="snapshots")
+app.add_typer(events.app, name="events")
 app.add_typer(bench.app, name="bench")
 app.add_typer(ipn.app, name="ipn")
 

@@ -107,6 +107,14 @@ class Journal:
         self._queue.append((merchant_id, entry))
         self._some.set()
 
+    async def forget(self, merchant_id: str) -> None:
+        """Drop a merchant's journal. What other processes have still to write of it may come afterwards."""
+        kept = [item for item in self._queue if item[0] != merchant_id]
+        self._queue.clear()
+        self._queue += kept
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._redis.delete(_key(merchant_id))
+
     async def page(
         self, merchant_id: str, before: str, limit: int, wanted: Callable[[JournalEntry], bool]
     ) -> list[JournalEntry]:

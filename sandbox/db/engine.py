@@ -116,6 +116,18 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 
 @asynccontextmanager
+async def as_owner(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+    """Work as the database's owner in the block, in a transaction.
+
+    The application's role may not delete transfers and events; taking away a whole world is more than it may do.
+    """
+    await conn.execute("SET LOCAL ROLE NONE")
+    yield
+    # If the block raised, the rollback does this.
+    await conn.execute(f"SET LOCAL ROLE {APPLICATION_ROLE}")
+
+
+@asynccontextmanager
 async def snapshot() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """A transaction that only reads, all its statements from the one moment of its first.
 

@@ -11,47 +11,20 @@ import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.clock import milliseconds, render, truncate
-from sandbox.db.engine import available, connection, transaction
+from sandbox.db.engine import as_owner, available, connection, transaction
 from sandbox.errors import Problem
 from sandbox.ids import is_uuid, uuid7
 from sandbox.ledger.model import TOP_UP
 from sandbox.ledger.post import open_accounts
+from sandbox.merchants.tables import TABLES
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 from sandbox.webhooks.signing import new_secret
 from sandbox.work.store import lock_merchant, read_claim, write_unit
+from sandbox.work.unit import Unit
 
 KEY_PREFIX: Final = "sk_sandbox_"
 LARGEST_KEY_COUNT: Final = 100
-
-# The tables that hold a merchant's rows, in an order that its foreign keys allow.
-_TABLES: Final = (
-    # First the row that the aggregator locks: what it is writing is then whole, and it begins nothing new.
-    "vendor_cursors",
-    "vendor_fetches",
-    "vendor_transactions",
-    "vendor_balances",
-    "vendor_dead_letters",
-    "bulk_credit_items",
-    "bulk_credits",
-    "sale_payments",
-    "sales",
-    "user_transactions",
-    "users",
-    "webhook_attempts",
-    "webhook_deliveries",
-    "webhook_endpoints",
-    "events",
-    "transfers",
-    "scenario_rules",
-    "faults",
-    "payouts",
-    "idempotency_keys",
-    "accounts",
-    "api_keys",
-    "merchants",
-)
-"""All that belongs to a merchant, what names others before what it names."""
 
 
 class NewMerchant(msgspec.Struct):
@@ -123,14 +96,14 @@ class MerchantService:
         now = truncate(datetime.now(UTC))
         bits = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
         # The merchant's own id is new even for a seed: two worlds of one seed may live side by side.
-        merchant_id = merchant_id or _new_id(now)
+        merchant_id = merchant_id or new_id(now)
         api_key = api_key or _new_key()
         ipn_secret = new_secret(bits.randbytes(32))
         webhook_secret = new_secret(bits.randbytes(32))
         async with available(), transaction() as conn:
             await conn.execute(
-                "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, rate_limit) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, rate_limit, "
+                "opening_balance) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
                 merchant_id,
                 name,
                 seed,
@@ -138,14 +111,10 @@ class MerchantService:
                 self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(12)),
                 now,
                 rate_limit,
+                opening_balance,
             )
-            await open_accounts(conn, merchant_id, now)
-            await _insert_key(conn, merchant_id, _new_id(now), api_key, "admin", "first key", now)
-            unit = await lock_merchant(conn, merchant_id, 1)
-            await read_claim(conn, unit)
-            if opening_balance is not None:
-                unit.transfer(TOP_UP, opening_balance, None, "opening balance")
-            await write_unit(conn, unit)
+            await _insert_key(conn, merchant_id, new_id(now), api_key, "admin", "first key", now)
+            unit = await open_world(conn, merchant_id, now, opening_balance)
             if webhook_url is not None:
                 await self._endpoints.insert(conn, unit, NewEndpoint(url=webhook_url, secret=webhook_secret))
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
@@ -168,15 +137,14 @@ class MerchantService:
         async with available(), transaction() as conn:
             # The lock waits for work under way; work that comes later finds no merchant.
             await lock_merchant(conn, merchant_id, 0)
-            # The application's role may not delete transfers and events; deleting a whole world is the operator's act.
-            await conn.execute("SET LOCAL ROLE NONE")
-            for table in _TABLES:
-                await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
+            async with as_owner(conn):
+                for table in TABLES:
+                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
 
     async def create_key(self, merchant_id: str, role: str, name: str, api_key: str | None = None) -> NewApiKey:
         """Create an API key of the role. Raises VALIDATION_ERROR if the merchant has too many."""
         now = truncate(datetime.now(UTC))
-        key_id, api_key = _new_id(now), api_key or _new_key()
+        key_id, api_key = new_id(now), api_key or _new_key()
         async with available(), transaction() as conn:
             await lock_merchant(conn, merchant_id, 0)
             count = await conn.fetchval(
@@ -230,7 +198,7 @@ class MerchantService:
                 digest,
             )
             if restored is None:
-                await _insert_key(conn, merchant_id, _new_id(now), api_key, role, name, now)
+                await _insert_key(conn, merchant_id, new_id(now), api_key, role, name, now)
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
         """Revoke a key that is known beforehand, if it is there."""
@@ -272,6 +240,22 @@ class MerchantService:
         )
 
 
+async def open_world(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime, opening_balance: Decimal | None
+) -> Unit:
+    """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
+
+    Nothing of a world is there yet, and the merchant's id counter stands at 0. Returns the unit that wrote it.
+    """
+    await open_accounts(conn, merchant_id, now)
+    unit = await lock_merchant(conn, merchant_id, 1)
+    await read_claim(conn, unit)
+    if opening_balance is not None:
+        unit.transfer(TOP_UP, opening_balance, None, "opening balance")
+    await write_unit(conn, unit)
+    return unit
+
+
 async def _insert_key(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, key_id: str, api_key: str, role: str, name: str, now: datetime
 ) -> None:
@@ -290,5 +274,6 @@ def _new_key() -> str:
     return KEY_PREFIX + os.urandom(24).hex()
 
 
-def _new_id(now: datetime) -> str:
+def new_id(now: datetime) -> str:
+    """A new id at the host's time, for what is no part of a merchant's world."""
     return uuid7(milliseconds(now), SystemRandom().getrandbits(32), SystemRandom().getrandbits(42))

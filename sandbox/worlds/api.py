@@ -1,0 +1,110 @@
+"""`/sandbox/v1/reset` and `/sandbox/v1/snapshots`: parse, call the service, render."""
+
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Router, delete, get, post
+from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+
+from sandbox.http.answers import answered, empty, ok
+from sandbox.http.body import decode
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import CURSOR, LIMIT, Operation
+from sandbox.http.paging import query, window
+from sandbox.payouts.requests import PRINTABLE, EmptyBody
+from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
+
+
+class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /snapshots`."""
+
+    name: Name = "snapshot"
+
+
+_RESET: Final = Operation(
+    "Take the world back to its beginning", {200: Reset}, EmptyBody, errors=("INVALID_STATE",), idempotency="optional",
+    description="This merchant's alone, in one transaction. Payouts, users, sales, bulk credits, the ledger, events, "
+    "deliveries, idempotency keys, own scenarios, faults, what was aggregated and the journal are gone; the balance is the "
+    "opening balance, the clock runs with the host's, and ids begin anew, so that with a seed the same calls give the same "
+    "ids again. API keys, webhook endpoints, the rate limit and snapshots stay.",
+)  # fmt: skip
+_SEE: Final = {
+    "get": ("get_snapshot", "snapshot_id"),
+    "restore": ("restore_snapshot", "snapshot_id"),
+    "delete": ("delete_snapshot", "snapshot_id"),
+}
+_TAKE: Final = Operation(
+    "Put the world away, to come back to it", {201: Snapshot}, TakeSnapshotBody, errors=("INVALID_STATE",),
+    idempotency="optional", links=_SEE, example={"name": "before the refunds"},
+    description="All that a reset takes away, with webhook endpoints, the clock and the ids. At most 20 a merchant, of "
+    "100 000 rows each.",
+)  # fmt: skip
+_RESTORE: Final = Operation(
+    "Make the world what it was", {200: Restored}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"), idempotency="optional",
+    description="This merchant's alone, in one transaction; as often as you like. A frozen clock stands where it stood; a "
+    "running one has its distance to the host's again. Webhooks that were not delivered then are delivered now.",
+)  # fmt: skip
+
+
+def worlds_router(gate: Gate, service: WorldService) -> Router:
+    """The routes of worlds."""
+    empty_body = msgspec.json.Decoder(EmptyBody)
+    take_body = msgspec.json.Decoder(TakeSnapshotBody)
+
+    @post("/reset", operation_id="reset", opt={"operation": _RESET}, status_code=200)
+    async def reset(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.optional_body(request) or b"{}"
+        key = gate.idempotency_key(request, body, required=False)
+        decode(empty_body, body)
+        return answered(await service.reset(caller.merchant_id, key, gate.origin(request)))
+
+    @post("/snapshots", operation_id="take_snapshot", opt={"operation": _TAKE})
+    async def take_snapshot(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.optional_body(request) or b"{}"
+        key = gate.idempotency_key(request, body, required=False)
+        name = decode(take_body, body).name
+        return answered(await service.take(caller.merchant_id, name, key, gate.origin(request)))
+
+    @get(
+        "/snapshots", operation_id="list_snapshots",
+        opt={"operation": Operation("List snapshots, newest first", {200: list[Snapshot]}, query=(LIMIT, CURSOR))},
+    )  # fmt: skip
+    async def list_snapshots(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        return ok(await service.list(caller.merchant_id, window(query(request, ("limit", "cursor")))))
+
+    @get(
+        "/snapshots/{snapshot_id:str}", operation_id="get_snapshot",
+        opt={"operation": Operation("Get a snapshot", {200: Snapshot}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, snapshot_id))
+
+    @post(
+        "/snapshots/{snapshot_id:str}/restore", operation_id="restore_snapshot", opt={"operation": _RESTORE}, status_code=200
+    )  # fmt: skip
+    async def restore_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body = await gate.optional_body(request) or b"{}"
+        key = gate.idempotency_key(request, body, required=False)
+        decode(empty_body, body)
+        return answered(await service.restore(caller.merchant_id, snapshot_id, key, gate.origin(request)))
+
+    @delete(
+        "/snapshots/{snapshot_id:str}", operation_id="delete_snapshot", status_code=200,
+        opt={"operation": Operation("Delete a snapshot", {204: None}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def delete_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        await service.delete(caller.merchant_id, snapshot_id)
+        return empty()
+
+    handlers = [reset, take_snapshot, list_snapshots, get_snapshot, restore_snapshot, delete_snapshot]
+    return Router("/sandbox/v1", route_handlers=handlers)

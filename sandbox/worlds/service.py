@@ -1,0 +1,190 @@
+"""A merchant's world as a whole: back to its beginning, put away, and put back. In each case it alone, all or nothing."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from sandbox.balance.service import Balance, read_balance
+from sandbox.clock import Clock, render, truncate
+from sandbox.control.hold import held
+from sandbox.db.engine import available, connection
+from sandbox.errors import Problem
+from sandbox.http.paging import Page, Window, page
+from sandbox.ids import is_uuid
+from sandbox.merchants.service import new_id, open_world
+from sandbox.work.keyed import run_keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.worlds.store import COLUMNS, LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    from sandbox.work.keyed import Action
+
+LARGEST_COUNT: Final = 20
+
+_COUNT: Final = "SELECT count(*) FROM snapshots WHERE merchant_id = $1"
+_LIST: Final = f"""
+SELECT {COLUMNS} FROM snapshots s WHERE merchant_id = $1 AND s.id < $2 AND s.id >= $3
+ORDER BY merchant_id DESC, s.id DESC LIMIT $4
+"""  # noqa: S608 -- constants
+_GET: Final = f"SELECT {COLUMNS} FROM snapshots WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_DELETE: Final = "DELETE FROM snapshots WHERE merchant_id = $1 AND id = $2 RETURNING true"
+
+
+class Reset(msgspec.Struct):
+    """A world that is as it was when it was made."""
+
+    reset: bool
+    balance: Balance
+
+
+class Snapshot(msgspec.Struct):
+    """A world put away: `rows` of all tables, `size` in bytes before they are compressed, `clock_at` its time then."""
+
+    id: str
+    name: str
+    created_at: str
+    clock_at: str
+    rows: int
+    size: int
+
+
+class Restored(msgspec.Struct):
+    """A world put back, and how its clock stands now."""
+
+    restored: bool
+    id: str
+    name: str
+    rows: int
+    now: str
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What else knows something of a world, and is told that it is another now."""
+
+    forget_summaries: Callable[[str], Awaitable[None]]
+    forget_journal: Callable[[str], Awaitable[None]]
+    forget_keys: Callable[[str], None]
+    """Which faults a merchant has is remembered with its keys."""
+    wake: Callable[[str], None]
+    """A restored world may have steps and deliveries that are due. Its bulk credits are found by the sweep: to look for them
+    uses up ids, and in a repeatable world what follows a restore is to repeat as well."""
+
+
+class WorldService:
+    """What the API offers of worlds."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+
+    async def reset(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Take the world back to its beginning: 200. INVALID_STATE while another moves its clock."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            opening_balance = await empty_world(conn, merchant_id)
+            begun = await open_world(conn, merchant_id, truncate(datetime.now(UTC)), opening_balance)
+            _go_on_in(unit, begun.clock)
+            await self._caches.forget_summaries(merchant_id)
+            return Answer(200, msgspec.json.encode(Reset(True, await read_balance(conn, merchant_id))))
+
+        answer = await self._exchange(merchant_id, key, origin, action)
+        if not answer.replayed:
+            await self._caches.forget_journal(merchant_id)
+        return answer
+
+    async def take(self, merchant_id: str, name: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Put the world away: 201. INVALID_STATE for one snapshot too many, or a world with too many rows."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            if await conn.fetchval(_COUNT, merchant_id) >= LARGEST_COUNT:
+                raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
+            if await count_rows(conn, merchant_id) > LARGEST_SNAPSHOT:
+                raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows, and this world has more.")
+            real = truncate(datetime.now(UTC))
+            # Its id is of the host's time and no part of the world, whose own ids and time may go back.
+            taken = _shown(await take_snapshot(conn, merchant_id, new_id(real), name, unit.now, real))
+            return Answer(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
+
+        async with available():
+            return await run_keyed(merchant_id, key, origin, action, weight=0)
+
+    async def restore(self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make the world what it was: 200. NOT_FOUND, or INVALID_STATE while another moves its clock."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            record = await put_back(conn, merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
+            if record is None:
+                raise _no_snapshot()
+            clock = Clock(record["clock_frozen_at"], record["clock_offset"])
+            _go_on_in(unit, clock)
+            await self._caches.forget_summaries(merchant_id)
+            restored = Restored(
+                True, snapshot_id, record["name"], record["rows"], render(unit.now), clock.frozen_at is not None
+            )
+            return Answer(200, msgspec.json.encode(restored))
+
+        answer = await self._exchange(merchant_id, key, origin, action)
+        self._caches.wake(merchant_id)
+        return answer
+
+    async def list(self, merchant_id: str, window: Window) -> Page:
+        """A page of snapshots, newest first."""
+        async with available(), connection() as conn:
+            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+        found = [_shown(record) for record in records]
+        return page(found, window.limit, [snapshot.id for snapshot in found])
+
+    async def get(self, merchant_id: str, snapshot_id: str) -> Snapshot:
+        """One snapshot. Raises NOT_FOUND."""
+        record = None
+        if is_uuid(snapshot_id):
+            async with available(), connection() as conn:
+                record = await conn.fetchrow(_GET, merchant_id, snapshot_id)
+        if record is None:
+            raise _no_snapshot()
+        return _shown(record)
+
+    async def delete(self, merchant_id: str, snapshot_id: str) -> None:
+        """Delete a snapshot. Raises NOT_FOUND."""
+        deleted = None
+        if is_uuid(snapshot_id):
+            async with available(), connection() as conn:
+                deleted = await conn.fetchval(_DELETE, merchant_id, snapshot_id)
+        if deleted is None:
+            raise _no_snapshot()
+
+    async def _exchange(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: "Action") -> Answer:
+        # Whoever lets time pass would go on to its target in a world that knows nothing of it.
+        async with available(), held(merchant_id):
+            answer = await run_keyed(merchant_id, key, origin, action)
+        # Once before the commit, so that nobody who has seen the new world meets an old summary; and once after it, for
+        # one that was read from the old world in between.
+        await self._caches.forget_summaries(merchant_id)
+        self._caches.forget_keys(merchant_id)
+        return answer
+
+
+def _go_on_in(unit: Unit, clock: Clock) -> None:
+    """Let the key of a request that changed its merchant's time lapse by the new one."""
+    unit.now = clock.now(datetime.now(UTC))
+
+
+def _no_snapshot() -> Problem:
+    return Problem("NOT_FOUND", "There is no such snapshot; GET /sandbox/v1/snapshots lists them.")
+
+
+def _shown(record: Any) -> Snapshot:
+    return Snapshot(
+        id=record["id"],
+        name=record["name"],
+        created_at=render(record["created_at"]),
+        clock_at=render(record["clock_at"]),
+        rows=record["rows"],
+        size=record["size"],
+    )

@@ -1,0 +1,125 @@
+"""The commands that steer a running sandbox: what they do, what they print, and their exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from sandbox.cli.clock import seconds_of
+from sandbox.cli.events import _ROUTES
+from sandbox.cli.main import app
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+
+def run(world: World, *arguments: str) -> Result:
+    """Run a command with the world's key."""
+    return CliRunner().invoke(app, [*arguments, "--url", world.stack.api_url, "--api-key", world.api_key])
+
+
+def ask(world: World, *arguments: str, code: int = 0) -> Any:
+    """Run a command with --json, and return what it printed."""
+    ran = run(world, *arguments, "--json")
+    assert ran.exit_code == code, ran.output
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("event", _ROUTES)
+def test_trigger_makes_each_event_of_a_payout_happen(world: World, event: str) -> None:
+    found = ask(world, "trigger", event)
+    assert found["type"] == event
+    assert world.get(f"/api/v1/events/{found['id']}").json()["payout_id"] == found["payout_id"]
+    world.assert_clean()
+
+
+def test_trigger_refuses_what_is_no_event_of_a_payout(world: World) -> None:
+    ran = run(world, "trigger", "payout.exploded")
+    assert ran.exit_code == 2
+    assert "payout.returned" in ran.output
+
+
+def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
+    assert "no snapshots" in run(world, "snapshots", "list").output
+    snapshot = ask(world, "snapshots", "create", "before")
+    world.create_payout()
+    assert "1000000.00 PKR" in run(world, "reset").output
+    assert world.get("/api/v1/payouts").json()["data"] == []
+    assert ask(world, "snapshots", "restore", snapshot["id"])["rows"] == snapshot["rows"]
+    assert ask(world, "snapshots", "list")["data"] == [snapshot]
+    assert snapshot["id"] in run(world, "snapshots", "delete", snapshot["id"]).output
+    assert run(world, "snapshots", "restore", snapshot["id"]).exit_code == 1
+    assert run(world, "snapshots", "delete", snapshot["id"]).exit_code == 1
+
+
+def test_reset_prints_the_answer(world: World) -> None:
+    assert ask(world, "reset")["balance"]["available_balance"] == "1000000.00"
+
+
+def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
+    assert ask(world, "clock", "show")["frozen"] is False
+    assert ask(world, "clock", "freeze", "--at", "2031-01-01T00:00:00Z")["now"] == "2031-01-01T00:00:00.000Z"
+    assert ask(world, "clock", "advance", "75h")["now"] == "2031-01-04T03:00:00.000Z"
+    assert ask(world, "clock", "advance", "--seconds", "1.5")["now"] == "2031-01-04T03:00:01.500Z"
+    assert ask(world, "clock", "advance", "--to", "2031-02-01T00:00:00Z")["now"] == "2031-02-01T00:00:00.000Z"
+    payout = world.create_payout("0011")
+    assert payout["id"] in run(world, "clock", "advance", "30d").output
+    assert "Frozen at 2031-03-03" in run(world, "clock", "show").output
+    assert ask(world, "drain")["drained"] is True
+    assert "Running" in run(world, "clock", "resume").output
+    for wrong in ([], ["10s", "--seconds", "3"], ["soon"], [""]):
+        assert run(world, "clock", "advance", *wrong).exit_code == 2
+    assert run(world, "clock", "advance", "--to", "2030-01-01T00:00:00Z").exit_code == 1
+
+
+def test_spans_are_read() -> None:
+    spans = {"75h": 270_000, "2m": 120, "10s": 10, "1d12h": 129_600, "90": 90, "1.5s": 1.5, "1h30": 3630}
+    assert {span: seconds_of(span) for span in spans} == spans
+    for wrong in ("", "h", "5x", "-1s", "1m1h", "1.5h"):
+        with pytest.raises(typer.BadParameter):
+            seconds_of(wrong)
+
+
+def test_events_are_listed_and_sent_again(world: World, receiver: Receiver) -> None:
+    quiet = ask(world, "trigger", "payout.created")
+    assert run(world, "events", "resend", quiet["id"]).exit_code == 1
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    event = ask(world, "trigger", "payout.failed")
+    receiver.wait_for("payout.failed")
+    listed = ask(world, "events", "list", "--payout", event["payout_id"])["data"]
+    assert [item["type"] for item in listed] == ["payout.failed", "payout.created"]
+    assert "There are more" in run(world, "events", "list", "--limit", "1").output
+    assert len(ask(world, "events", "resend", event["id"])["deliveries"]) == 1
+    until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 2)
+
+
+@pytest.mark.parametrize("ended_by", ["limit", "signal"])
+def test_listen_delivers_while_it_runs_and_leaves_no_endpoint(world: World, receiver: Receiver, ended_by: str) -> None:
+    arguments = ["listen", "--forward-to", receiver.url, "--events", "payout.failed", "--json"]
+    arguments += ["--url", world.stack.api_url, "--api-key", world.api_key]
+    if ended_by == "limit":
+        arguments += ["--limit", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "sandbox.cli.main", *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        endpoint = json.loads(process.stdout.readline())
+        event = ask(world, "trigger", "payout.failed")
+        told = json.loads(process.stdout.readline())
+        assert (told["event_id"], told["event_type"], told["status"]) == (event["id"], "payout.failed", 200)
+        assert receiver.received[0].verify(endpoint["secret"])["type"] == "payout.failed"
+        if ended_by == "signal":
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert world.get("/api/v1/webhook-endpoints").json()["data"] == []
+
+
+def test_a_url_that_no_webhook_may_go_to_is_refused(world: World) -> None:
+    ran = run(world, "listen", "--forward-to", "ftp://example.com")
+    assert ran.exit_code == 1
+    assert "VALIDATION_ERROR" in ran.output

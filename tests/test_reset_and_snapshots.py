@@ -1,0 +1,297 @@
+"""Reset and snapshots: one merchant's world goes back, whole or not at all, and nobody else's is touched."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from sandbox.merchants.tables import WORLD
+from sandbox.worlds import service
+from sandbox.worlds.store import LARGEST_SNAPSHOT
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+AT = "2031-01-01T00:00:00.000Z"
+LISTS = (
+    "/api/v1/payouts", "/api/v1/users", "/api/v1/sales", "/api/v1/events", "/api/v1/webhook-deliveries",
+    "/api/v1/webhook-endpoints", "/sandbox/v1/scenarios", "/sandbox/v1/faults", "/api/v1/balance/history",
+)  # fmt: skip
+
+
+def fill(world: World, receiver: Receiver) -> str:
+    """Something of each kind; returns a user's id."""
+    assert world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).status_code == 201
+    rule = {"name": "mine", "match": {"amount_from": "7.00", "amount_to": "7.00"}, "steps": [{"to": "PROCESSING"}]}
+    assert world.post("/sandbox/v1/scenarios", rule).status_code == 201
+    fault = {"target": "webhooks", "kind": "delay", "milliseconds": 1, "count": 2}
+    answer = world.post("/sandbox/v1/faults", fault)
+    assert answer.status_code == 201, answer.text
+    user_id: str = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
+    assert world.post(f"/api/v1/users/{user_id}/transactions", {"type": "EARNED", "amount": "50.25"}).status_code == 201
+    assert world.post("/api/v1/sales", {"user_id": user_id, "brand": "A", "earning": "40.00"}).status_code == 201
+    content = f"uuid,amount\n{user_id},12.50\n".encode()
+    headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
+    upload = world.client.post("/api/v1/wallet/bulk-credit", files={"file": ("c.csv", content, "text/csv")}, headers=headers)
+    activity = f"/api/v1/wallet/bulk-credit/{upload.json()['activity_id']}"
+    until(lambda: world.get(activity).json()["status"] == "COMPLETED")
+    paid = [world.create_payout(suffix, metadata={"né": '"\\ {}'}) for suffix in ("0001", "0003", "0011")]
+    world.wait_for(paid[0]["id"], "SUCCESS")
+    world.wait_for(paid[1]["id"], "FAILED")
+    world.post("/sandbox/v1/clock/freeze")
+    assert world.post("/sandbox/v1/drain").json()["drained"]
+    return user_id
+
+
+def look(world: World) -> dict[str, Any]:
+    """All that the API shows of a world."""
+    shown: dict[str, Any] = {path: world.get(path, limit=100).json()["data"] for path in LISTS}
+    for payout in shown["/api/v1/payouts"]:
+        shown[payout["id"]] = world.get(f"/api/v1/payouts/{payout['id']}/timeline").json()
+    shown["balance"] = world.get("/api/v1/balance").json()
+    return shown
+
+
+def rows(world: World) -> dict[str, list[dict[str, Any]]]:
+    """Every row of the world but for requests' keys."""
+    return {
+        table: sorted(world.stack.execute(f"SELECT * FROM {table} WHERE merchant_id = $1", world.merchant_id), key=str)
+        for table in WORLD
+        if table not in ("idempotency_keys", "vendor_cursors")
+    }
+
+
+def test_a_reset_leaves_what_a_new_merchant_has(world: World, receiver: Receiver) -> None:
+    user_id = fill(world, receiver)
+    world.get(f"/api/v1/users/{user_id}/summary")
+    assert world.client.put("/sandbox/v1/scenarios/default", json={"name": "failed"}).status_code == 200
+    answer = world.client.post("/sandbox/v1/reset")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["reset"] is True
+    assert answer.json()["balance"] == world.get("/api/v1/balance").json()
+    assert world.balance() == ("1000000.00", "0.00")
+    shown = look(world)
+    own = [rule for rule in shown.pop("/sandbox/v1/scenarios") if rule["id"] is not None]
+    assert own == []
+    for path in shown.keys() & set(LISTS):
+        assert len(shown[path]) == (1 if path.endswith(("/history", "/webhook-endpoints")) else 0), path
+    assert world.get(f"/api/v1/users/{user_id}/summary").status_code == 404
+    clock = world.get("/sandbox/v1/clock").json()
+    assert (clock["frozen"], clock["offset_seconds"]) == (False, 0)
+    default = "SELECT default_scenario FROM merchants WHERE merchant_id = $1"
+    assert world.stack.execute(default, world.merchant_id) == [{"default_scenario": "success"}]
+    until(lambda: not [c for c in world.get("/sandbox/v1/requests").json()["data"] if c["path"] == "/api/v1/users"])
+    world.assert_clean()
+    # It is alive: the endpoint that stayed hears of a payout that is paid.
+    payout = world.create_payout()
+    receiver.wait_for("payout.succeeded", payout_id=payout["id"])
+    world.assert_clean()
+
+
+def test_a_merchant_without_a_balance_is_reset_to_none(stack: Stack) -> None:
+    with World.create(stack) as world:
+        assert world.post("/sandbox/v1/balance/top-up", {"amount": "5.00"}).status_code == 200
+        assert world.client.post("/sandbox/v1/reset").json()["balance"]["balance"] == "0.00"
+        world.assert_clean()
+
+
+def test_a_reset_is_done_once_for_its_key(world: World) -> None:
+    assert world.post("/sandbox/v1/reset", key="again").status_code == 200
+    payout = world.create_payout()
+    answer = world.post("/sandbox/v1/reset", key="again")
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert world.payout(payout["id"])["id"] == payout["id"]
+
+
+def test_the_same_script_gives_the_same_answers_after_a_reset(stack: Stack, receiver: Receiver) -> None:
+    def play() -> list[bytes]:
+        receiver.received.clear()
+        assert world.client.post("/sandbox/v1/clock/freeze", json={"at": AT}).json()["now"] == AT
+        bodies = []
+        for number, suffix in enumerate(("0001", "0002", "0003", "0013")):
+            body = world.payout_body(suffix, merchant_reference=f"ref-{number}")
+            headers = {"X-Request-Id": f"r{number}"}
+            bodies.append(world.post("/api/v1/payouts", body, f"k{number}", headers=headers).content)
+        world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000})
+        bodies.append(world.get("/api/v1/events", limit=100).content)
+        bodies += sorted(r.headers["webhook-signature"].encode() + r.body for r in receiver.received)
+        return bodies
+
+    with World.create(stack, opening_balance="5000.00", seed=7, webhook_url=receiver.url) as world:
+        first = play()
+        assert len(first) > 10
+        world.client.post("/sandbox/v1/reset")
+        assert play() == first
+        world.client.post("/sandbox/v1/reset")
+        world.assert_clean()
+
+
+def test_an_endpoint_made_after_a_reset_gets_an_id_of_its_own(stack: Stack, receiver: Receiver) -> None:
+    """A repeatable world's ids begin again, and the endpoints that have them already are still there."""
+    with World.create(stack, seed=8, webhook_url=receiver.url) as world:
+        for _ in range(3):
+            world.client.post("/sandbox/v1/reset")
+            world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
+            assert world.post("/api/v1/webhook-endpoints", {"url": receiver.url}, "one").status_code == 201
+        assert len(world.get("/api/v1/webhook-endpoints").json()["data"]) == 4
+
+
+def test_a_restore_makes_every_row_what_it_was(world: World, receiver: Receiver) -> None:
+    user_id = fill(world, receiver)
+    summary = world.get(f"/api/v1/users/{user_id}/summary").json()
+    shown, stored = look(world), rows(world)
+    clock = world.get("/sandbox/v1/clock").json()
+    taken = world.client.post("/sandbox/v1/snapshots", json={"name": "full"})
+    assert taken.status_code == 201, taken.text
+    snapshot = taken.json()
+    assert taken.headers["location"] == f"/sandbox/v1/snapshots/{snapshot['id']}"
+    assert (snapshot["name"], snapshot["clock_at"]) == ("full", clock["now"])
+    assert snapshot["rows"] > sum(len(found) for found in stored.values())  # and the keys
+    for change in ("more", "reset", "again"):
+        if change == "more":
+            world.client.post("/sandbox/v1/clock/advance", json={"seconds": 100_000})
+            world.post(f"/api/v1/users/{user_id}/transactions", {"type": "EARNED", "amount": "1.00"})
+            world.create_payout()
+            world.client.delete(f"/api/v1/webhook-endpoints/{shown['/api/v1/webhook-endpoints'][0]['id']}")
+            world.client.post("/sandbox/v1/clock/resume")
+        elif change == "reset":
+            world.client.post("/sandbox/v1/reset")
+        answer = world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["frozen"]
+        assert answer.json()["now"] == clock["now"]
+        assert rows(world) == stored, change
+        assert look(world) == shown, change
+        assert world.get("/sandbox/v1/clock").json() == clock
+        assert world.get(f"/api/v1/users/{user_id}/summary").json() == summary
+        world.assert_clean()
+    # From there on it is a world as any other.
+    world.client.post("/sandbox/v1/clock/resume")
+    world.wait_for(world.create_payout()["id"], "SUCCESS")
+    world.assert_clean()
+
+
+def test_what_follows_a_restore_repeats_in_a_frozen_world_with_a_seed(stack: Stack, receiver: Receiver) -> None:
+    with World.create(stack, opening_balance="5000.00", seed=9, webhook_url=receiver.url) as world:
+        world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
+        world.post("/api/v1/payouts", world.payout_body(merchant_reference="before"), "k1")
+        snapshot = world.client.post("/sandbox/v1/snapshots").json()
+        assert snapshot["name"] == "snapshot"
+        bodies = []
+        for _ in range(2):
+            assert world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore").status_code == 200
+            body = world.payout_body("0003", merchant_reference="after")
+            world.post("/api/v1/payouts", body, "k2", headers={"X-Request-Id": "r"})
+            world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000})
+            bodies.append(world.get("/api/v1/events", limit=100).content)
+        assert bodies[0] == bodies[1]
+
+
+def test_a_running_clock_has_its_distance_again_after_a_restore(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/advance", json={"seconds": 5000})
+    offset = world.get("/sandbox/v1/clock").json()["offset_seconds"]
+    snapshot = world.client.post("/sandbox/v1/snapshots").json()
+    world.client.post("/sandbox/v1/clock/freeze")
+    world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
+    clock = world.get("/sandbox/v1/clock").json()
+    assert (clock["frozen"], clock["offset_seconds"]) == (False, offset)
+
+
+def test_webhooks_under_way_survive_a_reset_and_a_restore(world: World, receiver: Receiver) -> None:
+    """Those of before a reset are recorded nowhere; what a snapshot took while under way is delivered after a restore."""
+    gate = threading.Event()
+
+    def answer(_: object) -> tuple[int, dict[str, str], bytes]:
+        gate.wait(20)
+        return 200, {}, b""
+
+    receiver.answer = answer
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    payout = world.create_payout()
+    leased = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL"
+    until(lambda: world.stack.execute(leased, world.merchant_id))
+    snapshot = world.client.post("/sandbox/v1/snapshots").json()
+    assert world.client.post("/sandbox/v1/reset").status_code == 200
+    world.assert_clean()
+    assert world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore").status_code == 200
+    gate.set()
+    receiver.wait_for("payout.succeeded", payout_id=payout["id"])
+    until(lambda: not world.get("/api/v1/webhook-deliveries", status="PENDING").json()["data"])
+    world.assert_clean()
+
+
+def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouched(stack: Stack, world: World) -> None:
+    with World.create(stack, opening_balance="1000000.00") as other:
+        snapshot = world.client.post("/sandbox/v1/snapshots").json()
+        stop = threading.Event()
+
+        def load(of: World) -> list[int]:
+            codes = []
+            while not stop.is_set():
+                codes.append(of.post("/api/v1/payouts", of.payout_body()).status_code)
+            return codes
+
+        with ThreadPoolExecutor(4) as pool:
+            loads = [pool.submit(load, of) for of in (world, other, world, other)]
+            for _ in range(4):
+                assert world.client.post("/sandbox/v1/reset").status_code == 200
+                restored = world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
+                assert restored.status_code == 200, restored.text
+            stop.set()
+            codes = [run.result() for run in loads]
+        assert {code for run in codes for code in run} == {201}
+        world.assert_clean()
+        other.assert_clean()
+        count = stack.execute("SELECT count(*) FROM payouts WHERE merchant_id = $1", other.merchant_id)[0]["count"]
+        assert count == len(codes[1]) + len(codes[3])
+
+
+def test_a_merchant_has_a_bounded_number_of_snapshots(world: World) -> None:
+    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.LARGEST_COUNT)]
+    refused = world.client.post("/sandbox/v1/snapshots")
+    assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+    listed = world.get("/sandbox/v1/snapshots", limit=100).json()["data"]
+    assert listed == made[::-1]
+    assert world.client.delete(f"/sandbox/v1/snapshots/{made[0]['id']}").status_code == 204
+    assert world.get(f"/sandbox/v1/snapshots/{made[0]['id']}").status_code == 404
+    assert world.client.post("/sandbox/v1/snapshots").status_code == 201
+    first = world.get("/sandbox/v1/snapshots", limit=3).json()
+    second = world.get("/sandbox/v1/snapshots", limit=3, cursor=first["next_cursor"]).json()
+    assert [item["id"] for item in second["data"]] == [item["id"] for item in listed[2:5]]
+
+
+def test_a_world_that_is_too_large_is_refused(world: World) -> None:
+    world.stack.execute(
+        "INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at) "
+        "SELECT $1, 'k' || i, '\\x00', 200, '', '2040-01-01' FROM generate_series(1, $2::int) i",
+        world.merchant_id,
+        LARGEST_SNAPSHOT,
+    )
+    refused = world.client.post("/sandbox/v1/snapshots")
+    assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+    assert world.get("/sandbox/v1/snapshots").json()["data"] == []
+    assert world.client.post("/sandbox/v1/reset").status_code == 200
+
+
+@pytest.mark.parametrize("call", [("GET", ""), ("DELETE", ""), ("POST", "/restore")])
+def test_a_snapshot_of_another_merchant_is_not_found(stack: Stack, world: World, call: tuple[str, str]) -> None:
+    with World.create(stack) as other:
+        snapshot_id = other.client.post("/sandbox/v1/snapshots").json()["id"]
+        for id_ in (snapshot_id, str(uuid.uuid4()), "nonsense"):
+            answer = world.client.request(call[0], f"/sandbox/v1/snapshots/{id_}{call[1]}")
+            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+        assert other.get(f"/sandbox/v1/snapshots/{snapshot_id}").status_code == 200
+
+
+def test_a_merchant_with_snapshots_can_be_deleted(stack: Stack) -> None:
+    with World.create(stack, opening_balance="1.00") as world:
+        assert world.client.post("/sandbox/v1/snapshots").status_code == 201
+        path = f"/sandbox/v1/merchants/{world.merchant_id}"
+        assert world.client.delete(path, headers={"X-ADMIN-KEY": stack.admin_key}).status_code == 204
+
+
+def test_unknown_members_and_bad_names_are_refused(world: World) -> None:
+    for path, body in (("reset", {"all": True}), ("snapshots", {"names": "x"}), ("snapshots", {"name": ""})):
+        assert world.client.post(f"/sandbox/v1/{path}", json=body).status_code == 400
