@@ -31,7 +31,11 @@ class Client:
 
     def __init__(self, url: str, api_key: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, headers={"X-API-KEY": api_key}, timeout=httpx.Timeout(60, connect=5))
+        self._headers = {"X-API-KEY": api_key}
+
+    def _open(self) -> httpx.Client:
+        # One a request: a command makes few, and leaves no connection behind however it ends.
+        return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5))
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; parameters that are None are left out."""
@@ -54,7 +58,8 @@ class Client:
     def stream(self, path: str) -> Iterator[Iterator[str]]:
         """The lines of a stream, as they come; however long nothing does. Raises httpx.TransportError if it breaks off."""
         timeout = httpx.Timeout(5, read=None)
-        with self._http.stream("GET", path, headers={"Accept": "text/event-stream"}, timeout=timeout) as response:
+        headers = {"Accept": "text/event-stream"}
+        with self._open() as http, http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if not response.is_success:
                 response.read()
                 fail(_explain(response))
@@ -63,7 +68,8 @@ class Client:
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The response, whatever its status."""
         try:
-            return self._http.request(method, path, **options)
+            with self._open() as http:
+                return http.request(method, path, **options)
         except httpx.TransportError as error:
             fail(f"{self.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?")
 
