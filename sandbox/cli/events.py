@@ -57,7 +57,8 @@ def trigger(
         if step.isupper():
             client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": step})
         else:
-            client.post(f"/api/v1/payouts/{payout_id}/{step}")
+            method = "PATCH" if step == "reject" else "POST"
+            client.ask(method, f"/api/v1/payouts/{payout_id}/{step}", json={}, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
     events = client.get("/api/v1/events", payout_id=payout_id, limit=100)["data"]
     found = next((item for item in events if item["type"] == event), None)
     if found is None:
