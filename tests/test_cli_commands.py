@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +124,26 @@ def test_a_url_that_no_webhook_may_go_to_is_refused(world: World) -> None:
     ran = run(world, "listen", "--forward-to", "ftp://example.com")
     assert ran.exit_code == 1
     assert "VALIDATION_ERROR" in ran.output
+
+
+def test_scenarios_are_listed_explained_added_and_deleted(world: World, tmp_path: Path) -> None:
+    rule = tmp_path / "rule.json"
+    steps = [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": 9}]
+    rule.write_text(json.dumps({"name": "slow_bank", "match": {"suffix": "7777"}, "steps": steps}))
+    made = ask(world, "scenarios", "add", str(rule))
+    assert "slow_bank" in run(world, "scenarios", "list").output
+    explained = ask(world, "scenarios", "explain", "5", "12345678907777")
+    assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("slow_bank", "own", made["id"])
+    assert run(world, "scenarios", "delete", made["id"]).exit_code == 0
+    assert ask(world, "scenarios", "explain", "5", "12345678907777")["source"] == "builtin"
+    assert run(world, "scenarios", "delete", made["id"]).exit_code == 1
+
+
+def test_faults_are_added_listed_and_deleted(world: World) -> None:
+    made = ask(world, "faults", "add", "api", "error", "--set", "status=503", "--match", "path=/api/v1/balance", "--count", "2")
+    assert (made["kind"], made["remaining"]) == ("error", 2)
+    assert made["id"] in run(world, "faults", "list").output
+    assert run(world, "faults", "delete", made["id"]).exit_code == 0
+    assert "no faults" in run(world, "faults", "list").output
+    assert run(world, "faults", "add", "api", "explosion").exit_code == 1
+    assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2

@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import audit, bench, bulk_credit, clock, doctor, events, ipn, listen, payouts, up, users, worlds
+from sandbox.cli import (
+    audit,
+    bench,
+    bulk_credit,
+    clock,
+    doctor,
+    events,
+    faults,
+    ipn,
+    listen,
+    payouts,
+    scenarios,
+    up,
+    users,
+    worlds,
+)
 
 app = typer.Typer(
     name="psp",
@@ -26,6 +41,8 @@ app.add_typer(users.app, name="users")
 app.add_typer(clock.app, name="clock")
 app.add_typer(worlds.app, name="snapshots")
 app.add_typer(events.app, name="events")
+app.add_typer(scenarios.app, name="scenarios")
+app.add_typer(faults.app, name="faults")
 app.add_typer(bench.app, name="bench")
 app.add_typer(ipn.app, name="ipn")
 
