@@ -6,23 +6,33 @@ Each lie is told by a superuser inside a transaction that is rolled back, in a l
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
 
+from sandbox.bulk_credit.process import credit_chunk
 from sandbox.db.engine import ENGINE, close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.ledger import audit as audit_module
 from sandbox.ledger.audit import CHECKS, audit, check
+from sandbox.ledger.model import wallet_of
+from sandbox.ledger.post import open_accounts
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.commands import CreatePayout, MovePayout
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
+from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
+from sandbox.users.commands import RecordTransaction
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.work.keyed import run_keyed
 from sandbox.work.loop import run_commands
-from sandbox.work.unit import Answer, IdempotencyKey, Origin
+from sandbox.work.unit import Answer, Command, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 CATALOGUE = load_catalogue()
 DIRECTORY = load_directory()
@@ -38,9 +48,10 @@ class Ledger:
     succeeded: str
     failed: str
     pending: str
+    user: str
 
 
-async def run(merchant_id: str, *commands: CreatePayout | MovePayout) -> Sequence[Answer]:
+async def run(merchant_id: str, *commands: Command) -> Sequence[Answer]:
     answers, _ = await run_commands(merchant_id, commands)
     assert all(answer.status < 300 for answer in answers), [answer.body for answer in answers]
     return answers
@@ -101,7 +112,44 @@ async def ledger(pool: None) -> Ledger:
     )
     while (await take_due_steps(merchant_id, CATALOGUE, 256))[0]:
         pass
-    return Ledger(merchant_id, succeeded=ids[0], failed=ids[1], pending=ids[2])
+    return Ledger(merchant_id, succeeded=ids[0], failed=ids[1], pending=ids[2], user=await add_user(merchant_id))
+
+
+async def add_user(merchant_id: str) -> str:
+    """A user who has earned, sold and been credited in bulk."""
+    user_id = "00000000-0000-7000-8000-00000000000a"
+
+    async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        await conn.execute(
+            "INSERT INTO users (merchant_id, id, name, vendor_user_id, earned, spent, credited, advances, finals, requested, "
+            "approved, paid, version, created_at, updated_at) VALUES ($1, $2, 'A', 'A', 0, 0, 0, 0, 0, 0, 0, 0, 0, $3, $3)",
+            merchant_id, user_id, unit.now,
+        )  # fmt: skip
+        await open_accounts(conn, merchant_id, unit.now, [wallet_of(user_id)])
+        await conn.execute(
+            "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
+            "VALUES ($1, $2, $2, 'B', 40, 'PENDING', true, false, $3)",
+            merchant_id, user_id, unit.now,
+        )  # fmt: skip
+        await conn.execute(
+            "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, "
+            "created_at, updated_at) VALUES ($1, $2, 'UPLOADED', 1, 0, 0, 0, 0, 'r', $3, $3)",
+            merchant_id, user_id, unit.now,
+        )  # fmt: skip
+        await conn.execute(
+            "INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status) "
+            "VALUES ($1, $2, 2, $3, '5.00', 'PENDING')",
+            merchant_id, user_id, user_id,
+        )  # fmt: skip
+        return Answer(200, b"")
+
+    origin = Origin("test", "/test", "http://127.0.0.1")
+    await run_keyed(merchant_id, None, origin, action)
+    await run(merchant_id, RecordTransaction(user_id, "EARNED", Decimal("9.00"), None, origin, None))
+    await SalesService().run(merchant_id, "ADVANCE", None, origin)
+    while (await credit_chunk(merchant_id, frozenset()))[0]:
+        pass
+    return user_id
 
 
 @pytest.fixture
@@ -319,6 +367,22 @@ LIES = {
         "UPDATE idempotency_keys SET location = '/api/v1/payouts/none' "
         "WHERE merchant_id = $1 AND location LIKE '%' || $2::text",
         "idempotency_names_payouts", names="/api/v1/payouts/none",
+    ),
+    "a user who earned more than came in": lie(
+        "UPDATE users SET earned = earned + 1 WHERE merchant_id = $1 AND id = $2",
+        "wallets_match_sums", "sums_match_transfers", payout="user", names="payout",
+    ),
+    "a user who asked for what no payout asks for": lie(
+        "UPDATE users SET requested = requested + 1 WHERE merchant_id = $1 AND id = $2",
+        "sums_match_payouts", payout="user", names="payout",
+    ),
+    "a sale that tells of more than was paid": lie(
+        "UPDATE sales SET advance_amount = advance_amount + 1 WHERE merchant_id = $1 AND user_id = $2",
+        "sales_are_paid_once", payout="user", names="advance of 5.00",
+    ),
+    "a bulk credit that counts a row too few": lie(
+        "UPDATE bulk_credits SET succeeded = 0 WHERE merchant_id = $1 AND id = $2",
+        "bulk_credits_have_transfers", payout="user", names="payout",
     ),
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ class Probe:
     weight: int = 1
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
+    user_ids: Sequence[str] = ()
     origin: Origin = ORIGIN
 
     def decide(self, unit: Unit) -> Answer:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sandbox.clock import Clock, parse, render
 from sandbox.ids import IdSource, first_id_at, is_uuid, uuid7
-from sandbox.ledger.model import LOCK, MERCHANT_ACCOUNTS, MOVEMENTS, NEVER_NEGATIVE, Posted, Refused, Transfer, apply
+from sandbox.ledger.model import LOCK, MERCHANT_ACCOUNTS, MOVEMENTS, NEVER_NEGATIVE, Posted, Refused, Transfer, apply, wallet_of
 from sandbox.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
 from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, STATUSES, legal_from
 from sandbox.scenarios.builtin import load_catalogue
@@ -60,22 +60,23 @@ transfers = st.lists(st.tuples(st.sampled_from(sorted(MOVEMENTS)), amounts), max
 
 @given(transfers)
 def test_money_is_neither_made_nor_lost_and_never_negative(asked: list[tuple[str, Decimal]]) -> None:
-    balances = dict.fromkeys(MERCHANT_ACCOUNTS, Decimal("0.00"))
+    accounts = (*MERCHANT_ACCOUNTS, wallet_of("user"))
+    balances = dict.fromkeys(accounts, Decimal("0.00"))
     results = apply(
-        balances, [Transfer(str(n), MOVEMENTS[reason], amount, None, "") for n, (reason, amount) in enumerate(asked)]
+        balances, [Transfer(str(n), MOVEMENTS[reason], amount, None, "", "user") for n, (reason, amount) in enumerate(asked)]
     )
     assert sum(balances.values()) == 0
     assert all(balances[account] >= 0 for account in NEVER_NEGATIVE)
-    replayed = dict.fromkeys(MERCHANT_ACCOUNTS, Decimal("0.00"))
+    replayed = dict.fromkeys(accounts, Decimal("0.00"))
     for result in results:
         transfer = result.transfer
         if isinstance(result, Refused):
             assert replayed[result.account] == result.balance < transfer.amount
             continue
-        replayed[transfer.movement.debit] -= transfer.amount
-        replayed[transfer.movement.credit] += transfer.amount
-        assert replayed[transfer.movement.debit] == result.debit_balance_after
-        assert replayed[transfer.movement.credit] == result.credit_balance_after
+        replayed[transfer.debit_account] -= transfer.amount
+        replayed[transfer.credit_account] += transfer.amount
+        assert replayed[transfer.debit_account] == result.debit_balance_after
+        assert replayed[transfer.credit_account] == result.credit_balance_after
     assert replayed == balances
 
 
