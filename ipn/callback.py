@@ -10,9 +10,9 @@ import msgspec
 from sandbox.clock import Clock
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem, invalid
+from sandbox.fields import PRINTABLE
 from sandbox.ids import is_uuid
 from sandbox.payouts.commands import MovePayout
-from sandbox.payouts.requests import PRINTABLE
 from sandbox.scenarios.engine import Catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.webhooks.signing import decode_secret, verify

@@ -90,6 +90,10 @@ def create_app(settings: Settings) -> Application:
         if (due is not None and due <= unit.now) or unit.deliveries:
             waker.wake(unit.merchant_id)
 
+    def wake_all(merchant_id: str) -> None:
+        waker.wake(merchant_id)
+        waker.wake_credit(merchant_id)
+
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
@@ -156,7 +160,7 @@ def create_app(settings: Settings) -> Application:
             journal_router(gate, journal),
             faults_router(gate, FaultService(keys.forget)),
             scenarios_router(gate, ScenarioService(catalogue, directory)),
-            worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, waker.wake))),
+            worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, wake_all))),
             health_router(waker),
             docs_router(settings.public_url, catalogue),
         ],

@@ -13,17 +13,17 @@ from sandbox.aggregator.service import (
     DeadLetter,
     Fetch,
     Replayed,
-    RequestedPayout,
     Source,
+    UnpaidRequests,
     VendorBalance,
 )
+from sandbox.fields import Url
 from sandbox.http.answers import ok
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
 
-Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
 # Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
 HeaderName = Annotated[str, msgspec.Meta(pattern=r"^([Xx]-[A-Za-z0-9-]{1,60}|[Aa]uthorization|[Aa]pi-?[Kk]ey)\Z")]
 HeaderValue = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
@@ -44,7 +44,7 @@ _BALANCE: Final = Operation(
     description="`balance` = earned − spent − paid_out. Users' ids are text.",
 )  # fmt: skip
 _REQUESTED: Final = Operation(
-    "Get what a user asked for and was not paid", {200: RequestedPayout}, errors=("NOT_FOUND",), path=_USER,
+    "Get what a user asked for and was not paid", {200: UnpaidRequests}, errors=("NOT_FOUND",), path=_USER,
     description="`requested_payout` = payout − paid_out.",
 )  # fmt: skip
 _FETCHES: Final = Operation(
@@ -83,7 +83,7 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
 
     @get(
         "/payouts", operation_id="list_requested_payouts",
-        opt={"operation": Operation("List all users that wait for money", {200: list[RequestedPayout]}, query=(LIMIT, CURSOR))},
+        opt={"operation": Operation("List all users that wait for money", {200: list[UnpaidRequests]}, query=(LIMIT, CURSOR))},
     )  # fmt: skip
     async def list_requested_payouts(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)

@@ -63,7 +63,7 @@ class VendorBalance(msgspec.Struct):
     paid_out: Decimal
 
 
-class RequestedPayout(msgspec.Struct):
+class UnpaidRequests(msgspec.Struct):
     """What a user asked for and has not been paid."""
 
     user_id: str
@@ -129,10 +129,10 @@ class AggregatorService:
             paid_out=found["paid_out"],
         )
 
-    async def requested(self, merchant_id: str, user_id: str) -> RequestedPayout:
+    async def requested(self, merchant_id: str, user_id: str) -> UnpaidRequests:
         """What a user waits for. Raises NOT_FOUND for a user of whom no row came."""
         found = await self._user(merchant_id, user_id)
-        return RequestedPayout(user_id, found["payout"] - found["paid_out"])
+        return UnpaidRequests(user_id, found["payout"] - found["paid_out"])
 
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
@@ -146,7 +146,7 @@ class AggregatorService:
     async def waiting(self, merchant_id: str, window: Window) -> Page:
         """A page of all users that wait for money, those last heard of for the first time first."""
         records = await self._list(_WAITING, merchant_id, window)
-        found = [RequestedPayout(r["user_id"], r["requested"]) for r in records]
+        found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
     async def fetches(self, merchant_id: str, window: Window) -> Page:

@@ -6,7 +6,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import Balance, BalanceService, LedgerEntry
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of, decode
+from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
@@ -54,9 +54,7 @@ def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
     )  # fmt: skip
     async def top_up_balance(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body, required=False)
-        parsed = decode(body_decoder, body)
+        parsed, key = await gate.parse(request, body_decoder, key_required=False)
         return answered(await service.top_up(caller.merchant_id, amount_of(parsed.amount), key, gate.origin(request)))
 
     return [

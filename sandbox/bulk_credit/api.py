@@ -11,8 +11,8 @@ from sandbox.bulk_credit.model import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.bulk_credit.service import BulkCreditService, position_line
 from sandbox.bulk_credit.upload import LARGEST_FILE, receive_file
 from sandbox.errors import invalid
+from sandbox.fields import Uuid
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import query, window
@@ -26,7 +26,6 @@ File = Annotated[
         extra_json_schema={"format": "binary"},
     ),
 ]
-Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
 
 
 class UploadForm(msgspec.Struct, kw_only=True):
@@ -38,7 +37,7 @@ class UploadForm(msgspec.Struct, kw_only=True):
 class RetryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /wallet/bulk-credit/retry`."""
 
-    activity_id: Id
+    activity_id: Uuid
 
 
 _SEE: Final = {
@@ -82,9 +81,7 @@ def bulk_credit_router(gate: Gate, service: BulkCreditService) -> Router:
     @post("/retry", operation_id="retry_bulk_credit", status_code=202, opt={"operation": _RETRY})
     async def retry_bulk_credit(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(retry_body, body)
+        parsed, key = await gate.parse(request, retry_body)
         return answered(await service.retry(caller.merchant_id, parsed.activity_id, key, gate.origin(request)))
 
     @get(

@@ -9,13 +9,11 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.control.clock import ClockRun, ClockService, ClockState, Drained, moment, seconds_on
 from sandbox.errors import invalid
+from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
-from sandbox.payouts.requests import EmptyBody
-from sandbox.work.unit import IdempotencyKey
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=315_360_000)]
 Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
@@ -37,8 +35,8 @@ class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 _FREEZE: Final = Operation(
     "Freeze the clock", {200: ClockRun}, FreezeClockBody, optional_body=True, errors=("INVALID_STATE",), idempotency="optional",
     example={"at": "2030-01-01T00:00:00.000Z"},
-    description="With `at`, time passes to it first, as with an advance; it may not be before the merchant's now, nor more "
-    "than ten years after it.",
+    description="With `at`, time passes to it first, as with an advance; it may not be more than ten years after the "
+    "merchant's now, nor before it, unless nothing has happened to this merchant yet.",
 )  # fmt: skip
 _ADVANCE: Final = Operation(
     "Let time pass, and run all that falls due on the way, in order", {200: ClockRun}, AdvanceClockBody,
@@ -53,7 +51,8 @@ _RESUME: Final = Operation(
 )  # fmt: skip
 _DRAIN: Final = Operation(
     "Wait until nothing that is due is left to do", {200: Drained}, EmptyBody,
-    description="Payout steps and webhooks. Bounded: 10 000 things and 25 s of real time, then `drained` is false.",
+    description="Payout steps, bulk credits and webhooks. Bounded: 10 000 things and 25 s of real time, then `drained` is "
+    "false.",
 )  # fmt: skip
 
 
@@ -62,13 +61,6 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
     freeze_body = msgspec.json.Decoder(FreezeClockBody)
     advance_body = msgspec.json.Decoder(AdvanceClockBody)
     empty_body = msgspec.json.Decoder(EmptyBody)
-
-    async def keyed(request: HttpRequest) -> tuple[bytes, IdempotencyKey | None]:
-        # An absent body is as good as `{}`.
-        body = await request.body()
-        if body:
-            body = await gate.body(request)
-        return body or b"{}", gate.idempotency_key(request, body, required=False)
 
     @get("/clock", operation_id="get_clock", opt={"operation": Operation("Get the clock", {200: ClockState})})
     async def get_clock(request: HttpRequest) -> ASGIResponse:
@@ -79,17 +71,14 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
     @post("/clock/freeze", operation_id="freeze_clock", opt={"operation": _FREEZE}, status_code=200)
     async def freeze_clock(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        raw, key = await keyed(request)
-        body = decode(freeze_body, raw)
+        body, key = await gate.parse(request, freeze_body, key_required=False, body_required=False)
         target = None if body.at is UNSET else moment(body.at, "at", may_be_past=True)
         return answered(await service.freeze(caller.merchant_id, target, key, gate.origin(request)))
 
     @post("/clock/advance", operation_id="advance_clock", opt={"operation": _ADVANCE}, status_code=200)
     async def advance_clock(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        raw = await gate.body(request)
-        key = gate.idempotency_key(request, raw, required=False)
-        body = decode(advance_body, raw)
+        body, key = await gate.parse(request, advance_body, key_required=False)
         if (body.seconds is UNSET) == (body.to is UNSET):
             raise invalid("seconds", "or `to` must be given, and not both")
         target = seconds_on(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
@@ -98,15 +87,13 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
     @post("/clock/resume", operation_id="resume_clock", opt={"operation": _RESUME}, status_code=200)
     async def resume_clock(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        raw, key = await keyed(request)
-        decode(empty_body, raw)
+        _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
         return answered(await service.resume(caller.merchant_id, key, gate.origin(request)))
 
     @post("/drain", operation_id="drain", opt={"operation": _DRAIN}, status_code=200)
     async def drain(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        raw, _ = await keyed(request)
-        decode(empty_body, raw)
+        await gate.parse(request, empty_body, key_required=False, body_required=False)
         return answered(await service.drain(caller.merchant_id))
 
     return Router("/sandbox/v1", route_handlers=[get_clock, freeze_clock, advance_clock, resume_clock, drain])

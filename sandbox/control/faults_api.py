@@ -10,7 +10,6 @@ from litestar.response.base import ASGIResponse
 from sandbox.control.faults_requests import FaultBody
 from sandbox.control.faults_service import FaultService, FaultShown
 from sandbox.http.answers import answered, empty, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
@@ -49,9 +48,7 @@ def faults_router(gate: Gate, service: FaultService) -> Router:
     @post("/", operation_id="create_fault", opt={"operation": _CREATE})
     async def create_fault(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body, required=False)
-        parsed = decode(fault_body, body)
+        parsed, key = await gate.parse(request, fault_body, key_required=False)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @delete(

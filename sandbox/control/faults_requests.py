@@ -7,7 +7,8 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.control.faults import LONGEST_MS
 from sandbox.errors import invalid
-from sandbox.scenarios.rules import Probability, Uuid
+from sandbox.fields import Uuid
+from sandbox.scenarios.rules import Probability
 
 LARGEST_COUNT: Final = 50
 """Faults of one merchant: each request of one that has any looks at them."""

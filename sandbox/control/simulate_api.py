@@ -1,20 +1,18 @@
 """`/sandbox/v1/payouts/{payout_id}/simulate`: parse, call the service, render."""
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from litestar import Router, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.fields import FailureCode
 from sandbox.http.answers import answered
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.payouts.model import Payout
 from sandbox.payouts.service import PayoutService
-
-Code = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Z0-9_]*\Z")]
 
 
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -24,7 +22,7 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
         "RETURNED",
     ]  # fmt: skip
-    failure_code: Code | None = None
+    failure_code: FailureCode | None = None
 
 
 _SIMULATE: Final = Operation(
@@ -41,9 +39,7 @@ def simulate_router(gate: Gate, service: PayoutService) -> Router:
     @post("/{payout_id:str}/simulate", operation_id="simulate_payout", opt={"operation": _SIMULATE}, status_code=200)
     async def simulate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        raw = await gate.body(request)
-        key = gate.idempotency_key(request, raw, required=False)
-        body = decode(decoder, raw)
+        body, key = await gate.parse(request, decoder, key_required=False)
         origin = gate.origin(request)
         return answered(await service.simulate(caller.merchant_id, payout_id, body.status, body.failure_code, key, origin))
 

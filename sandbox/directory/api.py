@@ -10,7 +10,6 @@ from litestar.response.base import ASGIResponse
 from sandbox.directory.catalogue import Directory, DirectoryJson
 from sandbox.directory.verification import Verification, verify
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
@@ -58,9 +57,7 @@ def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -
     )  # fmt: skip
     async def verify_account(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        asked = decode(body_decoder, body)
+        asked, key = await gate.parse(request, body_decoder)
         bank_code, wallet_code = destination(
             asked.dest_type, asked.bank_code, asked.wallet_code, asked.account_number, directory
         )

@@ -17,8 +17,8 @@ LARGEST_PAGE_NUMBER: Final = 1_000_000
 _DAY: Final = 86_400_000
 
 # By id, which rises as rows are added: a row never moves to another page. One statement, so that the count and the page
-# are of one moment. Rows are counted inside the primary key (the
-# order there keeps the planner from walking the table where one merchant has most of it); only the page's own are fetched.
+# are of one moment. Rows are counted inside the primary key (the order there keeps the planner from walking the table
+# where one merchant has most of it); only the page's own are fetched.
 _PAGE: Final = """
 SELECT (SELECT count(*) FROM (
     SELECT FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id

@@ -6,8 +6,9 @@ import hmac
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
 from litestar import Request
 
 from sandbox.control.faults import Fault, to_fault
@@ -15,6 +16,7 @@ from sandbox.control.faults_http import strike
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
+from sandbox.http.body import decode
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import Settings
 from sandbox.work.unit import IdempotencyKey, Origin
@@ -31,6 +33,7 @@ FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id WHERE k.key_ha
 """  # noqa: S608 -- constants
 
 HttpRequest = Request[Any, Any, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +160,16 @@ class Gate:
         request.scope["state"]["body"] = body
         return body
 
-    async def optional_body(self, request: HttpRequest) -> bytes:
-        """The raw body of an action that takes nothing: absent is as good as `{}`. Raises as `body` does."""
-        return await self.body(request) if await request.body() else b""
+    async def parse(
+        self, request: HttpRequest, decoder: "msgspec.json.Decoder[T]", *, key_required: bool = True, body_required: bool = True
+    ) -> tuple[T, IdempotencyKey | None]:
+        """The body as the decoder's type, and the request's key; where no body is required, none is as good as `{}`.
+
+        Raises as `body`, `idempotency_key` and `decode` do, in this order.
+        """
+        body = await self.body(request) if body_required or await request.body() else b"{}"
+        key = self.idempotency_key(request, body, required=key_required)
+        return decode(decoder, body), key
 
     def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
         """The request's key with the fingerprint of what came with it.

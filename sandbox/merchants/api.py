@@ -8,17 +8,15 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.errors import invalid
+from sandbox.fields import Name, Url
 from sandbox.http.answers import empty, ok
 from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import page, query, window
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant, RateLimit
-from sandbox.payouts.requests import PRINTABLE
 
 LARGEST_SEED = 2**63 - 1
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
-Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
 PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]
 

@@ -8,13 +8,13 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.errors import invalid
+from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, seconds, uuid_param, window
 from sandbox.payouts.model import Payout
-from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, EmptyBody
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
 from sandbox.payouts.service import PayoutService, Timeline
 from sandbox.payouts.states import STATUSES
 from sandbox.scenarios.engine import HEADER
@@ -90,18 +90,14 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
     @post("/", operation_id="create_payout", opt={"operation": _CREATE})
     async def create_payout(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(create_body, body)
+        parsed, key = await gate.parse(request, create_body)
         scenario = request.headers.get(HEADER)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
     @post("/batch", operation_id="create_payouts", opt={"operation": _CREATE_MANY})
     async def create_payouts(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(batch_body, body)
+        parsed, key = await gate.parse(request, batch_body)
         scenario = request.headers.get(HEADER)
         return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
@@ -141,10 +137,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         caller = await gate.caller(request)
         if verb in ("approve", "reject"):
             caller.require_admin()
-        body = await gate.optional_body(request)
-        key = gate.idempotency_key(request, body)
-        if body:
-            decode(empty_body, body)
+        _, key = await gate.parse(request, empty_body, body_required=False)
         return answered(await service.move(caller.merchant_id, payout_id, verb, key, gate.origin(request)))
 
     @post(

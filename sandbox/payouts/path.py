@@ -10,31 +10,29 @@ from sandbox.scenarios.engine import Catalogue, decide
 from sandbox.work.unit import Unit
 
 
-def take_all(unit: Unit, rows: Iterable[PayoutRow], catalogue: Catalogue) -> list[tuple[PayoutRow, Exception]]:
-    """Take the steps of payouts that have one due; returns those that could not go on, and why.
+def take_all(unit: Unit, rows: Iterable[PayoutRow], catalogue: Catalogue) -> None:
+    """Take the steps of payouts that have one due.
 
     One payout that cannot go on (its scenario is gone, say) waits for a hand, and never holds up its neighbours.
     """
-    impossible: list[tuple[PayoutRow, Exception]] = []
     for row in rows:
         try:
             take_steps(unit, row, catalogue)
         except (Problem, KeyError) as error:
             row.due_at = None
-            impossible.append((row, error))
-    return impossible
+            unit.impossible[row.payout.id] = str(error)
 
 
-def take_own(unit: Unit, catalogue: Catalogue) -> list[tuple[PayoutRow, Exception]]:
+def take_own(unit: Unit, catalogue: Catalogue) -> None:
     """In a frozen world, take the steps that the unit's own payouts have due; in a running one, nothing.
 
     Ids come from the merchant's counter. Were a worker to take these steps, its turn among the merchant's calls would
     depend on chance, and with it all later ids: a frozen, seeded world repeats because nobody works in it but its calls.
     """
     if unit.clock.frozen_at is None:
-        return []
+        return
     rows = {row.payout.id: row for row in (*unit.created, *unit.changed.values())}
-    return take_all(unit, [row for row in rows.values() if row.due_at is not None and row.due_at <= unit.now], catalogue)
+    take_all(unit, [row for row in rows.values() if row.due_at is not None and row.due_at <= unit.now], catalogue)
 
 
 def take_steps(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> None:

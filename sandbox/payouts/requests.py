@@ -7,15 +7,10 @@ import msgspec
 from sandbox.directory.catalogue import Directory
 from sandbox.directory.iban import check_account_number
 from sandbox.errors import Problem, invalid
+from sandbox.fields import Text64, Text140, Text500
 from sandbox.money import InvalidAmountError, parse_amount
 from sandbox.payouts.commands import NewPayout
 
-# \Z and not $, which also matches before a final newline. Control characters have no place in any of these.
-PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
-
-Text64 = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
-Text140 = Annotated[str, msgspec.Meta(min_length=1, max_length=140, pattern=PRINTABLE)]
-Text500 = Annotated[str, msgspec.Meta(max_length=500, pattern=PRINTABLE)]
 Code = Annotated[str, msgspec.Meta(min_length=2, max_length=20, pattern=r"^[A-Z0-9]*\Z")]
 AccountNumber = Annotated[str, msgspec.Meta(min_length=10, max_length=24, pattern=r"^[A-Z0-9]*\Z")]
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
@@ -51,10 +46,6 @@ class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
     bank_code: Code | None = None
     wallet_code: Code | None = None
     account_number: AccountNumber
-
-
-class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`{}`: an action that takes nothing."""
 
 
 def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: str | None = None) -> NewPayout:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from sandbox.db.engine import transaction
 from sandbox.metrics import BATCH_SIZE, WORK_LAG
 from sandbox.payouts.model import PayoutRow
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256
 """Payouts of one transaction, at most."""
-_log = structlog.get_logger()
 
 
 class _NothingDueError(Exception):
@@ -63,8 +60,7 @@ async def take_batch(
     rows = await read_due(conn, unit, limit)
     if rows:
         WORK_LAG.labels("payouts").set(_lag(rows, unit.now))
-        for row, error in take_all(unit, rows, catalogue):
-            _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=row.payout.id, error=str(error))
+        take_all(unit, rows, catalogue)
         await write_unit(conn, unit)
     return rows, len(rows) == limit
 

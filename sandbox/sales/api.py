@@ -6,12 +6,12 @@ import msgspec
 from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
+from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of, decode
+from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, window
-from sandbox.payouts.requests import EmptyBody
 from sandbox.sales.model import STATUSES, RunResult, Sale
 from sandbox.sales.requests import CreateSaleBody, ReconcileBody
 from sandbox.sales.service import Reconciled, SalesService
@@ -52,9 +52,7 @@ def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
     @post("/", operation_id="create_sale", opt={"operation": _CREATE})
     async def create_sale(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(sale_body, body)
+        parsed, key = await gate.parse(request, sale_body)
         earning = amount_of(parsed.earning, "earning")
         return answered(await service.create(caller.merchant_id, parsed, earning, key, gate.origin(request)))
 
@@ -67,17 +65,12 @@ def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
     @post("/", operation_id="reconcile_sales", status_code=200, opt={"operation": _RECONCILE})
     async def reconcile_sales(request: HttpRequest) -> ASGIResponse:
         caller = await gate.admin(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(reconcile_body, body)
+        parsed, key = await gate.parse(request, reconcile_body)
         return answered(await service.reconcile(caller.merchant_id, parsed, key, gate.origin(request)))
 
     async def run(request: HttpRequest, kind: str) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.optional_body(request)
-        key = gate.idempotency_key(request, body)
-        if body:
-            decode(empty_body, body)
+        _, key = await gate.parse(request, empty_body, body_required=False)
         return answered(await service.run(caller.merchant_id, kind, key, gate.origin(request)))
 
     @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay the advances")})

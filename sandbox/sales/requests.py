@@ -4,15 +4,13 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sandbox.users.requests import Name
-
-Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
+from sandbox.fields import Name, Uuid
 
 
 class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /sales`."""
 
-    user_id: Id
+    user_id: Uuid
     brand: Name
     earning: msgspec.Raw
 
@@ -20,7 +18,7 @@ class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class ReconcileItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What became of one sale."""
 
-    sale_id: Id
+    sale_id: Uuid
     status: Literal["APPROVED", "DECLINED"]
 
 

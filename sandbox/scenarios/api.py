@@ -84,17 +84,13 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
     @post("/", operation_id="create_scenario", opt={"operation": _CREATE})
     async def create_scenario(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body, required=False)
-        parsed = decode(rule_body, body)
+        parsed, key = await gate.parse(request, rule_body, key_required=False)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @put("/{rule_id:str}", operation_id="replace_scenario", opt={"operation": _REPLACE})
     async def replace_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body, required=False)
-        parsed = decode(rule_body, body)
+        parsed, key = await gate.parse(request, rule_body, key_required=False)
         return answered(await service.replace(caller.merchant_id, rule_id, parsed, key, gate.origin(request)))
 
     @delete(
@@ -109,9 +105,7 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
     @put("/default", operation_id="set_default_scenario", opt={"operation": _DEFAULT})
     async def set_default_scenario(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body, required=False)
-        parsed = decode(default_body, body)
+        parsed, key = await gate.parse(request, default_body, key_required=False)
         return answered(await service.set_default(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @post("/explain", operation_id="explain_scenario", opt={"operation": _EXPLAIN}, status_code=200)

@@ -8,9 +8,10 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
+from sandbox.fields import FailureCode, Text64, Text500, Uuid
 from sandbox.http.body import decode
 from sandbox.money import InvalidAmountError, parse_amount
-from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, Text64, Text500
+from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody
 from sandbox.payouts.states import CHANGES, FAILED, PENDING, PROCESSING, RETURNED, SUCCESS
 
 LARGEST_COUNT: Final = 100
@@ -23,12 +24,8 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Position = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_COUNT, multiple_of=1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*\Z")]
-FailureCode = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Z0-9_]*\Z")]
 HeaderValue = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]*\Z")]
 Suffix = Annotated[str, msgspec.Meta(min_length=1, max_length=16, pattern=r"^[0-9]*\Z")]
-Uuid = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-]  # fmt: skip
 
 
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):

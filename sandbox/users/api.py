@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.errors import invalid
 from sandbox.http.answers import JSON, answered, ok
-from sandbox.http.body import amount_of, decode
+from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, window
@@ -68,9 +68,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     )  # fmt: skip
     async def create_user(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(user_body, body)
+        parsed, key = await gate.parse(request, user_body)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @post(
@@ -81,9 +79,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     )  # fmt: skip
     async def create_users(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(users_body, body)
+        parsed, key = await gate.parse(request, users_body)
         return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @get("/", operation_id="list_users", opt={"operation": _LIST})
@@ -111,9 +107,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     )  # fmt: skip
     async def create_user_transaction(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(transaction_body, body)
+        parsed, key = await gate.parse(request, transaction_body)
         amount = amount_of(parsed.amount)
         origin = gate.origin(request)
         return answered(await service.record(caller.merchant_id, user_id, parsed.type, amount, parsed.reference, key, origin))
@@ -154,9 +148,8 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     )  # fmt: skip
     async def request_user_payout(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        amount = amount_of(decode(payout_body, body).amount)
+        parsed, key = await gate.parse(request, payout_body)
+        amount = amount_of(parsed.amount)
         return answered(await service.request_payout(caller.merchant_id, user_id, amount, key, gate.origin(request)))
 
     @get(

@@ -7,9 +7,8 @@ import msgspec
 
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
-from sandbox.payouts.requests import PRINTABLE, AccountNumber, Code, Text64, destination
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
+from sandbox.fields import Name, Text64
+from sandbox.payouts.requests import AccountNumber, Code, destination
 
 LARGEST_BATCH = 1000
 

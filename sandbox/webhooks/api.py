@@ -7,12 +7,11 @@ from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, empty, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
-from sandbox.payouts.requests import EmptyBody
 from sandbox.webhooks.deliveries import (
     STATUSES,
     Delivery,
@@ -83,9 +82,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
     async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(create_body, body)
+        parsed, key = await gate.parse(request, create_body)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @get(
@@ -110,9 +107,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
     async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        parsed = decode(change_body, body)
+        parsed, key = await gate.parse(request, change_body)
         return answered(await service.change(caller.merchant_id, endpoint_id, parsed, key, gate.origin(request)))
 
     @delete(
@@ -181,13 +176,7 @@ def _log_router(gate: Gate, service: DeliveryService) -> Router:
     )  # fmt: skip
     async def resend_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        # It takes nothing, so an absent body is as good as `{}`.
-        body = await request.body()
-        if body:
-            body = await gate.body(request)
-        key = gate.idempotency_key(request, body)
-        if body:
-            decode(empty_body, body)
+        _, key = await gate.parse(request, empty_body, body_required=False)
         return answered(await service.resend(caller.merchant_id, delivery_id, key, gate.origin(request)))
 
     return Router(

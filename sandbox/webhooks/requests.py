@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from yarl import URL
 
 from sandbox.errors import Problem
-from sandbox.payouts.requests import Text500
+from sandbox.fields import Text500, Url
 from sandbox.payouts.states import EVENT_OF, REINITIATED
 from sandbox.webhooks.address_guard import Network, refusal
 
@@ -19,7 +19,6 @@ EVENT_TYPES: Final = (*EVENT_OF.values(), REINITIATED, "bulk_credit.completed")
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 
-Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000, pattern=r"^[!-~]*\Z")]
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
 ]

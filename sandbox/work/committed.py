@@ -4,15 +4,21 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from sandbox.metrics import STATUSES
 from sandbox.work.unit import Unit
 
 listeners: Final[list[Callable[[Unit], None]]] = []
 """Told of each unit right after its commit. They may not block; what they raise changes nothing any more."""
 
+_log = structlog.get_logger()
+
 
 def committed(unit: Unit) -> None:
-    """Count what a committed unit did, for the metrics, and tell the listeners of it."""
+    """Count what a committed unit did, for the metrics, say what it could not do, and tell the listeners of it."""
+    for payout_id, error in unit.impossible.items():
+        _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=payout_id, error=error)
     for event in unit.events:
         if event.to_status is not None:
             STATUSES.labels(event.to_status).inc()

@@ -166,6 +166,8 @@ class Unit:
 
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Payouts whose next step could not be taken, and why."""
     posted: list[Posted] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)

@@ -1,21 +1,18 @@
 """`/sandbox/v1/reset` and `/sandbox/v1/snapshots`: parse, call the service, render."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 from litestar import Router, delete, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.fields import EmptyBody, Name
 from sandbox.http.answers import answered, empty, ok
-from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
-from sandbox.payouts.requests import PRINTABLE, EmptyBody
 from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
-
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
 
 
 class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -37,7 +34,7 @@ _SEE: Final = {
     "delete": ("delete_snapshot", "snapshot_id"),
 }
 _TAKE: Final = Operation(
-    "Put the world away, to come back to it", {201: Snapshot}, TakeSnapshotBody, errors=("INVALID_STATE",),
+    "Put the world away, to come back to it", {201: Snapshot}, TakeSnapshotBody, optional_body=True, errors=("INVALID_STATE",),
     idempotency="optional", links=_SEE, example={"name": "before the refunds"},
     description="All that a reset takes away, with webhook endpoints, the clock and the ids. At most 20 a merchant, of "
     "100 000 rows each.",
@@ -57,18 +54,14 @@ def worlds_router(gate: Gate, service: WorldService) -> Router:
     @post("/reset", operation_id="reset", opt={"operation": _RESET}, status_code=200)
     async def reset(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.optional_body(request) or b"{}"
-        key = gate.idempotency_key(request, body, required=False)
-        decode(empty_body, body)
+        _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
         return answered(await service.reset(caller.merchant_id, key, gate.origin(request)))
 
     @post("/snapshots", operation_id="take_snapshot", opt={"operation": _TAKE})
     async def take_snapshot(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.optional_body(request) or b"{}"
-        key = gate.idempotency_key(request, body, required=False)
-        name = decode(take_body, body).name
-        return answered(await service.take(caller.merchant_id, name, key, gate.origin(request)))
+        parsed, key = await gate.parse(request, take_body, key_required=False, body_required=False)
+        return answered(await service.take(caller.merchant_id, parsed.name, key, gate.origin(request)))
 
     @get(
         "/snapshots", operation_id="list_snapshots",
@@ -92,9 +85,7 @@ def worlds_router(gate: Gate, service: WorldService) -> Router:
     )  # fmt: skip
     async def restore_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body = await gate.optional_body(request) or b"{}"
-        key = gate.idempotency_key(request, body, required=False)
-        decode(empty_body, body)
+        _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
         return answered(await service.restore(caller.merchant_id, snapshot_id, key, gate.origin(request)))
 
     @delete(

@@ -73,8 +73,7 @@ class Caches:
     forget_keys: Callable[[str], None]
     """Which faults a merchant has is remembered with its keys."""
     wake: Callable[[str], None]
-    """A restored world may have steps and deliveries that are due. Its bulk credits are found by the sweep: to look for them
-    uses up ids, and in a repeatable world what follows a restore is to repeat as well."""
+    """A restored world may have steps and deliveries that are due, and bulk credits that were not done."""
 
 
 class WorldService:
