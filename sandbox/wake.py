@@ -10,6 +10,8 @@ from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.exceptions import RedisError
 
 QUEUE: Final = "psp:jobs"
+DOORBELL: Final = "psp:doorbell"
+"""The channel that tells workers that there are jobs."""
 JOB: Final = "advance"
 CREDIT_JOB: Final = "credit"
 WORKER_SEEN: Final = "psp:worker-seen"
@@ -31,6 +33,11 @@ def redis_settings(redis_url: str) -> RedisSettings:
 def pack(job: dict[str, Any]) -> bytes:
     """A job as MessagePack: arq's own choice is pickle, which runs what it reads."""
     return msgspec.msgpack.encode(job, enc_hook=repr)
+
+
+async def connect(settings: RedisSettings) -> ArqRedis:
+    """arq's own connections. Raises RedisError or OSError."""
+    return await create_pool(settings, default_queue_name=QUEUE, job_serializer=pack, job_deserializer=msgspec.msgpack.decode)
 
 
 def mark(merchant_id: str, job: str = JOB) -> str:
@@ -93,9 +100,7 @@ class Waker:
 
     async def _connection(self) -> ArqRedis:
         if self._redis is None:
-            self._redis = await create_pool(
-                self._settings, default_queue_name=QUEUE, job_serializer=pack, job_deserializer=msgspec.msgpack.decode
-            )
+            self._redis = await connect(self._settings)
         return self._redis
 
     async def _send_all(self) -> None:
@@ -107,6 +112,7 @@ class Waker:
                 redis = await self._connection()
                 for merchant_id, job in wakes:
                     await _enqueue(redis, merchant_id, job)
+                await redis.publish(DOORBELL, b"")
                 self._down = False
             except (RedisError, OSError, TimeoutError) as error:
                 if not self._down:

@@ -13,7 +13,6 @@ import msgspec
 import structlog
 import uvloop
 from arq.cron import cron
-from arq.worker import Worker
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
@@ -30,7 +29,7 @@ from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, mark, pack, redis_settings
+from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
@@ -38,9 +37,9 @@ from sandbox.work.before_commit import OBSERVERS
 from worker.advance import Advancer
 from worker.aggregate import AggregateLoop
 from worker.credit import Crediter
+from worker.doorbell import DoorbellWorker
 from worker.sweep import sweep_forever
 
-POLL_SECONDS: Final = 0.02
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _RUN_SECONDS: Final = 1500
@@ -74,37 +73,39 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
     delay = 0.2
     while True:
         began = asyncio.get_running_loop().time()
-        worker = Worker(
-            functions=[advance, credit],
-            cron_jobs=[cron(pay_sales, minute={0, 30}, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)],
-            redis_settings=redis_settings(settings.redis_url),
-            queue_name=QUEUE,
-            poll_delay=POLL_SECONDS,
-            max_jobs=100,
-            job_timeout=30,
-            keep_result=0,
-            max_tries=1,
-            handle_signals=False,
-            health_check_interval=60,
-            ctx={"advancer": advancer, "crediter": crediter},
-            job_serializer=pack,
-            job_deserializer=msgspec.msgpack.decode,
-        )
-        beat: asyncio.Task[None] | None = None
         try:
-            beat = asyncio.create_task(_heartbeat(settings))
-            await worker.async_run()
+            await _listen(settings, advancer, crediter)
         except (RedisError, OSError, TimeoutError) as error:
             _log.warning("redis_away", error=type(error).__name__, note="the sweep goes on alone")
-        finally:
-            if beat is not None:
-                beat.cancel()
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
-                await worker.close()
         if asyncio.get_running_loop().time() - began > 10:
             delay = 0.2
         await asyncio.sleep(delay)
         delay = min(delay * 2, 2.0)
+
+
+async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
+    worker = DoorbellWorker(
+        functions=[advance, credit],
+        cron_jobs=[cron(pay_sales, minute={0, 30}, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)],
+        redis_pool=await connect(redis_settings(settings.redis_url)),
+        queue_name=QUEUE,
+        max_jobs=100,
+        job_timeout=30,
+        keep_result=0,
+        max_tries=1,
+        handle_signals=False,
+        health_check_interval=60,
+        ctx={"advancer": advancer, "crediter": crediter},
+        job_serializer=pack,
+        job_deserializer=msgspec.msgpack.decode,
+    )
+    beat = asyncio.create_task(_heartbeat(settings))
+    try:
+        await worker.async_run()
+    finally:
+        beat.cancel()
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await worker.close()
 
 
 async def _heartbeat(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import httpx
 import typer
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail
+from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail, show
 
 
 def listen(
@@ -38,14 +38,15 @@ def listen(
             for kind, data in _messages(lines):
                 if kind == "":
                     # Only now is nothing missed that happens once the reader knows of the endpoint.
-                    _print(endpoint, as_json, f"Delivering to {forward_to}, signed with {endpoint['secret']}. Ctrl-C ends it.")
+                    text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Ctrl-C ends it."
+                    show(endpoint, as_json=as_json, text=text)
                 elif "event_id" in data and "delivery_id" not in data:
                     types[data["event_id"]] = kind
                 elif kind == "webhook.attempted" and data["endpoint_id"] == endpoint["id"]:
                     event_type = types.get(data["event_id"]) or _type_of(client, data["event_id"])
                     answer = data["status"] or data["error"]
                     text = f"{data['at']}  {event_type:<20} {data['event_id']}  {answer}  {data['duration_ms']} ms"
-                    _print({**data, "event_type": event_type}, as_json, text)
+                    show({**data, "event_type": event_type}, as_json=as_json, text=text)
                     seen += 1
                     if seen == limit:
                         return
@@ -88,7 +89,3 @@ def _messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 def _type_of(client: Client, event_id: str) -> str:
     answer = client.send("GET", f"/api/v1/events/{event_id}")
     return str(answer.json()["type"]) if answer.is_success else "?"
-
-
-def _print(value: dict[str, Any], as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(value) if as_json else text)

@@ -6,14 +6,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox import clock
 from sandbox.errors import invalid
-from sandbox.http.entry import HttpRequest
 from sandbox.ids import LARGEST_ID, first_id_at, is_uuid
+
+if TYPE_CHECKING:
+    # Services page their lists, in workers and commands as well, which need not load a web framework for it.
+    from sandbox.http.entry import HttpRequest
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
 DEFAULT_LIMIT: Final = 20
@@ -41,7 +44,7 @@ class Window:
     suffix: str = ""
 
 
-def query(request: HttpRequest, allowed: Sequence[str]) -> dict[str, str]:
+def query(request: "HttpRequest", allowed: Sequence[str]) -> dict[str, str]:
     """The query's parameters. Raises VALIDATION_ERROR for one that is unknown or given twice."""
     found: dict[str, str] = {}
     for name, value in request.query_params.multi_items():

@@ -1,0 +1,118 @@
+"""Servers on loopback that speak raw bytes, so that they can misbehave, and a sender to meet them."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from sandbox.webhooks.sender import SendResult, WebhookSender
+
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@dataclass
+class Peer:
+    """A local server, what it saw, and how its handlers learn that the test is over."""
+
+    port: int = 0
+    connections: int = 0
+    requests: list[bytes] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/hook"
+
+    async def until_left(self, reader: asyncio.StreamReader) -> None:
+        """Wait until the client has closed the connection."""
+        try:
+            while await reader.read(65536):
+                pass
+        except ConnectionError:
+            pass
+        self.left.set()
+
+
+Handler = Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+@asynccontextmanager
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Peer]:
+    peer = Peer()
+    running: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.add(task)
+        peer.connections += 1
+        try:
+            await handler(peer, reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            running.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(connected, host, 0, ssl=tls)
+    peer.port = server.sockets[0].getsockname()[1]
+    try:
+        yield peer
+    finally:
+        peer.over.set()
+        server.close()
+        if running:
+            await asyncio.wait(running, timeout=10)
+
+
+def answering(answer: bytes, then_close: bool = False) -> Handler:
+    """Answer every request with these bytes, on one connection as long as the client keeps it."""
+
+    async def handler(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (request := await read_request(reader)) is not None:
+            peer.requests.append(request)
+            writer.write(answer)
+            await writer.drain()
+            if then_close:
+                return
+        peer.left.set()
+
+    return handler
+
+
+async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    request = await read_request(reader)
+    if request is not None:
+        peer.requests.append(request)
+        peer.asked.set()
+        await peer.until_left(reader)
+
+
+@asynccontextmanager
+async def sending(
+    seconds: float = 15.0, limit_per_host: int = 256, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[WebhookSender]:
+    sender = WebhookSender(LOOPBACK, timeout=seconds, limit_per_host=limit_per_host, ssl_context=ssl_context)
+    try:
+        yield sender
+    finally:
+        await sender.close()
+
+
+async def sent_to(handler: Handler, seconds: float = 15.0) -> SendResult:
+    async with serving(handler) as peer, sending(seconds) as sender:
+        return await sender.send(peer.url, b"{}", {"webhook-id": "evt-1"})

@@ -1,0 +1,61 @@
+"""The worker takes every job that is put into its queue, whether anybody rang for it or not."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from arq.worker import func
+
+from sandbox.wake import DOORBELL, connect, redis_settings
+from tests.harness.world import Stack
+from worker.doorbell import DoorbellWorker
+
+
+@asynccontextmanager
+async def working(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs: int = 100) -> AsyncIterator[Any]:
+    """A worker on a queue of its own, whose jobs put their number into `seen`; gives the connection to it."""
+
+    async def note(_: dict[str, Any], number: int) -> None:
+        await asyncio.sleep(0)
+        seen.put_nowait(number)
+
+    pool = await connect(redis_settings(stack.redis_url))
+    worker = DoorbellWorker(
+        [func(note, name="note")], queue_name=queue, redis_pool=pool, keep_result=0, max_jobs=max_jobs, handle_signals=False
+    )
+    task = asyncio.create_task(worker.async_run())
+    try:
+        yield pool
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await worker.close()
+
+
+async def numbers(seen: "asyncio.Queue[int]", count: int) -> set[int]:
+    return {await asyncio.wait_for(seen.get(), 60) for _ in range(count)}
+
+
+async def test_a_job_is_taken_with_a_ring_and_without_one(stack: Stack) -> None:
+    seen: asyncio.Queue[int] = asyncio.Queue()
+    queue = f"test:{uuid.uuid4()}"
+    async with working(stack, queue, seen) as redis:
+        await redis.enqueue_job("note", 1, _queue_name=queue)
+        await redis.publish(DOORBELL, b"")
+        assert await numbers(seen, 1) == {1}
+        await redis.enqueue_job("note", 2, _queue_name=queue)
+        assert await numbers(seen, 1) == {2}
+
+
+async def test_jobs_that_find_no_room_are_taken_when_there_is(stack: Stack) -> None:
+    seen: asyncio.Queue[int] = asyncio.Queue()
+    queue = f"test:{uuid.uuid4()}"
+    async with working(stack, queue, seen, max_jobs=2) as redis:
+        for number in range(20):
+            await redis.enqueue_job("note", number, _queue_name=queue)
+        await redis.publish(DOORBELL, b"")
+        assert await numbers(seen, 20) == set(range(20))

@@ -1,0 +1,170 @@
+"""Rules of one's own: whatever is accepted, from a file as well, leads only through legal changes."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.directory.catalogue import load_directory
+from sandbox.errors import Problem
+from sandbox.ids import IdSource
+from sandbox.payouts.commands import CreatePayout, MovePayout, NewPayout
+from sandbox.payouts.path import take_steps
+from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, PENDING, PROCESSING
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.scenarios.engine import Facts, Match, Scenario, draw, is_taken
+from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
+from sandbox.scenarios.stored import stored_rule
+from sandbox.settings import Settings
+from sandbox.work.unit import Origin, Unit, execute
+from seeds.demo import seed
+from tests.harness.world import Stack
+
+CATALOGUE = load_catalogue()
+DIRECTORY = load_directory()
+RULES = "/sandbox/v1/scenarios"
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def test_chance_is_the_same_for_the_same_payout_and_step() -> None:
+    assert is_taken(1.0, "any", 0)
+    assert not is_taken(0.0, "any", 0)
+    taken = [is_taken(0.3, f"payout-{number}", 1) for number in range(2000)]
+    assert taken == [is_taken(0.3, f"payout-{number}", 1) for number in range(2000)]
+    assert 500 < sum(taken) < 700
+    assert all(0 <= draw(str(number)) < 1 for number in range(100))
+
+
+# ---- whatever is accepted leads only through legal changes
+
+STEPS = st.lists(
+    st.builds(
+        RuleStep,
+        to=st.sampled_from(["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]),
+        after=st.sampled_from([0.0, 0.5, 60.0]),
+        probability=st.sampled_from([0.0, 0.5, 1.0, 1.0]),
+        wait=st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def legal(steps: list[RuleStep]) -> Scenario | None:
+    try:
+        match, text = check_rule(RuleBody(name="own", match=RuleMatch(suffix="7"), steps=steps), DIRECTORY)
+    except Problem:
+        return None
+    return stored_rule(str(uuid.uuid4()), "own", match, text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
+def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
+    origin = Origin("test", "/test", "http://127.0.0.1")
+    for steps in paths:
+        found = legal(steps)
+        if found is None:
+            continue
+        balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
+        unit = Unit("m", NOW, IdSource(0, 0, lambda _: bits), "success", balances, rules=[found])
+        new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
+        assert execute(unit, CreatePayout(new, CATALOGUE, origin, None)).status == 201
+        (row,) = unit.created
+        for _ in range(2 * len(steps) + 2):
+            if row.due_at is not None:
+                unit.now = row.due_at
+                before = row.step
+                take_steps(unit, row, CATALOGUE)
+                assert row.step > before
+                # A path that the table forbids would have ended where it stood.
+                assert all((event.from_status, event.to_status) in CHANGES for event in unit.events)
+            elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
+                execute(unit, MovePayout(row.payout.id, "move", CATALOGUE, origin, None, status=PROCESSING, cause="ipn"))
+            else:
+                break
+        assert row.due_at is None
+        assert balances["LOCKED"] == (10 if row.payout.status in HOLDS_FUNDS else 0)
+        expected = [step.to for number, step in enumerate(steps) if is_taken(step.probability, row.payout.id, number)]
+        walked = [event.to_status for event in unit.events][1:]
+        # A step to PROCESSING behind a wait is the release itself; every other step has been taken, in order.
+        assert [status for status in walked if status != PROCESSING] == [to for to in expected if to != PROCESSING]
+
+
+def test_facts_that_a_rule_may_look_at() -> None:
+    facts = Facts(Decimal(5), "12345678900007", "HBL", None, "u", {"a": "b"}, "h")
+    assert Match(user_id="u", scenario_header="h").holds(facts)
+    assert not Match(user_id="v").holds(facts)
+    assert not Match(scenario_header="i").holds(facts)
+
+
+# ---- a file of rules
+
+FILE = """
+[[scenario]]
+name = "from_file"
+match = { suffix = "4242", amount_to = 50.5 }
+steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM_FILE" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[scenario", "not TOML"),
+        ("x = 1", "[[scenario]]"),
+        (FILE.replace("suffix", "sufix"), "scenario 1: match.sufix"),
+        (FILE + FILE, "'from_file' is given twice"),
+        (FILE + FILE.replace("from_file", "other").replace("PROCESSING", "RETRY"), "scenario 2: steps[0].to"),
+    ],
+)
+def test_a_wrong_file_says_where(text: str, said: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is looked at below
+        parse_rules(text, DIRECTORY)
+    assert said in str(raised.value)
+
+
+def test_the_built_in_catalogues_form_is_the_files_form() -> None:
+    text = (Path(__file__).parent.parent / "sandbox" / "scenarios" / "catalogue.toml").read_text()
+    parts = [part for part in text.split("[[scenario]]")[1:] if "steps = []" not in part]
+    rules = parse_rules("[[scenario]]" + "[[scenario]]".join(parts), DIRECTORY)
+    assert [found.name for found in rules] == [s.name for s in CATALOGUE.scenarios if s.steps]
+    assert msgspec.json.encode(rules)
+
+
+def test_the_example_is_a_file_of_scenarios() -> None:
+    text = (Path(__file__).parent.parent / "examples" / "scenarios.toml").read_text()
+    assert [rule.name for rule in parse_rules(text, DIRECTORY)] == ["five_minutes", "flaky_bank", "hold_then_fail", "sent_back"]
+
+
+def test_a_file_is_written_for_the_demo_merchant_by_name(stack: Stack, tmp_path: Path) -> None:
+    """Seeded twice: the second time in the place of the first."""
+    found: list[list[dict[str, Any]]] = []
+    for text in (FILE, FILE.replace("FROM_FILE", "CHANGED")):
+        path = tmp_path / "rules.toml"
+        path.write_text(text)
+        env = {
+            "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url, "SANDBOX_SECRET_KEY": "A" * 43 + "=",
+        }  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seeds.demo.MerchantService.secrets", _no_secrets)
+            asyncio.run(seed(Settings.load(env), path))
+        listed = httpx.get(stack.api_url + RULES, headers={"X-API-KEY": stack.api_key}, timeout=60).json()["data"]
+        found.append([r for r in listed if r["name"] == "from_file"])
+    (first,), (second,) = found
+    assert (first["id"], first["position"]) == (second["id"], second["position"])
+    assert (first["steps"][1]["failure_code"], second["steps"][1]["failure_code"]) == ("FROM_FILE", "CHANGED")
+    httpx.delete(f"{stack.api_url}{RULES}/{second['id']}", headers={"X-API-KEY": stack.api_key}, timeout=60)
+
+
+async def _no_secrets(*_: object) -> tuple[str, str]:
+    """The merchant is there; its secrets are sealed under the running sandbox's own key."""
+    return "", ""

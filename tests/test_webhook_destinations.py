@@ -1,0 +1,254 @@
+"""The sender speaks https to whom it should, and connects to no address that it must not."""
+
+import asyncio
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.webhooks.address_guard import refusal
+from sandbox.webhooks.sender import WebhookSender
+from tests.harness.raw_server import LOOPBACK, OK, Peer, answering, sending, serving
+
+# https
+
+
+def certificate(folder: Path, name: str, valid_for: timedelta = timedelta(days=1)) -> ssl.SSLContext:
+    """Make a self-signed certificate for a host and a server context that shows it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    alternative: x509.GeneralName = x509.DNSName(name)
+    if name[0].isdigit():
+        alternative = x509.IPAddress(IPv4Address(name))
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=2))
+        .not_valid_after(now + valid_for)
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+async def test_https_is_spoken_and_a_certificate_nobody_signed_is_refused(tmp_path: Path) -> None:
+    server = certificate(tmp_path, "127.0.0.1")
+    async with serving(answering(OK), tls=server) as peer:
+        url = peer.url.replace("http", "https")
+        async with sending(ssl_context=ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))) as sender:
+            trusted = await sender.send(url, b"{}", {})
+        async with sending() as sender:
+            refused = await sender.send(url, b"{}", {})
+    assert (trusted.status, trusted.error) == (200, None)
+    assert refused.status is None
+    assert refused.error is not None
+    assert refused.error.startswith("TLS certificate not valid: self")
+
+
+@pytest.mark.parametrize(("name", "days"), [("other.example", 1), ("127.0.0.1", -1)])
+async def test_a_certificate_for_another_host_or_of_the_past_is_refused(tmp_path: Path, name: str, days: int) -> None:
+    server = certificate(tmp_path, name, timedelta(days=days))
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    async with serving(answering(OK), tls=server) as peer, sending(ssl_context=trusting) as sender:
+        result = await sender.send(peer.url.replace("http", "https"), b"{}", {})
+    assert result.error is not None
+    assert result.error.startswith("TLS certificate not valid: ")
+
+
+async def test_https_to_a_server_without_tls_is_an_error() -> None:
+    async def plain(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(OK)
+        await writer.drain()
+        await peer.until_left(reader)
+
+    async with serving(plain) as peer, sending() as sender:
+        result = await sender.send(peer.url.replace("http", "https"), b"{}", {})
+    assert result.error is not None
+    assert result.error.startswith("TLS handshake failed")
+
+
+# Addresses
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> None:
+    """Let names resolve to these addresses, as a merchant's own name server could."""
+    real = socket.getaddrinfo
+
+    def fake(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
+        found: list[object] = []
+        for address in names.get(host.removesuffix(".test"), []):
+            six = ":" in address
+            place = (address, port, 0, 0) if six else (address, port)
+            family = socket.AF_INET6 if six else socket.AF_INET
+            found.append((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place))
+        return found or real(host, port, *args, **kwargs)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr(socket, "getaddrinfo", fake)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
+async def test_private_addresses_are_refused_however_they_are_written(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, evil=["127.0.0.1"])
+    sender = WebhookSender()
+    async with serving(answering(OK)) as peer:
+        result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
+        await sender.close()
+    assert result.status is None
+    assert result.error is not None
+    assert "is loopback and not allowed" in result.error
+    assert peer.connections == 0
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "0"])
+async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
+    sender = WebhookSender()
+    async with serving(answering(OK)) as peer:
+        result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
+        await sender.close()
+    assert result.status is None
+    assert result.error is not None
+    assert peer.connections == 0
+
+
+async def test_a_name_that_turns_private_is_refused_at_the_next_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: the name was fine before, and what counts is where the next connection would go."""
+    sender = WebhookSender([ip_network("127.0.0.2/32")])
+    closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    async with serving(answering(closing, then_close=True), host="0.0.0.0") as peer:  # noqa: S104 - all of 127/8
+        resolving(monkeypatch, rebind=["127.0.0.2"])
+        url = f"http://rebind.test:{peer.port}/"
+        assert (await sender.send(url, b"{}", {})).status == 200
+        resolving(monkeypatch, rebind=["127.0.0.1"])
+        connector = sender._session.connector
+        assert connector is not None
+        connector.clear_dns_cache()  # type: ignore[attr-defined]
+        result = await sender.send(url, b"{}", {})
+        await sender.close()
+    assert result.error == "address 127.0.0.1 is loopback and not allowed; the operator can allow its network"
+    assert peer.connections == 1
+
+
+async def test_of_several_addresses_only_an_allowed_one_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolving(monkeypatch, mixed=["10.0.0.1", "fd00::1", "127.0.0.1"], private=["10.0.0.1", "fd00::1"])
+    async with serving(answering(OK)) as peer, sending() as sender:
+        assert (await sender.send(f"http://mixed.test:{peer.port}/", b"{}", {})).status == 200
+        result = await sender.send(f"http://private.test:{peer.port}/", b"{}", {})
+    assert result.error is not None
+    assert "is private and not allowed" in result.error
+
+
+async def test_a_refusal_is_final_and_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def counting(address: str, allowed: object) -> str:
+        asked.append(address)
+        return "no"
+
+    monkeypatch.setattr("sandbox.webhooks.sender.refusal", counting)
+    async with sending() as sender:
+        assert (await sender.send("http://127.0.0.1:9/", b"{}", {})).error == "no"
+    assert asked == ["127.0.0.1"]
+
+
+async def test_cloud_metadata_is_refused_even_if_everything_is_allowed() -> None:
+    sender = WebhookSender([ip_network("0.0.0.0/0"), ip_network("::/0")], timeout=2)
+    for host in ("169.254.169.254", "[fd00:ec2::254]", "[::ffff:169.254.169.254]", "100.100.100.200"):
+        result = await sender.send(f"http://{host}/latest/meta-data/", b"{}", {})
+        assert result.error is not None
+        assert result.error.endswith("is never allowed")
+    await sender.close()
+
+
+NEVER = [
+    "169.254.169.254",
+    "169.254.170.2",
+    "169.254.0.1",
+    "100.100.100.200",
+    "192.0.0.192",
+    "168.63.129.16",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "::ffff:169.254.169.254",
+    "::169.254.169.254",
+    "64:ff9b::169.254.169.254",
+    "2002:a9fe:a9fe::1",
+]
+REFUSED = [
+    ("127.0.0.1", "loopback"),
+    ("::1", "loopback"),
+    ("::ffff:127.0.0.1", "loopback"),
+    ("0.0.0.0", "unspecified"),  # noqa: S104
+    ("::", "unspecified"),
+    ("0.1.2.3", "private"),
+    ("10.0.0.1", "private"),
+    ("172.16.0.1", "private"),
+    ("192.168.1.1", "private"),
+    ("192.0.2.1", "private"),
+    ("198.18.0.1", "private"),
+    ("fd00::1", "private"),
+    ("2001:db8::1", "private"),
+    ("64:ff9b:1::1", "private"),
+    ("64:ff9b::10.0.0.1", "private"),
+    ("2002:0a00:0001::1", "private"),
+    ("100.64.0.1", "of carrier-grade NAT"),
+    ("100.127.255.255", "of carrier-grade NAT"),
+    ("224.0.0.1", "multicast"),
+    ("ff02::1", "multicast"),
+    ("ff0e::1", "multicast"),
+    ("240.0.0.1", "reserved"),
+    ("255.255.255.255", "reserved"),
+    ("fec0::1", "reserved"),
+]
+PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "2001:4860:4860::8888", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]
+
+
+@pytest.mark.parametrize("address", NEVER)
+def test_metadata_and_link_local_are_never_allowed(address: str) -> None:
+    everything = [ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network(ip_address(address.partition("%")[0]))]
+    assert (refusal(address, everything) or "").endswith("is never allowed")
+
+
+@pytest.mark.parametrize(("address", "kind"), REFUSED)
+def test_other_addresses_that_are_not_public_need_an_allowance(address: str, kind: str) -> None:
+    assert f" is {kind} and not allowed" in (refusal(address, ()) or "")
+    assert refusal(address, [ip_network("203.0.113.0/24")]) is not None
+    assert refusal(address, [ip_network("0.0.0.0/0"), ip_network("::/0")]) is None
+
+
+def test_an_allowance_is_for_what_the_address_stands_for() -> None:
+    private = [ip_network("10.0.0.0/8")]
+    assert refusal("::ffff:10.0.0.1", private) is None
+    assert refusal("64:ff9b::10.0.0.1", private) is None
+    assert refusal("64:ff9b::10.0.0.1", [ip_network("64:ff9b::/96")]) is not None
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_pass(address: str) -> None:
+    assert refusal(address, ()) is None
+
+
+@given(st.one_of(st.text(), st.ip_addresses().map(str)))
+def test_the_guard_never_raises(address: str) -> None:
+    assert isinstance(refusal(address, LOOPBACK), str | None)
