@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
+# Unconfigured, it draws tracebacks with all their variables, which takes half a minute for one that holds many.
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
 _READY = "PSP_TEST_STACK"
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.bulk_credit.csv_rows import MOST_ROWS, read_rows
+from sandbox.bulk_credit.csv_rows import read_rows
 from sandbox.bulk_credit.model import status_when_done
 from sandbox.bulk_credit.process import CHUNK, FAIL_LIST
 from sandbox.bulk_credit.upload import LARGEST_FILE
@@ -183,7 +183,9 @@ def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Sta
         assert other.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 404
 
 
-def test_a_file_of_too_many_rows_is_refused() -> None:
+def test_a_file_of_too_many_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.bulk_credit.csv_rows.MOST_ROWS", 5000)
+
     class Endless(io.RawIOBase):
         lines = 0
 
@@ -192,10 +194,10 @@ def test_a_file_of_too_many_rows_is_refused() -> None:
             return b"uuid,amount\n" if self.lines == 1 else b"x,1\n"
 
     with pytest.raises(Problem) as caught:
-        for _ in read_rows(Endless()):  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
-            pass
+        for row in read_rows(Endless()):  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
+            assert row.line <= 5001
     assert caught.value.code == "PAYLOAD_TOO_LARGE"
-    assert str(MOST_ROWS) in caught.value.detail
+    assert "5000 rows" in caught.value.detail
 
 
 @given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))

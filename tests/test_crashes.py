@@ -9,7 +9,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import psutil
@@ -20,16 +19,20 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
+# One sandbox for all of them, however many share the run.
+pytestmark = pytest.mark.xdist_group("crashes")
+
 VICTIMS = ["worker", "sandbox.serve", "postgres", "flushall", "ipn", "sandbox.serve", "worker", "postgres"]
 EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 
 
-@pytest.fixture
-def own_stack(tmp_path: Path) -> Iterator[tuple[Stack, psutil.Process]]:
-    """A sandbox of this test's own, to be hurt."""
-    ready = tmp_path / "ready.json"
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, psutil.Process]]:
+    """A sandbox of these tests' own, to be hurt."""
+    folder = tmp_path_factory.mktemp("crashes")
+    ready = folder / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--workers", "2", "--ready-file", str(ready)]
-    with (tmp_path / "up.log").open("wb") as log:
+    with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
     try:
         until(lambda: ready.exists() or process.poll() is not None, seconds=300)

@@ -142,7 +142,7 @@ class Run:
         return self.process.returncode, text
 
     def assert_nothing_left(self) -> None:
-        wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes", 40)
+        wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes")
 
 
 Starter = Callable[..., Run]
@@ -289,7 +289,7 @@ def test_it_stops_when_the_process_that_started_it_ends(start: Starter, tmp_path
         wait_for(ready_file.exists, "ready")
         children = supervisor.children(recursive=True)
         parent.kill()
-        wait_for(lambda: all(is_over(each) for each in [supervisor, *children]), "the end of all processes", 40)
+        wait_for(lambda: all(is_over(each) for each in [supervisor, *children]), "the end of all processes")
 
 
 def test_ctrl_c_during_the_start_leaves_nothing(start: Starter, data_parent: Path) -> None:

@@ -66,7 +66,7 @@ def legal(steps: list[RuleStep]) -> Scenario | None:
     return stored_rule(str(uuid.uuid4()), "own", match, text)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
 def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
     origin = Origin("test", "/test", "http://127.0.0.1")
