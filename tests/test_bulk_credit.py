@@ -3,6 +3,7 @@
 import io
 import os
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -194,8 +195,7 @@ def test_a_file_of_too_many_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
             return b"uuid,amount\n" if self.lines == 1 else b"x,1\n"
 
     with pytest.raises(Problem) as caught:
-        for row in read_rows(Endless()):  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
-            assert row.line <= 5001
+        deque(read_rows(Endless()), maxlen=0)  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
     assert caught.value.code == "PAYLOAD_TOO_LARGE"
     assert "5000 rows" in caught.value.detail
 

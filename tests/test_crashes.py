@@ -19,9 +19,6 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-# One sandbox for all of them, however many share the run.
-pytestmark = pytest.mark.xdist_group("crashes")
-
 VICTIMS = ["worker", "sandbox.serve", "postgres", "flushall", "ipn", "sandbox.serve", "worker", "postgres"]
 EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 from arq.worker import func
 
-from sandbox.wake import DOORBELL, connect, redis_settings
+from sandbox.wake import DOORBELL, connect, pack, redis_settings
 from tests.harness.world import Stack
 from worker.doorbell import DoorbellWorker
 
@@ -24,7 +25,14 @@ async def working(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs
 
     pool = await connect(redis_settings(stack.redis_url))
     worker = DoorbellWorker(
-        [func(note, name="note")], queue_name=queue, redis_pool=pool, keep_result=0, max_jobs=max_jobs, handle_signals=False
+        [func(note, name="note")],
+        queue_name=queue,
+        redis_pool=pool,
+        keep_result=0,
+        max_jobs=max_jobs,
+        handle_signals=False,
+        job_serializer=pack,
+        job_deserializer=msgspec.msgpack.decode,
     )
     task = asyncio.create_task(worker.async_run())
     try:

@@ -1,5 +1,6 @@
 """arq's worker, which looks into its queue when a wake rings, instead of fifty times a second."""
 
+import asyncio
 from typing import Final
 
 from arq.worker import Worker
@@ -28,3 +29,11 @@ class DoorbellWorker(Worker):
                         # One look serves all that have rung until now.
                         if await bell.get_message(timeout=0) is None:
                             break
+
+    async def close(self) -> None:
+        """Cancel the jobs under way, and close the connections."""
+        # arq's own ends with the CancelledError of a job that it cancels, and leaves the connections open.
+        for job in self.tasks.values():
+            job.cancel()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        await self.pool.aclose(close_connection_pool=True)
