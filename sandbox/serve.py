@@ -1,5 +1,6 @@
 """`python -m sandbox.serve`: one API process, on a socket that it inherits (SANDBOX_LISTEN_FD) or on host and port."""
 
+import gc
 import os
 import socket
 import sys
@@ -39,11 +40,14 @@ def serve(app: Any, port: int, host: str, leave: Callable[[], None] = lambda: No
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         date_header=False,
         timeout_graceful_shutdown=10,
         timeout_keep_alive=75,
         backlog=2048,
     )
+    # What is loaded by now stays for good. Left out of collections, each of which would have every request wait for it.
+    gc.freeze()
     server = _Server(config)
     server.leave = leave
     inherited = os.environ.get("SANDBOX_LISTEN_FD", "")

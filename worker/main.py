@@ -5,6 +5,7 @@ arq brings wakes from Redis. With Redis away the sweep alone finds the work, mor
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from typing import Any, Final
@@ -180,6 +181,8 @@ def main() -> None:
     configure_logs(settings.log_level, settings.log_format, "worker")
     if settings.metrics_port:
         start_http_server(settings.metrics_port)
+    # What is loaded by now stays for good; collections, in which all work stands still, need not look at it.
+    gc.freeze()
     uvloop.run(work(settings))
 
 
