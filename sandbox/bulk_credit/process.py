@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.bulk_credit.model import COLUMNS, status_when_done, to_activity
-from sandbox.db.engine import transaction
+from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
+from sandbox.db.engine import as_owner, connection, transaction
 from sandbox.ledger.model import CREDIT
 from sandbox.users.rows import read_users
 from sandbox.work.committed import committed
@@ -31,7 +31,6 @@ _NEXT: Final = f"""
 SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING')
 ORDER BY merchant_id, bulk_credits.id LIMIT 1
 """  # noqa: S608 -- constants
-_ANY: Final = "SELECT EXISTS (SELECT FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING'))"
 _ROWS: Final = """
 SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
 ORDER BY merchant_id, activity_id, status, line LIMIT $3
@@ -61,16 +60,24 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
+_SAMPLE: Final = "SET LOCAL default_statistics_target = 10"
+_ANALYZE: Final = "ANALYZE (SKIP_LOCKED) bulk_credit_items, users, accounts"
+
+
 async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit | None]:
     """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit if there was one.
 
     Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
     nothing was written.
     """
-    async with transaction() as conn:
+    async with connection() as conn:
         # A look that finds nothing takes no lock and uses up no ids: how often it is done may change nothing.
-        if not await conn.fetchval(_ANY, merchant_id):
-            return False, None
+        activity = await conn.fetchrow(_NEXT, merchant_id)
+    if activity is None:
+        return False, None
+    if activity["status"] == UPLOADED and activity["total"] > CHUNK:
+        await _know_sizes()
+    async with transaction() as conn:
         unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
         activity = await conn.fetchrow(_NEXT, merchant_id)
         if activity is None:
@@ -83,6 +90,17 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
         await write_unit(conn, unit)
     committed(unit)
     return True, unit
+
+
+async def _know_sizes() -> None:
+    """Let the planner learn how large the tables are now.
+
+    Of a table that has just been filled it knows nothing, and walks over all of the merchant's users, wallets and rows for
+    each chunk anew, instead of looking up those that it needs.
+    """
+    async with transaction() as conn, as_owner(conn):
+        await conn.execute(_SAMPLE)
+        await conn.execute(_ANALYZE)
 
 
 def _credit(

@@ -19,8 +19,8 @@ FROM users u WHERE u.merchant_id = $1 AND u.id = ANY ($2::uuid[])
 _WRITE: Final = """
 UPDATE users u SET earned = n.earned, spent = n.spent, credited = n.credited, advances = n.advances, finals = n.finals,
     requested = n.requested, approved = n.approved, paid = n.paid, version = n.version, updated_at = $2
-FROM unnest($3::uuid[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[], $8::numeric[], $9::numeric[],
-    $10::numeric[], $11::numeric[], $12::bigint[])
+FROM unnest($3::uuid[], $4::text[]::numeric[], $5::text[]::numeric[], $6::text[]::numeric[], $7::text[]::numeric[],
+    $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[], $11::text[]::numeric[], $12::bigint[])
     AS n (id, earned, spent, credited, advances, finals, requested, approved, paid, version)
 WHERE u.merchant_id = $1 AND u.id = n.id
 """
@@ -28,7 +28,7 @@ WHERE u.merchant_id = $1 AND u.id = n.id
 _TRANSACTIONS: Final = """
 INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, reference, transfer_id, payout_id, created_at)
 SELECT $1, id, user_id, type, amount, reference, transfer_id, payout_id, $2
-FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::numeric[], $7::text[], $8::uuid[], $9::uuid[])
+FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[]::numeric[], $7::text[], $8::uuid[], $9::uuid[])
     AS t (id, user_id, type, amount, reference, transfer_id, payout_id)
 """
 
@@ -54,14 +54,14 @@ async def write_users(
         merchant_id,
         now,
         [user.id for user in users],
-        [user.earned for user in users],
-        [user.spent for user in users],
-        [user.credited for user in users],
-        [user.advances for user in users],
-        [user.finals for user in users],
-        [user.requested for user in users],
-        [user.approved for user in users],
-        [user.paid for user in users],
+        [str(user.earned) for user in users],
+        [str(user.spent) for user in users],
+        [str(user.credited) for user in users],
+        [str(user.advances) for user in users],
+        [str(user.finals) for user in users],
+        [str(user.requested) for user in users],
+        [str(user.approved) for user in users],
+        [str(user.paid) for user in users],
         [user.version for user in users],
     )
     if written != f"UPDATE {len(users)}":
@@ -74,7 +74,7 @@ async def write_users(
             [transaction.id for transaction in transactions],
             [transaction.user_id for transaction in transactions],
             [transaction.type for transaction in transactions],
-            [transaction.amount for transaction in transactions],
+            [str(transaction.amount) for transaction in transactions],
             [transaction.reference for transaction in transactions],
             [transaction.transfer_id for transaction in transactions],
             [transaction.payout_id for transaction in transactions],

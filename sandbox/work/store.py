@@ -59,9 +59,9 @@ INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest
 SELECT $1, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
     path, scenario_header, $2, $2, processed_at
-FROM unnest($3::uuid[], $4::text[], $5::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
-    $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[], $20::int[],
-    $21::timestamptz[], $22::int[], $23::text[], $24::jsonb[], $25::text[], $26::timestamptz[])
+FROM unnest($3::uuid[], $4::text[], $5::text[]::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+    $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[],
+    $20::int[], $21::timestamptz[], $22::int[], $23::text[], $24::jsonb[], $25::text[], $26::timestamptz[])
     AS p (id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
     path, scenario_header, processed_at)
@@ -230,7 +230,7 @@ async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: 
             unit.now,
             [p.id for p in payouts],
             [p.merchant_reference for p in payouts],
-            [p.amount for p in payouts],
+            [str(p.amount) for p in payouts],
             [p.currency for p in payouts],
             [p.dest_type for p in payouts],
             [p.bank_code for p in payouts],

@@ -1,5 +1,7 @@
 """A merchant's world as rows: emptied, put away as JSON, and put back. All of it under the merchant's lock."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import as_owner
@@ -81,7 +83,8 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) ->
 
 async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Any:
     """Empty the world of all but its webhook endpoints, and begin its clock and ids anew; returns the opening balance."""
-    await _empty(conn, merchant_id, keep=ENDPOINTS)
+    async with _unguarded(conn):
+        await _empty(conn, merchant_id, keep=ENDPOINTS)
     return await conn.fetchval(_BEGINNING, merchant_id)
 
 
@@ -89,29 +92,39 @@ async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_
     """Make the world what it was: rows, clock and ids; None, and nothing done, if there is no such snapshot."""
     record: Record | None = await conn.fetchrow(_AS_IT_WAS, merchant_id, snapshot_id)
     if record is not None:
-        await _empty(conn, merchant_id)
-        for table in reversed(WORLD):
-            await conn.execute(
-                f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
-                f"CROSS JOIN LATERAL json_populate_recordset(NULL::{table}, s.rows) r "
-                f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'",
-                merchant_id,
-                snapshot_id,
-            )
+        async with _unguarded(conn):
+            await _empty(conn, merchant_id)
+            for table in reversed(WORLD):
+                await conn.execute(
+                    f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
+                    f"CROSS JOIN LATERAL json_populate_recordset(NULL::{table}, s.rows) r "
+                    f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'",
+                    merchant_id,
+                    snapshot_id,
+                )
         await conn.execute(_RELEASE, merchant_id)
     return record
 
 
-async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: str = "") -> None:
-    await conn.execute(_LOCK_DELIVERIES, merchant_id)
+@asynccontextmanager
+async def _unguarded(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+    """Work as the owner, who may delete what others may not, and without foreign keys where he may leave them out.
+
+    To look, for each row that goes, for others that still name it costs four times the deleting, and finds nothing: they go
+    in this same transaction. What is put back stood under the same keys. Only a superuser may leave it out, as the embedded
+    store's owner is.
+    """
     async with as_owner(conn):
-        # To look, for each row that goes, for others that still name it costs four times the deleting, and finds nothing: they
-        # go in this same transaction. Only a superuser may leave it out, as the embedded store's owner is.
         may_skip = await conn.fetchval("SELECT current_setting('is_superuser') = 'on'")
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = replica")
-        for table in WORLD:
-            if table != keep:
-                await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
+        yield
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = origin")
+
+
+async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: str = "") -> None:
+    await conn.execute(_LOCK_DELIVERIES, merchant_id)
+    for table in WORLD:
+        if table != keep:
+            await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
