@@ -275,7 +275,9 @@ def test_killed_children_come_back_and_connections_wait_meanwhile(start: Starter
 def test_it_stops_when_the_process_that_started_it_ends(start: Starter, tmp_path: Path) -> None:
     ready_file = tmp_path / "ready.json"
     arguments = command({"data": None, "ready_file": str(ready_file)})
-    text = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); sys.stdin.read()"
+    # Tests that were begun with nohup would hand it on, and it means to stay.
+    text = "import signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    text += "p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", text, *arguments],
         env=environment(),
