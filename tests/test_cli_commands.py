@@ -17,6 +17,10 @@ from sandbox.cli.main import app
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
+from tests.test_users import DESTINATION, make_user
+
+PENDING = DESTINATION | {"account_number": "12345678900004"}
+REFUSED = DESTINATION | {"account_number": "12345678900003"}
 
 
 def run(world: World, *arguments: str) -> Result:
@@ -39,6 +43,12 @@ def test_trigger_makes_each_event_of_a_payout_happen(world: World, event: str) -
     world.assert_clean()
 
 
+def test_trigger_completes_a_bulk_credit(world: World) -> None:
+    found = ask(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
+    assert (found["type"], found["payout_id"], found["data"]["succeeded"]) == ("bulk_credit.completed", None, 1)
+    world.assert_clean()
+
+
 def test_trigger_refuses_what_is_no_event_of_a_payout(world: World) -> None:
     ran = run(world, "trigger", "payout.exploded")
     assert ran.exit_code == 2
@@ -46,7 +56,7 @@ def test_trigger_refuses_what_is_no_event_of_a_payout(world: World) -> None:
 
 
 def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
-    assert "no snapshots" in run(world, "snapshots", "list").output
+    assert "There are none" in run(world, "snapshots", "list").output
     snapshot = ask(world, "snapshots", "create", "before")
     world.create_payout()
     assert "1000000.00 PKR" in run(world, "reset").output
@@ -147,3 +157,67 @@ def test_faults_are_added_listed_and_deleted(world: World) -> None:
     assert "no faults" in run(world, "faults", "list").output
     assert run(world, "faults", "add", "api", "explosion").exit_code == 1
     assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2
+
+
+def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
+    user = make_user(world, destination=PENDING)
+    assert user in run(world, "users", "list").output
+    ask(world, "users", "record", user, "earned", "100.00")
+    ask(world, "users", "record", user, "spent", "10.00", "--reference", "coffee")
+    assert run(world, "users", "request", user, "90.01").exit_code == 1
+    first, second = (ask(world, "users", "request", user, "40.00")["id"] for _ in range(2))
+    assert ask(world, "payouts", "requests")["data"] == [{"user_id": user, "total_requested": "80.00"}]
+    assert ask(world, "payouts", "approve", first)["status"] == "PENDING"
+    assert ask(world, "payouts", "reject", second)["status"] == "REJECTED"
+    assert run(world, "payouts", "approve", second).exit_code == 1
+    assert ask(world, "users", "summary", user)["payout_approved"] == "40.00"
+    assert "payout_approved" in run(world, "users", "summary", user).output
+    assert ask(world, "payouts", "cancel", first)["status"] == "CANCELLED"
+    world.assert_clean()
+
+
+def test_a_failed_payout_is_begun_anew(world: World) -> None:
+    failed = ask(world, "trigger", "payout.failed")["payout_id"]
+    assert ask(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
+    assert run(world, "payouts", "reinitiate", failed).exit_code == 1
+
+
+def test_sales_are_made_reconciled_and_paid(world: World) -> None:
+    user = make_user(world)
+    sales = [ask(world, "sales", "create", user, "Khaadi", "40.00")["id"] for _ in range(3)]
+    assert ask(world, "sales", "run", "advance") == {"paid": 3, "failed": 0, "total_amount": "12.00"}
+    declined, *approved = sales
+    assert run(world, "sales", "reconcile").exit_code == 2
+    found = ask(world, "sales", "reconcile", "--decline", declined, *(f"--approve={sale}" for sale in approved))
+    assert found["reconciled"] == 3
+    assert run(world, "sales", "reconcile", "--approve", declined).exit_code == 1
+    assert "3 sales were paid, 68.00 in all" in run(world, "sales", "run", "final").output
+    assert {sale["final_amount"] for sale in ask(world, "sales", "list")["data"]} == {"-4.00", "36.00"}
+    assert declined in run(world, "sales", "list", "--status", "DECLINED").output
+
+
+def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
+    ask(world, "sales", "create", make_user(world, destination=REFUSED), "Khaadi", "40.00")
+    assert ask(world, "sales", "run", "advance", code=1)["failed"] == 1
+
+
+def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: World) -> None:
+    assert "our own feed" in run(world, "aggregator", "source").output
+    for command in ("waiting", "fetches", "dead-letters"):
+        assert ask(world, "aggregator", command)["data"] == []
+        assert "There are none" in run(world, "aggregator", command).output
+    assert ask(world, "aggregator", "replay") == {"replayed": 0, "remaining": 0}
+    assert run(world, "aggregator", "user", "074092").exit_code == 1
+    source = ask(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "X-API-KEY=secret")
+    assert source == {"url": "http://127.0.0.1:9/feed", "header_names": ["X-API-KEY"]}
+    assert ask(world, "aggregator", "source", "--own")["url"] is None
+    assert run(world, "aggregator", "source", "--own", "--set", "http://127.0.0.1:9/feed").exit_code == 2
+
+
+def test_lists_go_on_where_the_page_before_ended(world: World) -> None:
+    first, second = (world.create_payout()["id"] for _ in range(2))
+    page = ask(world, "payouts", "list", "--limit", "1")
+    assert f"--cursor {page['next_cursor']}" in run(world, "payouts", "list", "--limit", "1").output
+    listed = run(world, "payouts", "list", "--cursor", page["next_cursor"]).output
+    assert first in listed
+    assert second not in listed

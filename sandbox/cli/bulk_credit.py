@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -29,8 +29,8 @@ def bulk_credit(
     """
     client = connect(url, api_key, ready_file)
     with file.open("rb") as content:
-        activity_id = client.post(f"{_PATH}", files={"file": (file.name, content, "text/csv")})["activity_id"]
-    activity = _watch(client, activity_id, timeout, as_json)
+        activity_id = upload(client, file.name, content)
+    activity = watch(client, activity_id, timeout, is_shown=is_watched(as_json))
     bad = activity["invalid"] + activity["failed"]
     lines = [
         f"{activity['status']}: {activity['succeeded']} of {activity['total']} rows credited, {activity['failed']} failed, "
@@ -44,9 +44,16 @@ def bulk_credit(
         raise typer.Exit(1)
 
 
-def _watch(client: Client, activity_id: str, timeout: float, as_json: bool) -> dict[str, Any]:
+def upload(client: Client, name: str, content: IO[bytes]) -> str:
+    """Begin a bulk credit; returns its id."""
+    activity_id: str = client.post(_PATH, files={"file": (name, content, "text/csv")})["activity_id"]
+    return activity_id
+
+
+def watch(client: Client, activity_id: str, timeout: float, *, is_shown: bool) -> dict[str, Any]:
+    """Wait until a bulk credit is done, with a progress bar if it is shown; ends the command if it is not in time."""
     until = time.monotonic() + timeout
-    with Progress(console=Console(stderr=True), disable=not is_watched(as_json), transient=True) as progress:
+    with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as progress:
         bar = progress.add_task("Crediting", total=None)
         while True:
             activity: dict[str, Any] = client.get(f"{_PATH}/{activity_id}")

@@ -1,11 +1,13 @@
 """`psp events` and `psp trigger`: what happened, telling of it again, and making it happen."""
 
+import io
 import uuid
 from typing import Annotated, Any, Final
 
 import typer
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, ReadyFile, Url, connect, fail, show
+from sandbox.cli import bulk_credit
+from sandbox.cli.client import Client, Cursor, Limit, Shown, fail, listed, with_client
 
 app = typer.Typer(help="Events of the merchant whose key is used.", no_args_is_help=True)
 
@@ -24,24 +26,31 @@ _ROUTES: Final[dict[str, tuple[str, ...]]] = {
     "payout.returned": ("SUCCESS", "RETURNED"),
     "payout.reinitiated": ("FAILED", "reinitiate"),
 }
+_BULK_CREDIT: Final = "bulk_credit.completed"
+_LONGEST_WAIT: Final = 60.0
 _BEGIN_REQUESTED: Final = ("payout.requested", "payout.rejected")
 
 
+@with_client
 def trigger(
+    client: Client,
     event: Annotated[str, typer.Argument(help="The event's type, such as payout.failed or payout.returned.")],
     amount: Annotated[str, typer.Option("--amount", help="The payout's amount.")] = "100.00",
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a payout, take it to where the event happens, and print the event.
+) -> Shown:
+    """Make a payout or a bulk credit, take it to where the event happens, and print the event.
 
     Exit code 0: it happened; 1: refused; 2: no such event, or wrong usage.
     """
-    if event not in _ROUTES:
-        raise typer.BadParameter(f"{event} is none of {', '.join(_ROUTES)}.")
-    client = connect(url, api_key, ready_file)
+    if event == _BULK_CREDIT:
+        found = _credit_somebody(client, amount)
+    elif event in _ROUTES:
+        found = _lead_payout_to(client, event, amount)
+    else:
+        raise typer.BadParameter(f"{event} is none of {', '.join((*_ROUTES, _BULK_CREDIT))}.")
+    return Shown(found, _line(found))
+
+
+def _lead_payout_to(client: Client, event: str, amount: str) -> dict[str, Any]:
     body = {
         "merchant_reference": f"trigger-{uuid.uuid4()}",
         "amount": amount,
@@ -51,58 +60,60 @@ def trigger(
         "requires_approval": event in _BEGIN_REQUESTED,
     }
     # It waits for what is done to it by hand, whatever rules the merchant has.
-    headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4()), "X-Sandbox-Scenario": "pending"}
-    payout_id = client.ask("POST", "/api/v1/payouts", json=body, headers=headers)["id"]
+    payout_id = client.post("/api/v1/payouts", body, headers={"X-Sandbox-Scenario": "pending"})["id"]
     for step in _ROUTES[event]:
         if step.isupper():
             client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": step})
         else:
             method = "PATCH" if step == "reject" else "POST"
-            client.ask(method, f"/api/v1/payouts/{payout_id}/{step}", json={}, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
-    events = client.get("/api/v1/events", payout_id=payout_id, limit=100)["data"]
+            client.write(method, f"/api/v1/payouts/{payout_id}/{step}")
+    events: list[dict[str, Any]] = client.get("/api/v1/events", payout_id=payout_id, limit=100)["data"]
     found = next((item for item in events if item["type"] == event), None)
     if found is None:
         fail(f"Payout {payout_id} was made, and there is no {event} of it.")
-    show(found, as_json=as_json, text=_line(found))
+    return found
+
+
+def _credit_somebody(client: Client, amount: str) -> dict[str, Any]:
+    user_id = client.post("/api/v1/users", {"name": "Bulk Credit"})["id"]
+    activity_id = bulk_credit.upload(client, "trigger.csv", io.BytesIO(f"uuid,amount\n{user_id},{amount}\n".encode()))
+    bulk_credit.watch(client, activity_id, _LONGEST_WAIT, is_shown=False)
+    events: list[dict[str, Any]] = client.get("/api/v1/events", limit=100)["data"]
+    found = next((item for item in events if item["data"].get("activity_id") == activity_id), None)
+    if found is None:
+        fail(f"Bulk credit {activity_id} is done, and there is no {_BULK_CREDIT} of it.")
+    return found
 
 
 @app.command("list")
+@with_client
 def list_(
+    client: Client,
     payout: Annotated[str | None, typer.Option("--payout", help="Only events of the payout with this id.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")] = 20,
-    cursor: Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the page before.")] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
     """List events, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = connect(url, api_key, ready_file).get("/api/v1/events", payout_id=payout, limit=limit, cursor=cursor)
-    lines = [_line(event) for event in page["data"]] or ["There are no events."]
-    if page["has_more"]:
-        lines.append(f"There are more: --cursor {page['next_cursor']}")
-    show(page, as_json=as_json, text="\n".join(lines))
+    page = client.get("/api/v1/events", payout_id=payout, limit=limit, cursor=cursor)
+    return listed(page, "id", "created_at", "type", "payout_id")
 
 
 @app.command("resend")
+@with_client
 def resend(
+    client: Client,
     event_id: Annotated[str, typer.Argument(help="The event's id.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Shown:
     """Send an event again, now, to every endpoint that it went to.
 
     Exit code 0: it is on its way; 1: not found, it went to no endpoint, or refused; 2: wrong usage.
     """
-    client = connect(url, api_key, ready_file)
     deliveries = client.get(f"/api/v1/events/{event_id}")["deliveries"]
     if not deliveries:
         fail(f"Event {event_id} went to no endpoint.")
     sent = [client.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend") for delivery in deliveries]
     lines = [f"{delivery['id']}  to endpoint {delivery['endpoint_id']}  {delivery['status']}" for delivery in sent]
-    show({"deliveries": sent}, as_json=as_json, text="\n".join(lines))
+    return Shown({"deliveries": sent}, "\n".join(lines))
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -5,21 +5,24 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, ReadyFile, Url, connect, show
+from sandbox.cli.client import Client, Shown, with_client
 
 app = typer.Typer(help="Faults of the API and of webhooks.", no_args_is_help=True)
 _PATH = "/sandbox/v1/faults"
 
 
 @app.command("list")
-def list_(url: Url = DEFAULT_URL, api_key: ApiKey = None, ready_file: ReadyFile = None, as_json: AsJson = False) -> None:
+@with_client
+def list_(client: Client) -> Shown:
     """List the merchant's faults with their hits. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = connect(url, api_key, ready_file).get(_PATH)
-    show(page, as_json=as_json, text="\n".join(map(_line, page["data"])) or "There are no faults.")
+    page = client.get(_PATH)
+    return Shown(page, "\n".join(map(_line, page["data"])) or "There are no faults.")
 
 
 @app.command("add")
+@with_client
 def add(
+    client: Client,
     target: Annotated[Literal["api", "webhooks"], typer.Argument(help="What goes wrong.")],
     kind: Annotated[str, typer.Argument(help="How: latency, error, rate_limit, drop, duplicate, delay, … (see the README).")],
     set_: Annotated[
@@ -30,11 +33,7 @@ def add(
     ] = None,
     probability: Annotated[float, typer.Option("--probability", min=0, max=1, help="How often it hits.")] = 1.0,
     count: Annotated[int | None, typer.Option("--count", min=1, help="After so many hits it is spent.")] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Shown:
     """Make a fault. Exit code 0: made; 1: refused; 2: wrong usage."""
     body = {
         "target": target,
@@ -44,19 +43,19 @@ def add(
         **({"match": _members(match)} if match else {}),
         **_members(set_),
     }
-    fault = connect(url, api_key, ready_file).post(_PATH, body)
-    show(fault, as_json=as_json, text=_line(fault))
+    fault = client.post(_PATH, body)
+    return Shown(fault, _line(fault))
 
 
 @app.command("delete")
+@with_client
 def delete(
+    client: Client,
     fault_id: Annotated[str, typer.Argument(help="The fault's id.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-) -> None:
+) -> Shown:
     """Take a fault away. Exit code 0: gone; 1: not found; 2: wrong usage."""
-    connect(url, api_key, ready_file).ask("DELETE", f"{_PATH}/{fault_id}")
+    client.ask("DELETE", f"{_PATH}/{fault_id}")
+    return Shown({"deleted": fault_id}, f"Deleted {fault_id}.")
 
 
 def _members(pairs: list[str] | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli import (
+    aggregator,
     audit,
     bench,
     bulk_credit,
@@ -16,6 +17,7 @@ from sandbox.cli import (
     ipn,
     listen,
     payouts,
+    sales,
     scenarios,
     up,
     users,
@@ -38,6 +40,8 @@ app.command("trigger")(events.trigger)
 app.command("listen")(listen.listen)
 app.add_typer(payouts.app, name="payouts")
 app.add_typer(users.app, name="users")
+app.add_typer(sales.app, name="sales")
+app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(clock.app, name="clock")
 app.add_typer(worlds.app, name="snapshots")
 app.add_typer(events.app, name="events")

@@ -1,25 +1,85 @@
-"""`psp users`: make many users, for load and for bulk credits."""
+"""`psp users`: users and their wallets, and many of them for load and for bulk credits."""
 
 import csv
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail, is_watched, show
+from sandbox.cli.client import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    Client,
+    Cursor,
+    Limit,
+    ReadyFile,
+    Shown,
+    Url,
+    connect,
+    fail,
+    is_watched,
+    listed,
+    show,
+    with_client,
+)
 
 app = typer.Typer(help="Users with wallets.", no_args_is_help=True)
+_Id = Annotated[str, typer.Argument(help="The user's id.")]
+_Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
 _AT_ONCE: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
 _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
 
 
-@app.callback()
-def _group() -> None:
-    """Keeps `seed` a command of its own while it is the only one."""
+@app.command("list")
+@with_client
+def list_(
+    client: Client,
+    external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user whom you call so.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List users, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    page = client.get("/api/v1/users", external_id=external_id, limit=limit, cursor=cursor)
+    return listed(page, "id", "name", "external_id", "vendor_user_id", "created_at")
+
+
+@app.command("summary")
+@with_client
+def summary(client: Client, user_id: _Id) -> Shown:
+    """Show all that went through a user's wallet, summed up. Exit code 0: shown; 1: not found; 2: wrong usage."""
+    found = client.get(f"/api/v1/users/{user_id}/summary")
+    return Shown(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
+
+
+@app.command("record")
+@with_client
+def record(
+    client: Client,
+    user_id: _Id,
+    kind: Annotated[Literal["earned", "spent"], typer.Argument(help="What the user did.")],
+    amount: _Amount,
+    reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
+) -> Shown:
+    """Record what a user earned or spent. Exit code 0: recorded; 1: refused; 2: wrong usage."""
+    body = {"type": kind.upper(), "amount": amount, **({"reference": reference} if reference else {})}
+    found = client.post(f"/api/v1/users/{user_id}/transactions", body)
+    return Shown(found, f"{found['id']}  {found['type']} {found['amount']}")
+
+
+@app.command("request")
+@with_client
+def request(client: Client, user_id: _Id, amount: _Amount) -> Shown:
+    """Ask for a payout to the user's destination, which waits for `psp payouts approve`.
+
+    Exit code 0: it waits; 1: refused, as for more than there is; 2: wrong usage.
+    """
+    payout = client.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
+    return Shown(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
 
 
 @app.command("seed")

@@ -4,74 +4,68 @@ from typing import Annotated, Any
 
 import typer
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, ReadyFile, Url, connect, show
+from sandbox.cli.client import Client, Cursor, Limit, Shown, listed, with_client
 
 app = typer.Typer(help="Put the merchant's world away, and come back to it.", no_args_is_help=True)
 _Id = Annotated[str, typer.Argument(help="The snapshot's id.")]
 _PATH = "/sandbox/v1/snapshots"
 
 
-def reset(url: Url = DEFAULT_URL, api_key: ApiKey = None, ready_file: ReadyFile = None, as_json: AsJson = False) -> None:
+@with_client
+def reset(client: Client) -> Shown:
     """Take the merchant's world back to its beginning. Exit code 0: done; 1: refused; 2: wrong usage.
 
     API keys, webhook endpoints and snapshots stay.
     """
-    found = connect(url, api_key, ready_file).post("/sandbox/v1/reset")
+    found = client.post("/sandbox/v1/reset")
     balance = found["balance"]
-    show(found, as_json=as_json, text=f"Reset. The balance is {balance['balance']} {balance['currency']}.")
+    return Shown(found, f"Reset. The balance is {balance['balance']} {balance['currency']}.")
 
 
 @app.command("create")
+@with_client
 def create(
+    client: Client,
     name: Annotated[str, typer.Argument(help="What to call it.")] = "snapshot",
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Shown:
     """Put the world away. Exit code 0: done; 1: refused; 2: wrong usage."""
-    snapshot = connect(url, api_key, ready_file).post(_PATH, {"name": name})
-    show(snapshot, as_json=as_json, text=_line(snapshot))
+    snapshot = client.post(_PATH, {"name": name})
+    return Shown(snapshot, _line(snapshot))
 
 
 @app.command("list")
+@with_client
 def list_(
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")] = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+    client: Client,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
     """List snapshots, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = connect(url, api_key, ready_file).get(_PATH, limit=limit)
-    show(page, as_json=as_json, text="\n".join(map(_line, page["data"])) or "There are no snapshots.")
+    page = client.get(_PATH, limit=limit, cursor=cursor)
+    return listed(page, "id", "clock_at", "rows", "name")
 
 
 @app.command("restore")
+@with_client
 def restore(
+    client: Client,
     snapshot_id: _Id,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Shown:
     """Make the world what it was. Exit code 0: done; 1: not found, or refused; 2: wrong usage."""
-    found = connect(url, api_key, ready_file).post(f"{_PATH}/{snapshot_id}/restore")
+    found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
-    show(found, as_json=as_json, text=f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
+    return Shown(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
 
 
 @app.command("delete")
+@with_client
 def delete(
+    client: Client,
     snapshot_id: _Id,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
+) -> Shown:
     """Delete a snapshot. Exit code 0: deleted; 1: not found; 2: wrong usage."""
-    connect(url, api_key, ready_file).ask("DELETE", f"{_PATH}/{snapshot_id}")
-    show({"deleted": snapshot_id}, as_json=as_json, text=f"Deleted {snapshot_id}.")
+    client.ask("DELETE", f"{_PATH}/{snapshot_id}")
+    return Shown({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")
 
 
 def _line(snapshot: dict[str, Any]) -> str:
