@@ -1,4 +1,4 @@
-"""A merchant's world as rows: emptied, put away as JSON, and put back. All of it under the merchant's lock."""
+"""A merchant's world as rows: emptied, put away in arrays of rows, and put back. All of it under the merchant's lock."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,25 +22,23 @@ _COUNTS: Final = " + ".join(
     f"(SELECT count(*) FROM (SELECT FROM {table} WHERE merchant_id = $1 LIMIT $2) t)"  # noqa: S608 -- constants
     for table in WORLD
 )
-_PARTS: Final = " UNION ALL ".join(
-    f"SELECT '{table}' AS table_name, part, json_agg(r) AS rows, count(*) AS count FROM ("  # noqa: S608 -- constants
+_WRITTEN: Final = ", ".join(
+    f"{table}_written AS ("  # noqa: S608 -- constants
+    f"INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, {table}) "
+    f"SELECT $1, $2, '{table}', part, array_agg(r) FROM ("
     f"SELECT t AS r, ((row_number() OVER () - 1) / {_PART})::int AS part FROM {table} t WHERE t.merchant_id = $1"
-    ") p GROUP BY part"
+    f") p GROUP BY part RETURNING cardinality({table}) AS count, pg_column_size({table}) AS size)"
     for table in WORLD
 )
+_PARTS: Final = " UNION ALL ".join(f"SELECT count, size FROM {table}_written" for table in WORLD)  # noqa: S608 -- constants
 
 # One statement sees one moment, though deliveries are claimed and recorded without the merchant's lock.
 _TAKE: Final = f"""
-WITH parts AS (
-    {_PARTS}
-), written AS (
-    INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, rows)
-    SELECT $1, $2, table_name, part, rows FROM parts
-)
+WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_frozen_at, clock_offset, default_scenario,
     clock_at, created_at)
 SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario, $4, $5
-FROM merchants m, (SELECT coalesce(sum(count), 0) AS count, coalesce(sum(pg_column_size(rows)), 0) AS size FROM parts) p
+FROM merchants m, (SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size FROM ({_PARTS}) w) p
 WHERE m.merchant_id = $1
 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
@@ -97,7 +95,7 @@ async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_
             for table in reversed(WORLD):
                 await conn.execute(
                     f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
-                    f"CROSS JOIN LATERAL json_populate_recordset(NULL::{table}, s.rows) r "
+                    f"CROSS JOIN LATERAL unnest(s.{table}) r "
                     f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'",
                     merchant_id,
                     snapshot_id,
