@@ -212,7 +212,8 @@ def _clean(entry: Entry) -> None:
     entry.query = _blot(entry.query)
     entry.path = _blot(entry.path.encode("utf-8", "replace")).decode()
     entry.headers = [
-        (name, _HIDDEN.encode() if name in _SECRET_HEADERS else _blot(value)) for name, value in entry.headers[:100]
+        (name, _HIDDEN.encode() if name in _SECRET_HEADERS else _blot(value) if b"_" in value or b'"' in value else value)
+        for name, value in entry.headers[:100]
     ]
     # Blotted before it is cut: half a secret is no less one.
     entry.request_body = _blot(entry.request_body)[:BODY_LIMIT]

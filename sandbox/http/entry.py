@@ -116,11 +116,10 @@ class Gate:
 
         Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED, or what a fault answers.
         """
-        headers = request.headers
-        accept = headers.get("accept")
+        accept = header(request, b"accept")
         if not also or accept is None or also not in accept:
             _require_json_accepted(accept)
-        api_key = headers.get("x-api-key")
+        api_key = header(request, b"x-api-key")
         if not api_key:
             raise Problem("MISSING_API_KEY")
         caller = await self.keys.caller(api_key)
@@ -140,8 +139,8 @@ class Gate:
 
     def operator(self, request: HttpRequest) -> None:
         """Check the operator's key, in constant time. Raises MISSING_API_KEY or INVALID_API_KEY."""
-        _require_json_accepted(request.headers.get("accept"))
-        given = request.headers.get("x-admin-key")
+        _require_json_accepted(header(request, b"accept"))
+        given = header(request, b"x-admin-key")
         if not given:
             raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
         if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.settings.admin_key.encode()):
@@ -153,7 +152,7 @@ class Gate:
 
     async def body(self, request: HttpRequest) -> bytes:
         """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is said to be JSON, PAYLOAD_TOO_LARGE past the limit."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
         body = await request.body()
@@ -176,10 +175,9 @@ class Gate:
 
         Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY.
         """
-        headers = request.headers
-        given = headers.get("x-idempotency-key")
+        given = header(request, b"x-idempotency-key")
         if given is None:
-            given = headers.get("idempotency-key")
+            given = header(request, b"idempotency-key")
         if given is None:
             if required:
                 raise Problem("MISSING_IDEMPOTENCY_KEY")
@@ -215,6 +213,14 @@ def _unquote(given: str) -> str:
             "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID.",
         ) from None
     return key
+
+
+def header(request: HttpRequest, name: bytes) -> str | None:
+    """A header by its name in lower case; the first if it came more than once.
+
+    A few are read of each request: looking through what the server parsed costs a tenth of making a mapping of it.
+    """
+    return next((value.decode("latin-1") for given, value in request.scope["headers"] if given == name), None)
 
 
 def request_id(request: HttpRequest) -> str:

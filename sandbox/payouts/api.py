@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from sandbox.errors import invalid
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.entry import Gate, HttpRequest, header
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, seconds, uuid_param, window
 from sandbox.payouts.model import Payout
@@ -57,6 +57,7 @@ _GET: Final = Operation(
                   maximum=LONGEST_WAIT, default=10),
     ),
 )  # fmt: skip
+_SCENARIO: Final = HEADER.lower().encode()
 _CREATE_MANY: Final = Operation(
     "Create up to 1000 payouts, each standing or falling alone", {200: dict[str, list[dict[str, Any]]]}, CreatePayoutsBody,
     idempotency="required", example={"payouts": [EXAMPLE]},
@@ -91,14 +92,14 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
     async def create_payout(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
         parsed, key = await gate.parse(request, create_body)
-        scenario = request.headers.get(HEADER)
+        scenario = header(request, _SCENARIO)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
     @post("/batch", operation_id="create_payouts", opt={"operation": _CREATE_MANY})
     async def create_payouts(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
         parsed, key = await gate.parse(request, batch_body)
-        scenario = request.headers.get(HEADER)
+        scenario = header(request, _SCENARIO)
         return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 
     @get("/", operation_id="list_payouts", opt={"operation": _LIST})
