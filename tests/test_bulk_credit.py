@@ -21,7 +21,7 @@ from sandbox.errors import Problem
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
-from tests.test_users import make_user, summary
+from tests.test_users import make_user, record, summary
 
 PATH = "/api/v1/wallet/bulk-credit"
 DONE = ("COMPLETED", "PARTIALLY_COMPLETED", "FAILED")
@@ -88,6 +88,24 @@ def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiv
     event = until(lambda: receiver.events())[0]
     assert event["data"]["activity_id"] == activity_id
     assert event["data"]["succeeded"] == 2
+    world.assert_clean()
+
+
+def test_a_user_may_be_credited_several_times_in_one_file(world: World) -> None:
+    """Each credit is a transfer of its own, with the wallet's balance after it in the order of the rows."""
+    user, other = make_user(world), make_user(world)
+    record(world, user, "SPENT", "5.00")
+    activity_id = upload(world, [(user, "1"), (other, "7"), (user, "2.50"), (user, "3.25")])
+    assert counts(finished(world, activity_id)) == (4, 0, 4, 0)
+    stored = world.stack.execute(
+        "SELECT amount::text, credit_balance_after::text AS after, description FROM transfers "
+        "WHERE merchant_id = $1 AND credit_account = $2 ORDER BY id",
+        world.merchant_id,
+        f"WALLET:{user}",
+    )
+    assert [(row["amount"], row["after"]) for row in stored] == [("1.00", "-4.00"), ("2.50", "-1.50"), ("3.25", "1.75")]
+    assert [row["description"][-6:] for row in stored] == ["line 2", "line 4", "line 5"]
+    assert summary(world, user)["credited"] == "6.75"
     world.assert_clean()
 
 

@@ -4,9 +4,8 @@ A row leaves PENDING in the transaction that credits it, so whatever dies in bet
 """
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,8 +13,9 @@ import msgspec
 
 from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
 from sandbox.db.engine import as_owner, connection, transaction
-from sandbox.ledger.model import CREDIT
-from sandbox.users.rows import read_users
+from sandbox.db.rows import as_json
+from sandbox.ledger.post import credit_wallets
+from sandbox.users.rows import add_credits
 from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import IDS_PER_COMMAND, Event, Unit
@@ -35,15 +35,18 @@ _ROWS: Final = """
 SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
 ORDER BY merchant_id, activity_id, status, line LIMIT $3
 """
+_KNOWN: Final = "SELECT id::text FROM users WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"
 _WRITE_ROWS: Final = """
 UPDATE bulk_credit_items i SET status = n.status, error = n.error, transfer_id = n.transfer_id
-FROM unnest($3::int[], $4::text[], $5::text[], $6::uuid[]) AS n (line, status, error, transfer_id)
+FROM json_to_recordset($3::json) AS n (line int, status text, error text, transfer_id uuid)
 WHERE i.merchant_id = $1 AND i.activity_id = $2 AND i.line = n.line AND i.status = 'PENDING'
 """
 _WRITE: Final = f"""
 UPDATE bulk_credits SET status = $3, invalid = $4, succeeded = $5, failed = $6, updated_at = $7, completed_at = $8
 WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
+_SAMPLE: Final = "SET LOCAL default_statistics_target = 10"
+_ANALYZE: Final = "ANALYZE (SKIP_LOCKED) bulk_credit_items, users, accounts"
 
 
 def fail_listed_users() -> set[str]:
@@ -58,10 +61,6 @@ def fail_listed_users() -> set[str]:
         except FileNotFoundError:
             text = ""
     return set(text.lower().replace(",", " ").split())
-
-
-_SAMPLE: Final = "SET LOCAL default_statistics_target = 10"
-_ANALYZE: Final = "ANALYZE (SKIP_LOCKED) bulk_credit_items, users, accounts"
 
 
 async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit | None]:
@@ -84,8 +83,11 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
             return False, None
         await read_claim(conn, unit)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
-        await read_users(conn, unit, {row["user_id"] for row in rows})
-        decided = [_credit(unit, activity["id"], row["line"], row["user_id"], row["amount"], fail_listed) for row in rows]
+        known = {user_id for (user_id,) in await conn.fetch(_KNOWN, merchant_id, list({row["user_id"] for row in rows}))}
+        decided = [_decide(unit, activity["id"], row, known, fail_listed) for row in rows]
+        credits_ = [row for row in decided if row.transfer_id is not None]
+        await credit_wallets(conn, merchant_id, unit.now, credits_)
+        await add_credits(conn, unit, credits_)
         await _write(conn, unit, activity, decided, is_done=len(rows) < CHUNK)
         await write_unit(conn, unit)
     committed(unit)
@@ -103,34 +105,39 @@ async def _know_sizes() -> None:
         await conn.execute(_ANALYZE)
 
 
-def _credit(
-    unit: Unit, activity_id: str, line: int, user_id: str, amount: str, fail_listed: Set[str]
-) -> tuple[int, str, str | None, str | None]:
-    """(line, status, error, transfer) of one row."""
-    user = unit.users.get(user_id)
-    if user is None:
-        return line, "INVALID", "uuid: there is no such user", None
+class _Decided(msgspec.Struct):
+    """What becomes of a row; it is credited if it has a transfer."""
+
+    line: int
+    user_id: str
+    amount: str
+    status: str
+    error: str | None = None
+    transfer_id: str | None = None
+    description: str | None = None
+
+
+def _decide(unit: Unit, activity_id: str, row: Mapping[str, Any], known: Set[str], fail_listed: Set[str]) -> _Decided:
+    line, user_id, amount = row["line"], row["user_id"], row["amount"]
+    if user_id not in known:
+        return _Decided(line, user_id, amount, "INVALID", "uuid: there is no such user")
     if user_id in fail_listed:
-        return line, "FAILED", f"the credit failed, as {FAIL_LIST} says", None
-    value = Decimal(amount)
-    transfer_id = unit.transfer(CREDIT, value, None, f"bulk credit {activity_id} line {line}", user_id)
-    user.credited += value
-    unit.touch_user(user)
-    return line, "SUCCEEDED", None, transfer_id
+        return _Decided(line, user_id, amount, "FAILED", f"the credit failed, as {FAIL_LIST} says")
+    description = f"bulk credit {activity_id} line {line}"
+    return _Decided(line, user_id, amount, "SUCCEEDED", None, unit.ids.next(), description)
 
 
 async def _write(
     conn: "PoolConnectionProxy[Any]",
     unit: Unit,
     activity: Mapping[str, Any],
-    decided: list[tuple[int, str, str | None, str | None]],
+    decided: Sequence[_Decided],
     *,
     is_done: bool,
 ) -> None:
     if decided:
-        columns = [list(column) for column in zip(*decided, strict=True)]
-        await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], *columns)
-    statuses = [status for _, status, _, _ in decided]
+        await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], as_json(decided))
+    statuses = [row.status for row in decided]
     succeeded = activity["succeeded"] + statuses.count("SUCCEEDED")
     failed = activity["failed"] + statuses.count("FAILED")
     status = status_when_done(activity["total"], succeeded, failed) if is_done else "PROCESSING"

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.db.rows import as_json
 from sandbox.ledger.model import wallet_of
 from sandbox.users.model import COLUMNS, UserRow, UserTransaction, to_user
 from sandbox.work.unit import Unit
@@ -19,17 +20,26 @@ FROM users u WHERE u.merchant_id = $1 AND u.id = ANY ($2::uuid[])
 _WRITE: Final = """
 UPDATE users u SET earned = n.earned, spent = n.spent, credited = n.credited, advances = n.advances, finals = n.finals,
     requested = n.requested, approved = n.approved, paid = n.paid, version = n.version, updated_at = $2
-FROM unnest($3::uuid[], $4::text[]::numeric[], $5::text[]::numeric[], $6::text[]::numeric[], $7::text[]::numeric[],
-    $8::text[]::numeric[], $9::text[]::numeric[], $10::text[]::numeric[], $11::text[]::numeric[], $12::bigint[])
-    AS n (id, earned, spent, credited, advances, finals, requested, approved, paid, version)
+FROM json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
+    finals numeric, requested numeric, approved numeric, paid numeric, version bigint)
 WHERE u.merchant_id = $1 AND u.id = n.id
 """
 
 _TRANSACTIONS: Final = """
 INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, reference, transfer_id, payout_id, created_at)
 SELECT $1, id, user_id, type, amount, reference, transfer_id, payout_id, $2
-FROM unnest($3::uuid[], $4::uuid[], $5::text[], $6::text[]::numeric[], $7::text[], $8::uuid[], $9::uuid[])
-    AS t (id, user_id, type, amount, reference, transfer_id, payout_id)
+FROM json_to_recordset($3::json) AS t (id uuid, user_id uuid, type text, amount numeric, reference text, transfer_id uuid,
+    payout_id uuid)
+"""
+
+_CREDIT: Final = """
+UPDATE users u SET credited = u.credited + n.amount, version = u.version + n.changes, updated_at = $2
+FROM (
+    SELECT user_id, sum(amount) AS amount, count(*) AS changes
+    FROM json_to_recordset($3::json) AS c (user_id uuid, amount numeric) GROUP BY user_id
+) n
+WHERE u.merchant_id = $1 AND u.id = n.user_id
+RETURNING u.id::text AS id, u.version
 """
 
 
@@ -41,6 +51,15 @@ async def read_users(conn: "PoolConnectionProxy[Any]", unit: Unit, user_ids: Ite
         unit.balances[wallet_of(user.id)] = record["wallet"]
 
 
+async def add_credits(conn: "PoolConnectionProxy[Any]", unit: Unit, credits_: Sequence[object]) -> None:
+    """Add credits, each of a `user_id` and an `amount` as text, to what the users were credited.
+
+    The unit is told of their new versions.
+    """
+    for user_id, version in await conn.fetch(_CREDIT, unit.merchant_id, unit.now, as_json(credits_)):
+        unit.credited[user_id] = version
+
+
 async def write_users(
     conn: "PoolConnectionProxy[Any]",
     merchant_id: str,
@@ -49,33 +68,8 @@ async def write_users(
     transactions: Sequence[UserTransaction],
 ) -> None:
     """Write users that changed and their new transactions. Raises RuntimeError if a user is gone, and asyncpg's errors."""
-    written = await conn.execute(
-        _WRITE,
-        merchant_id,
-        now,
-        [user.id for user in users],
-        [str(user.earned) for user in users],
-        [str(user.spent) for user in users],
-        [str(user.credited) for user in users],
-        [str(user.advances) for user in users],
-        [str(user.finals) for user in users],
-        [str(user.requested) for user in users],
-        [str(user.approved) for user in users],
-        [str(user.paid) for user in users],
-        [user.version for user in users],
-    )
+    written = await conn.execute(_WRITE, merchant_id, now, as_json(users))
     if written != f"UPDATE {len(users)}":
         raise RuntimeError("a claimed user is gone")
     if transactions:
-        await conn.execute(
-            _TRANSACTIONS,
-            merchant_id,
-            now,
-            [transaction.id for transaction in transactions],
-            [transaction.user_id for transaction in transactions],
-            [transaction.type for transaction in transactions],
-            [str(transaction.amount) for transaction in transactions],
-            [transaction.reference for transaction in transactions],
-            [transaction.transfer_id for transaction in transactions],
-            [transaction.payout_id for transaction in transactions],
-        )
+        await conn.execute(_TRANSACTIONS, merchant_id, now, as_json(transactions))

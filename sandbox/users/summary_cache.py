@@ -129,10 +129,11 @@ class SummaryCache:
 
     async def drop(self, unit: Unit) -> None:
         """Drop the summaries of the users that a unit changed; to be called before its COMMIT."""
-        if not unit.changed_users:
+        versions = unit.credited | {user.id: user.version for user in unit.changed_users.values()}
+        if not versions:
             return
-        for user in unit.changed_users.values():
-            self._to_drop[unit.merchant_id, user.id] = user.version
+        for user_id, version in versions.items():
+            self._to_drop[unit.merchant_id, user_id] = version
         if self._away_until > time.monotonic() or not await self._drop_all():
             self._begin_again()
 

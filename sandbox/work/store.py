@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.clock import Clock, milliseconds
+from sandbox.db.rows import as_json
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
@@ -58,23 +59,19 @@ INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest
     changes, request_id, path, scenario_header, created_at, updated_at, processed_at)
 SELECT $1, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
     scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
-    path, scenario_header, $2, $2, processed_at
-FROM unnest($3::uuid[], $4::text[], $5::text[]::numeric[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::int[], $18::jsonb[], $19::uuid[],
-    $20::int[], $21::timestamptz[], $22::int[], $23::text[], $24::jsonb[], $25::text[], $26::timestamptz[])
-    AS p (id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, account_title, status,
-    scenario, failure_code, failure_reason, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id,
-    path, scenario_header, processed_at)
+    path::jsonb, scenario_header, $2, $2, processed_at
+FROM json_to_recordset($3::json) AS p (id uuid, merchant_reference text, amount numeric, currency text, dest_type text,
+    bank_code text, wallet_code text, account_number text, account_title text, status text, scenario text, failure_code text,
+    failure_reason text, psp_reference text, attempts int, metadata jsonb, user_id uuid, step int, due_at timestamptz,
+    changes int, request_id text, path text, scenario_header text, processed_at timestamptz)
 """
 
 _CHANGE = """
 UPDATE payouts p SET status = n.status, scenario = n.scenario, failure_code = n.failure_code,
     failure_reason = n.failure_reason, psp_reference = n.psp_reference, attempts = n.attempts, step = n.step,
-    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::int[],
-    $11::timestamptz[], $12::int[], $13::timestamptz[], $14::jsonb[])
-    AS n (id, status, scenario, failure_code, failure_reason, psp_reference, attempts, step, due_at, changes, processed_at,
-    path)
+    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path::jsonb
+FROM json_to_recordset($3::json) AS n (id uuid, status text, scenario text, failure_code text, failure_reason text,
+    psp_reference text, attempts int, step int, due_at timestamptz, changes int, processed_at timestamptz, path text)
 WHERE p.merchant_id = $1 AND p.id = n.id
 """
 
@@ -82,9 +79,8 @@ _EVENTS = """
 INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id,
     request_id, created_at)
 SELECT $1, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id, request_id, $2
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::uuid[], $7::int[], $8::text[], $9::text[], $10::text[], $11::text[],
-    $12::int[], $13::uuid[], $14::text[])
-    AS e (id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id, request_id)
+FROM json_to_recordset($3::json) AS e (id uuid, type text, body text, payout_id uuid, change int, from_status text,
+    to_status text, cause text, scenario text, step int, transfer_id uuid, request_id text)
 """
 
 _DELIVERIES = """
@@ -92,14 +88,14 @@ INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, 
     created_at, updated_at)
 SELECT $1, id, event_id, endpoint_id, CASE WHEN enabled THEN 'PENDING' ELSE 'PAUSED' END, 0, 0,
     CASE WHEN enabled THEN $2::timestamptz END, $2, $2
-FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::boolean[]) AS d (id, event_id, endpoint_id, enabled)
+FROM json_to_recordset($3::json) AS d (id uuid, event_id uuid, endpoint_id uuid, enabled boolean)
 """
 
 # A lapsed key still sits in the unique index until it is purged, so a new request takes its row over.
 _KEYS = """
 INSERT INTO idempotency_keys AS k (merchant_id, key, fingerprint, status, body, location, expires_at)
-SELECT $1, key, fingerprint, status, body, location, $2
-FROM unnest($3::text[], $4::bytea[], $5::int[], $6::bytea[], $7::text[]) AS n (key, fingerprint, status, body, location)
+SELECT $1, key, decode(fingerprint, 'base64'), status, decode(body, 'base64'), location, $2
+FROM json_to_recordset($3::json) AS n (key text, fingerprint text, status int, body text, location text)
 ON CONFLICT (merchant_id, key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status,
     body = EXCLUDED.body, location = EXCLUDED.location, expires_at = EXCLUDED.expires_at
 """
@@ -178,103 +174,35 @@ async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
     if unit.changed_users:
         await write_users(conn, merchant, now, list(unit.changed_users.values()), unit.user_transactions)
     if unit.events:
-        await conn.execute(
-            _EVENTS,
-            merchant,
-            now,
-            [event.id for event in unit.events],
-            [event.type for event in unit.events],
-            [event.body for event in unit.events],
-            [event.payout_id for event in unit.events],
-            [event.change for event in unit.events],
-            [event.from_status for event in unit.events],
-            [event.to_status for event in unit.events],
-            [event.cause for event in unit.events],
-            [event.scenario for event in unit.events],
-            [event.step for event in unit.events],
-            [event.transfer_id for event in unit.events],
-            [event.request_id for event in unit.events],
-        )
+        await conn.execute(_EVENTS, merchant, now, as_json(unit.events))
     if unit.deliveries:
-        await conn.execute(
-            _DELIVERIES,
-            merchant,
-            now,
-            [delivery.id for delivery in unit.deliveries],
-            [delivery.event_id for delivery in unit.deliveries],
-            [delivery.endpoint_id for delivery in unit.deliveries],
-            [delivery.enabled for delivery in unit.deliveries],
-        )
+        await conn.execute(_DELIVERIES, merchant, now, as_json(unit.deliveries))
     if unit.new_keys:
-        records = unit.new_keys.values()
-        await conn.execute(
-            _KEYS,
-            merchant,
-            now + KEY_LIFETIME,
-            list(unit.new_keys),
-            [record.fingerprint for record in records],
-            [record.status for record in records],
-            [record.body for record in records],
-            [record.location for record in records],
+        keys = (
+            {"key": key, "fingerprint": kept.fingerprint, "status": kept.status, "body": kept.body, "location": kept.location}
+            for key, kept in unit.new_keys.items()
         )
+        await conn.execute(_KEYS, merchant, now + KEY_LIFETIME, as_json(keys))
     await before_commit(unit)
 
 
+def _columns(row: PayoutRow) -> dict[str, object]:
+    return {
+        **msgspec.structs.asdict(row.payout),
+        "step": row.step,
+        "due_at": row.due_at,
+        "changes": row.changes,
+        "request_id": row.request_id,
+        "path": row.path,
+        "scenario_header": row.scenario_header,
+        "processed_at": row.processed_at,
+    }
+
+
 async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: list[PayoutRow]) -> None:
-    rows = unit.created
-    if rows:
-        payouts = [row.payout for row in rows]
-        await conn.execute(
-            _CREATE,
-            unit.merchant_id,
-            unit.now,
-            [p.id for p in payouts],
-            [p.merchant_reference for p in payouts],
-            [str(p.amount) for p in payouts],
-            [p.currency for p in payouts],
-            [p.dest_type for p in payouts],
-            [p.bank_code for p in payouts],
-            [p.wallet_code for p in payouts],
-            [p.account_number for p in payouts],
-            [p.account_title for p in payouts],
-            [p.status for p in payouts],
-            [p.scenario for p in payouts],
-            [p.failure_code for p in payouts],
-            [p.failure_reason for p in payouts],
-            [p.psp_reference for p in payouts],
-            [p.attempts for p in payouts],
-            [_metadata_text(p.metadata) for p in payouts],
-            [p.user_id for p in payouts],
-            [row.step for row in rows],
-            [row.due_at for row in rows],
-            [row.changes for row in rows],
-            [row.request_id for row in rows],
-            [row.path for row in rows],
-            [row.scenario_header for row in rows],
-            [row.processed_at for row in rows],
-        )
+    if unit.created:
+        await conn.execute(_CREATE, unit.merchant_id, unit.now, as_json(map(_columns, unit.created)))
     if changed:
-        payouts = [row.payout for row in changed]
-        written = await conn.execute(
-            _CHANGE,
-            unit.merchant_id,
-            unit.now,
-            [p.id for p in payouts],
-            [p.status for p in payouts],
-            [p.scenario for p in payouts],
-            [p.failure_code for p in payouts],
-            [p.failure_reason for p in payouts],
-            [p.psp_reference for p in payouts],
-            [p.attempts for p in payouts],
-            [row.step for row in changed],
-            [row.due_at for row in changed],
-            [row.changes for row in changed],
-            [row.processed_at for row in changed],
-            [row.path for row in changed],
-        )
+        written = await conn.execute(_CHANGE, unit.merchant_id, unit.now, as_json(map(_columns, changed)))
         if written != f"UPDATE {len(changed)}":
             raise RuntimeError("a claimed payout is gone")
-
-
-def _metadata_text(metadata: dict[str, str]) -> str:
-    return msgspec.json.encode(metadata).decode() if metadata else "{}"

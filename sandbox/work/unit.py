@@ -174,6 +174,8 @@ class Unit:
     new_keys: dict[str, KeyRecord] = field(default_factory=dict)
     changed_users: dict[str, UserRow] = field(default_factory=dict)
     user_transactions: list[UserTransaction] = field(default_factory=list)
+    credited: dict[str, int] = field(default_factory=dict)
+    """Versions of users who were credited many at once, and are written already."""
     now_text: str = ""
     _wanted: dict[str, list[Subscription]] = field(default_factory=dict)
 
