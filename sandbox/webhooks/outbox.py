@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from sandbox.clock import Clock
 from sandbox.db.engine import connection, transaction
+from sandbox.db.rows import as_json
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -46,9 +45,9 @@ FROM claimed c JOIN events v ON v.merchant_id = $1 AND v.id = c.event_id
 # Whoever lost its lease, or whose delivery was resent meanwhile, adds its attempt to the log and decides nothing else.
 _RECORD: Final = """
 WITH n AS MATERIALIZED (
-    SELECT * FROM unnest($3::uuid[], $4::timestamptz[], $5::text[], $6::timestamptz[], $7::int[], $8::timestamptz[], $9::text[],
-        $10::text[], $11::int[], $12::jsonb[], $13::text[], $14::text[], $15::int[])
-        AS n (id, lease, status, next_attempt_at, scheduled, at, url, signature, http_status, headers, body, error, duration_ms)
+    SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
+        scheduled int, at timestamptz, url text, signature text, http_status int, headers jsonb, body text, error text,
+        duration_ms int)
 ), d AS (
     UPDATE webhook_deliveries d SET
         attempts = d.attempts + 1,
@@ -153,27 +152,24 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
     now = max(result.at for result in results)
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
     async with transaction() as conn:
-        await conn.execute(
-            _RECORD,
-            merchant_id,
-            now,
-            [r.claimed.id for r in results],
-            [r.claimed.lease for r in results],
-            [r.status for r in results],
-            [r.next_attempt_at for r in results],
-            [r.claimed.scheduled + 1 for r in results],
-            [r.at for r in results],
-            [r.claimed.url for r in results],
-            [r.signature for r in results],
-            [r.http_status for r in results],
-            [_headers(r.headers) for r in results],
-            [r.body for r in results],
-            [r.error for r in results],
-            [r.duration_ms for r in results],
-        )
+        await conn.execute(_RECORD, merchant_id, now, as_json(map(_columns, results)))
         if gone:
             await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint answered 410 Gone.")
 
 
-def _headers(headers: Mapping[str, Any]) -> str:
-    return msgspec.json.encode(dict(headers)).decode() if headers else "{}"
+def _columns(result: Recorded) -> dict[str, object]:
+    return {
+        "id": result.claimed.id,
+        "lease": result.claimed.lease,
+        "status": result.status,
+        "next_attempt_at": result.next_attempt_at,
+        "scheduled": result.claimed.scheduled + 1,
+        "at": result.at,
+        "url": result.claimed.url,
+        "signature": result.signature,
+        "http_status": result.http_status,
+        "headers": dict(result.headers),
+        "body": result.body,
+        "error": result.error,
+        "duration_ms": result.duration_ms,
+    }
