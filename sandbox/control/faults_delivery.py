@@ -43,7 +43,7 @@ class FaultyPost:
         """`journal` is told of each fault that hits."""
         self._sender = sender
         self._journal = journal
-        self._known: dict[str, tuple[float, list[Fault]]] = {}
+        self._known: dict[str, tuple[float, asyncio.Future[list[Fault]]]] = {}
         self._held: dict[str, asyncio.Event] = {}
 
     async def post(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
@@ -89,9 +89,15 @@ class FaultyPost:
         if known is None or known[0] <= time.monotonic():
             if len(self._known) >= _REMEMBER:
                 self._known.clear()
-            asked = time.monotonic()
-            known = self._known[merchant_id] = (asked + _FORGET_AFTER, await delivery_faults(merchant_id))
-        return known[1]
+            # Deliveries that were claimed together begin together: they ask once.
+            asked = asyncio.ensure_future(delivery_faults(merchant_id))
+            known = self._known[merchant_id] = (time.monotonic() + _FORGET_AFTER, asked)
+        try:
+            return await asyncio.shield(known[1])
+        except BaseException:
+            if self._known.get(merchant_id) is known:
+                del self._known[merchant_id]
+            raise
 
     async def _faulty(self, fault: Fault, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         body = claimed.body

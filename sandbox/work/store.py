@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 KEY_LIFETIME: Final = timedelta(hours=24)
-_RANDOM: Final = random.SystemRandom()
+# Ids are no secrets, and are asked for often: the system's own source costs a call of the kernel for each.
+_RANDOM: Final = random.Random()  # noqa: S311 -- as above
 
 # Taking the ids is taking the merchant's lock: whoever works for this merchant waits here for the one before, so the
 # statements behind it see all that the other committed. It must stay a statement of its own: one statement has one
