@@ -70,7 +70,8 @@ def test_an_error_is_answered_before_anything_is_done(world: World, status: int,
 
 
 def test_a_rate_limit_says_when_to_come_back(world: World) -> None:
-    fault(world, "api", "rate_limit", retry_after=7)
+    made = fault(world, "api", "rate_limit", retry_after=7.0)
+    assert repr(made["parameters"]) == "{'retry_after': 7}"
     answer = world.get("/api/v1/balance")
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
     assert world.get("/sandbox/v1/scenarios").status_code == 200

@@ -156,8 +156,9 @@ def match_of(body: FaultBody) -> dict[str, str]:
 
 
 def parameters_of(body: FaultBody) -> dict[str, float]:
-    """What is particular to a fault's kind."""
-    return {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
+    """What is particular to a fault's kind, whole numbers as such however they were written."""
+    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
+    return {name: int(value) if value == int(value) else value for name, value in own.items()}
 
 
 def kind_of(body: FaultBody) -> str:
