@@ -17,6 +17,8 @@ from typing import Any
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
+_LONGEST_SECONDS = 1800.0
+"""How long one call may take: the audit of a million payouts takes minutes."""
 OPENING_BALANCE = "99999999999.00"
 
 
@@ -130,7 +132,7 @@ def ask(stack: Stack, method: str, path: str, headers: dict[str, str], body: obj
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
-        with urllib.request.urlopen(request, timeout=300) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310
             content = response.read()
             return json.loads(content) if content else None
     except urllib.error.HTTPError as error:
