@@ -212,6 +212,11 @@ def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: W
     assert source == {"url": "http://127.0.0.1:9/feed", "header_names": ["X-API-KEY"]}
     assert ask(world, "aggregator", "source", "--own")["url"] is None
     assert run(world, "aggregator", "source", "--own", "--set", "http://127.0.0.1:9/feed").exit_code == 2
+    assert run(world, "aggregator", "source", "--header", "X-API-KEY=secret").exit_code == 2
+    wrong = run(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "secret")
+    assert wrong.exit_code == 2
+    assert "secret" not in wrong.output
+    assert ask(world, "aggregator", "source")["url"] is None
 
 
 def test_lists_go_on_where_the_page_before_ended(world: World) -> None:

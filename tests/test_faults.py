@@ -1,17 +1,20 @@
 """Faults: each kind is seen to happen, as often as it was asked for, and none touches the ledger's truth."""
 
+import asyncio
 import json
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
+from sandbox.control import faults_delivery
 from sandbox.control.faults import LONGEST_MS, Fault
 from sandbox.control.faults_requests import LARGEST_COUNT
+from sandbox.webhooks.sender import WebhookSender
 from sandbox.webhooks.signing import decode_secret, verify
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -283,6 +286,24 @@ def test_only_deliveries_that_match_are_hit(world: World, receiver: Receiver) ->
 
 
 # ---- chance, without a store
+
+
+async def test_deliveries_that_begin_together_ask_once_and_ask_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def look(merchant_id: str) -> list[Fault]:
+        asked.append(merchant_id)
+        await asyncio.sleep(0)
+        if len(asked) == 1:
+            raise OSError
+        return []
+
+    monkeypatch.setattr(faults_delivery, "delivery_faults", look)
+    post = faults_delivery.FaultyPost(cast(WebhookSender, None))
+    failed = await asyncio.gather(*(post._faults("m") for _ in range(100)), return_exceptions=True)
+    assert [type(error) for error in failed] == [OSError] * 100
+    assert await asyncio.gather(*(post._faults("m") for _ in range(100))) == [[]] * 100
+    assert asked == ["m", "m"]
 
 
 def test_how_often_and_how_long_follow_from_the_seed() -> None:

@@ -41,6 +41,11 @@ def source(
     """
     if set_ is not None and own:
         raise typer.BadParameter("Give one of --set and --own.")
+    if header and set_ is None:
+        raise typer.BadParameter("A --header is sent to the vendor that --set names; give both.")
+    for pair in header or []:
+        if "=" not in pair:
+            raise typer.BadParameter("A --header is NAME=VALUE.")
     headers = dict(pair.partition("=")[::2] for pair in header or [])
     if set_ is not None or own:
         found = client.ask("PUT", f"{_PATH}/source", json={"url": set_, "headers": headers})

@@ -35,11 +35,7 @@ def create(
 
 @app.command("list")
 @with_client
-def list_(
-    client: Client,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> Shown:
+def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
     """List snapshots, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
     page = client.get(_PATH, limit=limit, cursor=cursor)
     return listed(page, "id", "clock_at", "rows", "name")
@@ -47,10 +43,7 @@ def list_(
 
 @app.command("restore")
 @with_client
-def restore(
-    client: Client,
-    snapshot_id: _Id,
-) -> Shown:
+def restore(client: Client, snapshot_id: _Id) -> Shown:
     """Make the world what it was. Exit code 0: done; 1: not found, or refused; 2: wrong usage."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
@@ -59,10 +52,7 @@ def restore(
 
 @app.command("delete")
 @with_client
-def delete(
-    client: Client,
-    snapshot_id: _Id,
-) -> Shown:
+def delete(client: Client, snapshot_id: _Id) -> Shown:
     """Delete a snapshot. Exit code 0: deleted; 1: not found; 2: wrong usage."""
     client.ask("DELETE", f"{_PATH}/{snapshot_id}")
     return Shown({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")
