@@ -91,6 +91,15 @@ def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiv
     world.assert_clean()
 
 
+def test_whatever_a_bad_row_says_is_told_as_it_was(world: World) -> None:
+    """Nothing that a cell holds reads as anything else on its way into the store."""
+    cells = ["\\N", "\\.", "\\t\\x41\\", "a\tb", "é ✓", "'; --", "\x00\x1b", '"in, quotes"', "\\\\"]
+    shown = ["\\N", "\\.", "\\t\\x41\\", "a�b", "é ✓", "'; --", "��", "in, quotes", "\\\\"]
+    activity_id = upload(world, [(cell, cell) for cell in cells])
+    assert counts(finished(world, activity_id)) == (len(cells), len(cells), 0, 0)
+    assert [(item["uuid"], item["amount"]) for item in items(world, activity_id)] == [(cell, cell) for cell in shown]
+
+
 def test_a_user_may_be_credited_several_times_in_one_file(world: World) -> None:
     """Each credit is a transfer of its own, with the wallet's balance after it in the order of the rows."""
     user, other = make_user(world), make_user(world)

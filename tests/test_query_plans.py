@@ -10,6 +10,9 @@ import pytest
 from sandbox.aggregator import service as aggregator
 from sandbox.aggregator.store import DUE_OWN
 from sandbox.balance import service as balance
+from sandbox.bulk_credit import process
+from sandbox.bulk_credit import service as bulk_credit
+from sandbox.bulk_credit.model import ITEM_STATUSES
 from sandbox.control import passage
 from sandbox.feed import service as feed
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
@@ -117,6 +120,18 @@ def crowded(stack: Stack) -> Iterator[World]:
             """,
             world.merchant_id, NOW,
         )  # fmt: skip
+        await conn.execute(
+            "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, "
+            "created_at, updated_at) VALUES ($1, $2, 'COMPLETED', $4, 0, 0, $4, 0, 'r', $3, $3)",
+            world.merchant_id, SMALLEST_ID, NOW, ROWS,
+        )  # fmt: skip
+        await conn.execute(
+            """
+            INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id)
+            SELECT merchant_id, $2, row_number() OVER (), $2::uuid::text, '1.00', 'SUCCEEDED', id FROM payouts WHERE merchant_id = $1
+            """,
+            world.merchant_id, SMALLEST_ID,
+        )  # fmt: skip
         await conn.execute("VACUUM (ANALYZE)")
 
     asyncio.run(fill())
@@ -137,6 +152,9 @@ QUERIES = {
     "balance": (balance._BALANCE, ()),
     "history": (balance._HISTORY, (["TOP_UP", "PAYOUT_SETTLE"], *BOUNDS, 21)),
     "history of a payout": (balance._HISTORY_OF_PAYOUT, (["TOP_UP"], *BOUNDS, 21, LARGEST_ID)),
+    "rows of a bulk credit": (bulk_credit._ITEMS, (SMALLEST_ID, list(ITEM_STATUSES), ROWS - 50, 21)),
+    "rows of a bulk credit that failed": (bulk_credit._ITEMS, (SMALLEST_ID, ["FAILED"], 1, 21)),
+    "rows to credit": (process._ROWS, (SMALLEST_ID, 100)),
     "vendor feed": (feed._PAGE, (SMALLEST_ID, LARGEST_ID, 10_000, 100)),
     "aggregated balance": (aggregator._BALANCE, (LARGEST_ID,)),
     "who waits for money": (aggregator._WAITING, (*BOUNDS, 21)),
@@ -175,7 +193,15 @@ def assert_no_scan(stack: Stack, statement: str, *arguments: object) -> None:
             await conn.close()
 
     plan = asyncio.run(explain())
-    tables = ("payouts", "transfers", "events", "webhook_deliveries", "webhook_attempts", "idempotency_keys")
+    tables = (
+        "payouts",
+        "transfers",
+        "events",
+        "webhook_deliveries",
+        "webhook_attempts",
+        "idempotency_keys",
+        "bulk_credit_items",
+    )
     for table in (*tables, "user_transactions", "vendor_transactions", "vendor_balances"):
         assert f"Seq Scan on {table}" not in plan, plan
     for line in plan.splitlines():

@@ -28,11 +28,13 @@ _ROW: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
     "payout_id::text AS payout_id, description, created_at"
 )
-# Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows.
+_OF_BALANCE: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
+# Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows. The index holds the reasons
+# that are named here, and must be told so to be used.
 _HISTORY: Final = f"""
 SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
     SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
-        AND (reason, id) >= (r.reason, $4::uuid)
+        AND (reason, id) >= (r.reason, $4::uuid) AND reason IN ({", ".join(f"'{reason}'" for reason in _OF_BALANCE)})
     ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
 ) t ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
@@ -116,7 +118,7 @@ class BalanceService:
     async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
         """A page of ledger entries, newest first. `params` may hold payout_id and account."""
         accounts = [params["account"]] if "account" in params else [AVAILABLE, LOCKED]
-        reasons = [m.reason for m in MOVEMENTS.values() if m.debit in accounts or m.credit in accounts]
+        reasons = [reason for reason, m in _OF_BALANCE.items() if m.debit in accounts or m.credit in accounts]
         arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
         statement = _HISTORY
         if "payout_id" in params:

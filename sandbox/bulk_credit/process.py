@@ -14,7 +14,7 @@ import msgspec
 from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
 from sandbox.db.engine import as_owner, connection, transaction
 from sandbox.db.rows import as_json
-from sandbox.ledger.post import credit_wallets
+from sandbox.ledger.post import WalletCredit, credit_wallets
 from sandbox.users.rows import add_credits
 from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
@@ -32,10 +32,13 @@ SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOAD
 ORDER BY merchant_id, bulk_credits.id LIMIT 1
 """  # noqa: S608 -- constants
 _ROWS: Final = """
-SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
-ORDER BY merchant_id, activity_id, status, line LIMIT $3
+SELECT i.line, i.user_id, i.amount, u.id IS NOT NULL AS is_known
+FROM (
+    SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
+    ORDER BY merchant_id, activity_id, status, line LIMIT $3
+) i LEFT JOIN users u ON u.merchant_id = $1 AND u.id = i.user_id::uuid
+ORDER BY i.line
 """
-_KNOWN: Final = "SELECT id::text FROM users WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"
 _WRITE_ROWS: Final = """
 UPDATE bulk_credit_items i SET status = n.status, error = n.error, transfer_id = n.transfer_id
 FROM json_to_recordset($3::json) AS n (line int, status text, error text, transfer_id uuid)
@@ -83,12 +86,10 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
             return False, None
         await read_claim(conn, unit)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
-        known = {user_id for (user_id,) in await conn.fetch(_KNOWN, merchant_id, list({row["user_id"] for row in rows}))}
-        decided = [_decide(unit, activity["id"], row, known, fail_listed) for row in rows]
-        credits_ = [row for row in decided if row.transfer_id is not None]
-        await credit_wallets(conn, merchant_id, unit.now, credits_)
+        outcomes, credits_ = _decide(unit, rows, fail_listed)
+        await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
         await add_credits(conn, unit, credits_)
-        await _write(conn, unit, activity, decided, is_done=len(rows) < CHUNK)
+        await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
         await write_unit(conn, unit)
     committed(unit)
     return True, unit
@@ -105,39 +106,42 @@ async def _know_sizes() -> None:
         await conn.execute(_ANALYZE)
 
 
-class _Decided(msgspec.Struct):
-    """What becomes of a row; it is credited if it has a transfer."""
+class _Outcome(msgspec.Struct, omit_defaults=True):
+    """What becomes of a row. What it leaves out is one thing less for the server to read, of each of many rows."""
 
     line: int
-    user_id: str
-    amount: str
     status: str
-    error: str | None = None
     transfer_id: str | None = None
-    description: str | None = None
+    error: str | None = None
 
 
-def _decide(unit: Unit, activity_id: str, row: Mapping[str, Any], known: Set[str], fail_listed: Set[str]) -> _Decided:
-    line, user_id, amount = row["line"], row["user_id"], row["amount"]
-    if user_id not in known:
-        return _Decided(line, user_id, amount, "INVALID", "uuid: there is no such user")
-    if user_id in fail_listed:
-        return _Decided(line, user_id, amount, "FAILED", f"the credit failed, as {FAIL_LIST} says")
-    description = f"bulk credit {activity_id} line {line}"
-    return _Decided(line, user_id, amount, "SUCCEEDED", None, unit.ids.next(), description)
+def _decide(unit: Unit, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]) -> tuple[list[_Outcome], list[WalletCredit]]:
+    """What becomes of each row, and the credits of those that succeed."""
+    outcomes, credits_ = [], []
+    for row in rows:
+        line, user_id = row["line"], row["user_id"]
+        if not row["is_known"]:
+            outcomes.append(_Outcome(line, "INVALID", error="uuid: there is no such user"))
+        elif user_id in fail_listed:
+            outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed, as {FAIL_LIST} says"))
+        else:
+            credit = WalletCredit(unit.ids.next(), user_id, row["amount"], line)
+            credits_.append(credit)
+            outcomes.append(_Outcome(line, "SUCCEEDED", credit.transfer_id))
+    return outcomes, credits_
 
 
 async def _write(
     conn: "PoolConnectionProxy[Any]",
     unit: Unit,
     activity: Mapping[str, Any],
-    decided: Sequence[_Decided],
+    outcomes: Sequence[_Outcome],
     *,
     is_done: bool,
 ) -> None:
-    if decided:
-        await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], as_json(decided))
-    statuses = [row.status for row in decided]
+    if outcomes:
+        await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], as_json(outcomes))
+    statuses = [outcome.status for outcome in outcomes]
     succeeded = activity["succeeded"] + statuses.count("SUCCEEDED")
     failed = activity["failed"] + statuses.count("FAILED")
     status = status_when_done(activity["total"], succeeded, failed) if is_done else "PROCESSING"

@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sandbox.db.rows import as_json
 from sandbox.ledger.model import CREDIT, MERCHANT_ACCOUNTS, WALLET, Posted
 from sandbox.money import ZERO
@@ -32,9 +34,8 @@ WHERE a.merchant_id = $1 AND a.account = n.account
 # `model.post` would: one transfer after the other, each with both balances after it.
 _CREDITS = f"""
 WITH credits AS MATERIALIZED (
-    SELECT place, transfer_id AS id, '{WALLET}:' || user_id AS account, amount, description
-    FROM ROWS FROM (json_to_recordset($3::json) AS (transfer_id uuid, user_id text, amount numeric, description text))
-        WITH ORDINALITY AS n (transfer_id, user_id, amount, description, place)
+    SELECT transfer_id AS id, '{WALLET}:' || user_id AS account, amount, line
+    FROM json_to_recordset($3::json) AS n (transfer_id uuid, user_id text, amount numeric, line int)
 ), changes AS (
     SELECT account, sum(amount) AS amount, count(*) AS changes FROM credits GROUP BY account
     UNION ALL SELECT '{CREDIT.debit}', -sum(amount), count(*) FROM credits
@@ -45,11 +46,20 @@ WITH credits AS MATERIALIZED (
 )
 INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
     reason, payout_id, description, created_at)
-SELECT $1, c.id, funds.account, c.account, c.amount, funds.balance_before - sum(c.amount) OVER (ORDER BY c.place),
-    wallet.balance_before + sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.place),
-    '{CREDIT.reason}', NULL, c.description, $2
+SELECT $1, c.id, funds.account, c.account, c.amount, funds.balance_before - sum(c.amount) OVER (ORDER BY c.line),
+    wallet.balance_before + sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.line),
+    '{CREDIT.reason}', NULL, $4 || ' line ' || c.line, $2
 FROM credits c JOIN changed wallet ON wallet.account = c.account JOIN changed funds ON funds.account = '{CREDIT.debit}'
 """  # noqa: S608 -- constants
+
+
+class WalletCredit(msgspec.Struct):
+    """Money for a user's wallet, one of many: `amount` as text, and the line of the file that it comes from."""
+
+    transfer_id: str
+    user_id: str
+    amount: str
+    line: int
 
 
 async def write_transfers(
@@ -99,19 +109,20 @@ async def credit_wallets(
     conn: "PoolConnectionProxy[Any]",
     merchant_id: str,
     now: datetime,
-    credits_: Sequence[object],
+    credits_: Sequence[WalletCredit],
+    source: str,
 ) -> None:
-    """Write a transfer to a user's wallet for each credit, in their order, and the balances that they lead to.
+    """Write a transfer for each credit of a file, in the order of lines and ids, and the balances that they lead to.
 
-    For many at once; each has a `transfer_id`, `user_id`, `amount` as text and `description`. The caller holds the merchant's
-    lock and has seen that the users are there. Raises RuntimeError outside a transaction or without a wallet, and
-    asyncpg.CheckViolationError for an amount that is not positive.
+    `source` says in the ledger which file it was. The caller holds the merchant's lock and has seen that the users are there.
+    Raises RuntimeError outside a transaction or without a wallet, and asyncpg.CheckViolationError for an amount that is not
+    positive.
     """
     if not conn.is_in_transaction():
         raise RuntimeError("money moves only inside a transaction")
     if not credits_:
         return
-    written = await conn.execute(_CREDITS, merchant_id, now, as_json(credits_))
+    written = await conn.execute(_CREDITS, merchant_id, now, as_json(credits_), source)
     if written != f"INSERT 0 {len(credits_)}":
         raise RuntimeError("a wallet is missing")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.rows import as_json
 from sandbox.ledger.model import wallet_of
+from sandbox.ledger.post import WalletCredit
 from sandbox.users.model import COLUMNS, UserRow, UserTransaction, to_user
 from sandbox.work.unit import Unit
 
@@ -51,12 +52,10 @@ async def read_users(conn: "PoolConnectionProxy[Any]", unit: Unit, user_ids: Ite
         unit.balances[wallet_of(user.id)] = record["wallet"]
 
 
-async def add_credits(conn: "PoolConnectionProxy[Any]", unit: Unit, credits_: Sequence[object]) -> None:
-    """Add credits, each of a `user_id` and an `amount` as text, to what the users were credited.
-
-    The unit is told of their new versions.
-    """
-    for user_id, version in await conn.fetch(_CREDIT, unit.merchant_id, unit.now, as_json(credits_)):
+async def add_credits(conn: "PoolConnectionProxy[Any]", unit: Unit, credits_: Sequence[WalletCredit]) -> None:
+    """Add credits to what the users were credited; the unit is told of their new versions."""
+    rows = as_json({"user_id": credit.user_id, "amount": credit.amount} for credit in credits_)
+    for user_id, version in await conn.fetch(_CREDIT, unit.merchant_id, unit.now, rows):
         unit.credited[user_id] = version
 
 
