@@ -128,7 +128,8 @@ def crowded(stack: Stack) -> Iterator[World]:
         await conn.execute(
             """
             INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id)
-            SELECT merchant_id, $2, row_number() OVER (), $2::uuid::text, '1.00', 'SUCCEEDED', id FROM payouts WHERE merchant_id = $1
+            SELECT merchant_id, $2, row_number() OVER (), $2::uuid::text, '1.00', 'SUCCEEDED', id FROM payouts
+            WHERE merchant_id = $1
             """,
             world.merchant_id, SMALLEST_ID,
         )  # fmt: skip

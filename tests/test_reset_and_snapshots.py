@@ -3,6 +3,7 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -147,6 +148,8 @@ def test_an_endpoint_made_after_a_reset_gets_an_id_of_its_own(stack: Stack, rece
 
 def test_a_restore_makes_every_row_what_it_was(world: World, receiver: Receiver) -> None:
     user_id = fill(world, receiver)
+    # What its own feed says is aggregated by the host's time, frozen or not.
+    until(lambda: world.get(f"/aggregator/v1/users/{user_id}").json().get("earned") == "50.25", 60)
     summary = world.get(f"/api/v1/users/{user_id}/summary").json()
     shown, stored = look(world), rows(world)
     clock = world.get("/sandbox/v1/clock").json()
@@ -178,6 +181,44 @@ def test_a_restore_makes_every_row_what_it_was(world: World, receiver: Receiver)
     world.client.post("/sandbox/v1/clock/resume")
     world.wait_for(world.create_payout()["id"], "SUCCESS")
     world.assert_clean()
+
+
+def test_snapshots_of_several_branches_are_each_gone_back_to(world: World) -> None:
+    """Whatever was restored in between, and even if the time went back: each is what it was, and nothing else."""
+    taken: list[tuple[str, dict[str, list[Any]]]] = []
+
+    def take() -> None:
+        taken.append((world.client.post("/sandbox/v1/snapshots").json()["id"], rows(world)))
+
+    def back_to(number: int) -> None:
+        snapshot_id, stored = taken[number]
+        assert world.client.post(f"/sandbox/v1/snapshots/{snapshot_id}/restore").status_code == 200
+        assert rows(world) == stored
+        world.assert_clean()
+
+    def go_on(year: int) -> None:
+        # Only the host can set the time back; here its clock stands still at whatever time.
+        at = datetime(year, 1, 1, tzinfo=UTC)
+        world.stack.execute("UPDATE merchants SET clock_frozen_at = $2 WHERE merchant_id = $1", world.merchant_id, at)
+        world.create_payout()
+
+    go_on(2031)
+    take()
+    go_on(2031)
+    take()
+    back_to(0)
+    go_on(2020)
+    take()
+    for number in (1, 2, 0, 2, 1, 0, 1):
+        back_to(number)
+    go_on(2019)
+    back_to(1)
+    back_to(0)
+    go_on(2031)
+    take()
+    world.client.post("/sandbox/v1/reset")
+    back_to(3)
+    back_to(3)
 
 
 def test_what_follows_a_restore_repeats_in_a_frozen_world_with_a_seed(stack: Stack, receiver: Receiver) -> None:

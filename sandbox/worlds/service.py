@@ -107,7 +107,8 @@ class WorldService:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows, and this world has more.")
             real = truncate(datetime.now(UTC))
             # Its id is of the host's time and no part of the world, whose own ids and time may go back.
-            taken = _shown(await take_snapshot(conn, merchant_id, new_id(real), name, unit.now, real))
+            record = await take_snapshot(conn, merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
+            taken = _shown(record)
             return Answer(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
 
         async with available():

@@ -1,6 +1,6 @@
 """A merchant's world as rows: emptied, put away in arrays of rows, and put back. All of it under the merchant's lock."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,9 @@ LARGEST_SNAPSHOT: Final = 100_000
 _PART: Final = 250
 """Rows that one value holds: the largest kind, a stored answer to a batch, is about a megabyte."""
 
+_STANDING: Final = ("user_transactions", "events", "transfers")
+"""Whose rows are written once and never changed: going back in time takes away those that came later, and no others."""
+
 COLUMNS: Final = "id::text AS id, name, rows, size, clock_at, created_at"
 
 _COUNTS: Final = " + ".join(
@@ -30,15 +33,25 @@ _WRITTEN: Final = ", ".join(
     f") p GROUP BY part RETURNING cardinality({table}) AS count, pg_column_size({table}) AS size)"
     for table in WORLD
 )
-_PARTS: Final = " UNION ALL ".join(f"SELECT count, size FROM {table}_written" for table in WORLD)  # noqa: S608 -- constants
+_PARTS: Final = " UNION ALL ".join(
+    f"SELECT count, size, {table in _STANDING} AS stands FROM {table}_written"  # noqa: S608 -- constants
+    for table in WORLD
+)
+
+_ALL_BEFORE: Final = " AND ".join(f"NOT EXISTS (SELECT FROM {table} WHERE merchant_id = $1 AND id > $6)" for table in _STANDING)
 
 # One statement sees one moment, though deliveries are claimed and recorded without the merchant's lock.
 _TAKE: Final = f"""
 WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_frozen_at, clock_offset, default_scenario,
-    clock_at, created_at)
-SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario, $4, $5
-FROM merchants m, (SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size FROM ({_PARTS}) w) p
+    clock_at, created_at, position, standing_rows, stands)
+SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario, $4, $5,
+    p.position, p.standing, p.position IS NOT NULL
+FROM merchants m, (
+    SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size,
+        coalesce(sum(count) FILTER (WHERE stands), 0) AS standing, CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
+    FROM ({_PARTS}) w
+) p
 WHERE m.merchant_id = $1
 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
@@ -57,7 +70,20 @@ _AS_IT_WAS: Final = """
 UPDATE merchants m SET id_sequence = s.id_sequence, clock_frozen_at = s.clock_frozen_at, clock_offset = s.clock_offset,
     default_scenario = s.default_scenario
 FROM snapshots s WHERE m.merchant_id = $1 AND s.merchant_id = $1 AND s.id = $2
-RETURNING m.clock_frozen_at, m.clock_offset, s.name, s.rows
+RETURNING m.clock_frozen_at, m.clock_offset, s.name, s.rows, s.position, s.standing_rows, s.stands
+"""
+
+_STANDING_ROWS: Final = " + ".join(
+    f"(SELECT count(*) FROM {table} WHERE merchant_id = $1)"  # noqa: S608 -- constants
+    for table in _STANDING
+)
+
+_NONE_STANDS: Final = "UPDATE snapshots SET stands = false WHERE merchant_id = $1"
+
+# The world that was gone back to is the one that now goes on: of what was put away later nothing is left in it.
+_WHO_STANDS: Final = """
+UPDATE snapshots s SET stands = s.position IS NOT NULL AND (s.id = $2 OR ($3 AND s.stands AND s.position <= r.position))
+FROM snapshots r WHERE s.merchant_id = $1 AND r.merchant_id = $1 AND r.id = $2
 """
 
 # What was under way is not any more: it is due again, and may arrive a second time.
@@ -73,7 +99,10 @@ async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
 
 
 async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) -> "Record":
-    """Put the world away under (merchant, id, name, the merchant's now, the host's time); returns COLUMNS."""
+    """Put the world away under (merchant, id, name, the merchant's now, the host's time, an id); returns COLUMNS.
+
+    The id parts those that the merchant has made from those that it will make.
+    """
     record: Record | None = await conn.fetchrow(_TAKE, *arguments)
     assert record is not None
     return record
@@ -82,7 +111,8 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) ->
 async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Any:
     """Empty the world of all but its webhook endpoints, and begin its clock and ids anew; returns the opening balance."""
     async with _unguarded(conn):
-        await _empty(conn, merchant_id, keep=ENDPOINTS)
+        await _empty(conn, merchant_id, keep=(ENDPOINTS,))
+    await conn.execute(_NONE_STANDS, merchant_id)
     return await conn.fetchval(_BEGINNING, merchant_id)
 
 
@@ -90,39 +120,63 @@ async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_
     """Make the world what it was: rows, clock and ids; None, and nothing done, if there is no such snapshot."""
     record: Record | None = await conn.fetchrow(_AS_IT_WAS, merchant_id, snapshot_id)
     if record is not None:
-        async with _unguarded(conn):
-            await _empty(conn, merchant_id)
+        async with _unguarded(conn) as without_keys:
+            # With its keys guarded, the payouts that a transfer names cannot go before it.
+            stands = record["stands"] and without_keys and await _cut_back(conn, merchant_id, record)
+            kept = _STANDING if stands else ()
+            await _empty(conn, merchant_id, kept)
             for table in reversed(WORLD):
-                await conn.execute(
-                    f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
-                    f"CROSS JOIN LATERAL unnest(s.{table}) r "
-                    f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'",
-                    merchant_id,
-                    snapshot_id,
-                )
+                if table not in kept:
+                    await conn.execute(
+                        f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
+                        f"CROSS JOIN LATERAL unnest(s.{table}) r "
+                        f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'",
+                        merchant_id,
+                        snapshot_id,
+                    )
         await conn.execute(_RELEASE, merchant_id)
+        await conn.execute(_WHO_STANDS, merchant_id, snapshot_id, stands)
     return record
 
 
+async def _cut_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot: "Record") -> bool:
+    """Take away what was written behind a snapshot's position; whether all that it holds, and nothing else, is left then.
+
+    They are told apart by their ids, which begin with the merchant's time. If the host's clock was set back, later rows are
+    left: hence the count. (A snapshot that would have rows behind its own position has none, and never stands.)
+    """
+    for table in _STANDING:
+        await conn.execute(
+            f"DELETE FROM {table} WHERE merchant_id = $1 AND id > $2",  # noqa: S608 -- constants
+            merchant_id,
+            snapshot["position"],
+        )
+    left: int = await conn.fetchval(f"SELECT {_STANDING_ROWS}", merchant_id)
+    expected: int = snapshot["standing_rows"]
+    return left == expected
+
+
 @asynccontextmanager
-async def _unguarded(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
+async def _unguarded(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[bool]:
     """Work as the owner, who may delete what others may not, and without foreign keys where he may leave them out.
+
+    Tells whether he may.
 
     To look, for each row that goes, for others that still name it costs four times the deleting, and finds nothing: they go
     in this same transaction. What is put back stood under the same keys. Only a superuser may leave it out, as the embedded
     store's owner is.
     """
     async with as_owner(conn):
-        may_skip = await conn.fetchval("SELECT current_setting('is_superuser') = 'on'")
+        may_skip: bool = await conn.fetchval("SELECT current_setting('is_superuser') = 'on'")
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = replica")
-        yield
+        yield may_skip
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = origin")
 
 
-async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: str = "") -> None:
+async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: Collection[str] = ()) -> None:
     await conn.execute(_LOCK_DELIVERIES, merchant_id)
     for table in WORLD:
-        if table != keep:
+        if table not in keep:
             await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
