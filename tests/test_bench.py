@@ -134,6 +134,19 @@ def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
 
+def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "wait-for", "--rate", "20", "--held", "20", "--seconds", "1", "--connections", "4")
+    assert (found["sent"], found["answered"], found["missing"]) == (40, 40, 0)
+    assert found["held"] > 1
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_more_held_than_payouts_can_take_is_refused(stack: tuple[Stack, Path]) -> None:
+    ran = CliRunner().invoke(app, ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])])
+    assert ran.exit_code == 1
+    assert "at most 20 can be held" in ran.output
+
+
 def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "world", "--payouts", "20", "--rounds", "1", "--clients", "1")
     assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"}

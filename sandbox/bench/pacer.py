@@ -7,6 +7,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -50,13 +51,16 @@ class Sent:
 
 
 class Pacer:
-    """Paces creates of one merchant over connections that are kept alive."""
+    """Paces creates of one merchant over connections that are kept alive; `created` is told of each payout's id."""
 
-    def __init__(self, stack: Stack, merchant: Merchant, connections: int) -> None:
+    def __init__(
+        self, stack: Stack, merchant: Merchant, connections: int, created: Callable[[str], None] = lambda payout_id: None
+    ) -> None:
         address = urlsplit(stack.api_url)
         if address.scheme != "http" or address.hostname is None:
             raise BenchError(f"The load goes over plain HTTP, and the sandbox is at {stack.api_url}.")
         self.sent = Sent()
+        self.created = created
         self.free: deque[_Connection] = deque()
         self.transports: set[asyncio.Transport] = set()
         self.closing = False
@@ -177,7 +181,9 @@ class _Connection(asyncio.Protocol):
         if status == 201:
             sent.answers += 1
             sent.answer_seconds.append(time.perf_counter() - sent_at)
-            sent.payouts[_decode(self._body).id] = sent_at
+            payout_id = _decode(self._body).id
+            sent.payouts[payout_id] = sent_at
+            self._pacer.created(payout_id)
         else:
             sent.fail(f"{status} {self._body[:300].decode('utf-8', 'replace')}")
         # One that the server is about to close must not be used again.

@@ -11,6 +11,7 @@ from rich.text import Text
 from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.pgbench import CLIENTS, WAYS
+from sandbox.bench.wait_for import WaitForResult
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
 from sandbox.bench.world import WorldResult
 
@@ -121,6 +122,39 @@ def e2e_report(result: E2eResult, command: str) -> Group:
             f"Backlog one second after the last create: {result.backlog:,} events; the last event came "
             f"{result.drained_after:.2f} s after it. The generator was at most {result.generator_late_ms:.0f} ms "
             "behind its schedule. The audit is clean."
+        ),
+    )
+
+
+def wait_for_json(result: WaitForResult) -> dict[str, float]:
+    """The figures."""
+    return {
+        "rate": result.rate,
+        "sent": result.sent,
+        "held": result.held,
+        "answered": result.answered,
+        "missing": result.missing,
+        "p50_ms": round(result.p50_ms, 2),
+        "p95_ms": round(result.p95_ms, 2),
+        "p99_ms": round(result.p99_ms, 2),
+    }
+
+
+def wait_for_report(result: WaitForResult, command: str) -> Group:
+    """How many were held and answered, and how soon."""
+    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates a second")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    figures = (result.p50_ms, result.p95_ms, result.p99_ms)
+    table.add_row("transition to answer", *(Text(f"{value:.1f}", "bold") for value in figures))
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(
+            f"{result.sent:,} payouts were waited for, {result.held:,} at one time; {result.answered:,} requests were "
+            f"answered with the payout paid, {result.missing:,} were not. The audit is clean.",
+            "bold",
         ),
     )
 

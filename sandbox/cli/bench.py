@@ -104,6 +104,41 @@ def e2e(
         raise typer.Exit(1)
 
 
+@app.command("wait-for")
+def wait_for(
+    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates a second.")] = 200,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=86_400, help="For how long, once all are held.")] = 8,
+    held: Annotated[int, typer.Option("--held", min=1, max=20_000, help="Requests held at any moment.")] = 1000,
+    connections: _Connections = 64,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Create payouts at a steady rate, and hold a request in wait_for for each of them until it is paid.
+
+    A scenario pays each so long after its create that so many requests are held. The percentiles are of the time from
+    the transition to the arrival of the answer.
+
+    Exit code 0: measured, and all were answered; 1: some were not, or something failed; 2: wrong usage.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.stack import open_stack
+    from sandbox.bench.wait_for import WaitForBench
+
+    with _failures(), _progress(as_json) as shown:
+        shown.start("starting", None)
+        with open_stack(ready_file, api_processes, workers) as stack:
+            bench = WaitForBench(stack, rate, seconds, held, connections, shown.advance)
+            shown.start("starting", bench.steps)
+            result = bench.run()
+    figures = report.wait_for_json(result)
+    _print(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
+    if result.missing:
+        raise typer.Exit(1)
+
+
 @app.command("summary")
 def summary(
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 5,
