@@ -11,6 +11,7 @@ import http.server
 import os
 import sys
 import threading
+import time
 import uuid
 from typing import Any, Final
 
@@ -65,8 +66,10 @@ def play(client: httpx.Client, endpoint: Endpoint) -> None:
 
     # What is due at once is posted by the workers, as ever; drained, it is done.
     post("/sandbox/v1/drain", {})
+    began = time.perf_counter()
     passed = post("/sandbox/v1/clock/advance", {"seconds": HOURS * 3600})
-    expect(f"{HOURS} hours passed in one call", holds=passed["complete"])
+    seconds = time.perf_counter() - began
+    expect(f"{HOURS} hours passed in one call, in {seconds:.2f} real seconds", holds=passed["complete"])
 
     def delivery() -> dict[str, Any]:
         (found,) = client.get("/api/v1/webhook-deliveries").raise_for_status().json()["data"]

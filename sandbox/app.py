@@ -39,7 +39,7 @@ from sandbox.http.rate_limit import RateLimiter
 from sandbox.ledger.audit_api import audit_router
 from sandbox.live import LiveFeed
 from sandbox.live_listener import LiveListener
-from sandbox.merchants.api import keys_router, merchants_router, rate_limit_router
+from sandbox.merchants.api import approvals_router, keys_router, merchants_router, rate_limit_router
 from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
@@ -152,6 +152,7 @@ def create_app(settings: Settings) -> Application:
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
             rate_limit_router(gate, merchants),
+            approvals_router(gate, merchants),
             clock_router(gate, clock),
             stream_router(gate, streams),
             audit_router(gate),

@@ -14,7 +14,7 @@ from sandbox.http.body import amount_of, decode
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import page, query, window
-from sandbox.merchants.service import ApiKey, Merchant, MerchantService, NewApiKey, NewMerchant, RateLimit
+from sandbox.merchants.service import ApiKey, Approvals, Merchant, MerchantService, NewApiKey, NewMerchant, RateLimit
 
 LARGEST_SEED = 2**63 - 1
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
@@ -42,6 +42,12 @@ class RateLimitBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `PUT /rate-limit`."""
 
     requests_per_minute: PerMinute | None
+
+
+class ApprovalsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PUT /approvals`."""
+
+    expire_after_seconds: Annotated[float, msgspec.Meta(ge=1, le=31_536_000, multiple_of=1)] | None
 
 
 def _seed(seed: float | None) -> int | None:
@@ -160,3 +166,33 @@ def rate_limit_router(gate: Gate, service: MerchantService) -> Router:
         return ok(await service.set_rate_limit(caller.merchant_id, limit))
 
     return Router("/sandbox/v1/rate-limit", route_handlers=[get_rate_limit, set_rate_limit])
+
+
+def approvals_router(gate: Gate, service: MerchantService) -> Router:
+    """The routes of how long a payout waits for somebody to approve it."""
+    body_decoder = msgspec.json.Decoder(ApprovalsBody)
+
+    @get(
+        "/", operation_id="get_approvals",
+        opt={"operation": Operation("Get how long payouts wait for approval", {200: Approvals})},
+    )  # fmt: skip
+    async def get_approvals(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.approvals(caller.merchant_id))
+
+    @put(
+        "/", operation_id="set_approvals",
+        opt={"operation": Operation("Let approvals expire, or let payouts wait as long as it takes", {200: Approvals},
+             ApprovalsBody, security="admin-key", example={"expire_after_seconds": 86400},
+             description="A payout that is REQUESTED or put IN_REVIEW by its scenario from now on, and that nobody has "
+             "decided about so many seconds later, in the merchant's time, becomes REJECTED or FAILED, with failure_code "
+             "APPROVAL_EXPIRED. null, as it is at first: never.")},
+    )  # fmt: skip
+    async def set_approvals(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.admin(request)
+        body = decode(body_decoder, await gate.body(request))
+        seconds = None if body.expire_after_seconds is None else int(body.expire_after_seconds)
+        return ok(await service.set_approvals(caller.merchant_id, seconds))
+
+    return Router("/sandbox/v1/approvals", route_handlers=[get_approvals, set_approvals])

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random, SystemRandom
 from typing import Any, Final
@@ -69,6 +69,12 @@ class RateLimit(msgspec.Struct):
     """How many requests a minute a merchant's API takes; null for as many as come."""
 
     requests_per_minute: int | None
+
+
+class Approvals(msgspec.Struct):
+    """How long a merchant's payouts wait for approval, in its own time; null for as long as it takes."""
+
+    expire_after_seconds: int | None
 
 
 class MerchantService:
@@ -227,6 +233,27 @@ class MerchantService:
         if found is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return RateLimit(per_minute)
+
+    async def approvals(self, merchant_id: str) -> Approvals:
+        """How long the merchant's payouts wait for approval. Raises NOT_FOUND if the merchant is gone."""
+        async with available(), connection() as conn:
+            record = await conn.fetchrow("SELECT approvals_expire_after FROM merchants WHERE merchant_id = $1", merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        after: timedelta | None = record["approvals_expire_after"]
+        return Approvals(None if after is None else int(after.total_seconds()))
+
+    async def set_approvals(self, merchant_id: str, seconds: int | None) -> Approvals:
+        """Let payouts that begin to wait for approval from now on do so for so long. Raises NOT_FOUND."""
+        async with available(), connection() as conn:
+            found = await conn.fetchval(
+                "UPDATE merchants SET approvals_expire_after = $2 WHERE merchant_id = $1 RETURNING merchant_id",
+                merchant_id,
+                None if seconds is None else timedelta(seconds=seconds),
+            )
+        if found is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return Approvals(seconds)
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""

@@ -141,7 +141,7 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
     row = PayoutRow(
         payout=payout,
         step=0,
-        due_at=None,
+        due_at=unit.approval_due if new.requires_approval else None,
         changes=0,
         request_id=origin.request_id,
         created_at=unit.now,

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from sandbox.errors import Problem
 from sandbox.payouts.choice import scenario_of
 from sandbox.payouts.model import PayoutRow
-from sandbox.payouts.states import CHANGES
-from sandbox.scenarios.engine import Catalogue, decide
+from sandbox.payouts.states import CHANGES, FAILED, IN_REVIEW, REJECTED, REQUESTED
+from sandbox.scenarios.engine import Catalogue, decide, stands_still
 from sandbox.work.unit import Unit
 
 
@@ -38,7 +38,13 @@ def take_own(unit: Unit, catalogue: Catalogue) -> None:
 def take_steps(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> None:
     """Take a payout's step that is due, and all behind it that wait for nothing. Raises Problem or KeyError."""
     unit.changed[row.payout.id] = row
-    decision = decide(scenario_of(row, catalogue), row.step, unit.now, row.payout.id)
+    scenario, status = scenario_of(row, catalogue), row.payout.status
+    if status == REQUESTED or (status == IN_REVIEW and stands_still(scenario, row.step, row.payout.id)):
+        # All that can fall due for one that waits for approval is that it has waited for long enough.
+        row.due_at = None
+        unit.move(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
+        return
+    decision = decide(scenario, row.step, unit.now, row.payout.id)
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
         if (row.payout.status, step.to) not in CHANGES:
@@ -46,3 +52,5 @@ def take_steps(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> None:
             row.due_at = None
             return
         unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
+    if row.payout.status == IN_REVIEW and row.due_at is None:
+        row.due_at = unit.approval_due

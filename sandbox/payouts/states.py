@@ -88,5 +88,6 @@ FAILURES: Final = {
     "TIMEOUT": "The bank did not answer in time.",
     "RETURNED_BY_BANK": "The bank sent the money back.",
     "REVIEW_REJECTED": "The review turned the payout down.",
+    "APPROVAL_EXPIRED": "Nobody approved the payout in time.",
 }
 """failure_code → the failure_reason that goes with it when no other is given."""

@@ -190,6 +190,15 @@ def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") ->
     return Decision(tuple(taken), step, due_at)
 
 
+def stands_still(scenario: Scenario, step: int, payout_id: str) -> bool:
+    """Whether nothing follows by itself for a payout before `step`: the path is at its end, or waits for a release."""
+    if step >= len(scenario.steps):
+        return True
+    while step > 0 and not is_taken(scenario.steps[step - 1].probability, payout_id, step - 1):
+        step -= 1
+    return step > 0 and scenario.steps[step - 1].wait
+
+
 def resume_step(scenario: Scenario, step: int) -> int:
     """Where a payout goes on that somebody moved to PROCESSING by hand from its place at `step`.
 

@@ -31,7 +31,7 @@ _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 # snapshot, taken before the wait. All workers lock this row first and no other across statements, so none deadlock.
 _LOCK = """
 UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
-RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario
+RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after
 """
 
 _READ = """
@@ -124,6 +124,7 @@ async def lock_merchant(
         default_scenario=record["default_scenario"],
         balances={},
         clock=clock,
+        approvals_expire_after=record["approvals_expire_after"],
     )
 
 

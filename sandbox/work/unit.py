@@ -6,7 +6,7 @@ fail, so that a refused command leaves no trace in the unit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, Protocol
 
@@ -17,7 +17,18 @@ from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import GIVE_BACK, PAY_OUT, Movement, Posted, Refused, Transfer, post
 from sandbox.payouts.model import Payout, PayoutRow
-from sandbox.payouts.states import CHANGES, FAILED, FAILURES, PENDING, PROCESSING, RETRY, RETURNED, SUCCESS, legal_from
+from sandbox.payouts.states import (
+    CHANGES,
+    FAILED,
+    FAILURES,
+    PENDING,
+    PROCESSING,
+    REJECTED,
+    RETRY,
+    RETURNED,
+    SUCCESS,
+    legal_from,
+)
 from sandbox.scenarios.engine import Scenario
 from sandbox.users.model import DEBITED, UserRow, UserTransaction, place_of
 
@@ -155,6 +166,8 @@ class Unit:
     default_scenario: str
     balances: dict[str, Decimal]
     clock: Clock = RUNNING
+    approvals_expire_after: timedelta | None = None
+    """How long a payout waits for approval; None for as long as it takes."""
     balance_version: int = 0
     subscriptions: Sequence[Subscription] = ()
     payouts: dict[str, PayoutRow] = field(default_factory=dict)
@@ -251,7 +264,7 @@ class Unit:
         payout.updated_at = self.now_text
         if status == PROCESSING and source in (PENDING, RETRY):
             payout.attempts += 1
-        if status in (FAILED, RETURNED):
+        if status in (FAILED, RETURNED) or (status == REJECTED and cause == "worker"):
             payout.failure_code = failure_code or ("RETURNED_BY_BANK" if status == RETURNED else "BANK_REJECTED")
             payout.failure_reason = failure_reason or FAILURES.get(payout.failure_code)
         elif status in (PENDING, SUCCESS):
@@ -341,6 +354,11 @@ class Unit:
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
         return not (self.created or self.changed or self.posted or self.events or self.new_keys or self.changed_users)
+
+    @property
+    def approval_due(self) -> datetime | None:
+        """When the approval expires of a payout that begins to wait for it now."""
+        return None if self.approvals_expire_after is None else self.now + self.approvals_expire_after
 
     @property
     def next_due(self) -> datetime | None:

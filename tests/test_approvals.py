@@ -1,0 +1,142 @@
+"""Approvals expire when a merchant wants them to, in its own time, and only while nobody has decided."""
+
+from typing import Any
+
+import pytest
+
+from sandbox.scenarios.engine import Match, Scenario, Step, stands_still
+from tests.harness.receiver import Receiver
+from tests.harness.world import World
+from tests.test_users import ask, make_user, record, summary
+
+PATH = "/sandbox/v1/approvals"
+DAY = 86_400
+
+
+def expire_after(world: World, seconds: float | None) -> None:
+    answer = world.client.put(PATH, json={"expire_after_seconds": seconds})
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"expire_after_seconds": seconds} == world.get(PATH).json()
+
+
+def advance(world: World, seconds: int) -> dict[str, Any]:
+    answer: dict[str, Any] = world.client.post("/sandbox/v1/clock/advance", json={"seconds": seconds}).json()
+    assert answer["complete"], answer
+    return answer
+
+
+def test_a_request_that_nobody_decides_about_is_rejected_and_its_money_free_again(world: World, receiver: Receiver) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    expire_after(world, 3600)
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.rejected"]})
+    before = world.balance()
+    payout = world.create_payout(requires_approval=True)
+    advance(world, 3599)
+    assert world.payout(payout["id"])["status"] == "REQUESTED"
+    assert world.balance() != before
+    advance(world, 1)
+    expired = world.payout(payout["id"])
+    assert (expired["status"], expired["failure_code"]) == ("REJECTED", "APPROVAL_EXPIRED")
+    assert "in time" in expired["failure_reason"]
+    assert world.balance() == before
+    timeline = world.get(f"/api/v1/payouts/{payout['id']}/timeline").json()["data"]
+    assert [(entry["to"], entry["cause"]) for entry in timeline] == [("REQUESTED", "api"), ("REJECTED", "worker")]
+    (event,) = receiver.wait_for("payout.rejected", payout_id=payout["id"])
+    assert event["data"]["failure_code"] == "APPROVAL_EXPIRED"
+    late = world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    assert (late.status_code, late.json()["code"]) == (409, "INVALID_STATE")
+    world.assert_clean()
+
+
+def test_a_users_request_that_expires_is_available_again(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    expire_after(world, DAY)
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "100")
+    ask(world, user_id, "70")
+    assert summary(world, user_id)["available"] == "30.00"
+    advance(world, DAY)
+    assert (summary(world, user_id)["available"], summary(world, user_id)["payout_requested"]) == ("100.00", "0.00")
+    world.assert_clean()
+
+
+def test_a_review_that_nobody_decides_about_fails(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    expire_after(world, DAY)
+    payout = world.create_payout(amount="100000.00")
+    advance(world, DAY)
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "IN_REVIEW", "FAILED"]
+    assert world.payout(payout["id"])["failure_code"] == "APPROVAL_EXPIRED"
+    world.assert_clean()
+
+
+@pytest.mark.parametrize("amount", ["10.00", "100000.00"])
+def test_what_was_approved_in_time_goes_its_way(world: World, amount: str) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    expire_after(world, 60)
+    payout = world.create_payout("0013", amount=amount, requires_approval=amount == "10.00")
+    advance(world, 59)
+    assert world.patch(f"/api/v1/payouts/{payout['id']}/approve").status_code == 200
+    advance(world, DAY)
+    assert world.payout(payout["id"])["status"] == "SUCCESS"
+    world.assert_clean()
+
+
+def test_an_own_scenario_lays_the_way_on_and_its_review_expires_all_the_same(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    expire_after(world, 60)
+    steps = [{"to": "PROCESSING"}, {"to": "IN_REVIEW", "wait": True}, {"to": "SUCCESS"}]
+    rule = {"name": "own", "match": {"suffix": "7"}, "steps": steps}
+    answer = world.post("/sandbox/v1/scenarios", rule)
+    assert answer.status_code == 201, answer.text
+    decided, waiting = world.create_payout("0007"), world.create_payout("0007")
+    assert world.patch(f"/api/v1/payouts/{decided['id']}/approve").status_code == 200
+    advance(world, 60)
+    assert world.payout(decided["id"])["status"] == "SUCCESS"
+    assert world.path_of(waiting["id"])[-2:] == ["IN_REVIEW", "FAILED"]
+    steps = [{"to": "PROCESSING"}, {"to": "IN_REVIEW"}, {"to": "FAILED", "after": 90, "failure_code": "LIMIT_EXCEEDED"}]
+    timed = {"name": "timed", "match": {"suffix": "8"}, "steps": steps}
+    assert world.post("/sandbox/v1/scenarios", timed).status_code == 201
+    payout = world.create_payout("0008")
+    advance(world, 89)
+    assert world.payout(payout["id"])["status"] == "IN_REVIEW"
+    advance(world, 1)
+    assert world.payout(payout["id"])["failure_code"] == "LIMIT_EXCEEDED"
+    world.assert_clean()
+
+
+def test_approvals_never_expire_unless_told_to_nor_when_told_not_to_any_more(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    assert world.get(PATH).json() == {"expire_after_seconds": None}
+    first = world.create_payout(requires_approval=True)
+    expire_after(world, 60)
+    expire_after(world, None)
+    second = world.create_payout(amount="100000.00")
+    advance(world, 365 * DAY)
+    assert world.payout(first["id"])["status"] == "REQUESTED"
+    assert world.payout(second["id"])["status"] == "IN_REVIEW"
+
+
+def test_the_worker_lets_approvals_expire_by_itself(world: World) -> None:
+    expire_after(world, 1)
+    payout = world.create_payout(requires_approval=True)
+    assert world.wait_for(payout["id"], "REJECTED")["failure_code"] == "APPROVAL_EXPIRED"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1.5, 31_536_001, "60", True])
+def test_a_time_that_is_none_is_refused(world: World, seconds: object) -> None:
+    answer = world.client.put(PATH, json={"expire_after_seconds": seconds})
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert answer.json()["errors"][0]["field"] == "expire_after_seconds"
+
+
+def test_only_an_admin_says_when_approvals_expire(world: World) -> None:
+    member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
+    answer = world.client.put(PATH, json={"expire_after_seconds": 1}, headers={"X-API-KEY": member})
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+
+def test_a_path_stands_still_at_its_end_and_behind_what_waits() -> None:
+    steps = (Step("PROCESSING"), Step("ON_HOLD", wait=True), Step("RETRY", probability=0), Step("PROCESSING"), Step("SUCCESS"))
+    scenario = Scenario("own", Match(), steps)
+    assert [stands_still(scenario, step, "p") for step in range(6)] == [False, False, True, True, False, True]
