@@ -176,13 +176,16 @@ def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_failed_payout_is_begun_anew(world: World) -> None:
-    failed = ask(world, "trigger", "payout.failed")["payout_id"]
+def test_how_long_approvals_last_is_shown_and_set(world: World) -> None:
     assert "never" in run(world, "payouts", "approvals").output
     assert ask(world, "payouts", "approvals", "--expire-after", "60") == {"expire_after_seconds": 60}
     assert "60 s" in run(world, "payouts", "approvals").output
     assert ask(world, "payouts", "approvals", "--never-expire") == {"expire_after_seconds": None}
     assert run(world, "payouts", "approvals", "--never-expire", "--expire-after", "1").exit_code == 2
+
+
+def test_a_failed_payout_is_begun_anew(world: World) -> None:
+    failed = ask(world, "trigger", "payout.failed")["payout_id"]
     assert ask(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
     assert run(world, "payouts", "reinitiate", failed).exit_code == 1
 

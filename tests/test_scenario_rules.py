@@ -24,7 +24,8 @@ from sandbox.scenarios.engine import Facts, Match, Scenario, draw, is_taken
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
 from sandbox.scenarios.stored import stored_rule
 from sandbox.settings import Settings
-from sandbox.work.unit import Origin, Unit, execute
+from sandbox.work.idempotency import execute
+from sandbox.work.unit import Origin, Unit
 from seeds.demo import seed
 from tests.harness.world import Stack
 

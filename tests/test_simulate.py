@@ -72,6 +72,14 @@ def test_every_state_allows_what_the_table_says_and_names_it_otherwise(world: Wo
     world.assert_clean()
 
 
+def test_a_rejection_says_why_only_when_it_was_told(world: World) -> None:
+    told, untold, decided = (world.create_payout(requires_approval=True)["id"] for _ in range(3))
+    assert simulate(world, told, "REJECTED", failure_code="LIMIT_EXCEEDED").json()["failure_code"] == "LIMIT_EXCEEDED"
+    assert simulate(world, untold, "REJECTED").json()["failure_code"] is None
+    rejected = world.patch(f"/api/v1/payouts/{decided}/reject").json()
+    assert (rejected["status"], rejected["failure_code"]) == ("REJECTED", None)
+
+
 def test_a_key_is_optional_and_repeats_the_answer(world: World) -> None:
     payout = world.create_payout("0004")
     headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}

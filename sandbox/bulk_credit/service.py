@@ -15,9 +15,10 @@ from sandbox.db.engine import RETRYABLE, available, connection, transaction
 from sandbox.errors import Problem, unavailable
 from sandbox.http.paging import Page, page
 from sandbox.ids import is_uuid
+from sandbox.work.idempotency import keep, recall
 from sandbox.work.keyed import run_keyed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

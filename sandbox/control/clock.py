@@ -16,9 +16,10 @@ from sandbox.control.hold import held
 from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
 from sandbox.db.engine import RETRYABLE, available, connection, transaction
 from sandbox.errors import Problem, invalid, unavailable
+from sandbox.work.idempotency import keep, recall
 from sandbox.work.keyed import run_keyed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

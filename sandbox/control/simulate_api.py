@@ -16,7 +16,7 @@ from sandbox.payouts.service import PayoutService
 
 
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /payouts/{payout_id}/simulate`; `failure_code` is for FAILED and RETURNED."""
+    """The body of `POST /payouts/{payout_id}/simulate`; `failure_code` is for FAILED, RETURNED and REJECTED."""
 
     status: Literal[
         "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",

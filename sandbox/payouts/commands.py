@@ -195,7 +195,7 @@ class MovePayout:
             target,
             self.cause,
             self.catalogue,
-            failure_code="REVIEW_REJECTED" if self.verb == "reject" else self.failure_code,
+            failure_code="REVIEW_REJECTED" if self.verb == "reject" and target == states.FAILED else self.failure_code,
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
         )

@@ -12,9 +12,10 @@ from sandbox.errors import Problem, unavailable
 from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
+from sandbox.work.idempotency import keep, recall, refuse
 from sandbox.work.loop import ATTEMPTS
 from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit, keep, recall, refuse
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

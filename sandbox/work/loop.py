@@ -19,8 +19,9 @@ from sandbox.metrics import BATCH_SIZE
 from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
+from sandbox.work.idempotency import execute
 from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, Command, Unit, execute
+from sandbox.work.unit import Answer, Command, Unit
 
 ATTEMPTS: Final = 3
 _log = structlog.get_logger()
