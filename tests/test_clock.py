@@ -1,6 +1,7 @@
 """A merchant's clock stands still when told, never goes back, and runs all that falls due on its way, in order, once."""
 
 import asyncio
+import json
 import threading
 import uuid
 from collections.abc import AsyncIterator
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from sandbox.control.clock import ClockService, seconds_on
 from sandbox.control.passage import Passage
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.webhooks.schedule import next_attempt
+from sandbox.work.unit import IdempotencyKey, Origin
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -247,6 +250,28 @@ async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -
     await passage.run(world.merchant_id, target)
     last = await passage.run(world.merchant_id, target)
     assert (last.stopped_because, last.steps, last.now) == (None, 0, target)
+
+
+async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: World, pool: None) -> None:
+    """A key lapses after a day of the merchant's time; the way of an advance may be longer than that."""
+    clock(world, "freeze", at="2031-01-01T00:00:00Z")
+    steps = [{"to": "PROCESSING"}, *({"to": to, "after": 40 * 3600} for to in ("RETRY", "PROCESSING", "SUCCESS"))]
+    rule = {"name": "days", "match": {"suffix": "0001"}, "steps": steps}
+    assert world.client.post("/sandbox/v1/scenarios", json=rule).status_code == 201
+    payout = world.create_payout("0001")
+
+    async def forget(_: str) -> None: ...
+
+    service = ClockService(Passage(load_catalogue(), steps=1), lambda _: None, (timedelta(days=1), forget))
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), Origin("req", "/sandbox/v1/clock/advance", "")
+    runs: list[dict[str, Any]] = []
+    while not runs or not runs[-1]["complete"]:
+        answer = await service.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+        runs.append(json.loads(answer.body))
+        assert len(runs) < 10
+    assert len(runs) > 3, "it was cut off on its way, more than a day from where it began"
+    assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours from where the first one began"
+    assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS"]
 
 
 async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None:

@@ -191,6 +191,8 @@ async def _begin(
         if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
             raise invalid("at", f"may not be before the merchant's now, {render(unit.now)}: things have happened in this world")
         keep(unit, intent, Answer(200, render(goal).encode()))
+        # Its day begins where the passing ends: one that is cut off more than a day on its way still knows where to.
+        unit.new_keys_age_from = max(goal, unit.now)
         await write_unit(conn, unit)
         began = min(unit.now, goal)
         if freeze:

@@ -184,7 +184,7 @@ async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
             {"key": key, "fingerprint": kept.fingerprint, "status": kept.status, "body": kept.body, "location": kept.location}
             for key, kept in unit.new_keys.items()
         )
-        await conn.execute(_KEYS, merchant, now + KEY_LIFETIME, as_json(keys))
+        await conn.execute(_KEYS, merchant, (unit.new_keys_age_from or now) + KEY_LIFETIME, as_json(keys))
     await before_commit(unit)
 
 

@@ -185,6 +185,8 @@ class Unit:
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     new_keys: dict[str, KeyRecord] = field(default_factory=dict)
+    new_keys_age_from: datetime | None = None
+    """The merchant's time from which the new keys' lifetime counts; None for now."""
     changed_users: dict[str, UserRow] = field(default_factory=dict)
     user_transactions: list[UserTransaction] = field(default_factory=list)
     credited: dict[str, int] = field(default_factory=dict)
