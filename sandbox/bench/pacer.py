@@ -1,7 +1,4 @@
-"""Sends creates at a steady rate, whatever the answers do: who waits for an answer before it asks again hides a stall.
-
-Written on the bare protocol: it shares its cores with what it measures.
-"""
+"""Sends creates at a steady rate, whatever the answers do: who waits for an answer before it asks again hides a stall."""
 
 import asyncio
 import secrets
@@ -9,14 +6,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
-from urllib.parse import urlsplit
+from functools import partial
 
-import httptools
 import msgspec
 
-from sandbox.bench.receiver import close_transports
-from sandbox.bench.stack import BenchError, Merchant, Stack
+from sandbox.bench.connections import Connections
+from sandbox.bench.stack import Merchant, Stack
 
 _TICK = 0.001
 _REASONS_KEPT = 5
@@ -56,16 +51,10 @@ class Pacer:
     def __init__(
         self, stack: Stack, merchant: Merchant, connections: int, created: Callable[[str], None] = lambda payout_id: None
     ) -> None:
-        address = urlsplit(stack.api_url)
-        if address.scheme != "http" or address.hostname is None:
-            raise BenchError(f"The load goes over plain HTTP, and the sandbox is at {stack.api_url}.")
         self.sent = Sent()
         self.created = created
-        self.free: deque[_Connection] = deque()
-        self.transports: set[asyncio.Transport] = set()
-        self.closing = False
-        self._host, self._port = address.hostname, address.port or 80
-        self._connections = connections
+        self._connections = Connections(stack.api_url, self._send_waiting)
+        self._count = connections
         self._waiting: deque[tuple[float, int]] = deque()
         opening = b'{"merchant_reference":"'
         rest = (
@@ -74,7 +63,7 @@ class Pacer:
         )
         run = secrets.token_hex(4)
         head = (
-            f"POST /api/v1/payouts HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+            f"POST /api/v1/payouts HTTP/1.1\r\nHost: {self._connections.host}\r\nContent-Type: application/json\r\n"
             f"X-API-KEY: {merchant.api_key}\r\nContent-Length: {len(opening) + 20 + len(rest)}\r\n"
             "X-IDEMPOTENCY-KEY: bench-payout-key"
         ).encode()
@@ -83,9 +72,8 @@ class Pacer:
 
     async def open(self) -> None:
         """Connect."""
-        loop = asyncio.get_running_loop()
-        for _ in range(self._connections):
-            await loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        for _ in range(self._count):
+            self._connections.free.append(await self._connections.open())
 
     async def run(self, rate: int, seconds: float) -> float:
         """Send `rate` creates a second for so long, each at its time; gives when the last one was to be sent."""
@@ -97,7 +85,7 @@ class Pacer:
             while due < count and began + due / rate <= now:
                 self._waiting.append((began + due / rate, due))
                 due += 1
-            self.send_waiting()
+            self._send_waiting()
             await asyncio.sleep(_TICK)
         return time.perf_counter()
 
@@ -112,83 +100,26 @@ class Pacer:
                 return
             await asyncio.sleep(0.005)
 
-    def send_waiting(self) -> None:
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connections.close()
+
+    def _send_waiting(self) -> None:
         """Send what is due, as far as there are connections that are free."""
-        while self._waiting and self.free:
+        free = self._connections.free
+        while self._waiting and free:
             at, number = self._waiting.popleft()
             now = time.perf_counter()
             self.sent.latest = max(self.sent.latest, now - at)
             self.sent.requests += 1
-            self.free.popleft().send(self._request % (number, number), now)
+            free.popleft().send(self._request % (number, number), partial(self._answered, now))
 
-    async def close(self) -> None:
-        """Close the connections."""
-        self.closing = True
-        self.free.clear()
-        await close_transports(self.transports)
-
-
-class _Connection(asyncio.Protocol):
-    """One connection to the API, with one request under way at a time."""
-
-    def __init__(self, pacer: Pacer) -> None:
-        self._pacer = pacer
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._sent_at: float | None = None
-        self._body = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
-        self._pacer.transports.add(self._transport)
-        self._pacer.free.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._pacer.transports.discard(self._transport)
-        if self in self._pacer.free:
-            self._pacer.free.remove(self)
-        if self._sent_at is not None and not self._pacer.closing:
-            self._sent_at = None
-            self._pacer.sent.fail(f"the connection broke off: {exc}")
-
-    def send(self, request: bytes, now: float) -> None:
-        assert self._transport is not None
-        self._sent_at = now
-        self._body = b""
-        self._transport.write(request)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.close()
-
-    # httptools calls these.
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        sent, sent_at = self._pacer.sent, self._sent_at
-        assert sent_at is not None
-        self._sent_at = None
-        status = self._parser.get_status_code()
-        if status == 201:
-            sent.answers += 1
-            sent.answer_seconds.append(time.perf_counter() - sent_at)
-            payout_id = _decode(self._body).id
-            sent.payouts[payout_id] = sent_at
-            self._pacer.created(payout_id)
-        else:
-            sent.fail(f"{status} {self._body[:300].decode('utf-8', 'replace')}")
-        # One that the server is about to close must not be used again.
-        if self._parser.should_keep_alive():
-            self._pacer.free.append(self)
-            self._pacer.send_waiting()
-        else:
-            self.close()
+    def _answered(self, sent_at: float, status: int, body: bytes) -> None:
+        if status != 201:
+            self.sent.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
+            return
+        self.sent.answers += 1
+        self.sent.answer_seconds.append(time.perf_counter() - sent_at)
+        payout_id = _decode(body).id
+        self.sent.payouts[payout_id] = sent_at
+        self.created(payout_id)

@@ -156,6 +156,7 @@ def wait_for_report(result: WaitForResult, command: str) -> Group:
             f"answered with the payout paid, {result.missing:,} were not. The audit is clean.",
             "bold",
         ),
+        *(Text(f"not answered so: {reason}", "red") for reason in result.reasons),
     )
 
 

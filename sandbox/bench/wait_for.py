@@ -1,28 +1,24 @@
 """`psp bench wait-for`: requests that are held until their payout is paid, while payouts run at a steady rate.
 
 Each payout is waited for as soon as it is created, and is paid by its scenario so much later that `held` requests are held
-at any moment. Written on the bare protocol: it shares its cores with what it measures.
+at any moment.
 """
 
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
-from urllib.parse import urlsplit
 
-import httptools
 import msgspec
 import uvloop
 
+from sandbox.bench.connections import Connections
 from sandbox.bench.database import Database
 from sandbox.bench.e2e import percentile
 from sandbox.bench.machine import Machine, look
 from sandbox.bench.pacer import Pacer
-from sandbox.bench.receiver import close_transports
 from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
 
 _TIMEOUT = 30
@@ -53,6 +49,8 @@ class WaitForResult:
     answered: int
     """Those that were answered with the payout paid."""
     missing: int
+    reasons: list[str]
+    """What the first few were answered that were not, or why they were not answered at all."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -72,7 +70,7 @@ class _Seen:
         except msgspec.MsgspecError:
             payout = None
         if payout is None or payout.status != "SUCCESS":
-            self.fail(f"{status} {body[:300].decode('utf-8', 'replace')}")
+            self.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
             return
         self.answered += 1
         self.late_seconds.append(now - payout.updated_at.timestamp())
@@ -145,6 +143,7 @@ class WaitForBench:
             held=waiters.most,
             answered=seen.answered,
             missing=sent - seen.answered,
+            reasons=seen.reasons,
             p50_ms=percentile(seen.late_seconds, 50) * 1000,
             p95_ms=percentile(seen.late_seconds, 95) * 1000,
             p99_ms=percentile(seen.late_seconds, 99) * 1000,
@@ -160,17 +159,13 @@ class _Waiters:
     """Holds a request for each payout, over as many connections as that takes."""
 
     def __init__(self, stack: Stack, merchant: Merchant, seen: _Seen) -> None:
-        address = urlsplit(stack.api_url)
-        self.seen = seen
+        self._seen = seen
         self.held = 0
         self.most = 0
-        self.closing = False
-        self.free: deque[_Held] = deque()
-        self.transports: set[asyncio.Transport] = set()
-        self._host, self._port = address.hostname or "", address.port or 80
+        self._connections = Connections(stack.api_url)
         self._none_held = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
-        self._tail = f"?wait_for=SUCCESS&timeout={_TIMEOUT} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        self._tail = f"?wait_for=SUCCESS&timeout={_TIMEOUT} HTTP/1.1\r\nHost: {self._connections.host}\r\n"
         self._tail += f"X-API-KEY: {merchant.api_key}\r\n\r\n"
 
     def wait(self, payout_id: str) -> None:
@@ -178,86 +173,37 @@ class _Waiters:
         self.held += 1
         self.most = max(self.most, self.held)
         request = f"GET /api/v1/payouts/{payout_id}{self._tail}".encode()
-        if self.free:
-            self.free.popleft().send(request)
+        if self._connections.free:
+            self._connections.free.popleft().send(request, self._ended)
             return
         task = asyncio.create_task(self._open(request))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
     async def answered(self, seconds: float) -> None:
-        """Wait until nothing is held any more, but so long at most."""
+        """Wait until nothing is held any more, but so long at most; what is held then has no answer."""
         self._none_held.clear()
         if self.held:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_held.wait(), seconds)
-
-    def end(self) -> None:
-        """A request is held no more."""
-        self.held -= 1
-        if not self.held:
-            self._none_held.set()
+        if self.held:
+            self._seen.fail(f"{self.held} had no answer after {seconds:.0f} seconds more")
 
     async def close(self) -> None:
         """Close the connections."""
-        self.closing = True
-        self.free.clear()
         await asyncio.gather(*self._opening)
-        await close_transports(self.transports)
+        await self._connections.close()
 
     async def _open(self, request: bytes) -> None:
         try:
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(lambda: _Held(self), self._host, self._port)
+            connection = await self._connections.open()
         except OSError as error:
-            self.end()
-            self.seen.fail(f"no connection: {error}")
+            self._ended(0, f"no connection: {error}".encode())
         else:
-            connection.send(request)
+            connection.send(request, self._ended)
 
-
-class _Held(asyncio.Protocol):
-    """One connection, with one request held at a time."""
-
-    def __init__(self, waiters: _Waiters) -> None:
-        self._waiters = waiters
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._is_held = False
-        self._body = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
-        self._waiters.transports.add(self._transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            self._waiters.transports.discard(self._transport)
-        if self in self._waiters.free:
-            self._waiters.free.remove(self)
-        if self._is_held and not self._waiters.closing:
-            self._waiters.end()
-            self._waiters.seen.fail(f"the connection broke off: {exc}")
-
-    def send(self, request: bytes) -> None:
-        assert self._transport is not None
-        self._is_held = True
-        self._body = b""
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    # httptools calls these.
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        self._is_held = False
-        self._waiters.end()
-        self._waiters.seen.take(self._parser.get_status_code(), self._body)
-        if self._parser.should_keep_alive():
-            self._waiters.free.append(self)
-        elif self._transport is not None:
-            self._transport.close()
+    def _ended(self, status: int, body: bytes) -> None:
+        self.held -= 1
+        if not self.held:
+            self._none_held.set()
+        self._seen.take(status, body)

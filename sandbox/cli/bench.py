@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from sandbox.bench.create import Progress
+    from sandbox.bench.stack import Stack
+
+ResultT = TypeVar("ResultT", covariant=True)
 
 app = typer.Typer(help="Measure how fast the sandbox is on this machine.", no_args_is_help=True)
 
@@ -56,14 +61,11 @@ def create(
     """
     from sandbox.bench import report
     from sandbox.bench.create import CreateBench
-    from sandbox.bench.stack import open_stack
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = CreateBench(stack, seconds, rounds, connections, preload, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> CreateBench:
+        return CreateBench(stack, seconds, rounds, connections, preload, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     _print(report.create_json(result), report.create_details(result), report.create_report, result, as_json, output)
 
 
@@ -91,14 +93,11 @@ def e2e(
     """
     from sandbox.bench import report
     from sandbox.bench.e2e import E2eBench
-    from sandbox.bench.stack import open_stack
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = E2eBench(stack, rate, seconds, connections, drain, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> E2eBench:
+        return E2eBench(stack, rate, seconds, connections, drain, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     _print(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
     if result.missing:
         raise typer.Exit(1)
@@ -124,15 +123,12 @@ def wait_for(
     Exit code 0: measured, and all were answered; 1: some were not, or something failed; 2: wrong usage.
     """
     from sandbox.bench import report
-    from sandbox.bench.stack import open_stack
     from sandbox.bench.wait_for import WaitForBench
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = WaitForBench(stack, rate, seconds, held, connections, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> WaitForBench:
+        return WaitForBench(stack, rate, seconds, held, connections, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     figures = report.wait_for_json(result)
     _print(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
     if result.missing:
@@ -155,15 +151,12 @@ def summary(
     Exit code 0: measured; 1: something failed; 2: wrong usage.
     """
     from sandbox.bench import report
-    from sandbox.bench.stack import open_stack
     from sandbox.bench.wallets import SummaryBench
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = SummaryBench(stack, seconds, rounds, connections, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> SummaryBench:
+        return SummaryBench(stack, seconds, rounds, connections, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     figures = report.summary_json(result)
     _print(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
 
@@ -182,15 +175,12 @@ def bulk_credit(
     Exit code 0: measured; 1: a row was not credited, or something failed; 2: wrong usage.
     """
     from sandbox.bench import report
-    from sandbox.bench.stack import open_stack
     from sandbox.bench.wallets import BulkCreditBench
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = BulkCreditBench(stack, rows, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> BulkCreditBench:
+        return BulkCreditBench(stack, rows, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     figures = report.bulk_credit_json(result)
     _print(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
 
@@ -211,17 +201,45 @@ def world(
     Exit code 0: measured; 1: something failed, or the other merchant was touched; 2: wrong usage.
     """
     from sandbox.bench import report
-    from sandbox.bench.stack import open_stack
     from sandbox.bench.world import WorldBench
 
-    with _failures(), _progress(as_json) as shown:
-        shown.start("starting", None)
-        with open_stack(ready_file, api_processes, workers) as stack:
-            bench = WorldBench(stack, payouts, rounds, clients, shown.advance)
-            shown.start("starting", bench.steps)
-            result = bench.run()
+    def made(stack: "Stack", progress: "Progress") -> WorldBench:
+        return WorldBench(stack, payouts, rounds, clients, progress)
+
+    result = _measure(made, ready_file, api_processes, workers, as_json)
     figures = report.world_json(result)
     _print(figures, asdict(result) | figures, report.world_report, result, as_json, output)
+
+
+class _Bench(Protocol[ResultT]):
+    """Something to be measured; `steps` is how much its progress will be told of in all."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def run(self) -> ResultT: ...
+
+
+def _measure(
+    made: "Callable[[Stack, Progress], _Bench[ResultT]]",
+    ready_file: Path | None,
+    api_processes: int,
+    workers: int,
+    as_json: bool,
+) -> ResultT:
+    """Measure on the sandbox of the ready file, or on one of its own; a failure ends the command with code 1."""
+    from sandbox.bench.stack import BenchError, open_stack
+
+    try:
+        with _progress(as_json) as shown:
+            shown.start("starting", None)
+            with open_stack(ready_file, api_processes, workers) as stack:
+                bench = made(stack, shown.advance)
+                shown.start("starting", bench.steps)
+                return bench.run()
+    except BenchError as error:
+        typer.echo(f"psp bench: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 class _Shown:
@@ -255,17 +273,6 @@ def _progress(as_json: bool) -> Iterator[_Shown]:
     shown = _Shown(sys.stderr.isatty() and not as_json)
     with shown.bar:
         yield shown
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    from sandbox.bench.stack import BenchError
-
-    try:
-        yield
-    except BenchError as error:
-        typer.echo(f"psp bench: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _print(
