@@ -1,23 +1,19 @@
 """Bulk credit: each row stands or falls alone and is credited exactly once, whatever is in the file and whatever dies."""
 
-import io
+import asyncio
 import os
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from sandbox.bulk_credit.csv_rows import read_rows
 from sandbox.bulk_credit.model import status_when_done
-from sandbox.bulk_credit.process import CHUNK, FAIL_LIST
-from sandbox.bulk_credit.upload import LARGEST_FILE
-from sandbox.errors import Problem
+from sandbox.bulk_credit.process import CHUNK, FAIL_LIST, credit_chunk
+from sandbox.db.engine import close_pool, connection, open_pool
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -198,11 +194,6 @@ def test_a_bad_upload_is_refused(world: World, content: bytes, headers: dict[str
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
-def test_a_file_of_more_than_50_mb_is_too_large(world: World) -> None:
-    answer = send(world, b"uuid,amount\n" + b"x" * LARGEST_FILE)
-    assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
-
-
 def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:
     activity_id = upload(world, [])
     with World.create(stack) as other:
@@ -211,28 +202,32 @@ def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Sta
         assert other.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 404
 
 
-def test_a_file_of_too_many_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.bulk_credit.csv_rows.MOST_ROWS", 5000)
-
-    class Endless(io.RawIOBase):
-        lines = 0
-
-        def readline(self, size: int | None = -1, /) -> bytes:
-            self.lines += 1
-            return b"uuid,amount\n" if self.lines == 1 else b"x,1\n"
-
-    with pytest.raises(Problem) as caught:
-        deque(read_rows(Endless()), maxlen=0)  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
-    assert caught.value.code == "PAYLOAD_TOO_LARGE"
-    assert "5000 rows" in caught.value.detail
-
-
-@given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))
-def test_whatever_is_in_the_file_each_line_is_one_row(lines: list[str]) -> None:
-    kept = [line.replace("\n", " ").encode() for line in lines]
-    rows = list(read_rows(io.BytesIO(b"uuid,amount\n" + b"\n".join(kept))))
-    assert {row.status for row in rows} <= {"PENDING", "INVALID", "DUPLICATE"}
-    assert len({row.line for row in rows}) == len(rows) <= len(kept)
+async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None:
+    """How many workers there are, and how they race, may not change what a repeatable world's ids are."""
+    sequence = "SELECT id_sequence FROM merchants WHERE merchant_id = $1"
+    others = await asyncpg.connect(world.stack.database_url)
+    await open_pool(world.stack.database_url, 1)
+    try:
+        before = await others.fetchval(sequence, world.merchant_id)
+        async with connection() as conn:
+            late = conn.get_server_pid()
+        async with others.transaction():
+            await others.execute("SELECT FROM merchants WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
+            async with connection() as conn:
+                await conn.execute(
+                    "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, "
+                    "request_id, created_at, updated_at) VALUES ($1, $1, 'UPLOADED', 0, 0, 0, 0, 0, 'r', now(), now())",
+                    world.merchant_id,
+                )
+            chunk = asyncio.create_task(credit_chunk(world.merchant_id, frozenset()))
+            waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+            await asyncio.to_thread(until, lambda: world.stack.execute(waits, late))
+            await others.execute("UPDATE bulk_credits SET status = 'COMPLETED' WHERE merchant_id = $1", world.merchant_id)
+        assert await chunk == (False, None)
+        assert await others.fetchval(sequence, world.merchant_id) == before
+    finally:
+        await close_pool()
+        await others.close()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ A row leaves PENDING in the transaction that credits it, so whatever dies in bet
 import os
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,9 @@ import msgspec
 from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
 from sandbox.db.engine import as_owner, connection, transaction
 from sandbox.db.rows import as_json
+from sandbox.ledger.model import CREDIT
 from sandbox.ledger.post import WalletCredit, credit_wallets
+from sandbox.users.commands import LARGEST_SUM
 from sandbox.users.rows import add_credits
 from sandbox.work.committed import committed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 2000
 """Rows credited in one transaction: others of the merchant wait no longer than for these."""
+_LARGEST_FUNDS: Final = Decimal("99999999999999999.99")
+"""What bulk credits may bring all wallets of a merchant to, together; the ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
 _NEXT: Final = f"""
@@ -32,7 +37,7 @@ SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOAD
 ORDER BY merchant_id, bulk_credits.id LIMIT 1
 """  # noqa: S608 -- constants
 _ROWS: Final = """
-SELECT i.line, i.user_id, i.amount, u.id IS NOT NULL AS is_known
+SELECT i.line, i.user_id, i.amount, u.credited
 FROM (
     SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
     ORDER BY merchant_id, activity_id, status, line LIMIT $3
@@ -66,6 +71,10 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
+class _NothingToCreditError(Exception):
+    """Takes a transaction back that found nothing to credit."""
+
+
 async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit | None]:
     """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit if there was one.
 
@@ -79,18 +88,23 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
         return False, None
     if activity["status"] == UPLOADED and activity["total"] > CHUNK:
         await _know_sizes()
-    async with transaction() as conn:
-        unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
-        activity = await conn.fetchrow(_NEXT, merchant_id)
-        if activity is None:
-            return False, None
-        await read_claim(conn, unit)
-        rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
-        outcomes, credits_ = _decide(unit, rows, fail_listed)
-        await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
-        await add_credits(conn, unit, credits_)
-        await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
-        await write_unit(conn, unit)
+    try:
+        async with transaction() as conn:
+            unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
+            activity = await conn.fetchrow(_NEXT, merchant_id)
+            if activity is None:
+                # Another worker did it while this one waited for the lock, whose ids are given back: how many workers there
+                # are may change nothing either.
+                raise _NothingToCreditError
+            await read_claim(conn, unit)
+            rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
+            outcomes, credits_ = _decide(unit, rows, fail_listed)
+            await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
+            await add_credits(conn, unit, credits_)
+            await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
+            await write_unit(conn, unit)
+    except _NothingToCreditError:
+        return False, None
     committed(unit)
     return True, unit
 
@@ -118,13 +132,23 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
 def _decide(unit: Unit, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]) -> tuple[list[_Outcome], list[WalletCredit]]:
     """What becomes of each row, and the credits of those that succeed."""
     outcomes, credits_ = [], []
+    credited: dict[str, Decimal] = {}
+    in_wallets = -unit.balances[CREDIT.debit]
     for row in rows:
-        line, user_id = row["line"], row["user_id"]
-        if not row["is_known"]:
+        line, user_id, amount = row["line"], row["user_id"], Decimal(row["amount"])
+        before = credited.get(user_id, row["credited"])
+        if before is None:
             outcomes.append(_Outcome(line, "INVALID", error="uuid: there is no such user"))
         elif user_id in fail_listed:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed, as {FAIL_LIST} says"))
+        elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
+            # A sum that no column holds would stop the file here, and all that come after it.
+            largest = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
+            whose = "the user was credited" if largest == LARGEST_SUM else "all wallets hold"
+            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take what {whose} past {largest}"))
         else:
+            credited[user_id] = before + amount
+            in_wallets += amount
             credit = WalletCredit(unit.ids.next(), user_id, row["amount"], line)
             credits_.append(credit)
             outcomes.append(_Outcome(line, "SUCCEEDED", credit.transfer_id))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _COPY_SECONDS: Final = 300.0
-_ROWS_AT_ONCE: Final = 500
+_LINES_AT_ONCE: Final = 500
+_AT_ONCE: Final = 2
+"""Files of this process taken in at a time: each holds a connection, and some 100 MB if it has a million rows."""
+_WAIT_SECONDS: Final = 30
 
 _INSERT: Final = """
 INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,
@@ -65,17 +69,20 @@ class BulkCreditService:
 
     def __init__(self, wake: Callable[[str], None]) -> None:
         self._wake = wake
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def upload(self, merchant_id: str, upload: Upload, key: IdempotencyKey, origin: Origin) -> Answer:
         """Take a file in: 202 with the activity. Its rows, its counts and the key commit together.
 
-        Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows.
+        Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows, UNAVAILABLE if
+        others take too long before it.
         """
         async with available():
             activity_id, now, answer = await self._begin(merchant_id, key, origin)
             if answer is None:
                 try:
-                    answer = await self._store(merchant_id, activity_id, now, upload, key, origin)
+                    async with self._turn():
+                        answer = await self._store(merchant_id, activity_id, now, upload, key, origin)
                 except _ReplayedError as replayed:
                     answer = replayed.answer
                 except RETRYABLE:
@@ -128,15 +135,28 @@ class BulkCreditService:
             await read_claim(conn, unit, keys=[key.key])
             return unit.ids.next(), unit.now, recall(unit, key, origin)
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise unavailable("Other files are being taken in; nothing of this one was done.", 10) from None
+        try:
+            yield
+        finally:
+            self._turns.release()
+
     async def _store(
         self, merchant_id: str, activity_id: str, now: datetime, upload: Upload, key: IdempotencyKey, origin: Origin
     ) -> Answer:
         counts = {"total": 0, INVALID: 0, DUPLICATE: 0}
         prefix = f"{merchant_id}\t{activity_id}\t"
 
-        async def lines() -> AsyncIterator[bytes]:
+        async def copied() -> AsyncIterator[bytes]:
             rows = read_rows(upload.file)
-            while part := list(islice(rows, _ROWS_AT_ONCE)):
+            while lines := list(islice(rows, _LINES_AT_ONCE)):
+                part = [row for row in lines if row is not None]
                 counts["total"] += len(part)
                 for row in part:
                     if row.status in counts:
@@ -150,7 +170,7 @@ class BulkCreditService:
             # As text, which the driver passes on as it is: it would take longer to encode a row than all the rest of it does.
             await conn.copy_to_table(
                 "bulk_credit_items",
-                source=lines(),
+                source=copied(),
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
                 timeout=_COPY_SECONDS,
             )

@@ -5,6 +5,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from multipart import (  # type: ignore[import-untyped]  # it carries no types
     MultipartError,
     MultipartSegment,
@@ -33,7 +34,7 @@ async def receive_file(request: HttpRequest) -> Upload:
     """The part `file` of a multipart body.
 
     Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, or VALIDATION_ERROR for a body that is no
-    multipart, or without that part.
+    multipart, or does not have that part exactly once.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
@@ -51,7 +52,10 @@ async def receive_file(request: HttpRequest) -> Upload:
                 for event in parser.parse(chunk) if chunk else ():
                     if isinstance(event, MultipartSegment):
                         segment = event
-                        found = found or segment.name == "file"
+                        if segment.name == "file":
+                            if found:
+                                raise invalid("file", "must be one part of the form, and not several")
+                            found = True
                     elif event and segment is not None and segment.name == "file":
                         digest.update(event)
                         spooled.write(event)
@@ -59,7 +63,10 @@ async def receive_file(request: HttpRequest) -> Upload:
         spooled.close()
         if segment is None or segment.bytes_received <= LARGEST_FILE:
             raise invalid("body", f"has more than {_OTHER_PARTS + 1} parts, or a part with very long headers") from None
-        raise Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {LARGEST_FILE // 1024**2} MB; split it.") from None
+        raise _too_large() from None
+    except RequestEntityTooLarge:
+        spooled.close()
+        raise _too_large() from None
     except MultipartError as error:
         spooled.close()
         raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None
@@ -71,3 +78,7 @@ async def receive_file(request: HttpRequest) -> Upload:
         raise invalid("file", "is required: the CSV, as a part of the form")
     spooled.seek(0)
     return Upload(spooled, digest.digest())  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
+
+
+def _too_large() -> Problem:
+    return Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {LARGEST_FILE // 1024**2} MB; split it.")
