@@ -60,9 +60,11 @@ class CallbackService:
         merchant_id, payout_id = await self._verified(body, raw, headers)
         # The same message may come again: its id is its idempotency key. A body that was signed under an id that was seen
         # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that
-        # no key of the merchant's own can be the same.
+        # no key of the merchant's own can be the same. It never lapses: a signature may be fresh by the host's clock
+        # while days have passed by the merchant's.
         message_id = headers["webhook-id"]
-        key = IdempotencyKey("\x1fipn:" + message_id, hashlib.sha256(message_id.encode()).digest(), keeps_refusals=False)
+        digest = hashlib.sha256(message_id.encode()).digest()
+        key = IdempotencyKey("\x1fipn:" + message_id, digest, keeps_refusals=False, lapses=False)
         return await self._queues.submit(
             merchant_id,
             MovePayout(

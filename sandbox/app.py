@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 from litestar import Litestar
 from litestar.types import ASGIApp
@@ -53,7 +52,6 @@ from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
 from sandbox.users.api import users_routers
 from sandbox.users.service import UserService
-from sandbox.users.summary_cache import SECONDS as SUMMARY_SECONDS
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import Waker
 from sandbox.webhooks.api import webhooks_router
@@ -110,7 +108,7 @@ def create_app(settings: Settings) -> Application:
     listener = LiveListener(settings.redis_url)
     streams = Streams(settings.redis_url, listener)
     payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
-    clock = ClockService(passage, waker.wake, (timedelta(seconds=SUMMARY_SECONDS), summaries.forget))
+    clock = ClockService(passage, waker.wake, summaries.pass_time)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:

@@ -12,7 +12,8 @@ PURE = [
     "money", "fields", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
     "payouts/path", "payouts/requests", "payouts/choice", "scenarios/engine", "scenarios/rules", "scenarios/stored",
     "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
-    "work/unit", "work/idempotency", "users/model", "users/requests", "users/commands", "sales/model", "sales/requests",
+    "work/unit", "work/idempotency", "work/in_flight", "time_passed", "users/model", "users/requests", "users/commands",
+    "sales/model", "sales/requests",
     "bulk_credit/model", "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",
 ]  # fmt: skip
 IMPURE = {

@@ -88,6 +88,19 @@ def test_a_message_seen_before_does_nothing_twice(world: World) -> None:
     world.assert_clean()
 
 
+def test_a_message_is_remembered_longer_than_a_day_of_the_merchants_time(world: World) -> None:
+    """Its signature is fresh by the host's clock, however far the merchant's has been put forward."""
+    payout = world.create_payout("0004")
+    body = {"payout_id": payout["id"], "status": "FAILED"}
+    first = send(world, body, message_id="msg_1")
+    world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    assert world.client.post("/sandbox/v1/clock/advance", json={"seconds": 25 * 3600}).json()["complete"]
+    again = send(world, body, message_id="msg_1")
+    assert (again.status_code, again.content) == (200, first.content)
+    assert world.payout(payout["id"])["status"] == "PENDING"
+    world.assert_clean()
+
+
 def test_the_state_that_it_is_in_already_is_no_change(world: World) -> None:
     payout = world.create_payout("0001")
     world.wait_for(payout["id"], "SUCCESS")

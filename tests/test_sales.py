@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -9,14 +10,38 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.errors import unavailable
 from sandbox.sales.model import advance_of, final_of
 from sandbox.sales.service import CHUNK, SalesService
-from tests.harness.world import World
+from sandbox.work import keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from tests.harness.world import Stack, World
 from tests.test_users import DESTINATION, make_user, summary
 
 ADVANCE, FINAL = "/api/v1/payouts/advance/run", "/api/v1/payouts/final/run"
 AMOUNTS = st.decimals(Decimal("0.01"), Decimal("999999999999.99"), places=2)
+REFUSED = {**DESTINATION, "account_number": "12345678900003"}
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """The test's merchant, frozen: at :00 and :30 the sandbox itself pays what is due where the clock runs."""
+    assert world.post("/sandbox/v1/clock/freeze").status_code == 200
+    return world
+
+
+class Cron(SalesService):
+    """The half-hourly run, for these worlds alone: the other merchants' sales are other tests'."""
+
+    def __init__(self, *worlds: World) -> None:
+        self._merchant_ids = {world.merchant_id for world in worlds}
+
+    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Pay one merchant's sales, if it is one of these."""
+        return await super().run(merchant_id, kind, key, origin) if merchant_id in self._merchant_ids else Answer(200, b"{}")
 
 
 def sell(world: World, user_id: str, earning: str) -> str:
@@ -88,7 +113,7 @@ def test_a_sale_reconciled_before_its_advance_gets_it_all_at_the_end(world: Worl
 
 
 def test_a_failed_attempt_moves_nothing_and_is_tried_again(world: World) -> None:
-    refused = make_user(world, destination={**DESTINATION, "account_number": "12345678900003"})
+    refused = make_user(world, destination=REFUSED)
     ids = [sell(world, refused, "40"), sell(world, make_user(world), "40")]
     for _ in range(2):
         assert run(world, ADVANCE)["failed"] == 1
@@ -165,15 +190,77 @@ def test_advance_and_final_come_to_the_earning_or_to_nothing(earning: Decimal) -
     assert abs(advance - earning / 10) <= Decimal("0.005")
 
 
-async def test_the_cron_pays_every_merchant_whose_clock_runs(world: World, database_url: str) -> None:
-    from sandbox.db.engine import close_pool, open_pool
-
-    user_id = make_user(world)
-    sell(world, user_id, "40")
+@pytest.fixture
+async def pool(database_url: str) -> AsyncIterator[None]:
+    """The pool of this process."""
     await open_pool(database_url, 2)
-    try:
-        await SalesService().run_for_all()
-    finally:
-        await close_pool()
-    assert summary(world, user_id)["earned"] == "0.00"
-    assert world.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "4.00"
+    yield
+    await close_pool()
+
+
+@pytest.mark.usefixtures("pool")
+async def test_the_cron_pays_every_merchant_whose_clock_runs(stack: Stack, world: World) -> None:
+    with World.create(stack) as running:
+        users = {each: make_user(each) for each in (running, world)}
+        for each, user_id in users.items():
+            sell(each, user_id, "40")
+        await Cron(running, world).run_for_all()
+        assert summary(running, users[running])["earned"] == "0.00"
+        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "4.00"
+        assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", "a frozen world is left alone"
+
+
+@pytest.mark.usefixtures("pool")
+async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) -> None:
+    with (
+        World.create(stack) as deleted, World.create(stack) as contended, World.create(stack) as broken,
+        World.create(stack) as last,
+    ):  # fmt: skip
+        for each in (deleted, contended, broken):
+            # Never paid, so still due if the sandbox's own run comes just now.
+            sell(each, make_user(each, destination=REFUSED), "40")
+        user_id = make_user(last)
+        sell(last, user_id, "40")
+
+        class Failing(Cron):
+            async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+                if merchant_id == deleted.merchant_id:
+                    headers = {"X-ADMIN-KEY": stack.admin_key}
+                    deleted.client.delete(f"/sandbox/v1/merchants/{merchant_id}", headers=headers)
+                if merchant_id == contended.merchant_id:
+                    raise unavailable("Others were in the way too often.")
+                if merchant_id == broken.merchant_id:
+                    raise ArithmeticError
+                return await super().run(merchant_id, kind, key, origin)
+
+        with capture_logs() as logs:
+            await Failing(deleted, last).run_for_all()
+        assert last.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "4.00"
+        assert {log["merchant_id"] for log in logs if log["event"] == "sales_run_failed"} == {
+            contended.merchant_id, broken.merchant_id,
+        }  # fmt: skip
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_run_cut_off_between_its_chunks_answers_for_all_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_id = make_user(world)
+    for _ in range(5):
+        sell(world, user_id, "10")
+    monkeypatch.setattr("sandbox.sales.service.CHUNK", 2)
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one run"), Origin("req", ADVANCE, "")
+    written, chunks = keyed.write_unit, iter(range(1, 4))
+
+    async def die(conn: Any, unit: Unit) -> None:
+        await written(conn, unit)
+        if next(chunks) == 3:
+            raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keyed, "write_unit", die)
+        with pytest.raises(MemoryError):
+            await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
+    answer = await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
+    assert answer.body == b'{"paid":5,"failed":0,"total_amount":"5.00"}'
+    again = await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
+    assert (again.body, again.replayed) == (answer.body, True)
+    world.assert_clean()

@@ -1,6 +1,7 @@
 """`psp clock` and `psp drain`: a merchant's time."""
 
 import re
+from math import isfinite
 from typing import Annotated, Any, Final
 
 import typer
@@ -45,6 +46,8 @@ def advance(
     """
     if (span is None) + (seconds is None) + (to is None) != 2:
         raise typer.BadParameter("Give one of SPAN, --seconds and --to.")
+    if seconds is not None and not isfinite(seconds):
+        raise typer.BadParameter(f"{seconds} is no number of seconds.")
     body = {"to": to} if to is not None else {"seconds": seconds_of(span) if span is not None else seconds}
     return _told(client.post("/sandbox/v1/clock/advance", body))
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.clock import RUNNING, Clock, parse, render, truncate
-from sandbox.control.hold import held
+from sandbox.control.hold import ClockHeldError, held
 from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
 from sandbox.db.engine import RETRYABLE, available, connection, transaction
 from sandbox.errors import Problem, invalid, unavailable
-from sandbox.work.idempotency import keep, recall
-from sandbox.work.keyed import run_keyed
+from sandbox.work.idempotency import UNFINISHED, keep, progress, recall
+from sandbox.work.in_flight import in_flight
+from sandbox.work.keyed import run_keyed, run_part
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
@@ -31,6 +32,10 @@ _LAST_YEAR: Final = 9000
 # Nothing but an opening balance: then ids and times of what comes follow from the clock alone, wherever it is set.
 _HAS_HAPPENED: Final = """
 SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
+"""
+
+_UNFINISHED: Final = """
+SELECT EXISTS (SELECT FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND fingerprint = $3 AND status = $4)
 """
 
 _GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
@@ -76,15 +81,15 @@ Target = Callable[[datetime], datetime]
 class ClockService:
     """What the sandbox offers of a merchant's clock.
 
-    `wake` tells the workers that a merchant may have work; `forget` drops what is cached for so long in a merchant's time.
+    `wake` tells the workers that a merchant may have work; `passed` is told how much of a merchant's time was passed by hand.
     """
 
     def __init__(
-        self, passage: Passage, wake: Callable[[str], None], forget: tuple[timedelta, Callable[[str], Awaitable[None]]]
+        self, passage: Passage, wake: Callable[[str], None], passed: Callable[[str, timedelta], Awaitable[None]]
     ) -> None:
         self._passage = passage
         self._wake = wake
-        self._forget_after, self._forget = forget
+        self._passed = passed
         self._under_way: set[asyncio.Task[Answer]] = set()
 
     async def show(self, merchant_id: str) -> ClockState:
@@ -97,11 +102,11 @@ class ClockService:
 
     async def freeze(self, merchant_id: str, target: Target | None, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Freeze the clock where it stands, or let time pass to `target` and stay frozen there: 200 with a ClockRun."""
-        return await self._finish(self._pass(merchant_id, target or (lambda now: now), key, origin, freeze=True))
+        return await self._finish(self._moved(merchant_id, target or (lambda now: now), key, origin, freeze=True))
 
     async def advance(self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Let time pass to `target`, frozen or running: 200 with a ClockRun. INVALID_STATE while another moves the clock."""
-        return await self._finish(self._pass(merchant_id, target, key, origin, freeze=False))
+        return await self._finish(self._moved(merchant_id, target, key, origin, freeze=False))
 
     async def resume(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Let the clock run on from where it stands: 200 with a ClockState."""
@@ -147,25 +152,36 @@ class ClockService:
         drained = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
         return Answer(200, msgspec.json.encode(drained))
 
+    async def _moved(
+        self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin, *, freeze: bool
+    ) -> Answer:
+        with in_flight(merchant_id, key):
+            try:
+                async with held(merchant_id):
+                    return await self._pass(merchant_id, target, key, origin, freeze=freeze)
+            except ClockHeldError:
+                # By another request; or by this very one, in another process.
+                if key is not None and await _is_unfinished(merchant_id, key):
+                    raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT") from None
+                raise
+
     async def _pass(
         self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin, *, freeze: bool
     ) -> Answer:
-        async with held(merchant_id):
-            begun = await _begin(merchant_id, target, key, origin, freeze=freeze)
-            if isinstance(begun, Answer):
-                return begun
-            began, goal = begun
-            run = await self._passage.run(merchant_id, goal, since=began)
-            if run.now - began >= self._forget_after:
-                await self._forget(merchant_id)
-            answer = Answer(200, msgspec.json.encode(_report(began, run)))
-            if key is None or run.stopped_because is not None:
-                return answer  # repeated under its key, it goes on to the same target
+        begun = await _begin(merchant_id, target, key, origin, freeze=freeze)
+        if isinstance(begun, Answer):
+            return begun
+        began, goal = begun
+        run = await self._passage.run(merchant_id, goal, since=began)
+        await self._passed(merchant_id, run.now - began)
+        answer = Answer(200, msgspec.json.encode(_report(began, run)))
+        if key is None or run.stopped_because is not None:
+            return answer  # repeated under its key, it goes on to the same target
 
-            async def kept(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
-                return answer
+        async def kept(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            return answer
 
-            return await run_keyed(merchant_id, key, origin, kept)
+        return await run_part(merchant_id, key, origin, kept)
 
 
 async def _begin(
@@ -178,26 +194,33 @@ async def _begin(
     """
     async with transaction() as conn:
         unit = await lock_merchant(conn, merchant_id, 0)
-        # No printable character begins it, so no key of the merchant's own can be the same.
-        intent = None if key is None else IdempotencyKey("\x1fclock:" + key.key, key.fingerprint)
-        await read_claim(conn, unit, keys=[found.key for found in (key, intent) if found is not None])
+        await read_claim(conn, unit, keys=[] if key is None else [key.key])
         answer = recall(unit, key, origin)
         if answer is not None:
             return answer
-        kept = recall(unit, intent, origin)
-        goal = truncate(target(unit.now)) if kept is None else parse(kept.body.decode())
-        if goal.year > _LAST_YEAR:
-            raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
-        if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
-            raise invalid("at", f"may not be before the merchant's now, {render(unit.now)}: things have happened in this world")
-        keep(unit, intent, Answer(200, render(goal).encode()))
-        # Its day begins where the passing ends: one that is cut off more than a day on its way still knows where to.
-        unit.new_keys_age_from = max(goal, unit.now)
-        await write_unit(conn, unit)
+        kept = progress(unit, key)
+        if kept is not None:
+            # A clock that runs may have passed it by itself since then.
+            goal = max(parse(kept.decode()), unit.now)
+        else:
+            goal = truncate(target(unit.now))
+            if goal.year > _LAST_YEAR:
+                raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
+            if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
+                raise invalid(
+                    "at", f"may not be before the merchant's now, {render(unit.now)}: things have happened in this world"
+                )
+            keep(unit, key, Answer(200, render(goal).encode(), provisional=True))
+            await write_unit(conn, unit)
         began = min(unit.now, goal)
         if freeze:
             await move_clock(conn, merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
     return began, goal
+
+
+async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
+    async with connection() as conn:
+        return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
 
 
 def seconds_on(seconds: float) -> Target:

@@ -23,6 +23,14 @@ _WAIT: Final = 2.0
 """Seconds that a second one waits for the first."""
 _log = structlog.get_logger()
 
+
+class ClockHeldError(Problem):
+    """INVALID_STATE: another request moves the clock."""
+
+    def __init__(self) -> None:
+        super().__init__("INVALID_STATE", "Another request moves this merchant's clock; wait for its answer first.")
+
+
 _TAKE: Final = """
 UPDATE merchants SET clock_held_by = $2, clock_held_until = $4
 WHERE merchant_id = $1 AND (clock_held_until IS NULL OR clock_held_until <= $3 OR clock_held_by = $2)
@@ -36,13 +44,13 @@ UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchan
 
 @asynccontextmanager
 async def held(merchant_id: str) -> AsyncIterator[None]:
-    """Hold a merchant's clock. Raises INVALID_STATE if another does so for longer than two seconds."""
+    """Hold a merchant's clock. Raises ClockHeldError if another does so for longer than two seconds."""
     holder = str(uuid.uuid4())
     deadline = asyncio.get_running_loop().time() + _WAIT
     delay = 0.02
     while not await _take(merchant_id, holder):
         if asyncio.get_running_loop().time() > deadline:
-            raise Problem("INVALID_STATE", "Another request moves this merchant's clock; wait for its answer first.")
+            raise ClockHeldError
         await asyncio.sleep(delay)
         delay = min(delay * 2, 0.2)
     renewal = asyncio.create_task(_renew(merchant_id, holder))

@@ -37,7 +37,7 @@ def feed_router(gate: Gate, service: FeedService, limiter: RateLimiter) -> Route
     async def list_vendor_transactions(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
         # A request that is not valid counts as well, as real vendors have it.
-        await limiter.require("vendor", caller.key_id, PER_MINUTE)
+        await limiter.require("vendor", caller.key_id, caller.merchant_id, PER_MINUTE)
         params = query(request, ("startDate", "endDate", "page", "limit"))
         part = span(params.get("startDate"), params.get("endDate"))
         number = _whole(params, "page", 1, LARGEST_PAGE_NUMBER)

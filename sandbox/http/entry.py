@@ -60,6 +60,7 @@ class KeyRing:
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[float, Caller]] = {}
         self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._forgotten = 0
 
     async def caller(self, api_key: str) -> Caller:
         """Whose key it is. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is away."""
@@ -72,7 +73,7 @@ class KeyRing:
         if task is None:
             # Requests that come together with a forgotten key ask once.
             task = self._asked[digest] = asyncio.create_task(self._look_up(digest))
-            task.add_done_callback(lambda _: self._asked.pop(digest, None))
+            task.add_done_callback(lambda done: self._asked.get(digest) is done and self._asked.pop(digest))
         found = await asyncio.shield(task)
         if found is None:
             raise Problem("INVALID_API_KEY")
@@ -81,9 +82,12 @@ class KeyRing:
     def forget(self, merchant_id: str) -> None:
         """Ask anew for a merchant's keys: what is known with them has changed."""
         self._known = {digest: known for digest, known in self._known.items() if known[1].merchant_id != merchant_id}
+        # Whose answer is under way may have been asked for before the change: nobody else joins it, and it is not kept.
+        self._asked.clear()
+        self._forgotten += 1
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        asked = time.monotonic()
+        asked, forgotten = time.monotonic(), self._forgotten
         async with available(), connection() as conn:
             record = await conn.fetchrow(_LOOKUP, digest)
         if record is None:
@@ -98,8 +102,9 @@ class KeyRing:
         )
         if len(self._known) >= _REMEMBER:
             self._known.clear()
-        # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
-        self._known[digest] = (asked + _FORGET_AFTER, found)
+        if forgotten == self._forgotten:
+            # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
+            self._known[digest] = (asked + _FORGET_AFTER, found)
         return found
 
 
@@ -126,7 +131,7 @@ class Gate:
         request.scope["state"]["caller"] = caller
         # A merchant's limit is of its own API: the sandbox's controls go on working, or it could not be lifted.
         if caller.rate_limit is not None and request.scope["path"].startswith("/api/v1/"):
-            await self.limiter.hinder("api", caller.merchant_id, caller.rate_limit)
+            await self.limiter.hinder("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
         if caller.faults:
             await strike(request.scope, caller.merchant_id, caller.faults, request.body)
         return caller

@@ -1,4 +1,7 @@
-"""At most so many requests in any window of time, counted in Redis for all processes together."""
+"""At most so many requests in any window of a merchant's time, counted in Redis for all processes together.
+
+The window goes by the host's time, which a frozen clock does not stop, and by what the merchant passes by hand.
+"""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -7,6 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from sandbox.errors import Problem, unavailable
+from sandbox.time_passed import passed_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -18,7 +22,8 @@ MINUTE: Final = 60.0
 # limit. A process whose clock is behind counts from the newest time known, so that no window holds one too many; a
 # clock that was ahead is forgotten with the list, a window after the last request, by Redis's own clock.
 _SCRIPT: Final = """
-local now, window, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local window, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
+local now = string.format('%.0f', tonumber(ARGV[1]) + tonumber(redis.call('GET', KEYS[2]) or '0'))
 local newest = redis.call('LINDEX', KEYS[1], -1)
 if newest and tonumber(newest) > tonumber(now) then now = newest end
 local nth = redis.call('LINDEX', KEYS[1], -limit)
@@ -41,11 +46,11 @@ class RateLimiter:
         self._redis: Redis | None = None
         self._away = False
 
-    async def wait(self, scope: str, identity: str, limit: int, window: float, now: float) -> float:
+    async def wait(self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float) -> float:
         """Count a request at the time `now` if it may pass, and return 0; else the seconds until one would.
 
-        `window` and `now` are in seconds (Unix time), to the millisecond. Raises RedisError, OSError or TimeoutError
-        when Redis is away.
+        `merchant_id` says whose time may have been passed by hand. `window` and `now` are in seconds (Unix time), to the
+        millisecond. Raises RedisError, OSError or TimeoutError when Redis is away.
         """
         if self._redis is None:
             from redis.asyncio import Redis
@@ -53,21 +58,23 @@ class RateLimiter:
             self._redis = Redis.from_url(self._url, socket_timeout=1, socket_connect_timeout=1)
         key = f"psp:rate:{scope}:{identity}"
         # The times go as text of whole milliseconds: Lua would write a large number in powers of ten.
-        milliseconds = await self._redis.eval(_SCRIPT, 1, key, str(int(now * 1000)), str(int(window * 1000)), str(limit))  # type: ignore[misc]  # redis-py types one method for both of its clients
+        milliseconds = await self._redis.eval(  # type: ignore[misc]  # redis-py types one method for both of its clients
+            _SCRIPT, 2, key, passed_key(merchant_id), str(int(now * 1000)), str(int(window * 1000)), str(limit)
+        )
         return int(milliseconds) / 1000
 
-    async def require(self, scope: str, identity: str, per_minute: int) -> None:
+    async def require(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
         """Let a request pass or raise RATE_LIMITED; UNAVAILABLE when Redis is away: this limit must hold."""
         try:
-            seconds = await self.wait(scope, identity, per_minute, MINUTE, time.time())
+            seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except _AWAY as error:
             raise unavailable("Requests cannot be counted for the moment.") from error
         _refuse(seconds, per_minute)
 
-    async def hinder(self, scope: str, identity: str, per_minute: int) -> None:
+    async def hinder(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
         """Let a request pass or raise RATE_LIMITED; when Redis is away it passes: nothing is protected by this limit."""
         try:
-            seconds = await self.wait(scope, identity, per_minute, MINUTE, time.time())
+            seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except _AWAY as error:
             if not self._away:
                 _log.warning("redis_away", error=type(error).__name__, note="requests pass uncounted")

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
@@ -16,7 +17,9 @@ from sandbox.money import ZERO
 from sandbox.sales.model import RunResult, Sale, advance_of, final_of
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.users.rows import read_users
-from sandbox.work.keyed import run_keyed
+from sandbox.work.idempotency import progress
+from sandbox.work.in_flight import in_flight
+from sandbox.work.keyed import run_keyed, run_part, to_the_end
 from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 1000
 """Sales paid in one transaction: others of the merchant wait no longer than for these."""
 _MERCHANTS_AT_ONCE: Final = 500
+_CRON: Final = Origin("cron", "/api/v1/payouts", "")
+_log = structlog.get_logger()
 
 _COLUMNS: Final = (
     "id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, created_at, reconciled_at"
@@ -82,6 +87,13 @@ class Reconciled(msgspec.Struct):
 
     reconciled: int
     sales: list[Sale]
+
+
+class _Progress(msgspec.Struct):
+    """What a run has done so far, of the sales up to the id `behind`."""
+
+    total: RunResult
+    behind: str
 
 
 class SalesService:
@@ -143,39 +155,56 @@ class SalesService:
     async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Pay all advances (`ADVANCE`) or final payments (`FINAL`) that are due: 200 with what was done.
 
-        In chunks, each a transaction of its own, the last of which keeps the key. A run that dies between two chunks has
-        paid the sales before it, once; repeated with its key it pays the others.
+        In chunks, each a transaction of its own, which keeps under the key how far the run has come. One that dies between
+        two chunks has paid the sales before it, once; repeated with its key it pays the others, and answers for all.
         """
-        result, behind = RunResult(0, 0, ZERO), SMALLEST_ID
-        while True:
-            after = (result, behind)
+        return await to_the_end(self._run(merchant_id, kind, key, origin))
 
-            async def action(
-                conn: "PoolConnectionProxy[Any]", unit: Unit, result: RunResult = result, behind: str = behind
-            ) -> Answer:
-                nonlocal after
-                part, end = await _pay(conn, unit, kind, behind)
-                total = RunResult(result.paid + part.paid, result.failed + part.failed, result.total_amount + part.total_amount)
-                after = (total, end or behind)
-                return Answer(200, msgspec.json.encode(total), provisional=end is not None)
+    async def _run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        answer = Answer(200, msgspec.json.encode(_Progress(RunResult(0, 0, ZERO), SMALLEST_ID)), provisional=True)
+        with in_flight(merchant_id, key):
+            while answer.provisional:
+                before = answer.body
 
-            answer = await run_keyed(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
-            if not answer.provisional:
-                return answer
-            result, behind = after
+                async def action(conn: "PoolConnectionProxy[Any]", unit: Unit, before: bytes = before) -> Answer:
+                    done = msgspec.json.decode(progress(unit, key) or before, type=_Progress)
+                    part, behind = await _pay(conn, unit, kind, done.behind)
+                    total = RunResult(
+                        done.total.paid + part.paid,
+                        done.total.failed + part.failed,
+                        done.total.total_amount + part.total_amount,
+                    )
+                    if behind is None:
+                        return Answer(200, msgspec.json.encode(total))
+                    return Answer(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
+
+                answer = await run_part(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
+        return answer
 
     async def run_for_all(self) -> None:
-        """Pay all that is due of every merchant whose clock runs. Raises asyncpg's errors; what was paid stays paid."""
+        """Pay all that is due of every merchant whose clock runs; one whose run fails is logged, and stops no other.
+
+        Raises asyncpg's errors when the merchants cannot be listed; what was paid stays paid.
+        """
         merchant_id = SMALLEST_ID
         while True:
             async with connection() as conn:
                 found = [record[0] for record in await conn.fetch(_MERCHANTS, merchant_id, _MERCHANTS_AT_ONCE)]
             for merchant_id in found:
-                origin = Origin("cron", "/api/v1/payouts", "")
-                for kind in ("ADVANCE", "FINAL"):
-                    await self.run(merchant_id, kind, None, origin)
+                await self._run_for(merchant_id)
             if len(found) < _MERCHANTS_AT_ONCE:
                 return
+
+    async def _run_for(self, merchant_id: str) -> None:
+        for kind in ("ADVANCE", "FINAL"):
+            try:
+                await self.run(merchant_id, kind, None, _CRON)
+            except Problem as problem:
+                # A merchant that was deleted meanwhile has nothing left to pay.
+                if problem.code != "NOT_FOUND":
+                    _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)
+            except Exception:
+                _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
 
 
 async def _pay(conn: "PoolConnectionProxy[Any]", unit: Unit, kind: str, behind: str) -> tuple[RunResult, str | None]:

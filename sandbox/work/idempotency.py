@@ -1,7 +1,12 @@
 """Commands under their idempotency keys: what a key was answered before, and what is kept of an answer. Pure."""
 
+from typing import Final
+
 from sandbox.errors import Problem
 from sandbox.work.unit import Answer, Command, IdempotencyKey, KeyRecord, Origin, Unit
+
+UNFINISHED: Final = 102
+"""The status of a key whose request takes several transactions and has not come to its answer."""
 
 
 def execute(unit: Unit, command: Command) -> Answer:
@@ -18,7 +23,10 @@ def execute(unit: Unit, command: Command) -> Answer:
 
 
 def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | None:
-    """What a key's first request was answered, byte for byte; a refusal if that was another request; None if new."""
+    """What a key's first request was answered, byte for byte; a refusal if that was another request.
+
+    None if the key is new, or its request has not come to its answer and is to be gone on with.
+    """
     record = None if key is None else unit.keys.get(key.key)
     if key is None or record is None:
         return None
@@ -30,17 +38,31 @@ def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | N
             ),
             origin,
         )
+    if record.status == UNFINISHED:
+        return None
     return Answer(record.status, record.body, record.location, replayed=True)
 
 
+def progress(unit: Unit, key: IdempotencyKey | None) -> bytes | None:
+    """How far a key's request has come, as it said itself, if it was begun and has no answer yet."""
+    record = None if key is None else unit.keys.get(key.key)
+    return record.body if record is not None and record.status == UNFINISHED else None
+
+
 def keep(unit: Unit, key: IdempotencyKey | None, answer: Answer) -> None:
-    """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422)."""
-    if (
-        key is not None
-        and not answer.provisional
-        and (answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422)))
-    ):
-        unit.keys[key.key] = unit.new_keys[key.key] = KeyRecord(key.fingerprint, answer.status, answer.body, answer.location)
+    """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422).
+
+    How far a request has come is kept for as long as it takes: the merchant's time may pass by days on its way.
+    """
+    if key is None:
+        return
+    if answer.provisional:
+        record = KeyRecord(key.fingerprint, UNFINISHED, answer.body, None, lapses=False)
+    elif answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422)):
+        record = KeyRecord(key.fingerprint, answer.status, answer.body, answer.location, key.lapses)
+    else:
+        return
+    unit.keys[key.key] = unit.new_keys[key.key] = record
 
 
 def refuse(problem: Problem, origin: Origin) -> Answer:

@@ -4,7 +4,7 @@ What is frequent goes through the queues of `sandbox.work.loop` instead, where r
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
@@ -13,6 +13,7 @@ from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
 from sandbox.work.idempotency import keep, recall, refuse
+from sandbox.work.in_flight import in_flight
 from sandbox.work.loop import ATTEMPTS
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
@@ -32,17 +33,31 @@ async def run_keyed(merchant_id: str, key: IdempotencyKey | None, origin: Origin
 
     `weight` reserves ids as for so many payouts.
 
-    A second request with the key waits for the first one's lock, and repeats its answer. Raises NOT_FOUND if the
-    merchant is gone, UNAVAILABLE if PostgreSQL is away. A caller that is cancelled does not take the action back.
+    A second request with the key is told IDEMPOTENCY_KEY_IN_FLIGHT; in another process it waits for the first one's lock, and
+    repeats its answer. Raises NOT_FOUND if the merchant is gone, UNAVAILABLE if PostgreSQL is away. A caller that is
+    cancelled does not take the action back.
     """
-    # A client that goes away cancels its handler; what it asked for is committed all the same, or not at all.
-    task = asyncio.create_task(_with_retries(merchant_id, key, origin, action, weight))
+
+    async def alone() -> Answer:
+        with in_flight(merchant_id, key):
+            return await run_part(merchant_id, key, origin, action, weight)
+
+    return await to_the_end(alone())
+
+
+async def to_the_end(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Do work that goes on though a client that goes away cancels the handler that waits for it."""
+    task = asyncio.create_task(work)
     _under_way.add(task)
     task.add_done_callback(_under_way.discard)
     return await asyncio.shield(task)
 
 
-async def _with_retries(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action, weight: int) -> Answer:
+async def run_part(merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: Action, weight: int = 1) -> Answer:
+    """As `run_keyed`, for a caller that holds the key itself, through several transactions, and goes `to_the_end`.
+
+    An answer that is provisional is not the last one: `progress` tells the next part of it.
+    """
     for attempt in range(ATTEMPTS):
         try:
             return await _once(merchant_id, key, origin, action, weight)

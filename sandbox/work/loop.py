@@ -20,6 +20,7 @@ from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
 from sandbox.work.idempotency import execute
+from sandbox.work.in_flight import hold, release
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, Command, Unit
 
@@ -63,7 +64,6 @@ class MerchantQueues:
         self._queue_limit = queue_limit
         self._committed = committed
         self._queues: dict[str, deque[_Waiting]] = {}
-        self._keys: set[tuple[str, str]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._weight = 0
 
@@ -75,11 +75,7 @@ class MerchantQueues:
         """
         if self._weight + command.weight > self._queue_limit and self._weight > 0:
             raise unavailable("Too many requests are waiting; nothing of this one was done.")
-        held = (merchant_id, command.key.key) if command.key is not None else None
-        if held is not None:
-            if held in self._keys:
-                raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
-            self._keys.add(held)
+        hold(merchant_id, command.key)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._weight += command.weight
         queue = self._queues.get(merchant_id)
@@ -113,8 +109,7 @@ class MerchantQueues:
                 finally:
                     self._weight -= weight
                     for waiting in batch:
-                        if waiting.command.key is not None:
-                            self._keys.discard((merchant_id, waiting.command.key.key))
+                        release(merchant_id, waiting.command.key)
         finally:
             # No await between the last look at the queue and here, so no command can slip in unseen.
             del self._queues[merchant_id]

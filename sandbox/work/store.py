@@ -95,8 +95,9 @@ FROM json_to_recordset($3::json) AS d (id uuid, event_id uuid, endpoint_id uuid,
 # A lapsed key still sits in the unique index until it is purged, so a new request takes its row over.
 _KEYS = """
 INSERT INTO idempotency_keys AS k (merchant_id, key, fingerprint, status, body, location, expires_at)
-SELECT $1, key, decode(fingerprint, 'base64'), status, decode(body, 'base64'), location, $2
-FROM json_to_recordset($3::json) AS n (key text, fingerprint text, status int, body text, location text)
+SELECT $1, key, decode(fingerprint, 'base64'), status, decode(body, 'base64'), location, coalesce(expires_at, $2)
+FROM json_to_recordset($3::json) AS n (key text, fingerprint text, status int, body text, location text,
+    expires_at timestamptz)
 ON CONFLICT (merchant_id, key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status,
     body = EXCLUDED.body, location = EXCLUDED.location, expires_at = EXCLUDED.expires_at
 """
@@ -182,9 +183,10 @@ async def write_unit(conn: "PoolConnectionProxy[Any]", unit: Unit) -> None:
     if unit.new_keys:
         keys = (
             {"key": key, "fingerprint": kept.fingerprint, "status": kept.status, "body": kept.body, "location": kept.location}
+            | ({} if kept.lapses else {"expires_at": "infinity"})
             for key, kept in unit.new_keys.items()
         )
-        await conn.execute(_KEYS, merchant, (unit.new_keys_age_from or now) + KEY_LIFETIME, as_json(keys))
+        await conn.execute(_KEYS, merchant, now + KEY_LIFETIME, as_json(keys))
     await before_commit(unit)
 
 

@@ -47,6 +47,8 @@ class IdempotencyKey:
     fingerprint: bytes
     keeps_refusals: bool = True
     """Whether a 404, 409 or 422 is kept as well; a bank's callback that was refused may come again."""
+    lapses: bool = True
+    """Whether it is forgotten after a day of the merchant's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +70,18 @@ class Answer:
     replayed: bool = False
     problem_headers: tuple[tuple[str, str], ...] = ()
     provisional: bool = False
-    """More is to come of the request, in transactions of its own; the last of them keeps the key."""
+    """More is to come of the request, in transactions of its own: the key keeps the body as how far it has come."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """An idempotency key's stored answer."""
+    """An idempotency key's stored answer; or, with the status UNFINISHED, how far its request has come."""
 
     fingerprint: bytes
     status: int
     body: bytes
     location: str | None
+    lapses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +188,6 @@ class Unit:
     events: list[Event] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     new_keys: dict[str, KeyRecord] = field(default_factory=dict)
-    new_keys_age_from: datetime | None = None
-    """The merchant's time from which the new keys' lifetime counts; None for now."""
     changed_users: dict[str, UserRow] = field(default_factory=dict)
     user_transactions: list[UserTransaction] = field(default_factory=list)
     credited: dict[str, int] = field(default_factory=dict)

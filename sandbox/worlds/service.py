@@ -15,7 +15,8 @@ from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.merchants.service import new_id, open_world
-from sandbox.work.keyed import run_keyed
+from sandbox.work.in_flight import in_flight
+from sandbox.work.keyed import run_keyed, run_part, to_the_end
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 from sandbox.worlds.store import COLUMNS, LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
 
@@ -161,8 +162,9 @@ class WorldService:
 
     async def _exchange(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: "Action") -> Answer:
         # Whoever lets time pass would go on to its target in a world that knows nothing of it.
-        async with available(), held(merchant_id):
-            answer = await run_keyed(merchant_id, key, origin, action)
+        with in_flight(merchant_id, key):
+            async with available(), held(merchant_id):
+                answer = await to_the_end(run_part(merchant_id, key, origin, action))
         # Once before the commit, so that nobody who has seen the new world meets an old summary; and once after it, for
         # one that was read from the old world in between.
         await self._caches.forget_summaries(merchant_id)

@@ -1,0 +1,103 @@
+"""What is cached of a user is never older than what the process knows of, whatever Redis takes and does not take."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ReadOnlyError
+
+from sandbox.users.summary_cache import SECONDS, Missed, SummaryCache
+from sandbox.work.unit import Unit
+from tests.harness.world import Stack
+
+
+@pytest.fixture
+async def cache(stack: Stack) -> AsyncIterator[SummaryCache]:
+    cache = SummaryCache(stack.redis_url)
+    yield cache
+    await cache.close()
+
+
+def changed(merchant_id: str, user_id: str, version: int) -> Unit:
+    """A unit that changed a user, as far as the cache looks at it."""
+    return cast("Unit", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}))
+
+
+async def put(cache: SummaryCache, merchant: str, user: str, version: int, summary: bytes) -> None:
+    missed = await cache.get(merchant, user)
+    assert isinstance(missed, Missed)
+    await cache.fill(merchant, user, missed, version, summary)
+
+
+async def answered(cache: SummaryCache, merchant: str, user: str) -> bytes | Missed:
+    """What a look says when Redis is there again."""
+    async with asyncio.timeout(30):
+        while (found := await cache.get(merchant, user)) is None:  # noqa: ASYNC110 -- nothing tells when Redis is there again
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def refuse(*_: Any, **__: Any) -> None:
+    raise ReadOnlyError
+
+
+async def test_a_world_that_was_exchanged_is_not_served_until_redis_knows_of_it(
+    cache: SummaryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
+    await put(cache, merchant, user, 1, b"1")
+    assert await cache.get(merchant, user) == b"1"
+    with monkeypatch.context() as patched:
+        patched.setattr(cache._redis, "incr", refuse)
+        await cache.forget(merchant)
+        assert await cache.get(merchant, user) is None
+    assert isinstance(await answered(cache, merchant, user), Missed)
+
+
+async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
+    cache: SummaryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
+    await put(cache, merchant, user, 1, b"1")
+    with monkeypatch.context() as patched:
+        patched.setattr(cache, "_drop", refuse)
+        await cache.drop(changed(merchant, user, 2))
+        cache._away_until = 0.0
+        assert await cache.get(merchant, user) is None
+    assert isinstance(await answered(cache, merchant, user), Missed)
+
+
+async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> None:
+    merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
+    missed = await cache.get(merchant, user)
+    assert isinstance(missed, Missed)
+    await cache.drop(changed(merchant, user, 5))
+    await cache.drop(changed(merchant, user, 3))
+    await cache.fill(merchant, user, missed, 4, b"4")
+    assert isinstance(await cache.get(merchant, user), Missed)
+    await cache.fill(merchant, user, missed, 5, b"5")
+    assert await cache.get(merchant, user) == b"5"
+
+
+async def test_an_exchanged_world_begins_with_versions_of_its_own(cache: SummaryCache) -> None:
+    merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
+    await cache.drop(changed(merchant, user, 5))
+    before = await cache.get(merchant, user)
+    assert isinstance(before, Missed)
+    await cache.forget(merchant)
+    await cache.fill(merchant, user, before, 9, b"of the world before")
+    await put(cache, merchant, user, 2, b"2")
+    assert await cache.get(merchant, user) == b"2"
+
+
+async def test_time_that_is_passed_by_hand_adds_up(cache: SummaryCache) -> None:
+    merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
+    await put(cache, merchant, user, 1, b"1")
+    await cache.pass_time(merchant, timedelta(seconds=SECONDS / 2))
+    assert await cache.get(merchant, user) == b"1"
+    await cache.pass_time(merchant, timedelta(seconds=SECONDS / 2))
+    assert isinstance(await cache.get(merchant, user), Missed)
