@@ -152,7 +152,7 @@ def _note(result: Recorded) -> Note:
             "delivery_id": claimed.id,
             "event_id": claimed.event_id,
             "endpoint_id": claimed.endpoint_id,
-            "attempt": claimed.scheduled + 1,
+            "attempt": claimed.attempt,
             "delivery_status": result.status,
             "status": result.http_status,
             "error": result.error,

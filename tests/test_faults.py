@@ -1,24 +1,21 @@
 """Faults: each kind is seen to happen, as often as it was asked for, and none touches the ledger's truth."""
 
-import asyncio
 import json
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from sandbox.control import faults_delivery
 from sandbox.control.faults import LONGEST_MS, Fault
 from sandbox.control.faults_requests import LARGEST_COUNT
-from sandbox.webhooks.sender import WebhookSender
 from sandbox.webhooks.signing import decode_secret, verify
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 FAULTS = "/sandbox/v1/faults"
 
@@ -26,8 +23,8 @@ FAULTS = "/sandbox/v1/faults"
 def fault(world: World, target: str, kind: str, **members: Any) -> dict[str, Any]:
     """Make a fault.
 
-    It needs no waiting for: it works at once in the process that made it, to which the world's client keeps its connection,
-    and in each that has not met this merchant yet. So a test makes its faults before the first delivery.
+    It needs no waiting for: one of the API works at once in the process that made it, to which the world's client keeps its
+    connection, and one of deliveries hits whatever is claimed after it.
     """
     answer = world.post(FAULTS, {"target": target, "kind": kind, **members})
     assert answer.status_code == 201, answer.text
@@ -96,8 +93,8 @@ def test_an_answer_is_late(world: World, kind: str) -> None:
 def test_a_slow_answer_is_committed_before_it_comes(world: World) -> None:
     fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
     with pytest.raises(httpx.ReadTimeout):
-        world.post("/api/v1/payouts", world.payout_body("0004"), timeout=2)
-    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+        world.post("/api/v1/payouts", world.payout_body("0004"), timeout=httpx.Timeout(60, read=2))
+    until(lambda: len(world.get("/api/v1/payouts").json()["data"]) == 1)
 
 
 @pytest.mark.parametrize("kind", ["connection_reset", "truncated_body"])
@@ -285,25 +282,49 @@ def test_only_deliveries_that_match_are_hit(world: World, receiver: Receiver) ->
     assert spared["id"] != other["id"]
 
 
+def test_a_fault_is_known_to_the_very_next_delivery(world: World, receiver: Receiver) -> None:
+    listen(world, receiver, event_types=["payout.created"])
+    world.client.post("/sandbox/v1/clock/freeze", json={})
+    for number in range(1, 4):
+        world.create_payout("0004")
+        assert world.client.post("/sandbox/v1/drain").json()["drained"]
+        made = fault(world, "webhooks", "duplicate", count=1)
+        world.create_payout("0004")
+        assert world.client.post("/sandbox/v1/drain").json()["drained"]
+        assert (hits(world, made), len(receiver.received)) == ((1, 0), 3 * number)
+
+
+def test_chance_hits_the_same_deliveries_of_two_worlds_of_one_seed(stack: Stack, receiver: Receiver) -> None:
+    """Whoever posts them, and in whatever order."""
+
+    def dropped() -> list[str]:
+        with World.create(stack, seed=7, opening_balance="1000000.00") as world:
+            world.client.post("/sandbox/v1/clock/freeze", json={"at": "2031-01-01T00:00:00Z"})
+            listen(world, receiver, event_types=["payout.created"])
+            fault(world, "webhooks", "drop", probability=0.5, seed=42)
+            batch = [world.payout_body("0004", merchant_reference=f"R{number}") for number in range(40)]
+            assert world.post("/api/v1/payouts/batch", {"payouts": batch}, key="batch").status_code == 200
+            assert world.client.post("/sandbox/v1/drain").json()["drained"]
+            found = world.get("/api/v1/webhook-deliveries", limit=100).json()["data"]
+            assert len(found) == 40
+            return sorted(delivery["id"] for delivery in found if delivery["status"] == "PENDING")
+
+    first = dropped()
+    assert 10 < len(first) < 30
+    assert dropped() == first
+
+
+def test_a_delivery_that_was_put_off_counts_its_attempts(world: World, receiver: Receiver) -> None:
+    listen(world, receiver, event_types=["payout.returned"])
+    world.client.post("/sandbox/v1/clock/freeze", json={})
+    world.create_payout("0012")
+    fault(world, "webhooks", "delay", milliseconds=5000)
+    ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 70}).json()["ran"]
+    attempts = [(entry["attempt"], entry["outcome"]) for entry in ran if entry["kind"] == "delivery_attempt"]
+    assert attempts == [(1, "failed"), (2, "succeeded")]
+
+
 # ---- chance, without a store
-
-
-async def test_deliveries_that_begin_together_ask_once_and_ask_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    async def look(merchant_id: str) -> list[Fault]:
-        asked.append(merchant_id)
-        await asyncio.sleep(0)
-        if len(asked) == 1:
-            raise OSError
-        return []
-
-    monkeypatch.setattr(faults_delivery, "delivery_faults", look)
-    post = faults_delivery.FaultyPost(cast(WebhookSender, None))
-    failed = await asyncio.gather(*(post._faults("m") for _ in range(100)), return_exceptions=True)
-    assert [type(error) for error in failed] == [OSError] * 100
-    assert await asyncio.gather(*(post._faults("m") for _ in range(100))) == [[]] * 100
-    assert asked == ["m", "m"]
 
 
 def test_how_often_and_how_long_follow_from_the_seed() -> None:
@@ -311,8 +332,9 @@ def test_how_often_and_how_long_follow_from_the_seed() -> None:
         return Fault(**{"id": "f", "kind": "latency", "match": {}, "parameters": {}, "probability": 0.25, "seed": 1, **members})
 
     one, same, other = make(), make(id="g"), make(seed=2)
-    draws = [one.hits(counter) for counter in range(2000)]
-    assert draws == [same.hits(counter) for counter in range(2000)] != [other.hits(counter) for counter in range(2000)]
+    lots = [str(number) for number in range(2000)]
+    draws = [one.hits(lot) for lot in lots]
+    assert draws == [same.hits(lot) for lot in lots] != [other.hits(lot) for lot in lots]
     assert 400 < sum(draws) < 600
     assert make(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
     spread = sorted(make(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))

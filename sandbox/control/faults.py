@@ -36,9 +36,9 @@ class Fault:
         wanted = self.match.get("event_type", "*")
         return self.match.get("endpoint_id", endpoint_id) == endpoint_id and fnmatchcase(event_type, wanted)
 
-    def hits(self, counter: int) -> bool:
-        """Whether the counter-th match is a hit: always the same for the same seed (or, without one, the same fault)."""
-        return self.probability >= 1 or self._draw("hit", counter) < self.probability
+    def hits(self, lot: str) -> bool:
+        """Whether a match is a hit: the same lot always falls the same for a seed (or, without one, for the same fault)."""
+        return self.probability >= 1 or self._draw("hit", lot) < self.probability
 
     def milliseconds(self, counter: int) -> float:
         """How long the counter-th match is to wait: fixed, or with a sigma lognormal around that; at most a minute."""
@@ -46,11 +46,11 @@ class Fault:
         fixed = self.parameters["milliseconds"]
         if not sigma:
             return fixed
-        normal = NormalDist().inv_cdf(max(self._draw("wait", counter), 1e-12))
+        normal = NormalDist().inv_cdf(max(self._draw("wait", str(counter)), 1e-12))
         return min(fixed * exp(sigma * normal), LONGEST_MS)
 
-    def _draw(self, what: str, counter: int) -> float:
-        return draw(f"{self.id if self.seed is None else self.seed}:{what}:{counter}")
+    def _draw(self, what: str, lot: str) -> float:
+        return draw(f"{self.id if self.seed is None else self.seed}:{what}:{lot}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,22 @@ import asyncio
 import contextlib
 import hashlib
 import re
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
 from sandbox.clock import render
 from sandbox.control.faults import Fault, Hit, note
-from sandbox.control.faults_store import delivery_faults, first_hit
+from sandbox.control.faults_store import first_hit
 from sandbox.control.journal import Entry, Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.webhooks.outbox import Claimed
 from sandbox.webhooks.sender import SendResult, WebhookSender
 from sandbox.webhooks.signing import headers
 
-_FORGET_AFTER: Final = 0.5
-_REMEMBER: Final = 10_000
 _HOLD_SECONDS: Final = 1.0
 _TYPE: Final = re.compile(rb'\{"type":"([a-z_.]+)"')
 _log = structlog.get_logger()
@@ -43,14 +41,13 @@ class FaultyPost:
         """`journal` is told of each fault that hits."""
         self._sender = sender
         self._journal = journal
-        self._known: dict[str, tuple[float, asyncio.Future[list[Fault]]]] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._held: dict[str, asyncio.Event] = {}
 
     async def post(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         """Sign a delivery with `secret` and make its one attempt, `at` in the merchant's time. Never raises."""
         try:
-            faults = await self._faults(merchant_id)
-            hit = await _met(merchant_id, claimed, at, faults, self._held) if faults else None
+            hit = await self._met(merchant_id, claimed, at) if claimed.faults else None
         except (*LOST, *RETRYABLE) as error:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=type(error).__name__)
             hit = None
@@ -84,20 +81,23 @@ class FaultyPost:
         )
         self._journal.note(merchant_id, entry)
 
-    async def _faults(self, merchant_id: str) -> list[Fault]:
-        known = self._known.get(merchant_id)
-        if known is None or known[0] <= time.monotonic():
-            if len(self._known) >= _REMEMBER:
-                self._known.clear()
-            # Deliveries that were claimed together begin together: they ask once.
-            asked = asyncio.ensure_future(delivery_faults(merchant_id))
-            known = self._known[merchant_id] = (time.monotonic() + _FORGET_AFTER, asked)
-        try:
-            return await asyncio.shield(known[1])
-        except BaseException:
-            if self._known.get(merchant_id) is known:
-                del self._known[merchant_id]
-            raise
+    async def _met(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
+        found = _TYPE.match(claimed.body)
+        event_type = found[1].decode() if found else ""
+
+        def meets(fault: Fault) -> bool:
+            if fault.kind == "delay" and at >= _made(claimed) + timedelta(milliseconds=fault.parameters["milliseconds"]):
+                # It is late enough; a delivery is put off by a fault once.
+                return False
+            if fault.kind == "reorder" and claimed.endpoint_id in self._held:
+                # One is held back already, and this is the one that goes out before it.
+                return False
+            return fault.meets_delivery(event_type, claimed.endpoint_id)
+
+        # Deliveries that were claimed together are decided on one after the other, in their order, so that a fault that may
+        # hit only so often hits the same ones each time; and chance goes by what is delivered, not by who comes first.
+        async with self._turns.setdefault(merchant_id, asyncio.Lock()):
+            return await first_hit(merchant_id, claimed.faults, meets, f"{claimed.id}:{claimed.attempt}")
 
     async def _faulty(self, fault: Fault, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         body = claimed.body
@@ -131,24 +131,6 @@ class FaultyPost:
             await asyncio.wait_for(passed.wait(), _HOLD_SECONDS)
         if self._held.get(endpoint_id) is passed:
             del self._held[endpoint_id]
-
-
-async def _met(
-    merchant_id: str, claimed: Claimed, at: datetime, faults: list[Fault], held: dict[str, asyncio.Event]
-) -> Hit | None:
-    found = _TYPE.match(claimed.body)
-    event_type = found[1].decode() if found else ""
-
-    def meets(fault: Fault) -> bool:
-        if fault.kind == "delay" and at >= _made(claimed) + timedelta(milliseconds=fault.parameters["milliseconds"]):
-            # It is late enough; a delivery is put off by a fault once.
-            return False
-        if fault.kind == "reorder" and claimed.endpoint_id in held:
-            # One is held back already, and this is the one that goes out before it.
-            return False
-        return fault.meets_delivery(event_type, claimed.endpoint_id)
-
-    return await first_hit(merchant_id, faults, meets)
 
 
 def _made(claimed: Claimed) -> datetime:

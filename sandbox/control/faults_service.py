@@ -59,7 +59,7 @@ class FaultService:
         self._changed = changed
 
     async def create(self, merchant_id: str, body: FaultBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Make a fault: 201 with it. It works in this process at once, in others within a second.
+        """Make a fault: 201 with it. One of deliveries works at once, one of the API elsewhere within a second.
 
         Raises VALIDATION_ERROR; one fault too many is a conflict.
         """

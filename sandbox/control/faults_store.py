@@ -1,19 +1,17 @@
 """The store's side of faults: read those that may hit, and claim a hit exactly once."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from sandbox.control.faults import Fault, Hit, to_fault
-from sandbox.db.engine import connection, transaction
+from sandbox.control.faults import Fault, Hit
+from sandbox.db.engine import transaction
 
 FAULTS_OF: Final = (
     "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
     "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
 )
 """The faults of a target that are not spent, as `to_fault` reads them."""
-
-_DELIVERY_FAULTS: Final = f"SELECT ARRAY({FAULTS_OF.format(merchant='$1', target='webhooks')})"
 
 # Whoever counts holds the fault's row until it has decided, so that a count of one is one among all processes.
 _COUNT: Final = """
@@ -25,20 +23,19 @@ RETURNING f.matches
 _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"
 
 
-async def delivery_faults(merchant_id: str) -> list[Fault]:
-    """The merchant's faults of deliveries that are not spent. Raises asyncpg's errors."""
-    async with connection() as conn:
-        return [to_fault(*record) for record in await conn.fetchval(_DELIVERY_FAULTS, merchant_id)]
+async def first_hit(
+    merchant_id: str, faults: Sequence[Fault], meets: Callable[[Fault], bool], lot: str | None = None
+) -> Hit | None:
+    """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors.
 
-
-async def first_hit(merchant_id: str, faults: Iterable[Fault], meets: Callable[[Fault], bool]) -> Hit | None:
-    """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors."""
+    `lot` is what chance goes by: one that is drawn again falls as it did before. The fault's matches, counted, if None.
+    """
     for fault in faults:
         if not meets(fault):
             continue
         async with transaction() as conn:
             counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
-            hit = counter is not None and fault.hits(counter)
+            hit = counter is not None and fault.hits(lot or str(counter))
             if hit:
                 await conn.execute(_HIT, merchant_id, fault.id)
         if hit:

@@ -232,5 +232,5 @@ def _attempt(result: Recorded) -> PayoutStep | DeliveryAttempt:
     claimed = result.claimed
     outcome = judge(result.http_status) if result.error is None or result.gone else "failed"
     return DeliveryAttempt(
-        render(result.at), claimed.id, claimed.event_id, claimed.endpoint_id, claimed.scheduled + 1, outcome, result.http_status
+        render(result.at), claimed.id, claimed.event_id, claimed.endpoint_id, claimed.attempt, outcome, result.http_status
     )

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -83,7 +82,8 @@ class Attempts:
         if claimed.clock.frozen_at is None:
             self._later(merchant_id, (sent.not_before - at).total_seconds())
         return Recorded(
-            claimed=replace(claimed, scheduled=claimed.scheduled - 1),
+            claimed=claimed,
+            scheduled=claimed.scheduled,
             status="PENDING",
             next_attempt_at=sent.not_before,
             at=at,
@@ -138,7 +138,7 @@ class Attempts:
             merchant_id=merchant_id,
             event_id=claimed.event_id,
             delivery_id=claimed.id,
-            attempt=claimed.scheduled + 1,
+            attempt=claimed.attempt,
             outcome=outcome,
             status=result.status,
             error=result.error,
@@ -146,6 +146,7 @@ class Attempts:
         )
         return Recorded(
             claimed=claimed,
+            scheduled=claimed.scheduled + 1,
             status=status,
             next_attempt_at=due,
             at=at,

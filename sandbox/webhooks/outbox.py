@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.clock import Clock
+from sandbox.control.faults import Fault, to_fault
+from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import connection, transaction
 from sandbox.db.rows import as_json
 
@@ -19,7 +22,8 @@ _CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merch
 
 # Every endpoint gets its own share, so that one which is slow fills its own and no other's. SKIP LOCKED lets two workers
 # claim side by side; the lease, in the host's time, outlives the transaction while the HTTP call runs outside of one.
-_CLAIM: Final = """
+# The faults are read in the same statement: who sees a delivery sees each fault that was made before it.
+_CLAIM: Final = f"""
 WITH due AS MATERIALIZED (
     SELECT e.id AS endpoint_id, e.url, e.secret, e.retry_profile, c.id
     FROM webhook_endpoints e
@@ -35,12 +39,13 @@ WITH due AS MATERIALIZED (
 ), claimed AS (
     UPDATE webhook_deliveries d SET leased_until = $7 FROM due
     WHERE d.merchant_id = $1 AND d.id = due.id
-    RETURNING d.id, d.event_id, d.scheduled, due.endpoint_id, due.url, due.secret, due.retry_profile
+    RETURNING d.id, d.event_id, d.scheduled, d.attempts, due.endpoint_id, due.url, due.secret, due.retry_profile
 )
-SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.url, c.secret,
-    c.retry_profile, v.body, v.request_id
+SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts, c.url,
+    c.secret, c.retry_profile, v.body, v.request_id,
+    ARRAY({FAULTS_OF.format(merchant="$1", target="webhooks")}) AS faults
 FROM claimed c JOIN events v ON v.merchant_id = $1 AND v.id = c.event_id
-"""
+"""  # noqa: S608 -- constants
 
 # Whoever lost its lease, or whose delivery was resent meanwhile, adds its attempt to the log and decides nothing else.
 _RECORD: Final = """
@@ -82,10 +87,14 @@ class Claimed:
     sealed_secret: bytes
     retry_profile: str
     scheduled: int
+    """Turns of the retry profile that it has taken."""
+    attempt: int
+    """Which attempt this is, from 1; more than its turns, if it was sent again or put off."""
     body: bytes
     request_id: str
     lease: datetime
     clock: Clock
+    faults: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ class Recorded:
     """What became of one attempt, to be written. `next_attempt_at` and `at` are in the merchant's time."""
 
     claimed: Claimed
+    scheduled: int
     status: str
     next_attempt_at: datetime | None
     at: datetime
@@ -127,6 +137,7 @@ async def claim_in(
     records = await conn.fetch(
         _CLAIM, merchant_id, clock.now(real), real, list(room), list(room.values()), room_of_others, lease
     )
+    faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
     return [
         Claimed(
             id=r["id"],
@@ -136,12 +147,14 @@ async def claim_in(
             sealed_secret=r["secret"],
             retry_profile=r["retry_profile"],
             scheduled=r["scheduled"],
+            attempt=r["attempts"] + 1,
             body=r["body"].encode(),
             request_id=r["request_id"],
             lease=lease,
             clock=clock,
+            faults=faults,
         )
-        for r in records
+        for r in sorted(records, key=itemgetter("id"))
     ]
 
 
@@ -163,7 +176,7 @@ def _columns(result: Recorded) -> dict[str, object]:
         "lease": result.claimed.lease,
         "status": result.status,
         "next_attempt_at": result.next_attempt_at,
-        "scheduled": result.claimed.scheduled + 1,
+        "scheduled": result.scheduled,
         "at": result.at,
         "url": result.claimed.url,
         "signature": result.signature,
