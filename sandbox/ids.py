@@ -45,6 +45,10 @@ class IdSource:
         self._counter = counter
         self._bits = random_bits
 
+    def begin_at(self, milliseconds: int) -> None:
+        """Let the ids to come be of this time in place of the merchant's."""
+        self._milliseconds = milliseconds
+
     def next(self) -> str:
         """The next id."""
         counter = self._counter

@@ -117,6 +117,19 @@ def test_approvals_never_expire_unless_told_to_nor_when_told_not_to_any_more(wor
     assert world.payout(second["id"])["status"] == "IN_REVIEW"
 
 
+def test_a_reset_forgets_when_approvals_expire_and_a_restore_knows_it_again(world: World) -> None:
+    def restored(snapshot_id: str) -> object:
+        assert world.client.post(f"/sandbox/v1/snapshots/{snapshot_id}/restore").status_code == 200
+        return world.get(PATH).json()["expire_after_seconds"]
+
+    never = world.client.post("/sandbox/v1/snapshots").json()["id"]
+    expire_after(world, 60)
+    in_a_minute = world.client.post("/sandbox/v1/snapshots").json()["id"]
+    assert world.client.post("/sandbox/v1/reset").status_code == 200
+    assert world.get(PATH).json() == {"expire_after_seconds": None}
+    assert [restored(snapshot_id) for snapshot_id in (in_a_minute, never, in_a_minute)] == [60, None, 60]
+
+
 def test_the_worker_lets_approvals_expire_by_itself(world: World) -> None:
     expire_after(world, 1)
     payout = world.create_payout(requires_approval=True)

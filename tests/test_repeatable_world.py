@@ -81,6 +81,32 @@ def test_two_worlds_of_one_seed_are_the_same(stack: Stack, receiver: Receiver) -
     assert webhooks == webhooks_again
 
 
+def test_what_merchants_of_one_seed_are_made_with_has_the_same_ids(stack: Stack, receiver: Receiver) -> None:
+    def ids(world: World) -> dict[str, list[str]]:
+        return {
+            path: [item["id"] for item in world.get(path).json()["data"]]
+            for path in ("/api/v1/balance/history", "/api/v1/webhook-endpoints")
+        }
+
+    def live() -> tuple[str, Any, Any]:
+        with World.create(stack, opening_balance="1000.00", seed=3, webhook_url=receiver.url) as world:
+            born = ids(world)
+            world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
+            headers = {"X-Request-Id": "r"}
+            world.post("/api/v1/payouts", world.payout_body("0011", merchant_reference="ref"), "k", headers=headers)
+            ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000}).json()["ran"]
+            lived = ids(world)
+            assert [lived[path][-1:] for path in born] == list(born.values())
+            assert world.client.post("/sandbox/v1/reset").status_code == 200
+            assert ids(world) == born
+            return world.merchant_id, lived, ran
+
+    (one, *first), (other, *second) = live(), live()
+    assert first == second
+    assert "delivery_attempt" in {entry["kind"] for entry in first[1]}
+    assert one != other
+
+
 def test_another_seed_is_another_world(stack: Stack, receiver: Receiver) -> None:
     answers, webhooks = play(stack, receiver, 1)
     others, webhooks_of_others = play(stack, receiver, 2)

@@ -1,17 +1,23 @@
 """Reset and snapshots: one merchant's world goes back, whole or not at all, and nobody else's is touched."""
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
 import pytest
 
 from sandbox.db.engine import close_pool, open_pool, transaction
+from sandbox.merchants.service import MerchantService
 from sandbox.merchants.tables import WORLD
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.webhooks.endpoints import EndpointService
 from sandbox.work.store import lock_merchant
+from sandbox.work.unit import Origin
 from sandbox.worlds import service, store
 from sandbox.worlds.store import LARGEST_SNAPSHOT
 from tests.harness.receiver import Receiver
@@ -302,6 +308,84 @@ def test_webhooks_under_way_survive_a_reset_and_a_restore(world: World, receiver
     receiver.wait_for("payout.succeeded", payout_id=payout["id"])
     until(lambda: not world.get("/api/v1/webhook-deliveries", status="PENDING").json()["data"])
     world.assert_clean()
+
+
+def deliver(world: World, receiver: Receiver) -> None:
+    """Three deliveries, each with an attempt."""
+    receiver.wait_for("payout.succeeded", payout_id=world.create_payout()["id"])
+    until(lambda: len(world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"]) == 3)
+
+
+async def until_others_wait_for(world: World, conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Wait until somebody waits for a lock that the connection has."""
+    waiting = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
+    await asyncio.to_thread(until, lambda: world.stack.execute(waiting, conn.get_server_pid()))
+
+
+@pytest.mark.parametrize("way", ["reset", "restore", "delete"])
+def test_an_attempt_recorded_while_its_delivery_goes_is_not_left_behind(stack: Stack, receiver: Receiver, way: str) -> None:
+    """As by a worker that lost its lease, or that took a delivery when those under way were locked already."""
+    with World.create(stack, opening_balance="1000.00", webhook_url=receiver.url) as world:
+        deliver(world, receiver)
+        snapshot_id = world.client.post("/sandbox/v1/snapshots").json()["id"]
+        stored = rows(world)["webhook_attempts"]
+        method, path, status, left = {
+            "reset": ("POST", "/sandbox/v1/reset", 200, []),
+            "restore": ("POST", f"/sandbox/v1/snapshots/{snapshot_id}/restore", 200, stored),
+            "delete": ("DELETE", f"/sandbox/v1/merchants/{world.merchant_id}", 204, []),
+        }[way]
+
+        async def record_meanwhile() -> int:
+            worker = await asyncpg.connect(stack.database_url)
+            try:
+                async with worker.transaction():
+                    await worker.execute(
+                        "UPDATE webhook_deliveries SET attempts = 2 WHERE merchant_id = $1",
+                        world.merchant_id,
+                    )
+                    await worker.execute(
+                        "INSERT INTO webhook_attempts SELECT merchant_id, delivery_id, 2, at, url, signature, status, "
+                        "response_headers, response_body, error, duration_ms FROM webhook_attempts WHERE merchant_id = $1",
+                        world.merchant_id,
+                    )
+                    headers = {"X-ADMIN-KEY": stack.admin_key}
+                    call = asyncio.create_task(asyncio.to_thread(world.client.request, method, path, headers=headers))
+                    await until_others_wait_for(world, worker)
+                return (await call).status_code
+            finally:
+                await worker.close()
+
+        assert asyncio.run(record_meanwhile()) == status
+        assert rows(world)["webhook_attempts"] == left
+
+
+def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(stack: Stack, receiver: Receiver) -> None:
+    with World.create(stack, opening_balance="1000.00", webhook_url=receiver.url) as world:
+        deliver(world, receiver)
+        lie = stack.execute("SELECT id FROM webhook_deliveries WHERE merchant_id = $1 ORDER BY ctid", world.merchant_id)
+
+        async def delete() -> None:
+            touch = "UPDATE webhook_deliveries SET attempts = 2 WHERE merchant_id = $1 AND id = $2"
+            box = SecretBox(bytes(32))
+            service = MerchantService(box, EndpointService(box, ()))
+            # PostgreSQL ends the one that looks for a circle and finds it: the worker looks when it has waited for longer.
+            worker = await asyncpg.connect(stack.database_url, server_settings={"deadlock_timeout": "10s"})
+            # Without an index rows are deleted as they lie.
+            await open_pool(f"{stack.database_url}&enable_indexscan=off", 1)
+            try:
+                with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a machine too slow for that it is the worker
+                    async with worker.transaction():
+                        await worker.execute(touch, world.merchant_id, lie[-1]["id"])
+                        deletion = asyncio.create_task(service.delete(world.merchant_id, Origin("r", "/", "http://127.0.0.1")))
+                        await until_others_wait_for(world, worker)
+                        await worker.execute(touch, world.merchant_id, lie[0]["id"])
+                await deletion
+            finally:
+                await close_pool()
+                await worker.close()
+
+        asyncio.run(delete())
+        assert stack.execute("SELECT FROM merchants WHERE merchant_id = $1", world.merchant_id) == []
 
 
 def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouched(stack: Stack, world: World) -> None:

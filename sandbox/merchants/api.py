@@ -96,7 +96,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
     )  # fmt: skip
     async def delete_merchant(request: HttpRequest, merchant_id: FromPath[str]) -> ASGIResponse:
         gate.operator(request)
-        await service.delete(merchant_id)
+        await service.delete(merchant_id, gate.origin(request))
         return empty()
 
     return Router("/sandbox/v1/merchants", route_handlers=[create_merchant, list_merchants, delete_merchant])

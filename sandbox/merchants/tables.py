@@ -1,12 +1,20 @@
-"""The tables that hold a merchant's rows, in an order that its foreign keys allow: what names others before what it names."""
+"""The tables that hold a merchant's rows, in an order that its foreign keys allow: what names others before what it names.
+
+Only attempts come behind the deliveries that they name, which take them along.
+"""
 
 from typing import Final
 
 ENDPOINTS: Final = "webhook_endpoints"
 
+LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")
+"""Whose rows are locked by those who work without the merchant's lock: by the aggregator, and by whoever records attempts.
+
+They go first, and only a later statement takes what the two wrote meanwhile: it is whole then, and nothing new is begun.
+"""
+
 WORLD: Final = (
-    # First the row that the aggregator locks: what it is writing is then whole, and it begins nothing new.
-    "vendor_cursors",
+    *LOCKED_BY_OTHERS,
     "vendor_transactions",
     "vendor_balances",
     "vendor_dead_letters",
@@ -17,7 +25,6 @@ WORLD: Final = (
     "user_transactions",
     "users",
     "webhook_attempts",
-    "webhook_deliveries",
     ENDPOINTS,
     "events",
     "transfers",

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import as_owner
-from sandbox.merchants.tables import ENDPOINTS, WORLD
+from sandbox.merchants.tables import ENDPOINTS, LOCKED_BY_OTHERS, WORLD
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -44,9 +44,9 @@ _ALL_BEFORE: Final = " AND ".join(f"NOT EXISTS (SELECT FROM {table} WHERE mercha
 _TAKE: Final = f"""
 WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_frozen_at, clock_offset, default_scenario,
-    clock_at, created_at, position, standing_rows, stands)
-SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario, $4, $5,
-    p.position, p.standing, p.position IS NOT NULL
+    approvals_expire_after, clock_at, created_at, position, standing_rows, stands)
+SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario,
+    m.approvals_expire_after, $4, $5, p.position, p.standing, p.position IS NOT NULL
 FROM merchants m, (
     SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size,
         coalesce(sum(count) FILTER (WHERE stands), 0) AS standing, CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
@@ -62,13 +62,14 @@ SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NU
 """
 
 _BEGINNING: Final = """
-UPDATE merchants SET id_sequence = 0, clock_frozen_at = NULL, clock_offset = '0', default_scenario = DEFAULT
+UPDATE merchants SET id_sequence = 0, clock_frozen_at = NULL, clock_offset = '0', default_scenario = DEFAULT,
+    approvals_expire_after = DEFAULT
 WHERE merchant_id = $1 RETURNING opening_balance
 """
 
 _AS_IT_WAS: Final = """
 UPDATE merchants m SET id_sequence = s.id_sequence, clock_frozen_at = s.clock_frozen_at, clock_offset = s.clock_offset,
-    default_scenario = s.default_scenario
+    default_scenario = s.default_scenario, approvals_expire_after = s.approvals_expire_after
 FROM snapshots s WHERE m.merchant_id = $1 AND s.merchant_id = $1 AND s.id = $2
 RETURNING m.clock_frozen_at, m.clock_offset, s.name, s.rows, s.position, s.standing_rows, s.stands
 """
@@ -178,13 +179,11 @@ async def _unguarded(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[bool]:
 
 async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: Collection[str] = ()) -> None:
     await conn.execute(_LOCK_DELIVERIES, merchant_id)
-    first, *others = (
-        f"DELETE FROM {table} WHERE merchant_id = $1"  # noqa: S608 -- constants
-        for table in WORLD
-        if table not in keep
-    )
-    await conn.execute(first, merchant_id)
-    await conn.execute(_at_once(others), merchant_id)
+    # Statements of their own: an attempt that was being recorded while its delivery went is seen by the second alone, and no
+    # foreign key may be there to take it along.
+    for tables in (LOCKED_BY_OTHERS, [table for table in WORLD if table not in (*LOCKED_BY_OTHERS, *keep)]):
+        deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in tables)  # noqa: S608 -- constants
+        await conn.execute(_at_once(deletes), merchant_id)
 
 
 def _at_once(statements: Iterable[str]) -> str:
