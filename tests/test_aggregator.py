@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.store import KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
+from sandbox.aggregator.store import DUE_OWN, KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
 from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.feed.service import FeedService
 from sandbox.secrets_at_rest import SecretBox
@@ -30,12 +31,16 @@ BOX = SecretBox(b"k" * 32)
 class Driven:
     """A poller whose time goes on only as far as the next poll."""
 
-    def __init__(self, merchant_id: str, timeout: float = 15) -> None:
+    def __init__(self, merchant_id: str) -> None:
         self.merchant_id = merchant_id
         self.now = LATER
-        self.http = HttpVendor(LOOPBACK, timeout)
-        self.poller = Poller(BOX, OwnVendor(FeedService()), self.http, lambda: self.now)
+        self.http = HttpVendor(LOOPBACK)
+        self.poller = self.over(self.http)
         self.calls: list[datetime] = []
+
+    def over(self, http: HttpVendor) -> Poller:
+        """A poller in this one's time that reads vendors otherwise."""
+        return Poller(BOX, OwnVendor(FeedService()), http, lambda: self.now)
 
     async def point_at(self, url: str) -> None:
         """Read from this address, from LATER on."""
@@ -84,7 +89,7 @@ class Driven:
 async def driven(stack: Stack, world: World) -> AsyncIterator[Driven]:
     """A poller in injected time, for this test's merchant."""
     await open_pool(stack.database_url, 4)
-    driven = Driven(world.merchant_id, timeout=1)
+    driven = Driven(world.merchant_id)
     try:
         yield driven
     finally:
@@ -114,6 +119,12 @@ async def test_whatever_the_vendor_does_all_rows_are_there_once(driven: Driven) 
     ]  # fmt: skip
     with Vendor([row(n) for n in range(2500)], faults) as vendor:
         await driven.point_at(vendor.url)
+        # Only for the slow one: this vendor lives in this process, and a moment in which all of it stands is no fault of its.
+        impatient = HttpVendor(LOOPBACK, 1)
+        patient, driven.poller = driven.poller, driven.over(impatient)
+        await driven.call()
+        await impatient.close()
+        driven.poller = patient
         while vendor.faults:
             await driven.call()
         for _ in range(3):
@@ -167,6 +178,49 @@ async def test_newest_first_with_rows_added_between_pages_skips_none(driven: Dri
     assert await driven.earned() == {"074092": "1900.00"}
 
 
+async def test_newest_first_with_an_empty_page_in_the_middle_skips_none(driven: Driven) -> None:
+    with Vendor([row(n) for n in range(2500)][::-1]) as vendor:
+        await driven.point_at(vendor.url)
+        await driven.call()
+        rows, vendor.rows = vendor.rows, []
+        await driven.call()
+        vendor.rows = rows
+        for _ in range(3):
+            await driven.call()
+        assert [int(query["page"]) for _, query, _ in vendor.calls] == [1, 2, 1, 2, 3]
+    assert await driven.earned() == {"074092": "2500.00"}
+    said = [(fetch["status"], fetch["error"]) for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
+    assert said == [(200, "there were 2 pages or more, and now there are 0; reading begins anew")]
+
+
+async def test_a_time_that_is_none_stops_no_reading(driven: Driven) -> None:
+    with Vendor([row(1, at=datetime(1, 1, 1, tzinfo=UTC))]) as vendor:
+        await driven.point_at(vendor.url)
+        await driven.call()
+        vendor.rows.append(row(2))
+        await driven.call()
+    assert await driven.ids() == ["row-2"]
+    assert [(fetch["outcome"], fetch["dead_letters"]) for fetch in await driven.fetches()] == [("SUCCEEDED", 1)] * 2
+
+
+async def test_a_defect_of_ours_is_recorded_and_waits_longer_each_time(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise OverflowError
+
+    with Vendor([row(1)]) as vendor:
+        await driven.point_at(vendor.url)
+        with monkeypatch.context() as patched:
+            patched.setattr("sandbox.aggregator.poll.after_page", defect)
+            for _ in range(2):
+                await driven.call()
+        await driven.call()
+    waits = [(after - before).total_seconds() for before, after in zip(driven.calls, driven.calls[1:], strict=False)]
+    assert waits == [20, 40]
+    fetches = [(fetch["outcome"], fetch["error"]) for fetch in await driven.fetches()]
+    assert fetches == [("FAILED", "the page could not be taken (OverflowError)")] * 2 + [("SUCCEEDED", None)]
+    assert await driven.ids() == ["row-1"]
+
+
 async def test_several_pollers_at_once_make_one_call(driven: Driven) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
@@ -205,21 +259,40 @@ async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
         assert len(await driven.fetches()) == 2, "the first has gone"
 
 
+async def fill_dead_letters(driven: Driven, count: int) -> None:
+    async with connection() as conn:
+        await conn.execute(
+            "INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at) "
+            "SELECT $1, gen_random_uuid(), decode(lpad(to_hex(n), 64, '0'), 'hex'), '{}', 'r', $2 "
+            "FROM generate_series(1, $3::int) n", driven.merchant_id, LATER, count,
+        )  # fmt: skip
+
+
 async def test_too_many_rows_that_cannot_be_understood_stop_the_reading_and_lose_nothing(driven: Driven) -> None:
     with Vendor([row(1, amount="much"), row(2)]) as vendor:
         await driven.point_at(vendor.url)
+        await fill_dead_letters(driven, LARGEST_DEAD_LETTERS)
+        await driven.call()
+        assert await driven.ids() == []
         async with connection() as conn:
-            await conn.execute(
-                "INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at) "
-                "SELECT $1, gen_random_uuid(), decode(lpad(to_hex(n), 64, '0'), 'hex'), '{}', 'r', $2 "
-                "FROM generate_series(1, $3::int) n", driven.merchant_id, LATER, LARGEST_DEAD_LETTERS,
-            )  # fmt: skip
-            await driven.call()
-            assert await driven.ids() == []
             await conn.execute("DELETE FROM vendor_dead_letters WHERE merchant_id = $1", driven.merchant_id)
-            await driven.call()
+        await driven.call()
     assert await driven.ids() == ["row-2"]
     assert [fetch["dead_letters"] for fetch in await driven.fetches()] == [0, 1]
+
+
+async def test_what_is_kept_already_needs_no_room(driven: Driven) -> None:
+    with Vendor([row(1, amount="much"), row(2)]) as vendor:
+        await driven.point_at(vendor.url)
+        await driven.call()
+        await fill_dead_letters(driven, LARGEST_DEAD_LETTERS - 1)
+        vendor.rows.append(row(3))
+        await driven.call()
+        assert await driven.ids() == ["row-2", "row-3"]
+        vendor.rows += [row(4, amount="more"), row(5)]
+        await driven.call()
+    assert await driven.ids() == ["row-2", "row-3"]
+    assert (await driven.fetches())[-1]["error"].startswith("1 more of its rows cannot be understood")
 
 
 # ---- over HTTP, with the sandbox's own workers
@@ -255,6 +328,28 @@ def test_the_challenges_examples_come_out_of_our_own_feed(world: World) -> None:
     fetches = world.get("/aggregator/v1/fetches").json()["data"]
     assert {fetch["outcome"] for fetch in fetches} == {"SUCCEEDED"}
     assert sum(fetch["new_rows"] for fetch in fetches) == 11
+
+
+@pytest.mark.parametrize("vendor_user_id", ["a\u200cb", "a/b", "a\nb", "", "x" * 65])
+def test_a_user_whom_our_own_aggregator_could_not_tell_of_is_not_made(world: World, vendor_user_id: str) -> None:
+    body = {"name": "n", "vendor_user_id": vendor_user_id}
+    answer = world.post("/api/v1/users", body)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "vendor_user_id")
+    assert world.post("/api/v1/users/batch", {"users": [body]}).json()["results"][0]["status"] == 400
+
+
+def test_own_rows_that_cannot_be_understood_are_read_once_and_no_more(world: World) -> None:
+    # A user who was made when that was taken; and one who is called by all that is still taken.
+    odd = "a b?#%2F&~"
+    one, two = add_user(world, odd), add_user(world, "a\u200cb")
+    add_rows(world, one, [("EARNED", "1", START)])
+    (last_id,) = add_rows(world, two, [("EARNED", "1", START)])
+    until(lambda: world.get("/aggregator/v1/dead-letters").json()["data"], seconds=60)
+    assert balance(world, quote(odd, safe=""))["earned"] == "1.00"
+    found = world.stack.execute("SELECT last_id::text FROM vendor_cursors WHERE merchant_id = $1", world.merchant_id)
+    assert found == [{"last_id": last_id}]
+    due = {record["merchant_id"] for record in world.stack.execute(DUE_OWN, LATER, 1_000_000)}
+    assert world.merchant_id not in due
 
 
 def test_a_user_nobody_knows_is_not_found(world: World) -> None:
@@ -342,7 +437,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused_when_it_is_conn
     driven = Driven(world.merchant_id)
     closed = HttpVendor(())
     try:
-        driven.poller = Poller(BOX, OwnVendor(FeedService()), closed, lambda: driven.now)
+        driven.poller = driven.over(closed)
         await driven.point_at("http://localhost:9/")
         await driven.call()
         assert "is loopback and not allowed" in (await driven.fetches())[0]["error"]

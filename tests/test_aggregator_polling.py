@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,10 @@ from sandbox.aggregator.polling import (
     after_failure,
     after_page,
     earliest_call,
+    has_shrunk,
 )
 from sandbox.aggregator.rows import UnreadablePageError, read_page, read_row
+from sandbox.users.requests import CreateUserBody
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -71,6 +74,13 @@ def test_failures_wait_longer_each_time_within_bounds(failures: int, retry_after
     assert due == NOW + timedelta(seconds=seconds)
 
 
+def test_a_walk_whose_pages_have_become_fewer_begins_anew() -> None:
+    walk = Cursor(NOW, 3, NOW, NOW, 1)
+    assert [has_shrunk(walk, total) for total in (0, 2, 3, 4)] == [True, True, False, False]
+    assert not has_shrunk(Cursor(NOW), 0), "nothing new is no page at all"
+    assert after_failure(walk, None, NOW, anew=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
+
+
 def test_the_limit_counts_calls_from_their_ends() -> None:
     assert earliest_call([NOW] * (CALLS - 1), NOW) == NOW
     ends = [NOW - WINDOW + SECOND * n for n in range(1, CALLS + 1)]
@@ -81,8 +91,8 @@ def test_the_limit_counts_calls_from_their_ends() -> None:
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], bool, int, list[str]]:
     """Rows as (seconds of creation, seconds until visible), the vendor's order, its page size, and what befalls calls."""
-    rows = draw(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 30)), max_size=60))
-    fates = st.sampled_from(["ok", "ok", "ok", "fail", "429", "repeat", "slow", "lost"])
+    rows = draw(st.lists(st.tuples(st.integers(-400, 400), st.integers(0, 30)), max_size=60))
+    fates = st.sampled_from(["ok", "ok", "ok", "fail", "429", "repeat", "slow", "lost", "empty"])
     return rows, draw(st.booleans()), draw(st.integers(1, 7)), draw(st.lists(fates, max_size=60))
 
 
@@ -114,10 +124,16 @@ def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
             cursor, due = after_failure(cursor, SECOND * 90 if fate == "429" else None, ended)
             continue
         found = [n for n in order if visible[n] <= at and (cursor.since is None or created[n] >= cursor.since)]
+        if fate == "empty":
+            found = []
         page = found[(cursor.page - 1) * size : cursor.page * size]
         read |= set(page)
         newest = max((created[n] for n in page), default=None)
-        cursor, due = after_page(cursor, newest, -(-len(found) // size), at, ended, in_order=False)
+        total = -(-len(found) // size)
+        if has_shrunk(cursor, total):
+            cursor, due = after_failure(cursor, None, ended, anew=True)
+        else:
+            cursor, due = after_page(cursor, newest, total, at, ended, in_order=False)
     assert read == set(range(len(rows)))
     arrived.sort()
     assert all(sixth - first >= MINUTE for first, sixth in zip(arrived, arrived[5:], strict=False))
@@ -141,8 +157,9 @@ def test_a_row_is_read_exactly() -> None:
     "change",
     [
         {"id": None}, {"id": ""}, {"id": "x" * 201}, {"userId": "a\nb"}, {"userId": "\u0000"}, {"createdAt": "yesterday"},
-        {"createdAt": "2026-03-01T12:00:00"}, {"type": "gift"}, {"amount": 1.234}, {"amount": -1}, {"amount": "many"},
-        {"amount": None}, {"amount": 10**12},
+        {"createdAt": "2026-03-01T12:00:00"}, {"createdAt": "0001-01-01T00:00:00Z"}, {"createdAt": "1969-12-31T23:59:59Z"},
+        {"createdAt": "9999-12-31T23:59:59Z"}, {"createdAt": "0001-01-01T00:00:00+05:00"}, {"type": "gift"},
+        {"amount": 1.234}, {"amount": -1}, {"amount": "many"}, {"amount": None}, {"amount": 10**12},
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(change: dict[str, object]) -> None:
@@ -150,6 +167,30 @@ def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(c
     assert len(found.rows) == 1
     assert json.loads(found.bad[0].raw.replace("\ufffd", "")) is not None
     assert found.bad[0].reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "vendor_id"),
+    [
+        ({**GOOD, "userId": "a\u200cb"}, "a"), ({"id": 7}, "7"), ({"id": None}, None), ({"id": ""}, None), ({}, None),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_the_id_of_a_row_that_cannot_be_understood_is_read_all_the_same(raw: object, vendor_id: str | None) -> None:
+    assert read_page(page_of([raw]), 1).bad[0].vendor_id == vendor_id
+
+
+def test_whatever_a_user_of_ours_may_be_called_is_understood_and_stands_in_a_path() -> None:
+    taken = []
+    for text in (f"a{chr(number)}b" for number in range(0x2100)):
+        try:
+            msgspec.convert({"name": "n", "vendor_user_id": text}, CreateUserBody)
+        except msgspec.ValidationError:
+            continue
+        taken.append(text)
+        assert read_row(json.dumps({**GOOD, "userId": text}).encode()).user_id == text
+    assert len(taken) == 94
+    assert "a/b" not in taken
 
 
 @pytest.mark.parametrize(

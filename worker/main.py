@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.control.journal import Journal
-from sandbox.db.engine import LOST, RETRYABLE, close_pool, open_pool
+from sandbox.db.engine import LOST, close_pool, open_pool
 from sandbox.feed.service import FeedService
 from sandbox.live import LiveFeed
 from sandbox.logs import configure_logs
@@ -65,7 +65,7 @@ async def pay_sales(ctx: dict[str, Any]) -> None:
     """The arq job of every half hour: pay advances and final payments. One worker gets it; two would pay once as well."""
     try:
         await SalesService().run_for_all()
-    except (*LOST, *RETRYABLE) as error:
+    except LOST as error:
         _log.warning("run_lost", error=type(error).__name__, note="what is left is paid by the next run")
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import structlog
+
 from sandbox.aggregator.clients import FetchFailedError, VendorClient
-from sandbox.aggregator.polling import after_failure, after_page
+from sandbox.aggregator.polling import after_failure, after_page, has_shrunk
 from sandbox.aggregator.rows import RowsOfPage, UnreadablePageError, read_page
 from sandbox.aggregator.store import (
     DUE_HTTP,
@@ -16,8 +18,10 @@ from sandbox.aggregator.store import (
     dead_letters_left,
     record_fetch,
 )
-from sandbox.db.engine import connection
+from sandbox.db.engine import LOST, RETRYABLE, connection
 from sandbox.secrets_at_rest import SecretBox
+
+_log = structlog.get_logger()
 
 
 class Poller:
@@ -50,27 +54,40 @@ class Poller:
             return False
         client = self._own if claim.ask.url is None else self._http
         try:
-            page = read_page(await client.fetch(claim.ask), claim.cursor.page)
-            await _require_room(merchant_id, page)
-        except UnreadablePageError as error:
-            await self._failed(claim, FetchFailedError(str(error), 200))
+            await self._take(claim, client)
         except FetchFailedError as failure:
             await self._failed(claim, failure)
-        else:
-            await self._succeeded(claim, page, client.in_order)
+        except UnreadablePageError as error:
+            await self._failed(claim, FetchFailedError(str(error), 200))
+        except (*LOST, *RETRYABLE):
+            raise  # nothing can be recorded just now; the lease lapses, and the page is asked for again
+        except Exception as error:
+            # A defect of ours. Unrecorded, it would come again with the page, at every lapse of its lease and unseen.
+            _log.exception("page_not_taken", merchant_id=merchant_id, fetch_id=claim.fetch_id)
+            await self._failed(claim, FetchFailedError(f"the page could not be taken ({type(error).__name__})"))
         return True
+
+    async def _take(self, claim: Claim, client: VendorClient) -> None:
+        page = read_page(await client.fetch(claim.ask), claim.cursor.page)
+        if has_shrunk(claim.cursor, page.total_pages):
+            error = f"there were {claim.cursor.page} pages or more, and now there are {page.total_pages}; reading begins anew"
+            await self._failed(claim, FetchFailedError(error, 200), anew=True)
+            return
+        await _require_room(claim.merchant_id, page)
+        await self._succeeded(claim, page, client.in_order)
 
     async def _succeeded(self, claim: Claim, page: RowsOfPage, in_order: bool) -> None:
         ended = self._clock()
         newest = max((row.created_at for row in page.rows), default=None)
         cursor, due = after_page(claim.cursor, newest, page.total_pages, claim.began, ended, in_order=in_order)
-        # Our own ids rise: the last one taken tells whether there is anything new, without a call.
-        last_id = max((row.vendor_id for row in page.rows), default=None) if in_order else None
+        # Our own ids rise: the last one seen, understood or not, tells whether there is anything new, without a call.
+        ids = [row.vendor_id for row in page.rows] + [row.vendor_id for row in page.bad if row.vendor_id is not None]
+        last_id = max(ids, default=None) if in_order else None
         await record_fetch(claim, Outcome(ended, 200, page.rows, page.bad), cursor, due, last_id)
 
-    async def _failed(self, claim: Claim, failure: FetchFailedError) -> None:
+    async def _failed(self, claim: Claim, failure: FetchFailedError, *, anew: bool = False) -> None:
         ended = self._clock()
-        cursor, due = after_failure(claim.cursor, failure.retry_after, ended)
+        cursor, due = after_failure(claim.cursor, failure.retry_after, ended, anew=anew)
         await record_fetch(claim, Outcome(ended, failure.status, error=str(failure)), cursor, due, None)
 
 
@@ -79,8 +96,8 @@ async def _require_room(merchant_id: str, page: RowsOfPage) -> None:
     if not page.bad:
         return
     async with connection() as conn:
-        left = await dead_letters_left(merchant_id, conn)
-    if len(page.bad) > left:
+        new, left = await dead_letters_left(conn, merchant_id, page.bad)
+    if new > left:
         raise UnreadablePageError(
-            f"{len(page.bad)} of its rows cannot be understood, and only {LARGEST_DEAD_LETTERS} such rows are kept"
+            f"{new} more of its rows cannot be understood, and only {LARGEST_DEAD_LETTERS} such rows are kept"
         )

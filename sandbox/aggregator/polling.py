@@ -3,7 +3,8 @@
 A feed is read in walks: all pages of what was made since a moment, one page a call. The moment moves only when a walk is
 done, to the newest row that it saw, inclusively, since a vendor's clock may be coarse; rows read twice are known by their ids.
 A walk has no end date, so rows that are added while it goes on move pages in one direction only, whether the vendor lists
-the oldest first (they come last) or the newest first (a row moves to a later page, and is read again).
+the oldest first (they come last) or the newest first (a row moves to a later page, and is read again). Where pages go away
+instead, rows may have moved to pages that were read already: such a walk is begun anew.
 """
 
 from collections.abc import Sequence
@@ -70,10 +71,20 @@ def after_page(
     return Cursor(since), max(ended, began + INTERVAL)
 
 
-def after_failure(cursor: Cursor, retry_after: timedelta | None, ended: datetime) -> tuple[Cursor, datetime]:
-    """What follows a call that failed: the same page again, later each time; `retry_after` may make it later still."""
+def has_shrunk(cursor: Cursor, total_pages: int) -> bool:
+    """Whether a walk's pages are fewer than before: a later page is asked for only after the vendor said that it is there."""
+    return cursor.page > 1 and total_pages < cursor.page
+
+
+def after_failure(
+    cursor: Cursor, retry_after: timedelta | None, ended: datetime, *, anew: bool = False
+) -> tuple[Cursor, datetime]:
+    """What follows a call that failed: the same page again, later each time; `retry_after` may make it later still.
+
+    `anew` begins the walk again at its first page.
+    """
     failures = cursor.failures + 1
     wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LONGEST_BACKOFF)
     if retry_after is not None:
         wait = max(wait, min(retry_after, LONGEST_RETRY_AFTER))
-    return replace(cursor, failures=failures), ended + wait
+    return Cursor(cursor.since, failures=failures) if anew else replace(cursor, failures=failures), ended + wait

@@ -14,6 +14,9 @@ from sandbox.money import InvalidAmountError, parse_amount
 LONGEST_ID: Final = 200
 LONGEST_USER_ID: Final = 64
 LONGEST_RAW: Final = 10_000
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
+"""A time outside of these means none, and what is reckoned from it could be no time at all."""
 _REASON: Final = 300
 
 
@@ -34,10 +37,11 @@ class VendorRow:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row as it came, and why it was not understood."""
+    """A row as it came, why it was not understood, and its id if that could be read."""
 
     raw: str
     reason: str
+    vendor_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,13 @@ class _Row(msgspec.Struct, rename="camel"):
     amount: msgspec.Raw
 
 
+class _Id(msgspec.Struct):
+    id: str | int
+
+
 _page: Final = msgspec.json.Decoder(_Page)
 _row: Final = msgspec.json.Decoder(_Row)
+_id: Final = msgspec.json.Decoder(_Id)
 
 
 def read_page(body: bytes, asked: int) -> RowsOfPage:
@@ -104,7 +113,7 @@ def read_page(body: bytes, asked: int) -> RowsOfPage:
             # What PostgreSQL's text cannot hold is marked; such a row was not JSON to begin with.
             text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
             cut = f"longer than {LONGEST_RAW} characters, and cut; " if len(text) > LONGEST_RAW else ""
-            bad.append(BadRow(text[:LONGEST_RAW], (cut + str(error))[:_REASON]))
+            bad.append(BadRow(text[:LONGEST_RAW], (cut + str(error))[:_REASON], _id_of(raw)))
     return RowsOfPage(rows, bad, meta.total_pages)
 
 
@@ -122,9 +131,18 @@ def read_row(raw: bytes) -> VendorRow:
         created_at = clock.parse(row.created_at)
     except (ValueError, OverflowError):
         raise ValueError("createdAt must be an RFC 3339 time with an offset") from None
+    if not _FIRST_YEAR <= created_at.year <= _LAST_YEAR:
+        raise ValueError(f"createdAt must be from {_FIRST_YEAR} to {_LAST_YEAR}")
     return VendorRow(
         _text("id", row.id, LONGEST_ID), _text("userId", row.user_id, LONGEST_USER_ID), row.type, amount, created_at
     )
+
+
+def _id_of(raw: bytes) -> str | None:
+    try:
+        return _text("id", _id.decode(raw).id, LONGEST_ID)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
 
 
 def _text(name: str, value: str | int, longest: int) -> str:

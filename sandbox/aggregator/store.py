@@ -94,7 +94,11 @@ WITH added AS (
 )
 SELECT coalesce(sum(rows), 0)::int FROM sums
 """
-_COUNT_DEAD: Final = "SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1"
+_COUNT_DEAD: Final = """
+SELECT (SELECT count(DISTINCT digest) FROM unnest($2::bytea[]) AS d (digest) WHERE NOT EXISTS (
+    SELECT FROM vendor_dead_letters l WHERE l.merchant_id = $1 AND l.digest = d.digest
+)) AS new, (SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1) AS kept
+"""
 _BURY: Final = """
 INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
 SELECT $1, d.*, $2 FROM unnest($3::uuid[], $4::bytea[], $5::text[], $6::text[]) AS d
@@ -200,10 +204,11 @@ async def take_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Se
     return new
 
 
-async def dead_letters_left(merchant_id: str, conn: "PoolConnectionProxy[Any]") -> int:
-    """How many more dead letters the merchant may have."""
-    count: int = await conn.fetchval(_COUNT_DEAD, merchant_id)
-    return LARGEST_DEAD_LETTERS - count
+async def dead_letters_left(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
+    """How many of these rows are no dead letters yet, and how many more of those the merchant may have."""
+    counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
+    assert counts is not None
+    return counts["new"], LARGEST_DEAD_LETTERS - counts["kept"]
 
 
 def seal_headers(box: SecretBox, merchant_id: str, headers: str, nonce: bytes) -> bytes:
@@ -237,9 +242,13 @@ async def _bury(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequenc
     if bad:
         await conn.execute(
             _BURY, merchant_id, now, new_ids(now, len(bad)),
-            # By its text, so that a row that comes again is kept once.
-            [hashlib.sha256(row.raw.encode()).digest() for row in bad], [row.raw for row in bad], [row.reason for row in bad],
+            [_digest(row) for row in bad], [row.raw for row in bad], [row.reason for row in bad],
         )  # fmt: skip
+
+
+def _digest(row: BadRow) -> bytes:
+    # Of its text, so that a row that comes again is kept once.
+    return hashlib.sha256(row.raw.encode()).digest()
 
 
 async def _end(

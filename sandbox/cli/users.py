@@ -1,9 +1,11 @@
 """`psp users`: users and their wallets, and many of them for load and for bulk credits."""
 
 import csv
+from collections.abc import Set
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TextIO
 
 import typer
 from rich.console import Console
@@ -99,28 +101,59 @@ def seed(
     Exit code 0: all are there; 1: something failed; 2: wrong usage.
     """
     client = connect(url, api_key, ready_file)
-    random = Random(seed)  # noqa: S311 -- repeatable on purpose
-    made = 0
-    rows: list[tuple[str, str]] = []
-    parts = range(0, total, _AT_ONCE)
-    console = Console(stderr=True)
-    for start in track(parts, "Making users", console=console) if is_watched(as_json) else parts:
-        users = [_user(random, seed, number) for number in range(start, min(start + _AT_ONCE, total))]
-        amounts = [f"{random.randrange(100, 500_000) / 100:.2f}" for _ in users]
-        results = client.post("/api/v1/users/batch", {"users": users}, key=f"seed-{seed}-{start}-{len(users)}")["results"]
-        for user, result, amount in zip(users, results, amounts, strict=True):
-            made += result["status"] == 201
-            rows.append((_id_of(client, user, result), amount))
-    if export is not None:
-        with export.open("w", newline="", encoding="utf-8") as file:
+    # Before any user is made: a path that cannot be written is worth no work.
+    with nullcontext() if export is None else _opened(export) as file:
+        made, amounts = _make(client, total, seed, is_shown=is_watched(as_json))
+        if file is not None:
+            ids = made | _ids_there(client, amounts.keys() - made.keys())
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("uuid", "amount"))
-            writer.writerows(rows)
-    found = {"total": total, "made": made, "found": total - made, "export": None if export is None else str(export)}
-    text = f"{total} users: {made} made, {total - made} there already." + (
+            writer.writerows((ids[external_id], amount) for external_id, amount in amounts.items())
+    count = len(made)
+    found = {"total": total, "made": count, "found": total - count, "export": None if export is None else str(export)}
+    text = f"{total} users: {count} made, {total - count} there already." + (
         f" {export} is for `psp bulk-credit`." if export else ""
     )
     show(found, as_json=as_json, text=text)
+
+
+def _opened(export: Path) -> TextIO:
+    try:
+        return export.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{export} cannot be written: {error.strerror}") from error
+
+
+def _make(client: Client, total: int, seed: int, *, is_shown: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Make the users who are not there yet: their external ids and ids; and everybody's external id and amount."""
+    random = Random(seed)  # noqa: S311 -- repeatable on purpose
+    made: dict[str, str] = {}
+    amounts: dict[str, str] = {}
+    parts = range(0, total, _AT_ONCE)
+    for start in track(parts, "Making users", console=Console(stderr=True)) if is_shown else parts:
+        users = [_user(random, seed, number) for number in range(start, min(start + _AT_ONCE, total))]
+        amounts |= {user["external_id"]: f"{random.randrange(100, 500_000) / 100:.2f}" for user in users}
+        # Under a new key each time: a former run's answer would tell of users made now. Their external ids keep them single.
+        results = client.post("/api/v1/users/batch", {"users": users})["results"]
+        for user, result in zip(users, results, strict=True):
+            if result["status"] == 201:
+                made[user["external_id"]] = result["user"]["id"]
+            elif result["status"] != 409:
+                fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
+    return made, amounts
+
+
+def _ids_there(client: Client, external_ids: Set[str]) -> dict[str, str]:
+    """The ids of users who are there, by their external ids: page by page, as a request for each would take far longer."""
+    found: dict[str, str] = {}
+    cursor = None
+    while len(found) < len(external_ids):
+        page = client.get("/api/v1/users", limit=100, cursor=cursor)
+        found |= {user["external_id"]: user["id"] for user in page["data"] if user["external_id"] in external_ids}
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    return found
 
 
 def _user(random: Random, seed: int, number: int) -> dict[str, Any]:
@@ -131,13 +164,3 @@ def _user(random: Random, seed: int, number: int) -> dict[str, Any]:
         "external_id": f"seed-{seed}-{number}",
         "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": account},
     }
-
-
-def _id_of(client: Client, user: dict[str, Any], result: dict[str, Any]) -> str:
-    if result["status"] == 201:
-        made: str = result["user"]["id"]
-        return made
-    if result["status"] != 409:
-        fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
-    there: str = client.get("/api/v1/users", external_id=user["external_id"])["data"][0]["id"]
-    return there

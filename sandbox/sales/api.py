@@ -39,7 +39,8 @@ def _run(summary: str) -> Operation:
     return Operation(
         summary, {200: RunResult}, EmptyBody, idempotency="required",
         description="Each sale is paid once, however often this runs; a failed attempt moves nothing and is tried again by "
-        "the next run. Also runs by itself at :00 and :30.",
+        "the next run. Also runs by itself at :00 and :30 of the host's time, for every merchant whose clock runs: where it is "
+        "frozen, sales are paid by these calls alone.",
     )  # fmt: skip
 
 

@@ -12,6 +12,9 @@ from sandbox.payouts.requests import AccountNumber, Code, destination
 
 LARGEST_BATCH = 1000
 
+# Printable ASCII but the /: within what the aggregator takes for a user's id, which can then stand in its paths.
+VendorUserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -.0-~]*\Z")]
+
 
 class DestinationBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Where a user's payouts go."""
@@ -27,7 +30,7 @@ class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     name: Name
     external_id: Text64 | None = None
-    vendor_user_id: Text64 | None = None
+    vendor_user_id: VendorUserId | None = None
     destination: DestinationBody | None = None
 
 
