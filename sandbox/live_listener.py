@@ -17,7 +17,7 @@ from sandbox.live import CHANNEL, Message, connect
 
 _LOST: Final = (RedisError, OSError, TimeoutError)
 _CONFIRMED_WITHIN: Final = 0.5
-"""Seconds in which Redis confirms a subscription, or counts as away."""
+"""Seconds in which a Redis that is there confirms a subscription, or counts as away for who has no more patience."""
 _NOBODY: Final = CHANNEL + "nobody"
 _log = structlog.get_logger()
 
@@ -69,10 +69,11 @@ class LiveListener:
         return channel is not None and channel.confirmed.is_set()
 
     @asynccontextmanager
-    async def hearing(self, merchant_id: str, hear: Hear) -> AsyncIterator[bool]:
+    async def hearing(self, merchant_id: str, hear: Hear, patience: float = 0.0) -> AsyncIterator[bool]:
         """Tell `hear` of all that the merchant's channel carries inside the block; given the same `hear` twice, once.
 
-        False if Redis is away at first: then nothing is heard until `hear` is told of None.
+        A Redis that is away or slow is waited for, `patience` seconds at most. False if it has confirmed nothing by then:
+        nothing is heard until `hear` is told of None.
         """
         name = CHANNEL + merchant_id
         channel = self._channels.get(name)
@@ -83,9 +84,10 @@ class LiveListener:
             if channel.heard_by.total() == 1:
                 # Others count on it, so it is sent even if this one leaves at this moment.
                 await asyncio.shield(self._send("subscribe", name))
-            if not channel.confirmed.is_set() and self._pubsub is not None:
+            seconds = patience if self._pubsub is None else max(patience, _CONFIRMED_WITHIN)
+            if not channel.confirmed.is_set() and seconds > 0:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(channel.confirmed.wait(), _CONFIRMED_WITHIN)
+                    await asyncio.wait_for(channel.confirmed.wait(), seconds)
             yield channel.confirmed.is_set()
         finally:
             channel.heard_by[hear] -= 1

@@ -6,9 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.control.journal import BODY_LIMIT, KEPT, Entry, Journal, JournalEntry
+from sandbox.control.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, TEXT_LIMIT, Entry, Journal, JournalEntry
 from sandbox.errors import Problem
 from sandbox.ids import LARGEST_ID
+from sandbox.live import connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -73,9 +74,10 @@ def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
     secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
     new_key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
     world.client.get(f"/api/v1/balance?key={new_key}", headers={"Authorization": "Bearer hush", "X-Other": secret})
-    found = until(lambda: len(f := journal(world)) == 3 and f)
+    world.client.get("/api/v1/balance", params={"key": secret[:20] + "+/" + secret[20:]})  # percent-encoded on its way
+    found = until(lambda: len(f := journal(world)) == 4 and f)
     text = str(found)
-    for hidden in (secret, secret.removeprefix("whsec_"), new_key, world.api_key, "hush"):
+    for hidden in (secret, secret.removeprefix("whsec_"), secret[20:], new_key, world.api_key, "hush"):
         assert hidden not in text
     assert "[redacted]" in text
     assert found[-1]["request_headers"]["x-api-key"] == "[redacted]"
@@ -167,6 +169,84 @@ async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> 
         assert found.response_body == '{"secret": "[redacted]", "a": 1}'
     finally:
         await journal.close()
+
+
+async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) -> None:
+    told: list[dict[str, Any]] = []
+    journal = Journal(world.stack.redis_url, lambda _, calls: told.extend(calls))
+    journal.start()
+    try:
+        # A secret on the edge, and a character of two bytes where it is cut.
+        text = "x" * (TEXT_LIMIT - 30) + "sk_sandbox_" + "A" * 48 + "ü" * 100_000
+        raw = text.encode()
+        journal.note(world.merchant_id, entry(1, path=text, query=raw, headers=[(b"x-long", raw), (b"accept", b"*/*")]))
+        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        for kept in (found.path, found.query, found.request_headers["x-long"], told[0]["path"]):
+            assert TEXT_LIMIT - 10 < len(kept) <= TEXT_LIMIT + len("...[cut]")
+            assert kept.endswith("...[cut]")
+            assert "A" not in kept
+        assert found.request_headers["accept"] == "*/*"
+    finally:
+        await journal.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"x-%d" % number, b"v" * 5000) for number in range(100)],
+        [(b"x-%d" % number + b"n" * 5000, b"v") for number in range(100)],
+        [(b"x-%d" % number, b"v") for number in range(5000)],
+        [(b"x-%d" % number, b"whsk_ " * 1000) for number in range(100)],
+    ],
+)
+async def test_a_call_takes_little_room_whatever_its_headers_are(world: World, headers: list[tuple[bytes, bytes]]) -> None:
+    journal = Journal(world.stack.redis_url)
+    journal.start()
+    redis = connect(world.stack.redis_url)
+    try:
+        large = b"b" * 100_000
+        members = {"query": large, "path": large.decode(), "request_body": large, "response_body": large}
+        journal.note(world.merchant_id, entry(1, headers=headers, **members))
+        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        kept = len(found.request_headers) - 1
+        assert found.request_headers["...[cut]"] == f"{len(headers) - kept} more"
+        (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # one type for two clients
+        assert len(value) < HEADERS_LIMIT + 2 * BODY_LIMIT + 2 * TEXT_LIMIT + 1000
+    finally:
+        await redis.aclose()
+        await journal.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["secret", "clientSecret", "client-secret", "CLIENT_SECRET", "api_key", "api-key", "apiKey", "x-api-key", "APIKEY"]
+)
+async def test_a_secret_is_known_by_its_name_however_that_is_written(world: World, name: str) -> None:
+    journal = Journal(world.stack.redis_url)
+    journal.start()
+    try:
+        body = f'{{"a": "b", "{name}" : "hush", "{name}_id": "shown"}}'.encode()
+        header = name.lower().encode()
+        journal.note(world.merchant_id, entry(1, request_body=body, response_body=body, headers=[(header, b"hush")]))
+        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        assert found.request_body == f'{{"a": "b", "{name}" : "[redacted]", "{name}_id": "shown"}}'
+        assert found.response_body == found.request_body
+        assert found.request_headers == {header.decode(): "[redacted]"}
+    finally:
+        await journal.close()
+
+
+def test_a_call_with_large_headers_is_served_and_told_in_a_few_words(world: World) -> None:
+    accept = {"accept": "text/event-stream"}
+    with world.client.stream("GET", "/sandbox/v1/stream", params={"limit": 1, "timeout": 60}, headers=accept) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": listening"
+        path = "/api/v1/payouts/" + "p" * 20_000
+        assert world.client.get(path, params={"q": "q" * 20_000}, headers={"X-Large": "h" * 200_000}).status_code in (400, 404)
+        (told,) = [line for line in lines if line.startswith("data: ")]
+    assert len(told) < 2 * TEXT_LIMIT
+    (found,) = until(lambda: journal(world))
+    assert len(str(found)) < 10_000
+    assert found["request_headers"]["x-large"] == "h" * TEXT_LIMIT + "...[cut]"
 
 
 async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody() -> None:

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from sandbox.control.stream import MOST_STREAMS, MOST_WAITING, EventStream, Streams
-from sandbox.live import Message, Note
+from sandbox.errors import Problem, unavailable
+from sandbox.live import Message, Note, connect
 from sandbox.live_listener import LiveListener
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -20,9 +21,10 @@ Event = tuple[str, dict[str, Any]]
 
 
 @contextlib.contextmanager
-def watching(world: World, **params: Any) -> Iterator[Iterator[str]]:
-    """The lines of a stream that is listening."""
-    with world.client.stream("GET", "/sandbox/v1/stream", params=params, headers={"accept": "text/event-stream"}) as answer:
+def watching(world: World, api_key: str | None = None, **params: Any) -> Iterator[Iterator[str]]:
+    """The lines of a stream that is listening, with the world's key or another."""
+    headers = {"accept": "text/event-stream", "X-API-KEY": api_key or world.api_key}
+    with world.client.stream("GET", "/sandbox/v1/stream", params=params, headers=headers) as answer:
         assert answer.status_code == 200, answer.read()
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.iter_lines()
@@ -112,29 +114,166 @@ def test_it_needs_a_key(world: World) -> None:
     assert httpx.get(f"{world.stack.api_url}/sandbox/v1/stream").status_code == 401
 
 
-async def test_a_client_that_reads_too_slowly_is_cut_off(world: World) -> None:
-    """Nothing is kept for it without bound, and nobody else waits for it."""
+def test_it_ends_when_its_key_is_revoked_and_others_go_on(world: World) -> None:
+    key = world.post("/sandbox/v1/keys", {"role": "member"}).json()
+    with (
+        watching(world, limit=1, timeout=60, types="payout.*") as others,
+        watching(world, key["api_key"], timeout=60, types="payout.*") as lines,
+    ):
+        assert world.client.delete(f"/sandbox/v1/keys/{key['id']}").status_code == 204
+        assert ": heartbeat" not in list(lines)  # it would show that it went on
+        payout = world.create_payout("0004")
+        assert [data["payout_id"] for _, data in events(others)] == [payout["id"]]
+
+
+def test_it_ends_with_its_merchant(world: World) -> None:
+    with watching(world, timeout=60, types="payout.*") as lines:
+        answer = httpx.delete(
+            f"{world.stack.api_url}/sandbox/v1/merchants/{world.merchant_id}",
+            headers={"X-ADMIN-KEY": world.stack.admin_key},
+            timeout=60,
+        )
+        assert answer.status_code == 204
+        assert ": heartbeat" not in list(lines)
+
+
+# ---- one stream, in the test's own process
+
+
+CALL = Message([], [Note("api.request", {})])
+Send = Callable[[Any], Awaitable[None]]
+
+
+@pytest.fixture
+async def streams(world: World) -> AsyncIterator[Streams]:
+    """Streams that this process serves."""
     listener = LiveListener(world.stack.redis_url)
     listener.start()
     streams = Streams(world.stack.redis_url, listener)
-    stuck = asyncio.Event()
+    yield streams
+    await streams.close()
+    await listener.close()
 
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            stuck.set()
-            await asyncio.Event().wait()
+
+@contextlib.asynccontextmanager
+async def serving(stream: EventStream, send: Send) -> AsyncIterator["asyncio.Task[None]"]:
+    """The task that serves the stream to a client that stays."""
 
     async def receive() -> Any:
         await asyncio.Event().wait()
 
+    served = asyncio.create_task(stream({}, receive, send))  # type: ignore[arg-type]  # it looks at nothing of it
     try:
-        stream: EventStream = await streams.open(world.merchant_id, None, None)
-        served = asyncio.create_task(stream({}, receive, send))  # type: ignore[arg-type]  # it looks at nothing of it
-        await asyncio.wait_for(stuck.wait(), 30)
-        stream.hear(Message([], [Note("api.request", {})] * MOST_WAITING))
-        assert not served.done()
-        stream.hear(Message([], [Note("api.request", {})]))
-        await asyncio.wait_for(served, 30)
+        async with asyncio.timeout(30):
+            yield served
     finally:
-        await streams.close()
-        await listener.close()
+        served.cancel()
+        await asyncio.wait([served])
+
+
+async def stands() -> None:
+    """A key that nobody revokes."""
+
+
+class Stuck:
+    """The `send` of a client that reads nothing behind the headers."""
+
+    def __init__(self) -> None:
+        self.met = asyncio.Event()
+
+    async def __call__(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.met.set()
+            await asyncio.Event().wait()
+
+
+async def test_a_client_that_reads_too_slowly_is_cut_off(world: World, streams: Streams) -> None:
+    """Nothing is kept for it without bound, and nobody else waits for it."""
+    stream, send = await streams.open(world.merchant_id, stands, None, None), Stuck()
+    async with serving(stream, send) as served:
+        await send.met.wait()
+        stream.hear(Message([], CALL.notes * MOST_WAITING))
+        assert not served.done()
+        stream.hear(CALL)
+        await served
+
+
+async def test_a_revoked_key_ends_it_however_slow_its_client_is(world: World, streams: Streams) -> None:
+    send = Stuck()
+
+    async def check_key() -> None:
+        if send.met.is_set():
+            raise Problem("INVALID_API_KEY")
+
+    async with serving(await streams.open(world.merchant_id, check_key, None, None), send) as served:
+        await served
+
+
+async def test_a_revoked_key_ends_it_however_much_happens(world: World, streams: Streams) -> None:
+    sent: list[bytes] = []
+
+    async def check_key() -> None:
+        if len(sent) > 3:
+            raise Problem("INVALID_API_KEY")
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+        stream.hear(CALL)
+        await asyncio.sleep(0)
+
+    stream = await streams.open(world.merchant_id, check_key, None, None)
+    async with serving(stream, send) as served:
+        await served
+    assert sent[-1] == b""  # ended as it should, and not cut off
+
+
+async def test_it_outlives_a_database_that_is_away(world: World, streams: Streams) -> None:
+    asked = asyncio.Semaphore(0)
+
+    async def check_key() -> None:
+        asked.release()
+        raise unavailable()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async with serving(await streams.open(world.merchant_id, check_key, None, None), send) as served:
+        for _ in range(3):
+            await asked.acquire()
+        assert not served.done()
+
+
+async def test_its_place_is_kept_however_much_happens(world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.control.stream.HEARTBEAT", 0.05)
+    redis = connect(world.stack.redis_url)
+
+    async def lapse() -> float:
+        ((_, at),) = await redis.zrange(f"psp:streams:{world.merchant_id}", 0, -1, withscores=True)
+        return float(at)
+
+    async def send(message: Any) -> None:
+        stream.hear(CALL)  # there is always something more to send
+        await asyncio.sleep(0)
+
+    stream = await streams.open(world.merchant_id, stands, None, None)
+    taken = now = await lapse()
+    async with contextlib.aclosing(redis), serving(stream, send):
+        while now == taken:
+            await asyncio.sleep(0.02)
+            now = await lapse()
+
+
+async def test_it_shows_that_it_lives_while_only_other_things_happen(
+    world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.control.stream.HEARTBEAT", 0.5)
+    sent: list[bytes] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message.get("body", b""))
+
+    stream = await streams.open(world.merchant_id, stands, None, None, ["payout.*"])
+    async with serving(stream, send):
+        while b": heartbeat\n\n" not in sent:
+            stream.hear(CALL)
+            await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """`wait_for` answers the moment the payout is there, for however many wait, with Redis or without."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 from redis import Redis
 
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.live import Message, Transition
 from sandbox.live_listener import LiveListener
 from sandbox.payouts.model import Payout
 from sandbox.payouts.waiting import PayoutWaits
@@ -145,7 +147,8 @@ async def test_without_redis_it_looks_by_itself(world: World, pool: None) -> Non
 
 
 async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(world: World, pool: None) -> None:
-    listener = LiveListener(world.stack.redis_url)
+    name = uuid.uuid4().hex
+    listener = LiveListener(f"{world.stack.redis_url}?client_name={name}")
     listener.start()
     waits = PayoutWaits(listener)
     payout = world.create_payout("0004")
@@ -153,7 +156,9 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))
         await asyncio.to_thread(until, lambda: subscribed(world) == 1)
         with Redis.from_url(world.stack.redis_url) as redis:
-            redis.client_kill_filter(_type="pubsub")
+            # Its own and no other: the API processes listen for other tests.
+            (own,) = (client["id"] for client in redis.client_list(_type="pubsub") if client["name"] == name)
+            assert redis.client_kill_filter(_id=own) == 1
         path = f"/sandbox/v1/payouts/{payout['id']}/simulate"
         assert (await asyncio.to_thread(world.client.post, path, json={"status": "FAILED"})).is_success
         found = await asyncio.wait_for(waiter, 30)
@@ -161,3 +166,40 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(
         await listener.close()
     assert found is not None
     assert found.status == "FAILED"
+
+
+async def test_who_can_wait_hears_all_from_the_moment_that_the_connection_is_there(world: World) -> None:
+    heard: asyncio.Queue[Message | None] = asyncio.Queue()
+    listener = LiveListener(world.stack.redis_url)
+
+    async def begin() -> bool:
+        async with listener.hearing(world.merchant_id, heard.put_nowait, 60) as is_heard:
+            while not heard.empty():
+                heard.get_nowait()
+            payout = await asyncio.to_thread(world.create_payout, "0004")
+            transitions: list[Transition] = []
+            while not transitions:  # its calls of the API are told as well
+                message = await asyncio.wait_for(heard.get(), 60)
+                assert message is not None
+                transitions = message.transitions
+            assert [transition.payout_id for transition in transitions] == [payout["id"]]
+            return is_heard
+
+    try:
+        hearing = asyncio.create_task(begin())
+        await asyncio.sleep(0)  # it has begun, and there is no connection yet
+        listener.start()
+        assert await hearing
+    finally:
+        await listener.close()
+
+
+async def test_who_cannot_wait_is_told_that_nothing_is_heard_yet() -> None:
+    listener = LiveListener("redis://127.0.0.1:9/0")
+    listener.start()
+    try:
+        for patience in (0, 0.05):
+            async with listener.hearing("somebody", lambda _: None, patience) as is_heard:
+                assert not is_heard
+    finally:
+        await listener.close()

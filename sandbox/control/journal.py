@@ -28,6 +28,10 @@ from sandbox.ids import LARGEST_ID, uuid7
 
 KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
+TEXT_LIMIT: Final = 1000
+"""Bytes of a path, a query and a header's value; what is cut says so."""
+HEADERS_LIMIT: Final = 8000
+"""Bytes of all headers of a call, names and values."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
 """The live stream has no end; and whoever watches the journal must not fill it with what he reads there."""
@@ -36,15 +40,21 @@ _PAUSE: Final = 0.2
 _SECONDS: Final = 86_400
 _ID: Final = 36
 """Bytes of the id that stands before each entry, so that one can be looked for without reading them all."""
-_SECRET_HEADERS: Final = frozenset({b"x-api-key", b"x-admin-key", b"authorization", b"cookie"})
-_HIDDEN: Final = "[redacted]"
-_TOKENS: Final = re.compile(rb"(whsec_|whsk_|whpk_|sk_sandbox_)[A-Za-z0-9+/=_-]*")
-_MEMBERS: Final = re.compile(rb'("[a-z_]*(?:api_key|secret)"\s*:\s*)"(?:[^"\\]|\\.)*"?')
+_MOST_HEADERS: Final = 100
+_CLEANED: Final = TEXT_LIMIT + 500
+"""So much of a text is cleaned before it is cut: a secret that the cut would halve is whole then, or gone. In all of a text of
+megabytes, looking for secrets would hold the process up."""
+_HIDDEN: Final = b"[redacted]"
+_CUT: Final = b"...[cut]"
+_TOKENS: Final = re.compile(rb"(whsec_|whsk_|whpk_|sk_sandbox_)[A-Za-z0-9+/=%_-]*")  # with what stands for + and / in a query
+_MEMBERS: Final = re.compile(rb'("[^"\\]*(?:api[_-]*key|secret)"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.IGNORECASE)
+_SECRET_HEADERS: Final = (b"apikey", b"secret", b"adminkey", b"authorization", b"cookie")
+"""How their names end, which are in lower case already, without dashes and underscores."""
 _log = structlog.get_logger()
 
 
 class Entry(msgspec.Struct, array_like=True):
-    """A call as it is written down: bytes as they came, until they are cleaned before they leave the process."""
+    """A call as it is written down: bytes as they came, until they are cleaned when they are noted."""
 
     at: str
     method: str
@@ -114,6 +124,8 @@ class Journal:
         """Write a call down, some time soon."""
         counter = next(self._counter) & 0xFFFFFFFF
         entry_id = uuid7(time.time_ns() // 1_000_000, counter, random.getrandbits(42))
+        # Now, and not when it is written: a thousand may wait, and headers may be of any size.
+        _clean(entry)
         self._queue.append((merchant_id, entry_id, entry))
         self._some.set()
 
@@ -176,7 +188,6 @@ class Journal:
         values: dict[str, list[bytes]] = {}
         calls: dict[str, list[dict[str, Any]]] = {}
         for merchant_id, entry_id, entry in entries:
-            _clean(entry)
             values.setdefault(merchant_id, []).append(entry_id.encode() + _encode(entry))
             calls.setdefault(merchant_id, []).append(_told(entry_id, entry))
         pipeline = self._redis.pipeline(transaction=False)
@@ -208,22 +219,38 @@ def _key(merchant_id: str) -> str:
 
 
 def _clean(entry: Entry) -> None:
-    """Blot out what may not rest anywhere."""
-    entry.query = _blot(entry.query)
-    entry.path = _blot(entry.path.encode("utf-8", "replace")).decode()
-    entry.headers = [
-        (name, _HIDDEN.encode() if name in _SECRET_HEADERS else _blot(value) if b"_" in value or b'"' in value else value)
-        for name, value in entry.headers[:100]
-    ]
+    """Blot out what may not rest anywhere, and bound the rest."""
+    entry.query = _cut(entry.query)
+    entry.path = _cut(entry.path.encode("utf-8", "replace")).decode("utf-8", "ignore")  # the cut may fall inside a character
+    entry.headers = _headers(entry.headers)
     # Blotted before it is cut: half a secret is no less one.
     entry.request_body = _blot(entry.request_body)[:BODY_LIMIT]
     entry.response_body = _blot(entry.response_body)[:BODY_LIMIT]
 
 
+def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept: list[tuple[bytes, bytes]] = []
+    room = HEADERS_LIMIT
+    for name, value in given:
+        shown = _HIDDEN if name.translate(None, b"-_").endswith(_SECRET_HEADERS) else _cut(value)
+        room -= len(name) + len(shown)
+        if room < 0 or len(kept) == _MOST_HEADERS:
+            kept.append((_CUT, b"%d more" % (len(given) - len(kept))))
+            break
+        kept.append((name, shown))
+    return kept
+
+
+def _cut(text: bytes) -> bytes:
+    cleaned = _blot(text[:_CLEANED])
+    return cleaned if len(text) <= _CLEANED and len(cleaned) <= TEXT_LIMIT else cleaned[:TEXT_LIMIT] + _CUT
+
+
 def _blot(text: bytes) -> bytes:
-    if b'secret"' in text or b'api_key"' in text:
-        text = _MEMBERS.sub(rb'\1"' + _HIDDEN.encode() + b'"', text)
-    return _TOKENS.sub(rb"\1" + _HIDDEN.encode(), text) if b"_" in text else text
+    # Looking for names takes long, and there are seldom any.
+    if b'"' in text and (b"secret" in (lower := text.lower()) or b"key" in lower):
+        text = _MEMBERS.sub(rb'\1"' + _HIDDEN + b'"', text)
+    return _TOKENS.sub(rb"\1" + _HIDDEN, text) if b"_" in text else text
 
 
 def _shown(value: bytes) -> JournalEntry:

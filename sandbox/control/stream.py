@@ -5,7 +5,7 @@ import contextlib
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -25,9 +25,16 @@ MOST_STREAMS: Final = 32
 MOST_WAITING: Final = 1000
 """Events that wait for a slow client; one more, and it is cut off."""
 HEARTBEAT: Final = 15.0
-"""Seconds of silence after which a comment shows that the stream lives."""
+"""Seconds of silence after which a comment shows that the stream lives, and after which its place is renewed in any case."""
 _LAPSES: Final = 45_000
 """Milliseconds for which a place is taken unless it is renewed: longer than two heartbeats."""
+_CHECKED_EACH: Final = 0.25
+"""Seconds between two looks at the key. With the half second that keys are remembered, a revoked one ends within one."""
+_GRACE: Final = 1.0
+"""Seconds that a stream without a key has to end as it should; a client that does not read is cut off then."""
+_PATIENCE: Final = 5.0
+"""Seconds that a stream waits for Redis before it begins all the same."""
+_MISSING: Final = b": events may be missing here\n\n"
 _encode: Final = msgspec.json.Encoder().encode
 
 # Places are members of a sorted set, by the time at which they lapse: what a process held that died comes free by itself.
@@ -56,11 +63,16 @@ class Streams:
             await self._redis.aclose()
 
     async def open(
-        self, merchant_id: str, limit: int | None, seconds: float | None, types: Sequence[str] = ("*",)
+        self,
+        merchant_id: str,
+        check_key: Callable[[], Awaitable[object]],
+        limit: int | None,
+        seconds: float | None,
+        types: Sequence[str] = ("*",),
     ) -> "EventStream":
         """A response that streams what happens from now on, until so many events or seconds, if they are given.
 
-        Only events of `types` are told and counted; one may end in `*`.
+        It ends once `check_key` raises INVALID_API_KEY. Only events of `types` are told and counted; one may end in `*`.
 
         Raises RATE_LIMITED for one stream too many, UNAVAILABLE without Redis.
         """
@@ -74,7 +86,7 @@ class Streams:
                 )
         except (RedisError, OSError, TimeoutError) as error:
             raise unavailable("Redis is away for the moment, and with it the live stream.") from error
-        return EventStream(self, self._listener, merchant_id, place, limit, seconds, types)
+        return EventStream(self, self._listener, merchant_id, check_key, place, limit, seconds, types)
 
     async def take(self, merchant_id: str, place: str) -> bool:
         """Take a place, or keep it for longer; False if there is none. Raises redis's errors."""
@@ -95,6 +107,7 @@ class EventStream(ASGIResponse):
         streams: Streams,
         listener: LiveListener,
         merchant_id: str,
+        check_key: Callable[[], Awaitable[object]],
         place: str,
         limit: int | None,
         seconds: float | None,
@@ -104,6 +117,7 @@ class EventStream(ASGIResponse):
         self._streams = streams
         self._listener = listener
         self._merchant_id = merchant_id
+        self._check_key = check_key
         self._place = place
         self._limit = limit
         self._seconds = seconds
@@ -112,13 +126,16 @@ class EventStream(ASGIResponse):
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
         self._cut = asyncio.Event()
+        self._is_over = False
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Stream until the client leaves, is cut off, or has got what it asked for."""
+        """Stream until the client leaves, is cut off, has got what it asked for, or its key is revoked."""
         ends = [
             asyncio.create_task(self._write(send)),
             asyncio.create_task(_gone(receive)),
             asyncio.create_task(self._cut.wait()),
+            asyncio.create_task(self._end_with_key()),
+            asyncio.create_task(self._keep_place()),
         ]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +148,7 @@ class EventStream(ASGIResponse):
     def hear(self, message: Message | None) -> None:
         """Keep what is to be sent; a client that lets too much of it wait is cut off."""
         if message is None:
-            self._waiting.append(b": events may be missing here\n\n")
+            self._waiting.append(_MISSING)
         else:
             for item in message.transitions:
                 if self._wants(item.type):
@@ -139,12 +156,33 @@ class EventStream(ASGIResponse):
             for note in message.notes:
                 if self._wants(note.kind):
                     self._waiting.append(_event(note.kind, note.data, None))
-        self._news.set()
+        if self._waiting:  # what is not wanted does not break the silence
+            self._news.set()
         if len(self._waiting) > MOST_WAITING:
             self._cut.set()
 
     def _wants(self, kind: str) -> bool:
         return kind in self._exact or kind.startswith(self._prefixes)
+
+    async def _end_with_key(self) -> None:
+        while True:
+            try:
+                await self._check_key()
+            except Problem as problem:
+                # Anything else says that PostgreSQL is away: then no key is revoked either, and nothing happens to tell of.
+                if problem.code == "INVALID_API_KEY":
+                    break
+            await asyncio.sleep(_CHECKED_EACH)
+        self._is_over = True
+        self._news.set()
+        await asyncio.sleep(_GRACE)
+
+    async def _keep_place(self) -> None:
+        # By time alone: on a busy merchant there may be no silence, and sending to a slow client may take as long as it likes.
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            with contextlib.suppress(RedisError, OSError):
+                await self._streams.take(self._merchant_id, self._place)
 
     async def _write(self, send: "Send") -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -157,16 +195,21 @@ class EventStream(ASGIResponse):
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
-        async with self._listener.hearing(self._merchant_id, self.hear):
+        async with self._listener.hearing(self._merchant_id, self.hear, _PATIENCE) as is_heard:
             self._waiting.clear()  # from here on all is heard, so nothing is missing yet
+            if not is_heard:
+                yield _MISSING
             yield b": listening\n\n"
-            while not self._listener.closing:
-                while self._waiting:
+            while not self._is_over:
+                if self._waiting:
                     chunk = self._waiting.popleft()
                     yield chunk
                     sent += not chunk.startswith(b":")
                     if self._limit is not None and sent >= self._limit:
                         return
+                    continue
+                if self._listener.closing:
+                    return
                 left = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
                 if left <= 0:
                     return
@@ -176,8 +219,6 @@ class EventStream(ASGIResponse):
                         await self._news.wait()
                 except TimeoutError:
                     yield b": heartbeat\n\n"
-                    with contextlib.suppress(RedisError, OSError):
-                        await self._streams.take(self._merchant_id, self._place)
 
 
 async def _gone(receive: "Receive") -> None:

@@ -1,6 +1,7 @@
 """`/sandbox/v1/stream`: parse, call the service, stream."""
 
 import re
+from functools import partial
 from typing import Final
 
 from litestar import Router, get
@@ -8,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.control.stream import MEDIA_TYPE, Streams
 from sandbox.errors import invalid
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.entry import Gate, HttpRequest, header
 from sandbox.http.operation import Operation, parameter
 from sandbox.http.paging import query, seconds
 
@@ -46,6 +47,7 @@ def stream_router(gate: Gate, streams: Streams) -> Router:
         types = params.get("types", "*")
         if not _TYPES.match(types):
             raise invalid("types", "must be names of events such as payout.succeeded, payout.* or *, parted by commas")
-        return await streams.open(caller.merchant_id, limit, timeout, types.split(","))
+        check_key = partial(gate.keys.caller, header(request, b"x-api-key") or "")
+        return await streams.open(caller.merchant_id, check_key, limit, timeout, types.split(","))
 
     return Router("/sandbox/v1", route_handlers=[stream])
