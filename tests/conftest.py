@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,13 +12,18 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.harness.receiver import Receiver
+from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 # Unconfigured, it draws tracebacks with all their variables, which takes half a minute for one that holds many.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+# No property here is about speed, and on a machine that stands still for a moment any example is slow.
+settings.register_profile("psp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("psp")
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
 _READY = "PSP_TEST_STACK"
 
@@ -51,8 +55,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Stop the sandbox."""
     with contextlib.suppress(KeyError):
         process, folder = session.config.stash[_STACK]
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        end(process)
         folder.cleanup()
 
 

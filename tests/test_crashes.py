@@ -15,7 +15,9 @@ import psutil
 import pytest
 import redis
 
+from sandbox.db.engine import LOST
 from tests.harness.receiver import Receiver
+from tests.harness.supervised import child_of, end, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -35,8 +37,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack,
         until(lambda: ready.exists() or process.poll() is not None, seconds=300)
         yield Stack(**json.loads(ready.read_text())), psutil.Process(process.pid)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        end(process)
 
 
 class Load:
@@ -71,6 +72,11 @@ class Load:
             assert not thread.is_alive()
 
 
+def process_of(supervisor: psutil.Process, name: str) -> psutil.Process:
+    """One of the sandbox's processes. One that was killed a moment ago may still be on its way back."""
+    return wait_for(lambda: child_of(supervisor, name), f"the return of {name}")
+
+
 def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
     """SIGKILL one of the sandbox's processes, or empty its Redis."""
     if victim == "flushall":
@@ -78,33 +84,23 @@ def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
         client.flushall()
         client.close()
         return
-
-    def found() -> psutil.Process | None:
-        for child in supervisor.children(recursive=False):
-            with contextlib.suppress(psutil.Error):
-                words = child.cmdline()
-                if victim in words or (victim == "postgres" and words and words[0].endswith("/postgres")):
-                    return child
-        return None
-
-    # One that was killed a moment ago may still be on its way back.
-    process = until(found, seconds=60)
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process_of(supervisor, victim).pid, signal.SIGKILL)
 
 
 def test_every_answered_payout_exists_once_and_every_event_arrives(
     own_stack: tuple[Stack, psutil.Process], receiver: Receiver
 ) -> None:
     stack, supervisor = own_stack
-    with World.create(stack, opening_balance="1000000.00", webhook_url=receiver.url) as world:
+    with World.create(stack, opening_balance="1000000.00") as world:
+        # The third attempt of the standard profile would come five minutes after the second.
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "retry_profile": "fast"})
         load = Load(world)
         for victim in VICTIMS:
             before = len(load.answered)
-            until(lambda before=before: len(load.answered) >= before + 25, seconds=90)
+            until(lambda before=before: len(load.answered) >= before + 25, seconds=180)
             kill(supervisor, victim, stack.redis_url)
         before = len(load.answered)
-        until(lambda: len(load.answered) >= before + 25, seconds=90)
+        until(lambda: len(load.answered) >= before + 25, seconds=180)
         load.stop()
 
         rows = stack.execute("SELECT id::text, merchant_reference FROM payouts WHERE merchant_id = $1", world.merchant_id)
@@ -116,7 +112,7 @@ def test_every_answered_payout_exists_once_and_every_event_arrives(
             )
             return left[0]["count"] == 0
 
-        until(settled, seconds=60, pause=0.2)
+        until(settled, seconds=180, pause=0.2)
         world.assert_clean()
         available = f"{1_000_000 - len(load.answered)}.00"
         assert world.balance() == (available, "0.00")
@@ -128,12 +124,26 @@ def test_every_answered_payout_exists_once_and_every_event_arrives(
             return all(seen.get(payout_id) == EVENTS for payout_id in load.answered.values())
 
         # A killed worker's claims lapse after half a minute; then another delivers them.
-        until(delivered, seconds=120, pause=0.5)
+        until(delivered, seconds=240, pause=0.5)
+
+
+# Lets bulk credits get so far and no further; a chunk that would is held before its commit.
+GATE = """
+DO $gate$ BEGIN
+    CREATE TABLE gate AS SELECT 0 AS open_to;
+    CREATE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+        WHILE NEW.succeeded > (SELECT open_to FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER wait_at_gate BEFORE UPDATE ON bulk_credits FOR EACH ROW EXECUTE FUNCTION wait_at_gate();
+END $gate$
+"""
 
 
 def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tuple[Stack, psutil.Process]) -> None:
     """Workers and PostgreSQL die in the middle of a file; the rest of it is credited when they are back, and no row twice."""
     stack, supervisor = own_stack
+    stack.execute(GATE)
     with World.create(stack) as world:
         made = world.post("/api/v1/users/batch", {"users": [{"name": f"User {number}"} for number in range(500)]})
         users = [result["user"]["id"] for result in made.json()["results"]]
@@ -149,12 +159,19 @@ def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tup
                 return count
             return 0
 
-        for victim in ("worker", "postgres", "worker"):
-            before = succeeded()
-            until(lambda before=before: succeeded() > before, seconds=90, pause=0.01)
+        def open_gate(to: int) -> bool:
+            with contextlib.suppress(*LOST):
+                return bool(stack.execute("UPDATE gate SET open_to = $1 RETURNING open_to", to))
+            return False
+
+        # However quick they are: when one dies, rows are credited that were not when the last one died, and rows are left.
+        for victim, begin in (("worker", 0), ("postgres", 5000), ("worker", 10_000)):
+            until(lambda begin=begin: open_gate(begin + 5000), seconds=180)
+            until(lambda begin=begin: succeeded() > begin, seconds=180, pause=0.01)
             kill(supervisor, victim, stack.redis_url)
+        until(lambda: open_gate(1_000_000), seconds=180)
         until(lambda: succeeded() == len(rows), seconds=180, pause=0.2)
-        activity = until(lambda: (found := world.get(path).json())["status"] == "COMPLETED" and found, seconds=60)
+        activity = until(lambda: (found := world.get(path).json())["status"] == "COMPLETED" and found, seconds=180)
         assert (activity["total"], activity["failed"], activity["invalid"]) == (len(rows), 0, 0)
         sums = stack.execute("SELECT DISTINCT credited::text FROM users WHERE merchant_id = $1", world.merchant_id)
         assert [row["credited"] for row in sums] == [f"{sum(range(1, 41))}.00"]
@@ -164,15 +181,15 @@ def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tup
 def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, psutil.Process]) -> None:
     """Redis stopped in its tracks: the API answers, and the sweep finds the work."""
     stack, supervisor = own_stack
-    server = next(child for child in supervisor.children() if any("valkey-server" in word for word in child.cmdline()))
+    server = process_of(supervisor, "valkey-server")
     with World.create(stack, opening_balance="1000.00") as world:
         server.suspend()
         try:
             payout = world.create_payout("0001")
-            assert world.wait_for(payout["id"], "SUCCESS", seconds=60)["status"] == "SUCCESS"
+            assert world.wait_for(payout["id"], "SUCCESS", seconds=180)["status"] == "SUCCESS"
         finally:
             server.resume()
-        world.wait_for(world.create_payout("0001")["id"], "SUCCESS", seconds=60)
+        world.wait_for(world.create_payout("0001")["id"], "SUCCESS", seconds=180)
         world.assert_clean()
 
 
@@ -196,7 +213,7 @@ def test_a_clock_goes_on_where_a_crash_left_it_and_nothing_runs_twice(
 
         first = threading.Thread(target=advance)
         first.start()
-        until(lambda: len(receiver.received) >= 30)
+        until(lambda: len(receiver.received) >= 30, seconds=180)
         kill(supervisor, "sandbox.serve", stack.redis_url)
         first.join(60)
 
@@ -205,7 +222,7 @@ def test_a_clock_goes_on_where_a_crash_left_it_and_nothing_runs_twice(
             return answer is not None and answer.status_code == 200 and answer.json()["complete"]
 
         # What the killed one was posting stays its own for half a minute.
-        until(complete, seconds=150, pause=0.5)
+        until(complete, seconds=300, pause=0.5)
         state = world.get("/sandbox/v1/clock").json()
         assert (state["frozen"], state["now"]) == (True, "2031-01-05T04:00:00.000Z"), "it went exactly as far as asked"
         retries = [status for _ in range(4) for status in ("PROCESSING", "RETRY")][:-1]

@@ -123,14 +123,14 @@ def test_a_header_holds_for_an_approval_and_for_a_new_try(world: World) -> None:
 def test_a_path_is_followed_with_its_waits_reference_and_code(world: World) -> None:
     steps = [
         {"to": "PROCESSING"},
-        {"to": "RETRY", "after": 1.5},
+        {"to": "RETRY", "after": 1800.5},
         {"to": "PROCESSING", "after": 3600},
         {"to": "SUCCESS", "psp_reference": "BANK-1"},
         {"to": "RETURNED", "after": 86400, "failure_code": "MY_OWN_CODE"},
     ]
     rule(world, "long", steps)
     payout = world.create_payout("0007")
-    for status, seconds in (("PROCESSING", 1.5), ("RETRY", 3600), ("SUCCESS", 86400)):
+    for status, seconds in (("PROCESSING", 1800.5), ("RETRY", 3600), ("SUCCESS", 86400)):
         found = world.wait_for(payout["id"], status)
         world.pass_time(seconds)
     assert found["psp_reference"] == "BANK-1"

@@ -173,6 +173,7 @@ def test_a_request_or_worker_query_never_scans(crowded: World, name: str) -> Non
 
 def test_the_sweep_never_scans_payouts_or_deliveries(crowded: World) -> None:
     assert_no_scan(crowded.stack, sweep._DUE, NOW, 1000)
+    assert_no_scan(crowded.stack, sweep._LEFT_BEHIND, 1000)
 
 
 def test_finding_the_feeds_to_read_looks_at_one_row_of_a_merchant(crowded: World) -> None:

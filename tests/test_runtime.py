@@ -14,136 +14,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import pytest
 
 from sandbox.cli.doctor import examine
-
-SERVER = """
-import http.server, os, socket
-from sandbox.runtime.lifeline import follow_lifeline
-follow_lifeline()
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        text = str(os.getpid()).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer, bind_and_activate=False)
-server.socket = socket.socket(fileno=int(os.environ["SANDBOX_LISTEN_FD"]))
-server.serve_forever()
-"""
-WORKER = """
-import time
-from sandbox.runtime.lifeline import follow_lifeline
-follow_lifeline()
-time.sleep(1000)
-"""
-KEYS = {"merchant_id": "mer_1", "api_key": "key", "member_api_key": "member", "webhook_secret": None, "ipn_secret": "s"}
-PRINT_KEYS = f"print({json.dumps(KEYS)!r})"
-RUN = f"""
-import json, sys
-from dataclasses import replace
-from pathlib import Path
-from sandbox.cli.up import run_up
-from sandbox.runtime.supervisor import Options, Programs
-def program(text):
-    return (sys.executable, "-c", text)
-programs = Programs(
-    api=program({SERVER!r}), ipn=program({SERVER!r}), worker=program({WORKER!r}),
-    migrate=program("print('migrated')"), seeds=program({PRINT_KEYS!r}),
-)
-given = json.loads(sys.argv[1])
-programs = replace(programs, **{{name: program(text) for name, text in given.pop("programs", {{}}).items()}})
-for name in ("data", "ready_file"):
-    given[name] = Path(given[name]) if given.get(name) else None
-sys.exit(run_up(Options(programs=programs, **given), as_json=True))
-"""
-
-
-Found = TypeVar("Found")
-
-
-def wait_for(look: Callable[[], Found | None], what: str, seconds: float = 90) -> Found:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"{what} did not happen within {seconds} seconds"
-        time.sleep(0.05)
-    return found
-
-
-def is_over(process: psutil.Process) -> bool:
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def environment() -> dict[str, str]:
-    """Ours, without what would point the run at other stores."""
-    return {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("DATABASE_URL", "REDIS_URL") and not key.startswith(("SANDBOX_", "PROMETHEUS_"))
-    }
-
-
-def command(options: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-P", "-c", RUN, json.dumps({"port": 0, "ipn_port": 0} | options)]
-
-
-@dataclass
-class Run:
-    """One started supervisor, and every process that was seen to be its own."""
-
-    process: "subprocess.Popen[str]"
-    ready_file: Path
-    seen: dict[int, psutil.Process] = field(default_factory=dict)
-
-    def ready(self) -> dict[str, Any]:
-        """Wait until it is ready, and give the ready file's content."""
-
-        def look() -> dict[str, Any] | None:
-            assert self.process.poll() is None, self.output()
-            return json.loads(self.ready_file.read_text()) if self.ready_file.exists() else None
-
-        found = wait_for(look, "ready")
-        self.note()
-        return found
-
-    def note(self) -> list[psutil.Process]:
-        """The processes that belong to it now; they are remembered."""
-        now = psutil.Process(self.process.pid).children(recursive=True)
-        self.seen |= {process.pid: process for process in now}
-        return now
-
-    def child(self, name: str) -> psutil.Process | None:
-        """The direct child with this word in its command line."""
-        for process in psutil.Process(self.process.pid).children():
-            try:
-                if any(name in argument for argument in process.cmdline()[:4]):
-                    self.seen[process.pid] = process
-                    return process
-            except psutil.Error:
-                continue
-        return None
-
-    def output(self) -> str:
-        return self.process.communicate(timeout=120)[0]
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        text = self.output()
-        return self.process.returncode, text
-
-    def assert_nothing_left(self) -> None:
-        wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes")
-
+from sandbox.runtime.child import Child, Command
+from tests.harness.supervised import KEYS, SERVER, Run, command, environment, is_over, wait_for
 
 Starter = Callable[..., Run]
 
@@ -212,7 +91,7 @@ def select_one(ready: dict[str, Any]) -> str:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 (our own URL)
+    with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 (our own URL)
         return str(response.read().decode())
 
 
@@ -251,7 +130,7 @@ def test_a_killed_supervisor_leaves_no_process_and_no_directory(start: Starter) 
     run.process.kill()
     run.process.wait()
     run.assert_nothing_left()
-    wait_for(lambda: not ephemeral_directory(ready).exists(), "the end of the directory", 10)
+    wait_for(lambda: not ephemeral_directory(ready).exists(), "the end of the directory")
     assert not run.ready_file.exists()
 
 
@@ -295,8 +174,9 @@ def test_it_stops_when_the_process_that_started_it_ends(start: Starter, tmp_path
 
 
 def test_ctrl_c_during_the_start_leaves_nothing(start: Starter, data_parent: Path) -> None:
-    run = start(data=str(data_parent / "data"), programs={"migrate": "import time; time.sleep(1000)"})
-    wait_for(lambda: run.child("time.sleep(1000)"), "the migration")
+    migration = "import time; time.sleep(1000)"
+    run = start(data=str(data_parent / "data"), programs={"migrate": migration})
+    wait_for(lambda: run.child(migration), "the migration")
     run.note()
     code, text = run.end(signal.SIGINT)
     assert (code, text) == (0, "stopped\n")
@@ -306,16 +186,20 @@ def test_a_second_ctrl_c_waits_for_nothing(start: Starter) -> None:
     deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
     run = start(programs={"worker": deaf})
     run.ready()
+    api, worker = run.child(SERVER), run.child(deaf)
+    assert api is not None
+    assert worker is not None
     run.process.send_signal(signal.SIGINT)
-    api = run.child("http.server")
-    wait_for(lambda: api is None or is_over(api), "the stop of the API")
+    wait_for(lambda: is_over(api), "the stop of the API")
     began = time.monotonic()
     # The supervisor takes two within half a second for one, so this is sent until it is taken.
-    while run.process.poll() is None and time.monotonic() - began < 8:
+    while not is_over(worker) and time.monotonic() - began < 8:
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.2)
-    assert run.process.poll() == 0
-    assert all(is_over(process) for process in run.seen.values())
+    assert is_over(worker), "it was waited for, which takes ten seconds"
+    run.output()
+    assert run.process.returncode == 0
+    run.assert_nothing_left()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
@@ -393,6 +277,18 @@ def test_an_ordinary_user_can_run_it(start: Starter) -> None:
         assert run.end()[0] == 0
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def test_what_is_found_dead_has_not_lasted_however_late_it_is_found(tmp_path: Path) -> None:
+    child = Child(Command("short", [sys.executable, "-c", ""], {}, tmp_path / "log"), lambda child: child.age > 1)
+    for deaths in (1, 2):
+        child.start()
+        process = psutil.Process(child.pid)
+        wait_for(lambda process=process: is_over(process), "its end")
+        child._started -= 60
+        assert not child.is_up()
+        assert child.look()
+        assert (child.was_up, child.deaths, child.exit_status) == (False, deaths, 0)
 
 
 def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

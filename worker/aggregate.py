@@ -11,6 +11,8 @@ from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import LOST, RETRYABLE
 
 INTERVAL: Final = 1.0
+_LONGEST_INTERVAL: Final = 5.0
+"""Whatever a look took: it may have waited for a connection, or stood still with the machine."""
 AT_ONCE: Final = 32
 _log = structlog.get_logger()
 
@@ -23,7 +25,7 @@ class AggregateLoop:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Look every second, less often when looking takes long: never more than a tenth of the time."""
+        """Look every second; less often when that takes more than a tenth of the time, but every 5 seconds at least."""
         while True:
             began = time.monotonic()
             try:
@@ -34,7 +36,7 @@ class AggregateLoop:
                 _log.warning("aggregate_lost", error=type(error).__name__)
             except asyncpg.PostgresError:
                 _log.exception("aggregate_failed")
-            await asyncio.sleep(max(INTERVAL, 10 * (time.monotonic() - began)))
+            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - began)), _LONGEST_INTERVAL))
 
     async def stop(self, seconds: float) -> None:
         """Let the calls under way end; what does not is asked for again when its lease has lapsed."""

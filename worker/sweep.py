@@ -10,10 +10,13 @@ import structlog
 
 from sandbox.db.engine import LOST, connection
 from sandbox.metrics import WORK_LAG
+from sandbox.webhooks.outbox import LEASE
 from worker.advance import Advancer
 from worker.credit import Crediter
 
 INTERVAL: Final = 0.5
+_LONGEST_INTERVAL: Final = 5.0
+"""Whatever a sweep took: it may have waited for a lock, or stood still with the machine."""
 PURGE_INTERVAL: Final = 60.0
 _AT_MOST: Final = 1000
 _log = structlog.get_logger()
@@ -32,6 +35,17 @@ WHERE m.clock_frozen_at IS NULL AND (
             WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
         ) <= $1::timestamptz + m.clock_offset))
 LIMIT $2
+"""
+
+# In a frozen world nothing falls due by itself; but what a worker had claimed when it died is nobody's any more.
+_LEFT_BEHIND: Final = """
+SELECT m.merchant_id::text FROM merchants m
+WHERE m.clock_frozen_at IS NOT NULL AND EXISTS (
+    SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND (
+        SELECT min(d.next_attempt_at) FROM webhook_deliveries d
+        WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+    ) <= m.clock_frozen_at)
+LIMIT $1
 """
 
 # The index holds only what is to be done. A frozen clock stops no bulk credit: it waits for nothing.
@@ -56,6 +70,12 @@ async def due_merchants(now: datetime) -> list[str]:
         return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _AT_MOST)]
 
 
+async def frozen_merchants_left_behind() -> list[str]:
+    """Frozen merchants with a delivery that is due, at most a thousand."""
+    async with connection() as conn:
+        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _AT_MOST)]
+
+
 async def merchants_to_credit() -> list[str]:
     """Merchants with a bulk credit to be worked off, at most a thousand at a time."""
     async with connection() as conn:
@@ -69,8 +89,12 @@ async def purge_lapsed_keys(now: datetime) -> None:
 
 
 async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:
-    """Sweep every half second, less often when a sweep takes long: never more than a tenth of the time."""
+    """Sweep every half second; less often when that takes more than a tenth of the time, but every 5 seconds at least.
+
+    Frozen worlds, which cost it nothing, are looked at once, when the leases of a worker before this one have lapsed.
+    """
     purged = 0.0
+    frozen_at: float | None = time.monotonic() + LEASE.total_seconds()
     while True:
         began = time.monotonic()
         try:
@@ -84,8 +108,12 @@ async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:
             if began - purged > PURGE_INTERVAL:
                 await purge_lapsed_keys(datetime.now(UTC))
                 purged = began
+            if frozen_at is not None and began > frozen_at:
+                for merchant_id in await frozen_merchants_left_behind():
+                    advancer.wake(merchant_id)
+                frozen_at = None
         except LOST as error:
             _log.warning("sweep_lost", error=type(error).__name__)
         except asyncpg.PostgresError:
             _log.exception("sweep_failed")
-        await asyncio.sleep(max(INTERVAL, 10 * (time.monotonic() - began)))
+        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - began)), _LONGEST_INTERVAL))

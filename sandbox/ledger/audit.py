@@ -5,6 +5,7 @@ window, each statement a snapshot of its own, so that none keeps the vacuum wait
 rewritten, and a payout changes together with its timeline, so every window is whole in itself.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import available, connection, snapshot
-from sandbox.errors import Problem
+from sandbox.db.engine import RETRYABLE, available, connection, snapshot
+from sandbox.errors import Problem, unavailable
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.ledger import audit_sql
 from sandbox.ledger.model import LOCKED, MOVEMENTS
@@ -34,6 +35,8 @@ PAYOUTS_A_WINDOW: Final = 10_000
 KEYS_A_WINDOW: Final = 10_000
 _STATEMENT_SECONDS: Final = 300.0
 """No statement is near it; a store that hangs ends the audit."""
+_ATTEMPTS: Final = 3
+"""It takes no lock that work wants, but a change of the tables themselves may be in its way, and end it."""
 
 CHECKS: Final = {
     "balances_match_transfers": "Every account's balance is what was credited to it less what was debited.",
@@ -88,20 +91,30 @@ class _Findings:
 
 
 async def audit(merchant_id: str) -> AuditReport:
-    """Audit a merchant's ledger. Raises NOT_FOUND if the merchant is gone, UNAVAILABLE if PostgreSQL is away."""
+    """Audit a merchant's ledger.
+
+    Raises NOT_FOUND if the merchant is gone, UNAVAILABLE if PostgreSQL is away or others are in the way again and again.
+    """
     async with available():
-        async with snapshot() as conn:
-            # A young store knows no statistics yet, and would look for each change among all the others, one by one.
-            await conn.execute("SET LOCAL enable_nestloop = off")
-            if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
-                raise Problem("NOT_FOUND", "This merchant was deleted.")
-            count = await conn.fetchval(
-                "SELECT count(*) FROM (SELECT FROM transfers WHERE merchant_id = $1 LIMIT $2) t", merchant_id, SMALL + 1
-            )
-            if count <= SMALL:
-                return await check(conn, merchant_id)
-        async with connection() as conn:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(*RETRYABLE):
+                return await _audit(merchant_id)
+    raise unavailable("Others were in the way too often; repeat the request.")
+
+
+async def _audit(merchant_id: str) -> AuditReport:
+    async with snapshot() as conn:
+        # A young store knows no statistics yet, and would look for each change among all the others, one by one.
+        await conn.execute("SET LOCAL enable_nestloop = off")
+        if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        count = await conn.fetchval(
+            "SELECT count(*) FROM (SELECT FROM transfers WHERE merchant_id = $1 LIMIT $2) t", merchant_id, SMALL + 1
+        )
+        if count <= SMALL:
             return await check(conn, merchant_id)
+    async with connection() as conn:
+        return await check(conn, merchant_id)
 
 
 async def check(conn: "Reader", merchant_id: str) -> AuditReport:

@@ -100,19 +100,21 @@ class Child:
         self._process = spawn(self.command)
 
     def is_up(self) -> bool:
-        return self._process is not None and self._probe(self)
+        # Asked last: what the probe found holds of a process that is there still, not of one that died unseen meanwhile.
+        return self._process is not None and self._probe(self) and self._process.poll() is None
 
     def look(self) -> bool:
         """Notice a death, and start it again when that is due. True when it has just been found dead."""
         now = time.monotonic()
         if self._process is not None:
-            # A process that tells nobody when it is ready has come up when it has lasted.
-            self.was_up = self.was_up or now - self._started >= _LASTING_SECONDS
             self.exit_status = self._process.poll()
             if self.exit_status is None:
+                # A process that tells nobody when it is ready has come up when it has lasted. One that is found dead may
+                # have been so for long: only what is seen alive has lasted.
+                self.was_up = self.was_up or now - self._started >= _LASTING_SECONDS
+                if now - self._started >= _STEADY_SECONDS:
+                    self.deaths = 0
                 return False
-            if now - self._started >= _STEADY_SECONDS:
-                self.deaths = 0
             self._process = None
             self._restart_at = now + min(_LONGEST_DELAY, _FIRST_DELAY * 2**self.deaths)
             self.deaths += 1

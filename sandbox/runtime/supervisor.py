@@ -26,7 +26,8 @@ from sandbox.runtime.ready import Ready, SeedKeys, read_seed_keys, write_ready_f
 from sandbox.runtime.redis_server import RedisServer
 from sandbox.runtime.signals import Signals, StopRequested
 
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
+"""A busy machine has taken 84; a process that ends is noticed at once, whatever this is."""
 _STEP_SECONDS = 300.0
 _MOST_EARLY_DEATHS = 6
 _LOOK_SECONDS = 0.5

@@ -99,7 +99,7 @@ async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Strea
     if request is not None:
         peer.requests.append(request)
         peer.asked.set()
-        await peer.until_left(reader)
+    await peer.until_left(reader)  # a client may leave before it has asked, too
 
 
 @asynccontextmanager

@@ -11,8 +11,10 @@ def until(condition: Callable[[], T], seconds: float = 30, pause: float = 0.02) 
     """Ask until the condition is truthy and return what it gave; AssertionError when the deadline has passed."""
     deadline = time.monotonic() + seconds
     while True:
+        # Before the look: when the machine has stood still since the one before, there is one look more.
+        is_last = time.monotonic() > deadline
         found = condition()
-        if found or time.monotonic() > deadline:
+        if found or is_last:
             assert found, f"did not happen within {seconds} s"
             return found
         time.sleep(pause)

@@ -1,0 +1,156 @@
+"""A supervisor in a process of its own, with programs that stand for the API, the IPN, the worker and the rest."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+SERVER = """
+import http.server, os, socket
+from sandbox.runtime.lifeline import follow_lifeline
+follow_lifeline()
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        text = str(os.getpid()).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer, bind_and_activate=False)
+server.socket = socket.socket(fileno=int(os.environ["SANDBOX_LISTEN_FD"]))
+server.serve_forever()
+"""
+WORKER = """
+import time
+from sandbox.runtime.lifeline import follow_lifeline
+follow_lifeline()
+time.sleep(1000)
+"""
+KEYS = {"merchant_id": "mer_1", "api_key": "key", "member_api_key": "member", "webhook_secret": None, "ipn_secret": "s"}
+PRINT_KEYS = f"print({json.dumps(KEYS)!r})"
+RUN = f"""
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from sandbox.cli.up import run_up
+from sandbox.runtime.supervisor import Options, Programs
+def program(text):
+    return (sys.executable, "-c", text)
+programs = Programs(
+    api=program({SERVER!r}), ipn=program({SERVER!r}), worker=program({WORKER!r}),
+    migrate=program("print('migrated')"), seeds=program({PRINT_KEYS!r}),
+)
+given = json.loads(sys.argv[1])
+programs = replace(programs, **{{name: program(text) for name, text in given.pop("programs", {{}}).items()}})
+for name in ("data", "ready_file"):
+    given[name] = Path(given[name]) if given.get(name) else None
+sys.exit(run_up(Options(programs=programs, **given), as_json=True))
+"""
+
+
+Found = TypeVar("Found")
+
+
+def wait_for(look: Callable[[], Found | None], what: str, seconds: float = 180) -> Found:
+    deadline = time.monotonic() + seconds
+    is_late = False
+    while not (found := look()):
+        assert not is_late, f"{what} did not happen within {seconds} seconds"
+        time.sleep(0.05)
+        is_late = time.monotonic() > deadline  # before the last look: the machine may have stood still since the one before
+    return found
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a sandbox. One that takes longer than all of its own bounds together is killed, and the error says so."""
+    process.terminate()
+    try:
+        process.wait(120)
+    finally:
+        process.kill()  # nothing, to one that has ended
+        process.wait()
+
+
+def is_over(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
+    """The direct child that runs this text or module, or the executable of this name, if there is one."""
+    for process in supervisor.children():
+        with contextlib.suppress(psutil.Error):
+            # Whole words: for a moment a child that was just made still shows its parent's, which may hold all the texts.
+            # But Redis adds to its name where it listens.
+            words = process.cmdline()[:4]
+            if program in words or f"/{program} " in "".join(words[:1]) + " ":
+                return process
+    return None
+
+
+def environment() -> dict[str, str]:
+    """Ours, without what would point the run at other stores."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("DATABASE_URL", "REDIS_URL") and not key.startswith(("SANDBOX_", "PROMETHEUS_"))
+    }
+
+
+def command(options: dict[str, Any]) -> list[str]:
+    return [sys.executable, "-P", "-c", RUN, json.dumps({"port": 0, "ipn_port": 0} | options)]
+
+
+@dataclass
+class Run:
+    """One started supervisor, and every process that was seen to be its own."""
+
+    process: "subprocess.Popen[str]"
+    ready_file: Path
+    seen: dict[int, psutil.Process] = field(default_factory=dict)
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it is ready, and give the ready file's content."""
+
+        def look() -> dict[str, Any] | None:
+            assert self.process.poll() is None, self.output()
+            return json.loads(self.ready_file.read_text()) if self.ready_file.exists() else None
+
+        found = wait_for(look, "ready")
+        self.note()
+        return found
+
+    def note(self) -> list[psutil.Process]:
+        """The processes that belong to it now; they are remembered."""
+        now = psutil.Process(self.process.pid).children(recursive=True)
+        self.seen |= {process.pid: process for process in now}
+        return now
+
+    def child(self, program: str) -> psutil.Process | None:
+        """The direct child that runs this, if there is one."""
+        found = child_of(psutil.Process(self.process.pid), program)
+        if found is not None:
+            self.seen[found.pid] = found
+        return found
+
+    def output(self) -> str:
+        return self.process.communicate(timeout=240)[0]
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        text = self.output()
+        return self.process.returncode, text
+
+    def assert_nothing_left(self) -> None:
+        wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes")

@@ -1,0 +1,30 @@
+"""What a worker that died had begun is found by the next one, in frozen worlds as well."""
+
+import asyncio
+
+from sandbox.db.engine import close_pool, open_pool
+from tests.harness.receiver import Receiver
+from tests.harness.world import Stack, World
+from worker.sweep import frozen_merchants_left_behind
+
+
+async def test_a_frozen_world_with_a_delivery_that_nobody_makes_is_found(stack: Stack, receiver: Receiver) -> None:
+    await open_pool(stack.database_url, 2)
+    try:
+        with World.create(stack, opening_balance="100.00") as world, World.create(stack, opening_balance="100.00") as idle:
+            for each in (world, idle):
+                each.client.post("/sandbox/v1/clock/freeze", json={})
+                each.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
+                each.create_payout("0004", amount="1.00")
+                assert each.client.post("/sandbox/v1/drain").json()["drained"]
+            assert not {world.merchant_id, idle.merchant_id} & set(await frozen_merchants_left_behind())
+            due = (
+                "UPDATE webhook_deliveries d SET status = 'PENDING', leased_until = now() + interval '1 hour', "
+                "next_attempt_at = m.clock_frozen_at FROM merchants m "
+                "WHERE d.merchant_id = $1 AND m.merchant_id = $1 RETURNING d.id"
+            )
+            assert await asyncio.to_thread(stack.execute, due, world.merchant_id)
+            found = await frozen_merchants_left_behind()
+            assert (world.merchant_id in found, idle.merchant_id in found) == (True, False)
+    finally:
+        await close_pool()
