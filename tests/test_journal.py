@@ -74,10 +74,10 @@ def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
     secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
     new_key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
     world.client.get(f"/api/v1/balance?key={new_key}", headers={"Authorization": "Bearer hush", "X-Other": secret})
-    world.client.get("/api/v1/balance", params={"key": secret[:20] + "+/" + secret[20:]})  # percent-encoded on its way
+    world.client.get("/api/v1/balance", params={"key": "whsec_A+/" + "B" * 40})  # percent-encoded on its way
     found = until(lambda: len(f := journal(world)) == 4 and f)
     text = str(found)
-    for hidden in (secret, secret.removeprefix("whsec_"), secret[20:], new_key, world.api_key, "hush"):
+    for hidden in (secret, secret.removeprefix("whsec_"), "BBBB", new_key, world.api_key, "hush"):
         assert hidden not in text
     assert "[redacted]" in text
     assert found[-1]["request_headers"]["x-api-key"] == "[redacted]"
