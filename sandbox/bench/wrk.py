@@ -7,10 +7,13 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _FOLDER = Path(__file__).parent
+_TIMEOUT: Final = 60
+"""Seconds after which an answer counts as missing: one that a machine which stood still made late is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,18 @@ def run_wrk(
     """
     threads = max(1, min(2, connections, os.cpu_count() or 1))
     argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_FOLDER / script)]
+    argv += ["--timeout", f"{_TIMEOUT}s"]
     # The key goes through the environment: everybody can read the command line of a process.
     env = os.environ | {"PSP_BENCH_API_KEY": merchant.api_key, "PSP_BENCH_RUN": secrets.token_hex(4)}
     try:
+        limit = seconds + 2 * _TIMEOUT
         ended = subprocess.run(  # noqa: S603 (a fixed command)
-            [*argv, f"{stack.api_url}{path}"], env=env, check=False, capture_output=True, text=True, timeout=seconds + 60
+            [*argv, f"{stack.api_url}{path}"],
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=limit,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BenchError(f"wrk could not be run: {error}") from error
