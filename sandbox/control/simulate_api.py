@@ -27,8 +27,10 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 _SIMULATE: Final = Operation(
     "Move a payout as its bank would: any legal change, with all that belongs to it", {200: Payout}, SimulateBody,
-    errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="optional", example={"status": "SUCCESS"},
-    description="Money, timeline, event and webhooks included. The state that it is in already is 200, and changes nothing.",
+    errors=("FORBIDDEN", "NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="optional",
+    example={"status": "SUCCESS"},
+    description="Money, timeline, event and webhooks included. The state that it is in already is 200, and changes nothing. "
+    "To approve or reject (REQUESTED to PENDING or REJECTED, IN_REVIEW to PROCESSING or FAILED) needs an `admin` key.",
 )  # fmt: skip
 
 
@@ -40,7 +42,16 @@ def simulate_router(gate: Gate, service: PayoutService) -> Router:
     async def simulate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         body, key = await gate.parse(request, decoder, key_required=False)
-        origin = gate.origin(request)
-        return answered(await service.simulate(caller.merchant_id, payout_id, body.status, body.failure_code, key, origin))
+        return answered(
+            await service.simulate(
+                caller.merchant_id,
+                payout_id,
+                body.status,
+                body.failure_code,
+                key,
+                gate.origin(request),
+                may_decide=caller.is_admin,
+            )
+        )
 
     return Router("/sandbox/v1/payouts", route_handlers=[simulate_payout])

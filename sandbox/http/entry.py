@@ -48,9 +48,14 @@ class Caller:
     faults: tuple[Fault, ...] = ()
     """The merchant's faults of the API, if it has any."""
 
+    @property
+    def is_admin(self) -> bool:
+        """Whether the key's role is admin."""
+        return self.role == "admin"
+
     def require_admin(self) -> None:
         """Raise FORBIDDEN unless the key's role is admin."""
-        if self.role != "admin":
+        if not self.is_admin:
             raise Problem("FORBIDDEN", "This needs a key with the `admin` role; this key's role is `member`.")
 
 
@@ -152,8 +157,10 @@ class Gate:
             raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
 
     def origin(self, request: HttpRequest) -> Origin:
-        """Where the request comes from, for problems and logs."""
-        return Origin(request_id(request), request.scope["path"], self.settings.public_url)
+        """Where the request comes from: for problems, logs and timelines."""
+        caller: Caller | None = request.scope["state"].get("caller")
+        actor = None if caller is None else caller.key_id
+        return Origin(request_id(request), request.scope["path"], self.settings.public_url, actor)
 
     async def body(self, request: HttpRequest) -> bytes:
         """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is said to be JSON, PAYLOAD_TOO_LARGE past the limit."""

@@ -151,7 +151,7 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
     scenario = choose(unit, row, catalogue)
     if status == states.PENDING:
         follow(unit, row, scenario, 0)
-    unit.open_payout(row, status, "api")
+    unit.open_payout(row, status, "api", origin.actor)
     return row
 
 
@@ -173,6 +173,8 @@ class MovePayout:
     failure_code: str | None = None
     failure_reason: str | None = None
     psp_reference: str | None = None
+    may_decide: bool = False
+    """Whether a `move` may approve or reject what waits for that."""
     weight: int = 1
     references: Sequence[str] = ()
     user_ids: Sequence[str] = ()
@@ -182,24 +184,46 @@ class MovePayout:
         object.__setattr__(self, "payout_ids", (self.payout_id,))
 
     def decide(self, unit: Unit) -> Answer:
-        """Move it, or raise NOT_FOUND, INVALID_STATE or INSUFFICIENT_BALANCE."""
+        """Move it, or raise NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
         row = unit.payouts.get(self.payout_id)
         if row is None:
             raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
-        target = self._target(row.payout.status)
-        if self.verb == "move" and target == row.payout.status:
-            return Answer(200, _encode(row.payout))
+        source = row.payout.status
+        target = self._target(source)
+        if self.verb == "move":
+            if target == source:
+                return Answer(200, _encode(row.payout))
+            self._check_authority(source, target)
+        # Who fails a payout that is in review has turned it down, whichever way that was said.
+        turned_down = source == states.IN_REVIEW and target == states.FAILED
         move_by_hand(
             unit,
             row,
             target,
             self.cause,
             self.catalogue,
-            failure_code="REVIEW_REJECTED" if self.verb == "reject" and target == states.FAILED else self.failure_code,
+            self.origin,
+            failure_code=self.failure_code or ("REVIEW_REJECTED" if turned_down else None),
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
         )
         return Answer(200, _encode(row.payout))
+
+    def _check_authority(self, source: str, target: str) -> None:
+        """Refuse a move by somebody who may not decide about a payout that waits for approval or review."""
+        legal = ", ".join(states.legal_from(source))
+        if self.cause == "ipn" and source in VERBS["approve"]:
+            raise Problem(
+                "INVALID_STATE",
+                f"A payout in {source} waits for the merchant, and a bank's callback cannot decide about it; legal from "
+                f"{source}, with an admin's key: {legal}.",
+            )
+        if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.may_decide:
+            raise Problem(
+                "FORBIDDEN",
+                f"To take a payout from {source} to {target} is to approve or reject it, which needs a key with the `admin` "
+                "role; this key's role is `member`.",
+            )
 
     def _target(self, status: str) -> str:
         if self.verb == "move":
@@ -229,6 +253,7 @@ def move_by_hand(
     target: str,
     cause: str,
     catalogue: Catalogue,
+    origin: Origin,
     *,
     failure_code: str | None = None,
     failure_reason: str | None = None,
@@ -240,7 +265,15 @@ def move_by_hand(
     """
     payout = row.payout
     source = payout.status
-    unit.move(row, target, cause, failure_code=failure_code, failure_reason=failure_reason, psp_reference=psp_reference)
+    unit.move(
+        row,
+        target,
+        cause,
+        origin=origin,
+        failure_code=failure_code,
+        failure_reason=failure_reason,
+        psp_reference=psp_reference,
+    )
     if target == states.PENDING:
         # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
         follow(unit, row, choose(unit, row, catalogue) if source == states.FAILED else scenario_of(row, catalogue), 0)

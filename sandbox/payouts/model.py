@@ -41,7 +41,7 @@ class PayoutRow:
     """A payout in the store: what the wire shows, and its place in its scenario.
 
     `step` is the scenario's next step and `due_at` when it falls due in the merchant's time (None: nothing by itself);
-    `changes` counts the timeline's rows; `request_id` is that of the request that created it. `path` is the steps of the
+    `changes` counts the timeline's rows; `request_id` is that of the request that last set it going. `path` is the steps of the
     merchant's own rule that it follows, taken along when it was chosen: what becomes of the rule does not matter then.
     `scenario_header` is the create's X-Sandbox-Scenario.
     """

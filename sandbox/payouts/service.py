@@ -53,18 +53,25 @@ ORDER BY merchant_id DESC, user_id DESC, payouts.id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
 _TIMELINE: Final = """
-SELECT created_at, from_status, to_status, cause, scenario, step, transfer_id::text, id::text AS event_id
+SELECT created_at, from_status, to_status, cause, actor::text AS actor, request_id, scenario, step,
+    transfer_id::text AS transfer_id, id::text AS event_id
 FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
 """
 
 
 class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
-    """One change of a payout."""
+    """One change of a payout.
+
+    `actor` is the id of the API key that asked for it, `request_id` that of the request that caused it: of the worker's
+    changes, the last one that set the payout going.
+    """
 
     at: str
     source: str | None
     to: str
     cause: str
+    actor: str | None
+    request_id: str
     scenario: str | None
     step: int | None
     ledger_transfer_id: str | None
@@ -141,12 +148,18 @@ class PayoutService:
         failure_code: str | None,
         key: IdempotencyKey | None,
         origin: Origin,
+        *,
+        may_decide: bool,
     ) -> Answer:
-        """Move a payout to `status` as its bank would. Raises NOT_FOUND for what is no id."""
+        """Move a payout to `status` as its bank would. Raises NOT_FOUND for what is no id.
+
+        `may_decide` says whether the caller may approve and reject.
+        """
         _require_id(payout_id)
         move = MovePayout(
-            payout_id, "move", self._catalogue, origin, key, status=status, cause="simulation", failure_code=failure_code
-        )
+            payout_id, "move", self._catalogue, origin, key, status=status, cause="simulation", failure_code=failure_code,
+            may_decide=may_decide,
+        )  # fmt: skip
         return await self._queues.submit(merchant_id, move)
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
@@ -197,6 +210,8 @@ class PayoutService:
                     source=record["from_status"],
                     to=record["to_status"],
                     cause=record["cause"],
+                    actor=record["actor"],
+                    request_id=record["request_id"],
                     scenario=record["scenario"],
                     step=record["step"],
                     ledger_transfer_id=record["transfer_id"],

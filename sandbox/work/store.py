@@ -70,18 +70,20 @@ FROM json_to_recordset($3::json) AS p (id uuid, merchant_reference text, amount 
 _CHANGE = """
 UPDATE payouts p SET status = n.status, scenario = n.scenario, failure_code = n.failure_code,
     failure_reason = n.failure_reason, psp_reference = n.psp_reference, attempts = n.attempts, step = n.step,
-    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path::jsonb
+    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path::jsonb,
+    request_id = n.request_id
 FROM json_to_recordset($3::json) AS n (id uuid, status text, scenario text, failure_code text, failure_reason text,
-    psp_reference text, attempts int, step int, due_at timestamptz, changes int, processed_at timestamptz, path text)
+    psp_reference text, attempts int, step int, due_at timestamptz, changes int, processed_at timestamptz, path text,
+    request_id text)
 WHERE p.merchant_id = $1 AND p.id = n.id
 """
 
 _EVENTS = """
 INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id,
-    request_id, created_at)
-SELECT $1, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id, request_id, $2
+    request_id, actor, created_at)
+SELECT $1, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id, request_id, actor, $2
 FROM json_to_recordset($3::json) AS e (id uuid, type text, body text, payout_id uuid, change int, from_status text,
-    to_status text, cause text, scenario text, step int, transfer_id uuid, request_id text)
+    to_status text, cause text, scenario text, step int, transfer_id uuid, request_id text, actor uuid)
 """
 
 _DELIVERIES = """

@@ -58,6 +58,8 @@ class Origin:
     request_id: str
     path: str
     public_url: str
+    actor: str | None = None
+    """The id of the API key that it came with; None where no merchant's key was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Event:
     step: int | None
     transfer_id: str | None
     request_id: str
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,7 @@ class Unit:
         self.posted.append(result)
         return transfer.id
 
-    def open_payout(self, row: PayoutRow, status: str, cause: str) -> None:
+    def open_payout(self, row: PayoutRow, status: str, cause: str, actor: str | None) -> None:
         """Create a payout in `status`, locking its funds. Raises INSUFFICIENT_BALANCE, having changed nothing."""
         change = CHANGES[None, status]
         if change.movement is None:
@@ -230,7 +233,7 @@ class Unit:
         self.payouts[payout.id] = row
         self.references.add(payout.merchant_reference)
         self.created.append(row)
-        self._record(row, change.event, None, cause, None, transfer_id)
+        self._record(row, change.event, None, cause, None, transfer_id, actor)
 
     def move(
         self,
@@ -238,6 +241,7 @@ class Unit:
         status: str,
         cause: str,
         *,
+        origin: Origin | None = None,
         step: int | None = None,
         failure_code: str | None = None,
         failure_reason: str | None = None,
@@ -245,6 +249,7 @@ class Unit:
     ) -> None:
         """Take a payout to `status` with all that belongs to it: money, timeline, event and deliveries.
 
+        `origin` is the request that asks for the change; without one, the change follows from the request before.
         Raises INVALID_STATE if the table forbids it, INSUFFICIENT_BALANCE if funds must be locked anew and are not
         there; in both cases nothing has changed.
         """
@@ -282,7 +287,9 @@ class Unit:
         elif status == PENDING:
             payout.processed_at = row.processed_at = None
         self.changed[payout.id] = row
-        self._record(row, change.event, source, cause, step, transfer_id)
+        if origin is not None:
+            row.request_id = origin.request_id
+        self._record(row, change.event, source, cause, step, transfer_id, None if origin is None else origin.actor)
 
     def _check_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Refuse a change that takes more out of the user's wallet, or holds more in it, than there is."""
@@ -321,7 +328,14 @@ class Unit:
         self.changed_users[user.id] = user
 
     def _record(
-        self, row: PayoutRow, event_type: str, source: str | None, cause: str, step: int | None, transfer_id: str | None
+        self,
+        row: PayoutRow,
+        event_type: str,
+        source: str | None,
+        cause: str,
+        step: int | None,
+        transfer_id: str | None,
+        actor: str | None,
     ) -> None:
         payout = row.payout
         event = Event(
@@ -337,6 +351,7 @@ class Unit:
             step=step,
             transfer_id=transfer_id,
             request_id=row.request_id,
+            actor=actor,
         )
         row.changes += 1
         self.emit(event)
