@@ -3,7 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
-COMPILE := --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --strip-extras --no-header --quiet
+# One file for every Python from 3.11.0 on, Linux and macOS, x86-64 and arm64; settings of the machine must not reach it.
+COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-config --no-header --quiet
+
+# A virtual environment holds absolute paths and one version of Python. In a folder that was moved or copied, or whose
+# Python has gone, it does not fit: the stamps below then count for nothing, and it is made anew.
+FITS := $(shell grep -qsF "$$(pwd -P)/$(VENV)/bin/" $(VENV)/bin/psp && $(VENV)/bin/python -c 'import msgspec' 2>/dev/null && echo yes)
 
 .PHONY: install dev up test lint clean lock
 .DEFAULT_GOAL := install
@@ -12,12 +17,16 @@ install: $(VENV)/.installed
 
 dev: $(VENV)/.installed-dev
 
+ifneq ($(FITS),yes)
+.PHONY: $(VENV)/bin/pip $(VENV)/.installed $(VENV)/.installed-dev
+endif
+
 $(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; name one with: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 		|| { echo "This Python has no venv module with pip (Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 
 # A stamp newer than what it was made from means that there is nothing to do.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/pip
@@ -42,11 +51,11 @@ test: lint
 	@if [ -x .ci/contract ]; then PATH="$(CURDIR)/$(VENV)/bin:$$PATH" .ci/contract; fi
 
 # Writes both requirements files anew from pyproject.toml, with the tool in an environment of its own.
-lock: $(VENV)/bin/pip
+lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
-		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet pip-tools \
-		&& "$$tools/bin/pip-compile" $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& "$$tools/bin/pip-compile" $(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
+		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info
