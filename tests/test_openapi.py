@@ -1,5 +1,6 @@
 """The OpenAPI document: it is the application's own, it is sound, and the kept copy is up to date."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,18 @@ def _named(document: Json, name: str) -> Json:
 
 def test_the_kept_document_is_what_the_application_serves(document: Json) -> None:
     assert KEPT.read_bytes() == encode(document), f"openapi/openapi.json is out of date; run: {COMMAND}"
+
+
+def _descriptions(node: Any) -> Iterator[str]:
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if name == "description" and isinstance(value, str):
+            yield value
+        yield from _descriptions(value)
+
+
+def test_the_document_is_the_same_on_every_version_of_python(document: Json) -> None:
+    """Python 3.13 takes the indentation of docstrings away; no description may depend on that."""
+    assert [text for text in _descriptions(document) if inspect.cleandoc(text) != text.rstrip("\n")] == []
 
 
 def test_every_route_is_documented_and_nothing_else_is(app: Litestar, document: Json) -> None:

@@ -4,6 +4,7 @@ What a schema here calls valid is what the API accepts, as far as JSON Schema ca
 digits, a reference that is taken) is in the descriptions.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args, get_origin
 
@@ -263,6 +264,9 @@ def _tidy(schema: Any) -> Any:
     found = {name: _tidy(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
     if isinstance(found.get("pattern"), str):
         found["pattern"] = found["pattern"].replace(r"\Z", "$")
+    if isinstance(found.get("description"), str):
+        # A docstring. Python 3.13 and newer take its indentation away, older ones leave it: the document is the same.
+        found["description"] = inspect.cleandoc(found["description"])
     if found.get("default", ...) is None:
         del found["default"]
     if not found.get("required", True):
