@@ -13,6 +13,10 @@ PAISA: Final = Decimal("0.01")
 _TEXT: Final = re.compile(rb"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,2})?\Z")
 _EXPLAIN: Final = "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two places"
 
+_EXPLAIN_SIGNED: Final = (
+    "must be a decimal string or a JSON number, not 0, from -999999999999.99 to 999999999999.99, with at most two places"
+)
+
 
 class InvalidAmountError(ValueError):
     """The value is not an amount of money; the message says what one looks like."""
@@ -40,6 +44,21 @@ def parse_amount(raw: bytes) -> Decimal:
     if exact != value or not ZERO < exact <= LARGEST:
         raise InvalidAmountError(_EXPLAIN)
     return exact
+
+
+def parse_signed_amount(raw: bytes) -> Decimal:
+    """Turn the raw JSON of an amount that may be below 0 into a Decimal with two places.
+
+    Raises InvalidAmountError for 0 and for anything whose absolute value `parse_amount` refuses.
+    """
+    try:
+        if raw[:1] == b"-":
+            return -parse_amount(raw[1:])
+        if raw[:2] == b'"-':
+            return -parse_amount(b'"' + raw[2:])
+        return parse_amount(raw)
+    except InvalidAmountError:
+        raise InvalidAmountError(_EXPLAIN_SIGNED) from None
 
 
 def round_half_up(value: Decimal) -> Decimal:

@@ -159,7 +159,8 @@ def test_a_row_is_read_exactly() -> None:
         {"id": None}, {"id": ""}, {"id": "x" * 201}, {"userId": "a\nb"}, {"userId": "\u0000"}, {"createdAt": "yesterday"},
         {"createdAt": "2026-03-01T12:00:00"}, {"createdAt": "0001-01-01T00:00:00Z"}, {"createdAt": "1969-12-31T23:59:59Z"},
         {"createdAt": "9999-12-31T23:59:59Z"}, {"createdAt": "0001-01-01T00:00:00+05:00"}, {"type": "gift"},
-        {"amount": 1.234}, {"amount": -1}, {"amount": "many"}, {"amount": None}, {"amount": 10**12},
+        {"amount": 1.234}, {"amount": 0}, {"amount": -1, "type": "earned"}, {"amount": "many"}, {"amount": None},
+        {"amount": 10**12},
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(change: dict[str, object]) -> None:

@@ -279,3 +279,17 @@ def test_an_older_value_is_never_cached_again(world: World) -> None:
         stopped.set()
         for reader in readers:
             reader.join()
+
+
+def test_a_refused_request_says_which_balance_lacks(stack: Stack) -> None:
+    """A user's payout needs the user's wallet and the merchant's balance; the detail names the one that is too small."""
+    with World.create(stack, opening_balance="50.00") as world:
+        user_id = make_user(world)
+        record(world, user_id, "EARNED", "80")
+        answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80.01"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+        assert "the user's wallet has 80.00" in answer.json()["detail"]
+        answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+        assert "the merchant's available balance is 50.00" in answer.json()["detail"]
+        assert summary(world, user_id)["available"] == "80.00"

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from sandbox import clock
-from sandbox.money import InvalidAmountError, parse_amount
+from sandbox.money import InvalidAmountError, parse_amount, parse_signed_amount
 
 LONGEST_ID: Final = 200
 LONGEST_USER_ID: Final = 64
@@ -26,7 +26,7 @@ class UnreadablePageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class VendorRow:
-    """One transaction of a vendor's user."""
+    """One transaction of a vendor's user; a `payout` or `paid_out` below 0 reverses an earlier one."""
 
     vendor_id: str
     user_id: str
@@ -124,7 +124,9 @@ def read_row(raw: bytes) -> VendorRow:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
     try:
-        amount = parse_amount(bytes(row.amount))
+        # Only what was asked for and paid may be reversed; nobody earns or spends less than nothing.
+        parse = parse_signed_amount if row.type in ("payout", "paid_out") else parse_amount
+        amount = parse(bytes(row.amount))
     except InvalidAmountError as error:
         raise ValueError(f"amount {error}") from None
     try:

@@ -39,7 +39,10 @@ LEFT JOIN LATERAL (
 
 
 class VendorTransaction(msgspec.Struct, rename="camel"):
-    """One row of the feed; `userId` is text (`"074092"` keeps its zero), `type` earned, spent, payout or paid_out."""
+    """One row of the feed; `userId` is text (`"074092"` keeps its zero), `type` earned, spent, payout or paid_out.
+
+    A payout that ends unpaid adds a `payout` row with the negative amount; a returned one that and a negative `paid_out` row.
+    """
 
     id: str
     user_id: str

@@ -24,6 +24,22 @@ def place_of(status: str | None) -> str | None:
     return "approved" if status in HOLDS_FUNDS else None
 
 
+def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tuple[str, Decimal]]:
+    """The rows (type, amount) that a payout adds to the vendor feed when it goes from one of the user's sums to another.
+
+    PAYOUT rows add up to what is asked for or paid, PAID_OUT rows to what is paid. So a payout that ends unpaid takes its
+    rows back with the negative amount, and one that is tried again adds a new one.
+    """
+    rows = []
+    for kind, counted, counts in (
+        ("PAYOUT", before is not None, after is not None),
+        ("PAID_OUT", before == "paid", after == "paid"),
+    ):
+        if counted != counts:
+            rows.append((kind, amount if counts else -amount))
+    return rows
+
+
 @dataclass(slots=True)
 class UserRow:
     """A user in the store. Amounts are sums since the user was made; `version` counts every change of them."""
@@ -66,7 +82,10 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class UserTransaction:
-    """A row of a user's transactions and of the vendor feed: EARNED or SPENT by a transfer, PAYOUT or PAID_OUT of a payout."""
+    """A row of a user's transactions and of the vendor feed: EARNED or SPENT by a transfer, PAYOUT or PAID_OUT of a payout.
+
+    The amount of a PAYOUT or PAID_OUT row is negative when it takes an earlier row back.
+    """
 
     id: str
     user_id: str

@@ -30,7 +30,7 @@ from sandbox.payouts.states import (
     legal_from,
 )
 from sandbox.scenarios.engine import Scenario
-from sandbox.users.model import DEBITED, UserRow, UserTransaction, place_of
+from sandbox.users.model import DEBITED, UserRow, UserTransaction, feed_rows, place_of
 
 IDS_PER_COMMAND: Final = 512
 """Ids reserved for one payout's changes: each has an event, two transfers at most, and a delivery for each of 16 endpoints;
@@ -214,7 +214,8 @@ class Unit:
         if isinstance(result, Refused):
             raise Problem(
                 "INSUFFICIENT_BALANCE",
-                f"The amount is {amount}, and {result.account.lower()} is {result.balance}; top up the balance or send less.",
+                f"The amount is {amount}, and the merchant's {result.account.lower()} balance is {result.balance}; "
+                "top it up, or send less.",
             )
         self.posted.append(result)
         return transfer.id
@@ -300,7 +301,10 @@ class Unit:
         # What is approved was held by its own request; what is asked for, or tried again, must be free.
         free = user.balance if before == "requested" else user.available
         if before not in DEBITED and free < payout.amount:
-            raise Problem("INSUFFICIENT_BALANCE", f"The amount is {payout.amount}, and the user's wallet has {free} for it.")
+            raise Problem(
+                "INSUFFICIENT_BALANCE",
+                f"The amount is {payout.amount}, and the user's wallet has {free} for it; ask for less, or credit the user.",
+            )
 
     def _move_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Do in the user's wallet what a payout's change means there; `_check_wallet` has let it through."""
@@ -315,10 +319,9 @@ class Unit:
             setattr(user, before, getattr(user, before) - payout.amount)
         if after is not None:
             setattr(user, after, getattr(user, after) + payout.amount)
-        if source is None or status == SUCCESS:
-            kind = "PAYOUT" if source is None else "PAID_OUT"
+        for kind, amount in feed_rows(before, after, payout.amount):
             self.user_transactions.append(
-                UserTransaction(self.ids.next(), user.id, kind, payout.amount, payout.merchant_reference, None, payout.id)
+                UserTransaction(self.ids.next(), user.id, kind, amount, payout.merchant_reference, None, payout.id)
             )
         self.touch_user(user)
 

@@ -1,0 +1,186 @@
+"""Our own feed takes back what did not happen, so the aggregator never counts on money that will not be paid."""
+
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from importlib import import_module
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox.aggregator.clients import HttpVendor, OwnVendor
+from sandbox.aggregator.poll import Poller
+from sandbox.aggregator.rows import read_row
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.feed.service import FeedService
+from sandbox.payouts.states import CHANGES, REQUESTED, RETURNED
+from sandbox.users.model import feed_rows, place_of
+from tests.harness.vendor import Vendor, row
+from tests.harness.world import Stack, World
+from tests.test_aggregator import BOX, LATER, Driven, driven
+from tests.test_users import DESTINATION, ask, make_user, record, summary
+from tests.test_vendor_feed import another_key
+
+__all__ = ["driven"]
+AMOUNT = Decimal("30.00")
+UNTIL_NOW = import_module("sandbox.db.migrations.sandbox_2026_11_22t06_00_00_000000").STATEMENTS[-1]
+NEXT = {source: [target for before, target in CHANGES if before == source] for source in {before for before, _ in CHANGES}}
+PATHS = st.lists(st.integers(0, 20), max_size=9)
+"""Which of the legal changes a payout takes, one after the other."""
+
+
+def walked(choices: list[int]) -> list[str]:
+    """A legal path of states of a user's payout."""
+    path = [REQUESTED]
+    for choice in choices:
+        options = NEXT.get(path[-1], [])
+        if not options:
+            break
+        path.append(options[choice % len(options)])
+    return path
+
+
+@given(PATHS)
+def test_on_any_path_the_feeds_rows_add_up_to_what_is_asked_for_and_what_is_paid(choices: list[int]) -> None:
+    sums = {"PAYOUT": Decimal(0), "PAID_OUT": Decimal(0)}
+    before = None
+    for status in walked(choices):
+        after = place_of(status)
+        for kind, amount in feed_rows(before, after, AMOUNT):
+            sums[kind] += amount
+        before = after
+        pending = AMOUNT if after in ("requested", "approved") else Decimal(0)
+        assert sums["PAYOUT"] - sums["PAID_OUT"] == pending
+        assert sums["PAID_OUT"] == (AMOUNT if after == "paid" else 0)
+
+
+async def poll(stack: Stack, merchant_id: str) -> None:
+    """Let the aggregator read all of the merchant's own feed, now."""
+    now = datetime.now(UTC)
+
+    def clock() -> datetime:
+        nonlocal now
+        # Far enough for the limit on calls, and for what another worker of the sandbox may have claimed.
+        now += timedelta(minutes=2)
+        return now
+
+    await open_pool(stack.database_url, 2)
+    http = HttpVendor(())
+    try:
+        poller = Poller(BOX, OwnVendor(FeedService()), http, clock)
+        assert await poller.poll(merchant_id)
+    finally:
+        await http.close()
+        await close_pool()
+
+
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(PATHS, min_size=4, max_size=12))
+def test_what_the_aggregator_says_is_pending_is_what_is_pending(stack: Stack, paths: list[list[int]]) -> None:
+    with World.create(stack, opening_balance="1000000.00") as world:
+        world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})
+        # Account 0004 takes no step by itself.
+        destination = {**DESTINATION, "account_number": "12345678900004"}
+        users = []
+        for choices in paths:
+            users.append(make_user(world, destination=destination))
+            record(world, users[-1], "EARNED", "100")
+            payout_id = ask(world, users[-1], "30")["id"]
+            for status in walked(choices)[1:]:
+                answer = world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status})
+                assert answer.status_code == 200, answer.text
+        asyncio.run(poll(stack, world.merchant_id))
+        waiting = {item["user_id"]: item["requested_payout"] for item in world.get("/aggregator/v1/payouts").json()["data"]}
+        for user_id in users:
+            told = summary(world, user_id)
+            pending = Decimal(told["payout_requested"]) + Decimal(told["payout_approved"])
+            found = world.get(f"/aggregator/v1/users/{user_id}/payouts").json()["requested_payout"]
+            assert Decimal(found) == pending
+            assert Decimal(waiting.get(user_id, "0")) == pending
+            balance = world.get(f"/aggregator/v1/users/{user_id}").json()
+            assert balance["balance"] == str(100 - Decimal(told["payout_paid"]))
+        world.assert_clean()
+
+
+def feed(world: World) -> list[tuple[str, str, str]]:
+    """(type, amount, id) of the feed's rows, oldest first; with a key of its own, as each has five calls a minute."""
+    rows = world.client.get("/vendor/v1/transactions", headers=another_key(world)).json()["items"]
+    return [(row["type"], row["amount"], row["id"]) for row in rows]
+
+
+def without_ids(rows: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    return [row[:2] for row in rows]
+
+
+def test_the_rows_of_a_payout_that_is_returned_and_of_one_that_is_tried_again(world: World) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
+    record(world, user_id, "EARNED", "100")
+    returned, failed = ask(world, user_id, "30")["id"], ask(world, user_id, "20")["id"]
+    for status in ("PENDING", "SUCCESS", RETURNED):
+        assert world.post(f"/sandbox/v1/payouts/{returned}/simulate", {"status": status}).status_code == 200
+    for status in ("PENDING", "FAILED"):
+        assert world.post(f"/sandbox/v1/payouts/{failed}/simulate", {"status": status}).status_code == 200
+    assert world.post(f"/api/v1/payouts/{failed}/reinitiate").status_code == 200
+    assert without_ids(feed(world)) == [
+        ("earned", "100.00"), ("payout", "30.00"), ("payout", "20.00"), ("paid_out", "30.00"), ("payout", "-30.00"),
+        ("paid_out", "-30.00"), ("payout", "-20.00"), ("payout", "20.00"),
+    ]  # fmt: skip
+
+
+def test_payouts_that_ended_unpaid_before_there_were_reversals_get_them_once(world: World) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
+    record(world, user_id, "EARNED", "100")
+    ids = [ask(world, user_id, amount)["id"] for amount in ("10", "20", "30")]
+    for payout_id, path in zip(ids, (("PENDING", "SUCCESS", RETURNED), ("REJECTED",), ("PENDING", "SUCCESS")), strict=True):
+        for status in path:
+            assert world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status}).status_code == 200
+    before = feed(world)
+    world.stack.execute("DELETE FROM user_transactions WHERE merchant_id = $1 AND amount < 0", world.merchant_id)
+    kept = feed(world)
+    for _ in range(2):
+        world.stack.execute(UNTIL_NOW)
+        rows = feed(world)
+        assert sorted(without_ids(rows)) == sorted(without_ids(before))
+        assert rows[: len(kept)] == kept, "what is added comes last"
+        assert all(uuid.UUID(row_id).version == 7 for _, _, row_id in rows)
+    record(world, user_id, "EARNED", "1")
+    assert feed(world)[-1][:2] == ("earned", "1.00")
+
+
+GOOD = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
+
+
+@pytest.mark.parametrize("kind", ["payout", "paid_out"])
+@pytest.mark.parametrize("amount", ["-30.00", -30, -30.0, "-0.01", "-999999999999.99"])
+def test_a_vendors_reversal_is_read(kind: str, amount: object) -> None:
+    assert read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode()).amount == Decimal(str(amount))
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount"),
+    [
+        ("earned", -1), ("spent", "-1.00"), ("payout", 0), ("payout", "-0.00"), ("paid_out", "--1"), ("payout", "-"),
+        ("payout", -1.234), ("payout", "-01"), ("paid_out", "-1000000000000"), ("payout", "- 1"),
+    ],
+)  # fmt: skip
+def test_what_is_no_reversal_is_not_understood(kind: str, amount: object) -> None:
+    with pytest.raises(ValueError, match="amount must be"):
+        read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode())
+
+
+async def test_reversals_of_another_vendor_count_once_in_any_order(driven: Driven) -> None:
+    # The reversals come first, as with a vendor that lists the newest row first.
+    rows = [row(4, "paid_out", "-5.00"), row(3, "payout", -5), row(2, "paid_out", "5.00"), row(1, "payout", "5.00")]
+    with Vendor(rows[:1]) as vendor:
+        await driven.point_at(vendor.url)
+        for shown in (rows[:1], rows[:2], rows, rows):
+            vendor.rows = shown
+            await driven.call()
+    assert [fetch["outcome"] for fetch in await driven.fetches()] == ["SUCCEEDED"] * 4
+    assert len(await driven.ids()) == 4
+    assert driven.now > LATER
