@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from sandbox.clock import render
+from sandbox.tasks import end_tasks
 from sandbox.webhooks.outbox import Recorded
 from sandbox.work.committed import listeners
 from sandbox.work.unit import Unit
@@ -81,9 +82,7 @@ class LiveFeed:
         """Stop; what was not published is not missed."""
         if self._task is not None:
             listeners.remove(self.unit)
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def unit(self, unit: Unit) -> None:
         """Tell of a committed unit's changes."""

@@ -14,6 +14,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from sandbox.live import CHANNEL, Message, connect
+from sandbox.tasks import end_tasks
 
 _LOST: Final = (RedisError, OSError, TimeoutError)
 _CONFIRMED_WITHIN: Final = 0.5
@@ -59,9 +60,7 @@ class LiveListener:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
 
     def is_live(self, merchant_id: str) -> bool:
         """Whether all that the merchant's channel carries now is heard."""

@@ -1,13 +1,14 @@
 """Tell the workers that a merchant has work. A wake is a hint: losing it costs the time until the next sweep."""
 
 import asyncio
-import contextlib
 from typing import Any, Final
 
 import msgspec
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.exceptions import RedisError
+
+from sandbox.tasks import end_tasks
 
 QUEUE: Final = "psp:jobs"
 DOORBELL: Final = "psp:doorbell"
@@ -76,9 +77,7 @@ class Waker:
     async def close(self) -> None:
         """Stop sending; what was not sent is found by the sweep."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
         if self._redis is not None:
             await self._redis.aclose()
 

@@ -9,6 +9,7 @@ import structlog
 
 from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import LOST, RETRYABLE
+from sandbox.tasks import end_tasks
 
 INTERVAL: Final = 1.0
 _LONGEST_INTERVAL: Final = 5.0
@@ -42,8 +43,7 @@ class AggregateLoop:
         """Let the calls under way end; what does not is asked for again when its lease has lapsed."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks.values(), timeout=seconds)
-            for task in late:
-                task.cancel()
+            await end_tasks(*late)
 
     async def _poll(self, merchant_id: str) -> None:
         try:

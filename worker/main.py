@@ -29,6 +29,7 @@ from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings, SettingsError
+from sandbox.tasks import end_tasks
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
 from sandbox.webhooks.attempt import Attempts
@@ -104,7 +105,7 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) ->
     try:
         await worker.async_run()
     finally:
-        beat.cancel()
+        await end_tasks(beat)
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await worker.close()
 
@@ -156,9 +157,7 @@ async def work(settings: Settings) -> None:
             task.result()
             raise RuntimeError("a worker loop ended")
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(*tasks)
         await advancer.stop(_STOP_SECONDS)
         await crediter.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)

@@ -15,6 +15,7 @@ import structlog
 
 from sandbox.db.engine import LOST, RETRYABLE, connection
 from sandbox.errors import Problem
+from sandbox.tasks import end_tasks
 
 _LAPSES: Final = timedelta(seconds=4)
 _RENEWED: Final = 1.0
@@ -57,9 +58,7 @@ async def held(merchant_id: str) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewal.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewal
+        await end_tasks(renewal)
         with contextlib.suppress(*LOST, *RETRYABLE):  # it lapses by itself
             async with connection() as conn:
                 await conn.execute(_RELEASE, merchant_id, holder)

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 from sandbox.control.faults import FaultNote
 from sandbox.errors import unavailable
 from sandbox.ids import LARGEST_ID, uuid7
+from sandbox.tasks import end_tasks
 
 KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
@@ -113,9 +114,7 @@ class Journal:
     async def close(self) -> None:
         """Stop writing, what waits being tried once more."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks(self._task)
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 await self._write()
         await self._redis.aclose()

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from sandbox.errors import Problem, unavailable
 from sandbox.live import Message, Transition, connect
 from sandbox.live_listener import LiveListener
+from sandbox.tasks import end_tasks
 
 if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
@@ -140,9 +141,7 @@ class EventStream(ASGIResponse):
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
+            await end_tasks(*ends)
             await self._streams.leave(self._merchant_id, self._place)
 
     def hear(self, message: Message | None) -> None:

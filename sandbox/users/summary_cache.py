@@ -23,6 +23,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from sandbox.tasks import end_tasks
 from sandbox.time_passed import passed_key
 from sandbox.work.unit import Unit
 
@@ -179,9 +180,7 @@ class SummaryCache:
     async def close(self) -> None:
         """Let Redis go."""
         if self._again is not None:
-            self._again.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._again
+            await end_tasks(self._again)
         with contextlib.suppress(*_AWAY):
             await self._redis.aclose()
 

@@ -9,6 +9,7 @@ import asyncio
 import structlog
 
 from sandbox.db.engine import LOST
+from sandbox.tasks import end_tasks
 from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
 
@@ -40,9 +41,7 @@ class Deliverer:
             running.again.set()
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=seconds)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await end_tasks(*pending)
 
     @property
     def stopping(self) -> bool:
