@@ -20,12 +20,15 @@ ORDER BY r.number, t.id;
 INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id,
     request_id, created_at)
 SELECT $1::uuid, e.id, e.type, format(
-        '{"type":"%s","timestamp":"%s","data":{"id":"%s","merchant_reference":"%s","amount":"1.00","currency":"PKR",'
+        '{"id":"%s","type":"%s","timestamp":"%s","livemode":false,"previous_status":%s,'
+        '"data":{"id":"%s","merchant_reference":"%s","amount":"1.00","currency":"PKR",'
         '"dest_type":"BANK","bank_code":"HBL","wallet_code":null,"account_number":"12345678900001",'
         '"account_title":"AYESHA KHAN","status":"%s","scenario":"success","failure_code":null,"failure_reason":null,'
-        '"psp_reference":%s,"attempts":%s,"metadata":{},"user_id":null,"created_at":"%s","updated_at":"%s","processed_at":%s}}',
-        e.type, r.written, r.payout_id, r.reference, e.to_status,
-        CASE WHEN e.change = 2 THEN '"' || r.psp_reference || '"' ELSE 'null' END, least(e.change, 1), r.written, r.written,
+        '"psp_reference":%s,"attempts":%s,"version":%s,"metadata":{},"user_id":null,"created_at":"%s","updated_at":"%s",'
+        '"processed_at":%s}}',
+        e.id, e.type, r.written, coalesce('"' || e.from_status || '"', 'null'), r.payout_id, r.reference, e.to_status,
+        CASE WHEN e.change = 2 THEN '"' || r.psp_reference || '"' ELSE 'null' END, least(e.change, 1), e.change + 1, r.written,
+        r.written,
         CASE WHEN e.change = 2 THEN '"' || r.written || '"' ELSE 'null' END
     ), r.payout_id, e.change, e.from_status, e.to_status, e.cause, 'success', e.step, e.transfer_id, r.request_id, $2
 FROM psp_bench_rows r CROSS JOIN LATERAL (VALUES
@@ -39,7 +42,7 @@ INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, locat
 SELECT $1::uuid, 'bench-payout-key' || reference, sha256(reference::bytea), 201, convert_to(format(
         '{"id":"%s","merchant_reference":"%s","amount":"1.00","currency":"PKR","dest_type":"BANK","bank_code":"HBL",'
         '"wallet_code":null,"account_number":"12345678900001","account_title":"AYESHA KHAN","status":"PENDING",'
-        '"scenario":"success","failure_code":null,"failure_reason":null,"psp_reference":null,"attempts":0,"metadata":{},'
+        '"scenario":"success","failure_code":null,"failure_reason":null,"psp_reference":null,"attempts":0,"version":1,"metadata":{},'
         '"user_id":null,"created_at":"%s","updated_at":"%s","processed_at":null}',
         payout_id, reference, written, written), 'UTF8'), '/api/v1/payouts/' || payout_id, $2::timestamptz + interval '24 hours'
 FROM psp_bench_rows ORDER BY number;

@@ -187,11 +187,11 @@ async def _write(
 
 
 def _completed(unit: Unit, record: Mapping[str, Any]) -> Event:
-    body = msgspec.json.encode({"type": "bulk_credit.completed", "timestamp": unit.now_text, "data": to_activity(record)})
+    event_id, event_type = unit.ids.next(), "bulk_credit.completed"
     return Event(
-        id=unit.ids.next(),
-        type="bulk_credit.completed",
-        body=body.decode(),
+        id=event_id,
+        type=event_type,
+        body=unit.event_body(event_id, event_type, None, msgspec.json.encode(to_activity(record))),
         payout_id=None,
         change=None,
         from_status=None,

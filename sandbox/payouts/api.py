@@ -10,7 +10,7 @@ from litestar.response.base import ASGIResponse
 from sandbox.errors import invalid
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest, header, is_head
+from sandbox.http.entry import Gate, HttpRequest, header
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, seconds, uuid_param, window
 from sandbox.payouts.model import Payout
@@ -123,7 +123,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         statuses = params["wait_for"].split(",")
         if not {*statuses} <= {*STATUSES} or len(statuses) > len(STATUSES):
             raise invalid("wait_for", f"must be one or more, parted by commas, of {', '.join(STATUSES)}")
-        return ok(await service.wait(caller.merchant_id, payout_id, statuses, 0 if is_head(request) else timeout))
+        return ok(await service.wait(caller.merchant_id, payout_id, statuses, timeout))
 
     @get(
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",

@@ -20,13 +20,13 @@ def facts_of(payout: Payout, header: str | None) -> Facts:
 
 
 def choose(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> Scenario:
-    """Choose a payout's scenario by the rules that hold now, and write it into its row."""
-    return _take(row, catalogue.choose(facts_of(row.payout, row.scenario_header), unit.rules, unit.default_scenario).scenario)
+    """Choose a payout's scenario by the rules that hold now."""
+    return catalogue.choose(facts_of(row.payout, row.scenario_header), unit.rules, unit.default_scenario).scenario
 
 
 def reviewed(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> Scenario:
-    """Choose the scenario of a payout whose review is passed, and write it into its row."""
-    return _take(row, catalogue.after_review(row.payout.account_number, unit.default_scenario).scenario)
+    """Choose the scenario of a payout whose review is passed."""
+    return catalogue.after_review(row.payout.account_number, unit.default_scenario).scenario
 
 
 def scenario_of(row: PayoutRow, catalogue: Catalogue) -> Scenario:
@@ -39,9 +39,3 @@ def scenario_of(row: PayoutRow, catalogue: Catalogue) -> Scenario:
 def follow(unit: Unit, row: PayoutRow, scenario: Scenario, step: int) -> None:
     """Put a payout before step number `step` of its scenario, the change before it being now."""
     row.step, row.due_at = begin(scenario, step, unit.now, row.payout.id)
-
-
-def _take(row: PayoutRow, scenario: Scenario) -> Scenario:
-    row.payout.scenario = scenario.name
-    row.path = scenario.path
-    return scenario

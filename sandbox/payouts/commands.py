@@ -132,6 +132,7 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
         failure_reason=None,
         psp_reference=None,
         attempts=0,
+        version=0,
         metadata=new.metadata,
         user_id=new.user_id,
         created_at=unit.now_text,
@@ -142,13 +143,13 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
         payout=payout,
         step=0,
         due_at=unit.approval_due if new.requires_approval else None,
-        changes=0,
         request_id=origin.request_id,
         created_at=unit.now,
         processed_at=None,
         scenario_header=new.scenario_header,
     )
     scenario = choose(unit, row, catalogue)
+    row.take(scenario)
     if status == states.PENDING:
         follow(unit, row, scenario, 0)
     unit.open_payout(row, status, "api", origin.actor)
@@ -263,26 +264,29 @@ def move_by_hand(
 
     Raises INVALID_STATE or INSUFFICIENT_BALANCE, having changed nothing.
     """
-    payout = row.payout
-    source = payout.status
+    source = row.payout.status
+    scenario, step = None, row.step
+    if target == states.PENDING:
+        # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
+        scenario, step = choose(unit, row, catalogue) if source == states.FAILED else scenario_of(row, catalogue), 0
+    elif target == states.PROCESSING:
+        scenario = scenario_of(row, catalogue)
+        if source == states.IN_REVIEW and step >= len(scenario.steps):
+            # Nothing was laid out for a payout whose review is passed: its suffix says how it goes on.
+            scenario, step = reviewed(unit, row, catalogue), 0
+        step = resume_step(scenario, step)
     unit.move(
         row,
         target,
         cause,
         origin=origin,
+        scenario=scenario,
         failure_code=failure_code,
         failure_reason=failure_reason,
         psp_reference=psp_reference,
     )
-    if target == states.PENDING:
-        # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
-        follow(unit, row, choose(unit, row, catalogue) if source == states.FAILED else scenario_of(row, catalogue), 0)
-    elif target == states.PROCESSING:
-        scenario, step = scenario_of(row, catalogue), row.step
-        if source == states.IN_REVIEW and step >= len(scenario.steps):
-            # Nothing was laid out for a payout whose review is passed: its suffix says how it goes on.
-            scenario, step = reviewed(unit, row, catalogue), 0
-        follow(unit, row, scenario, resume_step(scenario, step))
+    if scenario is not None:
+        follow(unit, row, scenario, step)
     else:
         # Any other state was decided from outside, and the path that the scenario had laid ends there.
         row.due_at = None

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.clock import render
+from sandbox.scenarios.engine import Scenario
 
 
 class Payout(msgspec.Struct):
@@ -29,6 +30,8 @@ class Payout(msgspec.Struct):
     failure_reason: str | None
     psp_reference: str | None
     attempts: int
+    version: int
+    """1 at creation, and one more with each change."""
     metadata: dict[str, str]
     user_id: str | None
     created_at: str
@@ -41,7 +44,7 @@ class PayoutRow:
     """A payout in the store: what the wire shows, and its place in its scenario.
 
     `step` is the scenario's next step and `due_at` when it falls due in the merchant's time (None: nothing by itself);
-    `changes` counts the timeline's rows; `request_id` is that of the request that last set it going. `path` is the steps of the
+    `request_id` is that of the request that last set it going. `path` is the steps of the
     merchant's own rule that it follows, taken along when it was chosen: what becomes of the rule does not matter then.
     `scenario_header` is the create's X-Sandbox-Scenario.
     """
@@ -49,18 +52,22 @@ class PayoutRow:
     payout: Payout
     step: int
     due_at: datetime | None
-    changes: int
     request_id: str
     created_at: datetime
     processed_at: datetime | None
     path: str | None = None
     scenario_header: str | None = None
 
+    def take(self, scenario: Scenario) -> None:
+        """Make the scenario the payout's own."""
+        self.payout.scenario = scenario.name
+        self.path = scenario.path
+
 
 COLUMNS: Final = (
     "id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, "
     "account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata, "
-    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes, request_id, "
+    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id, "
     "path::text AS path, scenario_header"
 )
 """What to select from `payouts` so that `to_row` and `to_payout` can read it."""
@@ -88,6 +95,7 @@ def to_payout(record: Mapping[str, Any]) -> Payout:
         failure_reason=record["failure_reason"],
         psp_reference=record["psp_reference"],
         attempts=record["attempts"],
+        version=record["version"],
         metadata={} if metadata == "{}" else _METADATA.decode(metadata),
         user_id=record["user_id"],
         created_at=render(record["created_at"]),
@@ -102,7 +110,6 @@ def to_row(record: Mapping[str, Any]) -> PayoutRow:
         payout=to_payout(record),
         step=record["step"],
         due_at=record["due_at"],
-        changes=record["changes"],
         request_id=record["request_id"],
         created_at=record["created_at"],
         processed_at=record["processed_at"],

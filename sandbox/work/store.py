@@ -197,7 +197,7 @@ def _columns(row: PayoutRow) -> dict[str, object]:
         **msgspec.structs.asdict(row.payout),
         "step": row.step,
         "due_at": row.due_at,
-        "changes": row.changes,
+        "changes": row.payout.version,
         "request_id": row.request_id,
         "path": row.path,
         "scenario_header": row.scenario_header,

@@ -244,6 +244,7 @@ class Unit:
         *,
         origin: Origin | None = None,
         step: int | None = None,
+        scenario: Scenario | None = None,
         failure_code: str | None = None,
         failure_reason: str | None = None,
         psp_reference: str | None = None,
@@ -251,6 +252,8 @@ class Unit:
         """Take a payout to `status` with all that belongs to it: money, timeline, event and deliveries.
 
         `origin` is the request that asks for the change; without one, the change follows from the request before.
+        `scenario` is what it follows from now on, if that changes.
+
         Raises INVALID_STATE if the table forbids it, INSUFFICIENT_BALANCE if funds must be locked anew and are not
         there; in both cases nothing has changed.
         """
@@ -269,6 +272,8 @@ class Unit:
             transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
         # From here on nothing may fail.
         payout.status = status
+        if scenario is not None:
+            row.take(scenario)
         self._move_wallet(payout, source, status)
         payout.updated_at = self.now_text
         if status == PROCESSING and source in (PENDING, RETRY):
@@ -341,12 +346,14 @@ class Unit:
         actor: str | None,
     ) -> None:
         payout = row.payout
+        payout.version += 1
+        event_id = self.ids.next()
         event = Event(
-            id=self.ids.next(),
+            id=event_id,
             type=event_type,
-            body=self._body(event_type, payout),
+            body=self.event_body(event_id, event_type, source, _encode(payout)),
             payout_id=payout.id,
-            change=row.changes,
+            change=payout.version - 1,
             from_status=source,
             to_status=payout.status,
             cause=cause,
@@ -356,7 +363,6 @@ class Unit:
             request_id=row.request_id,
             actor=actor,
         )
-        row.changes += 1
         self.emit(event)
 
     def emit(self, event: Event) -> None:
@@ -368,8 +374,13 @@ class Unit:
         for subscription in wanted:
             self.deliveries.append(Delivery(self.ids.next(), event.id, subscription.endpoint_id, subscription.enabled))
 
-    def _body(self, event_type: str, payout: Payout) -> str:
-        return f'{{"type":"{event_type}","timestamp":"{self.now_text}","data":{_encode(payout).decode()}}}'
+    def event_body(self, event_id: str, event_type: str, previous_status: str | None, data: bytes) -> str:
+        """The body of an event that happens now, as webhooks carry it; `data` is JSON."""
+        previous = "null" if previous_status is None else f'"{previous_status}"'
+        return (
+            f'{{"id":"{event_id}","type":"{event_type}","timestamp":"{self.now_text}","livemode":false,'
+            f'"previous_status":{previous},"data":{data.decode()}}}'
+        )
 
     @property
     def is_empty(self) -> bool:
