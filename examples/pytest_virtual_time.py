@@ -1,19 +1,24 @@
-"""A test of "the bank sends the money back a minute later" that takes no minute: a merchant of its own, its clock frozen.
+"""Tests in virtual time: a payout comes back a minute later, which takes no minute, and its webhooks verify all the same.
+
+Each test has a merchant of its own with a frozen clock. No sleeps, and no other test can disturb it.
 
     psp up --ephemeral --port 0 --ready-file ready.json &
     PSP_URL=http://127.0.0.1:… pytest examples/pytest_virtual_time.py
 
 `PSP_URL` is the sandbox's (default http://127.0.0.1:8000), `PSP_ADMIN_KEY` the operator's key (default: the development key).
-Needs pytest and httpx. No sleeps, and no other test can disturb this one: each has a whole sandbox to itself.
+Needs pytest, httpx and standardwebhooks.
 """
 
+import http.server
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 URL = os.environ.get("PSP_URL", "http://127.0.0.1:8000")
 OPERATOR = {"X-ADMIN-KEY": os.environ.get("PSP_ADMIN_KEY", "ak_sandbox_development_admin")}
@@ -29,6 +34,36 @@ def merchant() -> Iterator[httpx.Client]:
             client.post("/sandbox/v1/clock/freeze", json={}).raise_for_status()
             yield client
         operator.delete(f"/sandbox/v1/merchants/{made['merchant_id']}", headers=OPERATOR).raise_for_status()
+
+
+class Endpoint(http.server.ThreadingHTTPServer):
+    """A webhook endpoint on loopback that keeps what it gets: (headers, body)."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Endpoint)
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """A webhook endpoint that listens."""
+    with Endpoint() as server:
+        yield server
+        server.shutdown()
 
 
 def create_payout(client: httpx.Client, account_number: str) -> dict[str, Any]:
@@ -63,3 +98,24 @@ def test_a_returned_payout_gives_the_money_back(merchant: httpx.Client) -> None:
     assert status_and_available(merchant, payout_id) == ("RETURNED", "1000.00")
 
     assert merchant.get("/sandbox/v1/audit").raise_for_status().json()["ok"] is True
+
+
+def test_webhooks_verify_though_the_clock_is_years_ahead(merchant: httpx.Client, endpoint: Endpoint) -> None:
+    merchant.post("/sandbox/v1/clock/freeze", json={"at": "2036-01-01T00:00:00Z"}).raise_for_status()
+    wanted = {"url": f"http://127.0.0.1:{endpoint.server_port}/", "event_types": ["payout.*"]}
+    key = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
+    made = merchant.post("/api/v1/webhook-endpoints", json=wanted, headers=key).raise_for_status().json()
+    create_payout(merchant, "12345678900012")
+    merchant.post("/sandbox/v1/clock/advance", json={"seconds": 60}).raise_for_status()
+
+    # An endpoint gets the events of a frozen world one at a time, in order. `webhook-timestamp` is the host's time, so that
+    # any library verifies it; x-sandbox-now is the merchant's time.
+    events = [Webhook(made["secret"]).verify(body, headers) for headers, body in endpoint.received]
+    assert [(event["type"], event["previous_status"], event["data"]["version"]) for event in events] == [
+        ("payout.created", None, 1),
+        ("payout.processing", "PENDING", 2),
+        ("payout.succeeded", "PROCESSING", 3),
+        ("payout.returned", "SUCCESS", 4),
+    ]
+    times = [headers["x-sandbox-now"] for headers, _ in endpoint.received]
+    assert times == [*["2036-01-01T00:00:00.000Z"] * 3, "2036-01-01T00:01:00.000Z"]

@@ -29,7 +29,11 @@ EXPECTED: Final = {"payout.created", "payout.processing", "payout.succeeded"}
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> str | None:
-    """Why a webhook is not to be trusted, None if it is. `body` is the raw bytes, before any parsing; `now` is Unix time."""
+    """Why a webhook is not to be trusted, None if it is.
+
+    `body` is the raw bytes, before any parsing; `now` is the host's Unix time, also when the merchant's clock is frozen
+    or years ahead. The merchant's time is in the header x-sandbox-now.
+    """
     try:
         sent = int(headers["webhook-timestamp"])
         signed = f"{headers['webhook-id']}.{sent}.".encode() + body

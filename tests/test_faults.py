@@ -256,6 +256,58 @@ def test_a_delivery_is_late_in_the_merchants_time_and_only_once(world: World, re
     assert len(receiver.received) == 1
 
 
+def attempts_of(world: World) -> list[dict[str, Any]]:
+    """All attempts of a merchant's only delivery."""
+    (delivery,) = world.get("/api/v1/webhook-deliveries").json()["data"]
+    found: list[dict[str, Any]] = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        ("drop", {}), ("duplicate", {}), ("delay", {"milliseconds": 3000}), ("reorder", {}), ("stale_timestamp", {}),
+        ("wrong_key", {}), ("tampered_body", {}), ("truncated_body", {}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_fault_leaves_its_id_on_the_attempt_that_it_hit(
+    world: World, receiver: Receiver, kind: str, parameters: dict[str, Any], is_frozen: bool
+) -> None:
+    """And the log shows what was sent, however wrong: headers and body. It stays when the fault is deleted."""
+    listen(world, receiver)
+    if is_frozen:
+        world.client.post("/sandbox/v1/clock/freeze", json={})
+    made = fault(world, "webhooks", kind, count=1, **parameters)
+    world.create_payout("0004")
+    until(lambda: world.get("/api/v1/webhook-deliveries").json()["data"][0]["attempt_count"])
+    assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    first = attempts_of(world)[0]
+    assert (first["fault_id"], first["fault_kind"]) == (made["id"], kind)
+    if first["request"] is None:
+        assert first["error"].startswith("fault: ")
+        # What was put off or lost comes by itself, without the fault.
+        world.client.post("/sandbox/v1/clock/advance", json={"seconds": 5})
+        until(lambda: len(attempts_of(world)) == 2)
+        assert (attempts_of(world)[1]["fault_id"], attempts_of(world)[1]["fault_kind"]) == (None, None)
+        assert len(receiver.received) == 1
+    else:
+        got = receiver.received[-1]
+        assert first["request"]["body"].encode() == got.body
+        assert {**got.headers, **first["request"]["headers"]} == dict(got.headers)
+
+
+def test_a_held_back_delivery_of_a_frozen_world_comes_behind_those_of_its_second(world: World, receiver: Receiver) -> None:
+    listen(world, receiver)
+    world.client.post("/sandbox/v1/clock/freeze", json={})
+    made = fault(world, "webhooks", "reorder", count=1)
+    first, second = world.create_payout("0004")["id"], world.create_payout("0004")["id"]
+    assert world.client.post("/sandbox/v1/drain").json()["drained"]
+    assert ([event["data"]["id"] for event in receiver.events()], hits(world, made)) == ([second], (1, 0))
+    assert world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1}).json()["complete"]
+    assert [event["data"]["id"] for event in receiver.events()] == [second, first]
+
+
 def test_a_delivery_is_held_back_until_the_next_one_went_out(world: World, receiver: Receiver) -> None:
     """Or for a second: two workers may have one delivery each, and the one does not wait for the other's."""
     listen(world, receiver)

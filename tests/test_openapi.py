@@ -163,10 +163,14 @@ def test_every_event_has_its_webhook(document: Json) -> None:
     assert set(document["webhooks"]) == set(EVENT_TYPES)
     for event, item in document["webhooks"].items():
         schema = item["post"]["requestBody"]["content"]["application/json"]["schema"]
-        payout = document["components"]["schemas"]["Payout"]["examples"][0]
-        body = {"type": event, "timestamp": "2026-01-31T12:00:00.000Z", "data": payout}
+        body = item["post"]["requestBody"]["content"]["application/json"]["example"]
         assert _is_valid(document, schema, body)
-        assert not _is_valid(document, schema, {**body, "type": "payout.other"})
+        others = {"type": "payout.other", "livemode": True, "previous_status": "SOLD", "data": {}}
+        for member in body:
+            assert not _is_valid(document, schema, {name: value for name, value in body.items() if name != member})
+            assert member not in others or not _is_valid(document, schema, {**body, member: others[member]})
+        if event.startswith("payout."):
+            assert not _is_valid(document, schema, {**body, "data": {**body["data"], "status": "OTHER"}})
 
 
 @pytest.mark.parametrize(

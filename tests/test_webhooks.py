@@ -1,12 +1,15 @@
 """Webhooks out: endpoints, signatures, retries in the merchant's time, the log, and resending."""
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from standardwebhooks import WebhookVerificationError
 
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 
 def endpoint(world: World, url: str, **members: Any) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def deliveries(world: World, **filters: str) -> list[dict[str, Any]]:
 
 
 def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
-    created = endpoint(world, receiver.url, event_types=["payout.*"], description="mine")
+    created = endpoint(world, receiver.url, description="mine")
     path = f"/api/v1/webhook-endpoints/{created['id']}"
     assert created["secret"].startswith("whsec_")
     shown = world.get(path).json()
@@ -51,13 +54,36 @@ def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
         {"event_types": ["payout.unheard_of"]},
         {"event_types": []},
         {"retry_profile": "never"},
-        {"rate_limit": 0},
+        {"signing_time": "utc"},
         {"unknown": 1},
     ],
 )
 def test_a_bad_endpoint_is_refused(world: World, receiver: Receiver, members: dict[str, Any]) -> None:
     answer = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, **members})
     assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("member", ["ordered", "rate_limit", "max_in_flight", "filters", "custom_signing"])
+def test_what_is_not_built_yet_is_refused_by_name(world: World, receiver: Receiver, member: str) -> None:
+    created = endpoint(world, receiver.url)
+    assert member not in created
+    refusals = (
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, member: True}),
+        world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {member: True}),
+    )
+    for answer in refusals:
+        assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+        (error,) = answer.json()["errors"]
+        assert error["field"] == member
+        assert "not supported yet" in error["message"]
+
+
+def test_an_endpoint_that_does_not_say_gets_the_events_of_payouts(stack: Stack, receiver: Receiver) -> None:
+    with World.create(stack, webhook_url=receiver.url) as world:
+        endpoint(world, receiver.url)
+        found = world.get("/api/v1/webhook-endpoints").json()["data"]
+        assert [item["event_types"] for item in found] == [["payout.*"], ["payout.*"]]
+        assert [item["signing_time"] for item in found] == ["host", "host"]
 
 
 def test_a_repeat_gives_the_same_secret_and_none_rests_in_clear(world: World, receiver: Receiver) -> None:
@@ -91,8 +117,112 @@ def test_an_events_data_is_the_payout_as_it_was(world: World, receiver: Receiver
     assert logged[-1]["data"] == payout
 
 
+def test_versions_order_the_copies_of_a_payout_and_bodies_carry_what_the_log_shows(world: World, receiver: Receiver) -> None:
+    """1 at creation, one more with each change; what has the same version is the same, scenario included."""
+    secret = endpoint(world, receiver.url)["secret"]
+    rule = {"name": "first_try_fails", "match": {"metadata": {"try": "1"}}, "steps": [{"to": "PROCESSING"}, {"to": "FAILED"}]}
+    made = world.post("/sandbox/v1/scenarios", rule).json()
+    payout = world.create_payout("0004", metadata={"try": "1"})
+    assert payout["version"] == 1
+    assert world.wait_for(payout["id"], "FAILED")["version"] == 3
+    assert world.client.delete(f"/sandbox/v1/scenarios/{made['id']}").status_code == 204
+    again = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").json()
+    assert (again["version"], again["scenario"]) == (4, "pending")
+    assert world.payout(payout["id"]) == again
+    assert [found["version"] for found in world.get("/api/v1/payouts").json()["data"]] == [4]
+    receiver.wait_for("payout.reinitiated", "payout.failed", payout_id=payout["id"])
+    until(lambda: len(receiver.events()) == 4)
+    bodies = sorted((received.verify(secret) for received in receiver.received), key=lambda body: body["data"]["version"])
+    assert [
+        (body["type"], body["previous_status"], body["data"]["status"], body["data"]["version"], body["livemode"])
+        for body in bodies
+    ] == [
+        ("payout.created", None, "PENDING", 1, False),
+        ("payout.processing", "PENDING", "PROCESSING", 2, False),
+        ("payout.failed", "PROCESSING", "FAILED", 3, False),
+        ("payout.reinitiated", "FAILED", "PENDING", 4, False),
+    ]
+    assert bodies[3]["data"] == again
+    by_id = {received.headers["webhook-id"]: received.event for received in receiver.received}
+    assert by_id.keys() == {body["id"] for body in bodies}
+    for event in world.get("/api/v1/events", payout_id=payout["id"]).json()["data"]:
+        assert {name: event[name] for name in by_id[event["id"]]} == by_id[event["id"]]
+
+
+def test_a_deleted_endpoints_deliveries_stay_in_the_log(world: World, receiver: Receiver) -> None:
+    receiver.answer = lambda _: (500, {}, b"not now")
+    gone, stays = (endpoint(world, receiver.url, event_types=["payout.created"]) for _ in range(2))
+    world.create_payout("0004")
+    until(lambda: all(found["attempt_count"] for found in deliveries(world)))
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{gone['id']}").status_code == 204
+    (kept,) = deliveries(world, endpoint_id=gone["id"])
+    assert (kept["status"], kept["next_attempt_at"], kept["attempt_count"]) == ("FAILED", None, 1)
+    assert kept in deliveries(world)
+    assert deliveries(world, status="FAILED") == [kept]
+    assert [found["endpoint_id"] for found in deliveries(world, status="PENDING")] == [stays["id"]]
+    detail = world.get(f"/api/v1/webhook-deliveries/{kept['id']}").json()
+    assert [entry["response"]["body"] for entry in detail["attempts"]] == ["not now"]
+    assert kept in world.get(f"/api/v1/events/{kept['event_id']}").json()["deliveries"]
+    refused = world.post(f"/api/v1/webhook-deliveries/{kept['id']}/resend")
+    assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+    assert "was deleted" in refused.json()["detail"]
+
+
+def test_attempts_are_the_list_of_attempts_and_nothing_else(world: World, receiver: Receiver) -> None:
+    endpoint(world, receiver.url, event_types=["payout.created"])
+    payout = world.create_payout("0004")
+    (listed,) = until(lambda: deliveries(world, status="SUCCEEDED"))
+    assert listed["attempt_count"] == 1
+    assert "attempts" not in listed
+    (event,) = world.get("/api/v1/events", payout_id=payout["id"]).json()["data"]
+    assert world.get(f"/api/v1/events/{event['id']}").json()["deliveries"] == [listed]
+    resent = world.post(f"/api/v1/webhook-deliveries/{listed['id']}/resend").json()
+    assert resent.keys() == listed.keys()
+    detail = world.get(f"/api/v1/webhook-deliveries/{listed['id']}").json()
+    assert isinstance(detail["attempts"], list)
+    assert detail.keys() - listed.keys() == {"attempts"}
+
+
+def test_the_log_shows_what_was_sent(world: World, receiver: Receiver) -> None:
+    endpoint(world, receiver.url, event_types=["payout.created"])
+    world.client.post("/sandbox/v1/clock/freeze", json={"at": "2036-05-04T03:02:01.500Z"})
+    world.create_payout("0004")
+    (delivery,) = until(lambda: deliveries(world, status="SUCCEEDED"))
+    (attempt,) = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
+    (received,) = receiver.received
+    connection = {"host", "content-length"}
+    assert attempt["request"]["headers"] == {n: v for n, v in received.headers.items() if n not in connection}
+    assert attempt["request"]["body"].encode() == received.body
+    assert received.headers["x-sandbox-now"] == attempt["at"] == "2036-05-04T03:02:01.500Z"
+    assert (attempt["fault_id"], attempt["fault_kind"]) == (None, None)
+
+
+@pytest.mark.parametrize("signing_time", ["host", "merchant"])
+def test_webhooks_are_signed_with_the_time_that_the_endpoint_asks_for(
+    world: World, receiver: Receiver, signing_time: str
+) -> None:
+    made = endpoint(world, receiver.url, event_types=["payout.created"], signing_time=signing_time)
+    assert made["signing_time"] == signing_time
+    at = datetime(2036, 1, 1, tzinfo=UTC)
+    world.client.post("/sandbox/v1/clock/freeze", json={"at": at.isoformat()})
+    before = int(time.time())
+    world.create_payout("0004")
+    until(lambda: len(receiver.received) == 1)
+    signed_at = int(receiver.received[0].headers["webhook-timestamp"])
+    if signing_time == "merchant":
+        assert signed_at == int(at.timestamp())
+        with pytest.raises(WebhookVerificationError, match="too new"):
+            receiver.received[0].verify(made["secret"])
+    else:
+        assert before <= signed_at <= time.time()
+        receiver.received[0].verify(made["secret"])
+    changed = world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"signing_time": "merchant"}).json()
+    assert changed["signing_time"] == "merchant"
+    assert world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"description": "x"}).json()["signing_time"] == "merchant"
+
+
 def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: World, receiver: Receiver) -> None:
-    """Standard profile: 0 s, 5 s, 5 min; the same webhook-id each time, a signature and a timestamp of its own."""
+    """Standard profile: 0 s, 5 s, 5 min; the same webhook-id each time, and the time of the attempt."""
     refusals = [503, 500]
 
     def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
@@ -106,7 +236,7 @@ def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: Wor
         world.pass_time(seconds)
     until(lambda: deliveries(world)[0]["status"] == "SUCCEEDED")
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
-    assert len({received.headers["webhook-timestamp"] for received in receiver.received}) == 3
+    assert len({received.headers["x-sandbox-now"] for received in receiver.received}) == 3
     detail = world.get(f"/api/v1/webhook-deliveries/{deliveries(world)[0]['id']}").json()
     assert sorted((entry["attempt"], entry["status"]) for entry in detail["attempts"]) == [(1, 503), (2, 500), (3, 200)]
     assert secret not in str(detail)

@@ -70,6 +70,13 @@ class FaultNote(msgspec.Struct):
     counter: int
 
 
+def spoiled(kind: str, body: bytes) -> bytes:
+    """What is sent in place of a webhook's body that a fault of this kind hits."""
+    if kind == "tampered_body":
+        return body[:-1] + b',"tampered":true}'
+    return body[: len(body) // 2] if kind == "truncated_body" else body
+
+
 def note(hit: Hit) -> FaultNote:
     """What the journal says of a hit."""
     return FaultNote(hit.fault.id, hit.fault.kind, hit.fault.seed, hit.counter)

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from weakref import WeakValueDictionary
@@ -12,26 +11,31 @@ from weakref import WeakValueDictionary
 import structlog
 
 from sandbox.clock import render
-from sandbox.control.faults import Fault, Hit, note
+from sandbox.control.faults import Fault, Hit, note, spoiled
 from sandbox.control.faults_store import first_hit
 from sandbox.control.journal import Entry, Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.webhooks.outbox import Claimed
 from sandbox.webhooks.sender import SendResult, WebhookSender
-from sandbox.webhooks.signing import headers
+from sandbox.webhooks.signing import NOW_HEADER, SIGNATURE_HEADER, headers
 
-_HOLD_SECONDS: Final = 1.0
-_TYPE: Final = re.compile(rb'\{"type":"([a-z_.]+)"')
+_HOLD: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What an attempt signed, what came of it, and, if it was put off, until when in the merchant's time."""
+    """What came of an attempt.
+
+    `signature` and `signed_at`, the webhook-timestamp in Unix seconds, are as sent: empty and None if nothing was. `fault` is
+    what hit it. If that put it off, `not_before` says until when in the merchant's time.
+    """
 
     signature: str
+    signed_at: int | None
     result: SendResult
     not_before: datetime | None = None
+    fault: Fault | None = None
 
 
 class FaultyPost:
@@ -52,9 +56,9 @@ class FaultyPost:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=type(error).__name__)
             hit = None
         if hit is None:
-            sent = await self._sign_and_send(claimed, claimed.body, claimed.body, at, secret)
+            sent = await self._sign_and_send(claimed, claimed.body, at, secret)
         else:
-            sent = await self._faulty(hit.fault, claimed, at, secret)
+            sent = replace(await self._faulty(hit.fault, claimed, at, secret), fault=hit.fault)
             self._note(merchant_id, claimed, at, hit, sent)
         if claimed.endpoint_id in self._held and (hit is None or hit.fault.kind != "reorder"):
             self._held[claimed.endpoint_id].set()
@@ -82,17 +86,15 @@ class FaultyPost:
         self._journal.note(merchant_id, entry)
 
     async def _met(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
-        found = _TYPE.match(claimed.body)
-        event_type = found[1].decode() if found else ""
-
         def meets(fault: Fault) -> bool:
-            if fault.kind == "delay" and at >= _made(claimed) + timedelta(milliseconds=fault.parameters["milliseconds"]):
+            until = _put_off_until(fault, claimed)
+            if until is not None and at >= until:
                 # It is late enough; a delivery is put off by a fault once.
                 return False
             if fault.kind == "reorder" and claimed.endpoint_id in self._held:
                 # One is held back already, and this is the one that goes out before it.
                 return False
-            return fault.meets_delivery(event_type, claimed.endpoint_id)
+            return fault.meets_delivery(claimed.event_type, claimed.endpoint_id)
 
         # Deliveries that were claimed together are decided on one after the other, in their order, so that a fault that may
         # hit only so often hits the same ones each time; and chance goes by what is delivered, not by who comes first.
@@ -100,39 +102,52 @@ class FaultyPost:
             return await first_hit(merchant_id, claimed.faults, meets, f"{claimed.id}:{claimed.attempt}")
 
     async def _faulty(self, fault: Fault, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
-        body = claimed.body
         if fault.kind == "drop":
-            return Sent("", SendResult(None, {}, "", "fault: dropped", 0))
-        if fault.kind == "delay":
-            until = _made(claimed) + timedelta(milliseconds=fault.parameters["milliseconds"])
-            return Sent("", SendResult(None, {}, "", "fault: delayed", 0), until)
+            return Sent("", None, SendResult(None, {}, "", "fault: dropped", 0))
+        until = _put_off_until(fault, claimed)
+        if until is not None:
+            said = "fault: delayed" if fault.kind == "delay" else "fault: held back"
+            return Sent("", None, SendResult(None, {}, "", said, 0), until)
+        age = timedelta(0)
         if fault.kind == "duplicate":
-            await self._sign_and_send(claimed, body, body, at, secret)
+            await self._sign_and_send(claimed, claimed.body, at, secret)
         elif fault.kind == "reorder":
             await self._hold(claimed.endpoint_id)
         elif fault.kind == "stale_timestamp":
-            at -= timedelta(seconds=fault.parameters["seconds"])
+            age = timedelta(seconds=fault.parameters["seconds"])
         elif fault.kind == "wrong_key":
             secret = hashlib.sha256(secret).digest()
-        elif fault.kind == "tampered_body":
-            body = body[:-1] + b',"tampered":true}'
-        elif fault.kind == "truncated_body":
-            body = body[: len(body) // 2]
-        return await self._sign_and_send(claimed, claimed.body, body, at, secret)
+        return await self._sign_and_send(claimed, spoiled(fault.kind, claimed.body), at, secret, age)
 
-    async def _sign_and_send(self, claimed: Claimed, signed: bytes, body: bytes, at: datetime, secret: bytes) -> Sent:
-        named = headers(claimed.event_id, int(at.timestamp()), signed, (secret,))
-        return Sent(named["webhook-signature"], await self._sender.send(claimed.url, body, named))
+    async def _sign_and_send(
+        self, claimed: Claimed, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
+    ) -> Sent:
+        """Sign the delivery's own body, and send `body`. `age` is how much too old the timestamp is."""
+        # By the host's time every library verifies it, wherever the merchant's clock stands.
+        signed_at = int(((at if claimed.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
+        named = headers(claimed.event_id, signed_at, claimed.body, (secret,))
+        named[NOW_HEADER] = render(at)
+        return Sent(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.url, body, named))
 
     async def _hold(self, endpoint_id: str) -> None:
         """Wait until another delivery to the endpoint went out in this process, for a second at most."""
         passed = self._held[endpoint_id] = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(passed.wait(), _HOLD_SECONDS)
+            await asyncio.wait_for(passed.wait(), _HOLD.total_seconds())
         if self._held.get(endpoint_id) is passed:
             del self._held[endpoint_id]
 
 
-def _made(claimed: Claimed) -> datetime:
-    """When a delivery was made, in the merchant's time: its id, a UUIDv7, begins with that."""
-    return datetime.fromtimestamp(int(claimed.id.replace("-", "")[:12], 16) / 1000, UTC)
+def _put_off_until(fault: Fault, claimed: Claimed) -> datetime | None:
+    """Until when, in the merchant's time, the fault puts a delivery off; None if it does not.
+
+    In a frozen world an endpoint gets one delivery at a time, so none can overtake another that is held back here.
+    """
+    if fault.kind == "delay":
+        wait = timedelta(milliseconds=fault.parameters["milliseconds"])
+    elif fault.kind == "reorder" and claimed.clock.frozen_at is not None:
+        wait = _HOLD
+    else:
+        return None
+    # When it was made: its id, a UUIDv7, begins with that.
+    return datetime.fromtimestamp(int(claimed.id.replace("-", "")[:12], 16) / 1000, UTC) + wait

@@ -2,7 +2,10 @@
 
 from typing import Final
 
-from sandbox.http.schemas import REF, Json
+from sandbox.http.schemas import PAYOUT_EXAMPLE, REF, Json
+from sandbox.payouts.states import CANCELLED, CHANGES, FAILED, FAILURES, REJECTED, RETURNED, SUCCESS
+
+_ENDS: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
 
 _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
 """Printable ASCII that neither begins nor ends with a space (HTTP cuts those off), and not just two quotes."""
@@ -41,11 +44,6 @@ PARAMETERS: Final[Json] = {
 }
 SECURITY_SCHEMES: Final[Json] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "A merchant's key."},
-    "BearerKey": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "A merchant's key, in place of X-API-KEY.",
-    },
     "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
     "IpnSignature": {
         "type": "apiKey",
@@ -56,14 +54,46 @@ SECURITY_SCHEMES: Final[Json] = {
 }
 
 
+_ACTIVITY_EXAMPLE: Final[Json] = {
+    "activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b79",
+    "status": "PARTIALLY_COMPLETED",
+    "total": 3,
+    "invalid": 1,
+    "duplicates": 0,
+    "succeeded": 2,
+    "failed": 0,
+    "counts": {"total": 3, "invalid": 1, "duplicates": 0, "succeeded": 2, "failed": 0},
+    "created_at": "2026-01-31T11:59:58.000Z",
+    "completed_at": "2026-01-31T12:00:00.000Z",
+}
+
+
+def _payout_in(status: str, previous: str | None) -> Json:
+    """The example of a payout that has just come from one state to another."""
+    if previous is None:
+        return {**PAYOUT_EXAMPLE, "status": status}
+    paid = {"psp_reference": "PSP202601319F3A6C1D0E9B"} if status in (SUCCESS, RETURNED) else {}
+    failed = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
+    told = {} if failed is None else {"failure_code": failed, "failure_reason": FAILURES[failed]}
+    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _ENDS else {}
+    return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **told, **ended}
+
+
 def webhook(event: str) -> Json:
     """A path item of the `webhooks` section: what an endpoint is sent for one type of event."""
-    data: Json = {"$ref": REF.format(name="Payout")}
-    if not event.startswith("payout."):
-        data = {"type": "object", "description": "The activity as it was at that moment."}
+    of_payout = event.startswith("payout.")
+    data: Json = {"$ref": REF.format(name="Payout" if of_payout else "Activity")}
+    sources = [source for (source, _), change in CHANGES.items() if change.event == event] or [None]
+    statuses = [to for (_, to), change in CHANGES.items() if change.event == event]
+    if of_payout:
+        data = {"allOf": [data], "properties": {"status": {"const": statuses[0]}}}
     headers = {
         "webhook-id": ("The event's id, the same on each retry.", {"type": "string", "minLength": 1}),
-        "webhook-timestamp": ("The attempt's time, in whole seconds.", {"type": "string", "pattern": "^[0-9]+$"}),
+        "webhook-timestamp": (
+            "The attempt's time in Unix seconds: the host's, or the merchant's with `signing_time: merchant`.",
+            {"type": "string", "pattern": "^[0-9]+$"},
+        ),
+        "x-sandbox-now": ("The merchant's time. It is not signed.", {"type": "string", "format": "date-time"}),
         "webhook-signature": (
             "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64; "
             "during a rotation several, with spaces between.",
@@ -73,11 +103,25 @@ def webhook(event: str) -> Json:
     schema = {
         "type": "object",
         "properties": {
+            "id": {"type": "string", "format": "uuid", "description": "The event's id: the `webhook-id`."},
             "type": {"const": event},
-            "timestamp": {"type": "string", "format": "date-time"},
+            "timestamp": {"type": "string", "format": "date-time", "description": "The merchant's time of the event."},
+            "livemode": {"const": False},
+            "previous_status": {
+                "description": "The payout's status before; null if it was created." if of_payout else "Always null.",
+                "enum": sources,
+            },
             "data": data,
         },
-        "required": ["type", "timestamp", "data"],
+        "required": ["id", "type", "timestamp", "livemode", "previous_status", "data"],
+    }
+    example = {
+        "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b78",
+        "type": event,
+        "timestamp": "2026-01-31T12:00:00.000Z",
+        "livemode": False,
+        "previous_status": sources[0],
+        "data": _payout_in(statuses[0], sources[0]) if of_payout else _ACTIVITY_EXAMPLE,
     }
     return {
         "post": {
@@ -89,7 +133,7 @@ def webhook(event: str) -> Json:
                 {"name": name, "in": "header", "required": True, "description": text, "schema": kind}
                 for name, (text, kind) in headers.items()
             ],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
             "responses": {
                 "2XX": {"description": "Delivered, if it comes within 15 s."},
                 "410": {"description": "Disables the endpoint."},

@@ -1,12 +1,13 @@
 """`/api/v1/webhook-endpoints`, `/events` and `/webhook-deliveries`: parse, call the service, render."""
 
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.errors import Problem
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, empty, ok
 from sandbox.http.entry import Gate, HttpRequest
@@ -21,7 +22,10 @@ from sandbox.webhooks.deliveries import (
     EventWithDeliveries,
 )
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
-from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody
+from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explained
+from sandbox.work.unit import IdempotencyKey
+
+_Body = TypeVar("_Body", CreateEndpointBody, ChangeEndpointBody)
 
 _SEE: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
@@ -59,7 +63,7 @@ _LIST_DELIVERIES: Final = Operation(
 )  # fmt: skip
 _RESEND: Final = Operation(
     "Send a webhook again, now", {200: Delivery}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"),
-    idempotency="required", description="With all its retries before it. A disabled endpoint must be enabled first.",
+    idempotency="required", description="With all its retries before it. 409 if the endpoint is disabled or deleted.",
 )  # fmt: skip
 
 
@@ -82,7 +86,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
     async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, create_body)
+        parsed, key = await _parse(gate, request, create_body)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @get(
@@ -107,13 +111,13 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
     async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, change_body)
+        parsed, key = await _parse(gate, request, change_body)
         return answered(await service.change(caller.merchant_id, endpoint_id, parsed, key, gate.origin(request)))
 
     @delete(
         "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
-        opt={"operation": Operation("Delete a webhook endpoint and its deliveries", {204: None},
-             errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Delete a webhook endpoint", {204: None}, errors=("NOT_FOUND",),
+             description="Its deliveries stay in the log; those still to be sent have failed, and none can be resent.")},
     )  # fmt: skip
     async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -127,6 +131,15 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
             delete_webhook_endpoint,
         ],
     )  # fmt: skip
+
+
+async def _parse(
+    gate: Gate, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]"
+) -> tuple[_Body, IdempotencyKey | None]:
+    try:
+        return await gate.parse(request, decoder)
+    except Problem as problem:
+        raise explained(problem) from None
 
 
 def _events_router(gate: Gate, service: DeliveryService) -> Router:

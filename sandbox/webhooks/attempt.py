@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -13,9 +13,9 @@ from sandbox.control.journal import Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.metrics import DELIVERY_SECONDS
 from sandbox.secrets_at_rest import SealedSecretError, SecretBox
-from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts
+from sandbox.webhooks.outbox import Claimed, Recorded, give_back, record_attempts
 from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
-from sandbox.webhooks.sender import SendResult, WebhookSender
+from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 from sandbox.webhooks.signing import decode_secret
 
 ROOM: Final = 128
@@ -24,8 +24,24 @@ RECORD_AT_MOST: Final = 256
 """Attempts that one transaction records."""
 SLOWED_ROOM: Final = 2
 _SLOW_SECONDS: Final = 5.0
+_LOOK_AGAIN_SECONDS: Final = 0.25
+_LONGEST: Final = timedelta(seconds=TIMEOUT + 1)
+"""What one attempt takes, at most."""
 _SECRETS: Final = 10_000
 _log = structlog.get_logger()
+
+
+def runs_of(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
+    """Deliveries in runs that may go side by side: each alone, and in a frozen world an endpoint's in one, in their order."""
+    runs: list[list[Claimed]] = []
+    of_endpoint: dict[str, list[Claimed]] = {}
+    for one in claimed:
+        if one.clock.frozen_at is not None and one.endpoint_id in of_endpoint:
+            of_endpoint[one.endpoint_id].append(one)
+        else:
+            of_endpoint[one.endpoint_id] = run = [one]
+            runs.append(run)
+    return runs
 
 
 class Attempts:
@@ -68,13 +84,39 @@ class Attempts:
         except (SealedSecretError, ValueError):
             # A secret sealed under another SANDBOX_SECRET_KEY; the attempt fails, and says so where people look.
             result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
-            signature = ""
+            sent = Sent("", None, result)
         else:
             sent = await self._post.post(merchant_id, claimed, at, secret)
             if sent.not_before is not None:
                 return self._put_off(merchant_id, claimed, at, sent)
-            signature, result = sent.signature, sent.result
-        return self._decide(merchant_id, claimed, at, signature, result)
+        return self._decide(merchant_id, claimed, at, sent)
+
+    async def in_turn(
+        self,
+        merchant_id: str,
+        run: Sequence[Claimed],
+        made: Callable[[Recorded], None],
+        may_go_on: Callable[[], bool] = lambda: True,
+    ) -> int:
+        """Make attempts one after the other, and tell `made` of each; returns how many were given back instead.
+
+        Those are given back that could outlast their lease, or come behind the moment when `may_go_on` says no: they are
+        due as before. Never raises but for cancellation.
+        """
+        for place, claimed in enumerate(run):
+            if place and (not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
+                try:
+                    await give_back(merchant_id, run[place:])
+                except (*LOST, *RETRYABLE) as error:
+                    # Their leases lapse.
+                    _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
+                return len(run) - place
+            made(await self.attempt(merchant_id, claimed))
+        return 0
+
+    def look_again(self, merchant_id: str) -> None:
+        """Have the merchant looked at again soon: another process is posting what comes before what is due."""
+        self._later(merchant_id, _LOOK_AGAIN_SECONDS)
 
     def _put_off(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
         """An attempt that a fault put off: it is in the log, and takes no turn of the schedule."""
@@ -88,6 +130,8 @@ class Attempts:
             next_attempt_at=sent.not_before,
             at=at,
             signature="",
+            signed_at=None,
+            fault=sent.fault,
             http_status=None,
             headers={},
             body="",
@@ -114,7 +158,8 @@ class Attempts:
                 self._told(merchant_id, results)
                 return
 
-    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, signature: str, result: SendResult) -> Recorded:
+    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+        result = sent.result
         outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
         DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
         real = datetime.now(UTC)
@@ -150,7 +195,9 @@ class Attempts:
             status=status,
             next_attempt_at=due,
             at=at,
-            signature=signature,
+            signature=sent.signature,
+            signed_at=sent.signed_at,
+            fault=sent.fault,
             http_status=result.status,
             headers=result.response_headers,
             body=result.response_body,

@@ -5,12 +5,13 @@ delivers again: at least once.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from sandbox.db.engine import LOST
 from sandbox.tasks import end_tasks
-from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts
+from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts, runs_of
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
 
 _log = structlog.get_logger()
@@ -91,18 +92,34 @@ class _MerchantDeliveries:
             endpoint_id: max(0, self._deliverer.attempts.room(endpoint_id) - count)
             for endpoint_id, count in self._under_way.items()
         }
-        for claimed in await claim_due(self._merchant_id, room, ROOM):
-            self._under_way[claimed.endpoint_id] = self._under_way.get(claimed.endpoint_id, 0) + 1
-            call = asyncio.create_task(self._call(claimed))
+        claimed, busy = await claim_due(self._merchant_id, room, ROOM)
+        for run in runs_of(claimed):
+            endpoint_id = run[0].endpoint_id
+            self._under_way[endpoint_id] = self._under_way.get(endpoint_id, 0) + len(run)
+            call = asyncio.create_task(self._call(run))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+        if busy - self._under_way.keys():
+            self._deliverer.attempts.look_again(self._merchant_id)
 
-    async def _call(self, claimed: Claimed) -> None:
-        result = await self._deliverer.attempts.attempt(self._merchant_id, claimed)
+    async def _call(self, run: Sequence[Claimed]) -> None:
+        deliverer = self._deliverer
+        left = await deliverer.attempts.in_turn(self._merchant_id, run, self._made, lambda: not deliverer.stopping)
+        if left:
+            self._end(run[0].endpoint_id, left)
+            self.again.set()
+        if self._recording is not None:
+            await asyncio.shield(self._recording)
+
+    def _made(self, result: Recorded) -> None:
         self._results.append(result)
         if self._recording is None:
             self._recording = asyncio.create_task(self._record())
-        await asyncio.shield(self._recording)
+
+    def _end(self, endpoint_id: str, count: int) -> None:
+        self._under_way[endpoint_id] -= count
+        if not self._under_way[endpoint_id]:
+            del self._under_way[endpoint_id]
 
     async def _record(self) -> None:
         """Write results, all that have come in while the last ones were being written. Bounded by what is under way."""
@@ -111,10 +128,7 @@ class _MerchantDeliveries:
                 batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]
                 await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
-                    endpoint_id = result.claimed.endpoint_id
-                    self._under_way[endpoint_id] -= 1
-                    if not self._under_way[endpoint_id]:
-                        del self._under_way[endpoint_id]
+                    self._end(result.claimed.endpoint_id, 1)
                 self.again.set()
         finally:
             self._recording = None

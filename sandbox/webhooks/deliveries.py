@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.clock import milliseconds, render
+from sandbox.control.faults import spoiled
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import LARGEST_ID, SMALLEST_ID, is_uuid
-from sandbox.webhooks.signing import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from sandbox.webhooks.sender import DEFAULT_HEADERS
+from sandbox.webhooks.signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.work.keyed import run_keyed
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
@@ -21,7 +23,7 @@ STATUSES: Final = ("PENDING", "SUCCEEDED", "FAILED", "PAUSED")
 ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts: resending adds to them without end, and each may hold 20 000 bytes."""
 
-_EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, body"
+_EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, from_status, body"
 
 _EVENTS: Final = f"""
 SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id < $2 AND id >= $3
@@ -46,10 +48,23 @@ SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id < $2
 ORDER BY d.merchant_id DESC, d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-# Each (endpoint, status) is a range of one index in the order of ids, so a page reads at most 64 times its own length.
+# Each (endpoint, status) is a range of one index in the order of ids, so a page reads a few times its own length for each
+# endpoint. These are found by going from one to the next in that index, as some may have been deleted.
 _LIST: Final = f"""
-SELECT {_COLUMNS} FROM
-    unnest(coalesce($5::uuid[], ARRAY(SELECT id FROM webhook_endpoints WHERE merchant_id = $1))) AS n (id)
+WITH RECURSIVE endpoints (id) AS (
+    SELECT n.id FROM unnest($5::uuid[]) AS n (id)
+    UNION ALL
+    SELECT f.endpoint_id FROM (
+        SELECT endpoint_id FROM webhook_deliveries WHERE merchant_id = $1 AND $5::uuid[] IS NULL
+        ORDER BY merchant_id, endpoint_id LIMIT 1
+    ) f
+    UNION ALL
+    SELECT (
+        SELECT w.endpoint_id FROM webhook_deliveries w WHERE w.merchant_id = $1 AND w.endpoint_id > e.id
+        ORDER BY w.merchant_id, w.endpoint_id LIMIT 1
+    ) FROM endpoints e WHERE $5::uuid[] IS NULL AND e.id IS NOT NULL
+)
+SELECT {_COLUMNS} FROM (SELECT id FROM endpoints WHERE id IS NOT NULL) n
 CROSS JOIN unnest($6::text[]) AS s (status)
 CROSS JOIN LATERAL (
     SELECT * FROM webhook_deliveries w
@@ -69,8 +84,8 @@ _GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = 
 
 _ATTEMPTS: Final = """
 SELECT * FROM (
-    SELECT a.attempt, a.at, a.url, a.signature, a.status, a.response_headers::text AS response_headers, a.response_body,
-        a.error, a.duration_ms
+    SELECT a.attempt, a.at, a.url, a.signature, a.signed_at, a.fault_id::text AS fault_id, a.fault_kind, a.status,
+        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms
     FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
 ) newest ORDER BY attempt
 """
@@ -78,8 +93,8 @@ SELECT * FROM (
 _BODY: Final = "SELECT body FROM events WHERE merchant_id = $1 AND id = $2"
 
 _ENDPOINT_OF: Final = """
-SELECT n.status, n.id::text AS id FROM webhook_deliveries d
-JOIN webhook_endpoints n ON n.merchant_id = d.merchant_id AND n.id = d.endpoint_id
+SELECT n.status, d.endpoint_id::text AS id FROM webhook_deliveries d
+LEFT JOIN webhook_endpoints n ON n.merchant_id = d.merchant_id AND n.id = d.endpoint_id
 WHERE d.merchant_id = $1 AND d.id = $2
 """
 
@@ -91,17 +106,20 @@ WHERE d.merchant_id = $1 AND d.id = $2 RETURNING {_COLUMNS}
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """An event; `data` is its webhook's, byte for byte."""
+    """An event: all that its webhook's body has (`data` is that, byte for byte), and which payout it is about."""
 
     id: str
     type: str
+    timestamp: str
+    livemode: bool
+    previous_status: str | None
     created_at: str
     payout_id: str | None
     data: msgspec.Raw
 
 
-class _DeliveryState(msgspec.Struct, kw_only=True):
-    """What is known of a delivery wherever it is shown."""
+class Delivery(msgspec.Struct, kw_only=True):
+    """An event on its way to one endpoint, which may have been deleted since."""
 
     id: str
     event_id: str
@@ -114,12 +132,6 @@ class _DeliveryState(msgspec.Struct, kw_only=True):
     updated_at: str
 
 
-class Delivery(_DeliveryState, kw_only=True):
-    """An event on its way to one endpoint; `attempts` counts them, as `attempt_count` does."""
-
-    attempts: int
-
-
 class EventWithDeliveries(Event, kw_only=True):
     """An event and what became of it."""
 
@@ -127,7 +139,7 @@ class EventWithDeliveries(Event, kw_only=True):
 
 
 class AttemptRequest(msgspec.Struct):
-    """What was sent: the headers that a receiver checks, and the body that was signed."""
+    """What was sent, as it was sent."""
 
     headers: dict[str, str]
     body: str
@@ -141,19 +153,22 @@ class AttemptResponse(msgspec.Struct):
 
 
 class Attempt(msgspec.Struct, kw_only=True):
-    """One attempt at a delivery; `at` is in the merchant's time."""
+    """One attempt at a delivery; `at` is in the merchant's time. Without a `request` nothing was sent."""
 
     attempt: int
     at: str
     url: str
-    request: AttemptRequest
+    fault_id: str | None
+    """The fault that hit it; it may have been deleted since."""
+    fault_kind: str | None
+    request: AttemptRequest | None
     status: int | None
     response: AttemptResponse | None
     error: str | None
     duration_ms: int
 
 
-class DeliveryWithAttempts(_DeliveryState, kw_only=True):
+class DeliveryWithAttempts(Delivery, kw_only=True):
     """A delivery and its newest attempts, the oldest of them first."""
 
     attempts: list[Attempt]
@@ -196,7 +211,9 @@ class DeliveryService:
                 raise Problem("NOT_FOUND", f"There is no event {event_id}.")
             everything = Window(1000, LARGEST_ID, SMALLEST_ID)
             records = await conn.fetch(*_deliveries_query(merchant_id, everything, STATUSES, None, event_id))
-        return EventWithDeliveries(**_event_members(record), deliveries=[_to_delivery(found) for found in records])
+        return EventWithDeliveries(
+            **_event_members(record), deliveries=[Delivery(**_delivery_members(found)) for found in records]
+        )
 
     async def list(
         self,
@@ -209,7 +226,7 @@ class DeliveryService:
         """A page of deliveries, newest first, with one of `statuses`, of one endpoint or event if they are given."""
         async with available(), connection() as conn:
             records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
-        found = [_to_delivery(record) for record in records]
+        found = [Delivery(**_delivery_members(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
@@ -221,13 +238,13 @@ class DeliveryService:
                 raise _no_delivery(delivery_id)
             body = await conn.fetchval(_BODY, merchant_id, record["event_id"])
             attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, ATTEMPTS_SHOWN)
-        shown = [_to_attempt(attempt, record["event_id"], body) for attempt in attempts]
+        shown = [_to_attempt(attempt, record["event_id"], body.encode()) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
 
     async def resend(self, merchant_id: str, delivery_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make a delivery due now, with a whole schedule of retries before it: 200 with it.
 
-        NOT_FOUND, and INVALID_STATE for a disabled endpoint, are answers. An attempt that is under way goes on: the
+        NOT_FOUND, and INVALID_STATE for a disabled or deleted endpoint, are answers. An attempt that is under way goes on: the
         endpoint may then see the event twice, with the same webhook-id.
         """
         _require_id(delivery_id, "delivery")
@@ -236,11 +253,15 @@ class DeliveryService:
             endpoint = await conn.fetchrow(_ENDPOINT_OF, merchant_id, delivery_id)
             if endpoint is None:
                 raise _no_delivery(delivery_id)
+            if endpoint["status"] is None:
+                raise Problem(
+                    "INVALID_STATE", f"The endpoint {endpoint['id']} was deleted; nothing can be sent to it any more."
+                )
             if endpoint["status"] != "ENABLED":
                 raise Problem("INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it.")
             record = await conn.fetchrow(_RESEND, merchant_id, delivery_id, unit.now)
-            assert record is not None, "a delivery goes with its endpoint only, under the merchant's lock"
-            return Answer(200, msgspec.json.encode(_to_delivery(record)))
+            assert record is not None, "only a reset or a restore takes a delivery away, under the merchant's lock"
+            return Answer(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         if answer.status == 200 and not answer.replayed:
@@ -262,10 +283,14 @@ def _deliveries_query(
 
 
 def _event_members(record: Mapping[str, Any]) -> dict[str, Any]:
+    created_at = render(record["created_at"])
     return {
         "id": record["id"],
         "type": record["type"],
-        "created_at": render(record["created_at"]),
+        "timestamp": created_at,
+        "livemode": False,
+        "previous_status": record["from_status"],
+        "created_at": created_at,
         "payout_id": record["payout_id"],
         "data": _decode_body(record["body"]).data,
     }
@@ -286,17 +311,15 @@ def _delivery_members(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _to_delivery(record: Mapping[str, Any]) -> Delivery:
-    return Delivery(**_delivery_members(record), attempts=record["attempts"])
-
-
-def _to_attempt(record: Mapping[str, Any], event_id: str, body: str) -> Attempt:
-    headers = {
-        ID_HEADER: event_id,
-        TIMESTAMP_HEADER: str(milliseconds(record["at"]) // 1000),
-        SIGNATURE_HEADER: record["signature"],
-        "content-type": "application/json",
-    }
+def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attempt:
+    request = None
+    if record["signature"]:
+        signed_at, now = record["signed_at"], {NOW_HEADER: render(record["at"])}
+        if signed_at is None:  # before the two were told apart, every webhook was signed with the merchant's time
+            signed_at, now = milliseconds(record["at"]) // 1000, {}
+        named = {ID_HEADER: event_id, TIMESTAMP_HEADER: str(signed_at), SIGNATURE_HEADER: record["signature"], **now}
+        sent = spoiled(record["fault_kind"] or "", body)
+        request = AttemptRequest({**DEFAULT_HEADERS, **named}, sent.decode(errors="replace"))
     status = record["status"]
     answered = None
     if status is not None:
@@ -305,7 +328,9 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: str) -> Attempt:
         attempt=record["attempt"],
         at=render(record["at"]),
         url=record["url"],
-        request=AttemptRequest(headers, body),
+        fault_id=record["fault_id"],
+        fault_kind=record["fault_kind"],
+        request=request,
         status=status,
         response=answered,
         error=record["error"],

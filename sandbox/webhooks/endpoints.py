@@ -18,7 +18,7 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, check_endpoint, url_fault
+from sandbox.webhooks.requests import DEFAULT_TYPES, ChangeEndpointBody, CreateEndpointBody, check_endpoint, url_fault
 from sandbox.webhooks.signing import new_secret
 from sandbox.webhooks.tables import WebhookEndpoint
 from sandbox.work.keyed import run_keyed
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 LARGEST_COUNT: Final = 16
 """Endpoints of one merchant: each event makes up to so many deliveries, in the transaction that causes it."""
-DELETED_AT_ONCE: Final = 5000
-"""Deliveries that one transaction deletes, so that the merchant's lock is never held for long."""
+ENDED_AT_ONCE: Final = 5000
+"""Deliveries that one transaction ends, so that the merchant's lock is never held for long."""
 
 _COLUMNS: Final = (
-    "id::text AS id, url, event_types, signing, retry_profile, ordered, rate_limit, description, status, "
-    "disabled_reason, created_at, updated_at"
+    "id::text AS id, url, event_types, signing, signing_time, retry_profile, description, status, disabled_reason, "
+    "created_at, updated_at"
 )
 
 _IDS: Final = "SELECT id::text FROM webhook_endpoints WHERE merchant_id = $1"
@@ -47,20 +47,23 @@ SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
 _GET: Final = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
 
 _INSERT: Final = f"""
-INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, retry_profile, ordered, rate_limit,
+INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, signing_time, retry_profile, ordered,
     description, secret, status, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'ENABLED', $11, $11) RETURNING {_COLUMNS}
+VALUES ($1, $2, $3, $4, $5, $6, $7, false, $8, $9, 'ENABLED', $10, $10) RETURNING {_COLUMNS}
 """  # noqa: S608 -- constants
 
 _CHANGE: Final = f"""
-UPDATE webhook_endpoints SET url = $3, event_types = $4, signing = $5, retry_profile = $6, ordered = $7,
-    rate_limit = $8, description = $9, status = $10, disabled_reason = $11, updated_at = $12
+UPDATE webhook_endpoints SET url = $3, event_types = $4, signing = $5, signing_time = $6, retry_profile = $7,
+    description = $8, status = $9, disabled_reason = $10, updated_at = $11
 WHERE merchant_id = $1 AND id = $2 RETURNING {_COLUMNS}
 """  # noqa: S608 -- constants
 
-_DELETE_DELIVERIES: Final = """
-DELETE FROM webhook_deliveries WHERE merchant_id = $1 AND id = ANY (ARRAY(
-    SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 LIMIT $3))
+# Locked in the order in which attempts are recorded, so that the two do not wait for each other in a circle.
+_END_DELIVERIES: Final = """
+UPDATE webhook_deliveries SET status = 'FAILED', next_attempt_at = NULL, leased_until = NULL, updated_at = $4
+WHERE merchant_id = $1 AND id = ANY (ARRAY(
+    SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 AND status = $5
+    ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE))
 """
 
 
@@ -71,9 +74,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     url: str
     event_types: list[str]
     signing: str
+    signing_time: str
     retry_profile: str
-    ordered: bool
-    rate_limit: int | None
     description: str
     status: str
     disabled_reason: str | None
@@ -93,11 +95,10 @@ class NewEndpoint:
 
     url: str
     secret: str
-    event_types: Sequence[str] = ("*",)
+    event_types: Sequence[str] = DEFAULT_TYPES
     signing: str = "v1"
+    signing_time: str = "host"
     retry_profile: str = "standard"
-    ordered: bool = False
-    rate_limit: int | None = None
     description: str = ""
 
 
@@ -125,9 +126,8 @@ class EndpointService:
             secret="",  # chosen below, from the unit's random bits: a seeded merchant's follows from its seed
             event_types=list(dict.fromkeys(body.event_types)),
             signing=body.signing,
+            signing_time=body.signing_time,
             retry_profile=body.retry_profile,
-            ordered=body.ordered,
-            rate_limit=None if body.rate_limit is None else int(body.rate_limit),
             description=body.description,
         )
 
@@ -174,9 +174,8 @@ class EndpointService:
             new.url,
             new.event_types,
             new.signing,
+            new.signing_time,
             new.retry_profile,
-            new.ordered,
-            new.rate_limit,
             new.description,
             self._box.seal(new.secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
             unit.now,
@@ -232,9 +231,8 @@ class EndpointService:
                 after.url,
                 after.event_types,
                 after.signing,
+                after.signing_time,
                 after.retry_profile,
-                after.ordered,
-                after.rate_limit,
                 after.description,
                 after.status,
                 after.disabled_reason,
@@ -246,18 +244,21 @@ class EndpointService:
         return await run_keyed(merchant_id, key, origin, action)
 
     async def delete(self, merchant_id: str, endpoint_id: str, origin: Origin) -> Answer:
-        """Delete an endpoint with its deliveries: 204; NOT_FOUND is an answer.
+        """Delete an endpoint: 204; NOT_FOUND is an answer.
 
-        Many deliveries go in several transactions; if it ends between two, the endpoint is left disabled, and deleting
-        it again goes on.
+        Its deliveries stay in the log; those still to be sent have failed. Where these are many it takes several
+        transactions; if it ends between two, the endpoint is left disabled, and deleting it again goes on.
         """
         _require_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             if await conn.fetchrow(_GET, merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
-            deleted = await conn.execute(_DELETE_DELIVERIES, merchant_id, endpoint_id, DELETED_AT_ONCE)
-            if deleted == f"DELETE {DELETED_AT_ONCE}":
+            ended = [
+                await conn.execute(_END_DELIVERIES, merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
+                for status in ("PENDING", "PAUSED")
+            ]
+            if f"UPDATE {ENDED_AT_ONCE}" in ended:
                 await conn.execute(
                     "UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = 'It is being deleted.', "
                     "updated_at = $3 WHERE merchant_id = $1 AND id = $2",
@@ -269,7 +270,7 @@ class EndpointService:
             await conn.execute("DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id)
             return Answer(204, b"")
 
-        # It ends: new events come slower than old deliveries go.
+        # It comes to an end: new events come slower than old deliveries are ended.
         while True:
             answer = await run_keyed(merchant_id, None, origin, action)
             if answer.status != 202:
@@ -282,8 +283,6 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
         value = getattr(body, name)
         if value is not UNSET:
             setattr(after, name, value)
-    if after.rate_limit is not None:
-        after.rate_limit = int(after.rate_limit)
     after.event_types = list(dict.fromkeys(after.event_types))
     if after.status == "ENABLED":
         after.disabled_reason = None
@@ -298,9 +297,8 @@ def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
         url=record["url"],
         event_types=list(record["event_types"]),
         signing=record["signing"],
+        signing_time=record["signing_time"] or "host",
         retry_profile=record["retry_profile"],
-        ordered=record["ordered"],
-        rate_limit=record["rate_limit"],
         description=record["description"],
         status=record["status"],
         disabled_reason=record["disabled_reason"],

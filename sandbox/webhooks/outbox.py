@@ -18,14 +18,34 @@ if TYPE_CHECKING:
 LEASE: Final = timedelta(seconds=30)
 """How long a claimed delivery is its claimer's. Twice an attempt's 15 s; after it another worker may try."""
 
+IN_TURN: Final = 64
+"""Deliveries of one endpoint that are claimed at once in a frozen world, to be posted one after the other."""
+
 _CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
+_LOCK: Final = f"{_CLOCK} FOR NO KEY UPDATE"
+
+# Endpoints that somebody is posting to at this moment. Deliveries are claimed in the order of the index, so one that is under
+# way is among the first; only as many resends as the limit allows could get in front of it meanwhile.
+_BUSY: Final = """
+SELECT e.id::text FROM webhook_endpoints e
+WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
+    SELECT FROM (
+        SELECT d.leased_until FROM webhook_deliveries d
+        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT 256
+    ) f WHERE f.leased_until > $3)
+"""
+
+_GIVE_BACK: Final = """
+UPDATE webhook_deliveries SET leased_until = NULL WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND leased_until = $3
+"""
 
 # Every endpoint gets its own share, so that one which is slow fills its own and no other's. SKIP LOCKED lets two workers
 # claim side by side; the lease, in the host's time, outlives the transaction while the HTTP call runs outside of one.
 # The faults are read in the same statement: who sees a delivery sees each fault that was made before it.
 _CLAIM: Final = f"""
 WITH due AS MATERIALIZED (
-    SELECT e.id AS endpoint_id, e.url, e.secret, e.retry_profile, c.id
+    SELECT e.id AS endpoint_id, e.url, e.secret, e.retry_profile, e.signing_time, c.id
     FROM webhook_endpoints e
     LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, room) ON b.endpoint_id = e.id
     CROSS JOIN LATERAL (
@@ -39,10 +59,11 @@ WITH due AS MATERIALIZED (
 ), claimed AS (
     UPDATE webhook_deliveries d SET leased_until = $7 FROM due
     WHERE d.merchant_id = $1 AND d.id = due.id
-    RETURNING d.id, d.event_id, d.scheduled, d.attempts, due.endpoint_id, due.url, due.secret, due.retry_profile
+    RETURNING d.id, d.event_id, d.scheduled, d.attempts, d.next_attempt_at, due.endpoint_id, due.url, due.secret,
+        due.retry_profile, due.signing_time
 )
-SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts, c.url,
-    c.secret, c.retry_profile, v.body, v.request_id,
+SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
+    c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
     ARRAY({FAULTS_OF.format(merchant="$1", target="webhooks")}) AS faults
 FROM claimed c JOIN events v ON v.merchant_id = $1 AND v.id = c.event_id
 """  # noqa: S608 -- constants
@@ -51,8 +72,8 @@ FROM claimed c JOIN events v ON v.merchant_id = $1 AND v.id = c.event_id
 _RECORD: Final = """
 WITH n AS MATERIALIZED (
     SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
-        scheduled int, at timestamptz, url text, signature text, http_status int, headers jsonb, body text, error text,
-        duration_ms int)
+        scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
+        http_status int, headers jsonb, body text, error text, duration_ms int)
 ), d AS (
     UPDATE webhook_deliveries d SET
         attempts = d.attempts + 1,
@@ -64,9 +85,10 @@ WITH n AS MATERIALIZED (
     FROM n WHERE d.merchant_id = $1 AND d.id = n.id
     RETURNING d.id, d.attempts
 )
-INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, status, response_headers, response_body,
-    error, duration_ms)
-SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.http_status, n.headers, n.body, n.error, n.duration_ms
+INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
+    response_headers, response_body, error, duration_ms)
+SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
+    n.error, n.duration_ms
 FROM n JOIN d ON d.id = n.id
 """
 
@@ -86,10 +108,13 @@ class Claimed:
     url: str
     sealed_secret: bytes
     retry_profile: str
+    signing_time: str
+    """Whose time the webhook-timestamp is: `host` or `merchant`."""
     scheduled: int
     """Turns of the retry profile that it has taken."""
     attempt: int
     """Which attempt this is, from 1; more than its turns, if it was sent again or put off."""
+    event_type: str
     body: bytes
     request_id: str
     lease: datetime
@@ -107,6 +132,11 @@ class Recorded:
     next_attempt_at: datetime | None
     at: datetime
     signature: str
+    """Empty if nothing was sent."""
+    signed_at: int | None
+    """The webhook-timestamp as sent, in Unix seconds."""
+    fault: Fault | None
+    """The fault that hit the attempt."""
     http_status: int | None
     headers: Mapping[str, str]
     body: str
@@ -115,23 +145,53 @@ class Recorded:
     gone: bool
 
 
-async def claim_due(merchant_id: str, room: Mapping[str, int], room_of_others: int) -> list[Claimed]:
+async def claim_due(merchant_id: str, room: Mapping[str, int], room_of_others: int) -> tuple[list[Claimed], frozenset[str]]:
     """Claim deliveries that are due now: at most `room[endpoint]` each, `room_of_others` where it does not say.
 
-    Raises asyncpg's errors; then nothing is claimed.
+    In a frozen world, where they are posted one after the other, these bounds do not count; then endpoints that somebody is
+    posting to at this moment are left alone, and returned beside the deliveries. Raises asyncpg's errors; then nothing is
+    claimed.
     """
     async with connection() as conn:
-        return await claim_in(conn, merchant_id, room, room_of_others)
+        clock = await _clock(conn, _CLOCK, merchant_id)
+        if clock is None:
+            return [], frozenset()
+        if clock.frozen_at is None:
+            return await _claim(conn, merchant_id, clock, room, room_of_others), frozenset()
+    async with transaction() as conn:
+        # Two who claim at once would not see each other's leases; under the merchant's lock the second sees the first's.
+        clock = await _clock(conn, _LOCK, merchant_id)
+        return ([], frozenset()) if clock is None else await _claim_in_turn(conn, merchant_id, clock)
 
 
-async def claim_in(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, room: Mapping[str, int], room_of_others: int
-) -> list[Claimed]:
-    """As `claim_due`, on the caller's connection; in a transaction, they are claimed when it commits."""
-    record = await conn.fetchrow(_CLOCK, merchant_id)
-    if record is None:
+async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, room_of_each: int) -> list[Claimed]:
+    """As `claim_due`, in the caller's transaction, which holds the merchant's lock; they are claimed when it commits."""
+    clock = await _clock(conn, _CLOCK, merchant_id)
+    if clock is None:
         return []
-    clock = Clock(record["clock_frozen_at"], record["clock_offset"])
+    if clock.frozen_at is None:
+        return await _claim(conn, merchant_id, clock, {}, room_of_each)
+    claimed, _ = await _claim_in_turn(conn, merchant_id, clock)
+    return claimed
+
+
+async def _clock(conn: "PoolConnectionProxy[Any]", statement: str, merchant_id: str) -> Clock | None:
+    record = await conn.fetchrow(statement, merchant_id)
+    return None if record is None else Clock(record["clock_frozen_at"], record["clock_offset"])
+
+
+async def _claim_in_turn(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock
+) -> tuple[list[Claimed], frozenset[str]]:
+    """Claim from endpoints that nobody is posting to; the others are returned beside. The caller holds the merchant's lock."""
+    real = datetime.now(UTC)
+    busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(real), real))
+    return await _claim(conn, merchant_id, clock, dict.fromkeys(busy, 0), IN_TURN), busy
+
+
+async def _claim(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, room: Mapping[str, int], room_of_others: int
+) -> list[Claimed]:
     real = datetime.now(UTC)
     lease = real + LEASE
     records = await conn.fetch(
@@ -146,16 +206,24 @@ async def claim_in(
             url=r["url"],
             sealed_secret=r["secret"],
             retry_profile=r["retry_profile"],
+            signing_time=r["signing_time"] or "host",
             scheduled=r["scheduled"],
             attempt=r["attempts"] + 1,
+            event_type=r["type"],
             body=r["body"].encode(),
             request_id=r["request_id"],
             lease=lease,
             clock=clock,
             faults=faults,
         )
-        for r in sorted(records, key=itemgetter("id"))
+        for r in sorted(records, key=itemgetter("next_attempt_at", "id"))
     ]
+
+
+async def give_back(merchant_id: str, claimed: Sequence[Claimed]) -> None:
+    """Let others claim what was claimed, all of it together, and is not attempted after all. Raises asyncpg's errors."""
+    async with connection() as conn:
+        await conn.execute(_GIVE_BACK, merchant_id, [one.id for one in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None:
@@ -180,6 +248,9 @@ def _columns(result: Recorded) -> dict[str, object]:
         "at": result.at,
         "url": result.claimed.url,
         "signature": result.signature,
+        "signed_at": result.signed_at,
+        "fault_id": None if result.fault is None else result.fault.id,
+        "fault_kind": None if result.fault is None else result.fault.kind,
         "http_status": result.http_status,
         "headers": dict(result.headers),
         "body": result.body,

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
+from typing import Final
 
 import aiohttp
 from aiohttp import http_exceptions
@@ -34,13 +35,14 @@ _KEEP_ALIVE = 4.0
 # the request and dropped it.
 _STALE_WITHIN = 1.0
 
-_DEFAULT_HEADERS = {
-    "Content-Type": "application/json",
-    "User-Agent": "PSP-Sandbox-Webhooks/1",
-    "Accept": "*/*",
+DEFAULT_HEADERS: Final = {
+    "content-type": "application/json",
+    "user-agent": "PSP-Sandbox-Webhooks/1",
+    "accept": "*/*",
     # Bodies are stored as they come, so compressed ones would be unreadable (and unpacked ones a bomb).
-    "Accept-Encoding": "identity",
+    "accept-encoding": "identity",
 }
+"""What every webhook is sent with, beside the headers of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class WebhookSender:
                 socket_factory=self._guarded_socket,
             ),
             timeout=aiohttp.ClientTimeout(total=timeout),
-            headers=_DEFAULT_HEADERS,
+            headers=DEFAULT_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,

@@ -21,6 +21,8 @@ PUBLIC_KEY_PREFIX = "whpk_"
 ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
 SIGNATURE_HEADER = "webhook-signature"
+NOW_HEADER = "x-sandbox-now"
+"""The merchant's time; it is not signed."""
 
 TOLERANCE = 300
 """Seconds that a timestamp may be off, either way."""

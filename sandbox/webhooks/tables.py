@@ -1,6 +1,6 @@
 """The webhook endpoints' table, for ordinary reads."""
 
-from piccolo.columns import UUID, Array, Boolean, Integer, Text, Timestamptz
+from piccolo.columns import UUID, Array, Text, Timestamptz
 from piccolo.table import Table
 
 from sandbox.db.engine import ENGINE
@@ -16,9 +16,8 @@ class WebhookEndpoint(Table, tablename="webhook_endpoints", db=ENGINE):
     url = Text()
     event_types = Array(base_column=Text())
     signing = Text()
+    signing_time = Text(null=True)
     retry_profile = Text()
-    ordered = Boolean()
-    rate_limit = Integer(null=True)
     description = Text()
     status = Text()
     disabled_reason = Text(null=True)

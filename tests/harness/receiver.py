@@ -19,6 +19,8 @@ class Received:
 
     headers: Mapping[str, str]
     body: bytes
+    path: str = "/webhooks"
+    """With its query."""
 
     @property
     def event(self) -> dict[str, Any]:
@@ -45,7 +47,7 @@ class Receiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                got = Received({name.lower(): value for name, value in self.headers.items()}, body)
+                got = Received({name.lower(): value for name, value in self.headers.items()}, body, self.path)
                 status, headers, answer = receiver.answer(got)
                 receiver.received.append(got)
                 self.send_response(status)

@@ -1,0 +1,134 @@
+"""The published webhook libraries verify deliveries of every type with the merchant's clock ten years ahead.
+
+Python's and npm's `standardwebhooks` and `svix`. Those of npm are installed once, into the virtual environment; without node
+and npm, or without the registry, that part is skipped and says so.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import jsonschema_rs
+import msgspec
+import pytest
+import standardwebhooks
+import svix.webhooks
+
+from sandbox.webhooks.requests import EVENT_TYPES
+from tests.harness.receiver import Received, Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+NPM = {"standardwebhooks": "1.1.1", "svix": "2.5.0"}
+"""Pinned: what a test installs must not change from one day to the next."""
+VERIFY = """
+const { Webhook: Standard } = require("standardwebhooks");
+const { Webhook: Svix } = require("svix");
+const { secret, deliveries } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const results = [];
+for (const [name, Webhook] of [["standardwebhooks", Standard], ["svix", Svix]]) {
+  for (const { headers, body } of deliveries) {
+    const verify = (given) => {
+      try { new Webhook(secret).verify(given, headers); return "verified"; } catch (error) { return error.name; }
+    };
+    results.push([name, JSON.parse(body).type, verify(body), verify(body.replace('"livemode":false', '"livemode":true'))]);
+  }
+}
+console.log(JSON.stringify(results));
+"""
+
+
+@pytest.fixture(scope="module")
+def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
+    """An endpoint's secret, and a delivery of each type of event from a world whose clock is ten years ahead."""
+    in_ten_years = datetime.now(UTC).replace(year=datetime.now(UTC).year + 10, day=1)
+    with World.create(stack, opening_balance="1000000.00") as world, Receiver() as receiver:
+        frozen = world.client.post("/sandbox/v1/clock/freeze", json={"at": in_ten_years.isoformat()})
+        assert frozen.status_code == 200, frozen.text
+        secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["*"]}).json()["secret"]
+        for suffix in ("0002", "0003", "0005", "0012"):
+            last = world.create_payout(suffix)["id"]
+            if suffix == "0003":
+                assert world.post(f"/api/v1/payouts/{last}/reinitiate").status_code == 200
+        world.create_payout("0001", amount="100000.00")
+        assert world.post(f"/api/v1/payouts/{world.create_payout('0004')['id']}/cancel").status_code == 200
+        asked = world.create_payout("0001", requires_approval=True)["id"]
+        assert world.patch(f"/api/v1/payouts/{asked}/reject").status_code == 200
+        user = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
+        files = {"file": ("credits.csv", f"uuid,amount\n{user},10.00\n".encode(), "text/csv")}
+        headers = {"X-IDEMPOTENCY-KEY": "credit"}
+        credited = world.client.post("/api/v1/wallet/bulk-credit", files=files, headers=headers)
+        assert credited.status_code == 202, credited.text
+        assert world.client.post("/sandbox/v1/clock/advance", json={"seconds": 120}).json()["complete"]
+        until(lambda: {event["type"] for event in receiver.events()} == set(EVENT_TYPES))
+        yield secret, {received.event["type"]: received for received in receiver.received}
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_pythons_libraries_verify_a_delivery_and_refuse_another_body(
+    delivered: tuple[str, dict[str, Received]], event_type: str
+) -> None:
+    secret, by_type = delivered
+    received = by_type[event_type]
+    other = received.body.replace(b'"livemode":false', b'"livemode":true')
+    for library, refusal in (
+        (standardwebhooks.Webhook, standardwebhooks.WebhookVerificationError),
+        (svix.webhooks.Webhook, svix.webhooks.WebhookVerificationError),
+    ):
+        library(secret).verify(received.body, dict(received.headers))
+        with pytest.raises(refusal):
+            library(secret).verify(other, dict(received.headers))
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_a_delivery_is_what_the_openapi_document_says(
+    stack: Stack, delivered: tuple[str, dict[str, Received]], event_type: str
+) -> None:
+    document = msgspec.json.decode((Path(__file__).parent.parent / "openapi" / "openapi.json").read_bytes())
+    operation = document["webhooks"][event_type]["post"]
+    received = delivered[1][event_type]
+    components = {"components": document["components"]}
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    jsonschema_rs.Draft202012Validator({**schema, **components}, validate_formats=True).validate(received.event)
+    for parameter in operation["parameters"]:
+        validator = jsonschema_rs.Draft202012Validator(parameter["schema"], validate_formats=True)
+        validator.validate(received.headers[parameter["name"]])
+
+
+def _npm_packages() -> Path:
+    """A folder with the npm libraries, which are installed if they are not there yet."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed, so npm's libraries are not tried")
+    folder = Path(sys.prefix) / "npm" / "-".join(f"{name}-{version}" for name, version in NPM.items())
+    if not (folder / "done").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text(json.dumps({"private": True, "dependencies": NPM}))
+        cache = f"--cache={folder.parent / 'cache'}"
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cache]
+        try:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip("npm install took too long, so npm's libraries are not tried")
+        if done.returncode != 0:
+            pytest.skip(f"npm's libraries could not be installed: {done.stderr.strip()[-300:]}")
+        (folder / "done").touch()
+    return folder
+
+
+def test_npms_libraries_verify_every_delivery_and_refuse_another_body(delivered: tuple[str, dict[str, Received]]) -> None:
+    folder = _npm_packages()
+    secret, by_type = delivered
+    deliveries = [{"headers": dict(r.headers), "body": r.body.decode()} for r in by_type.values()]
+    given = json.dumps({"secret": secret, "deliveries": deliveries})
+    done = subprocess.run(
+        ["node", "-e", VERIFY], cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    refusals = {"standardwebhooks": "WebhookVerificationError", "svix": "WebhookVerificationError"}
+    assert json.loads(done.stdout) == [
+        [library, event_type, "verified", refusals[library]] for library in NPM for event_type in by_type
+    ]
