@@ -176,6 +176,25 @@ def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
     world.assert_clean()
 
 
+def test_a_user_is_made_changed_and_traced(world: World) -> None:
+    user = ask(world, "users", "create", "Ayesha Khan", "--external-id", "ayesha", "--account", REFUSED["account_number"])["id"]
+    assert run(world, "users", "create", "B", "--external-id", "ayesha").exit_code == 1
+    assert run(world, "users", "create", "B", "--bank", "HBL").exit_code == 2
+    assert ask(world, "users", "get", user)["destination"]["bank_code"] == "HBL"
+    assert run(world, "users", "change", user).exit_code == 2
+    changed = ask(world, "users", "change", user, "--account", "03001234567", "--wallet", "JAZZCASH")
+    assert (changed["destination"]["wallet_code"], changed["name"]) == ("JAZZCASH", "Ayesha Khan")
+    assert "JAZZCASH 03001234567" in run(world, "users", "get", user).output
+    ask(world, "users", "record", user, "earned", "100.00")
+    payout = ask(world, "users", "request", user, "40.00")["id"]
+    ask(world, "payouts", "approve", payout)
+    assert {t["amount"] for t in ask(world, "users", "transactions", user, "--type", "PAYOUT")["data"]} == {"40.00"}
+    assert "EARNED" in run(world, "users", "transactions", user).output
+    assert run(world, "users", "transactions", user, "--type", "GIFT").exit_code == 2
+    assert [e["reason"] for e in ask(world, "users", "history", user, "--payout-id", payout)["data"]] == ["WALLET_PAYOUT"]
+    assert "WALLET_EARN" in run(world, "users", "history", user).output
+
+
 def test_how_long_approvals_last_is_shown_and_set(world: World) -> None:
     assert "never" in run(world, "payouts", "approvals").output
     assert ask(world, "payouts", "approvals", "--expire-after", "60") == {"expire_after_seconds": 60}
@@ -206,8 +225,12 @@ def test_sales_are_made_reconciled_and_paid(world: World) -> None:
 
 
 def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
-    ask(world, "sales", "create", make_user(world, destination=REFUSED), "Khaadi", "40.00")
+    user = make_user(world, destination=REFUSED)
+    sale = ask(world, "sales", "create", user, "Khaadi", "40.00")["id"]
     assert ask(world, "sales", "run", "advance", code=1)["failed"] == 1
+    assert ask(world, "sales", "get", sale)["attempts"] >= 1
+    assert "BANK_REJECTED" in run(world, "sales", "get", sale).output
+    assert [found["id"] for found in ask(world, "sales", "list", "--user-id", user)["data"]] == [sale]
 
 
 def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: World) -> None:

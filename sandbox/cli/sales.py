@@ -22,17 +22,34 @@ def create(
     return Shown(sale, f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}")
 
 
+@app.command("get")
+@with_client
+def get(client: Client, sale_id: Annotated[str, typer.Argument(help="The sale's id.")]) -> Shown:
+    """Show a sale and what was paid for it. Exit code 0: shown; 1: not found; 2: wrong usage."""
+    sale = client.get(f"/api/v1/sales/{sale_id}")
+    lines = [f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}  {sale['attempts']} attempts"]
+    lines += [f"  {payment['created_at']}  {payment['kind']:<8}{payment['amount']:>16}" for payment in sale["payments"]]
+    if sale["last_error"]:
+        lines.append(f"  {sale['last_error']}")
+    return Shown(sale, "\n".join(lines))
+
+
 @app.command("list")
 @with_client
 def list_(
     client: Client,
-    status: Annotated[str | None, typer.Option("--status", help="Only sales in this state.")] = None,
+    status: Annotated[
+        Literal["PENDING", "APPROVED", "DECLINED"] | None, typer.Option("--status", help="Only sales in this state.")
+    ] = None,
+    user_id: Annotated[str | None, typer.Option("--user-id", help="Only sales of this user.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
     """List sales, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get("/api/v1/sales", status=status, limit=limit, cursor=cursor)
-    return listed(page, "id", "user_id", "brand", "earning", "status", "advance_amount", "final_amount")
+    page = client.get("/api/v1/sales", status=status, user_id=user_id, limit=limit, cursor=cursor)
+    return listed(
+        page, "id", "user_id", "brand", "earning", "status", "advance_amount", "final_amount", "attempts", "last_error"
+    )
 
 
 @app.command("reconcile")

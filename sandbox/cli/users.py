@@ -32,6 +32,11 @@ from sandbox.cli.client import (
 app = typer.Typer(help="Users with wallets.", no_args_is_help=True)
 _Id = Annotated[str, typer.Argument(help="The user's id.")]
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
+_ExternalId = Annotated[str | None, typer.Option("--external-id", help="What you call the user.")]
+_Account = Annotated[str | None, typer.Option("--account", help="The account that the user's payouts go to.")]
+_Bank = Annotated[str | None, typer.Option("--bank", help="The account's bank; HBL unless given.")]
+_Wallet = Annotated[str | None, typer.Option("--wallet", help="The account's wallet provider, in place of a bank.")]
+_Type = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]
 _AT_ONCE: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
 _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
@@ -48,6 +53,77 @@ def list_(
     """List users, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
     page = client.get("/api/v1/users", external_id=external_id, limit=limit, cursor=cursor)
     return listed(page, "id", "name", "external_id", "vendor_user_id", "created_at")
+
+
+@app.command("create")
+@with_client
+def create(
+    client: Client,
+    name: Annotated[str, typer.Argument(help="The user's name.")],
+    external_id: _ExternalId = None,
+    account: _Account = None,
+    bank: _Bank = None,
+    wallet: _Wallet = None,
+) -> Shown:
+    """Make a user with a wallet. Exit code 0: made; 1: refused; 2: wrong usage."""
+    body = _body(name=name, external_id=external_id, destination=_destination(account, bank, wallet))
+    return _shown(client.post("/api/v1/users", body))
+
+
+@app.command("get")
+@with_client
+def get(client: Client, user_id: _Id) -> Shown:
+    """Show a user. Exit code 0: shown; 1: not found; 2: wrong usage."""
+    return _shown(client.get(f"/api/v1/users/{user_id}"))
+
+
+@app.command("change")
+@with_client
+def change(
+    client: Client,
+    user_id: _Id,
+    name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    external_id: _ExternalId = None,
+    account: _Account = None,
+    bank: _Bank = None,
+    wallet: _Wallet = None,
+) -> Shown:
+    """Change what the options name; payouts asked for before keep their destination.
+
+    Exit code 0: changed; 1: refused; 2: wrong usage.
+    """
+    body = _body(name=name, external_id=external_id, destination=_destination(account, bank, wallet))
+    if not body:
+        raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
+    return _shown(client.write("PATCH", f"/api/v1/users/{user_id}", body))
+
+
+@app.command("transactions")
+@with_client
+def transactions(
+    client: Client,
+    user_id: _Id,
+    kind: Annotated[_Type | None, typer.Option("--type", help="Only transactions of this type.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List a user's transactions, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    page = client.get(f"/api/v1/users/{user_id}/transactions", type=kind, limit=limit, cursor=cursor)
+    return listed(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
+
+
+@app.command("history")
+@with_client
+def history(
+    client: Client,
+    user_id: _Id,
+    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries of this payout.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List the ledger entries of a user's wallet, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    page = client.get(f"/api/v1/users/{user_id}/history", payout_id=payout_id, limit=limit, cursor=cursor)
+    return listed(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
 
 
 @app.command("summary")
@@ -115,6 +191,27 @@ def seed(
         f" {export} is for `psp bulk-credit`." if export else ""
     )
     show(found, as_json=as_json, text=text)
+
+
+def _body(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _destination(account: str | None, bank: str | None, wallet: str | None) -> dict[str, str] | None:
+    if account is None:
+        if bank or wallet:
+            raise typer.BadParameter("--bank and --wallet need --account.")
+        return None
+    if bank and wallet:
+        raise typer.BadParameter("Give --bank or --wallet, not both.")
+    codes = {"dest_type": "WALLET", "wallet_code": wallet} if wallet else {"dest_type": "BANK", "bank_code": bank or "HBL"}
+    return {**codes, "account_number": account}
+
+
+def _shown(user: dict[str, Any]) -> Shown:
+    where = user["destination"]
+    account = "no destination" if where is None else f"{where['bank_code'] or where['wallet_code']} {where['account_number']}"
+    return Shown(user, f"{user['id']}  {user['name']}  {account}")
 
 
 def _opened(export: Path) -> TextIO:
