@@ -9,7 +9,7 @@ from litestar import Litestar, get, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from ipn.callback import CallbackBody, CallbackService
+from ipn.callback import CallbackBody, CallbackService, callback_faults
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.http.answers import ProblemHandler, answered, ok
 from sandbox.http.body import decode
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> ASGIApp:
     @post("/ipn/callback", status_code=200)
     async def callback(request: HttpRequest) -> ASGIResponse:
         raw = await gate.body(request)
-        body = decode(body_decoder, raw)
+        body = decode(body_decoder, raw, callback_faults)
         headers = {name: request.headers.get(name, "") for name in _HEADERS}
         return answered(await service.receive(body, raw, headers, gate.origin(request)))
 

@@ -9,20 +9,22 @@ import msgspec
 
 from sandbox.clock import Clock
 from sandbox.db.engine import available, connection
-from sandbox.errors import Problem, invalid
-from sandbox.fields import PRINTABLE
+from sandbox.errors import Problem, all_invalid
+from sandbox.fields import PRINTABLE, FailureCode
 from sandbox.ids import is_uuid
 from sandbox.payouts.commands import MovePayout
+from sandbox.payouts.requests import failure_faults
+from sandbox.payouts.states import FAILED, RETURNED
 from sandbox.scenarios.engine import Catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.webhooks.signing import decode_secret, verify
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin
 
-Code = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Z0-9_]*\Z")]
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
 
+FAILING: Final = (FAILED, RETURNED)
 _CANDIDATES: Final = 20
 # Payouts of two seeded worlds may share an id: the signature tells whose callback it is.
 _FIND: Final = """
@@ -38,8 +40,16 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     payout_id: str | None = None
     psp_reference: Reference | None = None
     status: Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
-    failure_code: Code | None = None
+    failure_code: FailureCode | None = None
     failure_reason: Reason | None = None
+
+
+def callback_faults(members: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the type cannot say of a callback's members, as far as they are there."""
+    faults = []
+    if members.get("payout_id") is None and members.get("psp_reference") is None:
+        faults.append(("payout_id", "or psp_reference is required, to say which payout is meant"))
+    return faults + failure_faults(members, FAILING)
 
 
 class CallbackService:
@@ -55,8 +65,9 @@ class CallbackService:
 
         Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
         """
-        if body.payout_id is None and body.psp_reference is None:
-            raise invalid("payout_id", "or psp_reference must say which payout is meant")
+        faults = callback_faults(msgspec.structs.asdict(body))
+        if faults:
+            raise all_invalid(faults)
         merchant_id, payout_id = await self._verified(body, raw, headers)
         # The same message may come again: its id is its idempotency key. A body that was signed under an id that was seen
         # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that

@@ -6,6 +6,8 @@ from typing import Final
 import msgspec
 
 MEDIA_TYPE: Final = "application/problem+json"
+_IN_DETAIL: Final = 5
+"""Errors that a problem's detail repeats."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -119,10 +121,25 @@ class Problem(Exception):
             )
         )
 
+    def within(self, place: str) -> "Problem":
+        """The same of a part of the request, such as `payouts[2]`: its errors' paths begin there."""
+        if self.code == "VALIDATION_ERROR":
+            return all_invalid([(place if field == "body" else f"{place}.{field}", message) for field, message in self.errors])
+        if self.code == "MALFORMED_JSON":
+            return Problem(self.code, f"{place}: {self.detail}", errors=[(place, self.detail.rstrip("."))])
+        return self
+
 
 def invalid(field: str, message: str) -> Problem:
     """A VALIDATION_ERROR about one member."""
-    return Problem("VALIDATION_ERROR", f"{field} {message}.", errors=[(field, message)])
+    return all_invalid([(field, message)])
+
+
+def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+    """A VALIDATION_ERROR about every member at fault: its path and what is wrong with it."""
+    told = "; ".join(f"{field}: {message.rstrip('.?')}" for field, message in errors[:_IN_DETAIL])
+    more = f"; and {len(errors) - _IN_DETAIL} more" if len(errors) > _IN_DETAIL else ""
+    return Problem("VALIDATION_ERROR", f"{told}{more}.", errors=errors)
 
 
 def unavailable(detail: str = "", retry_after: int = 1) -> Problem:

@@ -25,8 +25,22 @@ from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Oper
 from sandbox.http.paging import query, window
 
 # Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
-HeaderName = Annotated[str, msgspec.Meta(pattern=r"^([Xx]-[A-Za-z0-9-]{1,60}|[Aa]uthorization|[Aa]pi-?[Kk]ey)\Z")]
-HeaderValue = Annotated[str, msgspec.Meta(min_length=1, max_length=1000, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
+HeaderName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^([Xx]-[A-Za-z0-9-]{1,60}|[Aa]uthorization|[Aa]pi-?[Kk]ey)\Z",
+        extra={"must": "Authorization, Api-Key, or a name that begins with X-"},
+    ),
+]
+HeaderValue = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=1000,
+        pattern=r"^[!-~]([ -~]*[!-~])?\Z",
+        extra={"must": "a string of 1 to 1000 printable ASCII characters that begins and ends with no space"},
+    ),
+]
 
 _USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER_ID}}
 _WINDOW: Final = ("limit", "cursor", "created_from", "created_to")

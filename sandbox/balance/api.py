@@ -5,6 +5,7 @@ from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import Balance, BalanceService, LedgerEntry
+from sandbox.fields import Amount
 from sandbox.http.answers import answered, ok
 from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
@@ -15,7 +16,7 @@ from sandbox.http.paging import choice, query, uuid_param, window
 class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /balance/top-up`."""
 
-    amount: msgspec.Raw
+    amount: Amount
 
 
 def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:

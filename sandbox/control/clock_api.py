@@ -1,6 +1,7 @@
 """`/sandbox/v1/clock` and `/sandbox/v1/drain`: parse, call the service, render."""
 
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Router, get, post
@@ -11,11 +12,12 @@ from sandbox.control.clock import ClockRun, ClockService, ClockState, Drained, m
 from sandbox.errors import invalid
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
+from sandbox.http.body_errors import Fault
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=315_360_000)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
 Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 
 
@@ -56,6 +58,13 @@ _DRAIN: Final = Operation(
 )  # fmt: skip
 
 
+_ONE_OF_TWO: Final = "or `to` must be given, and not both"
+
+
+def _advance_faults(members: Mapping[str, Any]) -> list[Fault]:
+    return [("seconds", _ONE_OF_TWO)] if ("seconds" in members) == ("to" in members) else []
+
+
 def clock_router(gate: Gate, service: ClockService) -> Router:
     """The routes of the clock."""
     freeze_body = msgspec.json.Decoder(FreezeClockBody)
@@ -78,9 +87,9 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
     @post("/clock/advance", operation_id="advance_clock", opt={"operation": _ADVANCE}, status_code=200)
     async def advance_clock(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        body, key = await gate.parse(request, advance_body, key_required=False)
+        body, key = await gate.parse(request, advance_body, key_required=False, check=_advance_faults)
         if (body.seconds is UNSET) == (body.to is UNSET):
-            raise invalid("seconds", "or `to` must be given, and not both")
+            raise invalid("seconds", _ONE_OF_TWO)
         target = seconds_on(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
         return answered(await service.advance(caller.merchant_id, target, key, gate.origin(request)))
 

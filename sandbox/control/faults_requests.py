@@ -20,9 +20,33 @@ Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
 Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]
 Status = Annotated[float, msgspec.Meta(ge=400, le=599, multiple_of=1)]
 RetryAfter = Annotated[float, msgspec.Meta(ge=0, le=3600, multiple_of=1)]
-Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[!-~]*\Z")]
-EventPattern = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z_.*]*\Z")]
-Part = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r'^[^\x00-\x1f\x7f"\\]*\Z')]
+Pattern = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]*\Z",
+        extra={"must": "a string of 1 to 200 ASCII characters without spaces"},
+    ),
+]
+EventPattern = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-z_.*]*\Z",
+        extra={"must": "an event type such as payout.failed, or a pattern such as payout.*"},
+    ),
+]
+Part = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r'^[^\x00-\x1f\x7f"\\]*\Z',
+        extra={"must": "a string of 1 to 64 characters without quotes, backslashes and control characters"},
+    ),
+]
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 

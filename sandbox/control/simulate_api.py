@@ -1,18 +1,23 @@
 """`/sandbox/v1/payouts/{payout_id}/simulate`: parse, call the service, render."""
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 from litestar import Router, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.errors import all_invalid
 from sandbox.fields import FailureCode
 from sandbox.http.answers import answered
+from sandbox.http.body_errors import Fault
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.payouts.model import Payout
+from sandbox.payouts.requests import failure_faults
 from sandbox.payouts.service import PayoutService
+from sandbox.payouts.states import FAILED, REJECTED, RETURNED
 
 
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +39,10 @@ _SIMULATE: Final = Operation(
 )  # fmt: skip
 
 
+def _check(members: Mapping[str, Any]) -> list[Fault]:
+    return failure_faults(members, (FAILED, RETURNED, REJECTED))
+
+
 def simulate_router(gate: Gate, service: PayoutService) -> Router:
     """The route of simulations."""
     decoder = msgspec.json.Decoder(SimulateBody)
@@ -41,7 +50,10 @@ def simulate_router(gate: Gate, service: PayoutService) -> Router:
     @post("/{payout_id:str}/simulate", operation_id="simulate_payout", opt={"operation": _SIMULATE}, status_code=200)
     async def simulate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        body, key = await gate.parse(request, decoder, key_required=False)
+        body, key = await gate.parse(request, decoder, key_required=False, check=_check)
+        faults = _check(msgspec.structs.asdict(body))
+        if faults:
+            raise all_invalid(faults)
         return answered(
             await service.simulate(
                 caller.merchant_id,

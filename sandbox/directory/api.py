@@ -13,7 +13,7 @@ from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
-from sandbox.payouts.requests import VerifyAccountBody, destination
+from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
@@ -57,7 +57,7 @@ def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -
     )  # fmt: skip
     async def verify_account(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        asked, key = await gate.parse(request, body_decoder)
+        asked, key = await gate.parse(request, body_decoder, check=lambda members: destination_faults(members, directory))
         bank_code, wallet_code = destination(
             asked.dest_type, asked.bank_code, asked.wallet_code, asked.account_number, directory
         )

@@ -67,6 +67,10 @@ class Directory:
         """The bank of this code or alias, letter for letter: `hbl` is no bank."""
         return self._banks_by_code.get(code)
 
+    def bank_codes(self) -> list[str]:
+        """Every code and alias of a bank."""
+        return list(self._banks_by_code)
+
     def wallet(self, code: str) -> Wallet | None:
         return self._wallets_by_code.get(code)
 

@@ -1,31 +1,45 @@
-"""Decode a request's body strictly: what a client got wrong is said, never guessed over."""
+"""Decode a request's body strictly: what a client got wrong is said, all of it at once, and never guessed over."""
 
-import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.errors import Problem, invalid
+from sandbox.errors import Problem, all_invalid, invalid
+from sandbox.http.body_errors import Fault, Members, find_errors, parse_tree, raw_items, shown
 from sandbox.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
 
-_PATH: Final = re.compile(r" - at `(?:key in )?\$(.*)`\Z", re.DOTALL)
-_DEEPEST: Final = 32
-_STRINGS: Final = re.compile(rb'"([^"]*)"(\s*:)?')
+Check = Callable[[Mapping[str, Any]], Sequence[Fault]]
+"""What a type cannot say of a body: its members that are right → what else is wrong with them."""
+
+_NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 
 
-def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
-    """The body as the decoder's type. Raises MALFORMED_JSON or VALIDATION_ERROR, with the member at fault."""
+def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None = None) -> T:
+    """The body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR with every member at fault.
+
+    `check` is asked, of a body that is refused anyway, what else is wrong with the members that are right; whoever decodes
+    checks a body that is taken. A batch's raw items are left for whoever decodes them.
+    """
+    kind: Any = decoder.type
+    items = raw_items(kind)
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _refusal(kind, body, check, str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Problem("MALFORMED_JSON", f"The body is not JSON in UTF-8: {_shorten(str(error))}.") from None
-    _refuse_hidden(body)
+        apart = None if items is None else _item_by_item(decoder, body, items)
+        if apart is None:
+            raise _malformed(error) from None
+        value = apart
+    if _hides_something(body) if items is None else _has_twice(body, items):
+        raise _refusal(kind, body, check, "")
     return value
 
 
@@ -37,58 +51,86 @@ def amount_of(raw: msgspec.Raw, field: str = "amount") -> Decimal:
         raise invalid(field, str(error)) from None
 
 
-def _invalid(message: str) -> Problem:
-    match = _PATH.search(message)
-    field = match[1].lstrip(".") if match else ""
-    text = message[: match.start()] if match else message
-    missing = re.search(r"(?:required|unknown) field `(.*)`", text, re.DOTALL)
-    if missing:
-        field = f"{field}.{missing[1]}".lstrip(".")
-    if " matching regex " in text:
-        text = "holds characters that are not allowed there"
-    field, text = _shorten(field) or "body", _shorten(text)
-    return Problem("VALIDATION_ERROR", f"{field}: {text}.", errors=[(field, text)])
+def _malformed(error: Exception) -> Problem:
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+    return Problem("MALFORMED_JSON", f"The body is not JSON in UTF-8: {why}.")
 
 
-def _refuse_hidden(body: bytes) -> None:
-    """Refuse what the decoder lets pass: a member given twice, and the NUL that PostgreSQL's text cannot hold."""
-    nul = b"\\u0000" in body
+def _refusal(kind: Any, body: bytes, check: Check | None, said: str) -> Problem:
+    """All that is wrong with a body; `said` is what msgspec said of it."""
+    try:
+        # msgspec stopped at the first member at fault: what comes behind it may be no JSON.
+        msgspec.json.decode(body, type=msgspec.Raw)
+        tree = parse_tree(body)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        return _malformed(error)
+    errors, right = find_errors(kind, tree)
+    if check is not None and isinstance(right, dict):
+        # What is said of a member that is wrong itself, or holds one that is, follows from that.
+        known = [field for field, _ in errors]
+        errors += [fault for fault in check(right) if not any(field.startswith(fault[0]) for field in known)]
+    return all_invalid(errors or [("body", shown(said))])
+
+
+def _hides_something(body: bytes) -> bool:
+    """Whether the body has what the decoder lets pass: a member given twice, or the NUL that PostgreSQL's text cannot hold."""
     if b"\\" not in body:
         # The usual body: its strings end where they seem to, and no two of its members have one name.
-        names = [text for text, colon in _STRINGS.findall(body) if colon]
+        names = [text for text, colon in _NAMES.findall(body) if colon]
         if len(set(names)) == len(names):
-            return
-
-    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(found)
-        if len(members) < len(found):
-            names = [name for name, _ in found]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Problem("VALIDATION_ERROR", f"The member {twice!r} is given twice.", errors=[(twice, "is given twice")])
-        if nul:
-            for name, value in found:
-                if "\0" in name or _has_nul(value):
-                    shown = name.replace("\0", "\\u0000")
-                    raise Problem(
-                        "VALIDATION_ERROR",
-                        f"{shown} holds a NUL character, which text may not.",
-                        errors=[(shown, "may not hold a NUL character")],
-                    )
-        return members
-
+            return False
     try:
-        value = json.loads(body, object_pairs_hook=pairs)
-    except RecursionError:
-        raise Problem("MALFORMED_JSON", f"The body is nested deeper than {_DEEPEST} levels.") from None
-    if nul and _has_nul(value):
-        raise Problem("VALIDATION_ERROR", "The body holds a NUL character.", errors=[("body", "may not hold a NUL")])
+        tree = parse_tree(body)
+    except RecursionError as error:
+        raise _malformed(error) from None
+    return _is_hidden_in(tree)
 
 
-def _has_nul(value: object) -> bool:
+def _is_hidden_in(value: Any) -> bool:
+    if isinstance(value, Members):
+        return bool(value.twice) or any("\0" in name or _is_hidden_in(item) for name, item in value.items())
     if isinstance(value, list):
-        return any(_has_nul(item) for item in value)
+        return any(_is_hidden_in(item) for item in value)
     return isinstance(value, str) and "\0" in value
 
 
-def _shorten(text: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in text[:200])
+def _has_twice(body: bytes, items: str) -> bool:
+    """Whether a batch's only member is given twice."""
+    if b"\\" not in body and body.count(f'"{items}"'.encode()) == 1:
+        return False
+    try:
+        return bool(parse_tree(body).twice)
+    except (RecursionError, ValueError):
+        return False  # of one of the items; whoever decodes it will say so
+
+
+def _item_by_item(decoder: "msgspec.json.Decoder[T]", body: bytes, items: str) -> T | None:
+    """A batch of which an item holds what only the decoder refuses: half a surrogate pair, or too many levels.
+
+    None if the whole is not JSON either way. The items come as they are, to be refused alone.
+    """
+    try:
+        parse_tree(body)
+    except RecursionError:
+        pass
+    except ValueError:
+        return None
+    depth, begin, cuts = 0, 0, []
+    for token in _TOKENS.finditer(body):
+        sign = token[0]
+        depth += (sign in (b"[", b"{")) - (sign in (b"]", b"}"))
+        if sign == b"[" and depth == 2:
+            begin = token.end()
+            cuts = [begin - 1]
+        elif cuts and ((sign == b"," and depth == 2) or (sign == b"]" and depth == 1)):
+            cuts.append(token.start())
+    if len(cuts) < 2:
+        return None
+    nulls = b",".join([b"null"] * (len(cuts) - 1))
+    try:
+        value = decoder.decode(body[:begin] + nulls + body[cuts[-1] :])
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    raws = [msgspec.Raw(body[start + 1 : end]) for start, end in pairwise(cuts)]
+    setattr(value, items, raws)
+    return value

@@ -16,7 +16,7 @@ from sandbox.control.faults_http import strike
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
-from sandbox.http.body import decode
+from sandbox.http.body import Check, decode
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import Settings
 from sandbox.work.unit import IdempotencyKey, Origin
@@ -172,7 +172,13 @@ class Gate:
         return body
 
     async def parse(
-        self, request: HttpRequest, decoder: "msgspec.json.Decoder[T]", *, key_required: bool = True, body_required: bool = True
+        self,
+        request: HttpRequest,
+        decoder: "msgspec.json.Decoder[T]",
+        *,
+        key_required: bool = True,
+        body_required: bool = True,
+        check: Check | None = None,
     ) -> tuple[T, IdempotencyKey | None]:
         """The body as the decoder's type, and the request's key; where no body is required, none is as good as `{}`.
 
@@ -180,7 +186,7 @@ class Gate:
         """
         body = await self.body(request) if body_required or await request.body() else b"{}"
         key = self.idempotency_key(request, body, required=key_required)
-        return decode(decoder, body), key
+        return decode(decoder, body, check), key
 
     def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
         """The request's key with the fingerprint of what came with it.

@@ -91,7 +91,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
     @post("/", operation_id="create_payout", opt={"operation": _CREATE})
     async def create_payout(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, create_body)
+        parsed, key = await gate.parse(request, create_body, check=service.check)
         scenario = header(request, _SCENARIO)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request), scenario))
 

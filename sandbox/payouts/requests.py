@@ -1,18 +1,29 @@
 """Bodies that ask for payouts, and what they must be. Pure."""
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from sandbox.directory.catalogue import Directory
 from sandbox.directory.iban import check_account_number
-from sandbox.errors import Problem, invalid
-from sandbox.fields import Text64, Text140, Text500
+from sandbox.errors import all_invalid
+from sandbox.fields import PRINTABLE, Amount, Text64, Text140, Text500
+from sandbox.http.body_errors import Fault, suggestion
 from sandbox.money import InvalidAmountError, parse_amount
 from sandbox.payouts.commands import NewPayout
 
-Code = Annotated[str, msgspec.Meta(min_length=2, max_length=20, pattern=r"^[A-Z0-9]*\Z")]
-AccountNumber = Annotated[str, msgspec.Meta(min_length=10, max_length=24, pattern=r"^[A-Z0-9]*\Z")]
+# Which codes there are, and what is wrong with an account number, is said by the directory, which can do it better.
+Code = Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern=PRINTABLE)]
+AccountNumber = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=10,
+        max_length=24,
+        pattern=r"^[A-Z0-9]*\Z",
+        extra={"must": "a string of 10 to 16 digits, or a Pakistani IBAN in capitals, without spaces or dashes"},
+    ),
+]
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
 
 LARGEST_BATCH: Final = 1000
@@ -22,7 +33,7 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     """The body of `POST /payouts`."""
 
     merchant_reference: Text64
-    amount: msgspec.Raw
+    amount: Amount
     currency: Literal["PKR"] = "PKR"
     dest_type: Literal["BANK", "WALLET"]
     bank_code: Code | None = None
@@ -53,19 +64,16 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
 
     Raises VALIDATION_ERROR, naming every member at fault.
     """
-    errors: list[tuple[str, str]] = []
-    amount = None
+    errors: list[Fault] = []
     try:
         amount = parse_amount(bytes(body.amount))
     except InvalidAmountError as error:
         errors.append(("amount", str(error)))
-    bank_code, wallet_code = None, None
-    try:
-        bank_code, wallet_code = destination(body.dest_type, body.bank_code, body.wallet_code, body.account_number, directory)
-    except Problem as problem:
-        errors += problem.errors
-    if errors or amount is None:
-        raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
+    codes = _codes(body.dest_type, body.bank_code, body.wallet_code, directory)
+    errors += destination_faults(msgspec.structs.asdict(body), directory)
+    if errors:
+        raise all_invalid(errors)
+    bank_code, wallet_code = codes
     return NewPayout(
         merchant_reference=body.merchant_reference,
         amount=amount,
@@ -84,22 +92,62 @@ def destination(
     dest_type: str, bank_code: str | None, wallet_code: str | None, account_number: str, directory: Directory
 ) -> tuple[str | None, str | None]:
     """The directory's own bank and wallet codes of a destination, one of them None. Raises VALIDATION_ERROR."""
-    if dest_type == "BANK":
-        if wallet_code is not None:
-            raise invalid("wallet_code", "is not for dest_type BANK")
-        bank = directory.bank(bank_code) if bank_code is not None else None
-        if bank is None:
-            raise invalid("bank_code", "must be a code or alias of GET /api/v1/directory")
-        found: tuple[str | None, str | None] = (bank.code, None)
-        iban_code = bank.iban_code
+    members = {
+        "dest_type": dest_type, "bank_code": bank_code, "wallet_code": wallet_code, "account_number": account_number
+    }  # fmt: skip
+    faults = destination_faults(members, directory)
+    if faults:
+        raise all_invalid(faults)
+    return _codes(dest_type, bank_code, wallet_code, directory)
+
+
+def destination_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
+    """What is wrong with a destination's members, as far as they are there."""
+    dest_type, account_number = members.get("dest_type"), members.get("account_number")
+    faults: list[Fault] = []
+    iban_code = None
+    for kind, name in (("BANK", "bank_code"), ("WALLET", "wallet_code")):
+        code = members.get(name)
+        if dest_type not in (kind, None):
+            faults += [(name, f"must be left out when dest_type is {dest_type}")] if code is not None else []
+        elif code is None:
+            faults += [(name, f"is required when dest_type is {kind}")] if dest_type is not None else []
+        else:
+            found = directory.bank(code) if kind == "BANK" else directory.wallet(code)
+            if found is None:
+                faults.append((name, unknown_code(kind, code, directory)))
+            elif dest_type is not None:
+                iban_code = found.iban_code
+    if account_number is not None:
+        wrong = check_account_number(account_number, iban_code)
+        faults += [] if wrong is None else [("account_number", wrong.rstrip("."))]
+    return faults
+
+
+def failure_faults(members: Mapping[str, Any], failing: Sequence[str]) -> list[Fault]:
+    """What is wrong with a `failure_code` or `failure_reason`: only a change to one of `failing` has any."""
+    status = members.get("status")
+    if status is None or status in failing:
+        return []
+    given = [name for name in ("failure_code", "failure_reason") if members.get(name) is not None]
+    return [(name, f"is for status {', '.join(failing)} only; leave it out with {status}") for name in given]
+
+
+def unknown_code(kind: str, code: str, directory: Directory) -> str:
+    """What is wrong with a code that the directory does not have: the one that was meant, or those that there are."""
+    if kind == "BANK":
+        own, all_codes = [bank.code for bank in directory.banks], directory.bank_codes()
     else:
-        if bank_code is not None:
-            raise invalid("bank_code", "is not for dest_type WALLET")
-        wallet = directory.wallet(wallet_code) if wallet_code is not None else None
-        if wallet is None:
-            raise invalid("wallet_code", "must be a code of GET /api/v1/directory")
-        found, iban_code = (None, wallet.code), wallet.iban_code
-    wrong = check_account_number(account_number, iban_code)
-    if wrong is not None:
-        raise invalid("account_number", wrong.rstrip("."))
-    return found
+        own = all_codes = [wallet.code for wallet in directory.wallets]
+    likely = suggestion(code, all_codes)
+    return f"is not a known {kind.lower()} code" + (likely or f"; known are {', '.join(own)} (GET /api/v1/directory)")
+
+
+def _codes(
+    dest_type: str, bank_code: str | None, wallet_code: str | None, directory: Directory
+) -> tuple[str | None, str | None]:
+    if dest_type == "BANK":
+        bank = directory.bank(bank_code or "")
+        return None if bank is None else bank.code, None
+    wallet = directory.wallet(wallet_code or "")
+    return None, None if wallet is None else wallet.code

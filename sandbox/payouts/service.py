@@ -10,11 +10,12 @@ from sandbox.db.engine import available, connection
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
 from sandbox.http.body import decode
+from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.payouts.commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
 from sandbox.payouts.model import COLUMNS, Payout, to_payout
-from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, new_payout
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.scenarios.engine import Catalogue
 from sandbox.work.loop import MerchantQueues
@@ -94,6 +95,10 @@ class PayoutService:
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
+    def check(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of a create's body."""
+        return destination_faults(members, self._directory)
+
     async def create(
         self,
         merchant_id: str,
@@ -119,11 +124,11 @@ class PayoutService:
     ) -> Answer:
         """Create up to 1000 payouts, each standing or falling alone."""
         items: list[NewPayout | Problem] = []
-        for raw in body.payouts:
+        for place, raw in enumerate(body.payouts):
             try:
-                items.append(new_payout(decode(self._item, bytes(raw)), self._directory, scenario_header))
+                items.append(new_payout(decode(self._item, bytes(raw), self.check), self._directory, scenario_header))
             except Problem as problem:
-                items.append(problem)
+                items.append(problem.within(f"payouts[{place}]"))
         return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))
 
     async def move(self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: Origin) -> Answer:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from sandbox.fields import Name, Uuid
+from sandbox.fields import Amount, Name, Uuid
 
 
 class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -12,7 +12,7 @@ class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     user_id: Uuid
     brand: Name
-    earning: msgspec.Raw
+    earning: Amount
 
 
 class ReconcileItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

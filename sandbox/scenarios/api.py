@@ -84,13 +84,13 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
     @post("/", operation_id="create_scenario", opt={"operation": _CREATE})
     async def create_scenario(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, rule_body, key_required=False)
+        parsed, key = await gate.parse(request, rule_body, key_required=False, check=service.check)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @put("/{rule_id:str}", operation_id="replace_scenario", opt={"operation": _REPLACE})
     async def replace_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, rule_body, key_required=False)
+        parsed, key = await gate.parse(request, rule_body, key_required=False, check=service.check)
         return answered(await service.replace(caller.merchant_id, rule_id, parsed, key, gate.origin(request)))
 
     @delete(
@@ -111,7 +111,7 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
     @post("/explain", operation_id="explain_scenario", opt={"operation": _EXPLAIN}, status_code=200)
     async def explain_scenario(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed = decode(explain_body, await gate.body(request))
+        parsed = decode(explain_body, await gate.body(request), service.check_payout)
         return ok(await service.explain(caller.merchant_id, parsed))
 
     return Router(

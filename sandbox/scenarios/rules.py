@@ -1,17 +1,20 @@
 """A merchant's own scenarios: what a rule must be. Pure."""
 
 import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
-from sandbox.fields import FailureCode, Text64, Text500, Uuid
+from sandbox.errors import Problem, all_invalid
+from sandbox.fields import Amount, FailureCode, Text64, Text500, Uuid
 from sandbox.http.body import decode
+from sandbox.http.body_errors import Fault
 from sandbox.money import InvalidAmountError, parse_amount
-from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody
+from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 from sandbox.payouts.states import CHANGES, FAILED, PENDING, PROCESSING, RETURNED, SUCCESS
 
 LARGEST_COUNT: Final = 100
@@ -23,9 +26,25 @@ LONGEST_WAIT: Final = 3650 * 86400
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Position = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_COUNT, multiple_of=1)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[a-z][a-z0-9_]*\Z")]
-HeaderValue = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]*\Z")]
-Suffix = Annotated[str, msgspec.Meta(min_length=1, max_length=16, pattern=r"^[0-9]*\Z")]
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-z][a-z0-9_]*\Z",
+        extra={"must": "a string of 1 to 64 small letters, digits and underscores that begins with a letter"},
+    ),
+]
+HeaderValue = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1, max_length=64, pattern=r"^[!-~]*\Z", extra={"must": "a string of 1 to 64 ASCII characters without spaces"}
+    ),
+]
+Suffix = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=16, pattern=r"^[0-9]*\Z", extra={"must": "a string of 1 to 16 digits"}),
+]
 
 
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -49,8 +68,8 @@ class RuleMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, 
     account_number: AccountNumber | UnsetType = UNSET
     bank_code: Code | UnsetType = UNSET
     wallet_code: Code | UnsetType = UNSET
-    amount_from: msgspec.Raw | UnsetType = UNSET
-    amount_to: msgspec.Raw | UnsetType = UNSET
+    amount_from: Amount | UnsetType = UNSET
+    amount_to: Amount | UnsetType = UNSET
     user_id: Uuid | UnsetType = UNSET
     metadata: Annotated[dict[Text64, Text500], msgspec.Meta(min_length=1, max_length=20)] | UnsetType = UNSET
     scenario_header: HeaderValue | UnsetType = UNSET
@@ -83,32 +102,57 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
 
     Raises VALIDATION_ERROR, naming every member at fault.
     """
-    errors: list[tuple[str, str]] = []
     match: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
-    if not match:
-        errors.append(("match", "must say at least one thing that chooses the rule"))
-    bounds = []
+    errors: list[Fault] = []
     for name in match.keys() & {"amount_from", "amount_to"}:
         try:
-            bounds.append((name, parse_amount(bytes(match[name]))))
-            match[name] = str(bounds[-1][1])
+            match[name] = parse_amount(bytes(match[name]))
         except InvalidAmountError as error:
             errors.append((f"match.{name}", str(error)))
-    if len(bounds) == 2 and dict(bounds)["amount_from"] > dict(bounds)["amount_to"]:
-        errors.append(("match.amount_to", "must not be below amount_from"))
-    errors += _resolve_codes(match, directory)
+    errors += [fault for fault in match_faults(match, directory) if fault[0] not in dict(errors)]
     errors += path_faults(body.steps)
     if errors:
-        raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
+        raise all_invalid(errors)
+    if "bank_code" in match:
+        bank = directory.bank(match["bank_code"])
+        # A payout has its bank's own code, whichever alias it was created with.
+        match["bank_code"] = match["bank_code"] if bank is None else bank.code
+    for name in match.keys() & {"amount_from", "amount_to"}:
+        match[name] = str(match[name])
     return msgspec.json.encode(match).decode(), msgspec.json.encode(body.steps).decode()
 
 
-def path_faults(steps: list[RuleStep]) -> list[tuple[str, str]]:
+def rule_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
+    """What the type cannot say of a rule's members, as far as they are there."""
+    match, steps = members.get("match"), members.get("steps")
+    faults = [] if match is None else match_faults(match, directory)
+    if steps is not None and all("to" in step for step in steps):
+        faults += path_faults([RuleStep(**step) for step in steps])
+    return faults
+
+
+def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
+    """What is wrong with a rule's match; amounts are Decimals, and what is no amount is not looked at."""
+    faults: list[Fault] = []
+    if not match:
+        faults.append(("match", "must say at least one thing that chooses the rule"))
+    low, high = match.get("amount_from"), match.get("amount_to")
+    if isinstance(low, Decimal) and isinstance(high, Decimal) and low > high:
+        faults.append(("match.amount_to", "must not be below amount_from"))
+    bank_code, wallet_code = match.get("bank_code"), match.get("wallet_code")
+    if bank_code is not None and directory.bank(bank_code) is None:
+        faults.append(("match.bank_code", unknown_code("BANK", bank_code, directory)))
+    if wallet_code is not None and directory.wallet(wallet_code) is None:
+        faults.append(("match.wallet_code", unknown_code("WALLET", wallet_code, directory)))
+    return faults
+
+
+def path_faults(steps: list[RuleStep]) -> list[Fault]:
     """What is wrong with a path that starts from PENDING: each member at fault, and why; only the first illegal change.
 
     A step that may be left out must be legal both ways.
     """
-    faults: list[tuple[str, str]] = []
+    faults: list[Fault] = []
     for number, step in enumerate(steps):
         if step.failure_code is not UNSET and step.to not in (FAILED, RETURNED):
             faults.append((f"steps[{number}].failure_code", f"is for a step to {FAILED} or {RETURNED}"))
@@ -136,20 +180,6 @@ def _may_go(source: str, target: str, *, released: bool = False) -> bool:
     return source != FAILED and ((source, target) in CHANGES or (released and target == PROCESSING))
 
 
-def _resolve_codes(match: dict[str, Any], directory: Directory) -> list[tuple[str, str]]:
-    """Put the directory's own codes in the place of aliases: a payout has its bank's own code."""
-    errors = []
-    if "bank_code" in match:
-        bank = directory.bank(match["bank_code"])
-        if bank is None:
-            errors.append(("match.bank_code", "must be a code or alias of GET /api/v1/directory"))
-        else:
-            match["bank_code"] = bank.code
-    if "wallet_code" in match and directory.wallet(match["wallet_code"]) is None:
-        errors.append(("match.wallet_code", "must be a code of GET /api/v1/directory"))
-    return errors
-
-
 def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
     """Rules from TOML in the form of the built-in catalogue. Raises ValueError with a sentence that says where."""
     try:
@@ -164,7 +194,7 @@ def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
     for number, entry in enumerate(found, 1):
         try:
             # By way of JSON, so that a file is judged exactly as a request is.
-            rules.append(decode(decoder, msgspec.json.encode(entry)))
+            rules.append(decode(decoder, msgspec.json.encode(entry), lambda members: rule_faults(members, directory)))
             check_rule(rules[-1], directory)
         except Problem as problem:
             where = "; ".join(f"{field}: {message}" for field, message in problem.errors)

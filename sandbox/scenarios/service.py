@@ -1,6 +1,6 @@
 """A merchant's own scenarios: write them, list all that apply, and explain what a payout would do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,11 +10,12 @@ from msgspec import UNSET, UnsetType
 from sandbox.db.engine import available, connection
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
+from sandbox.http.body_errors import Fault
 from sandbox.ids import is_uuid
-from sandbox.payouts.requests import new_payout
+from sandbox.payouts.requests import destination_faults, new_payout
 from sandbox.payouts.states import CHANGES, EVENT_OF, PENDING, REQUESTED
 from sandbox.scenarios.engine import Catalogue, Facts, Match, Scenario
-from sandbox.scenarios.rules import LARGEST_COUNT, DefaultBody, ExplainBody, RuleBody, check_rule
+from sandbox.scenarios.rules import LARGEST_COUNT, DefaultBody, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.stored import stored_rule
 from sandbox.work.keyed import run_keyed
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
@@ -111,6 +112,14 @@ class ScenarioService:
     def __init__(self, catalogue: Catalogue, directory: Directory) -> None:
         self._catalogue = catalogue
         self._directory = directory
+
+    def check(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of a rule."""
+        return rule_faults(members, self._directory)
+
+    def check_payout(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of a payout to be explained."""
+        return destination_faults(members, self._directory)
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
         """All that apply, in their order: own rules, by amount, by suffix, and the default."""

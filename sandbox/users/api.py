@@ -68,7 +68,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     )  # fmt: skip
     async def create_user(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, user_body)
+        parsed, key = await gate.parse(request, user_body, check=service.check)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @post(

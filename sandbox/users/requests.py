@@ -1,19 +1,29 @@
 """Bodies that make users and move their wallets, and what they must be. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
-from sandbox.fields import Name, Text64
-from sandbox.payouts.requests import AccountNumber, Code, destination
+from sandbox.fields import Amount, Name, Text64
+from sandbox.http.body_errors import Fault
+from sandbox.payouts.requests import AccountNumber, Code, destination, destination_faults
 
 LARGEST_BATCH = 1000
 
 # Printable ASCII but the /: within what the aggregator takes for a user's id, which can then stand in its paths.
-VendorUserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[ -.0-~]*\Z")]
+VendorUserId = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[ -.0-~]*\Z",
+        extra={"must": "a string of 1 to 64 printable ASCII characters other than /"},
+    ),
+]
 
 
 class DestinationBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -44,14 +54,14 @@ class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=
     """The body of `POST /users/{user_id}/transactions`."""
 
     type: Literal["EARNED", "SPENT"]
-    amount: msgspec.Raw
+    amount: Amount
     reference: Text64 | None = None
 
 
 class RequestPayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users/{user_id}/payout`."""
 
-    amount: msgspec.Raw
+    amount: Amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +85,13 @@ def new_user(body: CreateUserBody, directory: Directory) -> NewUser:
     try:
         codes = destination(where.dest_type, where.bank_code, where.wallet_code, where.account_number, directory)
     except Problem as problem:
-        errors = [(f"destination.{field}", message) for field, message in problem.errors]
-        raise Problem(
-            "VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors
-        ) from None
+        raise problem.within("destination") from None
     return NewUser(body.name, body.external_id, body.vendor_user_id, where.dest_type, *codes, where.account_number)
+
+
+def user_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
+    """What the type cannot say of a body that makes a user or changes one."""
+    where = members.get("destination")
+    if not isinstance(where, dict):
+        return []
+    return [(f"destination.{field}", message) for field, message in destination_faults(where, directory)]

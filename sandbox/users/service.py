@@ -1,6 +1,6 @@
 """Users: make, read and list them, move their wallets, and tell their sums."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ from sandbox.db.engine import available, connection
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
 from sandbox.http.body import decode
+from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.ledger.model import wallet_of
@@ -19,7 +20,7 @@ from sandbox.ledger.post import open_accounts
 from sandbox.scenarios.engine import Catalogue
 from sandbox.users.commands import RecordTransaction, RequestPayout, Transaction
 from sandbox.users.model import COLUMNS, UserRow, to_user
-from sandbox.users.requests import CreateUserBody, CreateUsersBody, NewUser, new_user
+from sandbox.users.requests import CreateUserBody, CreateUsersBody, NewUser, new_user, user_faults
 from sandbox.users.summary_cache import Missed, SummaryCache
 from sandbox.work.keyed import run_keyed
 from sandbox.work.loop import MerchantQueues
@@ -128,6 +129,10 @@ class UserService:
         self._cache = cache
         self._item = msgspec.json.Decoder(CreateUserBody)
 
+    def check(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of a body with a destination."""
+        return user_faults(members, self._directory)
+
     async def create(self, merchant_id: str, body: CreateUserBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make a user with an empty wallet. Raises VALIDATION_ERROR; 409 if an id is taken is an answer."""
         new = new_user(body, self._directory)
@@ -143,11 +148,11 @@ class UserService:
     async def create_many(self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make up to 1000 users, each standing or falling alone."""
         items: list[NewUser | Problem] = []
-        for raw in body.users:
+        for place, raw in enumerate(body.users):
             try:
-                items.append(new_user(decode(self._item, bytes(raw)), self._directory))
+                items.append(new_user(decode(self._item, bytes(raw), self.check), self._directory))
             except Problem as problem:
-                items.append(problem)
+                items.append(problem.within(f"users[{place}]"))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             results: list[dict[str, object]] = []

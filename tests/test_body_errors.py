@@ -1,0 +1,234 @@
+"""A refused body is told everything that is wrong with it at once, in words that say what to do."""
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from sandbox.app import create_app
+from sandbox.errors import Problem
+from sandbox.fields import PRINTABLE
+from sandbox.http.body import decode
+from sandbox.http.body_errors import find_errors, parse_tree
+from sandbox.http.openapi import documented
+from sandbox.payouts.requests import CreatePayoutBody
+from sandbox.settings import Settings
+from tests.harness.world import World
+from tests.test_ipn import send
+
+SETTINGS = Settings.load(
+    {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere", "SANDBOX_SECRET_KEY": "A" * 43 + "="}
+)
+OPERATIONS = documented(create_app(SETTINGS).litestar.routes)
+BODIES = {
+    item.operation_id: item.operation.body
+    for item in OPERATIONS
+    if item.operation.body is not None and item.operation.raw_media_type == "application/json"
+}
+EXAMPLES = {item.operation_id: item.operation.example for item in OPERATIONS if item.operation_id in BODIES}
+
+
+def errors_of(kind: Any, body: Any) -> dict[str, str]:
+    with pytest.raises(Problem) as raised:
+        decode(msgspec.json.Decoder(kind), body if isinstance(body, bytes) else json.dumps(body).encode())
+    assert raised.value.code == "VALIDATION_ERROR"
+    return dict(raised.value.errors)
+
+
+def test_every_wrong_member_is_named_with_its_path_and_what_it_must_be() -> None:
+    found = errors_of(
+        CreatePayoutBody,
+        {
+            "merchant_reference": "",
+            "amount": "-1",
+            "currency": "pkr",
+            "dest_type": "BNAK",
+            "account_number": 5,
+            "acount_title": "X",
+            "metadata": {"a": 1, "b": "fine", "c" * 65: ""},
+            "requires_approval": "yes",
+        },
+    )
+    assert set(found) == {
+        "merchant_reference", "amount", "currency", "dest_type", "account_number", "acount_title", "metadata.a",
+        "metadata." + "c" * 65, "requires_approval",
+    }  # fmt: skip
+    assert found["merchant_reference"] == "must be a string of 1 to 64 characters without control characters"
+    assert found["currency"] == "must be one of PKR; did you mean PKR?"
+    assert found["dest_type"] == "must be one of BANK, WALLET; did you mean BANK?"
+    assert "10 to 16 digits" in found["account_number"]
+    assert found["acount_title"] == "is not a known field; did you mean account_title?"
+    assert found["requires_approval"] == "must be true or false"
+
+
+def test_what_is_missing_is_named_with_its_choices() -> None:
+    found = errors_of(CreatePayoutBody, {})
+    assert found == {
+        "merchant_reference": "is required",
+        "amount": "is required",
+        "dest_type": "is required: one of BANK, WALLET",
+        "account_number": "is required",
+    }
+
+
+def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
+    body = b'{"amount": 0, "amount": 0, "merchant_reference": "\\u0000", "metadata": {"k": "1", "k": "2", "\\u0000": "x"}}'
+    found = errors_of(CreatePayoutBody, body)
+    assert found["merchant_reference"] == "may not hold a NUL character"
+    assert found["metadata.k"] == "is given twice"
+    assert found["metadata.�"] == "may not hold a NUL character"
+    assert set(found) == {
+        "amount", "merchant_reference", "dest_type", "account_number", "metadata.k", "metadata.�",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"amount": {}, "x"', b'{"amount": 1, "currency": 7} trailing', b'{"amount": 1, "currency": 7, "account_title": "\xff"}'],
+)
+def test_what_is_no_json_behind_the_first_wrong_member_is_malformed(body: bytes) -> None:
+    with pytest.raises(Problem) as raised:
+        decode(msgspec.json.Decoder(CreatePayoutBody), body)
+    assert raised.value.code == "MALFORMED_JSON"
+
+
+COUNTED: Any = msgspec.defstruct("Counted", [("count", Annotated[float, msgspec.Meta(ge=1, le=50, multiple_of=1)])])
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" + "0" * 5000, "1e99999999999999999999", "-0.0", "1.5"])
+def test_numbers_of_any_size_are_judged(number: str) -> None:
+    assert errors_of(COUNTED, f'{{"count": {number}}}'.encode()) == {"count": "must be a whole number from 1 to 50"}
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-5, 2000), st.floats(-1, 3, allow_nan=False),
+        st.sampled_from(["", "BANK", "PKR", "HBL", "1.00", "12345678900001", "v1", "fast", "x" * 70, "\n", "a b", "api"]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "to", "target", "k\t"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BODIES)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_walk_finds_something_exactly_where_msgspec_does(name: str, data: st.DataObject) -> None:
+    """Whatever happens to a body that is right: a member less, another value, one that is unknown."""
+    example = EXAMPLES[name]
+    body = json.loads(json.dumps({} if example is None else example))
+    members = body[0] if isinstance(body, list) else body
+    known = [*members, "extra", *member_names(BODIES[name])]
+    for member in data.draw(st.lists(st.sampled_from(known), max_size=3)):
+        if data.draw(st.booleans()):
+            members.pop(member, None)
+        else:
+            members[member] = data.draw(VALUES)
+    raw = json.dumps(body).encode()
+    try:
+        msgspec.json.Decoder(BODIES[name]).decode(raw)
+    except msgspec.ValidationError:
+        found, _ = find_errors(BODIES[name], parse_tree(raw))
+        assert found, raw
+        assert not [message for _, message in found if "`" in message or "Expected" in message], found
+    else:
+        found, _ = find_errors(BODIES[name], parse_tree(raw))
+        # An amount is looked at by whoever decodes it, and by the walk.
+        assert [message for _, message in found if "decimal string" not in message] == [], raw
+
+
+def member_names(kind: Any) -> list[str]:
+    info = inspect.type_info(kind)
+    if isinstance(info, inspect.ListType):
+        info = info.item_type
+    structs = info.types if isinstance(info, inspect.UnionType) else (info,)
+    return [member.encode_name for found in structs if isinstance(found, inspect.StructType) for member in found.fields]
+
+
+def walk(info: Any, path: str) -> "list[tuple[str, Any, dict[str, Any]]]":
+    """Every string type of a body with what stands beside it."""
+    if isinstance(info, inspect.Metadata):
+        return [(place, kind, {**(info.extra or {}), **extra}) for place, kind, extra in walk(info.type, path)]
+    if isinstance(info, inspect.UnionType):
+        return [found for option in info.types for found in walk(option, path)]
+    if isinstance(info, inspect.StructType):
+        return [found for member in info.fields for found in walk(member.type, f"{path}.{member.encode_name}")]
+    if isinstance(info, inspect.ListType):
+        return walk(info.item_type, f"{path}[]")
+    if isinstance(info, inspect.DictType):
+        return [*walk(info.key_type, f"{path}.key"), *walk(info.value_type, f"{path}.value")]
+    return [(path, info, {})]
+
+
+def test_every_pattern_but_the_plain_one_says_in_words_what_it_means() -> None:
+    silent = [
+        (name, path)
+        for name, body in BODIES.items()
+        for path, kind, extra in walk(inspect.type_info(body), "")
+        if isinstance(kind, inspect.StrType) and kind.pattern not in (None, PRINTABLE) and "must" not in extra
+    ]
+    assert silent == []
+
+
+def test_the_walk_is_bounded() -> None:
+    tree = parse_tree(json.dumps({f"unknown_{number}": 1 for number in range(5000)}).encode())
+    found, _ = find_errors(CreatePayoutBody, tree)
+    assert len(found) == 1000
+
+
+# ---- over HTTP
+
+
+def refused(answer: Any) -> dict[str, str]:
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (400, "VALIDATION_ERROR"), answer.text
+    return {error["field"]: error["message"] for error in body["errors"]}
+
+
+def test_what_the_type_says_and_what_the_directory_says_come_together(world: World) -> None:
+    body = world.payout_body(bank_code="hbl", amount="1.001", currency="USD", account_number="12-34")
+    found = refused(world.post("/api/v1/payouts", body))
+    assert set(found) == {"bank_code", "amount", "currency", "account_number"}
+    assert found["bank_code"] == "is not a known bank code; did you mean HBL?"
+    assert refused(world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")))["bank_code"].endswith("did you mean HBL?")
+    wallet = {"dest_type": "WALLET", "bank_code": "HBL", "wallet_code": "nope", "account_number": "1", "amount": None}
+    found = refused(world.post("/api/v1/payouts", {**world.payout_body(), **wallet}))
+    assert set(found) == {"bank_code", "wallet_code", "account_number", "amount"}
+    assert "EASYPAISA" in found["wallet_code"]
+    assert refused(world.post("/api/v1/verify-account", {"dest_type": "BANK", "account_number": "1"})).keys() == {
+        "bank_code", "account_number",
+    }  # fmt: skip
+
+
+def test_nested_lists_and_unions_name_their_paths(world: World) -> None:
+    user = {"name": "", "destination": {"dest_type": "BANK", "bank_code": "meezn", "account_number": "12"}}
+    found = refused(world.post("/api/v1/users", user))
+    assert found["destination.bank_code"].endswith("did you mean MEEZAN?")
+    assert set(found) == {"name", "destination.bank_code", "destination.account_number"}
+    rule = {"name": "X", "match": {"bank_code": "hbl", "amount_from": "x"}, "steps": [{"to": "PAID"}, {"after": -1}]}
+    found = refused(world.post("/sandbox/v1/scenarios", rule))
+    assert set(found) == {"name", "match.bank_code", "match.amount_from", "steps[0].to", "steps[1].to", "steps[1].after"}
+    fault = {"target": "api", "kind": "eror", "status": 9}
+    assert refused(world.post("/sandbox/v1/faults", fault))["kind"].endswith("did you mean error?")
+    assert refused(world.post("/sandbox/v1/faults", {**fault, "kind": "error", "count": 0})).keys() == {"status", "count"}
+    sales = [{"sale_id": "x", "status": "MAYBE"}, {"status": "APPROVED"}]
+    assert refused(world.post("/api/v1/reconcile", sales)).keys() == {"[0].sale_id", "[0].status", "[1].sale_id"}
+
+
+def test_the_bank_is_told_all_that_is_wrong_with_its_callback(world: World) -> None:
+    found = refused(send(world, {"status": "SUCCES", "failure_code": "no code", "reference": "x"}))
+    assert set(found) == {"status", "failure_code", "reference", "payout_id"}
+    assert found["status"].endswith("did you mean SUCCESS?")
+
+
+def test_amounts_that_are_right_are_given_to_the_checks_as_they_are() -> None:
+    found, right = find_errors(CreatePayoutBody, parse_tree(b'{"amount": 10.5, "dest_type": "BANK", "metadata": {"a": "b"}}'))
+    assert right == {"amount": Decimal("10.50"), "dest_type": "BANK", "metadata": {"a": "b"}}
+    assert {field for field, _ in found} == {"merchant_reference", "account_number"}
