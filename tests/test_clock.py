@@ -68,12 +68,19 @@ def test_it_is_frozen_at_a_time_to_come_and_goes_on_to_a_later_one(world: World)
     assert clock(world, "advance", to="2031-06-01T00:00:01.5Z")["now"] == "2031-06-01T00:00:01.500Z"
 
 
+def test_an_advance_of_nothing_stays_where_it_is_and_runs_what_is_due(world: World) -> None:
+    at = "2031-05-01T00:00:00.000Z"
+    clock(world, "freeze", at=at)
+    for body in ({"seconds": 0}, {"seconds": 0.0}, {"to": at}):
+        done = clock(world, "advance", **body)
+        assert (done["from"], done["now"], done["complete"], done["steps"]) == (at, at, True, 0)
+
+
 @pytest.mark.parametrize(
     ("verb", "body", "field"),
     [
         ("advance", {}, "seconds"),
         ("advance", {"seconds": 1, "to": "2031-01-01T00:00:00Z"}, "seconds"),
-        ("advance", {"seconds": 0}, "seconds"),
         ("advance", {"seconds": -1}, "seconds"),
         ("advance", {"seconds": 315_360_001}, "seconds"),
         ("advance", {"seconds": None}, "seconds"),

@@ -53,8 +53,9 @@ def audited(world: World) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("status", "code", "retry_after"),
     [
-        (400, "VALIDATION_ERROR", None), (404, "NOT_FOUND", None), (418, "VALIDATION_ERROR", None),
-        (500, "INTERNAL_ERROR", None), (502, "INTERNAL_ERROR", None), (503, "UNAVAILABLE", "1"),
+        (400, "VALIDATION_ERROR", None), (402, "INSUFFICIENT_BALANCE", None), (404, "NOT_FOUND", None),
+        (410, "NOT_FOUND", None), (418, "UNAVAILABLE", "1"), (429, "RATE_LIMITED", "1"), (500, "INTERNAL_ERROR", None),
+        (502, "UNAVAILABLE", "1"), (503, "UNAVAILABLE", "1"), (504, "UNAVAILABLE", "1"),
     ],
 )  # fmt: skip
 def test_an_error_is_answered_before_anything_is_done(world: World, status: int, code: str, retry_after: str | None) -> None:
@@ -63,6 +64,8 @@ def test_an_error_is_answered_before_anything_is_done(world: World, status: int,
     first = world.post("/api/v1/payouts", body, key=key)
     assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
     assert first.headers["content-type"] == "application/problem+json"
+    # A problem about what the request says names it, and none else does.
+    assert ("errors" in first.json()) == (code == "VALIDATION_ERROR")
     # Nothing was done, so the same request under the same key is the first.
     second = world.post("/api/v1/payouts", body, key=key)
     assert (second.status_code, second.headers.get("idempotent-replayed")) == (201, None)

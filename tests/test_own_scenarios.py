@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,6 +182,26 @@ def test_a_review_of_ones_own_goes_on_with_its_own_steps_or_else_by_suffix(world
     assert world.wait_for(suffix, "FAILED")["failure_code"] == "BANK_REJECTED"
 
 
+def test_half_of_them_fail_and_the_others_succeed(world: World) -> None:
+    steps = [{"to": "PROCESSING"}, {"to": "FAILED", "after": 2, "probability": 0.5}, {"to": "SUCCESS", "after": 3}]
+    rule(world, "half", steps)
+    told = world.post(f"{RULES}/explain", world.payout_body("0007")).json()["steps"]
+    assert [(s["to"], s["at"], s["probability"], s["overall_probability"], s["money"]) for s in told] == [
+        ("PENDING", 0, 1, 1, "available → locked"),
+        ("PROCESSING", 0, 1, 1, None),
+        ("FAILED", 2, 0.5, 0.5, "locked → available"),
+        ("SUCCESS", 3, 1, 0.5, "locked → settlement"),
+    ]
+    world.client.post("/sandbox/v1/clock/freeze")
+    batch = {"payouts": [world.payout_body("0007", amount="1.00") for _ in range(64)]}
+    made = [result["payout"]["id"] for result in world.post("/api/v1/payouts/batch", batch).json()["results"]]
+    world.client.post("/sandbox/v1/clock/advance", json={"seconds": 10})
+    paths = Counter(tuple(world.path_of(payout_id)) for payout_id in made)
+    assert set(paths) == {("PENDING", "PROCESSING", "FAILED"), ("PENDING", "PROCESSING", "SUCCESS")}
+    assert all(10 < count < 54 for count in paths.values())
+    world.assert_clean()
+
+
 def test_explain_says_what_wins_and_what_happens_when_and_creates_nothing(world: World) -> None:
     steps = [
         {"to": "PROCESSING", "after": 2},
@@ -224,6 +245,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"steps": [{"to": "RETURNED"}]}, "steps[0].to"),
     ({"steps": [*PAID, {"to": "PROCESSING"}]}, "steps[2].to"),
     ({"steps": [{"to": "PROCESSING"}, {"to": "FAILED"}, {"to": "PROCESSING"}]}, "steps[2].to"),
+    ({"steps": [{"to": "PROCESSING"}, {"to": "FAILED", "probability": 0.5}, {"to": "RETURNED"}]}, "steps[2].to"),
+    ({"steps": [*PAID, {"to": "FAILED"}]}, "steps[2].to"),
     ({"steps": [{"to": "PROCESSING", "probability": 0.5}, {"to": "RETRY"}]}, "steps[1].to"),
     (
         {"steps": [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True, "probability": 0.5}, {"to": "PROCESSING"}]},

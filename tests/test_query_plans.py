@@ -18,6 +18,7 @@ from sandbox.feed import service as feed
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.payouts import service as payouts
 from sandbox.payouts import waiting
+from sandbox.payouts.model import pair_of
 from sandbox.payouts.states import STATUSES
 from sandbox.webhooks import outbox
 from sandbox.work import store
@@ -46,10 +47,15 @@ def crowded(stack: Stack) -> Iterator[World]:
             """
             INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number,
                 status, scenario, psp_reference, attempts, metadata, step, changes, request_id, created_at, updated_at)
-            SELECT $1, uuidv7(), 'plan-' || n, 1, 'PKR', 'BANK', 'HBL', '1234567890', 'SUCCESS', 'success', 'P' || n, 1, '{}',
-                2, 3, 'r', $2, $2 FROM generate_series(1, $3::int) n
+            SELECT $1, uuidv7(), 'plan-' || n, 1, 'PKR', 'BANK', 'HBL', '1234567890', 'SUCCESS', 'success', 'P' || n, 1,
+                '{"order": "17"}', 2, 3, 'r', $2, $2 FROM generate_series(1, $3::int) n
             """,
             world.merchant_id, NOW, ROWS,
+        )  # fmt: skip
+        await conn.execute(
+            "INSERT INTO payout_metadata (merchant_id, pair, payout_id) SELECT merchant_id, $2, id FROM payouts "
+            "WHERE merchant_id = $1",
+            world.merchant_id, pair_of("order", "17"),
         )  # fmt: skip
         await conn.execute(
             """
@@ -148,7 +154,15 @@ QUERIES = {
     "list": (payouts._LIST_ALL, (*BOUNDS, 21)),
     "list of a rare status": (payouts._LIST, (["FAILED"], ["WALLET"], *BOUNDS, 21)),
     "list of a frequent status": (payouts._LIST, (list(STATUSES), ["BANK"], *BOUNDS, 21)),
-    "list of a reference": (payouts._LIST_OF_REFERENCE, ("plan-1", list(STATUSES), ["BANK"], *BOUNDS, None)),
+    "list of a reference": (payouts._LIST_OF_REFERENCE, ("plan-1", list(STATUSES), ["BANK"], *BOUNDS, None, "{}")),
+    "list of a reference and a pair of metadata": (
+        payouts._LIST_OF_REFERENCE,
+        ("plan-1", list(STATUSES), ["BANK"], *BOUNDS, None, '{"order": "17"}'),
+    ),
+    "list of a pair of metadata": (
+        payouts._LIST_OF_METADATA,
+        (pair_of("order", "17"), list(STATUSES), ["BANK"], *BOUNDS, 21, '{"order": "17"}', None),
+    ),
     "timeline": (payouts._TIMELINE, (LARGEST_ID,)),
     "balance": (balance._BALANCE, ()),
     "history": (balance._HISTORY, (["TOP_UP", "PAYOUT_SETTLE"], *BOUNDS, 21)),
@@ -161,6 +175,7 @@ QUERIES = {
     "who waits for money": (aggregator._WAITING, (*BOUNDS, 21)),
     "what falls due next": (passage._NEXT_DUE, ()),
     "payouts waited for": (waiting._READ, ([LARGEST_ID],)),
+    "states that have passed": (waiting._PASSED, (LARGEST_ID, ["PROCESSING"], "payout.reinitiated")),
     "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
 }
 
@@ -197,6 +212,7 @@ def assert_no_scan(stack: Stack, statement: str, *arguments: object) -> None:
     plan = asyncio.run(explain())
     tables = (
         "payouts",
+        "payout_metadata",
         "transfers",
         "events",
         "webhook_deliveries",

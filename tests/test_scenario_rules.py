@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,8 +21,9 @@ from sandbox.payouts.commands import CreatePayout, MovePayout, NewPayout
 from sandbox.payouts.path import take_steps
 from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, PENDING, PROCESSING
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.engine import Facts, Match, Scenario, draw, is_taken
+from sandbox.scenarios.engine import Facts, Match, Scenario, begin, decide, draw, is_taken
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
+from sandbox.scenarios.service import told_steps
 from sandbox.scenarios.stored import stored_rule
 from sandbox.settings import Settings
 from sandbox.work.idempotency import execute
@@ -94,10 +96,64 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
                 break
         assert row.due_at is None
         assert balances["LOCKED"] == (10 if row.payout.status in HOLDS_FUNDS else 0)
-        expected = [step.to for number, step in enumerate(steps) if is_taken(step.probability, row.payout.id, number)]
+        expected: list[str] = []
+        for number, step in enumerate(steps):
+            # A final step that was taken ends the path, and behind SUCCESS only a return can come.
+            ended = {"FAILED", "CANCELLED", "RETURNED"} & {*expected} or ("SUCCESS" in expected and step.to != "RETURNED")
+            if not ended and is_taken(step.probability, row.payout.id, number):
+                expected.append(step.to)
         walked = [event.to_status for event in unit.events][1:]
         # A step to PROCESSING behind a wait is the release itself; every other step has been taken, in order.
         assert [status for status in walked if status != PROCESSING] == [to for to in expected if to != PROCESSING]
+
+
+def outcome(steps: list[RuleStep], payout_id: str) -> str:
+    """Where a payout ends that nobody touches."""
+    found = legal(steps)
+    assert found is not None
+    status, now = PENDING, NOW
+    step, due_at = begin(found, 0, now, payout_id)
+    while due_at is not None:
+        now = due_at
+        decision = decide(found, step, now, payout_id)
+        for _, taken in decision.taken:
+            assert (status, taken.to) in CHANGES
+            status = taken.to
+        step, due_at = decision.step, decision.due_at
+    return status
+
+
+HALF_FAIL = [RuleStep(to="PROCESSING"), RuleStep(to="FAILED", probability=0.5), RuleStep(to="SUCCESS")]
+HALF_SUCCEED = [RuleStep(to="PROCESSING"), RuleStep(to="SUCCESS", probability=0.5), RuleStep(to="FAILED")]
+SOME_COME_BACK = [*HALF_SUCCEED, RuleStep(to="RETURNED", after=60.0, probability=0.5)]
+TAILS = [
+    (HALF_FAIL, {"FAILED": 0.5, "SUCCESS": 0.5}),
+    (HALF_SUCCEED, {"FAILED": 0.5, "SUCCESS": 0.5}),
+    (SOME_COME_BACK, {"FAILED": 0.5, "SUCCESS": 0.25, "RETURNED": 0.25}),
+    (
+        [RuleStep(to="CANCELLED", probability=0.2), RuleStep(to="PROCESSING", after=5.0), RuleStep(to="SUCCESS")],
+        {"CANCELLED": 0.2, "SUCCESS": 0.8},
+    ),
+]
+
+
+@pytest.mark.parametrize(("steps", "shares"), TAILS)
+def test_a_final_step_that_is_taken_ends_the_path(steps: list[RuleStep], shares: dict[str, float]) -> None:
+    ended = Counter(outcome(steps, f"payout-{number}") for number in range(4000))
+    assert set(ended) == set(shares)
+    for status, share in shares.items():
+        assert abs(ended[status] / 4000 - share) < 0.03
+
+
+@given(STEPS)
+def test_an_accepted_path_is_told_with_the_shares_that_add_up(steps: list[RuleStep]) -> None:
+    found = legal(steps)
+    if found is None:
+        return
+    told = told_steps(found, False)[1:]
+    assert all(0 <= step.overall_probability <= step.probability + 1e-9 for step in told)
+    # A payout ends unpaid or is returned once at most.
+    assert sum(step.overall_probability for step in told if step.to in ("FAILED", "CANCELLED", "RETURNED")) <= 1 + 1e-6
 
 
 def test_facts_that_a_rule_may_look_at() -> None:

@@ -9,6 +9,7 @@ import pytest
 from sandbox.payouts.states import STATUSES, legal_from
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
+from tests.test_ipn import send
 
 
 def simulate(world: World, payout_id: str, status: str, **members: Any) -> httpx.Response:
@@ -88,6 +89,25 @@ def test_a_key_is_optional_and_repeats_the_answer(world: World) -> None:
     again = world.client.post(path, json=body, headers=headers)
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
     assert world.path_of(payout["id"]) == ["PENDING", "FAILED"]
+
+
+@pytest.mark.parametrize("status", [status for status in STATUSES if status not in ("FAILED", "RETURNED", "REJECTED")])
+def test_a_failure_code_is_for_failures_and_never_dropped(world: World, status: str) -> None:
+    payout = world.create_payout("0004")
+    refused = simulate(world, payout["id"], status, failure_code="BANK_REJECTED")
+    assert (refused.status_code, [error["field"] for error in refused.json()["errors"]]) == (400, ["failure_code"])
+    body = {"payout_id": payout["id"], "status": status, "failure_code": "BANK_REJECTED", "failure_reason": "why"}
+    told = send(world, body)
+    assert told.status_code == 400
+    known = status not in ("REQUESTED", "PENDING")
+    expected = {"failure_code", "failure_reason"} if known else {"status"}
+    assert {error["field"] for error in told.json()["errors"]} >= expected
+    assert world.path_of(payout["id"]) == ["PENDING"]
+
+
+def test_a_code_of_ones_own_is_taken_as_it_is(world: World) -> None:
+    failed = simulate(world, world.create_payout("0004")["id"], "FAILED", failure_code="OUR_OWN_CODE").json()
+    assert (failed["failure_code"], failed["failure_reason"]) == ("OUR_OWN_CODE", None)
 
 
 def test_bad_ones_are_refused(world: World) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -50,6 +51,59 @@ def test_a_state_that_was_short_is_enough(world: World) -> None:
         until(lambda: subscribed(world) == 1)
         assert world.patch(f"/api/v1/payouts/{payout['id']}/approve").is_success
         assert waiting.result(20).json()["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "members", "ends", "statuses"),
+    [
+        ("0001", {}, "SUCCESS", "PROCESSING"),
+        ("0001", {}, "SUCCESS", "PENDING"),
+        ("0005", {}, "ON_HOLD", "PROCESSING,FAILED"),
+        ("0002", {}, "SUCCESS", "RETRY"),
+        ("0003", {}, "FAILED", "SUCCESS"),
+        ("0003", {}, "FAILED", "ON_HOLD,RETURNED"),
+        ("0012", {}, "RETURNED", "SUCCESS"),
+        ("0004", {"requires_approval": True}, "REJECTED", "SUCCESS"),
+        ("0004", {}, "CANCELLED", "SUCCESS"),
+    ],
+)
+def test_a_state_that_has_passed_or_cannot_come_is_answered_at_once(
+    world: World, suffix: str, members: dict[str, Any], ends: str, statuses: str
+) -> None:
+    payout_id = world.create_payout(suffix, **members)["id"]
+    if ends in ("REJECTED", "CANCELLED"):
+        assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": ends}).is_success
+    if ends == "RETURNED":
+        world.wait_for(payout_id, "SUCCESS")
+        world.client.post("/sandbox/v1/clock/advance", json={"seconds": 60})
+    world.wait_for(payout_id, ends)
+    # Longer than a client waits: were it held, this would time out.
+    answer = world.client.get(f"/api/v1/payouts/{payout_id}", params={"wait_for": statuses, "timeout": 30}, timeout=20)
+    assert answer.json()["status"] == ends
+
+
+def test_who_waits_is_told_that_the_payout_has_ended_otherwise(world: World) -> None:
+    payout = world.create_payout("0004")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(wait_for, world, payout["id"], "SUCCESS", 30)
+        until(lambda: subscribed(world) == 1)
+        assert world.post(f"/api/v1/payouts/{payout['id']}/cancel").is_success
+        assert waiting.result(20).json()["status"] == "CANCELLED"
+
+
+def test_what_was_before_the_last_try_counts_no_more(world: World) -> None:
+    payout_id = world.create_payout("0004")["id"]
+    for status in ("PROCESSING", "ON_HOLD", "FAILED"):
+        assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": status}).is_success
+    assert world.post(f"/api/v1/payouts/{payout_id}/reinitiate").is_success
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(wait_for, world, payout_id, "ON_HOLD,FAILED,PROCESSING", 30)
+        until(lambda: subscribed(world) == 1)
+        assert not waiting.done()
+        assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": "PROCESSING"}).is_success
+        assert waiting.result(20).json()["status"] == "PROCESSING"
+    # A new try is one as of its first change.
+    assert wait_for(world, payout_id, "PENDING", 30).json()["status"] == "PROCESSING"
 
 
 def test_at_the_end_it_answers_with_whatever_it_is(world: World) -> None:

@@ -19,8 +19,22 @@ from sandbox.db.engine import available
 from sandbox.errors import CODES, Problem
 
 _AFTERWARDS: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
-_CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())}
-"""Status → the first code that has it."""
+_CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | {
+    402: "INSUFFICIENT_BALANCE",
+    407: "MISSING_API_KEY",
+    410: "NOT_FOUND",
+    412: "INVALID_STATE",
+    414: "PAYLOAD_TOO_LARGE",
+    423: "IDEMPOTENCY_KEY_IN_FLIGHT",
+    425: "IDEMPOTENCY_KEY_IN_FLIGHT",
+    428: "MISSING_IDEMPOTENCY_KEY",
+    431: "PAYLOAD_TOO_LARGE",
+    451: "FORBIDDEN",
+    500: "INTERNAL_ERROR",
+}
+"""Status → the first code that has it, or the one that comes nearest. Any other status says UNAVAILABLE, which is what a
+fault is to a client: the request was not served, nothing was done, and it may come again.
+"""
 
 
 async def strike(scope: Any, merchant_id: str, faults: Sequence[Fault], body: Callable[[], Awaitable[bytes]]) -> None:
@@ -55,12 +69,12 @@ def _names(body: bytes, part: str) -> bool:
 def _answer(hit: Hit) -> Problem:
     fault = hit.fault
     status = int(fault.parameters.get("status", 429))
-    code = _CODES.get(status, "INTERNAL_ERROR" if status >= 500 else "VALIDATION_ERROR")
+    code = _CODES.get(status, "UNAVAILABLE")
     after = int(fault.parameters.get("retry_after", 1))
-    headers = {"Retry-After": str(after)} if status in (429, 503) else {}
-    problem = Problem(
-        code, f"Fault {fault.id} ({fault.kind}) answers in place of this request; nothing was done.", headers=headers
-    )
+    headers = {"Retry-After": str(after)} if code in ("RATE_LIMITED", "UNAVAILABLE") else {}
+    told = f"Fault {fault.id} ({fault.kind}) answers in place of this request; nothing was done."
+    errors = [("body", f"was refused by fault {fault.id}")] if code == "VALIDATION_ERROR" else []
+    problem = Problem(code, told, errors=errors, headers=headers)
     problem.status = status
     return problem
 

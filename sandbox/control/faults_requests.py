@@ -100,7 +100,12 @@ class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="lat
 
 
 class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
-    """Answers with this status before anything is done."""
+    """Answers with this status before anything is done, and with the code that it has or that comes nearest.
+
+    402 says INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
+    IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN; a status that means nothing here, such as 418 or 502,
+    says UNAVAILABLE.
+    """
 
     status: Status
 

@@ -53,6 +53,11 @@ _NOTES: Final = {
     "ipn": "Signed as Standard Webhooks, with the merchant's IPN secret.",
 }
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_STYLES: Final[dict[str, Json]] = {
+    "array": {"style": "form", "explode": False},
+    "object": {"style": "deepObject", "explode": True},
+}
+"""How a query parameter of a type is written: values with commas between them; `name[KEY]=value`."""
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
 _TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator", "ipn": "IPN"}
 
@@ -151,7 +156,13 @@ class _Builder:
             {"name": name, "in": "path", "required": True, "schema": dict(operation.path.get(name, _UUID))} for name in names
         ]
         parameters += [
-            {"name": query.name, "in": "query", "description": query.description, "schema": dict(query.schema)}
+            {
+                "name": query.name,
+                "in": "query",
+                "description": query.description,
+                "schema": dict(query.schema),
+                **_STYLES.get(str(query.schema.get("type")), {}),
+            }
             for query in operation.query
         ]
         if operation.idempotency != "none":

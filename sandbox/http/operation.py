@@ -49,6 +49,11 @@ def parameter(name: str, description: str, **schema: Any) -> Parameter:
     return Parameter(name, description, schema or {"type": "string"})
 
 
+def several(choices: Sequence[str]) -> dict[str, Any]:
+    """The schema of a parameter that takes one or more of the choices, comma-separated."""
+    return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": len(choices)}
+
+
 LIMIT = parameter("limit", "How many at most.", type="integer", minimum=1, maximum=100, default=20)
 CURSOR = parameter("cursor", "The next_cursor of the page before.", type="string", minLength=1, maxLength=200)
 CREATED_FROM = parameter("created_from", "Made at or after this time.", type="string", format="date-time")

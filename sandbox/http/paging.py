@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox import clock
-from sandbox.errors import invalid
+from sandbox.errors import Problem, all_invalid, invalid
+from sandbox.http.query_errors import find_query_errors
 from sandbox.ids import LARGEST_ID, first_id_at, is_uuid
 
 if TYPE_CHECKING:
@@ -45,16 +46,20 @@ class Window:
 
 
 def query(request: "HttpRequest", allowed: Sequence[str]) -> dict[str, str]:
-    """The query's parameters. Raises VALIDATION_ERROR for one that is unknown or given twice."""
-    found: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in allowed:
-            raise invalid(name[:100] or "query", f"is not known here; known are {', '.join(allowed)}")
-        if name in found:
-            raise invalid(name, "is given twice")
-        if "\0" in value or len(value) > 1000:
-            raise invalid(name, "holds a NUL character or is too long")
-        found[name] = value
+    """The query's parameters, as their operation documents them.
+
+    Raises VALIDATION_ERROR with every one that is unknown, given twice, or not what its schema says.
+    """
+    operation = request.scope["route_handler"].opt.get("operation")
+    schemas = {} if operation is None else {parameter.name: parameter.schema for parameter in operation.query}
+    faults, found = find_query_errors(request.query_params.multi_items(), allowed, schemas)
+    if "cursor" in found:
+        try:
+            _read_cursor(found["cursor"])
+        except Problem as problem:
+            faults += problem.errors
+    if faults:
+        raise all_invalid(faults)
     return found
 
 

@@ -30,6 +30,7 @@ WORLD: Final = (
     "transfers",
     "scenario_rules",
     "faults",
+    "payout_metadata",
     "payouts",
     "idempotency_keys",
     "accounts",

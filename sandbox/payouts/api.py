@@ -7,12 +7,11 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.errors import invalid
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest, header
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, seconds, uuid_param, window
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter, several
+from sandbox.http.paging import choice, query, seconds, window
 from sandbox.payouts.model import Payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
 from sandbox.payouts.service import PayoutService, Timeline
@@ -29,7 +28,7 @@ EXAMPLE: Final = {
 }
 LONGEST_WAIT: Final = 30
 _FILTERS: Final = (
-    "limit", "cursor", "status", "dest_type", "merchant_reference", "user_id", "created_from", "created_to",
+    "limit", "cursor", "status", "metadata", "dest_type", "merchant_reference", "user_id", "created_from", "created_to",
 )  # fmt: skip
 _SEE: Final = {
     "get": ("get_payout", "payout_id"),
@@ -50,8 +49,10 @@ _GET: Final = Operation(
     "Get a payout, perhaps when it has reached a state", {200: Payout}, errors=("NOT_FOUND",),
     query=(
         parameter(
-            "wait_for", "Hold the answer until the payout is in one of these states, parted by commas.", type="string",
-            pattern=f"^({'|'.join(STATUSES)})(,({'|'.join(STATUSES)})){{0,{len(STATUSES) - 1}}}$",
+            "wait_for",
+            "Hold the answer until the payout is in one of these states, has been in one since it was last reinitiated, or has "
+            "ended otherwise (FAILED, CANCELLED, REJECTED, RETURNED).",
+            **several(STATUSES),
         ),
         parameter("timeout", "Seconds of real time, after which it is answered as it is.", type="number", minimum=0,
                   maximum=LONGEST_WAIT, default=10),
@@ -66,7 +67,10 @@ _LIST: Final = Operation(
     "List payouts, newest first", {200: list[Payout]},
     query=(
         LIMIT, CURSOR,
-        parameter("status", "Only payouts in this state.", type="string", enum=list(STATUSES)),
+        parameter("status", "Only payouts in one of these states.", **several(STATUSES)),
+        parameter("metadata", "Only payouts with this pair in their metadata: `metadata[order]=17`.", type="object",
+                  propertyNames={"type": "string", "minLength": 1, "maxLength": 64},
+                  additionalProperties={"type": "string", "maxLength": 500}, maxProperties=20),
         parameter("dest_type", "Only payouts to this kind of destination.", type="string", enum=["BANK", "WALLET"]),
         parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
         parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
@@ -106,10 +110,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
     async def list_payouts(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
         params = query(request, _FILTERS)
-        uuid_param(params, "user_id")
-        if not 1 <= len(params.get("merchant_reference", "-")) <= 64:
-            raise invalid("merchant_reference", "must have 1 to 64 characters")
-        statuses = choice(params, "status", STATUSES)
+        statuses = list(dict.fromkeys(params["status"].split(","))) if "status" in params else list(STATUSES)
         dest_types = choice(params, "dest_type", ("BANK", "WALLET"))
         return ok(await service.list(caller.merchant_id, window(params), statuses, dest_types, params))
 
@@ -120,10 +121,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         timeout = seconds(params, "timeout", 10, LONGEST_WAIT)
         if "wait_for" not in params:
             return ok(await service.get(caller.merchant_id, payout_id))
-        statuses = params["wait_for"].split(",")
-        if not {*statuses} <= {*STATUSES} or len(statuses) > len(STATUSES):
-            raise invalid("wait_for", f"must be one or more, parted by commas, of {', '.join(STATUSES)}")
-        return ok(await service.wait(caller.merchant_id, payout_id, statuses, timeout))
+        return ok(await service.wait(caller.merchant_id, payout_id, params["wait_for"].split(","), timeout))
 
     @get(
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",

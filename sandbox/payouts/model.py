@@ -1,10 +1,12 @@
 """A payout as integrators see it, and as the store holds it. Pure."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -71,6 +73,13 @@ COLUMNS: Final = (
     "path::text AS path, scenario_header"
 )
 """What to select from `payouts` so that `to_row` and `to_payout` can read it."""
+
+
+def pair_of(name: str, value: str) -> str:
+    """A pair of metadata as `payout_metadata` has it: an id of 16 bytes, so that a long value makes no long index."""
+    # Names and values hold no control characters, so no two pairs read the same.
+    return str(UUID(bytes=hashlib.sha256(f"{name}\x1f{value}".encode()).digest()[:16]))
+
 
 _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 

@@ -12,9 +12,10 @@ from sandbox.errors import Problem
 from sandbox.http.body import decode
 from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
+from sandbox.http.query_errors import entries
 from sandbox.ids import is_uuid
 from sandbox.payouts.commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
-from sandbox.payouts.model import COLUMNS, Payout, to_payout
+from sandbox.payouts.model import COLUMNS, Payout, pair_of, to_payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.scenarios.engine import Catalogue
@@ -44,6 +45,7 @@ ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
 _LIST_OF_REFERENCE: Final = f"""
 SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2 AND status = ANY ($3::text[])
     AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6 AND ($7::uuid IS NULL OR user_id = $7)
+    AND metadata @> $8::jsonb
 """  # noqa: S608 -- constants
 
 _LIST_OF_USER: Final = f"""
@@ -51,6 +53,17 @@ SELECT {COLUMNS} FROM payouts
 WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
     AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
 ORDER BY merchant_id DESC, user_id DESC, payouts.id DESC LIMIT $7
+"""  # noqa: S608 -- constants
+
+# The first pair is a range of an index in the order of ids; each of its payouts is looked up by its key alone, and what else is
+# asked for is looked at then.
+_LIST_OF_METADATA: Final = f"""
+SELECT {COLUMNS} FROM payout_metadata m
+CROSS JOIN LATERAL (SELECT * FROM payouts WHERE merchant_id = $1 AND id = m.payout_id OFFSET 0) p
+WHERE m.merchant_id = $1 AND (m.pair, m.payout_id) < ($2::uuid, $5::uuid) AND (m.pair, m.payout_id) >= ($2, $6::uuid)
+    AND p.metadata @> $8::jsonb AND p.status = ANY ($3::text[]) AND p.dest_type = ANY ($4::text[])
+    AND ($9::uuid IS NULL OR p.user_id = $9)
+ORDER BY m.merchant_id DESC, m.pair DESC, m.payout_id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
 _TIMELINE: Final = """
@@ -184,13 +197,21 @@ class PayoutService:
         dest_types: Sequence[str],
         filters: Mapping[str, str],
     ) -> Page:
-        """A page of payouts, newest first. `filters` may hold status, dest_type, merchant_reference, user_id."""
+        """A page of payouts, newest first.
+
+        `filters` may hold status, dest_type, merchant_reference, user_id and `metadata[KEY]`s, all of which must hold.
+        """
         more = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = filters.get("merchant_reference"), filters.get("user_id")
+        metadata = entries(filters, "metadata")
+        wanted = msgspec.json.encode(metadata).decode()
         arguments: tuple[Any, ...]
         if reference is not None:
-            statement, arguments = _LIST_OF_REFERENCE, (reference, statuses, dest_types, *bounds, user_id)
+            statement, arguments = _LIST_OF_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
+        elif metadata:
+            pair = pair_of(*next(iter(metadata.items())))
+            statement, arguments = _LIST_OF_METADATA, (pair, statuses, dest_types, *bounds, more, wanted, user_id)
         elif user_id is not None:
             statement, arguments = _LIST_OF_USER, (user_id, statuses, dest_types, *bounds, more)
         elif "status" in filters or "dest_type" in filters:

@@ -4,19 +4,32 @@ The feed says when to look, and PostgreSQL what is so. Those who look at the sam
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandbox.db.engine import connection
 from sandbox.live import Message
 from sandbox.live_listener import LiveListener
 from sandbox.payouts.model import COLUMNS, Payout, to_payout
+from sandbox.payouts.states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
 
 _READ_AT_MOST: Final = 256
 _FIRST_PAUSE: Final = 0.25
 """Seconds between two looks while the feed is silent because Redis is away; they grow."""
 _LONGEST_PAUSE: Final = 2.0
 
+_ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
+"""Nothing that is waited for comes any more, unless somebody tries a FAILED one again."""
+_PASSING: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
+"""What a payout may have been in and has left, without having been tried again since."""
+
+# A try begins with the change from FAILED; the first one with the first change.
+_PASSED: Final = """
+SELECT EXISTS (
+    SELECT FROM events WHERE merchant_id = $1 AND payout_id = $2 AND to_status = ANY ($3::text[])
+        AND change >= coalesce((SELECT max(change) FROM events WHERE merchant_id = $1 AND payout_id = $2 AND type = $4), 0)
+)
+"""
 _READ: Final = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
 
 
@@ -30,6 +43,8 @@ class PayoutWaits:
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout | None:
         """The payout, as soon as it is in one of `statuses` or so many real seconds have passed; None if there is none.
+
+        At once, too, if it has been in one of them since it was last reinitiated, or has ended otherwise.
 
         Raises asyncpg's errors.
         """
@@ -48,6 +63,7 @@ class PayoutWaits:
                     wait.news.clear()
                     reached = wait.reached
                     payout = await self._reader.get(merchant_id, payout_id)
+                    reached = reached or await _is_past(merchant_id, payout, wait.statuses)
                     left = 0.0 if self._listener.closing else deadline - clock()
                     if payout is None or reached or payout.status in wait.statuses or left <= 0:
                         return payout
@@ -65,6 +81,19 @@ class PayoutWaits:
                 del self._merchants[merchant_id]
 
 
+async def _is_past(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
+    """Whether waiting has no point: the payout has ended, or has been in one of the states in its present try."""
+    if payout is None or payout.status in statuses:
+        return False
+    if payout.status in _ENDED:
+        return True
+    passing = [status for status in statuses if status in _PASSING]
+    if not passing:
+        return False  # the usual case: a final state that is not reached, of a payout that is under way
+    async with connection() as conn:
+        return bool(await conn.fetchval(_PASSED, merchant_id, payout.id, passing, REINITIATED))
+
+
 class _Wait:
     __slots__ = ("news", "reached", "statuses")
 
@@ -72,7 +101,7 @@ class _Wait:
         self.statuses = statuses
         self.news = asyncio.Event()
         self.reached = False
-        """Whether it was in one of them, however short the stay."""
+        """Whether it was in one of them, however short the stay, or ended."""
 
 
 class _MerchantWaits:
@@ -98,7 +127,7 @@ class _MerchantWaits:
             return
         for transition in message.transitions:
             for wait in self.by_payout.get(transition.payout_id, ()):
-                if transition.to in wait.statuses:
+                if transition.to in wait.statuses or transition.to in _ENDED:
                     wait.reached = True
                     wait.news.set()
 

@@ -30,7 +30,8 @@ _SEE: Final = {
     "delete": ("delete_scenario", "rule_id"),
 }
 _PATHS: Final = (
-    "A path starts from PENDING and must be legal, also where a step with a `probability` is left out. "
+    "A path starts from PENDING and must be legal, also where a step with a `probability` is left out. A final step that is "
+    "taken ends it, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. "
     "At most 100 own scenarios a merchant; the first that matches wins, before the built-in ones."
 )
 _LIST: Final = Operation(

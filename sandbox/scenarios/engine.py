@@ -14,6 +14,9 @@ HEADER: Final = "X-Sandbox-Scenario"
 """The header of a create that names a scenario, or what a rule looks for."""
 
 
+_FINAL: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One change: its target state, how long after the change before it, and what it says of a failure."""
@@ -23,7 +26,7 @@ class Step:
     failure_code: str | None = None
     psp_reference: str | None = None
     probability: float = 1.0
-    """How likely the step is taken; a payout that does not take it goes on with the next one."""
+    """How likely the step is taken; a payout that does not take it goes on with the next one. A final one ends the path."""
     wait: bool = False
     """Nothing follows by itself; the steps behind it are for a payout that is released."""
 
@@ -155,11 +158,21 @@ class Catalogue:
         return Choice(self._by_name[default], ("default",)) if found is None else Choice(found, ("suffix",))
 
 
-def begin(scenario: Scenario, step: int, now: datetime, payout_id: str) -> tuple[int, datetime | None]:
-    """The first step at or behind `step` that the payout takes, and when it is due if the change before it was `now`."""
-    while step < len(scenario.steps) and not is_taken(scenario.steps[step].probability, payout_id, step):
+def begin(scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING") -> tuple[int, datetime | None]:
+    """The first step at or behind `step` that a payout in `status` takes, and when it is due if it came there `now`."""
+    while step < len(scenario.steps) and not (
+        goes_on(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)
+    ):
         step += 1
     return step, now + scenario.steps[step].after if step < len(scenario.steps) else None
+
+
+def goes_on(status: str, target: str) -> bool:
+    """Whether a path leads from a status to a step behind it; a step to which it does not is passed over.
+
+    A final step that was taken ends a path, and behind SUCCESS only a return can come.
+    """
+    return status not in _FINAL and (status != "SUCCESS" or target == "RETURNED")
 
 
 def is_taken(probability: float, payout_id: str, step: int) -> bool:
@@ -184,7 +197,7 @@ def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") ->
     while due_at is not None and due_at <= now and step < len(scenario.steps):
         found = scenario.steps[step]
         taken.append((step, found))
-        step, due_at = begin(scenario, step + 1, now, payout_id)
+        step, due_at = begin(scenario, step + 1, now, payout_id, found.to)
         if found.wait:
             due_at = None
     return Decision(tuple(taken), step, due_at)

@@ -16,6 +16,7 @@ from sandbox.http.body_errors import Fault
 from sandbox.money import InvalidAmountError, parse_amount
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 from sandbox.payouts.states import CHANGES, FAILED, PENDING, PROCESSING, RETURNED, SUCCESS
+from sandbox.scenarios.engine import goes_on
 
 LARGEST_COUNT: Final = 100
 """Rules of one merchant: every create looks at them."""
@@ -50,7 +51,8 @@ Suffix = Annotated[
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One change: `after` so many seconds from the change before it, with `probability`, else the next step follows.
 
-    After a step that says `wait` nothing happens by itself; the steps behind it follow a release to PROCESSING.
+    A final step that is taken ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of them. After a step that says
+    `wait` nothing happens by itself; the steps behind it follow a release to PROCESSING.
     """
 
     to: Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
@@ -150,7 +152,8 @@ def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
 def path_faults(steps: list[RuleStep]) -> list[Fault]:
     """What is wrong with a path that starts from PENDING: each member at fault, and why; only the first illegal change.
 
-    A step that may be left out must be legal both ways.
+    A step that may be left out must be legal both ways, and every step must be one that some payout comes to: a final one that
+    is taken ends the path.
     """
     faults: list[Fault] = []
     for number, step in enumerate(steps):
@@ -162,15 +165,20 @@ def path_faults(steps: list[RuleStep]) -> list[Fault]:
     # next then stands for that.
     places = {(PENDING, False)}
     for number, step in enumerate(steps):
-        wrong = [place for place, released in sorted(places) if not _may_go(place, step.to, released=released)]
+        going = {place for place in places if goes_on(place[0], step.to)}
+        if not going:
+            ended = " or ".join(sorted({place for place, _ in places}))
+            faults.append((f"steps[{number}].to", f"cannot be {step.to}: every payout has ended in {ended} by then"))
+            break
+        wrong = [place for place, released in sorted(going) if not _may_go(place, step.to, released=released)]
         if wrong:
             faults.append((f"steps[{number}].to", f"cannot be {step.to}: a payout may be in {wrong[0]} then"))
             break
         if step.wait and number < len(steps) - 1 and not _may_go(step.to, PROCESSING):
             faults.append((f"steps[{number}].wait", f"must be the end: a payout in {step.to} cannot be released"))
             break
-        # A step that is left out leaves its payout where it stood.
-        left_out = places if step.probability < 1 else set()
+        # A step that is left out leaves its payout where it stood; what has ended stays out of it.
+        left_out = places if step.probability < 1 else places - going
         places = left_out | {(PROCESSING, True) if step.wait else (step.to, False)}
     return faults
 

@@ -14,7 +14,7 @@ from sandbox.http.body_errors import Fault
 from sandbox.ids import is_uuid
 from sandbox.payouts.requests import destination_faults, new_payout
 from sandbox.payouts.states import CHANGES, EVENT_OF, PENDING, REQUESTED
-from sandbox.scenarios.engine import Catalogue, Facts, Match, Scenario
+from sandbox.scenarios.engine import Catalogue, Facts, Match, Scenario, goes_on
 from sandbox.scenarios.rules import LARGEST_COUNT, DefaultBody, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.stored import stored_rule
 from sandbox.work.keyed import run_keyed
@@ -83,7 +83,10 @@ class ScenarioDefault(msgspec.Struct):
 
 
 class ExplainedStep(msgspec.Struct):
-    """One change to come: `after_seconds` from the one before it, `at` from the creation (null: that is not sure)."""
+    """One change to come: `after_seconds` from the one before it, `at` from the creation (null: that is not sure).
+
+    `probability` is how likely a payout that comes to the step takes it, `overall_probability` how likely one does both.
+    """
 
     step: int | None
     to: str
@@ -93,6 +96,7 @@ class ExplainedStep(msgspec.Struct):
     event_type: str
     money: str | None
     probability: float
+    overall_probability: float
     wait: bool
 
 
@@ -150,7 +154,7 @@ class ScenarioService:
             source="builtin" if choice.scenario.id is None else "own",
             rule_id=choice.scenario.id,
             matched_by=list(choice.matched_by),
-            steps=_told(choice.scenario, new.requires_approval),
+            steps=told_steps(choice.scenario, new.requires_approval),
         )
 
     async def create(self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
@@ -275,23 +279,32 @@ def _shown(scenario: Scenario, position: int | None) -> ScenarioRule:
     )
 
 
-def _told(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
+def told_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
+    """The changes that a payout of a scenario would go through, its creation first."""
     first = REQUESTED if requires_approval else PENDING
     told = [_change(None, None, first, 0.0, 0.0)]
     at: timedelta | None = timedelta(0)
     if requires_approval:
         told.append(_change(None, first, PENDING, 0.0, None))
         at = None
-    source = PENDING
+    # Where payouts stand before a step: a state → the share of them, and when they came there (None: that is not sure).
+    places: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
     for number, step in enumerate(scenario.steps):
-        at = None if at is None else at + step.after
+        going = {state: place for state, place in places.items() if goes_on(state, step.to) and place[0] > 0}
+        times = {came for _, came in going.values()}
+        came = times.pop() if len(times) == 1 else None
+        at = None if came is None else came + step.after
+        source = next((state for state in going if (state, step.to) in CHANGES), None)
         told.append(_change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds()))
         told[-1].failure_code = step.failure_code
         told[-1].probability = step.probability
+        told[-1].overall_probability = round(sum(share for share, _ in going.values()) * step.probability, 6)
         told[-1].wait = step.wait
-        source = step.to
-        if step.wait:
-            at = None
+        for state, (share, since) in going.items():
+            places[state] = share * (1 - step.probability), since
+        share, since = places.get(step.to, (0.0, at))
+        at = None if step.wait or (share > 0 and since != at) else at
+        places[step.to] = share + told[-1].overall_probability, at
     return told
 
 
@@ -308,5 +321,6 @@ def _change(number: int | None, source: str | None, target: str, after: float, a
         event_type=EVENT_OF[target],
         money=None if movement is None else f"{movement.debit.lower()} → {movement.credit.lower()}",
         probability=1.0,
+        overall_probability=1.0,
         wait=False,
     )

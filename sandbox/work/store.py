@@ -13,7 +13,7 @@ from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
 from sandbox.ledger.post import write_transfers
-from sandbox.payouts.model import COLUMNS, PayoutRow, to_row
+from sandbox.payouts.model import COLUMNS, PayoutRow, pair_of, to_row
 from sandbox.scenarios.stored import stored_rule
 from sandbox.users.rows import read_users, write_users
 from sandbox.work.before_commit import before_commit
@@ -65,6 +65,11 @@ FROM json_to_recordset($3::json) AS p (id uuid, merchant_reference text, amount 
     bank_code text, wallet_code text, account_number text, account_title text, status text, scenario text, failure_code text,
     failure_reason text, psp_reference text, attempts int, metadata jsonb, user_id uuid, step int, due_at timestamptz,
     changes int, request_id text, path text, scenario_header text, processed_at timestamptz)
+"""
+
+_METADATA = """
+INSERT INTO payout_metadata (merchant_id, pair, payout_id)
+SELECT $1, pair, payout_id FROM json_to_recordset($2::json) AS m (pair uuid, payout_id uuid)
 """
 
 _CHANGE = """
@@ -208,6 +213,13 @@ def _columns(row: PayoutRow) -> dict[str, object]:
 async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: list[PayoutRow]) -> None:
     if unit.created:
         await conn.execute(_CREATE, unit.merchant_id, unit.now, as_json(map(_columns, unit.created)))
+        pairs = [
+            {"pair": pair_of(name, value), "payout_id": row.payout.id}
+            for row in unit.created
+            for name, value in row.payout.metadata.items()
+        ]
+        if pairs:
+            await conn.execute(_METADATA, unit.merchant_id, as_json(pairs))
     if changed:
         written = await conn.execute(_CHANGE, unit.merchant_id, unit.now, as_json(map(_columns, changed)))
         if written != f"UPDATE {len(changed)}":

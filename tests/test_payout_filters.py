@@ -1,0 +1,109 @@
+"""Lists of payouts by what they are: filters hold together, pages neither repeat nor miss, and cost the same at any depth."""
+
+from typing import Any
+
+import pytest
+
+from tests.harness.world import World
+
+PAYOUTS = "/api/v1/payouts"
+
+
+def ids(world: World, **params: Any) -> list[str]:
+    """All pages of a list, and as many items a page as `limit` says."""
+    found: list[str] = []
+    cursor: dict[str, str] = {}
+    while True:
+        answer = world.client.get(PAYOUTS, params={**params, **cursor})
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += [payout["id"] for payout in page["data"]]
+        if not page["has_more"]:
+            return found
+        cursor = {"cursor": page["next_cursor"]}
+
+
+def make(world: World, *members: dict[str, Any]) -> list[str]:
+    return [world.create_payout(item.pop("suffix", "0004"), **item)["id"] for item in members]
+
+
+def test_several_states_are_listed_together_newest_first(world: World) -> None:
+    world.client.post("/sandbox/v1/clock/freeze")
+    made = make(world, *({"suffix": suffix, "amount": "1.00"} for suffix in ("0001", "0003", "0004", "0005") * 5))
+    by = {status: [made[place] for place in range(20) if place % 4 == number] for number, status in
+          enumerate(("SUCCESS", "FAILED", "PENDING", "ON_HOLD"))}  # fmt: skip
+    for statuses in (["SUCCESS"], ["SUCCESS", "FAILED"], ["ON_HOLD", "PENDING", "SUCCESS"], ["RETURNED"], list(by)):
+        expected = sorted((id_ for status in statuses for id_ in by.get(status, [])), reverse=True)
+        assert ids(world, status=",".join(statuses), limit=3) == expected
+    assert ids(world, status="FAILED,FAILED", limit=2) == sorted(by["FAILED"], reverse=True)
+
+
+def test_metadata_pairs_must_all_hold_with_every_other_filter(world: World) -> None:
+    red, blue, other, wallet = make(
+        world,
+        {"metadata": {"order": "17", "colour": "red"}},
+        {"metadata": {"order": "17", "colour": "blue, not [red]"}},
+        {"metadata": {"order": "18"}},
+        {"metadata": {"order": "17"}, "dest_type": "WALLET", "bank_code": None, "wallet_code": "EASYPAISA"},
+    )
+    world.client.post(f"/api/v1/payouts/{blue}/cancel", headers={"X-IDEMPOTENCY-KEY": "c"}).raise_for_status()
+    assert ids(world, **{"metadata[order]": "17", "limit": 1}) == [wallet, blue, red]
+    assert ids(world, **{"metadata[order]": "17", "metadata[colour]": "red"}) == [red]
+    assert ids(world, **{"metadata[colour]": "blue, not [red]"}) == [blue]
+    assert ids(world, **{"metadata[order]": "17", "status": "PENDING,FAILED"}) == [wallet, red]
+    assert ids(world, **{"metadata[order]": "17", "dest_type": "WALLET"}) == [wallet]
+    reference = world.payout(other)["merchant_reference"]
+    assert ids(world, **{"metadata[order]": "17", "merchant_reference": reference}) == []
+    assert ids(world, **{"metadata[order]": "18", "merchant_reference": reference}) == [other]
+    assert ids(world, **{"metadata[order]": "17", "created_to": "2000-01-01T00:00:00Z"}) == []
+    assert ids(world, **{"metadata[nothing]": "17"}) == []
+    with World.create(world.stack) as stranger:
+        assert ids(stranger, **{"metadata[order]": "17"}) == []
+
+
+def test_metadata_is_found_after_a_reset_and_a_restore_as_it_was(world: World) -> None:
+    (kept,) = make(world, {"metadata": {"order": "17"}})
+    snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "kept"}).json()["id"]
+    make(world, {"metadata": {"order": "17"}})
+    world.client.post("/sandbox/v1/reset").raise_for_status()
+    assert ids(world, **{"metadata[order]": "17"}) == []
+    world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
+    assert ids(world, **{"metadata[order]": "17"}) == [kept]
+    world.assert_clean()
+
+
+def test_a_users_payouts_by_metadata_are_the_users_alone(world: World) -> None:
+    make(world, {"metadata": {"order": "17"}})
+    user = {"name": "U", "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900004"}}
+    user_id = world.post("/api/v1/users", user).json()["id"]
+    assert ids(world, **{"metadata[order]": "17", "user_id": user_id}) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({"status": "DONE,SUCCESS", "limit": "0", "user_id": "x", "nope": "1", "dest_type": "bank"},
+         {"status", "limit", "user_id", "nope", "dest_type"}),
+        ({"created_from": "yesterday", "created_to": "2026", "cursor": "x", "merchant_reference": "r" * 65},
+         {"created_from", "created_to", "cursor", "merchant_reference"}),
+        ({"status": ""}, {"status"}),
+        ({"status": "SUCCESS,"}, {"status"}),
+        ({"metadata": "x", "metadata[]": "1", f"metadata[{'k' * 65}]": "1", "metadata[a]": "v" * 501, "status[a]": "1"},
+         {"metadata", "metadata[]", f"metadata[{'k' * 65}]", "metadata[a]", "status[a]"}),
+    ],
+)  # fmt: skip
+def test_every_wrong_parameter_is_named_at_once(world: World, params: dict[str, str], expected: set[str]) -> None:
+    answer = world.client.get(PAYOUTS, params=params)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
+    assert {error["field"] for error in answer.json()["errors"]} == expected
+
+
+def test_a_wrong_parameter_is_told_its_choices_and_what_was_meant(world: World) -> None:
+    answer = world.client.get(PAYOUTS, params=[("status", "succes"), ("stauts", "x"), ("limit", "1"), ("limit", "2")])
+    told = {error["field"]: error["message"] for error in answer.json()["errors"]}
+    assert told["status"].startswith("must be one or more of REQUESTED, PENDING")
+    assert told["status"].endswith("comma-separated; did you mean SUCCESS?")
+    assert told["stauts"] == "is not a known parameter; did you mean status?"
+    assert told["limit"] == "is given twice"
+    answer = world.client.get(f"{PAYOUTS}/{world.create_payout()['id']}", params={"wait_for": "DONE", "timeout": "x", "a": "b"})
+    assert {error["field"] for error in answer.json()["errors"]} == {"wait_for", "timeout", "a"}
