@@ -17,7 +17,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, "ipn")
-    serve(create_app(settings), settings.ipn_port, settings.host)
+    serve(create_app(settings), settings.ipn_port, settings.host, settings.public_url)
 
 
 main()

@@ -19,52 +19,63 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 CODES: Final[dict[str, Kind]] = {
-    "VALIDATION_ERROR": Kind(400, "The request is not valid", "Correct the members that `errors` names, and send it again."),
-    "MALFORMED_JSON": Kind(400, "The body is not JSON", "Send one JSON value in UTF-8, as `detail` says."),
+    "VALIDATION_ERROR": Kind(400, "The request is not valid", "Correct the fields that `errors` lists and send it again."),
+    "MALFORMED_JSON": Kind(400, "The body is not valid JSON", "Send one JSON value in UTF-8. `detail` says what is wrong."),
     "MISSING_IDEMPOTENCY_KEY": Kind(
         400,
         "An idempotency key is required",
-        "Send X-IDEMPOTENCY-KEY with a value of your own for each operation, and the same value when you repeat it.",
+        "Send an X-IDEMPOTENCY-KEY header: a new value for each operation, the same value for each retry.",
     ),
     "INVALID_IDEMPOTENCY_KEY": Kind(
         400, "The idempotency key is not valid", "Use 1 to 255 printable ASCII characters, such as a UUID."
     ),
-    "MISSING_API_KEY": Kind(401, "An API key is required", "Send your key in the X-API-KEY header."),
+    "MISSING_API_KEY": Kind(
+        401, "An API key is required", "Send your key in the X-API-KEY header, or as `Authorization: Bearer`."
+    ),
     "INVALID_API_KEY": Kind(
-        401, "The API key is not valid", "Check the X-API-KEY header: the key is unknown, mistyped or revoked."
+        401, "The API key is not valid", "Check the key that you send: it is unknown, mistyped or revoked."
     ),
     "INVALID_SIGNATURE": Kind(
         401,
         "The signature is not valid",
         "Sign `{webhook-id}.{webhook-timestamp}.{raw body}` with the merchant's IPN secret, at most 5 minutes ago.",
     ),
-    "FORBIDDEN": Kind(403, "The key's role may not do this", "Use a key with the `admin` role."),
-    "NOT_FOUND": Kind(404, "There is no such thing", "Check the path and the id; ids of other merchants are not found either."),
-    "METHOD_NOT_ALLOWED": Kind(405, "The method is not allowed here", "Use a method that the Allow header names."),
-    "NOT_ACCEPTABLE": Kind(406, "Only JSON is spoken here", "Accept application/json."),
-    "PAYLOAD_TOO_LARGE": Kind(413, "The body is too large", "Send less at a time."),
-    "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The body's media type is not supported", "Send Content-Type: application/json."),
-    "DUPLICATE_REFERENCE": Kind(409, "The merchant reference is taken", "Each payout needs a merchant_reference of its own."),
-    "INVALID_STATE": Kind(409, "The state forbids this", "See `detail` for what would be legal now."),
+    "FORBIDDEN": Kind(403, "The key's role does not allow this", "Use a key with the `admin` role."),
+    "NOT_FOUND": Kind(
+        404, "Resource not found", "Check the path and the id. Objects of another merchant are not found either."
+    ),
+    "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "Use a method that the Allow header lists."),
+    "NOT_ACCEPTABLE": Kind(406, "Only JSON is supported", "Send `Accept: application/json`, or no Accept header."),
+    "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send it again, without long pauses."),
+    "PAYLOAD_TOO_LARGE": Kind(413, "The request body is too large", "Send less in one request."),
+    "UNSUPPORTED_MEDIA_TYPE": Kind(
+        415, "Media type not supported", "Send `Content-Type: application/json` and an uncompressed body."
+    ),
+    "HEADERS_TOO_LARGE": Kind(431, "The request headers are too large", "Send at most 64 KB of request line and headers."),
+    "DUPLICATE_REFERENCE": Kind(
+        409, "The merchant reference is already in use", "Use a new merchant_reference for each payout."
+    ),
+    "INVALID_STATE": Kind(409, "The current state does not allow this", "See `detail` for what is allowed now."),
     "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(
-        409, "The first request with this key is still running", "Wait a moment, then repeat it with the same key."
+        409, "The first request with this key is still running", "Wait a moment, then retry with the same key."
     ),
-    "ALREADY_RECONCILED": Kind(409, "The sale is reconciled already", "Leave it out of the request."),
-    "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Only an activity with failed rows can be retried."),
-    "INSUFFICIENT_BALANCE": Kind(
-        422, "The available balance does not cover the amount", "Top up the balance, or send a smaller amount."
-    ),
-    "IDEMPOTENCY_KEY_REUSED": Kind(422, "The idempotency key belongs to another request", "Use a new key for a new request."),
-    "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the seconds that Retry-After says."),
+    "ALREADY_RECONCILED": Kind(409, "The sale is already reconciled", "Leave it out of the request."),
+    "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Retry only an activity that has failed rows."),
+    "INSUFFICIENT_BALANCE": Kind(422, "The available balance is too low", "Top up the balance, or send a smaller amount."),
+    "IDEMPOTENCY_KEY_REUSED": Kind(422, "The idempotency key was used for another request", "Use a new key for a new request."),
+    "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the number of seconds in the Retry-After header."),
     "INTERNAL_ERROR": Kind(
-        500, "Something went wrong on our side", "Repeat it with the same idempotency key; tell us the request_id."
+        500, "Internal error", "Retry with the same idempotency key. If it fails again, report the request_id."
     ),
     "UNAVAILABLE": Kind(
         503,
-        "A store is away for the moment",
-        "Wait for the seconds that Retry-After says, then repeat it with the same idempotency key: nothing was lost.",
+        "Service unavailable",
+        "Wait for the number of seconds in the Retry-After header, then retry with the same idempotency key. Nothing was lost.",
     ),
 }
+"""In the order in which the documentation lists them."""
+CONTENTION: Final = "Too much contention, retry: other requests changed the same data at the same time."
+"""The detail of UNAVAILABLE when transactions got in each other's way too often."""
 
 
 class FieldError(msgspec.Struct, frozen=True):

@@ -23,6 +23,12 @@ DELIVERY_SECONDS: Final = Histogram(
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
 )  # fmt: skip
 
+SALE_PAYMENTS: Final = Counter(
+    "psp_sale_payments", "Attempts to pay for a sale, by kind (ADVANCE, FINAL) and outcome (paid, failed).", ("kind", "outcome")
+)
+SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, cron).", ("kind", "cause"))
+SALES_RUNS_LOST: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that broke off.", ("kind",))
+
 
 def exposition() -> bytes:
     """All metrics in Prometheus' text format."""

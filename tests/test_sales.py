@@ -204,8 +204,9 @@ async def test_the_cron_pays_every_merchant_whose_clock_runs(stack: Stack, world
         users = {each: make_user(each) for each in (running, world)}
         for each, user_id in users.items():
             sell(each, user_id, "40")
-        await Cron(running, world).run_for_all()
-        assert summary(running, users[running])["earned"] == "0.00"
+        await Cron(running, world).run_for_all("FINAL")
+        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", "no final is due"
+        await Cron(running, world).run_for_all("ADVANCE")
         assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "4.00"
         assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", "a frozen world is left alone"
 
@@ -234,7 +235,7 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
                 return await super().run(merchant_id, kind, key, origin)
 
         with capture_logs() as logs:
-            await Failing(deleted, last).run_for_all()
+            await Failing(deleted, last).run_for_all("ADVANCE")
         assert last.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "4.00"
         assert {log["merchant_id"] for log in logs if log["event"] == "sales_run_failed"} == {
             contended.merchant_id, broken.merchant_id,

@@ -61,10 +61,13 @@ def test_the_summary_of_the_contract(world: World) -> None:
     ask(world, user_id, "30")
     assert summary(world, user_id) == {
         "user_id": user_id,
+        "currency": "PKR",
         "balance": "800.00",
         "earned": "1000.00",
         "spent": "100.00",
         "credited": "0.00",
+        "advances": "0.00",
+        "finals": "0.00",
         "payout_requested": "30.00",
         "payout_approved": "50.00",
         "payout_paid": "50.00",
@@ -236,9 +239,9 @@ def test_transactions_are_listed_newest_first(world: World) -> None:
         record(world, user_id, kind, amount)
     ask(world, user_id, "1")
     path = f"/api/v1/users/{user_id}/transactions"
-    assert [t["amount"] for t in world.get(path).json()["data"]] == ["1.00", "2.00", "3.00"]
+    assert [t["amount"] for t in world.get(path).json()["data"]] == ["1.00", "1.00", "2.00", "3.00"]
     assert [t["amount"] for t in world.get(path, type="EARNED").json()["data"]] == ["1.00", "3.00"]
-    assert world.get(path, type="PAYOUT").status_code == 400
+    assert world.get(path, type="PAYOUTS").status_code == 400
 
 
 def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
@@ -293,3 +296,59 @@ def test_a_refused_request_says_which_balance_lacks(stack: Stack) -> None:
         assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
         assert "the merchant's available balance is 50.00" in answer.json()["detail"]
         assert summary(world, user_id)["available"] == "80.00"
+
+
+def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
+    user_id = make_user(world, external_id="one")
+    path = f"/api/v1/users/{user_id}"
+    before = world.get(path).json()
+    assert world.patch(path, {}).json() == before
+    wallet = {"dest_type": "WALLET", "wallet_code": "JAZZCASH", "account_number": "03001234567"}
+    changed = world.patch(path, {"destination": wallet})
+    assert changed.status_code == 200, changed.text
+    assert changed.json() == before | {"destination": {**wallet, "bank_code": None}} == world.get(path).json()
+    assert world.patch(path, {"name": "Sana"}).json()["destination"] == changed.json()["destination"]
+    cleared = world.patch(path, {"external_id": None, "destination": None}).json()
+    assert (cleared["name"], cleared["external_id"], cleared["destination"]) == ("Sana", None, None)
+    make_user(world, external_id="one")
+    answer = world.patch(path, {"external_id": "one"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+    key = str(uuid.uuid4())
+    first, again = (world.patch(path, {"external_id": "two"}, key=key) for _ in range(2))
+    assert (first.status_code, again.headers["idempotent-replayed"], again.content) == (200, "true", first.content)
+    assert world.patch(path, {"external_id": "two"}).status_code == 200, "an id of its own is not taken"
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": None}, "name"),
+        ({"vendor_user_id": "12"}, "vendor_user_id"),
+        ({"destination": {**DESTINATION, "bank_code": "NONE"}}, "destination.bank_code"),
+        ({"destination": {**DESTINATION, "wallet_code": "JAZZCASH"}}, "destination.wallet_code"),
+    ],
+)
+def test_a_bad_change_of_a_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
+    user_id = make_user(world)
+    before = world.get(f"/api/v1/users/{user_id}").json()
+    answer = world.patch(f"/api/v1/users/{user_id}", body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in answer.json()["errors"]]
+    assert world.get(f"/api/v1/users/{user_id}").json() == before
+
+
+def test_a_change_of_nobody_is_not_found(world: World, stack: Stack) -> None:
+    user_id = make_user(world)
+    with World.create(stack) as other:
+        for target in (user_id, "x"):
+            assert other.patch(f"/api/v1/users/{target}", {"name": "B"}).status_code == 404
+
+
+def test_a_payout_goes_where_it_was_asked_for_whatever_the_user_is_changed_to(world: World) -> None:
+    user_id = make_user(world)
+    record(world, user_id, "EARNED", "10")
+    payout_id = ask(world, user_id, "5")["id"]
+    world.patch(f"/api/v1/users/{user_id}", {"destination": {**DESTINATION, "account_number": "12345678900003"}})
+    assert world.payout(payout_id)["account_number"] == DESTINATION["account_number"]
+    assert ask(world, user_id, "5")["account_number"] == "12345678900003"

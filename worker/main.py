@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 import uvloop
-from arq.cron import cron
+from arq.cron import CronJob, cron
 from prometheus_client import start_http_server
 from redis.exceptions import RedisError
 
@@ -25,6 +25,7 @@ from sandbox.feed.service import FeedService
 from sandbox.live import LiveFeed
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.sales.model import ADVANCE, FINAL
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
@@ -45,7 +46,7 @@ from worker.sweep import sweep_forever
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _RUN_SECONDS: Final = 1500
-"""Less than the half hour to the next run."""
+"""Less than the half hour to the run of the other kind."""
 _log = structlog.get_logger()
 
 
@@ -62,12 +63,29 @@ async def credit(ctx: dict[str, Any], merchant_id: str) -> None:
     ctx["crediter"].wake(merchant_id)
 
 
-async def pay_sales(ctx: dict[str, Any]) -> None:
-    """The arq job of every half hour: pay advances and final payments. One worker gets it; two would pay once as well."""
+async def pay_advances(ctx: dict[str, Any]) -> None:
+    """The arq job of every full hour. One worker gets it; two would pay each advance once as well."""
+    await _pay_sales(ADVANCE)
+
+
+async def pay_finals(ctx: dict[str, Any]) -> None:
+    """The arq job of every half past. One worker gets it; two would pay each final once as well."""
+    await _pay_sales(FINAL)
+
+
+async def _pay_sales(kind: str) -> None:
     try:
-        await SalesService().run_for_all()
+        await SalesService().run_for_all(kind)
     except LOST as error:
-        _log.warning("run_lost", error=type(error).__name__, note="what is left is paid by the next run")
+        _log.warning("run_lost", kind=kind, error=type(error).__name__, note="what is left is paid by the next run")
+
+
+def scheduled() -> list[CronJob]:
+    """What is done at set times of the host's clock."""
+    return [
+        cron(job, minute=minute, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)
+        for job, minute in ((pay_advances, 0), (pay_finals, 30))
+    ]
 
 
 async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
@@ -88,7 +106,7 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
 async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
     worker = DoorbellWorker(
         functions=[advance, credit],
-        cron_jobs=[cron(pay_sales, minute={0, 30}, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)],
+        cron_jobs=scheduled(),
         redis_pool=await connect(redis_settings(settings.redis_url)),
         queue_name=QUEUE,
         max_jobs=100,

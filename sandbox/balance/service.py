@@ -24,22 +24,24 @@ _BALANCE: Final = (
     "WHERE merchant_id = $1 AND account IN ('AVAILABLE', 'LOCKED') ORDER BY account"
 )
 
-_ROW: Final = (
+ENTRY_COLUMNS: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
     "payout_id::text AS payout_id, description, created_at"
 )
+"""What to select from `transfers` so that `ledger_entries` can read it."""
 _OF_BALANCE: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
 # Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows. The index holds the reasons
 # that are named here, and must be told so to be used.
 _HISTORY: Final = f"""
 SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
-    SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
+    SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
         AND (reason, id) >= (r.reason, $4::uuid) AND reason IN ({", ".join(f"'{reason}'" for reason in _OF_BALANCE)})
     ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
 ) t ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
 _HISTORY_OF_PAYOUT: Final = f"""
-SELECT {_ROW} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND reason = ANY ($2::text[]) AND id <= $3 AND id >= $4
+SELECT {ENTRY_COLUMNS} FROM transfers
+WHERE merchant_id = $1 AND payout_id = $6 AND reason = ANY ($2::text[]) AND id <= $3 AND id >= $4
 ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
 """  # noqa: S608 -- constants
 
@@ -56,7 +58,7 @@ class Balance(msgspec.Struct):
 
 
 class LedgerEntry(msgspec.Struct):
-    """One side of a transfer, on one of the merchant's two accounts."""
+    """One side of a transfer: on AVAILABLE or LOCKED, the merchant's two accounts, or on a user's WALLET."""
 
     id: str
     transfer_id: str
@@ -126,7 +128,7 @@ class BalanceService:
             arguments.append(params["payout_id"])
         async with available(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
-        entries = [entry for record in records for entry in _entries(record) if entry.account in accounts]
+        entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
         # A page may end between a transfer's two entries; `:credit` comes first, then `:debit`.
         if window.suffix:
             position = f"{window.before}{window.suffix}"
@@ -156,7 +158,8 @@ async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Ba
     )
 
 
-def _entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
+def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
+    """Both entries of a transfer, from a record with ENTRY_COLUMNS; the credit comes first."""
     return [
         LedgerEntry(
             id=f"{record['transfer_id']}:{side}",

@@ -13,7 +13,7 @@ from sandbox.bulk_credit.csv_rows import DUPLICATE, INVALID, Row, read_rows
 from sandbox.bulk_credit.model import COLUMNS, ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.bulk_credit.upload import Upload
 from sandbox.db.engine import RETRYABLE, available, connection, transaction
-from sandbox.errors import Problem, unavailable
+from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.http.paging import Page, page
 from sandbox.ids import is_uuid
 from sandbox.work.idempotency import keep, recall
@@ -86,7 +86,7 @@ class BulkCreditService:
                 except _ReplayedError as replayed:
                     answer = replayed.answer
                 except RETRYABLE:
-                    raise unavailable("Others were in the way; nothing of this request was done.") from None
+                    raise unavailable(f"{CONTENTION} Nothing was done.") from None
                 self._wake(merchant_id)
         return answer
 

@@ -15,7 +15,7 @@ from multipart import (  # type: ignore[import-untyped]  # it carries no types
 )
 
 from sandbox.errors import Problem, invalid
-from sandbox.http.entry import HttpRequest
+from sandbox.http.entry import HttpRequest, require_no_coding
 
 LARGEST_FILE: Final = 50 * 1024 * 1024
 _OTHER_PARTS: Final = 4
@@ -36,6 +36,7 @@ async def receive_file(request: HttpRequest) -> Upload:
     Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, or VALIDATION_ERROR for a body that is no
     multipart, or does not have that part exactly once.
     """
+    require_no_coding(request)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
         raise Problem("UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data with the CSV as its part `file`.")

@@ -15,7 +15,7 @@ from sandbox.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.control.hold import ClockHeldError, held
 from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
 from sandbox.db.engine import RETRYABLE, available, connection, transaction
-from sandbox.errors import Problem, invalid, unavailable
+from sandbox.errors import CONTENTION, Problem, invalid, unavailable
 from sandbox.work.idempotency import UNFINISHED, keep, progress, recall
 from sandbox.work.in_flight import in_flight
 from sandbox.work.keyed import run_keyed, run_part
@@ -144,7 +144,7 @@ class ClockService:
             async with available():
                 return await asyncio.shield(task)
         except RETRYABLE as error:
-            raise unavailable("Others were in the way; repeat the request, and it goes on where it stopped.") from error
+            raise unavailable(f"{CONTENTION} It continues where it stopped.") from error
 
     async def _drain(self, merchant_id: str) -> Answer:
         await self._passage.credit(merchant_id)

@@ -160,7 +160,7 @@ class Journal:
         try:
             values: list[bytes] = await self._redis.lrange(_key(merchant_id), 0, -1)  # type: ignore[misc]  # redis-py types one method for both of its clients
         except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable("The journal is away for the moment; the calls themselves were served.") from error
+            raise unavailable("Redis does not answer, so the journal cannot be read.") from error
         return values[::-1]
 
     async def _write_all(self) -> None:

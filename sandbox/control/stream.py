@@ -86,7 +86,7 @@ class Streams:
                     headers={"Retry-After": "1"},
                 )
         except (RedisError, OSError, TimeoutError) as error:
-            raise unavailable("Redis is away for the moment, and with it the live stream.") from error
+            raise unavailable("Redis does not answer, so there is no live stream.") from error
         return EventStream(self, self._listener, merchant_id, check_key, place, limit, seconds, types)
 
     async def take(self, merchant_id: str, place: str) -> bool:

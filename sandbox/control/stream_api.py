@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.control.stream import MEDIA_TYPE, Streams
 from sandbox.errors import invalid
-from sandbox.http.entry import Gate, HttpRequest, header
+from sandbox.http.entry import Gate, HttpRequest, api_key_of
 from sandbox.http.operation import Operation, parameter
 from sandbox.http.paging import query, seconds
 
@@ -47,7 +47,7 @@ def stream_router(gate: Gate, streams: Streams) -> Router:
         types = params.get("types", "*")
         if not _TYPES.match(types):
             raise invalid("types", "must be names of events such as payout.succeeded, payout.* or *, parted by commas")
-        check_key = partial(gate.keys.caller, header(request, b"x-api-key") or "")
+        check_key = partial(gate.keys.caller, api_key_of(request))
         return await streams.open(caller.merchant_id, check_key, limit, timeout, types.split(","))
 
     return Router("/sandbox/v1", route_handlers=[stream])

@@ -144,4 +144,4 @@ async def available() -> AsyncIterator[None]:
     try:
         yield
     except LOST as error:
-        raise unavailable("The database is away for the moment; nothing was lost.") from error
+        raise unavailable("The database does not answer. Nothing was lost.") from error

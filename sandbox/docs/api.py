@@ -1,15 +1,18 @@
-"""`/openapi.json`, `/docs` and `/problems`: the API's description, for programs and for people. Public, with no key."""
+"""`/`, `/openapi.json`, `/docs` and `/problems`: the API's description, for programs and for people. Public, with no key."""
 
+from importlib.metadata import version
 from typing import Any, Final
 
+import msgspec
 from litestar import Litestar, Router, get
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.errors import CODES, Problem
+from sandbox.http.accept import quality
 from sandbox.http.answers import JSON, ok
-from sandbox.http.entry import HttpRequest
+from sandbox.http.entry import HttpRequest, header
 from sandbox.http.openapi import build, encode
 from sandbox.http.operation import Operation
 from sandbox.scenarios.engine import Catalogue
@@ -19,6 +22,26 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
     "cache-control": "no-cache",
 }
+
+
+_LINKS: Final = {
+    "console": "/console",
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "problems": "/problems",
+    "health": "/health",
+    "ready": "/health/ready",
+    "metrics": "/metrics",
+}
+
+
+class Root(msgspec.Struct):
+    """The answer of `/`."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+    """Name → URL."""
 
 
 class _Documents:
@@ -66,7 +89,22 @@ def docs_router(public_url: str, catalogue: Catalogue) -> Router:
             return _page(problem_page(code).encode())
         return ok(_explained(code, public_url))
 
-    return Router("/", route_handlers=[openapi, docs, problems, problem])
+    @get("/", operation_id="root", opt={"operation": Operation("Where everything is", {200: Root}, security="none")})
+    async def root(request: HttpRequest) -> ASGIResponse:
+        if _wants_html(request):
+            return _redirect("/console")
+        links = {name: public_url + path for name, path in _LINKS.items()}
+        return ok(Root("PSP Sandbox", version("psp-sandbox"), links))
+
+    @get("/console")
+    async def console(request: HttpRequest) -> ASGIResponse:
+        return _redirect("/docs")  # until there is a console
+
+    return Router("/", route_handlers=[openapi, docs, problems, problem, root, console])
+
+
+def _redirect(path: str) -> ASGIResponse:
+    return ASGIResponse(status_code=307, headers={"location": path})
 
 
 def _page(body: bytes) -> ASGIResponse:
@@ -75,7 +113,8 @@ def _page(body: bytes) -> ASGIResponse:
 
 def _wants_html(request: HttpRequest) -> bool:
     """Browsers name HTML; a program that follows a problem's `type` gets JSON."""
-    return "text/html" in request.headers.get("accept", "")
+    accept = (header(request, b"accept") or "").lower()
+    return "text/html" in accept and quality(accept, "text/html") >= max(quality(accept, JSON), 0.001)
 
 
 def _explained(code: str, public_url: str) -> dict[str, Any]:

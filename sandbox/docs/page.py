@@ -197,7 +197,7 @@ class _Reader:
     def _curl(self, path: str, method: str, operation: Json, media_type: str, example: Any) -> str:
         url = self.base_url + re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
         lines = [f'curl -sS {"" if method == "get" else f"-X {method.upper()} "}"{url}"']
-        for scheme in operation["security"]:
+        for scheme in operation["security"][:1]:
             lines += [f'-H "{header}: {value}"' for header, value in (_KEYS[name] for name in scheme)]
         if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
             lines.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')

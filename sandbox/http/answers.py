@@ -74,8 +74,10 @@ class ProblemHandler:
         self._public_url = public_url
 
     def __call__(self, request: HttpRequest, error: Exception) -> Response[bytes]:
-        """The response for an error."""
+        """The response for an error; also for OPTIONS, which no route takes."""
         problem = self._problem(request, error)
+        if problem.code == "METHOD_NOT_ALLOWED" and request.scope["state"]["method"] == "OPTIONS":
+            return Response(b"", status_code=204, headers=dict(problem.headers))
         return Response(
             problem.body(self._public_url, request.scope["path"], request_id(request)),
             status_code=problem.status,
@@ -89,8 +91,10 @@ class ProblemHandler:
         if isinstance(error, LOST):
             return unavailable()
         if isinstance(error, MethodNotAllowedException):
-            allow = (error.headers or {}).get("allow", "")
-            return Problem("METHOD_NOT_ALLOWED", headers={"Allow": allow} if allow else None)
+            allowed = {name.strip() for name in (error.headers or {}).get("allow", "").split(",")} - {""}
+            if "GET" in allowed:
+                allowed.add("HEAD")
+            return Problem("METHOD_NOT_ALLOWED", headers={"Allow": ", ".join(sorted(allowed))})
         if isinstance(error, InternalServerException) and "disconnected" in error.detail:
             # Nobody is there to read it; and it is no defect of ours.
             return Problem("VALIDATION_ERROR", "The client left before its request was whole.", errors=[("body", "is cut off")])

@@ -15,7 +15,8 @@ from sandbox.control.faults import Fault, to_fault
 from sandbox.control.faults_http import strike
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
-from sandbox.errors import Problem
+from sandbox.errors import MEDIA_TYPE, Problem
+from sandbox.http.accept import accepts
 from sandbox.http.body import Check, decode
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import Settings
@@ -122,18 +123,13 @@ class Gate:
     limiter: RateLimiter
 
     async def caller(self, request: HttpRequest, also: str = "") -> Caller:
-        """Whose request it is. `also` is a media type that may be accepted in place of JSON.
+        """Whose request it is. `also` is a media type that the client may accept in place of JSON.
 
-        Raises NOT_ACCEPTABLE, MISSING_API_KEY, INVALID_API_KEY or RATE_LIMITED, or what a fault answers.
+        Raises MISSING_API_KEY, INVALID_API_KEY, NOT_ACCEPTABLE or RATE_LIMITED, or what a fault answers.
         """
-        accept = header(request, b"accept")
-        if not also or accept is None or also not in accept:
-            _require_json_accepted(accept)
-        api_key = header(request, b"x-api-key")
-        if not api_key:
-            raise Problem("MISSING_API_KEY")
-        caller = await self.keys.caller(api_key)
+        caller = await self.keys.caller(api_key_of(request))
         request.scope["state"]["caller"] = caller
+        _require_accepted(request, also)
         # A merchant's limit is of its own API: the sandbox's controls go on working, or it could not be lifted.
         if caller.rate_limit is not None and request.scope["path"].startswith("/api/v1/"):
             await self.limiter.hinder("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
@@ -148,13 +144,13 @@ class Gate:
         return caller
 
     def operator(self, request: HttpRequest) -> None:
-        """Check the operator's key, in constant time. Raises MISSING_API_KEY or INVALID_API_KEY."""
-        _require_json_accepted(header(request, b"accept"))
+        """Check the operator's key, in constant time. Raises MISSING_API_KEY, INVALID_API_KEY or NOT_ACCEPTABLE."""
         given = header(request, b"x-admin-key")
         if not given:
             raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
         if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.settings.admin_key.encode()):
             raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
+        _require_accepted(request)
 
     def origin(self, request: HttpRequest) -> Origin:
         """Where the request comes from: for problems, logs and timelines."""
@@ -163,7 +159,8 @@ class Gate:
         return Origin(request_id(request), request.scope["path"], self.settings.public_url, actor)
 
     async def body(self, request: HttpRequest) -> bytes:
-        """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is said to be JSON, PAYLOAD_TOO_LARGE past the limit."""
+        """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is JSON without a coding, PAYLOAD_TOO_LARGE past the limit."""
+        require_no_coding(request)
         kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
@@ -182,8 +179,9 @@ class Gate:
     ) -> tuple[T, IdempotencyKey | None]:
         """The body as the decoder's type, and the request's key; where no body is required, none is as good as `{}`.
 
-        Raises as `body`, `idempotency_key` and `decode` do, in this order.
+        Raises as `idempotency_key`, `body` and `decode` do, in this order.
         """
+        _given_key(request, key_required)  # a missing key is reported before anything about the body
         body = await self.body(request) if body_required or await request.body() else b"{}"
         key = self.idempotency_key(request, body, required=key_required)
         return decode(decoder, body, check), key
@@ -193,25 +191,55 @@ class Gate:
 
         Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY.
         """
-        given = header(request, b"x-idempotency-key")
+        given = _given_key(request, required)
         if given is None:
-            given = header(request, b"idempotency-key")
-        if given is None:
-            if required:
-                raise Problem("MISSING_IDEMPOTENCY_KEY")
             return None
         scope = request.scope
         digest = hashlib.sha256(f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body).digest()
-        return IdempotencyKey(_unquote(given), digest)
+        return IdempotencyKey(given, digest)
 
 
-def _require_json_accepted(accept: str | None) -> None:
-    """Raise NOT_ACCEPTABLE if the caller accepts no JSON (RFC 9110, 12.5.1; weights of zero are not looked at)."""
-    if accept is None or "*/*" in accept or "json" in accept:
-        return
-    kinds = {part.partition(";")[0].strip().lower() for part in accept.split(",")} - {""}
-    if kinds and "application/*" not in kinds:
+def api_key_of(request: HttpRequest) -> str:
+    """The API key of a request: its X-API-KEY, or its bearer token.
+
+    Raises MISSING_API_KEY, or INVALID_API_KEY if both are there and differ.
+    """
+    given = header(request, b"x-api-key")
+    scheme, _, token = (header(request, b"authorization") or "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if given and bearer and not hmac.compare_digest(given.encode(), bearer.encode()):
+        raise Problem("INVALID_API_KEY", "X-API-KEY and the bearer token are two different keys. Send one of them.")
+    key = given or bearer
+    if not key:
+        raise Problem("MISSING_API_KEY")
+    return key
+
+
+def require_no_coding(request: HttpRequest) -> None:
+    """Raise UNSUPPORTED_MEDIA_TYPE for a body that is compressed or otherwise encoded."""
+    coding = (header(request, b"content-encoding") or "identity").strip()
+    if coding.lower() != "identity":
+        raise Problem(
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"Content-Encoding {coding[:50]!r} is not supported: send the body as it is, without compression.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _require_accepted(request: HttpRequest, also: str = "") -> None:
+    if not accepts(header(request, b"accept"), "application/json", MEDIA_TYPE, *([also] if also else [])):
         raise Problem("NOT_ACCEPTABLE")
+
+
+def _given_key(request: HttpRequest, required: bool) -> str | None:
+    given = header(request, b"x-idempotency-key")
+    if given is None:
+        given = header(request, b"idempotency-key")
+    if given is None:
+        if required:
+            raise Problem("MISSING_IDEMPOTENCY_KEY")
+        return None
+    return _unquote(given)
 
 
 def _unquote(given: str) -> str:
@@ -239,6 +267,11 @@ def header(request: HttpRequest, name: bytes) -> str | None:
     A few are read of each request: looking through what the server parsed costs a tenth of making a mapping of it.
     """
     return next((value.decode("latin-1") for given, value in request.scope["headers"] if given == name), None)
+
+
+def is_head(request: HttpRequest) -> bool:
+    """Whether the client sent HEAD, which is served as GET without its body: it has nothing to wait for."""
+    return bool(request.scope["state"]["method"] == "HEAD")
 
 
 def request_id(request: HttpRequest) -> str:

@@ -4,6 +4,7 @@ import functools
 import random
 import re
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class RequestLog:
-    """Wraps an ASGI application; a request's id is the caller's own X-Request-Id or a new UUIDv7."""
+    """Wraps an ASGI application. A request's state holds its `request_id` and the `method` that the client sent."""
 
     def __init__(self, app: ASGIApp, journal: Journal | None = None) -> None:
         self._app = app
@@ -37,10 +38,14 @@ class RequestLog:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if _PRINTABLE.match(given) else _new_id()
+        request_id = choose_request_id(scope["headers"])
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id
+        state["request_id"], state["method"] = request_id, scope["method"]
+        method = scope["method"] if scope["method"] in METHODS else "OTHER"
+        is_head = method == "HEAD"
+        if method in _ROUTED_AS:
+            # A copy: the server must still know what was asked.
+            scope = {**scope, "method": _ROUTED_AS[method]}
         header = (b"x-request-id", request_id.encode())
         status, answer, replayed = 0, b"", False
 
@@ -50,8 +55,16 @@ class RequestLog:
                 status = message["status"]
                 replayed = any(name == b"idempotent-replayed" for name, _ in message["headers"])
                 message["headers"] = [*message["headers"], header]
+            elif is_head:
+                return  # sent below, and empty
             elif not answer:
                 answer = message.get("body", b"")
+            await deliver(message)
+            if is_head:
+                # At once, so that what streams sees its client leave.
+                await deliver({"type": "http.response.body", "body": b"", "more_body": False})
+
+        async def deliver(message: Any) -> None:
             if "fault" in state:
                 await spoil(state["fault"], message, receive, send)
             else:
@@ -64,7 +77,6 @@ class RequestLog:
             seconds = time.perf_counter() - began
             # The route's template, not the path: ids would make a counter each.
             route = scope.get("path_template") or "unknown"
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             _counter(method, route, status).inc()
             _seconds(route).observe(seconds)
             if self._journal is not None and "caller" in state and _is_journaled(scope["path"]):
@@ -110,8 +122,17 @@ def _seconds(route: str) -> Histogram:
     return REQUEST_SECONDS.labels(route)
 
 
-_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
-def _new_id() -> str:
+_ROUTED_AS: Final[dict[str, Any]] = {"HEAD": "GET", "OPTIONS": "ALLOW?"}
+"""HEAD is a GET whose body is not sent. Litestar's own answer to OPTIONS lists some methods only; asked for a method that
+no path has, its router names all of them, and the handler of errors answers."""
+
+
+def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """A request's id: the X-Request-Id of its headers if that is 1 to 128 printable ASCII characters, else a new UUIDv7."""
+    given = next((value for name, value in headers if name == b"x-request-id"), b"")
+    if _PRINTABLE.match(given):
+        return given.decode()
     return uuid7(time.time_ns() // 1_000_000, random.getrandbits(32), random.getrandbits(42))

@@ -41,8 +41,8 @@ _OF_SECURITY: Final = {
     "none": (),
 }
 _SCHEMES: Final[dict[str, list[Json]]] = {
-    "key": [{"ApiKey": []}],
-    "admin-key": [{"ApiKey": []}],
+    "key": [{"ApiKey": []}, {"BearerKey": []}],
+    "admin-key": [{"ApiKey": []}, {"BearerKey": []}],
     "operator": [{"OperatorKey": []}],
     "ipn": [{"IpnSignature": []}],
     "none": [],
@@ -125,6 +125,8 @@ def _links_of_types(found: Sequence[Documented]) -> Links:
 
 def _tag(path: str) -> str:
     parts = [part for part in path.split("/") if part]
+    if not parts:
+        return "Service"
     if parts[0] in _TAGS:
         return _TAGS[parts[0]]
     if parts[0] == "sandbox":

@@ -44,6 +44,11 @@ PARAMETERS: Final[Json] = {
 }
 SECURITY_SCHEMES: Final[Json] = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "A merchant's key."},
+    "BearerKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A merchant's key, in place of X-API-KEY.",
+    },
     "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
     "IpnSignature": {
         "type": "apiKey",

@@ -68,7 +68,7 @@ class RateLimiter:
         try:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except _AWAY as error:
-            raise unavailable("Requests cannot be counted for the moment.") from error
+            raise unavailable("Redis does not answer, so requests cannot be counted.") from error
         _refuse(seconds, per_minute)
 
     async def hinder(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:

@@ -90,6 +90,20 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     },
     "Event": {"livemode": {"type": "boolean", "const": False}},
     "EventWithDeliveries": {"livemode": {"type": "boolean", "const": False}},
+    "Sale": {
+        "id": _UUID,
+        "user_id": _UUID,
+        "status": {"type": "string", "enum": ["PENDING", "APPROVED", "DECLINED"]},
+        "attempts": {"type": "integer", "minimum": 0},
+    },
+    "SalePayment": {"kind": {"type": "string", "enum": ["ADVANCE", "FINAL"]}},
+    "Transaction": {
+        "type": {"type": "string", "enum": ["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]},
+    },
+    "LedgerEntry": {
+        "account": {"type": "string", "enum": ["AVAILABLE", "LOCKED", "WALLET"]},
+        "direction": {"type": "string", "enum": ["DEBIT", "CREDIT"]},
+    },
     "DeliveryAttempt": {"outcome": {"type": "string", "enum": ["succeeded", "failed", "gone"]}},
     "RuleMatch": {
         "amount_from": {"$ref": REF.format(name="Amount")},
@@ -106,6 +120,7 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
 """Component → member → its schema, where the type says less than is known."""
 _RULES: Final[Mapping[str, Json]] = {
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
+    "UserResult": {"oneOf": [{"required": ["user"]}, {"required": ["problem"]}]},
 }
 """Component → what holds between its members."""
 PAYOUT_EXAMPLE: Final[Json] = {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import RETRYABLE, available, connection, snapshot
-from sandbox.errors import Problem, unavailable
+from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.ledger import audit_sql
 from sandbox.ledger.model import LOCKED, MOVEMENTS
@@ -99,7 +99,7 @@ async def audit(merchant_id: str) -> AuditReport:
         for _ in range(_ATTEMPTS):
             with contextlib.suppress(*RETRYABLE):
                 return await _audit(merchant_id)
-    raise unavailable("Others were in the way too often; repeat the request.")
+    raise unavailable(CONTENTION)
 
 
 async def _audit(merchant_id: str) -> AuditReport:

@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest, header
+from sandbox.http.entry import Gate, HttpRequest, header, is_head
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter, several
 from sandbox.http.paging import choice, query, seconds, window
 from sandbox.payouts.model import Payout
@@ -121,7 +121,8 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
         timeout = seconds(params, "timeout", 10, LONGEST_WAIT)
         if "wait_for" not in params:
             return ok(await service.get(caller.merchant_id, payout_id))
-        return ok(await service.wait(caller.merchant_id, payout_id, params["wait_for"].split(","), timeout))
+        states = params["wait_for"].split(",")
+        return ok(await service.wait(caller.merchant_id, payout_id, states, 0 if is_head(request) else timeout))
 
     @get(
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",

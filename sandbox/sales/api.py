@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 from litestar import Router, get, post
+from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.fields import EmptyBody
@@ -11,14 +12,15 @@ from sandbox.http.answers import answered, ok
 from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, window
-from sandbox.sales.model import STATUSES, RunResult, Sale
+from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.sales.model import ADVANCE, FINAL, STATUSES, RunResult, Sale
 from sandbox.sales.requests import CreateSaleBody, ReconcileBody
 from sandbox.sales.service import Reconciled, SalesService
 
 _ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
 _CREATE: Final = Operation(
     "Record a sale", {201: Sale}, CreateSaleBody, errors=("NOT_FOUND",), idempotency="required",
+    links={"get": ("get_sale", "sale_id")},
     example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
 )  # fmt: skip
 _LIST: Final = Operation(
@@ -26,6 +28,7 @@ _LIST: Final = Operation(
     query=(
         LIMIT, CURSOR,
         parameter("status", "Only sales in this state.", type="string", enum=list(STATUSES)),
+        parameter("user_id", "Only sales of this user.", type="string", format="uuid"),
         CREATED_FROM, CREATED_TO,
     ),
 )  # fmt: skip
@@ -35,11 +38,14 @@ _RECONCILE: Final = Operation(
 )  # fmt: skip
 
 
-def _run(summary: str) -> Operation:
+def _run(summary: str, minute: str) -> Operation:
     return Operation(
         summary, {200: RunResult}, EmptyBody, idempotency="required",
-        description="Each sale is paid once, however often this runs; a failed attempt moves nothing and is tried again by "
-        "the next run. Also runs by itself at :00 and :30 of the host's time, for every merchant whose clock runs: where it is "
+        description="Each sale is paid once, however often this runs. An attempt fails where the user's destination ends in "
+        "0003, or where one of your own scenarios that matches the user's destination, the amount, the user_id or the metadata "
+        "`kind` (ADVANCE, FINAL), `sale_id` and `brand` ends in FAILED, CANCELLED or RETURNED. It moves nothing, counts in the "
+        "sale's `attempts`, leaves its `last_error`, and is tried again by the next run. "
+        f"Also runs by itself at {minute} of each hour of the host's time, for every merchant whose clock runs: where it is "
         "frozen, sales are paid by these calls alone.",
     )  # fmt: skip
 
@@ -60,8 +66,18 @@ def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
     @get("/", operation_id="list_sales", opt={"operation": _LIST})
     async def list_sales(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        params = query(request, ("limit", "cursor", "status", "created_from", "created_to"))
-        return ok(await service.list(caller.merchant_id, window(params), choice(params, "status", STATUSES)))
+        params = query(request, ("limit", "cursor", "status", "user_id", "created_from", "created_to"))
+        statuses, user_id = choice(params, "status", STATUSES), uuid_param(params, "user_id")
+        return ok(await service.list(caller.merchant_id, window(params), statuses, user_id))
+
+    @get(
+        "/{sale_id:str}", operation_id="get_sale",
+        opt={"operation": Operation("Get a sale", {200: Sale}, errors=("NOT_FOUND",))},
+    )  # fmt: skip
+    async def get_sale(request: HttpRequest, sale_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id, sale_id))
 
     @post("/", operation_id="reconcile_sales", status_code=200, opt={"operation": _RECONCILE})
     async def reconcile_sales(request: HttpRequest) -> ASGIResponse:
@@ -74,16 +90,16 @@ def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
         _, key = await gate.parse(request, empty_body, body_required=False)
         return answered(await service.run(caller.merchant_id, kind, key, gate.origin(request)))
 
-    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay the advances")})
+    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay the advances", ":00")})
     async def run_advances(request: HttpRequest) -> ASGIResponse:
-        return await run(request, "ADVANCE")
+        return await run(request, ADVANCE)
 
-    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle what is reconciled")})
+    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle what is reconciled", ":30")})
     async def run_finals(request: HttpRequest) -> ASGIResponse:
-        return await run(request, "FINAL")
+        return await run(request, FINAL)
 
     return [
-        Router("/api/v1/sales", route_handlers=[create_sale, list_sales]),
+        Router("/api/v1/sales", route_handlers=[create_sale, list_sales, get_sale]),
         Router("/api/v1/reconcile", route_handlers=[reconcile_sales]),
         Router("/api/v1/payouts", route_handlers=[run_advances, run_finals]),
     ]

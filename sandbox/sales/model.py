@@ -1,22 +1,47 @@
 """What is paid for a sale: an advance while it is pending, and the rest once it is reconciled. Pure."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from sandbox.clock import render
 from sandbox.money import ZERO, round_half_up
+from sandbox.payouts.states import CANCELLED, CHANGES, FAILED, RETURNED
+from sandbox.payouts.states import PENDING as PAYOUT_PENDING
+from sandbox.scenarios.engine import Facts, Scenario, is_taken
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
 DECLINED: Final = "DECLINED"
 STATUSES: Final = (PENDING, APPROVED, DECLINED)
 
+ADVANCE: Final = "ADVANCE"
+FINAL: Final = "FINAL"
+
 _ADVANCE_SHARE: Final = Decimal("0.10")
+_REFUSED: Final = "0003"
+"""The suffix of destinations to which every payment fails (CONTRACT, 4)."""
+_UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RETURNED_BY_BANK"}
+"""The ends of a path that leave a payment unpaid, each with its failure code where the step gives none."""
+
+
+class SalePayment(msgspec.Struct):
+    """What was paid for a sale: `kind` is ADVANCE or FINAL; a FINAL below 0 was taken back, and 0.00 moved nothing."""
+
+    kind: str
+    amount: Decimal
+    transfer_id: str | None
+    created_at: str
 
 
 class Sale(msgspec.Struct):
-    """A sale on the wire. Its amounts are None until they were paid."""
+    """A sale on the wire. Its amounts are None until they were paid.
+
+    `attempts` counts all tries to pay its advance or final; `last_error` says why the last one failed, and is None if it did
+    not.
+    """
 
     id: str
     user_id: str
@@ -25,6 +50,9 @@ class Sale(msgspec.Struct):
     status: str
     advance_amount: Decimal | None
     final_amount: Decimal | None
+    payments: list[SalePayment]
+    attempts: int
+    last_error: str | None
     created_at: str
     reconciled_at: str | None
 
@@ -37,6 +65,36 @@ class RunResult(msgspec.Struct):
     total_amount: Decimal
 
 
+COLUMNS: Final = (
+    "sales.id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, "
+    "coalesce(attempts, 0) AS attempts, last_error, created_at, reconciled_at, ARRAY("
+    "SELECT ROW (p.kind, p.amount, p.transfer_id::text, p.created_at) FROM sale_payments p "
+    "WHERE p.merchant_id = sales.merchant_id AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
+)
+"""What to select from `sales` so that `to_sale` can read it."""
+
+
+def to_sale(record: Mapping[str, Any]) -> Sale:
+    """A sale from a record with COLUMNS."""
+    return Sale(
+        id=record["id"],
+        user_id=record["user_id"],
+        brand=record["brand"],
+        earning=record["earning"],
+        status=record["status"],
+        advance_amount=record["advance_amount"],
+        final_amount=record["final_amount"],
+        payments=[
+            SalePayment(kind, amount, transfer_id, render(created_at))
+            for kind, amount, transfer_id, created_at in record["payments"]
+        ],
+        attempts=record["attempts"],
+        last_error=record["last_error"],
+        created_at=render(record["created_at"]),
+        reconciled_at=None if record["reconciled_at"] is None else render(record["reconciled_at"]),
+    )
+
+
 def advance_of(earning: Decimal) -> Decimal:
     """A tenth of the earning, rounded half up to the paisa (CONTRACT, 4)."""
     return round_half_up(earning * _ADVANCE_SHARE)
@@ -45,3 +103,23 @@ def advance_of(earning: Decimal) -> Decimal:
 def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:
     """What is left to pay of a reconciled sale; below zero what is taken back of a declined one (CONTRACT, 4)."""
     return (earning if status == APPROVED else ZERO) - (advance or ZERO)
+
+
+def failure_of(facts: Facts, rules: Sequence[Scenario], drawn_by: str) -> tuple[str, str] | None:
+    """The failure code of an attempt to pay and the scenario that makes it fail; None if the attempt succeeds.
+
+    The first of the merchant's own rules that matches decides: the attempt fails where its path ends in FAILED, CANCELLED or
+    RETURNED. All waiting is over at once. If none matches, a destination ending in 0003 fails. `drawn_by` decides about
+    steps with a probability: another text may draw otherwise.
+    """
+    rule = next((rule for rule in rules if rule.match.holds(facts)), None)
+    if rule is None:
+        return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
+    status, code = PAYOUT_PENDING, None
+    for number, step in enumerate(rule.steps):
+        if is_taken(step.probability, drawn_by, number):
+            if (status, step.to) not in CHANGES:
+                # As for a payout, the path has come to its end.
+                break
+            status, code = step.to, step.failure_code
+    return (code or _UNPAID[status], rule.name) if status in _UNPAID else None

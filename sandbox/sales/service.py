@@ -1,22 +1,21 @@
 """Sales: make, list and reconcile them, and pay what they earn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
 
-from sandbox.clock import render
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import SMALLEST_ID
-from sandbox.ledger.model import ADVANCE, CLAW_BACK, FINAL
+from sandbox.ids import SMALLEST_ID, is_uuid
+from sandbox.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.money import ZERO
-from sandbox.sales.model import RunResult, Sale, advance_of, final_of
+from sandbox.sales.model import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
+from sandbox.sales.payments import CHUNK, Attempt, added, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
-from sandbox.users.rows import read_users
 from sandbox.work.idempotency import progress
 from sandbox.work.in_flight import in_flight
 from sandbox.work.keyed import run_keyed, run_part, to_the_end
@@ -25,61 +24,48 @@ from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, U
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-CHUNK: Final = 1000
-"""Sales paid in one transaction: others of the merchant wait no longer than for these."""
 _MERCHANTS_AT_ONCE: Final = 500
 _CRON: Final = Origin("cron", "/api/v1/payouts", "")
 _log = structlog.get_logger()
 
-_COLUMNS: Final = (
-    "id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, created_at, reconciled_at"
-)
 _INSERT: Final = """
 INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at)
 VALUES ($1, $2, $3, $4, $5, 'PENDING', true, false, $6)
 """
+_GET: Final = f"SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
 # Each status is a range of one index in the order of ids, so a page reads at most 3 × limit rows.
 _LIST: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
-    SELECT {_COLUMNS} FROM sales
+    SELECT {COLUMNS} FROM sales
     WHERE merchant_id = $1 AND (status, id) < (k.status, $3::uuid) AND (status, id) >= (k.status, $4::uuid)
     ORDER BY merchant_id DESC, status DESC, sales.id DESC LIMIT $5
 ) s ORDER BY s.id DESC LIMIT $5
 """  # noqa: S608 -- constants
-_TO_RECONCILE: Final = f"SELECT {_COLUMNS} FROM sales WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
+_LIST_OF_USER: Final = f"""
+SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM sales
+    WHERE merchant_id = $1 AND (user_id, status, id) < ($6::uuid, k.status, $3::uuid)
+        AND (user_id, status, id) >= ($6::uuid, k.status, $4::uuid)
+    ORDER BY merchant_id DESC, sales.user_id DESC, status DESC, sales.id DESC LIMIT $5
+) s ORDER BY s.id DESC LIMIT $5
+"""  # noqa: S608 -- constants
+_TO_RECONCILE: Final = f"SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
+# Compared as rows, which nothing but the primary key can find: by a plain `=` the planner, as long as it knows nothing of the
+# table, reads all of the merchant's sales.
 _RECONCILE: Final = """
 UPDATE sales s SET status = n.status, reconciled_at = $2, advance_due = false, final_due = true
-FROM unnest($3::uuid[], $4::text[]) AS n (id, status) WHERE s.merchant_id = $1 AND s.id = n.id AND s.status = 'PENDING'
-"""
-_TO_PAY: Final = {
-    kind: f"""
-    SELECT {_COLUMNS} FROM sales WHERE merchant_id = $1 AND {due} AND id > $2
-    ORDER BY merchant_id, sales.id LIMIT $3
-    """  # noqa: S608 -- constants
-    for kind, due in (("ADVANCE", "advance_due"), ("FINAL", "final_due"))
-}
-_PAID: Final = {
-    "ADVANCE": """
-    UPDATE sales s SET advance_amount = n.amount, advance_due = false
-    FROM unnest($2::uuid[], $3::numeric[]) AS n (id, amount) WHERE s.merchant_id = $1 AND s.id = n.id AND s.advance_due
-    """,
-    "FINAL": """
-    UPDATE sales s SET final_amount = n.amount, final_due = false
-    FROM unnest($2::uuid[], $3::numeric[]) AS n (id, amount) WHERE s.merchant_id = $1 AND s.id = n.id AND s.final_due
-    """,
-}
-_PAYMENTS: Final = """
-INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
-SELECT $1, sale_id, $2, amount, transfer_id, $3
-FROM unnest($4::uuid[], $5::numeric[], $6::uuid[]) AS p (sale_id, amount, transfer_id)
+FROM unnest($3::uuid[], $4::text[]) AS n (id, status)
+WHERE (s.merchant_id, s.id) >= ($1, n.id) AND (s.merchant_id, s.id) <= ($1, n.id)
 """
 # The earliest entry of an index for each merchant whose clock runs; what is frozen moves only by its own hand.
-_MERCHANTS: Final = """
-SELECT m.merchant_id::text FROM merchants m WHERE m.merchant_id > $1 AND m.clock_frozen_at IS NULL AND (
-    EXISTS (SELECT FROM sales s WHERE s.merchant_id = m.merchant_id AND s.advance_due)
-    OR EXISTS (SELECT FROM sales s WHERE s.merchant_id = m.merchant_id AND s.final_due))
-ORDER BY m.merchant_id LIMIT $2
-"""
+_MERCHANTS: Final = {
+    kind: f"""
+    SELECT m.merchant_id::text FROM merchants m WHERE m.merchant_id > $1 AND m.clock_frozen_at IS NULL
+        AND EXISTS (SELECT FROM sales s WHERE s.merchant_id = m.merchant_id AND s.{due})
+    ORDER BY m.merchant_id LIMIT $2
+    """  # noqa: S608 -- constants
+    for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
+}
 
 
 class Reconciled(msgspec.Struct):
@@ -111,16 +97,27 @@ class SalesService:
                 raise Problem("NOT_FOUND", f"There is no user {body.user_id}.")
             sale_id = unit.ids.next()
             await conn.execute(_INSERT, unit.merchant_id, sale_id, body.user_id, body.brand, earning, unit.now)
-            made = Sale(sale_id, body.user_id, body.brand, earning, "PENDING", None, None, unit.now_text, None)
-            return Answer(201, msgspec.json.encode(made), "/api/v1/sales")
+            made = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
+            return Answer(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def list(self, merchant_id: str, window: Window, statuses: Sequence[str]) -> Page:
-        """A page of sales, newest first."""
+    async def get(self, merchant_id: str, sale_id: str) -> Sale:
+        """One sale. Raises NOT_FOUND."""
+        record = None
+        if is_uuid(sale_id):
+            async with available(), connection() as conn:
+                record = await conn.fetchrow(_GET, merchant_id, sale_id)
+        if record is None:
+            raise Problem("NOT_FOUND", f"There is no sale {sale_id[:100]!r}." if sale_id.isprintable() else "")
+        return to_sale(record)
+
+    async def list(self, merchant_id: str, window: Window, statuses: Sequence[str], user_id: str | None) -> Page:
+        """A page of sales, newest first; of one user, if `user_id` says so."""
+        statement, more = (_LIST, []) if user_id is None else (_LIST_OF_USER, [user_id])
         async with available(), connection() as conn:
-            records = await conn.fetch(_LIST, merchant_id, statuses, window.before, window.since, window.limit + 1)
-        found = [_sale(record) for record in records]
+            records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *more)
+        found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])
 
     async def reconcile(
@@ -137,12 +134,12 @@ class SalesService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             records = await conn.fetch(_TO_RECONCILE, unit.merchant_id, list(wanted))
-            found = {record["id"]: _sale(record) for record in records}
+            found = {record["id"]: to_sale(record) for record in records}
             for sale_id in wanted:
                 if sale_id not in found:
                     raise Problem("NOT_FOUND", f"There is no sale {sale_id}; none of the sales was reconciled.")
             for sale_id, sale in found.items():
-                if sale.status != "PENDING":
+                if sale.status != PENDING:
                     raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is {sale.status}; none of the sales was reconciled.")
             await conn.execute(_RECONCILE, unit.merchant_id, unit.now, list(wanted), list(wanted.values()))
             for sale_id, status in wanted.items():
@@ -162,91 +159,70 @@ class SalesService:
 
     async def _run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         answer = Answer(200, msgspec.json.encode(_Progress(RunResult(0, 0, ZERO), SMALLEST_ID)), provisional=True)
+        is_replayed = True
         with in_flight(merchant_id, key):
             while answer.provisional:
                 before = answer.body
+                tried: list[Attempt] = []
 
-                async def action(conn: "PoolConnectionProxy[Any]", unit: Unit, before: bytes = before) -> Answer:
+                async def action(
+                    conn: "PoolConnectionProxy[Any]", unit: Unit, before: bytes = before, tried: list[Attempt] = tried
+                ) -> Answer:
                     done = msgspec.json.decode(progress(unit, key) or before, type=_Progress)
-                    part, behind = await _pay(conn, unit, kind, done.behind)
-                    total = RunResult(
-                        done.total.paid + part.paid,
-                        done.total.failed + part.failed,
-                        done.total.total_amount + part.total_amount,
-                    )
+                    # It may run again after a rollback: only the last run's attempts count.
+                    tried[:], behind = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
+                    total = added(done.total, tried)
                     if behind is None:
                         return Answer(200, msgspec.json.encode(total))
                     return Answer(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
 
                 answer = await run_part(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
+                is_replayed = is_replayed and answer.replayed
+                _tell_of(merchant_id, kind, tried)
+        if not is_replayed and answer.status == 200:
+            cause = "cron" if origin is _CRON else "api"
+            SALES_RUNS.labels(kind, cause).inc()
+            result = msgspec.json.decode(answer.body, type=RunResult)
+            _log.info(
+                "sales_run", merchant_id=merchant_id, kind=kind, cause=cause, request_id=origin.request_id, paid=result.paid,
+                failed=result.failed, total_amount=str(result.total_amount),
+            )  # fmt: skip
         return answer
 
-    async def run_for_all(self) -> None:
-        """Pay all that is due of every merchant whose clock runs; one whose run fails is logged, and stops no other.
+    async def run_for_all(self, kind: str) -> None:
+        """Pay all of a kind that is due, of every merchant whose clock runs; one whose run fails is logged, and stops no other.
 
         Raises asyncpg's errors when the merchants cannot be listed; what was paid stays paid.
         """
         merchant_id = SMALLEST_ID
         while True:
             async with connection() as conn:
-                found = [record[0] for record in await conn.fetch(_MERCHANTS, merchant_id, _MERCHANTS_AT_ONCE)]
+                found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_AT_ONCE)]
             for merchant_id in found:
-                await self._run_for(merchant_id)
+                await self._run_for(merchant_id, kind)
             if len(found) < _MERCHANTS_AT_ONCE:
                 return
 
-    async def _run_for(self, merchant_id: str) -> None:
-        for kind in ("ADVANCE", "FINAL"):
-            try:
-                await self.run(merchant_id, kind, None, _CRON)
-            except Problem as problem:
-                # A merchant that was deleted meanwhile has nothing left to pay.
-                if problem.code != "NOT_FOUND":
-                    _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)
-            except Exception:
-                _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
+    async def _run_for(self, merchant_id: str, kind: str) -> None:
+        try:
+            await self.run(merchant_id, kind, None, _CRON)
+        except Problem as problem:
+            # A merchant that was deleted meanwhile has nothing left to pay.
+            if problem.code != "NOT_FOUND":
+                SALES_RUNS_LOST.labels(kind).inc()
+                _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)
+        except Exception:
+            SALES_RUNS_LOST.labels(kind).inc()
+            _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
 
 
-async def _pay(conn: "PoolConnectionProxy[Any]", unit: Unit, kind: str, behind: str) -> tuple[RunResult, str | None]:
-    """Pay the next CHUNK sales behind an id, under the merchant's lock; and where to go on, None at the end."""
-    records = await conn.fetch(_TO_PAY[kind], unit.merchant_id, behind, CHUNK)
-    sales = [_sale(record) for record in records]
-    await read_users(conn, unit, [sale.user_id for sale in sales])
-    paid: list[tuple[str, Decimal, str | None]] = []
-    for sale in sales:
-        user = unit.users[sale.user_id]
-        if user.refuses_payments:
-            # Nothing moves, and the sale stays due: the next run tries it again.
-            continue
-        if kind == "ADVANCE":
-            amount = advance_of(sale.earning)
-            user.advances += amount
-        else:
-            amount = final_of(sale.earning, sale.advance_amount, sale.status)
-            user.finals += amount
-        transfer_id = None
-        if amount != ZERO:
-            movement = ADVANCE if kind == "ADVANCE" else FINAL if amount > ZERO else CLAW_BACK
-            transfer_id = unit.transfer(movement, abs(amount), None, f"sale {sale.id}", user.id)
-            unit.touch_user(user)
-        paid.append((sale.id, amount, transfer_id))
-    if paid:
-        ids, amounts, transfer_ids = (list(column) for column in zip(*paid, strict=True))
-        await conn.execute(_PAID[kind], unit.merchant_id, ids, amounts)
-        await conn.execute(_PAYMENTS, unit.merchant_id, kind, unit.now, ids, amounts, transfer_ids)
-    result = RunResult(len(paid), len(sales) - len(paid), sum((amount for _, amount, _ in paid), ZERO))
-    return result, sales[-1].id if len(sales) == CHUNK else None
-
-
-def _sale(record: Mapping[str, Any]) -> Sale:
-    return Sale(
-        id=record["id"],
-        user_id=record["user_id"],
-        brand=record["brand"],
-        earning=record["earning"],
-        status=record["status"],
-        advance_amount=record["advance_amount"],
-        final_amount=record["final_amount"],
-        created_at=render(record["created_at"]),
-        reconciled_at=None if record["reconciled_at"] is None else render(record["reconciled_at"]),
-    )
+def _tell_of(merchant_id: str, kind: str, attempts: Sequence[Attempt]) -> None:
+    """Count attempts that are committed, and log those that failed."""
+    failed = [attempt for attempt in attempts if attempt.error is not None]
+    SALE_PAYMENTS.labels(kind, "paid").inc(len(attempts) - len(failed))
+    SALE_PAYMENTS.labels(kind, "failed").inc(len(failed))
+    for attempt in failed:
+        _log.warning(
+            "sale_payment_failed", merchant_id=merchant_id, sale_id=attempt.sale_id, user_id=attempt.user_id, kind=kind,
+            amount=str(attempt.amount), error=attempt.error,
+        )  # fmt: skip

@@ -1,27 +1,30 @@
 """`/api/v1/users`, and who waits for approval: parse, call the service, render."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from litestar import Router, get, post
+from litestar import Router, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.balance.service import LedgerEntry
 from sandbox.errors import invalid
 from sandbox.http.answers import JSON, answered, ok
 from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, window
+from sandbox.http.paging import choice, query, uuid_param, window
 from sandbox.payouts.model import Payout
 from sandbox.users.commands import Transaction
+from sandbox.users.history import TRANSACTION_TYPES
 from sandbox.users.requests import (
+    ChangeUserBody,
     CreateTransactionBody,
     CreateUserBody,
     CreateUsersBody,
     RequestPayoutBody,
 )
-from sandbox.users.service import RequestedPayout, Summary, User, UserBalance, UserService
+from sandbox.users.service import RequestedPayout, Summary, User, UserBalance, UserResults, UserService
 
 _EXAMPLE: Final = {
     "name": "Ayesha Khan",
@@ -32,7 +35,9 @@ _SEE: Final = {
     "get": ("get_user", "user_id"),
     "summary": ("get_user_summary", "user_id"),
     "balance": ("get_user_balance", "user_id"),
+    "change": ("change_user", "user_id"),
     "transactions": ("list_user_transactions", "user_id"),
+    "history": ("list_wallet_entries", "user_id"),
     "earn": ("create_user_transaction", "user_id"),
     "request": ("request_user_payout", "user_id"),
 }
@@ -45,18 +50,30 @@ _LIST: Final = Operation(
     ),
 )  # fmt: skip
 _TRANSACTIONS: Final = Operation(
-    "What a user earned and spent, newest first", {200: list[Transaction]}, errors=("NOT_FOUND",),
+    "List a user's transactions, newest first", {200: list[Transaction]}, errors=("NOT_FOUND",),
     query=(
         LIMIT, CURSOR,
-        parameter("type", "Only transactions of this type.", type="string", enum=["EARNED", "SPENT"]),
+        parameter("type", "Only transactions of this type.", type="string", enum=list(TRANSACTION_TYPES)),
         CREATED_FROM, CREATED_TO,
     ),
+    description="All types: what was earned and spent, credited in bulk, paid for sales (a FINAL below 0 was taken back), "
+    "asked for (PAYOUT) and paid (PAID_OUT); a payout that ends unpaid takes its rows back with the negative amount.",
+)  # fmt: skip
+_HISTORY: Final = Operation(
+    "List the ledger entries of a user's wallet, newest first", {200: list[LedgerEntry]}, errors=("NOT_FOUND",),
+    query=(
+        LIMIT, CURSOR,
+        parameter("payout_id", "Only entries of this payout.", type="string", format="uuid"),
+        CREATED_FROM, CREATED_TO,
+    ),
+    description="`balance_after` of the first is the wallet's balance.",
 )  # fmt: skip
 
 
 def users_routers(gate: Gate, service: UserService) -> list[Router]:
     """The routes of users."""
     user_body = msgspec.json.Decoder(CreateUserBody)
+    change_body = msgspec.json.Decoder(ChangeUserBody)
     users_body = msgspec.json.Decoder(CreateUsersBody)
     transaction_body = msgspec.json.Decoder(CreateTransactionBody)
     payout_body = msgspec.json.Decoder(RequestPayoutBody)
@@ -74,7 +91,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     @post(
         "/batch", operation_id="create_users", status_code=200,
         opt={"operation": Operation("Make up to 1000 users, each standing or falling alone",
-             {200: dict[str, list[dict[str, Any]]]}, CreateUsersBody, idempotency="required",
+             {200: UserResults}, CreateUsersBody, idempotency="required",
              example={"users": [_EXAMPLE]})},
     )  # fmt: skip
     async def create_users(request: HttpRequest) -> ASGIResponse:
@@ -100,6 +117,18 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
         query(request, ())
         return ok(await service.get(caller.merchant_id, user_id))
 
+    @patch(
+        "/{user_id:str}", operation_id="change_user",
+        opt={"operation": Operation("Change a user", {200: User}, ChangeUserBody,
+             errors=("NOT_FOUND", "DUPLICATE_REFERENCE"), idempotency="required",
+             example={"destination": _EXAMPLE["destination"]},
+             description="Payouts asked for before keep their destination; the next runs of sales go to the new one.")},
+    )  # fmt: skip
+    async def change_user(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        parsed, key = await gate.parse(request, change_body, check=service.check)
+        return answered(await service.change(caller.merchant_id, user_id, parsed, key, gate.origin(request)))
+
     @post(
         "/{user_id:str}/transactions", operation_id="create_user_transaction",
         opt={"operation": Operation("Record what a user earned or spent", {201: Transaction}, CreateTransactionBody,
@@ -116,8 +145,15 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
     async def list_user_transactions(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         params = query(request, ("limit", "cursor", "type", "created_from", "created_to"))
-        types = choice(params, "type", ("EARNED", "SPENT"))
+        types = choice(params, "type", TRANSACTION_TYPES)
         return ok(await service.transactions(caller.merchant_id, user_id, window(params), types))
+
+    @get("/{user_id:str}/history", operation_id="list_wallet_entries", opt={"operation": _HISTORY})
+    async def list_wallet_entries(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
+        caller = await gate.caller(request)
+        params = query(request, ("limit", "cursor", "payout_id", "created_from", "created_to"))
+        payout_id = uuid_param(params, "payout_id")
+        return ok(await service.history(caller.merchant_id, user_id, window(params), payout_id))
 
     @get(
         "/{user_id:str}/summary", operation_id="get_user_summary",
@@ -144,7 +180,8 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
         opt={"operation": Operation("Ask for a payout to a user's destination", {201: Payout}, RequestPayoutBody,
              errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="required",
              example={"amount": "30.00"},
-             description="It waits in REQUESTED until an admin approves or rejects it.")},
+             description="It waits in REQUESTED until an admin approves or rejects it. The user's available balance must cover "
+             "it, and so must the merchant's, which is locked meanwhile; the refusal says which of the two is too small.")},
     )  # fmt: skip
     async def request_user_payout(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -165,8 +202,8 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
         Router(
             "/api/v1/users",
             route_handlers=[
-                create_user, create_users, list_users, get_user, create_user_transaction, list_user_transactions,
-                get_user_summary, get_user_balance, request_user_payout,
+                create_user, create_users, list_users, get_user, change_user, create_user_transaction,
+                list_user_transactions, list_wallet_entries, get_user_summary, get_user_balance, request_user_payout,
             ],
         ),
         Router("/api/v1/payouts/requests", route_handlers=[list_payout_requests]),

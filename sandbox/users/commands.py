@@ -19,13 +19,19 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Transaction(msgspec.Struct):
-    """Something that a user earned or spent."""
+    """Something that a user earned, spent, was credited, was paid for a sale, asked for or was paid.
+
+    `amount` is below 0 where it takes back what an earlier one of its type gave. `transfer_id` is the wallet's transfer; a
+    PAYOUT or PAID_OUT has none, and names its payout.
+    """
 
     id: str
     user_id: str
     type: str
     amount: Decimal
     reference: str | None
+    transfer_id: str | None
+    payout_id: str | None
     created_at: str
 
 
@@ -64,7 +70,7 @@ class RecordTransaction:
         made = UserTransaction(unit.ids.next(), user.id, self.type, self.amount, self.reference, transfer_id, None)
         unit.user_transactions.append(made)
         unit.touch_user(user)
-        body = Transaction(made.id, user.id, made.type, made.amount, made.reference, unit.now_text)
+        body = Transaction(made.id, user.id, made.type, made.amount, made.reference, transfer_id, None, unit.now_text)
         return Answer(201, _encode(body), f"/api/v1/users/{user.id}/transactions")
 
 

@@ -74,11 +74,6 @@ class UserRow:
         """What may still be asked for."""
         return self.balance - self.requested
 
-    @property
-    def refuses_payments(self) -> bool:
-        """Whether an advance or a final payment to this user fails (CONTRACT, 4: a destination ending in 0003)."""
-        return self.account_number is not None and self.account_number.endswith("0003")
-
 
 @dataclass(frozen=True, slots=True)
 class UserTransaction:

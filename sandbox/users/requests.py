@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
@@ -42,6 +43,14 @@ class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     external_id: Text64 | None = None
     vendor_user_id: VendorUserId | None = None
     destination: DestinationBody | None = None
+
+
+class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PATCH /users/{user_id}`: what is left out stays as it is, and null takes it away."""
+
+    name: Name | UnsetType = UNSET
+    external_id: Text64 | UnsetType | None = UNSET
+    destination: DestinationBody | UnsetType | None = UNSET
 
 
 class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -82,11 +91,16 @@ def new_user(body: CreateUserBody, directory: Directory) -> NewUser:
     where = body.destination
     if where is None:
         return NewUser(body.name, body.external_id, body.vendor_user_id)
+    codes = user_codes(where, directory)
+    return NewUser(body.name, body.external_id, body.vendor_user_id, where.dest_type, *codes, where.account_number)
+
+
+def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None, str | None]:
+    """The directory's own bank and wallet codes of a user's destination, one of them None. Raises VALIDATION_ERROR."""
     try:
-        codes = destination(where.dest_type, where.bank_code, where.wallet_code, where.account_number, directory)
+        return destination(where.dest_type, where.bank_code, where.wallet_code, where.account_number, directory)
     except Problem as problem:
         raise problem.within("destination") from None
-    return NewUser(body.name, body.external_id, body.vendor_user_id, where.dest_type, *codes, where.account_number)
 
 
 def user_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:

@@ -6,21 +6,33 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
 from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
+from sandbox.errors import Problem, ProblemBody
 from sandbox.http.body import decode
 from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.ledger.model import wallet_of
 from sandbox.ledger.post import open_accounts
+from sandbox.money import CURRENCY
 from sandbox.scenarios.engine import Catalogue
-from sandbox.users.commands import RecordTransaction, RequestPayout, Transaction
+from sandbox.users.commands import RecordTransaction, RequestPayout
+from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.model import COLUMNS, UserRow, to_user
-from sandbox.users.requests import CreateUserBody, CreateUsersBody, NewUser, new_user, user_faults
+from sandbox.users.requests import (
+    ChangeUserBody,
+    CreateUserBody,
+    CreateUsersBody,
+    DestinationBody,
+    NewUser,
+    new_user,
+    user_codes,
+    user_faults,
+)
 from sandbox.users.summary_cache import Missed, SummaryCache
 from sandbox.work.keyed import run_keyed
 from sandbox.work.loop import MerchantQueues
@@ -54,15 +66,13 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text
     AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
 """
 
-# Each type is a range of one index in the order of ids, so a page reads at most 2 × limit rows.
-_TRANSACTIONS: Final = """
-SELECT t.* FROM unnest($3::text[]) AS k (type) CROSS JOIN LATERAL (
-    SELECT id::text AS id, user_id::text AS user_id, type, amount, reference, created_at FROM user_transactions
-    WHERE merchant_id = $1 AND (user_id, type, id) < ($2::uuid, k.type, $4::uuid)
-        AND (user_id, type, id) >= ($2::uuid, k.type, $5::uuid)
-    ORDER BY merchant_id DESC, user_id DESC, type DESC, user_transactions.id DESC LIMIT $6
-) t ORDER BY t.id DESC LIMIT $6
-"""
+_NAMESAKE: Final = "SELECT true FROM users WHERE merchant_id = $1 AND external_id = $2 AND id <> $3"
+
+_CHANGE: Final = f"""
+UPDATE users SET name = $3, external_id = $4, dest_type = $5, bank_code = $6, wallet_code = $7, account_number = $8,
+    updated_at = $9
+WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
+"""  # noqa: S608 -- constants
 
 _REQUESTS: Final = """
 SELECT id::text AS user_id, requested FROM users WHERE merchant_id = $1 AND requested > 0 AND id < $2
@@ -91,17 +101,38 @@ class User(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """All that went through a user's wallet, summed up; `available` is what may still be asked for."""
+    """All that went through a user's wallet, summed up.
+
+    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid; `available`, what may still be
+    asked for, = balance − payout_requested.
+    """
 
     user_id: str
+    currency: str
     balance: Decimal
     earned: Decimal
     spent: Decimal
     credited: Decimal
+    advances: Decimal
+    finals: Decimal
     payout_requested: Decimal
     payout_approved: Decimal
     payout_paid: Decimal
     available: Decimal
+
+
+class UserResult(msgspec.Struct):
+    """What became of one user of many: `status` 201 and the `user`, or another and the `problem`."""
+
+    status: int
+    user: User | UnsetType = UNSET
+    problem: ProblemBody | UnsetType = UNSET
+
+
+class UserResults(msgspec.Struct):
+    """What became of many users, in the order of the request."""
+
+    results: list[UserResult]
 
 
 class UserBalance(msgspec.Struct):
@@ -171,6 +202,40 @@ class UserService:
         """One user. Raises NOT_FOUND."""
         return _user(await self._row(merchant_id, user_id))
 
+    async def change(
+        self, merchant_id: str, user_id: str, body: ChangeUserBody, key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Change what the body names: 200 with the user; NOT_FOUND and an external_id that is taken are answers.
+
+        Payouts that the user asked for before keep the destination that they were asked for with. Raises VALIDATION_ERROR.
+        """
+        require_id(user_id)
+        where = body.destination
+        codes = user_codes(where, self._directory) if isinstance(where, DestinationBody) else (None, None)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            record = await conn.fetchrow(_GET, merchant_id, user_id)
+            if record is None:
+                raise Problem("NOT_FOUND", f"There is no user {user_id}.")
+            user = to_user(record)
+            if body.name is not UNSET:
+                user.name = body.name
+            if body.external_id is not UNSET:
+                user.external_id = body.external_id
+                if await conn.fetchval(_NAMESAKE, merchant_id, user.external_id, user_id):
+                    raise Problem("DUPLICATE_REFERENCE", f"Another user has the external_id {user.external_id!r}.")
+            if where is not UNSET:
+                user.dest_type, user.account_number = (None, None) if where is None else (where.dest_type, where.account_number)
+                user.bank_code, user.wallet_code = codes
+            record = await conn.fetchrow(
+                _CHANGE, merchant_id, user_id, user.name, user.external_id, user.dest_type, user.bank_code, user.wallet_code,
+                user.account_number, unit.now,
+            )  # fmt: skip
+            assert record is not None
+            return Answer(200, msgspec.json.encode(_user(to_user(record))))
+
+        return await run_keyed(merchant_id, key, origin, action)
+
     async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
         """A page of users, newest first."""
         statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
@@ -195,16 +260,14 @@ class UserService:
         return await self._queues.submit(merchant_id, command)
 
     async def transactions(self, merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
-        """A page of what a user earned and spent, newest first. Raises NOT_FOUND."""
+        """A page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
         await self._row(merchant_id, user_id)
-        async with available(), connection() as conn:
-            records = await conn.fetch(
-                _TRANSACTIONS, merchant_id, user_id, types, window.before, window.since, window.limit + 1
-            )
-        found = [
-            Transaction(r["id"], r["user_id"], r["type"], r["amount"], r["reference"], render(r["created_at"])) for r in records
-        ]
-        return page(found, window.limit, [transaction.id for transaction in found])
+        return await transactions(merchant_id, user_id, window, types)
+
+    async def history(self, merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
+        """A page of a wallet's ledger entries, newest first; of one payout, if `payout_id` says so. Raises NOT_FOUND."""
+        await self._row(merchant_id, user_id)
+        return await wallet_entries(merchant_id, user_id, window, payout_id)
 
     async def request_payout(
         self, merchant_id: str, user_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin
@@ -320,10 +383,13 @@ def _destination(of: NewUser | UserRow) -> Destination | None:
 def _summary(user: UserRow) -> Summary:
     return Summary(
         user_id=user.id,
+        currency=CURRENCY,
         balance=user.balance,
         earned=user.earned,
         spent=user.spent,
         credited=user.credited,
+        advances=user.advances,
+        finals=user.finals,
         payout_requested=user.requested,
         payout_approved=user.approved,
         payout_paid=user.paid,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
-from sandbox.errors import Problem, unavailable
+from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.work.committed import committed
@@ -63,11 +63,11 @@ async def run_part(merchant_id: str, key: IdempotencyKey | None, origin: Origin,
             return await _once(merchant_id, key, origin, action, weight)
         except RETRYABLE:
             if attempt == ATTEMPTS - 1:
-                raise unavailable("Others were in the way too often; nothing of this request was done.") from None
+                raise unavailable(f"{CONTENTION} Nothing was done.") from None
         except LOST as error:
             # Lost in the COMMIT, it may have happened: only a key makes it safe to repeat.
             if key is None or attempt == ATTEMPTS - 1:
-                raise unavailable("The database is away for the moment; repeat the request.") from error
+                raise unavailable("The database does not answer. Retry the request.") from error
             await asyncio.sleep(0.05 * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from sandbox.db.engine import LOST, RETRYABLE, transaction
-from sandbox.errors import Problem, unavailable
+from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.metrics import BATCH_SIZE
 from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
@@ -122,7 +122,7 @@ class MerchantQueues:
             _fail(batch, problem)
         except LOST as error:
             _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=type(error).__name__)
-            _fail(batch, unavailable("The database is away for the moment; repeat it with the same idempotency key."))
+            _fail(batch, unavailable("The database does not answer. Retry with the same idempotency key."))
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -151,7 +151,7 @@ async def _with_retries(merchant_id: str, commands: Sequence[Command]) -> tuple[
             return await run_commands(merchant_id, commands)
         except RETRYABLE:
             if attempt == ATTEMPTS - 1:
-                raise unavailable("Others were in the way too often; nothing of this request was done.") from None
+                raise unavailable(f"{CONTENTION} Nothing was done.") from None
         except LOST:
             if not repeatable or attempt == ATTEMPTS - 1:
                 raise

@@ -1,0 +1,118 @@
+"""Pay the sales of one merchant that are due, chunk by chunk, under the merchant's lock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.ledger import model as ledger
+from sandbox.money import ZERO
+from sandbox.sales.model import ADVANCE, COLUMNS, FINAL, RunResult, Sale, advance_of, failure_of, final_of, to_sale
+from sandbox.scenarios.engine import Facts
+from sandbox.users.model import UserRow
+from sandbox.users.rows import read_users
+from sandbox.work.unit import Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+CHUNK: Final = 1000
+"""Sales paid in one transaction: others of the merchant wait no longer than for these."""
+
+_DUE: Final = {
+    kind: f"""
+    SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND {due} AND id > $2
+    ORDER BY merchant_id, sales.id LIMIT $3
+    """  # noqa: S608 -- constants
+    for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
+}
+# A sale whose attempt failed stays due: the next run tries it again. Compared as rows, which the key alone can find.
+_TRIED: Final = {
+    kind: f"""
+    UPDATE sales s SET {paid} = coalesce(n.amount, s.{paid}), {due} = n.error IS NOT NULL,
+        attempts = coalesce(s.attempts, 0) + 1, last_error = n.error
+    FROM unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)
+    WHERE (s.merchant_id, s.id) >= ($1, n.id) AND (s.merchant_id, s.id) <= ($1, n.id) AND s.{due}
+    """  # noqa: S608 -- constants
+    for kind, due, paid in ((ADVANCE, "advance_due", "advance_amount"), (FINAL, "final_due", "final_amount"))
+}
+_PAYMENTS: Final = """
+INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
+SELECT $1, sale_id, $2, amount, transfer_id, $3
+FROM unnest($4::uuid[], $5::numeric[], $6::uuid[]) AS p (sale_id, amount, transfer_id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to pay for a sale: `error` says why it failed, and is None if it did not."""
+
+    sale_id: str
+    user_id: str
+    amount: Decimal
+    transfer_id: str | None
+    error: str | None
+
+
+async def pay_chunk(
+    conn: "PoolConnectionProxy[Any]", unit: Unit, kind: str, behind: str, chunk: int
+) -> tuple[list[Attempt], str | None]:
+    """Try to pay the next `chunk` sales behind an id; returns the attempts and where to go on, None at the end.
+
+    The caller holds the merchant's lock, has read the unit's rules, and writes the unit.
+    """
+    sales = [to_sale(record) for record in await conn.fetch(_DUE[kind], unit.merchant_id, behind, chunk)]
+    await read_users(conn, unit, [sale.user_id for sale in sales])
+    attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
+    if attempts:
+        await conn.execute(
+            _TRIED[kind],
+            unit.merchant_id,
+            [attempt.sale_id for attempt in attempts],
+            [attempt.amount if attempt.error is None else None for attempt in attempts],
+            [attempt.error for attempt in attempts],
+        )
+        paid = [attempt for attempt in attempts if attempt.error is None]
+        await conn.execute(
+            _PAYMENTS,
+            unit.merchant_id,
+            kind,
+            unit.now,
+            [attempt.sale_id for attempt in paid],
+            [attempt.amount for attempt in paid],
+            [attempt.transfer_id for attempt in paid],
+        )
+    return attempts, sales[-1].id if len(sales) == chunk else None
+
+
+def added(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
+    """A run's result with further attempts."""
+    paid = [attempt.amount for attempt in attempts if attempt.error is None]
+    return RunResult(total.paid + len(paid), total.failed + len(attempts) - len(paid), total.total_amount + sum(paid, ZERO))
+
+
+def _try(unit: Unit, user: UserRow, sale: Sale, kind: str) -> Attempt:
+    amount = advance_of(sale.earning) if kind == ADVANCE else final_of(sale.earning, sale.advance_amount, sale.status)
+    facts = Facts(
+        amount=abs(amount),
+        account_number=user.account_number or "",
+        bank_code=user.bank_code,
+        wallet_code=user.wallet_code,
+        user_id=user.id,
+        metadata={"kind": kind, "sale_id": sale.id, "brand": sale.brand},
+    )
+    # Each try draws anew, and always the same in a world that repeats.
+    failure = failure_of(facts, unit.rules, f"{sale.id}:{kind}:{sale.attempts}")
+    if failure is not None:
+        code, scenario = failure
+        return Attempt(sale.id, user.id, amount, None, f"{kind} failed: {code} (scenario {scenario})")
+    if kind == ADVANCE:
+        user.advances += amount
+    else:
+        user.finals += amount
+    transfer_id = None
+    if amount != ZERO:
+        movement = ledger.ADVANCE if kind == ADVANCE else ledger.FINAL if amount > ZERO else ledger.CLAW_BACK
+        transfer_id = unit.transfer(movement, abs(amount), None, f"sale {sale.id}", user.id)
+        unit.touch_user(user)
+    return Attempt(sale.id, user.id, amount, transfer_id, None)

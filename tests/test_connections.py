@@ -1,0 +1,394 @@
+"""What a client may ask of a connection: so much of a head, so long for each part, so many connections. The rest goes on."""
+
+import asyncio
+import contextlib
+import json
+import threading
+from typing import Any
+
+import httpx
+import pytest
+from uvicorn.server import ServerState
+
+from sandbox.http.protocol import Limits
+from tests.harness.bounded_server import PUBLIC_URL, Connection, serving
+from tests.harness.raw_http import connect, raw_request, read_answer
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+LIMITS = Limits(
+    head_bytes=1000, head_seconds=30, body_seconds=30, body_rate=100, write_seconds=60, linger_seconds=3, connections=10
+)  # fmt: skip
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class App:
+    """Answers with the length of the body that it was sent, once `may_answer` is set."""
+
+    def __init__(self, may_read: bool = True, may_answer: bool = True) -> None:
+        self.may_read = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.disconnects = 0
+        self.scopes: list[Any] = []
+        if may_read:
+            self.may_read.set()
+        if may_answer:
+            self.may_answer.set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        await self.may_read.wait()
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnects += 1
+                return
+            size, more = size + len(message["body"]), message["more_body"]
+        await self.may_answer.wait()
+        body = str(size).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+
+def post(length: int, *headers: str) -> bytes:
+    return "\r\n".join(["POST / HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers, "", ""]).encode()
+
+
+def code_of(got: bytes) -> str:
+    """The code of the problem that was answered."""
+    head, _, body = got.partition(b"\r\n\r\n")
+    problem: dict[str, Any] = json.loads(body)
+    assert head.startswith(b"HTTP/1.1 %d " % problem["status"])
+    assert b"\r\ncontent-type: application/problem+json\r\n" in head
+    assert b"\r\nconnection: close\r\n" in head
+    assert b"\r\nx-request-id: " + problem["request_id"].encode() in head
+    assert problem["type"] == f"{PUBLIC_URL}/problems/{problem['code']}"
+    return str(problem["code"])
+
+
+async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.wait(29)
+    assert connection.is_open
+    await connection.wait(1)
+    assert not connection.is_open
+    assert connection.got == b""
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"GET /", b"POST / HTTP/1.1\r\n"])
+async def test_a_head_that_does_not_end_is_timed_out_however_it_drips(begun: bytes) -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(begun)
+    for _ in range(29):
+        await connection.wait(1)
+        await connection.send(b"a")
+        assert connection.got == b""
+    await connection.wait(1)
+    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    await connection.wait(3)
+    assert not connection.is_open
+
+
+@pytest.mark.parametrize("drip", [b"\r\n", b"X"])
+async def test_what_is_no_head_at_all_is_timed_out_too(drip: bytes) -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(GET)
+    answered = connection.got
+    for _ in range(30):
+        await connection.send(drip)
+        await connection.wait(1)
+    assert not connection.is_open
+    assert connection.got == answered
+
+
+async def test_a_second_head_has_its_own_time() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.wait(29)
+    await connection.send(GET)
+    await connection.wait(60)
+    await connection.send(GET[:10])
+    await connection.wait(29)
+    await connection.send(GET[10:])
+    assert connection.got.count(b"HTTP/1.1 200 OK") == 2
+    assert connection.is_open
+
+
+async def test_a_body_that_stops_is_timed_out_and_the_application_is_told() -> None:
+    app = App()
+    connection = Connection(app, LIMITS)
+    await connection.send(post(1000) + b"x" * 500)
+    await connection.wait(29)
+    assert connection.got == b""
+    await connection.wait(1)
+    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    assert app.disconnects == 1
+    await connection.wait(3)
+    assert not connection.is_open
+
+
+async def test_a_slow_body_that_keeps_its_rate_takes_as_long_as_it_needs() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(post(100_000))
+    for _ in range(100):
+        await connection.wait(10)
+        await connection.send(b"x" * 1000)
+    assert connection.got.endswith(b"100000")
+
+
+async def test_a_body_slower_than_its_rate_is_timed_out() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(post(100_000))
+    for _ in range(40):
+        await connection.wait(1)
+        await connection.send(b"x")
+    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+
+
+async def test_a_burst_does_not_buy_a_long_silence() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(post(100_000))
+    await connection.send(b"x" * 60_000)  # at the lowest rate that is ten minutes' worth
+    await connection.wait(30)
+    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+
+
+async def test_a_body_that_we_do_not_read_is_nobody_elses_fault() -> None:
+    app = App(may_read=False)
+    connection = Connection(app, LIMITS)
+    await connection.send(post(200_000) + b"x" * 70_000)
+    await connection.wait(600)
+    assert connection.is_open
+    app.may_read.set()
+    await connection.send(b"x" * 130_000)
+    assert connection.got.endswith(b"200000")
+
+
+async def test_a_client_that_waits_for_a_100_is_waited_for() -> None:
+    app = App(may_read=False)
+    connection = Connection(app, LIMITS)
+    await connection.send(post(3, "Expect: 100-continue"))
+    await connection.wait(600)
+    app.may_read.set()
+    await connection.settle()
+    assert connection.got == b"HTTP/1.1 100 Continue\r\n\r\n"
+    await connection.send(b"abc")
+    assert connection.got.endswith(b"3")
+
+
+async def test_an_answer_may_take_its_time() -> None:
+    app = App(may_answer=False)
+    connection = Connection(app, LIMITS)
+    await connection.send(post(3) + b"abc")
+    await connection.wait(3600)
+    assert (connection.is_open, connection.got) == (True, b"")
+    app.may_answer.set()
+    await connection.settle()
+    assert connection.got.endswith(b"3")
+
+
+async def test_a_request_begun_behind_one_that_is_served_does_not_end_it() -> None:
+    app = App(may_answer=False)
+    connection = Connection(app, LIMITS)
+    await connection.send(GET + GET[:10])
+    await connection.wait(3600)
+    app.may_answer.set()
+    await connection.settle()
+    assert b"HTTP/1.1 200 OK" in connection.got
+    await connection.wait(30)
+    assert b"HTTP/1.1 408 " in connection.got
+
+
+async def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for() -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    connection = Connection(refuse, LIMITS)
+    await connection.send(post(1_000_000))
+    for _ in range(30):
+        await connection.send(b"x" * 1000)
+        await connection.wait(1)
+    assert connection.got.startswith(b"HTTP/1.1 401 ")
+    assert connection.got.count(b"HTTP/1.1") == 1
+    assert not connection.is_open
+
+
+async def test_a_client_that_reads_nothing_is_cut_off() -> None:
+    connection = Connection(App(may_answer=False), LIMITS)
+    await connection.send(GET)
+    for left in (50_000, 40_000, 30_000):
+        connection.leave_unsent(left)
+        await connection.wait(59)
+        assert not connection.is_aborted
+    await connection.wait(60)
+    assert connection.is_aborted
+
+
+SHAPES = {
+    "one header in one packet": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nA: " + b"a" * 2000 + b"\r\n\r\n"],
+    "one header that does not end": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nA: ", *[b"a" * 100] * 12],
+    "many headers": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n", *[b"a: b\r\n"] * 200],
+    "a long path": [b"GET /" + b"a" * 2000 + b" HTTP/1.1\r\nX-Request-Id: mine\r\n\r\n"],
+    "a long path that does not end": [b"GET /", *[b"a" * 100] * 12],
+    "blank lines": [b"\r\n" * 50] * 12,
+    "a chunk's extension": [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a=", *[b"a" * 100] * 12],
+    "a trailer": [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: ", *[b"a" * 100] * 12],
+    "a head after another's": [GET + b"GET / HTTP/1.1\r\nA: " + b"a" * 2000 + b"\r\n\r\n"],
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+async def test_a_head_that_is_too_long_is_refused_in_any_shape(name: str) -> None:
+    connection = Connection(App(), LIMITS)
+    for part in SHAPES[name]:
+        await connection.send(part)
+    if name == "a head after another's":
+        # The first is answered, and then the connection is closed.
+        assert connection.got.count(b"HTTP/1.1 200 OK") == 1
+        assert not connection.is_open
+        return
+    assert code_of(connection.got) == "HEADERS_TOO_LARGE"
+    if name in ("one header in one packet", "one header that does not end", "many headers"):
+        assert b"\r\nx-request-id: mine\r\n" in connection.got
+    said = connection.got
+    await connection.send(b"a" * 100_000)
+    await connection.wait(2)
+    assert connection.is_open  # so that the client can read what it was told
+    await connection.wait(1)
+    assert not connection.is_open
+    assert connection.got == said
+
+
+async def test_a_head_within_the_limit_passes_and_so_does_any_body() -> None:
+    connection = Connection(App(), LIMITS)
+    await connection.send(post(50_000, "A: " + "a" * 800) + b"x" * 50_000)
+    assert connection.got.endswith(b"50000")
+    chunks = b"".join(b"1\r\nx\r\n" for _ in range(5000))
+    await connection.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+    assert connection.got.endswith(b"5000")
+
+
+async def test_trailers_are_no_headers() -> None:
+    app = App()
+    connection = Connection(app, LIMITS)
+    await connection.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-API-KEY: other\r\n\r\n")
+    assert connection.got.startswith(b"HTTP/1.1 200 ")
+    assert [name for name, _ in app.scopes[0]["headers"]] == [b"transfer-encoding"]
+
+
+async def test_one_connection_too_many_is_told_so_and_closed() -> None:
+    state = ServerState()
+    connections = [Connection(App(), LIMITS, state) for _ in range(LIMITS.connections)]
+    assert all(connection.is_open for connection in connections)
+    late = Connection(App(), LIMITS, state)
+    assert code_of(late.got) == "UNAVAILABLE"
+    assert b"\r\nretry-after: 1\r\n" in late.got
+    assert not late.is_open
+    connections[0].protocol.connection_lost(None)
+    late.protocol.connection_lost(None)
+    again = Connection(App(), LIMITS, state)
+    await again.send(GET)
+    assert again.got.startswith(b"HTTP/1.1 200 ")
+    for connection in connections[1:]:
+        connection.protocol.connection_lost(None)
+
+
+def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:
+    limits = Limits(head_seconds=0.2, body_seconds=0.2, linger_seconds=0.2, connections=50)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while scope["method"] == "POST" and (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with serving(app, limits) as url, httpx.Client(base_url=url, timeout=60) as client:
+        silent, heads, bodies = [connect(url)], [connect(url) for _ in range(10)], [connect(url) for _ in range(10)]
+        for connection in heads:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        for connection in bodies:
+            connection.sendall(post(100))
+        assert client.get("/").status_code == 204
+        for connection in silent:
+            assert connection.recv(100) == b""
+        for connection in heads + bodies:
+            assert read_answer(connection).status_code == 408
+            assert connection.recv(100) == b""
+        assert client.get("/").status_code == 204
+        for connection in silent + heads + bodies:
+            connection.close()
+
+
+def test_a_server_has_room_again_when_connections_end() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    with serving(app, Limits(connections=3)) as url:
+        held = [connect(url) for _ in range(3)]
+        for connection in held:  # all three are there
+            connection.sendall(GET)
+            assert read_answer(connection).status_code == 204
+        refused = raw_request(url, GET)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        for connection in held:
+            connection.close()
+        until(lambda: raw_request(url, GET).status_code == 204)
+
+
+@pytest.mark.parametrize("app", ["api", "ipn"])
+def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: World, app: str) -> None:
+    url = world.stack.api_url if app == "api" else world.stack.ipn_url
+    slow = [connect(url) for _ in range(300)]
+    for connection in slow:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    refused: list[httpx.Response] = []
+
+    def send_100_megabytes() -> None:
+        with connect(url) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Large: ")
+            try:
+                for _ in range(1600):
+                    connection.sendall(b"a" * 65_536)
+            except (ConnectionError, TimeoutError):
+                pass  # closed by then; the answer was sent before
+            refused.append(read_answer(connection))
+
+    thread = threading.Thread(target=send_100_megabytes)
+    thread.start()
+    with httpx.Client(base_url=url, timeout=60) as client:
+        while thread.is_alive():
+            assert client.get("/health").status_code == 200
+        for connection in slow:
+            connection.sendall(b"x\r\n\r\n")
+            assert read_answer(connection).status_code == 200
+            connection.close()
+    thread.join()
+    assert (refused[0].status_code, refused[0].json()["code"]) == (431, "HEADERS_TOO_LARGE")
+    assert refused[0].headers["content-type"] == "application/problem+json"
+
+
+def test_a_stream_outlives_the_limits_of_requests() -> None:
+    limits = Limits(head_seconds=0.1, body_seconds=0.1, write_seconds=5)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await asyncio.sleep(1.1)  # longer than the server takes between two looks
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await send({"type": "http.response.body"})
+
+    with serving(app, limits) as url:
+        assert httpx.get(url, timeout=60).content == b"xxx"
+
+
+def test_a_half_open_connection_does_not_hold_up_a_stop() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("nothing was asked")
+
+    with serving(app, Limits()) as url:
+        held = connect(url)
+        held.sendall(b"GET / HT")
+    with held, contextlib.suppress(ConnectionResetError):
+        assert held.recv(100) == b""

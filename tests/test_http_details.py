@@ -1,0 +1,313 @@
+"""HTTP as RFC 9110 has it: methods and Allow, HEAD, media types, codings, and the order in which a request is checked."""
+
+import gzip
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.errors import Problem
+from sandbox.http.accept import accepts
+from tests.harness.raw_http import raw_request
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+DOCUMENT = json.loads((Path(__file__).parent.parent / "openapi" / "openapi.json").read_text())
+# Every POST, PUT and PATCH under /api/v1 needs a key, whatever else is wrong with the request.
+KEYED = [
+    (method.upper(), re.sub(r"{\w+}", "x", path))
+    for path, item in DOCUMENT["paths"].items()
+    for method in item
+    if path.startswith("/api/v1/") and method in ("post", "put", "patch")
+]
+
+
+def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem that an answer holds; it must be this one, and named."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert (found["code"], found["status"]) == (code, status)
+    assert found["request_id"] == answer.headers["x-request-id"]
+    return found
+
+
+@pytest.mark.parametrize(("method", "path"), KEYED)
+@pytest.mark.parametrize("content", [(b"a=b", "application/x-www-form-urlencoded"), (b"{", "application/json"), (b"", None)])
+def test_a_missing_key_is_told_before_the_body_is_looked_at(
+    world: World, method: str, path: str, content: tuple[bytes, str | None]
+) -> None:
+    body, kind = content
+    answer = world.client.request(method, path, content=body, headers={} if kind is None else {"content-type": kind})
+    problem_of(answer, 400, "MISSING_IDEMPOTENCY_KEY")
+    assert len(KEYED) >= 20
+
+
+def test_a_wrong_api_key_is_told_before_a_missing_idempotency_key_and_before_what_is_accepted(world: World) -> None:
+    headers = {"X-API-KEY": "sk_sandbox_wrong", "Accept": "text/html", "Content-Type": "text/plain"}
+    answer = world.client.post("/api/v1/payouts", content=b"x", headers=headers)
+    problem_of(answer, 401, "INVALID_API_KEY")
+
+
+def test_a_body_that_is_too_large_without_a_key_is_told_of_the_key(world: World) -> None:
+    answer = world.client.post("/api/v1/payouts", content=b" " * 3_000_000, headers={"content-type": "application/json"})
+    problem_of(answer, 400, "MISSING_IDEMPOTENCY_KEY")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None, "", "*/*", "application/*", "APPLICATION/JSON", "Application/Json;Q=0.1", "text/html, application/json;q=0.5",
+        "text/html;q=0, */*", "application/json; charset=utf-8", "application/problem+json", "*/*;q=0, application/json",
+        "application/xml;q=0.9,*/*;q=0.8", "application/json;q=0.001", " application/json , text/plain", "application/json,,",
+    ],
+)  # fmt: skip
+def test_json_is_accepted(accept: str | None) -> None:
+    assert accepts(accept, "application/json", "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/jsonx", "text/json", "application/jsonx", "application/json;q=0", "application/json;q=0.000", "*/*;q=0",
+        "application/json;q=0, */*;q=1, application/problem+json;q=0", "text/html", "application/*;q=0, text/html",
+        "*/json", "json", "application/vnd.api+json",
+    ],
+)  # fmt: skip
+def test_json_is_not_accepted(accept: str) -> None:
+    assert not accepts(accept, "application/json", "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("APPLICATION/JSON", 200),
+        ("text/jsonx", 406),
+        ("application/json;q=0", 406),
+        ("*/*;q=0", 406),
+        ("text/event-stream", 406),
+    ],
+)
+def test_what_is_accepted_decides_the_answer(world: World, accept: str, status: int) -> None:
+    answer = world.client.get("/api/v1/balance", headers={"Accept": accept})
+    assert answer.status_code == status
+    if status == 406:
+        problem_of(answer, 406, "NOT_ACCEPTABLE")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [("Text/Event-Stream", 200), ("text/*", 200), ("*/*", 200), ("text/event-stream;q=0", 406), ("text/html", 406)],
+)
+def test_the_stream_is_an_event_stream_to_those_who_accept_one(world: World, accept: str, status: int) -> None:
+    answer = world.client.get("/sandbox/v1/stream", params={"timeout": 0}, headers={"Accept": accept})
+    assert answer.status_code == status
+
+
+def test_the_operator_is_held_to_the_same_rules(world: World) -> None:
+    headers = {"X-ADMIN-KEY": world.stack.admin_key, "Accept": "text/jsonx"}
+    problem_of(world.client.get("/sandbox/v1/merchants", headers=headers), 406, "NOT_ACCEPTABLE")
+    headers["Accept"] = "APPLICATION/JSON"
+    assert world.client.get("/sandbox/v1/merchants", params={"limit": 1}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["APPLICATION/JSON", "application/JSON; Charset=UTF-8", "Application/Merge-Patch+JSON"])
+def test_content_types_are_case_insensitive(world: World, kind: str) -> None:
+    body = json.dumps(world.payout_body()).encode()
+    headers = {"content-type": kind, "x-idempotency-key": str(uuid.uuid4())}
+    assert world.client.post("/api/v1/payouts", content=body, headers=headers).status_code == 201
+
+
+def test_a_forms_content_type_is_case_insensitive(world: World) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nuuid,amount\r\n--b--\r\n'
+    headers = {"content-type": "Multipart/Form-Data; Boundary=b", "x-idempotency-key": str(uuid.uuid4())}
+    assert world.client.post("/api/v1/wallet/bulk-credit", content=body, headers=headers).status_code == 202
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
+@pytest.mark.parametrize("path", ["/api/v1/payouts", "/api/v1/wallet/bulk-credit"])
+def test_a_body_with_a_content_coding_is_an_unsupported_media_type(world: World, path: str, coding: str) -> None:
+    kind = "application/json" if path.endswith("payouts") else "multipart/form-data; boundary=b"
+    headers = {"content-type": kind, "content-encoding": coding, "x-idempotency-key": str(uuid.uuid4())}
+    answer = world.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    assert "Content-Encoding" in problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+def test_a_callback_with_a_content_coding_is_an_unsupported_media_type(world: World) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=gzip.compress(b"{}"), headers=headers, timeout=60)
+    problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def test_identity_is_no_coding(world: World) -> None:
+    body = json.dumps(world.payout_body()).encode()
+    headers = {"content-type": "application/json", "content-encoding": "identity", "x-idempotency-key": str(uuid.uuid4())}
+    assert world.client.post("/api/v1/payouts", content=body, headers=headers).status_code == 201
+
+
+ALLOWED = {
+    "/api/v1/payouts": "GET, HEAD, OPTIONS, POST",
+    "/api/v1/payouts/batch": "OPTIONS, POST",
+    "/api/v1/webhook-endpoints/x": "DELETE, GET, HEAD, OPTIONS, PATCH",
+    "/aggregator/v1/source": "GET, HEAD, OPTIONS, PUT",
+    "/health": "GET, HEAD, OPTIONS",
+    "/sandbox/v1/merchants": "GET, HEAD, OPTIONS, POST",
+}
+
+
+@pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
+def test_allow_lists_every_method_of_the_path(world: World, path: str, allowed: str) -> None:
+    options = world.client.options(path)
+    assert (options.status_code, options.headers["allow"], options.content) == (204, allowed, b"")
+    assert options.headers["x-request-id"]
+    for method in ("TRACE", "PROPFIND"):
+        answer = world.client.request(method, path)
+        problem_of(answer, 405, "METHOD_NOT_ALLOWED")
+        assert answer.headers["allow"] == allowed
+
+
+def test_options_of_no_path_is_not_found(world: World) -> None:
+    problem_of(world.client.options("/nowhere"), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("app", ["api", "ipn"])
+@pytest.mark.parametrize("method", ["FOO", "get", "Post", "X" * 40, "GETT", "M-SEARCHES"])
+def test_a_method_that_nobody_knows_is_not_allowed(world: World, app: str, method: str) -> None:
+    url = world.stack.api_url if app == "api" else world.stack.ipn_url
+    answer = raw_request(url, f"{method} /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n".encode())
+    problem_of(answer, 405, "METHOD_NOT_ALLOWED")
+    assert (answer.headers["allow"], answer.headers["x-request-id"]) == ("GET, HEAD, OPTIONS", "mine")
+
+
+def test_a_method_that_nobody_knows_may_come_in_parts_and_with_a_body(world: World) -> None:
+    parts = [b"BR", b"EW /health HT", b"TP/1.1\r\nHost: x\r\nContent-Le", b"ngth: 3\r\n\r\nabc"]
+    answer = raw_request(world.stack.api_url, *parts)
+    problem_of(answer, 405, "METHOD_NOT_ALLOWED")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET /health HTTP/9.9\r\n\r\n", b"(X) /health HTTP/1.1\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_with_a_problem(world: World, request_: bytes) -> None:
+    answer = raw_request(world.stack.api_url, request_)
+    problem_of(answer, 400, "VALIDATION_ERROR")
+    assert answer.headers["connection"] == "close"
+
+
+def _get_paths(world: World) -> list[str]:
+    document = world.get("/openapi.json").json()
+    paths = [path.replace("{code}", "NOT_FOUND") for path, item in document["paths"].items() if "get" in item]
+    return [*paths, "/", "/docs", "/problems", "/problems/NOT_FOUND"]
+
+
+def test_head_answers_as_get_does_on_every_path_and_without_a_body(world: World) -> None:
+    payout = world.create_payout("0004")["id"]
+    # Five calls a minute a key, and two of them for each path: what differs is what Date or a limit may say.
+    changing = {"x-request-id", "x-cache", "retry-after", "content-length"}
+    for path in _get_paths(world):
+        path = path.replace("{payout_id}", payout)
+        path = re.sub(r"{\w+}", str(uuid.uuid4()), path)
+        params = {"timeout": 0} if path.endswith("/stream") else {}
+        headers = {"X-ADMIN-KEY": world.stack.admin_key}
+        got = world.client.get(path, params=params, headers=headers)
+        head = world.client.head(path, params=params, headers=headers)
+        assert head.status_code == got.status_code, path
+        assert head.content == b""
+        assert head.headers["x-request-id"]
+        if path != "/metrics" and "transfer-encoding" not in got.headers:
+            assert "content-length" in head.headers, path
+        told = {name: value for name, value in got.headers.items() if name not in changing | {"transfer-encoding"}}
+        assert {name: value for name, value in head.headers.items() if name not in changing} == told, path
+
+
+def test_a_head_says_how_long_the_body_of_the_get_is(world: World) -> None:
+    assert world.client.head("/api/v1/balance").headers["content-length"] == str(len(world.get("/api/v1/balance").content))
+
+
+def test_a_head_does_not_wait(world: World) -> None:
+    payout = world.create_payout("0004")["id"]
+    # A wait of 30 seconds would outlast this client's patience.
+    with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=20) as client:
+        path = f"/api/v1/payouts/{payout}"
+        assert client.head(path, params={"wait_for": "CANCELLED", "timeout": 30}).status_code == 200
+        streamed = client.head("/sandbox/v1/stream")
+        assert (streamed.status_code, streamed.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+def test_heads_of_the_stream_keep_no_place_in_it(world: World) -> None:
+    for _ in range(40):
+        assert world.client.head("/sandbox/v1/stream").status_code == 200
+
+
+def test_a_head_is_in_the_journal_under_its_own_name(world: World) -> None:
+    name = str(uuid.uuid4())
+    assert world.client.head("/api/v1/balance", headers={"X-Request-Id": name}).status_code == 200
+
+    def found() -> list[dict[str, Any]]:
+        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == name]
+
+    entry = until(found)[0]
+    assert (entry["method"], entry["path"], entry["status"]) == ("HEAD", "/api/v1/balance", 200)
+
+
+def test_a_path_without_get_has_no_head(world: World) -> None:
+    answer = world.client.head("/api/v1/payouts/batch")
+    assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "OPTIONS, POST", b"")
+
+
+def test_a_key_may_come_as_a_bearer_token(world: World) -> None:
+    with httpx.Client(base_url=world.stack.api_url, timeout=60) as client:
+        for scheme in ("Bearer", "bearer", "BEARER "):
+            headers = {"Authorization": f"{scheme} {world.api_key}"}
+            assert client.get("/api/v1/balance", headers=headers).status_code == 200
+            assert client.get("/sandbox/v1/stream", params={"timeout": 0}, headers=headers).status_code == 200
+        headers = {"Authorization": f"Bearer {world.api_key}", "X-API-KEY": world.api_key}
+        assert client.get("/api/v1/balance", headers=headers).status_code == 200
+        headers = {"Authorization": f"Bearer {world.api_key}x", "X-API-KEY": world.api_key}
+        problem_of(client.get("/api/v1/balance", headers=headers), 401, "INVALID_API_KEY")
+        headers = {"Authorization": f"Bearer {world.api_key}", "X-API-KEY": "sk_sandbox_other"}
+        problem_of(client.get("/api/v1/balance", headers=headers), 401, "INVALID_API_KEY")
+        problem_of(client.get("/api/v1/balance", headers={"Authorization": "Bearer sk_sandbox_no"}), 401, "INVALID_API_KEY")
+        for other in ("Basic abc", "Bearer", ""):
+            problem_of(client.get("/api/v1/balance", headers={"Authorization": other}), 401, "MISSING_API_KEY")
+        # Another scheme is another matter, such as a proxy's.
+        headers = {"Authorization": "Basic abc", "X-API-KEY": world.api_key}
+        assert client.get("/api/v1/balance", headers=headers).status_code == 200
+
+
+def test_a_bearer_token_is_not_in_the_journal(world: World) -> None:
+    name = str(uuid.uuid4())
+    headers = {"Authorization": f"Bearer {world.api_key}", "X-Request-Id": name}
+    assert httpx.get(f"{world.stack.api_url}/api/v1/balance", headers=headers, timeout=60).status_code == 200
+
+    def found() -> list[dict[str, Any]]:
+        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == name]
+
+    until(found)
+    assert world.api_key not in world.get("/sandbox/v1/requests").text
+
+
+def test_the_root_sends_browsers_to_the_console_and_tells_programs_where_things_are(world: World) -> None:
+    with httpx.Client(base_url=world.stack.api_url, timeout=60) as client:
+        html = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+        browser = client.get("/", headers=html)
+        assert (browser.status_code, browser.headers["location"]) == (307, "/console")
+        page = client.get("/", headers=html, follow_redirects=True)
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0, */*"):
+            told = client.get("/", headers={"Accept": accept}).json()
+            assert (told["name"], set(told)) == ("PSP Sandbox", {"name", "version", "links"})
+            for link in told["links"].values():
+                answer = client.get(link, follow_redirects=True)
+                assert answer.status_code in (200, 503), link
+
+
+def test_problems_that_nobody_raises_would_be_no_codes() -> None:
+    for code, status in (("REQUEST_TIMEOUT", 408), ("HEADERS_TOO_LARGE", 431)):
+        assert Problem(code).status == status

@@ -1,0 +1,207 @@
+"""When sales are paid, what makes an attempt fail, and what it leaves behind: on the sale, in the log, in the metrics."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.money import ZERO
+from sandbox.sales.model import failure_of
+from sandbox.sales.service import SalesService
+from sandbox.scenarios.engine import Facts, Match, Scenario, Step
+from sandbox.work.unit import Origin
+from tests.harness.world import Stack, World
+from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world
+from tests.test_users import DESTINATION, make_user, summary
+from worker import main
+
+__all__ = ["world"]
+
+
+def sale(world: World, sale_id: str) -> dict[str, Any]:
+    answer = world.get(f"/api/v1/sales/{sale_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def rule(world: World, match: dict[str, Any], *ends: str, **members: Any) -> None:
+    body = {"name": f"rule_{ends[-1].lower()}", "match": match, "steps": [{"to": end, **members} for end in ends]}
+    answer = world.post("/sandbox/v1/scenarios", body)
+    assert answer.status_code == 201, answer.text
+
+
+async def test_advances_are_paid_on_the_hour_and_finals_at_half_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[datetime, str]] = []
+
+    async def note(self: SalesService, kind: str) -> None:
+        ran.append((job.next_run, kind))
+
+    monkeypatch.setattr(SalesService, "run_for_all", note)
+    for now in (datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)):
+        for job in main.scheduled():
+            job.calculate_next(now)
+            await job.coroutine({})
+    assert sorted((at.hour, at.minute, at.second, kind) for at, kind in ran) == [
+        (12, 0, 0, "ADVANCE"), (12, 30, 0, "FINAL"), (12, 30, 0, "FINAL"), (13, 0, 0, "ADVANCE"),
+    ]  # fmt: skip
+
+
+def test_a_failed_attempt_is_told_by_the_sale_and_the_next_run_pays_when_the_destination_is_corrected(world: World) -> None:
+    user_id = make_user(world, destination=REFUSED)
+    sale_id = sell(world, user_id, "40")
+    assert sale(world, sale_id)["attempts"] == 0
+    for attempts in (1, 2):
+        assert run(world, ADVANCE) == {"paid": 0, "failed": 1, "total_amount": "0.00"}
+        found = sale(world, sale_id)
+        assert (found["attempts"], found["payments"]) == (attempts, [])
+        assert found["last_error"] == "ADVANCE failed: BANK_REJECTED (scenario failed)"
+    assert world.patch(f"/api/v1/users/{user_id}", {"destination": DESTINATION}).status_code == 200
+    assert run(world, ADVANCE) == {"paid": 1, "failed": 0, "total_amount": "4.00"}
+    reconcile(world, **{sale_id: "APPROVED"})
+    assert run(world, FINAL)["paid"] == 1
+    found = sale(world, sale_id)
+    assert (found["attempts"], found["last_error"]) == (4, None)
+    history = world.get(f"/api/v1/users/{user_id}/history").json()["data"]
+    assert [(p["kind"], p["amount"], p["transfer_id"]) for p in found["payments"]] == [
+        ("ADVANCE", "4.00", history[1]["transfer_id"]), ("FINAL", "36.00", history[0]["transfer_id"]),
+    ]  # fmt: skip
+    assert all(set(payment) == {"kind", "amount", "transfer_id", "created_at"} for payment in found["payments"])
+    assert sales(world)[sale_id] == found, "the list tells the same"
+    world.assert_clean()
+
+
+def test_a_sale_is_found_by_the_location_of_its_making_and_by_its_user(world: World, stack: Stack) -> None:
+    users = [make_user(world), make_user(world)]
+    ids = [sell(world, user_id, "40") for user_id in (*users, users[0])]
+    answer = world.post("/api/v1/sales", {"user_id": users[1], "brand": "b", "earning": "1"})
+    assert world.get(answer.headers["location"]).json() == answer.json()
+    assert list(sales(world, user_id=users[0])) == [ids[2], ids[0]]
+    reconcile(world, **{ids[0]: "DECLINED"})
+    assert list(sales(world, user_id=users[0], status="DECLINED")) == [ids[0]]
+    first = world.get("/api/v1/sales", user_id=users[0], limit=1).json()
+    rest = world.get("/api/v1/sales", user_id=users[0], limit=1, cursor=first["next_cursor"]).json()
+    assert [page["data"][0]["id"] for page in (first, rest)] == [ids[2], ids[0]]
+    assert rest["has_more"] is False
+    assert world.get("/api/v1/sales", user_id="x").status_code == 400
+    for sale_id in (users[0], "x", "%00"):
+        assert world.get(f"/api/v1/sales/{sale_id}").status_code == 404
+    with World.create(stack) as other:
+        assert other.get(f"/api/v1/sales/{ids[0]}").status_code == 404
+        assert other.get("/api/v1/sales", user_id=users[0]).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("match", "fails"),
+    [
+        ({"suffix": "0001"}, True),
+        ({"account_number": DESTINATION["account_number"]}, True),
+        ({"bank_code": "HBL"}, True),
+        ({"amount_from": "4.00", "amount_to": "4.00"}, True),
+        ({"metadata": {"kind": "ADVANCE", "brand": "Khaadi"}}, True),
+        ({"suffix": "0002"}, False),
+        ({"amount_from": "4.01"}, False),
+        ({"metadata": {"kind": "FINAL"}}, False),
+        ({"scenario_header": "x"}, False),
+    ],
+)
+def test_a_merchants_own_scenario_decides_about_the_payments_that_it_matches(
+    world: World, match: dict[str, Any], fails: bool
+) -> None:
+    sale_id = sell(world, make_user(world), "40")
+    rule(world, match, "PROCESSING", "FAILED")
+    assert run(world, ADVANCE)["failed"] == fails
+    error = "ADVANCE failed: BANK_REJECTED (scenario rule_failed)"
+    assert sale(world, sale_id)["last_error"] == (error if fails else None)
+    world.assert_clean()
+
+
+def test_a_rule_by_user_lets_a_refused_destination_through_and_its_failure_code_is_told(world: World) -> None:
+    refused, other = make_user(world, destination=REFUSED), make_user(world)
+    ids = [sell(world, refused, "40"), sell(world, other, "40")]
+    rule(world, {"user_id": refused}, "PROCESSING", "SUCCESS")
+    answer = world.post(
+        "/sandbox/v1/scenarios",
+        {
+            "name": "closed",
+            "match": {"user_id": other},
+            "steps": [{"to": "PROCESSING"}, {"to": "FAILED", "failure_code": "ACCOUNT_CLOSED"}],
+        },
+    )
+    assert answer.status_code == 201
+    assert run(world, ADVANCE) == {"paid": 1, "failed": 1, "total_amount": "4.00"}
+    assert [sale(world, sale_id)["last_error"] for sale_id in ids] == [None, "ADVANCE failed: ACCOUNT_CLOSED (scenario closed)"]
+
+
+def facts(account_number: str = "12345678900001") -> Facts:
+    return Facts(ZERO, account_number, "HBL", None, "u", {})
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (["PROCESSING", "SUCCESS"], None),
+        (["PROCESSING", "ON_HOLD"], None),
+        (["PROCESSING", "RETRY", "PROCESSING", "FAILED"], "BANK_REJECTED"),
+        (["CANCELLED"], "CANCELLED"),
+        (["PROCESSING", "SUCCESS", "RETURNED"], "RETURNED_BY_BANK"),
+    ],
+)
+def test_the_end_of_the_path_decides(path: list[str], code: str | None) -> None:
+    found = failure_of(facts(), [Scenario("own", Match(suffix="0001"), tuple(Step(to) for to in path))], "x")
+    assert found == (None if code is None else (code, "own"))
+
+
+@given(st.text(), st.floats(0, 1))
+def test_a_failure_by_chance_is_drawn_once_an_attempt(drawn_by: str, probability: float) -> None:
+    steps = (Step("PROCESSING"), Step("FAILED", probability=probability), Step("SUCCESS"))
+    rules = [Scenario("own", Match(suffix="0001"), steps)]
+    found = failure_of(facts(), rules, drawn_by)
+    assert found == failure_of(facts(), rules, drawn_by)
+    if probability in (0, 1):
+        assert (found is not None) == (probability == 1)
+
+
+def test_failures_by_chance_come_about_as_often_as_they_are_meant_to() -> None:
+    steps = (Step("PROCESSING"), Step("FAILED", probability=0.5), Step("SUCCESS"))
+    rules = [Scenario("own", Match(suffix="0001"), steps)]
+    failed = sum(failure_of(facts(), rules, f"sale:{n}") is not None for n in range(1000))
+    assert 400 < failed < 600
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"{name}_total", labels) or 0.0
+
+
+def test_runs_and_failed_attempts_are_logged_and_counted(world: World) -> None:
+    refused = sell(world, make_user(world, destination=REFUSED), "40")
+    sell(world, make_user(world), "40")
+    before = {outcome: counted("psp_sale_payments", kind="ADVANCE", outcome=outcome) for outcome in ("paid", "failed")}
+    runs = counted("psp_sales_runs", kind="ADVANCE", cause="api")
+
+    async def pay() -> None:
+        await open_pool(world.stack.database_url, 2)
+        try:
+            await SalesService().run(world.merchant_id, "ADVANCE", None, Origin("req-1", ADVANCE, ""))
+        finally:
+            await close_pool()
+
+    with capture_logs() as logs:
+        asyncio.run(pay())
+    (failed,) = [log for log in logs if log["event"] == "sale_payment_failed"]
+    assert (failed["sale_id"], failed["kind"], failed["amount"]) == (refused, "ADVANCE", "4.00")
+    assert failed["error"] == "ADVANCE failed: BANK_REJECTED (scenario failed)"
+    (done,) = [log for log in logs if log["event"] == "sales_run"]
+    assert (done["merchant_id"], done["kind"], done["cause"]) == (world.merchant_id, "ADVANCE", "api")
+    assert (done["request_id"], done["paid"], done["failed"], done["total_amount"]) == ("req-1", 1, 1, "4.00")
+    for outcome in ("paid", "failed"):
+        assert counted("psp_sale_payments", kind="ADVANCE", outcome=outcome) == before[outcome] + 1
+    assert counted("psp_sales_runs", kind="ADVANCE", cause="api") == runs + 1
+    assert "psp_sale_payments_total" in world.client.get("/metrics").text
+    assert summary(world, sale(world, refused)["user_id"])["balance"] == "0.00"
