@@ -39,7 +39,7 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@touch $@
 
 up: install
-	@exec $(VENV)/bin/psp up $(ARGS)
+	@PSP_UP_BY_MAKE=1 exec $(VENV)/bin/psp up $(ARGS)
 
 lint: dev
 	$(VENV)/bin/ruff check .

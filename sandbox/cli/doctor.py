@@ -103,9 +103,10 @@ def _data(data: Path) -> str:
 
 
 def _port(host: str, port: int, option: str) -> str:
-    from sandbox.runtime.listening import listen
+    from sandbox.runtime.listening import listen_all
 
-    listen(host, port, option).close()
+    for listener in listen_all(host, {option: port}):
+        listener.close()
     return f"{port} on {host} is free" if port else "a free one will be picked"
 
 

@@ -12,11 +12,13 @@ from sandbox.cli import (
     bulk_credit,
     clock,
     doctor,
+    down,
     events,
     faults,
     ipn,
     listen,
     payouts,
+    run,
     sales,
     scenarios,
     up,
@@ -31,6 +33,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("up")(up.up)
+# What follows the first word of the command belongs to the command, with or without --.
+app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
+app.command("down")(down.down)
 app.command("doctor")(doctor.doctor)
 app.command("audit")(audit.audit)
 app.command("bulk-credit")(bulk_credit.bulk_credit)

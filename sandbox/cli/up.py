@@ -14,43 +14,67 @@ if TYPE_CHECKING:
     from sandbox.runtime.supervisor import Options
 
 
+Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="A fresh store that goes when it ends.")]
+Data = Annotated[Path | None, typer.Option("--data", help="Where data, keys and logs are kept.", show_default=".psp")]
+Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 picks a free one.")]
+IpnPort = Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 picks a free one.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")]
+ApiProcesses = Annotated[int, typer.Option("--api-processes", min=1, max=64, help="API processes, which share the port.")]
+ReadyFile = Annotated[
+    Path | None, typer.Option("--ready-file", help="A JSON file of addresses and keys, written when all is ready.")
+]
+Scenarios = Annotated[Path | None, typer.Option("--scenarios", help="A TOML file of scenarios of the demo merchant's own.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")]
+
+
 def up(
-    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="A fresh store that goes when it ends.")] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Where data, keys and logs are kept.", show_default=".psp")
-    ] = None,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 picks a free one.")] = 8000,
-    ipn_port: Annotated[
-        int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 picks a free one.")
-    ] = 8001,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")] = 1,
-    api_processes: Annotated[
-        int, typer.Option("--api-processes", min=1, max=64, help="API processes, which share the port.")
-    ] = 1,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option("--ready-file", help="A JSON file of addresses and keys, written when all is ready."),
-    ] = None,
+    ephemeral: Ephemeral = False,
+    data: Data = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    ipn_port: IpnPort = 8001,
+    workers: Workers = 1,
+    api_processes: ApiProcesses = 1,
+    ready_file: ReadyFile = None,
     no_seed: Annotated[bool, typer.Option("--no-seed", help="Make no demo merchant and no keys.")] = False,
-    scenarios: Annotated[
-        Path | None, typer.Option("--scenarios", help="A TOML file of scenarios of the demo merchant's own.")
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")] = False,
+    scenarios: Scenarios = None,
+    verbose: Verbose = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ready object in one line, and no banner.")] = False,
 ) -> None:
-    """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C stops it.
+    """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C or `psp down` stops it.
 
     Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. Exit code 0: stopped when asked to;
     1: could not start; 2: wrong usage.
     """
+    if scenarios is not None and no_seed:
+        raise typer.BadParameter("--scenarios are the demo merchant's, which --no-seed does not make.")
+    options = read_options(
+        ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose, seed=not no_seed
+    )
+    raise typer.Exit(run_up(options, as_json))
+
+
+def read_options(
+    ephemeral: bool,
+    data: Path | None,
+    host: str,
+    port: int,
+    ipn_port: int,
+    workers: int,
+    api_processes: int,
+    ready_file: Path | None,
+    scenarios: Path | None,
+    verbose: bool,
+    *,
+    seed: bool = True,
+) -> "Options":
+    """What the command line of `up` and `run` asks for. Raises BadParameter for what contradicts itself."""
     if ephemeral and data is not None:
         raise typer.BadParameter("--ephemeral keeps nothing, so it takes no --data.")
     if port and port == ipn_port:
         raise typer.BadParameter("--port and --ipn-port must differ.")
     if scenarios is not None:
-        if no_seed:
-            raise typer.BadParameter("--scenarios are the demo merchant's, which --no-seed does not make.")
         from sandbox.directory.catalogue import load_directory
         from sandbox.scenarios.builtin import read_rules
 
@@ -60,19 +84,18 @@ def up(
             raise typer.BadParameter(f"--scenarios: {error}") from None
     from sandbox.runtime.supervisor import Options  # here, so that other commands need not load it
 
-    options = Options(
+    return Options(
         data=None if ephemeral else data or Path(".psp"),
         host=host,
         port=port,
         ipn_port=ipn_port,
         workers=workers,
         api_processes=api_processes,
-        seed=not no_seed,
+        seed=seed,
         ready_file=ready_file,
         scenarios=None if scenarios is None else scenarios.absolute(),
         verbose=verbose,
     )
-    raise typer.Exit(run_up(options, as_json))
 
 
 def run_up(options: "Options", as_json: bool) -> int:

@@ -6,19 +6,53 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from sandbox.runtime.places import StartError
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (names them, binds nothing)
 
 
-def listen(host: str, port: int, option: str) -> socket.socket:
-    """Bind and listen; port 0 takes a free one. `option` names the command-line option in the sentence of an error.
+BY_MAKE = "PSP_UP_BY_MAKE"
+"""Set where make runs `psp up`: advice then says what to give to make."""
 
-    The supervisor holds the socket for the whole run: several API processes share it, and while one that crashed is
-    started again, connections wait in its backlog instead of being refused.
+
+def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
+    """Bind and listen, a socket for each port; port 0 takes a free one. The keys are the command-line options' names.
+
+    The supervisor holds the sockets for the whole run: several API processes share one, and while one that crashed is
+    started again, connections wait in its backlog instead of being refused. Raises StartError, which names all ports
+    that are in use, so that one correction will do.
     """
+    listeners: list[socket.socket] = []
+    in_use: list[str] = []
+    try:
+        for option, port in ports.items():
+            found = _listen(host, port, option)
+            if found is None:
+                in_use.append(option)
+            else:
+                listeners.append(found)
+        if in_use:
+            taken = " and ".join(f"{ports[option]}" for option in in_use)
+            subject = f"Port {taken} on {host} is" if len(in_use) == 1 else f"Ports {taken} on {host} are"
+            raise StartError(f"{subject} in use by another program; {_advice([f'{option} 0' for option in in_use])}.")
+    except StartError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _advice(options: Sequence[str]) -> str:
+    given = " ".join(options)
+    if os.environ.get(BY_MAKE):
+        return f"take a free one with: make up ARGS='{given}'"
+    return f"give another one with {given.replace(' 0', ' PORT')}, or take a free one with {given}"
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket | None:
+    """One socket, or None if the port is in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
@@ -31,9 +65,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise StartError(
-                f"Port {port} on {host} is in use by another program; give another one with {option} (0 picks a free one)."
-            ) from error
+            return None
         if error.errno == errno.EADDRNOTAVAIL:
             raise StartError(f"{host} is not an address of this machine; give another one with --host.") from error
         raise StartError(f"Port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); see {option}.") from error

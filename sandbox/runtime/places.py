@@ -6,6 +6,7 @@ import hashlib
 import os
 import pwd
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ _SHARED_HOME = Path("/var/lib/psp-sandbox")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
 _LONGEST_SOCKET = 100  # the kernel's bound is 107 bytes on Linux and 103 on macOS
 _LOCK_SECONDS = 45.0
+LOCK_NAME = "psp.lock"
+"""The file in a data directory that the supervisor of a run, and its guardian, hold locked; it has the former's number."""
 
 
 class StartError(Exception):
@@ -222,7 +225,7 @@ def lock_data(places: Places, pause: Callable[[float], None]) -> int:
     The guardian of a run that was killed keeps the lock until it has ended that run's stores, so a start right after
     a SIGKILL waits (by `pause`) and never meets the old PostgreSQL. A living owner raises StartError at once.
     """
-    path = places.data / "psp.lock"
+    path = places.data / LOCK_NAME
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -237,8 +240,9 @@ def lock_data(places: Places, pause: Callable[[float], None]) -> int:
                 owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
                 if (owner.isdigit() and process_lives(int(owner))) or time.monotonic() > deadline:
                     raise StartError(
-                        f"The data directory {places.data} is in use by another psp up (process {owner or 'unknown'}); "
-                        "stop that one, or give another directory with --data."
+                        f"The data directory {places.data} is in use by another psp up (process {owner or 'unknown'}). "
+                        f"Stop that one with `psp down --data {shlex.quote(str(places.data))}`, or give another directory "
+                        "with --data."
                     ) from None
                 pause(0.1)
         _give_to_owner(path)

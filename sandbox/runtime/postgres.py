@@ -152,7 +152,7 @@ def _reachable_binaries(user: SystemUser | None) -> Path:
     The copy is made aside and renamed, so two first starts at once end with one whole copy.
     """
     own = postgres_binaries()
-    if reachable(own, user):
+    if user is None or reachable(own, user):
         return own
     package = own.parent.parent
     target = _COPIES / f"programs-{VERSION}-{int((own / 'postgres').stat().st_mtime)}"

@@ -50,6 +50,17 @@ def read_seed_keys(output: str) -> SeedKeys:
     raise StartError(f"seeds printed no JSON object but {output[-200:]!r}.")
 
 
+def forget_earlier(path: Path) -> None:
+    """Delete what an earlier run left: a script that waits for the file must not read that. Raises StartError where
+    the file cannot be deleted, or could not be written later."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StartError(f"The ready file {path} cannot be replaced ({error.strerror}).") from error
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise StartError(f"The ready file {path} cannot be written: its folder is missing or not writable.")
+
+
 def write_ready_file(path: Path, ready: Ready) -> None:
     """Write the file whole or not at all, for its owner only (it holds keys): whoever sees it can read all of it."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")

@@ -31,6 +31,8 @@ class Signals:
         self.impatient = False
         """A second Ctrl-C came: stop waiting for anything."""
         self._first_at = 0.0
+        self._taken: list[signal.Signals] = []
+        self._is_orphan = False
 
     def __enter__(self) -> "Signals":
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -56,6 +58,7 @@ class Signals:
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGCHLD:
             return
+        self._taken.append(signal.Signals(number))
         if self.reason is None:
             self.reason = signal.Signals(number).name
             self._first_at = time.monotonic()
@@ -83,7 +86,19 @@ class Signals:
 
     def check(self) -> None:
         """Raise StopRequested when the run is to end."""
-        if self.reason is None and not self._outlive and os.getppid() != self._parent:
+        if self.reason is None and self._parent_has_ended():
             self.reason = "the process that started it has ended"
         if self.reason is not None:
             raise StopRequested(self.reason)
+
+    def take(self) -> list[signal.Signals]:
+        """The signals since the last call that asked the run to end, in order, for a loop that passes them on instead of
+        calling `check`. The end of the process that started us counts as one SIGTERM."""
+        if not self._is_orphan and self._parent_has_ended():
+            self._is_orphan = True
+            self._taken.append(signal.SIGTERM)
+        taken, self._taken = self._taken, []
+        return taken
+
+    def _parent_has_ended(self) -> bool:
+        return not self._outlive and os.getppid() != self._parent

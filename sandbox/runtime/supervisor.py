@@ -17,12 +17,13 @@ from pathlib import Path
 from sandbox.runtime.child import Child, Command, last_lines, rotate, spawn
 from sandbox.runtime.environment import child_environment, store_environment
 from sandbox.runtime.guardian import Charge, forget_ready_file
+from sandbox.runtime.guest import Guest
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
-from sandbox.runtime.listening import Probe, http_url, listen
+from sandbox.runtime.listening import Probe, http_url, listen_all
 from sandbox.runtime.log_echo import LogEcho
 from sandbox.runtime.places import Places, StartError, discard, empty_metrics, lock_data, open_places
 from sandbox.runtime.postgres import Postgres
-from sandbox.runtime.ready import Ready, SeedKeys, read_seed_keys, write_ready_file
+from sandbox.runtime.ready import Ready, SeedKeys, forget_earlier, read_seed_keys, write_ready_file
 from sandbox.runtime.redis_server import RedisServer
 from sandbox.runtime.signals import Signals, StopRequested
 
@@ -75,6 +76,8 @@ class Supervisor:
         self._say = say
         self._on_ready = on_ready
         self._signals = Signals()
+        self._heed = self._signals.check
+        """What is done about signals; raises StopRequested unless a guest is there to act on them."""
         self._lifeline = Lifeline()
         self._run_id = secrets.token_hex(8)
         self._groups: list[list[Child]] = [[], [], [], []]
@@ -89,27 +92,35 @@ class Supervisor:
         self._env: dict[str, str] = {}
         self._stores: dict[str, str] = {}
 
-    def run(self) -> str:
-        """Start, watch until asked to stop, stop. Gives the reason of the stop. Call it in the main thread."""
+    def run(self, guest: Guest | None = None) -> str:
+        """Start, watch until asked to stop, or until the guest ends, which is started when all is ready; stop. Gives the
+        reason of the stop. Call it in the main thread. Raises StartError."""
         with self._signals:
             try:
-                self._start()
-                while True:
+                ready = self._start()
+                self._on_ready(ready)
+                if guest is not None:
+                    guest.start(ready)
+                    self._heed = lambda: guest.heed(self._signals)
+                while guest is None or guest.running:
                     self._turn()
+                return "the command has ended"
             except StopRequested as request:
                 return str(request)
             finally:
+                if guest is not None:
+                    guest.end()
                 self._stop()
 
     # Starting.
 
-    def _start(self) -> None:
+    def _start(self) -> Ready:
         options = self._options
         if options.ready_file is not None:
-            # A script that waits for it must not read what an earlier run left.
-            options.ready_file.unlink(missing_ok=True)
-        api_socket = self._listen(options.port, "--port")
-        ipn_socket = self._listen(options.ipn_port, "--ipn-port")
+            forget_earlier(options.ready_file)
+        api_socket, ipn_socket = self._listeners = listen_all(
+            options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
+        )
         port, ipn_port = (int(each.getsockname()[1]) for each in (api_socket, ipn_socket))
         embedded = not os.environ.get("DATABASE_URL", "").strip()
         places = self._places = open_places(options.data, embedded)
@@ -153,12 +164,7 @@ class Supervisor:
         )
         if options.ready_file is not None:
             write_ready_file(options.ready_file, ready)
-        self._on_ready(ready)
-
-    def _listen(self, port: int, option: str) -> socket.socket:
-        listener = listen(self._options.host, port, option)
-        self._listeners.append(listener)
-        return listener
+        return ready
 
     def _start_guardian(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         assert self._places is not None
@@ -182,13 +188,13 @@ class Supervisor:
 
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
-            command = Command("redis", redis.argv(), self._stores, self._log("redis"), cwd=Path("/"), stop_seconds=5)
+            command = Command("redis", redis.argv(), self._stores, self._log("redis"), cwd=Path("/"), stop_seconds=5, tied=True)
             self._launch(2, Child(command, lambda child: redis.is_ready()))
         if postgres is not None:
             user = postgres.user
 
             def step(name: str, argv: Sequence[str], stdin: str) -> str:
-                command = Command(name, argv, self._stores, self._log(name), user=user, cwd=Path("/"))
+                command = Command(name, argv, self._stores, self._log(name), user=user, cwd=Path("/"), tied=True)
                 return self._finish_step(command, stdin)
 
             postgres.prepare(step)
@@ -202,6 +208,7 @@ class Supervisor:
                 stop_signal=signal.SIGINT,  # a fast shutdown: it ends the connections and writes a checkpoint
                 stop_seconds=30,
                 kill_signal=signal.SIGQUIT,
+                tied=True,
             )
             self._launch(3, Child(command, lambda child: child.pid is not None and postgres.is_ready(child.pid)))
         stores = self._groups[2] + self._groups[3]
@@ -261,7 +268,7 @@ class Supervisor:
 
     def _pause(self, seconds: float) -> None:
         self._signals.wait(seconds)
-        self._signals.check()
+        self._heed()
 
     def _turn(self, longest: float = _LOOK_SECONDS) -> None:
         """Wait until something may have happened, then act on it. Raises StopRequested, or StartError for a child that

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,8 +42,11 @@ RUN = f"""
 import json, sys
 from dataclasses import replace
 from pathlib import Path
+from sandbox.cli.run import run_command
 from sandbox.cli.up import run_up
+from sandbox.runtime import child
 from sandbox.runtime.supervisor import Options, Programs
+child._FIRST_DELAY = 0.01
 def program(text):
     return (sys.executable, "-c", text)
 programs = Programs(
@@ -53,7 +57,9 @@ given = json.loads(sys.argv[1])
 programs = replace(programs, **{{name: program(text) for name, text in given.pop("programs", {{}}).items()}})
 for name in ("data", "ready_file"):
     given[name] = Path(given[name]) if given.get(name) else None
-sys.exit(run_up(Options(programs=programs, **given), as_json=True))
+guest = given.pop("guest", None)
+options = Options(programs=programs, **given)
+sys.exit(run_up(options, as_json=True) if guest is None else run_command(options, guest))
 """
 
 
@@ -99,13 +105,15 @@ def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
     return None
 
 
-def environment() -> dict[str, str]:
-    """Ours, without what would point the run at other stores."""
-    return {
+def environment(has_stores: bool = True) -> dict[str, str]:
+    """Ours, without what would point the run at other stores. Where a test is not about the stores they are said to be
+    elsewhere, where the stand-ins for our programs never look: that spares the run the making of a database."""
+    own = {
         key: value
         for key, value in os.environ.items()
-        if key not in ("DATABASE_URL", "REDIS_URL") and not key.startswith(("SANDBOX_", "PROMETHEUS_"))
+        if key not in ("DATABASE_URL", "REDIS_URL") and not key.startswith(("SANDBOX_", "PROMETHEUS_", "PSP_"))
     }
+    return own if has_stores else own | {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere"}
 
 
 def command(options: dict[str, Any]) -> list[str]:
@@ -154,3 +162,42 @@ class Run:
 
     def assert_nothing_left(self) -> None:
         wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes")
+
+
+class Starter:
+    """Starts runs, ephemeral ones unless told otherwise; none outlives `close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: list[Run] = []
+
+    def __call__(self, prefix: Sequence[str] = (), has_stores: bool = True, stdin: int | None = None, **options: Any) -> Run:
+        """Start one. `prefix` is a command that runs it; `options` are those of `Options`, and `programs`, texts of Python
+        that stand for ours, and `guest`, the command of `psp run`."""
+        ready_file = Path(options.setdefault("ready_file", str(self._folder / f"ready-{len(self._runs)}.json")))
+        options.setdefault("data", None)
+        process = subprocess.Popen(
+            [*prefix, *command(options)],
+            env=environment(has_stores),
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tempfile.gettempdir(),
+        )
+        self._runs.append(Run(process, ready_file))
+        return self._runs[-1]
+
+    def close(self) -> None:
+        """End what still runs, and see that nothing is left of any."""
+        for run in self._runs:
+            if run.process.poll() is None:
+                run.process.terminate()
+                try:
+                    run.output()
+                except subprocess.TimeoutExpired:
+                    run.process.kill()
+            if run.process.stdout is not None:
+                run.process.stdout.close()
+            run.process.wait()
+            run.assert_nothing_left()

@@ -1,0 +1,109 @@
+"""The command that `psp run` starts beside a sandbox: which signals reach it, and what it ended with."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+
+from sandbox.runtime.places import StartError
+from sandbox.runtime.ready import Ready
+from sandbox.runtime.signals import Signals
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+_GRACE_SECONDS = 10.0
+
+
+class GuestError(StartError):
+    """The command could not be started; `exit_code` is what a shell would give."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Guest:
+    """One command, in our own process group: it owns the terminal as much as we do."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = list(argv)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._kill_at: float | None = None
+
+    def start(self, ready: Ready) -> None:
+        """Start it with the addresses and keys of the sandbox in its environment. Raises GuestError."""
+        try:
+            # Descriptors that the caller opened for the command (a jobserver of make, say) pass through; ours do not.
+            self._process = subprocess.Popen(  # noqa: S603 (the user's own command, no shell)
+                self._argv, env=dict(os.environ) | environment_for(ready), close_fds=False
+            )
+        except FileNotFoundError as error:
+            raise GuestError(f"{self._argv[0]}: command not found", NOT_FOUND) from error
+        except OSError as error:
+            raise GuestError(f"{self._argv[0]}: {error.strerror}", NOT_EXECUTABLE) from error
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, 128 + n if signal n ended it; None if it was never started or still runs."""
+        code = None if self._process is None else self._process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def heed(self, signals: Signals) -> None:
+        """Pass on what asks the run to end. A request other than Ctrl-C is given ten seconds."""
+        for number in signals.take():
+            if number == signal.SIGINT and _is_in_foreground():
+                continue  # the terminal has sent it to the command as well
+            self._send(number)
+            if number != signal.SIGINT and self._kill_at is None:
+                self._kill_at = time.monotonic() + _GRACE_SECONDS
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._send(signal.SIGKILL)
+
+    def end(self) -> None:
+        """End it if it still runs; waits for it."""
+        if self.running:
+            assert self._process is not None
+            self._send(signal.SIGTERM)
+            try:
+                self._process.wait(_GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def environment_for(ready: Ready) -> dict[str, str]:
+    """What a command beside a sandbox is told: the variables that the commands of `psp` read as well."""
+    found = {
+        "PSP_URL": ready.api_url,
+        "PSP_API_KEY": ready.keys.api_key,
+        "PSP_ADMIN_KEY": ready.admin_key,
+        "PSP_IPN_URL": ready.ipn_url,
+        "PSP_IPN_SECRET": ready.keys.ipn_secret,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _is_in_foreground() -> bool:
+    """Whether a terminal controls us and would send its Ctrl-C to our process group."""
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

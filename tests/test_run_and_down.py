@@ -1,0 +1,259 @@
+"""`psp run`, `psp down` and the first second of `psp up`, as real processes beside stand-ins for our programs."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sandbox.cli.entry import forget_stale_ready_file
+from tests.harness.supervised import Starter, environment, wait_for
+
+SHELL = ["/bin/sh", "-c"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Starts runs; none outlives the test."""
+    starter = Starter(tmp_path)
+    yield starter
+    starter.close()
+
+
+def psp(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    """The command line itself, to its end."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "sandbox.cli.entry", *arguments],
+        env=environment() | env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def in_use() -> socket.socket:
+    """A port that another program listens on."""
+    return socket.create_server(("127.0.0.1", 0))
+
+
+# psp run.
+
+
+def test_run_gives_the_command_its_sandbox_and_ends_with_its_exit_code(start: Starter) -> None:
+    script = 'env | grep ^PSP_ | sort; curl -sS -o /dev/null -w "%{http_code}\\n" "$PSP_URL/health"; exit 7'
+    run = start(has_stores=False, guest=[*SHELL, script])
+    lines = run.output().splitlines()
+    assert run.process.returncode == 7
+    names = ["PSP_ADMIN_KEY", "PSP_API_KEY", "PSP_IPN_SECRET", "PSP_IPN_URL", "PSP_URL"]
+    told = dict(line.split("=", 1) for line in lines[:-1])
+    assert list(told) == names
+    assert (told["PSP_API_KEY"], told["PSP_IPN_SECRET"]) == ("key", "s")
+    assert told["PSP_URL"] != told["PSP_IPN_URL"]
+    assert lines[-1] == "200", "and nothing else is on standard output"
+    assert not run.ready_file.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number: signal.Signals) -> None:
+    """The sandbox is there until the command has tidied up; its exit code is the run's."""
+    name = number.name.removeprefix("SIG")
+    tidy = 'curl -sS -o /dev/null -w "%{http_code}" "$PSP_URL/health"; exit 9'
+    run = start(has_stores=False, guest=[*SHELL, f"trap '{tidy}' {name}; echo started; while :; do sleep 0.05; done"])
+    assert run.process.stdout is not None
+    assert run.process.stdout.readline() == "started\n"
+    run.note()
+    code, text = run.end(number)
+    assert (code, text) == (9, "200")
+
+
+def test_run_says_which_signal_ended_the_command(start: Starter) -> None:
+    run = start(has_stores=False, guest=[*SHELL, "kill -KILL $$"])
+    run.output()
+    assert run.process.returncode == 128 + signal.SIGKILL
+
+
+def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> None:
+    """The terminal sends it to the whole group. A second one from us would have pytest, say, skip its teardown."""
+    counting = (
+        "import os, signal, sys, time\n"
+        "count = 0\n"
+        "def note(*_):\n"
+        "    global count\n"
+        "    count += 1\n"
+        "signal.signal(signal.SIGINT, note)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(count))\n"
+        "print('started', flush=True)\n"
+        "while True: time.sleep(1000)\n"
+    )
+    with_terminal = (
+        "import fcntl, os, sys, termios\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.argv[1], sys.argv[1:])"
+    )
+    keyboard, terminal = os.openpty()
+    try:
+        run = start([sys.executable, "-c", with_terminal], False, terminal, guest=[sys.executable, "-c", counting])
+        assert run.process.stdout is not None
+        assert run.process.stdout.readline() == "started\n"
+        run.note()
+        os.write(keyboard, b"\x03")
+        assert os.read(keyboard, 2) == b"^C", "the terminal has taken it"
+        # A SIGTERM is passed on, after what came before it.
+        assert run.end(signal.SIGTERM) == (1, "")
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def test_run_does_not_start_a_sandbox_for_a_command_that_is_not_there() -> None:
+    ended = psp("run", "--ephemeral", "--", "no-such-command-anywhere")
+    assert (ended.returncode, ended.stdout) == (127, "")
+    assert ended.stderr == "psp run: no-such-command-anywhere: command not found\n"
+
+
+def test_run_says_that_a_command_cannot_be_executed(start: Starter, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    run = start(has_stores=False, guest=[str(tmp_path / "text")])
+    assert "Permission denied" in run.output()
+    assert run.process.returncode == 126
+
+
+def test_run_without_a_sandbox_runs_nothing(start: Starter) -> None:
+    with in_use() as taken:
+        run = start(has_stores=False, port=taken.getsockname()[1], guest=[*SHELL, "echo ran"])
+        text = run.output()
+    assert "in use by another program" in text
+    assert "ran" not in text.split()
+    assert run.process.returncode == 125
+
+
+# psp down.
+
+
+def test_down_stops_a_run_and_waits_until_all_of_it_has_ended(start: Starter, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    run = start(has_stores=False, data=str(data))
+    run.ready()
+    ended = psp("down", "--data", str(data))
+    assert (ended.returncode, ended.stdout) == (0, "stopped\n")
+    assert not any(process.is_running() for process in run.seen.values())
+    assert run.output().splitlines()[-1] == "stopped"
+    assert run.process.returncode == 0
+
+    again = psp("down", "--data", str(data))
+    assert (again.returncode, again.stderr) == (1, f"psp down: nothing runs on {data}.\n")
+    assert psp("down", "--data", str(tmp_path / "no such folder")).returncode == 1
+
+
+def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start: Starter, tmp_path: Path) -> None:
+    """The guardian keeps the lock while it cleans up; the number in it may be another process's by then."""
+    data = tmp_path / "data"
+    run = start(has_stores=False, data=str(data), programs={"worker": "import time; time.sleep(1000)"})
+    run.ready()
+    guardian = wait_for(lambda: run.child("sandbox.runtime.guardian"), "the guardian")
+    guardian.suspend()
+    run.process.kill()
+    run.process.wait()
+    stranger = subprocess.Popen(["/bin/sleep", "1000"])
+    try:
+        lock = data / "psp.lock"
+        before = lock.stat()
+        lock.write_text(str(stranger.pid))
+        os.utime(lock, (before.st_atime, before.st_mtime - 60))
+        down = subprocess.Popen(
+            [sys.executable, "-m", "sandbox.cli.entry", "down", "--json", "--data", str(data)],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        files = psutil.Process(down.pid).open_files
+        wait_for(lambda: any(file.path == str(lock) for file in files()), "its look at the lock")
+        guardian.resume()
+        assert json.loads(down.communicate(timeout=180)[0]) == {"stopped": True, "pid": None}
+        assert down.returncode == 0
+        assert stranger.poll() is None
+    finally:
+        guardian.resume()
+        stranger.kill()
+        stranger.wait()
+
+
+# The ready file and the first second.
+
+
+def test_a_stale_ready_file_is_gone_before_anything_slow(tmp_path: Path) -> None:
+    """A script may wait for the file from the moment it started psp: modules are loaded after the file is deleted."""
+    ready_file = tmp_path / "ready.json"
+    ready_file.write_text('{"api_url": "http://127.0.0.1:9"}')
+    slow = tmp_path / "modules"
+    slow.mkdir()
+    (slow / "typer.py").write_text(f"import os, sys; sys.exit(9 if os.path.exists({str(ready_file)!r}) else 0)")
+    entry = "from sandbox.cli.entry import main; main()"
+    arguments = ["up", "--ephemeral", f"--ready-file={ready_file}"]
+    ended = subprocess.run(
+        [sys.executable, "-c", entry, *arguments], env=environment() | {"PYTHONPATH": str(slow)}, check=False
+    )
+    assert ended.returncode == 0
+    assert not ready_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_forgotten"),
+    [
+        (["up", "--ready-file", "PATH"], True),
+        (["up", "--ready-file=PATH", "--verbose"], True),
+        (["run", "--ephemeral", "--ready-file", "PATH", "--", "true"], True),
+        (["run", "--ephemeral", "--", "psp", "up", "--ready-file", "PATH"], False),
+        (["up", "--ready-file", "PATH", "--help"], False),
+        (["balance", "--ready-file", "PATH"], False),
+        (["up", "--ready-file"], False),
+    ],
+)
+def test_only_a_file_that_will_be_written_is_forgotten(tmp_path: Path, arguments: list[str], is_forgotten: bool) -> None:
+    path = tmp_path / "ready.json"
+    path.touch()
+    forget_stale_ready_file([argument.replace("PATH", str(path)) for argument in arguments])
+    assert path.exists() is not is_forgotten
+
+
+def test_a_ready_file_that_can_never_be_written_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "missing" / "ready.json"):
+        ended = psp("up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(path))
+        assert ended.returncode == 1
+        assert f"The ready file {path} cannot be" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(tmp_path: Path) -> None:
+    slow = tmp_path / "modules"
+    slow.mkdir()
+    (slow / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(1000)")
+    with subprocess.Popen(
+        [sys.executable, "-c", "from sandbox.cli.entry import main; main()", "up", "--ephemeral"],
+        env=environment() | {"PYTHONPATH": str(slow)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGINT
+
+
+# Ports.
+
+
+def test_ports_in_use_are_named_with_a_way_out() -> None:
+    with in_use() as one, in_use() as two:
+        api, ipn = one.getsockname()[1], two.getsockname()[1]
+        arguments = ["up", "--ephemeral", "--port", str(api)]
+        first = psp(*arguments, "--ipn-port", "0")
+        both = psp(*arguments, "--ipn-port", str(ipn))
+        by_make = psp(*arguments, "--ipn-port", "0", PSP_UP_BY_MAKE="1")
+    assert (first.returncode, both.returncode, by_make.returncode) == (1, 1, 1)
+    taken = f"Port {api} on 127.0.0.1 is in use by another program; "
+    assert taken + "give another one with --port PORT, or take a free one with --port 0." in first.stderr
+    assert f"Ports {api} and {ipn} on 127.0.0.1 are in use by another program; " in both.stderr
+    assert "--port 0 --ipn-port 0" in both.stderr
+    assert taken + "take a free one with: make up ARGS='--port 0'." in by_make.stderr
