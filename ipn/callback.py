@@ -28,10 +28,14 @@ FAILING: Final = (FAILED, RETURNED)
 _CANDIDATES: Final = 20
 # Payouts of two seeded worlds may share an id: the signature tells whose callback it is.
 _FIND: Final = """
-SELECT p.id::text AS payout_id, m.merchant_id::text AS merchant_id, m.ipn_secret, m.clock_frozen_at, m.clock_offset
-FROM payouts p JOIN merchants m ON m.merchant_id = p.merchant_id
-WHERE ($1::uuid IS NULL OR p.id = $1) AND ($2::text IS NULL OR p.psp_reference = $2) LIMIT $3
+SELECT p.id::text AS payout_id, m.*
+FROM (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT $2) p CROSS JOIN LATERAL (
+    SELECT merchant_id::text AS merchant_id, ipn_secret, clock_frozen_at, clock_offset FROM merchants
+    WHERE merchant_id = p.merchant_id OFFSET 0
+) m
 """
+_FIND_BY_ID: Final = _FIND.format(named="id")
+_FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
 
 
 class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -97,9 +101,11 @@ class CallbackService:
         """The merchant and payout that are meant, the signature checked with the merchant's secret."""
         records: list[Any] = []
         if body.payout_id is None or is_uuid(body.payout_id):
+            statement, name = (_FIND_BY_REFERENCE, body.psp_reference)
+            if body.payout_id is not None:
+                statement, name = (_FIND_BY_ID, body.payout_id)
             async with available(), connection() as conn:
-                by_reference = body.psp_reference if body.payout_id is None else None
-                records = await conn.fetch(_FIND, body.payout_id, by_reference, _CANDIDATES)
+                records = await conn.fetch(statement, name, _CANDIDATES)
         if not records:
             raise Problem("NOT_FOUND", "There is no such payout; name it by its payout_id or psp_reference.")
         real = datetime.now(UTC)

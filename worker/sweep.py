@@ -22,17 +22,18 @@ _AT_MOST: Final = 1000
 _log = structlog.get_logger()
 
 # The earliest entry of an index for each merchant whose clock runs, none for a frozen one, however many rows either has.
-# (With EXISTS the planner may hope to meet a due row soon and scan the table.) A delivery that is under way counts as
-# due; waking for it does no harm.
+# (With EXISTS the planner may hope to meet a due row soon and scan the table, with min() it may read all of a merchant's.)
+# A delivery that is under way counts as due; waking for it does no harm.
 _DUE: Final = """
 SELECT m.merchant_id::text FROM merchants m
 WHERE m.clock_frozen_at IS NULL AND (
-    (SELECT min(p.due_at) FROM payouts p WHERE p.merchant_id = m.merchant_id AND p.due_at IS NOT NULL)
-        <= $1::timestamptz + m.clock_offset
+    (SELECT p.due_at FROM payouts p WHERE p.merchant_id = m.merchant_id AND p.due_at IS NOT NULL
+     ORDER BY p.merchant_id, p.due_at LIMIT 1) <= $1::timestamptz + m.clock_offset
     OR EXISTS (
         SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND (
-            SELECT min(d.next_attempt_at) FROM webhook_deliveries d
+            SELECT d.next_attempt_at FROM webhook_deliveries d
             WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+            ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
         ) <= $1::timestamptz + m.clock_offset))
 LIMIT $2
 """
@@ -42,8 +43,9 @@ _LEFT_BEHIND: Final = """
 SELECT m.merchant_id::text FROM merchants m
 WHERE m.clock_frozen_at IS NOT NULL AND EXISTS (
     SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND (
-        SELECT min(d.next_attempt_at) FROM webhook_deliveries d
+        SELECT d.next_attempt_at FROM webhook_deliveries d
         WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
     ) <= m.clock_frozen_at)
 LIMIT $1
 """
@@ -53,15 +55,17 @@ _TO_CREDIT: Final = """
 SELECT DISTINCT merchant_id::text FROM bulk_credits WHERE status IN ('UPLOADED', 'PROCESSING') LIMIT $1
 """
 
-_PURGE: Final = """
-DELETE FROM idempotency_keys k USING (
-    SELECT l.merchant_id, l.key FROM merchants m CROSS JOIN LATERAL (
-        SELECT i.merchant_id, i.key FROM idempotency_keys i WHERE i.merchant_id = m.merchant_id
-            AND i.expires_at <= coalesce(m.clock_frozen_at, $1::timestamptz + m.clock_offset)
-        ORDER BY i.merchant_id, i.expires_at LIMIT 1000
-    ) l LIMIT 10000
-) lapsed WHERE k.merchant_id = lapsed.merchant_id AND k.key = lapsed.key
+_LAPSED: Final = """
+SELECT l.merchant_id::text, l.key, l.expires_at FROM merchants m CROSS JOIN LATERAL (
+    SELECT i.merchant_id, i.key, i.expires_at FROM idempotency_keys i WHERE i.merchant_id = m.merchant_id
+        AND i.expires_at <= coalesce(m.clock_frozen_at, $1::timestamptz + m.clock_offset)
+    ORDER BY i.merchant_id, i.expires_at LIMIT 1000
+) l LIMIT $2
 """
+# One key at a time: a DELETE with many is a join, which the planner may do by reading all keys. A key that was taken over by a
+# new request meanwhile has another time to lapse.
+_PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND expires_at = $3"
+_PURGED_AT_ONCE: Final = 10_000
 
 
 async def due_merchants(now: datetime) -> list[str]:
@@ -85,7 +89,8 @@ async def merchants_to_credit() -> list[str]:
 async def purge_lapsed_keys(now: datetime) -> None:
     """Delete idempotency keys that lapsed before the host's time `now`, at most ten thousand at a time."""
     async with connection() as conn:
-        await conn.execute(_PURGE, now)
+        lapsed = await conn.fetch(_LAPSED, now, _PURGED_AT_ONCE)
+        await conn.executemany(_PURGE, [tuple(record) for record in lapsed])
 
 
 async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:

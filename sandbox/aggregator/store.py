@@ -34,7 +34,9 @@ DUE_HTTP: Final = (
     "SELECT merchant_id::text FROM vendor_cursors WHERE url IS NOT NULL AND next_poll_at <= $1 ORDER BY next_poll_at LIMIT $2"
 )
 DUE_OWN: Final = """
-SELECT m.merchant_id::text FROM merchants m LEFT JOIN vendor_cursors c ON c.merchant_id = m.merchant_id
+SELECT m.merchant_id::text FROM merchants m LEFT JOIN LATERAL (
+    SELECT url, next_poll_at, last_id FROM vendor_cursors WHERE merchant_id = m.merchant_id OFFSET 0
+) c ON true
 WHERE c.url IS NULL AND (c.next_poll_at IS NULL OR c.next_poll_at <= $1) AND (
     SELECT t.id FROM user_transactions t WHERE t.merchant_id = m.merchant_id ORDER BY t.merchant_id DESC, t.id DESC LIMIT 1
 ) > coalesce(c.last_id, '00000000-0000-0000-0000-000000000000')

@@ -19,10 +19,11 @@ from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_BALANCE: Final = (
-    "SELECT account, balance, version, updated_at FROM accounts "
-    "WHERE merchant_id = $1 AND account IN ('AVAILABLE', 'LOCKED') ORDER BY account"
-)
+_BALANCE: Final = """
+SELECT a.* FROM unnest('{AVAILABLE,LOCKED}'::text[]) WITH ORDINALITY AS n (account, place) CROSS JOIN LATERAL (
+    SELECT account, balance, version, updated_at FROM accounts WHERE merchant_id = $1 AND account = n.account OFFSET 0
+) a ORDER BY n.place
+"""
 
 ENTRY_COLUMNS: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
@@ -41,8 +42,9 @@ SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
 """  # noqa: S608 -- constants
 _HISTORY_OF_PAYOUT: Final = f"""
 SELECT {ENTRY_COLUMNS} FROM transfers
-WHERE merchant_id = $1 AND payout_id = $6 AND reason = ANY ($2::text[]) AND id <= $3 AND id >= $4
-ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
+WHERE merchant_id = $1 AND (payout_id, id) <= ($6::uuid, $3::uuid) AND (payout_id, id) >= ($6, $4)
+    AND payout_id IS NOT NULL AND reason = ANY ($2::text[])
+ORDER BY merchant_id DESC, transfers.payout_id DESC, transfers.id DESC LIMIT $5
 """  # noqa: S608 -- constants
 
 

@@ -45,10 +45,11 @@ _LOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE mercha
 # A delivery that is under way is still due: the clock waits for it.
 _NEXT_DUE: Final = """
 SELECT
-    (SELECT min(due_at) FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL) AS payouts,
+    (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
     (SELECT min(l.due) FROM webhook_endpoints e CROSS JOIN LATERAL (
-        SELECT min(d.next_attempt_at) AS due FROM webhook_deliveries d
+        SELECT d.next_attempt_at AS due FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
     ) l WHERE e.merchant_id = $1 AND e.status = 'ENABLED') AS deliveries
 """
 

@@ -28,6 +28,20 @@ class _QuietEngine(PostgresEngine):
 ENGINE: Final = _QuietEngine(config={})
 """Piccolo's engine; `open_pool` gives it its pool."""
 
+PLANNER: Final = {
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_sort": "off",
+    "enable_incremental_sort": "off",
+}
+"""Settings under which plans are the same whatever the planner knows of the tables.
+
+A statement is planned once a connection, for any merchant. It reads rows through an index, and those that it wants in an order
+from the index that has this order; where none has, nothing is lost, as these settings forbid nothing that is the only way.
+"""
+
 LOST: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -61,7 +75,7 @@ async def open_pool(database_url: str, size: int) -> None:
         timeout=5,
         command_timeout=60,
         max_inactive_connection_lifetime=300,
-        server_settings={"role": APPLICATION_ROLE, "application_name": "psp-sandbox", "jit": "off"},
+        server_settings={"role": APPLICATION_ROLE, "application_name": "psp-sandbox", **PLANNER},
         reset=_reset,
     )
 
@@ -125,6 +139,12 @@ async def as_owner(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
     yield
     # If the block raised, the rollback does this.
     await conn.execute(f"SET LOCAL ROLE {APPLICATION_ROLE}")
+
+
+async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:
+    """Give the planner its freedom back until the transaction ends: for statements that read most of a merchant's rows."""
+    freed = ((name, "auto" if name == "plan_cache_mode" else "on") for name in PLANNER if name != "jit")
+    await conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in freed))
 
 
 @asynccontextmanager

@@ -31,8 +31,8 @@ LEFT JOIN LATERAL (
         SELECT id FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3
         ORDER BY merchant_id, id OFFSET $4 LIMIT $5
     ) part
-    JOIN user_transactions t ON t.merchant_id = $1 AND t.id = part.id
-    JOIN users u ON u.merchant_id = $1 AND u.id = t.user_id
+    CROSS JOIN LATERAL (SELECT * FROM user_transactions WHERE merchant_id = $1 AND id = part.id OFFSET 0) t
+    CROSS JOIN LATERAL (SELECT vendor_user_id FROM users WHERE merchant_id = $1 AND id = t.user_id OFFSET 0) u
     ORDER BY t.id
 ) p ON true
 """

@@ -30,7 +30,8 @@ _REMEMBER: Final = 10_000
 _LOOKUP: Final = f"""
 SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit,
     ARRAY({FAULTS_OF.format(merchant="k.merchant_id", target="api")}) AS faults
-FROM api_keys k JOIN merchants m ON m.merchant_id = k.merchant_id WHERE k.key_hash = $1 AND k.revoked_at IS NULL
+FROM (SELECT merchant_id, id, role FROM api_keys WHERE key_hash = $1 AND revoked_at IS NULL OFFSET 0) k
+CROSS JOIN LATERAL (SELECT rate_limit FROM merchants WHERE merchant_id = k.merchant_id OFFSET 0) m
 """  # noqa: S608 -- constants
 
 HttpRequest = Request[Any, Any, Any]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import RETRYABLE, available, connection, snapshot
+from sandbox.db.engine import RETRYABLE, available, connection, plan_by_statistics, snapshot
 from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.ledger import audit_sql
@@ -104,6 +104,7 @@ async def audit(merchant_id: str) -> AuditReport:
 
 async def _audit(merchant_id: str) -> AuditReport:
     async with snapshot() as conn:
+        await plan_by_statistics(conn)
         # A young store knows no statistics yet, and would look for each change among all the others, one by one.
         await conn.execute("SET LOCAL enable_nestloop = off")
         if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):

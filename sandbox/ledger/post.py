@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sandbox.db.rows import as_json
+from sandbox.db.rows import as_json, update_by_key
 from sandbox.ledger.model import CREDIT, MERCHANT_ACCOUNTS, WALLET, Posted
 from sandbox.money import ZERO
 
@@ -24,14 +24,17 @@ FROM json_to_recordset($3::json) AS t (id uuid, debit_account text, credit_accou
 """
 
 # Each account is written once with its last balance; the merchant's lock, held since the claim, makes that exact.
-_BALANCES = """
-UPDATE accounts a SET balance = n.balance, version = a.version + n.changes, updated_at = $2
-FROM json_to_recordset($3::json) AS n (account text, balance numeric, changes bigint)
-WHERE a.merchant_id = $1 AND a.account = n.account
-"""
+_BALANCES = update_by_key(
+    "accounts",
+    rows="json_to_recordset($3::json) AS n (account text, balance numeric, changes bigint)",
+    key={"account": "n.account"},
+    changes={"balance": "n.balance", "version": "k.version + n.changes", "updated_at": "$2"},
+    kept=(),
+)
 
 # Wallets and what stands against them have no lower bound, so a credit cannot be refused, and the server adds up by itself what
-# `model.post` would: one transfer after the other, each with both balances after it.
+# `model.post` would: one transfer after the other, each with both balances after it. The balances before it are looked up
+# beside the change, which the same statement does not see.
 _CREDITS = f"""
 WITH credits AS MATERIALIZED (
     SELECT transfer_id AS id, '{WALLET}:' || user_id AS account, amount, line
@@ -39,17 +42,24 @@ WITH credits AS MATERIALIZED (
 ), changes AS (
     SELECT account, sum(amount) AS amount, count(*) AS changes FROM credits GROUP BY account
     UNION ALL SELECT '{CREDIT.debit}', -sum(amount), count(*) FROM credits
-), changed AS (
-    UPDATE accounts a SET balance = a.balance + n.amount, version = a.version + n.changes, updated_at = $2
-    FROM changes n WHERE a.merchant_id = $1 AND a.account = n.account
-    RETURNING a.account, a.balance - n.amount AS balance_before
-)
+), changed AS ({
+    update_by_key(
+        "accounts",
+        rows="changes n",
+        key={"account": "n.account"},
+        changes={"balance": "k.balance + n.amount", "version": "k.version + n.changes", "updated_at": "$2"},
+        kept=(),
+    )
+})
 INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
     reason, payout_id, description, created_at)
-SELECT $1, c.id, funds.account, c.account, c.amount, funds.balance_before - sum(c.amount) OVER (ORDER BY c.line),
-    wallet.balance_before + sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.line),
+SELECT $1, c.id, '{CREDIT.debit}', c.account, c.amount, funds.balance - sum(c.amount) OVER (ORDER BY c.line),
+    wallet.balance + sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.line),
     '{CREDIT.reason}', NULL, $4 || ' line ' || c.line, $2
-FROM credits c JOIN changed wallet ON wallet.account = c.account JOIN changed funds ON funds.account = '{CREDIT.debit}'
+FROM (SELECT balance FROM accounts WHERE merchant_id = $1 AND account = '{CREDIT.debit}' OFFSET 0) funds
+CROSS JOIN credits c CROSS JOIN LATERAL (
+    SELECT balance FROM accounts WHERE merchant_id = $1 AND account = c.account OFFSET 0
+) wallet
 """  # noqa: S608 -- constants
 
 
@@ -101,7 +111,7 @@ async def write_transfers(
     await conn.execute(_TRANSFERS, merchant_id, now, as_json(rows))
     accounts = [{"account": account, "balance": balances[account], "changes": n} for account, n in sorted(changes.items())]
     written = await conn.execute(_BALANCES, merchant_id, now, as_json(accounts))
-    if written != f"UPDATE {len(accounts)}":
+    if written != f"INSERT 0 {len(accounts)}":
         raise RuntimeError(f"an account of {sorted(changes)} is missing")
 
 

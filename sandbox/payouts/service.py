@@ -43,16 +43,16 @@ ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
 _LIST_OF_REFERENCE: Final = f"""
-SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2 AND status = ANY ($3::text[])
-    AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6 AND ($7::uuid IS NULL OR user_id = $7)
-    AND metadata @> $8::jsonb
+SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2 OFFSET 0) p
+WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
+    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
 """  # noqa: S608 -- constants
 
 _LIST_OF_USER: Final = f"""
 SELECT {COLUMNS} FROM payouts
 WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
-    AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
-ORDER BY merchant_id DESC, user_id DESC, payouts.id DESC LIMIT $7
+    AND user_id IS NOT NULL AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
+ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
 # The first pair is a range of an index in the order of ids; each of its payouts is looked up by its key alone, and what else is

@@ -30,7 +30,12 @@ SELECT EXISTS (
         AND change >= coalesce((SELECT max(change) FROM events WHERE merchant_id = $1 AND payout_id = $2 AND type = $4), 0)
 )
 """
-_READ: Final = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
+# Looked up one by one: with `= ANY` the planner may read all of the merchant's payouts.
+_READ: Final = f"""
+SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND payouts.id = n.id OFFSET 0
+) p
+"""  # noqa: S608 -- constants
 
 
 class PayoutWaits:

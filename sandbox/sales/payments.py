@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from sandbox.db.rows import update_by_key
 from sandbox.ledger import model as ledger
 from sandbox.money import ZERO
 from sandbox.sales.model import ADVANCE, COLUMNS, FINAL, RunResult, Sale, advance_of, failure_of, final_of, to_sale
@@ -26,15 +27,25 @@ _DUE: Final = {
     """  # noqa: S608 -- constants
     for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
 }
-# A sale whose attempt failed stays due: the next run tries it again. Compared as rows, which the key alone can find.
+# A sale whose attempt failed stays due: the next run tries it again.
 _TRIED: Final = {
-    kind: f"""
-    UPDATE sales s SET {paid} = coalesce(n.amount, s.{paid}), {due} = n.error IS NOT NULL,
-        attempts = coalesce(s.attempts, 0) + 1, last_error = n.error
-    FROM unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)
-    WHERE (s.merchant_id, s.id) >= ($1, n.id) AND (s.merchant_id, s.id) <= ($1, n.id) AND s.{due}
-    """  # noqa: S608 -- constants
-    for kind, due, paid in ((ADVANCE, "advance_due", "advance_amount"), (FINAL, "final_due", "final_amount"))
+    kind: update_by_key(
+        "sales",
+        rows="unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)",
+        key={"id": "n.id"},
+        changes={
+            paid: f"coalesce(n.amount, k.{paid})",
+            due: "n.error IS NOT NULL",
+            "attempts": "coalesce(k.attempts, 0) + 1",
+            "last_error": "n.error",
+        },
+        kept=("user_id", "brand", "earning", "status", "reconciled_at", other, "created_at"),
+        where=due,
+    )
+    for kind, due, paid, other in (
+        (ADVANCE, "advance_due", "advance_amount", "final_due"),
+        (FINAL, "final_due", "final_amount", "advance_due"),
+    )
 }
 _PAYMENTS: Final = """
 INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 
 from sandbox.db.engine import available, connection
+from sandbox.db.rows import update_by_key
 from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import SMALLEST_ID, is_uuid
@@ -49,19 +50,24 @@ SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     ORDER BY merchant_id DESC, sales.user_id DESC, status DESC, sales.id DESC LIMIT $5
 ) s ORDER BY s.id DESC LIMIT $5
 """  # noqa: S608 -- constants
-_TO_RECONCILE: Final = f"SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
-# Compared as rows, which nothing but the primary key can find: by a plain `=` the planner, as long as it knows nothing of the
-# table, reads all of the merchant's sales.
-_RECONCILE: Final = """
-UPDATE sales s SET status = n.status, reconciled_at = $2, advance_due = false, final_due = true
-FROM unnest($3::uuid[], $4::text[]) AS n (id, status)
-WHERE (s.merchant_id, s.id) >= ($1, n.id) AND (s.merchant_id, s.id) <= ($1, n.id)
-"""
+_TO_RECONCILE: Final = f"""
+SELECT s.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND sales.id = n.id OFFSET 0
+) s
+"""  # noqa: S608 -- constants
+_RECONCILE: Final = update_by_key(
+    "sales",
+    rows="unnest($3::uuid[], $4::text[]) AS n (id, status)",
+    key={"id": "n.id"},
+    changes={"status": "n.status", "reconciled_at": "$2", "advance_due": "false", "final_due": "true"},
+    kept=("user_id", "brand", "earning", "created_at"),
+    where="status = 'PENDING'",
+)
 # The earliest entry of an index for each merchant whose clock runs; what is frozen moves only by its own hand.
 _MERCHANTS: Final = {
     kind: f"""
     SELECT m.merchant_id::text FROM merchants m WHERE m.merchant_id > $1 AND m.clock_frozen_at IS NULL
-        AND EXISTS (SELECT FROM sales s WHERE s.merchant_id = m.merchant_id AND s.{due})
+        AND (SELECT s.id FROM sales s WHERE s.merchant_id = m.merchant_id AND s.{due} LIMIT 1) IS NOT NULL
     ORDER BY m.merchant_id LIMIT $2
     """  # noqa: S608 -- constants
     for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))

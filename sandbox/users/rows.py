@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import as_json
+from sandbox.db.rows import as_json, update_by_key
 from sandbox.ledger.model import wallet_of
 from sandbox.ledger.post import WalletCredit
 from sandbox.users.model import COLUMNS, UserRow, UserTransaction, to_user
@@ -13,18 +13,23 @@ from sandbox.work.unit import Unit
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+_SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
+
 _READ: Final = f"""
-SELECT {COLUMNS}, (SELECT a.balance FROM accounts a WHERE a.merchant_id = $1 AND a.account = 'WALLET:' || u.id) AS wallet
-FROM users u WHERE u.merchant_id = $1 AND u.id = ANY ($2::uuid[])
+SELECT u.*, (SELECT a.balance FROM accounts a WHERE a.merchant_id = $1 AND a.account = 'WALLET:' || u.id) AS wallet
+FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND users.id = n.id OFFSET 0
+) u
 """  # noqa: S608 -- constants
 
-_WRITE: Final = """
-UPDATE users u SET earned = n.earned, spent = n.spent, credited = n.credited, advances = n.advances, finals = n.finals,
-    requested = n.requested, approved = n.approved, paid = n.paid, version = n.version, updated_at = $2
-FROM json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
-    finals numeric, requested numeric, approved numeric, paid numeric, version bigint)
-WHERE u.merchant_id = $1 AND u.id = n.id
-"""
+_WRITE: Final = update_by_key(
+    "users",
+    rows="""json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
+    finals numeric, requested numeric, approved numeric, paid numeric, version bigint)""",
+    key={"id": "n.id"},
+    changes={column: f"n.{column}" for column in (*_SUMS, "version")} | {"updated_at": "$2"},
+    kept=("name", "vendor_user_id", "created_at"),
+)
 
 _TRANSACTIONS: Final = """
 INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, reference, transfer_id, payout_id, created_at)
@@ -33,15 +38,17 @@ FROM json_to_recordset($3::json) AS t (id uuid, user_id uuid, type text, amount 
     payout_id uuid)
 """
 
-_CREDIT: Final = """
-UPDATE users u SET credited = u.credited + n.amount, version = u.version + n.changes, updated_at = $2
-FROM (
+_CREDIT: Final = update_by_key(
+    "users",
+    rows="""(
     SELECT user_id, sum(amount) AS amount, count(*) AS changes
     FROM json_to_recordset($3::json) AS c (user_id uuid, amount numeric) GROUP BY user_id
-) n
-WHERE u.merchant_id = $1 AND u.id = n.user_id
-RETURNING u.id::text AS id, u.version
-"""
+) n""",
+    key={"id": "n.user_id"},
+    changes={"credited": "k.credited + n.amount", "version": "k.version + n.changes", "updated_at": "$2"},
+    kept=("name", "vendor_user_id", "created_at", *(column for column in _SUMS if column != "credited")),
+    returning="t.id::text AS id, t.version",
+)
 
 
 async def read_users(conn: "PoolConnectionProxy[Any]", unit: Unit, user_ids: Iterable[str]) -> None:
@@ -68,7 +75,7 @@ async def write_users(
 ) -> None:
     """Write users that changed and their new transactions. Raises RuntimeError if a user is gone, and asyncpg's errors."""
     written = await conn.execute(_WRITE, merchant_id, now, as_json(users))
-    if written != f"UPDATE {len(users)}":
+    if written != f"INSERT 0 {len(users)}":
         raise RuntimeError("a claimed user is gone")
     if transactions:
         await conn.execute(_TRANSACTIONS, merchant_id, now, as_json(transactions))

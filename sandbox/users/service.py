@@ -49,12 +49,18 @@ ORDER BY merchant_id DESC, users.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
 _BY_EXTERNAL_ID: Final = f"""
-SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND external_id = $5 AND id < $2 AND id >= $3 LIMIT $4
+SELECT {COLUMNS} FROM (SELECT * FROM users WHERE merchant_id = $1 AND external_id = $5 OFFSET 0) u
+WHERE id < $2 AND id >= $3 LIMIT $4
 """  # noqa: S608 -- constants
 
 _TAKEN: Final = """
-SELECT external_id, vendor_user_id FROM users
-WHERE merchant_id = $1 AND (external_id = ANY ($2::text[]) OR vendor_user_id = ANY ($3::text[]))
+SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
+    SELECT external_id, vendor_user_id FROM users WHERE merchant_id = $1 AND external_id = n.external_id OFFSET 0
+) u
+UNION ALL
+SELECT u.* FROM unnest($3::text[]) AS n (vendor_user_id) CROSS JOIN LATERAL (
+    SELECT external_id, vendor_user_id FROM users WHERE merchant_id = $1 AND vendor_user_id = n.vendor_user_id OFFSET 0
+) u
 """
 
 _INSERT: Final = """

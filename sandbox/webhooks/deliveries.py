@@ -74,9 +74,13 @@ CROSS JOIN LATERAL (
 ) d ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-# An event has at most one delivery an endpoint.
+# An event has at most one delivery an endpoint. They are asked for as a range in the order of their index, which no other index
+# has: with an equality the planner may walk the primary key, in the order of the answer.
 _LIST_OF_EVENT: Final = f"""
-SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND event_id = $5 AND d.id < $2 AND d.id >= $3
+SELECT {_COLUMNS} FROM (
+    SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
+    ORDER BY merchant_id, event_id OFFSET 0
+) d WHERE d.id < $2 AND d.id >= $3
     AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 

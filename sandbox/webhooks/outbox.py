@@ -10,7 +10,7 @@ from sandbox.clock import Clock
 from sandbox.control.faults import Fault, to_fault
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import connection, transaction
-from sandbox.db.rows import as_json
+from sandbox.db.rows import as_json, update_by_key
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -36,61 +36,78 @@ WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
     ) f WHERE f.leased_until > $3)
 """
 
-_GIVE_BACK: Final = """
-UPDATE webhook_deliveries SET leased_until = NULL WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND leased_until = $3
-"""
+_GIVE_BACK: Final = update_by_key(
+    "webhook_deliveries",
+    rows="unnest($2::uuid[]) AS n (id)",
+    key={"id": "n.id"},
+    changes={"leased_until": "NULL"},
+    kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
+    where="leased_until = $3",
+    lock=True,
+)
 
 # Every endpoint gets its own share, so that one which is slow fills its own and no other's. SKIP LOCKED lets two workers
 # claim side by side; the lease, in the host's time, outlives the transaction while the HTTP call runs outside of one.
 # The faults are read in the same statement: who sees a delivery sees each fault that was made before it.
+# Who holds the rows of `due` writes all of them, so what is claimed is what is due.
 _CLAIM: Final = f"""
 WITH due AS MATERIALIZED (
-    SELECT e.id AS endpoint_id, e.url, e.secret, e.retry_profile, e.signing_time, c.id
-    FROM webhook_endpoints e
+    SELECT e.url, e.secret, e.retry_profile, e.signing_time, c.*
+    FROM (
+        SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints
+        WHERE merchant_id = $1 AND status = 'ENABLED' OFFSET 0
+    ) e
     LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, room) ON b.endpoint_id = e.id
     CROSS JOIN LATERAL (
-        SELECT d.id FROM webhook_deliveries d
+        SELECT d.id, d.event_id, d.endpoint_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
+        FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
             AND (d.leased_until IS NULL OR d.leased_until <= $3)
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
         LIMIT coalesce(b.room, $6::int) FOR NO KEY UPDATE SKIP LOCKED
     ) c
-    WHERE e.merchant_id = $1 AND e.status = 'ENABLED'
 ), claimed AS (
-    UPDATE webhook_deliveries d SET leased_until = $7 FROM due
-    WHERE d.merchant_id = $1 AND d.id = due.id
-    RETURNING d.id, d.event_id, d.scheduled, d.attempts, d.next_attempt_at, due.endpoint_id, due.url, due.secret,
-        due.retry_profile, due.signing_time
+    INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at,
+        leased_until)
+    SELECT $1, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at, $7 FROM due
+    ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 )
 SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
     c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
     ARRAY({FAULTS_OF.format(merchant="$1", target="webhooks")}) AS faults
-FROM claimed c JOIN events v ON v.merchant_id = $1 AND v.id = c.event_id
+FROM due c CROSS JOIN LATERAL (SELECT type, body, request_id FROM events WHERE merchant_id = $1 AND id = c.event_id OFFSET 0) v
 """  # noqa: S608 -- constants
 
 # Whoever lost its lease, or whose delivery was resent meanwhile, adds its attempt to the log and decides nothing else.
-_RECORD: Final = """
+_RECORD: Final = f"""
 WITH n AS MATERIALIZED (
     SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
         scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
         http_status int, headers jsonb, body text, error text, duration_ms int)
-), d AS (
-    UPDATE webhook_deliveries d SET
-        attempts = d.attempts + 1,
-        status = CASE WHEN d.leased_until = n.lease THEN n.status ELSE d.status END,
-        next_attempt_at = CASE WHEN d.leased_until = n.lease THEN n.next_attempt_at ELSE d.next_attempt_at END,
-        scheduled = CASE WHEN d.leased_until = n.lease THEN n.scheduled ELSE d.scheduled END,
-        leased_until = CASE WHEN d.leased_until = n.lease THEN NULL ELSE d.leased_until END,
-        updated_at = $2
-    FROM n WHERE d.merchant_id = $1 AND d.id = n.id
-    RETURNING d.id, d.attempts
-)
+), d AS ({
+    update_by_key(
+        "webhook_deliveries",
+        rows="n",
+        key={"id": "n.id"},
+        changes={
+            "attempts": "k.attempts + 1",
+            "status": "CASE WHEN k.leased_until = n.lease THEN n.status ELSE k.status END",
+            "next_attempt_at": "CASE WHEN k.leased_until = n.lease THEN n.next_attempt_at ELSE k.next_attempt_at END",
+            "scheduled": "CASE WHEN k.leased_until = n.lease THEN n.scheduled ELSE k.scheduled END",
+            "leased_until": "CASE WHEN k.leased_until = n.lease THEN NULL ELSE k.leased_until END",
+            "updated_at": "$2",
+        },
+        kept=("event_id", "endpoint_id", "created_at"),
+        lock=True,
+        returning="t.id, t.attempts",
+    )
+})
 INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
     response_headers, response_body, error, duration_ms)
 SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
     n.error, n.duration_ms
 FROM n JOIN d ON d.id = n.id
-"""
+"""  # noqa: S608 -- constants
 
 _DISABLE: Final = """
 UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = $4, updated_at = $3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.clock import Clock, milliseconds
-from sandbox.db.rows import as_json
+from sandbox.db.rows import as_json, update_by_key
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
@@ -34,20 +34,34 @@ UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
 RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after
 """
 
+# What is asked for by key is looked up key by key (LATERAL; OFFSET 0 keeps the planner from making a join of it). With
+# `= ANY` it may read all of the merchant's rows instead, where it believes that there are few.
 _READ = """
-SELECT
-    ARRAY(SELECT balance FROM accounts WHERE merchant_id = $1 AND account = ANY ($2::text[]) ORDER BY account) AS balances,
-    (SELECT sum(version)::bigint FROM accounts WHERE merchant_id = $1 AND account IN ('AVAILABLE', 'LOCKED')) AS version,
+SELECT a.balances, a.version,
     ARRAY(SELECT ROW (id::text, event_types, status) FROM webhook_endpoints WHERE merchant_id = $1 ORDER BY id) AS endpoints,
-    ARRAY(SELECT ROW (key, fingerprint, status, body, location) FROM idempotency_keys
-          WHERE merchant_id = $1 AND key = ANY ($3::text[]) AND expires_at > $5) AS keys,
-    ARRAY(SELECT merchant_reference FROM payouts
-          WHERE merchant_id = $1 AND merchant_reference = ANY ($4::text[])) AS taken,
+    ARRAY(SELECT ROW (k.key, k.fingerprint, k.status, k.body, k.location) FROM unnest($3::text[]) AS n (key)
+    CROSS JOIN LATERAL (
+        SELECT * FROM idempotency_keys WHERE merchant_id = $1 AND key = n.key OFFSET 0
+    ) k WHERE k.expires_at > $5) AS keys,
+    ARRAY(SELECT p.merchant_reference FROM unnest($4::text[]) AS n (reference) CROSS JOIN LATERAL (
+        SELECT merchant_reference FROM payouts WHERE merchant_id = $1 AND merchant_reference = n.reference OFFSET 0
+    ) p) AS taken,
     ARRAY(SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1
           ORDER BY position) AS rules
+FROM (
+    SELECT array_agg(a.balance ORDER BY n.place) AS balances,
+        sum(a.version) FILTER (WHERE n.account IN ('AVAILABLE', 'LOCKED'))::bigint AS version
+    FROM unnest($2::text[]) WITH ORDINALITY AS n (account, place) CROSS JOIN LATERAL (
+        SELECT balance, version FROM accounts WHERE merchant_id = $1 AND account = n.account OFFSET 0
+    ) a
+) a
 """
 
-_PAYOUTS_BY_ID = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = ANY ($2::uuid[])"  # noqa: S608 -- constants
+_PAYOUTS_BY_ID = f"""
+SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND payouts.id = n.id OFFSET 0
+) p
+"""  # noqa: S608 -- constants
 
 _PAYOUTS_DUE = (
     f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND due_at <= $2 "  # noqa: S608 -- constants
@@ -72,16 +86,32 @@ INSERT INTO payout_metadata (merchant_id, pair, payout_id)
 SELECT $1, pair, payout_id FROM json_to_recordset($2::json) AS m (pair uuid, payout_id uuid)
 """
 
-_CHANGE = """
-UPDATE payouts p SET status = n.status, scenario = n.scenario, failure_code = n.failure_code,
-    failure_reason = n.failure_reason, psp_reference = n.psp_reference, attempts = n.attempts, step = n.step,
-    due_at = n.due_at, changes = n.changes, updated_at = $2, processed_at = n.processed_at, path = n.path::jsonb,
-    request_id = n.request_id
-FROM json_to_recordset($3::json) AS n (id uuid, status text, scenario text, failure_code text, failure_reason text,
+_CHANGE = update_by_key(
+    "payouts",
+    rows="""json_to_recordset($3::json) AS n (id uuid, status text, scenario text, failure_code text, failure_reason text,
     psp_reference text, attempts int, step int, due_at timestamptz, changes int, processed_at timestamptz, path text,
-    request_id text)
-WHERE p.merchant_id = $1 AND p.id = n.id
-"""
+    request_id text)""",
+    key={"id": "n.id"},
+    changes={
+        "status": "n.status",
+        "scenario": "n.scenario",
+        "failure_code": "n.failure_code",
+        "failure_reason": "n.failure_reason",
+        "psp_reference": "n.psp_reference",
+        "attempts": "n.attempts",
+        "step": "n.step",
+        "due_at": "n.due_at",
+        "changes": "n.changes",
+        "updated_at": "$2",
+        "processed_at": "n.processed_at",
+        "path": "n.path::jsonb",
+        "request_id": "n.request_id",
+    },
+    kept=(
+        *("merchant_reference", "amount", "currency", "dest_type", "bank_code", "wallet_code", "account_number"),
+        *("metadata", "created_at"),
+    ),
+)
 
 _EVENTS = """
 INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step, transfer_id,
@@ -222,5 +252,5 @@ async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: Unit, changed: 
             await conn.execute(_METADATA, unit.merchant_id, as_json(pairs))
     if changed:
         written = await conn.execute(_CHANGE, unit.merchant_id, unit.now, as_json(map(_columns, changed)))
-        if written != f"UPDATE {len(changed)}":
+        if written != f"INSERT 0 {len(changed)}":
             raise RuntimeError("a claimed payout is gone")
