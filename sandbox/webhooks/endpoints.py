@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from sandbox.clock import render
 from sandbox.db.engine import available
+from sandbox.db.rows import update_by_key
 from sandbox.errors import Problem, invalid
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
@@ -59,12 +60,18 @@ WHERE merchant_id = $1 AND id = $2 RETURNING {_COLUMNS}
 """  # noqa: S608 -- constants
 
 # Locked in the order in which attempts are recorded, so that the two do not wait for each other in a circle.
-_END_DELIVERIES: Final = """
-UPDATE webhook_deliveries SET status = 'FAILED', next_attempt_at = NULL, leased_until = NULL, updated_at = $4
-WHERE merchant_id = $1 AND id = ANY (ARRAY(
-    SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND endpoint_id = $2 AND status = $5
-    ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE))
-"""
+_END_DELIVERIES: Final = update_by_key(
+    "webhook_deliveries",
+    rows="""(
+    SELECT id FROM webhook_deliveries
+    WHERE merchant_id = $1 AND (endpoint_id, status) >= ($2::uuid, $5::text) AND (endpoint_id, status) <= ($2, $5)
+    ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE
+) n""",
+    key={"id": "n.id"},
+    changes={"status": "'FAILED'", "next_attempt_at": "NULL", "leased_until": "NULL", "updated_at": "$4"},
+    kept=("event_id", "endpoint_id", "attempts", "scheduled", "created_at"),
+    lock=True,
+)
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -258,7 +265,7 @@ class EndpointService:
                 await conn.execute(_END_DELIVERIES, merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
                 for status in ("PENDING", "PAUSED")
             ]
-            if f"UPDATE {ENDED_AT_ONCE}" in ended:
+            if f"INSERT 0 {ENDED_AT_ONCE}" in ended:
                 await conn.execute(
                     "UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = 'It is being deleted.', "
                     "updated_at = $3 WHERE merchant_id = $1 AND id = $2",
