@@ -20,7 +20,7 @@ from sandbox.payouts import service as payouts
 from sandbox.payouts import waiting
 from sandbox.payouts.model import pair_of
 from sandbox.payouts.states import STATUSES
-from sandbox.webhooks import outbox
+from sandbox.webhooks import deliveries, outbox
 from sandbox.work import store
 from tests.harness.world import Stack, World
 from worker import sweep
@@ -176,6 +176,9 @@ QUERIES = {
     "what falls due next": (passage._NEXT_DUE, ()),
     "payouts waited for": (waiting._READ, ([LARGEST_ID],)),
     "states that have passed": (waiting._PASSED, (LARGEST_ID, ["PROCESSING"], "payout.reinitiated")),
+    "endpoints that are posted to": (outbox._BUSY, (NOW, NOW)),
+    "deliveries with a rare status": (deliveries._LIST, (*BOUNDS, 21, None, ["FAILED"])),
+    "deliveries with any status": (deliveries._LIST, (*BOUNDS, 21, None, list(deliveries.STATUSES))),
     "deliveries due": (outbox._CLAIM, (NOW, NOW, [], [], 128, NOW)),
 }
 

@@ -104,13 +104,19 @@ def resend(
     client: Client,
     event_id: Annotated[str, typer.Argument(help="The event's id.")],
 ) -> Shown:
-    """Send an event again, now, to every endpoint that it went to.
+    """Send an event again, now, to every endpoint that it went to and that still exists.
 
-    Exit code 0: it is on its way; 1: not found, it went to no endpoint, or refused; 2: wrong usage.
+    Exit code 0: it is on its way; 1: not found, it went to no such endpoint, or refused; 2: wrong usage.
     """
-    deliveries = client.get(f"/api/v1/events/{event_id}")["deliveries"]
+    found = client.get(f"/api/v1/events/{event_id}")["deliveries"]
+    existing = {endpoint["id"] for endpoint in client.get("/api/v1/webhook-endpoints", limit=100)["data"]}
+    deliveries = [delivery for delivery in found if delivery["endpoint_id"] in existing]
     if not deliveries:
-        fail(f"Event {event_id} went to no endpoint.")
+        fail(
+            f"Event {event_id} went to no endpoint."
+            if not found
+            else f"No endpoint that event {event_id} went to exists any more."
+        )
     sent = [client.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend") for delivery in deliveries]
     lines = [f"{delivery['id']}  to endpoint {delivery['endpoint_id']}  {delivery['status']}" for delivery in sent]
     return Shown({"deliveries": sent}, "\n".join(lines))

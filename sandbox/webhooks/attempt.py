@@ -100,18 +100,21 @@ class Attempts:
     ) -> int:
         """Make attempts one after the other, and tell `made` of each; returns how many were given back instead.
 
-        Those are given back that could outlast their lease, or come behind the moment when `may_go_on` says no: they are
-        due as before. Never raises but for cancellation.
+        Those are given back that could outlast their lease, or come behind an answer of 410 or the moment when `may_go_on`
+        says no: they are due as before. Never raises but for cancellation.
         """
+        is_gone = False
         for place, claimed in enumerate(run):
-            if place and (not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
+            if place and (is_gone or not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
                 try:
                     await give_back(merchant_id, run[place:])
                 except (*LOST, *RETRYABLE) as error:
                     # Their leases lapse.
                     _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
                 return len(run) - place
-            made(await self.attempt(merchant_id, claimed))
+            result = await self.attempt(merchant_id, claimed)
+            made(result)
+            is_gone = result.gone
         return 0
 
     def look_again(self, merchant_id: str) -> None:

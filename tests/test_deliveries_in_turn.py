@@ -1,0 +1,150 @@
+"""In a frozen world an endpoint's deliveries go one after the other: what is claimed and not attempted is never stuck."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sandbox.clock import RUNNING, Clock
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.webhooks import attempt
+from sandbox.webhooks.outbox import LEASE, Claimed, Recorded
+from sandbox.webhooks.sender import SendResult, WebhookSender
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+AT = datetime(2031, 1, 1, tzinfo=UTC)
+FROZEN = Clock(AT, timedelta(0))
+
+
+def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock: Clock = FROZEN) -> Claimed:
+    return Claimed(
+        id=f"d{number}",
+        event_id=f"v{number}",
+        endpoint_id=endpoint_id,
+        url="http://127.0.0.1:9/",
+        sealed_secret=b"",
+        retry_profile="fast",
+        signing_time="host",
+        scheduled=0,
+        attempt=1,
+        event_type="payout.created",
+        body=b"{}",
+        request_id="r",
+        lease=datetime.now(UTC) + lease,
+        clock=clock,
+    )
+
+
+def recorded(one: Claimed, status: int) -> Recorded:
+    result = SendResult(status, {}, "", None, 1)
+    return Recorded(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
+
+
+class Scripted(attempt.Attempts):
+    """Answers as it is told, without a network."""
+
+    def __init__(self, sender: WebhookSender, statuses: Sequence[int]) -> None:
+        super().__init__(sender, SecretBox(bytes(32)))
+        self.statuses = list(statuses)
+
+    async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
+        return recorded(claimed, self.statuses.pop(0))
+
+
+def test_an_endpoints_deliveries_are_one_run_in_a_frozen_world_and_many_in_a_running_one() -> None:
+    frozen = [claimed(1, "a"), claimed(2, "b"), claimed(3, "a"), claimed(4, "b")]
+    assert [[one.id for one in run] for run in attempt.runs_of(frozen)] == [["d1", "d3"], ["d2", "d4"]]
+    running = [claimed(1, "a", clock=RUNNING), claimed(2, "a", clock=RUNNING)]
+    assert [[one.id for one in run] for run in attempt.runs_of(running)] == [["d1"], ["d2"]]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "lease", "goes_on", "attempted"),
+    [
+        ([200, 500, 200], LEASE, True, 3),
+        # The first is always attempted, or nothing would ever be; what would outlast its lease another could claim too.
+        ([200, 200, 200], timedelta(seconds=15), True, 1),
+        ([200, 410, 200], LEASE, True, 2),
+        ([200, 200, 200], LEASE, False, 1),
+    ],
+    ids=["all", "the lease nearly lapses", "the endpoint is gone", "the worker stops"],
+)
+async def test_what_is_not_attempted_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int], lease: timedelta, goes_on: bool, attempted: int
+) -> None:
+    given_back: list[Any] = []
+
+    async def give_back(merchant_id: str, rest: Sequence[Claimed]) -> None:
+        given_back.extend(one.id for one in rest)
+
+    monkeypatch.setattr(attempt, "give_back", give_back)
+    sender = WebhookSender()
+    try:
+        made: list[str] = []
+        run = [claimed(number, lease=lease) for number in range(3)]
+        left = await Scripted(sender, statuses).in_turn("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
+    finally:
+        await sender.close()
+    ids = [one.id for one in run]
+    assert (made, given_back, left) == (ids[:attempted], ids[attempted:], 3 - attempted)
+
+
+def test_an_endpoint_that_is_gone_gets_nothing_more(world: World, receiver: Receiver) -> None:
+    receiver.answer = lambda _: (410, {}, b"")
+    made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
+    world.client.post("/sandbox/v1/clock/freeze", json={})
+    batch = {"payouts": [world.payout_body("0004") for _ in range(20)]}
+    assert world.post("/api/v1/payouts/batch", batch).status_code == 200
+    assert world.client.post("/sandbox/v1/drain").json()["drained"]
+    path = f"/api/v1/webhook-endpoints/{made['id']}"
+    assert world.get(path).json()["status"] == "DISABLED"
+    assert "410" in world.get(path).json()["disabled_reason"]
+    assert len(receiver.received) == 1
+    # Enabled again, it gets the rest, in order.
+    receiver.answer = lambda _: (200, {}, b"")
+    assert world.patch(path, {"status": "ENABLED"}).json()["disabled_reason"] is None
+    assert world.client.post("/sandbox/v1/drain").json()["drained"]
+    ids = [got.headers["webhook-id"] for got in receiver.received]
+    assert len(ids) == 20
+    assert ids == sorted(ids)
+
+
+def test_what_waits_behind_a_process_that_died_is_delivered_when_its_lease_lapses(world: World, receiver: Receiver) -> None:
+    """In order, by a worker that found the endpoint busy when it was woken; nobody calls the sandbox in between."""
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
+    world.client.post("/sandbox/v1/clock/freeze", json={})
+    first = world.create_payout("0004")["id"]
+    until(lambda: world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"])
+    world.stack.execute(
+        "UPDATE webhook_deliveries SET status = 'PENDING', next_attempt_at = created_at, leased_until = now() + interval '2 s' "
+        "WHERE merchant_id = $1",
+        world.merchant_id,
+    )
+    second = world.create_payout("0004")["id"]
+    until(lambda: len(receiver.received) == 3)
+    assert [got.event["data"]["id"] for got in receiver.received] == [first, first, second]
+
+
+def test_an_endpoint_with_many_waiting_deliveries_is_deleted(world: World, receiver: Receiver) -> None:
+    """In several transactions; all of them stay in the log, and none is waiting any more."""
+    made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
+    assert world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"status": "DISABLED"}).status_code == 200
+    world.create_payout("0004")
+    world.stack.execute(
+        "INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, "
+        "created_at, updated_at) SELECT d.merchant_id, gen_random_uuid(), d.event_id, d.endpoint_id, "
+        "CASE WHEN n % 2 = 0 THEN 'PENDING' ELSE 'PAUSED' END, 0, 0, CASE WHEN n % 2 = 0 THEN now() END, now(), now() "
+        "FROM webhook_deliveries d, generate_series(1, 12001) n WHERE d.merchant_id = $1",
+        world.merchant_id,
+    )
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{made['id']}").status_code == 204
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{made['id']}").status_code == 404
+    counted = world.stack.execute(
+        "SELECT status, count(*), count(next_attempt_at) AS due FROM webhook_deliveries WHERE merchant_id = $1 GROUP BY status",
+        world.merchant_id,
+    )
+    assert counted == [{"status": "FAILED", "count": 12002, "due": 0}]
+    assert len(world.get("/api/v1/webhook-deliveries", status="FAILED", limit=100).json()["data"]) == 100
