@@ -33,6 +33,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     folder = tempfile.TemporaryDirectory(prefix="psp-tests-")
+    # All is plain HTTP here. Each client would spend 30 ms on reading the machine's certificate authorities.
+    os.environ.pop("SSL_CERT_FILE", None)
+    os.environ["SSL_CERT_DIR"] = folder.name
     ready = Path(folder.name) / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
     # The stores are always the embedded ones, whatever the environment offers.
