@@ -7,6 +7,7 @@ import base64
 import itertools
 import os
 import re
+import threading
 from typing import Any, Final
 
 import schemathesis
@@ -23,6 +24,7 @@ _CURSOR: Final = base64.urlsafe_b64encode(LARGEST_ID.encode()).decode()
 _IBAN: Final = re.compile(r"PK[0-9]{2}[A-Z]{4}([A-Z0-9]{16})")
 _KEY: Final = "X-IDEMPOTENCY-KEY"
 
+_lock: Final = threading.Lock()
 _numbers: Final = itertools.count(1)
 _seen: Final[set[tuple[str, str]]] = set()
 
@@ -58,9 +60,11 @@ def _is_valid(case: Any, place: ParameterLocation) -> bool:
 
 def _fresh(kind: str, value: str) -> str:
     """The value itself when it comes for the first time; a new one after that."""
-    if (kind, value) in _seen:
-        value = f"{kind}_{next(_numbers)}"
-    _seen.add((kind, value))
+    # Schemathesis calls this from several threads.
+    with _lock:
+        if (kind, value) in _seen:
+            value = f"{kind}_{next(_numbers)}"
+        _seen.add((kind, value))
     return value
 
 

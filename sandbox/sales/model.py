@@ -8,9 +8,9 @@ import msgspec
 
 from sandbox.clock import render
 from sandbox.money import ZERO, round_half_up
-from sandbox.payouts.states import CANCELLED, CHANGES, FAILED, RETURNED
+from sandbox.payouts.states import CANCELLED, FAILED, RETURNED
 from sandbox.payouts.states import PENDING as PAYOUT_PENDING
-from sandbox.scenarios.engine import Facts, Scenario, is_taken
+from sandbox.scenarios.engine import Facts, Scenario, goes_on, is_taken
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
@@ -117,9 +117,6 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], drawn_by: str) -> tuple[
         return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
     status, code = PAYOUT_PENDING, None
     for number, step in enumerate(rule.steps):
-        if is_taken(step.probability, drawn_by, number):
-            if (status, step.to) not in CHANGES:
-                # As for a payout, the path has come to its end.
-                break
+        if goes_on(status, step.to) and is_taken(step.probability, drawn_by, number):
             status, code = step.to, step.failure_code
     return (code or _UNPAID[status], rule.name) if status in _UNPAID else None
