@@ -5,18 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-from litestar import Litestar, get, post
+from litestar import Litestar, post
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from ipn.callback import CallbackBody, CallbackService, callback_faults
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.http.answers import ProblemHandler, answered, ok
+from sandbox.health import health_router
+from sandbox.http.answers import ProblemHandler, answered
 from sandbox.http.body import decode
 from sandbox.http.entry import Gate, HttpRequest, KeyRing
 from sandbox.http.middleware import RequestLog
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.live import LiveFeed
+from sandbox.readiness import Readiness
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.settings import Settings
@@ -41,6 +43,7 @@ def create_app(settings: Settings) -> ASGIApp:
 
     feed = LiveFeed(settings.redis_url)
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
+    readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
     gate = Gate(settings, KeyRing(), RateLimiter(settings.redis_url))
     service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
     body_decoder = msgspec.json.Decoder(CallbackBody)
@@ -51,10 +54,6 @@ def create_app(settings: Settings) -> ASGIApp:
         body = decode(body_decoder, raw, callback_faults)
         headers = {name: request.headers.get(name, "") for name in _HEADERS}
         return answered(await service.receive(body, raw, headers, gate.origin(request)))
-
-    @get("/health")
-    async def health() -> ASGIResponse:
-        return ok({"status": "alive"})
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -70,11 +69,12 @@ def create_app(settings: Settings) -> ASGIApp:
             await summaries.close()
             await feed.close()
             await waker.close()
+            await readiness.close()
             await close_pool()
 
     return RequestLog(
         Litestar(
-            route_handlers=[callback, health],
+            route_handlers=[callback, health_router(readiness)],
             lifespan=[lifespan],
             exception_handlers={Exception: ProblemHandler(settings.public_url)},
             openapi_config=None,

@@ -43,6 +43,7 @@ from sandbox.merchants.service import MerchantService
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
 from sandbox.payouts.waiting import PayoutWaits
+from sandbox.readiness import Readiness
 from sandbox.sales.api import sales_routers
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.api import scenarios_router
@@ -95,6 +96,7 @@ def create_app(settings: Settings) -> Application:
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
+    readiness = Readiness(settings.redis_url)
     gate = Gate(settings, keys, limiter)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
@@ -133,6 +135,7 @@ def create_app(settings: Settings) -> Application:
             await listener.close()
             await streams.close()
             await waker.close()
+            await readiness.close()
             await limiter.close()
             await journal.close()
             await close_pool()
@@ -160,7 +163,7 @@ def create_app(settings: Settings) -> Application:
             faults_router(gate, FaultService(keys.forget)),
             scenarios_router(gate, ScenarioService(catalogue, directory)),
             worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, wake_all))),
-            health_router(waker),
+            health_router(readiness),
             docs_router(settings.public_url, catalogue),
         ],
         lifespan=[lifespan],

@@ -12,9 +12,9 @@ from typing import Any, Final
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from sandbox.clock import render
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 from sandbox.webhooks.outbox import Recorded
 from sandbox.work.committed import listeners
@@ -23,7 +23,6 @@ from sandbox.work.unit import Unit
 CHANNEL: Final = "psp:live:"
 _WAITING: Final = 1000
 _AT_ONCE: Final = 64
-_LOST: Final = (RedisError, OSError, TimeoutError)
 _PAUSE: Final = 0.5
 _log = structlog.get_logger()
 
@@ -116,14 +115,14 @@ class LiveFeed:
                                 pipe.publish(CHANNEL + merchant_id, self._encode(_message(what)))
                             await pipe.execute()
                         down = False
-                    except _LOST as error:
+                    except REDIS_LOST as error:
                         if not down:
-                            _log.warning("redis_away", error=type(error).__name__, note="nothing is told live")
+                            _log.warning("redis_away", error=repr(error)[:300], note="nothing is told live")
                         down = True
                         self._waiting.clear()
                         await asyncio.sleep(_PAUSE)
         finally:
-            with contextlib.suppress(*_LOST):
+            with contextlib.suppress(*REDIS_LOST):
                 await redis.aclose()
 
 

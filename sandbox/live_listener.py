@@ -11,12 +11,11 @@ from typing import Final
 import msgspec
 import structlog
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from sandbox.live import CHANNEL, Message, connect
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 
-_LOST: Final = (RedisError, OSError, TimeoutError)
 _CONFIRMED_WITHIN: Final = 0.5
 """Seconds in which a Redis that is there confirms a subscription, or counts as away for who has no more patience."""
 _NOBODY: Final = CHANNEL + "nobody"
@@ -100,7 +99,7 @@ class LiveListener:
         async with self._turn:
             # Who comes may take the turn of who leaves: what is sent last is what is wanted now.
             if self._pubsub is not None and (verb == "subscribe") == (name in self._channels):
-                with contextlib.suppress(*_LOST):  # the loop below notices, and subscribes again
+                with contextlib.suppress(*REDIS_LOST):  # the loop below notices, and subscribes again
                     await getattr(self._pubsub, verb)(name)
 
     async def _listen_forever(self) -> None:
@@ -122,19 +121,19 @@ class LiveListener:
                         message = await pubsub.get_message(timeout=None)
                         if message is not None:
                             self._hear(message["type"], message["channel"].decode(), message["data"])
-                except _LOST as error:
-                    _log.warning("redis_away", error=type(error).__name__, note="nothing is heard live")
+                except REDIS_LOST as error:
+                    _log.warning("redis_away", error=repr(error)[:300], note="nothing is heard live")
                 finally:
                     self._pubsub = None
                     for channel in self._channels.values():
                         channel.confirmed.clear()
                         _tell(channel, None)
-                    with contextlib.suppress(*_LOST):
+                    with contextlib.suppress(*REDIS_LOST):
                         await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
         finally:
-            with contextlib.suppress(*_LOST):
+            with contextlib.suppress(*REDIS_LOST):
                 await redis.aclose()
 
     def _hear(self, kind: str, name: str, data: bytes | int) -> None:

@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line on standard output, with the request id wherever there is one."""
 
+import contextlib
 import logging
 import sys
 from typing import Any
@@ -21,10 +22,22 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(_Output()),  # type: ignore[arg-type]  # no more of a file is used
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=sys.stdout, level=max(numeric, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+
+
+class _Output:
+    """Standard output. When it cannot be written, to a full disk, say, the work goes on without a log of it."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
 
 
 def _named(process: str) -> Any:

@@ -6,8 +6,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
-from redis.exceptions import RedisError
 
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 
 QUEUE: Final = "psp:jobs"
@@ -20,6 +20,8 @@ WORKER_SEEN: Final = "psp:worker-seen"
 _MARK: Final = "psp:woken:"
 _MARK_MILLISECONDS: Final = 1000
 _WAITING: Final = 10_000
+_PATIENCE: Final = 30.0
+"""Seconds for as many wakes as may wait."""
 _log = structlog.get_logger()
 
 
@@ -81,22 +83,6 @@ class Waker:
         if self._redis is not None:
             await self._redis.aclose()
 
-    async def reachable(self) -> bool:
-        """Whether Redis answers."""
-        try:
-            redis = await self._connection()
-            return bool(await asyncio.wait_for(redis.ping(), 2))
-        except (RedisError, OSError, TimeoutError):
-            return False
-
-    async def worker_seen(self) -> bool:
-        """Whether a worker has shown itself in the last seconds."""
-        try:
-            redis = await self._connection()
-            return bool(await asyncio.wait_for(redis.exists(WORKER_SEEN), 2))
-        except (RedisError, OSError, TimeoutError):
-            return False
-
     async def _connection(self) -> ArqRedis:
         if self._redis is None:
             self._redis = await connect(self._settings)
@@ -108,14 +94,16 @@ class Waker:
             self._some.clear()
             wakes, self._wakes = self._wakes, {}
             try:
-                redis = await self._connection()
-                for merchant_id, job in wakes:
-                    await _enqueue(redis, merchant_id, job)
-                await redis.publish(DOORBELL, b"")
+                # A Redis that hangs says nothing, for ever.
+                async with asyncio.timeout(_PATIENCE):
+                    redis = await self._connection()
+                    for merchant_id, job in wakes:
+                        await _enqueue(redis, merchant_id, job)
+                    await redis.publish(DOORBELL, b"")
                 self._down = False
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_LOST as error:
                 if not self._down:
-                    _log.warning("redis_away", error=type(error).__name__, note="the sweep finds the work")
+                    _log.warning("redis_away", error=repr(error)[:300], note="the sweep finds the work")
                 self._down = True
                 await asyncio.sleep(0.2)
 

@@ -81,7 +81,7 @@ class Advancer:
                 if not taken and not self._again[merchant_id]:
                     return
         except (*LOST, *RETRYABLE) as error:
-            _log.warning("advance_lost", merchant_id=merchant_id, error=type(error).__name__)
+            _log.warning("advance_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:
             _log.info("merchant_gone", merchant_id=merchant_id)
         except Exception:

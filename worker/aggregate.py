@@ -4,7 +4,6 @@ import asyncio
 import time
 from typing import Final
 
-import asyncpg
 import structlog
 
 from sandbox.aggregator.poll import Poller
@@ -34,8 +33,9 @@ class AggregateLoop:
                     if merchant_id not in self._tasks and len(self._tasks) < AT_ONCE:
                         self._tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id))
             except LOST as error:
-                _log.warning("aggregate_lost", error=type(error).__name__)
-            except asyncpg.PostgresError:
+                _log.warning("aggregate_lost", error=repr(error)[:300])
+            except Exception:
+                # A defect of ours, which must not end the loop: all merchants wait for it.
                 _log.exception("aggregate_failed")
             await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - began)), _LONGEST_INTERVAL))
 
@@ -51,7 +51,7 @@ class AggregateLoop:
             while await self._poller.poll(merchant_id):
                 pass
         except (*LOST, *RETRYABLE) as error:
-            _log.warning("poll_lost", merchant_id=merchant_id, error=type(error).__name__)
+            _log.warning("poll_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Exception:
             _log.exception("poll_failed", merchant_id=merchant_id)
         finally:

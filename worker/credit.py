@@ -45,7 +45,7 @@ class Crediter:
                 if unit is not None and unit.deliveries:
                     self._deliver(merchant_id)
         except (*LOST, *RETRYABLE) as error:
-            _log.warning("credit_lost", merchant_id=merchant_id, error=type(error).__name__)
+            _log.warning("credit_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:
             _log.info("merchant_gone", merchant_id=merchant_id)
         except Exception:

@@ -14,8 +14,6 @@ import msgspec
 import structlog
 import uvloop
 from arq.cron import CronJob, cron
-from prometheus_client import start_http_server
-from redis.exceptions import RedisError
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
@@ -24,6 +22,8 @@ from sandbox.db.engine import LOST, close_pool, open_pool
 from sandbox.feed.service import FeedService
 from sandbox.live import LiveFeed
 from sandbox.logs import configure_logs
+from sandbox.readiness import Readiness
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.sales.model import ADVANCE, FINAL
 from sandbox.sales.service import SalesService
@@ -41,6 +41,7 @@ from worker.advance import Advancer
 from worker.aggregate import AggregateLoop
 from worker.credit import Crediter
 from worker.doorbell import DoorbellWorker
+from worker.health import HealthServer
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
@@ -77,7 +78,7 @@ async def _pay_sales(kind: str) -> None:
     try:
         await SalesService().run_for_all(kind)
     except LOST as error:
-        _log.warning("run_lost", kind=kind, error=type(error).__name__, note="what is left is paid by the next run")
+        _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="what is left is paid by the next run")
 
 
 def scheduled() -> list[CronJob]:
@@ -95,8 +96,8 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
         began = asyncio.get_running_loop().time()
         try:
             await _listen(settings, advancer, crediter)
-        except (RedisError, OSError, TimeoutError) as error:
-            _log.warning("redis_away", error=type(error).__name__, note="the sweep goes on alone")
+        except REDIS_LOST as error:
+            _log.warning("redis_away", error=repr(error)[:300], note="the sweep goes on alone")
         if asyncio.get_running_loop().time() - began > 10:
             delay = 0.2
         await asyncio.sleep(delay)
@@ -124,7 +125,7 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) ->
         await worker.async_run()
     finally:
         await end_tasks(beat)
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_LOST):
             await worker.close()
 
 
@@ -135,7 +136,7 @@ async def _heartbeat(settings: Settings) -> None:
     redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
     try:
         while True:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REDIS_LOST):
                 await redis.set(WORKER_SEEN, b"1", px=5000)
             await asyncio.sleep(_HEARTBEAT_SECONDS)
     finally:
@@ -167,7 +168,10 @@ async def work(settings: Settings) -> None:
         asyncio.create_task(sweep_forever(advancer, crediter)),
         asyncio.create_task(aggregate.run()),
     ]
+    health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
     try:
+        if settings.metrics_port:
+            await health.start(settings.host, settings.metrics_port)
         ended = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:
@@ -185,6 +189,7 @@ async def work(settings: Settings) -> None:
         await vendors.close()
         await feed.close()
         await journal.close()
+        await health.close()
         await close_pool()
 
 
@@ -196,8 +201,6 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, "worker")
-    if settings.metrics_port:
-        start_http_server(settings.metrics_port)
     # What is loaded by now stays for good; collections, in which all work stands still, need not look at it.
     gc.freeze()
     uvloop.run(work(settings))

@@ -5,7 +5,6 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-import asyncpg
 import structlog
 
 from sandbox.db.engine import LOST, connection
@@ -118,7 +117,8 @@ async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:
                     advancer.wake(merchant_id)
                 frozen_at = None
         except LOST as error:
-            _log.warning("sweep_lost", error=type(error).__name__)
-        except asyncpg.PostgresError:
+            _log.warning("sweep_lost", error=repr(error)[:300])
+        except Exception:
+            # A defect of ours, which must not end the loop: all merchants wait for it.
             _log.exception("sweep_failed")
         await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - began)), _LONGEST_INTERVAL))

@@ -1,6 +1,7 @@
 """Fetch a page of a vendor's feed: over HTTP, or from our own feed in this process."""
 
 import errno
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ class HttpVendor:
         except aiohttp.ServerDisconnectedError:
             raise FetchFailedError("the vendor closed the connection without a complete answer") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchFailedError(f"the request failed ({type(error).__name__})") from None
+            # Too many open files, say: our own trouble, and no answer of the vendor's.
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+            raise FetchFailedError(f"the request failed ({reason})") from None
 
     def _guarded_socket(self, addr_info: aiohttp.AddrInfoType) -> socket.socket:
         """Open the socket for an address that is about to be connected to, or refuse it.

@@ -1,6 +1,8 @@
 """Receive a bulk credit's file: streamed to disk, so that no process ever holds it whole."""
 
+import contextlib
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, Final
@@ -14,7 +16,7 @@ from multipart import (  # type: ignore[import-untyped]  # it carries no types
     parse_options_header,
 )
 
-from sandbox.errors import Problem, invalid
+from sandbox.errors import Problem, invalid, unavailable
 from sandbox.http.entry import HttpRequest, require_no_coding
 
 LARGEST_FILE: Final = 50 * 1024 * 1024
@@ -33,21 +35,35 @@ class Upload:
 async def receive_file(request: HttpRequest) -> Upload:
     """The part `file` of a multipart body.
 
-    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, or VALIDATION_ERROR for a body that is no
-    multipart, or does not have that part exactly once.
+    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, VALIDATION_ERROR for a body that is no multipart or
+    does not have that part exactly once, or UNAVAILABLE if the file cannot be kept on disk while it arrives.
     """
     require_no_coding(request)
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != "multipart/form-data":
         raise Problem("UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data with the CSV as its part `file`.")
     spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- handed on to the caller
+    try:
+        digest = await _receive(request, options.get("boundary", ""), spooled)
+        spooled.seek(0)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what could not be written is tried once more by a close
+            spooled.close()
+        if isinstance(error, OSError):
+            # Never str(error) in an answer: it names our folders.
+            reason = os.strerror(error.errno) if error.errno else type(error).__name__
+            raise unavailable(f"The server cannot keep the file on its disk while it arrives ({reason}).", 30) from error
+        raise
+    return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
+
+
+async def _receive(request: HttpRequest, boundary: str, target: "tempfile.SpooledTemporaryFile[bytes]") -> bytes:
+    """Write the part to `target`, and return the SHA-256 of what is in it. Raises as `receive_file`, or OSError."""
     digest = hashlib.sha256()
     found = False
     segment: MultipartSegment | None = None
     try:
-        parser = PushMultipartParser(
-            options.get("boundary", ""), max_segment_size=LARGEST_FILE, max_segment_count=_OTHER_PARTS + 1
-        )
+        parser = PushMultipartParser(boundary, max_segment_size=LARGEST_FILE, max_segment_count=_OTHER_PARTS + 1)
         with parser:
             async for chunk in request.stream():
                 for event in parser.parse(chunk) if chunk else ():
@@ -59,26 +75,18 @@ async def receive_file(request: HttpRequest) -> Upload:
                             found = True
                     elif event and segment is not None and segment.name == "file":
                         digest.update(event)
-                        spooled.write(event)
+                        target.write(event)
     except ParserLimitReached:
-        spooled.close()
         if segment is None or segment.bytes_received <= LARGEST_FILE:
             raise invalid("body", f"has more than {_OTHER_PARTS + 1} parts, or a part with very long headers") from None
         raise _too_large() from None
     except RequestEntityTooLarge:
-        spooled.close()
         raise _too_large() from None
     except MultipartError as error:
-        spooled.close()
         raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None
-    except BaseException:
-        spooled.close()
-        raise
     if not found:
-        spooled.close()
         raise invalid("file", "is required: the CSV, as a part of the form")
-    spooled.seek(0)
-    return Upload(spooled, digest.digest())  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
+    return digest.digest()
 
 
 def _too_large() -> Problem:

@@ -53,7 +53,7 @@ class FaultyPost:
         try:
             hit = await self._met(merchant_id, claimed, at) if claimed.faults else None
         except (*LOST, *RETRYABLE) as error:
-            _log.warning("faults_unknown", merchant_id=merchant_id, error=type(error).__name__)
+            _log.warning("faults_unknown", merchant_id=merchant_id, error=repr(error)[:300])
             hit = None
         if hit is None:
             sent = await self._sign_and_send(claimed, claimed.body, at, secret)

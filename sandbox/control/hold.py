@@ -76,4 +76,4 @@ async def _renew(merchant_id: str, holder: str) -> None:
         try:
             await _take(merchant_id, holder)
         except (*LOST, *RETRYABLE) as error:
-            _log.warning("clock_hold_lost", merchant_id=merchant_id, error=type(error).__name__)
+            _log.warning("clock_hold_lost", merchant_id=merchant_id, error=repr(error)[:300])

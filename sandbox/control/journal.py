@@ -20,11 +20,11 @@ from typing import Any, Final
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from sandbox.control.faults import FaultNote
 from sandbox.errors import unavailable
 from sandbox.ids import LARGEST_ID, uuid7
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 
 KEPT: Final = 1000
@@ -115,7 +115,7 @@ class Journal:
         """Stop writing, what waits being tried once more."""
         if self._task is not None:
             await end_tasks(self._task)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REDIS_LOST):
                 await self._write()
         await self._redis.aclose()
 
@@ -133,7 +133,7 @@ class Journal:
         kept = [item for item in self._queue if item[0] != merchant_id]
         self._queue.clear()
         self._queue += kept
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_LOST):
             await self._redis.delete(_key(merchant_id))
 
     async def page(
@@ -159,7 +159,7 @@ class Journal:
     async def _read(self, merchant_id: str) -> list[bytes]:
         try:
             values: list[bytes] = await self._redis.lrange(_key(merchant_id), 0, -1)  # type: ignore[misc]  # redis-py types one method for both of its clients
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_LOST as error:
             raise unavailable("Redis does not answer, so the journal cannot be read.") from error
         return values[::-1]
 
@@ -169,9 +169,9 @@ class Journal:
             try:
                 await self._write()
                 self._down = False
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_LOST as error:
                 if not self._down:
-                    _log.warning("journal_away", error=type(error).__name__)
+                    _log.warning("journal_away", error=repr(error)[:300])
                 self._down = True
             except Exception:
                 # A call that cannot be written down must not end the journal.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from litestar.response.base import ASGIResponse
-from redis.exceptions import RedisError
 
 from sandbox.errors import Problem, unavailable
 from sandbox.live import Message, Transition, connect
 from sandbox.live_listener import LiveListener
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Streams:
 
     async def close(self) -> None:
         """Close the connection on which places are counted."""
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(*REDIS_LOST):
             await self._redis.aclose()
 
     async def open(
@@ -85,7 +85,7 @@ class Streams:
                     f"A merchant has at most {MOST_STREAMS} streams at a time; close one first.",
                     headers={"Retry-After": "1"},
                 )
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_LOST as error:
             raise unavailable("Redis does not answer, so there is no live stream.") from error
         return EventStream(self, self._listener, merchant_id, check_key, place, limit, seconds, types)
 
@@ -96,7 +96,7 @@ class Streams:
 
     async def leave(self, merchant_id: str, place: str) -> None:
         """Give a place back."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_LOST):
             await self._redis.zrem(_key(merchant_id), place)
 
 
@@ -180,7 +180,7 @@ class EventStream(ASGIResponse):
         # By time alone: on a busy merchant there may be no silence, and sending to a slow client may take as long as it likes.
         while True:
             await asyncio.sleep(HEARTBEAT)
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*REDIS_LOST):
                 await self._streams.take(self._merchant_id, self._place)
 
     async def _write(self, send: "Send") -> None:

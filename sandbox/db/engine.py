@@ -1,15 +1,15 @@
 """The connection pool and the one transaction helper that money moves in."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
-from sandbox.errors import unavailable
+from sandbox.errors import Problem, unavailable
 
 APPLICATION_ROLE: Final = "psp_app"
 """The role that all work is done in: it may not change or delete a transfer or an event."""
@@ -42,21 +42,36 @@ A statement is planned once a connection, for any merchant. It reads rows throug
 from the index that has this order; where none has, nothing is lost, as these settings forbid nothing that is the only way.
 """
 
+
+class DatabaseAwayError(Exception):
+    """PostgreSQL cannot be reached, or did not answer in time. The message names the driver's error."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+
+
 LOST: Final = (
+    DatabaseAwayError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
-    OSError,
-    EOFError,
-    TimeoutError,
 )
-"""What says that PostgreSQL is away, as opposed to a statement that it refused."""
+"""What says that PostgreSQL is away, as opposed to a statement that it refused. No OSError as such is among them: a disk of
+ours that is full is another matter, and must not be taken for it."""
 
 RETRYABLE: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 """What is worth doing again as it is: another transaction was in the way."""
+
+
+_STATES: Final = {
+    asyncpg.DiskFullError: "has no space left on its disk",
+    asyncpg.OutOfMemoryError: "is out of memory",
+    asyncpg.TooManyConnectionsError: "has too many connections",
+    asyncpg.PostgresSystemError: "has a fault in its system",
+}
 
 
 async def _reset(_: object) -> None:
@@ -98,11 +113,32 @@ def _pool() -> "asyncpg.Pool[Any]":
     return ENGINE.pool
 
 
+async def _acquire(pool: "asyncpg.Pool[Any]") -> "PoolConnectionProxy[Any]":
+    try:
+        return await pool.acquire(timeout=5)
+    except (OSError, EOFError) as error:  # refused, unresolved, too late: all that connecting can meet
+        raise DatabaseAwayError(error) from error
+
+
+@contextmanager
+def _naming_losses() -> Iterator[None]:
+    """Give the driver's plain errors a name of their own: a statement that took too long, a socket that broke."""
+    try:
+        yield
+    except (TimeoutError, ConnectionError) as error:
+        raise DatabaseAwayError(error) from error
+
+
 @asynccontextmanager
 async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """A pooled connection for reads, each statement on its own."""
-    async with _pool().acquire(timeout=5) as conn:
-        yield conn
+    """A pooled connection for reads, each statement on its own. Raises LOST's errors, and asyncpg's of the statements."""
+    pool = _pool()
+    conn = await _acquire(pool)
+    try:
+        with _naming_losses():
+            yield conn
+    finally:
+        await pool.release(conn)
 
 
 @asynccontextmanager
@@ -110,21 +146,22 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """One transaction, all or nothing, on a connection of its own (Piccolo's helper leaks it when COMMIT fails).
 
     On any error it is rolled back; a connection that cannot even do that is dropped, never given back with a
-    transaction left open. Raises what the body raised, or asyncpg's error of the COMMIT.
+    transaction left open. Raises what the body raised, LOST's errors, or asyncpg's error of the COMMIT.
     """
     pool = _pool()
-    conn = await pool.acquire(timeout=5)
+    conn = await _acquire(pool)
     try:
-        await conn.execute("BEGIN")
-        try:
-            yield conn
-            await conn.execute("COMMIT")
-        except BaseException:
+        with _naming_losses():
+            await conn.execute("BEGIN")
             try:
-                await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
-            except (*LOST, asyncpg.PostgresError):
-                conn.terminate()
-            raise
+                yield conn
+                await conn.execute("COMMIT")
+            except BaseException:
+                try:
+                    await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
+                except (*LOST, asyncpg.PostgresError, OSError):
+                    conn.terminate()
+                raise
     finally:
         await pool.release(conn)
 
@@ -164,4 +201,10 @@ async def available() -> AsyncIterator[None]:
     try:
         yield
     except LOST as error:
-        raise unavailable("The database does not answer. Nothing was lost.") from error
+        raise away(error) from error
+
+
+def away(error: Exception) -> Problem:
+    """The 503 for an error of LOST, as far as the error says what is wrong. The log has the rest, if it is raised from it."""
+    state = next((text for kind, text in _STATES.items() if isinstance(error, kind)), "does not answer")
+    return unavailable(f"The database {state}. Nothing was lost: retry.")

@@ -2,20 +2,31 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import os
+import re
 import sys
+from pathlib import Path
 
 import asyncpg
 
 from sandbox.db.engine import ENGINE
 
+_FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x7073705F6D6967  # "psp_mig": one migration at a time, whatever starts together
 _OLDEST = 150000
+_ID = re.compile(r'^ID = "([^"]+)"', re.MULTILINE)
 
 
 class MigrationError(RuntimeError):
     """The database cannot be migrated; the message says why."""
+
+
+@functools.cache
+def migration_ids() -> frozenset[str]:
+    """The ids of all migrations that this program knows, as the table `migration` names those that have run."""
+    return frozenset(found[1] for path in _FOLDER.glob("sandbox_*.py") if (found := _ID.search(path.read_text())))
 
 
 async def migrate(database_url: str) -> str:

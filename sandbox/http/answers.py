@@ -10,8 +10,8 @@ from litestar.exceptions import HTTPException, InternalServerException, MethodNo
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from sandbox.db.engine import LOST
-from sandbox.errors import MEDIA_TYPE, Problem, unavailable
+from sandbox.db.engine import LOST, away
+from sandbox.errors import MEDIA_TYPE, Problem
 from sandbox.http.entry import HttpRequest, request_id
 from sandbox.work.unit import Answer
 
@@ -87,9 +87,11 @@ class ProblemHandler:
 
     def _problem(self, request: HttpRequest, error: Exception) -> Problem:
         if isinstance(error, Problem):
+            _log_cause(request, error.code, error.__cause__)
             return error
         if isinstance(error, LOST):
-            return unavailable()
+            _log_cause(request, "UNAVAILABLE", error)
+            return away(error)
         if isinstance(error, MethodNotAllowedException):
             allowed = {name.strip() for name in (error.headers or {}).get("allow", "").split(",")} - {""}
             if "GET" in allowed:
@@ -105,3 +107,9 @@ class ProblemHandler:
             return Problem(code, detail, errors=errors)
         _log.error("request_failed", request_id=request_id(request), exc_info=error)
         return Problem("INTERNAL_ERROR")
+
+
+def _log_cause(request: HttpRequest, code: str, cause: BaseException | None) -> None:
+    """Say in the log what is behind a 503: the answer names no more than the part that is missing."""
+    if code == "UNAVAILABLE" and cause is not None:
+        _log.warning("unavailable", request_id=request_id(request), error=type(cause).__name__, cause=str(cause)[:300])

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from redis.exceptions import RedisError
 
 from sandbox.errors import Problem, unavailable
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.time_passed import passed_key
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ redis.call('LTRIM', KEYS[1], -limit, -1)
 redis.call('PEXPIRE', KEYS[1], window)
 return 0
 """
-_AWAY: Final = (RedisError, OSError, TimeoutError)
 _log = structlog.get_logger()
 
 
@@ -50,7 +49,7 @@ class RateLimiter:
         """Count a request at the time `now` if it may pass, and return 0; else the seconds until one would.
 
         `merchant_id` says whose time may have been passed by hand. `window` and `now` are in seconds (Unix time), to the
-        millisecond. Raises RedisError, OSError or TimeoutError when Redis is away.
+        millisecond. Raises an error of REDIS_LOST when Redis is away.
         """
         if self._redis is None:
             from redis.asyncio import Redis
@@ -67,7 +66,7 @@ class RateLimiter:
         """Let a request pass or raise RATE_LIMITED; UNAVAILABLE when Redis is away: this limit must hold."""
         try:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
-        except _AWAY as error:
+        except REDIS_LOST as error:
             raise unavailable("Redis does not answer, so requests cannot be counted.") from error
         _refuse(seconds, per_minute)
 
@@ -75,9 +74,9 @@ class RateLimiter:
         """Let a request pass or raise RATE_LIMITED; when Redis is away it passes: nothing is protected by this limit."""
         try:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
-        except _AWAY as error:
+        except REDIS_LOST as error:
             if not self._away:
-                _log.warning("redis_away", error=type(error).__name__, note="requests pass uncounted")
+                _log.warning("redis_away", error=repr(error)[:300], note="requests pass uncounted")
             self._away = True
             return
         self._away = False

@@ -21,8 +21,8 @@ from typing import Final
 import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 from sandbox.time_passed import passed_key
 from sandbox.work.unit import Unit
@@ -32,7 +32,6 @@ _VERSION_SECONDS: Final = 300
 """Longer than any reader takes from its look into the store to its attempt to cache."""
 _AT_ONCE: Final = 500
 _REMEMBERED: Final = 100_000
-_AWAY: Final = (RedisError, OSError, TimeoutError)
 _log = structlog.get_logger()
 
 _FILL: Final = """
@@ -119,7 +118,7 @@ class SummaryCache:
         try:
             keys = [key for (m, user), _ in looks for key in (_key(user), _epoch_key(m), passed_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
-        except _AWAY as error:
+        except REDIS_LOST as error:
             self._say_away(error)
             values = []
         for place, ((merchant_id, _), look) in enumerate(looks):
@@ -148,7 +147,7 @@ class SummaryCache:
         keys = [_key(user_id), _epoch_key(merchant_id), f"{_version_keys(merchant_id)}{missed.epoch}:{user_id}"]
         try:
             await self._fill(keys=keys, args=[value, version, SECONDS, missed.epoch])
-        except _AWAY as error:
+        except REDIS_LOST as error:
             self._say_away(error)
 
     async def forget(self, merchant_id: str) -> None:
@@ -164,7 +163,7 @@ class SummaryCache:
             return
         try:
             await self._redis.incrby(passed_key(merchant_id), milliseconds)
-        except _AWAY as error:
+        except REDIS_LOST as error:
             self._say_away(error)
             await self.forget(merchant_id)
 
@@ -181,7 +180,7 @@ class SummaryCache:
         """Let Redis go."""
         if self._again is not None:
             await end_tasks(self._again)
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(*REDIS_LOST):
             await self._redis.aclose()
 
     async def _catch_up(self) -> bool:
@@ -190,7 +189,7 @@ class SummaryCache:
             merchant_id, asked = next(iter(self._to_forget.items()))
             try:
                 await self._redis.incr(_epoch_key(merchant_id))
-            except _AWAY as error:
+            except REDIS_LOST as error:
                 self._say_away(error)
                 return False
             if self._to_forget[merchant_id] == asked:
@@ -203,7 +202,7 @@ class SummaryCache:
                     keys=[_epoch_key(merchant_id)],
                     args=[msgspec.json.encode(part), _VERSION_SECONDS, _key(""), _version_keys(merchant_id)],
                 )
-            except _AWAY as error:
+            except REDIS_LOST as error:
                 self._say_away(error)
                 return False
             for user_id, version in part.items():
@@ -234,7 +233,7 @@ class SummaryCache:
 
     def _say_away(self, error: Exception) -> None:
         if self._away_until < time.monotonic() - 10:
-            _log.warning("redis_away", error=type(error).__name__, note="summaries are computed each time")
+            _log.warning("redis_away", error=repr(error)[:300], note="summaries are computed each time")
         self._away_until = max(self._away_until, time.monotonic() + 0.5)
 
 

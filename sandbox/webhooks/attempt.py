@@ -150,7 +150,7 @@ class Attempts:
             try:
                 await record_attempts(merchant_id, results)
             except (*LOST, *RETRYABLE) as error:
-                _log.warning("record_failed", merchant_id=merchant_id, error=type(error).__name__)
+                _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             except Exception:

@@ -77,7 +77,7 @@ class _MerchantDeliveries:
                 if not self._under_way and not self.again.is_set():
                     return
         except LOST as error:
-            _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=type(error).__name__)
+            _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=repr(error)[:300])
         except Exception:
             # The sweep wakes the merchant again; what was claimed lapses with its lease.
             _log.exception("deliveries_failed", merchant_id=self._merchant_id)

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.engine import LOST, RETRYABLE, transaction
+from sandbox.db.engine import LOST, RETRYABLE, away, transaction
 from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.payouts.path import take_own
 from sandbox.scenarios.builtin import load_catalogue
@@ -67,7 +67,7 @@ async def run_part(merchant_id: str, key: IdempotencyKey | None, origin: Origin,
         except LOST as error:
             # Lost in the COMMIT, it may have happened: only a key makes it safe to repeat.
             if key is None or attempt == ATTEMPTS - 1:
-                raise unavailable("The database does not answer. Retry the request.") from error
+                raise away(error) from error
             await asyncio.sleep(0.05 * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
 

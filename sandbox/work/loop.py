@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from sandbox.db.engine import LOST, RETRYABLE, transaction
+from sandbox.db.engine import LOST, RETRYABLE, away, transaction
 from sandbox.errors import CONTENTION, Problem, unavailable
 from sandbox.metrics import BATCH_SIZE
 from sandbox.payouts.path import take_own
@@ -121,8 +121,8 @@ class MerchantQueues:
         except Problem as problem:
             _fail(batch, problem)
         except LOST as error:
-            _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=type(error).__name__)
-            _fail(batch, unavailable("The database does not answer. Retry with the same idempotency key."))
+            _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=repr(error)[:300])
+            _fail(batch, away(error))
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2

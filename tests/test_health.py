@@ -1,0 +1,191 @@
+"""Readiness names each part that is missing, and answers within its bound whatever hangs. The IPN's and a worker's too."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import httpx
+import pytest
+from litestar import Litestar
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.health import health_router
+from sandbox.http.answers import ProblemHandler
+from sandbox.http.middleware import RequestLog
+from sandbox.readiness import BOUND, Readiness
+from tests.harness.proxy import Proxy
+from tests.harness.world import Stack
+from worker.health import HealthServer
+
+FRESH = "not_migrated"
+
+
+@asynccontextmanager
+async def asking(database_url: str, redis_url: str, bound: float = BOUND) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application that has the routes of health and these stores."""
+    readiness = Readiness(redis_url, bound=bound)
+    app = Litestar(
+        [health_router(readiness)], openapi_config=None, exception_handlers={Exception: ProblemHandler("http://sandbox.test")}
+    )
+    await open_pool(database_url, 2)
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(RequestLog(app)), base_url="http://sandbox.test") as client:
+            yield client
+    finally:
+        await readiness.close()
+        await close_pool()
+
+
+def missing(answer: httpx.Response) -> set[str]:
+    """The parts that a 503 names; it must be a problem that says when to ask again."""
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["retry-after"] == "1"
+    problem = answer.json()
+    assert (problem["code"], problem["request_id"]) == ("UNAVAILABLE", answer.headers["x-request-id"])
+    for error in problem["errors"]:
+        assert error["message"] in problem["detail"]
+    return {error["field"] for error in problem["errors"]}
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port where nobody listens, and nobody will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+async def test_ready_when_all_is_there(stack: Stack) -> None:
+    async with asking(stack.database_url, stack.redis_url) as client:
+        answer = await client.get("/health/ready")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+async def test_postgresql_down(stack: Stack, nobody: int) -> None:
+    async with asking(f"postgresql://u@127.0.0.1:{nobody}/x", stack.redis_url) as client:
+        assert missing(await client.get("/health/ready")) == {"database"}
+        assert (await client.head("/health/ready")).status_code == 503
+        assert (await client.get("/health")).json() == {"status": "alive"}
+
+
+async def test_redis_down_is_named_and_the_worker_is_not_guessed_at(stack: Stack, nobody: int) -> None:
+    async with asking(stack.database_url, f"redis://127.0.0.1:{nobody}") as client:
+        assert missing(await client.get("/health/ready")) == {"redis"}
+
+
+async def test_no_worker_seen(stack: Stack) -> None:
+    async with asking(stack.database_url, f"{stack.redis_url}?db=1") as client:
+        assert missing(await client.get("/health/ready")) == {"worker"}
+
+
+async def test_a_database_that_was_never_migrated(stack: Stack) -> None:
+    admin = await asyncpg.connect(stack.database_url)
+    try:
+        await admin.execute(f"DROP DATABASE IF EXISTS {FRESH}")
+        await admin.execute(f"CREATE DATABASE {FRESH}")
+        async with asking(stack.database_url.replace("/sandbox?", f"/{FRESH}?"), stack.redis_url) as client:
+            assert missing(await client.get("/health/ready")) == {"migrated"}
+    finally:
+        await admin.execute(f"DROP DATABASE IF EXISTS {FRESH} WITH (FORCE)")
+        await admin.close()
+
+
+async def test_a_database_that_is_a_migration_behind(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox.db.migrate import migration_ids
+
+    known = migration_ids() | {"2999-01-01T00:00:00:000000"}
+    monkeypatch.setattr("sandbox.readiness.migration_ids", lambda: known)
+    async with asking(stack.database_url, stack.redis_url) as client:
+        answer = await client.get("/health/ready")
+        assert missing(answer) == {"migrated"}
+        assert f"1 of {len(known)} migrations" in answer.json()["detail"]
+
+
+async def test_stores_that_hang_from_the_beginning(silent: int) -> None:
+    # Without a bound of its own the answer would never come: nobody ever speaks here.
+    async with asking(f"postgresql://u@127.0.0.1:{silent}/x", f"redis://127.0.0.1:{silent}", bound=0.2) as client:
+        assert missing(await client.get("/health/ready")) == {"database", "redis"}
+
+
+@pytest.mark.parametrize("stopped", [("database",), ("redis",), ("database", "redis")])
+async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped: tuple[str, ...]) -> None:
+    folder = stack.database_url.partition("?host=")[2]
+    database, redis = Proxy(f"{folder}/.s.PGSQL.5432"), Proxy(stack.redis_url.removeprefix("unix://"))
+    proxies = {"database": database, "redis": redis}
+    async with AsyncExitStack() as stores:
+        for proxy in proxies.values():
+            await stores.enter_async_context(proxy.serving())
+        database_url = f"postgresql://postgres@127.0.0.1:{database.port}/sandbox?sslmode=disable"
+        async with asking(database_url, f"redis://127.0.0.1:{redis.port}") as client:
+            assert (await client.get("/health/ready")).status_code == 200
+        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", bound=0.2) as client:
+            await until_ready(client)  # connected
+            for name in stopped:
+                proxies[name].flows.clear()
+            for _ in range(3):
+                answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
+                assert [missing(answer) for answer in answers] == [set(stopped)] * 5
+            for name in stopped:
+                proxies[name].flows.set()
+            await until_ready(client)
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            if (await client.get("/health/ready")).status_code == 200:
+                return
+            await asyncio.sleep(0.02)
+
+
+def test_the_bound_keeps_the_answer_within_three_seconds() -> None:
+    assert BOUND <= 2.5
+
+
+def test_the_running_api_and_ipn_are_ready(stack: Stack) -> None:
+    for url in (stack.api_url, stack.ipn_url):
+        for path, status in (("/health", "alive"), ("/health/ready", "ready")):
+            answer = httpx.get(url + path, timeout=60)
+            assert (answer.status_code, answer.json()) == (200, {"status": status})
+            assert httpx.head(url + path, timeout=60).status_code == 200
+
+
+@contextlib.asynccontextmanager
+async def worker_health(database_url: str, redis_url: str) -> AsyncIterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = HealthServer(Readiness(redis_url, with_worker=False, bound=0.2), "http://sandbox.test")
+    await open_pool(database_url, 2)
+    await server.start("127.0.0.1", port)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.close()
+        await close_pool()
+
+
+async def test_a_workers_own_health(stack: Stack, nobody: int) -> None:
+    async with worker_health(stack.database_url, stack.redis_url) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
+        await until_ready(client)
+        assert (await client.get("/health")).json() == {"status": "alive"}
+        assert (await client.head("/health")).status_code == 200
+        metrics = await client.get("/metrics")
+        assert "psp_" in metrics.text
+        assert metrics.headers["content-type"].startswith("text/plain; version=")
+    async with (
+        worker_health(f"postgresql://u@127.0.0.1:{nobody}/x", f"redis://127.0.0.1:{nobody}") as url,
+        httpx.AsyncClient(base_url=url, timeout=60) as client,
+    ):
+        assert missing(await client.get("/health/ready")) == {"database", "redis"}

@@ -1,0 +1,198 @@
+"""What is a store's outage and what is not: a 503 names what is missing, and the log names why."""
+
+import contextlib
+import errno
+import io
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import structlog
+from litestar import Litestar, get, post
+from litestar.response.base import ASGIResponse
+
+from sandbox.bulk_credit.upload import receive_file
+from sandbox.db.engine import LOST, DatabaseAwayError, available, away, close_pool, connection, open_pool, transaction
+from sandbox.errors import Problem
+from sandbox.http.answers import ProblemHandler, ok
+from sandbox.http.entry import HttpRequest
+from sandbox.http.middleware import RequestLog
+from sandbox.logs import configure_logs
+from sandbox.redis_lost import REDIS_LOST
+from tests.harness.world import Stack
+
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/secret/folder")
+
+
+@contextlib.asynccontextmanager
+async def client_of(*handlers: Any) -> AsyncIterator[httpx.AsyncClient]:
+    app = Litestar(list(handlers), openapi_config=None, exception_handlers={Exception: ProblemHandler("http://sandbox.test")})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(RequestLog(app)), base_url="http://sandbox.test") as client:
+        yield client
+
+
+@pytest.mark.parametrize("store", [LOST, REDIS_LOST])
+def test_trouble_of_our_own_is_no_stores_outage(store: tuple[type[Exception], ...]) -> None:
+    for error in (NO_SPACE, PermissionError(), FileNotFoundError(), EOFError(), OSError(errno.EMFILE, "too many open files")):
+        assert not isinstance(error, store)
+
+
+async def test_an_oserror_is_a_500_that_is_logged() -> None:
+    @get("/")
+    async def fail() -> None:
+        raise NO_SPACE
+
+    with structlog.testing.capture_logs() as logs:
+        async with client_of(fail) as client:
+            answer = await client.get("/")
+    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert "/secret/folder" not in answer.text
+    (logged,) = [entry for entry in logs if entry["event"] == "request_failed"]
+    assert logged["exc_info"] is NO_SPACE
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """A port where nobody listens, and nobody will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize("how", [connection, transaction])
+async def test_a_database_that_cannot_be_reached_is_an_outage_and_the_log_says_why(how: Any, nobody: int) -> None:
+    @get("/")
+    async def ask() -> ASGIResponse:
+        async with available(), how() as conn:
+            return ok(await conn.fetchval("SELECT 1"))
+
+    await open_pool(f"postgresql://u@127.0.0.1:{nobody}/x", 1)
+    try:
+        with structlog.testing.capture_logs() as logs:
+            async with client_of(ask) as client:
+                answer = await client.get("/")
+    finally:
+        await close_pool()
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
+    assert answer.json()["detail"] == "The database does not answer. Nothing was lost: retry."
+    (logged,) = [entry for entry in logs if entry["event"] == "unavailable"]
+    assert "ConnectionRefusedError" in logged["cause"]
+
+
+async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None:
+    await open_pool(f"postgresql://u@/x?host={tmp_path}", 1)
+    try:
+        with pytest.raises(DatabaseAwayError, match="FileNotFoundError"):
+            async with connection():
+                pass
+    finally:
+        await close_pool()
+
+
+@pytest.mark.parametrize("how", [connection, transaction])
+@pytest.mark.parametrize("error", [NO_SPACE, ValueError("a defect")])
+async def test_trouble_beside_a_statement_stays_what_it_is(stack: Stack, how: Any, error: Exception) -> None:
+    async def fail() -> None:
+        async with available(), how() as conn:
+            await conn.execute("SELECT 1")
+            raise error
+
+    await open_pool(stack.database_url, 1)
+    try:
+        with pytest.raises(type(error)) as caught:
+            await fail()
+        assert caught.value is error
+        async with how() as conn:  # and the connection came back whole
+            assert await conn.fetchval("SELECT 1") == 1
+    finally:
+        await close_pool()
+
+
+@pytest.mark.parametrize("how", [connection, transaction])
+async def test_a_statement_that_takes_too_long_is_an_outage(stack: Stack, how: Any) -> None:
+    await open_pool(stack.database_url, 1)
+    try:
+        with pytest.raises(DatabaseAwayError, match="TimeoutError"):
+            async with how() as conn:
+                await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
+        async with how() as conn:
+            assert await conn.fetchval("SELECT 1") == 1
+    finally:
+        await close_pool()
+
+
+@pytest.mark.parametrize("how", [connection, transaction])
+async def test_a_connection_that_is_cut_is_an_outage(stack: Stack, how: Any) -> None:
+    async def be_cut() -> None:
+        async with available(), how() as conn:
+            pid = await conn.fetchval("SELECT pg_backend_pid()")
+            other = await asyncpg.connect(stack.database_url)
+            await other.execute("SELECT pg_terminate_backend($1)", pid)
+            await other.close()
+            await conn.fetchval("SELECT 1")
+
+    await open_pool(stack.database_url, 1)
+    try:
+        with pytest.raises(Problem, match="does not answer"):
+            await be_cut()
+    finally:
+        await close_pool()
+
+
+def test_an_outage_says_what_the_database_says() -> None:
+    assert "no space left" in str(away(asyncpg.DiskFullError("could not extend file")))
+    assert "too many connections" in str(away(asyncpg.TooManyConnectionsError("sorry")))
+    assert "does not answer" in str(away(DatabaseAwayError(TimeoutError())))
+
+
+@post("/", status_code=200)
+async def upload(request: HttpRequest) -> ASGIResponse:
+    with (await receive_file(request)).file as file:
+        return ok(len(file.read()))
+
+
+@pytest.mark.parametrize("trouble", ["a full disk", "no folder", "a full disk at the end"])
+async def test_a_file_that_cannot_be_kept_is_named_and_logged(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    # /dev/full takes nothing, as a disk without space does; a small file is written only when it is complete.
+    size = 10 if trouble == "a full disk at the end" else 1_000_000
+    if trouble == "no folder":
+        monkeypatch.setattr(tempfile, "tempdir", "/secret/folder")
+    else:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.open("/dev/full", "w+b"))  # noqa: SIM115, UP020
+    if trouble == "a full disk at the end":
+        monkeypatch.setattr("sandbox.bulk_credit.upload._IN_MEMORY", 5)
+    with structlog.testing.capture_logs() as logs:
+        async with client_of(upload) as client:
+            answer = await client.post("/", files={"file": b"x" * size})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], answer.headers["retry-after"]) == (503, "UNAVAILABLE", "30")
+    reason = "No such file or directory" if trouble == "no folder" else "No space left on device"
+    assert reason in problem["detail"]
+    assert "database" not in problem["detail"]
+    assert "/" not in problem["detail"]
+    (logged,) = [entry for entry in logs if entry["event"] == "unavailable"]
+    assert reason in logged["cause"]
+
+
+async def test_a_file_is_kept_on_a_disk_that_has_room() -> None:
+    async with client_of(upload) as client:
+        answer = await client.post("/", files={"file": b"x" * 1_000_000})
+    assert (answer.status_code, answer.json()) == (200, 1_000_000)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise NO_SPACE
+
+    before = structlog.get_config()
+    try:
+        monkeypatch.setattr("sys.stdout", Full())
+        configure_logs("info", "json", "api")
+        structlog.get_logger().info("said", to="nobody")
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,63 @@
+"""A worker's `/health`, `/health/ready` and `/metrics`, on the port that SANDBOX_METRICS_PORT names.
+
+They are served by the loop that does the work: a worker whose loop stands still does not answer.
+"""
+
+import asyncio
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from sandbox.errors import MEDIA_TYPE, Problem
+from sandbox.http.middleware import choose_request_id
+from sandbox.metrics import exposition
+from sandbox.readiness import Readiness
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class HealthServer:
+    """Serves them. `public_url` is where problem types are explained."""
+
+    def __init__(self, readiness: Readiness, public_url: str) -> None:
+        self._readiness = readiness
+        self._public_url = public_url
+        app = web.Application()
+        for path, handler in (("/health", _alive), ("/health/ready", self._ready), ("/metrics", _metrics)):
+            app.router.add_get(path, handler)  # HEAD too
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError if the port is taken."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+        await self._readiness.close()
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        try:
+            await self._readiness.require()
+        except Problem as problem:
+            given = [(name.lower().encode(), value.encode("utf-8", "replace")) for name, value in request.headers.items()]
+            request_id = choose_request_id(given)
+            body = problem.body(self._public_url, request.path, request_id)
+            headers = {**problem.headers, "X-Request-Id": request_id}
+            return web.Response(body=body, status=problem.status, content_type=MEDIA_TYPE, headers=headers)
+        return _json({"status": "ready"})
+
+
+async def _alive(_: web.Request) -> web.Response:
+    return _json({"status": "alive"})
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    body = await asyncio.to_thread(exposition)
+    return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _json(value: dict[str, str]) -> web.Response:
+    return web.Response(body=_encode(value), content_type="application/json")
