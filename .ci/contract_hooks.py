@@ -77,9 +77,9 @@ def _mend_controls(body: dict[str, Any]) -> None:
     if "kind" in body and "target" in body:
         # A fault that hit would hide what the other operations answer.
         body["match"] = {"path": "/nowhere"} if body["target"] == "api" else {"event_type": "none"}
-    if isinstance(body.get("requests_per_minute"), int | float):
+    if isinstance(body.get("rate_limit"), int | float) and "url" not in body:
         # A limit that is met would hide what all other operations answer.
-        body["requests_per_minute"] = 100_000
+        body["rate_limit"] = 100_000
     if "scenario_header" in body:
         body["scenario_header"] = "success"
 

@@ -38,8 +38,10 @@ from sandbox.http.rate_limit import RateLimiter
 from sandbox.ledger.audit_api import audit_router
 from sandbox.live import LiveFeed
 from sandbox.live_listener import LiveListener
-from sandbox.merchants.api import approvals_router, keys_router, merchants_router, rate_limit_router
+from sandbox.merchants.api import keys_router, merchants_router
 from sandbox.merchants.service import MerchantService
+from sandbox.merchants.settings import SettingsService
+from sandbox.merchants.settings_api import settings_router
 from sandbox.payouts.api import payouts_router
 from sandbox.payouts.service import PayoutService
 from sandbox.payouts.waiting import PayoutWaits
@@ -152,8 +154,7 @@ def create_app(settings: Settings) -> Application:
             webhooks_router(gate, endpoints, DeliveryService(waker.wake)),
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
-            rate_limit_router(gate, merchants),
-            approvals_router(gate, merchants),
+            settings_router(gate, SettingsService(keys.forget)),
             clock_router(gate, clock),
             stream_router(gate, streams),
             audit_router(gate),

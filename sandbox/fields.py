@@ -9,6 +9,8 @@ PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
 
 # `extra` is for people: what a value must be, as the end of "must be …", where a pattern would say it worse.
 Amount = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True})]
+AmountOrNull = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True})]
+AmountOrZero = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True, "zero": True})]
 """Money as it came: a string or a number, whose digits are looked at before anything rounds them."""
 Text64 = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Text140 = Annotated[str, msgspec.Meta(min_length=1, max_length=140, pattern=PRINTABLE)]
@@ -23,6 +25,7 @@ Url = Annotated[
         extra={"must": "a URL of at most 2000 characters, in ASCII and without spaces"},
     ),
 ]
+Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 Uuid = Annotated[
     str,
     msgspec.Meta(

@@ -12,6 +12,7 @@ PAISA: Final = Decimal("0.01")
 # \Z and not $: `$` also matches before a final newline.
 _TEXT: Final = re.compile(rb"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,2})?\Z")
 _EXPLAIN: Final = "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two places"
+_EXPLAIN_ZERO: Final = _EXPLAIN.replace("more than 0", "0 or more")
 
 _EXPLAIN_SIGNED: Final = (
     "must be a decimal string or a JSON number, not 0, from -999999999999.99 to 999999999999.99, with at most two places"
@@ -22,17 +23,18 @@ class InvalidAmountError(ValueError):
     """The value is not an amount of money; the message says what one looks like."""
 
 
-def parse_amount(raw: bytes) -> Decimal:
-    """Turn the raw JSON of an amount (a string or a number) into a Decimal with two places.
+def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
+    """Turn the raw JSON of an amount (a string or a number) into a Decimal with two places; `zero` says whether it may be 0.
 
     Raises InvalidAmountError for anything that is not > 0, ≤ 999999999999.99 and of at most two places.
     """
+    explain = _EXPLAIN_ZERO if zero else _EXPLAIN
     if len(raw) > 40:
-        raise InvalidAmountError(_EXPLAIN)
+        raise InvalidAmountError(explain)
     if raw[:1] == b'"':
         text = raw[1:-1]
         if not _TEXT.match(text):
-            raise InvalidAmountError(_EXPLAIN)
+            raise InvalidAmountError(explain)
     else:
         text = raw
     try:
@@ -40,9 +42,11 @@ def parse_amount(raw: bytes) -> Decimal:
         # A JSON number may be written 1.5e3; what counts is its value, exactly.
         exact = value.quantize(PAISA)
     except (InvalidOperation, UnicodeDecodeError, ValueError):
-        raise InvalidAmountError(_EXPLAIN) from None
+        raise InvalidAmountError(explain) from None
+    if zero and value == 0:
+        return ZERO
     if exact != value or not ZERO < exact <= LARGEST:
-        raise InvalidAmountError(_EXPLAIN)
+        raise InvalidAmountError(explain)
     return exact
 
 

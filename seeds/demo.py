@@ -14,7 +14,7 @@ import msgspec
 
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
-from sandbox.merchants.service import KEY_PREFIX, MerchantService
+from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
 from sandbox.scenarios.builtin import load_catalogue, read_rules
 from sandbox.scenarios.service import ScenarioService
 from sandbox.secrets_at_rest import SecretBox
@@ -53,7 +53,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     await open_pool(settings.database_url, 2)
     try:
         if await merchants.secrets(DEMO_MERCHANT) is None:
-            await merchants.create("Demo merchant", OPENING_BALANCE, None, None, merchant_id=DEMO_MERCHANT, api_key=api_key)
+            await merchants.create(MerchantSpec("Demo merchant", OPENING_BALANCE, merchant_id=DEMO_MERCHANT, api_key=api_key))
         # A look rather than an assumption: the process may have died between the merchant and its second key, and the
         # keys are other ones when the host or SANDBOX_SECRET_KEY is.
         await merchants.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)
@@ -67,10 +67,10 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             await merchants.revoke_plain_key(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
         else:
             if await merchants.secrets(USERS_MERCHANT) is None:
-                await merchants.create(
-                    "Demo merchant with users", OPENING_BALANCE, None, None,
-                    merchant_id=USERS_MERCHANT, api_key=DEVELOPMENT_USERS_KEY,
-                )  # fmt: skip
+                spec = MerchantSpec(
+                    "Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=DEVELOPMENT_USERS_KEY
+                )
+                await merchants.create(spec)
             await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", DEVELOPMENT_USERS_KEY)
             await seed_users(settings, directory)
         origin = Origin("seeds", "--scenarios", settings.public_url)

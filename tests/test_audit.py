@@ -19,7 +19,7 @@ from sandbox.ledger import audit as audit_module
 from sandbox.ledger.audit import CHECKS, AuditReport, audit, check
 from sandbox.ledger.model import wallet_of
 from sandbox.ledger.post import open_accounts
-from sandbox.merchants.service import MerchantService
+from sandbox.merchants.service import MerchantService, MerchantSpec
 from sandbox.payouts.commands import CreatePayout, MovePayout
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
@@ -73,7 +73,7 @@ def move(payout_id: str, verb: str, status: str = "", cause: str = "api") -> Mov
 
 async def new_merchant(balance: Decimal | None = BALANCE) -> str:
     box = SecretBox(bytes(32))
-    return (await MerchantService(box, EndpointService(box, ())).create("audit", balance, None, None)).merchant_id
+    return (await MerchantService(box, EndpointService(box, ())).create(MerchantSpec("audit", balance))).merchant_id
 
 
 @pytest.fixture(scope="module")

@@ -199,12 +199,17 @@ def test_a_user_is_made_changed_and_traced(world: World) -> None:
     assert "WALLET_EARN" in run(world, "users", "history", user).output
 
 
-def test_how_long_approvals_last_is_shown_and_set(world: World) -> None:
-    assert "never" in run(world, "payouts", "approvals").output
-    assert ask(world, "payouts", "approvals", "--expire-after", "60") == {"expire_after_seconds": 60}
-    assert "60 s" in run(world, "payouts", "approvals").output
-    assert ask(world, "payouts", "approvals", "--never-expire") == {"expire_after_seconds": None}
-    assert run(world, "payouts", "approvals", "--never-expire", "--expire-after", "1").exit_code == 2
+def test_settings_are_shown_and_set(world: World) -> None:
+    assert "100000.00" in run(world, "settings", "show").output
+    changed = ask(world, "settings", "set", "--approvals-expire-after", "60", "--review-threshold", "none")
+    assert changed == ask(world, "settings", "show")
+    assert (changed["approvals_expire_after"], changed["review_threshold"]) == (60, None)
+    changed = ask(world, "settings", "set", "--default-scenario", "PENDING", "--rate-limit", "5000")
+    assert (changed["default_scenario"], changed["rate_limit"]) == ("PENDING", 5000)
+    assert ask(world, "settings", "set", "--approvals-expire-after", "none")["approvals_expire_after"] is None
+    assert run(world, "settings", "set").exit_code == 2
+    assert run(world, "settings", "set", "--rate-limit", "many").exit_code == 2
+    assert run(world, "settings", "set", "--review-threshold", "0").exit_code == 1
 
 
 def test_a_failed_payout_is_begun_anew(world: World) -> None:

@@ -335,7 +335,7 @@ def test_a_summary_is_kept_for_two_minutes_of_the_merchants_time(world: World) -
 
 def test_a_limit_counts_what_is_passed_by_hand(world: World) -> None:
     clock(world, "freeze")
-    assert world.client.put("/sandbox/v1/rate-limit", json={"requests_per_minute": 1}).status_code == 200
+    assert world.client.patch("/sandbox/v1/settings", json={"rate_limit": 1}).status_code == 200
     until(lambda: world.get("/api/v1/balance").status_code == 429)
     clock(world, "advance", seconds=60)
     assert [world.get("/api/v1/balance").status_code for _ in range(2)] == [200, 429]

@@ -83,7 +83,7 @@ def test_a_reset_leaves_what_a_new_merchant_has(world: World, receiver: Receiver
     fresh = world.get("/sandbox/v1/scenarios").json()
     user_id = fill(world, receiver)
     world.get(f"/api/v1/users/{user_id}/summary")
-    assert world.client.put("/sandbox/v1/scenarios/default", json={"name": "failed"}).status_code == 200
+    assert world.patch("/sandbox/v1/settings", {"default_scenario": "FAILED"}).status_code == 200
     answer = world.client.post("/sandbox/v1/reset")
     assert answer.status_code == 200, answer.text
     assert answer.json()["reset"] is True
@@ -376,7 +376,9 @@ def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(st
                 with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a machine too slow for that it is the worker
                     async with worker.transaction():
                         await worker.execute(touch, world.merchant_id, lie[-1]["id"])
-                        deletion = asyncio.create_task(service.delete(world.merchant_id, Origin("r", "/", "http://127.0.0.1")))
+                        deletion = asyncio.create_task(
+                            service.delete(world.merchant_id, None, Origin("r", "/", "http://127.0.0.1"))
+                        )
                         await until_others_wait_for(world, worker)
                         await worker.execute(touch, world.merchant_id, lie[0]["id"])
                 await deletion

@@ -66,6 +66,12 @@ SELECT l.merchant_id::text, l.key, l.expires_at FROM merchants m CROSS JOIN LATE
 _PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND expires_at = $3"
 _PURGED_AT_ONCE: Final = 10_000
 
+_PURGE_OPERATORS: Final = """
+DELETE FROM operator_keys WHERE key = ANY (ARRAY(
+    SELECT key FROM operator_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
+)) AND expires_at <= $1
+"""
+
 
 async def due_merchants(now: datetime) -> list[str]:
     """Merchants with something due at the host's time `now`, at most a thousand at a time."""
@@ -86,10 +92,11 @@ async def merchants_to_credit() -> list[str]:
 
 
 async def purge_lapsed_keys(now: datetime) -> None:
-    """Delete idempotency keys that lapsed before the host's time `now`, at most ten thousand at a time."""
+    """Delete idempotency keys, the operator's too, that lapsed before the host's time `now`, ten thousand each at most."""
     async with connection() as conn:
         lapsed = await conn.fetch(_LAPSED, now, _PURGED_AT_ONCE)
         await conn.executemany(_PURGE, [tuple(record) for record in lapsed])
+        await conn.execute(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
 
 
 async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:

@@ -18,8 +18,7 @@ from sandbox.aggregator.service import (
     VendorBalance,
 )
 from sandbox.fields import Url
-from sandbox.http.answers import ok
-from sandbox.http.body import decode
+from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
@@ -66,11 +65,11 @@ _FETCHES: Final = Operation(
     description="Kept for seven days.",
 )  # fmt: skip
 _REPLAY: Final = Operation(
-    "Try all dead letters again", {200: Replayed},
+    "Try all dead letters again", {200: Replayed}, idempotency="optional",
     description="Those that are understood now are added to the balances, each once.",
 )  # fmt: skip
 _SET_SOURCE: Final = Operation(
-    "Read from another vendor", {200: Source}, SourceBody, security="admin-key",
+    "Read from another vendor", {200: Source}, SourceBody, security="admin-key", idempotency="optional",
     example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "a key of the vendor's"}},
     description=(
         "`url` is the address of the vendor's list of transactions, which is asked for `startDate`, `page` and `limit`, every "
@@ -120,7 +119,8 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
     @post("/dead-letters/replay", operation_id="replay_dead_letters", status_code=200, opt={"operation": _REPLAY})
     async def replay_dead_letters(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        return ok(await service.replay(caller.merchant_id))
+        key = await gate.optional_key(request)
+        return answered(await service.replay(caller.merchant_id, key, gate.origin(request)))
 
     @get(
         "/source", operation_id="get_source",
@@ -134,8 +134,8 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
     @put("/source", operation_id="set_source", opt={"operation": _SET_SOURCE})
     async def set_source(request: HttpRequest) -> ASGIResponse:
         caller = await gate.admin(request)
-        body = decode(body_decoder, await gate.body(request))
-        return ok(await service.set_source(caller.merchant_id, body.url, body.headers))
+        body, key = await gate.parse(request, body_decoder, key_required=False)
+        return answered(await service.set_source(caller.merchant_id, body.url, body.headers, key, gate.origin(request)))
 
     return Router(
         "/aggregator/v1",

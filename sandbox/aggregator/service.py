@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,6 +17,11 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
 from sandbox.webhooks.requests import url_fault
+from sandbox.work.keyed import run_keyed, run_repeatable
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 _REPLAYED_AT_ONCE: Final = 1000
 
@@ -168,8 +173,12 @@ class AggregatorService:
             )
         return found
 
-    async def replay(self, merchant_id: str) -> Replayed:
-        """Try all dead letters again, oldest first, a thousand to a transaction; each that is understood counts once."""
+    async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Try all dead letters again, each that is understood counting once: 200 with Replayed."""
+        return await run_repeatable(merchant_id, key, origin, lambda: self._replay(merchant_id))
+
+    async def _replay(self, merchant_id: str) -> Answer:
+        """Oldest first, a thousand to a transaction."""
         replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
         now = truncate(datetime.now(UTC))
         while True:
@@ -188,7 +197,7 @@ class AggregatorService:
             replayed += len(understood)
             remaining += len(letters) - len(understood)
             if len(letters) < _REPLAYED_AT_ONCE:
-                return Replayed(replayed, remaining)
+                return Answer(200, msgspec.json.encode(Replayed(replayed, remaining)))
             after = letters[-1]["id"]
 
     async def source(self, merchant_id: str) -> Source:
@@ -199,8 +208,10 @@ class AggregatorService:
             return Source(None, [])
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
 
-    async def set_source(self, merchant_id: str, url: str | None, headers: Mapping[str, str]) -> Source:
-        """Read from another vendor, or from the same with other headers. Raises VALIDATION_ERROR.
+    async def set_source(
+        self, merchant_id: str, url: str | None, headers: Mapping[str, str], key: IdempotencyKey | None, origin: Origin
+    ) -> Answer:
+        """Read from another vendor, or from the same with other headers: 200 with the Source. Raises VALIDATION_ERROR.
 
         Another address begins anew: what the former vendor's rows came to is dropped, as two vendors' ids and users have
         nothing to do with each other. The calls made so far go on counting.
@@ -213,7 +224,9 @@ class AggregatorService:
         if kept:
             sealed = seal_headers(self._box, merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
         now = truncate(datetime.now(UTC))
-        async with available(), transaction() as conn:
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            # The merchant's lock comes before the cursor's here, as where a merchant is deleted.
             record = await lock_cursor(conn, merchant_id, now)
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -223,7 +236,9 @@ class AggregatorService:
                 for table in _OF_A_VENDOR:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
                 await conn.execute(_NEW_SOURCE, merchant_id, url, sealed, now)
-        return Source(url, sorted(kept))
+            return Answer(200, msgspec.json.encode(Source(url, sorted(kept))))
+
+        return await run_keyed(merchant_id, key, origin, action)
 
 
 def _understood(raw: str) -> VendorRow | None:

@@ -70,11 +70,11 @@ def bulk_credit_router(gate: Gate, service: BulkCreditService) -> Router:
     )  # fmt: skip
     async def upload_bulk_credit(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        gate.idempotency_key(request, b"")  # a missing key is told before 50 MB are read
+        gate.idempotency_key(request, b"", is_json=False)  # a missing key is told before 50 MB are read
         upload = await receive_file(request)
         with upload.file:
             # What is in the file counts, and not the boundaries around it, which a client chooses anew each time.
-            key = gate.idempotency_key(request, upload.digest)
+            key = gate.idempotency_key(request, upload.digest, is_json=False)
             assert key is not None
             return answered(await service.upload(caller.merchant_id, upload, key, gate.origin(request)))
 

@@ -21,6 +21,7 @@ from sandbox.cli import (
     run,
     sales,
     scenarios,
+    settings,
     up,
     users,
     worlds,
@@ -51,6 +52,7 @@ app.add_typer(clock.app, name="clock")
 app.add_typer(worlds.app, name="snapshots")
 app.add_typer(events.app, name="events")
 app.add_typer(scenarios.app, name="scenarios")
+app.add_typer(settings.app, name="settings")
 app.add_typer(faults.app, name="faults")
 app.add_typer(bench.app, name="bench")
 app.add_typer(ipn.app, name="ipn")

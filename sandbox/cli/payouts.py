@@ -109,22 +109,6 @@ def reinitiate(client: Client, payout_id: _Id) -> Shown:
     return _acted(client, "POST", payout_id, "reinitiate")
 
 
-@app.command("approvals")
-@with_client
-def approvals(
-    client: Client,
-    after: Annotated[int | None, typer.Option("--expire-after", min=1, help="Seconds, in the merchant's time.")] = None,
-    never: Annotated[bool, typer.Option("--never-expire", help="Let payouts wait as long as it takes.")] = False,
-) -> Shown:
-    """Show, or say, how long payouts wait for approval. Exit code 0: shown or set; 1: refused; 2: wrong usage."""
-    if after is not None and never:
-        raise typer.BadParameter("Give one of --expire-after and --never-expire.")
-    path = "/sandbox/v1/approvals"
-    found = client.write("PUT", path, {"expire_after_seconds": after}) if after or never else client.get(path)
-    seconds = found["expire_after_seconds"]
-    return Shown(found, "approvals never expire" if seconds is None else f"approvals expire after {seconds} s")
-
-
 @app.command("simulate")
 @with_client
 def simulate(

@@ -18,7 +18,7 @@ from sandbox.db.engine import RETRYABLE, available, connection, transaction
 from sandbox.errors import CONTENTION, Problem, invalid, unavailable
 from sandbox.work.idempotency import UNFINISHED, keep, progress, recall
 from sandbox.work.in_flight import in_flight
-from sandbox.work.keyed import run_keyed, run_part
+from sandbox.work.keyed import run_keyed, run_part, run_repeatable
 from sandbox.work.store import lock_merchant, read_claim, write_unit
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
@@ -125,9 +125,9 @@ class ClockService:
         self._wake(merchant_id)
         return answer
 
-    async def drain(self, merchant_id: str) -> Answer:
+    async def drain(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Do what is due now, and wait for what is under way: 200 with Drained."""
-        return await self._finish(self._drain(merchant_id))
+        return await self._finish(self._drain(merchant_id, key, origin))
 
     async def close(self, seconds: float) -> None:
         """Give what is under way so many seconds to end."""
@@ -146,11 +146,14 @@ class ClockService:
         except RETRYABLE as error:
             raise unavailable(f"{CONTENTION} It continues where it stopped.") from error
 
-    async def _drain(self, merchant_id: str) -> Answer:
-        await self._passage.credit(merchant_id)
-        run = await self._passage.run(merchant_id)
-        drained = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
-        return Answer(200, msgspec.json.encode(drained))
+    async def _drain(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        async def drained() -> Answer:
+            await self._passage.credit(merchant_id)
+            run = await self._passage.run(merchant_id)
+            found = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
+            return Answer(200, msgspec.json.encode(found), provisional=not found.drained)
+
+        return await run_repeatable(merchant_id, key, origin, drained)
 
     async def _moved(
         self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: Origin, *, freeze: bool

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.control.clock import ClockRun, ClockService, ClockState, Drained, moment, seconds_on
 from sandbox.errors import invalid
-from sandbox.fields import EmptyBody
+from sandbox.fields import EmptyBody, Time
 from sandbox.http.answers import answered, ok
 from sandbox.http.body_errors import Fault
 from sandbox.http.entry import Gate, HttpRequest
@@ -18,7 +18,6 @@ from sandbox.http.operation import Operation
 from sandbox.http.paging import query
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
-Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 
 
 class FreezeClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +51,7 @@ _RESUME: Final = Operation(
     idempotency="optional",
 )  # fmt: skip
 _DRAIN: Final = Operation(
-    "Wait until nothing that is due is left to do", {200: Drained}, EmptyBody,
+    "Wait until nothing that is due is left to do", {200: Drained}, EmptyBody, idempotency="optional",
     description="Payout steps, bulk credits and webhooks. Bounded: 10 000 things and 25 s of real time, then `drained` is "
     "false.",
 )  # fmt: skip
@@ -102,7 +101,7 @@ def clock_router(gate: Gate, service: ClockService) -> Router:
     @post("/drain", operation_id="drain", opt={"operation": _DRAIN}, status_code=200)
     async def drain(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        await gate.parse(request, empty_body, key_required=False, body_required=False)
-        return answered(await service.drain(caller.merchant_id))
+        _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
+        return answered(await service.drain(caller.merchant_id, key, gate.origin(request)))
 
     return Router("/sandbox/v1", route_handlers=[get_clock, freeze_clock, advance_clock, resume_clock, drain])

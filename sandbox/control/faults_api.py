@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.control.faults_requests import FaultBody
 from sandbox.control.faults_service import FaultService, FaultShown
-from sandbox.http.answers import answered, empty, ok
+from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
@@ -53,11 +53,11 @@ def faults_router(gate: Gate, service: FaultService) -> Router:
 
     @delete(
         "/{fault_id:str}", operation_id="delete_fault", status_code=200,
-        opt={"operation": Operation("Take a fault away", {204: None}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Take a fault away", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
     )  # fmt: skip
     async def delete_fault(request: HttpRequest, fault_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        answer = await service.delete(caller.merchant_id, fault_id, gate.origin(request))
-        return empty() if answer.status == 204 else answered(answer)
+        key = await gate.optional_key(request)
+        return answered(await service.delete(caller.merchant_id, fault_id, key, gate.origin(request)))
 
     return Router("/sandbox/v1/faults", route_handlers=[list_faults, get_fault, create_fault, delete_fault])

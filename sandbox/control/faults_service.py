@@ -114,7 +114,7 @@ class FaultService:
             raise _no_fault()
         return _shown(record)
 
-    async def delete(self, merchant_id: str, fault_id: str, origin: Origin) -> Answer:
+    async def delete(self, merchant_id: str, fault_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Take a fault away, everywhere at once: 204."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
@@ -125,7 +125,7 @@ class FaultService:
                 raise _no_fault()
             return Answer(204, b"")
 
-        answer = await run_keyed(merchant_id, None, origin, action)
+        answer = await run_keyed(merchant_id, key, origin, action)
         self._changed(merchant_id)
         return answer
 

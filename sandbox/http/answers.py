@@ -40,7 +40,8 @@ class _Sent(ASGIResponse):
         self._status = status
         self._body = body
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-        self._headers += [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
+        if status != 204:
+            self._headers += [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})

@@ -43,10 +43,10 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
     return value
 
 
-def amount_of(raw: msgspec.Raw, field: str = "amount") -> Decimal:
-    """The amount that a member holds. Raises VALIDATION_ERROR."""
+def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) -> Decimal:
+    """The amount that a member holds; `zero` says whether it may be 0. Raises VALIDATION_ERROR."""
     try:
-        return parse_amount(bytes(raw))
+        return parse_amount(bytes(raw), zero=zero)
     except InvalidAmountError as error:
         raise invalid(field, str(error)) from None
 

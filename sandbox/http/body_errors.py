@@ -113,7 +113,7 @@ class _Walk:
         if value is None and any(isinstance(option, inspect.NoneType) for option in options):
             return None
         if extra.get("amount"):
-            return self._amount(value, path)
+            return None if value is None and extra.get("null") else self._amount(value, path, zero=bool(extra.get("zero")))
         if isinstance(value, str) and "\0" in value:
             return self.wrong(path, NUL)
         if any(isinstance(option, inspect.AnyType) for option in options):
@@ -155,10 +155,10 @@ class _Walk:
             self.wrong(path, NUL)
         return value
 
-    def _amount(self, value: Any, path: str) -> Any:
+    def _amount(self, value: Any, path: str, *, zero: bool) -> Any:
         raw = value.encode() if isinstance(value, Number) else json.dumps(value).encode()
         try:
-            return parse_amount(raw)
+            return parse_amount(raw, zero=zero)
         except InvalidAmountError as error:
             return self.wrong(path, str(error))
 

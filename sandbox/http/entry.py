@@ -20,6 +20,7 @@ from sandbox.http.accept import accepts
 from sandbox.http.body import Check, decode
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import Settings
+from sandbox.work.fingerprint import digest, fingerprint
 from sandbox.work.unit import IdempotencyKey, Origin
 
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
@@ -187,8 +188,14 @@ class Gate:
         key = self.idempotency_key(request, body, required=key_required)
         return decode(decoder, body, check), key
 
-    def idempotency_key(self, request: HttpRequest, body: bytes, *, required: bool = True) -> IdempotencyKey | None:
-        """The request's key with the fingerprint of what came with it.
+    async def optional_key(self, request: HttpRequest) -> IdempotencyKey | None:
+        """The key of a request that takes no body, if it came with one. Raises INVALID_IDEMPOTENCY_KEY."""
+        return self.idempotency_key(request, await request.body(), required=False)
+
+    def idempotency_key(
+        self, request: HttpRequest, body: bytes, *, required: bool = True, is_json: bool = True
+    ) -> IdempotencyKey | None:
+        """The request's key with the fingerprint of what came with it; a body that is not JSON counts byte for byte.
 
         Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY.
         """
@@ -196,8 +203,8 @@ class Gate:
         if given is None:
             return None
         scope = request.scope
-        digest = hashlib.sha256(f"{scope['method']} {scope['path']}?".encode() + scope["query_string"] + b"\n" + body).digest()
-        return IdempotencyKey(given, digest)
+        of_body = fingerprint if is_json else digest
+        return IdempotencyKey(given, of_body(scope["method"], scope["path"], scope["query_string"], body))
 
 
 def api_key_of(request: HttpRequest) -> str:

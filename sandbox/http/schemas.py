@@ -32,7 +32,7 @@ MONEY: Final[Json] = {
     "pattern": r"^-?[0-9]+\.[0-9][0-9]$",
     "examples": ["1500.00"],
 }
-_AMOUNTS: Final = frozenset({"amount", "earning", "opening_balance", "amount_from", "amount_to"})
+_AMOUNTS: Final = frozenset({"amount", "earning", "amount_from", "amount_to", "review_threshold"})
 """Members that take an amount wherever their type is raw JSON."""
 _ACCOUNT_NUMBER: Final[Json] = {
     "description": (
@@ -113,7 +113,10 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     },
     "ScenarioRule": {"source": {"type": "string", "enum": ["own", "builtin"]}},
     "Explanation": {"source": {"type": "string", "enum": ["own", "builtin"]}},
-    "CreateMerchantBody": {"seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1}},
+    "CreateMerchantBody": {
+        "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
+        "opening_balance": {"anyOf": [{"$ref": REF.format(name="Amount")}, {"enum": [0, "0", "0.00", None]}]},
+    },
     "CreateEndpointBody": {"event_types": _EVENT_TYPES},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
 }

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random, SystemRandom
 from typing import Any, Final
@@ -16,16 +17,26 @@ from sandbox.errors import Problem
 from sandbox.ids import is_uuid, uuid7
 from sandbox.ledger.model import TOP_UP
 from sandbox.ledger.post import open_accounts
+from sandbox.merchants.operator_keys import run_for_operator
 from sandbox.merchants.tables import TABLES
-from sandbox.secrets_at_rest import SecretBox
+from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 from sandbox.webhooks.signing import new_secret
 from sandbox.work.keyed import run_keyed
+from sandbox.work.sealed import run_sealed
 from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, Origin, Unit
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 KEY_PREFIX: Final = "sk_sandbox_"
 LARGEST_KEY_COUNT: Final = 100
+
+_KEY: Final = """
+SELECT role, EXISTS (
+    SELECT FROM api_keys o WHERE o.merchant_id = $1 AND o.role = 'admin' AND o.revoked_at IS NULL AND o.id <> k.id
+) AS other_admins
+FROM api_keys k WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL
+"""
+_REVOKE: Final = "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND id = $2"
 
 
 class NewMerchant(msgspec.Struct):
@@ -66,16 +77,18 @@ class NewApiKey(msgspec.Struct):
     role: str
 
 
-class RateLimit(msgspec.Struct):
-    """How many requests a minute a merchant's API takes; null for as many as come."""
+@dataclass(frozen=True, slots=True)
+class MerchantSpec:
+    """A merchant to be created. `merchant_id` and `api_key` are for well-known development merchants."""
 
-    requests_per_minute: int | None
-
-
-class Approvals(msgspec.Struct):
-    """How long a merchant's payouts wait for approval, in its own time; null for as long as it takes."""
-
-    expire_after_seconds: int | None
+    name: str
+    opening_balance: Decimal | None = None
+    webhook_url: str | None = None
+    seed: int | None = None
+    frozen_at: datetime | None = None
+    """The time, in UTC, at which the new world's clock stands still; None for one that runs."""
+    merchant_id: str | None = None
+    api_key: str | None = None
 
 
 class MerchantService:
@@ -85,45 +98,49 @@ class MerchantService:
         self._box = box
         self._endpoints = endpoints
 
-    async def create(
-        self,
-        name: str,
-        opening_balance: Decimal | None,
-        webhook_url: str | None,
-        seed: int | None,
-        *,
-        merchant_id: str | None = None,
-        api_key: str | None = None,
-        rate_limit: int | None = None,
-    ) -> NewMerchant:
+    async def create(self, spec: MerchantSpec) -> NewMerchant:
         """Create a merchant with an admin key, its accounts, perhaps a balance and a webhook endpoint: all or nothing.
 
-        `merchant_id` and `api_key` are for well-known development merchants. Raises VALIDATION_ERROR for a bad URL.
+        Raises VALIDATION_ERROR for a bad URL.
         """
-        now = truncate(datetime.now(UTC))
+        async with available(), transaction() as conn:
+            return await self._insert(conn, spec)
+
+    async def create_once(self, spec: MerchantSpec, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """As `create`, once for the operator's key: 201 with the NewMerchant."""
+
+        async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
+            created = await self._insert(conn, spec)
+            return Answer(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
+
+        return await run_for_operator(self._box, key, origin, action)
+
+    async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
+        now, seed = truncate(datetime.now(UTC)), spec.seed
         bits = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
         # The merchant's own id is new even for a seed: two worlds of one seed may live side by side.
-        merchant_id = merchant_id or new_id(now)
-        api_key = api_key or _new_key()
+        merchant_id = spec.merchant_id or new_id(now)
+        api_key = spec.api_key or _new_key()
         ipn_secret = new_secret(bits.randbytes(32))
         webhook_secret = new_secret(bits.randbytes(32))
-        async with available(), transaction() as conn:
-            await conn.execute(
-                "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, rate_limit, "
-                "opening_balance) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                merchant_id,
-                name,
-                seed,
-                self._box.seal(ipn_secret, f"{merchant_id}/ipn", os.urandom(12)),
-                self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(12)),
-                now,
-                rate_limit,
-                opening_balance,
-            )
-            await _insert_key(conn, merchant_id, new_id(now), api_key, "admin", "first key", now)
-            unit = await open_world(conn, merchant_id, now, opening_balance)
-            if webhook_url is not None:
-                await self._endpoints.insert(conn, unit, NewEndpoint(url=webhook_url, secret=webhook_secret))
+        await conn.execute(
+            "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, opening_balance, "
+            "begins_at, clock_frozen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+            merchant_id,
+            spec.name,
+            seed,
+            self._box.seal(ipn_secret, f"{merchant_id}/ipn", os.urandom(NONCE_SIZE)),
+            self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(NONCE_SIZE)),
+            now,
+            spec.opening_balance,
+            spec.frozen_at,
+        )
+        # Timelines name the key of each change, so a seeded world's must be the same each time.
+        key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
+        await _insert_key(conn, merchant_id, key_id, api_key, "admin", "first key", now)
+        unit = await open_world(conn, merchant_id, spec.opening_balance)
+        if spec.webhook_url is not None:
+            await self._endpoints.insert(conn, unit, NewEndpoint(url=spec.webhook_url, secret=webhook_secret))
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
@@ -137,39 +154,44 @@ class MerchantService:
             )
         return [Merchant(r["merchant_id"], r["name"], r["seed"], render(r["created_at"])) for r in records]
 
-    async def delete(self, merchant_id: str, origin: Origin) -> None:
-        """Delete a merchant and all that is its own, in one transaction. Raises NOT_FOUND."""
-        if not is_uuid(merchant_id):
-            raise Problem("NOT_FOUND", "A merchant's id is a UUID in lower case; there is no such merchant.")
+    async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Delete a merchant and all that is its own, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
+            if not is_uuid(merchant_id):
+                raise Problem("NOT_FOUND", "A merchant's id is a UUID in lower case; this merchant was not found.")
+            # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it,
+            # each row's lock in another order than here: if the two wait for each other in a circle, this is done again.
+            await lock_merchant(conn, merchant_id, 0)
             async with as_owner(conn):
                 for table in TABLES:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return Answer(204, b"")
 
-        # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it, each
-        # row's lock in another order than here: if the two wait for each other in a circle, this is done again.
-        async with available():
-            await run_keyed(merchant_id, None, origin, action)
+        return await run_for_operator(self._box, key, origin, action)
 
-    async def create_key(self, merchant_id: str, role: str, name: str, api_key: str | None = None) -> NewApiKey:
-        """Create an API key of the role. Raises VALIDATION_ERROR if the merchant has too many."""
-        now = truncate(datetime.now(UTC))
-        key_id, api_key = new_id(now), api_key or _new_key()
-        async with available(), transaction() as conn:
-            await lock_merchant(conn, merchant_id, 0)
-            count = await conn.fetchval(
-                "SELECT count(*) FROM api_keys WHERE merchant_id = $1 AND revoked_at IS NULL", merchant_id
-            )
+    async def create_key(self, merchant_id: str, role: str, name: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Create an API key of the role: 201 with the NewApiKey; VALIDATION_ERROR if the merchant has too many."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            now = truncate(datetime.now(UTC))
+            keys = await conn.fetch("SELECT id::text AS id, revoked_at FROM api_keys WHERE merchant_id = $1", merchant_id)
+            count = sum(record["revoked_at"] is None for record in keys)
             if count >= LARGEST_KEY_COUNT:
                 raise Problem(
                     "VALIDATION_ERROR",
                     f"A merchant has at most {LARGEST_KEY_COUNT} keys; delete one first.",
                     errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
                 )
-            await _insert_key(conn, merchant_id, key_id, api_key, role, name, now)
-        return NewApiKey(key_id, api_key, role)
+            # Keys outlive a reset, and a repeatable world begins again with the ids that it had.
+            taken = {record["id"] for record in keys}
+            candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
+            key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
+            created = NewApiKey(key_id, _new_key(), role)
+            await _insert_key(conn, merchant_id, created.id, created.api_key, role, name, now)
+            return Answer(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
+
+        return await run_sealed(self._box, merchant_id, key, origin, action)
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Keys that work, newest first, whose ids are below `before`."""
@@ -183,20 +205,20 @@ class MerchantService:
             )
         return [ApiKey(r["key_id"], r["role"], r["name"], render(r["created_at"])) for r in records]
 
-    async def revoke_key(self, merchant_id: str, key_id: str) -> None:
-        """Make a key stop working, everywhere within a second. Raises NOT_FOUND."""
-        revoked = None
-        if is_uuid(key_id):
-            async with available(), connection() as conn:
-                revoked = await conn.fetchval(
-                    "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL "
-                    "RETURNING id",
-                    merchant_id,
-                    key_id,
-                    truncate(datetime.now(UTC)),
-                )
-        if revoked is None:
-            raise Problem("NOT_FOUND", "There is no such key, or it is revoked already.")
+    async def revoke_key(self, merchant_id: str, key_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Make an API key stop working, everywhere within a second: 204. NOT_FOUND; INVALID_STATE for the last admin key."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
+            found = is_uuid(key_id) and await conn.fetchrow(_KEY, merchant_id, key_id)
+            if not found:
+                raise Problem("NOT_FOUND", "This key was not found, or is revoked already.")
+            if found["role"] == "admin" and not found["other_admins"]:
+                raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
+            await conn.execute(_REVOKE, merchant_id, key_id, truncate(datetime.now(UTC)))
+            return Answer(204, b"")
+
+        return await run_keyed(merchant_id, key, origin, action)
 
     async def ensure_key(self, merchant_id: str, role: str, name: str, api_key: str) -> None:
         """Make a key that is known beforehand, unless it is there and works."""
@@ -222,45 +244,6 @@ class MerchantService:
                 truncate(datetime.now(UTC)),
             )
 
-    async def rate_limit(self, merchant_id: str) -> RateLimit:
-        """How many requests a minute the merchant's API takes. Raises NOT_FOUND if the merchant is gone."""
-        async with available(), connection() as conn:
-            record = await conn.fetchrow("SELECT rate_limit FROM merchants WHERE merchant_id = $1", merchant_id)
-        if record is None:
-            raise Problem("NOT_FOUND", "This merchant was deleted.")
-        return RateLimit(record["rate_limit"])
-
-    async def set_rate_limit(self, merchant_id: str, per_minute: int | None) -> RateLimit:
-        """Limit the merchant's API, or lift the limit; every process knows within a second. Raises NOT_FOUND."""
-        async with available(), connection() as conn:
-            found = await conn.fetchval(
-                "UPDATE merchants SET rate_limit = $2 WHERE merchant_id = $1 RETURNING merchant_id", merchant_id, per_minute
-            )
-        if found is None:
-            raise Problem("NOT_FOUND", "This merchant was deleted.")
-        return RateLimit(per_minute)
-
-    async def approvals(self, merchant_id: str) -> Approvals:
-        """How long the merchant's payouts wait for approval. Raises NOT_FOUND if the merchant is gone."""
-        async with available(), connection() as conn:
-            record = await conn.fetchrow("SELECT approvals_expire_after FROM merchants WHERE merchant_id = $1", merchant_id)
-        if record is None:
-            raise Problem("NOT_FOUND", "This merchant was deleted.")
-        after: timedelta | None = record["approvals_expire_after"]
-        return Approvals(None if after is None else int(after.total_seconds()))
-
-    async def set_approvals(self, merchant_id: str, seconds: int | None) -> Approvals:
-        """Let payouts that begin to wait for approval from now on do so for so long. Raises NOT_FOUND."""
-        async with available(), connection() as conn:
-            found = await conn.fetchval(
-                "UPDATE merchants SET approvals_expire_after = $2 WHERE merchant_id = $1 RETURNING merchant_id",
-                merchant_id,
-                None if seconds is None else timedelta(seconds=seconds),
-            )
-        if found is None:
-            raise Problem("NOT_FOUND", "This merchant was deleted.")
-        return Approvals(seconds)
-
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
         async with available(), connection() as conn:
@@ -273,17 +256,15 @@ class MerchantService:
         )
 
 
-async def open_world(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime, opening_balance: Decimal | None
-) -> Unit:
+async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening_balance: Decimal | None) -> Unit:
     """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
 
     Nothing of a world is there yet, and the merchant's id counter stands at 0. Returns the unit that wrote it.
     """
-    await open_accounts(conn, merchant_id, now)
     unit = await lock_merchant(conn, merchant_id, 1)
+    await open_accounts(conn, merchant_id, unit.now)
     if await conn.fetchval("SELECT seed IS NOT NULL FROM merchants WHERE merchant_id = $1", merchant_id):
-        # Its clock is not frozen yet, and the host's time would make other ids each time. All that comes sorts behind 0.
+        # Its clock may be running, and the host's time would make other ids each time. All that comes sorts behind 0.
         unit.ids.begin_at(0)
     await read_claim(conn, unit)
     if opening_balance is not None:

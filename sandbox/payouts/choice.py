@@ -21,7 +21,8 @@ def facts_of(payout: Payout, header: str | None) -> Facts:
 
 def choose(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> Scenario:
     """Choose a payout's scenario by the rules that hold now."""
-    return catalogue.choose(facts_of(row.payout, row.scenario_header), unit.rules, unit.default_scenario).scenario
+    facts = facts_of(row.payout, row.scenario_header)
+    return catalogue.choose(facts, unit.rules, unit.default_scenario, unit.review_threshold).scenario
 
 
 def reviewed(unit: Unit, row: PayoutRow, catalogue: Catalogue) -> Scenario:

@@ -12,6 +12,7 @@ from sandbox.payouts import states
 from sandbox.payouts.choice import choose, follow, reviewed, scenario_of
 from sandbox.payouts.model import Payout, PayoutRow
 from sandbox.scenarios.engine import Catalogue, resume_step
+from sandbox.work.idempotency import say_stored
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -95,6 +96,7 @@ class CreatePayouts:
                     raise item
                 row = create(unit, item, self.catalogue, self.origin)
             except Problem as problem:
+                say_stored(problem, self.key)
                 body = problem.body(self.origin.public_url, self.origin.path, self.origin.request_id)
                 results.append({"status": problem.status, "problem": msgspec.Raw(body)})
             else:

@@ -7,13 +7,12 @@ from litestar import Router, delete, get, post, put
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.http.answers import answered, empty, ok
-from sandbox.http.body import decode
+from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import Page, query
-from sandbox.scenarios.rules import DefaultBody, ExplainBody, RuleBody
-from sandbox.scenarios.service import Explanation, ScenarioDefault, ScenarioRule, ScenarioService
+from sandbox.scenarios.rules import ExplainBody, RuleBody
+from sandbox.scenarios.service import Explanation, ScenarioRule, ScenarioService
 
 _EXAMPLE: Final = {
     "name": "flaky_bank",
@@ -49,15 +48,11 @@ _REPLACE: Final = Operation(
     description=_PATHS + " Payouts under way keep the path that they began with.",
 )  # fmt: skip
 _EXPLAIN: Final = Operation(
-    "Say what a payout would do, and create nothing", {200: Explanation}, ExplainBody,
+    "Say what a payout would do, and create nothing", {200: Explanation}, ExplainBody, idempotency="optional",
     example={
         "merchant_reference": "INV-1001", "amount": "1500.00", "dest_type": "BANK", "bank_code": "HBL",
         "account_number": "12345678900012", "scenario_header": "returned",
     },
-)  # fmt: skip
-_DEFAULT: Final = Operation(
-    "Choose the scenario of payouts that nothing else chooses one for", {200: ScenarioDefault}, DefaultBody,
-    idempotency="optional", example={"name": "failed"},
 )  # fmt: skip
 
 
@@ -65,7 +60,6 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
     """The routes of scenarios."""
     rule_body = msgspec.json.Decoder(RuleBody)
     explain_body = msgspec.json.Decoder(ExplainBody)
-    default_body = msgspec.json.Decoder(DefaultBody)
 
     @get("/", operation_id="list_scenarios", opt={"operation": _LIST})
     async def list_scenarios(request: HttpRequest) -> ASGIResponse:
@@ -96,29 +90,23 @@ def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
 
     @delete(
         "/{rule_id:str}", operation_id="delete_scenario", status_code=200,
-        opt={"operation": Operation("Delete a scenario of your own", {204: None}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Delete a scenario of your own", {204: None}, errors=("NOT_FOUND",),
+             idempotency="optional")},
     )  # fmt: skip
     async def delete_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        answer = await service.delete(caller.merchant_id, rule_id, gate.origin(request))
-        return empty() if answer.status == 204 else answered(answer)
-
-    @put("/default", operation_id="set_default_scenario", opt={"operation": _DEFAULT})
-    async def set_default_scenario(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        parsed, key = await gate.parse(request, default_body, key_required=False)
-        return answered(await service.set_default(caller.merchant_id, parsed, key, gate.origin(request)))
+        key = await gate.optional_key(request)
+        return answered(await service.delete(caller.merchant_id, rule_id, key, gate.origin(request)))
 
     @post("/explain", operation_id="explain_scenario", opt={"operation": _EXPLAIN}, status_code=200)
     async def explain_scenario(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed = decode(explain_body, await gate.body(request), service.check_payout)
-        return ok(await service.explain(caller.merchant_id, parsed))
+        parsed, key = await gate.parse(request, explain_body, key_required=False, check=service.check_payout)
+        return answered(await service.explain(caller.merchant_id, parsed, key, gate.origin(request)))
 
     return Router(
         "/sandbox/v1/scenarios",
         route_handlers=[
-            list_scenarios, get_scenario, create_scenario, replace_scenario, delete_scenario, set_default_scenario,
-            explain_scenario,
+            list_scenarios, get_scenario, create_scenario, replace_scenario, delete_scenario, explain_scenario,
         ],
     )  # fmt: skip

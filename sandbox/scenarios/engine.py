@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -107,13 +107,13 @@ class Decision:
 
 
 class Catalogue:
-    """The built-in scenarios, by name, suffix and amount."""
+    """The built-in scenarios, by name and suffix; the one for large amounts is a review."""
 
     def __init__(self, scenarios: Iterable[Scenario]) -> None:
         self.scenarios = tuple(scenarios)
         self._by_name = {scenario.name: scenario for scenario in self.scenarios}
         self._by_suffix = {scenario.match.suffix: scenario for scenario in self.scenarios if scenario.match.suffix}
-        self._by_amount = [(s.match.amount_from, s) for s in self.scenarios if s.match.amount_from is not None]
+        self._review = next((s for s in self.scenarios if s.match.amount_from is not None), None)
 
     def named(self, name: str) -> Scenario:
         """The scenario of that name. Raises KeyError."""
@@ -130,9 +130,18 @@ class Catalogue:
         if not any(header in (rule.name, rule.match.scenario_header) for rule in rules):
             raise invalid(field, "names no scenario; GET /sandbox/v1/scenarios lists those that there are")
 
-    def choose(self, facts: Facts, rules: Sequence[Scenario], default: str) -> Choice:
+    def applying(self, default: str, review_threshold: Decimal | None) -> list[Scenario]:
+        """The built-in scenarios that apply to a merchant, in their order: the review, by suffix, and the default."""
+        by_suffix = [scenario for scenario in self.scenarios if scenario is not self._review]
+        review = []
+        if self._review is not None and review_threshold is not None:
+            review = [replace(self._review, match=Match(amount_from=review_threshold))]
+        return [*review, *by_suffix, Scenario(default, Match(), self.named(default).steps)]
+
+    def choose(self, facts: Facts, rules: Sequence[Scenario], default: str, review_threshold: Decimal | None) -> Choice:
         """The scenario of a payout: the one its header names, the first rule that matches, by amount, suffix, default.
 
+        `review_threshold` is the amount from which on payouts are reviewed, None for never.
         A rule that looks for the header's very value comes before the built-in scenario of that name.
         """
         header = facts.header
@@ -147,9 +156,8 @@ class Catalogue:
                 return Choice(rule, rule.match.members())
         if header is not None and header in self._by_name:
             return Choice(self._by_name[header], ("name",))
-        for least, scenario in self._by_amount:
-            if facts.amount >= least:
-                return Choice(scenario, ("amount_from",))
+        if self._review is not None and review_threshold is not None and facts.amount >= review_threshold:
+            return Choice(self._review, ("amount_from",))
         return self.after_review(facts.account_number, default)
 
     def after_review(self, account_number: str, default: str) -> Choice:

@@ -86,12 +86,6 @@ class RuleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     position: Position | UnsetType = UNSET
 
 
-class DefaultBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PUT /scenarios/default`."""
-
-    name: Literal["success", "pending", "failed"]
-
-
 class ExplainBody(CreatePayoutBody, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /scenarios/explain`: as of `POST /payouts`, and what a rule may look at besides."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -14,17 +15,17 @@ from sandbox.http.body_errors import Fault
 from sandbox.ids import is_uuid
 from sandbox.payouts.requests import destination_faults, new_payout
 from sandbox.payouts.states import CHANGES, EVENT_OF, PENDING, REQUESTED
-from sandbox.scenarios.engine import Catalogue, Facts, Match, Scenario, goes_on
-from sandbox.scenarios.rules import LARGEST_COUNT, DefaultBody, ExplainBody, RuleBody, check_rule, rule_faults
+from sandbox.scenarios.engine import Catalogue, Facts, Scenario, goes_on
+from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.stored import stored_rule
-from sandbox.work.keyed import run_keyed
+from sandbox.work.keyed import run_keyed, run_repeatable
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _RULES: Final = """
-SELECT m.default_scenario, ARRAY(
+SELECT m.default_scenario, m.review_threshold, ARRAY(
     SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
 ) AS rules
 FROM merchants m WHERE m.merchant_id = $1
@@ -76,12 +77,6 @@ class ScenarioRule(msgspec.Struct):
     position: int | None
 
 
-class ScenarioDefault(msgspec.Struct):
-    """The scenario of payouts that nothing else chooses one for."""
-
-    name: str
-
-
 class ExplainedStep(msgspec.Struct):
     """One change to come: `after_seconds` from the one before it, `at` from the creation (null: that is not sure).
 
@@ -127,35 +122,37 @@ class ScenarioService:
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
         """All that apply, in their order: own rules, by amount, by suffix, and the default."""
-        rules, default = await self._read(merchant_id)
-        builtin = sorted(self._catalogue.scenarios, key=lambda scenario: scenario.match.amount_from is None)
-        last = Scenario(default, Match(), self._catalogue.named(default).steps)
+        rules, default, review_threshold = await self._read(merchant_id)
         return [
             *(_shown(rule, place) for place, rule in enumerate(rules, 1)),
-            *(_shown(scenario, None) for scenario in (*builtin, last)),
+            *(_shown(scenario, None) for scenario in self._catalogue.applying(default, review_threshold)),
         ]
 
     async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
         """One own rule. Raises NOT_FOUND."""
-        rules, _ = await self._read(merchant_id)
+        rules, _, _ = await self._read(merchant_id)
         return _shown(rules[_place(rules, rule_id)], _place(rules, rule_id) + 1)
 
-    async def explain(self, merchant_id: str, body: ExplainBody) -> Explanation:
-        """What a payout would do. Raises VALIDATION_ERROR for a body that would create none."""
+    async def explain(self, merchant_id: str, body: ExplainBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """What a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR for a body that would create none."""
+        return await run_repeatable(merchant_id, key, origin, lambda: self._explain(merchant_id, body))
+
+    async def _explain(self, merchant_id: str, body: ExplainBody) -> Answer:
         new = new_payout(body, self._directory)
         header = None if body.scenario_header is UNSET else body.scenario_header
         user_id = None if body.user_id is UNSET else body.user_id
         facts = Facts(new.amount, new.account_number, new.bank_code, new.wallet_code, user_id, new.metadata, header)
-        rules, default = await self._read(merchant_id)
+        rules, default, review_threshold = await self._read(merchant_id)
         self._catalogue.check_header(header, rules, "scenario_header")
-        choice = self._catalogue.choose(facts, rules, default)
-        return Explanation(
+        choice = self._catalogue.choose(facts, rules, default, review_threshold)
+        explanation = Explanation(
             scenario=choice.scenario.name,
             source="builtin" if choice.scenario.id is None else "own",
             rule_id=choice.scenario.id,
             matched_by=list(choice.matched_by),
             steps=told_steps(choice.scenario, new.requires_approval),
         )
+        return Answer(200, msgspec.json.encode(explanation))
 
     async def create(self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make a rule: 201 with it. Raises VALIDATION_ERROR; a name that is taken and one rule too many are conflicts."""
@@ -189,7 +186,7 @@ class ScenarioService:
     async def put(self, merchant_id: str, bodies: Sequence[RuleBody], origin: Origin) -> None:
         """Make rules, each in the place of the one that has its name. Raises Problem if one is refused."""
         for body in bodies:
-            rules, _ = await self._read(merchant_id)
+            rules, _, _ = await self._read(merchant_id)
             found = next((rule.id for rule in rules if rule.name == body.name), None)
             if found is None:
                 answer = await self.create(merchant_id, body, None, origin)
@@ -198,7 +195,7 @@ class ScenarioService:
             if answer.status >= 400:
                 raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
 
-    async def delete(self, merchant_id: str, rule_id: str, origin: Origin) -> Answer:
+    async def delete(self, merchant_id: str, rule_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Delete a rule: 204. Payouts under way keep the path that they began with."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
@@ -208,23 +205,15 @@ class ScenarioService:
             await conn.execute(_ORDER, merchant_id, left)
             return Answer(204, b"")
 
-        return await run_keyed(merchant_id, None, origin, action)
-
-    async def set_default(self, merchant_id: str, body: DefaultBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Say which scenario payouts follow that nothing else chooses one for: 200."""
-
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
-            await conn.execute("UPDATE merchants SET default_scenario = $2 WHERE merchant_id = $1", merchant_id, body.name)
-            return Answer(200, msgspec.json.encode(ScenarioDefault(body.name)))
-
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def _read(self, merchant_id: str) -> tuple[list[Scenario], str]:
+    async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
         async with available(), connection() as conn:
             record = await conn.fetchrow(_RULES, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
-        return [stored_rule(*rule) for rule in record["rules"]], record["default_scenario"]
+        rules = [stored_rule(*rule) for rule in record["rules"]]
+        return rules, record["default_scenario"], record["review_threshold"]
 
     def _require_free(self, others: Sequence[Scenario], name: str) -> None:
         if self._catalogue.knows(name):

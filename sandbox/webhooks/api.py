@@ -9,7 +9,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.errors import Problem
 from sandbox.fields import EmptyBody
-from sandbox.http.answers import answered, empty, ok
+from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
@@ -116,13 +116,13 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
 
     @delete(
         "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
-        opt={"operation": Operation("Delete a webhook endpoint", {204: None}, errors=("NOT_FOUND",),
+        opt={"operation": Operation("Delete a webhook endpoint", {204: None}, errors=("NOT_FOUND",), idempotency="optional",
              description="Its deliveries stay in the log; those still to be sent have failed, and none can be resent.")},
     )  # fmt: skip
     async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        answer = await service.delete(caller.merchant_id, endpoint_id, gate.origin(request))
-        return empty() if answer.status == 204 else answered(answer)
+        key = await gate.optional_key(request)
+        return answered(await service.delete(caller.merchant_id, endpoint_id, key, gate.origin(request)))
 
     return Router(
         "/webhook-endpoints",

@@ -22,7 +22,9 @@ from sandbox.webhooks.address_guard import Network
 from sandbox.webhooks.requests import DEFAULT_TYPES, ChangeEndpointBody, CreateEndpointBody, check_endpoint, url_fault
 from sandbox.webhooks.signing import new_secret
 from sandbox.webhooks.tables import WebhookEndpoint
-from sandbox.work.keyed import run_keyed
+from sandbox.work.in_flight import in_flight
+from sandbox.work.keyed import run_keyed, run_part, to_the_end
+from sandbox.work.sealed import run_sealed
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
@@ -109,13 +111,6 @@ class NewEndpoint:
     description: str = ""
 
 
-class _Sealed(msgspec.Struct):
-    """Of a stored answer to a creation: whose secret it is, and the secret as it is stored."""
-
-    id: str
-    secret: str
-
-
 class EndpointService:
     """What the API offers of webhook endpoints."""
 
@@ -123,7 +118,6 @@ class EndpointService:
         """Take what seals the secrets, and the private networks that webhooks may be delivered to."""
         self._box = box
         self._allowed = tuple(allowed_networks)
-        self._sealed = msgspec.json.Decoder(_Sealed)
 
     async def create(self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
@@ -143,22 +137,10 @@ class EndpointService:
             told = await conn.fetchval(_FIRST, merchant_id)
             secret = new_secret(unit.ids.random_bytes(32)) if told is None else self._box.open(told, f"{merchant_id}/webhook")
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
-            # The answer is kept for a day beside its key, and a secret rests nowhere in clear: it is kept sealed.
-            sealed = self._box.seal(secret, _context(merchant_id, endpoint.id), os.urandom(NONCE_SIZE)).hex()
-            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=sealed)
+            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
             return Answer(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
-        return self._revealed(merchant_id, await run_keyed(merchant_id, key, origin, action))
-
-    def _revealed(self, merchant_id: str, answer: Answer) -> Answer:
-        """The answer to a creation with its secret opened; any other as it is."""
-        if answer.status != 201:
-            return answer
-        kept = self._sealed.decode(answer.body)
-        secret = self._box.open(bytes.fromhex(kept.secret), _context(merchant_id, kept.id))
-        # Only the secret is exchanged; the rest stays, byte for byte, what the first answer was.
-        body = answer.body.replace(kept.secret.encode(), secret.encode())
-        return Answer(answer.status, body, answer.location, answer.replayed, answer.problem_headers)
+        return await run_sealed(self._box, merchant_id, key, origin, action)
 
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: Unit, new: NewEndpoint) -> Endpoint:
         """Make an endpoint in the caller's transaction, which holds the merchant's lock.
@@ -250,7 +232,7 @@ class EndpointService:
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def delete(self, merchant_id: str, endpoint_id: str, origin: Origin) -> Answer:
+    async def delete(self, merchant_id: str, endpoint_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Delete an endpoint: 204; NOT_FOUND is an answer.
 
         Its deliveries stay in the log; those still to be sent have failed. Where these are many it takes several
@@ -273,15 +255,19 @@ class EndpointService:
                     endpoint_id,
                     unit.now,
                 )
-                return Answer(202, b"")
+                return Answer(202, b"", provisional=True)
             await conn.execute("DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id)
             return Answer(204, b"")
 
-        # It comes to an end: new events come slower than old deliveries are ended.
-        while True:
-            answer = await run_keyed(merchant_id, None, origin, action)
-            if answer.status != 202:
-                return answer
+        async def deleted() -> Answer:
+            with in_flight(merchant_id, key):
+                # It comes to an end: new events come slower than old deliveries are ended.
+                while True:
+                    answer = await run_part(merchant_id, key, origin, action)
+                    if not answer.provisional:
+                        return answer
+
+        return await to_the_end(deleted())
 
 
 def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:

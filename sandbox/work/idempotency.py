@@ -7,6 +7,7 @@ from sandbox.work.unit import Answer, Command, IdempotencyKey, KeyRecord, Origin
 
 UNFINISHED: Final = 102
 """The status of a key whose request takes several transactions and has not come to its answer."""
+_NEEDS_NEW_KEY: Final = "This answer is stored under your idempotency key for 24 hours: a retry needs a new idempotency key."
 
 
 def execute(unit: Unit, command: Command) -> Answer:
@@ -17,7 +18,7 @@ def execute(unit: Unit, command: Command) -> Answer:
     try:
         answer = command.decide(unit)
     except Problem as problem:
-        answer = refuse(problem, command.origin)
+        answer = refuse(problem, command.origin, command.key)
     keep(unit, command.key, answer)
     return answer
 
@@ -27,8 +28,12 @@ def recall(unit: Unit, key: IdempotencyKey | None, origin: Origin) -> Answer | N
 
     None if the key is new, or its request has not come to its answer and is to be gone on with.
     """
-    record = None if key is None else unit.keys.get(key.key)
-    if key is None or record is None:
+    return None if key is None else stored_answer(unit.keys.get(key.key), key, origin)
+
+
+def stored_answer(record: KeyRecord | None, key: IdempotencyKey, origin: Origin) -> Answer | None:
+    """As `recall`, from what is stored under the key, if anything is."""
+    if record is None:
         return None
     if record.fingerprint != key.fingerprint:
         return refuse(
@@ -54,18 +59,33 @@ def keep(unit: Unit, key: IdempotencyKey | None, answer: Answer) -> None:
 
     How far a request has come is kept for as long as it takes: the merchant's time may pass by days on its way.
     """
-    if key is None:
-        return
+    record = None if key is None else record_of(key, answer)
+    if key is not None and record is not None:
+        unit.keys[key.key] = unit.new_keys[key.key] = record
+
+
+def record_of(key: IdempotencyKey, answer: Answer) -> KeyRecord | None:
+    """What is to be stored under a key of its answer; None for an answer that is not stored."""
     if answer.provisional:
-        record = KeyRecord(key.fingerprint, UNFINISHED, answer.body, None, lapses=False)
-    elif answer.status < 400 or (key.keeps_refusals and answer.status in (404, 409, 422)):
-        record = KeyRecord(key.fingerprint, answer.status, answer.body, answer.location, key.lapses)
-    else:
-        return
-    unit.keys[key.key] = unit.new_keys[key.key] = record
+        return KeyRecord(key.fingerprint, UNFINISHED, answer.body, None, lapses=False)
+    if answer.status < 400 or is_stored(key, answer.status):
+        return KeyRecord(key.fingerprint, answer.status, answer.body, answer.location, key.lapses)
+    return None
 
 
-def refuse(problem: Problem, origin: Origin) -> Answer:
-    """A problem as the answer of a command."""
+def refuse(problem: Problem, origin: Origin, key: IdempotencyKey | None = None) -> Answer:
+    """A problem as the answer of a command; with `key`, one that says so if it will be stored."""
+    say_stored(problem, key)
     body = problem.body(origin.public_url, origin.path, origin.request_id)
     return Answer(problem.status, body, problem_headers=tuple(problem.headers.items()))
+
+
+def say_stored(problem: Problem, key: IdempotencyKey | None) -> None:
+    """Let the detail of a refusal that will be stored say that a retry needs a new key."""
+    if is_stored(key, problem.status):
+        problem.detail = f"{problem.detail} {_NEEDS_NEW_KEY}"
+
+
+def is_stored(key: IdempotencyKey | None, status: int) -> bool:
+    """Whether a refusal with this status is stored under the key."""
+    return key is not None and key.keeps_refusals and status in (404, 409, 422)

@@ -25,6 +25,9 @@ Action = Callable[["PoolConnectionProxy[Any]", Unit], Awaitable[Answer]]
 """Do it, in the transaction and at the unit's now. May run again after a rollback. Raises Problem to refuse, before it
 has written anything."""
 
+_NO_IDS: Final = -1
+"""The weight of a unit that makes none: in a repeatable world, those of later requests stay what they were."""
+_NOTHING_YET: Final = Answer(102, b"", provisional=True)
 _under_way: Final[set[asyncio.Task[Answer]]] = set()
 
 
@@ -43,6 +46,34 @@ async def run_keyed(merchant_id: str, key: IdempotencyKey | None, origin: Origin
             return await run_part(merchant_id, key, origin, action, weight)
 
     return await to_the_end(alone())
+
+
+async def run_repeatable(
+    merchant_id: str, key: IdempotencyKey | None, origin: Origin, work: Callable[[], Awaitable[Answer]]
+) -> Answer:
+    """Do work that has transactions of its own and may be done twice without harm, unless its key has an answer already.
+
+    Its answer is stored under the key afterwards, unless it is provisional: repeated, the request goes on. Raises as
+    `run_keyed`, and what the work raises.
+    """
+    if key is None:
+        return await work()
+
+    async def known(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        return _NOTHING_YET
+
+    with in_flight(merchant_id, key):
+        answer = await run_part(merchant_id, key, origin, known, _NO_IDS)
+        if answer is not _NOTHING_YET:
+            return answer
+        done = await work()
+        if done.provisional:
+            return done
+
+        async def kept(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            return done
+
+        return await run_part(merchant_id, key, origin, kept, _NO_IDS)
 
 
 async def to_the_end(work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -81,7 +112,7 @@ async def _once(merchant_id: str, key: IdempotencyKey | None, origin: Origin, ac
             try:
                 answer = await action(conn, unit)
             except Problem as problem:
-                answer = refuse(problem, origin)
+                answer = refuse(problem, origin, key)
             keep(unit, key, answer)
             take_own(unit, load_catalogue())
             await write_unit(conn, unit)

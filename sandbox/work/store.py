@@ -31,7 +31,8 @@ _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 # snapshot, taken before the wait. All workers lock this row first and no other across statements, so none deadlock.
 _LOCK = """
 UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
-RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after
+RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after,
+    review_threshold
 """
 
 # What is asked for by key is looked up key by key (LATERAL; OFFSET 0 keeps the planner from making a join of it). With
@@ -163,6 +164,7 @@ async def lock_merchant(
         balances={},
         clock=clock,
         approvals_expire_after=record["approvals_expire_after"],
+        review_threshold=record["review_threshold"],
     )
 
 

@@ -174,6 +174,8 @@ class Unit:
     clock: Clock = RUNNING
     approvals_expire_after: timedelta | None = None
     """How long a payout waits for approval; None for as long as it takes."""
+    review_threshold: Decimal | None = None
+    """The amount from which on payouts are reviewed; None for never."""
     balance_version: int = 0
     subscriptions: Sequence[Subscription] = ()
     payouts: dict[str, PayoutRow] = field(default_factory=dict)

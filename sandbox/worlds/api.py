@@ -8,7 +8,7 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.fields import EmptyBody, Name
-from sandbox.http.answers import answered, empty, ok
+from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
@@ -90,12 +90,12 @@ def worlds_router(gate: Gate, service: WorldService) -> Router:
 
     @delete(
         "/snapshots/{snapshot_id:str}", operation_id="delete_snapshot", status_code=200,
-        opt={"operation": Operation("Delete a snapshot", {204: None}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Delete a snapshot", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
     )  # fmt: skip
     async def delete_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        await service.delete(caller.merchant_id, snapshot_id)
-        return empty()
+        key = await gate.optional_key(request)
+        return answered(await service.delete(caller.merchant_id, snapshot_id, key, gate.origin(request)))
 
     handlers = [reset, take_snapshot, list_snapshots, get_snapshot, restore_snapshot, delete_snapshot]
     return Router("/sandbox/v1", route_handlers=handlers)

@@ -88,7 +88,7 @@ class WorldService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             opening_balance = await empty_world(conn, merchant_id)
-            begun = await open_world(conn, merchant_id, truncate(datetime.now(UTC)), opening_balance)
+            begun = await open_world(conn, merchant_id, opening_balance)
             _go_on_in(unit, begun.clock)
             await self._caches.forget_summaries(merchant_id)
             return Answer(200, msgspec.json.encode(Reset(True, await read_balance(conn, merchant_id))))
@@ -151,14 +151,15 @@ class WorldService:
             raise _no_snapshot()
         return _shown(record)
 
-    async def delete(self, merchant_id: str, snapshot_id: str) -> None:
-        """Delete a snapshot. Raises NOT_FOUND."""
-        deleted = None
-        if is_uuid(snapshot_id):
-            async with available(), connection() as conn:
-                deleted = await conn.fetchval(_DELETE, merchant_id, snapshot_id)
-        if deleted is None:
-            raise _no_snapshot()
+    async def delete(self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Delete a snapshot: 204. NOT_FOUND is an answer."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            if not (is_uuid(snapshot_id) and await conn.fetchval(_DELETE, merchant_id, snapshot_id)):
+                raise _no_snapshot()
+            return Answer(204, b"")
+
+        return await run_keyed(merchant_id, key, origin, action)
 
     async def _exchange(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: "Action") -> Answer:
         # Whoever lets time pass would go on to its target in a world that knows nothing of it.

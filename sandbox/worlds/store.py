@@ -44,9 +44,9 @@ _ALL_BEFORE: Final = " AND ".join(f"NOT EXISTS (SELECT FROM {table} WHERE mercha
 _TAKE: Final = f"""
 WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_frozen_at, clock_offset, default_scenario,
-    approvals_expire_after, clock_at, created_at, position, standing_rows, stands)
+    approvals_expire_after, review_threshold, clock_at, created_at, position, standing_rows, stands)
 SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario,
-    m.approvals_expire_after, $4, $5, p.position, p.standing, p.position IS NOT NULL
+    m.approvals_expire_after, m.review_threshold, $4, $5, p.position, p.standing, p.position IS NOT NULL
 FROM merchants m, (
     SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size,
         coalesce(sum(count) FILTER (WHERE stands), 0) AS standing, CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
@@ -62,14 +62,15 @@ SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NU
 """
 
 _BEGINNING: Final = """
-UPDATE merchants SET id_sequence = 0, clock_frozen_at = NULL, clock_offset = '0', default_scenario = DEFAULT,
-    approvals_expire_after = DEFAULT
+UPDATE merchants SET id_sequence = 0, clock_frozen_at = begins_at, clock_offset = '0', default_scenario = DEFAULT,
+    approvals_expire_after = DEFAULT, review_threshold = DEFAULT
 WHERE merchant_id = $1 RETURNING opening_balance
 """
 
 _AS_IT_WAS: Final = """
 UPDATE merchants m SET id_sequence = s.id_sequence, clock_frozen_at = s.clock_frozen_at, clock_offset = s.clock_offset,
-    default_scenario = s.default_scenario, approvals_expire_after = s.approvals_expire_after
+    default_scenario = s.default_scenario, approvals_expire_after = s.approvals_expire_after,
+    review_threshold = s.review_threshold
 FROM snapshots s WHERE m.merchant_id = $1 AND s.merchant_id = $1 AND s.id = $2
 RETURNING m.clock_frozen_at, m.clock_offset, s.name, s.rows, s.position, s.standing_rows, s.stands
 """

@@ -1,0 +1,62 @@
+"""`psp settings`: show and change a merchant's settings."""
+
+from typing import Annotated, Any, Final, Literal
+
+import typer
+
+from sandbox.cli.client import Client, Shown, with_client
+
+app = typer.Typer(help="Show and change the merchant's settings.", no_args_is_help=True)
+_PATH: Final = "/sandbox/v1/settings"
+
+
+@app.command("show")
+@with_client
+def show(client: Client) -> Shown:
+    """Show all settings. Exit code 0: shown; 1: refused; 2: wrong usage."""
+    return _shown(client.get(_PATH))
+
+
+@app.command("set")
+@with_client
+def set_(
+    client: Client,
+    default_scenario: Annotated[
+        Literal["SUCCESS", "PENDING", "FAILED"] | None,
+        typer.Option("--default-scenario", help="The scenario of payouts that nothing else chooses one for."),
+    ] = None,
+    review_threshold: Annotated[
+        str | None, typer.Option("--review-threshold", help="Review payouts of this amount or more; none: no payout.")
+    ] = None,
+    rate_limit: Annotated[
+        str | None, typer.Option("--rate-limit", help="Requests a minute that the API takes; none: no limit.")
+    ] = None,
+    approvals_expire_after: Annotated[
+        str | None,
+        typer.Option("--approvals-expire-after", help="Seconds, in the merchant's time, to wait for approval; none: forever."),
+    ] = None,
+) -> Shown:
+    """Change settings; what is not named stays. Exit code 0: changed; 1: refused; 2: wrong usage."""
+    body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
+    if review_threshold is not None:
+        body["review_threshold"] = None if review_threshold == "none" else review_threshold
+    for name, value in (("rate_limit", rate_limit), ("approvals_expire_after", approvals_expire_after)):
+        if value is not None:
+            body[name] = _whole(name, value)
+    if not body:
+        raise typer.BadParameter("Name at least one setting; --help lists them.")
+    return _shown(client.write("PATCH", _PATH, body))
+
+
+def _whole(name: str, value: str) -> int | None:
+    if value == "none":
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise typer.BadParameter(f"--{name.replace('_', '-')} must be a whole number, or none.") from None
+
+
+def _shown(settings: dict[str, Any]) -> Shown:
+    lines = [f"{name:<24}{'none' if value is None else value}" for name, value in settings.items()]
+    return Shown(settings, "\n".join(lines))

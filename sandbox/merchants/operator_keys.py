@@ -1,0 +1,101 @@
+"""The operator's idempotency keys. Creating a merchant has no merchant yet whose key it could be, so they have a table of
+their own; an effect and the record of its key commit together there too.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.clock import truncate
+from sandbox.db.engine import LOST, RETRYABLE, transaction
+from sandbox.errors import Problem, unavailable
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.work.idempotency import is_stored, record_of, refuse, stored_answer
+from sandbox.work.in_flight import in_flight
+from sandbox.work.keyed import to_the_end
+from sandbox.work.loop import ATTEMPTS
+from sandbox.work.sealed import opened, sealed
+from sandbox.work.store import KEY_LIFETIME
+from sandbox.work.unit import Answer, IdempotencyKey, KeyRecord, Origin
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Action = Callable[["PoolConnectionProxy[Any]"], Awaitable[Answer]]
+"""Do it, in the transaction. May run again after a rollback. Raises Problem to refuse; a refusal that is stored (404, 409,
+422) before it has written anything."""
+
+_IN_FLIGHT: Final = "operator"
+"""What stands for the merchant in `in_flight`; no merchant's id looks like it."""
+
+# Held until the transaction ends, however it does. Another process is told at once that the key is in use; waiting for the
+# row in the unique index would not tell it.
+_LOCK: Final = "SELECT pg_try_advisory_xact_lock($1)"
+_READ: Final = "SELECT fingerprint, status, body, location FROM operator_keys WHERE key = $1 AND expires_at > $2"
+# A lapsed key keeps its row until it is purged, so a new request takes the row over.
+_WRITE: Final = """
+INSERT INTO operator_keys (key, fingerprint, status, body, location, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status, body = EXCLUDED.body,
+    location = EXCLUDED.location, expires_at = EXCLUDED.expires_at
+"""
+
+
+async def run_for_operator(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    """Run an action of the operator's once for its key; the effect and the key's record commit together.
+
+    Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and what the action refuses with and is not stored. A caller that is
+    cancelled does not take the action back.
+    """
+
+    async def alone() -> Answer:
+        with in_flight(_IN_FLIGHT, key):
+            return await _with_retries(box, key, origin, action)
+
+    return await to_the_end(alone())
+
+
+async def _with_retries(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    for attempt in range(ATTEMPTS):
+        try:
+            return await _once(box, key, origin, action)
+        except RETRYABLE:
+            if attempt == ATTEMPTS - 1:
+                raise unavailable("Too much contention; nothing of this request was done. Retry it.") from None
+        except LOST as error:
+            # Lost in the COMMIT, it may have happened: only a key makes it safe to repeat.
+            if key is None or attempt == ATTEMPTS - 1:
+                raise unavailable("The database is unavailable; repeat the request.") from error
+            await asyncio.sleep(0.05 * 2**attempt)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _once(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+    async with transaction() as conn:
+        if key is None:
+            return await action(conn)
+        context = f"operator/answer/{key.key}"
+        if not await conn.fetchval(_LOCK, _lock_number(key.key)):
+            raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
+        # Not before the lock: whoever held it has committed by now.
+        now = truncate(datetime.now(UTC))
+        found = await conn.fetchrow(_READ, key.key, now)
+        answer = stored_answer(None if found is None else KeyRecord(*found), key, origin)
+        if answer is not None:
+            return opened(box, context, answer)
+        try:
+            answer = sealed(box, context, await action(conn))
+        except Problem as problem:
+            if not is_stored(key, problem.status):
+                raise
+            answer = refuse(problem, origin, key)
+        record = record_of(key, answer)
+        assert record is not None, "no action of the operator's takes several transactions"
+        await conn.execute(_WRITE, key.key, record.fingerprint, record.status, record.body, record.location, now + KEY_LIFETIME)
+    return opened(box, context, answer)
+
+
+def _lock_number(key: str) -> int:
+    """The key as a signed number of 64 bits, as an advisory lock has it."""
+    return int.from_bytes(hashlib.sha256(f"operator key {key}".encode()).digest()[:8], signed=True)

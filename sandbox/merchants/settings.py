@@ -1,0 +1,99 @@
+"""A merchant's settings: which scenarios its payouts follow, how many requests its API takes, how long approvals wait."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.db.engine import available, connection
+from sandbox.errors import Problem
+from sandbox.work.keyed import run_keyed
+from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+DefaultScenario = Literal["SUCCESS", "PENDING", "FAILED"]
+
+_COLUMNS: Final = "default_scenario, review_threshold, rate_limit, approvals_expire_after"
+_GET: Final = f"SELECT {_COLUMNS} FROM merchants WHERE merchant_id = $1"  # noqa: S608 -- constants
+_SET: Final = f"""
+UPDATE merchants SET default_scenario = $2, review_threshold = $3, rate_limit = $4, approvals_expire_after = $5
+WHERE merchant_id = $1 RETURNING {_COLUMNS}
+"""  # noqa: S608 -- constants
+
+
+class Settings(msgspec.Struct, kw_only=True):
+    """A merchant's settings. `rate_limit` is in requests a minute, `approvals_expire_after` in seconds of its own time.
+
+    null: no payout is reviewed for its amount; the API takes as many requests as come; approvals never expire.
+    """
+
+    default_scenario: DefaultScenario
+    review_threshold: Decimal | None
+    rate_limit: int | None
+    approvals_expire_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be changed; UNSET stays as it is."""
+
+    default_scenario: DefaultScenario | UnsetType = UNSET
+    review_threshold: Decimal | UnsetType | None = UNSET
+    rate_limit: int | UnsetType | None = UNSET
+    approvals_expire_after: int | UnsetType | None = UNSET
+
+
+class SettingsService:
+    """Reads and changes settings. `changed` is told of a merchant whose settings are others now."""
+
+    def __init__(self, changed: Callable[[str], None]) -> None:
+        self._changed = changed
+
+    async def get(self, merchant_id: str) -> Settings:
+        """A merchant's settings. Raises NOT_FOUND if the merchant is gone."""
+        async with available(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id)
+        if record is None:
+            raise Problem("NOT_FOUND", "This merchant was deleted.")
+        return _settings(record)
+
+    async def change(self, merchant_id: str, change: Change, key: IdempotencyKey | None, origin: Origin) -> Answer:
+        """Change settings: 200 with all of them. Every process knows a new rate limit within a second."""
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+            # Under the merchant's lock: what another request changed meanwhile is read here, and stays.
+            settings = _settings(await conn.fetchrow(_GET, merchant_id))
+            for name in change.__slots__:
+                value = getattr(change, name)
+                if value is not UNSET:
+                    setattr(settings, name, value)
+            after = settings.approvals_expire_after
+            record = await conn.fetchrow(
+                _SET,
+                merchant_id,
+                settings.default_scenario.lower(),
+                settings.review_threshold,
+                settings.rate_limit,
+                None if after is None else timedelta(seconds=after),
+            )
+            return Answer(200, msgspec.json.encode(_settings(record)))
+
+        answer = await run_keyed(merchant_id, key, origin, action)
+        self._changed(merchant_id)
+        return answer
+
+
+def _settings(record: Any) -> Settings:
+    after: timedelta | None = record["approvals_expire_after"]
+    return Settings(
+        default_scenario=record["default_scenario"].upper(),
+        review_threshold=record["review_threshold"],
+        rate_limit=record["rate_limit"],
+        approvals_expire_after=None if after is None else int(after.total_seconds()),
+    )

@@ -1,0 +1,78 @@
+"""`/sandbox/v1/settings`: parse, call the service, render."""
+
+from decimal import Decimal
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Router, get, patch
+from litestar.response.base import ASGIResponse
+from msgspec import UNSET, UnsetType
+
+from sandbox.fields import AmountOrNull
+from sandbox.http.answers import answered, ok
+from sandbox.http.body import amount_of
+from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.operation import Operation
+from sandbox.http.paging import query
+from sandbox.merchants.settings import Change, DefaultScenario, Settings, SettingsService
+
+# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=1, le=31_536_000, multiple_of=1)]
+
+
+class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `PATCH /settings`: what is left out stays as it is."""
+
+    default_scenario: DefaultScenario | UnsetType = UNSET
+    review_threshold: AmountOrNull = msgspec.Raw(b"")
+    rate_limit: PerMinute | UnsetType | None = UNSET
+    approvals_expire_after: Seconds | UnsetType | None = UNSET
+
+
+_CHANGE: Final = Operation(
+    "Change settings: what is left out stays", {200: Settings}, ChangeSettingsBody, optional_body=True, idempotency="optional",
+    example={"default_scenario": "PENDING", "review_threshold": "50000.00", "rate_limit": 60, "approvals_expire_after": 86400},
+    description="`default_scenario` is followed by payouts that nothing else chooses a scenario for. `review_threshold`: "
+    "payouts of this amount or more go to IN_REVIEW (100000.00 at first; null: none does). `rate_limit`: requests to /api/v1 "
+    "beyond it, in any 60 seconds, are answered 429 with Retry-After (null, as at first: no limit). "
+    "`approvals_expire_after`: a payout that begins to wait in REQUESTED or IN_REVIEW from now on, and that nobody has "
+    "decided about so many seconds later, in the merchant's time, becomes REJECTED or FAILED, with failure_code "
+    "APPROVAL_EXPIRED (null, as at first: never). A reset brings all but the rate limit back to what it was at first.",
+)  # fmt: skip
+
+
+def settings_router(gate: Gate, service: SettingsService) -> Router:
+    """The routes of a merchant's settings."""
+    body_decoder = msgspec.json.Decoder(ChangeSettingsBody)
+
+    @get("/", operation_id="get_settings", opt={"operation": Operation("Get all settings", {200: Settings})})
+    async def get_settings(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        query(request, ())
+        return ok(await service.get(caller.merchant_id))
+
+    @patch("/", operation_id="change_settings", opt={"operation": _CHANGE})
+    async def change_settings(request: HttpRequest) -> ASGIResponse:
+        caller = await gate.caller(request)
+        body, key = await gate.parse(request, body_decoder, key_required=False, body_required=False)
+        change = Change(
+            body.default_scenario,
+            _threshold(body.review_threshold),
+            _whole(body.rate_limit),
+            _whole(body.approvals_expire_after),
+        )
+        return answered(await service.change(caller.merchant_id, change, key, gate.origin(request)))
+
+    return Router("/sandbox/v1/settings", route_handlers=[get_settings, change_settings])
+
+
+def _whole(number: float | UnsetType | None) -> int | UnsetType | None:
+    return int(number) if isinstance(number, float | int) else number
+
+
+def _threshold(raw: msgspec.Raw) -> Decimal | UnsetType | None:
+    text = bytes(raw)
+    if not text:
+        return UNSET
+    return None if text == b"null" else amount_of(raw, "review_threshold")

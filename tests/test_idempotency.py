@@ -1,0 +1,325 @@
+"""Idempotency keys: honoured wherever they are sent, compared by what the JSON means, and kept without a readable secret."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.work.fingerprint import fingerprint
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+MERCHANTS = "/sandbox/v1/merchants"
+KEYS = "/sandbox/v1/keys"
+REPLAYED = "idempotent-replayed"
+MORE_TO_PAY = {"amount": "2000000.00"}
+
+
+def operator(stack: Stack, method: str, path: str, key: str | None, body: Any = None) -> httpx.Response:
+    headers = {"X-ADMIN-KEY": stack.admin_key, **({} if key is None else {"X-IDEMPOTENCY-KEY": key})}
+    return httpx.request(method, stack.api_url + path, headers=headers, timeout=60, **({} if body is None else {"json": body}))
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+# ---- the body is compared as JSON
+
+
+def of(body: bytes) -> bytes:
+    return fingerprint("POST", "/api/v1/payouts", b"", body)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"a": 1, "b": [1, {"c": 2, "d": 3}]}', b'{ "b":[1,{"d":3,"c":2}],\n\t"a":1}'),
+        (b'{"a": 1.50}', b'{"a": 1.5}'),
+        (b'{"a": 1500}', b'{"a": 1500.00}'),
+        (b'{"a": 1500}', b'{"a": 1.5e3}'),
+        (b'{"a": 0}', b'{"a": -0.0}'),
+        (b'{"a": "\\u0041\\u00fc\\/"}', '{"a": "Aü/"}'.encode()),
+        (b'{"\\u0061": null}', b'{"a": null}'),
+    ],
+)
+def test_bodies_that_mean_the_same_have_one_fingerprint(one: bytes, other: bytes) -> None:
+    assert of(one) == of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b'{"a": 1.5}', b'{"a": "1.5"}'),
+        (b'{"a": 1}', b'{"a": true}'),
+        (b'{"a": null}', b"{}"),
+        (b'{"a": [1, 2]}', b'{"a": [2, 1]}'),
+        (b'{"a": "x"}', b'{"a": "X"}'),
+        (b'{"a": 0.1}', b'{"a": 0.10000000000000000001}'),
+        (b'{"a": 999999999999.99}', b'{"a": 999999999999.98}'),
+        (b'{"a": "1\\n"}', b'{"a": "1"}'),
+        (b'{"a": 1e400}', b'{"a": 1e401}'),
+        (b"not json", b"not  json"),
+        (b'{"a": 1e99999999999999999999}', b'{"a": 1e99999999999999999998}'),
+        (b"[" * 5000, b"[" * 5001),
+    ],
+)
+def test_bodies_that_mean_something_else_have_another(one: bytes, other: bytes) -> None:
+    assert of(one) != of(other)
+
+
+def test_the_method_the_path_and_the_query_count() -> None:
+    body = b"{}"
+    found = {
+        fingerprint(method, path, query, body) for method in ("POST", "PUT") for path in ("/a", "/b") for query in (b"", b"x=1")
+    }
+    assert len(found) == 8
+
+
+_leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(st.characters(exclude_categories=["Cs"]))
+_json = st.recursive(
+    _leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+)
+
+
+def _shuffled(value: Any, reverse: bool) -> Any:
+    if isinstance(value, list):
+        return [_shuffled(item, reverse) for item in value]
+    if isinstance(value, dict):
+        return {name: _shuffled(value[name], reverse) for name in sorted(value, reverse=reverse)}
+    return value
+
+
+@settings(max_examples=200)
+@given(_json, _json)
+def test_any_two_bodies_have_one_fingerprint_exactly_if_they_are_equal(one: Any, other: Any) -> None:
+    same = json.dumps(_shuffled(one, True), indent=3).encode("utf-8", "surrogatepass")
+    assert of(json.dumps(_shuffled(one, False), ensure_ascii=False).encode()) == of(same)
+    if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
+        assert of(json.dumps(other).encode()) != of(same)
+
+
+def test_a_repeat_may_be_written_in_another_way(world: World) -> None:
+    body = world.payout_body("0004", amount=1500, metadata={"a": "ü", "b": "2"})
+    first = world.post("/api/v1/payouts", body, key="written")
+    turned = dict(reversed(body.items())) | {"amount": 1500.00, "metadata": {"b": "2", "a": "ü"}}
+    headers = {"X-IDEMPOTENCY-KEY": "written", "Content-Type": "application/json"}
+    again = world.client.post("/api/v1/payouts", content=json.dumps(turned, indent=4), headers=headers)
+    assert (again.status_code, again.content, again.headers[REPLAYED]) == (201, first.content, "true")
+    assert code(world.post("/api/v1/payouts", body | {"amount": "1500"}, key="written")) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+# ---- honoured wherever sent
+
+
+def test_every_operation_that_writes_takes_a_key() -> None:
+    document = json.loads((Path(__file__).parent.parent / "openapi" / "openapi.json").read_text())
+    missing = [
+        f"{method} {path}"
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "get" and path.startswith(("/api", "/sandbox", "/aggregator"))
+        if not any("idempotency-key" in parameter.get("$ref", "") for parameter in operation.get("parameters", ()))
+    ]
+    assert missing == []
+
+
+def _put_source(world: World) -> tuple[str, str, Any, Any]:
+    return "PUT", "/aggregator/v1/source", {"url": None}, {"url": "https://vendor.example/v1"}
+
+
+def _delete_key(world: World) -> tuple[str, str, Any, Any]:
+    made = world.client.post(KEYS, json={"role": "member"}).json()
+    return "DELETE", f"{KEYS}/{made['id']}", None, {}
+
+
+def _delete_endpoint(world: World) -> tuple[str, str, Any, Any]:
+    made = world.post("/api/v1/webhook-endpoints", {"url": "https://example.com/hook"}).json()
+    return "DELETE", f"/api/v1/webhook-endpoints/{made['id']}", None, {}
+
+
+def _delete_scenario(world: World) -> tuple[str, str, Any, Any]:
+    body = {"name": "mine", "match": {"suffix": "0004"}, "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS"}]}
+    return "DELETE", f"/sandbox/v1/scenarios/{world.post('/sandbox/v1/scenarios', body).json()['id']}", None, {}
+
+
+def _delete_fault(world: World) -> tuple[str, str, Any, Any]:
+    made = world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop"}).json()
+    return "DELETE", f"/sandbox/v1/faults/{made['id']}", None, {}
+
+
+def _delete_snapshot(world: World) -> tuple[str, str, Any, Any]:
+    return "DELETE", f"/sandbox/v1/snapshots/{world.post('/sandbox/v1/snapshots').json()['id']}", None, {}
+
+
+def _create_key(world: World) -> tuple[str, str, Any, Any]:
+    return "POST", KEYS, {"role": "member"}, {"role": "admin"}
+
+
+def _drain(world: World) -> tuple[str, str, Any, Any]:
+    return "POST", "/sandbox/v1/drain", {}, None
+
+
+def _explain(world: World) -> tuple[str, str, Any, Any]:
+    return "POST", "/sandbox/v1/scenarios/explain", world.payout_body("0001"), world.payout_body("0003")
+
+
+def _replay_dead_letters(world: World) -> tuple[str, str, Any, Any]:
+    return "POST", "/aggregator/v1/dead-letters/replay", None, {}
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        _create_key, _delete_key, _delete_endpoint, _delete_scenario, _delete_fault, _delete_snapshot, _put_source, _drain,
+        _explain, _replay_dead_letters,
+    ],
+)  # fmt: skip
+def test_a_key_is_honoured(world: World, prepare: Callable[[World], tuple[str, str, Any, Any]]) -> None:
+    method, path, body, another = prepare(world)
+
+    def send(content: Any, path: str = path) -> httpx.Response:
+        headers = {"X-IDEMPOTENCY-KEY": "honoured"}
+        return world.client.request(method, path, headers=headers, **({} if content is None else {"json": content}))
+
+    first = send(body)
+    assert first.status_code in (200, 201, 204), first.text
+    again = send(body)
+    assert (again.status_code, again.content, again.headers[REPLAYED]) == (first.status_code, first.content, "true")
+    assert REPLAYED not in first.headers
+    assert again.headers.get("location") == first.headers.get("location")
+    if another:
+        assert code(send(another)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert code(world.post("/sandbox/v1/balance/top-up", {"amount": "1.00"}, key="honoured")) == (422, "IDEMPOTENCY_KEY_REUSED")
+
+
+def test_a_key_creates_one_api_key_that_works(world: World) -> None:
+    first, again = (world.post(KEYS, {"role": "member", "name": "once"}, key="one-key") for _ in range(2))
+    assert first.json() == again.json()
+    assert sorted(first.json()) == ["api_key", "id", "role"]
+    assert [key["name"] for key in world.get(KEYS).json()["data"]] == ["once", "first key"]
+    assert httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": again.json()["api_key"]}).status_code == 200
+
+
+def test_a_malformed_key_is_refused_where_none_is_needed(world: World) -> None:
+    headers = [(b"x-idempotency-key", "naïve".encode("latin-1"))]
+    answer = world.client.post(KEYS, json={"role": "member"}, headers=httpx.Headers(headers))
+    assert code(answer) == (400, "INVALID_IDEMPOTENCY_KEY")
+
+
+# ---- the operator's keys
+
+
+def test_a_merchant_is_created_once_for_its_key(stack: Stack) -> None:
+    key, name = str(uuid.uuid4()), f"once {uuid.uuid4()}"
+    first, again = (operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.content == again.content
+    assert first.headers["location"] == again.headers["location"]
+    assert (REPLAYED in first.headers, again.headers[REPLAYED]) == (False, "true")
+    assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
+    told = {"X-API-KEY": again.json()["api_key"]}
+    assert httpx.get(f"{stack.api_url}/api/v1/balance", headers=told, timeout=60).status_code == 200
+    assert code(operator(stack, "POST", MERCHANTS, key, {"name": f"{name}!"})) == (422, "IDEMPOTENCY_KEY_REUSED")
+    merchant_id = first.json()["merchant_id"]
+    assert code(operator(stack, "DELETE", f"{MERCHANTS}/{merchant_id}", key)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    # The operator's keys are no merchant's: the same text is new there.
+    free = httpx.post(
+        f"{stack.api_url}/sandbox/v1/balance/top-up", json={"amount": "1.00"}, headers=told | {"X-IDEMPOTENCY-KEY": key}
+    )
+    assert (free.status_code, REPLAYED in free.headers) == (200, False)
+
+
+def test_a_refused_merchant_is_not_kept_and_a_deleted_one_is(stack: Stack) -> None:
+    key = str(uuid.uuid4())
+    assert operator(stack, "POST", MERCHANTS, key, {"name": "x", "webhook_url": "ftp://no"}).status_code == 400
+    created = operator(stack, "POST", MERCHANTS, key, {"name": "x"})
+    assert created.status_code == 201
+    path, gone = f"{MERCHANTS}/{created.json()['merchant_id']}", str(uuid.uuid4())
+    first, again = (operator(stack, "DELETE", path, gone) for _ in range(2))
+    assert [first.status_code, again.status_code] == [204, 204]
+    assert (REPLAYED in first.headers, again.headers[REPLAYED]) == (False, "true")
+    missing = str(uuid.uuid4())
+    first, again = (operator(stack, "DELETE", path, missing) for _ in range(2))
+    assert code(first) == code(again) == (404, "NOT_FOUND")
+    assert again.headers[REPLAYED] == "true"
+    assert "new idempotency key" in first.json()["detail"]
+
+
+def test_of_many_at_once_one_merchant_comes(stack: Stack) -> None:
+    key, name = str(uuid.uuid4()), f"race {uuid.uuid4()}"
+    barrier, answers = threading.Barrier(8), []
+
+    def create() -> None:
+        barrier.wait()
+        answers.append(operator(stack, "POST", MERCHANTS, key, {"name": name}))
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made = {answer.content for answer in answers if answer.status_code == 201}
+    assert len(made) == 1
+    assert {code(answer) for answer in answers if answer.status_code != 201} <= {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
+    assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
+
+
+def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
+    key, name = str(uuid.uuid4()), f"lapse {uuid.uuid4()}"
+    first = operator(stack, "POST", MERCHANTS, key, {"name": name})
+    stack.execute("UPDATE operator_keys SET expires_at = now() WHERE key = $1", key)
+    again = operator(stack, "POST", MERCHANTS, key, {"name": name})
+    assert (again.status_code, REPLAYED in again.headers) == (201, False)
+    assert again.json()["merchant_id"] != first.json()["merchant_id"]
+    (found,) = stack.execute("SELECT expires_at - now() > '23:59:00' AS fresh FROM operator_keys WHERE key = $1", key)
+    assert found["fresh"]
+    stack.execute("UPDATE operator_keys SET expires_at = now() WHERE key = $1", key)
+    until(lambda: not stack.execute("SELECT FROM operator_keys WHERE key = $1", key), seconds=120)
+
+
+# ---- what is kept
+
+
+def test_no_stored_answer_holds_a_readable_secret(world: World, receiver: Receiver) -> None:
+    secrets: list[str] = [world.api_key, world.webhook_secret, world.ipn_secret]
+    secrets.append(world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"])
+    secrets.append(world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"])
+    secrets.append(world.post(KEYS, {"role": "member"}).json()["api_key"])
+    made = operator(world.stack, "POST", MERCHANTS, str(uuid.uuid4()), {"name": "sealed"}).json()
+    secrets += [made["api_key"], made["webhook_secret"], made["ipn_secret"]]
+    stored = world.stack.execute("SELECT body FROM idempotency_keys UNION ALL SELECT body FROM operator_keys")
+    text = b"\n".join(row["body"] for row in stored)
+    assert not [secret for secret in secrets if secret.encode() in text or secret.partition("_")[2].encode() in text]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/api/v1/payouts", MORE_TO_PAY, 422),
+        ("/api/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/cancel", None, 404),
+        ("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", {"status": "SUCCESS"}, 404),
+        ("/api/v1/wallet/bulk-credit/retry", {"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"}, 404),
+    ],
+)
+def test_a_stored_refusal_says_that_a_retry_needs_a_new_key(world: World, path: str, body: Any, status: int) -> None:
+    if body is MORE_TO_PAY:
+        body = world.payout_body("0001", **MORE_TO_PAY)
+    first, again = (world.post(path, body, key="refused") for _ in range(2))
+    assert (first.status_code, first.content, again.headers[REPLAYED]) == (status, again.content, "true")
+    assert "new idempotency key" in first.json()["detail"]
+
+
+def test_a_refusal_that_is_not_stored_says_nothing_of_keys(world: World) -> None:
+    bad = world.post("/api/v1/payouts", {"nonsense": 1})
+    missing = world.client.post("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", json={"status": "SUCCESS"})
+    assert [bad.status_code, missing.status_code] == [400, 404]
+    assert not [answer for answer in (bad, missing) if "new idempotency key" in answer.json()["detail"]]
