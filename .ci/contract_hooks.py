@@ -33,7 +33,8 @@ _seen: Final[set[tuple[str, str]]] = set()
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Make a request what it is meant to be."""
     for name, value in (case.path_parameters or {}).items():
-        if value in _PROTECTED:
+        # The problems of a batch name its path as their instance, from which schemathesis takes "batch" for an id.
+        if value in _PROTECTED or value == "batch":
             case.path_parameters[name] = _NOBODY
     if case.headers and _KEY in case.headers and _is_valid(case, ParameterLocation.HEADER):
         # A key that came before with another body is refused: that is tested elsewhere, and would hide all else here.
