@@ -106,7 +106,7 @@ def try_it(receiver: Receiver) -> int:
     merchant = call("POST", "/sandbox/v1/merchants", operator, {"name": "receiver", "opening_balance": "100.00"})
     try:
         key = {"X-API-KEY": merchant["api_key"]}
-        ahead = datetime.now(UTC) + timedelta(days=3653)
+        ahead = datetime.now(UTC) + timedelta(days=3650)
         call("POST", "/sandbox/v1/clock/freeze", key, {"at": ahead.isoformat()})
         url = f"http://127.0.0.1:{receiver.server_port}/"
         receiver.secret = call("POST", "/api/v1/webhook-endpoints", key, {"url": url, "retry_profile": "fast"})["secret"]

@@ -25,8 +25,8 @@ from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-FURTHEST: Final = timedelta(days=3650)
-"""How far one request may put a clock forward: ten years."""
+FURTHEST: Final = timedelta(days=3653)
+"""How far one request may put a clock forward: ten years by the calendar, with up to three leap days."""
 _LAST_YEAR: Final = 9000
 
 # Nothing but an opening balance: then ids and times of what comes follow from the clock alone, wherever it is set.
