@@ -229,7 +229,7 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
                     headers = {"X-ADMIN-KEY": stack.admin_key}
                     deleted.client.delete(f"/sandbox/v1/merchants/{merchant_id}", headers=headers)
                 if merchant_id == contended.merchant_id:
-                    raise unavailable("Others were in the way too often.")
+                    raise unavailable("Too much contention; retry.")
                 if merchant_id == broken.merchant_id:
                     raise ArithmeticError
                 return await super().run(merchant_id, kind, key, origin)
