@@ -134,7 +134,7 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
     @put("/source", operation_id="set_source", opt={"operation": _SET_SOURCE})
     async def set_source(request: HttpRequest) -> ASGIResponse:
         caller = await gate.admin(request)
-        body, key = await gate.parse(request, body_decoder, key_required=False)
+        body, key = await gate.parse(request, body_decoder, key_required=False, check=service.check)
         return answered(await service.set_source(caller.merchant_id, body.url, body.headers, key, gate.origin(request)))
 
     return Router(

@@ -13,6 +13,7 @@ from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, ta
 from sandbox.clock import render, truncate
 from sandbox.db.engine import available, connection, transaction
 from sandbox.errors import Problem, invalid
+from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
@@ -207,6 +208,12 @@ class AggregatorService:
         if record is None:
             return Source(None, [])
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
+
+    def check(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of a source."""
+        url = members.get("url")
+        fault = None if url is None else _fault(url, self._allowed)
+        return [] if fault is None else [("url", fault)]
 
     async def set_source(
         self, merchant_id: str, url: str | None, headers: Mapping[str, str], key: IdempotencyKey | None, origin: Origin

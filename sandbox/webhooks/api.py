@@ -10,6 +10,7 @@ from litestar.response.base import ASGIResponse
 from sandbox.errors import Problem
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
+from sandbox.http.body import Check
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
@@ -86,7 +87,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
     async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await _parse(gate, request, create_body)
+        parsed, key = await _parse(gate, request, create_body, service.check)
         return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
 
     @get(
@@ -111,7 +112,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
     async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
-        parsed, key = await _parse(gate, request, change_body)
+        parsed, key = await _parse(gate, request, change_body, service.check)
         return answered(await service.change(caller.merchant_id, endpoint_id, parsed, key, gate.origin(request)))
 
     @delete(
@@ -134,10 +135,10 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
 
 
 async def _parse(
-    gate: Gate, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]"
+    gate: Gate, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]", check: Check
 ) -> tuple[_Body, IdempotencyKey | None]:
     try:
-        return await gate.parse(request, decoder)
+        return await gate.parse(request, decoder, check=check)
     except Problem as problem:
         raise explained(problem) from None
 

@@ -15,11 +15,19 @@ from sandbox.clock import render
 from sandbox.db.engine import available
 from sandbox.db.rows import update_by_key
 from sandbox.errors import Problem, invalid
+from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.requests import DEFAULT_TYPES, ChangeEndpointBody, CreateEndpointBody, check_endpoint, url_fault
+from sandbox.webhooks.requests import (
+    DEFAULT_TYPES,
+    ChangeEndpointBody,
+    CreateEndpointBody,
+    check_endpoint,
+    endpoint_faults,
+    url_fault,
+)
 from sandbox.webhooks.signing import new_secret
 from sandbox.webhooks.tables import WebhookEndpoint
 from sandbox.work.in_flight import in_flight
@@ -118,6 +126,10 @@ class EndpointService:
         """Take what seals the secrets, and the private networks that webhooks may be delivered to."""
         self._box = box
         self._allowed = tuple(allowed_networks)
+
+    def check(self, members: Mapping[str, Any]) -> list[Fault]:
+        """What the type cannot say of an endpoint."""
+        return endpoint_faults(members, self._allowed)
 
     async def create(self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
         """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""

@@ -1,16 +1,17 @@
 """Bodies that make or change webhook endpoints, and what they must be. Pure."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from yarl import URL
 
-from sandbox.errors import Problem
+from sandbox.errors import Problem, all_invalid
 from sandbox.fields import Text500, Url
+from sandbox.http.body_errors import Fault, suggestion
 from sandbox.payouts.states import EVENT_OF, REINITIATED
 from sandbox.webhooks.address_guard import Network, refusal
 
@@ -60,20 +61,23 @@ def explained(problem: Problem) -> Problem:
     planned = [(field, _NOT_YET) if field in _PLANNED else (field, message) for field, message in problem.errors]
     if planned == list(problem.errors):
         return problem
-    return Problem(problem.code, "; ".join(f"{field}: {message}" for field, message in planned) + ".", errors=planned)
+    return all_invalid(planned)
 
 
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
     """Check what the decoder cannot. Raises VALIDATION_ERROR, naming every member at fault."""
-    errors: list[tuple[str, str]] = []
-    if body.url is not UNSET:
-        fault = url_fault(body.url, allowed_networks)
-        if fault is not None:
-            errors.append(("url", fault))
-    if body.event_types is not UNSET:
-        errors += _unknown_types(body.event_types)
-    if errors:
-        raise Problem("VALIDATION_ERROR", "; ".join(f"{field} {message}" for field, message in errors) + ".", errors=errors)
+    faults = endpoint_faults(
+        {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
+    )
+    if faults:
+        raise all_invalid(faults)
+
+
+def endpoint_faults(members: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[Fault]:
+    """What the type cannot say of an endpoint's members, as far as they are there."""
+    fault = url_fault(members["url"], allowed_networks) if "url" in members else None
+    faults = [] if fault is None else [("url", fault)]
+    return faults + _unknown_types(members.get("event_types", ()))
 
 
 def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
@@ -99,9 +103,12 @@ def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
     return None if refused is None else f"cannot be delivered to: {refused}"
 
 
-def _unknown_types(event_types: Sequence[str]) -> list[tuple[str, str]]:
+def _unknown_types(event_types: Sequence[str]) -> list[Fault]:
     return [
-        (f"event_types[{place}]", f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}")
+        (
+            f"event_types[{place}]",
+            f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}{suggestion(wanted, EVENT_TYPES)}",
+        )
         for place, wanted in enumerate(event_types)
         if not _is_known(wanted)
     ]
