@@ -98,6 +98,13 @@ class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
     errors: list[FieldError] | None = None
 
 
+class RefusedItem(msgspec.Struct):
+    """An item of a batch that was refused; its errors' paths begin with its place, such as `payouts[2].amount`."""
+
+    status: int
+    problem: ProblemBody
+
+
 class Problem(Exception):
     """An answer that says no: a code of CODES, a detail for this occurrence, and perhaps headers."""
 

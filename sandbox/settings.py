@@ -123,6 +123,6 @@ class _Reader:
                 found += map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128") if item == "loopback" else (item,))
             except ValueError:
                 raise SettingsError(
-                    f"{name} must list networks such as 10.0.0.0/8, or loopback, parted by commas, not {item!r}."
+                    f"{name} must list networks such as 10.0.0.0/8, or loopback, comma-separated, not {item!r}."
                 ) from None
         return tuple(found)

@@ -5,6 +5,7 @@ import uuid
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 
 from tests.harness.world import World
@@ -97,3 +98,20 @@ def test_every_wrong_member_of_every_item_is_named(world: World) -> None:
 def test_what_is_wrong_with_the_whole_refuses_the_whole(world: World, body: str, code: str) -> None:
     answer = post_raw(world, "/api/v1/payouts/batch", body)
     assert (answer.status_code, answer.json()["code"]) == (400, code), answer.text
+
+
+@pytest.mark.parametrize(("path", "member"), [("/api/v1/payouts/batch", "payouts"), ("/api/v1/users/batch", "users")])
+def test_answers_are_what_the_document_says(world: World, path: str, member: str) -> None:
+    document = httpx.get(f"{world.stack.api_url}/openapi.json").json()
+    answers = document["paths"][path]["post"]["responses"]
+    (status,) = (status for status in answers if status.startswith("2"))
+    schema = answers[status]["content"]["application/json"]["schema"]
+    results = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]["results"]
+    assert len(results["items"]["oneOf"]) == 2
+    validator = jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
+    item = world.payout_body("0004") if member == "payouts" else {"name": "U"}
+    answer = world.post(path, {member: [item, {}]})
+    assert str(answer.status_code) == status
+    validator.validate(answer.json())
+    assert not validator.is_valid({"results": [{"status": 201}]})
+    assert not validator.is_valid({"results": [{"status": 201, "problem": answer.json()["results"][1]["problem"]}]})

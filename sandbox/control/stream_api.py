@@ -21,7 +21,7 @@ _STREAM: Final = Operation(
     "Everything as it happens, as server-sent events", {200: str}, raw_media_type=MEDIA_TYPE,
     query=(
         parameter("limit", "End after so many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
-        parameter("types", "Only these, parted by commas; payout.* means all that begin so. All, unless given.",
+        parameter("types", "Only these, comma-separated; payout.* means all that begin so. All, unless given.",
                   type="string", pattern=r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"),
         parameter("timeout", "End after so many seconds.", type="number", minimum=0, maximum=LONGEST),
     ),
@@ -46,7 +46,7 @@ def stream_router(gate: Gate, streams: Streams) -> Router:
         timeout = seconds(params, "timeout", 0, LONGEST) if "timeout" in params else None
         types = params.get("types", "*")
         if not _TYPES.match(types):
-            raise invalid("types", "must be names of events such as payout.succeeded, payout.* or *, parted by commas")
+            raise invalid("types", "must be names of events such as payout.succeeded, payout.* or *, comma-separated")
         check_key = partial(gate.keys.caller, api_key_of(request))
         return await streams.open(caller.merchant_id, check_key, limit, timeout, types.split(","))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
-from sandbox.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody
+from sandbox.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.http.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, webhook
 from sandbox.http.operation import Operation
 from sandbox.http.schemas import REF, Json, Schemas, page_item
@@ -88,7 +88,7 @@ def documented(routes: Iterable[BaseRoute]) -> list[Documented]:
 def build(routes: Iterable[BaseRoute], public_url: str) -> Json:
     """The document of the routes that carry an Operation. `public_url` is where they and the problems' pages are."""
     found = documented(routes)
-    types = [Payout, ProblemBody, FieldError]
+    types = [Payout, ProblemBody, FieldError, RefusedItem]
     for item in found:
         types += [kind for kind in (item.operation.body, *item.operation.answers.values()) if kind is not None]
     builder = _Builder(Schemas(types), public_url)

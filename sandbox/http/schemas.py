@@ -61,6 +61,14 @@ _URL: Final[Json] = {
     "pattern": "^https?://[!-~]+$",
     "maxLength": 2000,
 }
+
+
+def _results(created: str) -> Json:
+    """The results of a batch: what was created, or the problem of what was refused."""
+    items = [{"$ref": REF.format(name=name)} for name in (created, "RefusedItem")]
+    return {"type": "array", "items": {"oneOf": items}, "minItems": 1, "maxItems": 1000}
+
+
 _BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
 _WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
 _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
@@ -81,6 +89,7 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "from": {"type": ["string", "null"], "enum": [*STATUSES, None]},
         "to": _STATUS,
         "cause": {"type": "string", "enum": ["api", "worker", "ipn", "simulation"]},
+        "actor": {"type": ["string", "null"], "format": "uuid"},
         "event_id": _UUID,
     },
     "VendorTransaction": {
@@ -104,6 +113,9 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "account": {"type": "string", "enum": ["AVAILABLE", "LOCKED", "WALLET"]},
         "direction": {"type": "string", "enum": ["DEBIT", "CREDIT"]},
     },
+    "PayoutResults": {"results": _results("CreatedPayout")},
+    "UserResults": {"results": _results("CreatedUser")},
+    "RefusedItem": {"status": {"type": "integer", "minimum": 400, "maximum": 499}},
     "DeliveryAttempt": {"outcome": {"type": "string", "enum": ["succeeded", "failed", "gone"]}},
     "RuleMatch": {
         "amount_from": {"$ref": REF.format(name="Amount")},
@@ -123,7 +135,6 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
 """Component → member → its schema, where the type says less than is known."""
 _RULES: Final[Mapping[str, Json]] = {
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
-    "UserResult": {"oneOf": [{"required": ["user"]}, {"required": ["problem"]}]},
 }
 """Component → what holds between its members."""
 PAYOUT_EXAMPLE: Final[Json] = {

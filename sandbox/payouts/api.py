@@ -1,6 +1,6 @@
 """`/api/v1/payouts`: parse, call the service, render."""
 
-from typing import Any, Final
+from typing import Final, Literal
 
 import msgspec
 from litestar import Router, get, patch, post
@@ -58,10 +58,27 @@ _GET: Final = Operation(
                   maximum=LONGEST_WAIT, default=10),
     ),
 )  # fmt: skip
+
+
+class CreatedPayout(msgspec.Struct):
+    """An item of a batch that was created."""
+
+    status: Literal[201]
+    payout: Payout
+
+
+class PayoutResults(msgspec.Struct):
+    """What became of each item of a batch, in order."""
+
+    results: list[CreatedPayout]
+
+
 _SCENARIO: Final = HEADER.lower().encode()
 _CREATE_MANY: Final = Operation(
-    "Create up to 1000 payouts, each standing or falling alone", {200: dict[str, list[dict[str, Any]]]}, CreatePayoutsBody,
+    "Create up to 1000 payouts, each standing or falling alone", {200: PayoutResults}, CreatePayoutsBody,
     idempotency="required", example={"payouts": [EXAMPLE]},
+    description="The results come in the order of the items. What is wrong with one item is said in its result and stops no "
+    "other; only what is not JSON as a whole, or not a list of 1 to 1000 items, is refused whole.",
 )  # fmt: skip
 _LIST: Final = Operation(
     "List payouts, newest first", {200: list[Payout]},

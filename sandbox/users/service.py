@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
 from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem, ProblemBody
+from sandbox.errors import Problem
 from sandbox.http.body import decode
 from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
@@ -127,18 +127,17 @@ class Summary(msgspec.Struct):
     available: Decimal
 
 
-class UserResult(msgspec.Struct):
-    """What became of one user of many: `status` 201 and the `user`, or another and the `problem`."""
+class CreatedUser(msgspec.Struct):
+    """An item of a batch that was made."""
 
-    status: int
-    user: User | UnsetType = UNSET
-    problem: ProblemBody | UnsetType = UNSET
+    status: Literal[201]
+    user: User
 
 
 class UserResults(msgspec.Struct):
     """What became of many users, in the order of the request."""
 
-    results: list[UserResult]
+    results: list[CreatedUser]
 
 
 class UserBalance(msgspec.Struct):
