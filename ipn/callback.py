@@ -43,7 +43,10 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     payout_id: str | None = None
     psp_reference: Reference | None = None
-    status: Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
+    status: Literal[
+        "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
+        "RETURNED",
+    ]  # fmt: skip
     failure_code: FailureCode | None = None
     failure_reason: Reason | None = None
 

@@ -84,7 +84,7 @@ def test_a_message_seen_before_does_nothing_twice(world: World) -> None:
     # The same message again must not fail the payout anew.
     assert send(world, body, message_id="msg_1").status_code == 200
     assert world.payout(payout["id"])["status"] == "PENDING"
-    assert send(world, {"payout_id": payout["id"], "status": "PENDING"}).status_code == 400
+    assert send(world, {"payout_id": payout["id"], "status": "PENDING"}).status_code == 200
     world.assert_clean()
 
 
@@ -106,6 +106,19 @@ def test_the_state_that_it_is_in_already_is_no_change(world: World) -> None:
     world.wait_for(payout["id"], "SUCCESS")
     assert send(world, {"payout_id": payout["id"], "status": "SUCCESS"}).status_code == 200
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "SUCCESS"]
+
+
+def test_a_bank_cannot_begin_a_payout_anew_or_ask_for_it(world: World) -> None:
+    payout = world.create_payout("0004")
+    for status in ("REQUESTED", "REJECTED"):
+        refused = send(world, {"payout_id": payout["id"], "status": status})
+        assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+        assert "PROCESSING, SUCCESS, FAILED, CANCELLED" in refused.json()["detail"]
+    assert send(world, {"payout_id": payout["id"], "status": "FAILED"}).status_code == 200
+    again = send(world, {"payout_id": payout["id"], "status": "PENDING"})
+    assert (again.status_code, again.json()["code"]) == (409, "INVALID_STATE")
+    assert world.path_of(payout["id"]) == ["PENDING", "FAILED"]
+    world.assert_clean()
 
 
 def test_what_is_refused(world: World) -> None:

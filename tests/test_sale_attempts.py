@@ -151,6 +151,9 @@ def facts(account_number: str = "12345678900001") -> Facts:
         (["PROCESSING", "RETRY", "PROCESSING", "FAILED"], "BANK_REJECTED"),
         (["CANCELLED"], "CANCELLED"),
         (["PROCESSING", "SUCCESS", "RETURNED"], "RETURNED_BY_BANK"),
+        # As for a payout: behind SUCCESS only a return can come, and what comes before that is passed over.
+        (["PROCESSING", "SUCCESS", "FAILED", "RETURNED"], "RETURNED_BY_BANK"),
+        (["PROCESSING", "FAILED", "SUCCESS"], "BANK_REJECTED"),
     ],
 )
 def test_the_end_of_the_path_decides(path: list[str], code: str | None) -> None:

@@ -134,6 +134,12 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
 }
 """Component → member → its schema, where the type says less than is known."""
 _RULES: Final[Mapping[str, Json]] = {
+    "SimulateBody": {
+        "anyOf": [
+            {"properties": {"status": {"enum": ["FAILED", "REJECTED", "RETURNED"]}}},
+            {"properties": {"failure_code": {"type": "null"}}},
+        ]
+    },
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
 }
 """Component → what holds between its members."""

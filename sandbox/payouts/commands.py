@@ -214,12 +214,19 @@ class MovePayout:
 
     def _check_authority(self, source: str, target: str) -> None:
         """Refuse a move by somebody who may not decide about a payout that waits for approval or review."""
-        legal = ", ".join(states.legal_from(source))
+        legal = states.legal_from(source)
         if self.cause == "ipn" and source in VERBS["approve"]:
             raise Problem(
                 "INVALID_STATE",
                 f"A payout in {source} waits for the merchant, and a bank's callback cannot decide about it; legal from "
-                f"{source}, with an admin's key: {legal}.",
+                f"{source}, with an admin's key: {', '.join(legal)}.",
+            )
+        if self.cause == "ipn" and target in _NOT_BY_BANKS:
+            possible = ", ".join(status for status in legal if status not in _NOT_BY_BANKS)
+            raise Problem(
+                "INVALID_STATE",
+                f"A bank's callback cannot take a payout from {source} to {target}; legal from {source}: "
+                f"{possible or 'nothing'}.",
             )
         if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.may_decide:
             raise Problem(
@@ -247,6 +254,8 @@ VERBS: Final = {
     "cancel": dict.fromkeys((states.REQUESTED, states.PENDING, states.ON_HOLD, states.IN_REVIEW), states.CANCELLED),
     "reinitiate": {states.FAILED: states.PENDING},
 }
+_NOT_BY_BANKS: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
+"""States to which the merchant's own requests lead alone."""
 PAST: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
 
 
