@@ -20,18 +20,17 @@ EVENTS = 27
 
 
 class Script:
-    """Calls that follow each other, each answer kept as it came, but for the id of the merchant's key."""
+    """Calls that follow each other, each answer kept as it came."""
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.key_id = world.get("/sandbox/v1/keys").json()["data"][0]["id"].encode()
         self.bodies: list[tuple[int, bytes]] = []
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         number = f"call-{len(self.bodies)}"
         headers = {"X-Request-Id": number, "X-IDEMPOTENCY-KEY": number}
         answer = self.world.client.request(method, path, json=body, headers=headers)
-        self.bodies.append((answer.status_code, answer.content.replace(self.key_id, b"KEY")))
+        self.bodies.append((answer.status_code, answer.content))
         return answer.json()
 
 
