@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 from typing import Annotated, Any
 
+import httpx
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from sandbox.http.body_errors import find_errors, parse_tree
 from sandbox.http.openapi import documented
 from sandbox.payouts.requests import CreatePayoutBody
 from sandbox.settings import Settings
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 from tests.test_ipn import send
 
 SETTINGS = Settings.load(
@@ -232,3 +233,26 @@ def test_amounts_that_are_right_are_given_to_the_checks_as_they_are() -> None:
     found, right = find_errors(CreatePayoutBody, parse_tree(b'{"amount": 10.5, "dest_type": "BANK", "metadata": {"a": "b"}}'))
     assert right == {"amount": Decimal("10.50"), "dest_type": "BANK", "metadata": {"a": "b"}}
     assert {field for field, _ in found} == {"merchant_reference", "account_number"}
+
+
+def test_a_new_merchant_is_told_of_its_seed_time_and_address_with_all_the_rest(stack: Stack) -> None:
+    body = {
+        "name": "", "opening_balance": "-1", "webhook_url": "ftp://x", "seed": -1, "frozen_at": "soon", "rate": 5,
+    }  # fmt: skip
+    headers = {"X-ADMIN-KEY": stack.admin_key}
+    answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=body, headers=headers, timeout=60)
+    assert refused(answer).keys() == body.keys()
+    right = {"name": "x", "opening_balance": 0}
+    for member in ("webhook_url", "seed", "frozen_at"):
+        bad = {**right, member: body[member]}
+        answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=bad, headers=headers, timeout=60)
+        assert refused(answer).keys() == {member}
+
+
+def test_an_endpoint_and_a_source_are_told_of_their_address_with_all_the_rest(world: World) -> None:
+    endpoint = {"url": "ftp://x", "event_types": ["payout.payed"], "retry_profile": "slow", "descripton": "x"}
+    found = refused(world.post("/api/v1/webhook-endpoints", endpoint))
+    assert found.keys() == {"url", "event_types[0]", "retry_profile", "descripton"}
+    source = {"url": "http://x/?a=b", "headers": {"Host": "x"}, "more": 1}
+    found = refused(world.client.put("/aggregator/v1/source", json=source))
+    assert found.keys() == {"url", "headers.Host", "more"}

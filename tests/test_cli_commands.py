@@ -55,6 +55,14 @@ def test_trigger_refuses_what_is_no_event_of_a_payout(world: World) -> None:
     assert "payout.returned" in ran.output
 
 
+def test_payouts_are_listed_by_states_and_metadata(world: World) -> None:
+    kept = world.create_payout("0004", metadata={"order": "17=a"})["id"]
+    world.create_payout("0004")
+    found = ask(world, "payouts", "list", "--status", "PENDING,FAILED", "--metadata", "order=17=a")["data"]
+    assert [payout["id"] for payout in found] == [kept]
+    assert run(world, "payouts", "list", "--metadata", "order").exit_code == 2
+
+
 def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
     assert "There are none" in run(world, "snapshots", "list").output
     snapshot = ask(world, "snapshots", "create", "before")

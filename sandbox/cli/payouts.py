@@ -62,15 +62,21 @@ def get(
 @with_client
 def list_(
     client: Client,
-    status: Annotated[str | None, typer.Option("--status", help="Only payouts in this state.")] = None,
+    status: Annotated[str | None, typer.Option("--status", help="Only payouts in one of these: SUCCESS,RETURNED.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option("--metadata", help="Only with KEY=VALUE in it; repeatable.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Only payouts of the user with this id.")] = None,
     dest_type: Annotated[Literal["BANK", "WALLET"] | None, typer.Option("--dest-type", help="Only to these.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
     """List payouts, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    filters = {"status": status, "dest_type": dest_type, "merchant_reference": reference, "limit": limit, "cursor": cursor}
-    page = client.get("/api/v1/payouts", **filters)
+    pairs = [pair.partition("=") for pair in metadata or ()]
+    if not all(separator for _, separator, _ in pairs):
+        raise typer.BadParameter("Give --metadata as KEY=VALUE.")
+    filters = {"status": status, "dest_type": dest_type, "merchant_reference": reference, "user_id": user}
+    filters |= {f"metadata[{name}]": value for name, _, value in pairs}
+    page = client.get("/api/v1/payouts", **filters, limit=limit, cursor=cursor)
     return listed(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
 
 

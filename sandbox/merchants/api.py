@@ -1,8 +1,8 @@
 """`/sandbox/v1/merchants` for the operator, `/sandbox/v1/keys` for a merchant's admin."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from litestar import Router, delete, get, post
@@ -50,25 +50,42 @@ def _seed(seed: float | None) -> int | None:
     return int(seed)
 
 
-def _spec(body: CreateMerchantBody) -> MerchantSpec:
+def _spec(body: CreateMerchantBody, webhook_fault: Callable[[str], str | None]) -> MerchantSpec:
     """The merchant that a body asks for. Raises VALIDATION_ERROR, naming every member at fault."""
     faults: list[Fault] = []
-
-    def read(member: Callable[[], T]) -> T | None:
-        try:
-            return member()
-        except Problem as problem:
-            faults.extend(problem.errors)
-            return None
-
-    amount, at = body.opening_balance, body.frozen_at
-    balance = None if bytes(amount) == b"null" else read(lambda: amount_of(amount, "opening_balance", zero=True))
-    seed = read(lambda: _seed(body.seed))
-    # As a clock that is frozen before anything has happened: at any time since 1970, ten years ahead at most.
-    frozen_at = None if at is None else read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)))
+    amount = body.opening_balance
+    balance = None
+    if bytes(amount) != b"null":
+        balance = _read(lambda: amount_of(amount, "opening_balance", zero=True), faults)
+    seed, frozen_at, more = _rest(msgspec.structs.asdict(body), webhook_fault)
+    faults += more
     if faults:
         raise all_invalid(faults)
     return MerchantSpec(body.name, balance or None, body.webhook_url, seed, frozen_at)
+
+
+def _rest(
+    members: Mapping[str, Any], webhook_fault: Callable[[str], str | None]
+) -> tuple[int | None, datetime | None, list[Fault]]:
+    """The seed and the time at which a merchant begins, and what is wrong with them and the URL, as far as they are there."""
+    faults: list[Fault] = []
+    seed = _read(lambda: _seed(members.get("seed")), faults)
+    at, url = members.get("frozen_at"), members.get("webhook_url")
+    # As a clock that is frozen before anything has happened: at any time since 1970, ten years ahead at most.
+    frozen_at = None
+    if at is not None:
+        frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), faults)
+    wrong = None if url is None else webhook_fault(url)
+    faults += [] if wrong is None else [("webhook_url", wrong)]
+    return seed, frozen_at, faults
+
+
+def _read(member: Callable[[], T], faults: list[Fault]) -> T | None:
+    try:
+        return member()
+    except Problem as problem:
+        faults.extend(problem.errors)
+        return None
 
 
 def merchants_router(gate: Gate, service: MerchantService) -> Router:
@@ -85,8 +102,10 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
     )  # fmt: skip
     async def create_merchant(request: HttpRequest) -> ASGIResponse:
         gate.operator(request)
-        body, key = await gate.parse(request, body_decoder, key_required=False)
-        return answered(await service.create_once(_spec(body), key, gate.origin(request)))
+        body, key = await gate.parse(
+            request, body_decoder, key_required=False, check=lambda members: _rest(members, service.webhook_fault)[2]
+        )
+        return answered(await service.create_once(_spec(body, service.webhook_fault), key, gate.origin(request)))
 
     @get(
         "/", operation_id="list_merchants",

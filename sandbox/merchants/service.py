@@ -98,6 +98,10 @@ class MerchantService:
         self._box = box
         self._endpoints = endpoints
 
+    def webhook_fault(self, url: str) -> str | None:
+        """What is wrong with the URL of a first endpoint, as the end of a sentence that begins with its name."""
+        return next((message for _, message in self._endpoints.check({"url": url})), None)
+
     async def create(self, spec: MerchantSpec) -> NewMerchant:
         """Create a merchant with an admin key, its accounts, perhaps a balance and a webhook endpoint: all or nothing.
 
