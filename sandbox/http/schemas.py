@@ -54,6 +54,12 @@ _EVENT_TYPES: Final[Json] = {
     "minItems": 1,
     "maxItems": 32,
 }
+_SIGNING_TIME: Final[Json] = {
+    "description": "Whose time `webhook-timestamp` is: the host's, which every library verifies (the default), or the "
+    "merchant's.",
+    "type": "string",
+    "enum": ["host", "merchant"],
+}
 _URL: Final[Json] = {
     "description": "http:// or https://, with no user name or password; private addresses may be refused.",
     "type": "string",
@@ -129,8 +135,8 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": 2**63 - 1},
         "opening_balance": {"anyOf": [{"$ref": REF.format(name="Amount")}, {"enum": [0, "0", "0.00", None]}]},
     },
-    "CreateEndpointBody": {"event_types": _EVENT_TYPES},
-    "ChangeEndpointBody": {"event_types": _EVENT_TYPES},
+    "CreateEndpointBody": {"event_types": {**_EVENT_TYPES, "default": ["payout.*"]}, "signing_time": _SIGNING_TIME},
+    "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
 }
 """Component → member → its schema, where the type says less than is known."""
 _RULES: Final[Mapping[str, Json]] = {

@@ -38,7 +38,8 @@ _CREATE: Final = Operation(
     "Create a webhook endpoint; its secret is in this answer only", {201: CreatedEndpoint}, CreateEndpointBody,
     errors=("INVALID_STATE",), idempotency="required", links=_SEE,
     example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
-    description="At most 16 a merchant. An address that webhooks may not be delivered to is refused.",
+    description="At most 16 a merchant. An address that webhooks may not be delivered to is refused. Filters, ordering, limits "
+    "and signatures other than `v1` are not supported yet, and refused.",
 )  # fmt: skip
 _CHANGE: Final = Operation(
     "Change a webhook endpoint: what is left out stays", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
