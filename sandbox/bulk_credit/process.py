@@ -14,6 +14,7 @@ import msgspec
 
 from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
 from sandbox.db.engine import as_owner, connection, transaction
+from sandbox.db.rows import by_key
 from sandbox.ledger.model import CREDIT
 from sandbox.ledger.post import WalletCredit, credit_wallets
 from sandbox.users.commands import LARGEST_SUM
@@ -35,14 +36,14 @@ _NEXT: Final = f"""
 SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND status IN ('UPLOADED', 'PROCESSING')
 ORDER BY merchant_id, bulk_credits.id LIMIT 1
 """  # noqa: S608 -- constants
-_ROWS: Final = """
+_ROWS: Final = f"""
 SELECT i.line, i.user_id, i.amount, u.credited
 FROM (
     SELECT line, user_id, amount FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = 'PENDING'
     ORDER BY merchant_id, activity_id, status, line LIMIT $3
-) i LEFT JOIN LATERAL (SELECT credited FROM users WHERE merchant_id = $1 AND id = i.user_id::uuid OFFSET 0) u ON true
+) i LEFT JOIN LATERAL (SELECT credited FROM users WHERE {by_key("users", "id", "i.user_id::uuid")} OFFSET 0) u ON true
 ORDER BY i.line
-"""
+"""  # noqa: S608 -- constants
 # A chunk is the next rows that are PENDING, so under the merchant's lock its first and its last line bound it. What becomes of
 # each is looked up by its line: a join would be planned by statistics, which a file that has just come in has none of.
 _WRITE_ROWS: Final = """

@@ -15,6 +15,7 @@ from sandbox.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.control.hold import ClockHeldError, held
 from sandbox.control.passage import DeliveryAttempt, Passage, PayoutStep, Run, move_clock
 from sandbox.db.engine import RETRYABLE, available, connection, transaction
+from sandbox.db.rows import by_key
 from sandbox.errors import CONTENTION, Problem, invalid, unavailable
 from sandbox.work.idempotency import UNFINISHED, keep, progress, recall
 from sandbox.work.in_flight import in_flight
@@ -34,9 +35,12 @@ _HAS_HAPPENED: Final = """
 SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
 """
 
-_UNFINISHED: Final = """
-SELECT EXISTS (SELECT FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND fingerprint = $3 AND status = $4)
-"""
+_UNFINISHED: Final = f"""
+SELECT EXISTS (
+    SELECT FROM (SELECT fingerprint, status FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "$2")} OFFSET 0) k
+    WHERE k.fingerprint = $3 AND k.status = $4
+)
+"""  # noqa: S608 -- constants
 
 _GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
 

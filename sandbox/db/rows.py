@@ -17,11 +17,23 @@ def as_json(rows: Iterable[object]) -> str:
     return _encode(list(rows)).decode()
 
 
+def by_key(table: str, column: str, value: str, merchant: str = "$1") -> str:
+    """SQL behind WHERE that finds the row of the merchant whose `column` is `value`, in the index of both columns and no other.
+
+    For an equality the planner may take any index that begins with merchant_id, and look at all of the merchant's rows: it does
+    so where it believes that there is one, if that index is the smaller. A range in the order of the column, which is not to be
+    sorted for (see `PLANNER`), leaves it the one index that has this order. The index must be unique. Nothing may follow but
+    FOR NO KEY UPDATE, or OFFSET 0, which keeps a subquery from becoming a join.
+    """
+    where = f"{table}.merchant_id = {merchant} AND {table}.{column} >= {value} AND {table}.{column} <= {value}"
+    return f"{where} ORDER BY {table}.merchant_id, {table}.{column}"
+
+
 def update_by_key(
     table: str,
     *,
     rows: str,
-    key: Mapping[str, str],
+    key: tuple[str, str],
     changes: Mapping[str, str],
     kept: Sequence[str],
     where: str = "true",
@@ -34,20 +46,20 @@ def update_by_key(
     merchant's rows for it. Here each row is read by a LATERAL look-up, which can run only once for each row of `rows`, and is
     written through the key's own index by ON CONFLICT. A row that is not there is not looked up, so it is never inserted.
 
-    `rows` is a FROM item called `n`. `key` maps the key's columns behind merchant_id to expressions of `n`; each may occur
+    `rows` is a FROM item called `n`. `key` is the key's column behind merchant_id, and an expression of `n`; each may occur
     once. `changes` maps columns to expressions of `n` and of `k`, the row as it was. `kept` names the other columns that are
     NOT NULL or that a CHECK compares with these: the row is proposed with them, but they are not written. Rows for which
-    `where`, a condition on the table's own columns, does not hold are left alone. Without the merchant's lock `lock` must be
-    true: then each row is locked, in the order of `rows`. `returning` names columns of `t`, the row as it is written.
+    `where`, a condition on `k`, does not hold are left alone. Without the merchant's lock `lock` must be true: then each row is
+    locked, in the order of `rows`. `returning` names columns of `t`, the row as it is written.
     """
-    columns = [*key, *kept, *changes]
-    values = [*(f"k.{column}" for column in (*key, *kept)), *changes.values()]
-    found = " AND ".join(f"{column} = {value}" for column, value in key.items())
+    column, value = key
+    columns = [column, *kept, *changes]
+    values = [*(f"k.{name}" for name in (column, *kept)), *changes.values()]
     return f"""
 INSERT INTO {table} AS t (merchant_id, {", ".join(columns)})
 SELECT $1, {", ".join(values)}
 FROM {rows} CROSS JOIN LATERAL (
-    SELECT * FROM {table} WHERE merchant_id = $1 AND {found} AND {where} {"FOR NO KEY UPDATE" if lock else "OFFSET 0"}
-) k
-ON CONFLICT (merchant_id, {", ".join(key)}) DO UPDATE SET {", ".join(f"{column} = EXCLUDED.{column}" for column in changes)}
+    SELECT * FROM {table} WHERE {by_key(table, column, value)} {"FOR NO KEY UPDATE" if lock else "OFFSET 0"}
+) k WHERE {where}
+ON CONFLICT (merchant_id, {column}) DO UPDATE SET {", ".join(f"{name} = EXCLUDED.{name}" for name in changes)}
 {f"RETURNING {returning}" if returning else ""}"""  # noqa: S608 -- constants of this repository

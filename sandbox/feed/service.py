@@ -10,6 +10,7 @@ import msgspec
 
 from sandbox import clock
 from sandbox.db.engine import available, connection
+from sandbox.db.rows import by_key
 from sandbox.errors import invalid
 from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
 
@@ -22,7 +23,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 # By id, which rises as rows are added: a row never moves to another page. One statement, so that the count and the page
 # are of one moment. Rows are counted inside the primary key (the order there keeps the planner from walking the table
 # where one merchant has most of it); only the page's own are fetched.
-_PAGE: Final = """
+_PAGE: Final = f"""
 SELECT (SELECT count(*) FROM (
     SELECT FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id
 ) c) AS total, p.* FROM (SELECT) one
@@ -31,11 +32,11 @@ LEFT JOIN LATERAL (
         SELECT id FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3
         ORDER BY merchant_id, id OFFSET $4 LIMIT $5
     ) part
-    CROSS JOIN LATERAL (SELECT * FROM user_transactions WHERE merchant_id = $1 AND id = part.id OFFSET 0) t
-    CROSS JOIN LATERAL (SELECT vendor_user_id FROM users WHERE merchant_id = $1 AND id = t.user_id OFFSET 0) u
+    CROSS JOIN LATERAL (SELECT * FROM user_transactions WHERE {by_key("user_transactions", "id", "part.id")} OFFSET 0) t
+    CROSS JOIN LATERAL (SELECT vendor_user_id FROM users WHERE {by_key("users", "id", "t.user_id")} OFFSET 0) u
     ORDER BY t.id
 ) p ON true
-"""
+"""  # noqa: S608 -- constants
 
 
 class VendorTransaction(msgspec.Struct, rename="camel"):

@@ -27,7 +27,7 @@ FROM json_to_recordset($3::json) AS t (id uuid, debit_account text, credit_accou
 _BALANCES = update_by_key(
     "accounts",
     rows="json_to_recordset($3::json) AS n (account text, balance numeric, changes bigint)",
-    key={"account": "n.account"},
+    key=("account", "n.account"),
     changes={"balance": "n.balance", "version": "k.version + n.changes", "updated_at": "$2"},
     kept=(),
 )
@@ -46,7 +46,7 @@ WITH credits AS MATERIALIZED (
     update_by_key(
         "accounts",
         rows="changes n",
-        key={"account": "n.account"},
+        key=("account", "n.account"),
         changes={"balance": "k.balance + n.amount", "version": "k.version + n.changes", "updated_at": "$2"},
         kept=(),
     )

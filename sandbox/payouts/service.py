@@ -7,6 +7,7 @@ import msgspec
 
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
+from sandbox.db.rows import by_key
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
 from sandbox.http.body import decode
@@ -22,7 +23,7 @@ from sandbox.scenarios.engine import Catalogue
 from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin
 
-_GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
 # Each (status, dest_type) is a range of one index in the order of ids, so a page reads at most 22 × limit rows,
 # however rare what is asked for and however many payouts there are. Rows are compared as a whole, since with equalities
@@ -43,7 +44,7 @@ ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
 _LIST_OF_REFERENCE: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE merchant_id = $1 AND merchant_reference = $2 OFFSET 0) p
+SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "merchant_reference", "$2")} OFFSET 0) p
 WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
     AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
 """  # noqa: S608 -- constants
@@ -59,7 +60,7 @@ ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC LIMIT $7
 # asked for is looked at then.
 _LIST_OF_METADATA: Final = f"""
 SELECT {COLUMNS} FROM payout_metadata m
-CROSS JOIN LATERAL (SELECT * FROM payouts WHERE merchant_id = $1 AND id = m.payout_id OFFSET 0) p
+CROSS JOIN LATERAL (SELECT * FROM payouts WHERE {by_key("payouts", "id", "m.payout_id")} OFFSET 0) p
 WHERE m.merchant_id = $1 AND (m.pair, m.payout_id) < ($2::uuid, $5::uuid) AND (m.pair, m.payout_id) >= ($2, $6::uuid)
     AND p.metadata @> $8::jsonb AND p.status = ANY ($3::text[]) AND p.dest_type = ANY ($4::text[])
     AND ($9::uuid IS NULL OR p.user_id = $9)

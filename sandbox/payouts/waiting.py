@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandbox.db.engine import connection
+from sandbox.db.rows import by_key
 from sandbox.live import Message
 from sandbox.live_listener import LiveListener
 from sandbox.payouts.model import COLUMNS, Payout, to_payout
@@ -33,7 +34,7 @@ SELECT EXISTS (
 # Looked up one by one: with `= ANY` the planner may read all of the merchant's payouts.
 _READ: Final = f"""
 SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND payouts.id = n.id OFFSET 0
+    SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
 ) p
 """  # noqa: S608 -- constants
 

@@ -32,7 +32,7 @@ _TRIED: Final = {
     kind: update_by_key(
         "sales",
         rows="unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)",
-        key={"id": "n.id"},
+        key=("id", "n.id"),
         changes={
             paid: f"coalesce(n.amount, k.{paid})",
             due: "n.error IS NOT NULL",
@@ -40,7 +40,7 @@ _TRIED: Final = {
             "last_error": "n.error",
         },
         kept=("user_id", "brand", "earning", "status", "reconciled_at", other, "created_at"),
-        where=due,
+        where=f"k.{due}",
     )
     for kind, due, paid, other in (
         (ADVANCE, "advance_due", "advance_amount", "final_due"),

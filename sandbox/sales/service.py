@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from sandbox.db.engine import available, connection
-from sandbox.db.rows import update_by_key
+from sandbox.db.rows import by_key, update_by_key
 from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import SMALLEST_ID, is_uuid
@@ -33,7 +33,8 @@ _INSERT: Final = """
 INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at)
 VALUES ($1, $2, $3, $4, $5, 'PENDING', true, false, $6)
 """
-_GET: Final = f"SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
+_GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"  # noqa: S608 -- constants
 # Each status is a range of one index in the order of ids, so a page reads at most 3 × limit rows.
 _LIST: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
@@ -52,16 +53,16 @@ SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
 """  # noqa: S608 -- constants
 _TO_RECONCILE: Final = f"""
 SELECT s.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM sales WHERE merchant_id = $1 AND sales.id = n.id OFFSET 0
+    SELECT {COLUMNS} FROM sales WHERE {by_key("sales", "id", "n.id")} OFFSET 0
 ) s
 """  # noqa: S608 -- constants
 _RECONCILE: Final = update_by_key(
     "sales",
     rows="unnest($3::uuid[], $4::text[]) AS n (id, status)",
-    key={"id": "n.id"},
+    key=("id", "n.id"),
     changes={"status": "n.status", "reconciled_at": "$2", "advance_due": "false", "final_due": "true"},
     kept=("user_id", "brand", "earning", "created_at"),
-    where="status = 'PENDING'",
+    where="k.status = 'PENDING'",
 )
 # The earliest entry of an index for each merchant whose clock runs; what is frozen moves only by its own hand.
 _MERCHANTS: Final = {
@@ -96,9 +97,7 @@ class SalesService:
         """Record a sale that a user made; 404 for an unknown user is an answer."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
-            known = await conn.fetchval(
-                "SELECT true FROM users WHERE merchant_id = $1 AND id = $2", unit.merchant_id, body.user_id
-            )
+            known = await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id)
             if not known:
                 raise Problem("NOT_FOUND", f"There is no user {body.user_id}.")
             sale_id = unit.ids.next()

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import as_json, update_by_key
+from sandbox.db.rows import as_json, by_key, update_by_key
 from sandbox.ledger.model import wallet_of
 from sandbox.ledger.post import WalletCredit
 from sandbox.users.model import COLUMNS, UserRow, UserTransaction, to_user
@@ -13,12 +13,12 @@ from sandbox.work.unit import Unit
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
+SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
 
 _READ: Final = f"""
 SELECT u.*, (SELECT a.balance FROM accounts a WHERE a.merchant_id = $1 AND a.account = 'WALLET:' || u.id) AS wallet
 FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND users.id = n.id OFFSET 0
+    SELECT {COLUMNS} FROM users WHERE {by_key("users", "id", "n.id")} OFFSET 0
 ) u
 """  # noqa: S608 -- constants
 
@@ -26,8 +26,8 @@ _WRITE: Final = update_by_key(
     "users",
     rows="""json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
     finals numeric, requested numeric, approved numeric, paid numeric, version bigint)""",
-    key={"id": "n.id"},
-    changes={column: f"n.{column}" for column in (*_SUMS, "version")} | {"updated_at": "$2"},
+    key=("id", "n.id"),
+    changes={column: f"n.{column}" for column in (*SUMS, "version")} | {"updated_at": "$2"},
     kept=("name", "vendor_user_id", "created_at"),
 )
 
@@ -44,9 +44,9 @@ _CREDIT: Final = update_by_key(
     SELECT user_id, sum(amount) AS amount, count(*) AS changes
     FROM json_to_recordset($3::json) AS c (user_id uuid, amount numeric) GROUP BY user_id
 ) n""",
-    key={"id": "n.user_id"},
+    key=("id", "n.user_id"),
     changes={"credited": "k.credited + n.amount", "version": "k.version + n.changes", "updated_at": "$2"},
-    kept=("name", "vendor_user_id", "created_at", *(column for column in _SUMS if column != "credited")),
+    kept=("name", "vendor_user_id", "created_at", *(column for column in SUMS if column != "credited")),
     returning="t.id::text AS id, t.version",
 )
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
+from sandbox.db.rows import by_key, update_by_key
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
 from sandbox.http.body import decode
@@ -33,6 +34,7 @@ from sandbox.users.requests import (
     user_codes,
     user_faults,
 )
+from sandbox.users.rows import SUMS
 from sandbox.users.summary_cache import Missed, SummaryCache
 from sandbox.work.keyed import run_keyed
 from sandbox.work.loop import MerchantQueues
@@ -41,7 +43,7 @@ from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, U
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_GET: Final = f"SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_GET: Final = f"SELECT {COLUMNS} FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
 
 _LIST: Final = f"""
 SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id < $2 AND id >= $3
@@ -49,19 +51,19 @@ ORDER BY merchant_id DESC, users.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
 _BY_EXTERNAL_ID: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM users WHERE merchant_id = $1 AND external_id = $5 OFFSET 0) u
+SELECT {COLUMNS} FROM (SELECT * FROM users WHERE {by_key("users", "external_id", "$5")} OFFSET 0) u
 WHERE id < $2 AND id >= $3 LIMIT $4
 """  # noqa: S608 -- constants
 
-_TAKEN: Final = """
+_TAKEN: Final = f"""
 SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE merchant_id = $1 AND external_id = n.external_id OFFSET 0
+    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "external_id", "n.external_id")} OFFSET 0
 ) u
 UNION ALL
 SELECT u.* FROM unnest($3::text[]) AS n (vendor_user_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE merchant_id = $1 AND vendor_user_id = n.vendor_user_id OFFSET 0
+    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "vendor_user_id", "n.vendor_user_id")} OFFSET 0
 ) u
-"""
+"""  # noqa: S608 -- constants
 
 _INSERT: Final = """
 INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
@@ -72,13 +74,26 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text
     AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
 """
 
-_NAMESAKE: Final = "SELECT true FROM users WHERE merchant_id = $1 AND external_id = $2 AND id <> $3"
-
-_CHANGE: Final = f"""
-UPDATE users SET name = $3, external_id = $4, dest_type = $5, bank_code = $6, wallet_code = $7, account_number = $8,
-    updated_at = $9
-WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
+_NAMESAKE: Final = f"""
+SELECT true FROM (SELECT id FROM users WHERE {by_key("users", "external_id", "$2")} OFFSET 0) u WHERE id <> $3
 """  # noqa: S608 -- constants
+
+_CHANGE: Final = update_by_key(
+    "users",
+    rows="(SELECT $2::uuid AS id) n",
+    key=("id", "n.id"),
+    changes={
+        "name": "$3",
+        "external_id": "$4",
+        "dest_type": "$5",
+        "bank_code": "$6",
+        "wallet_code": "$7",
+        "account_number": "$8",
+        "updated_at": "$9",
+    },
+    kept=("vendor_user_id", *SUMS, "version", "created_at"),
+    returning=COLUMNS,
+)
 
 _REQUESTS: Final = """
 SELECT id::text AS user_id, requested FROM users WHERE merchant_id = $1 AND requested > 0 AND id < $2

@@ -8,6 +8,7 @@ import msgspec
 from sandbox.clock import milliseconds, render
 from sandbox.control.faults import spoiled
 from sandbox.db.engine import available, connection
+from sandbox.db.rows import by_key, update_by_key
 from sandbox.errors import Problem
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import LARGEST_ID, SMALLEST_ID, is_uuid
@@ -35,11 +36,11 @@ SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND payout_id = $5 AN
 ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-_EVENT: Final = f"SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
+_EVENT: Final = f"SELECT {_EVENT_COLUMNS} FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
 
 _COLUMNS: Final = (
-    "d.id::text AS id, d.event_id::text AS event_id, "
-    "(SELECT type FROM events e WHERE e.merchant_id = d.merchant_id AND e.id = d.event_id) AS event_type, "
+    "d.id::text AS id, d.event_id::text AS event_id, "  # noqa: S608 -- constants
+    f"(SELECT type FROM events WHERE {by_key('events', 'id', 'd.event_id')}) AS event_type, "
     "d.endpoint_id::text AS endpoint_id, d.status, d.attempts, d.next_attempt_at, d.created_at, d.updated_at"
 )
 
@@ -84,7 +85,7 @@ SELECT {_COLUMNS} FROM (
     AND status = ANY ($6::text[]) AND ($7::uuid[] IS NULL OR endpoint_id = ANY ($7)) ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-_GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id = $2"  # noqa: S608 -- constants
+_GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE {by_key('d', 'id', '$2')}"  # noqa: S608 -- constants
 
 _ATTEMPTS: Final = """
 SELECT * FROM (
@@ -94,18 +95,35 @@ SELECT * FROM (
 ) newest ORDER BY attempt
 """
 
-_BODY: Final = "SELECT body FROM events WHERE merchant_id = $1 AND id = $2"
+_BODY: Final = f"SELECT body FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
 
-_ENDPOINT_OF: Final = """
-SELECT n.status, d.endpoint_id::text AS id FROM webhook_deliveries d
-LEFT JOIN webhook_endpoints n ON n.merchant_id = d.merchant_id AND n.id = d.endpoint_id
-WHERE d.merchant_id = $1 AND d.id = $2
-"""
+_ENDPOINT_OF: Final = f"""
+SELECT n.status, d.endpoint_id::text AS id
+FROM (SELECT endpoint_id FROM webhook_deliveries w WHERE {by_key("w", "id", "$2")} OFFSET 0) d
+LEFT JOIN LATERAL (
+    SELECT status FROM webhook_endpoints WHERE {by_key("webhook_endpoints", "id", "d.endpoint_id")} OFFSET 0
+) n ON true
+"""  # noqa: S608 -- constants
 
 _RESEND: Final = f"""
-UPDATE webhook_deliveries d
-SET status = 'PENDING', next_attempt_at = $3, scheduled = 0, leased_until = NULL, updated_at = $3
-WHERE d.merchant_id = $1 AND d.id = $2 RETURNING {_COLUMNS}
+WITH d AS ({
+    update_by_key(
+        "webhook_deliveries",
+        rows="(SELECT $2::uuid AS id) n",
+        key=("id", "n.id"),
+        changes={
+            "status": "'PENDING'",
+            "next_attempt_at": "$3",
+            "scheduled": "0",
+            "leased_until": "NULL",
+            "updated_at": "$3",
+        },
+        kept=("event_id", "endpoint_id", "attempts", "created_at"),
+        lock=True,
+        returning="t.*",
+    )
+})
+SELECT {_COLUMNS} FROM d
 """  # noqa: S608 -- constants
 
 

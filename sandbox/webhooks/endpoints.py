@@ -77,7 +77,7 @@ _END_DELIVERIES: Final = update_by_key(
     WHERE merchant_id = $1 AND (endpoint_id, status) >= ($2::uuid, $5::text) AND (endpoint_id, status) <= ($2, $5)
     ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE
 ) n""",
-    key={"id": "n.id"},
+    key=("id", "n.id"),
     changes={"status": "'FAILED'", "next_attempt_at": "NULL", "leased_until": "NULL", "updated_at": "$4"},
     kept=("event_id", "endpoint_id", "attempts", "scheduled", "created_at"),
     lock=True,

@@ -10,7 +10,7 @@ from sandbox.clock import Clock
 from sandbox.control.faults import Fault, to_fault
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import connection, transaction
-from sandbox.db.rows import as_json, update_by_key
+from sandbox.db.rows import as_json, by_key, update_by_key
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -39,10 +39,10 @@ WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
 _GIVE_BACK: Final = update_by_key(
     "webhook_deliveries",
     rows="unnest($2::uuid[]) AS n (id)",
-    key={"id": "n.id"},
+    key=("id", "n.id"),
     changes={"leased_until": "NULL"},
     kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
-    where="leased_until = $3",
+    where="k.leased_until = $3",
     lock=True,
 )
 
@@ -75,7 +75,9 @@ WITH due AS MATERIALIZED (
 SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
     c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
     ARRAY({FAULTS_OF.format(merchant="$1", target="webhooks")}) AS faults
-FROM due c CROSS JOIN LATERAL (SELECT type, body, request_id FROM events WHERE merchant_id = $1 AND id = c.event_id OFFSET 0) v
+FROM due c CROSS JOIN LATERAL (
+    SELECT type, body, request_id FROM events WHERE {by_key("events", "id", "c.event_id")} OFFSET 0
+) v
 """  # noqa: S608 -- constants
 
 # Whoever lost its lease, or whose delivery was resent meanwhile, adds its attempt to the log and decides nothing else.
@@ -88,7 +90,7 @@ WITH n AS MATERIALIZED (
     update_by_key(
         "webhook_deliveries",
         rows="n",
-        key={"id": "n.id"},
+        key=("id", "n.id"),
         changes={
             "attempts": "k.attempts + 1",
             "status": "CASE WHEN k.leased_until = n.lease THEN n.status ELSE k.status END",

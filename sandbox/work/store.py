@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.clock import Clock, milliseconds
-from sandbox.db.rows import as_json, update_by_key
+from sandbox.db.rows import as_json, by_key, update_by_key
 from sandbox.errors import Problem
 from sandbox.ids import IdSource
 from sandbox.ledger.model import MERCHANT_ACCOUNTS
@@ -37,15 +37,15 @@ RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, defa
 
 # What is asked for by key is looked up key by key (LATERAL; OFFSET 0 keeps the planner from making a join of it). With
 # `= ANY` it may read all of the merchant's rows instead, where it believes that there are few.
-_READ = """
+_READ = f"""
 SELECT a.balances, a.version,
     ARRAY(SELECT ROW (id::text, event_types, status) FROM webhook_endpoints WHERE merchant_id = $1 ORDER BY id) AS endpoints,
     ARRAY(SELECT ROW (k.key, k.fingerprint, k.status, k.body, k.location) FROM unnest($3::text[]) AS n (key)
     CROSS JOIN LATERAL (
-        SELECT * FROM idempotency_keys WHERE merchant_id = $1 AND key = n.key OFFSET 0
+        SELECT * FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "n.key")} OFFSET 0
     ) k WHERE k.expires_at > $5) AS keys,
     ARRAY(SELECT p.merchant_reference FROM unnest($4::text[]) AS n (reference) CROSS JOIN LATERAL (
-        SELECT merchant_reference FROM payouts WHERE merchant_id = $1 AND merchant_reference = n.reference OFFSET 0
+        SELECT merchant_reference FROM payouts WHERE {by_key("payouts", "merchant_reference", "n.reference")} OFFSET 0
     ) p) AS taken,
     ARRAY(SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1
           ORDER BY position) AS rules
@@ -53,14 +53,14 @@ FROM (
     SELECT array_agg(a.balance ORDER BY n.place) AS balances,
         sum(a.version) FILTER (WHERE n.account IN ('AVAILABLE', 'LOCKED'))::bigint AS version
     FROM unnest($2::text[]) WITH ORDINALITY AS n (account, place) CROSS JOIN LATERAL (
-        SELECT balance, version FROM accounts WHERE merchant_id = $1 AND account = n.account OFFSET 0
+        SELECT balance, version FROM accounts WHERE {by_key("accounts", "account", "n.account")} OFFSET 0
     ) a
 ) a
-"""
+"""  # noqa: S608 -- constants
 
 _PAYOUTS_BY_ID = f"""
 SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND payouts.id = n.id OFFSET 0
+    SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
 ) p
 """  # noqa: S608 -- constants
 
@@ -92,7 +92,7 @@ _CHANGE = update_by_key(
     rows="""json_to_recordset($3::json) AS n (id uuid, status text, scenario text, failure_code text, failure_reason text,
     psp_reference text, attempts int, step int, due_at timestamptz, changes int, processed_at timestamptz, path text,
     request_id text)""",
-    key={"id": "n.id"},
+    key=("id", "n.id"),
     changes={
         "status": "n.status",
         "scenario": "n.scenario",

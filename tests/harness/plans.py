@@ -1,0 +1,308 @@
+"""A database of its own with a merchant of many rows, and what statements read in it when their plan is the generic one."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from sandbox.db.engine import APPLICATION_ROLE, PLANNER
+from sandbox.db.migrate import migrate
+from sandbox.ids import LARGEST_ID, SMALLEST_ID
+
+MERCHANT = "00000000-0000-7000-8000-0000000000aa"
+NOW = "2031-01-01 00:00:00+00"
+BATCH = 60
+"""Rows that a statement is asked for."""
+
+# One id for the n-th row of each table, whatever it is called there: whatever id a statement is given, it finds rows.
+# A twentieth of what can be due is due.
+_FILL = """
+CREATE TEMP TABLE seed AS
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(m), 12, '0'))::uuid AS merchant_id, n,
+    ('10000000-0000-7000-8000-' || lpad(to_hex(m * 1000000::bigint + n), 12, '0'))::uuid AS id
+FROM generate_series(FIRST_MERCHANT, LAST_MERCHANT) m, generate_series(1, ROWS) n;
+CREATE TEMP TABLE one AS SELECT merchant_id, id FROM seed WHERE n = 1;
+INSERT INTO merchants (merchant_id, name, ipn_secret, webhook_secret, created_at)
+    SELECT merchant_id, 'M', 'x', 'x', NOW FROM one;
+INSERT INTO api_keys (merchant_id, id, key_hash, role, name, created_at)
+    SELECT merchant_id, id, sha256(id::text::bytea), 'admin', 'K', NOW FROM one;
+INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
+    SELECT merchant_id, unnest('{AVAILABLE,FUNDING,LOCKED,SETTLEMENT,USER_FUNDS}'::text[]), 0, 0, NOW FROM one;
+INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
+    SELECT merchant_id, 'WALLET:' || id, 0, 0, NOW FROM seed;
+INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, earned, spent, credited, advances, finals, requested,
+    approved, paid, version, created_at, updated_at)
+    SELECT merchant_id, id, 'U', 'ref-' || n, id::text, 0, 0, 0, 0, 0, CASE WHEN n % 20 = 0 THEN 1 ELSE 0 END, 0, 0, 0, NOW, NOW
+    FROM seed;
+INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number, status,
+    scenario, psp_reference, attempts, metadata, user_id, step, due_at, changes, request_id, created_at, updated_at)
+    SELECT merchant_id, id, 'ref-' || n, 1, 'PKR', 'BANK', 'HBL', '1', 'SUCCESS', 'success', 'ref-' || n, 1, '{}', id, 2,
+        CASE WHEN n % 20 = 0 THEN NOW END, 1, 'r', NOW, NOW FROM seed;
+INSERT INTO payout_metadata (merchant_id, pair, payout_id) SELECT merchant_id, id, id FROM seed;
+INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
+    reason, payout_id, description, created_at)
+    SELECT merchant_id, id, 'LOCKED', 'SETTLEMENT', 1, 0, 0, 'PAYOUT_SETTLE', id, '', NOW FROM seed;
+INSERT INTO events (merchant_id, id, type, body, payout_id, change, to_status, cause, request_id, created_at)
+    SELECT merchant_id, id, 'payout.created', '{}', id, 0, 'PENDING', 'api', 'r', NOW FROM seed;
+INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, signing_time, retry_profile, ordered, description,
+    secret, status, created_at, updated_at)
+    SELECT merchant_id, id, 'http://127.0.0.1:9', '{*}', 'v1', 'host', 'fast', false, '', 'x', 'ENABLED', NOW, NOW FROM one;
+INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at,
+    created_at, updated_at)
+    SELECT merchant_id, s.id, s.id, one.id, 'SUCCEEDED', 1, 1, CASE WHEN n % 20 = 0 THEN NOW END, NOW, NOW
+    FROM seed s JOIN one USING (merchant_id);
+INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, response_headers, response_body,
+    duration_ms) SELECT merchant_id, id, 1, NOW, '', '', '{}', '', 1 FROM seed;
+INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at)
+    SELECT merchant_id, id::text, 'x', 201, 'x', CASE WHEN n % 20 = 0 THEN NOW ELSE 'infinity' END FROM seed;
+INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at)
+    SELECT merchant_id, id, id, 'EARNED', 1, id, NOW FROM seed;
+INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_amount, advance_due, final_due, created_at)
+    SELECT merchant_id, id, id, 'B', 1, 'PENDING', CASE WHEN n % 20 = 0 THEN NULL ELSE 1 END, n % 20 = 0, false, NOW FROM seed;
+INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at)
+    SELECT merchant_id, id, 'ADVANCE', 1, id, NOW FROM seed;
+INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,
+    updated_at) SELECT merchant_id, id, CASE WHEN n = 1 THEN 'PROCESSING' ELSE 'COMPLETED' END, 9, 0, 0, 0, 0, 'r', NOW, NOW
+    FROM seed;
+INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id)
+    SELECT merchant_id, one.id, n, s.id, '1.00', CASE WHEN n % 20 = 0 THEN 'PENDING' ELSE 'SUCCEEDED' END,
+        CASE WHEN n % 20 = 0 THEN NULL ELSE s.id END FROM seed s JOIN one USING (merchant_id);
+INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at)
+    SELECT merchant_id, 1, 0, NOW, id, NOW FROM one;
+INSERT INTO vendor_fetches (merchant_id, id, url, page, at, ended_by, outcome)
+    SELECT merchant_id, id, '', 1, NOW, NOW, 'RUNNING' FROM seed;
+INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
+    SELECT merchant_id, id::text, id::text, 'earned', 1, NOW FROM seed;
+INSERT INTO vendor_balances (merchant_id, user_id, id, earned, spent, payout, paid_out, updated_at)
+    SELECT merchant_id, id::text, id, 0, 0, CASE WHEN n % 20 = 0 THEN 1 ELSE 0 END, 0, NOW FROM seed;
+INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
+    SELECT merchant_id, id, sha256(id::text::bytea), '', '', NOW FROM seed;
+INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_offset, default_scenario, clock_at, created_at)
+    SELECT merchant_id, id, 'S', 0, 0, 0, '0', 'success', NOW, NOW FROM seed;
+INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) SELECT merchant_id, id, 'R', 1, '{}', '{}' FROM one;
+INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, matches, hits, created_at)
+    SELECT merchant_id, id, 'api', 'K', '{}', '{}', 1, 9, 0, NOW FROM one;
+DROP TABLE seed, one;
+"""
+
+
+def ids(first: int = 1, count: int = BATCH) -> list[str]:
+    """The merchant's ids in the order of its rows; the one at `first` - 1 is the row with that number."""
+    return [f"10000000-0000-7000-8000-{0xAA * 1_000_000 + n:012x}" for n in range(first, first + count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a statement read: rows of tables, and pages of tables and indexes."""
+
+    rows: float
+    pages: int
+    plan: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.rows:.0f} rows, {self.pages} pages\n{self.plan}"
+
+
+class Database:
+    """A database that no sandbox uses. No table of it is ever analyzed but by `analyze`."""
+
+    def __init__(self, server_url: str, name: str) -> None:
+        self._server_url = server_url
+        self._name = name
+        self.url = re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", server_url, count=1)
+
+    async def create(self) -> None:
+        """Create it, with all tables, empty."""
+        server = await asyncpg.connect(self._server_url)
+        await server.execute(f"CREATE DATABASE {self._name}")
+        await server.close()
+        await migrate(self.url)
+        tables = await self._owner(
+            "SELECT format('%I', relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        )
+        for (table,) in tables:
+            await self._owner(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+
+    async def drop(self) -> None:
+        """Delete it."""
+        server = await asyncpg.connect(self._server_url)
+        await server.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
+        await server.close()
+
+    async def _owner(self, sql: str) -> list[asyncpg.Record]:
+        conn = await asyncpg.connect(self.url)
+        try:
+            return await conn.fetch(sql)
+        finally:
+            await conn.close()
+
+    async def fill(self, first_merchant: int, last_merchant: int, rows: int) -> None:
+        """Give each of these merchants so many rows in each table."""
+        text = _FILL.replace("FIRST_MERCHANT", str(first_merchant)).replace("LAST_MERCHANT", str(last_merchant))
+        text = re.sub(r"\bROWS\b", str(rows), re.sub(r"\bNOW\b", f"'{NOW}'::timestamptz", text))
+        conn = await asyncpg.connect(self.url)
+        try:
+            # Foreign keys hold by construction, and looking each up costs more than all the rest.
+            await conn.execute("SET session_replication_role = replica")
+            await conn.execute(text)
+        finally:
+            await conn.close()
+
+    async def analyze(self) -> None:
+        """Let the planner know of all tables what they hold now."""
+        await self._owner("ANALYZE")
+
+    async def forget(self) -> None:
+        """Let the planner know as little of all tables as if they had never been analyzed."""
+        await self._owner(
+            "SELECT pg_clear_relation_stats('public', relname) FROM pg_class "
+            "WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace"
+        )
+        await self._owner(
+            "SELECT pg_clear_attribute_stats('public', tablename, attname, false) FROM pg_stats WHERE schemaname = 'public'"
+        )
+
+    async def believe_in_one_row_each(self) -> None:
+        """Let the planner believe that no merchant has more than one row of any table."""
+        await self._owner(
+            "SELECT pg_clear_attribute_stats('public', tablename, 'merchant_id', false), "
+            "pg_restore_attribute_stats('schemaname', 'public', 'relname', tablename::text, 'attname', 'merchant_id', "
+            "'inherited', false, 'null_frac', 0::real, 'avg_width', 16, 'n_distinct', -1::real) "
+            "FROM pg_stats WHERE schemaname = 'public' AND attname = 'merchant_id'"
+        )
+
+    async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
+        """A connection like those of the product's pool, on which all statements (SQL, arguments) are planned already."""
+        conn = await asyncpg.connect(
+            self.url, server_settings={"role": APPLICATION_ROLE, **PLANNER}, statement_cache_size=0, command_timeout=60
+        )
+        calls: dict[str, str] = {}
+        for number, (name, (sql, arguments)) in enumerate(statements.items()):
+            types = [kind.name + "[]" * (kind.kind == "array") for kind in (await conn.prepare(sql)).get_parameters()]
+            types = [re.sub(r"\[\]\[\]$", "[]", kind) for kind in types]
+            await conn.execute(f"PREPARE s{number} ({', '.join(types)}) AS {sql}" if types else f"PREPARE s{number} AS {sql}")
+            given = zip(_arguments(sql, arguments, types), types, strict=True)
+            values = ", ".join(_literal(value, kind) for value, kind in given)
+            calls[name] = f"EXECUTE s{number}({values})" if types else f"EXECUTE s{number}"
+            await conn.execute(f"EXPLAIN {calls[name]}")
+        return Planned(conn, calls)
+
+
+class Planned:
+    """Statements that were planned at one time, to be run at a later one."""
+
+    def __init__(self, conn: "asyncpg.Connection[asyncpg.Record]", calls: Mapping[str, str]) -> None:
+        self._conn = conn
+        self._calls = calls
+
+    async def read(self) -> dict[str, Reading]:
+        """Run each statement with its generic plan, in a transaction that is rolled back, and close the connection.
+
+        What reads no table is left out. Raises AssertionError if statements fail.
+        """
+        readings, failed = {}, []
+        for name, call in self._calls.items():
+            plan = json.loads(await self._conn.fetchval(f"EXPLAIN (FORMAT JSON) {call}"))[0]["Plan"]
+            if not _reads(plan):
+                continue
+            transaction = self._conn.transaction()
+            await transaction.start()
+            try:
+                text = await self._conn.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {call}")
+            except asyncpg.PostgresError as error:
+                failed.append(f"{name}: {error}")
+            else:
+                plan = json.loads(text)[0]["Plan"]
+                readings[name] = Reading(_rows(plan), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
+            finally:
+                await transaction.rollback()
+        await self._conn.close()
+        assert not failed, "\n".join(failed)
+        return readings
+
+
+def _is_read(plan: Mapping[str, Any]) -> bool:
+    return "Relation Name" in plan and plan["Node Type"] != "ModifyTable"
+
+
+def _reads(plan: Mapping[str, Any]) -> bool:
+    return _is_read(plan) or any(_reads(part) for part in plan.get("Plans", ()))
+
+
+def _rows(plan: Mapping[str, Any]) -> float:
+    own = 0.0
+    if _is_read(plan):
+        removed = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+        own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
+    return own + sum(_rows(part) for part in plan.get("Plans", ()))
+
+
+def _arguments(sql: str, arguments: Sequence[object], types: Sequence[str]) -> list[object]:
+    """The arguments; what is left out or `...` is the merchant, the end of a range, or what finds rows by its type."""
+    given = [*arguments, *[...] * (len(types) - len(arguments))]
+    return [
+        _default(sql, number, kind) if value is ... else value
+        for number, (value, kind) in enumerate(zip(given, types, strict=True), 1)
+    ]
+
+
+def _default(sql: str, number: int, kind: str) -> object:
+    if kind == "uuid":
+        if re.search(rf"merchant_id = \${number}\b", sql):
+            return MERCHANT
+        above, below = (re.search(rf"{sign}=? (\([^()]*)?\${number}\b", sql) is not None for sign in "<>")
+        if above != below:
+            return LARGEST_ID if above else SMALLEST_ID
+    return DEFAULTS[kind]
+
+
+def _literal(value: object, kind: str) -> str:
+    if value is None:
+        return f"NULL::{kind}"
+    if isinstance(value, list):
+        inner = ",".join("NULL" if one is None else '"' + str(one).replace("\\", "\\\\") + '"' for one in value)
+        value = "{" + inner + "}"
+    return "'" + str(value).replace("'", "''") + f"'::{kind}"
+
+
+def row(n: int, **others: object) -> dict[str, object]:
+    """A row for json_to_recordset with all columns that any statement reads; the n-th row of each table is meant."""
+    id_ = ids(n, 1)[0]
+    zero = dict.fromkeys(("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid"), 0)
+    return {
+        "id": id_, "user_id": id_, "payout_id": id_, "transfer_id": id_, "event_id": id_, "endpoint_id": ids()[0], "key": id_,
+        "account": f"WALLET:{id_}", "balance": 1, "amount": 1, "changes": 1, "version": 1, "line": n, "attempts": 1, "step": 1,
+        "scheduled": 1, "status": "SUCCESS", "scenario": "success", "psp_reference": "P", "at": NOW, "url": "", "signature": "",
+        "headers": {}, "body": "", "duration_ms": 1, "request_id": "r", **zero, **others,
+    }  # fmt: skip
+
+
+def json_rows(**others: object) -> str:
+    """A batch of rows as the product sends them."""
+    return json.dumps([row(n, **others) for n in range(1, BATCH + 1)])
+
+
+DEFAULTS: Mapping[str, object] = {
+    "uuid": ids()[0],
+    "uuid[]": ids(),
+    "text": "ref-1",
+    "text[]": [f"ref-{n}" for n in range(1, BATCH + 1)],
+    "int4": BATCH,
+    "int4[]": [BATCH] * BATCH,
+    "int8": BATCH,
+    "numeric": 1,
+    "numeric[]": [1] * BATCH,
+    "bool": True,
+    "float8": 0.5,
+    "timestamptz": NOW,
+    "timestamptz[]": [NOW] * BATCH,
+    "interval": "1 hour",
+    "bytea": "\\x" + hashlib.sha256(ids()[0].encode()).hexdigest(),
+    "bytea[]": ["\\x" + hashlib.sha256(id_.encode()).hexdigest() for id_ in ids()],
+    "json": json_rows(),
+    "jsonb": "{}",
+}
