@@ -10,6 +10,13 @@ COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --
 # Python has gone, it does not fit: the stamps below then count for nothing, and it is made anew.
 FITS := $(shell grep -qsF "$$(pwd -P)/$(VENV)/bin/" $(VENV)/bin/psp && $(VENV)/bin/python -c 'import msgspec' 2>/dev/null && echo yes)
 
+# What builds the package, of which no tool writes a lock.
+define BUILD_REQUIRES
+import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+endef
+export BUILD_REQUIRES
+
 .PHONY: install dev up test lint clean lock
 .DEFAULT_GOAL := install
 
@@ -50,12 +57,13 @@ test: lint
 	$(VENV)/bin/pytest -n auto
 	@if [ -x .ci/contract ]; then PATH="$(CURDIR)/$(VENV)/bin:$$PATH" .ci/contract; fi
 
-# Writes both requirements files anew from pyproject.toml, with the tool in an environment of its own.
+# Writes the requirements files anew from pyproject.toml, with the tool in an environment of its own.
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
 		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& $(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+		&& $(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml \
+		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis schemathesis-report *.egg-info

@@ -47,11 +47,6 @@ CODES: Final[dict[str, Kind]] = {
     "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "Use a method that the Allow header lists."),
     "NOT_ACCEPTABLE": Kind(406, "Only JSON is supported", "Send `Accept: application/json`, or no Accept header."),
     "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send it again, without long pauses."),
-    "PAYLOAD_TOO_LARGE": Kind(413, "The request body is too large", "Send less in one request."),
-    "UNSUPPORTED_MEDIA_TYPE": Kind(
-        415, "Media type not supported", "Send `Content-Type: application/json` and an uncompressed body."
-    ),
-    "HEADERS_TOO_LARGE": Kind(431, "The request headers are too large", "Send at most 64 KB of request line and headers."),
     "DUPLICATE_REFERENCE": Kind(
         409, "The merchant reference is already in use", "Use a new merchant_reference for each payout."
     ),
@@ -61,9 +56,14 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "ALREADY_RECONCILED": Kind(409, "The sale is already reconciled", "Leave it out of the request."),
     "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Retry only an activity that has failed rows."),
+    "PAYLOAD_TOO_LARGE": Kind(413, "The request body is too large", "Send less in one request."),
+    "UNSUPPORTED_MEDIA_TYPE": Kind(
+        415, "Media type not supported", "Send `Content-Type: application/json` and an uncompressed body."
+    ),
     "INSUFFICIENT_BALANCE": Kind(422, "The available balance is too low", "Top up the balance, or send a smaller amount."),
     "IDEMPOTENCY_KEY_REUSED": Kind(422, "The idempotency key was used for another request", "Use a new key for a new request."),
     "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the number of seconds in the Retry-After header."),
+    "HEADERS_TOO_LARGE": Kind(431, "The request headers are too large", "Send at most 64 KB of request line and headers."),
     "INTERNAL_ERROR": Kind(
         500, "Internal error", "Retry with the same idempotency key. If it fails again, report the request_id."
     ),

@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
+DEVELOPMENT_API_KEY = "sk_sandbox_demo_admin"
+DEVELOPMENT_MEMBER_KEY = "sk_sandbox_demo_member"
+DEVELOPMENT_USERS_KEY = "sk_sandbox_demo_users"
+DEVELOPMENT_API_KEYS = frozenset({DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY})
+"""The demo merchants' keys on loopback. Anybody can read them here."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 

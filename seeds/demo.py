@@ -1,4 +1,4 @@
-"""The demo merchants: one with a balance, an admin key and a member key, and on loopback one with users.
+"""The demo merchants: one with a balance, an admin key and a member key, and one with users.
 
 Made through the services; made twice, nothing changes.
 """
@@ -18,29 +18,35 @@ from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
 from sandbox.scenarios.builtin import load_catalogue, read_rules
 from sandbox.scenarios.service import ScenarioService
 from sandbox.secrets_at_rest import SecretBox
-from sandbox.settings import LOOPBACK_HOSTS, Settings
+from sandbox.settings import (
+    DEVELOPMENT_API_KEY,
+    DEVELOPMENT_MEMBER_KEY,
+    DEVELOPMENT_USERS_KEY,
+    LOOPBACK_HOSTS,
+    Settings,
+)
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.work.unit import Origin
-from seeds.demo_users import DEVELOPMENT_USERS_KEY, USERS_MERCHANT, seed_users
+from seeds.demo_users import USERS_MERCHANT, seed_users
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
-DEVELOPMENT_API_KEY: Final = "sk_sandbox_demo_admin"
-DEVELOPMENT_MEMBER_KEY: Final = "sk_sandbox_demo_member"
 OPENING_BALANCE: Final = Decimal("1000000.00")
 
 
 class Seeded(msgspec.Struct):
-    """What the demo merchant's owner needs to know."""
+    """What the demo merchants' owner needs to know: of the first one, but for the last two members."""
 
     merchant_id: str
     api_key: str
     member_api_key: str
     webhook_secret: str
     ipn_secret: str
+    users_merchant_id: str
+    users_api_key: str
 
 
 async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
-    """Make the demo merchants if they are not there, and return the first one's keys and secrets.
+    """Make the demo merchants if they are not there, and return their keys and the first one's secrets.
 
     `scenarios` is a TOML file of scenarios of its own, each put in the place of the one that has its name. Raises
     ValueError, saying where, for a wrong file.
@@ -49,7 +55,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
     merchants = MerchantService(box, EndpointService(box, settings.webhook_allow))
-    api_key, member_api_key = _keys(settings)
+    api_key, member_api_key, users_key = _keys(settings)
     await open_pool(settings.database_url, 2)
     try:
         if await merchants.secrets(DEMO_MERCHANT) is None:
@@ -65,28 +71,25 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
                 await merchants.revoke_plain_key(DEMO_MERCHANT, known)
             await merchants.revoke_plain_key(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
-        else:
-            if await merchants.secrets(USERS_MERCHANT) is None:
-                spec = MerchantSpec(
-                    "Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=DEVELOPMENT_USERS_KEY
-                )
-                await merchants.create(spec)
-            await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", DEVELOPMENT_USERS_KEY)
-            await seed_users(settings, directory)
+        if await merchants.secrets(USERS_MERCHANT) is None:
+            spec = MerchantSpec("Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=users_key)
+            await merchants.create(spec)
+        await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", users_key)
+        await seed_users(settings, directory)
         origin = Origin("seeds", "--scenarios", settings.public_url)
         await ScenarioService(load_catalogue(), directory).put(DEMO_MERCHANT, rules, origin)
-        return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets)
+        return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets, USERS_MERCHANT, users_key)
     finally:
         await close_pool()
 
 
-def _keys(settings: Settings) -> tuple[str, str]:
+def _keys(settings: Settings) -> tuple[str, str, str]:
     """The well-known keys on loopback; elsewhere keys that follow from SANDBOX_SECRET_KEY, and are the same each time."""
     if settings.host in LOOPBACK_HOSTS:
-        return DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY
+        return DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY
 
     def derive(name: str) -> str:
         digest = hmac.digest(settings.secret_key, f"demo {name} key".encode(), hashlib.sha256)
         return KEY_PREFIX + base64.b32encode(digest[:30]).decode().lower()
 
-    return derive("admin"), derive("member")
+    return derive("admin"), derive("member"), derive("users")

@@ -27,7 +27,6 @@ from sandbox.work.loop import MerchantQueues
 from sandbox.work.unit import Answer, IdempotencyKey, Origin
 
 USERS_MERCHANT: Final = "00000000-0000-7000-8000-000000000002"
-DEVELOPMENT_USERS_KEY: Final = "sk_sandbox_demo_users"
 _LAST: Final = "umar"
 _EARNING: Final = Decimal("40.00")
 

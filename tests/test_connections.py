@@ -277,6 +277,18 @@ async def test_trailers_are_no_headers() -> None:
     assert [name for name, _ in app.scopes[0]["headers"]] == [b"transfer-encoding"]
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POSTX", "FOO", "PROPFIND"])
+async def test_a_method_may_come_byte_by_byte(method: str) -> None:
+    app = App()
+    connection = Connection(app, LIMITS)
+    for byte in f"{method} /path HTTP/1.1\r\nHost: x\r\n\r\n".encode():
+        await connection.send(bytes([byte]))
+    assert (app.scopes[0]["method"], app.scopes[0]["path"]) == (method, "/path")
+    for part in (method[:-1], method[-1:] + " /again HTTP/1.1\r\nHost: x\r\n\r\n"):
+        await connection.send(part.encode())
+    assert (app.scopes[1]["method"], app.scopes[1]["path"]) == (method, "/again")
+
+
 async def test_one_connection_too_many_is_told_so_and_closed() -> None:
     state = ServerState()
     connections = [Connection(App(), LIMITS, state) for _ in range(LIMITS.connections)]

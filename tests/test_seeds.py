@@ -1,14 +1,17 @@
 """The demo merchants: what is in them at the start, and that seeding again changes nothing."""
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 
 import httpx
 import pytest
 
-from sandbox.settings import Settings
-from seeds.demo import seed
-from seeds.demo_users import DEVELOPMENT_USERS_KEY
+from sandbox.settings import DEVELOPMENT_API_KEYS, DEVELOPMENT_USERS_KEY, Settings
+from seeds.demo import Seeded, seed
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
@@ -102,9 +105,41 @@ def test_a_seeding_that_died_before_its_last_step_is_finished(world: World, seed
 
 
 def test_on_other_hosts_the_well_known_key_is_revoked(world: World, seed_it: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The users' merchant is there too, under a key that follows from the secret key."""
     seed_it()
+
+    def seed_elsewhere() -> Seeded:
+        return asyncio.run(seed(settings(world, host="192.0.2.1")))
+
     with World.create(world.stack) as other:
         # The keys that the first demo merchant has on another host are not for the one of the running sandbox.
         monkeypatch.setattr("seeds.demo.DEMO_MERCHANT", other.merchant_id)
-        asyncio.run(seed(settings(world, host="192.0.2.1")))
+        seeded = seed_elsewhere()
+        assert seed_elsewhere() == seeded
     until(lambda: world.get("/api/v1/users").status_code == 401)
+    assert seeded.users_merchant_id == world.merchant_id
+    answer = httpx.get(f"{world.stack.api_url}/api/v1/users", headers={"X-API-KEY": seeded.users_api_key}, timeout=60)
+    assert {user["external_id"] for user in answer.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
+
+
+def test_on_other_hosts_a_well_known_key_that_was_left_behind_is_refused(stack: Stack) -> None:
+    """A run without seeds revokes nothing, and finds the keys that one on loopback made."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        env = os.environ | {
+            "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url, "SANDBOX_HOST": "192.0.2.1",
+            "SANDBOX_SECRET_KEY": "A" * 43 + "=", "SANDBOX_ADMIN_KEY": "ak_sandbox_of_this_test",
+            "SANDBOX_LISTEN_FD": str(listener.fileno()),
+        }  # fmt: skip
+        arguments = [sys.executable, "-m", "sandbox.serve"]
+        with subprocess.Popen(arguments, env=env, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL) as process:
+            try:
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/balance"
+                for key in DEVELOPMENT_API_KEYS:
+                    answer = httpx.get(url, headers={"X-API-KEY": key}, timeout=60)
+                    assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_API_KEY")
+                    assert "loopback" in answer.json()["detail"]
+                # The same keys work where they belong.
+                answer = httpx.get(f"{stack.api_url}/api/v1/balance", headers={"X-API-KEY": stack.api_key}, timeout=60)
+                assert answer.status_code == 200
+            finally:
+                process.terminate()

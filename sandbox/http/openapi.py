@@ -29,6 +29,7 @@ A mock payment service provider for payouts.
 * Times are RFC 3339 in UTC with milliseconds; ids are UUIDs.
 * Unknown members and unknown query parameters are refused.
 * Every answer has an `X-Request-Id`: your own, if you send one of 1 to 128 printable ASCII characters.
+* Every GET path answers HEAD. A request's line and headers may have 64 KB, and its parts must arrive without long pauses.
 * Errors are RFC 9457 problems; `type` links to a page that explains the code and its cure.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same key with the same request repeats the stored \
 answer, byte for byte, for 24 hours.

@@ -7,6 +7,7 @@ connection that says nothing stays for good.
 import asyncio
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from sandbox.http.middleware import METHODS, choose_request_id
 from sandbox.metrics import REQUESTS
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
+_LONGEST_METHOD: Final = 8
 _PARSED: Final = frozenset(method.encode() for method in METHODS)
 _STAND_IN: Final = b"TRACE"
 """Given to the parser in place of a method that no route has: it refuses most of those with no more than a 400."""
@@ -84,7 +86,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._deadline = self.loop.time() + self._limits.head_seconds
         self._unused += len(data)
         if self._is_between:
-            data = self._with_known_method(self._begun + data)
+            data = self._with_known_method(self._begun + data if self._begun else data)
             if not data:
                 return
         super().data_received(data)
@@ -94,14 +96,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def _with_known_method(self, data: bytes) -> bytes:
         """The beginning of a request, with a method that the parser knows; nothing while the method is not whole."""
         self._begun = b""
-        method, space, _ = data.partition(b" ")
-        if method not in _PARSED and _TOKEN.fullmatch(method):
-            if not space:
-                self._begun = data
-                return b""
-            self._method = method.decode()
-            return _STAND_IN + data[len(method) :]
-        return data
+        end = data.find(b" ", 0, _LONGEST_METHOD)
+        if end > 0 and data[:end] in _PARSED:
+            return data
+        method, space, rest = data.partition(b" ")
+        if not _TOKEN.fullmatch(method):
+            return data
+        if not space:
+            self._begun = data
+            return b""
+        self._method = method.decode()
+        return _STAND_IN + space + rest
 
     def on_message_begin(self) -> None:
         """Parser: a request begins."""
@@ -110,20 +115,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deadline is None:
             self._deadline = self.loop.time() + self._limits.head_seconds
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Parser: a header. Trailers are dropped: what they say would come after it was acted upon."""
-        if self._is_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Parser: the head is complete. One packet may have brought more of it than is allowed."""
-        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.head_bytes:
+        size = len(self.url) + 4 * len(self.headers) + sum(map(len, chain.from_iterable(self.headers)))
+        if size > self._limits.head_bytes:
             self._refuse(Problem("HEADERS_TOO_LARGE"))
             raise ValueError("the head is too large")  # stops the parser; its caller finds the request refused
         self._is_head = False
         self._unused = 0
         self._deadline = self.loop.time() + self._limits.body_seconds
         super().on_headers_complete()
+        # The request has its list. Trailers go to another and are dropped: they would speak after the request was acted upon.
+        self.headers = []
         if self._method:
             self.scope["method"], self._method = self._method, ""  # the request is served in a task, after this
 
@@ -182,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_refused = True
         self._deadline = self.loop.time() + self._limits.linger_seconds
         is_named = not self._is_between
-        request_id = choose_request_id(self.headers if is_named else ())
+        request_id = choose_request_id(self.scope["headers"] if is_named else ())
         path = unquote(self.url.partition(b"?")[0][:200].decode("latin-1")) if is_named else "/"
         _log.info("refused", request_id=request_id, path=path, status=problem.status, code=problem.code)
         REQUESTS.labels("OTHER", "unknown", str(problem.status)).inc()
