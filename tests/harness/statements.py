@@ -49,11 +49,14 @@ def inline() -> dict[str, str]:
     found: dict[str, str] = {}
     for module in modules():
         tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+        own: dict[str, str] = {}
         for function in ast.walk(tree):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for text in _texts(function):
-                    if _SQL.match(text) and text not in found.values():
-                        found[f"{module.__name__}.{function.name}: {' '.join(text.split())[:60]}"] = text
+                    # A function within another one is walked through with it first.
+                    if _SQL.match(text) and text not in own.values():
+                        own[f"{module.__name__}.{function.name}: {' '.join(text.split())[:60]}"] = text
+        found |= own
     return found
 
 
