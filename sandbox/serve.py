@@ -67,7 +67,7 @@ def serve(app: Any, port: int, host: str, public_url: str, leave: Callable[[], N
 
     `leave` is called first, to tell those that wait or stream that their time has come.
     """
-    config = bounded(app, public_url, _affordable(Limits()), host=host, port=port, lifespan="on")
+    config = bounded(app, public_url, affordable(Limits()), host=host, port=port, lifespan="on")
     # What is loaded by now stays for good. Left out of collections, each of which would have every request wait for it.
     gc.freeze()
     server = Server(config)
@@ -79,7 +79,7 @@ def serve(app: Any, port: int, host: str, public_url: str, leave: Callable[[], N
         sys.exit(1)
 
 
-def _affordable(limits: Limits) -> Limits:
+def affordable(limits: Limits) -> Limits:
     """The limits with as many connections as the process may open files, which is raised as far as that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.connections + _OTHER_FILES

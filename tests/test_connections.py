@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import resource
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from sandbox.http.protocol import Limits
+from sandbox.serve import affordable
 from tests.harness.bounded_server import PUBLIC_URL, Connection, serving
 from tests.harness.raw_http import connect, raw_request, read_answer
 from tests.harness.waiting import until
@@ -304,6 +306,24 @@ async def test_one_connection_too_many_is_told_so_and_closed() -> None:
     assert again.got.startswith(b"HTTP/1.1 200 ")
     for connection in connections[1:]:
         connection.protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "raised", "connections"),
+    [
+        (1024, 1_000_000, (4352, 1_000_000), 4096), (1024, 2048, (2048, 2048), 1792), (1024, 1024, (1024, 1024), 768),
+        (8192, 8192, None, 4096), (1024, resource.RLIM_INFINITY, (4352, resource.RLIM_INFINITY), 4096),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 4096),
+    ],
+)  # fmt: skip
+def test_connections_leave_files_for_the_stores(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: tuple[int, int] | None, connections: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert affordable(Limits()).connections == connections
+    assert asked == ([] if raised is None else [raised])
 
 
 def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:

@@ -15,6 +15,7 @@ import structlog
 from litestar import Litestar, get, post
 from litestar.response.base import ASGIResponse
 
+from sandbox.aggregator.clients import Ask, FetchFailedError, HttpVendor
 from sandbox.bulk_credit.upload import receive_file
 from sandbox.db.engine import LOST, DatabaseAwayError, available, away, close_pool, connection, open_pool, transaction
 from sandbox.errors import Problem
@@ -23,6 +24,9 @@ from sandbox.http.entry import HttpRequest
 from sandbox.http.middleware import RequestLog
 from sandbox.logs import configure_logs
 from sandbox.redis_lost import REDIS_LOST
+from sandbox.runtime.listening import Probe
+from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
+from tests.harness.waiting import until
 from tests.harness.world import Stack
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/secret/folder")
@@ -196,3 +200,41 @@ def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPa
         structlog.get_logger().info("said", to="nobody")
     finally:
         structlog.configure(**before)
+
+
+async def test_a_call_that_this_machine_cannot_make_is_logged_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_files(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    vendor = HttpVendor(LOOPBACK)
+    try:
+        async with serving(answering(OK)) as peer, sending() as sender:
+            monkeypatch.setattr("sandbox.webhooks.sockets.socket.socket", no_files)
+            with structlog.testing.capture_logs() as logs:
+                result = await sender.send(peer.url, b"{}", {})
+                with pytest.raises(FetchFailedError, match="oo many open files"):
+                    await vendor.fetch(Ask("m", peer.url, {}, None, 1))
+            monkeypatch.undo()
+    finally:
+        await vendor.close()
+    assert result.error == "connection failed: too many open files"
+    assert [entry["event"] for entry in logs] == ["no_socket"] * 2
+    assert all("Too many open files" in entry["error"] for entry in logs)
+
+
+def test_a_start_that_waits_for_a_store_says_for_which() -> None:
+    def answer(status: int, body: bytes) -> bytes:
+        return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+    for body, told in ((b'{"detail": "Not ready: no worker."}', "status 503, Not ready: no worker."), (b"no", "status 503")):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            probe = Probe("127.0.0.1", listener.getsockname()[1], "/health/ready", lambda: None)
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(answer(503, body))
+                until(lambda probe=probe: probe.last != "no answer")
+                assert probe.last == told
+            finally:
+                probe.stop()

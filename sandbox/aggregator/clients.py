@@ -19,6 +19,7 @@ from sandbox.feed.service import FeedService, Span
 from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
 from sandbox.webhooks.address_guard import Network, refusal
 from sandbox.webhooks.schedule import parse_retry_after
+from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT: Final = 15.0
 """Seconds for everything: name, connection, request, and the whole answer."""
@@ -146,7 +147,7 @@ class HttpVendor:
         reason = refusal(str(address[0]), self._allowed)
         if reason is not None:
             raise OSError(errno.EACCES, reason)
-        return socket.socket(family, kind, protocol)
+        return open_socket(family, kind, protocol)
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:

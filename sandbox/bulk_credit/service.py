@@ -141,7 +141,7 @@ class BulkCreditService:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._turns.acquire()
         except TimeoutError:
-            raise unavailable("Other files are being taken in; nothing of this one was done.", 10) from None
+            raise unavailable("Too many files are uploaded at the same time. Nothing was done: retry.", 10) from None
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 import errno
 import http.client
+import json
 import os
 import socket
 import threading
@@ -103,8 +104,7 @@ class Probe:
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
-                response.read()
-                self.last = f"status {response.status}"
+                self.last = f"status {response.status}{_detail(response.read())}"
                 if response.status == 200:
                     self.answered = True
                     self._wake()
@@ -114,3 +114,11 @@ class Probe:
             finally:
                 connection.close()
             time.sleep(0.05)
+
+
+def _detail(body: bytes) -> str:
+    """What a problem says of itself, such as the part that is missing."""
+    try:
+        return f", {json.loads(body)['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return ""

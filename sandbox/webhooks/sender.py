@@ -21,6 +21,7 @@ from aiohttp import http_exceptions
 from yarl import URL
 
 from sandbox.webhooks.address_guard import Network, refusal
+from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT = 15.0
 """Seconds for everything: name, connection, request, and the whole answer."""
@@ -230,7 +231,7 @@ class WebhookSender:
             attempt.refused = reason
             raise OSError(errno.EACCES, reason)
         attempt.opened = True
-        return socket.socket(family, kind, protocol)
+        return open_socket(family, kind, protocol)
 
 
 @lru_cache(maxsize=4096)

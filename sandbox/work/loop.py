@@ -74,7 +74,7 @@ class MerchantQueues:
         PostgreSQL is away. A caller that is cancelled does not take its command back: it is committed or not.
         """
         if self._weight + command.weight > self._queue_limit and self._weight > 0:
-            raise unavailable("Too many requests are waiting; nothing of this one was done.")
+            raise unavailable("Too many requests are waiting. Nothing was done: retry.")
         hold(merchant_id, command.key)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._weight += command.weight
