@@ -98,6 +98,23 @@ def test_every_wrong_parameter_is_named_at_once(world: World, params: dict[str, 
     assert {error["field"] for error in answer.json()["errors"]} == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("/vendor/v1/transactions", {"startDate": "2026-13-01", "endDate": "then", "page": "0", "limit": "1001", "x": "y"}),
+        ("/sandbox/v1/requests", {"method": "FETCH", "status": "99", "path": "", "q": "", "request_id": "r" * 129}),
+        ("/api/v1/balance/history", {"payout_id": "x", "account": "WALLET", "limit": "101", "created_from": "2026-01-31"}),
+        ("/api/v1/users", {"external_id": "", "limit": "x"}),
+        ("/api/v1/webhook-deliveries", {"endpoint_id": "x", "event_id": "X", "status": "LOST"}),
+        ("/sandbox/v1/stream", {"limit": "0", "timeout": "-1"}),
+    ],
+)
+def test_so_it_is_with_every_list(world: World, path: str, params: dict[str, str]) -> None:
+    answer = world.client.get(path, params=params)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
+    assert {error["field"] for error in answer.json()["errors"]} == params.keys()
+
+
 def test_a_wrong_parameter_is_told_its_choices_and_what_was_meant(world: World) -> None:
     answer = world.client.get(PAYOUTS, params=[("status", "succes"), ("stauts", "x"), ("limit", "1"), ("limit", "2")])
     told = {error["field"]: error["message"] for error in answer.json()["errors"]}

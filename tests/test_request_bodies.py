@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sandbox.errors import Problem
 from sandbox.http.body import decode
+from sandbox.payouts.requests import CreatePayoutBody
 
 DECODER = msgspec.json.Decoder[Any](Any)
 TEXT = st.text(alphabet=st.sampled_from('ab:",\\ {}[]é\n'), max_size=6)
@@ -61,3 +62,20 @@ def test_a_body_is_refused_exactly_if_a_member_is_given_twice(body: tuple[str, b
 def test_a_nul_is_refused_wherever_it_is(body: bytes) -> None:
     with pytest.raises(Problem, match="NUL"):
         decode(DECODER, body)
+
+
+def test_many_members_given_twice_are_found_in_no_time_of_their_own() -> None:
+    """Each of them costs what the first costs: a megabyte of them may hold nobody up."""
+    body = "{" + ",".join(f'"name{number}":1' for number in [*range(40_000), *range(40_000)]) + "}"
+    with pytest.raises(Problem, match="given twice") as raised:
+        decode(DECODER, body.encode())
+    assert len(raised.value.errors) == 1000
+
+
+@pytest.mark.parametrize("depth", [500, 5_000, 50_000])
+def test_deep_nesting_is_an_answer_and_no_failure(depth: int) -> None:
+    for inner in (b"1", b'"\\u0000"', b'{"a": 1, "a": 2}'):
+        body = b'{"amount": ' + b"[" * depth + inner + b"]" * depth + b', "escaped": "\\n"}'
+        with pytest.raises(Problem) as raised:
+            decode(msgspec.json.Decoder(CreatePayoutBody), body)
+        assert raised.value.code in ("MALFORMED_JSON", "VALIDATION_ERROR")

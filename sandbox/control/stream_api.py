@@ -39,10 +39,7 @@ def stream_router(gate: Gate, streams: Streams) -> Router:
     async def stream(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request, also=MEDIA_TYPE)
         params = query(request, ("limit", "timeout", "types"))
-        raw = params.get("limit", "1")
-        if not (raw.isascii() and raw.isdigit() and len(raw) <= 7 and 1 <= int(raw) <= LARGEST_LIMIT):
-            raise invalid("limit", f"must be a whole number from 1 to {LARGEST_LIMIT}")
-        limit = int(raw) if "limit" in params else None
+        limit = int(params["limit"]) if "limit" in params else None
         timeout = seconds(params, "timeout", 0, LONGEST) if "timeout" in params else None
         types = params.get("types", "*")
         if not _TYPES.match(types):

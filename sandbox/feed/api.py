@@ -1,12 +1,10 @@
 """`/vendor/v1/transactions`, the one endpoint that speaks camelCase: the challenge's vendor does."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from litestar import Router, get
 from litestar.response.base import ASGIResponse
 
-from sandbox.errors import invalid
 from sandbox.feed.service import LARGEST_PAGE, LARGEST_PAGE_NUMBER, FeedService, VendorPage, span
 from sandbox.http.answers import ok
 from sandbox.http.entry import Gate, HttpRequest
@@ -40,14 +38,7 @@ def feed_router(gate: Gate, service: FeedService, limiter: RateLimiter) -> Route
         await limiter.require("vendor", caller.key_id, caller.merchant_id, PER_MINUTE)
         params = query(request, ("startDate", "endDate", "page", "limit"))
         part = span(params.get("startDate"), params.get("endDate"))
-        number = _whole(params, "page", 1, LARGEST_PAGE_NUMBER)
-        return ok(await service.page(caller.merchant_id, part, number, _whole(params, "limit", DEFAULT_LIMIT, LARGEST_PAGE)))
+        number, limit = int(params.get("page", 1)), int(params.get("limit", DEFAULT_LIMIT))
+        return ok(await service.page(caller.merchant_id, part, number, limit))
 
     return Router("/vendor/v1", route_handlers=[list_vendor_transactions])
-
-
-def _whole(params: Mapping[str, str], name: str, default: int, largest: int) -> int:
-    raw = params.get(name, str(default))
-    if not (raw.isascii() and raw.isdigit() and len(raw) <= 7 and 1 <= int(raw) <= largest):
-        raise invalid(name, f"must be a whole number from 1 to {largest}")
-    return int(raw)

@@ -64,12 +64,20 @@ def _refusal(kind: Any, body: bytes, check: Check | None, said: str) -> Problem:
         tree = parse_tree(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         return _malformed(error)
-    errors, right = find_errors(kind, tree)
+    try:
+        errors, right = find_errors(kind, tree)
+    except RecursionError as error:
+        return _malformed(error)
     if check is not None and isinstance(right, dict):
         # What is said of a member that is wrong itself, or holds one that is, follows from that.
-        known = [field for field, _ in errors]
-        errors += [fault for fault in check(right) if not any(field.startswith(fault[0]) for field in known)]
+        known = {place for field, _ in errors for place in _places(field)}
+        errors += [fault for fault in check(right) if fault[0] not in known]
     return all_invalid(errors or [("body", shown(said))])
+
+
+def _places(field: str) -> list[str]:
+    """A path and all that it leads through: `steps[0].to` is in `steps[0]`, which is in `steps`."""
+    return [field, *(field[: sign.start()] for sign in re.finditer(r"[.\[]", field))]
 
 
 def _hides_something(body: bytes) -> bool:
@@ -80,10 +88,9 @@ def _hides_something(body: bytes) -> bool:
         if len(set(names)) == len(names):
             return False
     try:
-        tree = parse_tree(body)
+        return _is_hidden_in(parse_tree(body))
     except RecursionError as error:
         raise _malformed(error) from None
-    return _is_hidden_in(tree)
 
 
 def _is_hidden_in(value: Any) -> bool:

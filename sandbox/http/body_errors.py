@@ -7,6 +7,7 @@ beside msgspec's own description of the type; a body that it takes never comes h
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
@@ -89,8 +90,8 @@ def _described(kind: Any) -> inspect.Type:
 def _members(pairs: list[tuple[str, Any]]) -> Members:
     found = Members(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        found.twice = [name for name in found if names.count(name) > 1][:_SUGGESTIONS]
+        times = Counter(name for name, _ in pairs)
+        found.twice = [name for name in found if times[name] > 1][:MOST]
     return found
 
 

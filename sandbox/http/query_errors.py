@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from sandbox.ids import is_uuid
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
 _WHOLE: Final = re.compile(r"[0-9]{1,18}\Z")
 _ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _LONGEST: Final = 1000
 _MOST: Final = 100
 """Parameters of one query that are looked at; the rest is unknown anyway."""
@@ -80,7 +82,8 @@ def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
         return f"must have {schema.get('minLength', 0)} to {schema.get('maxLength', _LONGEST)} characters"
     if schema.get("format") == "uuid" and not is_uuid(value):
         return "must be an id: a UUID in lower case"
-    return _wrong_time(value) if schema.get("format") == "date-time" else None
+    formats = [option.get("format") for option in (schema, *schema.get("anyOf", ()))]
+    return _wrong_time(value, "date" in formats) if "date-time" in formats else None
 
 
 def _wrong_number(value: str, schema: Mapping[str, Any]) -> str | None:
@@ -91,10 +94,14 @@ def _wrong_number(value: str, schema: Mapping[str, Any]) -> str | None:
     return f"must be a {'whole ' if is_whole else ''}number from {low} to {high}"
 
 
-def _wrong_time(value: str) -> str | None:
+def _wrong_time(value: str, may_be_date: bool) -> str | None:
     try:
+        if may_be_date and _DATE.match(value):
+            date.fromisoformat(value)
+            return None
         # An unescaped + in a query means a space.
         clock.milliseconds(clock.parse(value.replace(" ", "+")))
     except (ValueError, OverflowError):
-        return "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z"
+        kinds = "a date such as 2026-01-31, or " if may_be_date else ""
+        return f"must be {kinds}an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z"
     return None
