@@ -3,10 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 
+from sandbox.choices import PayoutStatus
 from sandbox.clock import Clock
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem, all_invalid
@@ -43,10 +44,7 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     payout_id: str | None = None
     psp_reference: Reference | None = None
-    status: Literal[
-        "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
-        "RETURNED",
-    ]  # fmt: skip
+    status: PayoutStatus
     failure_code: FailureCode | None = None
     failure_reason: Reason | None = None
 

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
-    "money", "fields", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model", "payouts/commands",
+    "money", "fields", "choices", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model",
+    "payouts/commands",
     "payouts/path", "payouts/requests", "payouts/choice", "scenarios/engine", "scenarios/rules", "scenarios/stored",
     "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
     "work/unit", "work/idempotency", "work/in_flight", "time_passed", "users/model", "users/requests", "users/commands",

@@ -1,10 +1,13 @@
 """`/api/v1/balance`, and the top-up of `/sandbox/v1/balance`."""
 
+from typing import get_args
+
 import msgspec
 from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import Balance, BalanceService, LedgerEntry
+from sandbox.choices import Account
 from sandbox.fields import Amount
 from sandbox.http.answers import answered, ok
 from sandbox.http.body import amount_of
@@ -36,7 +39,7 @@ def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
             query=(
                 LIMIT, CURSOR,
                 parameter("payout_id", "Only entries of this payout.", type="string", format="uuid"),
-                parameter("account", "Only entries on this account.", type="string", enum=["AVAILABLE", "LOCKED"]),
+                parameter("account", "Only entries on this account.", type="string", enum=list(get_args(Account))),
                 CREATED_FROM, CREATED_TO,
             ),
         )},
@@ -45,7 +48,7 @@ def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
         caller = await gate.caller(request)
         params = query(request, ("limit", "cursor", "payout_id", "account", "created_from", "created_to"))
         uuid_param(params, "payout_id")
-        choice(params, "account", ("AVAILABLE", "LOCKED"))
+        choice(params, "account", get_args(Account))
         return ok(await service.history(caller.merchant_id, window(params), params))
 
     @post(

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
+from sandbox.choices import ItemStatus
 from sandbox.clock import render
 
 UPLOADED: Final = "UPLOADED"
@@ -13,7 +14,7 @@ PROCESSING: Final = "PROCESSING"
 COMPLETED: Final = "COMPLETED"
 PARTIALLY_COMPLETED: Final = "PARTIALLY_COMPLETED"
 FAILED: Final = "FAILED"
-ITEM_STATUSES: Final = ("PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE")
+ITEM_STATUSES: Final[tuple[ItemStatus, ...]] = get_args(ItemStatus)
 
 
 class Counts(msgspec.Struct):

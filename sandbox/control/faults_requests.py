@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.choices import FaultTarget, Method
 from sandbox.control.faults import LONGEST_MS
 from sandbox.errors import invalid
 from sandbox.fields import Uuid
@@ -47,7 +48,6 @@ Part = Annotated[
         extra={"must": "a string of 1 to 64 characters without quotes, backslashes and control characters"},
     ),
 ]
-Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -129,7 +129,7 @@ class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, 
 class TruncatedBodyFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag="truncated_body"):
     """Breaks off in the middle of the answer's body, or sends half of a webhook's."""
 
-    target: Literal["api", "webhooks"]
+    target: FaultTarget
     match: EitherMatch = msgspec.field(default_factory=EitherMatch)
 
 

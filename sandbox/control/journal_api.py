@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, get_args
 
 from litestar import Router, get
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.choices import Method
 from sandbox.control.journal import Journal, JournalEntry
 from sandbox.errors import Problem
 from sandbox.http.answers import ok
@@ -16,7 +17,7 @@ from sandbox.http.operation import CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, page, query, window
 from sandbox.ids import is_uuid
 
-_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS: Final = get_args(Method)
 _FILTERS: Final = ("limit", "cursor", "method", "path", "status", "request_id", "q")
 _LIST: Final = Operation(
     "The journal of API calls, newest first", {200: list[JournalEntry]},

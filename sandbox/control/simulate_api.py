@@ -1,13 +1,14 @@
 """`/sandbox/v1/payouts/{payout_id}/simulate`: parse, call the service, render."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from litestar import Router, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.choices import PayoutStatus
 from sandbox.errors import all_invalid
 from sandbox.fields import FailureCode
 from sandbox.http.answers import answered
@@ -23,10 +24,7 @@ from sandbox.payouts.states import FAILED, REJECTED, RETURNED
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /payouts/{payout_id}/simulate`; `failure_code` is for FAILED, RETURNED and REJECTED."""
 
-    status: Literal[
-        "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
-        "RETURNED",
-    ]  # fmt: skip
+    status: PayoutStatus
     failure_code: FailureCode | None = None
 
 

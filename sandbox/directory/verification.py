@@ -2,12 +2,10 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
+from sandbox.choices import DestType
 from sandbox.directory.catalogue import Directory
 from sandbox.directory.iban import scenario_suffix
-
-DestType = Literal["BANK", "WALLET"]
 
 REFUSALS = {
     "0003": "BANK_REJECTED",

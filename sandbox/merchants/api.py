@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Router, delete, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.choices import Role
 from sandbox.control.clock import moment
 from sandbox.errors import Problem, all_invalid, invalid
 from sandbox.fields import AmountOrZero, Name, Time, Url
@@ -37,7 +38,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /keys`."""
 
-    role: Literal["admin", "member"]
+    role: Role
     name: Name = "API key"
 
 

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.choices import DefaultScenario
 from sandbox.db.engine import available, connection
 from sandbox.errors import Problem
 from sandbox.work.keyed import run_keyed
@@ -16,8 +17,6 @@ from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-DefaultScenario = Literal["SUCCESS", "PENDING", "FAILED"]
 
 _COLUMNS: Final = "default_scenario, review_threshold, rate_limit, approvals_expire_after"
 _GET: Final = f"SELECT {_COLUMNS} FROM merchants WHERE merchant_id = $1"  # noqa: S608 -- constants

@@ -8,13 +8,14 @@ from litestar import Router, get, patch
 from litestar.response.base import ASGIResponse
 from msgspec import UNSET, UnsetType
 
+from sandbox.choices import DefaultScenario
 from sandbox.fields import AmountOrNull
 from sandbox.http.answers import answered, ok
 from sandbox.http.body import amount_of
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
-from sandbox.merchants.settings import Change, DefaultScenario, Settings, SettingsService
+from sandbox.merchants.settings import Change, Settings, SettingsService
 
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
 PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]

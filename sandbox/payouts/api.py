@@ -1,12 +1,13 @@
 """`/api/v1/payouts`: parse, call the service, render."""
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 from litestar import Router, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.choices import DestType
 from sandbox.fields import EmptyBody
 from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest, header, is_head
@@ -88,7 +89,7 @@ _LIST: Final = Operation(
         parameter("metadata", "Only payouts with this pair in their metadata: `metadata[order]=17`.", type="object",
                   propertyNames={"type": "string", "minLength": 1, "maxLength": 64},
                   additionalProperties={"type": "string", "maxLength": 500}, maxProperties=20),
-        parameter("dest_type", "Only payouts to this kind of destination.", type="string", enum=["BANK", "WALLET"]),
+        parameter("dest_type", "Only payouts to this kind of destination.", type="string", enum=list(get_args(DestType))),
         parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
         parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
         CREATED_FROM, CREATED_TO,

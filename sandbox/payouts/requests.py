@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from sandbox.choices import DestType
 from sandbox.directory.catalogue import Directory
 from sandbox.directory.iban import check_account_number
 from sandbox.errors import all_invalid
@@ -35,7 +36,7 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     merchant_reference: Text64
     amount: Amount
     currency: Literal["PKR"] = "PKR"
-    dest_type: Literal["BANK", "WALLET"]
+    dest_type: DestType
     bank_code: Code | None = None
     wallet_code: Code | None = None
     account_number: AccountNumber
@@ -53,7 +54,7 @@ class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /verify-account`."""
 
-    dest_type: Literal["BANK", "WALLET"]
+    dest_type: DestType
     bank_code: Code | None = None
     wallet_code: Code | None = None
     account_number: AccountNumber

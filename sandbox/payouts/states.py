@@ -1,8 +1,9 @@
 """The life of a payout as one table: every legal change, its money and its event. Pure."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
+from sandbox.choices import PayoutStatus
 from sandbox.ledger.model import LOCK, RELEASE, RETURN, SETTLE, Movement
 
 REQUESTED: Final = "REQUESTED"
@@ -17,9 +18,7 @@ CANCELLED: Final = "CANCELLED"
 REJECTED: Final = "REJECTED"
 RETURNED: Final = "RETURNED"
 
-STATUSES: Final = (
-    REQUESTED, PENDING, PROCESSING, RETRY, ON_HOLD, IN_REVIEW, SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED,
-)  # fmt: skip
+STATUSES: Final[tuple[PayoutStatus, ...]] = get_args(PayoutStatus)
 HOLDS_FUNDS: Final = frozenset({REQUESTED, PENDING, PROCESSING, RETRY, ON_HOLD, IN_REVIEW})
 """In these the amount sits in LOCKED."""
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
+from sandbox.choices import SaleStatus
 from sandbox.clock import render
 from sandbox.money import ZERO, round_half_up
 from sandbox.payouts.states import CANCELLED, FAILED, RETURNED
@@ -15,7 +16,7 @@ from sandbox.scenarios.engine import Facts, Scenario, goes_on, is_taken
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
 DECLINED: Final = "DECLINED"
-STATUSES: Final = (PENDING, APPROVED, DECLINED)
+STATUSES: Final[tuple[SaleStatus, ...]] = get_args(SaleStatus)
 
 ADVANCE: Final = "ADVANCE"
 FINAL: Final = "FINAL"

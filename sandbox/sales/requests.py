@@ -1,9 +1,10 @@
 """Bodies that make and reconcile sales. Pure."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
+from sandbox.choices import Verdict
 from sandbox.fields import Amount, Name, Uuid
 
 
@@ -19,7 +20,7 @@ class ReconcileItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What became of one sale."""
 
     sale_id: Uuid
-    status: Literal["APPROVED", "DECLINED"]
+    status: Verdict
 
 
 ReconcileBody = Annotated[list[ReconcileItem], msgspec.Meta(min_length=1, max_length=1000)]

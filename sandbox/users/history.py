@@ -1,16 +1,17 @@
 """What went through a user's wallet: its ledger entries, and its transactions of all types, newest first."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
+from sandbox.choices import TransactionType
 from sandbox.clock import render
 from sandbox.db.engine import available, connection
 from sandbox.http.paging import Page, Window, page
 from sandbox.ledger.model import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
 from sandbox.users.commands import Transaction
 
-TRANSACTION_TYPES: Final = ("EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT")
+TRANSACTION_TYPES: Final[tuple[TransactionType, ...]] = get_args(TransactionType)
 _OF_TRANSFERS: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}
 """The types that are read from the ledger alone; all others have rows of their own, which the vendor feed shows."""
 _TYPE_OF: Final = {m.reason: kind for kind, movements in _OF_TRANSFERS.items() for m in movements}

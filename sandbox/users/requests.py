@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.choices import DestType, RecordedType
 from sandbox.directory.catalogue import Directory
 from sandbox.errors import Problem
 from sandbox.fields import Amount, Name, Text64
@@ -30,7 +31,7 @@ VendorUserId = Annotated[
 class DestinationBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Where a user's payouts go."""
 
-    dest_type: Literal["BANK", "WALLET"]
+    dest_type: DestType
     bank_code: Code | None = None
     wallet_code: Code | None = None
     account_number: AccountNumber
@@ -62,7 +63,7 @@ class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users/{user_id}/transactions`."""
 
-    type: Literal["EARNED", "SPENT"]
+    type: RecordedType
     amount: Amount
     reference: Text64 | None = None
 

@@ -1,10 +1,11 @@
 """The log of events, and of their deliveries with every attempt; a delivery can be sent again."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
+from sandbox.choices import DeliveryStatus
 from sandbox.clock import milliseconds, render
 from sandbox.control.faults import spoiled
 from sandbox.db.engine import available, connection
@@ -20,7 +21,7 @@ from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-STATUSES: Final = ("PENDING", "SUCCEEDED", "FAILED", "PAUSED")
+STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts: resending adds to them without end, and each may hold 20 000 bytes."""
 

@@ -3,19 +3,19 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from yarl import URL
 
+from sandbox.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.errors import Problem, all_invalid
 from sandbox.fields import Text500, Url
 from sandbox.http.body_errors import Fault, suggestion
-from sandbox.payouts.states import EVENT_OF, REINITIATED
 from sandbox.webhooks.address_guard import Network, refusal
 
-EVENT_TYPES: Final = (*EVENT_OF.values(), REINITIATED, "bulk_credit.completed")
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 """Every type of event that an endpoint can subscribe to."""
 
 DEFAULT_TYPES: Final = ("payout.*",)
@@ -28,9 +28,6 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
 ]
-Signing = Literal["v1"]
-SigningTime = Literal["host", "merchant"]
-RetryProfile = Literal["standard", "fast"]
 
 
 class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -53,7 +50,7 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     signing_time: SigningTime | UnsetType = UNSET
     retry_profile: RetryProfile | UnsetType = UNSET
     description: Text500 | UnsetType = UNSET
-    status: Literal["ENABLED", "DISABLED"] | UnsetType = UNSET
+    status: EndpointStatus | UnsetType = UNSET
 
 
 def explained(problem: Problem) -> Problem:

@@ -1,0 +1,34 @@
+"""The enumerations of the wire, each as one Literal: bodies, filters and the command line take them from here. Pure."""
+
+from typing import Literal
+
+PayoutStatus = Literal[
+    "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
+    "RETURNED",
+]  # fmt: skip
+EventType = Literal[
+    "payout.requested", "payout.created", "payout.processing", "payout.retrying", "payout.on_hold", "payout.in_review",
+    "payout.succeeded", "payout.failed", "payout.cancelled", "payout.rejected", "payout.returned", "payout.reinitiated",
+    "bulk_credit.completed",
+]  # fmt: skip
+DestType = Literal["BANK", "WALLET"]
+Account = Literal["AVAILABLE", "LOCKED"]
+TransactionType = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]
+RecordedType = Literal["EARNED", "SPENT"]
+"""What a merchant may record of a user; the other transactions are made by the sandbox."""
+SaleStatus = Literal["PENDING", "APPROVED", "DECLINED"]
+Verdict = Literal["APPROVED", "DECLINED"]
+ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"]
+DeliveryStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "PAUSED"]
+EndpointStatus = Literal["ENABLED", "DISABLED"]
+Signing = Literal["v1"]
+SigningTime = Literal["host", "merchant"]
+RetryProfile = Literal["standard", "fast"]
+Role = Literal["admin", "member"]
+DefaultScenario = Literal["SUCCESS", "PENDING", "FAILED"]
+FaultTarget = Literal["api", "webhooks"]
+FaultKind = Literal[
+    "latency", "error", "rate_limit", "connection_reset", "slow_after_commit", "truncated_body", "drop", "duplicate", "delay",
+    "reorder", "stale_timestamp", "wrong_key", "tampered_body",
+]  # fmt: skip
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
