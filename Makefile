@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# The tests start a hundred processes, each of which would otherwise compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
 # One file for every Python from 3.11.0 on, Linux and macOS, x86-64 and arm64; settings of the machine must not reach it.
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-config --no-header --quiet
@@ -17,7 +19,7 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
 endef
 export BUILD_REQUIRES
 
-.PHONY: install dev up test lint clean lock
+.PHONY: install dev up test nightly lint clean lock
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -55,7 +57,10 @@ lint: dev
 
 test: lint
 	$(VENV)/bin/pytest -n auto
-	@if [ -x .ci/contract ]; then PATH="$(CURDIR)/$(VENV)/bin:$$PATH" .ci/contract; fi
+
+# What takes real minutes; its guarantees are held by `make test` in virtual time.
+nightly: dev
+	$(VENV)/bin/pytest -m nightly
 
 # Writes the requirements files anew from pyproject.toml, with the tool in an environment of its own.
 lock:
