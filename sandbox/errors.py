@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from sandbox.redaction import path, scrub
+
 MEDIA_TYPE: Final = "application/problem+json"
 _IN_DETAIL: Final = 5
 """Errors that a problem's detail repeats."""
@@ -131,11 +133,11 @@ class Problem(Exception):
                 kind=f"{public_url}/problems/{self.code}",
                 title=CODES[self.code].title,
                 status=self.status,
-                detail=self.detail,
-                instance=instance,
+                detail=scrub(self.detail),
+                instance=path(instance),
                 code=self.code,
                 request_id=request_id,
-                errors=[FieldError(field, message) for field, message in self.errors] or None,
+                errors=[FieldError(scrub(field), scrub(message)) for field, message in self.errors] or None,
             )
         )
 

@@ -4,6 +4,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from sandbox.redaction import Address
+
 # \Z and not $, which also matches before a final newline. Control characters have no place in any of these.
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
 
@@ -17,7 +19,7 @@ Text140 = Annotated[str, msgspec.Meta(min_length=1, max_length=140, pattern=PRIN
 Text500 = Annotated[str, msgspec.Meta(max_length=500, pattern=PRINTABLE)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
 Url = Annotated[
-    str,
+    Address,
     msgspec.Meta(
         min_length=1,
         max_length=2000,

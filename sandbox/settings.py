@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from sandbox.redaction import learn
+
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
 DEVELOPMENT_API_KEY = "sk_sandbox_demo_admin"
 DEVELOPMENT_MEMBER_KEY = "sk_sandbox_demo_member"
@@ -73,6 +75,10 @@ class Settings:
                 f"SANDBOX_ADMIN_KEY must be set to a key of your own when SANDBOX_HOST is {host!r}: "
                 "the development key is public and is accepted on loopback only."
             )
+        # Whatever is logged or shown from here on.
+        learn(settings.admin_key)
+        for url in (settings.database_url, settings.redis_url):
+            learn(urlsplit(url).password or "")
         return settings
 
 

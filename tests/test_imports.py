@@ -9,11 +9,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
 PURE = [
-    "money", "fields", "choices", "clock", "ids", "errors", "ledger/model", "payouts/states", "payouts/model",
-    "payouts/commands",
+    "money", "fields", "choices", "clock", "ids", "errors", "redaction", "ledger/model", "payouts/states",
+    "payouts/model", "payouts/commands",
     "payouts/path", "payouts/requests", "payouts/choice", "scenarios/engine", "scenarios/rules", "scenarios/stored",
     "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
-    "work/unit", "work/idempotency", "work/in_flight", "time_passed", "users/model", "users/requests", "users/commands",
+    "work/unit", "work/idempotency", "work/fingerprint",
+    "work/in_flight", "time_passed", "users/model", "users/requests", "users/commands",
     "sales/model", "sales/requests",
     "bulk_credit/model", "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",
 ]  # fmt: skip

@@ -6,15 +6,17 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.control.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, TEXT_LIMIT, Entry, Journal, JournalEntry
+from sandbox.control.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, Entry, Journal, JournalEntry, Rules
 from sandbox.errors import Problem
 from sandbox.ids import LARGEST_ID
 from sandbox.live import connect
+from sandbox.redaction import ANY, CUT, TEXT_LIMIT
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
 
 JOURNAL = "/sandbox/v1/requests"
+RULES = Rules(request=ANY, answers={200: ANY})
 
 
 def journal(world: World, **params: Any) -> list[dict[str, Any]]:
@@ -41,7 +43,7 @@ def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
     world.get("/api/v1/balance", nonsense="1")
     until(lambda: len(journal(world, path="/api/v1/*")) == 6)
     assert [entry["status"] for entry in journal(world, status=400)] == [400]
-    assert journal(world, path="/api/v1/balance")[0]["query"] == "nonsense=1"
+    assert journal(world, path="/api/v1/balance")[0]["query"] == "nonsense=[redacted]"
     posted = journal(world, method="POST", path="/api/v1/payouts")
     assert [reference in entry["request_body"] for reference, entry in zip(reversed(references), posted, strict=True)] == [
         True
@@ -144,12 +146,12 @@ async def test_it_is_bounded_in_redis_and_in_memory_and_forgets_the_oldest(world
     try:
         # More at once than the queue holds, before it is written: the newest are kept.
         for number in range(3 * KEPT):
-            journal.note(world.merchant_id, entry(number))
+            journal.note(world.merchant_id, entry(number), RULES)
         journal.start()
         found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * KEPT - 1)), 60)
         assert [int(e.request_id) for e in found] == list(range(3 * KEPT - 1, 2 * KEPT - 1, -1))
         for number in range(3 * KEPT, 4 * KEPT):
-            journal.note(world.merchant_id, entry(number))
+            journal.note(world.merchant_id, entry(number), RULES)
         found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * KEPT - 1)), 60)
         assert len(found) == KEPT
     finally:
@@ -161,10 +163,11 @@ async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> 
     journal.start()
     try:
         secret = b"whsec_" + b"A" * 40
-        body = b"x" * (BODY_LIMIT - 10) + secret + b"y" * 5000
-        journal.note(world.merchant_id, entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}'))
+        body = b'["' + b"x" * (BODY_LIMIT - 40) + b'", "' + secret + b'", "' + b"y" * 5000 + b'"]'
+        noted = entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}')
+        journal.note(world.merchant_id, noted, RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
-        assert len(found.request_body) == BODY_LIMIT
+        assert BODY_LIMIT - 40 < len(found.request_body) <= BODY_LIMIT
         assert "A" not in found.request_body
         assert found.response_body == '{"secret": "[redacted]", "a": 1}'
     finally:
@@ -179,11 +182,13 @@ async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) ->
         # A secret on the edge, and a character of two bytes where it is cut.
         text = "x" * (TEXT_LIMIT - 30) + "sk_sandbox_" + "A" * 48 + "ü" * 100_000
         raw = text.encode()
-        journal.note(world.merchant_id, entry(1, path=text, query=raw, headers=[(b"x-long", raw), (b"accept", b"*/*")]))
+        noted = entry(1, path=text, query=b"q=" + raw, headers=[(b"user-agent", raw), (b"accept", b"*/*")])
+        journal.note(world.merchant_id, noted, Rules(parameters=frozenset({"q"})))
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
-        for kept in (found.path, found.query, found.request_headers["x-long"], told[0]["path"]):
-            assert TEXT_LIMIT - 10 < len(kept) <= TEXT_LIMIT + len("...[cut]")
-            assert kept.endswith("...[cut]")
+        # Where a secret is found, all of the value goes: what is left of it might be some of the secret.
+        for kept in (found.path, found.query, found.request_headers["user-agent"], told[0]["path"]):
+            assert len(kept) <= TEXT_LIMIT + len(CUT)
+            assert kept.endswith("[redacted]" + CUT) or kept == "[redacted]"
             assert "A" not in kept
         assert found.request_headers["accept"] == "*/*"
     finally:
@@ -206,10 +211,12 @@ async def test_a_call_takes_little_room_whatever_its_headers_are(world: World, h
     try:
         large = b"b" * 100_000
         members = {"query": large, "path": large.decode(), "request_body": large, "response_body": large}
-        journal.note(world.merchant_id, entry(1, headers=headers, **members))
+        journal.note(world.merchant_id, entry(1, headers=headers, **members), RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
-        kept = len(found.request_headers) - 1
-        assert found.request_headers["...[cut]"] == f"{len(headers) - kept} more"
+        shown = dict(found.request_headers)
+        left_out = shown.pop(CUT, "0 more")
+        assert left_out == f"{len(headers) - len(shown)} more"
+        assert len(shown) <= 100
         (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # one type for two clients
         assert len(value) < HEADERS_LIMIT + 2 * BODY_LIMIT + 2 * TEXT_LIMIT + 1000
     finally:
@@ -226,7 +233,8 @@ async def test_a_secret_is_known_by_its_name_however_that_is_written(world: Worl
     try:
         body = f'{{"a": "b", "{name}" : "hush", "{name}_id": "shown"}}'.encode()
         header = name.lower().encode()
-        journal.note(world.merchant_id, entry(1, request_body=body, response_body=body, headers=[(header, b"hush")]))
+        noted = entry(1, request_body=body, response_body=body, headers=[(header, b"hush")])
+        journal.note(world.merchant_id, noted, RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         assert found.request_body == f'{{"a": "b", "{name}" : "[redacted]", "{name}_id": "shown"}}'
         assert found.response_body == found.request_body
@@ -246,14 +254,15 @@ def test_a_call_with_large_headers_is_served_and_told_in_a_few_words(world: Worl
     assert len(told) < 2 * TEXT_LIMIT
     (found,) = until(lambda: journal(world))
     assert len(str(found)) < 10_000
-    assert found["request_headers"]["x-large"] == "h" * TEXT_LIMIT + "...[cut]"
+    assert found["request_headers"]["x-large"] == "[redacted]"
+    assert (found["path"][-len(CUT) :], found["query"]) == (CUT, "q=[redacted]" + CUT)
 
 
 async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody() -> None:
     journal = Journal("redis://127.0.0.1:1")
     journal.start()
     try:
-        journal.note("m", entry(1))
+        journal.note("m", entry(1), RULES)
         with pytest.raises(Problem, match="UNAVAILABLE"):
             await journal.page("m", LARGEST_ID, 1, lambda _: True)
     finally:

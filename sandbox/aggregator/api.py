@@ -22,6 +22,7 @@ from sandbox.http.answers import answered, ok
 from sandbox.http.entry import Gate, HttpRequest
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
+from sandbox.redaction import Secret
 
 # Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
 HeaderName = Annotated[
@@ -32,7 +33,7 @@ HeaderName = Annotated[
     ),
 ]
 HeaderValue = Annotated[
-    str,
+    Secret,
     msgspec.Meta(
         min_length=1,
         max_length=1000,

@@ -15,6 +15,7 @@ from sandbox.db.engine import available, connection, transaction
 from sandbox.errors import Problem, invalid
 from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
+from sandbox.redaction import Address
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
 from sandbox.webhooks.requests import url_fault
@@ -111,7 +112,7 @@ class Replayed(msgspec.Struct):
 class Source(msgspec.Struct):
     """Where transactions are read from; no `url` means our own feed. The headers' values are not shown."""
 
-    url: str | None
+    url: Address | None
     header_names: list[str]
 
 

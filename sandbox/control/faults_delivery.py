@@ -13,7 +13,7 @@ import structlog
 from sandbox.clock import render
 from sandbox.control.faults import Fault, Hit, note, spoiled
 from sandbox.control.faults_store import first_hit
-from sandbox.control.journal import Entry, Journal
+from sandbox.control.journal import Entry, Journal, Rules
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.webhooks.outbox import Claimed
 from sandbox.webhooks.sender import SendResult, WebhookSender
@@ -83,7 +83,7 @@ class FaultyPost:
             response_body=(result.error or result.response_body).encode(),
             fault=note(hit),
         )
-        self._journal.note(merchant_id, entry)
+        self._journal.note(merchant_id, entry, Rules(is_ours=True))
 
     async def _met(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
         def meets(fault: Fault) -> bool:

@@ -11,26 +11,25 @@ import asyncio
 import contextlib
 import itertools
 import random
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 import structlog
 from redis.asyncio import Redis
 
+from sandbox import redaction
 from sandbox.control.faults import FaultNote
-from sandbox.errors import unavailable
+from sandbox.errors import ProblemBody, unavailable
 from sandbox.ids import LARGEST_ID, uuid7
 from sandbox.redis_lost import REDIS_LOST
 from sandbox.tasks import end_tasks
 
 KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
-TEXT_LIMIT: Final = 1000
-"""Bytes of a path, a query and a header's value; what is cut says so."""
 HEADERS_LIMIT: Final = 8000
 """Bytes of all headers of a call, names and values."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
@@ -42,16 +41,21 @@ _SECONDS: Final = 86_400
 _ID: Final = 36
 """Bytes of the id that stands before each entry, so that one can be looked for without reading them all."""
 _MOST_HEADERS: Final = 100
-_CLEANED: Final = TEXT_LIMIT + 500
-"""So much of a text is cleaned before it is cut: a secret that the cut would halve is whole then, or gone. In all of a text of
-megabytes, looking for secrets would hold the process up."""
-_HIDDEN: Final = b"[redacted]"
-_CUT: Final = b"...[cut]"
-_TOKENS: Final = re.compile(rb"(whsec_|whsk_|whpk_|sk_sandbox_)[A-Za-z0-9+/=%_-]*")  # with what stands for + and / in a query
-_MEMBERS: Final = re.compile(rb'("[^"\\]*(?:api[_-]*key|secret)"\s*:\s*)"(?:[^"\\]|\\.)*"?', re.IGNORECASE)
-_SECRET_HEADERS: Final = (b"apikey", b"secret", b"adminkey", b"authorization", b"cookie")
-"""How their names end, which are in lower case already, without dashes and underscores."""
+_PROBLEM: Final = redaction.shape_of(ProblemBody)
 _log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may be shown of the calls of one operation. The default is for a path that no operation has."""
+
+    request: redaction.Shape = redaction.NEVER
+    answers: Mapping[int, redaction.Shape] = field(default_factory=dict)
+    """Status → the shape of the body; another status answers with a problem."""
+    parameters: frozenset[str] = frozenset()
+    """Names of query parameters."""
+    is_ours: bool = False
+    """The call was made by the sandbox: its path is a URL, and another party answered."""
 
 
 class Entry(msgspec.Struct, array_like=True):
@@ -73,7 +77,7 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 class JournalEntry(msgspec.Struct):
-    """A call in the journal. Bodies are cut to 4000 bytes; keys and secrets are blotted out."""
+    """A call in the journal. Bodies are cut to 4000 bytes; what might be a key or a secret reads `[redacted]`."""
 
     id: str
     at: str
@@ -119,12 +123,15 @@ class Journal:
                 await self._write()
         await self._redis.aclose()
 
-    def note(self, merchant_id: str, entry: Entry) -> None:
-        """Write a call down, some time soon."""
+    def note(self, merchant_id: str, entry: Entry, rules: Rules, *, as_declared: bool = False) -> None:
+        """Write a call down, some time soon, as far as the rules let it be shown.
+
+        `as_declared` says that its body was decoded as the type that the rules were made of.
+        """
         counter = next(self._counter) & 0xFFFFFFFF
         entry_id = uuid7(time.time_ns() // 1_000_000, counter, random.getrandbits(42))
         # Now, and not when it is written: a thousand may wait, and headers may be of any size.
-        _clean(entry)
+        _clean(entry, rules, as_declared)
         self._queue.append((merchant_id, entry_id, entry))
         self._some.set()
 
@@ -217,39 +224,31 @@ def _key(merchant_id: str) -> str:
     return f"psp:journal:{merchant_id}"
 
 
-def _clean(entry: Entry) -> None:
-    """Blot out what may not rest anywhere, and bound the rest."""
-    entry.query = _cut(entry.query)
-    entry.path = _cut(entry.path.encode("utf-8", "replace")).decode("utf-8", "ignore")  # the cut may fall inside a character
+def _clean(entry: Entry, rules: Rules, as_declared: bool) -> None:
+    """Keep what may be shown to everybody who has a key of the merchant, and bound it."""
+    entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
+    entry.path = redaction.address(entry.path) if rules.is_ours else redaction.path(entry.path)
     entry.headers = _headers(entry.headers)
-    # Blotted before it is cut: half a secret is no less one.
-    entry.request_body = _blot(entry.request_body)[:BODY_LIMIT]
-    entry.response_body = _blot(entry.response_body)[:BODY_LIMIT]
+    if rules.is_ours:
+        entry.request_body = redaction.text_body(entry.request_body, BODY_LIMIT)
+        entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
+        return
+    entry.request_body = redaction.body(entry.request_body, rules.request, BODY_LIMIT, as_declared=as_declared)
+    answer = rules.answers.get(entry.status, _PROBLEM)
+    entry.response_body = redaction.body(entry.response_body, answer, BODY_LIMIT, as_declared=True)
 
 
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept: list[tuple[bytes, bytes]] = []
     room = HEADERS_LIMIT
-    for name, value in given:
-        shown = _HIDDEN if name.translate(None, b"-_").endswith(_SECRET_HEADERS) else _cut(value)
-        room -= len(name) + len(shown)
-        if room < 0 or len(kept) == _MOST_HEADERS:
-            kept.append((_CUT, b"%d more" % (len(given) - len(kept))))
+    for name, value in redaction.headers(given[:_MOST_HEADERS]):
+        room -= len(name) + len(value)
+        if room < 0:
             break
-        kept.append((name, shown))
+        kept.append((name, value))
+    if len(kept) < len(given):
+        kept.append((redaction.CUT.encode(), b"%d more" % (len(given) - len(kept))))
     return kept
-
-
-def _cut(text: bytes) -> bytes:
-    cleaned = _blot(text[:_CLEANED])
-    return cleaned if len(text) <= _CLEANED and len(cleaned) <= TEXT_LIMIT else cleaned[:TEXT_LIMIT] + _CUT
-
-
-def _blot(text: bytes) -> bytes:
-    # Looking for names takes long, and there are seldom any.
-    if b'"' in text and (b"secret" in (lower := text.lower()) or b"key" in lower):
-        text = _MEMBERS.sub(rb'\1"' + _HIDDEN + b'"', text)
-    return _TOKENS.sub(rb"\1" + _HIDDEN, text) if b"_" in text else text
 
 
 def _shown(value: bytes) -> JournalEntry:

@@ -30,7 +30,8 @@ _LIST: Final = Operation(
         parameter("q", "Only calls whose path or bodies hold this.", type="string", minLength=1, maxLength=200),
     ),
     description="The newest thousand, for a day; only those with a valid key. A call shows up within a second. Bodies are "
-    "cut to 4000 bytes, keys and secrets blotted out. A fault that hit is named.",
+    "cut to 4000 bytes. Keys, secrets, and what the operation does not declare (other headers, query parameters and members) "
+    "read `[redacted]`. A fault that hit is named.",
 )  # fmt: skip
 
 

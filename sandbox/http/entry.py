@@ -190,7 +190,9 @@ class Gate:
         _given_key(request, key_required)  # a missing key is reported before anything about the body
         body = await self.body(request) if body_required or await request.body() else b"{}"
         key = self.idempotency_key(request, body, required=key_required)
-        return decode(decoder, body, check), key
+        decoded = decode(decoder, body, check)
+        request.scope["state"]["as_declared"] = True
+        return decoded, key
 
     async def optional_key(self, request: HttpRequest) -> IdempotencyKey | None:
         """The key of a request that takes no body, if it came with one. Raises INVALID_IDEMPOTENCY_KEY."""

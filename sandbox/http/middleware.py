@@ -13,16 +13,20 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
+from sandbox import redaction
 from sandbox.clock import render
 from sandbox.control.faults import note
 from sandbox.control.faults_http import spoil
-from sandbox.control.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal
+from sandbox.control.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, Rules
+from sandbox.http.operation import Operation
+from sandbox.http.schemas import page_item
 from sandbox.ids import uuid7
 from sandbox.metrics import REQUEST_SECONDS, REQUESTS
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _JOURNALED_BYTES: Final = BODY_LIMIT + 500
-"""So much of a body is kept until it is cleaned: a secret that the cut would halve is still whole then, or gone."""
+"""So much of a body is kept until it is redacted: whatever begins in what is shown is long enough then to be known."""
+_NO_OPERATION: Final = Rules()
 _log = structlog.get_logger()
 
 
@@ -96,15 +100,34 @@ class RequestLog:
                     response_body=answer[:_JOURNALED_BYTES],
                     fault=None if hit is None else note(hit),
                 )
-                self._journal.note(caller.merchant_id, entry)
+                rules = _rules(scope)
+                self._journal.note(caller.merchant_id, entry, rules, as_declared=state.get("as_declared", False))
             _log.info(
                 "request",
                 request_id=request_id,
                 method=method,
-                path=scope["path"][:200],
+                path=redaction.path(scope["path"])[:200],
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+def _rules(scope: Scope) -> Rules:
+    """What may be shown of a call of the request's operation."""
+    operation = getattr(scope.get("route_handler"), "opt", {}).get("operation")
+    return rules_of(operation) if isinstance(operation, Operation) else _NO_OPERATION
+
+
+# An operation compares as itself, and there are as many as routes.
+@functools.cache
+def rules_of(operation: Operation) -> Rules:
+    """What may be shown of the calls of an operation, by the types that it declares."""
+    answers = {}
+    for status, kind in operation.answers.items():
+        item = page_item(kind)
+        answers[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
+    names = redaction.names_of(parameter.name for parameter in operation.query)
+    return Rules(redaction.shape_of(operation.body), answers, names)
 
 
 def _is_journaled(path: str) -> bool:
@@ -131,8 +154,11 @@ no path has, its router names all of them, and the handler of errors answers."""
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """A request's id: the X-Request-Id of its headers if that is 1 to 128 printable ASCII characters, else a new UUIDv7."""
+    """A request's id: the X-Request-Id of its headers if that is 1 to 128 printable ASCII characters, else a new UUIDv7.
+
+    It is shown wherever the request is told of, so one that holds a key or a secret is not taken.
+    """
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
-    if _PRINTABLE.match(given):
+    if _PRINTABLE.match(given) and not redaction.has_secret(given.decode()):
         return given.decode()
     return uuid7(time.time_ns() // 1_000_000, random.getrandbits(32), random.getrandbits(42))

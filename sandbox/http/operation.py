@@ -14,7 +14,7 @@ class Parameter:
     schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """An operation of the API as its document describes it."""
 

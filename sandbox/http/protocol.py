@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from sandbox import redaction
 from sandbox.errors import MEDIA_TYPE, Problem, unavailable
 from sandbox.http.middleware import METHODS, choose_request_id
 from sandbox.metrics import REQUESTS
@@ -187,7 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
         is_named = not self._is_between
         request_id = choose_request_id(self.scope["headers"] if is_named else ())
         path = unquote(self.url.partition(b"?")[0][:200].decode("latin-1")) if is_named else "/"
-        _log.info("refused", request_id=request_id, path=path, status=problem.status, code=problem.code)
+        _log.info("refused", request_id=request_id, path=redaction.path(path), status=problem.status, code=problem.code)
         REQUESTS.labels("OTHER", "unknown", str(problem.status)).inc()
         if self.cycle is not None and not self.cycle.response_complete:
             if not self.cycle.more_body:

@@ -19,6 +19,7 @@ from sandbox.ledger.model import TOP_UP
 from sandbox.ledger.post import open_accounts
 from sandbox.merchants.operator_keys import run_for_operator
 from sandbox.merchants.tables import TABLES
+from sandbox.redaction import Secret
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 from sandbox.webhooks.signing import new_secret
@@ -46,9 +47,9 @@ class NewMerchant(msgspec.Struct):
     """
 
     merchant_id: str
-    api_key: str
-    webhook_secret: str
-    ipn_secret: str
+    api_key: Secret
+    webhook_secret: Secret
+    ipn_secret: Secret
 
 
 class Merchant(msgspec.Struct):
@@ -73,7 +74,7 @@ class NewApiKey(msgspec.Struct):
     """A new API key; the key itself is shown this once."""
 
     id: str
-    api_key: str
+    api_key: Secret
     role: str
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
+from sandbox import redaction
 from sandbox.choices import DeliveryStatus
 from sandbox.clock import milliseconds, render
 from sandbox.control.faults import spoiled
@@ -350,7 +351,7 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
     return Attempt(
         attempt=record["attempt"],
         at=render(record["at"]),
-        url=record["url"],
+        url=redaction.address(record["url"]),
         fault_id=record["fault_id"],
         fault_kind=record["fault_kind"],
         request=request,

@@ -18,6 +18,7 @@ from sandbox.errors import Problem, invalid
 from sandbox.http.body_errors import Fault
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import is_uuid
+from sandbox.redaction import Address, Secret
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
 from sandbox.webhooks.requests import (
@@ -88,7 +89,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     """A webhook endpoint on the wire."""
 
     id: str
-    url: str
+    url: Address
     event_types: list[str]
     signing: str
     signing_time: str
@@ -103,7 +104,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
 class CreatedEndpoint(Endpoint, kw_only=True):
     """A webhook endpoint with its secret, as it is shown once."""
 
-    secret: str
+    secret: Secret
 
 
 @dataclass(frozen=True, slots=True)

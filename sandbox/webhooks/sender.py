@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import http_exceptions
 from yarl import URL
 
+from sandbox.redaction import HIDDEN
 from sandbox.webhooks.address_guard import Network, refusal
 from sandbox.webhooks.sockets import open_socket
 
@@ -273,7 +274,8 @@ def _kept_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
             value = f"{kept[name]}, {value}"  # the meaning of a repeated header, RFC 9110 section 5.3
         elif len(kept) == HEADERS_LIMIT:
             continue
-        kept[name] = _clean(value, HEADER_VALUE_LIMIT)
+        # A receiver's cookies are its own; everybody with a key of the merchant reads what it answered.
+        kept[name] = HIDDEN if name == "set-cookie" else _clean(value, HEADER_VALUE_LIMIT)
     return kept
 
 
