@@ -171,7 +171,10 @@ async def work(settings: Settings) -> None:
     health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
     try:
         if settings.metrics_port:
-            await health.start(settings.host, settings.metrics_port)
+            try:
+                await health.start(settings.host, settings.metrics_port)
+            except OSError as error:
+                sys.exit(f"settings: SANDBOX_METRICS_PORT {settings.metrics_port} cannot be used ({error.strerror}).")
         ended = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:

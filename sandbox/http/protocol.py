@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote
 
+import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -21,6 +22,7 @@ from sandbox.metrics import REQUESTS
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
 _LONGEST_METHOD: Final = 8
+_UPGRADE: Final = frozenset({b"upgrade", b"http2-settings"})
 _PARSED: Final = frozenset(method.encode() for method in METHODS)
 _STAND_IN: Final = b"TRACE"
 """Given to the parser in place of a method that no route has: it refuses most of those with no more than a 400."""
@@ -65,6 +67,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """What has come of a method, until it is whole."""
         self._method = ""
         """The request's own method, where the parser was given the stand-in."""
+        self._upgrading = b""
+        """The first line of a request that asks for another protocol, until it is begun again without that."""
         self._unused = 0
         """Bytes received since the last progress: a head that was complete, or a part of a body."""
         self._is_refused = False
@@ -90,9 +94,34 @@ class BoundedProtocol(HttpToolsProtocol):
             data = self._with_known_method(self._begun + data if self._begun else data)
             if not data:
                 return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._unused > self._limits.head_bytes and not self._is_refused:
             self._refuse(Problem("HEADERS_TOO_LARGE"))
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            # Clients ask for HTTP/2 in this way before they know whom they speak to (Java's own does). The parser would drop
+            # the body then; the request is served as if it had not asked.
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(head + data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [self._upgrading]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token for token in value.split(b",") if token.strip().lower() not in _UPGRADE]
+                lines.append(b"connection: " + (b",".join(tokens) or b"keep-alive"))
+            elif name not in _UPGRADE:
+                lines.append(name + b": " + value)
+        self._upgrading = b""
+        self._is_between = True
+        return b"\r\n".join([*lines, b"", b""])
 
     def _with_known_method(self, data: bytes) -> bytes:
         """The beginning of a request, with a method that the parser knows; nothing while the method is not whole."""
@@ -122,6 +151,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self._limits.head_bytes:
             self._refuse(Problem("HEADERS_TOO_LARGE"))
             raise ValueError("the head is too large")  # stops the parser; its caller finds the request refused
+        if self.parser.should_upgrade():
+            version = self.parser.get_http_version().encode()
+            self._upgrading = self.parser.get_method() + b" " + self.url + b" HTTP/" + version
+            return  # and begun again without that
         self._is_head = False
         self._unused = 0
         self._deadline = self.loop.time() + self._limits.body_seconds
@@ -141,6 +174,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Parser: the request is complete."""
+        if self._upgrading:
+            return
         super().on_message_complete()
         self._is_between = True
         self._unused = 0
