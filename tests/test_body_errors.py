@@ -22,6 +22,7 @@ from sandbox.settings import Settings
 from tests.harness.world import Stack, World
 from tests.test_ipn import send
 
+ID, OTHER = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77", "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b78"
 SETTINGS = Settings.load(
     {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere", "SANDBOX_SECRET_KEY": "A" * 43 + "="}
 )
@@ -219,6 +220,14 @@ def test_nested_lists_and_unions_name_their_paths(world: World) -> None:
     fault = {"target": "api", "kind": "eror", "status": 9}
     assert refused(world.post("/sandbox/v1/faults", fault))["kind"].endswith("did you mean error?")
     assert refused(world.post("/sandbox/v1/faults", {**fault, "kind": "error", "count": 0})).keys() == {"status", "count"}
+    strange = {"target": "api", "kind": "truncated_body", "match": {"event_type": "payout.*", "endpoint_id": ID, "path": "/"}}
+    assert refused(world.post("/sandbox/v1/faults", strange)).keys() == {"match.event_type", "match.endpoint_id"}
+    twice = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in (ID, ID, OTHER, OTHER, ID)]
+    found = refused(world.post("/api/v1/reconcile", twice))
+    assert found == {
+        "[1].sale_id": "is named in [0] already", "[3].sale_id": "is named in [2] already",
+        "[4].sale_id": "is named in [0] already",
+    }  # fmt: skip
     sales = [{"sale_id": "x", "status": "MAYBE"}, {"status": "APPROVED"}]
     assert refused(world.post("/api/v1/reconcile", sales)).keys() == {"[0].sale_id", "[0].status", "[1].sale_id"}
 

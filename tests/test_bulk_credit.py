@@ -76,6 +76,7 @@ def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiv
     assert "uuid" in told[2]["error"]
     assert "amount" in told[3]["error"]
     assert [item["line"] for item in items(world, activity_id, status="DUPLICATE")] == [8]
+    assert items(world, activity_id, status="invalid") == items(world, activity_id, status="INVALID")
     page = world.get(f"{PATH}/{activity_id}/items", limit=3, status="INVALID").json()
     rest = world.get(f"{PATH}/{activity_id}/items", limit=3, status="INVALID", cursor=page["next_cursor"]).json()
     assert [item["line"] for item in page["data"] + rest["data"]] == [4, 5, 6, 7, 9]

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.choices import FaultTarget, Method
 from sandbox.control.faults import LONGEST_MS
-from sandbox.errors import invalid
+from sandbox.errors import all_invalid
 from sandbox.fields import Uuid
 from sandbox.scenarios.rules import Probability
 
@@ -178,9 +178,9 @@ def match_of(body: FaultBody) -> dict[str, str]:
     """What a fault's match names. Raises VALIDATION_ERROR for what its target has not."""
     found = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
     known = RequestMatch if body.target == "api" else DeliveryMatch
-    for name in found:
-        if name not in known.__struct_fields__:
-            raise invalid(f"match.{name}", f"is not for target {body.target}")
+    strange = [name for name in found if name not in known.__struct_fields__]
+    if strange:
+        raise all_invalid([(f"match.{name}", f"is not for target {body.target}") for name in strange])
     return found
 
 

@@ -9,7 +9,7 @@ import structlog
 
 from sandbox.db.engine import available, connection
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.errors import Problem
+from sandbox.errors import Problem, all_invalid
 from sandbox.http.paging import Page, Window, page
 from sandbox.ids import SMALLEST_ID, is_uuid
 from sandbox.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
@@ -131,10 +131,10 @@ class SalesService:
         """Approve or decline sales, all or none. Raises VALIDATION_ERROR for a sale that is named twice."""
         wanted = {item.sale_id: item.status for item in items}
         if len(wanted) < len(items):
-            ids = [item.sale_id for item in items]
-            place = next(place for place, sale_id in enumerate(ids) if sale_id in ids[:place])
-            raise Problem(
-                "VALIDATION_ERROR", f"Sale {ids[place]} is named twice.", errors=[(f"[{place}].sale_id", "is named twice")]
+            first = {item.sale_id: place for place, item in reversed([*enumerate(items)])}
+            twice = [place for place, item in enumerate(items) if first[item.sale_id] != place]
+            raise all_invalid(
+                [(f"[{place}].sale_id", f"is named in [{first[items[place].sale_id]}] already") for place in twice]
             )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
