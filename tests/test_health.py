@@ -17,6 +17,7 @@ from sandbox.http.answers import ProblemHandler
 from sandbox.http.middleware import RequestLog
 from sandbox.readiness import BOUND, Readiness
 from tests.harness.proxy import Proxy
+from tests.harness.waiting import until
 from tests.harness.world import Stack
 from worker.health import HealthServer
 
@@ -68,8 +69,7 @@ def silent() -> Iterator[int]:
 
 async def test_ready_when_all_is_there(stack: Stack) -> None:
     async with asking(stack.database_url, stack.redis_url) as client:
-        answer = await client.get("/health/ready")
-        assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+        assert (await until_ready(client)).json() == {"status": "ready"}
 
 
 async def test_postgresql_down(stack: Stack, nobody: int) -> None:
@@ -128,24 +128,29 @@ async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped:
             await stores.enter_async_context(proxy.serving())
         database_url = f"postgresql://postgres@127.0.0.1:{database.port}/sandbox?sslmode=disable"
         async with asking(database_url, f"redis://127.0.0.1:{redis.port}") as client:
-            assert (await client.get("/health/ready")).status_code == 200
-        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", bound=0.2) as client:
+            await until_ready(client)
+        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", bound=0.5) as client:
             await until_ready(client)  # connected
             for name in stopped:
                 proxies[name].flows.clear()
-            for _ in range(3):
-                answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(5)))
-                assert [missing(answer) for answer in answers] == [set(stopped)] * 5
+            # All who ask are answered, though nothing that they ask is.
+            for answer in await asyncio.gather(*(client.get("/health/ready") for _ in range(5))):
+                assert missing(answer) >= set(stopped)
+            async with asyncio.timeout(60):
+                # On a slow machine what flows may be late for so short a bound, too.
+                while missing(await client.get("/health/ready")) != set(stopped):
+                    pass
             for name in stopped:
                 proxies[name].flows.set()
             await until_ready(client)
 
 
-async def until_ready(client: httpx.AsyncClient) -> None:
+async def until_ready(client: httpx.AsyncClient) -> httpx.Response:
     async with asyncio.timeout(60):
         while True:
-            if (await client.get("/health/ready")).status_code == 200:
-                return
+            answer = await client.get("/health/ready")
+            if answer.status_code == 200:
+                return answer
             await asyncio.sleep(0.02)
 
 
@@ -156,9 +161,8 @@ def test_the_bound_keeps_the_answer_within_three_seconds() -> None:
 def test_the_running_api_and_ipn_are_ready(stack: Stack) -> None:
     for url in (stack.api_url, stack.ipn_url):
         for path, status in (("/health", "alive"), ("/health/ready", "ready")):
-            answer = httpx.get(url + path, timeout=60)
-            assert (answer.status_code, answer.json()) == (200, {"status": status})
-            assert httpx.head(url + path, timeout=60).status_code == 200
+            until(lambda at=url + path, told={"status": status}: httpx.get(at, timeout=60).json() == told)
+            until(lambda at=url + path: httpx.head(at, timeout=60).status_code == 200)
 
 
 @contextlib.asynccontextmanager
