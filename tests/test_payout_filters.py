@@ -1,5 +1,6 @@
 """Lists of payouts by what they are: filters hold together, pages neither repeat nor miss, and cost the same at any depth."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -70,6 +71,25 @@ def test_metadata_is_found_after_a_reset_and_a_restore_as_it_was(world: World) -
     world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
     assert ids(world, **{"metadata[order]": "17"}) == [kept]
     world.assert_clean()
+
+
+def test_what_was_there_before_the_index_is_in_it_after_the_migration(world: World) -> None:
+    """Payouts and snapshots of an older version are found by their metadata too."""
+    migration = importlib.import_module("sandbox.db.migrations.sandbox_2026_11_22t05_10_00_000000")
+    (kept,) = make(world, {"metadata": {"order": "17, ünïcode", "other": ""}})
+    snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "kept"}).json()["id"]
+    world.stack.execute("DELETE FROM payout_metadata WHERE merchant_id = $1", world.merchant_id)
+    world.stack.execute(
+        "DELETE FROM snapshot_rows WHERE merchant_id = $1 AND table_name = 'payout_metadata'", world.merchant_id
+    )
+    assert ids(world, **{"metadata[order]": "17, ünïcode"}) == []
+    for statement in migration.STATEMENTS:
+        world.stack.execute(statement)
+    for _ in range(2):
+        assert ids(world, **{"metadata[order]": "17, ünïcode"}) == [kept]
+        assert ids(world, **{"metadata[other]": ""}) == [kept]
+        world.client.post("/sandbox/v1/reset").raise_for_status()
+        world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
 
 
 def test_a_users_payouts_by_metadata_are_the_users_alone(world: World) -> None:
