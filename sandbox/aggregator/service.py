@@ -18,7 +18,7 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.redaction import Address
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.requests import url_fault
+from sandbox.webhooks.destination_url import url_fault
 from sandbox.work.keyed import run_keyed, run_repeatable
 from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 

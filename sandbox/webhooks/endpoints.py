@@ -21,13 +21,13 @@ from sandbox.ids import is_uuid
 from sandbox.redaction import Address, Secret
 from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.address_guard import Network
+from sandbox.webhooks.destination_url import url_fault
 from sandbox.webhooks.requests import (
     DEFAULT_TYPES,
     ChangeEndpointBody,
     CreateEndpointBody,
     check_endpoint,
     endpoint_faults,
-    url_fault,
 )
 from sandbox.webhooks.signing import new_secret
 from sandbox.webhooks.tables import WebhookEndpoint

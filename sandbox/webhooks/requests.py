@@ -1,19 +1,17 @@
 """Bodies that make or change webhook endpoints, and what they must be. Pure."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from yarl import URL
 
 from sandbox.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.errors import Problem, all_invalid
 from sandbox.fields import Text500, Url
 from sandbox.http.body_errors import Fault, suggestion
-from sandbox.webhooks.address_guard import Network, refusal
+from sandbox.webhooks.address_guard import Network
+from sandbox.webhooks.destination_url import url_fault
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 """Every type of event that an endpoint can subscribe to."""
@@ -23,7 +21,6 @@ DEFAULT_TYPES: Final = ("payout.*",)
 
 _PLANNED: Final = ("filters", "custom_signing", "ordered", "rate_limit", "max_in_flight")
 _NOT_YET: Final = "is not supported yet; leave it out"
-_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
@@ -75,29 +72,6 @@ def endpoint_faults(members: Mapping[str, Any], allowed_networks: Sequence[Netwo
     fault = url_fault(members["url"], allowed_networks) if "url" in members else None
     faults = [] if fault is None else [("url", fault)]
     return faults + _unknown_types(members.get("event_types", ()))
-
-
-def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
-    """Say what is wrong with an endpoint's URL, as the end of a sentence that begins with the member; None if nothing.
-
-    An address in figures is judged here; what a name stands for may change, and is judged whenever it is connected to.
-    """
-    # Parsed by what the sender parses with: two parsers could see two hosts in one URL.
-    try:
-        target = URL(url)
-        host = target.host
-    except ValueError:
-        return "is not a valid URL"
-    if target.scheme not in ("http", "https") or not host or not target.port:
-        return "must begin with http:// or https:// and name a host, and its port may not be 0"
-    if target.user is not None or target.password is not None:
-        return "must hold no user name or password; webhooks are signed instead"
-    try:
-        ip_address(host)
-    except ValueError:
-        return None if _HOST_NAME.match(host) else "must name a host in letters, figures, hyphens and full stops"
-    refused = refusal(host, allowed_networks)
-    return None if refused is None else f"cannot be delivered to: {refused}"
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[Fault]:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from sandbox.webhooks.sender import SendResult, WebhookSender
+from aiohttp.abc import AbstractResolver
+
+from sandbox.webhooks.sender import LIMIT, SendResult, WebhookSender
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -104,9 +106,12 @@ async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 @asynccontextmanager
 async def sending(
-    seconds: float = 15.0, limit_per_host: int = 256, ssl_context: ssl.SSLContext | None = None
+    seconds: float = 15.0,
+    limit: int = LIMIT,
+    ssl_context: ssl.SSLContext | None = None,
+    resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[WebhookSender]:
-    sender = WebhookSender(LOOPBACK, timeout=seconds, limit_per_host=limit_per_host, ssl_context=ssl_context)
+    sender = WebhookSender(LOOPBACK, timeout=seconds, limit=limit, ssl_context=ssl_context, resolver=resolver)
     try:
         yield sender
     finally:

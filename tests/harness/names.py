@@ -1,0 +1,70 @@
+"""Name servers for tests: one that gives the addresses it is told, and one that takes every query and answers none."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+
+class Names(AbstractResolver):
+    """Resolves names to the addresses that stand in `addresses`, as a merchant's own name server could; others do not exist.
+
+    With `anything`, that is what all others resolve to.
+    """
+
+    def __init__(self, addresses: Mapping[str, Sequence[str]] | None = None, anything: str | None = None) -> None:
+        self.addresses = dict(addresses or {})
+        self._anything = anything
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        """The host's addresses; OSError if it has none."""
+        found = self.addresses.get(host, [self._anything] if self._anything else [])
+        if not found:
+            raise OSError(None, "no such name")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=0,
+            )
+            for address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+class BlackHole(asyncio.DatagramProtocol):
+    """A name server on loopback that never answers; `names` are those it was asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.more = asyncio.Event()
+
+    def datagram_received(self, data: bytes, address: object) -> None:
+        """Note the question's name: labels with their lengths, behind twelve bytes of header."""
+        labels, rest = [], data[12:]
+        while rest and rest[0]:
+            labels.append(rest[1 : rest[0] + 1].decode())
+            rest = rest[rest[0] + 1 :]
+        self.names.add(".".join(labels))
+        self.more.set()
+
+    async def until_asked(self, names: set[str]) -> None:
+        """Wait until it was asked for all of these."""
+        while not names <= self.names:
+            await self.more.wait()
+            self.more.clear()
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A UDP port on loopback that nobody reads from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
