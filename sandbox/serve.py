@@ -16,6 +16,7 @@ import uvicorn
 from sandbox.http.protocol import BoundedProtocol, Limits
 from sandbox.logs import configure_logs
 from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.runtime.open_files import raise_limit_of_open_files
 from sandbox.settings import Settings, SettingsError
 
 _OTHER_FILES: Final = 256
@@ -100,6 +101,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, "api")
+    raise_limit_of_open_files()
     application = create_app(settings)
     serve(application.asgi, settings.port, settings.host, settings.public_url, application.leave)
 

@@ -14,7 +14,10 @@ import pytest
 from sandbox.control.passage import Passage
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.scenarios.builtin import load_catalogue
+from sandbox.secrets_at_rest import SecretBox
+from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.schedule import next_attempt
+from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -269,7 +272,10 @@ async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None
     hold = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
     (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
     passage = Passage(load_catalogue(), seconds=0.3)
+    sender = WebhookSender()
+    passage.start(Attempts(sender, SecretBox(bytes(32))))
     stopped = await passage.run(world.merchant_id, due["next_attempt_at"] + timedelta(days=1))
+    await sender.close()
     assert (stopped.stopped_because, stopped.steps) == ("0.3 seconds of real time have passed", 0)
     assert timedelta(0) <= stopped.now - due["next_attempt_at"] <= timedelta(milliseconds=1)
 

@@ -85,7 +85,9 @@ async def test_what_is_not_attempted_is_given_back(
     try:
         made: list[str] = []
         run = [claimed(number, lease=lease) for number in range(3)]
-        left = await Scripted(sender, statuses).in_turn("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
+        attempts = Scripted(sender, statuses)
+        attempts.begin("m", [run])
+        left = await attempts.in_turn("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
     finally:
         await sender.close()
     ids = [one.id for one in run]

@@ -13,7 +13,7 @@ PURE = [
     "payouts/model", "payouts/commands",
     "payouts/path", "payouts/requests", "payouts/choice", "scenarios/engine", "scenarios/rules", "scenarios/stored",
     "control/faults", "control/faults_requests", "webhooks/signing", "webhooks/schedule", "webhooks/address_guard",
-    "work/unit", "work/idempotency", "work/fingerprint",
+    "webhooks/capacity", "webhooks/destination_url", "work/unit", "work/idempotency", "work/fingerprint",
     "work/in_flight", "time_passed", "users/model", "users/requests", "users/commands",
     "sales/model", "sales/requests",
     "bulk_credit/model", "directory/iban", "directory/verification", "aggregator/polling", "aggregator/rows",

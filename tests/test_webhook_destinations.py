@@ -1,7 +1,6 @@
 """The sender speaks https to whom it should, and connects to no address that it must not."""
 
 import asyncio
-import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, ip_address, ip_network
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from sandbox.webhooks.address_guard import refusal
 from sandbox.webhooks.sender import WebhookSender
+from tests.harness.names import Names
 from tests.harness.raw_server import LOOPBACK, OK, Peer, answering, sending, serving
 
 # https
@@ -90,26 +90,10 @@ async def test_https_to_a_server_without_tls_is_an_error() -> None:
 # Addresses
 
 
-def resolving(monkeypatch: pytest.MonkeyPatch, **names: list[str]) -> None:
-    """Let names resolve to these addresses, as a merchant's own name server could."""
-    real = socket.getaddrinfo
-
-    def fake(host: str, port: int, *args: object, **kwargs: object) -> list[object]:
-        found: list[object] = []
-        for address in names.get(host.removesuffix(".test"), []):
-            six = ":" in address
-            place = (address, port, 0, 0) if six else (address, port)
-            family = socket.AF_INET6 if six else socket.AF_INET
-            found.append((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place))
-        return found or real(host, port, *args, **kwargs)  # type: ignore[arg-type, return-value]
-
-    monkeypatch.setattr(socket, "getaddrinfo", fake)
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
-async def test_private_addresses_are_refused_however_they_are_written(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, evil=["127.0.0.1"])
-    sender = WebhookSender()
+async def test_private_addresses_are_refused_however_they_are_written(host: str) -> None:
+    names = {"evil.test": ["127.0.0.1"], "localhost": ["::1", "127.0.0.1"]}
+    sender = WebhookSender(resolver=Names(names))
     async with serving(answering(OK)) as peer:
         result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
         await sender.close()
@@ -130,15 +114,15 @@ async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
     assert peer.connections == 0
 
 
-async def test_a_name_that_turns_private_is_refused_at_the_next_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_that_turns_private_is_refused_at_the_next_connection() -> None:
     """DNS rebinding: the name was fine before, and what counts is where the next connection would go."""
-    sender = WebhookSender([ip_network("127.0.0.2/32")])
+    names = Names({"rebind.test": ["127.0.0.2"]})
+    sender = WebhookSender([ip_network("127.0.0.2/32")], resolver=names)
     closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     async with serving(answering(closing, then_close=True), host="0.0.0.0") as peer:  # noqa: S104 - all of 127/8
-        resolving(monkeypatch, rebind=["127.0.0.2"])
         url = f"http://rebind.test:{peer.port}/"
         assert (await sender.send(url, b"{}", {})).status == 200
-        resolving(monkeypatch, rebind=["127.0.0.1"])
+        names.addresses["rebind.test"] = ["127.0.0.1"]
         connector = sender._session.connector
         assert connector is not None
         connector.clear_dns_cache()  # type: ignore[attr-defined]
@@ -148,9 +132,9 @@ async def test_a_name_that_turns_private_is_refused_at_the_next_connection(monke
     assert peer.connections == 1
 
 
-async def test_of_several_addresses_only_an_allowed_one_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    resolving(monkeypatch, mixed=["10.0.0.1", "fd00::1", "127.0.0.1"], private=["10.0.0.1", "fd00::1"])
-    async with serving(answering(OK)) as peer, sending() as sender:
+async def test_of_several_addresses_only_an_allowed_one_is_connected() -> None:
+    names = Names({"mixed.test": ["10.0.0.1", "fd00::1", "127.0.0.1"], "private.test": ["10.0.0.1", "fd00::1"]})
+    async with serving(answering(OK)) as peer, sending(resolver=names) as sender:
         assert (await sender.send(f"http://mixed.test:{peer.port}/", b"{}", {})).status == 200
         result = await sender.send(f"http://private.test:{peer.port}/", b"{}", {})
     assert result.error is not None

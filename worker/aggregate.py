@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -13,7 +14,10 @@ from sandbox.tasks import end_tasks
 INTERVAL: Final = 1.0
 _LONGEST_INTERVAL: Final = 5.0
 """Whatever a look took: it may have waited for a connection, or stood still with the machine."""
-AT_ONCE: Final = 32
+HTTP_AT_ONCE: Final = 128
+"""Calls to vendors under way, one a merchant; each holds a page of 2 MiB at most. A vendor that hangs holds its call 15 s."""
+OWN_AT_ONCE: Final = 8
+"""Reads of our own feed under way. They hang for nobody, so they do not wait for calls that do."""
 _log = structlog.get_logger()
 
 
@@ -22,16 +26,17 @@ class AggregateLoop:
 
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._http: dict[str, asyncio.Task[None]] = {}
+        self._own: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Look every second; less often when that takes more than a tenth of the time, but every 5 seconds at least."""
         while True:
             began = time.monotonic()
             try:
-                for merchant_id in await self._poller.due(2 * AT_ONCE):
-                    if merchant_id not in self._tasks and len(self._tasks) < AT_ONCE:
-                        self._tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id))
+                http, own = await self._poller.due(2 * HTTP_AT_ONCE, 2 * OWN_AT_ONCE)
+                self._begin(self._http, http, HTTP_AT_ONCE)
+                self._begin(self._own, own, OWN_AT_ONCE)
             except LOST as error:
                 _log.warning("aggregate_lost", error=repr(error)[:300])
             except Exception:
@@ -41,11 +46,16 @@ class AggregateLoop:
 
     async def stop(self, seconds: float) -> None:
         """Let the calls under way end; what does not is asked for again when its lease has lapsed."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=seconds)
+        if tasks := [*self._http.values(), *self._own.values()]:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
             await end_tasks(*late)
 
-    async def _poll(self, merchant_id: str) -> None:
+    def _begin(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], at_once: int) -> None:
+        for merchant_id in due:
+            if merchant_id not in tasks and len(tasks) < at_once:
+                tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id, tasks))
+
+    async def _poll(self, merchant_id: str, tasks: dict[str, asyncio.Task[None]]) -> None:
         try:
             # As long as there are pages and the limit allows it, which is five times at most.
             while await self._poller.poll(merchant_id):
@@ -55,4 +65,4 @@ class AggregateLoop:
         except Exception:
             _log.exception("poll_failed", merchant_id=merchant_id)
         finally:
-            del self._tasks[merchant_id]
+            del tasks[merchant_id]

@@ -25,6 +25,7 @@ from sandbox.logs import configure_logs
 from sandbox.readiness import Readiness
 from sandbox.redis_lost import REDIS_LOST
 from sandbox.runtime.lifeline import follow_lifeline
+from sandbox.runtime.open_files import raise_limit_of_open_files
 from sandbox.sales.model import ADVANCE, FINAL
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
@@ -204,6 +205,7 @@ def main() -> None:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, "worker")
+    raise_limit_of_open_files()
     # What is loaded by now stays for good; collections, in which all work stands still, need not look at it.
     gc.freeze()
     uvloop.run(work(settings))

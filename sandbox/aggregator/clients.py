@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from sandbox.aggregator.polling import PAGE_SIZE
@@ -18,6 +19,7 @@ from sandbox.errors import Problem
 from sandbox.feed.service import FeedService, Span
 from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
 from sandbox.webhooks.address_guard import Network, refusal
+from sandbox.webhooks.resolver import NameResolver
 from sandbox.webhooks.schedule import parse_retry_after
 from sandbox.webhooks.sockets import open_socket
 
@@ -95,13 +97,25 @@ class HttpVendor:
 
     in_order = False
 
-    def __init__(self, allowed_networks: Sequence[Network] = (), timeout: float = TIMEOUT) -> None:
-        """Take the private networks that may be reached (SANDBOX_WEBHOOK_ALLOW), and the seconds of a whole call."""
+    def __init__(
+        self,
+        allowed_networks: Sequence[Network] = (),
+        timeout: float = TIMEOUT,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """Take the private networks that may be reached (SANDBOX_WEBHOOK_ALLOW), and the seconds of a whole call.
+
+        `resolver` replaces the system's name servers; it is closed with the client.
+        """
         self._allowed = tuple(allowed_networks)
         self._seconds = timeout
+        self._resolver = resolver or NameResolver()
         self._session = aiohttp.ClientSession(
             # A connection for each call: calls are twelve seconds apart, and vendors close idle ones when they like.
-            connector=aiohttp.TCPConnector(limit=64, force_close=True, socket_factory=self._guarded_socket),
+            # Each merchant has one under way at most, and the worker limits how many merchants do.
+            connector=aiohttp.TCPConnector(
+                limit=0, resolver=self._resolver, force_close=True, socket_factory=self._guarded_socket
+            ),
             timeout=aiohttp.ClientTimeout(total=timeout),
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -115,6 +129,7 @@ class HttpVendor:
     async def close(self) -> None:
         """Close the session."""
         await self._session.close()
+        await self._resolver.close()
 
     async def fetch(self, ask: Ask) -> bytes:
         """The body of the vendor's 200. Raises FetchFailedError; never str(error) of aiohttp, which may hold the URL."""

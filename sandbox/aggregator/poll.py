@@ -40,12 +40,13 @@ class Poller:
         self._http = http
         self._clock = clock
 
-    async def due(self, at_most: int) -> list[str]:
-        """Merchants whose poll is due, at most so many of either kind."""
+    async def due(self, http_at_most: int, own_at_most: int) -> tuple[list[str], list[str]]:
+        """Merchants whose poll is due: those of a vendor over HTTP, and those of our own feed; at most so many of each."""
         now = self._clock()
         async with connection() as conn:
-            records = [*await conn.fetch(DUE_HTTP, now, at_most), *await conn.fetch(DUE_OWN, now, at_most)]
-        return [record["merchant_id"] for record in records]
+            http = await conn.fetch(DUE_HTTP, now, http_at_most)
+            own = await conn.fetch(DUE_OWN, now, own_at_most)
+        return [record["merchant_id"] for record in http], [record["merchant_id"] for record in own]
 
     async def poll(self, merchant_id: str) -> bool:
         """Make the merchant's next call if it is due and the limit allows it; says whether one was made."""

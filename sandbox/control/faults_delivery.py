@@ -46,7 +46,8 @@ class FaultyPost:
         self._sender = sender
         self._journal = journal
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._held: dict[str, asyncio.Event] = {}
+        # Endpoints' ids are unique within their merchant only: worlds of one seed have the same.
+        self._held: dict[tuple[str, str], asyncio.Event] = {}
 
     async def post(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         """Sign a delivery with `secret` and make its one attempt, `at` in the merchant's time. Never raises."""
@@ -58,10 +59,11 @@ class FaultyPost:
         if hit is None:
             sent = await self._sign_and_send(claimed, claimed.body, at, secret)
         else:
-            sent = replace(await self._faulty(hit.fault, claimed, at, secret), fault=hit.fault)
+            sent = replace(await self._faulty(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault)
             self._note(merchant_id, claimed, at, hit, sent)
-        if claimed.endpoint_id in self._held and (hit is None or hit.fault.kind != "reorder"):
-            self._held[claimed.endpoint_id].set()
+        held = self._held.get((merchant_id, claimed.endpoint_id))
+        if held is not None and (hit is None or hit.fault.kind != "reorder"):
+            held.set()
         return sent
 
     def _note(self, merchant_id: str, claimed: Claimed, at: datetime, hit: Hit, sent: Sent) -> None:
@@ -91,7 +93,7 @@ class FaultyPost:
             if until is not None and at >= until:
                 # It is late enough; a delivery is put off by a fault once.
                 return False
-            if fault.kind == "reorder" and claimed.endpoint_id in self._held:
+            if fault.kind == "reorder" and (merchant_id, claimed.endpoint_id) in self._held:
                 # One is held back already, and this is the one that goes out before it.
                 return False
             return fault.meets_delivery(claimed.event_type, claimed.endpoint_id)
@@ -101,7 +103,7 @@ class FaultyPost:
         async with self._turns.setdefault(merchant_id, asyncio.Lock()):
             return await first_hit(merchant_id, claimed.faults, meets, f"{claimed.id}:{claimed.attempt}")
 
-    async def _faulty(self, fault: Fault, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
+    async def _faulty(self, fault: Fault, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         if fault.kind == "drop":
             return Sent("", None, SendResult(None, {}, "", "fault: dropped", 0))
         until = _put_off_until(fault, claimed)
@@ -112,7 +114,7 @@ class FaultyPost:
         if fault.kind == "duplicate":
             await self._sign_and_send(claimed, claimed.body, at, secret)
         elif fault.kind == "reorder":
-            await self._hold(claimed.endpoint_id)
+            await self._hold((merchant_id, claimed.endpoint_id))
         elif fault.kind == "stale_timestamp":
             age = timedelta(seconds=fault.parameters["seconds"])
         elif fault.kind == "wrong_key":
@@ -129,13 +131,13 @@ class FaultyPost:
         named[NOW_HEADER] = render(at)
         return Sent(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.url, body, named))
 
-    async def _hold(self, endpoint_id: str) -> None:
+    async def _hold(self, endpoint: tuple[str, str]) -> None:
         """Wait until another delivery to the endpoint went out in this process, for a second at most."""
-        passed = self._held[endpoint_id] = asyncio.Event()
+        passed = self._held[endpoint] = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(passed.wait(), _HOLD.total_seconds())
-        if self._held.get(endpoint_id) is passed:
-            del self._held[endpoint_id]
+        if self._held.get(endpoint) is passed:
+            del self._held[endpoint]
 
 
 def _put_off_until(fault: Fault, claimed: Claimed) -> datetime | None:

@@ -21,7 +21,7 @@ from sandbox.db.engine import transaction
 from sandbox.errors import Problem
 from sandbox.payouts.steps import BATCH, take_batch
 from sandbox.scenarios.engine import Catalogue
-from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts, runs_of
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_in
 from sandbox.webhooks.schedule import judge
 from sandbox.work.committed import committed
@@ -196,17 +196,23 @@ class Passage:
                 _, more = await take_batch(conn, unit, self._catalogue, BATCH)
             if not more and (_is_due(due["deliveries"], now) or (unit is not None and unit.deliveries)):
                 # In the same transaction, so that no worker sees them due in a frozen world.
-                claimed = await claim_in(conn, merchant_id, ROOM)
+                with self._posts().claiming(merchant_id) as room:
+                    claimed = await claim_in(conn, merchant_id, room.others)
         return _Stop(now, clock, unit, claimed, is_last)
 
     async def _post(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:
-        attempts = self._attempts
-        assert attempts is not None, "start was not called"
+        attempts = self._posts()
+        runs = runs_of(claimed)
+        attempts.begin(merchant_id, runs)
         results: list[Recorded] = []
-        await asyncio.gather(*(attempts.in_turn(merchant_id, run, results.append) for run in runs_of(claimed)))
+        await asyncio.gather(*(attempts.in_turn(merchant_id, run, results.append) for run in runs))
         for begin in range(0, len(results), RECORD_AT_MOST):
             await attempts.record(merchant_id, results[begin : begin + RECORD_AT_MOST])
         return sorted(results, key=lambda result: (result.at, result.claimed.id))
+
+    def _posts(self) -> Attempts:
+        assert self._attempts is not None, "start was not called"
+        return self._attempts
 
 
 async def move_clock(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,16 +14,14 @@ from sandbox.control.journal import Journal
 from sandbox.db.engine import LOST, RETRYABLE
 from sandbox.metrics import DELIVERY_SECONDS
 from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.webhooks.capacity import Capacity, Room
 from sandbox.webhooks.outbox import Claimed, Recorded, give_back, record_attempts
 from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 from sandbox.webhooks.signing import decode_secret
 
-ROOM: Final = 128
-"""Calls under way to one endpoint, at most."""
 RECORD_AT_MOST: Final = 256
 """Attempts that one transaction records."""
-SLOWED_ROOM: Final = 2
 _SLOW_SECONDS: Final = 5.0
 _LOOK_AGAIN_SECONDS: Final = 0.25
 _LONGEST: Final = timedelta(seconds=TIMEOUT + 1)
@@ -64,17 +63,16 @@ class Attempts:
         self._later = later
         self._told = told
         self._secrets: dict[bytes, bytes] = {}
-        self._slow: dict[str, float] = {}
+        self._capacity = Capacity()
 
-    def room(self, endpoint_id: str) -> int:
-        """How many calls to the endpoint may be under way: fewer for a while after it asked for fewer."""
-        until = self._slow.get(endpoint_id)
-        if until is None:
-            return ROOM
-        if until > time.monotonic():
-            return SLOWED_ROOM
-        del self._slow[endpoint_id]
-        return ROOM
+    def claiming(self, merchant_id: str) -> AbstractContextManager[Room]:
+        """Give how many deliveries to each of a merchant's endpoints may be claimed, in the context that claims them."""
+        return self._capacity.claiming(merchant_id, time.monotonic())
+
+    def begin(self, merchant_id: str, runs: Iterable[Sequence[Claimed]]) -> None:
+        """Runs were claimed: each counts as one call under way, until its `in_turn` has ended."""
+        for run in runs:
+            self._capacity.begin(merchant_id, run[0].endpoint_id)
 
     async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
         """Make one attempt and decide what follows from it; never raises but for cancellation."""
@@ -98,24 +96,31 @@ class Attempts:
         made: Callable[[Recorded], None],
         may_go_on: Callable[[], bool] = lambda: True,
     ) -> int:
-        """Make attempts one after the other, and tell `made` of each; returns how many were given back instead.
+        """Make a run's attempts, one after the other, and tell `made` of each; returns how many were given back instead.
 
+        The run has begun (`begin`), and is over with this.
         Those are given back that could outlast their lease, or come behind an answer of 410 or the moment when `may_go_on`
         says no: they are due as before. Never raises but for cancellation.
         """
         is_gone = False
-        for place, claimed in enumerate(run):
-            if place and (is_gone or not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
-                try:
-                    await give_back(merchant_id, run[place:])
-                except (*LOST, *RETRYABLE) as error:
-                    # Their leases lapse.
-                    _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
-                return len(run) - place
-            result = await self.attempt(merchant_id, claimed)
-            made(result)
-            is_gone = result.gone
+        try:
+            for place, claimed in enumerate(run):
+                if place and (is_gone or not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
+                    await self._give_back(merchant_id, run[place:])
+                    return len(run) - place
+                result = await self.attempt(merchant_id, claimed)
+                made(result)
+                is_gone = result.gone
+        finally:
+            self._capacity.end(merchant_id, run[0].endpoint_id)
         return 0
+
+    async def _give_back(self, merchant_id: str, claimed: Sequence[Claimed]) -> None:
+        try:
+            await give_back(merchant_id, claimed)
+        except (*LOST, *RETRYABLE) as error:
+            # Their leases lapse.
+            _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
 
     def look_again(self, merchant_id: str) -> None:
         """Have the merchant looked at again soon: another process is posting what comes before what is due."""
@@ -171,10 +176,8 @@ class Attempts:
         if outcome != "succeeded":
             retry_after = parse_retry_after(result.response_headers.get("retry-after"), real)
             if slows_down(result.status):
-                if len(self._slow) >= _SECRETS:
-                    self._slow.clear()
                 pause = retry_after.total_seconds() if retry_after is not None else _SLOW_SECONDS
-                self._slow[claimed.endpoint_id] = time.monotonic() + min(pause, 60.0)
+                self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
             now = claimed.clock.now(real)
             due = next_attempt(claimed.retry_profile, claimed.scheduled + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"

@@ -5,13 +5,15 @@ delivers again: at least once.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import structlog
 
 from sandbox.db.engine import LOST
 from sandbox.tasks import end_tasks
-from sandbox.webhooks.attempt import RECORD_AT_MOST, ROOM, Attempts, runs_of
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
+from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
 
 _log = structlog.get_logger()
@@ -76,6 +78,10 @@ class _MerchantDeliveries:
                     await self._claim()
                 if not self._under_way and not self.again.is_set():
                     return
+        except asyncio.CancelledError:
+            for call in self._calls:  # or else stopping would wait for as long as an endpoint keeps its answer
+                call.cancel()
+            raise
         except LOST as error:
             _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=repr(error)[:300])
         except Exception:
@@ -88,19 +94,26 @@ class _MerchantDeliveries:
                 await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def _claim(self) -> None:
-        room = {
-            endpoint_id: max(0, self._deliverer.attempts.room(endpoint_id) - count)
-            for endpoint_id, count in self._under_way.items()
-        }
-        claimed, busy = await claim_due(self._merchant_id, room, ROOM)
-        for run in runs_of(claimed):
-            endpoint_id = run[0].endpoint_id
-            self._under_way[endpoint_id] = self._under_way.get(endpoint_id, 0) + len(run)
+        attempts = self._deliverer.attempts
+        with attempts.claiming(self._merchant_id) as room:
+            asked = dict(room.named)
+            for endpoint_id, count in self._under_way.items():
+                # Those that wait to be recorded count too, or they could wait beyond their leases.
+                asked[endpoint_id] = min(asked.get(endpoint_id, room.others), max(0, ENDPOINT_CALLS - count))
+            claimed, busy = await claim_due(self._merchant_id, asked, room.others)
+            runs = runs_of(claimed)
+            attempts.begin(self._merchant_id, runs)
+        claims = Counter(one.endpoint_id for one in claimed)
+        if any(count == asked.get(endpoint_id, room.others) for endpoint_id, count in claims.items()):
+            self.again.set()  # there may be more due to an endpoint that took all of its room, and there may be more room
+        for endpoint_id, count in claims.items():
+            self._under_way[endpoint_id] = self._under_way.get(endpoint_id, 0) + count
+        for run in runs:
             call = asyncio.create_task(self._call(run))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         if busy - self._under_way.keys():
-            self._deliverer.attempts.look_again(self._merchant_id)
+            attempts.look_again(self._merchant_id)
 
     async def _call(self, run: Sequence[Claimed]) -> None:
         deliverer = self._deliverer

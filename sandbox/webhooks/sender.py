@@ -1,4 +1,4 @@
-"""Posts webhooks: one shared pool of connections, every wait and every size bounded, nothing ever raised.
+"""Post webhooks over one shared pool of connections; every wait and every size bounded, nothing ever raised.
 
 What a merchant's server answers is a stranger's input, so it is cut, cleaned and never followed. Source of the
 limits: the wire contract, section 3, "Retries" (15 s, no redirects, 20 000 bytes of response).
@@ -18,14 +18,18 @@ from typing import Final
 
 import aiohttp
 from aiohttp import http_exceptions
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from sandbox.redaction import HIDDEN
 from sandbox.webhooks.address_guard import Network, refusal
+from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT = 15.0
 """Seconds for everything: name, connection, request, and the whole answer."""
+LIMIT = 2500
+"""Requests in flight: more than `capacity` gives out."""
 BODY_LIMIT = 20_000
 HEADERS_LIMIT = 50
 HEADER_NAME_LIMIT = 200
@@ -64,10 +68,6 @@ class SendResult:
     duration_ms: int
 
 
-_Origin = tuple[str, str, int | None]
-"""Scheme, host and port: what shares connections."""
-
-
 class _Attempt:
     """What the connector did for one `send`: the socket factory knows the address, but not for whom it is."""
 
@@ -76,16 +76,6 @@ class _Attempt:
     def __init__(self) -> None:
         self.opened = False
         self.refused: str | None = None
-
-
-class _Gate(asyncio.Semaphore):
-    """Lets so many requests of one host through at a time, in the order they came.
-
-    aiohttp's own limit has no order: who asks just as a connection comes free takes it before those who wait, and
-    under steady load those wait until they time out, though the endpoint never saw them.
-    """
-
-    users = 0
 
 
 _current: ContextVar[_Attempt] = ContextVar("webhook_attempt")
@@ -99,24 +89,26 @@ class WebhookSender:
         allowed_networks: Sequence[Network] = (),
         *,
         timeout: float = TIMEOUT,
-        limit: int = 1000,
-        limit_per_host: int = 256,
+        limit: int = LIMIT,
         ssl_context: ssl.SSLContext | None = None,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         """Take the private networks that may be reached (SANDBOX_WEBHOOK_ALLOW) and the bounds.
 
         `timeout` is in seconds and covers a whole attempt from looking up the name to the end of the answer.
-        `ssl_context` replaces the system's trusted authorities. RuntimeError without a running loop.
+        `ssl_context` replaces the system's trusted authorities. `resolver` replaces the system's name servers; it is
+        closed with the sender. RuntimeError without a running loop.
         """
         self._allowed = tuple(allowed_networks)
         self._seconds = timeout
-        self._limit_per_host = limit_per_host
-        self._all = asyncio.Semaphore(limit)
-        self._gates: dict[_Origin, _Gate] = {}
+        # aiohttp's own limit has no order: who asks just as a connection comes free takes it before those who wait, and
+        # under steady load those wait until they time out, though the endpoint never saw them.
+        self._turns = asyncio.Semaphore(limit)
+        self._resolver = resolver or NameResolver()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=limit,
-                limit_per_host=limit_per_host,
+                limit=0,
+                resolver=self._resolver,
                 keepalive_timeout=_KEEP_ALIVE,
                 ssl=True if ssl_context is None else ssl_context,
                 socket_factory=self._guarded_socket,
@@ -133,30 +125,21 @@ class WebhookSender:
     async def close(self) -> None:
         """Close the session and its connections. A `send` after it returns an error."""
         await self._session.close()
+        await self._resolver.close()
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> SendResult:
         """Make one attempt to post `body` and say what came of it. Whatever goes wrong is in the result's `error`.
 
-        `headers` are added to a JSON content type and a user agent. Beyond the limits it waits its turn first, which
-        counts neither in the timeout nor in the duration: the endpoint is not to blame for it. That wait is only
-        as bounded as the number of calls in flight. Raises CancelledError only.
+        `headers` are added to a JSON content type and a user agent. Beyond the limit it waits its turn first, which
+        counts neither in the timeout nor in the duration: the endpoint is not to blame for it. Callers share out turns
+        among merchants and endpoints beforehand (`capacity`), so that the limit is not met. Raises CancelledError only.
         """
         try:
-            target, origin = _target(url)
+            target = _target(url)
         except ValueError as error:
             return SendResult(None, {}, "", str(error), 0)
-        gate = self._gates.get(origin)
-        if gate is None:
-            gate = self._gates[origin] = _Gate(self._limit_per_host)
-        gate.users += 1
-        try:
-            # The host's gate comes first: those who wait for a slow host must not hold what others could use.
-            async with gate, self._all:
-                return await self._attempt(target, body, headers)
-        finally:
-            gate.users -= 1
-            if not gate.users:  # so there are never more gates than calls in flight
-                del self._gates[origin]
+        async with self._turns:
+            return await self._attempt(target, body, headers)
 
     async def _attempt(self, target: URL, body: bytes, headers: Mapping[str, str]) -> SendResult:
         started = perf_counter()
@@ -236,7 +219,7 @@ class WebhookSender:
 
 
 @lru_cache(maxsize=4096)
-def _target(url: str) -> tuple[URL, _Origin]:
+def _target(url: str) -> URL:
     """Parse a URL, once for all the webhooks of an endpoint. ValueError with a sentence when it is no HTTP URL."""
     # Without the URL in the sentence: its user information or query may be the endpoint's password.
     try:
@@ -245,7 +228,7 @@ def _target(url: str) -> tuple[URL, _Origin]:
         raise ValueError("the URL is not valid") from None
     if target.scheme not in ("http", "https") or not target.raw_host:
         raise ValueError("the URL is not valid: it must begin with http:// or https:// and name a host")
-    return target, (target.scheme, target.raw_host, target.port)
+    return target
 
 
 async def _read(content: aiohttp.StreamReader, chunks: list[bytes]) -> None:
@@ -320,6 +303,8 @@ def _connecting(error: aiohttp.ClientConnectorError, attempt: _Attempt) -> str:
         why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else "it does not match the host"
         return f"TLS certificate not valid: {why}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
+        if isinstance(error.os_error, LookupTimeoutError):
+            return "the host name could not be looked up: no name server answered in time"
         return "the host name does not resolve"
     if isinstance(error, aiohttp.ClientSSLError):
         reason = getattr(error.os_error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER
