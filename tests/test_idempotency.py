@@ -12,7 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox.errors import Problem
+from sandbox.secrets_at_rest import SecretBox
 from sandbox.work.fingerprint import fingerprint
+from sandbox.work.sealed import opened, sealed
+from sandbox.work.unit import Answer
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -286,6 +290,20 @@ def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
     until(lambda: not stack.execute("SELECT FROM operator_keys WHERE key = $1", key), seconds=120)
 
 
+def test_a_merchant_and_the_record_of_its_key_come_together_or_not_at_all(stack: Stack) -> None:
+    """The record that cannot be written, as with a process that dies before it, takes the merchant along."""
+    key, name = f"poison-{uuid.uuid4()}", f"together {uuid.uuid4()}"
+    stack.execute(f"ALTER TABLE operator_keys ADD CONSTRAINT poison CHECK (key <> '{key}')")
+    try:
+        assert operator(stack, "POST", MERCHANTS, key, {"name": name}).status_code == 500
+        assert stack.execute("SELECT FROM merchants WHERE name = $1", name) == []
+    finally:
+        stack.execute("ALTER TABLE operator_keys DROP CONSTRAINT poison")
+    first, again = (operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
+    assert (first.status_code, again.content, again.headers[REPLAYED]) == (201, first.content, "true")
+    assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
+
+
 # ---- what is kept
 
 
@@ -323,3 +341,25 @@ def test_a_refusal_that_is_not_stored_says_nothing_of_keys(world: World) -> None
     missing = world.client.post("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", json={"status": "SUCCESS"})
     assert [bad.status_code, missing.status_code] == [400, 404]
     assert not [answer for answer in (bad, missing) if "new idempotency key" in answer.json()["detail"]]
+
+
+def test_what_the_role_forbids_is_not_stored(world: World) -> None:
+    member = {"X-API-KEY": world.post(KEYS, {"role": "member"}).json()["api_key"]}
+    refused = world.post(KEYS, {"role": "admin"}, key="role", headers=member)
+    assert code(refused) == (403, "FORBIDDEN")
+    allowed = world.post(KEYS, {"role": "admin"}, key="role")
+    assert (allowed.status_code, REPLAYED in allowed.headers) == (201, False)
+    # Nor does a key that was seen tell a member what an admin was answered.
+    assert code(world.post(KEYS, {"role": "admin"}, key="role", headers=member)) == (403, "FORBIDDEN")
+
+
+def test_an_answer_that_was_sealed_with_another_key_is_refused_and_not_guessed() -> None:
+    answer = Answer(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
+    stored = sealed(SecretBox(bytes(32)), "m/answer/k", answer)
+    assert b"told" not in stored.body
+    assert opened(SecretBox(bytes(32)), "m/answer/k", stored) == answer
+    for box, context in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
+        with pytest.raises(Problem, match="INVALID_STATE"):
+            opened(box, context, stored)
+    refusal = Answer(404, b"{}")
+    assert opened(SecretBox(bytes(32)), "c", sealed(SecretBox(bytes(32)), "c", refusal)) == refusal
