@@ -1,8 +1,9 @@
 """What a statement reads does not grow with the tables, whatever the planner believes of them.
 
 Each statement of the product runs with its generic plan, as it does on the product's connections, for a merchant with many
-rows: planned while all tables were empty and known to be so; never analyzed; with statistics of this merchant alone; with
-those of many small merchants beside it; and in the belief that every merchant has one row.
+rows: planned while all tables were empty, or held few rows, and never analyzed since; planned with all rows and never analyzed;
+with statistics of this merchant alone; with those of many small merchants beside it; and in the belief that every merchant has
+one row. So do the look-ups by which PostgreSQL checks foreign keys.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
+import asyncpg
 import pytest
 
 from sandbox.bulk_credit.model import ITEM_STATUSES
@@ -22,6 +24,7 @@ from tests.harness.world import Stack
 
 ROWS = 5000
 """Rows that the merchant has in each table. A statement that reads them all is far above the limits."""
+FEW = 100
 SMALL_MERCHANTS = 1000
 MOST_ROWS = 700
 MOST_PAGES = 2500
@@ -97,7 +100,14 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.work.store._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
 }
-WORLDS = ("empty when planned", "never analyzed", "one large merchant", "and many small ones", "one row each, it believes")
+WORLDS = (
+    "planned on empty tables",
+    "planned on few rows",
+    "never analyzed",
+    "one large merchant",
+    "and many small ones",
+    "one row each, it believes",
+)
 
 
 def hot() -> dict[str, tuple[str, Sequence[object]]]:
@@ -117,20 +127,22 @@ def readings(stack: Stack) -> Iterator[dict[str, dict[str, Reading]]]:
 
     async def look() -> dict[str, dict[str, Reading]]:
         await database.create()
+        every = hot() | await database.foreign_keys()
         found = {}
+        when_empty = await database.planned(every)
+        await database.fill(0xAA, 0xAA, FEW)
+        when_few = await database.planned(every)
+        await database.fill(0xAA, 0xAA, ROWS, first_row=FEW + 1)
+        found["planned on empty tables"] = await when_empty.read()
+        found["planned on few rows"] = await when_few.read()
+        found["never analyzed"] = await (await database.planned(every)).read()
         await database.analyze()
-        planned = await database.planned(hot())
-        await database.fill(0xAA, 0xAA, ROWS)
-        found["empty when planned"] = await planned.read()
-        await database.forget()
-        found["never analyzed"] = await (await database.planned(hot())).read()
-        await database.analyze()
-        found["one large merchant"] = await (await database.planned(hot())).read()
+        found["one large merchant"] = await (await database.planned(every)).read()
         await database.fill(1000, 1000 + SMALL_MERCHANTS - 1, 1)
         await database.analyze()
-        found["and many small ones"] = await (await database.planned(hot())).read()
+        found["and many small ones"] = await (await database.planned(every)).read()
         await database.believe_in_one_row_each()
-        found["one row each, it believes"] = await (await database.planned(hot())).read()
+        found["one row each, it believes"] = await (await database.planned(every)).read()
         return found
 
     try:
@@ -187,3 +199,23 @@ def test_no_statement_changes_many_rows_by_a_join() -> None:
 def _is_join(text: str) -> bool:
     words = text.split()
     return ("UPDATE" in words and "FROM" in words[words.index("UPDATE") :] and "DO" not in words) or "USING" in words
+
+
+def test_a_foreign_key_finds_no_index_but_the_primary_key(stack: Stack) -> None:
+    """Where the planner believes in one row for each merchant, any index without a condition will do for it."""
+
+    async def find() -> list[str]:
+        conn = await asyncpg.connect(stack.database_url)
+        try:
+            found = await conn.fetch(
+                """
+                SELECT indexrelid::regclass::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+                WHERE attname = 'merchant_id' AND NOT indisprimary AND indpred IS NULL
+                    AND indrelid IN (SELECT confrelid FROM pg_constraint WHERE contype = 'f')
+                """
+            )
+            return [name for (name,) in found]
+        finally:
+            await conn.close()
+
+    assert asyncio.run(find()) == []

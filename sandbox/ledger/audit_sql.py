@@ -32,7 +32,8 @@ HAVING sum(balance) <> 0 LIMIT $2
 LOCKED: Final = """
 WITH held AS (SELECT coalesce(sum(balance), 0.00) AS balance FROM accounts WHERE merchant_id = $1 AND account = $4),
 flight AS (
-    SELECT coalesce(sum(amount), 0.00) AS amount FROM payouts WHERE merchant_id = $1 AND status = ANY ($3::text[])
+    SELECT coalesce(sum(amount), 0.00) AS amount FROM payouts
+    WHERE merchant_id = $1 AND status <> '' AND status = ANY ($3::text[])
 )
 SELECT format('LOCKED holds %s, and the payouts in flight come to %s', held.balance, flight.amount) FROM held, flight
 WHERE held.balance <> flight.amount LIMIT $2

@@ -32,7 +32,7 @@ _LIST: Final = f"""
 SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
 CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM payouts
-    WHERE merchant_id = $1 AND (status, dest_type, id) < (s.status, d.dest_type, $4::uuid)
+    WHERE merchant_id = $1 AND status <> '' AND (status, dest_type, id) < (s.status, d.dest_type, $4::uuid)
         AND (status, dest_type, id) >= (s.status, d.dest_type, $5::uuid)
     ORDER BY merchant_id DESC, status DESC, dest_type DESC, payouts.id DESC LIMIT $6
 ) p ORDER BY p.id DESC LIMIT $6

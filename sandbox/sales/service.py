@@ -39,14 +39,14 @@ _GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"
 _LIST: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM sales
-    WHERE merchant_id = $1 AND (status, id) < (k.status, $3::uuid) AND (status, id) >= (k.status, $4::uuid)
+    WHERE merchant_id = $1 AND status <> '' AND (status, id) < (k.status, $3::uuid) AND (status, id) >= (k.status, $4::uuid)
     ORDER BY merchant_id DESC, status DESC, sales.id DESC LIMIT $5
 ) s ORDER BY s.id DESC LIMIT $5
 """  # noqa: S608 -- constants
 _LIST_OF_USER: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM sales
-    WHERE merchant_id = $1 AND (user_id, status, id) < ($6::uuid, k.status, $3::uuid)
+    WHERE merchant_id = $1 AND status <> '' AND (user_id, status, id) < ($6::uuid, k.status, $3::uuid)
         AND (user_id, status, id) >= ($6::uuid, k.status, $4::uuid)
     ORDER BY merchant_id DESC, sales.user_id DESC, status DESC, sales.id DESC LIMIT $5
 ) s ORDER BY s.id DESC LIMIT $5

@@ -58,12 +58,13 @@ WITH RECURSIVE endpoints (id) AS (
     SELECT n.id FROM unnest($5::uuid[]) AS n (id)
     UNION ALL
     SELECT f.endpoint_id FROM (
-        SELECT endpoint_id FROM webhook_deliveries WHERE merchant_id = $1 AND $5::uuid[] IS NULL
+        SELECT endpoint_id FROM webhook_deliveries WHERE merchant_id = $1 AND status <> '' AND $5::uuid[] IS NULL
         ORDER BY merchant_id, endpoint_id LIMIT 1
     ) f
     UNION ALL
     SELECT (
-        SELECT w.endpoint_id FROM webhook_deliveries w WHERE w.merchant_id = $1 AND w.endpoint_id > e.id
+        SELECT w.endpoint_id FROM webhook_deliveries w
+        WHERE w.merchant_id = $1 AND w.status <> '' AND w.endpoint_id > e.id
         ORDER BY w.merchant_id, w.endpoint_id LIMIT 1
     ) FROM endpoints e WHERE $5::uuid[] IS NULL AND e.id IS NOT NULL
 )
@@ -71,7 +72,7 @@ SELECT {_COLUMNS} FROM (SELECT id FROM endpoints WHERE id IS NOT NULL) n
 CROSS JOIN unnest($6::text[]) AS s (status)
 CROSS JOIN LATERAL (
     SELECT * FROM webhook_deliveries w
-    WHERE w.merchant_id = $1 AND (w.endpoint_id, w.status, w.id) < (n.id, s.status, $2::uuid)
+    WHERE w.merchant_id = $1 AND w.status <> '' AND (w.endpoint_id, w.status, w.id) < (n.id, s.status, $2::uuid)
         AND (w.endpoint_id, w.status, w.id) >= (n.id, s.status, $3::uuid)
     ORDER BY w.merchant_id DESC, w.endpoint_id DESC, w.status DESC, w.id DESC LIMIT $4
 ) d ORDER BY d.id DESC LIMIT $4

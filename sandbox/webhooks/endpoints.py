@@ -75,7 +75,8 @@ _END_DELIVERIES: Final = update_by_key(
     "webhook_deliveries",
     rows="""(
     SELECT id FROM webhook_deliveries
-    WHERE merchant_id = $1 AND (endpoint_id, status) >= ($2::uuid, $5::text) AND (endpoint_id, status) <= ($2, $5)
+    WHERE merchant_id = $1 AND status <> ''
+        AND (endpoint_id, status) >= ($2::uuid, $5::text) AND (endpoint_id, status) <= ($2, $5)
     ORDER BY merchant_id, endpoint_id, status, id LIMIT $3 FOR NO KEY UPDATE
 ) n""",
     key=("id", "n.id"),

@@ -24,8 +24,10 @@ _FILL = """
 CREATE TEMP TABLE seed AS
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(m), 12, '0'))::uuid AS merchant_id, n,
     ('10000000-0000-7000-8000-' || lpad(to_hex(m * 1000000::bigint + n), 12, '0'))::uuid AS id
-FROM generate_series(FIRST_MERCHANT, LAST_MERCHANT) m, generate_series(1, ROWS) n;
+FROM generate_series(FIRST_MERCHANT, LAST_MERCHANT) m, generate_series(FIRST_ROW, LAST_ROW) n;
 CREATE TEMP TABLE one AS SELECT merchant_id, id FROM seed WHERE n = 1;
+CREATE TEMP TABLE first AS SELECT DISTINCT merchant_id, overlay(id::text placing lpad(to_hex(
+    ('x' || right(merchant_id::text, 12))::bit(48)::bigint * 1000000 + 1), 12, '0') from 25)::uuid AS id FROM seed;
 INSERT INTO merchants (merchant_id, name, ipn_secret, webhook_secret, created_at)
     SELECT merchant_id, 'M', 'x', 'x', NOW FROM one;
 INSERT INTO api_keys (merchant_id, id, key_hash, role, name, created_at)
@@ -54,7 +56,7 @@ INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, signi
 INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at,
     created_at, updated_at)
     SELECT merchant_id, s.id, s.id, one.id, 'SUCCEEDED', 1, 1, CASE WHEN n % 20 = 0 THEN NOW END, NOW, NOW
-    FROM seed s JOIN one USING (merchant_id);
+    FROM seed s JOIN first one USING (merchant_id);
 INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, response_headers, response_body,
     duration_ms) SELECT merchant_id, id, 1, NOW, '', '', '{}', '', 1 FROM seed;
 INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at)
@@ -70,7 +72,7 @@ INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, s
     FROM seed;
 INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, transfer_id)
     SELECT merchant_id, one.id, n, s.id, '1.00', CASE WHEN n % 20 = 0 THEN 'PENDING' ELSE 'SUCCEEDED' END,
-        CASE WHEN n % 20 = 0 THEN NULL ELSE s.id END FROM seed s JOIN one USING (merchant_id);
+        CASE WHEN n % 20 = 0 THEN NULL ELSE s.id END FROM seed s JOIN first one USING (merchant_id);
 INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at)
     SELECT merchant_id, 1, 0, NOW, id, NOW FROM one;
 INSERT INTO vendor_fetches (merchant_id, id, url, page, at, ended_by, outcome)
@@ -86,7 +88,7 @@ INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_off
 INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) SELECT merchant_id, id, 'R', 1, '{}', '{}' FROM one;
 INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, matches, hits, created_at)
     SELECT merchant_id, id, 'api', 'K', '{}', '{}', 1, 9, 0, NOW FROM one;
-DROP TABLE seed, one;
+DROP TABLE seed, one, first;
 """
 
 
@@ -140,10 +142,13 @@ class Database:
         finally:
             await conn.close()
 
-    async def fill(self, first_merchant: int, last_merchant: int, rows: int) -> None:
-        """Give each of these merchants so many rows in each table."""
-        text = _FILL.replace("FIRST_MERCHANT", str(first_merchant)).replace("LAST_MERCHANT", str(last_merchant))
-        text = re.sub(r"\bROWS\b", str(rows), re.sub(r"\bNOW\b", f"'{NOW}'::timestamptz", text))
+    async def fill(self, first_merchant: int, last_merchant: int, rows: int, first_row: int = 1) -> None:
+        """Give each of these merchants the rows `first_row` to `rows` in each table; the first one makes the merchant."""
+        values = {
+            "FIRST_MERCHANT": first_merchant, "LAST_MERCHANT": last_merchant, "FIRST_ROW": first_row, "LAST_ROW": rows,
+            "NOW": f"'{NOW}'::timestamptz",
+        }  # fmt: skip
+        text = re.sub(r"\b[A-Z_]+\b", lambda word: str(values.get(word[0], word[0])), _FILL)
         conn = await asyncpg.connect(self.url)
         try:
             # Foreign keys hold by construction, and looking each up costs more than all the rest.
@@ -156,16 +161,6 @@ class Database:
         """Let the planner know of all tables what they hold now."""
         await self._owner("ANALYZE")
 
-    async def forget(self) -> None:
-        """Let the planner know as little of all tables as if they had never been analyzed."""
-        await self._owner(
-            "SELECT pg_clear_relation_stats('public', relname) FROM pg_class "
-            "WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace"
-        )
-        await self._owner(
-            "SELECT pg_clear_attribute_stats('public', tablename, attname, false) FROM pg_stats WHERE schemaname = 'public'"
-        )
-
     async def believe_in_one_row_each(self) -> None:
         """Let the planner believe that no merchant has more than one row of any table."""
         await self._owner(
@@ -174,6 +169,22 @@ class Database:
             "'inherited', false, 'null_frac', 0::real, 'avg_width', 16, 'n_distinct', -1::real) "
             "FROM pg_stats WHERE schemaname = 'public' AND attname = 'merchant_id'"
         )
+
+    async def foreign_keys(self) -> dict[str, tuple[str, Sequence[object]]]:
+        """The look-ups by which PostgreSQL itself checks foreign keys, but for the locks, by the constraint's name."""
+        found = await self._owner(
+            """
+            SELECT conname, confrelid::regclass::text AS referenced, ARRAY(
+                SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS k (number, place)
+                JOIN pg_attribute ON attrelid = confrelid AND attnum = number ORDER BY place
+            ) AS columns FROM pg_constraint WHERE contype = 'f'
+            """
+        )
+        statements = {}
+        for name, referenced, columns in found:
+            where = " AND ".join(f"{column} = ${number}" for number, column in enumerate(columns, 1))
+            statements[f"foreign key {name}"] = (f"SELECT 1 FROM ONLY {referenced} x WHERE {where}", ())
+        return statements
 
     async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
         """A connection like those of the product's pool, on which all statements (SQL, arguments) are planned already."""
