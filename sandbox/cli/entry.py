@@ -1,6 +1,5 @@
 """The command `psp` from its first instant: what cannot wait until the commands' modules are loaded, which takes a second."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -30,8 +29,10 @@ def forget_stale_ready_file(arguments: Sequence[str]) -> None:
     for word, after in zip(own, [*own[1:], ""], strict=True):
         path = after if word == name else word.removeprefix(f"{name}=") if word.startswith(f"{name}=") else ""
         if path:
-            with contextlib.suppress(OSError):
+            try:
                 os.unlink(path)
+            except OSError:
+                continue
 
 
 if __name__ == "__main__":
