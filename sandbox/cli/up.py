@@ -138,6 +138,7 @@ def _banner(ready: "Ready") -> str:
         ("Merchant", keys.merchant_id),
         ("API key", keys.api_key),
         ("Member key", keys.member_api_key),
+        ("Users' API key", keys.users_api_key),
         ("Admin key", ready.admin_key),
         ("Webhook secret", keys.webhook_secret),
         ("IPN secret", keys.ipn_secret),

@@ -17,6 +17,8 @@ class SeedKeys:
     member_api_key: str | None = None
     webhook_secret: str | None = None
     ipn_secret: str | None = None
+    users_api_key: str | None = None
+    """Of the demo merchant with users; the ready file has no member for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,10 @@ class Ready:
 
     def to_json(self) -> str:
         """One line, with the members that the contract names for the ready file."""
-        members = {name: value for name, value in asdict(self).items() if name != "keys"}
-        return json.dumps(members | asdict(self.keys))
+        members = asdict(self)
+        members |= members.pop("keys")
+        del members["users_api_key"]
+        return json.dumps(members)
 
 
 def read_seed_keys(output: str) -> SeedKeys:
