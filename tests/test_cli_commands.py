@@ -5,15 +5,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
 from sandbox.cli.clock import seconds_of
-from sandbox.cli.events import _ROUTES
-from sandbox.cli.main import app
+from sandbox.cli.trigger import ROUTES
+from tests.harness.command import ask, run
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -23,19 +21,7 @@ PENDING = DESTINATION | {"account_number": "12345678900004"}
 REFUSED = DESTINATION | {"account_number": "12345678900003"}
 
 
-def run(world: World, *arguments: str) -> Result:
-    """Run a command with the world's key."""
-    return CliRunner().invoke(app, [*arguments, "--url", world.stack.api_url, "--api-key", world.api_key])
-
-
-def ask(world: World, *arguments: str, code: int = 0) -> Any:
-    """Run a command with --json, and return what it printed."""
-    ran = run(world, *arguments, "--json")
-    assert ran.exit_code == code, ran.output
-    return json.loads(ran.stdout)
-
-
-@pytest.mark.parametrize("event", _ROUTES)
+@pytest.mark.parametrize("event", ROUTES)
 def test_trigger_makes_each_event_of_a_payout_happen(world: World, event: str) -> None:
     found = ask(world, "trigger", event)
     assert found["type"] == event
@@ -113,7 +99,7 @@ def test_events_are_listed_and_sent_again(world: World, receiver: Receiver) -> N
     # An endpoint that is deleted, as every `psp listen` leaves one, is no obstacle.
     assert world.client.delete(f"/api/v1/webhook-endpoints/{made[0]}").status_code == 204
     listed = ask(world, "events", "list", "--payout", event["payout_id"])["data"]
-    assert [item["type"] for item in listed] == ["payout.failed", "payout.created"]
+    assert [item["type"] for item in listed] == ["payout.failed", "payout.processing", "payout.created"]
     assert "There are more" in run(world, "events", "list", "--limit", "1").output
     assert len(ask(world, "events", "resend", event["id"])["deliveries"]) == 1
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 3)
@@ -167,7 +153,8 @@ def test_faults_are_added_listed_and_deleted(world: World) -> None:
     assert made["id"] in run(world, "faults", "list").output
     assert run(world, "faults", "delete", made["id"]).exit_code == 0
     assert "no faults" in run(world, "faults", "list").output
-    assert run(world, "faults", "add", "api", "explosion").exit_code == 1
+    assert run(world, "faults", "add", "api", "explosion").exit_code == 2
+    assert run(world, "faults", "add", "api", "drop").exit_code == 1
     assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2
 
 
@@ -223,7 +210,8 @@ def test_settings_are_shown_and_set(world: World) -> None:
 def test_a_failed_payout_is_begun_anew(world: World) -> None:
     failed = ask(world, "trigger", "payout.failed")["payout_id"]
     assert ask(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
-    assert run(world, "payouts", "reinitiate", failed).exit_code == 1
+    paid = ask(world, "trigger", "payout.succeeded")["payout_id"]
+    assert run(world, "payouts", "reinitiate", paid).exit_code == 1
 
 
 def test_sales_are_made_reconciled_and_paid(world: World) -> None:

@@ -164,4 +164,4 @@ def test_psp_ipn_send_signs_and_sends(world: World) -> None:
     sent = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(sent.stdout)["status"] == "SUCCESS"
     refused = subprocess.run([*command[:-2], "failed", *options], capture_output=True, text=True, check=False, timeout=120)
-    assert (refused.returncode, "INVALID_STATE" in refused.stdout) == (1, True)
+    assert (refused.returncode, "INVALID_STATE" in refused.stderr) == (1, True)

@@ -4,24 +4,34 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli.client import Client, Cursor, Limit, Shown, listed, with_client
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.failures import refused
+from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier, pairs
 
-app = typer.Typer(help="Balances aggregated from a vendor's feed.", no_args_is_help=True)
+app = App("Balances aggregated from a vendor's feed.")
 _PATH = "/aggregator/v1"
+_Id = Annotated[str, identifier("The user's id, as the vendor has it.")]
 
 
 @app.command("user")
 @with_client
-def user(client: Client, user_id: Annotated[str, typer.Argument(help="The user's id, as the vendor has it.")]) -> Shown:
-    """Show a user's balance by the vendor's rows. Exit code 0: shown; 1: the vendor told of no such user; 2: wrong usage."""
-    found = client.get(f"{_PATH}/users/{user_id}")
-    return Shown(found, "  ".join(f"{name} {value}" for name, value in found.items()))
+def user(client: Client, user_id: _Id) -> Shown:
+    """Show a user's balance by the vendor's rows."""
+    return members_of(client.get(f"{_PATH}/users/{user_id}"))
+
+
+@app.command("requested")
+@with_client
+def requested(client: Client, user_id: _Id) -> Shown:
+    """Show what a user asked for and was not paid yet, by the vendor's rows."""
+    return members_of(client.get(f"{_PATH}/users/{user_id}/payouts"))
 
 
 @app.command("waiting")
 @with_client
 def waiting(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List users who asked for more than they were paid. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    """List users who asked for more than they were paid."""
     return listed(client.get(f"{_PATH}/payouts", limit=limit, cursor=cursor), "user_id", "requested_payout")
 
 
@@ -32,21 +42,16 @@ def source(
     set_: Annotated[str | None, typer.Option("--set", help="Read from the vendor at this URL from now on.")] = None,
     own: Annotated[bool, typer.Option("--own", help="Read our own feed again.")] = False,
     header: Annotated[
-        list[str] | None, typer.Option("--header", help="Sent to the vendor with each call, such as X-API-KEY=secret.")
+        list[str] | None,
+        typer.Option("--header", metavar="NAME=VALUE", help="Sent to the vendor with each call, such as X-API-KEY=secret."),
     ] = None,
 ) -> Shown:
-    """Show where transactions are read from, or read from elsewhere, which drops what came from the place before.
-
-    Exit code 0: done; 1: refused; 2: wrong usage.
-    """
+    """Show where transactions are read from, or read from elsewhere, which drops what came from the place before."""
     if set_ is not None and own:
         raise typer.BadParameter("Give one of --set and --own.")
     if header and set_ is None:
         raise typer.BadParameter("A --header is sent to the vendor that --set names; give both.")
-    for pair in header or []:
-        if "=" not in pair:
-            raise typer.BadParameter("A --header is NAME=VALUE.")
-    headers = dict(pair.partition("=")[::2] for pair in header or [])
+    headers = pairs("--header", header)
     if set_ is not None or own:
         found = client.ask("PUT", f"{_PATH}/source", json={"url": set_, "headers": headers})
     else:
@@ -57,23 +62,46 @@ def source(
 
 @app.command("fetches")
 @with_client
-def fetches(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List the calls to the vendor, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get(f"{_PATH}/fetches", limit=limit, cursor=cursor)
+def fetches(
+    client: Client, created_from: CreatedFrom = None, created_to: CreatedTo = None, limit: Limit = 20, cursor: Cursor = None
+) -> Shown:
+    """List the calls to the vendor, newest first."""
+    page = client.get(f"{_PATH}/fetches", created_from=created_from, created_to=created_to, limit=limit, cursor=cursor)
     return listed(page, "at", "page", "outcome", "status", "rows", "new_rows", "dead_letters", "duration_ms", "error")
 
 
 @app.command("dead-letters")
 @with_client
-def dead_letters(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List the vendor's rows that could not be understood, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    return listed(client.get(f"{_PATH}/dead-letters", limit=limit, cursor=cursor), "id", "created_at", "reason", "raw")
+def dead_letters(
+    client: Client, created_from: CreatedFrom = None, created_to: CreatedTo = None, limit: Limit = 20, cursor: Cursor = None
+) -> Shown:
+    """List the vendor's rows that could not be understood, newest first."""
+    filters = {"created_from": created_from, "created_to": created_to}
+    page = client.get(f"{_PATH}/dead-letters", **filters, limit=limit, cursor=cursor)
+    return listed(page, "id", "created_at", "reason", "raw")
 
 
 @app.command("replay")
 @with_client
 def replay(client: Client) -> Shown:
-    """Try all dead letters again. Exit code 0: none is left; 1: some stay, or refused; 2: wrong usage."""
+    """Try all dead letters again; those that still cannot be understood make the exit code 1."""
     found = client.post(f"{_PATH}/dead-letters/replay")
-    text = f"{found['replayed']} were understood this time; {found['remaining']} stay."
-    return Shown(found, text, 1 if found["remaining"] else 0)
+    failure = refused(f"{found['remaining']} cannot be understood.") if found["remaining"] else None
+    return Shown(found, f"{found['replayed']} were understood this time.", failure)
+
+
+@app.command("feed")
+@with_client
+def feed(
+    client: Client,
+    start_date: Annotated[str | None, typer.Option("--start-date", help="Only rows of this day or later.")] = None,
+    end_date: Annotated[str | None, typer.Option("--end-date", help="Only rows of this day or earlier.")] = None,
+    page: Annotated[int, typer.Option("--page", min=1, help="Which page.")] = 1,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many a page.")] = 20,
+) -> Shown:
+    """Show a page of our own vendor feed, which takes 5 calls a minute."""
+    params = {"startDate": start_date, "endDate": end_date, "page": page, "limit": limit}
+    found = client.get("/vendor/v1/transactions", **params)
+    shown = listed({"data": found["items"]}, "id", "userId", "createdAt", "type", "amount")
+    meta = found["meta"]
+    return Shown(found, f"{shown.text}\nPage {meta['currentPage']} of {meta['totalPages']}.")

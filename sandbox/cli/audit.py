@@ -1,14 +1,17 @@
 """`psp audit`: every invariant of the ledger, recomputed."""
 
 from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.failures import check_failed
 
 
 @with_client
 def audit(client: Client) -> Shown:
-    """Recompute every invariant of the merchant's ledger. Exit code 0: all hold; 1: one does not; 2: wrong usage."""
+    """Recompute every invariant of the merchant's ledger; one that does not hold is a refusal (exit code 1)."""
     report = client.get("/sandbox/v1/audit")
     lines = []
     for check in report["checks"]:
         lines.append(f"{'ok' if check['ok'] else 'WRONG':<6}{check['name']}: {check['detail']}")
         lines += [f"      {problem}" for problem in check["problems"]]
-    return Shown(report, "\n".join(lines), 0 if report["ok"] else 1)
+    wrong = [check["name"] for check in report["checks"] if not check["ok"]]
+    failure = None if report["ok"] else check_failed(f"These invariants do not hold: {', '.join(wrong)}.")
+    return Shown(report, "\n".join(lines), failure)

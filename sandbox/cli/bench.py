@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from sandbox.cli.app import App
+from sandbox.cli.failures import not_met, refused
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT", covariant=True)
 
-app = typer.Typer(help="Measure how fast the sandbox is on this machine.", no_args_is_help=True)
+app = App("Measure how fast the sandbox is on this machine.")
 
 _ReadyFile = Annotated[
     Path | None,
@@ -56,8 +59,6 @@ def create(
     Everything is on: authentication, idempotency, logs, events, and the worker that settles the payouts meanwhile.
     pgbench writes one payout a transaction, once as separate prepared statements and once as one function inside the
     database, with 16 and 64 clients; the better one counts. A ratio is HTTP's rate divided by pgbench's.
-
-    Exit code 0: measured; 1: something failed, or a create was refused; 2: wrong usage.
     """
     from sandbox.bench import report
     from sandbox.bench.create import CreateBench
@@ -88,8 +89,6 @@ def e2e(
     Each payout causes three events. The percentiles are of the time from the sending of the request to the arrival of
     payout.succeeded. The backlog is how many events had not arrived one second after the last create. `sent` and
     `delivered` count payouts, `missing` and `backlog` events; a payout is delivered when all its events have arrived.
-
-    Exit code 0: measured, and nothing is missing; 1: events are missing, or something failed; 2: wrong usage.
     """
     from sandbox.bench import report
     from sandbox.bench.e2e import E2eBench
@@ -100,7 +99,7 @@ def e2e(
     result = _measure(made, ready_file, api_processes, workers, as_json)
     _print(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
     if result.missing:
-        raise typer.Exit(1)
+        raise not_met(f"{result.missing} did not arrive in time.")
 
 
 @app.command("wait-for")
@@ -119,8 +118,6 @@ def wait_for(
 
     A scenario pays each so long after its create that so many requests are held. The percentiles are of the time from
     the transition to the arrival of the answer.
-
-    Exit code 0: measured, and all were answered; 1: some were not, or something failed; 2: wrong usage.
     """
     from sandbox.bench import report
     from sandbox.bench.wait_for import WaitForBench
@@ -132,7 +129,7 @@ def wait_for(
     figures = report.wait_for_json(result)
     _print(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
     if result.missing:
-        raise typer.Exit(1)
+        raise not_met(f"{result.missing} did not arrive in time.")
 
 
 @app.command("summary")
@@ -146,10 +143,7 @@ def summary(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Read one user's summary from the cache, and create payouts, in turn, with the same number of connections.
-
-    Exit code 0: measured; 1: something failed; 2: wrong usage.
-    """
+    """Read one user's summary from the cache, and create payouts, in turn, with the same number of connections."""
     from sandbox.bench import report
     from sandbox.bench.wallets import SummaryBench
 
@@ -170,10 +164,7 @@ def bulk_credit(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Credit the wallets of so many users from one CSV file. The users are made beforehand, which is not measured.
-
-    Exit code 0: measured; 1: a row was not credited, or something failed; 2: wrong usage.
-    """
+    """Credit the wallets of so many users from one CSV file. The users are made beforehand, which is not measured."""
     from sandbox.bench import report
     from sandbox.bench.wallets import BulkCreditBench
 
@@ -196,10 +187,7 @@ def world(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Make a merchant, put its world away, put it back and reset it, while another merchant is busy.
-
-    Exit code 0: measured; 1: something failed, or the other merchant was touched; 2: wrong usage.
-    """
+    """Make a merchant, put its world away, put it back and reset it, while another merchant is busy."""
     from sandbox.bench import report
     from sandbox.bench.world import WorldBench
 
@@ -238,8 +226,7 @@ def _measure(
                 shown.start("starting", bench.steps)
                 return bench.run()
     except BenchError as error:
-        typer.echo(f"psp bench: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise refused(f"psp bench: {error}") from None
 
 
 class _Shown:
@@ -290,8 +277,7 @@ def _print(
         try:
             output.write_text(json.dumps(details | {"command": command}, indent=2) + "\n", "utf-8")
         except OSError as error:
-            typer.echo(f"psp bench: {output} cannot be written ({error.strerror}).", err=True)
-            raise typer.Exit(1) from None
+            raise refused(f"psp bench: {output} cannot be written ({error.strerror}).") from None
     if as_json:
         typer.echo(json.dumps(figures))
     else:

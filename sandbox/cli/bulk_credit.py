@@ -8,40 +8,57 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail, is_watched, show
+from sandbox.choices import ItemStatus
+from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.failures import not_met, refused
+from sandbox.cli.options import Cursor, Limit, path_part
 
 _DONE: Final = frozenset({"COMPLETED", "PARTIALLY_COMPLETED", "FAILED"})
 _PATH: Final = "/api/v1/wallet/bulk-credit"
 _SHOWN: Final = 5
 
 
+@with_client
 def bulk_credit(
-    file: Annotated[Path, typer.Argument(help="A CSV file with the header uuid,amount.", dir_okay=False, exists=True)],
+    client: Client,
+    file: Annotated[
+        Path | None, typer.Argument(help="A CSV file with the header uuid,amount.", dir_okay=False, exists=True)
+    ] = None,
+    retry: Annotated[
+        str | None,
+        typer.Option("--retry", metavar="ACTIVITY_ID", help="Try its failed rows again.", callback=path_part),
+    ] = None,
+    shown: Annotated[
+        str | None, typer.Option("--show", metavar="ACTIVITY_ID", help="Show how far this one is.", callback=path_part)
+    ] = None,
+    items: Annotated[
+        str | None, typer.Option("--items", metavar="ACTIVITY_ID", help="List the rows of this one.", callback=path_part)
+    ] = None,
+    status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the end.")] = 600,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Credit many wallets from a CSV file.
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """Credit many wallets from a CSV file, and wait until it is done; or look at an earlier one.
 
-    Exit code 0: every row was credited; 1: some were invalid or failed, or it could not be done; 2: wrong usage.
+    Rows that are invalid or fail make the exit code 1. If it is not done in time, the exit code is 4.
     """
-    client = connect(url, api_key, ready_file)
-    with file.open("rb") as content:
-        activity_id = upload(client, file.name, content)
-    activity = watch(client, activity_id, timeout, is_shown=is_watched(as_json))
-    bad = activity["invalid"] + activity["failed"]
-    lines = [
-        f"{activity['status']}: {activity['succeeded']} of {activity['total']} rows credited, {activity['failed']} failed, "
-        f"{activity['invalid']} invalid ({activity['duplicates']} of them duplicates)."
-    ]
-    for status in ("FAILED", "INVALID", "DUPLICATE") if bad else ():
-        items = client.get(f"{_PATH}/{activity_id}/items", status=status, limit=_SHOWN)["data"]
-        lines += [f"  line {item['line']}: {item['uuid']},{item['amount']}: {item['error']}" for item in items]
-    show(activity, as_json=as_json, text="\n".join(lines))
-    if bad:
-        raise typer.Exit(1)
+    if (file is None) + (retry is None) + (shown is None) + (items is None) != 3:
+        raise typer.BadParameter("Give one of FILE, --retry, --show and --items.")
+    if status is not None and items is None:
+        raise typer.BadParameter("--status needs --items.")
+    if items is not None:
+        page = client.get(f"{_PATH}/{items}/items", status=status, limit=limit, cursor=cursor)
+        return listed(page, "line", "uuid", "amount", "status", "error")
+    if shown is not None:
+        activity = client.get(f"{_PATH}/{shown}")
+        return Shown(activity, _line(activity))
+    if file is not None:
+        with file.open("rb") as content:
+            activity_id = upload(client, file.name, content)
+    else:
+        activity_id = client.post(f"{_PATH}/retry", {"activity_id": retry})["activity_id"]
+    return _outcome(client, watch(client, activity_id, timeout))
 
 
 def upload(client: Client, name: str, content: IO[bytes]) -> str:
@@ -50,10 +67,10 @@ def upload(client: Client, name: str, content: IO[bytes]) -> str:
     return activity_id
 
 
-def watch(client: Client, activity_id: str, timeout: float, *, is_shown: bool) -> dict[str, Any]:
-    """Wait until a bulk credit is done, with a progress bar if it is shown; ends the command if it is not in time."""
+def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
+    """Wait until a bulk credit is done, at most `timeout` seconds, with a progress bar for who watches."""
     until = time.monotonic() + timeout
-    with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as progress:
+    with Progress(console=Console(stderr=True), disable=not client.is_watched, transient=True) as progress:
         bar = progress.add_task("Crediting", total=None)
         while True:
             activity: dict[str, Any] = client.get(f"{_PATH}/{activity_id}")
@@ -62,5 +79,22 @@ def watch(client: Client, activity_id: str, timeout: float, *, is_shown: bool) -
             if activity["status"] in _DONE:
                 return activity
             if time.monotonic() > until:
-                fail(f"Bulk credit {activity_id} is {activity['status']} after {timeout:g} s, with {done} rows done.")
+                raise not_met(f"Bulk credit {activity_id} is {activity['status']} after {timeout:g} s, with {done} rows done.")
             time.sleep(0.1)
+
+
+def _outcome(client: Client, activity: dict[str, Any]) -> Shown:
+    bad = activity["invalid"] + activity["failed"]
+    lines = [_line(activity)]
+    for status in ("FAILED", "INVALID", "DUPLICATE") if bad else ():
+        found = client.get(f"{_PATH}/{activity['activity_id']}/items", status=status, limit=_SHOWN)["data"]
+        lines += [f"  line {item['line']}: {item['uuid']},{item['amount']}: {item['error']}" for item in found]
+    failure = refused(f"{bad} of {activity['total']} rows were not credited.") if bad else None
+    return Shown(activity, "\n".join(lines), failure)
+
+
+def _line(activity: dict[str, Any]) -> str:
+    return (
+        f"{activity['status']}: {activity['succeeded']} of {activity['total']} rows credited, {activity['failed']} failed, "
+        f"{activity['invalid']} invalid ({activity['duplicates']} of them duplicates)."
+    )

@@ -1,4 +1,4 @@
-"""What the commands that talk to a running sandbox share: where it is, whose key, and how an answer is told."""
+"""What the commands that talk to a running sandbox share: where it is, whose key, and how an answer is printed."""
 
 import inspect
 import json
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sandbox.settings import LOOPBACK_HOSTS
+from sandbox.cli.failures import Failure, answered_with, unreachable
+from sandbox.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _DEMO_KEY: Final = "sk_sandbox_demo_admin"
@@ -30,18 +31,26 @@ ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", envvar="PSP_API_KEY", help="The merchant's key; on loopback the demo merchant's by default."),
 ]
+AdminKey = Annotated[
+    str | None,
+    typer.Option("--admin-key", envvar="PSP_ADMIN_KEY", help="The operator's key; on loopback the development key by default."),
+]
 ReadyFile = Annotated[Path | None, typer.Option("--ready-file", help="Take URL and key from the file that `psp up` wrote.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")]
-Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the page before.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else.")]
 
 
 class Client:
-    """One merchant's view of a running sandbox. Every failure ends the command with one sentence and exit code 1."""
+    """One caller's view of a running sandbox. Whatever is no success raises Failure, which ends the command.
 
-    def __init__(self, url: str, api_key: str) -> None:
+    `is_watched` says whether a person waits, for whom progress is drawn; `asks` whether there is one who can be asked.
+    """
+
+    is_watched = False
+    asks = False
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
-        self._headers = {"X-API-KEY": api_key}
+        self._headers = dict(headers)
 
     def _open(self) -> httpx.Client:
         # One a request: a command makes few, and leaves no connection behind however it ends.
@@ -49,9 +58,11 @@ class Client:
         verify = self.url.lower().startswith("https:")
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
 
-    def get(self, path: str, **params: Any) -> Any:
-        """GET; parameters that are None are left out."""
-        return self.ask("GET", path, params={name: value for name, value in params.items() if value is not None})
+    def get(self, path: str, /, **params: Any) -> Any:
+        """GET; parameters that are None or empty are left out, the items of lists are comma-separated."""
+        filled = {name: value for name, value in params.items() if value not in (None, [])}
+        joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in filled.items()}
+        return self.ask("GET", path, params=joined)
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
         """POST JSON; options as of `write`."""
@@ -76,19 +87,28 @@ class Client:
         """The answer's JSON, None if it has no body."""
         response = self.send(method, path, **options)
         if not response.is_success:
-            fail(_explain(response))
-        return response.json() if response.content else None
+            raise answered_with(response)
+        try:
+            return response.json() if response.content else None
+        except ValueError:
+            raise answered_with(response) from None
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[str]]:
-        """The lines of a stream, as they come; however long nothing does. Raises httpx.TransportError if it breaks off."""
+    def stream(self, path: str, /, **params: Any) -> Iterator[Iterator[str]]:
+        """The lines of a stream, as they come; however long nothing does."""
         timeout = httpx.Timeout(5, read=None)
         headers = {"Accept": "text/event-stream"}
-        with self._open() as http, http.stream("GET", path, headers=headers, timeout=timeout) as response:
-            if not response.is_success:
-                response.read()
-                fail(_explain(response))
-            yield response.iter_lines()
+        filled = {name: value for name, value in params.items() if value is not None}
+        try:
+            with self._open() as http, http.stream("GET", path, headers=headers, timeout=timeout, params=filled) as response:
+                if not response.is_success:
+                    response.read()
+                    raise answered_with(response)
+                yield response.iter_lines()
+        except httpx.ConnectError as error:
+            raise self._unreachable(error) from None
+        except httpx.TransportError as error:
+            raise unreachable(f"The stream of the sandbox broke off: {error or type(error).__name__}.") from None
 
     def send(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The response, whatever its status."""
@@ -96,63 +116,110 @@ class Client:
             with self._open() as http:
                 return http.request(method, path, **options)
         except httpx.TransportError as error:
-            fail(f"{self.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?")
+            raise self._unreachable(error) from None
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show a person that something takes its time."""
+        if not self.is_watched:
+            yield
+            return
+        with Console(stderr=True).status(what):
+            yield
+
+    def _unreachable(self, error: httpx.TransportError) -> Failure:
+        return unreachable(f"{self.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?")
 
 
-def connect(url: str, api_key: str | None, ready_file: Path | None) -> Client:
-    """A client for what the options say. Ends the command with exit code 2 if they do not say whose key to use."""
-    if ready_file is not None:
-        try:
-            ready = json.loads(ready_file.read_text("utf-8"))
-            url, api_key = ready["api_url"], api_key or ready["api_key"]
-        except (OSError, ValueError, KeyError) as error:
-            raise typer.BadParameter(f"{ready_file} is not a ready file of `psp up`: {error}") from error
-    if api_key is None:
-        try:
-            host = httpx.URL(url).host
-        except httpx.InvalidURL as error:
-            raise typer.BadParameter(f"{url} is not a URL: {error}") from error
-        if host not in LOOPBACK_HOSTS:
-            raise typer.BadParameter("Give the merchant's key with --api-key or PSP_API_KEY.")
-        api_key = _DEMO_KEY
-    return Client(url, api_key)
+def connect(url: Url = DEFAULT_URL, api_key: ApiKey = None, ready_file: ReadyFile = None) -> Client:
+    """A merchant's client. Raises BadParameter if the options do not say where the sandbox is and whose key to use."""
+    url, api_key = from_ready_file(ready_file, url, "api_url", api_key, "api_key")
+    wanted = "Give the merchant's key with --api-key or PSP_API_KEY."
+    return Client(url, {"X-API-KEY": _key(url, api_key, _DEMO_KEY, wanted)})
+
+
+def connect_operator(url: Url = DEFAULT_URL, admin_key: AdminKey = None, ready_file: ReadyFile = None) -> Client:
+    """The operator's client. Raises BadParameter if the options do not say where the sandbox is and what the key is."""
+    url, admin_key = from_ready_file(ready_file, url, "api_url", admin_key, "admin_key")
+    wanted = "Give the operator's key with --admin-key or PSP_ADMIN_KEY."
+    return Client(url, {"X-ADMIN-KEY": _key(url, admin_key, DEVELOPMENT_ADMIN_KEY, wanted)})
+
+
+def from_ready_file(path: Path | None, url: str, url_name: str, key: str | None, key_name: str) -> tuple[str, str | None]:
+    """URL and key: those given, or those of these names in a ready file. Raises BadParameter."""
+    if path is None:
+        return url, key
+    try:
+        ready = json.loads(path.read_text("utf-8"))
+        return ready[url_name], key or ready[key_name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise typer.BadParameter(f"{path} is not a ready file of `psp up`: {error}") from error
+
+
+def _key(url: str, key: str | None, on_loopback: str, wanted: str) -> str:
+    host = host_of(url)
+    if key is None and host not in LOOPBACK_HOSTS:
+        raise typer.BadParameter(wanted)
+    key = on_loopback if key is None else key
+    if not key or not key.isascii() or not key.isprintable():
+        raise typer.BadParameter("A key is printable ASCII characters.")
+    return key
+
+
+def host_of(url: str) -> str:
+    """The host of an HTTP URL. Raises BadParameter for any other text."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"{url} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise typer.BadParameter(f"{url} is not a URL; it must begin with http:// or https://.")
+    return parsed.host
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a command found: the answer for a script, words for a person, and the exit code."""
+    """What a command found: the answer for a script, words for a person, and how the command fails if it does."""
 
     answer: Any
     text: str
-    exit_code: int = 0
+    failure: Failure | None = None
 
 
-def with_client(function: Callable[..., Shown]) -> Callable[..., None]:
-    """Make a command of a function from a Client and its own arguments to what it found.
+def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown]], Callable[..., None]]:
+    """Make commands of functions from a Client and their own arguments to what they found.
 
-    The command takes the options that say where the sandbox is and whose key to use, and --json; it prints, and exits.
+    A command takes the connector's options too, and --json; it prints, and ends.
     """
+    shared = [*inspect.signature(connector).parameters.values()]
+    as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
 
-    def command(
-        url: Url = DEFAULT_URL,
-        api_key: ApiKey = None,
-        ready_file: ReadyFile = None,
-        as_json: AsJson = False,
-        **arguments: Any,
-    ) -> None:
-        shown = function(connect(url, api_key, ready_file), **arguments)
-        show(shown.answer, as_json=as_json, text=shown.text)
-        if shown.exit_code:
-            raise typer.Exit(shown.exit_code)
+    def decorate(function: Callable[..., Shown]) -> Callable[..., None]:
+        def command(*, as_json: bool, **arguments: Any) -> None:
+            client = connector(**{parameter.name: arguments.pop(parameter.name) for parameter in shared})
+            client.is_watched = is_watched(as_json)
+            client.asks = not as_json and sys.stdin.isatty()
+            shown = function(client, **arguments)
+            show(shown.answer, as_json=as_json, text=shown.text)
+            if shown.failure is not None:
+                raise shown.failure
 
-    # Typer reads a command's options from its signature and annotations.
-    _client, *own = inspect.signature(function).parameters.values()
-    *shared, _arguments = inspect.signature(command).parameters.values()
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *shared)]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # a function takes any attribute
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    return command
+        # Typer reads a command's options from its signature and annotations.
+        _client, *own = inspect.signature(function).parameters.values()
+        both = (*own, *shared, as_json_option)
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in both]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # a function takes any attribute
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
+        return command
+
+    return decorate
+
+
+with_client = _commands(connect)
+"""Makes a command of a function that is given a merchant's client."""
+with_operator = _commands(connect_operator)
+"""Makes a command of a function that is given the operator's client."""
 
 
 def listed(page: dict[str, Any], *members: str) -> Shown:
@@ -170,25 +237,22 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
     return Shown(page, "\n".join(lines))
 
 
+def members_of(found: dict[str, Any]) -> Shown:
+    """An object, a member a line."""
+    width = max(map(len, found)) + 2
+    lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]
+    return Shown(found, "\n".join(lines))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+
+
 def show(value: Any, *, as_json: bool, text: str) -> None:
     """Print an answer for a script or for a person."""
     typer.echo(json.dumps(value) if as_json else text)
 
 
-def fail(message: str) -> NoReturn:
-    """End the command with a sentence on stderr and exit code 1."""
-    typer.echo(message, err=True)
-    raise typer.Exit(1)
-
-
 def is_watched(as_json: bool) -> bool:
     """Whether a person waits, for whom a progress bar is drawn."""
     return not as_json and sys.stderr.isatty()
-
-
-def _explain(response: httpx.Response) -> str:
-    try:
-        problem = response.json()
-        return f"{response.status_code} {problem['code']}: {problem['detail']}"
-    except (ValueError, KeyError, TypeError):
-        return f"{response.status_code} from {response.request.url}, without an explanation."

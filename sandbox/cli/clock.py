@@ -6,9 +6,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.failures import not_met
 
-app = typer.Typer(help="The clock of the merchant whose key is used.", no_args_is_help=True)
+app = App("The clock of the merchant whose key is used.")
 _SPAN: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?\Z", re.ASCII)
 _UNITS: Final = (86_400, 3600, 60, 1)
 
@@ -16,7 +18,7 @@ _UNITS: Final = (86_400, 3600, 60, 1)
 @app.command("show")
 @with_client
 def show_(client: Client) -> Shown:
-    """Show the clock. Exit code 0: shown; 1: refused; 2: wrong usage."""
+    """Show the clock."""
     clock = client.get("/sandbox/v1/clock")
     return Shown(clock, _line(clock))
 
@@ -27,8 +29,9 @@ def freeze(
     client: Client,
     at: Annotated[str | None, typer.Option("--at", help="When, such as 2030-01-01T00:00:00Z; now unless given.")] = None,
 ) -> Shown:
-    """Freeze the clock. Exit code 0: frozen, and all done that fell due; 1: not, or refused; 2: wrong usage."""
-    run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
+    """Freeze the clock. With --at, time passes to it first; the exit code is 4 if not all that fell due was done."""
+    with client.waiting("Freezing"):
+        run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
     return _told(run)
 
 
@@ -42,30 +45,34 @@ def advance(
 ) -> Shown:
     """Let time pass, and run all that falls due on the way: one of SPAN, --seconds and --to.
 
-    Exit code 0: it has passed, and all is done; 1: not all of it, or refused; 2: wrong usage.
+    One call does a bounded part of the work; the exit code is 4 if something is left, and the same command goes on.
     """
     if (span is None) + (seconds is None) + (to is None) != 2:
         raise typer.BadParameter("Give one of SPAN, --seconds and --to.")
     if seconds is not None and not isfinite(seconds):
         raise typer.BadParameter(f"{seconds} is no number of seconds.")
     body = {"to": to} if to is not None else {"seconds": seconds_of(span) if span is not None else seconds}
-    return _told(client.post("/sandbox/v1/clock/advance", body))
+    with client.waiting("Letting time pass"):
+        return _told(client.post("/sandbox/v1/clock/advance", body))
 
 
 @app.command("resume")
 @with_client
 def resume(client: Client) -> Shown:
-    """Let the clock run on from where it stands. Exit code 0: it runs; 1: refused; 2: wrong usage."""
+    """Let the clock run on from where it stands."""
     clock = client.post("/sandbox/v1/clock/resume")
     return Shown(clock, _line(clock))
 
 
 @with_client
 def drain(client: Client) -> Shown:
-    """Wait until nothing that is due is left to do. Exit code 0: so it is; 1: not in time, or refused; 2: wrong usage."""
-    drained = client.post("/sandbox/v1/drain")
-    text = f"{drained['steps']} things were done. {drained['stopped_because'] or 'Nothing is due.'}"
-    return Shown(drained, text, 0 if drained["drained"] else 1)
+    """Wait until nothing that is due is left to do; the exit code is 4 if something is."""
+    with client.waiting("Waiting until nothing is due"):
+        drained = client.post("/sandbox/v1/drain")
+    text = f"{drained['steps']} things were done."
+    if drained["drained"]:
+        return Shown(drained, f"{text} Nothing is due.")
+    return Shown(drained, text, not_met(f"Something is still due: {drained['stopped_because']}."))
 
 
 def seconds_of(span: str) -> float:
@@ -77,12 +84,12 @@ def seconds_of(span: str) -> float:
 
 
 def _told(run: dict[str, Any]) -> Shown:
-    stopped = run["stopped_because"]
-    lines = [f"{_line(run)} {run['steps']} things fell due{'.' if stopped is None else f', and more may: {stopped}.'}"]
+    lines = [f"{_line(run)} {run['steps']} things fell due."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")
-    return Shown(run, "\n".join(lines), 0 if run["complete"] else 1)
+    failure = None if run["complete"] else not_met(f"Not all that fell due is done: {run['stopped_because']}.")
+    return Shown(run, "\n".join(lines), failure)
 
 
 def _line(clock: dict[str, Any]) -> str:

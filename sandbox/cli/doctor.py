@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import typer
 
+from sandbox.cli.failures import check_failed
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -31,7 +33,7 @@ def doctor(
     ipn_port: Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port.")] = 8001,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check this machine and the settings. Exit code 1 when anything would keep psp up from starting."""
+    """Check this machine and the settings; anything that would keep psp up from starting makes the exit code 1."""
     findings = examine(data, host, port, ipn_port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
@@ -39,7 +41,8 @@ def doctor(
     else:
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:<12} {finding.detail}")
-    raise typer.Exit(0 if healthy else 1)
+    if not healthy:
+        raise check_failed(f"Not as it must be: {', '.join(finding.check for finding in findings if not finding.ok)}.")
 
 
 def examine(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from sandbox.cli.failures import not_met, refused
+
 
 def down(
     data: Annotated[Path, typer.Option("--data", help="The data folder of the run to stop.")] = Path(".psp"),
@@ -13,13 +15,13 @@ def down(
 ) -> None:
     """Stop the sandbox that `psp up` or `make up` runs on a data folder, and wait until all of it has ended.
 
-    Exit code 0: stopped; 1: nothing runs there, or it is not yours to stop; 2: wrong usage; 4: it did not end in time.
+    If nothing runs there, or it is not yours to stop, the exit code is 1; if it does not end in time, 4.
     """
     from sandbox.runtime.running import NotEndedError, NotRunningError, stop
 
     try:
         process = stop(data)
     except (NotRunningError, NotEndedError, PermissionError) as error:
-        typer.echo(f"psp down: {error}", err=True)
-        raise typer.Exit(4 if isinstance(error, NotEndedError) else 1) from None
+        kind = not_met if isinstance(error, NotEndedError) else refused
+        raise kind(f"psp down: {error}") from None
     typer.echo(json.dumps({"stopped": True, "pid": process}) if as_json else "stopped")

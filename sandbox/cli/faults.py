@@ -1,47 +1,78 @@
 """`psp faults`: let calls and webhooks go wrong, and right again."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_args
 
 import typer
 
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.choices import EventType, FaultKind, FaultTarget
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, members_of, with_client
+from sandbox.cli.options import Cursor, Limit, OnlyMethod, completion, given, identifier, pairs
 
-app = typer.Typer(help="Faults of the API and of webhooks.", no_args_is_help=True)
+app = App("Faults of the API and of webhooks.")
 _PATH = "/sandbox/v1/faults"
+_Id = Annotated[str, identifier("The fault's id.")]
 
 
 @app.command("list")
 @with_client
-def list_(client: Client) -> Shown:
-    """List the merchant's faults with their hits. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get(_PATH)
-    return Shown(page, "\n".join(map(_line, page["data"])) or "There are no faults.")
+def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+    """List the merchant's faults with their hits, newest first."""
+    page = client.get(_PATH, limit=limit, cursor=cursor)
+    lines = [*map(_line, page["data"])] or ["There are no faults."]
+    if page["has_more"]:
+        lines.append(f"There are more: --cursor {page['next_cursor']}")
+    return Shown(page, "\n".join(lines))
+
+
+@app.command("get")
+@with_client
+def get(client: Client, fault_id: _Id) -> Shown:
+    """Show a fault and how often it hit."""
+    return members_of(client.get(f"{_PATH}/{fault_id}"))
 
 
 @app.command("add")
 @with_client
 def add(
     client: Client,
-    target: Annotated[Literal["api", "webhooks"], typer.Argument(help="What goes wrong.")],
-    kind: Annotated[str, typer.Argument(help="How: latency, error, rate_limit, drop, duplicate, delay, … (see the README).")],
+    target: Annotated[FaultTarget, typer.Argument(help="What goes wrong.")],
+    kind: Annotated[FaultKind, typer.Argument(help="How it goes wrong.")],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A member of the fault, such as milliseconds=500 or status=503.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A member of the kind, such as milliseconds=500 or status=503."),
     ] = None,
     match: Annotated[
-        list[str] | None, typer.Option("--match", help="What is meant, such as path=/api/v1/payouts or event_type=payout.*.")
+        list[str] | None,
+        typer.Option("--match", metavar="KEY=VALUE", help="A member of the match; the options below are the same."),
     ] = None,
+    method: OnlyMethod = None,
+    path: Annotated[str | None, typer.Option("--path", help="Only calls of this path; * stands for anything.")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Only payouts whose reference holds this.")] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option(
+            "--event-type",
+            help="Only webhooks of these events, such as payout.failed or payout.*.",
+            autocompletion=completion(("payout.*", *get_args(EventType))),
+        ),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only webhooks to this endpoint.")] = None,
     probability: Annotated[float, typer.Option("--probability", min=0, max=1, help="How often it hits.")] = 1.0,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="After so many hits it is spent.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="After so many hits it is spent.")] = None,
+    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="After so many seconds it is over.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same number hits the same calls again.")] = None,
 ) -> Shown:
-    """Make a fault. Exit code 0: made; 1: refused; 2: wrong usage."""
+    """Make a fault."""
+    named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
     body = {
         "target": target,
         "kind": kind,
         "probability": probability,
-        **({"count": count} if count is not None else {}),
-        **({"match": _members(match)} if match else {}),
-        **_members(set_),
+        **given(count=count, ttl_seconds=ttl, seed=seed),
+        "match": pairs("--match", match) | named,
+        **{name: _value(text) for name, text in pairs("--set", set_).items()},
     }
     fault = client.post(_PATH, body)
     return Shown(fault, _line(fault))
@@ -49,27 +80,18 @@ def add(
 
 @app.command("delete")
 @with_client
-def delete(
-    client: Client,
-    fault_id: Annotated[str, typer.Argument(help="The fault's id.")],
-) -> Shown:
-    """Take a fault away. Exit code 0: gone; 1: not found; 2: wrong usage."""
+def delete(client: Client, fault_id: _Id) -> Shown:
+    """Take a fault away."""
     client.ask("DELETE", f"{_PATH}/{fault_id}")
     return Shown({"deleted": fault_id}, f"Deleted {fault_id}.")
 
 
-def _members(pairs: list[str] | None) -> dict[str, Any]:
-    """`name=value` pairs as members; a value that is JSON (a number) is that, any other is text."""
-    members: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise typer.BadParameter(f"{pair} is not name=value")
-        try:
-            members[name] = json.loads(value)
-        except ValueError:
-            members[name] = value
-    return members
+def _value(text: str) -> Any:
+    """What is JSON (a number) as that, anything else as text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _line(fault: dict[str, Any]) -> str:

@@ -1,21 +1,27 @@
 """`psp listen`: have webhooks delivered to a URL for as long as the command runs, and print each as it happens."""
 
-import json
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, get_args
 
-import httpx
 import typer
 
-from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, fail, show
+from sandbox.choices import EventType
+from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, show
+from sandbox.cli.events import STREAM, ends_on_sigterm
+from sandbox.cli.failures import unreachable
+from sandbox.cli.options import completion
+from sandbox.cli.stream import messages
 
 
 def listen(
     forward_to: Annotated[str, typer.Option("--forward-to", help="Where webhooks are delivered to.")],
-    events: Annotated[str, typer.Option("--events", help="Only these types, with commas: payout.failed,payout.*")] = "*",
+    events: Annotated[
+        str,
+        typer.Option(
+            "--events",
+            help="Only these types, comma-separated: payout.failed,payout.*",
+            autocompletion=completion(("*", "payout.*", *get_args(EventType))),
+        ),
+    ] = "*",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="End after so many deliveries.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -25,8 +31,6 @@ def listen(
     """Make a webhook endpoint for URL, print its secret and each delivery, and delete it again at Ctrl-C.
 
     With --json each line is one JSON object, the first of them the endpoint with its secret.
-
-    Exit code 0: it was ended; 1: refused, or the sandbox went away; 2: wrong usage.
     """
     client = connect(url, api_key, ready_file)
     body = {"url": forward_to, "event_types": events.split(","), "description": "psp listen"}
@@ -34,8 +38,8 @@ def listen(
     types: dict[str, str] = {}
     seen = 0
     try:
-        with _ends_on_sigterm(), client.stream("/sandbox/v1/stream") as lines:
-            for kind, data in _messages(lines):
+        with ends_on_sigterm(), client.stream(STREAM) as lines:
+            for kind, data in messages(lines):
                 if kind == "":
                     # Only now is nothing missed that happens once the reader knows of the endpoint.
                     text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Ctrl-C ends it."
@@ -50,40 +54,12 @@ def listen(
                     seen += 1
                     if seen == limit:
                         return
-        fail("The stream of the sandbox has ended.")
+        raise unreachable("The stream of the sandbox has ended.")
     except KeyboardInterrupt:
         pass
-    except httpx.TransportError as error:
-        fail(f"The stream of the sandbox broke off: {error or type(error).__name__}.")
     finally:
         # A reset of the sandbox, or a person, may have been quicker.
         client.send("DELETE", f"/api/v1/webhook-endpoints/{endpoint['id']}")
-
-
-@contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Python would end at once on SIGTERM, and leave the endpoint."""
-
-    def end(_: int, __: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _messages(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(type, members) of each event; the type is empty for the comment that the stream begins with."""
-    kind = ""
-    for line in lines:
-        if line == ": listening":
-            yield "", {}
-        elif line.startswith("event: "):
-            kind = line[7:]
-        elif line.startswith("data: "):
-            yield kind, json.loads(line[6:])
 
 
 def _type_of(client: Client, event_id: str) -> str:

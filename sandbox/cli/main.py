@@ -8,54 +8,70 @@ import typer
 from sandbox.cli import (
     aggregator,
     audit,
+    balance,
     bench,
     bulk_credit,
     clock,
+    deliveries,
+    directory,
     doctor,
     down,
+    endpoints,
     events,
     faults,
     ipn,
     listen,
+    merchants,
     payouts,
+    requests,
     run,
     sales,
     scenarios,
     settings,
+    trigger,
     up,
     users,
     worlds,
 )
+from sandbox.cli.app import App
 
-app = typer.Typer(
+app = App(
+    "A payment service provider for tests: payouts, ledger, scenarios, signed webhooks.",
+    root=True,
     name="psp",
-    help="A payment service provider for tests: payouts, ledger, scenarios, signed webhooks.",
-    no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
 app.command("up")(up.up)
-# What follows the first word of the command belongs to the command, with or without --.
-app.command("run", context_settings={"allow_interspersed_args": False})(run.run)
+# What follows the first word of the command belongs to the command, with or without --. Its exit codes are its own.
+app.command("run", context_settings={"allow_interspersed_args": False}, epilog=None)(run.run)
 app.command("down")(down.down)
 app.command("doctor")(doctor.doctor)
 app.command("audit")(audit.audit)
 app.command("bulk-credit")(bulk_credit.bulk_credit)
+app.command("directory")(directory.directory)
+app.command("verify-account")(directory.verify_account)
 app.command("reset")(worlds.reset)
 app.command("drain")(clock.drain)
-app.command("trigger")(events.trigger)
+app.command("trigger")(trigger.trigger)
 app.command("listen")(listen.listen)
 app.add_typer(payouts.app, name="payouts")
+app.add_typer(balance.app, name="balance")
 app.add_typer(users.app, name="users")
 app.add_typer(sales.app, name="sales")
-app.add_typer(aggregator.app, name="aggregator")
-app.add_typer(clock.app, name="clock")
-app.add_typer(worlds.app, name="snapshots")
+app.add_typer(endpoints.app, name="endpoints")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(events.app, name="events")
+app.add_typer(requests.app, name="requests")
+app.add_typer(clock.app, name="clock")
 app.add_typer(scenarios.app, name="scenarios")
-app.add_typer(settings.app, name="settings")
 app.add_typer(faults.app, name="faults")
-app.add_typer(bench.app, name="bench")
+app.add_typer(worlds.app, name="snapshots")
+app.add_typer(merchants.app, name="merchants")
+app.add_typer(merchants.keys_app, name="keys")
+app.add_typer(settings.app, name="settings")
+app.add_typer(aggregator.app, name="aggregator")
 app.add_typer(ipn.app, name="ipn")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +90,8 @@ def _options(
 
 
 def main() -> None:
-    app()
+    # Completion finds its variable by this name, however the program was started.
+    app(prog_name="psp")
 
 
 if __name__ == "__main__":

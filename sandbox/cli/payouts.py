@@ -1,14 +1,37 @@
 """`psp payouts`: create, read, list, decide and simulate payouts."""
 
 import uuid
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from sandbox.cli.client import Client, Cursor, Limit, Shown, listed, with_client
+from sandbox.choices import DestType, PayoutStatus
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.failures import not_met
+from sandbox.cli.files import batch_shown, read_items
+from sandbox.cli.options import (
+    Bank,
+    CreatedFrom,
+    CreatedTo,
+    Cursor,
+    FailureCode,
+    Limit,
+    MetadataPairs,
+    ScenarioName,
+    Wallet,
+    destination,
+    given,
+    identifier,
+    pairs,
+    several,
+)
 
-app = typer.Typer(help="Payouts of the merchant whose key is used.", no_args_is_help=True)
-_Id = Annotated[str, typer.Argument(help="The payout's id.")]
+app = App("Payouts of the merchant whose key is used.")
+_PATH = "/api/v1/payouts"
+_Id = Annotated[str, identifier("The payout's id.")]
+_Key = Annotated[str | None, typer.Option("--idempotency-key", help="Made up unless given.")]
 
 
 @app.command("create")
@@ -17,26 +40,42 @@ def create(
     client: Client,
     amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")],
     account: Annotated[str, typer.Argument(help="The account's number; its last four digits choose what happens.")],
-    bank: Annotated[str | None, typer.Option("--bank", help="The bank's code.")] = None,
-    wallet: Annotated[str | None, typer.Option("--wallet", help="The wallet's code, for a payout to a wallet.")] = None,
+    bank: Bank = None,
+    wallet: Wallet = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference; made up unless given.")] = None,
     title: Annotated[str | None, typer.Option("--title", help="The account's title.")] = None,
+    metadata: MetadataPairs = None,
     requires_approval: Annotated[bool, typer.Option("--requires-approval", help="Let it wait for an approval.")] = False,
-    scenario: Annotated[str | None, typer.Option("--scenario", help="The scenario to follow, by its name.")] = None,
-    key: Annotated[str | None, typer.Option("--idempotency-key", help="Made up unless given.")] = None,
+    scenario: ScenarioName = None,
+    key: _Key = None,
 ) -> Shown:
-    """Create a payout; to HBL unless --bank or --wallet says otherwise. Exit code 0: created; 1: refused; 2: wrong usage."""
-    body: dict[str, Any] = {
+    """Create a payout; to HBL unless --bank or --wallet says otherwise."""
+    body = {
         "merchant_reference": reference or f"cli-{uuid.uuid4()}",
         "amount": amount,
-        "dest_type": "WALLET" if wallet else "BANK",
-        "account_number": account,
         "requires_approval": requires_approval,
-        **({"wallet_code": wallet} if wallet else {"bank_code": bank or "HBL"}),
-        **({"account_title": title} if title else {}),
+        **(destination(account, bank, wallet) or {}),
+        **given(account_title=title, metadata=pairs("--metadata", metadata) or None),
     }
-    payout = client.post("/api/v1/payouts", body, key=key, headers={"X-Sandbox-Scenario": scenario} if scenario else None)
+    payout = client.post(_PATH, body, key=key, headers=_header(scenario))
     return Shown(payout, _line(payout))
+
+
+@app.command("batch")
+@with_client
+def batch(
+    client: Client,
+    file: Annotated[Path, typer.Argument(help="JSON or CSV: 1 to 1000 payouts.", dir_okay=False, exists=True)],
+    scenario: ScenarioName = None,
+    key: _Key = None,
+) -> Shown:
+    """Create many payouts in one request; each stands or falls alone, and one that is refused makes the exit code 1.
+
+    JSON is a list of bodies as POST /payouts takes them, or {"payouts": list}. A CSV file has a header of the members' names;
+    metadata.KEY is a member of the metadata.
+    """
+    found = client.post(f"{_PATH}/batch", {"payouts": read_items(file, "payouts")}, key=key, headers=_header(scenario))
+    return batch_shown(found, "payout", _line)
 
 
 @app.command("get")
@@ -45,73 +84,93 @@ def get(
     client: Client,
     payout_id: _Id,
     wait_for: Annotated[
-        str | None, typer.Option("--wait-for", help="Wait until it is in one of these: SUCCESS,FAILED.")
+        list[str] | None, several("--wait-for", PayoutStatus, "Wait until it reaches one of these: SUCCESS,FAILED.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0, max=30, help="Seconds to wait.")] = 10,
 ) -> Shown:
-    """Show a payout and its timeline. Exit code 0: found; 1: not, or with --wait-for not in one of the states in time."""
-    waiting = {"wait_for": wait_for, "timeout": timeout} if wait_for else {}
-    payout = client.get(f"/api/v1/payouts/{payout_id}", **waiting)
-    timeline = client.get(f"/api/v1/payouts/{payout_id}/timeline")["data"]
-    lines = [_line(payout), *(f"  {entry['at']}  {entry['to']:<10} {entry['cause']}" for entry in timeline)]
-    missed = wait_for is not None and payout["status"] not in wait_for.split(",")
-    return Shown({**payout, "timeline": timeline}, "\n".join(lines), 1 if missed else 0)
+    """Show a payout and its timeline. With --wait-for, a state that is not reached in time makes the exit code 4."""
+    wanted = wait_for or []
+    with client.waiting(f"Waiting for {' or '.join(wanted)}"):
+        payout = client.get(f"{_PATH}/{payout_id}", wait_for=wanted, timeout=timeout if wanted else None)
+    timeline = client.get(f"{_PATH}/{payout_id}/timeline")["data"]
+    lines = [_line(payout), *map(_change, timeline)]
+    failure = None
+    if wanted and not _reached(timeline, wanted):
+        failure = not_met(f"The payout is {payout['status']}, and not {' or '.join(wanted)}.")
+    return Shown({**payout, "timeline": timeline}, "\n".join(lines), failure)
+
+
+@app.command("timeline")
+@with_client
+def timeline(client: Client, payout_id: _Id) -> Shown:
+    """Show every change of a payout, oldest first."""
+    found = client.get(f"{_PATH}/{payout_id}/timeline")
+    return listed(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
 
 
 @app.command("list")
 @with_client
 def list_(
     client: Client,
-    status: Annotated[str | None, typer.Option("--status", help="Only payouts in one of these: SUCCESS,RETURNED.")] = None,
-    metadata: Annotated[list[str] | None, typer.Option("--metadata", help="Only with KEY=VALUE in it; repeatable.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="Only payouts of the user with this id.")] = None,
-    dest_type: Annotated[Literal["BANK", "WALLET"] | None, typer.Option("--dest-type", help="Only to these.")] = None,
+    status: Annotated[list[str] | None, several("--status", PayoutStatus, "Only payouts in these states.")] = None,
+    dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only to this kind of destination.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
+    user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
+    metadata: MetadataPairs = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
-    """List payouts, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    pairs = [pair.partition("=") for pair in metadata or ()]
-    if not all(separator for _, separator, _ in pairs):
-        raise typer.BadParameter("Give --metadata as KEY=VALUE.")
-    filters = {"status": status, "dest_type": dest_type, "merchant_reference": reference, "user_id": user}
-    filters |= {f"metadata[{name}]": value for name, _, value in pairs}
-    page = client.get("/api/v1/payouts", **filters, limit=limit, cursor=cursor)
+    """List payouts, newest first."""
+    filters: dict[str, Any] = {f"metadata[{name}]": value for name, value in pairs("--metadata", metadata).items()}
+    page = client.get(
+        _PATH,
+        status=status,
+        dest_type=dest_type,
+        merchant_reference=reference,
+        user_id=user_id,
+        created_from=created_from,
+        created_to=created_to,
+        limit=limit,
+        cursor=cursor,
+        **filters,
+    )
     return listed(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
 
 
 @app.command("requests")
 @with_client
 def requests(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List users whose requests wait to be approved. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    return listed(client.get("/api/v1/payouts/requests", limit=limit, cursor=cursor), "user_id", "total_requested")
+    """List users whose requests wait to be approved."""
+    return listed(client.get(f"{_PATH}/requests", limit=limit, cursor=cursor), "user_id", "total_requested")
 
 
 @app.command("approve")
 @with_client
 def approve(client: Client, payout_id: _Id) -> Shown:
-    """Approve a payout that waits for it. Exit code 0: approved; 1: refused; 2: wrong usage."""
+    """Approve a payout that waits for it."""
     return _acted(client, "PATCH", payout_id, "approve")
 
 
 @app.command("reject")
 @with_client
 def reject(client: Client, payout_id: _Id) -> Shown:
-    """Reject a payout that waits for approval. Exit code 0: rejected; 1: refused; 2: wrong usage."""
+    """Reject a payout that waits for approval."""
     return _acted(client, "PATCH", payout_id, "reject")
 
 
 @app.command("cancel")
 @with_client
 def cancel(client: Client, payout_id: _Id) -> Shown:
-    """Cancel a payout that is not under way. Exit code 0: cancelled; 1: refused; 2: wrong usage."""
+    """Cancel a payout that the bank does not work on."""
     return _acted(client, "POST", payout_id, "cancel")
 
 
 @app.command("reinitiate")
 @with_client
 def reinitiate(client: Client, payout_id: _Id) -> Shown:
-    """Begin a failed payout anew. Exit code 0: it is pending; 1: refused; 2: wrong usage."""
+    """Try a failed payout again."""
     return _acted(client, "POST", payout_id, "reinitiate")
 
 
@@ -120,18 +179,32 @@ def reinitiate(client: Client, payout_id: _Id) -> Shown:
 def simulate(
     client: Client,
     payout_id: _Id,
-    status: Annotated[str, typer.Argument(help="Where to take it: SUCCESS, FAILED, RETURNED, ON_HOLD, …")],
-    failure_code: Annotated[str | None, typer.Option("--failure-code", help="Why it failed.")] = None,
+    status: Annotated[PayoutStatus, typer.Argument(help="Where to take it.", case_sensitive=False)],
+    failure_code: FailureCode = None,
 ) -> Shown:
-    """Take a payout to another state by hand. Exit code 0: done; 1: not legal, or refused; 2: wrong usage."""
-    body = {"status": status.upper(), **({"failure_code": failure_code} if failure_code else {})}
+    """Take a payout to another state by hand, as its bank would."""
+    body = {"status": status, **given(failure_code=failure_code)}
     payout = client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", body)
     return Shown(payout, _line(payout))
 
 
+def _reached(timeline: list[dict[str, Any]], wanted: list[str]) -> bool:
+    """Whether a payout has been in one of these states since it was last tried."""
+    tries = [place for place, entry in enumerate(timeline) if entry["from"] == "FAILED"]
+    return any(entry["to"] in wanted for entry in timeline[tries[-1] if tries else 0 :])
+
+
+def _header(scenario: str | None) -> dict[str, str] | None:
+    return {"X-Sandbox-Scenario": scenario} if scenario else None
+
+
 def _acted(client: Client, method: str, payout_id: str, action: str) -> Shown:
-    payout = client.write(method, f"/api/v1/payouts/{payout_id}/{action}")
+    payout = client.write(method, f"{_PATH}/{payout_id}/{action}")
     return Shown(payout, _line(payout))
+
+
+def _change(entry: dict[str, Any]) -> str:
+    return f"  {entry['at']}  {entry['to']:<10} {entry['cause']}"
 
 
 def _line(payout: dict[str, Any]) -> str:

@@ -1,28 +1,35 @@
 """`psp scenarios`: which scenarios apply, what one would do, and scenarios of your own."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.files import read_json
+from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, identifier, pairs
 
-app = typer.Typer(help="What payouts do, and scenarios of your own.", no_args_is_help=True)
+app = App("What payouts do, and scenarios of your own.")
 _PATH = "/sandbox/v1/scenarios"
+_Id = Annotated[str, identifier("The id of a scenario of your own.")]
+_File = Annotated[Path, typer.Argument(help="A JSON file as POST /sandbox/v1/scenarios takes it.", dir_okay=False, exists=True)]
 
 
 @app.command("list")
 @with_client
 def list_(client: Client) -> Shown:
-    """List all scenarios that apply; the first that matches wins. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    """List all scenarios that apply, with their delays; the first that matches wins."""
     page = client.get(_PATH)
-    lines = [
-        f"{rule['name']:<22}{_match(rule['match']):<34}{' → '.join(step['to'] for step in rule['steps'])}"
-        + (f"  (own: {rule['id']})" if rule["id"] else "")
-        for rule in page["data"]
-    ]
-    return Shown(page, "\n".join(lines))
+    return Shown(page, "\n".join(map(_line, page["data"])))
+
+
+@app.command("get")
+@with_client
+def get(client: Client, rule_id: _Id) -> Shown:
+    """Show a scenario of your own."""
+    rule = client.get(f"{_PATH}/{rule_id}")
+    return Shown(rule, _line(rule))
 
 
 @app.command("explain")
@@ -31,53 +38,64 @@ def explain(
     client: Client,
     amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")],
     account: Annotated[str, typer.Argument(help="The account's number.")],
-    bank: Annotated[str, typer.Option("--bank", help="The bank's code.")] = "HBL",
-    scenario: Annotated[str | None, typer.Option("--scenario", help="As the X-Sandbox-Scenario header would say.")] = None,
+    bank: Bank = None,
+    wallet: Wallet = None,
+    scenario: ScenarioName = None,
+    user_id: Annotated[str | None, typer.Option("--user-id", help="The user whose payout it would be.")] = None,
+    metadata: MetadataPairs = None,
 ) -> Shown:
-    """Say which scenario a payout would follow, why, and what would happen when. Creates nothing.
-
-    Exit code 0: told; 1: refused; 2: wrong usage.
-    """
+    """Say which scenario a payout would follow, why, and what would happen when. Creates nothing."""
     body = {
         "merchant_reference": "explain",
         "amount": amount,
-        "dest_type": "BANK",
-        "bank_code": bank,
-        "account_number": account,
-        **({"scenario_header": scenario} if scenario else {}),
+        **(destination(account, bank, wallet) or {}),
+        **given(scenario_header=scenario, user_id=user_id, metadata=pairs("--metadata", metadata) or None),
     }
     found = client.post(f"{_PATH}/explain", body)
     lines = [f"{found['scenario']} ({found['source']}), by {', '.join(found['matched_by']) or 'the default'}"]
-    lines += [f"  {step['at']:>8} s  {step['to']:<11}{step['failure_code'] or ''}" for step in found["steps"]]
+    lines += [f"  {step['at']!s:>8} s  {step['to']:<11}{step['failure_code'] or ''}" for step in found["steps"]]
     return Shown(found, "\n".join(lines))
 
 
 @app.command("add")
 @with_client
-def add(
-    client: Client,
-    file: Annotated[
-        Path, typer.Argument(help="A JSON file as POST /sandbox/v1/scenarios takes it.", dir_okay=False, exists=True)
-    ],
-) -> Shown:
-    """Make a scenario of your own. Exit code 0: made; 1: refused; 2: wrong usage."""
-    try:
-        body = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(f"{file} holds no JSON: {error}") from error
-    rule = client.post(_PATH, body)
+def add(client: Client, file: _File) -> Shown:
+    """Add a scenario of your own."""
+    rule = client.post(_PATH, read_json(file))
     return Shown(rule, f"{rule['id']}  {rule['name']}")
+
+
+@app.command("replace")
+@with_client
+def replace(client: Client, rule_id: _Id, file: _File) -> Shown:
+    """Replace a scenario of your own; payouts that follow it already go on as they began."""
+    rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
+    return Shown(rule, _line(rule))
 
 
 @app.command("delete")
 @with_client
-def delete(
-    client: Client,
-    rule_id: Annotated[str, typer.Argument(help="The id of a scenario of your own.")],
-) -> Shown:
-    """Delete a scenario of your own. Exit code 0: deleted; 1: not found; 2: wrong usage."""
+def delete(client: Client, rule_id: _Id) -> Shown:
+    """Delete a scenario of your own."""
     client.ask("DELETE", f"{_PATH}/{rule_id}")
     return Shown({"deleted": rule_id}, f"Deleted {rule_id}.")
+
+
+def _line(rule: dict[str, Any]) -> str:
+    own = f"  (own: {rule['id']})" if rule["id"] else ""
+    return f"{rule['name']:<22}{_match(rule['match']):<34}{path_of(rule['steps'])}{own}"
+
+
+def path_of(steps: list[dict[str, Any]]) -> str:
+    """A path in one line, such as `PROCESSING → RETRY → (2 s) PROCESSING → SUCCESS`."""
+    return " → ".join(map(_step, steps)) or "stays PENDING"
+
+
+def _step(step: dict[str, Any]) -> str:
+    after = f"({step['after']:g} s) " if step["after"] else ""
+    chance = f" ({step['probability']:.0%})" if step["probability"] < 1 else ""
+    code = f" {step['failure_code']}" if step["failure_code"] else ""
+    return f"{after}{step['to']}{code}{chance}{', waits' if step['wait'] else ''}"
 
 
 def _match(match: dict[str, Any]) -> str:

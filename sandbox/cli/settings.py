@@ -1,20 +1,22 @@
 """`psp settings`: show and change a merchant's settings."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.choices import DefaultScenario
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, members_of, with_client
 
-app = typer.Typer(help="Show and change the merchant's settings.", no_args_is_help=True)
+app = App("Show and change the merchant's settings.")
 _PATH: Final = "/sandbox/v1/settings"
 
 
 @app.command("show")
 @with_client
 def show(client: Client) -> Shown:
-    """Show all settings. Exit code 0: shown; 1: refused; 2: wrong usage."""
-    return _shown(client.get(_PATH))
+    """Show all settings."""
+    return members_of(client.get(_PATH))
 
 
 @app.command("set")
@@ -22,7 +24,7 @@ def show(client: Client) -> Shown:
 def set_(
     client: Client,
     default_scenario: Annotated[
-        Literal["SUCCESS", "PENDING", "FAILED"] | None,
+        DefaultScenario | None,
         typer.Option("--default-scenario", help="The scenario of payouts that nothing else chooses one for."),
     ] = None,
     review_threshold: Annotated[
@@ -36,7 +38,7 @@ def set_(
         typer.Option("--approvals-expire-after", help="Seconds, in the merchant's time, to wait for approval; none: forever."),
     ] = None,
 ) -> Shown:
-    """Change settings; what is not named stays. Exit code 0: changed; 1: refused; 2: wrong usage."""
+    """Change settings; what is not named stays."""
     body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
     if review_threshold is not None:
         body["review_threshold"] = None if review_threshold == "none" else review_threshold
@@ -45,7 +47,7 @@ def set_(
             body[name] = _whole(name, value)
     if not body:
         raise typer.BadParameter("Name at least one setting; --help lists them.")
-    return _shown(client.write("PATCH", _PATH, body))
+    return members_of(client.write("PATCH", _PATH, body))
 
 
 def _whole(name: str, value: str) -> int | None:
@@ -55,8 +57,3 @@ def _whole(name: str, value: str) -> int | None:
         return int(value)
     except ValueError:
         raise typer.BadParameter(f"--{name.replace('_', '-')} must be a whole number, or none.") from None
-
-
-def _shown(settings: dict[str, Any]) -> Shown:
-    lines = [f"{name:<24}{'none' if value is None else value}" for name, value in settings.items()]
-    return Shown(settings, "\n".join(lines))

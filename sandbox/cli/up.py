@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sandbox.cli.failures import refused
+
 if TYPE_CHECKING:
     from sandbox.runtime.ready import Ready
     from sandbox.runtime.supervisor import Options
@@ -44,15 +46,14 @@ def up(
 ) -> None:
     """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C or `psp down` stops it.
 
-    Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. Exit code 0: stopped when asked to;
-    1: could not start; 2: wrong usage.
+    Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. If it cannot start, the exit code is 1.
     """
     if scenarios is not None and no_seed:
         raise typer.BadParameter("--scenarios are the demo merchant's, which --no-seed does not make.")
     options = read_options(
         ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose, seed=not no_seed
     )
-    raise typer.Exit(run_up(options, as_json))
+    run_up(options, as_json)
 
 
 def read_options(
@@ -98,8 +99,8 @@ def read_options(
     )
 
 
-def run_up(options: "Options", as_json: bool) -> int:
-    """Run until stopped, print what a person (or, with `as_json`, a program) needs, and give the exit code."""
+def run_up(options: "Options", as_json: bool) -> None:
+    """Run until stopped, and print what a person (or, with `as_json`, a program) needs. Raises Failure."""
     from sandbox.runtime.places import StartError
     from sandbox.runtime.supervisor import Supervisor
 
@@ -114,10 +115,8 @@ def run_up(options: "Options", as_json: bool) -> int:
     try:
         Supervisor(options, say, on_ready).run()
     except StartError as error:
-        say(f"psp up: {error}")
-        return 1
+        raise refused(f"psp up: {error}", "NOT_STARTED") from None
     _print(sys.stderr.write if as_json else sys.stdout.write, "stopped\n")
-    return 0
 
 
 def _print(write: Callable[[str], int], text: str) -> None:

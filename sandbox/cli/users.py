@@ -5,38 +5,25 @@ from collections.abc import Set
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Final, Literal, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from sandbox.cli.client import (
-    DEFAULT_URL,
-    ApiKey,
-    AsJson,
-    Client,
-    Cursor,
-    Limit,
-    ReadyFile,
-    Shown,
-    Url,
-    connect,
-    fail,
-    is_watched,
-    listed,
-    show,
-    with_client,
-)
+from sandbox.choices import RecordedType, TransactionType
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.failures import refused
+from sandbox.cli.files import batch_shown, read_items
+from sandbox.cli.options import Bank, CreatedFrom, CreatedTo, Cursor, Limit, Wallet, destination, given, identifier
 
-app = typer.Typer(help="Users with wallets.", no_args_is_help=True)
-_Id = Annotated[str, typer.Argument(help="The user's id.")]
+app = App("Users with wallets.")
+_PATH = "/api/v1/users"
+_Id = Annotated[str, identifier("The user's id.")]
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
 _ExternalId = Annotated[str | None, typer.Option("--external-id", help="What you call the user.")]
 _Account = Annotated[str | None, typer.Option("--account", help="The account that the user's payouts go to.")]
-_Bank = Annotated[str | None, typer.Option("--bank", help="The account's bank; HBL unless given.")]
-_Wallet = Annotated[str | None, typer.Option("--wallet", help="The account's wallet provider, in place of a bank.")]
-_Type = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]
 _AT_ONCE: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
 _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
@@ -47,11 +34,15 @@ _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik
 def list_(
     client: Client,
     external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user whom you call so.")] = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
-    """List users, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get("/api/v1/users", external_id=external_id, limit=limit, cursor=cursor)
+    """List users, newest first."""
+    page = client.get(
+        _PATH, external_id=external_id, created_from=created_from, created_to=created_to, limit=limit, cursor=cursor
+    )
     return listed(page, "id", "name", "external_id", "vendor_user_id", "created_at")
 
 
@@ -61,20 +52,37 @@ def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="The user's name.")],
     external_id: _ExternalId = None,
+    vendor_user_id: Annotated[str | None, typer.Option("--vendor-user-id", help="The user's id at the vendor.")] = None,
     account: _Account = None,
-    bank: _Bank = None,
-    wallet: _Wallet = None,
+    bank: Bank = None,
+    wallet: Wallet = None,
 ) -> Shown:
-    """Make a user with a wallet. Exit code 0: made; 1: refused; 2: wrong usage."""
-    body = _body(name=name, external_id=external_id, destination=_destination(account, bank, wallet))
-    return _shown(client.post("/api/v1/users", body))
+    """Create a user with a wallet."""
+    where = destination(account, bank, wallet)
+    body = given(name=name, external_id=external_id, vendor_user_id=vendor_user_id, destination=where)
+    return _shown(client.post(_PATH, body))
+
+
+@app.command("batch")
+@with_client
+def batch(
+    client: Client,
+    file: Annotated[Path, typer.Argument(help="JSON or CSV: 1 to 1000 users.", dir_okay=False, exists=True)],
+    key: Annotated[str | None, typer.Option("--idempotency-key", help="Made up unless given.")] = None,
+) -> Shown:
+    """Create many users in one request; each stands or falls alone, and one that is refused makes the exit code 1.
+
+    JSON is a list of bodies as POST /users takes them, or {"users": list}. A CSV file has a header of the members' names;
+    destination.bank_code is a member of the destination.
+    """
+    return batch_shown(client.post(f"{_PATH}/batch", {"users": read_items(file, "users")}, key=key), "user", _line)
 
 
 @app.command("get")
 @with_client
 def get(client: Client, user_id: _Id) -> Shown:
-    """Show a user. Exit code 0: shown; 1: not found; 2: wrong usage."""
-    return _shown(client.get(f"/api/v1/users/{user_id}"))
+    """Show a user."""
+    return _shown(client.get(f"{_PATH}/{user_id}"))
 
 
 @app.command("change")
@@ -85,17 +93,14 @@ def change(
     name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
     external_id: _ExternalId = None,
     account: _Account = None,
-    bank: _Bank = None,
-    wallet: _Wallet = None,
+    bank: Bank = None,
+    wallet: Wallet = None,
 ) -> Shown:
-    """Change what the options name; payouts asked for before keep their destination.
-
-    Exit code 0: changed; 1: refused; 2: wrong usage.
-    """
-    body = _body(name=name, external_id=external_id, destination=_destination(account, bank, wallet))
+    """Change what the options name; payouts asked for before keep their destination."""
+    body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
-    return _shown(client.write("PATCH", f"/api/v1/users/{user_id}", body))
+    return _shown(client.write("PATCH", f"{_PATH}/{user_id}", body))
 
 
 @app.command("transactions")
@@ -103,12 +108,15 @@ def change(
 def transactions(
     client: Client,
     user_id: _Id,
-    kind: Annotated[_Type | None, typer.Option("--type", help="Only transactions of this type.")] = None,
+    kind: Annotated[TransactionType | None, typer.Option("--type", help="Only transactions of this type.")] = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
-    """List a user's transactions, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get(f"/api/v1/users/{user_id}/transactions", type=kind, limit=limit, cursor=cursor)
+    """List a user's transactions, newest first."""
+    filters = {"type": kind, "created_from": created_from, "created_to": created_to}
+    page = client.get(f"{_PATH}/{user_id}/transactions", **filters, limit=limit, cursor=cursor)
     return listed(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
 
 
@@ -118,20 +126,30 @@ def history(
     client: Client,
     user_id: _Id,
     payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries of this payout.")] = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
-    """List the ledger entries of a user's wallet, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
-    page = client.get(f"/api/v1/users/{user_id}/history", payout_id=payout_id, limit=limit, cursor=cursor)
+    """List the ledger entries of a user's wallet, newest first."""
+    filters = {"payout_id": payout_id, "created_from": created_from, "created_to": created_to}
+    page = client.get(f"{_PATH}/{user_id}/history", **filters, limit=limit, cursor=cursor)
     return listed(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
 
 
 @app.command("summary")
 @with_client
 def summary(client: Client, user_id: _Id) -> Shown:
-    """Show all that went through a user's wallet, summed up. Exit code 0: shown; 1: not found; 2: wrong usage."""
-    found = client.get(f"/api/v1/users/{user_id}/summary")
+    """Show all that went through a user's wallet, summed up."""
+    found = client.get(f"{_PATH}/{user_id}/summary")
     return Shown(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
+
+
+@app.command("balance")
+@with_client
+def balance(client: Client, user_id: _Id) -> Shown:
+    """Show a user's balance, and how much of it may be asked for."""
+    return members_of(client.get(f"{_PATH}/{user_id}/balance"))
 
 
 @app.command("record")
@@ -139,47 +157,38 @@ def summary(client: Client, user_id: _Id) -> Shown:
 def record(
     client: Client,
     user_id: _Id,
-    kind: Annotated[Literal["earned", "spent"], typer.Argument(help="What the user did.")],
+    kind: Annotated[RecordedType, typer.Argument(help="What the user did.", case_sensitive=False)],
     amount: _Amount,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
 ) -> Shown:
-    """Record what a user earned or spent. Exit code 0: recorded; 1: refused; 2: wrong usage."""
-    body = {"type": kind.upper(), "amount": amount, **({"reference": reference} if reference else {})}
-    found = client.post(f"/api/v1/users/{user_id}/transactions", body)
+    """Record what a user earned or spent."""
+    body = {"type": kind, "amount": amount, **given(reference=reference)}
+    found = client.post(f"{_PATH}/{user_id}/transactions", body)
     return Shown(found, f"{found['id']}  {found['type']} {found['amount']}")
 
 
 @app.command("request")
 @with_client
 def request(client: Client, user_id: _Id, amount: _Amount) -> Shown:
-    """Ask for a payout to the user's destination, which waits for `psp payouts approve`.
-
-    Exit code 0: it waits; 1: refused, as for more than there is; 2: wrong usage.
-    """
-    payout = client.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
+    """Ask for a payout to the user's destination, which waits for `psp payouts approve`."""
+    payout = client.post(f"{_PATH}/{user_id}/payout", {"amount": amount})
     return Shown(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
 
 
 @app.command("seed")
+@with_client
 def seed(
+    client: Client,
     total: Annotated[int, typer.Option("--total", min=1, max=1_000_000, help="How many users.")],
     export: Annotated[
         Path | None, typer.Option("--export", help="Write a CSV for `psp bulk-credit`: each user's id and an amount.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same number makes the same users and amounts again.")] = 1,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-    ready_file: ReadyFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make users, a thousand a request. Those of the same --seed that are there already are found and not made again.
-
-    Exit code 0: all are there; 1: something failed; 2: wrong usage.
-    """
-    client = connect(url, api_key, ready_file)
+) -> Shown:
+    """Make users, a thousand a request. Those of the same --seed that are there already are found and not made again."""
     # Before any user is made: a path that cannot be written is worth no work.
     with nullcontext() if export is None else _opened(export) as file:
-        made, amounts = _make(client, total, seed, is_shown=is_watched(as_json))
+        made, amounts = _make(client, total, seed)
         if file is not None:
             ids = made | _ids_there(client, amounts.keys() - made.keys())
             writer = csv.writer(file, lineterminator="\n")
@@ -187,31 +196,18 @@ def seed(
             writer.writerows((ids[external_id], amount) for external_id, amount in amounts.items())
     count = len(made)
     found = {"total": total, "made": count, "found": total - count, "export": None if export is None else str(export)}
-    text = f"{total} users: {count} made, {total - count} there already." + (
-        f" {export} is for `psp bulk-credit`." if export else ""
-    )
-    show(found, as_json=as_json, text=text)
-
-
-def _body(**members: Any) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
-
-
-def _destination(account: str | None, bank: str | None, wallet: str | None) -> dict[str, str] | None:
-    if account is None:
-        if bank or wallet:
-            raise typer.BadParameter("--bank and --wallet need --account.")
-        return None
-    if bank and wallet:
-        raise typer.BadParameter("Give --bank or --wallet, not both.")
-    codes = {"dest_type": "WALLET", "wallet_code": wallet} if wallet else {"dest_type": "BANK", "bank_code": bank or "HBL"}
-    return {**codes, "account_number": account}
+    text = f"{total} users: {count} made, {total - count} there already."
+    return Shown(found, f"{text} {export} is for `psp bulk-credit`." if export else text)
 
 
 def _shown(user: dict[str, Any]) -> Shown:
+    return Shown(user, _line(user))
+
+
+def _line(user: dict[str, Any]) -> str:
     where = user["destination"]
     account = "no destination" if where is None else f"{where['bank_code'] or where['wallet_code']} {where['account_number']}"
-    return Shown(user, f"{user['id']}  {user['name']}  {account}")
+    return f"{user['id']}  {user['name']}  {account}"
 
 
 def _opened(export: Path) -> TextIO:
@@ -221,22 +217,22 @@ def _opened(export: Path) -> TextIO:
         raise typer.BadParameter(f"{export} cannot be written: {error.strerror}") from error
 
 
-def _make(client: Client, total: int, seed: int, *, is_shown: bool) -> tuple[dict[str, str], dict[str, str]]:
+def _make(client: Client, total: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Make the users who are not there yet: their external ids and ids; and everybody's external id and amount."""
     random = Random(seed)  # noqa: S311 -- repeatable on purpose
     made: dict[str, str] = {}
     amounts: dict[str, str] = {}
     parts = range(0, total, _AT_ONCE)
-    for start in track(parts, "Making users", console=Console(stderr=True)) if is_shown else parts:
+    for start in track(parts, "Making users", console=Console(stderr=True)) if client.is_watched else parts:
         users = [_user(random, seed, number) for number in range(start, min(start + _AT_ONCE, total))]
         amounts |= {user["external_id"]: f"{random.randrange(100, 500_000) / 100:.2f}" for user in users}
         # Under a new key each time: a former run's answer would tell of users made now. Their external ids keep them single.
-        results = client.post("/api/v1/users/batch", {"users": users})["results"]
+        results = client.post(f"{_PATH}/batch", {"users": users})["results"]
         for user, result in zip(users, results, strict=True):
             if result["status"] == 201:
                 made[user["external_id"]] = result["user"]["id"]
             elif result["status"] != 409:
-                fail(f"{user['external_id']} could not be made: {result['problem']['detail']}")
+                raise refused(f"{user['external_id']} could not be made: {result['problem']['detail']}")
     return made, amounts
 
 
@@ -245,7 +241,7 @@ def _ids_there(client: Client, external_ids: Set[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     cursor = None
     while len(found) < len(external_ids):
-        page = client.get("/api/v1/users", limit=100, cursor=cursor)
+        page = client.get(_PATH, limit=100, cursor=cursor)
         found |= {user["external_id"]: user["id"] for user in page["data"] if user["external_id"] in external_ids}
         cursor = page["next_cursor"]
         if cursor is None:

@@ -1,22 +1,26 @@
 """`psp reset` and `psp snapshots`: a merchant's world taken back, put away, and put back."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sandbox.cli.client import Client, Cursor, Limit, Shown, listed, with_client
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.options import Cursor, Limit, Yes, identifier
 
-app = typer.Typer(help="Put the merchant's world away, and come back to it.", no_args_is_help=True)
-_Id = Annotated[str, typer.Argument(help="The snapshot's id.")]
+app = App("Put the merchant's world away, and come back to it.")
+_Id = Annotated[str, identifier("The snapshot's id.")]
 _PATH = "/sandbox/v1/snapshots"
 
 
 @with_client
-def reset(client: Client) -> Shown:
-    """Take the merchant's world back to its beginning. Exit code 0: done; 1: refused; 2: wrong usage.
+def reset(client: Client, yes: Yes = False) -> Shown:
+    """Take the merchant's world back to its beginning. Asks first on a terminal.
 
     API keys, webhook endpoints and snapshots stay.
     """
+    if not yes and client.asks:
+        typer.confirm(f"Delete all payouts, users and events of this merchant at {client.url}?", abort=True, err=True)
     found = client.post("/sandbox/v1/reset")
     balance = found["balance"]
     return Shown(found, f"Reset. The balance is {balance['balance']} {balance['currency']}.")
@@ -28,23 +32,29 @@ def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="What to call it.")] = "snapshot",
 ) -> Shown:
-    """Put the world away. Exit code 0: done; 1: refused; 2: wrong usage."""
-    snapshot = client.post(_PATH, {"name": name})
-    return Shown(snapshot, _line(snapshot))
+    """Put the world away."""
+    return members_of(client.post(_PATH, {"name": name}))
 
 
 @app.command("list")
 @with_client
 def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List snapshots, newest first. Exit code 0: listed; 1: refused; 2: wrong usage."""
+    """List snapshots, newest first."""
     page = client.get(_PATH, limit=limit, cursor=cursor)
     return listed(page, "id", "clock_at", "rows", "name")
+
+
+@app.command("get")
+@with_client
+def get(client: Client, snapshot_id: _Id) -> Shown:
+    """Show a snapshot."""
+    return members_of(client.get(f"{_PATH}/{snapshot_id}"))
 
 
 @app.command("restore")
 @with_client
 def restore(client: Client, snapshot_id: _Id) -> Shown:
-    """Make the world what it was. Exit code 0: done; 1: not found, or refused; 2: wrong usage."""
+    """Make the world what it was."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
     return Shown(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
@@ -53,10 +63,6 @@ def restore(client: Client, snapshot_id: _Id) -> Shown:
 @app.command("delete")
 @with_client
 def delete(client: Client, snapshot_id: _Id) -> Shown:
-    """Delete a snapshot. Exit code 0: deleted; 1: not found; 2: wrong usage."""
+    """Delete a snapshot."""
     client.ask("DELETE", f"{_PATH}/{snapshot_id}")
     return Shown({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")
-
-
-def _line(snapshot: dict[str, Any]) -> str:
-    return f"{snapshot['id']}  {snapshot['clock_at']}  {snapshot['rows']:>7} rows  {snapshot['name']}"

@@ -1,0 +1,50 @@
+"""`psp balance`: the merchant's balance, the entries that made it, and more money."""
+
+from typing import Annotated
+
+import typer
+
+from sandbox.choices import Account
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit
+
+app = App("The merchant's balance.")
+
+
+@app.command("show")
+@with_client
+def show(client: Client) -> Shown:
+    """Show the balance: what is available, what is locked, and both together."""
+    return members_of(client.get("/api/v1/balance"))
+
+
+@app.command("history")
+@with_client
+def history(
+    client: Client,
+    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries of this payout.")] = None,
+    account: Annotated[Account | None, typer.Option("--account", help="Only entries on this account.")] = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List ledger entries, newest first."""
+    page = client.get(
+        "/api/v1/balance/history",
+        payout_id=payout_id,
+        account=account,
+        created_from=created_from,
+        created_to=created_to,
+        limit=limit,
+        cursor=cursor,
+    )
+    return listed(page, "created_at", "account", "direction", "amount", "balance_after", "reason", "payout_id")
+
+
+@app.command("top-up")
+@with_client
+def top_up(client: Client, amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]) -> Shown:
+    """Add money."""
+    return members_of(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))

@@ -1,0 +1,65 @@
+"""`psp deliveries`: which webhooks went out, how each attempt went, and sending one again."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sandbox.choices import DeliveryStatus
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
+
+app = App("Webhook deliveries and their attempts.")
+_PATH = "/api/v1/webhook-deliveries"
+_Id = Annotated[str, identifier("The delivery's id.")]
+
+
+@app.command("list")
+@with_client
+def list_(
+    client: Client,
+    endpoint_id: Annotated[str | None, typer.Option("--endpoint", help="Only deliveries to this endpoint.")] = None,
+    event_id: Annotated[str | None, typer.Option("--event", help="Only deliveries of this event.")] = None,
+    status: Annotated[DeliveryStatus | None, typer.Option("--status", help="Only deliveries in this state.")] = None,
+    created_from: CreatedFrom = None,
+    created_to: CreatedTo = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List deliveries, newest first."""
+    page = client.get(
+        _PATH,
+        endpoint_id=endpoint_id,
+        event_id=event_id,
+        status=status,
+        created_from=created_from,
+        created_to=created_to,
+        limit=limit,
+        cursor=cursor,
+    )
+    return listed(page, "id", "created_at", "event_type", "endpoint_id", "status", "attempt_count", "next_attempt_at")
+
+
+@app.command("get")
+@with_client
+def get(client: Client, delivery_id: _Id) -> Shown:
+    """Show a delivery and its attempts."""
+    delivery = client.get(f"{_PATH}/{delivery_id}")
+    lines = [_line(delivery)]
+    for attempt in delivery["attempts"]:
+        fault = f"  fault {attempt['fault_kind']}" if attempt["fault_kind"] else ""
+        answer = attempt["status"] or attempt["error"]
+        lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {answer}  {attempt['duration_ms']} ms{fault}")
+    return Shown(delivery, "\n".join(lines))
+
+
+@app.command("resend")
+@with_client
+def resend(client: Client, delivery_id: _Id) -> Shown:
+    """Send a webhook again, now, with all its retries before it."""
+    delivery = client.post(f"{_PATH}/{delivery_id}/resend")
+    return Shown(delivery, _line(delivery))
+
+
+def _line(delivery: dict[str, Any]) -> str:
+    return f"{delivery['id']}  {delivery['event_type']} to endpoint {delivery['endpoint_id']}  {delivery['status']}"

@@ -1,0 +1,30 @@
+"""`psp directory` and `psp verify-account`: the banks and wallets there are, and what they say of an account."""
+
+from typing import Annotated
+
+import typer
+
+from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.options import Bank, Wallet, destination
+
+
+@with_client
+def directory(client: Client) -> Shown:
+    """List the banks and wallets that payouts can go to."""
+    found = client.get("/api/v1/directory")
+    lines = [f"{bank['code']:<10} {bank['iban_code']:<5} {bank['name']}" for bank in found["banks"]]
+    lines += [f"{wallet['code']:<10} {'':<5} {wallet['name']} (wallet)" for wallet in found["wallets"]]
+    return Shown(found, "\n".join(lines))
+
+
+@with_client
+def verify_account(
+    client: Client,
+    account: Annotated[str, typer.Argument(help="The account's number.")],
+    bank: Bank = None,
+    wallet: Wallet = None,
+) -> Shown:
+    """Ask whether an account can be paid, and whose it is. The answer may be no: that is no failure."""
+    found = client.post("/api/v1/verify-account", destination(account, bank, wallet))
+    verdict = f"valid: {found['account_title']}" if found["valid"] else f"not valid: {found['reason']}"
+    return Shown(found, f"{account} is {verdict}")

@@ -1,0 +1,112 @@
+"""`psp endpoints`: where webhooks go."""
+
+from typing import Annotated, Any, get_args
+
+import typer
+
+from sandbox.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.options import Cursor, Limit, completion, given, identifier
+
+app = App("Webhook endpoints.")
+_PATH = "/api/v1/webhook-endpoints"
+_Id = Annotated[str, identifier("The endpoint's id.")]
+_Events = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--events",
+        metavar="EVENT",
+        help="The types of events to send, comma-separated: payout.failed, or patterns such as payout.* and *.",
+        autocompletion=completion(("*", "payout.*", "bulk_credit.*", *get_args(EventType))),
+    ),
+]
+_Signing = Annotated[Signing | None, typer.Option("--signing", help="How webhooks are signed.")]
+_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose time webhook-timestamp tells.")]
+_Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="How patiently failed attempts are repeated.")]
+_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+
+
+@app.command("list")
+@with_client
+def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+    """List endpoints, newest first."""
+    return listed(client.get(_PATH, limit=limit, cursor=cursor), "id", "url", "event_types", "status", "disabled_reason")
+
+
+@app.command("get")
+@with_client
+def get(client: Client, endpoint_id: _Id) -> Shown:
+    """Show an endpoint."""
+    return members_of(client.get(f"{_PATH}/{endpoint_id}"))
+
+
+@app.command("create")
+@with_client
+def create(
+    client: Client,
+    target: Annotated[str, typer.Argument(help="The URL that webhooks are posted to.")],
+    events: _Events = None,
+    signing: _Signing = None,
+    signing_time: _SigningTime = None,
+    retry_profile: _Retries = None,
+    description: _Description = None,
+) -> Shown:
+    """Create an endpoint. Its secret is in the answer, and nowhere else."""
+    body = {"url": target, **_body(events, signing, signing_time, retry_profile, description)}
+    return members_of(client.post(_PATH, body))
+
+
+@app.command("update")
+@with_client
+def update(
+    client: Client,
+    endpoint_id: _Id,
+    target: Annotated[str | None, typer.Option("--target", help="Another URL to post webhooks to.")] = None,
+    events: _Events = None,
+    signing: _Signing = None,
+    signing_time: _SigningTime = None,
+    retry_profile: _Retries = None,
+    description: _Description = None,
+    status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
+) -> Shown:
+    """Change what the options name."""
+    body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
+    if not body:
+        raise typer.BadParameter("Name at least one thing to change; --help lists them.")
+    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
+
+
+@app.command("enable")
+@with_client
+def enable(client: Client, endpoint_id: _Id) -> Shown:
+    """Enable an endpoint; what is due to it goes out."""
+    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
+
+
+@app.command("disable")
+@with_client
+def disable(client: Client, endpoint_id: _Id) -> Shown:
+    """Disable an endpoint; its events are kept, to be sent again."""
+    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
+
+
+@app.command("delete")
+@with_client
+def delete(client: Client, endpoint_id: _Id) -> Shown:
+    """Delete an endpoint."""
+    client.ask("DELETE", f"{_PATH}/{endpoint_id}")
+    return Shown({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
+
+
+def _body(
+    events: list[str] | None,
+    signing: str | None,
+    signing_time: str | None,
+    retry_profile: str | None,
+    description: str | None,
+) -> dict[str, Any]:
+    types = [event for text in events or [] for event in text.split(",")] or None
+    return given(
+        event_types=types, signing=signing, signing_time=signing_time, retry_profile=retry_profile, description=description
+    )

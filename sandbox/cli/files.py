@@ -1,0 +1,75 @@
+"""Files that commands read: many bodies at once, as JSON or CSV, and one body as JSON."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from sandbox.cli.client import Shown
+from sandbox.cli.failures import refused
+
+_LARGEST: Final = 64 * 2**20
+_FLAGS: Final = {"true": True, "false": False}
+
+
+def read_json(file: Path) -> Any:
+    """The JSON of a file. Raises BadParameter."""
+    try:
+        return json.loads(_text(file))
+    except ValueError as error:
+        raise typer.BadParameter(f"{file} holds no JSON: {error}") from error
+
+
+def read_items(file: Path, member: str) -> list[Any]:
+    """The items of a JSON file (a list, or an object that has one as `member`) or of a CSV file. Raises BadParameter."""
+    if file.suffix.lower() == ".csv":
+        return _rows(file)
+    found = read_json(file)
+    items = found.get(member) if isinstance(found, dict) and set(found) == {member} else found
+    if not isinstance(items, list):
+        raise typer.BadParameter(f'{file} must hold a list, or {{"{member}": list}}.')
+    return items
+
+
+def batch_shown(found: dict[str, Any], member: str, line: Callable[[dict[str, Any]], str]) -> Shown:
+    """What became of the items of a batch; it fails if one of them was refused."""
+    lines, bad = [], 0
+    for number, result in enumerate(found["results"], 1):
+        if "problem" in result:
+            bad += 1
+            lines.append(f"{number}: {result['status']} {result['problem']['code']}: {result['problem']['detail']}")
+        else:
+            lines.append(f"{number}: {line(result[member])}")
+    failure = refused(f"{bad} of {len(found['results'])} were refused.") if bad else None
+    return Shown(found, "\n".join(lines), failure)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    reader = csv.DictReader(_text(file).splitlines(), strict=True)
+    items = []
+    try:
+        for row in reader:
+            item: dict[str, Any] = {}
+            for name, value in row.items():
+                if name is None or value is None:
+                    raise typer.BadParameter(f"{file}, line {reader.line_num}: it has not as many values as the header.")
+                if value:
+                    outer, dot, inner = name.partition(".")
+                    place, key = (item.setdefault(outer, {}), inner) if dot else (item, name)
+                    place[key] = _FLAGS.get(value, value) if key == "requires_approval" else value
+            items.append(item)
+    except csv.Error as error:
+        raise typer.BadParameter(f"{file}, line {reader.line_num}: {error}.") from error
+    return items
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > _LARGEST:
+            raise typer.BadParameter(f"{file} is larger than {_LARGEST // 2**20} MB.")
+        return file.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,74 @@
+"""`psp merchants` for the operator, `psp keys` for a merchant's admin."""
+
+from typing import Annotated
+
+import typer
+
+from sandbox.choices import Role
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, members_of, with_client, with_operator
+from sandbox.cli.options import Cursor, Limit, given, identifier
+
+app = App("Merchants, each a whole sandbox of its own. For the operator.")
+keys_app = App("The merchant's API keys. Needs an admin key.")
+_MERCHANTS = "/sandbox/v1/merchants"
+_KEYS = "/sandbox/v1/keys"
+
+
+@app.command("list")
+@with_operator
+def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+    """List merchants, newest first."""
+    return listed(client.get(_MERCHANTS, limit=limit, cursor=cursor), "merchant_id", "name", "seed", "created_at")
+
+
+@app.command("create")
+@with_operator
+def create(
+    client: Client,
+    name: Annotated[str, typer.Argument(help="What to call it.")],
+    opening_balance: Annotated[str | None, typer.Option("--opening-balance", help="Money to begin with.")] = None,
+    webhook_url: Annotated[str | None, typer.Option("--webhook-url", help="Where its webhooks go.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Ids, jitter and faults repeat with it.")] = None,
+    frozen_at: Annotated[str | None, typer.Option("--frozen-at", help="Freeze its clock at this time.")] = None,
+) -> Shown:
+    """Create a merchant. Its key and secrets are in the answer, and nowhere else."""
+    body = {
+        "name": name,
+        **given(opening_balance=opening_balance, webhook_url=webhook_url, seed=seed, frozen_at=frozen_at),
+    }
+    return members_of(client.post(_MERCHANTS, body))
+
+
+@app.command("delete")
+@with_operator
+def delete(client: Client, merchant_id: Annotated[str, identifier("The merchant's id.")]) -> Shown:
+    """Delete a merchant and all that is its own."""
+    client.ask("DELETE", f"{_MERCHANTS}/{merchant_id}")
+    return Shown({"deleted": merchant_id}, f"Deleted {merchant_id}.")
+
+
+@keys_app.command("list")
+@with_client
+def list_keys(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+    """List the keys that work, newest first."""
+    return listed(client.get(_KEYS, limit=limit, cursor=cursor), "id", "role", "name", "created_at")
+
+
+@keys_app.command("create")
+@with_client
+def create_key(
+    client: Client,
+    role: Annotated[Role, typer.Argument(help="What the key may do: a member cannot approve, reconcile or manage keys.")],
+    name: Annotated[str | None, typer.Option("--name", help="Whose key it is.")] = None,
+) -> Shown:
+    """Create a key. It is in the answer, and nowhere else."""
+    return members_of(client.post(_KEYS, {"role": role, **given(name=name)}))
+
+
+@keys_app.command("revoke")
+@with_client
+def revoke_key(client: Client, key_id: Annotated[str, identifier("The key's id.")]) -> Shown:
+    """Revoke a key; it stops working within a second. The last admin key cannot be revoked."""
+    client.ask("DELETE", f"{_KEYS}/{key_id}")
+    return Shown({"revoked": key_id}, f"Revoked {key_id}.")

@@ -1,0 +1,128 @@
+"""Options and arguments that several commands take, with their completion."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, get_args
+from urllib.parse import quote
+
+import typer
+
+from sandbox.choices import Method
+
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the page before.")]
+CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only what was made at or after this time.")]
+CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only what was made before this time.")]
+OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
+MetadataPairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeat it for several.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+
+
+def identifier(help: str) -> Any:
+    """An argument that becomes a part of a path."""
+    return typer.Argument(help=help, callback=path_part)
+
+
+def path_part(value: str | None) -> str | None:
+    """An id as a part of a path. Raises BadParameter for what would lead to another path."""
+    if value is None:
+        return None
+    if value in ("", ".", ".."):
+        raise typer.BadParameter(f"{value!r} is not an id.")
+    return quote(value, safe="")
+
+
+def several(flag: str, choices: Any, help: str) -> Any:
+    """An option that takes values of a Literal, comma-separated or by giving it again, in capitals or not."""
+    values: tuple[str, ...] = get_args(choices)
+
+    def check(given: list[str] | None) -> list[str]:
+        return [one_of(part, values) for text in given or [] for part in text.split(",")]
+
+    return typer.Option(
+        flag, help=f"{help} Comma-separated.", metavar=" | ".join(values), callback=check, autocompletion=completion(values)
+    )
+
+
+def one_of(value: str, choices: Sequence[str]) -> str:
+    """The choice that a value is, whatever its case. Raises BadParameter."""
+    found = next((choice for choice in choices if choice.lower() == value.strip().lower()), None)
+    if found is None:
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}.")
+    return found
+
+
+def completion(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Completes the last of several comma-separated values."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{choice}" for choice in choices if choice.lower().startswith(last.lower())]
+
+    return complete
+
+
+def pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """KEY=VALUE pairs as a dictionary. Raises BadParameter, which does not repeat the pair: it may be a secret."""
+    for pair in given or []:
+        if "=" not in pair:
+            raise typer.BadParameter(f"{option} takes KEY=VALUE.")
+    return dict(pair.partition("=")[::2] for pair in given or [])
+
+
+def given(**members: Any) -> dict[str, Any]:
+    """The members that are not None."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+# What follows reads the sandbox's own files only when a shell asks for completion.
+
+
+def _banks(incomplete: str) -> list[tuple[str, str]]:
+    from sandbox.directory.catalogue import load_directory
+
+    return [(bank.code, bank.name) for bank in load_directory().banks if bank.code.startswith(incomplete.upper())]
+
+
+def _wallets(incomplete: str) -> list[tuple[str, str]]:
+    from sandbox.directory.catalogue import load_directory
+
+    return [(wallet.code, wallet.name) for wallet in load_directory().wallets if wallet.code.startswith(incomplete.upper())]
+
+
+def _failure_codes(incomplete: str) -> list[tuple[str, str]]:
+    from sandbox.payouts.states import FAILURES
+
+    return [(code, reason) for code, reason in FAILURES.items() if code.startswith(incomplete.upper())]
+
+
+def _scenarios(incomplete: str) -> list[str]:
+    from sandbox.scenarios.builtin import load_catalogue
+
+    return [scenario.name for scenario in load_catalogue().scenarios if scenario.name.startswith(incomplete)]
+
+
+Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code; HBL unless given.", autocompletion=_banks)]
+Wallet = Annotated[
+    str | None, typer.Option("--wallet", help="The wallet provider's code, in place of a bank.", autocompletion=_wallets)
+]
+FailureCode = Annotated[
+    str | None,
+    typer.Option(
+        "--failure-code", help="Why it failed: a code such as BANK_REJECTED, or one of your own.", autocompletion=_failure_codes
+    ),
+]
+ScenarioName = Annotated[
+    str | None, typer.Option("--scenario", help="The scenario to follow, by its name.", autocompletion=_scenarios)
+]
+
+
+def destination(account: str | None, bank: str | None, wallet: str | None) -> dict[str, str] | None:
+    """Where money goes, None unless an account is given. Raises BadParameter for what contradicts itself."""
+    if account is None:
+        if bank or wallet:
+            raise typer.BadParameter("--bank and --wallet need --account.")
+        return None
+    if bank and wallet:
+        raise typer.BadParameter("Give --bank or --wallet, not both.")
+    codes = {"dest_type": "WALLET", "wallet_code": wallet} if wallet else {"dest_type": "BANK", "bank_code": bank or "HBL"}
+    return {**codes, "account_number": account}

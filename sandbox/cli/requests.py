@@ -1,0 +1,38 @@
+"""`psp requests`: the journal of API calls."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from sandbox.cli.app import App
+from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.options import Cursor, Limit, OnlyMethod, identifier
+
+app = App("The journal of API calls.")
+_PATH = "/sandbox/v1/requests"
+
+
+@app.command("list")
+@with_client
+def list_(
+    client: Client,
+    method: OnlyMethod = None,
+    path: Annotated[str | None, typer.Option("--path", help="Only calls of this path; * stands for anything.")] = None,
+    status: Annotated[int | None, typer.Option("--status", min=100, max=599, help="Only calls that were answered so.")] = None,
+    request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies hold this text.")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Shown:
+    """List the newest calls, newest first."""
+    page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, limit=limit, cursor=cursor)
+    return listed(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
+
+
+@app.command("get")
+@with_client
+def get(client: Client, entry_id: Annotated[str, identifier("The entry's id in the journal.")]) -> Shown:
+    """Show a call with its headers and bodies; secrets are blotted out."""
+    found = client.get(f"{_PATH}/{entry_id}")
+    return Shown(found, json.dumps(found, indent=2))

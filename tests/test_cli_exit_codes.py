@@ -1,0 +1,144 @@
+"""What a command ends with: 0 done, 1 refused, 2 usage error, 3 unreachable or 5xx, 4 the awaited condition did not happen.
+
+With --json a failure is one problem object on stderr, and stdout holds the valid answer or nothing.
+"""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import Result
+
+from sandbox.cli.client import Client
+from tests.harness.command import invoke, run
+from tests.harness.world import World
+
+NOWHERE = "no-such-payout"
+
+
+def problem_of(ran: Result) -> dict[str, Any]:
+    """The one JSON object on stderr, which every failure with --json is."""
+    problem: dict[str, Any] = json.loads(ran.stderr)
+    assert {"type", "title", "status", "detail", "code"} <= problem.keys()
+    assert isinstance(problem["status"], int)
+    return problem
+
+
+def test_a_refusal_ends_with_1_and_its_problem_is_printed_as_it_came(world: World) -> None:
+    ran = run(world, "payouts", "get", NOWHERE, "--json")
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    told = world.get(f"/api/v1/payouts/{NOWHERE}").json()
+    assert problem_of(ran) | {"request_id": ""} == told | {"request_id": ""}
+    words = run(world, "payouts", "get", NOWHERE)
+    assert (words.exit_code, words.stdout) == (1, "")
+    assert words.stderr.startswith("404 NOT_FOUND: ")
+
+
+def test_every_wrong_field_of_a_refusal_is_named(world: World) -> None:
+    words = run(world, "payouts", "create", "nothing", "12")
+    assert words.exit_code == 1
+    assert "amount" in words.stderr
+    assert "account_number" in words.stderr
+
+
+def test_a_sandbox_that_cannot_be_reached_is_3() -> None:
+    url = "http://127.0.0.1:9"
+    sent = ("ipn", "send", "id", "SUCCESS", "--secret", f"whsec_{'A' * 43}=")
+    for command in (("payouts", "list"), sent, ("merchants", "list"), ("events", "watch")):
+        ran = invoke(*command, "--url", url, "--json")
+        assert (ran.exit_code, ran.stdout) == (3, ""), command
+        assert problem_of(ran)["code"] == "UNREACHABLE"
+        words = invoke(*command, "--url", url)
+        assert words.exit_code == 3
+        assert f"{url} cannot be reached" in words.stderr
+
+
+def test_a_5xx_is_3(world: World) -> None:
+    assert world.post("/sandbox/v1/faults", {"target": "api", "kind": "error", "status": 503}).status_code == 201
+    ran = run(world, "payouts", "list", "--json")
+    assert (ran.exit_code, ran.stdout) == (3, "")
+    assert (problem_of(ran)["status"], problem_of(ran)["code"]) == (503, "UNAVAILABLE")
+
+
+def test_an_answer_that_is_no_sandboxs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    for status in (200, 302, 502):
+        page = httpx.Response(status, html="<p>A proxy</p>", request=httpx.Request("GET", "http://127.0.0.1/"))
+        monkeypatch.setattr(Client, "send", lambda *_, page=page, **__: page)
+        ran = invoke("payouts", "list", "--json")
+        assert (ran.exit_code, ran.stdout) == (3, ""), status
+        assert problem_of(ran)["code"] == "UNEXPECTED_ANSWER"
+
+
+def test_a_state_that_is_not_reached_in_time_is_4(world: World) -> None:
+    payout = world.create_payout("0004")["id"]
+    ran = run(world, "payouts", "get", payout, "--wait-for", "SUCCESS", "--timeout", "0", "--json")
+    assert ran.exit_code == 4
+    assert json.loads(ran.stdout)["status"] == "PENDING"
+    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
+    words = run(world, "payouts", "get", payout, "--wait-for", "success", "--timeout", "0")
+    assert words.exit_code == 4
+    assert "PENDING" in words.stderr
+    assert run(world, "payouts", "get", payout, "--wait-for", "PENDING,FAILED").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "ran": []}),
+        (
+            ("clock", "advance", "1h"),
+            {
+                "frozen": True, "now": "2031-01-01T00:00:00.000Z", "steps": 0, "ran": [], "complete": False,
+                "stopped_because": "25 s have passed",
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], answer: dict[str, Any]) -> None:
+    monkeypatch.setattr(Client, "ask", lambda *_, **__: answer)
+    ran = invoke(*command, "--json")
+    assert (ran.exit_code, json.loads(ran.stdout)) == (4, answer)
+    assert "25 s have passed" in problem_of(ran)["detail"]
+
+
+def test_a_check_that_fails_is_1_and_its_report_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"ok": False, "checks": [{"name": "zero_sum", "ok": False, "detail": "1.00 too much", "problems": []}]}
+    monkeypatch.setattr(Client, "ask", lambda *_, **__: report)
+    ran = invoke("audit", "--json")
+    assert (ran.exit_code, json.loads(ran.stdout)) == (1, report)
+    assert problem_of(ran)["code"] == "CHECK_FAILED"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("payouts", "list", "--nonsense"),
+        ("payouts", "list", "--dest-type", "CASH"),
+        ("payouts", "list", "--status", "DONE"),
+        ("payouts", "list", "--limit", "many"),
+        ("payouts", "get"),
+        ("payouts", "get", ""),
+        ("payouts", "get", ".."),
+        ("payouts",),
+        ("payuots", "list"),
+        ("clock", "advance"),
+        ("payouts", "list", "--url", "https://psp.example.com"),
+        ("payouts", "list", "--url", "psp.example.com", "--api-key", "sk"),
+        ("payouts", "list", "--api-key", "sk\nx"),
+        ("trigger", "payout.exploded"),
+    ],
+)
+def test_wrong_usage_is_2(command: tuple[str, ...]) -> None:
+    ran = invoke(*command, "--json")
+    assert (ran.exit_code, ran.stdout) == (2, ""), ran.output
+    assert (problem_of(ran)["code"], problem_of(ran)["status"]) == ("USAGE_ERROR", 400)
+    words = invoke(*command)
+    assert (words.exit_code, words.stdout.strip() if command != ("payouts",) else "") == (2, "")
+
+
+def test_every_command_says_its_exit_codes() -> None:
+    """Once, and in the same words: they are generated."""
+    for command in (("payouts", "list"), ("drain",), ("trigger",), ("endpoints", "create"), ("audit",), ("ipn", "send")):
+        text = " ".join(invoke(*command, "--help").stdout.split())
+        assert text.count("0 done, 1 refused, 2 usage error, 3 unreachable or 5xx, 4 the awaited condition did not happen") == 1

@@ -1,0 +1,135 @@
+"""What the command line says of itself: help, choices, completion, and what it loads to say so."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+import typer
+from typer.core import TyperArgument, TyperGroup, TyperOption
+from typer.testing import CliRunner
+
+from sandbox import choices
+from sandbox.cli.main import app
+from sandbox.payouts.states import EVENT_OF, REINITIATED
+from sandbox.scenarios.builtin import load_catalogue
+from tests.harness.command import invoke
+from tests.harness.world import World
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command and group with its words."""
+
+    def within(group: TyperGroup, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        for name, command in group.commands.items():
+            yield (*words, name), command
+            if isinstance(command, TyperGroup):
+                yield from within(command, (*words, name))
+
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    return within(root, ())
+
+
+COMMANDS = dict(commands())
+ACTIONS = {words: command for words, command in COMMANDS.items() if not isinstance(command, TyperGroup)}
+
+
+def complete(line: str) -> set[str]:
+    """What a bash shell is offered at the end of a line."""
+    words = line.split(" ")
+    asked = {"_PSP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    return set(CliRunner().invoke(app, [], env=asked).stdout.split())
+
+
+def test_help_is_in_plain_words() -> None:
+    """No type of Python beside a parameter, and no exit codes in other words than those that all commands share."""
+    for words, command in COMMANDS.items():
+        ctx = command.make_context(words[-1], [], resilient_parsing=True)
+        for parameter in command.get_params(ctx):
+            assert not re.search(r"<|list\[|\brange\b|\bbool\b", parameter.display_type_rich(ctx)), (words, parameter.name)
+        assert "Exit code 0" not in command.help, words
+    shown = invoke("payouts", "list", "--help").stdout
+    assert {"REQUESTED", "RETURNED", "BANK"} <= set(re.findall(r"\w+", shown))
+
+
+def test_every_parameter_is_explained_and_every_command_but_run_prints_json() -> None:
+    for words, command in ACTIONS.items():
+        assert command.help, words
+        for parameter in command.params:
+            assert isinstance(parameter, TyperOption | TyperArgument)
+            assert parameter.help, (words, parameter.name)
+        if words != ("run",):
+            assert "--json" in {option for parameter in command.params for option in parameter.opts}, words
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("psp payouts list --status ", set(get_args(choices.PayoutStatus))),
+        ("psp payouts list --status SUCCESS,F", {"SUCCESS,FAILED"}),
+        ("psp trigger ", set(get_args(choices.EventType))),
+        ("psp settings set --default-scenario ", set(get_args(choices.DefaultScenario))),
+        ("psp faults add webhooks re", {"reorder"}),
+        ("psp keys create ", set(get_args(choices.Role))),
+        ("psp payouts simulate ID FAILED --failure-code ACCOUNT_C", {"ACCOUNT_CLOSED"}),
+        ("psp payouts create 5 1 --scenario retry", {"retry_then_success"}),
+        ("psp verify-account 1 --wallet JAZZ", {"JAZZCASH"}),
+        ("psp pay", {"payouts"}),
+    ],
+)
+def test_choices_are_completed(line: str, offered: set[str]) -> None:
+    assert complete(line) == offered
+
+
+def test_choices_are_those_of_the_document(world: World) -> None:
+    """A value that the API takes and the command line does not know fails here."""
+    document = world.get("/openapi.json").json()
+    enums = {frozenset(found) for found in _enums(document)}
+    tags = {fault["properties"]["kind"]["enum"][0] for fault in document["components"]["schemas"].values() if _is_fault(fault)}
+    assert set(get_args(choices.FaultKind)) == tags
+    assert set(get_args(choices.EventType)) == {*EVENT_OF.values(), REINITIATED, "bulk_credit.completed"}
+    for name in (
+        "PayoutStatus", "DestType", "Account", "TransactionType", "RecordedType", "SaleStatus", "Verdict", "ItemStatus",
+        "DeliveryStatus", "EndpointStatus", "SigningTime", "RetryProfile", "Role", "DefaultScenario", "Method",
+    ):  # fmt: skip
+        known = frozenset(get_args(getattr(choices, name)))
+        assert known in enums or all(frozenset({value}) in enums for value in known), name
+
+
+def _is_fault(schema: dict[str, Any]) -> bool:
+    return {"kind", "target", "match", "probability"} <= schema.get("properties", {}).keys() and "enum" in schema["properties"][
+        "kind"
+    ]
+
+
+def _enums(node: Any) -> Iterator[list[str]]:
+    if isinstance(node, dict):
+        if isinstance(node.get("enum"), list):
+            yield [value for value in node["enum"] if isinstance(value, str)]
+        for value in node.values():
+            yield from _enums(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _enums(value)
+
+
+def test_scenarios_are_listed_with_their_delays(world: World) -> None:
+    lines = invoke("scenarios", "list", "--url", world.stack.api_url, "--api-key", world.api_key).stdout.splitlines()
+    found = {line.split()[0]: line for line in lines}
+    assert found.keys() >= {scenario.name for scenario in load_catalogue().scenarios}
+    assert "PROCESSING → RETRY → (2 s) PROCESSING → SUCCESS" in found["retry_then_success"]
+    assert "PROCESSING → SUCCESS → (60 s) RETURNED" in found["returned"]
+    assert "PROCESSING → FAILED BANK_REJECTED" in found["failed"]
+    assert "PROCESSING → ON_HOLD, waits" in found["on_hold"]
+
+
+def test_a_commands_start_loads_no_server() -> None:
+    """What takes long to load is for the commands that need it."""
+    heavy = ("litestar", "asyncpg", "piccolo", "cryptography", "msgspec", "redis", "arq", "aiohttp", "structlog")
+    script = f"import json, sys, sandbox.cli.main; print(json.dumps([name for name in {heavy!r} if name in sys.modules]))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert json.loads(loaded) == []
