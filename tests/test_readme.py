@@ -1,0 +1,138 @@
+"""Each shell block of the README, run in order as a newcomer would, prints what the text says and leaves nothing behind."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.harness.supervised import end
+from tests.harness.waiting import until
+
+ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_NOT_HERE = ("make up", "docker compose")
+"""Blocks that start a sandbox themselves, with make or in containers."""
+_SECOND_TERMINAL = "serve_forever"
+_END = "-- end of block --"
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the README: `sh` is run, `text` is what the block before it printed, with … for any text."""
+
+    kind: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    """The blocks of the README, in order."""
+    found = [Block(kind, text) for kind, text in _BLOCK.findall((ROOT / "README.md").read_text())]
+    return [block for block in found if not block.text.startswith(_NOT_HERE) and not any(n in block.text for n in _NOT_HERE)]
+
+
+def says(output: str, expected: str) -> str | None:
+    """The first line of `expected` that does not stand in `output`, behind the lines before it; None if all do."""
+    place = 0
+    for line in expected.splitlines():
+        pattern = "[^\n]*".join(map(re.escape, line.split("…")))
+        match = re.compile(f"^{pattern}\r?$", re.MULTILINE).search(output, place)
+        if match is None:
+            return line
+        place = match.end()
+    return None
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A fresh sandbox, as `make up ARGS=--ephemeral` starts it, but on free ports."""
+    ready = tmp_path / "ready.json"
+    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(ready)]
+    with (tmp_path / "up.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "sandbox.cli.main", *arguments], stdout=log, stderr=log)
+    try:
+        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
+        yield json.loads(ready.read_text())
+    finally:
+        end(process)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's blocks call curl, which is not installed")
+def test_every_block_prints_what_the_text_says_and_leaves_nothing(sandbox: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    places = {
+        "http://127.0.0.1:8000": sandbox["api_url"],
+        "http://127.0.0.1:8001": sandbox["ipn_url"],
+        ".venv/bin/psp": f"{sys.executable} -m sandbox.cli.main",
+        "IPN_SECRET=whsec_...": f"IPN_SECRET={sandbox['ipn_secret']}",
+        "127.0.0.1:9000": f"127.0.0.1:{port}",
+        '"127.0.0.1", 9000': f'"127.0.0.1", {port}',
+    }
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    second = tmp_path / "second-terminal.log"
+    receivers: list[subprocess.Popen[bytes]] = []
+    shell = subprocess.Popen(
+        ["bash"], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert shell.stdin is not None
+    assert shell.stdout is not None
+    output, ran = "", 0
+    try:
+        for block in blocks():
+            text = block.text
+            for here, there in places.items():
+                text = text.replace(here, there)
+            if block.kind == "text":
+                missing = says(output, text)
+                in_second = missing is not None and bool(receivers) and _comes(second, text)
+                assert missing is None or in_second, f"{missing}\nis not in:\n{output}"
+                output = ""
+            elif _SECOND_TERMINAL in text:
+                with second.open("wb") as log:
+                    receivers.append(
+                        subprocess.Popen(["bash", "-c", "exec " + text], cwd=folder, env=env, stdout=log, stderr=log)
+                    )
+                until(lambda: _listens(int(port)), 30)
+            else:
+                shell.stdin.write(f"{text}\necho\necho '{_END}'\n")  # curl ends its output with no newline
+                shell.stdin.flush()
+                lines = []
+                for line in iter(shell.stdout.readline, ""):
+                    if line.strip() == _END:
+                        break
+                    lines.append(line)
+                output, ran = "".join(lines), ran + 1
+                assert "Traceback" not in output, output
+                assert "}{" not in output, output
+        assert ran >= 12
+        assert list(folder.iterdir()) == []
+    finally:
+        for process in receivers:
+            end(process)
+        shell.stdin.close()
+        shell.wait(30)
+        shell.stdout.close()
+
+
+def _comes(log: Path, expected: str) -> bool:
+    """Whether the second terminal prints it, in its own time."""
+    with contextlib.suppress(AssertionError):
+        return until(lambda: says(log.read_text(), expected) is None, 10)
+    return False
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
