@@ -1,5 +1,6 @@
 """Webhooks out: endpoints, signatures, retries in the merchant's time, the log, and resending."""
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -284,3 +285,22 @@ def test_a_redirect_is_a_failure_and_never_followed(world: World, receiver: Rece
         attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
         assert [entry["status"] for entry in attempts] == [302] * len(attempts)
         assert not elsewhere.received
+
+
+def test_endpoints_that_hang_refuse_or_do_not_resolve_keep_no_other_waiting(world: World, receiver: Receiver) -> None:
+    over = threading.Event()
+
+    def hang(_: Received) -> tuple[int, dict[str, str], bytes]:
+        over.wait()
+        return 200, {}, b""
+
+    with Receiver() as hanging:
+        hanging.answer = hang
+        for url in (hanging.url, "http://127.0.0.1:9/refuses", "http://no-such-host.invalid/"):
+            endpoint(world, url, event_types=["payout.*"])
+        endpoint(world, receiver.url)
+        payouts = [world.create_payout("0001") for _ in range(10)]
+        for payout in payouts:
+            receiver.wait_for("payout.created", "payout.processing", "payout.succeeded", payout_id=payout["id"])
+        assert not hanging.received, "it has answered nothing yet"
+        over.set()

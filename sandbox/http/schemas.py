@@ -61,7 +61,10 @@ _SIGNING_TIME: Final[Json] = {
     "enum": ["host", "merchant"],
 }
 _URL: Final[Json] = {
-    "description": "http:// or https://, with no user name or password; private addresses may be refused.",
+    "description": (
+        "http:// or https://, with no user name or password; an IPv4 address is four decimal numbers; private addresses may be "
+        "refused."
+    ),
     "type": "string",
     "format": "uri",
     "pattern": "^https?://[!-~]+$",
