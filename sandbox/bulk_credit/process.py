@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.bulk_credit.model import COLUMNS, UPLOADED, status_when_done, to_activity
-from sandbox.db.engine import as_owner, connection, transaction
+from sandbox.bulk_credit.model import COLUMNS, status_when_done, to_activity
+from sandbox.db.engine import connection, transaction
 from sandbox.db.rows import by_key
 from sandbox.ledger.model import CREDIT
 from sandbox.ledger.post import WalletCredit, credit_wallets
@@ -55,8 +55,6 @@ _WRITE: Final = f"""
 UPDATE bulk_credits SET status = $3, invalid = $4, succeeded = $5, failed = $6, updated_at = $7, completed_at = $8
 WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
-_SAMPLE: Final = "SET LOCAL default_statistics_target = 10"
-_ANALYZE: Final = "ANALYZE (SKIP_LOCKED) bulk_credit_items, users, accounts"
 
 
 def fail_listed_users() -> set[str]:
@@ -88,8 +86,6 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
         activity = await conn.fetchrow(_NEXT, merchant_id)
     if activity is None:
         return False, None
-    if activity["status"] == UPLOADED and activity["total"] > CHUNK:
-        await _know_sizes()
     try:
         async with transaction() as conn:
             unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
@@ -109,17 +105,6 @@ async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, U
         return False, None
     committed(unit)
     return True, unit
-
-
-async def _know_sizes() -> None:
-    """Let the planner learn how large the tables are now.
-
-    Of a table that has just been filled it knows nothing, and walks over all of the merchant's users, wallets and rows for
-    each chunk anew, instead of looking up those that it needs.
-    """
-    async with transaction() as conn, as_owner(conn):
-        await conn.execute(_SAMPLE)
-        await conn.execute(_ANALYZE)
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
