@@ -12,8 +12,10 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.aggregator.clients import Ask, HttpVendor
 from sandbox.clock import RUNNING
 from sandbox.secrets_at_rest import SecretBox
+from sandbox.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, SLOWED_CALLS, Capacity
@@ -23,7 +25,7 @@ from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sender import LIMIT, WebhookSender
 from sandbox.webhooks.signing import new_secret
 from tests.harness.names import BlackHole, silent_port
-from tests.harness.raw_server import OK, Peer, read_request, sending, serving
+from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, serving
 
 NEVER = 3600.0
 """Seconds: longer than any test may take."""
@@ -146,6 +148,37 @@ async def _among_silent_names(outbox: Outbox, hole: BlackHole, server: str) -> N
             results = await outbox.until_recorded(merchant_id, url, 300)
             assert {result.http_status for result in results} == {200}
         assert {result.claimed.url for result in outbox.recorded["unresolvable"]} == {f"http://127.0.0.1:{peer.port}/"}
+
+
+def test_vendors_whose_names_are_never_answered_delay_no_other() -> None:
+    """On uvloop, as above."""
+    uvloop.run(asyncio.wait_for(_among_silent_vendors(), 120))
+
+
+async def _among_silent_vendors() -> None:
+    async def vendor(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+
+    def ask(url: str) -> Ask:
+        return Ask(merchant_id="m", url=url, headers={}, since=None, page=1)
+
+    loop = asyncio.get_running_loop()
+    transport, hole = await loop.create_datagram_endpoint(BlackHole, ("127.0.0.1", 0))
+    server = f"127.0.0.1:{transport.get_extra_info('sockname')[1]}"
+    client = HttpVendor(LOOPBACK, NEVER, NameResolver(NEVER, nameservers=[server], tries=10_000))
+    names = {f"vendor-{number}.example" for number in range(MOST_ENDPOINTS)}
+    waiting = [asyncio.create_task(client.fetch(ask(f"http://{name}/"))) for name in names]
+    try:
+        await hole.until_asked(names)
+        async with serving(vendor) as peer:
+            assert await client.fetch(ask(f"http://127.0.0.1:{peer.port}/")) == b"{}"
+        assert not any(task.done() for task in waiting)
+    finally:
+        await end_tasks(*waiting)
+        await client.close()
+        transport.close()
 
 
 @pytest.mark.parametrize("hanging_merchants", [1, 8])
