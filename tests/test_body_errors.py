@@ -120,7 +120,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("name", BODIES)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_the_walk_finds_something_exactly_where_msgspec_does(name: str, data: st.DataObject) -> None:
     """Whatever happens to a body that is right: a member less, another value, one that is unknown."""

@@ -1,9 +1,11 @@
 """Idempotency keys: honoured wherever they are sent, compared by what the JSON means, and kept without a readable secret."""
 
+import asyncio
 import json
 import threading
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox.db.engine import close_pool, open_pool
 from sandbox.errors import Problem
 from sandbox.secrets_at_rest import SecretBox
 from sandbox.work.fingerprint import fingerprint
 from sandbox.work.sealed import opened, sealed
 from sandbox.work.unit import Answer
 from tests.harness.receiver import Receiver
-from tests.harness.waiting import until
 from tests.harness.world import Stack, World
+from worker.sweep import purge_lapsed_keys
 
 MERCHANTS = "/sandbox/v1/merchants"
 KEYS = "/sandbox/v1/keys"
@@ -287,7 +290,16 @@ def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
     (found,) = stack.execute("SELECT expires_at - now() > '23:59:00' AS fresh FROM operator_keys WHERE key = $1", key)
     assert found["fresh"]
     stack.execute("UPDATE operator_keys SET expires_at = now() WHERE key = $1", key)
-    until(lambda: not stack.execute("SELECT FROM operator_keys WHERE key = $1", key), seconds=120)
+
+    async def purge() -> None:
+        await open_pool(stack.database_url, 1)
+        try:
+            await purge_lapsed_keys(datetime.now(UTC))
+        finally:
+            await close_pool()
+
+    asyncio.run(purge())
+    assert stack.execute("SELECT FROM operator_keys WHERE key = $1", key) == []
 
 
 def test_a_merchant_and_the_record_of_its_key_come_together_or_not_at_all(stack: Stack) -> None:

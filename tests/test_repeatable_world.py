@@ -14,7 +14,7 @@ from tests.harness.world import Stack, World
 AT = "2031-01-01T00:00:00.000Z"
 SUFFIXES = ("0001", "0002", "0003", "0004", "0005", "0011", "0012", "0013")
 Webhook = tuple[str | bytes, ...]
-WORLDS = 24
+WORLDS = 10
 """Seven of twenty-five such worlds once differed, where deliveries went side by side."""
 EVENTS = 27
 

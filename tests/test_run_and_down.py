@@ -233,6 +233,8 @@ def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(tmp_path: Path) -> 
     with subprocess.Popen(
         [sys.executable, "-c", "from sandbox.cli.entry import main; main()", "up", "--ephemeral"],
         env=environment() | {"PYTHONPATH": str(slow)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that starts tests in the background has them ignore SIGINT, and Python leaves it so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"

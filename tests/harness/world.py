@@ -1,7 +1,10 @@
 """A merchant of a test's own, driven over HTTP as an integrator would."""
 
 import asyncio
+import atexit
+import functools
 import itertools
+import threading
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,15 +36,45 @@ class Stack:
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
         """Run SQL as the database's owner, past all of the application."""
+        return _owner(self.database_url).execute(statement, *arguments)
 
-        async def run() -> list[dict[str, Any]]:
-            conn = await asyncpg.connect(self.database_url)
+
+class _Owner:
+    """A connection of the database's owner, kept open: making one costs more than most statements."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._turn = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._conn: asyncpg.Connection[asyncpg.Record] | None = None
+        atexit.register(self._close)
+
+    def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
+        """The statement's rows. Connects anew if the database has been away since the last one."""
+        with self._turn:
+            return self._loop.run_until_complete(self._execute(statement, *arguments))
+
+    async def _execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
+        if self._conn is not None:
             try:
-                return [dict(record) for record in await conn.fetch(statement, *arguments)]
-            finally:
-                await conn.close()
+                await self._conn.fetchval("SELECT 1")
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                self._conn.terminate()
+                self._conn = None
+        if self._conn is None:
+            # Tests change tables, after which a prepared statement would be refused.
+            self._conn = await asyncpg.connect(self._url, statement_cache_size=0)
+        return [dict(record) for record in await self._conn.fetch(statement, *arguments)]
 
-        return asyncio.run(run())
+    def _close(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+        self._loop.close()
+
+
+@functools.cache
+def _owner(database_url: str) -> _Owner:
+    return _Owner(database_url)
 
 
 class World:
