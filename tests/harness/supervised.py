@@ -42,6 +42,7 @@ RUN = f"""
 import json, sys
 from dataclasses import replace
 from pathlib import Path
+from sandbox.cli.failures import Failure
 from sandbox.cli.run import run_command
 from sandbox.cli.up import run_up
 from sandbox.runtime import child
@@ -59,7 +60,11 @@ for name in ("data", "ready_file"):
     given[name] = Path(given[name]) if given.get(name) else None
 guest = given.pop("guest", None)
 options = Options(programs=programs, **given)
-sys.exit(run_up(options, as_json=True) if guest is None else run_command(options, guest))
+try:
+    sys.exit(run_up(options, as_json=True) if guest is None else run_command(options, guest))
+except Failure as failure:
+    failure.show(as_json=False)
+    sys.exit(failure.exit_code)
 """
 
 

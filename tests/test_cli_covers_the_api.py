@@ -1,0 +1,212 @@
+"""Everything that the API can do has a command: a new operation without one fails here."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from sandbox.choices import Method
+from sandbox.cli.main import app
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+# Public, for load balancers, browsers and tools.
+NO_COMMAND = {"root", "health", "ready", "metrics", "openapi", "docs"}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """(method, path) of every request that a command makes."""
+    calls: list[tuple[str, str]] = []
+    send = httpx.Client.send
+
+    def record(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        calls.append((request.method, request.url.path))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", record)
+    return calls
+
+
+class Shell:
+    """Runs commands with --json against one world."""
+
+    def __init__(self, world: World) -> None:
+        self._api = ["--url", world.stack.api_url]
+        self._merchant = ["--api-key", world.api_key]
+        self._operator = ["--admin-key", world.stack.admin_key]
+
+    def __call__(self, line: str, *more: str, code: int = 0, operator: bool = False) -> Any:
+        """Run a command of blank-separated words, and `more` that may hold blanks; returns what it printed."""
+        words = [*line.split(), *more, "--json", *self._api, *(self._operator if operator else self._merchant)]
+        ran = CliRunner().invoke(app, words)
+        assert ran.exit_code == code, (words, ran.output)
+        return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout else None
+
+
+def test_every_operation_has_a_command(world: World, receiver: Receiver, sent: list[tuple[str, str]], tmp_path: Path) -> None:
+    psp = Shell(world)
+    document = world.get("/openapi.json").json()
+    for use in (_users, _payouts, _money, _webhooks, _scenarios_and_faults, _time, _administration):
+        use(psp, receiver, tmp_path)
+    operations = {
+        (method.upper(), path): operation["operationId"]
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+        if method.upper() in get_args(Method) and operation["operationId"] not in NO_COMMAND
+    }
+    # A path without a parameter, such as /payouts/requests, is not that of one payout.
+    patterns = {key: re.compile(re.sub(r"\{\w+\}", "[^/]+", key[1]) + r"\Z") for key in operations}
+    used = set()
+    for method, path in sent:
+        if (method, path) in operations:
+            used.add((method, path))
+        else:
+            used |= {key for key, pattern in patterns.items() if key[0] == method and pattern.match(path)}
+    assert not sorted(name for key, name in operations.items() if key not in used)
+    world.assert_clean()
+
+
+def _users(psp: Shell, _: Receiver, folder: Path) -> None:
+    user = psp("users create Ayesha --external-id a --account 12345678900001 --bank HBL --vendor-user-id 0742")["id"]
+    csv = folder / "users.csv"
+    csv.write_text(
+        "name,external_id,destination.dest_type,destination.bank_code,destination.account_number\nB,b,BANK,HBL,123\n"
+    )
+    assert psp("users batch", str(csv), code=1)["results"][0]["status"] == 400
+    csv.write_text(csv.read_text().replace("123", "12345678900001"))
+    assert psp("users batch", str(csv))["results"][0]["user"]["destination"]["bank_code"] == "HBL"
+    assert psp("users list --external-id b")["data"][0]["name"] == "B"
+    psp(f"users change {user} --name", "Ayesha Khan")
+    psp(f"users get {user}")
+    psp(f"users record {user} earned 100.00")
+    credit = folder / "credit.csv"
+    credit.write_text(f"uuid,amount\n{user},50.00\n")
+    activity = psp("bulk-credit", str(credit))["activity_id"]
+    assert psp(f"bulk-credit --show {activity}")["succeeded"] == 1
+    assert psp(f"bulk-credit --items {activity} --status SUCCEEDED")["data"][0]["amount"] == "50.00"
+    assert psp(f"users balance {user}")["available"] == "150.00"
+    psp(f"users summary {user}")
+    psp(f"users transactions {user}")
+    psp(f"users history {user}")
+    payout = psp(f"users request {user} 20.00")["id"]
+    assert psp("payouts requests")["data"][0]["total_requested"] == "20.00"
+    assert psp(f"payouts list --user-id {user}")["data"][0]["id"] == payout
+    psp(f"payouts reject {payout}")
+
+
+def _payouts(psp: Shell, _: Receiver, folder: Path) -> None:
+    made = psp("payouts create 5.00 12345678900004 --metadata order=7 --reference first")
+    assert made["metadata"] == {"order": "7"}
+    assert psp("payouts list --metadata order=7 --status pending,FAILED")["data"] == [made]
+    assert psp(f"payouts get {made['id']} --wait-for PENDING")["status"] == "PENDING"
+    assert psp(f"payouts timeline {made['id']}")["data"][0]["to"] == "PENDING"
+    assert psp(f"payouts simulate {made['id']} failed --failure-code TIMEOUT")["failure_code"] == "TIMEOUT"
+    psp(f"payouts reinitiate {made['id']}")
+    psp(f"payouts cancel {made['id']}")
+    batch = folder / "payouts.json"
+    body = {"amount": "5.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
+    batch.write_text(json.dumps([body | {"merchant_reference": "first"}, body | {"merchant_reference": "second"}]))
+    assert [item["status"] for item in psp("payouts batch", str(batch), code=1)["results"]] == [409, 201]
+    waiting = psp("payouts create 5.00 12345678900001 --requires-approval")["id"]
+    psp(f"payouts approve {waiting}")
+
+
+def _money(psp: Shell, _: Receiver, folder: Path) -> None:
+    before = psp("balance show")["version"]
+    assert psp("balance top-up 10.00")["version"] > before
+    assert {entry["account"] for entry in psp("balance history --account LOCKED")["data"]} == {"LOCKED"}
+    user = psp("users list --external-id a")["data"][0]["id"]
+    sale = psp(f"sales create {user} Khaadi 40.00")["id"]
+    psp("sales run advance")
+    psp(f"sales reconcile --approve {sale}")
+    psp("sales run final")
+    psp("sales list --status APPROVED")
+    assert psp(f"sales get {sale}")["final_amount"] == "36.00"
+    assert psp("aggregator feed --limit 1")["meta"]["itemCount"] == 1
+    for name in ("waiting", "fetches", "dead-letters", "replay", "source"):
+        psp(f"aggregator {name}")
+    # The aggregator reads our own feed at its own pace; it knows nobody of that name.
+    psp("aggregator user nobody", code=1)
+    psp("aggregator requested nobody", code=1)
+    psp("aggregator source --own")
+    psp("directory")
+    assert psp("verify-account 12345678900003")["valid"] is False
+    assert psp("audit")["ok"] is True
+
+
+def _webhooks(psp: Shell, receiver: Receiver, _: Path) -> None:
+    made = psp(f"endpoints create {receiver.url} --events payout.failed,payout.succeeded --retry-profile fast --signing v1")
+    assert (made["event_types"], made["retry_profile"]) == (["payout.failed", "payout.succeeded"], "fast")
+    endpoint = made["id"]
+    assert psp(f"endpoints update {endpoint} --signing-time merchant --description test")["signing_time"] == "merchant"
+    assert psp(f"endpoints disable {endpoint}")["status"] == "DISABLED"
+    assert psp(f"endpoints enable {endpoint}")["status"] == "ENABLED"
+    psp("endpoints list")
+    psp(f"endpoints get {endpoint}")
+    event = psp("trigger payout.failed")["id"]
+    psp("drain")
+    delivery = psp(f"deliveries list --event {event} --status SUCCEEDED")["data"][0]["id"]
+    assert psp(f"deliveries get {delivery}")["attempts"][0]["status"] == 200
+    psp(f"deliveries resend {delivery}")
+    assert psp(f"events get {event}")["deliveries"][0]["id"] == delivery
+    psp("events list")
+    psp(f"events resend {event}")
+    assert psp("events watch --timeout 0 --types payout.*") == {"listening": True}
+    psp("drain")
+    psp(f"endpoints delete {endpoint}")
+    until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
+    entry = psp("requests list --limit 1")["data"][0]["id"]
+    assert psp(f"requests get {entry}")["id"] == entry
+
+
+def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:
+    rule = folder / "rule.json"
+    rule.write_text(json.dumps({"name": "slow", "match": {"suffix": "7777"}, "steps": [{"to": "PROCESSING"}]}))
+    made = psp("scenarios add", str(rule))["id"]
+    rule.write_text(rule.read_text().replace("7777", "8888"))
+    assert psp(f"scenarios replace {made}", str(rule))["match"] == {"suffix": "8888"}
+    assert psp(f"scenarios get {made}")["match"] == {"suffix": "8888"}
+    psp("scenarios list")
+    assert psp("scenarios explain 5 12345678908888")["scenario"] == "slow"
+    psp(f"scenarios delete {made}")
+    line = "faults add webhooks delay --set milliseconds=5 --event-type payout.* --probability 0.5 --count 3 --ttl 60 --seed 7"
+    fault = psp(line)
+    assert (fault["match"], fault["count"], fault["seed"], fault["probability"]) == ({"event_type": "payout.*"}, 3, 7, 0.5)
+    assert psp(f"faults get {fault['id']}")["expires_at"] is not None
+    psp("faults list")
+    psp(f"faults delete {fault['id']}")
+
+
+def _time(psp: Shell, _: Receiver, __: Path) -> None:
+    psp("clock show")
+    psp("clock freeze")
+    psp("clock advance 1s")
+    psp("clock resume")
+    snapshot = psp("snapshots create")["id"]
+    psp("snapshots list")
+    assert psp(f"snapshots get {snapshot}")["id"] == snapshot
+    psp(f"snapshots restore {snapshot}")
+    psp(f"snapshots delete {snapshot}")
+
+
+def _administration(psp: Shell, _: Receiver, folder: Path) -> None:
+    merchant = psp("merchants create ci --opening-balance 5.00 --seed 1 --frozen-at 2031-01-01T00:00:00Z", operator=True)
+    psp("merchants list", operator=True)
+    psp(f"merchants delete {merchant['merchant_id']}", operator=True)
+    key = psp("keys create member --name ci")["id"]
+    assert key in {found["id"] for found in psp("keys list")["data"]}
+    psp(f"keys revoke {key}")
+    psp("settings show")
+    psp("settings set --rate-limit 100000")
+    psp("settings set --rate-limit none")
+    # Nothing of it failed, so nothing can be tried again.
+    bad = folder / "bad.csv"
+    bad.write_text("uuid,amount\nnobody,1.00\n")
+    psp(f"bulk-credit --retry {psp('bulk-credit', str(bad), code=1)['activity_id']}", code=1)
+    psp("reset")
