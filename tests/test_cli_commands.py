@@ -10,7 +10,6 @@ import pytest
 import typer
 
 from sandbox.cli.clock import seconds_of
-from sandbox.cli.trigger import ROUTES
 from tests.harness.command import ask, run
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -19,34 +18,6 @@ from tests.test_users import DESTINATION, make_user
 
 PENDING = DESTINATION | {"account_number": "12345678900004"}
 REFUSED = DESTINATION | {"account_number": "12345678900003"}
-
-
-@pytest.mark.parametrize("event", ROUTES)
-def test_trigger_makes_each_event_of_a_payout_happen(world: World, event: str) -> None:
-    found = ask(world, "trigger", event)
-    assert found["type"] == event
-    assert world.get(f"/api/v1/events/{found['id']}").json()["payout_id"] == found["payout_id"]
-    world.assert_clean()
-
-
-def test_trigger_completes_a_bulk_credit(world: World) -> None:
-    found = ask(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
-    assert (found["type"], found["payout_id"], found["data"]["succeeded"]) == ("bulk_credit.completed", None, 1)
-    world.assert_clean()
-
-
-def test_trigger_refuses_what_is_no_event_of_a_payout(world: World) -> None:
-    ran = run(world, "trigger", "payout.exploded")
-    assert ran.exit_code == 2
-    assert "payout.returned" in ran.output
-
-
-def test_payouts_are_listed_by_states_and_metadata(world: World) -> None:
-    kept = world.create_payout("0004", metadata={"order": "17=a"})["id"]
-    world.create_payout("0004")
-    found = ask(world, "payouts", "list", "--status", "PENDING,FAILED", "--metadata", "order=17=a")["data"]
-    assert [payout["id"] for payout in found] == [kept]
-    assert run(world, "payouts", "list", "--metadata", "order").exit_code == 2
 
 
 def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
