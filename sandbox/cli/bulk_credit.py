@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sandbox.choices import ItemStatus
 from sandbox.cli.client import Client, Shown, listed, with_client
@@ -69,6 +67,9 @@ def upload(client: Client, name: str, content: IO[bytes]) -> str:
 
 def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
     """Wait until a bulk credit is done, at most `timeout` seconds, with a progress bar for who watches."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     until = time.monotonic() + timeout
     with Progress(console=Console(stderr=True), disable=not client.is_watched, transient=True) as progress:
         bar = progress.add_task("Crediting", total=None)

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
-import httpx
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sandbox.cli.failures import Failure, answered_with, unreachable
 from sandbox.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
+
+# A shell asks for completion at each touch of a key: what only a request needs (httpx, rich) is loaded with the first one.
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _DEMO_KEY: Final = "sk_sandbox_demo_admin"
@@ -52,7 +52,9 @@ class Client:
         self.url = url
         self._headers = dict(headers)
 
-    def _open(self) -> httpx.Client:
+    def _open(self) -> "httpx.Client":
+        import httpx
+
         # One a request: a command makes few, and leaves no connection behind however it ends.
         # Reading the machine's certificate authorities takes 30 ms, which plain HTTP has no use for.
         verify = self.url.lower().startswith("https:")
@@ -96,6 +98,8 @@ class Client:
     @contextmanager
     def stream(self, path: str, /, **params: Any) -> Iterator[Iterator[str]]:
         """The lines of a stream, as they come; however long nothing does."""
+        import httpx
+
         timeout = httpx.Timeout(5, read=None)
         headers = {"Accept": "text/event-stream"}
         filled = {name: value for name, value in params.items() if value is not None}
@@ -110,8 +114,10 @@ class Client:
         except httpx.TransportError as error:
             raise unreachable(f"The stream of the sandbox broke off: {error or type(error).__name__}.") from None
 
-    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
         """The response, whatever its status."""
+        import httpx
+
         try:
             with self._open() as http:
                 return http.request(method, path, **options)
@@ -124,10 +130,12 @@ class Client:
         if not self.is_watched:
             yield
             return
+        from rich.console import Console
+
         with Console(stderr=True).status(what):
             yield
 
-    def _unreachable(self, error: httpx.TransportError) -> Failure:
+    def _unreachable(self, error: Exception) -> Failure:
         return unreachable(f"{self.url} cannot be reached: {error or type(error).__name__}. Is `psp up` running?")
 
 
@@ -169,12 +177,13 @@ def _key(url: str, key: str | None, on_loopback: str, wanted: str) -> str:
 def host_of(url: str) -> str:
     """The host of an HTTP URL. Raises BadParameter for any other text."""
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise typer.BadParameter(f"{url} is not a URL: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise typer.BadParameter(f"{url} is not a URL; it must begin with http:// or https://.")
-    return parsed.host
+        parsed = urlsplit(url)
+        host, _port = parsed.hostname, parsed.port
+    except ValueError as error:
+        raise typer.BadParameter(f"{url} is not a URL: {error}.") from error
+    if parsed.scheme not in ("http", "https") or not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise typer.BadParameter(f"{url!r} is not a URL; it must begin with http:// or https://.")
+    return host
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +233,11 @@ with_operator = _commands(connect_operator)
 
 def listed(page: dict[str, Any], *members: str) -> Shown:
     """A page of a list, as a table of these members of its items."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(*members, box=SIMPLE_HEAD, pad_edge=False)
     for item in page["data"]:
         table.add_row(*(escape("" if item[member] is None else str(item[member])) for member in members))

@@ -1,6 +1,5 @@
 """`psp doctor`: what would keep `psp up` from starting here, found without starting it."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -47,6 +46,8 @@ def doctor(
 
 def examine(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:
     """Every check in turn; one that breaks is a finding and stops none of the others."""
+    import asyncio  # here, as other commands need none
+
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
         ("settings", lambda: _settings(host, port, ipn_port)),

@@ -2,10 +2,12 @@
 
 import json
 from enum import IntEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import typer
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class ExitCode(IntEnum):
@@ -62,7 +64,7 @@ def not_met(detail: str) -> Failure:
     return Failure(ExitCode.NOT_MET, _problem("CONDITION_NOT_MET", "Condition not met", 408, detail))
 
 
-def answered_with(response: httpx.Response) -> Failure:
+def answered_with(response: "httpx.Response") -> Failure:
     """An answer that is no success: its problem verbatim. 4xx is a refusal, anything else a sandbox out of order."""
     exit_code = ExitCode.REFUSED if 400 <= response.status_code < 500 else ExitCode.UNREACHABLE
     try:

@@ -1,6 +1,5 @@
 """The command `psp`: a list of the commands, each of which is written in a module of its own."""
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -76,6 +75,8 @@ app.add_typer(bench.app, name="bench")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # here, as it takes longer to load than all commands
+
         typer.echo(f"psp {version('psp-sandbox')}")
         raise typer.Exit
 

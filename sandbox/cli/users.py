@@ -8,8 +8,6 @@ from random import Random
 from typing import Annotated, Any, Final, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from sandbox.choices import RecordedType, TransactionType
 from sandbox.cli.app import App
@@ -219,6 +217,9 @@ def _opened(export: Path) -> TextIO:
 
 def _make(client: Client, total: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Make the users who are not there yet: their external ids and ids; and everybody's external id and amount."""
+    from rich.console import Console
+    from rich.progress import track
+
     random = Random(seed)  # noqa: S311 -- repeatable on purpose
     made: dict[str, str] = {}
     amounts: dict[str, str] = {}
