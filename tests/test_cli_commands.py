@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from sandbox.cli.clock import seconds_of
-from tests.harness.command import ask, run
+from tests.harness.command import ask, invoke, run
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -51,6 +51,13 @@ def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
     for wrong in ([], ["10s", "--seconds", "3"], ["soon"], [""], ["--seconds", "nan"]):
         assert run(world, "clock", "advance", *wrong).exit_code == 2
     assert run(world, "clock", "advance", "--to", "2030-01-01T00:00:00Z").exit_code == 1
+
+
+def test_what_can_be_shown_is_shown_without_being_told(world: World) -> None:
+    for group in ("balance", "clock", "settings"):
+        assert ask(world, group).keys() == ask(world, group, "show").keys()
+        assert run(world, group).output
+    assert "history" in invoke("balance", "--help").output
 
 
 def test_spans_are_read() -> None:

@@ -102,6 +102,12 @@ def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple
     assert "25 s have passed" in problem_of(ran)["detail"]
 
 
+def test_events_that_do_not_come_in_time_are_4(world: World) -> None:
+    ran = run(world, "events", "watch", "--types", "payout.failed", "--limit", "1", "--timeout", "0", "--json")
+    assert (ran.exit_code, ran.stdout) == (4, '{"listening": true}\n')
+    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
+
+
 def test_a_check_that_fails_is_1_and_its_report_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"ok": False, "checks": [{"name": "zero_sum", "ok": False, "detail": "1.00 too much", "problems": []}]}
     monkeypatch.setattr(Client, "ask", lambda *_, **__: report)

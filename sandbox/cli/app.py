@@ -23,10 +23,17 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands under one name, with such help."""
+    """Commands under one name, with such help. A group that has `show` shows without being told: `psp balance --json`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words left for the command, of which the first is its name."""
+        is_named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        if "show" in self.commands and not is_named and not ctx.resilient_parsing:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
 
 
 class Psp(Group):

@@ -23,7 +23,7 @@ from sandbox.cli.client import (
     show,
     with_client,
 )
-from sandbox.cli.failures import refused, unreachable
+from sandbox.cli.failures import not_met, refused, unreachable
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, completion, identifier
 from sandbox.cli.stream import messages
 
@@ -92,7 +92,8 @@ def watch(
 ) -> None:
     """Print everything as it happens, until Ctrl-C: changes of payouts, webhook attempts, calls of the API.
 
-    With --json each line is one JSON object, the first of them {"listening": true}.
+    With --json each line is one JSON object, the first of them {"listening": true}. With --limit and --timeout, fewer events
+    than the limit make the exit code 4.
     """
     client = connect(url, api_key, ready_file)
     seen = 0
@@ -105,6 +106,8 @@ def watch(
             seen += 1
             about = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
             show({"event": kind, **data}, as_json=as_json, text=f"{data.get('at', '')}  {kind:<20} {about}")
+        if limit is not None and timeout is not None and seen < limit:
+            raise not_met(f"{seen} of {limit} events came in {timeout:g} s.")
         if timeout is None and seen != limit:
             raise unreachable("The stream of the sandbox has ended.")
 

@@ -70,7 +70,9 @@ def answered_with(response: "httpx.Response") -> Failure:
     try:
         problem = response.json()
         lines = [f"{response.status_code} {problem['code']}: {problem['detail']}"]
-        lines += [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
+        wrong = [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
+        # The detail says it of a single field.
+        lines += wrong if len(wrong) > 1 else []
     except (ValueError, KeyError, TypeError):
         detail = f"{response.status_code} from {response.request.url}, which is not how a sandbox answers. Check --url."
         return Failure(exit_code, _problem("UNEXPECTED_ANSWER", "Unexpected answer", response.status_code, detail))
