@@ -4,6 +4,7 @@ With --json a failure is one problem object on stderr, and stdout holds the vali
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -82,6 +83,13 @@ def test_a_state_that_is_not_reached_in_time_is_4(world: World) -> None:
     assert run(world, "payouts", "get", payout, "--wait-for", "PENDING,FAILED").exit_code == 0
 
 
+def test_a_state_that_the_payout_has_left_was_reached(world: World) -> None:
+    payout = world.create_payout("0003")["id"]
+    world.wait_for(payout, "FAILED")
+    for state, code in (("PROCESSING", 0), ("SUCCESS", 4)):
+        assert run(world, "payouts", "get", payout, "--wait-for", state).exit_code == code
+
+
 @pytest.mark.parametrize(
     ("command", "answer"),
     [
@@ -141,6 +149,26 @@ def test_wrong_usage_is_2(command: tuple[str, ...]) -> None:
     assert (problem_of(ran)["code"], problem_of(ran)["status"]) == ("USAGE_ERROR", 400)
     words = invoke(*command)
     assert (words.exit_code, words.stdout.strip() if command != ("payouts",) else "") == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", "{"),
+        ("b.json", '{"users": []}'),
+        ("c.json", '"text"'),
+        ("d.csv", "amount,bank_code\n1.00\n"),
+        ("e.csv", "amount\n1.00,HBL\n"),
+        ("f.csv", 'amount\n"1.00'),
+        ("g.csv", "\udcff"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_2_and_is_named(tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content.encode(errors="surrogateescape"))
+    ran = invoke("payouts", "batch", str(file), "--url", "http://127.0.0.1:9", "--json")
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert str(file) in problem_of(ran)["detail"]
 
 
 def test_every_command_says_its_exit_codes() -> None:

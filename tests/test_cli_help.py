@@ -52,6 +52,7 @@ def test_help_is_in_plain_words() -> None:
         for parameter in command.get_params(ctx):
             assert not re.search(r"<|list\[|\brange\b|\bbool\b", parameter.display_type_rich(ctx)), (words, parameter.name)
         assert "Exit code 0" not in command.help, words
+        assert not re.search(r"[^\n]\n[^\n]", command.help), (words, "a line that ends before the terminal does")
     shown = invoke("payouts", "list", "--help").stdout
     assert {"REQUESTED", "RETURNED", "BANK"} <= set(re.findall(r"\w+", shown))
 

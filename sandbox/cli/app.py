@@ -1,5 +1,6 @@
 """What all commands have in common: how their help looks, and how their failures are printed."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +18,11 @@ _KINDS: Final[dict[object, str]] = {str: "TEXT", int: "NUMBER", float: "NUMBER",
 
 class Command(TyperCommand):
     """A command whose help lists choices, and calls no flag a `<bool>`."""
+
+    def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
+        # Paragraphs of docstrings are wrapped for who reads the code; a terminal has a width of its own.
+        paragraphs = inspect.cleandoc(help or "").split("\n\n")
+        super().__init__(*args, help="\n\n".join(" ".join(text.split()) for text in paragraphs), **options)
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))

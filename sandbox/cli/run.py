@@ -47,7 +47,7 @@ def run(
     are passed on to it. Ports are free ones unless given, so several runs do not meet.
 
     Exit code: the command's; 128 + n if signal n ended it; 125: the sandbox could not start; 126: the command cannot be
-    executed; 127: it was not found; 2: wrong usage.
+    executed; 127: it was not found; 2: usage error.
     """
     options = read_options(ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose)
     raise typer.Exit(run_command(options, command))
