@@ -7,10 +7,9 @@ from typing import Any, get_args
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from sandbox.choices import Method
-from sandbox.cli.main import app
+from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -44,7 +43,7 @@ class Shell:
     def __call__(self, line: str, *more: str, code: int = 0, operator: bool = False) -> Any:
         """Run a command of blank-separated words, and `more` that may hold blanks; returns what it printed."""
         words = [*line.split(), *more, "--json", *self._api, *(self._operator if operator else self._merchant)]
-        ran = CliRunner().invoke(app, words)
+        ran = invoke(*words)
         assert ran.exit_code == code, (words, ran.output)
         return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout else None
 

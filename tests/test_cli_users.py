@@ -5,23 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner, Result
-
-from sandbox.cli.main import app
+from tests.harness.command import Ran, run
 from tests.harness.world import World
 
 TOTAL = 150
 """More than a page of users."""
 
 
-def seed(world: World, *arguments: str) -> Result:
+def seed(world: World, *arguments: str) -> Ran:
     """Run `psp users seed` with the world's key."""
-    return CliRunner().invoke(
-        app, ["users", "seed", *arguments, "--url", world.stack.api_url, "--api-key", world.api_key, "--json"]
-    )
+    return run(world, "users", "seed", *arguments, "--json")
 
 
-def told(ran: Result) -> dict[str, Any]:
+def told(ran: Ran) -> dict[str, Any]:
     """What a run that went well printed."""
     assert ran.exit_code == 0, ran.output
     found: dict[str, Any] = json.loads(ran.stdout)
