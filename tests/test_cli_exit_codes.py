@@ -3,8 +3,10 @@
 With --json a failure is one problem object on stderr, and stdout holds the valid answer or nothing.
 """
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -107,6 +109,16 @@ def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple
     ran = invoke(*command, "--json")
     assert (ran.exit_code, json.loads(ran.stdout)) == (4, answer)
     assert "25 s have passed" in problem_of(ran)["detail"]
+
+
+def test_a_bulk_credit_that_is_not_done_in_time_is_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    activity = {"activity_id": "a", "status": "PROCESSING", "total": 5, "succeeded": 1, "failed": 0, "invalid": 0}
+    monkeypatch.setattr(Client, "ask", lambda *_, **__: activity)
+    clock = SimpleNamespace(monotonic=itertools.count(0, 400).__next__, sleep=lambda _: None)
+    monkeypatch.setattr("sandbox.cli.bulk_credit.time", clock)
+    ran = invoke("bulk-credit", "--retry", "a", "--json")
+    assert (ran.exit_code, ran.stdout) == (4, "")
+    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
 
 
 def test_events_that_do_not_come_in_time_are_4(world: World) -> None:

@@ -59,7 +59,7 @@ def advance(
 @app.command("resume")
 @with_client
 def resume(client: Client) -> Shown:
-    """Let the clock run on from where it stands."""
+    """Resume the clock from where it stands."""
     clock = client.post("/sandbox/v1/clock/resume")
     return Shown(clock, _line(clock))
 
@@ -69,7 +69,7 @@ def drain(client: Client) -> Shown:
     """Wait until nothing that is due is left to do; the exit code is 4 if something is."""
     with client.waiting("Waiting until nothing is due"):
         drained = client.post("/sandbox/v1/drain")
-    text = f"{drained['steps']} things were done."
+    text = f"{drained['steps']} steps were taken."
     if drained["drained"]:
         return Shown(drained, f"{text} Nothing is due.")
     return Shown(drained, text, not_met(f"Something is still due: {drained['stopped_because']}."))
@@ -84,7 +84,7 @@ def seconds_of(span: str) -> float:
 
 
 def _told(run: dict[str, Any]) -> Shown:
-    lines = [f"{_line(run)} {run['steps']} things fell due."]
+    lines = [f"{_line(run)} {run['steps']} steps fell due."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")

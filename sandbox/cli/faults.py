@@ -1,4 +1,4 @@
-"""`psp faults`: let calls and webhooks go wrong, and right again."""
+"""`psp faults`: make calls and webhooks go wrong, and stop it."""
 
 import json
 from typing import Annotated, Any, get_args
@@ -59,12 +59,12 @@ def add(
         ),
     ] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only webhooks to this endpoint.")] = None,
-    probability: Annotated[float, typer.Option("--probability", min=0, max=1, help="How often it hits.")] = 1.0,
-    count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="After so many hits it is spent.")] = None,
-    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="After so many seconds it is over.")] = None,
+    probability: Annotated[float, typer.Option("--probability", min=0, max=1, help="How likely it hits.")] = 1.0,
+    count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after so many hits.")] = None,
+    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after so many seconds.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same number hits the same calls again.")] = None,
 ) -> Shown:
-    """Make a fault."""
+    """Add a fault."""
     named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
     body = {
         "target": target,
@@ -81,7 +81,7 @@ def add(
 @app.command("delete")
 @with_client
 def delete(client: Client, fault_id: _Id) -> Shown:
-    """Take a fault away."""
+    """Delete a fault."""
     client.ask("DELETE", f"{_PATH}/{fault_id}")
     return Shown({"deleted": fault_id}, f"Deleted {fault_id}.")
 

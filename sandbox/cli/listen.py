@@ -28,7 +28,7 @@ def listen(
     ready_file: ReadyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a webhook endpoint for URL, print its secret and each delivery, and delete it again at Ctrl-C.
+    """Create a webhook endpoint, print its secret and each delivery, and delete it at Ctrl-C.
 
     With --json each line is one JSON object, the first of them the endpoint with its secret.
     """

@@ -183,7 +183,7 @@ def seed(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same number makes the same users and amounts again.")] = 1,
 ) -> Shown:
-    """Make users, a thousand a request. Those of the same --seed that are there already are found and not made again."""
+    """Create users, a thousand a request. Those of the same --seed that exist already are not created again."""
     # Before any user is made: a path that cannot be written is worth no work.
     with nullcontext() if export is None else _opened(export) as file:
         made, amounts = _make(client, total, seed)

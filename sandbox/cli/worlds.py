@@ -1,4 +1,4 @@
-"""`psp reset` and `psp snapshots`: a merchant's world taken back, put away, and put back."""
+"""`psp reset` and `psp snapshots`: reset a merchant's world, save it, and restore it."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.options import Cursor, Limit, Yes, identifier
 
-app = App("Put the merchant's world away, and come back to it.")
+app = App("Snapshots of the merchant's world.")
 _Id = Annotated[str, identifier("The snapshot's id.")]
 _PATH = "/sandbox/v1/snapshots"
 
@@ -32,7 +32,7 @@ def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="What to call it.")] = "snapshot",
 ) -> Shown:
-    """Put the world away."""
+    """Take a snapshot of the merchant's world."""
     return members_of(client.post(_PATH, {"name": name}))
 
 
@@ -54,7 +54,7 @@ def get(client: Client, snapshot_id: _Id) -> Shown:
 @app.command("restore")
 @with_client
 def restore(client: Client, snapshot_id: _Id) -> Shown:
-    """Make the world what it was."""
+    """Restore a snapshot: the world becomes what it was then."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
     return Shown(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
