@@ -41,7 +41,7 @@ def doctor(
         for finding in findings:
             typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check:<12} {finding.detail}")
     if not healthy:
-        raise check_failed(f"Not as it must be: {', '.join(finding.check for finding in findings if not finding.ok)}.")
+        raise check_failed(f"These checks failed: {', '.join(finding.check for finding in findings if not finding.ok)}.")
 
 
 def examine(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:
