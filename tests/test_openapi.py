@@ -15,6 +15,7 @@ from litestar.testing import AsyncTestClient
 
 from sandbox.app import create_app
 from sandbox.docs.api import docs_router
+from sandbox.docs.page import docs_page
 from sandbox.errors import CODES
 from sandbox.http.answers import ProblemHandler
 from sandbox.http.openapi import DEFAULT_URL, build, encode
@@ -89,6 +90,16 @@ def test_every_route_is_documented_and_nothing_else_is(app: Litestar, document: 
         for method in route.methods - {"OPTIONS", "HEAD"}
     }
     assert {name for name, _ in _operations(document)} == routes
+
+
+def test_every_tag_is_described(document: Json) -> None:
+    described = {tag["name"] for tag in document["tags"] if tag["description"]}
+    assert described == {tag for _, operation in _operations(document) for tag in operation["tags"]}
+
+
+def test_every_security_scheme_is_used(document: Json) -> None:
+    used = {name for _, operation in _operations(document) for scheme in operation["security"] for name in scheme}
+    assert used == set(document["components"]["securitySchemes"])
 
 
 def test_operation_ids_are_unique(document: Json) -> None:
@@ -244,6 +255,14 @@ def test_a_new_payouts_schema_is_exact(document: Json, body: Json, valid: bool) 
 def test_the_idempotency_keys_pattern_is_exact(document: Json, key: str, valid: bool) -> None:
     schema = document["components"]["parameters"]["required-idempotency-key"]["schema"]
     assert _is_valid(document, schema, key) == valid
+
+
+def test_the_page_shows_an_events_whole_body_and_a_forms_file(document: Json) -> None:
+    page = docs_page(document, Catalogue(()))
+    webhooks = page.split('id="webhooks"')[1]
+    for member in ("id", "type", "timestamp", "livemode", "previous_status", "data"):
+        assert f"&#34;{member}&#34;" in webhooks
+    assert "<pre>uuid,amount\n" in page
 
 
 async def test_pages() -> None:

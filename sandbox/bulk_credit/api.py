@@ -45,7 +45,7 @@ _SEE: Final = {
 }
 _UPLOAD: Final = Operation(
     "Credit many wallets from a CSV file", {202: Accepted}, UploadForm, idempotency="required", links=_SEE,
-    raw_media_type="multipart/form-data",
+    raw_media_type="multipart/form-data", example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},
     description="Each row stands or falls alone. The rows are credited by the workers: ask for the activity to see how far "
     "they are, or subscribe to `bulk_credit.completed`.",
 )  # fmt: skip

@@ -24,7 +24,6 @@ _MANY: Final = 12
 _KEYS: Final = {
     "ApiKey": ("X-API-KEY", "$PSP_API_KEY"),
     "OperatorKey": ("X-ADMIN-KEY", "$PSP_ADMIN_KEY"),
-    "IpnSignature": ("webhook-signature", "$SIGNATURE"),
 }
 
 
@@ -102,7 +101,7 @@ def docs_page(document: Json, catalogue: Catalogue) -> str:
             groups=[(tag, _anchor(tag), cards) for tag, cards in groups.items()],
             scenarios=[_path(scenario) for scenario in catalogue.scenarios],
             events=list(document["webhooks"]),
-            payout=reader.variants({"$ref": "#/components/schemas/Payout"}),
+            webhook=reader.webhook("payout.succeeded"),
             codes=CODES,
         )
     )
@@ -145,11 +144,17 @@ class _Reader:
             description=operation.get("description", ""),
             parameters=tuple(self._field(p["name"], p["schema"], p.get("required", False), p) for p in parameters),
             body=self.variants(media["schema"]) if media else (),
-            example="" if example is None else json.dumps(example, indent=2, ensure_ascii=False),
+            example=_example(media_type, example),
             curl=self._curl(path, method, operation, media_type, example),
             answers=tuple(self._answers(operation["responses"])),
             errors=tuple(self._errors(operation["responses"])),
         )
+
+    def webhook(self, event: str) -> tuple[tuple[Field, ...], str]:
+        """The headers and an example of the body that an endpoint gets for one type of event."""
+        operation = self._document["webhooks"][event]["post"]
+        headers = tuple(self._field(p["name"], p["schema"], p["required"], p) for p in operation["parameters"])
+        return headers, _example("application/json", operation["requestBody"]["content"]["application/json"]["example"])
 
     def variants(self, schema: Json) -> tuple[Variant, ...]:
         """The shapes of a schema: one, or those of its `oneOf`."""
@@ -201,7 +206,7 @@ class _Reader:
             lines += [f'-H "{header}: {value}"' for header, value in (_KEYS[name] for name in scheme)]
         if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
             lines.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
-        if media_type.startswith("multipart/"):
+        if _is_form(media_type):
             lines.append("-F file=@credits.csv")
         elif example is not None:
             lines.append(f"-H 'Content-Type: {media_type}'")
@@ -229,6 +234,17 @@ class _Reader:
                 target = target[part]
             found = target
         return found
+
+
+def _example(media_type: str, example: Any) -> str:
+    """An example as it is sent: JSON, or the file of a form."""
+    if example is None:
+        return ""
+    return str(example["file"]) if _is_form(media_type) else json.dumps(example, indent=2, ensure_ascii=False)
+
+
+def _is_form(media_type: str) -> bool:
+    return media_type.startswith("multipart/")
 
 
 def _bounds(schema: Json) -> str:

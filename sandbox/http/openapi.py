@@ -11,7 +11,7 @@ import msgspec
 from litestar.routes import BaseRoute, HTTPRoute
 
 from sandbox.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
-from sandbox.http.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, webhook
+from sandbox.http.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TAGS, webhook
 from sandbox.http.operation import Operation
 from sandbox.http.schemas import REF, Json, Schemas, page_item
 from sandbox.payouts.model import Payout
@@ -38,20 +38,17 @@ _OF_SECURITY: Final = {
     "key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
     "admin-key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
     "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
-    "ipn": ("INVALID_SIGNATURE", "UNAVAILABLE"),
     "none": (),
 }
 _SCHEMES: Final[dict[str, list[Json]]] = {
     "key": [{"ApiKey": []}, {"BearerKey": []}],
     "admin-key": [{"ApiKey": []}, {"BearerKey": []}],
     "operator": [{"OperatorKey": []}],
-    "ipn": [{"IpnSignature": []}],
     "none": [],
 }
 _NOTES: Final = {
     "admin-key": "Needs a key with the `admin` role.",
     "operator": "Needs the operator's key.",
-    "ipn": "Signed as Standard Webhooks, with the merchant's IPN secret.",
 }
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _STYLES: Final[dict[str, Json]] = {
@@ -60,7 +57,7 @@ _STYLES: Final[dict[str, Json]] = {
 }
 """How a query parameter of a type is written: values with commas between them; `name[KEY]=value`."""
 _METHODS: Final = ("get", "post", "put", "patch", "delete")
-_TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator", "ipn": "IPN"}
+_TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,7 @@ def build(routes: Iterable[BaseRoute], public_url: str) -> Json:
         "openapi": "3.1.0",
         "info": {"title": "PSP Sandbox", "version": version("psp-sandbox"), "description": _INFO},
         "servers": [{"url": public_url}],
-        "tags": [{"name": tag} for tag in sorted(tags, key=_rank)],
+        "tags": [{"name": tag, "description": TAGS[tag]} for tag in sorted(tags, key=_rank)],
         "paths": paths,
         "webhooks": {event: webhook(event) for event in EVENT_TYPES},
         "components": builder.components(),

@@ -50,13 +50,38 @@ SECURITY_SCHEMES: Final[Json] = {
         "description": "A merchant's key, in place of X-API-KEY.",
     },
     "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
-    "IpnSignature": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "webhook-signature",
-        "description": "Standard Webhooks, beside `webhook-id` and `webhook-timestamp`.",
-    },
 }
+TAGS: Final = {
+    "Payouts": "Create payouts, follow them and decide about them. Also pays for sales.",
+    "Aggregator": "Balances per user, calculated from a vendor's feed of transactions.",
+    "Balance": "The merchant's balance and its ledger entries.",
+    "Directory": "Banks and wallets that payouts can go to.",
+    "Events": "The log of events, each with its webhook deliveries.",
+    "Reconcile": "Approve or decline sales.",
+    "Sales": "Sales of users, and what was paid for them.",
+    "Users": "A merchant's users and their wallets.",
+    "Vendor feed": "The sandbox's own feed of users' transactions.",
+    "Verify account": "Check an account before paying it.",
+    "Wallet": "Credit many wallets from one CSV file.",
+    "Webhook deliveries": "Deliveries of webhooks and their attempts.",
+    "Webhook endpoints": "Where webhooks are delivered to.",
+    "Sandbox: audit": "Check the ledger.",
+    "Sandbox: balance": "Add money.",
+    "Sandbox: clock": "Freeze the merchant's clock and move it forward.",
+    "Sandbox: drain": "Wait until all due work is done.",
+    "Sandbox: faults": "Make the API or webhooks misbehave.",
+    "Sandbox: keys": "The merchant's API keys.",
+    "Sandbox: merchants": "Create and delete merchants. Each is a whole sandbox.",
+    "Sandbox: payouts": "Move payouts by hand.",
+    "Sandbox: requests": "The journal of API calls.",
+    "Sandbox: reset": "Return a merchant to its initial state.",
+    "Sandbox: scenarios": "What payouts do, and rules of your own.",
+    "Sandbox: settings": "A merchant's settings.",
+    "Sandbox: snapshots": "Save a merchant's state and restore it.",
+    "Sandbox: stream": "Changes as they happen, as server-sent events.",
+    "Service": "Health, metrics and this document.",
+}
+"""Tag → its description."""
 
 
 _ACTIVITY_EXAMPLE: Final[Json] = {

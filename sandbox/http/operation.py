@@ -29,7 +29,7 @@ class Operation:
     errors: Sequence[str] = ()
     """Codes of `sandbox.errors.CODES` beyond those that every operation with its security and body has."""
     query: Sequence[Parameter] = ()
-    security: Literal["key", "admin-key", "operator", "ipn", "none"] = "key"
+    security: Literal["key", "admin-key", "operator", "none"] = "key"
     idempotency: Literal["required", "optional", "none"] = "none"
     example: Any = None
     """An example of the request's body."""
