@@ -42,6 +42,6 @@ def health_router(readiness: Readiness) -> Router:
         opt={"operation": Operation("Metrics for Prometheus", {200: str}, security="none", raw_media_type="text/plain")},
     )  # fmt: skip
     async def metrics(request: HttpRequest) -> ASGIResponse:
-        return ASGIResponse(body=await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return ASGIResponse(body=await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4")
 
     return Router("/", route_handlers=[health, ready, metrics])

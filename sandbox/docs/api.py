@@ -12,12 +12,13 @@ from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.errors import CODES, Problem
 from sandbox.http.accept import quality
 from sandbox.http.answers import JSON, ok
-from sandbox.http.entry import HttpRequest, header
+from sandbox.http.entry import HttpRequest, accepted
 from sandbox.http.openapi import build, encode
 from sandbox.http.operation import Operation
 from sandbox.scenarios.engine import Catalogue
 
-_HTML: Final = "text/html; charset=utf-8"
+_HTML: Final = "text/html"
+"""Litestar adds the charset to what is text."""
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
     "cache-control": "no-cache",
@@ -113,7 +114,7 @@ def _page(body: bytes) -> ASGIResponse:
 
 def _wants_html(request: HttpRequest) -> bool:
     """Browsers name HTML; a program that follows a problem's `type` gets JSON."""
-    accept = (header(request, b"accept") or "").lower()
+    accept = (accepted(request) or "").lower()
     return "text/html" in accept and quality(accept, "text/html") >= max(quality(accept, JSON), 0.001)
 
 

@@ -12,6 +12,11 @@ def accepts(header: str | None, *media_types: str) -> bool:
     return any(quality(header, media_type) > 0 for media_type in media_types)
 
 
+def names(header: str | None, media_type: str) -> bool:
+    """Whether an Accept header names a media type (in lower case) itself, not by a wildcard, and does not refuse it."""
+    return header is not None and _weights(header).get(media_type, 0.0) > 0
+
+
 def quality(header: str | None, media_type: str) -> float:
     """The weight, 0 to 1, that an Accept header gives to a media type (in lower case).
 

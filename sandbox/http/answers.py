@@ -7,6 +7,7 @@ import msgspec
 import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException, InternalServerException, MethodNotAllowedException
+from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
@@ -104,10 +105,18 @@ class ProblemHandler:
         if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
             code = _BY_STATUS[error.status_code]
             detail = error.detail if error.status_code == 400 else ""
+            if error.status_code == 413:
+                detail = _too_large(request)
             errors = [("request", detail)] if code == "VALIDATION_ERROR" else []
             return Problem(code, detail, errors=errors)
         _log.error("request_failed", request_id=request_id(request), exc_info=error)
         return Problem("INTERNAL_ERROR")
+
+
+def _too_large(request: HttpRequest) -> str:
+    handler = request.scope["route_handler"]
+    most = handler.resolve_request_max_body_size() if isinstance(handler, HTTPRouteHandler) else None
+    return f"The body may have at most {most} bytes. Send less in one request, such as fewer items of a batch."
 
 
 def _log_cause(request: HttpRequest, code: str, cause: BaseException | None) -> None:

@@ -16,7 +16,7 @@ from sandbox.control.faults_http import strike
 from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import available, connection
 from sandbox.errors import MEDIA_TYPE, Problem
-from sandbox.http.accept import accepts
+from sandbox.http.accept import accepts, names
 from sandbox.http.body import Check, decode
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
@@ -169,7 +169,8 @@ class Gate:
         require_no_coding(request)
         kind = (header(request, b"content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-            raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json, not {kind[:100] or 'none'!r}.")
+            wrong = f", not {kind[:100]!r}" if kind else "; this request names no content type"
+            raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json{wrong}.")
         body = await request.body()
         request.scope["state"]["body"] = body
         return body
@@ -241,7 +242,9 @@ def require_no_coding(request: HttpRequest) -> None:
 
 
 def _require_accepted(request: HttpRequest, also: str = "") -> None:
-    if not accepts(header(request, b"accept"), "application/json", MEDIA_TYPE, *([also] if also else [])):
+    given = accepted(request)
+    # Problems are JSON too: a wildcard does not mean them where JSON is refused.
+    if not accepts(given, "application/json", *([also] if also else [])) and not names(given, MEDIA_TYPE):
         raise Problem("NOT_ACCEPTABLE")
 
 
@@ -281,6 +284,12 @@ def header(request: HttpRequest, name: bytes) -> str | None:
     A few are read of each request: looking through what the server parsed costs a tenth of making a mapping of it.
     """
     return next((value.decode("latin-1") for given, value in request.scope["headers"] if given == name), None)
+
+
+def accepted(request: HttpRequest) -> str | None:
+    """The Accept header, None if there is none; several are one list (RFC 9110, 5.3)."""
+    given = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"accept"]
+    return ", ".join(given) if given else None
 
 
 def is_head(request: HttpRequest) -> bool:

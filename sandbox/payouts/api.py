@@ -79,7 +79,8 @@ _CREATE_MANY: Final = Operation(
     "Create up to 1000 payouts, each standing or falling alone", {200: PayoutResults}, CreatePayoutsBody,
     idempotency="required", example={"payouts": [EXAMPLE]},
     description="The results come in the order of the items. What is wrong with one item is said in its result and stops no "
-    "other; only what is not JSON as a whole, or not a list of 1 to 1000 items, is refused whole.",
+    "other; only what is not JSON as a whole, or not a list of 1 to 1000 items, is refused whole. "
+    "The body may have 2 MiB.",
 )  # fmt: skip
 _LIST: Final = Operation(
     "List payouts, newest first", {200: list[Payout]},
