@@ -78,6 +78,13 @@ def test_what_is_missing_is_named_with_its_choices() -> None:
     }
 
 
+def test_a_body_that_is_empty_is_said_to_be() -> None:
+    for body in (b"", b" \n"):
+        with pytest.raises(Problem) as raised:
+            decode(msgspec.json.Decoder(CreatePayoutBody), body)
+        assert (raised.value.code, raised.value.detail) == ("MALFORMED_JSON", "The body is not JSON in UTF-8: it is empty.")
+
+
 def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
     body = b'{"amount": 0, "amount": 0, "merchant_reference": "\\u0000", "metadata": {"k": "1", "k": "2", "\\u0000": "x"}}'
     found = errors_of(CreatePayoutBody, body)
@@ -220,6 +227,10 @@ def test_nested_lists_and_unions_name_their_paths(world: World) -> None:
     fault = {"target": "api", "kind": "eror", "status": 9}
     assert refused(world.post("/sandbox/v1/faults", fault))["kind"].endswith("did you mean error?")
     assert refused(world.post("/sandbox/v1/faults", {**fault, "kind": "error", "count": 0})).keys() == {"status", "count"}
+    # Without a kind that is known, what all kinds have in common is judged.
+    found = refused(world.post("/sandbox/v1/faults", {**fault, "probability": 2, "count": 0, "tartget": "api"}))
+    assert set(found) == {"kind", "probability", "count", "tartget"}
+    assert refused(world.post("/sandbox/v1/faults", {"seed": -1})).keys() == {"kind", "target", "seed"}
     strange = {"target": "api", "kind": "truncated_body", "match": {"event_type": "payout.*", "endpoint_id": ID, "path": "/"}}
     assert refused(world.post("/sandbox/v1/faults", strange)).keys() == {"match.event_type", "match.endpoint_id"}
     twice = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in (ID, ID, OTHER, OTHER, ID)]
@@ -251,6 +262,8 @@ def test_a_new_merchant_is_told_of_its_seed_time_and_address_with_all_the_rest(s
     headers = {"X-ADMIN-KEY": stack.admin_key}
     answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=body, headers=headers, timeout=60)
     assert refused(answer).keys() == body.keys()
+    answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json={**body, "seed": "7"}, headers=headers, timeout=60)
+    assert refused(answer)["seed"] == "must be a whole number from 0 to 9223372036854775807 or null"
     right = {"name": "x", "opening_balance": 0}
     for member in ("webhook_url", "seed", "frozen_at"):
         bad = {**right, member: body[member]}

@@ -135,6 +135,18 @@ def test_so_it_is_with_every_list(world: World, path: str, params: dict[str, str
     assert {error["field"] for error in answer.json()["errors"]} == params.keys()
 
 
+def test_no_parameter_is_left_unread(world: World) -> None:
+    pairs = [(f"metadata[{number}]", "x") for number in range(101)]
+    # A payout has 20 pairs at most, so that no more can be asked for.
+    assert world.client.get(PAYOUTS, params=pairs[:20]).status_code == 200
+    answer = world.client.get(PAYOUTS, params=[*pairs[:21], ("limit", "1")])
+    assert answer.json()["errors"] == [
+        {"field": "metadata[20]", "message": "is one too many: metadata[KEY] may be given 20 times"}
+    ]
+    answer = world.client.get(PAYOUTS, params=pairs)
+    assert answer.json()["errors"] == [{"field": "query", "message": "must have at most 100 parameters, and this one has 101"}]
+
+
 def test_a_wrong_parameter_is_told_its_choices_and_what_was_meant(world: World) -> None:
     answer = world.client.get(PAYOUTS, params=[("status", "succes"), ("stauts", "x"), ("limit", "1"), ("limit", "2")])
     told = {error["field"]: error["message"] for error in answer.json()["errors"]}
@@ -142,5 +154,8 @@ def test_a_wrong_parameter_is_told_its_choices_and_what_was_meant(world: World) 
     assert told["status"].endswith("comma-separated; did you mean SUCCESS?")
     assert told["stauts"] == "is not a known parameter; did you mean status?"
     assert told["limit"] == "is given twice"
+    answer = world.client.get(PAYOUTS, params={"metadata": "x", "metdata[a]": "y"})
+    told = {error["field"]: error["message"] for error in answer.json()["errors"]}
+    assert set(told.values()) == {"is not a known parameter; did you mean metadata[KEY]?"}
     answer = world.client.get(f"{PAYOUTS}/{world.create_payout()['id']}", params={"wait_for": "DONE", "timeout": "x", "a": "b"})
     assert {error["field"] for error in answer.json()["errors"]} == {"wait_for", "timeout", "a"}

@@ -36,7 +36,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         apart = None if items is None else _item_by_item(decoder, body, items)
         if apart is None:
-            raise _malformed(error) from None
+            raise _malformed(error, body) from None
         value = apart
     if _hides_something(body) if items is None else _has_twice(body, items):
         raise _refusal(kind, body, check, "")
@@ -51,8 +51,10 @@ def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) ->
         raise invalid(field, str(error)) from None
 
 
-def _malformed(error: Exception) -> Problem:
+def _malformed(error: Exception, body: bytes) -> Problem:
     why = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+    if not body.strip():
+        why = "it is empty"
     return Problem("MALFORMED_JSON", f"The body is not JSON in UTF-8: {why}.")
 
 
@@ -63,11 +65,11 @@ def _refusal(kind: Any, body: bytes, check: Check | None, said: str) -> Problem:
         msgspec.json.decode(body, type=msgspec.Raw)
         tree = parse_tree(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        return _malformed(error)
+        return _malformed(error, body)
     try:
         errors, right = find_errors(kind, tree)
     except RecursionError as error:
-        return _malformed(error)
+        return _malformed(error, body)
     if check is not None and isinstance(right, dict):
         # What is said of a member that is wrong itself, or holds one that is, follows from that.
         known = {place for field, _ in errors for place in _places(field)}
@@ -90,7 +92,7 @@ def _hides_something(body: bytes) -> bool:
     try:
         return _is_hidden_in(parse_tree(body))
     except RecursionError as error:
-        raise _malformed(error) from None
+        raise _malformed(error, body) from None
 
 
 def _is_hidden_in(value: Any) -> bool:

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final
@@ -171,9 +171,27 @@ class _Walk:
             return self._struct(tags[given], value, path)
         choices = ", ".join(tags)
         if name not in value:
-            return self.wrong(_under(path, name), f"is required: one of {choices}")
-        likely = suggestion(given, tags) if isinstance(given, str) else ""
-        return self.wrong(_under(path, name), f"must be one of {choices}{likely}")
+            self.wrong(_under(path, name), f"is required: one of {choices}")
+        else:
+            likely = suggestion(given, tags) if isinstance(given, str) else ""
+            self.wrong(_under(path, name), f"must be one of {choices}{likely}")
+        return self._shared(structs, value, path)
+
+    def _shared(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+        """What can be said of an object whose kind is not known: by the members that every kind has, or none."""
+        for twice in value.twice:
+            self.wrong(_under(path, twice), TWICE)
+        kinds: dict[str, list[inspect.Field]] = {}
+        for member in (member for struct in structs for member in struct.fields):
+            kinds.setdefault(member.encode_name, []).append(member)
+        for name, members in kinds.items():
+            if len(members) == len(structs):
+                if name not in value and members[0].required:
+                    self.wrong(_under(path, name), _required(inspect.UnionType(tuple(member.type for member in members))))
+                elif name in value and all(member.type == members[0].type for member in members):
+                    self.check(members[0].type, value[name], _under(path, name))
+        self._unknown(kinds, structs[0].tag_field, value, path)
+        return _WRONG
 
     def _struct(self, info: inspect.StructType, value: Members, path: str) -> dict[str, Any]:
         for name in value.twice:
@@ -188,12 +206,11 @@ class _Walk:
             elif member.required:
                 self.wrong(_under(path, name), _required(member.type))
         if info.forbid_unknown_fields:
-            self._unknown(info, value, path)
+            self._unknown([member.encode_name for member in info.fields], info.tag_field, value, path)
         return right
 
-    def _unknown(self, info: inspect.StructType, value: Members, path: str) -> None:
-        known = [member.encode_name for member in info.fields]
-        unknown = [name for name in value if name not in known and name != info.tag_field]
+    def _unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
+        unknown = [name for name in value if name not in known and name != tag_field]
         for number, name in enumerate(unknown[:MOST]):
             likely = suggestion(name, known) if number < _SUGGESTIONS else ""
             if not likely:

@@ -16,7 +16,7 @@ _ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _LONGEST: Final = 1000
 _MOST: Final = 100
-"""Parameters of one query that are looked at; the rest is unknown anyway."""
+"""Parameters of one query."""
 
 
 def find_query_errors(
@@ -29,17 +29,23 @@ def find_query_errors(
     """
     faults: list[Fault] = []
     right: dict[str, str] = {}
-    for name, value in list(pairs)[:_MOST]:
+    given = list(pairs)
+    if len(given) > _MOST:
+        return [("query", f"must have at most {_MOST} parameters, and this one has {len(given)}")], right
+    known = [f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name for name in allowed]
+    for name, value in given:
         entry = _ENTRY.match(name)
         base = name if entry is None else entry[1]
         schema = schemas.get(base, {})
         if base not in allowed or (schema.get("type") == "object") != (entry is not None):
-            likely = suggestion(name, allowed) or (f"; known are {', '.join(map(_shown(schemas), allowed))}" if allowed else "")
+            likely = suggestion(name, known) or (f"; known are {', '.join(known)}" if known else "")
             faults.append((shown(name) or "query", f"is not a known parameter{likely}"))
         elif name in right or any(field == name for field, _ in faults):
             faults.append((shown(name), TWICE))
         else:
             wrong = _wrong(value, schema) if entry is None else _wrong_entry(entry[2], value, schema)
+            if entry is not None and len(entries(right, base)) >= schema.get("maxProperties", _MOST):
+                wrong = f"is one too many: {base}[KEY] may be given {schema['maxProperties']} times"
             if wrong is None:
                 right[name] = value
             else:
@@ -50,10 +56,6 @@ def find_query_errors(
 def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
     """The values of `name[KEY]` by their keys."""
     return {key[len(name) + 1 : -1]: value for key, value in params.items() if key.startswith(f"{name}[")}
-
-
-def _shown(schemas: Mapping[str, Mapping[str, Any]]) -> Any:
-    return lambda name: f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name
 
 
 def _wrong_entry(key: str, value: str, schema: Mapping[str, Any]) -> str | None:

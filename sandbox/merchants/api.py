@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar import Router, delete, get, post
@@ -22,6 +22,7 @@ from sandbox.http.paging import page, query, window
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
 
 LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {LARGEST_SEED}"})]
 T = TypeVar("T")
 
 
@@ -31,7 +32,7 @@ class CreateMerchantBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     name: Name
     opening_balance: AmountOrZero = msgspec.Raw(b"null")
     webhook_url: Url | None = None
-    seed: int | float | None = None
+    seed: Seed | float | None = None
     frozen_at: Time | None = None
 
 
