@@ -44,12 +44,14 @@ def find_query_errors(
             faults.append((shown(name), TWICE))
         else:
             wrong = _wrong(value, schema) if entry is None else _wrong_entry(entry[2], value, schema)
-            if entry is not None and len(entries(right, base)) >= schema.get("maxProperties", _MOST):
-                wrong = f"is one too many: {base}[KEY] may be given {schema['maxProperties']} times"
             if wrong is None:
                 right[name] = value
             else:
                 faults.append((shown(name), wrong))
+    for name, shown_name in zip(allowed, known, strict=True):
+        most = schemas.get(name, {}).get("maxProperties", _MOST)
+        if len(entries(right, name)) > most:
+            faults.append((name, f"may be given at most {most} times as {shown_name}"))
     return faults, right
 
 
