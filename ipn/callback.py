@@ -77,10 +77,11 @@ class CallbackService:
         # The same message may come again: its id is its idempotency key. A body that was signed under an id that was seen
         # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that
         # no key of the merchant's own can be the same. It never lapses: a signature may be fresh by the host's clock
-        # while days have passed by the merchant's.
+        # while days have passed by the merchant's. A copy that comes while the first one is at work waits and gets its answer:
+        # a bank that sends twice at once is no error.
         message_id = headers["webhook-id"]
         digest = hashlib.sha256(message_id.encode()).digest()
-        key = IdempotencyKey("\x1fipn:" + message_id, digest, keeps_refusals=False, lapses=False)
+        key = IdempotencyKey("\x1fipn:" + message_id, digest, keeps_refusals=False, lapses=False, waits=True)
         return await self._queues.submit(
             merchant_id,
             MovePayout(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -85,6 +86,17 @@ def test_a_message_seen_before_does_nothing_twice(world: World) -> None:
     assert send(world, body, message_id="msg_1").status_code == 200
     assert world.payout(payout["id"])["status"] == "PENDING"
     assert send(world, {"payout_id": payout["id"], "status": "PENDING"}).status_code == 200
+    world.assert_clean()
+
+
+def test_a_message_that_comes_several_times_at_once_is_answered_alike_and_acted_on_once(world: World) -> None:
+    payout = world.create_payout("0004")
+    body = {"payout_id": payout["id"], "status": "SUCCESS"}
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: send(world, body, message_id="msg_1"), range(32)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert world.path_of(payout["id"]) == ["PENDING", "SUCCESS"]
     world.assert_clean()
 
 

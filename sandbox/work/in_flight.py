@@ -15,8 +15,11 @@ _held: Final[set[tuple[str, str]]] = set()
 
 
 def hold(merchant_id: str, key: IdempotencyKey | None) -> None:
-    """Hold a merchant's key until it is released. Raises IDEMPOTENCY_KEY_IN_FLIGHT if it is held."""
-    if key is None:
+    """Hold a merchant's key until it is released, unless its requests wait for each other.
+
+    Raises IDEMPOTENCY_KEY_IN_FLIGHT if it is held.
+    """
+    if key is None or key.waits:
         return
     if (merchant_id, key.key) in _held:
         raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
@@ -25,7 +28,7 @@ def hold(merchant_id: str, key: IdempotencyKey | None) -> None:
 
 def release(merchant_id: str, key: IdempotencyKey | None) -> None:
     """Let go of a key that was held."""
-    if key is not None:
+    if key is not None and not key.waits:
         _held.discard((merchant_id, key.key))
 
 

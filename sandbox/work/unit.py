@@ -49,6 +49,8 @@ class IdempotencyKey:
     """Whether a 404, 409 or 422 is kept as well; a bank's callback that was refused may come again."""
     lapses: bool = True
     """Whether it is forgotten after a day of the merchant's time."""
+    waits: bool = False
+    """Whether a second request that comes while the first one runs waits for its answer; else it is refused at once."""
 
 
 @dataclass(frozen=True, slots=True)
