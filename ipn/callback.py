@@ -53,7 +53,7 @@ def callback_faults(members: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the type cannot say of a callback's members, as far as they are there."""
     faults = []
     if members.get("payout_id") is None and members.get("psp_reference") is None:
-        faults.append(("payout_id", "or psp_reference is required, to say which payout is meant"))
+        faults.append(("payout_id", "is required if psp_reference is not given: one of them says which payout is meant"))
     return faults + failure_faults(members, FAILING)
 
 

@@ -119,6 +119,16 @@ def test_no_content_type_names_a_parameter_twice(world: World) -> None:
     assert kinds == {"/metrics": metrics, "/docs": page, "/problems": page, "/metrics of IPN": metrics}
 
 
+@pytest.mark.parametrize("second", ["x-idempotency-key", "idempotency-key"])
+def test_two_idempotency_keys_are_refused_and_one_said_twice_is_one(world: World, second: str) -> None:
+    body, kind, key = json.dumps(world.payout_body()).encode(), ("content-type", "application/json"), str(uuid.uuid4())
+    headers = [kind, ("x-idempotency-key", key), (second, str(uuid.uuid4()))]
+    answer = world.client.post("/api/v1/payouts", content=body, headers=headers)
+    assert "two different keys" in problem_of(answer, 400, "INVALID_IDEMPOTENCY_KEY")["detail"]
+    same = [kind, ("x-idempotency-key", key), (second, f'"{key}"')]
+    assert world.client.post("/api/v1/payouts", content=body, headers=same).status_code == 201
+
+
 @pytest.mark.parametrize("kind", [None, ""])
 def test_a_body_without_a_content_type_is_told_so(world: World, kind: str | None) -> None:
     headers = {"x-idempotency-key": str(uuid.uuid4())} | ({} if kind is None else {"content-type": kind})

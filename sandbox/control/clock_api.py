@@ -57,7 +57,7 @@ _DRAIN: Final = Operation(
 )  # fmt: skip
 
 
-_ONE_OF_TWO: Final = "or `to` must be given, and not both"
+_ONE_OF_TWO: Final = "is required if `to` is not given, and may not come with it"
 
 
 def _advance_faults(members: Mapping[str, Any]) -> list[Fault]:

@@ -23,6 +23,7 @@ from sandbox.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
 from sandbox.work.fingerprint import digest, fingerprint
 from sandbox.work.unit import IdempotencyKey, Origin
 
+_KEY_HEADERS: Final = (b"x-idempotency-key", b"idempotency-key")
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _FORGET_AFTER: Final = 0.5
 """Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
@@ -249,14 +250,13 @@ def _require_accepted(request: HttpRequest, also: str = "") -> None:
 
 
 def _given_key(request: HttpRequest, required: bool) -> str | None:
-    given = header(request, b"x-idempotency-key")
-    if given is None:
-        given = header(request, b"idempotency-key")
-    if given is None:
-        if required:
-            raise Problem("MISSING_IDEMPOTENCY_KEY")
-        return None
-    return _unquote(given)
+    keys = {_unquote(value.decode("latin-1")) for name, value in request.scope["headers"] if name in _KEY_HEADERS}
+    if not keys and required:
+        raise Problem("MISSING_IDEMPOTENCY_KEY")
+    if len(keys) > 1:
+        # To take one of them would execute a retry again whose sender means the other.
+        raise Problem("INVALID_IDEMPOTENCY_KEY", "The request has two different keys. Send one of them.")
+    return keys.pop() if keys else None
 
 
 def _unquote(given: str) -> str:
