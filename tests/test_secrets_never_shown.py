@@ -237,7 +237,7 @@ def test_no_secret_that_is_sent_can_be_read_again(stack: Stack, receiver: Receiv
         bodies: dict[str, tuple[str, str, str, str]] = {}
         problems: list[str] = []
 
-        @settings(max_examples=120, suppress_health_check=list(HealthCheck), database=None)
+        @settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None)
         @given(planted())
         def send(what: tuple[str, str, str, str]) -> None:
             # No hexadecimal digits: what decoders leave of an escape must not look like some of it.
