@@ -81,14 +81,14 @@ CONTENTION: Final = "Too much contention, retry: other requests changed the same
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one member of the request."""
+    """What is wrong with one field of the request."""
 
     field: str
     message: str
 
 
 class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
-    """RFC 9457 problem details, with this API's own members."""
+    """RFC 9457 problem details, with this API's extensions."""
 
     kind: str
     title: str
@@ -101,7 +101,7 @@ class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
 
 
 class RefusedItem(msgspec.Struct):
-    """An item of a batch that was refused; its errors' paths begin with its place, such as `payouts[2].amount`."""
+    """An item of a batch that was refused. Its error paths start with its position, such as `payouts[2].amount`."""
 
     status: int
     problem: ProblemBody
@@ -157,9 +157,10 @@ def invalid(field: str, message: str) -> Problem:
 
 def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     """A VALIDATION_ERROR about every member at fault: its path and what is wrong with it."""
-    told = "; ".join(f"{field}: {message.rstrip('.?')}" for field, message in errors[:_IN_DETAIL])
+    told = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_IN_DETAIL])
     more = f"; and {len(errors) - _IN_DETAIL} more" if len(errors) > _IN_DETAIL else ""
-    return Problem("VALIDATION_ERROR", f"{told}{more}.", errors=errors)
+    end = "" if not more and told.endswith("?") else "."
+    return Problem("VALIDATION_ERROR", f"{told}{more}{end}", errors=errors)
 
 
 def unavailable(detail: str = "", retry_after: int = 1) -> Problem:

@@ -47,4 +47,4 @@ FailureCode = Annotated[
 
 
 class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`{}`: an action that takes nothing."""
+    """`{}`: an action without parameters."""

@@ -29,7 +29,7 @@ def health_router(readiness: Readiness) -> Router:
     @get(
         "/health/ready", operation_id="ready",
         opt={"operation": Operation(
-            "Stores reachable, migrated, and a worker seen", {200: Ready}, security="none", errors=("UNAVAILABLE",),
+            "Check readiness: stores, migrations and a worker", {200: Ready}, security="none", errors=("UNAVAILABLE",),
             description="Answers within 3 seconds. `errors` names each part that is missing.",
         )},
     )  # fmt: skip
@@ -39,7 +39,7 @@ def health_router(readiness: Readiness) -> Router:
 
     @get(
         "/metrics", operation_id="metrics",
-        opt={"operation": Operation("Metrics for Prometheus", {200: str}, security="none", raw_media_type="text/plain")},
+        opt={"operation": Operation("Get Prometheus metrics", {200: str}, security="none", raw_media_type="text/plain")},
     )  # fmt: skip
     async def metrics(request: HttpRequest) -> ASGIResponse:
         return ASGIResponse(body=await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4")

@@ -11,11 +11,14 @@ PAISA: Final = Decimal("0.01")
 
 # \Z and not $: `$` also matches before a final newline.
 _TEXT: Final = re.compile(rb"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,2})?\Z")
-_EXPLAIN: Final = "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two places"
+_EXPLAIN: Final = (
+    "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two decimal places"
+)
 _EXPLAIN_ZERO: Final = _EXPLAIN.replace("more than 0", "0 or more")
 
 _EXPLAIN_SIGNED: Final = (
-    "must be a decimal string or a JSON number, not 0, from -999999999999.99 to 999999999999.99, with at most two places"
+    "must be a decimal string or a JSON number, not 0, from -999999999999.99 to 999999999999.99, "
+    "with at most two decimal places"
 )
 
 

@@ -292,7 +292,7 @@ async def test_what_is_kept_already_needs_no_room(driven: Driven) -> None:
         vendor.rows += [row(4, amount="more"), row(5)]
         await driven.call()
     assert await driven.ids() == ["row-2", "row-3"]
-    assert (await driven.fetches())[-1]["error"].startswith("1 more of its rows cannot be understood")
+    assert (await driven.fetches())[-1]["error"].startswith("1 more of its rows cannot be parsed")
 
 
 # ---- over HTTP, with the sandbox's own workers

@@ -88,9 +88,9 @@ def test_a_body_that_is_empty_is_said_to_be() -> None:
 def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
     body = b'{"amount": 0, "amount": 0, "merchant_reference": "\\u0000", "metadata": {"k": "1", "k": "2", "\\u0000": "x"}}'
     found = errors_of(CreatePayoutBody, body)
-    assert found["merchant_reference"] == "may not hold a NUL character"
+    assert found["merchant_reference"] == "must not contain a NUL character"
     assert found["metadata.k"] == "is given twice"
-    assert found["metadata.�"] == "may not hold a NUL character"
+    assert found["metadata.�"] == "must not contain a NUL character"
     assert set(found) == {
         "amount", "merchant_reference", "dest_type", "account_number", "metadata.k", "metadata.�",
     }  # fmt: skip
@@ -207,6 +207,8 @@ def test_what_the_type_says_and_what_the_directory_says_come_together(world: Wor
     assert set(found) == {"bank_code", "amount", "currency", "account_number"}
     assert found["bank_code"] == "is not a known bank code; did you mean HBL?"
     assert refused(world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")))["bank_code"].endswith("did you mean HBL?")
+    detail = world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")).json()["detail"]
+    assert detail == "bank_code: is not a known bank code; did you mean HBL?"
     wallet = {"dest_type": "WALLET", "bank_code": "HBL", "wallet_code": "nope", "account_number": "1", "amount": None}
     found = refused(world.post("/api/v1/payouts", {**world.payout_body(), **wallet}))
     assert set(found) == {"bank_code", "wallet_code", "account_number", "amount"}
@@ -236,8 +238,8 @@ def test_nested_lists_and_unions_name_their_paths(world: World) -> None:
     twice = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in (ID, ID, OTHER, OTHER, ID)]
     found = refused(world.post("/api/v1/reconcile", twice))
     assert found == {
-        "[1].sale_id": "is named in [0] already", "[3].sale_id": "is named in [2] already",
-        "[4].sale_id": "is named in [0] already",
+        "[1].sale_id": "is already listed in [0]", "[3].sale_id": "is already listed in [2]",
+        "[4].sale_id": "is already listed in [0]",
     }  # fmt: skip
     sales = [{"sale_id": "x", "status": "MAYBE"}, {"status": "APPROVED"}]
     assert refused(world.post("/api/v1/reconcile", sales)).keys() == {"[0].sale_id", "[0].status", "[1].sale_id"}

@@ -21,7 +21,7 @@ REFUSED = DESTINATION | {"account_number": "12345678900003"}
 
 
 def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
-    assert "There are none" in run(world, "snapshots", "list").output
+    assert "No results" in run(world, "snapshots", "list").output
     snapshot = ask(world, "snapshots", "create", "before")
     world.create_payout()
     assert "1000000.00 PKR" in run(world, "reset").output
@@ -78,7 +78,7 @@ def test_events_are_listed_and_sent_again(world: World, receiver: Receiver) -> N
     assert world.client.delete(f"/api/v1/webhook-endpoints/{made[0]}").status_code == 204
     listed = ask(world, "events", "list", "--payout", event["payout_id"])["data"]
     assert [item["type"] for item in listed] == ["payout.failed", "payout.processing", "payout.created"]
-    assert "There are more" in run(world, "events", "list", "--limit", "1").output
+    assert "More results" in run(world, "events", "list", "--limit", "1").output
     assert len(ask(world, "events", "resend", event["id"])["deliveries"]) == 1
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 3)
     assert world.client.delete(f"/api/v1/webhook-endpoints/{made[1]}").status_code == 204
@@ -220,7 +220,7 @@ def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: W
     assert "our own feed" in run(world, "aggregator", "source").output
     for command in ("waiting", "fetches", "dead-letters"):
         assert ask(world, "aggregator", command)["data"] == []
-        assert "There are none" in run(world, "aggregator", command).output
+        assert "No results" in run(world, "aggregator", command).output
     assert ask(world, "aggregator", "replay") == {"replayed": 0, "remaining": 0}
     assert run(world, "aggregator", "user", "074092").exit_code == 1
     source = ask(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "X-API-KEY=secret")

@@ -175,5 +175,7 @@ def test_psp_ipn_send_signs_and_sends(world: World) -> None:
     options = ["--url", world.stack.ipn_url, "--secret", world.ipn_secret]
     sent = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=120)
     assert json.loads(sent.stdout)["status"] == "SUCCESS"
+    again = subprocess.run([*command[:-1], *options], capture_output=True, text=True, check=True, timeout=120)
+    assert again.stdout == f"Accepted: {payout['id']}  SUCCESS\n"
     refused = subprocess.run([*command[:-2], "failed", *options], capture_output=True, text=True, check=False, timeout=120)
     assert (refused.returncode, "INVALID_STATE" in refused.stderr) == (1, True)

@@ -142,7 +142,7 @@ def test_down_stops_a_run_and_waits_until_all_of_it_has_ended(start: Starter, tm
     assert run.process.returncode == 0
 
     again = psp("down", "--data", str(data))
-    assert (again.returncode, again.stderr) == (1, f"psp down: nothing runs on {data}.\n")
+    assert (again.returncode, again.stderr) == (1, f"psp down: nothing is running on {data}.\n")
     assert psp("down", "--data", str(tmp_path / "no such folder")).returncode == 1
 
 

@@ -47,18 +47,18 @@ _WINDOW: Final = ("limit", "cursor", "created_from", "created_to")
 
 
 class SourceBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PUT /source`; without a `url`, our own feed is read, and headers mean nothing."""
+    """The body of `PUT /source`. Without a `url`, the sandbox's own feed is read and `headers` is ignored."""
 
     url: Url | None
     headers: Annotated[dict[HeaderName, HeaderValue], msgspec.Meta(max_length=10)] = msgspec.field(default_factory=dict)
 
 
 _BALANCE: Final = Operation(
-    "Get a user's balance, from the vendor's rows", {200: VendorBalance}, errors=("NOT_FOUND",), path=_USER,
+    "Get a user's balance according to the vendor", {200: VendorBalance}, errors=("NOT_FOUND",), path=_USER,
     description="`balance` = earned − spent − paid_out. Users' ids are text.",
 )  # fmt: skip
 _REQUESTED: Final = Operation(
-    "Get what a user asked for and was not paid", {200: UnpaidRequests}, errors=("NOT_FOUND",), path=_USER,
+    "Get the amount a user has requested and not been paid", {200: UnpaidRequests}, errors=("NOT_FOUND",), path=_USER,
     description="`requested_payout` = payout − paid_out.",
 )  # fmt: skip
 _FETCHES: Final = Operation(
@@ -66,15 +66,16 @@ _FETCHES: Final = Operation(
     description="Kept for seven days.",
 )  # fmt: skip
 _REPLAY: Final = Operation(
-    "Try all dead letters again", {200: Replayed}, idempotency="optional",
-    description="Those that are understood now are added to the balances, each once.",
+    "Retry all dead letters", {200: Replayed}, idempotency="optional",
+    description="Rows that can be parsed now are added to the balances, each exactly once.",
 )  # fmt: skip
 _SET_SOURCE: Final = Operation(
-    "Read from another vendor", {200: Source}, SourceBody, security="admin-key", idempotency="optional",
-    example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "a key of the vendor's"}},
+    "Set where transactions are read from", {200: Source}, SourceBody, security="admin-key", idempotency="optional",
+    example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "the vendor's API key"}},
     description=(
-        "`url` is the address of the vendor's list of transactions, which is asked for `startDate`, `page` and `limit`, every "
-        "20 seconds and at most 5 times in any 60. Another address begins anew, and drops what came from the one before."
+        "`url` is the vendor's list of transactions. It is called with `startDate`, `page` and `limit` every 20 "
+        "seconds, at most 5 times in any 60 seconds. Another URL starts over and drops what was read from the previous "
+        "one."
     ),
 )  # fmt: skip
 
@@ -97,7 +98,8 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
 
     @get(
         "/payouts", operation_id="list_requested_payouts",
-        opt={"operation": Operation("List all users that wait for money", {200: list[UnpaidRequests]}, query=(LIMIT, CURSOR))},
+        opt={"operation": Operation("List users with requested payouts that were not paid", {200: list[UnpaidRequests]},
+             query=(LIMIT, CURSOR))},
     )  # fmt: skip
     async def list_requested_payouts(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -110,7 +112,7 @@ def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
 
     @get(
         "/dead-letters", operation_id="list_dead_letters",
-        opt={"operation": Operation("List the vendor's rows that could not be understood, newest first",
+        opt={"operation": Operation("List the vendor's rows that could not be parsed, newest first",
              {200: list[DeadLetter]}, query=(LIMIT, CURSOR, CREATED_FROM, CREATED_TO))},
     )  # fmt: skip
     async def list_dead_letters(request: HttpRequest) -> ASGIResponse:

@@ -100,5 +100,5 @@ async def _require_room(merchant_id: str, page: RowsOfPage) -> None:
         new, left = await dead_letters_left(conn, merchant_id, page.bad)
     if new > left:
         raise UnreadablePageError(
-            f"{new} more of its rows cannot be understood, and only {LARGEST_DEAD_LETTERS} such rows are kept"
+            f"{new} more of its rows cannot be parsed, and only {LARGEST_DEAD_LETTERS} such rows are kept"
         )

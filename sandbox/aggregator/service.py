@@ -60,7 +60,7 @@ _OF_A_VENDOR: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_le
 
 
 class VendorBalance(msgspec.Struct):
-    """What the vendor's rows of one user come to: `balance` is what was earned less what was spent and paid out."""
+    """A user's totals according to the vendor: `balance` = earned − spent − paid_out."""
 
     user_id: str
     balance: Decimal
@@ -71,14 +71,14 @@ class VendorBalance(msgspec.Struct):
 
 
 class UnpaidRequests(msgspec.Struct):
-    """What a user asked for and has not been paid."""
+    """The amount a user has requested and not been paid."""
 
     user_id: str
     requested_payout: Decimal
 
 
 class Fetch(msgspec.Struct):
-    """One call to the vendor, and what came of it: RUNNING, SUCCEEDED or FAILED."""
+    """A call to the vendor and its outcome: RUNNING, SUCCEEDED or FAILED."""
 
     id: str
     url: str
@@ -94,7 +94,7 @@ class Fetch(msgspec.Struct):
 
 
 class DeadLetter(msgspec.Struct):
-    """A vendor's row that could not be understood, as it came."""
+    """A vendor's row that could not be parsed, as it was received."""
 
     id: str
     raw: str
@@ -103,14 +103,14 @@ class DeadLetter(msgspec.Struct):
 
 
 class Replayed(msgspec.Struct):
-    """How many dead letters were understood this time, and how many stay."""
+    """How many dead letters were parsed this time, and how many remain."""
 
     replayed: int
     remaining: int
 
 
 class Source(msgspec.Struct):
-    """Where transactions are read from; no `url` means our own feed. The headers' values are not shown."""
+    """Where transactions are read from. Without a `url`, that is the sandbox's own feed. Header values are not shown."""
 
     url: Address | None
     header_names: list[str]
@@ -147,7 +147,7 @@ class AggregatorService:
             async with available(), connection() as conn:
                 record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
         if record is None:
-            raise Problem("NOT_FOUND", "No transaction of this user has come from the vendor.")
+            raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
 
     async def waiting(self, merchant_id: str, window: Window) -> Page:
@@ -176,7 +176,7 @@ class AggregatorService:
         return found
 
     async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Try all dead letters again, each that is understood counting once: 200 with Replayed."""
+        """Retry all dead letters, each that is understood counting once: 200 with Replayed."""
         return await run_repeatable(merchant_id, key, origin, lambda: self._replay(merchant_id))
 
     async def _replay(self, merchant_id: str) -> Answer:
@@ -258,5 +258,5 @@ def _understood(raw: str) -> VendorRow | None:
 
 def _fault(url: str, allowed_networks: Sequence[Network]) -> str | None:
     if "?" in url or "#" in url:
-        return "must end with its path: the query is ours, and keys belong into headers"
+        return "must have no query string: the sandbox adds its own; send keys in headers"
     return url_fault(url, allowed_networks)

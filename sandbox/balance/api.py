@@ -38,7 +38,7 @@ def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
             "List ledger entries, newest first", {200: list[LedgerEntry]},
             query=(
                 LIMIT, CURSOR,
-                parameter("payout_id", "Only entries of this payout.", type="string", format="uuid"),
+                parameter("payout_id", "Only entries for this payout.", type="string", format="uuid"),
                 parameter("account", "Only entries on this account.", type="string", enum=list(get_args(Account))),
                 CREATED_FROM, CREATED_TO,
             ),

@@ -49,7 +49,7 @@ ORDER BY merchant_id DESC, transfers.payout_id DESC, transfers.id DESC LIMIT $5
 
 
 class Balance(msgspec.Struct):
-    """What a merchant has: `balance` is `locked_balance` and `available_balance` together."""
+    """A merchant's balance: `balance` = `locked_balance` + `available_balance`."""
 
     currency: str
     balance: Decimal
@@ -60,7 +60,7 @@ class Balance(msgspec.Struct):
 
 
 class LedgerEntry(msgspec.Struct):
-    """One side of a transfer: on AVAILABLE or LOCKED, the merchant's two accounts, or on a user's WALLET."""
+    """One side of a transfer, on one of the merchant's accounts (AVAILABLE, LOCKED) or on a user's WALLET."""
 
     id: str
     transfer_id: str
@@ -91,8 +91,8 @@ class TopUp:
         if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"The balance would pass {LARGEST_BALANCE}.",
-                errors=[("amount", f"would take the balance past {LARGEST_BALANCE}")],
+                f"The balance would exceed {LARGEST_BALANCE}.",
+                errors=[("amount", f"would take the balance above {LARGEST_BALANCE}")],
             )
         unit.transfer(TOP_UP, self.amount, None, "top-up")
         available_balance, locked = unit.balances[AVAILABLE], unit.balances[LOCKED]

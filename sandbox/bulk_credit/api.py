@@ -46,17 +46,17 @@ _SEE: Final = {
 _UPLOAD: Final = Operation(
     "Credit many wallets from a CSV file", {202: Accepted}, UploadForm, idempotency="required", links=_SEE,
     raw_media_type="multipart/form-data", example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},
-    description="Each row stands or falls alone. The rows are credited by the workers: ask for the activity to see how far "
-    "they are, or subscribe to `bulk_credit.completed`.",
+    description="Each row succeeds or fails independently. Workers credit the rows in the background: poll the "
+    "activity, or subscribe to `bulk_credit.completed`.",
 )  # fmt: skip
 _RETRY: Final = Operation(
-    "Try again the rows that failed", {202: Accepted}, RetryBody, errors=("NOT_FOUND", "NOT_RETRYABLE"),
+    "Retry the rows that failed", {202: Accepted}, RetryBody, errors=("NOT_FOUND", "NOT_RETRYABLE"),
     idempotency="required", example={"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"},
 )  # fmt: skip
 _STATUSES: Final = [*ITEM_STATUSES, *(status.lower() for status in ITEM_STATUSES)]
 """Rows are `invalid` in the counts and INVALID in the list: a filter takes either."""
 _ITEMS: Final = Operation(
-    "The rows of a bulk credit, in the file's order", {200: list[Item]}, errors=("NOT_FOUND",),
+    "List the rows of a bulk credit, in file order", {200: list[Item]}, errors=("NOT_FOUND",),
     query=(LIMIT, CURSOR, parameter("status", "Only rows in this state.", type="string", enum=_STATUSES)),
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ def bulk_credit_router(gate: Gate, service: BulkCreditService) -> Router:
 
     @get(
         "/{activity_id:str}", operation_id="get_bulk_credit",
-        opt={"operation": Operation("How a bulk credit stands", {200: Activity}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Get a bulk credit", {200: Activity}, errors=("NOT_FOUND",))},
     )  # fmt: skip
     async def get_bulk_credit(request: HttpRequest, activity_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)

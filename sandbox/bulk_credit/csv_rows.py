@@ -68,7 +68,7 @@ def _read_line(file: BinaryIO) -> bytes:
 def _row(number: int, text: str, seen: dict[int, int]) -> Row:
     cells = _cells(text)
     if not cells:
-        return _invalid(number, [text], "is no CSV: a quote is not closed, or its cell goes on behind it")
+        return _invalid(number, [text], "is not valid CSV: a quote is not closed, or text follows the closing quote")
     if len(cells) != 2:
         return _invalid(number, cells, f"must have two cells, uuid and amount, not {len(cells)}")
     user_id = cells[0].strip().lower()
@@ -77,7 +77,7 @@ def _row(number: int, text: str, seen: dict[int, int]) -> Row:
     try:
         amount = str(parse_amount(b'"' + cells[1].strip().encode() + b'"'))
     except InvalidAmountError:
-        return _invalid(number, cells, "amount: must be more than 0, at most 999999999999.99, with at most two places")
+        return _invalid(number, cells, "amount: must be more than 0, at most 999999999999.99, with at most two decimal places")
     # One number for the user and the paisas keeps a million rows in some 100 MB.
     twin = int(user_id.replace("-", ""), 16) << 48 | int(amount.replace(".", ""))
     first = seen.setdefault(twin, number)

@@ -18,7 +18,7 @@ ITEM_STATUSES: Final[tuple[ItemStatus, ...]] = get_args(ItemStatus)
 
 
 class Counts(msgspec.Struct):
-    """How many rows there are, and what became of them; duplicates are counted among the invalid."""
+    """Row counts by outcome. Duplicates are also counted as invalid."""
 
     total: int
     invalid: int
@@ -28,14 +28,14 @@ class Counts(msgspec.Struct):
 
 
 class Accepted(msgspec.Struct):
-    """A bulk credit that is or will be worked on."""
+    """A bulk credit that was accepted."""
 
     activity_id: str
     status: str
 
 
 class Activity(msgspec.Struct):
-    """A bulk credit. The counts are told twice, beside each other and by themselves, and grow while it is worked on."""
+    """A bulk credit. The counts appear both in `counts` and as fields of their own, and grow while it is processed."""
 
     activity_id: str
     status: str

@@ -127,12 +127,12 @@ def _decide(unit: Unit, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]
         if before is None:
             outcomes.append(_Outcome(line, "INVALID", error="uuid: there is no such user"))
         elif user_id in fail_listed:
-            outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed, as {FAIL_LIST} says"))
+            outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
         elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
             # A sum that no column holds would stop the file here, and all that come after it.
             largest = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
-            whose = "the user was credited" if largest == LARGEST_SUM else "all wallets hold"
-            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take what {whose} past {largest}"))
+            whose = "the user's credits" if largest == LARGEST_SUM else "all wallets together"
+            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {largest}"))
         else:
             credited[user_id] = before + amount
             in_wallets += amount

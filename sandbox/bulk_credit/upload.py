@@ -52,7 +52,7 @@ async def receive_file(request: HttpRequest) -> Upload:
         if isinstance(error, OSError):
             # Never str(error) in an answer: it names our folders.
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise unavailable(f"The server cannot keep the file on its disk while it arrives ({reason}).", 30) from error
+            raise unavailable(f"The server cannot store the file on disk during the upload ({reason}).", 30) from error
         raise
     return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
 
@@ -71,7 +71,7 @@ async def _receive(request: HttpRequest, boundary: str, target: "tempfile.Spoole
                         segment = event
                         if segment.name == "file":
                             if found:
-                                raise invalid("file", "must be one part of the form, and not several")
+                                raise invalid("file", "must be a single part of the form")
                             found = True
                     elif event and segment is not None and segment.name == "file":
                         digest.update(event)
@@ -85,7 +85,7 @@ async def _receive(request: HttpRequest, boundary: str, target: "tempfile.Spoole
     except MultipartError as error:
         raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None
     if not found:
-        raise invalid("file", "is required: the CSV, as a part of the form")
+        raise invalid("file", "is required: send the CSV as a part of the form")
     return digest.digest()
 
 

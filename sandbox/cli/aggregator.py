@@ -17,21 +17,21 @@ _Id = Annotated[str, identifier("The user's id, as the vendor has it.")]
 @app.command("user")
 @with_client
 def user(client: Client, user_id: _Id) -> Shown:
-    """Show a user's balance by the vendor's rows."""
+    """Show a user's balance according to the vendor."""
     return members_of(client.get(f"{_PATH}/users/{user_id}"))
 
 
 @app.command("requested")
 @with_client
 def requested(client: Client, user_id: _Id) -> Shown:
-    """Show what a user asked for and was not paid yet, by the vendor's rows."""
+    """Show the amount that a user has requested and not been paid, according to the vendor."""
     return members_of(client.get(f"{_PATH}/users/{user_id}/payouts"))
 
 
 @app.command("waiting")
 @with_client
 def waiting(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List users who asked for more than they were paid."""
+    """List users with requested payouts that were not paid."""
     return listed(client.get(f"{_PATH}/payouts", limit=limit, cursor=cursor), "user_id", "requested_payout")
 
 
@@ -40,17 +40,17 @@ def waiting(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
 def source(
     client: Client,
     set_: Annotated[str | None, typer.Option("--set", help="Read from the vendor at this URL from now on.")] = None,
-    own: Annotated[bool, typer.Option("--own", help="Read our own feed again.")] = False,
+    own: Annotated[bool, typer.Option("--own", help="Read the sandbox's own feed again.")] = False,
     header: Annotated[
         list[str] | None,
         typer.Option("--header", metavar="NAME=VALUE", help="Sent to the vendor with each call, such as X-API-KEY=secret."),
     ] = None,
 ) -> Shown:
-    """Show where transactions are read from, or read from elsewhere, which drops what came from the place before."""
+    """Show where transactions are read from, or change it. A change drops what was read before."""
     if set_ is not None and own:
-        raise typer.BadParameter("Give one of --set and --own.")
+        raise typer.BadParameter("Give --set or --own, not both.")
     if header and set_ is None:
-        raise typer.BadParameter("A --header is sent to the vendor that --set names; give both.")
+        raise typer.BadParameter("--header needs --set.")
     headers = pairs("--header", header)
     if set_ is not None or own:
         found = client.ask("PUT", f"{_PATH}/source", json={"url": set_, "headers": headers})
@@ -75,7 +75,7 @@ def fetches(
 def dead_letters(
     client: Client, created_from: CreatedFrom = None, created_to: CreatedTo = None, limit: Limit = 20, cursor: Cursor = None
 ) -> Shown:
-    """List the vendor's rows that could not be understood, newest first."""
+    """List the vendor's rows that could not be parsed, newest first."""
     filters = {"created_from": created_from, "created_to": created_to}
     page = client.get(f"{_PATH}/dead-letters", **filters, limit=limit, cursor=cursor)
     return listed(page, "id", "created_at", "reason", "raw")
@@ -84,10 +84,10 @@ def dead_letters(
 @app.command("replay")
 @with_client
 def replay(client: Client) -> Shown:
-    """Try all dead letters again; those that still cannot be understood make the exit code 1."""
+    """Retry all dead letters. The exit code is 1 if some still cannot be parsed."""
     found = client.post(f"{_PATH}/dead-letters/replay")
-    failure = refused(f"{found['remaining']} cannot be understood.") if found["remaining"] else None
-    return Shown(found, f"{found['replayed']} were understood this time.", failure)
+    failure = refused(f"{found['remaining']} cannot be parsed.") if found["remaining"] else None
+    return Shown(found, f"{found['replayed']} were parsed this time.", failure)
 
 
 @app.command("feed")
@@ -96,10 +96,10 @@ def feed(
     client: Client,
     start_date: Annotated[str | None, typer.Option("--start-date", help="Only rows of this day or later.")] = None,
     end_date: Annotated[str | None, typer.Option("--end-date", help="Only rows of this day or earlier.")] = None,
-    page: Annotated[int, typer.Option("--page", min=1, help="Which page.")] = 1,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many a page.")] = 20,
+    page: Annotated[int, typer.Option("--page", min=1, help="The page number.")] = 1,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows per page.")] = 20,
 ) -> Shown:
-    """Show a page of our own vendor feed, which takes 5 calls a minute."""
+    """Show a page of the sandbox's own vendor feed, which allows 5 calls a minute."""
     params = {"startDate": start_date, "endDate": end_date, "page": page, "limit": limit}
     found = client.get("/vendor/v1/transactions", **params)
     shown = listed({"data": found["items"]}, "id", "userId", "createdAt", "type", "amount")

@@ -6,7 +6,7 @@ from sandbox.cli.failures import check_failed
 
 @with_client
 def audit(client: Client) -> Shown:
-    """Recompute every invariant of the merchant's ledger; one that does not hold is a refusal (exit code 1)."""
+    """Recompute every invariant of the merchant's ledger. The exit code is 1 if one does not hold."""
     report = client.get("/sandbox/v1/audit")
     lines = []
     for check in report["checks"]:

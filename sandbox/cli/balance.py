@@ -15,7 +15,7 @@ app = App("The merchant's balance.")
 @app.command("show")
 @with_client
 def show(client: Client) -> Shown:
-    """Show the balance: what is available, what is locked, and both together."""
+    """Show the balance: available, locked and total."""
     return members_of(client.get("/api/v1/balance"))
 
 
@@ -23,7 +23,7 @@ def show(client: Client) -> Shown:
 @with_client
 def history(
     client: Client,
-    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries of this payout.")] = None,
+    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
     account: Annotated[Account | None, typer.Option("--account", help="Only entries on this account.")] = None,
     created_from: CreatedFrom = None,
     created_to: CreatedTo = None,

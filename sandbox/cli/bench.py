@@ -43,10 +43,10 @@ _Output = Annotated[
 @app.command("create")
 def create(
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 8,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is made; medians count.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Rounds of each measurement; the median counts.")] = 3,
     connections: _Connections = 64,
     preload: Annotated[
-        int, typer.Option("--preload", min=0, max=100_000_000, help="Store so many settled payouts beforehand.")
+        int, typer.Option("--preload", min=0, max=100_000_000, help="Store this many settled payouts beforehand.")
     ] = 0,
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
@@ -72,7 +72,7 @@ def create(
 
 @app.command("e2e")
 def e2e(
-    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates a second.")] = 200,
+    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates per second.")] = 200,
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=86_400, help="For how long.")] = 8,
     drain: Annotated[
         float, typer.Option("--drain", min=1, max=3600, help="Seconds to wait at the end for events still to come.")
@@ -104,7 +104,7 @@ def e2e(
 
 @app.command("wait-for")
 def wait_for(
-    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates a second.")] = 200,
+    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates per second.")] = 200,
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=86_400, help="For how long, once all are held.")] = 8,
     held: Annotated[int, typer.Option("--held", min=1, max=20_000, help="Requests held at any moment.")] = 1000,
     connections: _Connections = 64,
@@ -135,7 +135,7 @@ def wait_for(
 @app.command("summary")
 def summary(
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 5,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is made; medians count.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Rounds of each measurement; the median counts.")] = 3,
     connections: _Connections = 64,
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
@@ -179,7 +179,7 @@ def bulk_credit(
 @app.command("world")
 def world(
     payouts: Annotated[int, typer.Option("--payouts", min=1, max=10_000, help="Settled payouts of the world.")] = 1000,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="How often each is done; medians count.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Rounds of each measurement; the median counts.")] = 5,
     clients: Annotated[int, typer.Option("--clients", min=0, max=64, help="Clients that create for another merchant.")] = 2,
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,

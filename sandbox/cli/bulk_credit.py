@@ -24,25 +24,27 @@ def bulk_credit(
     ] = None,
     retry: Annotated[
         str | None,
-        typer.Option("--retry", metavar="ACTIVITY_ID", help="Try its failed rows again.", callback=path_part),
+        typer.Option("--retry", metavar="ACTIVITY_ID", help="Retry the failed rows of this bulk credit.", callback=path_part),
     ] = None,
     shown: Annotated[
-        str | None, typer.Option("--show", metavar="ACTIVITY_ID", help="Show how far this one is.", callback=path_part)
+        str | None,
+        typer.Option("--show", metavar="ACTIVITY_ID", help="Show the progress of this bulk credit.", callback=path_part),
     ] = None,
     items: Annotated[
-        str | None, typer.Option("--items", metavar="ACTIVITY_ID", help="List the rows of this one.", callback=path_part)
+        str | None,
+        typer.Option("--items", metavar="ACTIVITY_ID", help="List the rows of this bulk credit.", callback=path_part),
     ] = None,
     status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for the end.")] = 600,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
-    """Credit many wallets from a CSV file, and wait until it is done; or look at an earlier one.
+    """Credit many wallets from a CSV file and wait until it is done, or show an earlier bulk credit.
 
-    Rows that are invalid or fail make the exit code 1. If it is not done in time, the exit code is 4.
+    The exit code is 1 if rows are invalid or fail, and 4 if it is not done in time.
     """
     if (file is None) + (retry is None) + (shown is None) + (items is None) != 3:
-        raise typer.BadParameter("Give one of FILE, --retry, --show and --items.")
+        raise typer.BadParameter("Give exactly one of FILE, --retry, --show and --items.")
     if status is not None and items is None:
         raise typer.BadParameter("--status needs --items.")
     if items is not None:

@@ -35,8 +35,10 @@ AdminKey = Annotated[
     str | None,
     typer.Option("--admin-key", envvar="PSP_ADMIN_KEY", help="The operator's key; on loopback the development key by default."),
 ]
-ReadyFile = Annotated[Path | None, typer.Option("--ready-file", help="Take URL and key from the file that `psp up` wrote.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else.")]
+ReadyFile = Annotated[
+    Path | None, typer.Option("--ready-file", help="Read the URL and the key from the ready file of `psp up`.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")]
 
 
 class Client:
@@ -112,7 +114,7 @@ class Client:
         except httpx.ConnectError as error:
             raise self._unreachable(error) from None
         except httpx.TransportError as error:
-            raise unreachable(f"The stream of the sandbox broke off: {error or type(error).__name__}.") from None
+            raise unreachable(f"The stream was interrupted: {error or type(error).__name__}.") from None
 
     def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
         """The response, whatever its status."""
@@ -170,7 +172,7 @@ def _key(url: str, key: str | None, on_loopback: str, wanted: str) -> str:
         raise typer.BadParameter(wanted)
     key = on_loopback if key is None else key
     if not key or not key.isascii() or not key.isprintable():
-        raise typer.BadParameter("A key is printable ASCII characters.")
+        raise typer.BadParameter("A key must consist of printable ASCII characters.")
     return key
 
 
@@ -245,9 +247,9 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
     console = Console(width=None if sys.stdout.isatty() else _WIDEST)
     with console.capture() as captured:
         console.print(table)
-    lines = [line.rstrip() for line in captured.get().splitlines() if line.strip()] if page["data"] else ["There are none."]
+    lines = [line.rstrip() for line in captured.get().splitlines() if line.strip()] if page["data"] else ["No results."]
     if page.get("has_more"):
-        lines.append(f"There are more: --cursor {page['next_cursor']}")
+        lines.append(f"More results: --cursor {page['next_cursor']}")
     return Shown(page, "\n".join(lines))
 
 

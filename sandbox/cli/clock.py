@@ -27,9 +27,11 @@ def show_(client: Client) -> Shown:
 @with_client
 def freeze(
     client: Client,
-    at: Annotated[str | None, typer.Option("--at", help="When, such as 2030-01-01T00:00:00Z; now unless given.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.")
+    ] = None,
 ) -> Shown:
-    """Freeze the clock. With --at, time passes to it first; the exit code is 4 if not all that fell due was done."""
+    """Freeze the clock. With --at, it advances to that time first; the exit code is 4 if some work due by then is not done."""
     with client.waiting("Freezing"):
         run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
     return _told(run)
@@ -41,18 +43,18 @@ def advance(
     client: Client,
     span: Annotated[str | None, typer.Argument(help="How far: 75h, 2m, 10s, 1d12h, or a number of seconds.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="How far, in seconds.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="To when, such as 2030-01-01T00:00:00Z.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="The time to advance to, such as 2030-01-01T00:00:00Z.")] = None,
 ) -> Shown:
-    """Let time pass, and run all that falls due on the way: one of SPAN, --seconds and --to.
+    """Advance the clock by SPAN or --seconds, or to --to, and run everything that falls due on the way.
 
-    One call does a bounded part of the work; the exit code is 4 if something is left, and the same command goes on.
+    One call does a limited amount of work. The exit code is 4 if some is left; run the same command again to continue.
     """
     if (span is None) + (seconds is None) + (to is None) != 2:
-        raise typer.BadParameter("Give one of SPAN, --seconds and --to.")
+        raise typer.BadParameter("Give exactly one of SPAN, --seconds and --to.")
     if seconds is not None and not isfinite(seconds):
-        raise typer.BadParameter(f"{seconds} is no number of seconds.")
+        raise typer.BadParameter(f"{seconds} is not a number of seconds.")
     body = {"to": to} if to is not None else {"seconds": seconds_of(span) if span is not None else seconds}
-    with client.waiting("Letting time pass"):
+    with client.waiting("Advancing the clock"):
         return _told(client.post("/sandbox/v1/clock/advance", body))
 
 
@@ -66,7 +68,7 @@ def resume(client: Client) -> Shown:
 
 @with_client
 def drain(client: Client) -> Shown:
-    """Wait until nothing that is due is left to do; the exit code is 4 if something is."""
+    """Wait until all due work is done; the exit code is 4 if some is left."""
     with client.waiting("Waiting until nothing is due"):
         drained = client.post("/sandbox/v1/drain")
     text = f"{drained['steps']} steps were taken."
@@ -79,7 +81,7 @@ def seconds_of(span: str) -> float:
     """The seconds of a span such as 75h, 1d12h, 10s or 90. Raises BadParameter, which ends a command with exit code 2."""
     found = _SPAN.match(span)
     if not span or found is None:
-        raise typer.BadParameter(f"{span} is no span of time; write 75h, 2m, 10s, 1d12h, or a number of seconds.")
+        raise typer.BadParameter(f"{span} is not a time span; write 75h, 2m, 10s, 1d12h, or a number of seconds.")
     return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part is not None)
 
 
@@ -88,11 +90,11 @@ def _told(run: dict[str, Any]) -> Shown:
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")
-    failure = None if run["complete"] else not_met(f"Not all that fell due is done: {run['stopped_because']}.")
+    failure = None if run["complete"] else not_met(f"Not everything that fell due is done: {run['stopped_because']}.")
     return Shown(run, "\n".join(lines), failure)
 
 
 def _line(clock: dict[str, Any]) -> str:
     if clock["frozen"]:
         return f"Frozen at {clock['now']}."
-    return f"Running, now {clock['now']}, {clock['offset_seconds']:g} s from the host's."
+    return f"Running, now {clock['now']}, offset {clock['offset_seconds']:g} s from the host's clock."

@@ -56,7 +56,7 @@ def get(client: Client, delivery_id: _Id) -> Shown:
 @app.command("resend")
 @with_client
 def resend(client: Client, delivery_id: _Id) -> Shown:
-    """Send a webhook again, now, with all its retries before it."""
+    """Resend a webhook now. If that fails, its retry schedule starts over."""
     delivery = client.post(f"{_PATH}/{delivery_id}/resend")
     return Shown(delivery, _line(delivery))
 

@@ -24,7 +24,7 @@ def verify_account(
     bank: Bank = None,
     wallet: Wallet = None,
 ) -> Shown:
-    """Ask whether an account can be paid, and whose it is. The answer may be no: that is no failure."""
+    """Check whether an account can be paid, and whose it is. An account that cannot be paid is not a failure."""
     found = client.post("/api/v1/verify-account", destination(account, bank, wallet))
     verdict = f"valid: {found['account_title']}" if found["valid"] else f"not valid: {found['reason']}"
     return Shown(found, f"{account} is {verdict}")

@@ -26,13 +26,13 @@ class Finding:
 
 
 def doctor(
-    data: Annotated[Path, typer.Option("--data", help="The data directory to look at.")] = Path(".psp"),
+    data: Annotated[Path, typer.Option("--data", help="The data directory to check.")] = Path(".psp"),
     host: Annotated[str, typer.Option("--host", help="The address psp up would listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port.")] = 8000,
     ipn_port: Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port.")] = 8001,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Check this machine and the settings; anything that would keep psp up from starting makes the exit code 1."""
+    """Check this machine and the settings. The exit code is 1 if something would keep `psp up` from starting."""
     findings = examine(data, host, port, ipn_port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
@@ -89,7 +89,7 @@ def _settings(host: str, port: int, ipn_port: int) -> str:
     }
     given = {name: value for name, value in os.environ.items() if value.strip()}
     Settings.load(supplied | given | {"SANDBOX_HOST": host, "SANDBOX_PORT": str(port), "SANDBOX_IPN_PORT": str(ipn_port)})
-    return "all settings that are set are well-formed"
+    return "all settings are valid"
 
 
 def _data(data: Path) -> str:

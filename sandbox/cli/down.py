@@ -11,7 +11,7 @@ from sandbox.cli.failures import not_met, refused
 
 def down(
     data: Annotated[Path, typer.Option("--data", help="The data folder of the run to stop.")] = Path(".psp"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")] = False,
 ) -> None:
     """Stop the sandbox that `psp up` or `make up` runs on a data folder, and wait until all of it has ended.
 

@@ -22,9 +22,9 @@ _Events = Annotated[
     ),
 ]
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How webhooks are signed.")]
-_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose time webhook-timestamp tells.")]
-_Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="How patiently failed attempts are repeated.")]
-_Description = Annotated[str | None, typer.Option("--description", help="What it is for.")]
+_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose time webhook-timestamp carries.")]
+_Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="The retry schedule for failed attempts.")]
+_Description = Annotated[str | None, typer.Option("--description", help="A description.")]
 
 
 @app.command("list")
@@ -52,7 +52,7 @@ def create(
     retry_profile: _Retries = None,
     description: _Description = None,
 ) -> Shown:
-    """Create an endpoint. Its secret is in the answer, and nowhere else."""
+    """Create an endpoint. Its secret is shown only in this response."""
     body = {"url": target, **_body(events, signing, signing_time, retry_profile, description)}
     return members_of(client.post(_PATH, body))
 
@@ -70,24 +70,24 @@ def update(
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
 ) -> Shown:
-    """Change what the options name."""
+    """Change an endpoint. Only what the options give changes."""
     body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
     if not body:
-        raise typer.BadParameter("Name at least one thing to change; --help lists them.")
+        raise typer.BadParameter("Give at least one option to change; see --help.")
     return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
 
 
 @app.command("enable")
 @with_client
 def enable(client: Client, endpoint_id: _Id) -> Shown:
-    """Enable an endpoint; what is due to it goes out."""
+    """Enable an endpoint. Deliveries that are due are sent."""
     return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
 
 
 @app.command("disable")
 @with_client
 def disable(client: Client, endpoint_id: _Id) -> Shown:
-    """Disable an endpoint; its events are kept, to be sent again."""
+    """Disable an endpoint. Its events are kept and can be resent."""
     return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
 
 

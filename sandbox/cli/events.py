@@ -61,7 +61,7 @@ def get(client: Client, event_id: _Id) -> Shown:
 @app.command("resend")
 @with_client
 def resend(client: Client, event_id: _Id) -> Shown:
-    """Send an event again, now, to every endpoint that it went to and that still exists."""
+    """Resend an event now to every endpoint that it was sent to and that still exists."""
     found = client.get(f"/api/v1/events/{event_id}")["deliveries"]
     existing = {endpoint["id"] for endpoint in client.get("/api/v1/webhook-endpoints", limit=100)["data"]}
     deliveries = [delivery for delivery in found if delivery["endpoint_id"] in existing]
@@ -83,17 +83,17 @@ def watch(
             autocompletion=completion(("*", "payout.*", "webhook.attempted", "request", *get_args(EventType))),
         ),
     ] = "*",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, max=1_000_000, help="End after so many events.")] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", min=0, max=86_400, help="End after so many seconds.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=1_000_000, help="Stop after this many events.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", min=0, max=86_400, help="Stop after this many seconds.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     ready_file: ReadyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print everything as it happens, until Ctrl-C: changes of payouts, webhook attempts, calls of the API.
+    """Print everything as it happens, until Ctrl-C: payout changes, webhook attempts and API calls.
 
-    With --json each line is one JSON object, the first of them {"listening": true}. With --limit and --timeout, fewer events
-    than the limit make the exit code 4.
+    With --json each line is one JSON object; the first is {"listening": true}. With --limit and --timeout, the exit code
+    is 4 if fewer events than the limit arrived.
     """
     client = connect(url, api_key, ready_file)
     seen = 0
@@ -101,7 +101,7 @@ def watch(
     with suppress(KeyboardInterrupt), ends_on_sigterm(), client.stream(STREAM, **filters) as found:
         for kind, data in messages(found):
             if kind == "":
-                show({"listening": True}, as_json=as_json, text="Listening. Ctrl-C ends it.")
+                show({"listening": True}, as_json=as_json, text="Listening. Press Ctrl-C to stop.")
                 continue
             seen += 1
             about = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
@@ -109,7 +109,7 @@ def watch(
         if limit is not None and timeout is not None and seen < limit:
             raise not_met(f"{seen} of {limit} events came in {timeout:g} s.")
         if timeout is None and seen != limit:
-            raise unreachable("The stream of the sandbox has ended.")
+            raise unreachable("The stream has ended.")
 
 
 @contextmanager

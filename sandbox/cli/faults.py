@@ -22,14 +22,14 @@ def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
     page = client.get(_PATH, limit=limit, cursor=cursor)
     lines = [*map(_line, page["data"])] or ["There are no faults."]
     if page["has_more"]:
-        lines.append(f"There are more: --cursor {page['next_cursor']}")
+        lines.append(f"More results: --cursor {page['next_cursor']}")
     return Shown(page, "\n".join(lines))
 
 
 @app.command("get")
 @with_client
 def get(client: Client, fault_id: _Id) -> Shown:
-    """Show a fault and how often it hit."""
+    """Show a fault and how often it has hit."""
     return members_of(client.get(f"{_PATH}/{fault_id}"))
 
 
@@ -41,15 +41,15 @@ def add(
     kind: Annotated[FaultKind, typer.Argument(help="How it goes wrong.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A member of the kind, such as milliseconds=500 or status=503."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the kind, such as milliseconds=500 or status=503."),
     ] = None,
     match: Annotated[
         list[str] | None,
-        typer.Option("--match", metavar="KEY=VALUE", help="A member of the match; the options below are the same."),
+        typer.Option("--match", metavar="KEY=VALUE", help="A condition; the options below are shortcuts for this."),
     ] = None,
     method: OnlyMethod = None,
-    path: Annotated[str | None, typer.Option("--path", help="Only calls of this path; * stands for anything.")] = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="Only payouts whose reference holds this.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Only calls to this path; * matches anything.")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Only payouts whose reference contains this.")] = None,
     event_type: Annotated[
         str | None,
         typer.Option(
@@ -59,10 +59,12 @@ def add(
         ),
     ] = None,
     endpoint: Annotated[str | None, typer.Option("--endpoint", help="Only webhooks to this endpoint.")] = None,
-    probability: Annotated[float, typer.Option("--probability", min=0, max=1, help="How likely it hits.")] = 1.0,
-    count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after so many hits.")] = None,
-    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after so many seconds.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same number hits the same calls again.")] = None,
+    probability: Annotated[
+        float, typer.Option("--probability", min=0, max=1, help="The probability of a hit, from 0 to 1.")
+    ] = 1.0,
+    count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after this many hits.")] = None,
+    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after this many seconds.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="With the same seed, the same calls are hit again.")] = None,
 ) -> Shown:
     """Add a fault."""
     named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
@@ -95,5 +97,6 @@ def _value(text: str) -> Any:
 
 
 def _line(fault: dict[str, Any]) -> str:
-    left = "" if fault["remaining"] is None else f", {fault['remaining']} to come"
-    return f"{fault['id']}  {fault['target']} {fault['kind']}: {fault['hits']} hits{left}"
+    left = "" if fault["remaining"] is None else f", {fault['remaining']} remaining"
+    hits = "1 hit" if fault["hits"] == 1 else f"{fault['hits']} hits"
+    return f"{fault['id']}  {fault['target']} {fault['kind']}: {hits}{left}"

@@ -20,7 +20,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(_text(file))
     except ValueError as error:
-        raise typer.BadParameter(f"{file} holds no JSON: {error}") from error
+        raise typer.BadParameter(f"{file} is not valid JSON: {error}") from error
 
 
 def read_items(file: Path, member: str) -> list[Any]:
@@ -55,7 +55,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             item: dict[str, Any] = {}
             for name, value in row.items():
                 if name is None or value is None:
-                    raise typer.BadParameter(f"{file}, line {reader.line_num}: it has not as many values as the header.")
+                    raise typer.BadParameter(f"{file}, line {reader.line_num}: the number of values differs from the header's.")
                 if value:
                     outer, dot, inner = name.partition(".")
                     place, key = (item.setdefault(outer, {}), inner) if dot else (item, name)

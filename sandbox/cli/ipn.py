@@ -13,7 +13,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import AsJson, Client, from_ready_file, host_of, show
 from sandbox.cli.options import FailureCode, given
 
-app = App("Play the bank that calls back.")
+app = App("Send callbacks as a bank would.")
 
 
 @app.callback()
@@ -24,19 +24,23 @@ def _group() -> None:
 @app.command("send")
 def send(
     payout: Annotated[str, typer.Argument(help="The payout's id, or with --by-reference the bank's psp_reference.")],
-    status: Annotated[PayoutStatus, typer.Argument(help="Where the bank says it is.", case_sensitive=False)],
+    status: Annotated[PayoutStatus, typer.Argument(help="The status that the bank reports.", case_sensitive=False)],
     secret: Annotated[
         str | None, typer.Option("--secret", envvar="PSP_IPN_SECRET", help="The merchant's IPN secret (whsec_…).")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option("--ready-file", help="Take URL and secret from the file that `psp up` wrote.")
+        Path | None, typer.Option("--ready-file", help="Read the URL and the secret from the ready file of `psp up`.")
     ] = None,
-    url: Annotated[str, typer.Option("--url", envvar="PSP_IPN_URL", help="Where IPNs are taken.")] = "http://127.0.0.1:8001",
+    url: Annotated[
+        str, typer.Option("--url", envvar="PSP_IPN_URL", help="The URL of the IPN receiver.")
+    ] = "http://127.0.0.1:8001",
     by_reference: Annotated[bool, typer.Option("--by-reference", help="Name the payout by its psp_reference.")] = False,
-    psp_reference: Annotated[str | None, typer.Option("--psp-reference", help="What the bank calls the payout.")] = None,
+    psp_reference: Annotated[str | None, typer.Option("--psp-reference", help="The bank's reference for the payout.")] = None,
     failure_code: FailureCode = None,
     failure_reason: Annotated[str | None, typer.Option("--failure-reason", help="Why it failed, in words.")] = None,
-    message_id: Annotated[str | None, typer.Option("--message-id", help="The webhook-id; the same again is a repeat.")] = None,
+    message_id: Annotated[
+        str | None, typer.Option("--message-id", help="The webhook-id. Sending the same one again has no effect.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign a callback with the merchant's IPN secret, and send it."""
@@ -60,4 +64,4 @@ def send(
     body = json.dumps(members).encode()
     signed = headers(message_id or f"msg_{os.urandom(12).hex()}", int(time.time()), body, (key,))
     answer = Client(url, {"Content-Type": "application/json"}).ask("POST", "/ipn/callback", content=body, headers=signed)
-    show(answer, as_json=as_json, text=f"Accepted: {json.dumps(answer)}")
+    show(answer, as_json=as_json, text=f"Accepted: {answer['id']}  {answer['status']}")

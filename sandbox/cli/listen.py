@@ -22,7 +22,7 @@ def listen(
             autocompletion=completion(("*", "payout.*", *get_args(EventType))),
         ),
     ] = "*",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="End after so many deliveries.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many deliveries.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     ready_file: ReadyFile = None,
@@ -30,7 +30,7 @@ def listen(
 ) -> None:
     """Create a webhook endpoint, print its secret and each delivery, and delete it at Ctrl-C.
 
-    With --json each line is one JSON object, the first of them the endpoint with its secret.
+    With --json each line is one JSON object; the first is the endpoint with its secret.
     """
     client = connect(url, api_key, ready_file)
     body = {"url": forward_to, "event_types": events.split(","), "description": "psp listen"}
@@ -42,7 +42,7 @@ def listen(
             for kind, data in messages(lines):
                 if kind == "":
                     # Only now is nothing missed that happens once the reader knows of the endpoint.
-                    text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Ctrl-C ends it."
+                    text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Press Ctrl-C to stop."
                     show(endpoint, as_json=as_json, text=text)
                 elif "event_id" in data and "delivery_id" not in data:
                     types[data["event_id"]] = kind
@@ -54,7 +54,7 @@ def listen(
                     seen += 1
                     if seen == limit:
                         return
-        raise unreachable("The stream of the sandbox has ended.")
+        raise unreachable("The stream has ended.")
     except KeyboardInterrupt:
         pass
     finally:

@@ -9,7 +9,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client, with_operator
 from sandbox.cli.options import Cursor, Limit, given, identifier
 
-app = App("Merchants, each a whole sandbox of its own. For the operator.")
+app = App("Merchants, each a sandbox of its own. Needs the operator's key.")
 keys_app = App("The merchant's API keys. Needs an admin key.")
 _MERCHANTS = "/sandbox/v1/merchants"
 _KEYS = "/sandbox/v1/keys"
@@ -27,12 +27,12 @@ def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
 def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="What to call it.")],
-    opening_balance: Annotated[str | None, typer.Option("--opening-balance", help="Money to begin with.")] = None,
-    webhook_url: Annotated[str | None, typer.Option("--webhook-url", help="Where its webhooks go.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Ids, jitter and faults repeat with it.")] = None,
+    opening_balance: Annotated[str | None, typer.Option("--opening-balance", help="The opening balance.")] = None,
+    webhook_url: Annotated[str | None, typer.Option("--webhook-url", help="The URL of its first webhook endpoint.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Makes ids, jitter and faults repeatable.")] = None,
     frozen_at: Annotated[str | None, typer.Option("--frozen-at", help="Freeze its clock at this time.")] = None,
 ) -> Shown:
-    """Create a merchant. Its key and secrets are in the answer, and nowhere else."""
+    """Create a merchant. Its key and secrets are shown only in this response."""
     body = {
         "name": name,
         **given(opening_balance=opening_balance, webhook_url=webhook_url, seed=seed, frozen_at=frozen_at),
@@ -43,7 +43,7 @@ def create(
 @app.command("delete")
 @with_operator
 def delete(client: Client, merchant_id: Annotated[str, identifier("The merchant's id.")]) -> Shown:
-    """Delete a merchant and all that is its own."""
+    """Delete a merchant and all its data."""
     client.ask("DELETE", f"{_MERCHANTS}/{merchant_id}")
     return Shown({"deleted": merchant_id}, f"Deleted {merchant_id}.")
 
@@ -51,7 +51,7 @@ def delete(client: Client, merchant_id: Annotated[str, identifier("The merchant'
 @keys_app.command("list")
 @with_client
 def list_keys(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List the keys that work, newest first."""
+    """List active keys, newest first."""
     return listed(client.get(_KEYS, limit=limit, cursor=cursor), "id", "role", "name", "created_at")
 
 
@@ -60,9 +60,9 @@ def list_keys(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown
 def create_key(
     client: Client,
     role: Annotated[Role, typer.Argument(help="What the key may do: a member cannot approve, reconcile or manage keys.")],
-    name: Annotated[str | None, typer.Option("--name", help="Whose key it is.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A name for the key.")] = None,
 ) -> Shown:
-    """Create a key. It is in the answer, and nowhere else."""
+    """Create a key. It is shown only in this response."""
     return members_of(client.post(_KEYS, {"role": role, **given(name=name)}))
 
 

@@ -8,12 +8,12 @@ import typer
 
 from sandbox.choices import Method
 
-Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="How many at most.")]
-Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the page before.")]
-CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only what was made at or after this time.")]
-CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only what was made before this time.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
+CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only items created at or after this time.")]
+CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only items created before this time.")]
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
-MetadataPairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Repeat it for several.")]
+MetadataPairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Can be repeated.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
 
@@ -47,7 +47,7 @@ def one_of(value: str, choices: Sequence[str]) -> str:
     """The choice that a value is, whatever its case. Raises BadParameter."""
     found = next((choice for choice in choices if choice.lower() == value.strip().lower()), None)
     if found is None:
-        raise typer.BadParameter(f"{value!r} is none of {', '.join(choices)}.")
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
     return found
 
 
@@ -101,7 +101,7 @@ def _scenarios(incomplete: str) -> list[str]:
     return [scenario.name for scenario in load_catalogue().scenarios if scenario.name.startswith(incomplete)]
 
 
-Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code; HBL unless given.", autocompletion=_banks)]
+Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", autocompletion=_banks)]
 Wallet = Annotated[
     str | None, typer.Option("--wallet", help="The wallet provider's code, in place of a bank.", autocompletion=_wallets)
 ]

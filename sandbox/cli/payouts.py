@@ -31,7 +31,7 @@ from sandbox.cli.options import (
 app = App("Payouts of the merchant whose key is used.")
 _PATH = "/api/v1/payouts"
 _Id = Annotated[str, identifier("The payout's id.")]
-_Key = Annotated[str | None, typer.Option("--idempotency-key", help="Made up unless given.")]
+_Key = Annotated[str | None, typer.Option("--idempotency-key", help="Default: a random one.")]
 
 
 @app.command("create")
@@ -42,14 +42,16 @@ def create(
     account: Annotated[str, typer.Argument(help="The account's number; its last four digits choose what happens.")],
     bank: Bank = None,
     wallet: Wallet = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="Your own reference; made up unless given.")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Your own reference. Default: a random one.")] = None,
     title: Annotated[str | None, typer.Option("--title", help="The account's title.")] = None,
     metadata: MetadataPairs = None,
-    requires_approval: Annotated[bool, typer.Option("--requires-approval", help="Let it wait for an approval.")] = False,
+    requires_approval: Annotated[
+        bool, typer.Option("--requires-approval", help="Hold the payout until it is approved.")
+    ] = False,
     scenario: ScenarioName = None,
     key: _Key = None,
 ) -> Shown:
-    """Create a payout; to HBL unless --bank or --wallet says otherwise."""
+    """Create a payout, to HBL unless --bank or --wallet is given."""
     body = {
         "merchant_reference": reference or f"cli-{uuid.uuid4()}",
         "amount": amount,
@@ -69,10 +71,10 @@ def batch(
     scenario: ScenarioName = None,
     key: _Key = None,
 ) -> Shown:
-    """Create many payouts in one request; each stands or falls alone, and one that is refused makes the exit code 1.
+    """Create many payouts in one request. Each succeeds or fails independently; the exit code is 1 if any is refused.
 
-    JSON is a list of bodies as POST /payouts takes them, or {"payouts": list}. A CSV file has a header of the members' names;
-    metadata.KEY is a member of the metadata.
+    JSON is a list of bodies as POST /payouts takes them, or {"payouts": list}. A CSV file has a header with the field names;
+    metadata.KEY is a key of the metadata.
     """
     found = client.post(f"{_PATH}/batch", {"payouts": read_items(file, "payouts")}, key=key, headers=_header(scenario))
     return batch_shown(found, "payout", _line)
@@ -88,7 +90,7 @@ def get(
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0, max=30, help="Seconds to wait.")] = 10,
 ) -> Shown:
-    """Show a payout and its timeline. With --wait-for, a state that is not reached in time makes the exit code 4."""
+    """Show a payout and its timeline. With --wait-for, the exit code is 4 if it does not reach one of the states in time."""
     wanted = wait_for or []
     with client.waiting(f"Waiting for {' or '.join(wanted)}"):
         payout = client.get(f"{_PATH}/{payout_id}", wait_for=wanted, timeout=timeout if wanted else None)
@@ -142,35 +144,35 @@ def list_(
 @app.command("requests")
 @with_client
 def requests(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
-    """List users whose requests wait to be approved."""
+    """List users with payout requests waiting for approval."""
     return listed(client.get(f"{_PATH}/requests", limit=limit, cursor=cursor), "user_id", "total_requested")
 
 
 @app.command("approve")
 @with_client
 def approve(client: Client, payout_id: _Id) -> Shown:
-    """Approve a payout that waits for it."""
+    """Approve a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "approve")
 
 
 @app.command("reject")
 @with_client
 def reject(client: Client, payout_id: _Id) -> Shown:
-    """Reject a payout that waits for approval."""
+    """Reject a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "reject")
 
 
 @app.command("cancel")
 @with_client
 def cancel(client: Client, payout_id: _Id) -> Shown:
-    """Cancel a payout that the bank does not work on."""
+    """Cancel a payout that the bank is not processing."""
     return _acted(client, "POST", payout_id, "cancel")
 
 
 @app.command("reinitiate")
 @with_client
 def reinitiate(client: Client, payout_id: _Id) -> Shown:
-    """Try a failed payout again."""
+    """Retry a failed payout."""
     return _acted(client, "POST", payout_id, "reinitiate")
 
 
@@ -179,10 +181,10 @@ def reinitiate(client: Client, payout_id: _Id) -> Shown:
 def simulate(
     client: Client,
     payout_id: _Id,
-    status: Annotated[PayoutStatus, typer.Argument(help="Where to take it.", case_sensitive=False)],
+    status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.", case_sensitive=False)],
     failure_code: FailureCode = None,
 ) -> Shown:
-    """Take a payout to another state by hand, as its bank would."""
+    """Move a payout to another status, as its bank would."""
     body = {"status": status, **given(failure_code=failure_code)}
     payout = client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", body)
     return Shown(payout, _line(payout))

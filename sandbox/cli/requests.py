@@ -18,10 +18,12 @@ _PATH = "/sandbox/v1/requests"
 def list_(
     client: Client,
     method: OnlyMethod = None,
-    path: Annotated[str | None, typer.Option("--path", help="Only calls of this path; * stands for anything.")] = None,
-    status: Annotated[int | None, typer.Option("--status", min=100, max=599, help="Only calls that were answered so.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="Only calls to this path; * matches anything.")] = None,
+    status: Annotated[
+        int | None, typer.Option("--status", min=100, max=599, help="Only calls with this response status.")
+    ] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies hold this text.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies contain this text.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Shown:
@@ -33,6 +35,6 @@ def list_(
 @app.command("get")
 @with_client
 def get(client: Client, entry_id: Annotated[str, identifier("The entry's id in the journal.")]) -> Shown:
-    """Show a call with its headers and bodies; secrets are blotted out."""
+    """Show a call with its headers and bodies; secrets are redacted."""
     found = client.get(f"{_PATH}/{entry_id}")
     return Shown(found, json.dumps(found, indent=2))

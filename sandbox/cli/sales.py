@@ -10,7 +10,7 @@ from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
 
-app = App("Sales, and what is paid for them in advance and in the end.")
+app = App("Sales, and the advance and final payments for them.")
 
 
 @app.command("create")
@@ -19,7 +19,7 @@ def create(
     client: Client,
     user_id: Annotated[str, typer.Argument(help="The id of the user who sold.")],
     brand: Annotated[str, typer.Argument(help="Whose goods.")],
-    earning: Annotated[str, typer.Argument(help="What the user earns by it, such as 40.00.")],
+    earning: Annotated[str, typer.Argument(help="What the user earns from it, such as 40.00.")],
 ) -> Shown:
     """Record a sale."""
     sale = client.post("/api/v1/sales", {"user_id": user_id, "brand": brand, "earning": earning})
@@ -68,14 +68,18 @@ def list_(
 @with_client
 def reconcile(
     client: Client,
-    approve: Annotated[list[str] | None, typer.Option("--approve", help="The id of a sale to approve; repeat it.")] = None,
-    decline: Annotated[list[str] | None, typer.Option("--decline", help="The id of a sale to decline; repeat it.")] = None,
+    approve: Annotated[
+        list[str] | None, typer.Option("--approve", help="The id of a sale to approve. Can be repeated.")
+    ] = None,
+    decline: Annotated[
+        list[str] | None, typer.Option("--decline", help="The id of a sale to decline. Can be repeated.")
+    ] = None,
 ) -> Shown:
     """Approve and decline sales, all or none."""
     verdicts = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in approve or []]
     verdicts += [{"sale_id": sale_id, "status": "DECLINED"} for sale_id in decline or []]
     if not verdicts:
-        raise typer.BadParameter("Give sales with --approve and --decline.")
+        raise typer.BadParameter("Give at least one sale with --approve or --decline.")
     found = client.post("/api/v1/reconcile", verdicts)
     return Shown(found, f"{found['reconciled']} sales were reconciled.")
 
@@ -84,9 +88,9 @@ def reconcile(
 @with_client
 def run(
     client: Client,
-    which: Annotated[Literal["advance", "final"], typer.Argument(help="Pay the advances, or settle what is reconciled.")],
+    which: Annotated[Literal["advance", "final"], typer.Argument(help="Pay advances, or settle reconciled sales.")],
 ) -> Shown:
-    """Pay for sales, each once, however often it is run. A payment that fails makes the exit code 1."""
+    """Pay for sales, each exactly once. The exit code is 1 if a payment fails."""
     found = client.post(f"/api/v1/payouts/{which}/run")
     text = f"{found['paid']} sales were paid, {found['total_amount']} in all."
     failure = refused(f"{found['failed']} payments failed; `psp sales list` says why.") if found["failed"] else None

@@ -13,7 +13,9 @@ from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, desti
 app = App("What payouts do, and scenarios of your own.")
 _PATH = "/sandbox/v1/scenarios"
 _Id = Annotated[str, identifier("The id of a scenario of your own.")]
-_File = Annotated[Path, typer.Argument(help="A JSON file as POST /sandbox/v1/scenarios takes it.", dir_okay=False, exists=True)]
+_File = Annotated[
+    Path, typer.Argument(help="A JSON file with a body of POST /sandbox/v1/scenarios.", dir_okay=False, exists=True)
+]
 
 
 @app.command("list")
@@ -44,7 +46,7 @@ def explain(
     user_id: Annotated[str | None, typer.Option("--user-id", help="The user whose payout it would be.")] = None,
     metadata: MetadataPairs = None,
 ) -> Shown:
-    """Say which scenario a payout would follow, why, and what would happen when. Creates nothing."""
+    """Explain which scenario a payout would follow, and what would happen when. Creates nothing."""
     body = {
         "merchant_reference": "explain",
         "amount": amount,
@@ -68,7 +70,7 @@ def add(client: Client, file: _File) -> Shown:
 @app.command("replace")
 @with_client
 def replace(client: Client, rule_id: _Id, file: _File) -> Shown:
-    """Replace a scenario of your own; payouts that follow it already go on as they began."""
+    """Replace a scenario of your own. Payouts that already follow it keep their path."""
     rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
     return Shown(rule, _line(rule))
 

@@ -25,20 +25,20 @@ def set_(
     client: Client,
     default_scenario: Annotated[
         DefaultScenario | None,
-        typer.Option("--default-scenario", help="The scenario of payouts that nothing else chooses one for."),
+        typer.Option("--default-scenario", help="The scenario for payouts that match no other."),
     ] = None,
     review_threshold: Annotated[
-        str | None, typer.Option("--review-threshold", help="Review payouts of this amount or more; none: no payout.")
+        str | None, typer.Option("--review-threshold", help="Review payouts of this amount or more; none: no reviews.")
     ] = None,
     rate_limit: Annotated[
-        str | None, typer.Option("--rate-limit", help="Requests a minute that the API takes; none: no limit.")
+        str | None, typer.Option("--rate-limit", help="Requests per minute that the API accepts; none: no limit.")
     ] = None,
     approvals_expire_after: Annotated[
         str | None,
         typer.Option("--approvals-expire-after", help="Seconds, in the merchant's time, to wait for approval; none: forever."),
     ] = None,
 ) -> Shown:
-    """Change settings; what is not named stays."""
+    """Change settings. Only what the options give changes."""
     body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
     if review_threshold is not None:
         body["review_threshold"] = None if review_threshold == "none" else review_threshold
@@ -46,7 +46,7 @@ def set_(
         if value is not None:
             body[name] = _whole(name, value)
     if not body:
-        raise typer.BadParameter("Name at least one setting; --help lists them.")
+        raise typer.BadParameter("Give at least one setting; see --help.")
     return members_of(client.write("PATCH", _PATH, body))
 
 

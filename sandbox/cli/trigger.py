@@ -50,10 +50,10 @@ def trigger(
     event: Annotated[EventType, typer.Argument(help="The event's type.")],
     amount: Annotated[str, typer.Option("--amount", help="The amount of the payout or the credit.")] = "100.00",
 ) -> Shown:
-    """Make a payout or a bulk credit, take it the real way to where the event happens, and print the event.
+    """Create a payout or a bulk credit, take it along the real path until the event happens, and print the event.
 
-    The worker does what it does with any payout: payout.failed passes through PROCESSING. If the event does not come in time,
-    the exit code is 4.
+    The worker handles it like any other: payout.failed passes through PROCESSING. The exit code is 4 if the event does not
+    happen in time.
     """
     with client.waiting(f"Waiting for {event}"):
         found = _credit_somebody(client, amount) if event == "bulk_credit.completed" else _lead_payout_to(client, event, amount)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sandbox.runtime.supervisor import Options
 
 
-Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="A fresh store that goes when it ends.")]
+Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use a fresh store and delete it at the end.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Where data, keys and logs are kept.", show_default=".psp")]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 picks a free one.")]
@@ -24,9 +24,9 @@ IpnPort = Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The 
 Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")]
 ApiProcesses = Annotated[int, typer.Option("--api-processes", min=1, max=64, help="API processes, which share the port.")]
 ReadyFile = Annotated[
-    Path | None, typer.Option("--ready-file", help="A JSON file of addresses and keys, written when all is ready.")
+    Path | None, typer.Option("--ready-file", help="Write URLs and keys to this JSON file when all is ready.")
 ]
-Scenarios = Annotated[Path | None, typer.Option("--scenarios", help="A TOML file of scenarios of the demo merchant's own.")]
+Scenarios = Annotated[Path | None, typer.Option("--scenarios", help="A TOML file with scenarios for the demo merchant.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")]
 
 
@@ -39,17 +39,19 @@ def up(
     workers: Workers = 1,
     api_processes: ApiProcesses = 1,
     ready_file: ReadyFile = None,
-    no_seed: Annotated[bool, typer.Option("--no-seed", help="Make no demo merchant and no keys.")] = False,
+    no_seed: Annotated[bool, typer.Option("--no-seed", help="Create no demo merchant and no keys.")] = False,
     scenarios: Scenarios = None,
     verbose: Verbose = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ready object in one line, and no banner.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the ready object as one line of JSON instead of the banner.")
+    ] = False,
 ) -> None:
     """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C or `psp down` stops it.
 
     Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. If it cannot start, the exit code is 1.
     """
     if scenarios is not None and no_seed:
-        raise typer.BadParameter("--scenarios are the demo merchant's, which --no-seed does not make.")
+        raise typer.BadParameter("--scenarios belong to the demo merchant, which --no-seed does not create.")
     options = read_options(
         ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose, seed=not no_seed
     )

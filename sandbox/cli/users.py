@@ -20,7 +20,7 @@ app = App("Users with wallets.")
 _PATH = "/api/v1/users"
 _Id = Annotated[str, identifier("The user's id.")]
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
-_ExternalId = Annotated[str | None, typer.Option("--external-id", help="What you call the user.")]
+_ExternalId = Annotated[str | None, typer.Option("--external-id", help="Your own id for the user.")]
 _Account = Annotated[str | None, typer.Option("--account", help="The account that the user's payouts go to.")]
 _AT_ONCE: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
@@ -31,7 +31,7 @@ _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik
 @with_client
 def list_(
     client: Client,
-    external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user whom you call so.")] = None,
+    external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user with this external id.")] = None,
     created_from: CreatedFrom = None,
     created_to: CreatedTo = None,
     limit: Limit = 20,
@@ -66,12 +66,12 @@ def create(
 def batch(
     client: Client,
     file: Annotated[Path, typer.Argument(help="JSON or CSV: 1 to 1000 users.", dir_okay=False, exists=True)],
-    key: Annotated[str | None, typer.Option("--idempotency-key", help="Made up unless given.")] = None,
+    key: Annotated[str | None, typer.Option("--idempotency-key", help="Default: a random one.")] = None,
 ) -> Shown:
-    """Create many users in one request; each stands or falls alone, and one that is refused makes the exit code 1.
+    """Create many users in one request. Each succeeds or fails independently; the exit code is 1 if any is refused.
 
-    JSON is a list of bodies as POST /users takes them, or {"users": list}. A CSV file has a header of the members' names;
-    destination.bank_code is a member of the destination.
+    JSON is a list of bodies as POST /users takes them, or {"users": list}. A CSV file has a header with the field names;
+    destination.bank_code is a field of the destination.
     """
     return batch_shown(client.post(f"{_PATH}/batch", {"users": read_items(file, "users")}, key=key), "user", _line)
 
@@ -94,7 +94,7 @@ def change(
     bank: Bank = None,
     wallet: Wallet = None,
 ) -> Shown:
-    """Change what the options name; payouts asked for before keep their destination."""
+    """Change a user. Only what the options give changes; payouts already requested keep their destination."""
     body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
@@ -123,7 +123,7 @@ def transactions(
 def history(
     client: Client,
     user_id: _Id,
-    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries of this payout.")] = None,
+    payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
     created_from: CreatedFrom = None,
     created_to: CreatedTo = None,
     limit: Limit = 20,
@@ -138,7 +138,7 @@ def history(
 @app.command("summary")
 @with_client
 def summary(client: Client, user_id: _Id) -> Shown:
-    """Show all that went through a user's wallet, summed up."""
+    """Show the totals of a user's wallet."""
     found = client.get(f"{_PATH}/{user_id}/summary")
     return Shown(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
 
@@ -146,7 +146,7 @@ def summary(client: Client, user_id: _Id) -> Shown:
 @app.command("balance")
 @with_client
 def balance(client: Client, user_id: _Id) -> Shown:
-    """Show a user's balance, and how much of it may be asked for."""
+    """Show a user's balance and how much of it can be paid out."""
     return members_of(client.get(f"{_PATH}/{user_id}/balance"))
 
 
@@ -155,7 +155,7 @@ def balance(client: Client, user_id: _Id) -> Shown:
 def record(
     client: Client,
     user_id: _Id,
-    kind: Annotated[RecordedType, typer.Argument(help="What the user did.", case_sensitive=False)],
+    kind: Annotated[RecordedType, typer.Argument(help="What to record.", case_sensitive=False)],
     amount: _Amount,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
 ) -> Shown:
@@ -168,7 +168,7 @@ def record(
 @app.command("request")
 @with_client
 def request(client: Client, user_id: _Id, amount: _Amount) -> Shown:
-    """Ask for a payout to the user's destination, which waits for `psp payouts approve`."""
+    """Request a payout to the user's destination. It waits for `psp payouts approve`."""
     payout = client.post(f"{_PATH}/{user_id}/payout", {"amount": amount})
     return Shown(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
 
@@ -181,9 +181,9 @@ def seed(
     export: Annotated[
         Path | None, typer.Option("--export", help="Write a CSV for `psp bulk-credit`: each user's id and an amount.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same number makes the same users and amounts again.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same users and amounts.")] = 1,
 ) -> Shown:
-    """Create users, a thousand a request. Those of the same --seed that exist already are not created again."""
+    """Create users, 1000 per request. Users of the same --seed that already exist are skipped."""
     # Before any user is made: a path that cannot be written is worth no work.
     with nullcontext() if export is None else _opened(export) as file:
         made, amounts = _make(client, total, seed)
@@ -194,7 +194,7 @@ def seed(
             writer.writerows((ids[external_id], amount) for external_id, amount in amounts.items())
     count = len(made)
     found = {"total": total, "made": count, "found": total - count, "export": None if export is None else str(export)}
-    text = f"{total} users: {count} made, {total - count} there already."
+    text = f"{total} users: {count} created, {total - count} already existed."
     return Shown(found, f"{text} {export} is for `psp bulk-credit`." if export else text)
 
 
@@ -233,7 +233,7 @@ def _make(client: Client, total: int, seed: int) -> tuple[dict[str, str], dict[s
             if result["status"] == 201:
                 made[user["external_id"]] = result["user"]["id"]
             elif result["status"] != 409:
-                raise refused(f"{user['external_id']} could not be made: {result['problem']['detail']}")
+                raise refused(f"{user['external_id']} could not be created: {result['problem']['detail']}")
     return made, amounts
 
 

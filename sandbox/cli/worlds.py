@@ -15,9 +15,9 @@ _PATH = "/sandbox/v1/snapshots"
 
 @with_client
 def reset(client: Client, yes: Yes = False) -> Shown:
-    """Take the merchant's world back to its beginning. Asks first on a terminal.
+    """Reset the merchant to its initial state. Asks first on a terminal.
 
-    API keys, webhook endpoints and snapshots stay.
+    API keys, webhook endpoints and snapshots are kept.
     """
     if not yes and client.asks:
         typer.confirm(f"Delete all payouts, users and events of this merchant at {client.url}?", abort=True, err=True)

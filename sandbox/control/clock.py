@@ -46,7 +46,7 @@ _GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchan
 
 
 class ClockState(msgspec.Struct, kw_only=True):
-    """A merchant's clock. `offset_seconds` is how far it is ahead of the host's; a frozen one keeps no distance: null."""
+    """A merchant's clock. `offset_seconds` is how far it is ahead of the host's clock; null while frozen."""
 
     now: str
     frozen: bool
@@ -55,10 +55,10 @@ class ClockState(msgspec.Struct, kw_only=True):
 
 
 class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
-    """What a passing of time did.
+    """What an advance of the clock did.
 
-    `steps` counts all that fell due on the way and was done, `ran` lists at most 1000 of it, in order. With `complete` it is
-    all done and committed; without, `stopped_because` says why it stopped at `now`, and the same request goes on from there.
+    `steps` counts everything that fell due and was done; `ran` lists the first 1000 in order. If `complete`, all of it is
+    done and committed. If not, `stopped_because` says why it stopped at `now`; send the same request again to continue.
     """
 
     began: str
@@ -69,7 +69,7 @@ class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
 
 
 class Drained(msgspec.Struct):
-    """Whether nothing that is due is left to do, and what was done for it; what workers had begun is not listed."""
+    """Whether all due work is done, and what was done. What workers had already begun is not listed."""
 
     drained: bool
     now: str
@@ -113,7 +113,7 @@ class ClockService:
         return await self._finish(self._moved(merchant_id, target, key, origin, freeze=False))
 
     async def resume(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Let the clock run on from where it stands: 200 with a ClockState."""
+        """Resume the clock from where it stands: 200 with a ClockState."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             if unit.clock.frozen_at is None:
@@ -215,7 +215,8 @@ async def _begin(
                 raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
             if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
                 raise invalid(
-                    "at", f"may not be before the merchant's now, {render(unit.now)}: things have happened in this world"
+                    "at",
+                    f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",
                 )
             keep(unit, key, Answer(200, render(goal).encode(), provisional=True))
             await write_unit(conn, unit)
@@ -245,13 +246,13 @@ def moment(text: str, field: str, *, may_be_past: bool = False) -> Target:
         raise invalid(field, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z") from None
 
     if at.year < 1970:
-        raise invalid(field, "may not be before 1970")
+        raise invalid(field, "must not be before 1970")
 
     def target(now: datetime) -> datetime:
         if at < now and not may_be_past:
-            raise invalid(field, f"may not be before the merchant's now, {render(now)}: a clock never goes back")
+            raise invalid(field, f"must not be before the merchant's current time, {render(now)}: a clock never goes back")
         if at > now + FURTHEST:
-            raise invalid(field, f"may be ten years after the merchant's now, {render(now)}, at most")
+            raise invalid(field, f"must be at most ten years after the merchant's current time, {render(now)}")
         return at
 
     return target

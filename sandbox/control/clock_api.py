@@ -21,13 +21,13 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
 
 
 class FreezeClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /clock/freeze`: when to stand still, now by default."""
+    """The body of `POST /clock/freeze`: when to freeze, now by default."""
 
     at: Time | UnsetType = UNSET
 
 
 class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /clock/advance`: how far, or to when; one of the two."""
+    """The body of `POST /clock/advance`: either `seconds` or `to`."""
 
     seconds: Seconds | UnsetType = UNSET
     to: Time | UnsetType = UNSET
@@ -36,24 +36,25 @@ class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 _FREEZE: Final = Operation(
     "Freeze the clock", {200: ClockRun}, FreezeClockBody, optional_body=True, errors=("INVALID_STATE",), idempotency="optional",
     example={"at": "2030-01-01T00:00:00.000Z"},
-    description="With `at`, time passes to it first, as with an advance; it may not be more than ten years after the "
-    "merchant's now, nor before it, unless nothing has happened to this merchant yet.",
+    description="With `at`, the clock first advances to that time. `at` must be at most ten years after the "
+    "merchant's current time, and not before it unless the merchant has no activity yet.",
 )  # fmt: skip
 _ADVANCE: Final = Operation(
-    "Let time pass, and run all that falls due on the way, in order", {200: ClockRun}, AdvanceClockBody,
+    "Advance the clock and run everything that falls due, in order", {200: ClockRun}, AdvanceClockBody,
     errors=("INVALID_STATE",), idempotency="optional", example={"seconds": 60},
-    description="Payout steps, returns, webhook attempts and their retries; it answers when all of it is done and committed. "
-    "What was due before is done first, and not listed. Bounded: 10 000 things and 25 s of real time, then `complete` is "
-    "false, and the same request goes on. `to` may not be before the merchant's now, nor more than ten years after it.",
+    description="Runs payout steps, returns, webhook attempts and their retries, and responds when all of it is done "
+    "and committed. What was already due is done first, and not listed. One request does at most 10,000 steps in 25 s "
+    "of real time; then `complete` is false, and the same request continues. `to` must not be before the merchant's "
+    "current time, nor more than ten years after it.",
 )  # fmt: skip
 _RESUME: Final = Operation(
-    "Let the clock run on from where it stands", {200: ClockState}, EmptyBody, errors=("INVALID_STATE",),
+    "Resume the clock from where it stands", {200: ClockState}, EmptyBody, errors=("INVALID_STATE",),
     idempotency="optional",
 )  # fmt: skip
 _DRAIN: Final = Operation(
-    "Wait until nothing that is due is left to do", {200: Drained}, EmptyBody, idempotency="optional",
-    description="Payout steps, bulk credits and webhooks. Bounded: 10 000 things and 25 s of real time, then `drained` is "
-    "false.",
+    "Wait until all due work is done", {200: Drained}, EmptyBody, idempotency="optional",
+    description="Payout steps, bulk credits and webhooks. After 10,000 steps or 25 s of real time it responds with "
+    "`drained` false.",
 )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from sandbox.http.paging import query, window
 
 _SEE: Final = {"get": ("get_fault", "fault_id"), "delete": ("delete_fault", "fault_id")}
 _CREATE: Final = Operation(
-    "Make something go wrong", {201: FaultShown}, FaultBody, errors=("INVALID_STATE",), idempotency="optional", links=_SEE,
+    "Create a fault", {201: FaultShown}, FaultBody, errors=("INVALID_STATE",), idempotency="optional", links=_SEE,
     example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
-    description="On the API (`/api/v1`, `/vendor`, `/aggregator`; never here) or on the deliveries of webhooks. The first "
-    "fault that matches and hits is the one. `count` is how often it hits, exactly; `ttl_seconds` are of the merchant's "
-    "time; the same `seed` makes the same hits. No fault touches the ledger's truth. At most 50 a merchant.",
+    description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
+    "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, `ttl_seconds` is in "
+    "the merchant's time, and the same `seed` gives the same hits. Faults never corrupt the ledger. At most 50 per "
+    "merchant.",
 )  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def faults_router(gate: Gate, service: FaultService) -> Router:
 
     @delete(
         "/{fault_id:str}", operation_id="delete_fault", status_code=200,
-        opt={"operation": Operation("Take a fault away", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
+        opt={"operation": Operation("Delete a fault", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
     )  # fmt: skip
     async def delete_fault(request: HttpRequest, fault_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)

@@ -72,7 +72,7 @@ def _answer(hit: Hit) -> Problem:
     code = _CODES.get(status, "UNAVAILABLE")
     after = int(fault.parameters.get("retry_after", 1))
     headers = {"Retry-After": str(after)} if code in ("RATE_LIMITED", "UNAVAILABLE") else {}
-    told = f"Fault {fault.id} ({fault.kind}) answers in place of this request; nothing was done."
+    told = f"Fault {fault.id} ({fault.kind}) answered instead of the API; nothing was done."
     errors = [("body", f"was refused by fault {fault.id}")] if code == "VALIDATION_ERROR" else []
     problem = Problem(code, told, errors=errors, headers=headers)
     problem.status = status

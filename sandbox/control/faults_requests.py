@@ -51,7 +51,7 @@ Part = Annotated[
 
 
 class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which API requests are meant: `path` may hold `*`, `reference` is a part of a body's merchant_reference."""
+    """Which API requests match. `path` may contain `*`; `reference` is part of the body's merchant_reference."""
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
@@ -59,14 +59,14 @@ class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which deliveries are meant: `event_type` may hold `*`."""
+    """Which deliveries match. `event_type` may contain `*`."""
 
     event_type: EventPattern | UnsetType = UNSET
     endpoint_id: Uuid | UnsetType = UNSET
 
 
 class EitherMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which requests are meant (`method`, `path`, `reference`), or which deliveries (`event_type`, `endpoint_id`)."""
+    """Which requests (`method`, `path`, `reference`) or deliveries (`event_type`, `endpoint_id`) match."""
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
@@ -93,14 +93,14 @@ class _DeliveryFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field
 
 
 class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="latency"):
-    """Answers later by so many milliseconds; with a `sigma` lognormal around that, at most a minute."""
+    """Responds this many milliseconds later; with a `sigma`, lognormal around that, at most a minute."""
 
     milliseconds: Milliseconds
     sigma: Annotated[float, msgspec.Meta(ge=0, le=3)] = 0.0
 
 
 class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
-    """Answers with this status before anything is done, and with the code that it has or that comes nearest.
+    """Responds with this status and the nearest code, and does nothing.
 
     402 says INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
     IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN; a status that means nothing here, such as 418 or 502,
@@ -111,30 +111,30 @@ class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error
 
 
 class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="rate_limit"):
-    """Answers 429 with Retry-After before anything is done."""
+    """Responds with 429 and Retry-After, and does nothing."""
 
     retry_after: RetryAfter = 1.0
 
 
 class ConnectionResetFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="connection_reset"):
-    """Does what is asked, and breaks the connection in place of an answer."""
+    """Performs the request, then breaks the connection instead of responding."""
 
 
 class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="slow_after_commit"):
-    """Does what is asked, and answers later by so many milliseconds."""
+    """Performs the request, then responds this many milliseconds later."""
 
     milliseconds: Milliseconds
 
 
 class TruncatedBodyFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag="truncated_body"):
-    """Breaks off in the middle of the answer's body, or sends half of a webhook's."""
+    """Cuts off the response in the middle of its body, or sends half of a webhook's body."""
 
     target: FaultTarget
     match: EitherMatch = msgspec.field(default_factory=EitherMatch)
 
 
 class DropFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="drop"):
-    """Never sends; the attempt fails and is retried by its schedule."""
+    """Never sends: the attempt fails and is retried on schedule."""
 
 
 class DuplicateFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="duplicate"):
@@ -142,17 +142,17 @@ class DuplicateFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, t
 
 
 class DelayFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="delay"):
-    """Sends not before so many milliseconds of the merchant's time have passed since the event."""
+    """Delays sending until this many milliseconds, in the merchant's time, after the event."""
 
     milliseconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86_400_000)]
 
 
 class ReorderFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="reorder"):
-    """Holds a delivery back until the next one to its endpoint went out, for a second at most."""
+    """Holds a delivery back until the next one to its endpoint was sent, for a second at most."""
 
 
 class StaleTimestampFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="stale_timestamp"):
-    """Signs with a timestamp that is so many seconds old."""
+    """Signs with a timestamp that is this many seconds old."""
 
     seconds: Annotated[float, msgspec.Meta(ge=301, le=86_400, multiple_of=1)] = 3600.0
 

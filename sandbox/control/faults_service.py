@@ -35,7 +35,7 @@ _DONE: Final = "DELETE FROM faults WHERE merchant_id = $1 AND (hits >= count OR 
 
 
 class FaultShown(msgspec.Struct):
-    """A fault; `remaining` is how often it may still hit (null: without end), `matches` what it might have hit."""
+    """A fault. `remaining` is how many hits are left (null: unlimited), `matches` how often it matched, hit or not."""
 
     id: str
     target: str
@@ -115,7 +115,7 @@ class FaultService:
         return _shown(record)
 
     async def delete(self, merchant_id: str, fault_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Take a fault away, everywhere at once: 204."""
+        """Delete a fault, everywhere at once: 204."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             deleted = is_uuid(fault_id) and await conn.fetchval(

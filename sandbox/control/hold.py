@@ -29,7 +29,7 @@ class ClockHeldError(Problem):
     """INVALID_STATE: another request moves the clock."""
 
     def __init__(self) -> None:
-        super().__init__("INVALID_STATE", "Another request moves this merchant's clock; wait for its answer first.")
+        super().__init__("INVALID_STATE", "Another request is moving this merchant's clock; wait for it to finish.")
 
 
 _TAKE: Final = """

@@ -20,18 +20,18 @@ from sandbox.ids import is_uuid
 _METHODS: Final = get_args(Method)
 _FILTERS: Final = ("limit", "cursor", "method", "path", "status", "request_id", "q")
 _LIST: Final = Operation(
-    "The journal of API calls, newest first", {200: list[JournalEntry]},
+    "List API calls from the journal, newest first", {200: list[JournalEntry]},
     query=(
         LIMIT, CURSOR,
         parameter("method", "Only calls with this method.", type="string", enum=list(_METHODS)),
-        parameter("path", "Only calls of this path; `*` stands for anything.", type="string", minLength=1, maxLength=200),
-        parameter("status", "Only calls that were answered so.", type="integer", minimum=100, maximum=599),
+        parameter("path", "Only calls to this path; `*` matches anything.", type="string", minLength=1, maxLength=200),
+        parameter("status", "Only calls with this response status.", type="integer", minimum=100, maximum=599),
         parameter("request_id", "Only calls with this X-Request-Id.", type="string", minLength=1, maxLength=128),
-        parameter("q", "Only calls whose path or bodies hold this.", type="string", minLength=1, maxLength=200),
+        parameter("q", "Only calls whose path or bodies contain this.", type="string", minLength=1, maxLength=200),
     ),
-    description="The newest thousand, for a day; only those with a valid key. A call shows up within a second. Bodies are "
-    "cut to 4000 bytes. Keys, secrets, and what the operation does not declare (other headers, query parameters and members) "
-    "read `[redacted]`. A fault that hit is named.",
+    description="Keeps the newest 1000 calls for a day, and only those with a valid key. A call appears within a "
+    "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
+    "headers, query parameters and fields) read `[redacted]`. A fault that hit is named.",
 )  # fmt: skip
 
 
@@ -49,14 +49,14 @@ def journal_router(gate: Gate, journal: Journal) -> Router:
 
     @get(
         "/{entry_id:str}", operation_id="get_request",
-        opt={"operation": Operation("One API call of the journal", {200: JournalEntry}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Get an API call from the journal", {200: JournalEntry}, errors=("NOT_FOUND",))},
     )  # fmt: skip
     async def get_request(request: HttpRequest, entry_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())
         found = await journal.get(caller.merchant_id, entry_id) if is_uuid(entry_id) else None
         if found is None:
-            raise Problem("NOT_FOUND", "There is no such call in the journal, or not any more.")
+            raise Problem("NOT_FOUND", "This call is not in the journal, or no longer.")
         return ok(found)
 
     return Router("/sandbox/v1/requests", route_handlers=[list_requests, get_request])

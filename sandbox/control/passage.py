@@ -67,7 +67,7 @@ class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"s
 
 
 class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
-    """An attempt at a webhook that fell due. `status` is the HTTP status, null without an answer."""
+    """An attempt at a webhook that fell due. `status` is the HTTP status, null without a response."""
 
     at: str
     delivery_id: str

@@ -29,11 +29,12 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 _SIMULATE: Final = Operation(
-    "Move a payout as its bank would: any legal change, with all that belongs to it", {200: Payout}, SimulateBody,
+    "Move a payout to another status, as its bank would", {200: Payout}, SimulateBody,
     errors=("FORBIDDEN", "NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="optional",
     example={"status": "SUCCESS"},
-    description="Money, timeline, event and webhooks included. The state that it is in already is 200, and changes nothing. "
-    "To approve or reject (REQUESTED to PENDING or REJECTED, IN_REVIEW to PROCESSING or FAILED) needs an `admin` key.",
+    description="Makes any legal change, with its money, timeline entry, event and webhooks. Simulating the current "
+    "status responds with 200 and changes nothing. Approving or rejecting (REQUESTED to PENDING or REJECTED, IN_REVIEW "
+    "to PROCESSING or FAILED) needs an `admin` key.",
 )  # fmt: skip
 
 

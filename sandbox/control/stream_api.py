@@ -18,17 +18,17 @@ _TYPES: Final = re.compile(r"[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}\Z")
 LONGEST: Final = 86_400
 
 _STREAM: Final = Operation(
-    "Everything as it happens, as server-sent events", {200: str}, raw_media_type=MEDIA_TYPE,
+    "Stream everything as it happens, as server-sent events", {200: str}, raw_media_type=MEDIA_TYPE,
     query=(
-        parameter("limit", "End after so many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
-        parameter("types", "Only these, comma-separated; payout.* means all that begin so. All, unless given.",
+        parameter("limit", "Stop after this many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
+        parameter("types", "Only these types, comma-separated; payout.* means all that start with payout. Default: all.",
                   type="string", pattern=r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"),
-        parameter("timeout", "End after so many seconds.", type="number", minimum=0, maximum=LONGEST),
+        parameter("timeout", "Stop after this many seconds.", type="number", minimum=0, maximum=LONGEST),
     ),
-    description="Changes of payouts under their event's type (`event: payout.succeeded`), webhook attempts as "
-    "`webhook.attempted`, calls of the API as `request`; each `data:` is one JSON object. Comments say when it is listening "
-    "and, each 15 s, that it lives. It is no record: what happens while nobody watches is in the log of events. A client that "
-    "reads too slowly is cut off; a merchant has at most 32 streams at a time.",
+    description="Payout changes have their event's type (`event: payout.succeeded`), webhook attempts are "
+    "`webhook.attempted`, API calls are `request`; each `data:` is one JSON object. A comment says when the stream is "
+    "listening, and another every 15 s keeps it alive. Nothing is replayed: see the log of events for what happened "
+    "earlier. A client that reads too slowly is disconnected. A merchant can have 32 streams at a time.",
 )  # fmt: skip
 
 

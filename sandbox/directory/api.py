@@ -42,7 +42,7 @@ def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -
 
     @get(
         "/directory", operation_id="get_directory",
-        opt={"operation": Operation("Banks and wallets that a payout can go to", {200: DirectoryJson})},
+        opt={"operation": Operation("List banks and wallets that payouts can go to", {200: DirectoryJson})},
     )  # fmt: skip
     async def get_directory(request: HttpRequest) -> ASGIResponse:
         await gate.caller(request)
@@ -51,7 +51,7 @@ def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -
 
     @post(
         "/verify-account", operation_id="verify_account", status_code=200,
-        opt={"operation": Operation("Ask whether an account can be paid", {200: Verification}, VerifyAccountBody,
+        opt={"operation": Operation("Check whether an account can be paid", {200: Verification}, VerifyAccountBody,
              idempotency="required",
              example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"})},
     )  # fmt: skip

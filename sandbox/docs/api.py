@@ -67,7 +67,7 @@ def docs_router(public_url: str, catalogue: Catalogue) -> Router:
 
     @get(
         "/openapi.json", operation_id="openapi",
-        opt={"operation": Operation("This document", {200: dict[str, Any]}, security="none")},
+        opt={"operation": Operation("Get this document", {200: dict[str, Any]}, security="none")},
     )  # fmt: skip
     async def openapi(request: HttpRequest) -> ASGIResponse:
         return ASGIResponse(body=documents.of(request.app)[0], media_type=JSON)
@@ -90,7 +90,7 @@ def docs_router(public_url: str, catalogue: Catalogue) -> Router:
             return _page(problem_page(code).encode())
         return ok(_explained(code, public_url))
 
-    @get("/", operation_id="root", opt={"operation": Operation("Where everything is", {200: Root}, security="none")})
+    @get("/", operation_id="root", opt={"operation": Operation("List the sandbox's URLs", {200: Root}, security="none")})
     async def root(request: HttpRequest) -> ASGIResponse:
         if _wants_html(request):
             return _redirect("/console")

@@ -17,14 +17,15 @@ DEFAULT_LIMIT: Final = 100
 _DATE: Final = [{"format": "date-time"}, {"format": "date"}]
 
 _LIST: Final = Operation(
-    "List what users earned, spent, asked for and were paid, oldest first", {200: VendorPage},
+    "List users' transactions, oldest first", {200: VendorPage},
     query=(
-        parameter("startDate", "Only rows made at or after this time.", type="string", anyOf=_DATE),
-        parameter("endDate", "Only rows made at or before this time; a date means its whole day.", type="string", anyOf=_DATE),
-        parameter("page", "Which page.", type="integer", minimum=1, maximum=LARGEST_PAGE_NUMBER, default=1),
-        parameter("limit", "Rows to a page.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=DEFAULT_LIMIT),
+        parameter("startDate", "Only rows created at or after this time.", type="string", anyOf=_DATE),
+        parameter("endDate", "Only rows created at or before this time; a date includes the whole day.",
+                  type="string", anyOf=_DATE),
+        parameter("page", "The page number.", type="integer", minimum=1, maximum=LARGEST_PAGE_NUMBER, default=1),
+        parameter("limit", "Rows per page.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=DEFAULT_LIMIT),
     ),
-    description="At most 5 requests in any 60 seconds with a key, whatever they ask for; rows added meanwhile come last.",
+    description="At most 5 requests per key in any 60 seconds. Rows added between pages come last.",
 )  # fmt: skip
 
 

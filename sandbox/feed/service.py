@@ -42,7 +42,8 @@ LEFT JOIN LATERAL (
 class VendorTransaction(msgspec.Struct, rename="camel"):
     """One row of the feed; `userId` is text (`"074092"` keeps its zero), `type` earned, spent, payout or paid_out.
 
-    A payout that ends unpaid adds a `payout` row with the negative amount; a returned one that and a negative `paid_out` row.
+    A payout that ends unpaid adds a `payout` row with the negative amount; a returned payout also adds a
+    negative `paid_out` row.
     """
 
     id: str
@@ -53,7 +54,7 @@ class VendorTransaction(msgspec.Struct, rename="camel"):
 
 
 class VendorMeta(msgspec.Struct, rename="camel"):
-    """Where a page stands among all that was asked for."""
+    """The position of a page in the whole result."""
 
     total_items: int
     item_count: int

@@ -101,7 +101,9 @@ class ProblemHandler:
             return Problem("METHOD_NOT_ALLOWED", headers={"Allow": ", ".join(sorted(allowed))})
         if isinstance(error, InternalServerException) and "disconnected" in error.detail:
             # Nobody is there to read it; and it is no defect of ours.
-            return Problem("VALIDATION_ERROR", "The client left before its request was whole.", errors=[("body", "is cut off")])
+            return Problem(
+                "VALIDATION_ERROR", "The client disconnected before the request was complete.", errors=[("body", "is cut off")]
+            )
         if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
             code = _BY_STATUS[error.status_code]
             detail = error.detail if error.status_code == 400 else ""

@@ -25,7 +25,7 @@ MOST: Final = 1000
 _SUGGESTIONS: Final = 20
 """Unknown members of one object for which a likely name is looked for."""
 _WRONG: Final = object()
-NUL: Final = "may not hold a NUL character"
+NUL: Final = "must not contain a NUL character"
 TWICE: Final = "is given twice"
 
 
@@ -96,7 +96,7 @@ def _members(pairs: list[tuple[str, Any]]) -> Members:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 class _Walk:
@@ -214,7 +214,7 @@ class _Walk:
         for number, name in enumerate(unknown[:MOST]):
             likely = suggestion(name, known) if number < _SUGGESTIONS else ""
             if not likely:
-                likely = f"; known are {', '.join(known)}" if known else "; the body takes none"
+                likely = f"; known ones: {', '.join(known)}" if known else "; the body must be empty"
             self.wrong(_under(path, name), f"is not a known field{likely}")
 
     def _dict(self, info: inspect.DictType, value: Members, path: str) -> Any:

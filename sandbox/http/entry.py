@@ -72,7 +72,7 @@ class KeyRing:
         self._forgotten = 0
 
     async def caller(self, api_key: str) -> Caller:
-        """Whose key it is. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is away."""
+        """A name for the key. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is away."""
         # The comparison is of SHA-256 values, inside an index: its time tells nothing about a key.
         digest = hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
         known = self._known.get(digest)

@@ -25,14 +25,14 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _INFO: Final = """\
 A mock payment service provider for payouts.
 
-* Money is a decimal string with exactly two places in every answer; requests take a string or a JSON number.
-* Times are RFC 3339 in UTC with milliseconds; ids are UUIDs.
-* Unknown members and unknown query parameters are refused.
-* Every answer has an `X-Request-Id`: your own, if you send one of 1 to 128 printable ASCII characters.
-* Every GET path answers HEAD. A request's line and headers may have 64 KB, and its parts must arrive without long pauses.
+* Money is a decimal string with exactly two decimal places in every response. Requests accept a string or a JSON number.
+* Times are RFC 3339, in UTC, with milliseconds. Ids are UUIDs.
+* Unknown fields and unknown query parameters are refused.
+* Every response has an `X-Request-Id`: yours, if you send one of 1 to 128 printable ASCII characters.
+* Every GET path answers HEAD too. The request line and headers may take 64 KB; a request must arrive without long pauses.
 * Errors are RFC 9457 problems; `type` links to a page that explains the code and its cure.
-* `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same key with the same request repeats the stored \
-answer, byte for byte, for 24 hours.
+* `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
+byte for byte, for 24 hours.
 """
 _OF_SECURITY: Final = {
     "key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
@@ -192,7 +192,7 @@ class _Builder:
             headers |= _headers("Location")
         if operation.idempotency != "none":
             headers |= _headers("Idempotent-Replayed")
-        answer: Json = {"description": operation.summary if status < 400 else "Not now.", "headers": headers}
+        answer: Json = {"description": operation.summary if status < 400 else "Not ready.", "headers": headers}
         if kind is None:
             return answer
         schema = self._schemas.of(kind)

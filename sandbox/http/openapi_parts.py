@@ -12,17 +12,17 @@ _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
 
 HEADERS: Final[Json] = {
     "X-Request-Id": {
-        "description": "The request's name in the logs.",
+        "description": "The id of the request, as in the logs.",
         "required": True,
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},
     },
     "Location": {
-        "description": "Where the new object is.",
+        "description": "The path of the new object.",
         "required": True,
         "schema": {"type": "string", "format": "uri-reference"},
     },
     "Idempotent-Replayed": {
-        "description": "There if this is the stored answer to an earlier request with the same key.",
+        "description": "Present if this is the stored response to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     },
     "Retry-After": {
@@ -34,7 +34,7 @@ HEADERS: Final[Json] = {
 _KEY: Final[Json] = {
     "name": "X-IDEMPOTENCY-KEY",
     "in": "header",
-    "description": "A value of your own for each operation; the same value when you repeat it.",
+    "description": "A new value for each operation, and the same value for each retry.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _KEY_PATTERN},
     "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
@@ -125,8 +125,8 @@ def webhook(event: str) -> Json:
         ),
         "x-sandbox-now": ("The merchant's time. It is not signed.", {"type": "string", "format": "date-time"}),
         "webhook-signature": (
-            "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64; "
-            "during a rotation several, with spaces between.",
+            "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64. During "
+            "a rotation there are several, separated by spaces.",
             {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
         ),
     }
@@ -165,9 +165,9 @@ def webhook(event: str) -> Json:
             ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
             "responses": {
-                "2XX": {"description": "Delivered, if it comes within 15 s."},
+                "2XX": {"description": "Delivered, if sent within 15 s."},
                 "410": {"description": "Disables the endpoint."},
-                "default": {"description": "Failed, and tried again later; a redirect is not followed."},
+                "default": {"description": "A failure, which is retried later. Redirects are not followed."},
             },
         }
     }

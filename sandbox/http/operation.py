@@ -54,7 +54,7 @@ def several(choices: Sequence[str]) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": len(choices)}
 
 
-LIMIT = parameter("limit", "How many at most.", type="integer", minimum=1, maximum=100, default=20)
-CURSOR = parameter("cursor", "The next_cursor of the page before.", type="string", minLength=1, maxLength=200)
-CREATED_FROM = parameter("created_from", "Made at or after this time.", type="string", format="date-time")
-CREATED_TO = parameter("created_to", "Made before this time.", type="string", format="date-time")
+LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=100, default=20)
+CURSOR = parameter("cursor", "The next_cursor of the previous page.", type="string", minLength=1, maxLength=200)
+CREATED_FROM = parameter("created_from", "Only items created at or after this time.", type="string", format="date-time")
+CREATED_TO = parameter("created_to", "Only items created before this time.", type="string", format="date-time")

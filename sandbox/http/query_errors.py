@@ -38,7 +38,7 @@ def find_query_errors(
         base = name if entry is None else entry[1]
         schema = schemas.get(base, {})
         if base not in allowed or (schema.get("type") == "object") != (entry is not None):
-            likely = suggestion(name, known) or (f"; known are {', '.join(known)}" if known else "")
+            likely = suggestion(name, known) or (f"; known ones: {', '.join(known)}" if known else "")
             faults.append((shown(name) or "query", f"is not a known parameter{likely}"))
         elif name in right or any(field == name for field, _ in faults):
             faults.append((shown(name), TWICE))

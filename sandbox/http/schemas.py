@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 REF: Final = "#/components/schemas/{name}"
 AMOUNT: Final[Json] = {
-    "description": "More than 0, at most 999999999999.99, with at most two places; a decimal string or a JSON number.",
+    "description": "More than 0, at most 999999999999.99, with at most two decimal places; a decimal string or a JSON number.",
     "anyOf": [
         # Written without a lookahead for "more than 0", which not every regex engine has.
         {"type": "string", "pattern": r"^([1-9][0-9]{0,11}(\.[0-9]{1,2})?|0\.(0[1-9]|[1-9][0-9]?))$"},
@@ -27,7 +27,7 @@ AMOUNT: Final[Json] = {
     "examples": ["1500.00", 1500.5],
 }
 MONEY: Final[Json] = {
-    "description": "A decimal with exactly two places, never a binary float.",
+    "description": "A decimal string with exactly two decimal places.",
     "type": "string",
     "pattern": r"^-?[0-9]+\.[0-9][0-9]$",
     "examples": ["1500.00"],
@@ -36,7 +36,7 @@ _AMOUNTS: Final = frozenset({"amount", "earning", "amount_from", "amount_to", "r
 """Members that take an amount wherever their type is raw JSON."""
 _ACCOUNT_NUMBER: Final[Json] = {
     "description": (
-        "10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are looked at). "
+        "10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are verified). "
         "The last four digits choose the scenario."
     ),
     "anyOf": [
@@ -48,7 +48,7 @@ _ACCOUNT_NUMBER: Final[Json] = {
 _STATUS: Final[Json] = {"type": "string", "enum": list(STATUSES)}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _EVENT_TYPES: Final[Json] = {
-    "description": "What to send: types of events, or patterns of them.",
+    "description": "The event types to send, or patterns of them.",
     "type": "array",
     "items": {"type": "string", "enum": ["*", "payout.*", "bulk_credit.*", *EVENT_TYPES]},
     "minItems": 1,
@@ -89,7 +89,7 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
         "user_id": {"type": ["string", "null"], "format": "uuid"},
         "attempts": {"type": "integer", "minimum": 0},
         "version": {
-            "description": "1 at creation, and one more with each change: the greater of two copies is the newer.",
+            "description": "1 at creation, plus 1 with each change. Of two copies, the one with the higher version is newer.",
             "type": "integer",
             "minimum": 1,
         },
@@ -205,7 +205,7 @@ class Schemas:
             "properties": {
                 "data": {"type": "array", "items": schema},
                 "has_more": {"type": "boolean"},
-                "next_cursor": {"type": ["string", "null"], "description": "What `cursor` takes for the next page."},
+                "next_cursor": {"type": ["string", "null"], "description": "Pass it as `cursor` to get the next page."},
             },
             "required": ["data", "has_more", "next_cursor"],
         }

@@ -39,30 +39,30 @@ _ATTEMPTS: Final = 3
 """It takes no lock that work wants, but a change of the tables themselves may be in its way, and end it."""
 
 CHECKS: Final = {
-    "balances_match_transfers": "Every account's balance is what was credited to it less what was debited.",
-    "running_balances_chain": "Every transfer's balances follow from the transfer before it on each account.",
+    "balances_match_transfers": "Every account's balance is the sum of its credits minus its debits.",
+    "running_balances_chain": "Every transfer's balances follow from the previous transfer on each account.",
     "transfers_are_sound": "Every transfer moves more than zero between the two accounts of its reason, and names its "
     "payout if it is for one.",
-    "accounts_sum_to_zero": "The balances of all accounts sum up to zero.",
+    "accounts_sum_to_zero": "The balances of all accounts add up to zero.",
     "locked_matches_payouts": "LOCKED holds exactly the amounts of the payouts in flight.",
-    "timeline_without_holes": "Every payout's changes run from 0 without holes, each from where the one before it led.",
-    "timeline_ends_in_status": "Every payout's last change led to the status that it has.",
-    "changes_are_legal": "Every change is one that the table of states allows, told by its event.",
-    "changes_move_money": "Every change moved the money that belongs to it: the reason, the amount, or nothing.",
+    "timeline_without_holes": "Every payout's changes are numbered without gaps, and each starts where the previous one ended.",
+    "timeline_ends_in_status": "Every payout's status is that of its last change.",
+    "changes_are_legal": "Every change is allowed by the table of states and matches its event.",
+    "changes_move_money": "Every change moved exactly the money that it should.",
     "transfers_have_their_event": "Every transfer for a payout is named by exactly one event of that payout.",
     "successes_have_a_reference": "Every payout in SUCCESS has a psp_reference.",
-    "wallets_match_sums": "Every user's wallet holds what the user's sums come to.",
-    "sums_match_transfers": "Every user's sums are those of the transfers through the wallet.",
-    "sums_match_payouts": "Every user's requested, approved and paid are the amounts of the user's payouts.",
-    "sales_are_paid_once": "Every sale's advance and final payment are the ones that its row tells of, each with its transfer.",
-    "bulk_credits_have_transfers": "Every credited row of a bulk credit has its one transfer.",
-    "idempotency_names_payouts": "Every idempotency key that answered with a payout names one that is there.",
+    "wallets_match_sums": "Every wallet's balance equals its user's totals.",
+    "sums_match_transfers": "Every user's totals match the transfers through the wallet.",
+    "sums_match_payouts": "Every user's requested, approved and paid totals match the user's payouts.",
+    "sales_are_paid_once": "Every sale's advance and final payment match the sale, each with its transfer.",
+    "bulk_credits_have_transfers": "Every credited row of a bulk credit has exactly one transfer.",
+    "idempotency_names_payouts": "Every idempotency key that stands for a payout names one that exists.",
 }
 """The checks, in the order of the report, and what each says when all is well."""
 
 
 class Check(msgspec.Struct):
-    """What one check found; `problems` holds the first few, with the ids at fault."""
+    """The result of one check. `problems` lists the first few violations, with their ids."""
 
     name: str
     ok: bool
@@ -71,7 +71,7 @@ class Check(msgspec.Struct):
 
 
 class AuditReport(msgspec.Struct):
-    """Every check of a merchant's ledger; `ok` if all are."""
+    """All checks of a merchant's ledger; `ok` if all passed."""
 
     ok: bool
     checks: list[Check]

@@ -16,8 +16,9 @@ _AT_ONCE: Final = 2
 """Audits of this process at a time: each holds a connection, and the pool serves everybody."""
 
 _AUDIT: Final = Operation(
-    "Recompute every invariant of the ledger", {200: AuditReport},
-    description="The answer is 200 also when checks fail: look at `ok`. The merchant goes on working meanwhile.",
+    "Audit the ledger", {200: AuditReport},
+    description="Recomputes every invariant from the ledger's entries. Responds with 200 even if checks "
+    "fail: see `ok`. The merchant stays usable meanwhile.",
 )  # fmt: skip
 
 

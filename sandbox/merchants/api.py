@@ -96,11 +96,11 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
 
     @post(
         "/", operation_id="create_merchant",
-        opt={"operation": Operation("Create a merchant: a whole sandbox of its own", {201: NewMerchant},
+        opt={"operation": Operation("Create a merchant, which is a whole sandbox of its own", {201: NewMerchant},
              CreateMerchantBody, security="operator", idempotency="optional",
              example={"name": "CI job 42", "opening_balance": "1000000.00"},
-             description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock stands still at "
-             "that time from the beginning, and again after each reset.")},
+             description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock is frozen "
+             "at that time from the start, and again after each reset.")},
     )  # fmt: skip
     async def create_merchant(request: HttpRequest) -> ASGIResponse:
         gate.operator(request)
@@ -122,7 +122,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
 
     @delete(
         "/{merchant_id:str}", operation_id="delete_merchant", status_code=200,
-        opt={"operation": Operation("Delete a merchant and all that is its own", {204: None}, errors=("NOT_FOUND",),
+        opt={"operation": Operation("Delete a merchant and all its data", {204: None}, errors=("NOT_FOUND",),
              security="operator", idempotency="optional")},
     )  # fmt: skip
     async def delete_merchant(request: HttpRequest, merchant_id: FromPath[str]) -> ASGIResponse:
@@ -139,7 +139,7 @@ def keys_router(gate: Gate, service: MerchantService) -> Router:
 
     @post(
         "/", operation_id="create_key",
-        opt={"operation": Operation("Create an API key; it is shown this once", {201: NewApiKey}, CreateKeyBody,
+        opt={"operation": Operation("Create an API key, which is shown only once", {201: NewApiKey}, CreateKeyBody,
              security="admin-key", idempotency="optional", example={"role": "member", "name": "checkout service"})},
     )  # fmt: skip
     async def create_key(request: HttpRequest) -> ASGIResponse:
@@ -149,7 +149,7 @@ def keys_router(gate: Gate, service: MerchantService) -> Router:
 
     @get(
         "/", operation_id="list_keys",
-        opt={"operation": Operation("List the keys that work, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR),
+        opt={"operation": Operation("List active keys, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR),
              security="admin-key")},
     )  # fmt: skip
     async def list_keys(request: HttpRequest) -> ASGIResponse:

@@ -41,9 +41,9 @@ _REVOKE: Final = "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND
 
 
 class NewMerchant(msgspec.Struct):
-    """What a new merchant is told once; the secrets are not shown again.
+    """A new merchant with its secrets, which are not shown again.
 
-    `webhook_secret` signs for the merchant's first endpoint, the one at `webhook_url` or else the first that it makes.
+    `webhook_secret` belongs to the merchant's first endpoint: the one at `webhook_url`, or else the first that it creates.
     """
 
     merchant_id: str
@@ -71,7 +71,7 @@ class ApiKey(msgspec.Struct):
 
 
 class NewApiKey(msgspec.Struct):
-    """A new API key; the key itself is shown this once."""
+    """A new API key. The key itself is shown only once."""
 
     id: str
     api_key: Secret
@@ -160,7 +160,7 @@ class MerchantService:
         return [Merchant(r["merchant_id"], r["name"], r["seed"], render(r["created_at"])) for r in records]
 
     async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Delete a merchant and all that is its own, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
+        """Delete a merchant and all its data, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
 
         async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
             if not is_uuid(merchant_id):
@@ -217,7 +217,7 @@ class MerchantService:
             # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
             found = is_uuid(key_id) and await conn.fetchrow(_KEY, merchant_id, key_id)
             if not found:
-                raise Problem("NOT_FOUND", "This key was not found, or is revoked already.")
+                raise Problem("NOT_FOUND", "This key was not found, or is already revoked.")
             if found["role"] == "admin" and not found["other_admins"]:
                 raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
             await conn.execute(_REVOKE, merchant_id, key_id, truncate(datetime.now(UTC)))

@@ -29,7 +29,7 @@ WHERE merchant_id = $1 RETURNING {_COLUMNS}
 class Settings(msgspec.Struct, kw_only=True):
     """A merchant's settings. `rate_limit` is in requests a minute, `approvals_expire_after` in seconds of its own time.
 
-    null: no payout is reviewed for its amount; the API takes as many requests as come; approvals never expire.
+    null means: no review by amount, no rate limit, approvals never expire.
     """
 
     default_scenario: DefaultScenario

@@ -23,7 +23,7 @@ Seconds = Annotated[float, msgspec.Meta(ge=1, le=31_536_000, multiple_of=1)]
 
 
 class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PATCH /settings`: what is left out stays as it is."""
+    """The body of `PATCH /settings`. Omitted fields keep their value."""
 
     default_scenario: DefaultScenario | UnsetType = UNSET
     review_threshold: AmountOrNull = msgspec.Raw(b"")
@@ -32,14 +32,14 @@ class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 
 
 _CHANGE: Final = Operation(
-    "Change settings: what is left out stays", {200: Settings}, ChangeSettingsBody, optional_body=True, idempotency="optional",
+    "Change settings", {200: Settings}, ChangeSettingsBody, optional_body=True, idempotency="optional",
     example={"default_scenario": "PENDING", "review_threshold": "50000.00", "rate_limit": 60, "approvals_expire_after": 86400},
-    description="`default_scenario` is followed by payouts that nothing else chooses a scenario for. `review_threshold`: "
-    "payouts of this amount or more go to IN_REVIEW (100000.00 at first; null: none does). `rate_limit`: requests to /api/v1 "
-    "beyond it, in any 60 seconds, are answered 429 with Retry-After (null, as at first: no limit). "
-    "`approvals_expire_after`: a payout that begins to wait in REQUESTED or IN_REVIEW from now on, and that nobody has "
-    "decided about so many seconds later, in the merchant's time, becomes REJECTED or FAILED, with failure_code "
-    "APPROVAL_EXPIRED (null, as at first: never). A reset brings all but the rate limit back to what it was at first.",
+    description="Omitted settings keep their value. `default_scenario`: for payouts that match no other scenario. "
+    "`review_threshold`: payouts of this amount or more go to IN_REVIEW (100000.00 by default; null: none). "
+    "`rate_limit`: more requests to /api/v1 than this in any 60 seconds get 429 with Retry-After (null by default: no "
+    "limit). `approvals_expire_after`: a payout that enters REQUESTED or IN_REVIEW from now on and is not decided "
+    "within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED "
+    "(null by default: never). A reset restores the defaults, except for the rate limit.",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def settings_router(gate: Gate, service: SettingsService) -> Router:
     """The routes of a merchant's settings."""
     body_decoder = msgspec.json.Decoder(ChangeSettingsBody)
 
-    @get("/", operation_id="get_settings", opt={"operation": Operation("Get all settings", {200: Settings})})
+    @get("/", operation_id="get_settings", opt={"operation": Operation("Get the merchant's settings", {200: Settings})})
     async def get_settings(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
         query(request, ())

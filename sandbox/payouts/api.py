@@ -43,19 +43,20 @@ _SEE: Final = {
 _CREATE: Final = Operation(
     "Create a payout", {201: Payout}, CreatePayoutBody, errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
     idempotency="required", example=EXAMPLE, links=_SEE,
-    description="The last four digits of the account choose what happens, or an `X-Sandbox-Scenario` header that names a "
-    "scenario; see the list of scenarios.",
+    description="The last four digits of the account choose the scenario, unless an `X-Sandbox-Scenario` header names "
+    "one; see the list of scenarios.",
 )  # fmt: skip
 _GET: Final = Operation(
-    "Get a payout, perhaps when it has reached a state", {200: Payout}, errors=("NOT_FOUND",),
+    "Get a payout, optionally once it has reached a status", {200: Payout}, errors=("NOT_FOUND",),
     query=(
         parameter(
             "wait_for",
-            "Hold the answer until the payout is in one of these states, has been in one since it was last reinitiated, or has "
-            "ended otherwise (FAILED, CANCELLED, REJECTED, RETURNED).",
+            "Hold the response until the payout is in one of these states, has been in one since it was last "
+            "reinitiated, or has ended otherwise (FAILED, CANCELLED, REJECTED, RETURNED).",
             **several(STATUSES),
         ),
-        parameter("timeout", "Seconds of real time, after which it is answered as it is.", type="number", minimum=0,
+        parameter("timeout", "Seconds of real time to wait. After that, the payout is returned as it is.",
+                  type="number", minimum=0,
                   maximum=LONGEST_WAIT, default=10),
     ),
 )  # fmt: skip
@@ -69,18 +70,18 @@ class CreatedPayout(msgspec.Struct):
 
 
 class PayoutResults(msgspec.Struct):
-    """What became of each item of a batch, in order."""
+    """The result of each item of a batch, in order."""
 
     results: list[CreatedPayout]
 
 
 _SCENARIO: Final = HEADER.lower().encode()
 _CREATE_MANY: Final = Operation(
-    "Create up to 1000 payouts, each standing or falling alone", {200: PayoutResults}, CreatePayoutsBody,
+    "Create up to 1000 payouts, each independently", {200: PayoutResults}, CreatePayoutsBody,
     idempotency="required", example={"payouts": [EXAMPLE]},
-    description="The results come in the order of the items. What is wrong with one item is said in its result and stops no "
-    "other; only what is not JSON as a whole, or not a list of 1 to 1000 items, is refused whole. "
-    "The body may have 2 MiB.",
+    description="Results are in the order of the items. An invalid item is reported in its result and does not stop "
+    "the others. The whole request is refused only if it is not valid JSON or not a list of 1 to 1000 items. "
+    "The body is limited to 2 MiB.",
 )  # fmt: skip
 _LIST: Final = Operation(
     "List payouts, newest first", {200: list[Payout]},
@@ -145,7 +146,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
 
     @get(
         "/{payout_id:str}/timeline", operation_id="get_payout_timeline",
-        opt={"operation": Operation("Every change of a payout, oldest first", {200: Timeline}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("List every change of a payout, oldest first", {200: Timeline}, errors=("NOT_FOUND",))},
     )  # fmt: skip
     async def get_payout_timeline(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -168,7 +169,7 @@ def payouts_router(gate: Gate, service: PayoutService) -> Router:
 
     @post(
         "/{payout_id:str}/reinitiate", operation_id="reinitiate_payout",
-        opt={"operation": _moving("Try a failed payout again", "INSUFFICIENT_BALANCE")}, status_code=200,
+        opt={"operation": _moving("Retry a failed payout", "INSUFFICIENT_BALANCE")}, status_code=200,
     )  # fmt: skip
     async def reinitiate_payout(request: HttpRequest, payout_id: FromPath[str]) -> ASGIResponse:
         return await move(request, payout_id, "reinitiate")

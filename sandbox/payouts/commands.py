@@ -114,8 +114,8 @@ def create(unit: Unit, new: NewPayout, catalogue: Catalogue, origin: Origin) -> 
     if new.merchant_reference in unit.references:
         raise Problem(
             "DUPLICATE_REFERENCE",
-            f"A payout with merchant_reference {new.merchant_reference!r} exists; choose another, "
-            "or repeat the first request with its own idempotency key.",
+            f"A payout with merchant_reference {new.merchant_reference!r} already exists; use another reference, or "
+            "retry the first request with its own idempotency key.",
         )
     status = states.REQUESTED if new.requires_approval else states.PENDING
     payout = Payout(
@@ -218,21 +218,21 @@ class MovePayout:
         if self.cause == "ipn" and source in VERBS["approve"]:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {source} waits for the merchant, and a bank's callback cannot decide about it; legal from "
+                f"A payout in {source} is waiting for the merchant's decision, which a bank's callback cannot make; legal from "
                 f"{source}, with an admin's key: {', '.join(legal)}.",
             )
         if self.cause == "ipn" and target in _NOT_BY_BANKS:
             possible = ", ".join(status for status in legal if status not in _NOT_BY_BANKS)
             raise Problem(
                 "INVALID_STATE",
-                f"A bank's callback cannot take a payout from {source} to {target}; legal from {source}: "
+                f"A bank's callback cannot move a payout from {source} to {target}; legal from {source}: "
                 f"{possible or 'nothing'}.",
             )
         if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.may_decide:
             raise Problem(
                 "FORBIDDEN",
-                f"To take a payout from {source} to {target} is to approve or reject it, which needs a key with the `admin` "
-                "role; this key's role is `member`.",
+                f"Moving a payout from {source} to {target} approves or rejects it, which needs a key with the "
+                "`admin` role; this key's role is `member`.",
             )
 
     def _target(self, status: str) -> str:

@@ -15,7 +15,7 @@ from sandbox.scenarios.engine import Scenario
 
 
 class Payout(msgspec.Struct):
-    """A payout on the wire, in the contract's order of members. Amounts are decimals with two places, times RFC 3339."""
+    """A payout. Amounts are decimal strings with two decimal places; times are RFC 3339."""
 
     id: str
     merchant_reference: str

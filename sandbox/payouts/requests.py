@@ -46,7 +46,7 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 
 
 class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /payouts/batch`; each item is looked at on its own."""
+    """The body of `POST /payouts/batch`; each item is validated on its own."""
 
     payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
@@ -110,7 +110,7 @@ def destination_faults(members: Mapping[str, Any], directory: Directory) -> list
     for kind, name in (("BANK", "bank_code"), ("WALLET", "wallet_code")):
         code = members.get(name)
         if dest_type not in (kind, None):
-            faults += [(name, f"must be left out when dest_type is {dest_type}")] if code is not None else []
+            faults += [(name, f"must be omitted when dest_type is {dest_type}")] if code is not None else []
         elif code is None:
             faults += [(name, f"is required when dest_type is {kind}")] if dest_type is not None else []
         else:
@@ -131,7 +131,7 @@ def failure_faults(members: Mapping[str, Any], failing: Sequence[str]) -> list[F
     if status is None or status in failing:
         return []
     given = [name for name in ("failure_code", "failure_reason") if members.get(name) is not None]
-    return [(name, f"is for status {', '.join(failing)} only; leave it out with {status}") for name in given]
+    return [(name, f"is for status {', '.join(failing)} only; omit it with {status}") for name in given]
 
 
 def unknown_code(kind: str, code: str, directory: Directory) -> str:
@@ -141,7 +141,7 @@ def unknown_code(kind: str, code: str, directory: Directory) -> str:
     else:
         own = all_codes = [wallet.code for wallet in directory.wallets]
     likely = suggestion(code, all_codes)
-    return f"is not a known {kind.lower()} code" + (likely or f"; known are {', '.join(own)} (GET /api/v1/directory)")
+    return f"is not a known {kind.lower()} code" + (likely or f"; known ones: {', '.join(own)} (GET /api/v1/directory)")
 
 
 def _codes(

@@ -77,8 +77,8 @@ FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
 class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
     """One change of a payout.
 
-    `actor` is the id of the API key that asked for it, `request_id` that of the request that caused it: of the worker's
-    changes, the last one that set the payout going.
+    `actor` is the id of the API key that requested it. `request_id` is the request that caused it; for a change by the
+    worker, the last request that set the payout in motion.
     """
 
     at: str
@@ -136,7 +136,7 @@ class PayoutService:
         origin: Origin,
         scenario_header: str | None = None,
     ) -> Answer:
-        """Create up to 1000 payouts, each standing or falling alone."""
+        """Create up to 1000 payouts, each independently."""
         items: list[NewPayout | Problem] = []
         for place, raw in enumerate(body.payouts):
             try:

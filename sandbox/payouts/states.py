@@ -78,15 +78,15 @@ def legal_from(status: str) -> tuple[str, ...]:
 
 FAILURES: Final = {
     "BANK_REJECTED": "The bank refused the payout.",
-    "ACCOUNT_NOT_FOUND": "The bank knows no such account.",
+    "ACCOUNT_NOT_FOUND": "The bank does not know this account.",
     "ACCOUNT_CLOSED": "The account is closed.",
     "ACCOUNT_BLOCKED": "The account is blocked.",
-    "NAME_MISMATCH": "The account's title is another than the one given.",
+    "NAME_MISMATCH": "The account's title does not match.",
     "LIMIT_EXCEEDED": "The account's limit is exceeded.",
     "BANK_UNAVAILABLE": "The bank could not be reached.",
     "TIMEOUT": "The bank did not answer in time.",
     "RETURNED_BY_BANK": "The bank sent the money back.",
-    "REVIEW_REJECTED": "The review turned the payout down.",
+    "REVIEW_REJECTED": "The payout was rejected in review.",
     "APPROVAL_EXPIRED": "Nobody approved the payout in time.",
 }
 """failure_code → the failure_reason that goes with it when no other is given."""

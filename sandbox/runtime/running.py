@@ -33,12 +33,12 @@ def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
     try:
         handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise NotRunningError(f"nothing runs on {data}.") from None
+        raise NotRunningError(f"nothing is running on {data}.") from None
     except PermissionError:
         raise PermissionError(f"{lock} is another user's; stop it as that user.") from None
     try:
         if _is_free(handle):
-            raise NotRunningError(f"nothing runs on {data}.")
+            raise NotRunningError(f"nothing is running on {data}.")
         supervisor = _supervisor(handle)
         if supervisor is not None:
             try:
@@ -51,7 +51,7 @@ def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
         # The guardian holds the lock too, until it has cleaned up after a supervisor that was killed.
         while not _is_free(handle) or (supervisor is not None and process_lives(supervisor.pid)):
             if time.monotonic() > deadline:
-                raise NotEndedError(f"what runs on {data} did not end within {seconds:.0f} seconds.")
+                raise NotEndedError(f"the sandbox on {data} did not stop within {seconds:.0f} seconds.")
             time.sleep(0.05)
         return supervisor.pid if supervisor is not None else None
     finally:

@@ -63,7 +63,7 @@ class Options:
     seed: bool = True
     ready_file: Path | None = None
     scenarios: Path | None = None
-    """A TOML file of scenarios of the demo merchant's own."""
+    """A TOML file with scenarios for the demo merchant."""
     verbose: bool = False
     programs: Programs = Programs()
 

@@ -41,12 +41,12 @@ _RECONCILE: Final = Operation(
 def _run(summary: str, minute: str) -> Operation:
     return Operation(
         summary, {200: RunResult}, EmptyBody, idempotency="required",
-        description="Each sale is paid once, however often this runs. An attempt fails where the user's destination ends in "
-        "0003, or where one of your own scenarios that matches the user's destination, the amount, the user_id or the metadata "
-        "`kind` (ADVANCE, FINAL), `sale_id` and `brand` ends in FAILED, CANCELLED or RETURNED. It moves nothing, counts in the "
-        "sale's `attempts`, leaves its `last_error`, and is tried again by the next run. "
-        f"Also runs by itself at {minute} of each hour of the host's time, for every merchant whose clock runs: where it is "
-        "frozen, sales are paid by these calls alone.",
+        description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's "
+        "destination ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the "
+        "metadata `kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed "
+        "attempt moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next "
+        f"run. Also runs automatically at {minute} of each hour of the host's time, for every merchant whose clock is not "
+        "frozen. In a frozen world, only these calls pay for sales.",
     )  # fmt: skip
 
 
@@ -90,11 +90,11 @@ def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
         _, key = await gate.parse(request, empty_body, body_required=False)
         return answered(await service.run(caller.merchant_id, kind, key, gate.origin(request)))
 
-    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay the advances", ":00")})
+    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay advances", ":00")})
     async def run_advances(request: HttpRequest) -> ASGIResponse:
         return await run(request, ADVANCE)
 
-    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle what is reconciled", ":30")})
+    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle reconciled sales", ":30")})
     async def run_finals(request: HttpRequest) -> ASGIResponse:
         return await run(request, FINAL)
 

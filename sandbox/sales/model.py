@@ -29,7 +29,7 @@ _UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RE
 
 
 class SalePayment(msgspec.Struct):
-    """What was paid for a sale: `kind` is ADVANCE or FINAL; a FINAL below 0 was taken back, and 0.00 moved nothing."""
+    """A payment for a sale: `kind` is ADVANCE or FINAL. A negative FINAL was taken back; 0.00 moved nothing."""
 
     kind: str
     amount: Decimal
@@ -38,10 +38,10 @@ class SalePayment(msgspec.Struct):
 
 
 class Sale(msgspec.Struct):
-    """A sale on the wire. Its amounts are None until they were paid.
+    """A sale. Its payment amounts are null until they are paid.
 
-    `attempts` counts all tries to pay its advance or final; `last_error` says why the last one failed, and is None if it did
-    not.
+    `attempts` counts all attempts to pay its advance or final; `last_error` says why the last one failed, and is null if
+    it did not.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Sale(msgspec.Struct):
 
 
 class RunResult(msgspec.Struct):
-    """What a run did: sales paid, sales whose attempt failed, and what was paid in all (taken back counts as less)."""
+    """The result of a run: sales paid, sales whose attempt failed, and the net total."""
 
     paid: int
     failed: int

@@ -17,7 +17,7 @@ class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ReconcileItem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What became of one sale."""
+    """The decision about one sale."""
 
     sale_id: Uuid
     status: Verdict

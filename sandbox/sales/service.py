@@ -76,7 +76,7 @@ _MERCHANTS: Final = {
 
 
 class Reconciled(msgspec.Struct):
-    """The sales that a reconciliation changed, in the order in which it named them."""
+    """The reconciled sales, in the order of the request."""
 
     reconciled: int
     sales: list[Sale]
@@ -134,7 +134,7 @@ class SalesService:
             first = {item.sale_id: place for place, item in reversed([*enumerate(items)])}
             twice = [place for place, item in enumerate(items) if first[item.sale_id] != place]
             raise all_invalid(
-                [(f"[{place}].sale_id", f"is named in [{first[items[place].sale_id]}] already") for place in twice]
+                [(f"[{place}].sale_id", f"is already listed in [{first[items[place].sale_id]}]") for place in twice]
             )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
@@ -142,10 +142,10 @@ class SalesService:
             found = {record["id"]: to_sale(record) for record in records}
             for sale_id in wanted:
                 if sale_id not in found:
-                    raise Problem("NOT_FOUND", f"There is no sale {sale_id}; none of the sales was reconciled.")
+                    raise Problem("NOT_FOUND", f"There is no sale {sale_id}; no sale was reconciled.")
             for sale_id, sale in found.items():
                 if sale.status != PENDING:
-                    raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is {sale.status}; none of the sales was reconciled.")
+                    raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is {sale.status}; no sale was reconciled.")
             await conn.execute(_RECONCILE, unit.merchant_id, unit.now, list(wanted), list(wanted.values()))
             for sale_id, status in wanted.items():
                 found[sale_id].status, found[sale_id].reconciled_at = status, unit.now_text

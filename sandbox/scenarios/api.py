@@ -29,26 +29,26 @@ _SEE: Final = {
     "delete": ("delete_scenario", "rule_id"),
 }
 _PATHS: Final = (
-    "A path starts from PENDING and must be legal, also where a step with a `probability` is left out. A final step that is "
-    "taken ends it, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. "
-    "At most 100 own scenarios a merchant; the first that matches wins, before the built-in ones."
+    "A path starts from PENDING and must be legal even if steps with a `probability` are skipped. A final step that "
+    "is taken ends the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. At most 100 scenarios "
+    "of your own per merchant; the first that matches wins, before the built-in ones."
 )
 _LIST: Final = Operation(
-    "List all scenarios that apply, the first that matches wins", {200: list[ScenarioRule]},
-    description="Own rules, then by amount, by suffix, and the default. A create's `X-Sandbox-Scenario` header names one "
-    "of them directly; one that nobody knows is refused.",
+    "List all scenarios; the first that matches wins", {200: list[ScenarioRule]},
+    description="Your own come first, then the amount, the suffix and the default. The `X-Sandbox-Scenario` header of "
+    "a create request selects one by name; an unknown name is refused.",
 )  # fmt: skip
 _CREATE: Final = Operation(
-    "Make a scenario of your own", {201: ScenarioRule}, RuleBody, errors=("INVALID_STATE",), idempotency="optional",
+    "Create a scenario of your own", {201: ScenarioRule}, RuleBody, errors=("INVALID_STATE",), idempotency="optional",
     links=_SEE, example=_EXAMPLE, description=_PATHS,
 )  # fmt: skip
 _REPLACE: Final = Operation(
     "Replace a scenario of your own", {200: ScenarioRule}, RuleBody, errors=("NOT_FOUND", "INVALID_STATE"),
     idempotency="optional", example=_EXAMPLE,
-    description=_PATHS + " Payouts under way keep the path that they began with.",
+    description=_PATHS + " Payouts that already follow it keep their path.",
 )  # fmt: skip
 _EXPLAIN: Final = Operation(
-    "Say what a payout would do, and create nothing", {200: Explanation}, ExplainBody, idempotency="optional",
+    "Explain what a payout would do, without creating it", {200: Explanation}, ExplainBody, idempotency="optional",
     example={
         "merchant_reference": "INV-1001", "amount": "1500.00", "dest_type": "BANK", "bank_code": "HBL",
         "account_number": "12345678900012", "scenario_header": "returned",

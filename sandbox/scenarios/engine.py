@@ -128,7 +128,7 @@ class Catalogue:
         if header is None or header in self._by_name:
             return
         if not any(header in (rule.name, rule.match.scenario_header) for rule in rules):
-            raise invalid(field, "names no scenario; GET /sandbox/v1/scenarios lists those that there are")
+            raise invalid(field, "is not a known scenario; GET /sandbox/v1/scenarios lists them")
 
     def applying(self, default: str, review_threshold: Decimal | None) -> list[Scenario]:
         """The built-in scenarios that apply to a merchant, in their order: the review, by suffix, and the default."""

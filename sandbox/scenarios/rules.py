@@ -33,7 +33,7 @@ Name = Annotated[
         min_length=1,
         max_length=64,
         pattern=r"^[a-z][a-z0-9_]*\Z",
-        extra={"must": "a string of 1 to 64 small letters, digits and underscores that begins with a letter"},
+        extra={"must": "a string of 1 to 64 lowercase letters, digits and underscores that starts with a letter"},
     ),
 ]
 HeaderValue = Annotated[
@@ -49,10 +49,10 @@ Suffix = Annotated[
 
 
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One change: `after` so many seconds from the change before it, with `probability`, else the next step follows.
+    """One change, `after` this many seconds from the previous one. With a `probability`, the step may be skipped.
 
-    A final step that is taken ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of them. After a step that says
-    `wait` nothing happens by itself; the steps behind it follow a release to PROCESSING.
+    A final step that is taken ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of them. After a step with
+    `wait`, nothing happens by itself; the remaining steps follow a release to PROCESSING.
     """
 
     to: Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
@@ -64,7 +64,7 @@ class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, k
 
 
 class RuleMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What chooses a rule: everything given must hold, and something must be given."""
+    """The conditions of a rule. All given ones must hold, and at least one is required."""
 
     suffix: Suffix | UnsetType = UNSET
     account_number: AccountNumber | UnsetType = UNSET
@@ -131,7 +131,7 @@ def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
     """What is wrong with a rule's match; amounts are Decimals, and what is no amount is not looked at."""
     faults: list[Fault] = []
     if not match:
-        faults.append(("match", "must say at least one thing that chooses the rule"))
+        faults.append(("match", "must have at least one condition"))
     low, high = match.get("amount_from"), match.get("amount_to")
     if isinstance(low, Decimal) and isinstance(high, Decimal) and low > high:
         faults.append(("match.amount_to", "must not be below amount_from"))

@@ -42,7 +42,7 @@ WHERE r.merchant_id = $1 AND r.id = n.id AND r.position <> n.position
 
 
 class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What chooses a scenario: everything that is there must hold."""
+    """The conditions of a scenario. All that are present must hold."""
 
     suffix: str | UnsetType = UNSET
     account_number: str | UnsetType = UNSET
@@ -56,7 +56,7 @@ class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class ScenarioStep(msgspec.Struct):
-    """One change of a scenario; `after` is the seconds from the change before it, in the merchant's time."""
+    """One change of a scenario; `after` is in seconds from the previous change, in the merchant's time."""
 
     to: str
     after: float
@@ -78,9 +78,9 @@ class ScenarioRule(msgspec.Struct):
 
 
 class ExplainedStep(msgspec.Struct):
-    """One change to come: `after_seconds` from the one before it, `at` from the creation (null: that is not sure).
+    """One expected change: `after_seconds` from the previous one, `at` from the creation (null: uncertain).
 
-    `probability` is how likely a payout that comes to the step takes it, `overall_probability` how likely one does both.
+    `probability` is the chance that a payout that reaches the step takes it; `overall_probability` is the chance of both.
     """
 
     step: int | None
@@ -171,7 +171,7 @@ class ScenarioService:
     async def replace(
         self, merchant_id: str, rule_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin
     ) -> Answer:
-        """Replace a rule: 200 with it. Payouts under way keep the path that they began with. Without a position it stays."""
+        """Replace a rule: 200 with it. Payouts that already follow it keep their path. Without a position it stays."""
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
@@ -196,7 +196,7 @@ class ScenarioService:
                 raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
 
     async def delete(self, merchant_id: str, rule_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Delete a rule: 204. Payouts under way keep the path that they began with."""
+        """Delete a rule: 204. Payouts that already follow it keep their path."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
             gone = _place(unit.rules, rule_id)
@@ -219,7 +219,9 @@ class ScenarioService:
         if self._catalogue.knows(name):
             raise Problem("INVALID_STATE", f"{name} is a built-in scenario; choose another name.")
         if any(rule.name == name for rule in others):
-            raise Problem("INVALID_STATE", f"Another own scenario is called {name}; change that one, or choose another name.")
+            raise Problem(
+                "INVALID_STATE", f"You already have a scenario named {name}; change that one, or choose another name."
+            )
 
 
 def _place(rules: Sequence[Scenario], rule_id: str) -> int:
@@ -227,7 +229,7 @@ def _place(rules: Sequence[Scenario], rule_id: str) -> int:
         for place, rule in enumerate(rules):
             if rule.id == rule_id:
                 return place
-    raise Problem("NOT_FOUND", "There is no such own scenario; GET /sandbox/v1/scenarios lists them.")
+    raise Problem("NOT_FOUND", "You have no such scenario; GET /sandbox/v1/scenarios lists them.")
 
 
 async def _write(

@@ -44,7 +44,7 @@ _LIST: Final = Operation(
     "List users, newest first", {200: list[User]},
     query=(
         LIMIT, CURSOR,
-        parameter("external_id", "Only the user with this id of yours.", type="string", minLength=1, maxLength=64),
+        parameter("external_id", "Only the user with this external id.", type="string", minLength=1, maxLength=64),
         CREATED_FROM, CREATED_TO,
     ),
 )  # fmt: skip
@@ -55,17 +55,17 @@ _TRANSACTIONS: Final = Operation(
         parameter("type", "Only transactions of this type.", type="string", enum=list(TRANSACTION_TYPES)),
         CREATED_FROM, CREATED_TO,
     ),
-    description="All types: what was earned and spent, credited in bulk, paid for sales (a FINAL below 0 was taken back), "
-    "asked for (PAYOUT) and paid (PAID_OUT); a payout that ends unpaid takes its rows back with the negative amount.",
+    description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL was taken back), "
+    "requested (PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds rows with the negative amounts.",
 )  # fmt: skip
 _HISTORY: Final = Operation(
     "List the ledger entries of a user's wallet, newest first", {200: list[LedgerEntry]}, errors=("NOT_FOUND",),
     query=(
         LIMIT, CURSOR,
-        parameter("payout_id", "Only entries of this payout.", type="string", format="uuid"),
+        parameter("payout_id", "Only entries for this payout.", type="string", format="uuid"),
         CREATED_FROM, CREATED_TO,
     ),
-    description="`balance_after` of the first is the wallet's balance.",
+    description="`balance_after` of the newest entry is the wallet's balance.",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @post(
         "/", operation_id="create_user",
-        opt={"operation": Operation("Make a user with a wallet", {201: User}, CreateUserBody, links=_SEE,
+        opt={"operation": Operation("Create a user with a wallet", {201: User}, CreateUserBody, links=_SEE,
              errors=("DUPLICATE_REFERENCE",), idempotency="required", example=_EXAMPLE)},
     )  # fmt: skip
     async def create_user(request: HttpRequest) -> ASGIResponse:
@@ -89,7 +89,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @post(
         "/batch", operation_id="create_users", status_code=200,
-        opt={"operation": Operation("Make up to 1000 users, each standing or falling alone",
+        opt={"operation": Operation("Create up to 1000 users, each independently",
              {200: UserResults}, CreateUsersBody, idempotency="required",
              example={"users": [_EXAMPLE]})},
     )  # fmt: skip
@@ -118,7 +118,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
         opt={"operation": Operation("Change a user", {200: User}, ChangeUserBody,
              errors=("NOT_FOUND", "DUPLICATE_REFERENCE"), idempotency="required",
              example={"destination": _EXAMPLE["destination"]},
-             description="Payouts asked for before keep their destination; the next runs of sales go to the new one.")},
+             description="Payouts already requested keep their destination; the next payments for sales go to the new one.")},
     )  # fmt: skip
     async def change_user(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -153,7 +153,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @get(
         "/{user_id:str}/summary", operation_id="get_user_summary",
-        opt={"operation": Operation("All that went through a user's wallet, summed up", {200: Summary},
+        opt={"operation": Operation("Get the totals of a user's wallet", {200: Summary},
              errors=("NOT_FOUND",), description="Cached for two minutes or until a change; `X-Cache` says HIT or MISS.")},
     )  # fmt: skip
     async def get_user_summary(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
@@ -164,7 +164,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @get(
         "/{user_id:str}/balance", operation_id="get_user_balance",
-        opt={"operation": Operation("What is in a user's wallet", {200: UserBalance}, errors=("NOT_FOUND",))},
+        opt={"operation": Operation("Get the balance of a user's wallet", {200: UserBalance}, errors=("NOT_FOUND",))},
     )  # fmt: skip
     async def get_user_balance(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -173,11 +173,12 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @post(
         "/{user_id:str}/payout", operation_id="request_user_payout",
-        opt={"operation": Operation("Ask for a payout to a user's destination", {201: Payout}, RequestPayoutBody,
+        opt={"operation": Operation("Request a payout to a user's destination", {201: Payout}, RequestPayoutBody,
              errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"), idempotency="required",
              example={"amount": "30.00"},
-             description="It waits in REQUESTED until an admin approves or rejects it. The user's available balance must cover "
-             "it, and so must the merchant's, which is locked meanwhile; the refusal says which of the two is too small.")},
+             description="It waits in REQUESTED until an admin approves or rejects it. Both the user's and the "
+             "merchant's available balance must cover it, and the merchant's is locked meanwhile; a refusal says which "
+             "one is too low.")},
     )  # fmt: skip
     async def request_user_payout(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -187,7 +188,7 @@ def users_routers(gate: Gate, service: UserService) -> list[Router]:
 
     @get(
         "/", operation_id="list_payout_requests",
-        opt={"operation": Operation("Users whose requests wait to be approved", {200: list[RequestedPayout]},
+        opt={"operation": Operation("List users with payout requests waiting for approval", {200: list[RequestedPayout]},
              query=(LIMIT, CURSOR))},
     )  # fmt: skip
     async def list_payout_requests(request: HttpRequest) -> ASGIResponse:

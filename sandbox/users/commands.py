@@ -19,10 +19,10 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Transaction(msgspec.Struct):
-    """Something that a user earned, spent, was credited, was paid for a sale, asked for or was paid.
+    """A transaction of a user's wallet.
 
-    `amount` is below 0 where it takes back what an earlier one of its type gave. `transfer_id` is the wallet's transfer; a
-    PAYOUT or PAID_OUT has none, and names its payout.
+    `amount` is negative where it reverses an earlier one of its type. `transfer_id` is the wallet's transfer; PAYOUT and
+    PAID_OUT have none, and name their payout.
     """
 
     id: str
@@ -61,8 +61,8 @@ class RecordTransaction:
         if total > LARGEST_SUM:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"What the user {member} would pass {LARGEST_SUM}.",
-                errors=[("amount", f"would take the sum past {LARGEST_SUM}")],
+                f"What the user {member} would exceed {LARGEST_SUM}.",
+                errors=[("amount", f"would take the sum above {LARGEST_SUM}")],
             )
         movement = EARN if self.type == "EARNED" else SPEND
         transfer_id = unit.transfer(movement, self.amount, None, self.reference or "", user.id)
@@ -95,7 +95,7 @@ class RequestPayout:
         """Ask, or raise NOT_FOUND, INVALID_STATE without a destination, or INSUFFICIENT_BALANCE."""
         user = user_of(unit, self.user_id)
         if user.dest_type is None or user.account_number is None:
-            raise Problem("INVALID_STATE", f"User {user.id} has no destination, so there is nowhere to pay to.")
+            raise Problem("INVALID_STATE", f"User {user.id} has no destination; set one with PATCH /api/v1/users/{user.id}.")
         new = NewPayout(
             # A reference of its own for each; the unit's ids are never given out twice.
             merchant_reference=f"user-payout-{unit.ids.next()}",

@@ -38,7 +38,7 @@ class DestinationBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /users`. `vendor_user_id` is what the vendor feed calls the user; the user's id unless given."""
+    """The body of `POST /users`. `vendor_user_id` is the user's id in the vendor feed; it defaults to the user's id."""
 
     name: Name
     external_id: Text64 | None = None
@@ -47,7 +47,7 @@ class CreateUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PATCH /users/{user_id}`: what is left out stays as it is, and null takes it away."""
+    """The body of `PATCH /users/{user_id}`. Omitted fields keep their value; null removes it."""
 
     name: Name | UnsetType = UNSET
     external_id: Text64 | UnsetType | None = UNSET
@@ -55,7 +55,7 @@ class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /users/batch`; each item is looked at on its own."""
+    """The body of `POST /users/batch`; each item is validated on its own."""
 
     users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 

@@ -122,10 +122,10 @@ class User(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """All that went through a user's wallet, summed up.
+    """The totals of a user's wallet.
 
-    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid; `available`, what may still be
-    asked for, = balance − payout_requested.
+    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid; `available`, which can still
+    be paid out, = balance − payout_requested.
     """
 
     user_id: str
@@ -143,20 +143,20 @@ class Summary(msgspec.Struct):
 
 
 class CreatedUser(msgspec.Struct):
-    """An item of a batch that was made."""
+    """An item of a batch that was created."""
 
     status: Literal[201]
     user: User
 
 
 class UserResults(msgspec.Struct):
-    """What became of many users, in the order of the request."""
+    """The result of each item of a batch, in order."""
 
     results: list[CreatedUser]
 
 
 class UserBalance(msgspec.Struct):
-    """What is in a user's wallet, and what of it may still be asked for."""
+    """The balance of a user's wallet, and how much of it can still be paid out."""
 
     user_id: str
     balance: Decimal
@@ -164,7 +164,7 @@ class UserBalance(msgspec.Struct):
 
 
 class RequestedPayout(msgspec.Struct):
-    """A user who waits for payouts to be approved."""
+    """A user with payout requests waiting for approval."""
 
     user_id: str
     total_requested: Decimal
@@ -197,7 +197,7 @@ class UserService:
         return await run_keyed(merchant_id, key, origin, action)
 
     async def create_many(self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        """Make up to 1000 users, each standing or falling alone."""
+        """Create up to 1000 users, each independently."""
         items: list[NewUser | Problem] = []
         for place, raw in enumerate(body.users):
             try:

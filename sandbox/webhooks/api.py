@@ -35,16 +35,18 @@ _SEE: Final = {
 }
 
 _CREATE: Final = Operation(
-    "Create a webhook endpoint; its secret is in this answer only", {201: CreatedEndpoint}, CreateEndpointBody,
+    "Create a webhook endpoint", {201: CreatedEndpoint}, CreateEndpointBody,
     errors=("INVALID_STATE",), idempotency="required", links=_SEE,
     example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
-    description="At most 16 a merchant. An address that webhooks may not be delivered to is refused. Filters, ordering, limits "
-    "and signatures other than `v1` are not supported yet, and refused.",
+    description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
+    "delivered to is refused. Filters, ordering, limits and signatures other than `v1` are not supported yet and are "
+    "refused.",
 )  # fmt: skip
 _CHANGE: Final = Operation(
-    "Change a webhook endpoint: what is left out stays", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
+    "Change a webhook endpoint", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
     idempotency="required", example={"status": "ENABLED"},
-    description="What is due to a disabled endpoint waits until it is enabled; newer events are kept, to be resent.",
+    description="Omitted fields keep their value. Deliveries due to a disabled endpoint wait until it is "
+    "enabled; newer events are kept and can be resent.",
 )  # fmt: skip
 _LIST_EVENTS: Final = Operation(
     "List events, newest first", {200: list[Event]},
@@ -64,8 +66,9 @@ _LIST_DELIVERIES: Final = Operation(
     ),
 )  # fmt: skip
 _RESEND: Final = Operation(
-    "Send a webhook again, now", {200: Delivery}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"),
-    idempotency="required", description="With all its retries before it. 409 if the endpoint is disabled or deleted.",
+    "Resend a webhook now", {200: Delivery}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"),
+    idempotency="required",
+    description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
 )  # fmt: skip
 
 
@@ -119,7 +122,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
     @delete(
         "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
         opt={"operation": Operation("Delete a webhook endpoint", {204: None}, errors=("NOT_FOUND",), idempotency="optional",
-             description="Its deliveries stay in the log; those still to be sent have failed, and none can be resent.")},
+             description="Its deliveries stay in the log. Those still to be sent become failed, and none can be resent.")},
     )  # fmt: skip
     async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
         caller = await gate.caller(request)

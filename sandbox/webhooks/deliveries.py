@@ -131,7 +131,7 @@ SELECT {_COLUMNS} FROM d
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """An event: all that its webhook's body has (`data` is that, byte for byte), and which payout it is about."""
+    """An event: everything in its webhook's body (`data` is the same, byte for byte), and the payout it is about."""
 
     id: str
     type: str
@@ -144,7 +144,7 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """An event on its way to one endpoint, which may have been deleted since."""
+    """The delivery of an event to one endpoint, which may have been deleted since."""
 
     id: str
     event_id: str
@@ -158,27 +158,27 @@ class Delivery(msgspec.Struct, kw_only=True):
 
 
 class EventWithDeliveries(Event, kw_only=True):
-    """An event and what became of it."""
+    """An event and its deliveries."""
 
     deliveries: list[Delivery]
 
 
 class AttemptRequest(msgspec.Struct):
-    """What was sent, as it was sent."""
+    """The request as it was sent."""
 
     headers: dict[str, str]
     body: str
 
 
 class AttemptResponse(msgspec.Struct):
-    """What came back, perhaps cut."""
+    """The response, possibly truncated."""
 
     headers: dict[str, str]
     body: str
 
 
 class Attempt(msgspec.Struct, kw_only=True):
-    """One attempt at a delivery; `at` is in the merchant's time. Without a `request` nothing was sent."""
+    """One attempt at a delivery; `at` is in the merchant's time. If `request` is null, nothing was sent."""
 
     attempt: int
     at: str

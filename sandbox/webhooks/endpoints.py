@@ -87,7 +87,7 @@ _END_DELIVERIES: Final = update_by_key(
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
-    """A webhook endpoint on the wire."""
+    """A webhook endpoint."""
 
     id: str
     url: Address

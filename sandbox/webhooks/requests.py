@@ -39,7 +39,7 @@ class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 
 
 class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `PATCH /webhook-endpoints/{endpoint_id}`: what is left out stays as it is."""
+    """The body of `PATCH /webhook-endpoints/{endpoint_id}`. Omitted fields keep their value."""
 
     url: Url | UnsetType = UNSET
     event_types: EventTypes | UnsetType = UNSET

@@ -39,7 +39,7 @@ def stored_answer(record: KeyRecord | None, key: IdempotencyKey, origin: Origin)
         return refuse(
             Problem(
                 "IDEMPOTENCY_KEY_REUSED",
-                "This key came first with another method, path or body; use a new key for a new request.",
+                "This key was first used with another method, path or body; use a new key for a new request.",
             ),
             origin,
         )

@@ -218,8 +218,8 @@ class Unit:
         if isinstance(result, Refused):
             raise Problem(
                 "INSUFFICIENT_BALANCE",
-                f"The amount is {amount}, and the merchant's {result.account.lower()} balance is {result.balance}; "
-                "top it up, or send less.",
+                f"The amount is {amount}, but the merchant's {result.account.lower()} balance is {result.balance}; "
+                "top it up, or send a smaller amount.",
             )
         self.posted.append(result)
         return transfer.id
@@ -312,7 +312,7 @@ class Unit:
         if before not in DEBITED and free < payout.amount:
             raise Problem(
                 "INSUFFICIENT_BALANCE",
-                f"The amount is {payout.amount}, and the user's wallet has {free} for it; ask for less, or credit the user.",
+                f"The amount is {payout.amount}, but the user's wallet has {free} available; request less, or credit the user.",
             )
 
     def _move_wallet(self, payout: Payout, source: str | None, status: str) -> None:

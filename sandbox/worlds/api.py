@@ -22,11 +22,11 @@ class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 
 
 _RESET: Final = Operation(
-    "Take the world back to its beginning", {200: Reset}, EmptyBody, errors=("INVALID_STATE",), idempotency="optional",
-    description="This merchant's alone, in one transaction. Payouts, users, sales, bulk credits, the ledger, events, "
-    "deliveries, idempotency keys, own scenarios, faults, what was aggregated and the journal are gone; the balance is the "
-    "opening balance, the clock runs with the host's, and ids begin anew, so that with a seed the same calls give the same "
-    "ids again. API keys, webhook endpoints, the rate limit and snapshots stay.",
+    "Reset the merchant to its initial state", {200: Reset}, EmptyBody, errors=("INVALID_STATE",), idempotency="optional",
+    description="Affects this merchant only, in one transaction. Payouts, users, sales, bulk credits, the ledger, "
+    "events, deliveries, idempotency keys, scenarios of your own, faults, aggregated data and the journal are deleted. "
+    "The balance is the opening balance, the clock runs with the host's, and ids start over, so with a seed the same "
+    "calls give the same ids again. API keys, webhook endpoints, the rate limit and snapshots are kept.",
 )  # fmt: skip
 _SEE: Final = {
     "get": ("get_snapshot", "snapshot_id"),
@@ -34,15 +34,16 @@ _SEE: Final = {
     "delete": ("delete_snapshot", "snapshot_id"),
 }
 _TAKE: Final = Operation(
-    "Put the world away, to come back to it", {201: Snapshot}, TakeSnapshotBody, optional_body=True, errors=("INVALID_STATE",),
+    "Take a snapshot of the merchant's state", {201: Snapshot}, TakeSnapshotBody, optional_body=True, errors=("INVALID_STATE",),
     idempotency="optional", links=_SEE, example={"name": "before the refunds"},
-    description="All that a reset takes away, with webhook endpoints, the clock and the ids. At most 20 a merchant, of "
-    "100 000 rows each.",
+    description="It holds everything that a reset deletes, and also webhook endpoints, the clock and the ids. At most "
+    "20 per merchant, of 100,000 rows each.",
 )  # fmt: skip
 _RESTORE: Final = Operation(
-    "Make the world what it was", {200: Restored}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"), idempotency="optional",
-    description="This merchant's alone, in one transaction; as often as you like. A frozen clock stands where it stood; a "
-    "running one has its distance to the host's again. Webhooks that were not delivered then are delivered now.",
+    "Restore a snapshot", {200: Restored}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"), idempotency="optional",
+    description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock stands where it "
+    "stood; a running clock has its offset from the host's clock again. Webhooks that were still undelivered then are "
+    "delivered now.",
 )  # fmt: skip
 
 

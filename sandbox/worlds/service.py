@@ -37,14 +37,14 @@ _DELETE: Final = "DELETE FROM snapshots WHERE merchant_id = $1 AND id = $2 RETUR
 
 
 class Reset(msgspec.Struct):
-    """A world that is as it was when it was made."""
+    """A merchant after a reset."""
 
     reset: bool
     balance: Balance
 
 
 class Snapshot(msgspec.Struct):
-    """A world put away: `rows` of all tables, `size` in bytes before they are compressed, `clock_at` its time then."""
+    """A snapshot: `rows` in all tables, `size` in bytes before compression, `clock_at` the merchant's time then."""
 
     id: str
     name: str
@@ -55,7 +55,7 @@ class Snapshot(msgspec.Struct):
 
 
 class Restored(msgspec.Struct):
-    """A world put back, and how its clock stands now."""
+    """A restored snapshot, and the clock as it is now."""
 
     restored: bool
     id: str
