@@ -53,6 +53,16 @@ def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
     assert run(world, "clock", "advance", "--to", "2030-01-01T00:00:00Z").exit_code == 1
 
 
+def test_a_running_clock_says_plainly_how_far_it_is_from_the_hosts(world: World) -> None:
+    assert "as the host's" in run(world, "clock", "show").output
+    ask(world, "clock", "advance", "2000d")
+    assert "2000 days, 0:00:00 ahead of the host's" in run(world, "clock", "show").output
+    ask(world, "reset")
+    ask(world, "clock", "freeze", "--at", "2001-01-01T00:00:00Z")
+    ask(world, "clock", "resume")
+    assert "behind the host's" in run(world, "clock", "show").output
+
+
 def test_what_can_be_shown_is_shown_without_being_told(world: World) -> None:
     for group in ("balance", "clock", "settings"):
         assert ask(world, group).keys() == ask(world, group, "show").keys()

@@ -1,6 +1,7 @@
 """`psp clock` and `psp drain`: a merchant's time."""
 
 import re
+from datetime import timedelta
 from math import isfinite
 from typing import Annotated, Any, Final
 
@@ -71,7 +72,7 @@ def drain(client: Client) -> Shown:
     """Wait until all due work is done; the exit code is 4 if some is left."""
     with client.waiting("Waiting until nothing is due"):
         drained = client.post("/sandbox/v1/drain")
-    text = f"{drained['steps']} steps were taken."
+    text = f"Steps taken: {drained['steps']}."
     if drained["drained"]:
         return Shown(drained, f"{text} Nothing is due.")
     return Shown(drained, text, not_met(f"Something is still due: {drained['stopped_because']}."))
@@ -86,7 +87,7 @@ def seconds_of(span: str) -> float:
 
 
 def _told(run: dict[str, Any]) -> Shown:
-    lines = [f"{_line(run)} {run['steps']} steps fell due."]
+    lines = [f"{_line(run)} Steps that fell due: {run['steps']}."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")
@@ -97,4 +98,7 @@ def _told(run: dict[str, Any]) -> Shown:
 def _line(clock: dict[str, Any]) -> str:
     if clock["frozen"]:
         return f"Frozen at {clock['now']}."
-    return f"Running, now {clock['now']}, offset {clock['offset_seconds']:g} s from the host's clock."
+    offset = timedelta(seconds=round(clock["offset_seconds"]))
+    if not offset:
+        return f"Running, now {clock['now']}, as the host's clock."
+    return f"Running, now {clock['now']}, {abs(offset)} {'ahead of' if offset > timedelta(0) else 'behind'} the host's clock."
