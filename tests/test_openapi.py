@@ -12,6 +12,7 @@ import pytest
 from litestar import Litestar
 from litestar.routes import HTTPRoute
 from litestar.testing import AsyncTestClient
+from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from sandbox.app import create_app
 from sandbox.docs.api import docs_router
@@ -137,6 +138,11 @@ def test_every_schema_is_a_schema(document: Json) -> None:
         jsonschema_rs.Draft202012Validator(_schema(document, _named(document, name)))
     for schema in document["components"]["schemas"].values():
         jsonschema_rs.meta.validate(schema)
+
+
+def test_the_document_is_valid_openapi(document: Json) -> None:
+    """By the OpenAPI Initiative's own schema of OpenAPI 3.1, of which schemathesis has a copy."""
+    jsonschema_rs.Draft202012Validator(OPENAPI_31).validate(document)
 
 
 def test_no_pattern_is_written_for_python(document: Json) -> None:
