@@ -26,11 +26,15 @@ Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRI
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
 
 FAILING: Final = (FAILED, RETURNED)
-_CANDIDATES: Final = 20
-# Payouts of two seeded worlds may share an id: the signature tells whose callback it is.
+_CANDIDATES: Final = 1000
+# Payouts of worlds with one seed share their ids, and banks may give merchants the same reference: the signature tells whose
+# callback it is. The newest merchants come first, and of a merchant's payouts with one reference the newest is meant.
 _FIND: Final = """
+WITH named AS MATERIALIZED (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT 10000)
 SELECT p.id::text AS payout_id, m.*
-FROM (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT $2) p CROSS JOIN LATERAL (
+FROM (
+    SELECT DISTINCT ON (merchant_id) id, merchant_id FROM named ORDER BY merchant_id DESC, id DESC LIMIT $2
+) p CROSS JOIN LATERAL (
     SELECT merchant_id::text AS merchant_id, ipn_secret, clock_frozen_at, clock_offset FROM merchants
     WHERE merchant_id = p.merchant_id OFFSET 0
 ) m

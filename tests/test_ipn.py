@@ -9,12 +9,13 @@ import sys
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 
 def send(
@@ -98,6 +99,32 @@ def test_a_message_that_comes_several_times_at_once_is_answered_alike_and_acted_
     assert len({answer.content for answer in answers}) == 1
     assert world.path_of(payout["id"]) == ["PENDING", "SUCCESS"]
     world.assert_clean()
+
+
+def test_a_callback_moves_the_payout_of_the_merchant_whose_secret_signed_it(stack: Stack) -> None:
+    """Worlds of one seed have payouts of the same ids; there may be more of them than anybody cleans up."""
+    with ExitStack() as worlds:
+        spec = {"seed": 1, "frozen_at": "2031-01-01T00:00:00Z", "opening_balance": "1000.00"}
+        twins = [worlds.enter_context(World.create(stack, **spec)) for _ in range(25)]
+        assert len({twin.create_payout("0004")["id"] for twin in twins}) == 1
+        for number, twin in enumerate(twins):
+            payout = twin.get("/api/v1/payouts").json()["data"][0]
+            body = {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"}
+            assert send(twin, body).status_code == 200
+            moved = [other.payout(payout["id"])["status"] == "SUCCESS" for other in twins]
+            assert moved == [True] * (number + 1) + [False] * (len(twins) - number - 1)
+        for twin in (twins[0], twins[-1]):
+            assert send(twin, {"psp_reference": "BANK-1", "status": "RETURNED"}).status_code == 200
+            assert twin.payout(payout["id"])["status"] == "RETURNED"
+        assert [other.payout(payout["id"])["status"] for other in twins[1:-1]] == ["SUCCESS"] * 23
+
+
+def test_a_reference_that_the_bank_gave_twice_means_the_newer_payout(world: World) -> None:
+    older, newer = world.create_payout("0004"), world.create_payout("0004")
+    for payout in (newer, older):
+        send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"})
+    assert send(world, {"psp_reference": "BANK-1", "status": "RETURNED"}).json()["id"] == newer["id"]
+    assert world.payout(older["id"])["status"] == "SUCCESS"
 
 
 def test_a_message_is_remembered_longer_than_a_day_of_the_merchants_time(world: World) -> None:

@@ -50,6 +50,7 @@ PUT_TOGETHER = {
 }
 """Where statements are put together in functions, so that nothing but a reader can look at them."""
 EVERY_MERCHANT = (
+    "ipn.callback._FIND_BY_",  # each that has such a payout, 10,000 at most: any of them may be the one that is meant
     "sandbox.aggregator.poll.DUE_OWN",
     "sandbox.merchants.service.list_all",
     "sandbox.sales.service._MERCHANTS",

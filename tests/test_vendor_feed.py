@@ -120,6 +120,15 @@ def test_five_requests_a_minute_a_key_over_all_processes_whatever_they_ask(stack
     assert world.get("/vendor/v1/transactions").status_code == 200, "another key has a minute of its own"
 
 
+def test_the_keys_of_two_worlds_of_one_seed_have_a_minute_each(stack: Stack) -> None:
+    """Their ids are the same."""
+    with World.create(stack, seed=1) as world, World.create(stack, seed=1) as twin:
+        keys = [one.get("/sandbox/v1/keys").json()["data"][0]["id"] for one in (world, twin)]
+        assert keys[0] == keys[1]
+        assert [world.get("/vendor/v1/transactions").status_code for _ in range(6)] == [200] * 5 + [429]
+        assert twin.get("/vendor/v1/transactions").status_code == 200
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-API-KEY": "sk_sandbox_wrong"}])
 def test_it_needs_a_key(stack: Stack, headers: dict[str, str]) -> None:
     assert httpx.get(f"{stack.api_url}/vendor/v1/transactions", headers=headers, timeout=60).status_code == 401

@@ -37,7 +37,7 @@ _log = structlog.get_logger()
 
 
 class RateLimiter:
-    """Counts requests by (scope, id)."""
+    """Counts requests by (scope, merchant, id)."""
 
     def __init__(self, redis_url: str) -> None:
         """Take where Redis is. Nothing is connected before the first request that has a limit."""
@@ -48,14 +48,15 @@ class RateLimiter:
     async def wait(self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float) -> float:
         """Count a request at the time `now` if it may pass, and return 0; else the seconds until one would.
 
-        `merchant_id` says whose time may have been passed by hand. `window` and `now` are in seconds (Unix time), to the
-        millisecond. Raises an error of REDIS_LOST when Redis is away.
+        `merchant_id` says whose request it is, and whose time may have been passed by hand. `window` and `now` are in
+        seconds (Unix time), to the millisecond. Raises an error of REDIS_LOST when Redis is away.
         """
         if self._redis is None:
             from redis.asyncio import Redis
 
             self._redis = Redis.from_url(self._url, socket_timeout=1, socket_connect_timeout=1)
-        key = f"psp:rate:{scope}:{identity}"
+        # Worlds of one seed have API keys of the same ids, so the merchant's is part of the name.
+        key = f"psp:rate:{scope}:{merchant_id}:{identity}"
         # The times go as text of whole milliseconds: Lua would write a large number in powers of ten.
         milliseconds = await self._redis.eval(  # type: ignore[misc]  # redis-py types one method for both of its clients
             _SCRIPT, 2, key, passed_key(merchant_id), str(int(now * 1000)), str(int(window * 1000)), str(limit)

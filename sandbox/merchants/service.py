@@ -126,7 +126,8 @@ class MerchantService:
         # The merchant's own id is new even for a seed: two worlds of one seed may live side by side.
         merchant_id = spec.merchant_id or new_id(now)
         api_key = spec.api_key or _new_key()
-        ipn_secret = new_secret(bits.randbytes(32))
+        # Not repeatable: payouts of worlds with one seed share their ids, and only this secret tells whose callback it is.
+        ipn_secret = new_secret(os.urandom(32))
         webhook_secret = new_secret(bits.randbytes(32))
         await conn.execute(
             "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, opening_balance, "
