@@ -212,7 +212,7 @@ def test_sales_are_made_reconciled_and_paid(world: World) -> None:
     found = ask(world, "sales", "reconcile", "--decline", declined, *(f"--approve={sale}" for sale in approved))
     assert found["reconciled"] == 3
     assert run(world, "sales", "reconcile", "--approve", declined).exit_code == 1
-    assert "3 sales were paid, 68.00 in all" in run(world, "sales", "run", "final").output
+    assert "3 sales were paid, 68.00 in total" in run(world, "sales", "run", "final").output
     assert {sale["final_amount"] for sale in ask(world, "sales", "list")["data"]} == {"-4.00", "36.00"}
     assert declined in run(world, "sales", "list", "--status", "DECLINED").output
 
@@ -227,7 +227,7 @@ def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
 
 
 def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: World) -> None:
-    assert "our own feed" in run(world, "aggregator", "source").output
+    assert "the sandbox's own feed" in run(world, "aggregator", "source").output
     for command in ("waiting", "fetches", "dead-letters"):
         assert ask(world, "aggregator", command)["data"] == []
         assert "No results" in run(world, "aggregator", command).output

@@ -63,6 +63,14 @@ def test_a_5xx_is_3(world: World) -> None:
     assert (problem_of(ran)["status"], problem_of(ran)["code"]) == (503, "UNAVAILABLE")
 
 
+def test_a_wrong_choice_is_told_in_plain_words() -> None:
+    for arguments in (("keys", "create", "owner"), ("users", "transactions", "id", "--type", "owner")):
+        ran = invoke(*arguments, "--json")
+        assert ran.exit_code == 2
+        assert "'owner' is not one of '" in problem_of(ran)["detail"]
+        assert "Value error" not in problem_of(ran)["detail"]
+
+
 def test_an_answer_that_is_no_sandboxs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
     for status in (200, 302, 502):
         page = httpx.Response(status, html="<p>A proxy</p>", request=httpx.Request("GET", "http://127.0.0.1/"))

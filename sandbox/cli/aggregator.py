@@ -57,7 +57,8 @@ def source(
     else:
         found = client.get(f"{_PATH}/source")
     sent = f", with {', '.join(found['header_names'])}" if found["header_names"] else ""
-    return Shown(found, f"Transactions are read from {found['url'] or 'our own feed'}{sent}.")
+    where = found["url"] or "the sandbox's own feed"
+    return Shown(found, f"Transactions are read from {where}{sent}.")
 
 
 @app.command("fetches")

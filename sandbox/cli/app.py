@@ -27,6 +27,15 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words left over. Raises TyperException if an option or argument is wrong."""
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            # Pydantic, with which typer reads choices, puts its name for the error before what is wrong.
+            error.message = error.message.replace("Value error, ", "", 1)
+            raise
+
 
 class Group(TyperGroup):
     """Commands under one name, with such help. A group that has `show` shows without being told: `psp balance --json`."""

@@ -242,7 +242,7 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
 
     table = Table(*members, box=SIMPLE_HEAD, pad_edge=False)
     for item in page["data"]:
-        table.add_row(*(escape("" if item[member] is None else str(item[member])) for member in members))
+        table.add_row(*(escape("" if item[member] is None else _plain(item[member])) for member in members))
     # A script that cuts columns from it wants whole ids, however narrow a terminal there would be.
     console = Console(width=None if sys.stdout.isatty() else _WIDEST)
     with console.capture() as captured:
@@ -261,6 +261,8 @@ def members_of(found: dict[str, Any]) -> Shown:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 

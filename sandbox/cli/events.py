@@ -107,7 +107,7 @@ def watch(
             about = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
             show({"event": kind, **data}, as_json=as_json, text=f"{data.get('at', '')}  {kind:<20} {about}")
         if limit is not None and timeout is not None and seen < limit:
-            raise not_met(f"{seen} of {limit} events came in {timeout:g} s.")
+            raise not_met(f"{seen} of {limit} events arrived in {timeout:g} s.")
         if timeout is None and seen != limit:
             raise unreachable("The stream has ended.")
 

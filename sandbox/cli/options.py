@@ -13,7 +13,9 @@ Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of
 CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only items created at or after this time.")]
 CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only items created before this time.")]
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
-MetadataPairs = Annotated[list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Can be repeated.")]
+MetadataPairs = Annotated[
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A pair of the metadata. Can be repeated.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 
 

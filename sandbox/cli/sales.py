@@ -92,6 +92,6 @@ def run(
 ) -> Shown:
     """Pay for sales, each exactly once. The exit code is 1 if a payment fails."""
     found = client.post(f"/api/v1/payouts/{which}/run")
-    text = f"{found['paid']} sales were paid, {found['total_amount']} in all."
+    text = f"{found['paid']} sales were paid, {found['total_amount']} in total."
     failure = refused(f"{found['failed']} payments failed; `psp sales list` says why.") if found["failed"] else None
     return Shown(found, text, failure)

@@ -242,7 +242,7 @@ class MovePayout:
         if target is None:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {status} cannot be {PAST[self.verb]}: that is for {', '.join(VERBS[self.verb])}; legal from "
+                f"A payout in {status} cannot be {PAST[self.verb]}: only {' or '.join(VERBS[self.verb])} can; legal from "
                 f"{status}: {', '.join(states.legal_from(status)) or 'nothing'}.",
             )
         return target
