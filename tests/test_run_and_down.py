@@ -226,12 +226,19 @@ def test_a_ready_file_that_can_never_be_written_is_said_at_once(tmp_path: Path) 
         assert "Traceback" not in ended.stderr
 
 
-def test_ctrl_c_while_modules_are_loaded_prints_no_traceback(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_ctrl_c_before_a_command_runs_prints_no_traceback(tmp_path: Path, is_loaded: bool) -> None:
     slow = tmp_path / "modules"
     slow.mkdir()
-    (slow / "typer.py").write_text("import time; print('loading', flush=True); time.sleep(1000)")
+    waits = "import time; print('loading', flush=True); time.sleep(1000)"
+    code = "from sandbox.cli.entry import main; main()"
+    if is_loaded:
+        # typer takes a tenth of a second to make a parser of the commands.
+        code = f"import typer.main\ndef slow(*_: object) -> None:\n    {waits}\ntyper.main.get_command = slow\n{code}"
+    else:
+        (slow / "typer.py").write_text(waits)
     with subprocess.Popen(
-        [sys.executable, "-c", "from sandbox.cli.entry import main; main()", "up", "--ephemeral"],
+        [sys.executable, "-c", code, "up", "--ephemeral"],
         env=environment() | {"PYTHONPATH": str(slow)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell that starts tests in the background has them ignore SIGINT, and Python leaves it so.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
