@@ -15,7 +15,7 @@ PORT = "must have a port from 1 to 65535"
 IPV4 = "must write an IPv4 address as four decimal numbers"
 EMPTY = "must name a host without empty labels"
 SCHEME = "must begin with http:// or https:// and name a host"
-USER = "must hold no user name or password"
+USER = "must not contain a user name or password"
 IPV6 = "must name a valid IPv6 address"
 UNREADABLE = "is not a valid URL: its host cannot be read"
 

@@ -38,7 +38,7 @@ HeaderValue = Annotated[
         min_length=1,
         max_length=1000,
         pattern=r"^[!-~]([ -~]*[!-~])?\Z",
-        extra={"must": "a string of 1 to 1000 printable ASCII characters that begins and ends with no space"},
+        extra={"must": "a string of 1 to 1000 printable ASCII characters that neither starts nor ends with a space"},
     ),
 ]
 

@@ -94,7 +94,7 @@ def read_page(body: bytes, asked: int) -> RowsOfPage:
         raise UnreadablePageError(f"the answer is not a page of transactions: {error}"[:_REASON]) from None
     meta, count = page.meta, len(page.items)
     if meta.current_page not in (None, asked) and asked <= meta.total_pages:
-        raise UnreadablePageError(f"page {meta.current_page} came where page {asked} was asked for")
+        raise UnreadablePageError(f"page {meta.current_page} was returned where page {asked} was requested")
     expected = meta.item_count or 0
     if meta.total_items is not None and meta.items_per_page is not None:
         rest = meta.total_items - (asked - 1) * meta.items_per_page
@@ -102,7 +102,7 @@ def read_page(body: bytes, asked: int) -> RowsOfPage:
     elif asked < meta.total_pages:
         expected = max(expected, 1)
     if count < expected:
-        raise UnreadablePageError(f"the page holds {count} rows where {expected} belong")
+        raise UnreadablePageError(f"the page has {count} rows instead of {expected}")
     rows: list[VendorRow] = []
     bad: list[BadRow] = []
     for item in page.items:

@@ -179,7 +179,7 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         if record is None:
             return False
         if record["fetch_id"] != claim.fetch_id:
-            await _end(conn, claim, outcome, "FAILED", 0, "it came too late, or the source was changed meanwhile")
+            await _end(conn, claim, outcome, "FAILED", 0, "it was too late, or the source has changed")
             return False
         new = await take_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
         await _bury(conn, claim.merchant_id, outcome.bad, outcome.ended)

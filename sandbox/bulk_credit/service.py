@@ -213,7 +213,7 @@ def _escaped(text: str) -> str:
 
 def _require_id(activity_id: str) -> None:
     if not is_uuid(activity_id):
-        raise Problem("NOT_FOUND", "An activity's id is a UUID in lower case; there is no such bulk credit.")
+        raise Problem("NOT_FOUND", "There is no such bulk credit; an activity's id is a lowercase UUID.")
 
 
 def _not_found(activity_id: str) -> Problem:

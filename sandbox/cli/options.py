@@ -105,7 +105,7 @@ def _scenarios(incomplete: str) -> list[str]:
 
 Bank = Annotated[str | None, typer.Option("--bank", help="The bank's code. Default: HBL.", autocompletion=_banks)]
 Wallet = Annotated[
-    str | None, typer.Option("--wallet", help="The wallet provider's code, in place of a bank.", autocompletion=_wallets)
+    str | None, typer.Option("--wallet", help="The wallet provider's code, instead of a bank.", autocompletion=_wallets)
 ]
 FailureCode = Annotated[
     str | None,

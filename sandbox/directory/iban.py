@@ -39,7 +39,7 @@ def check_iban(text: str, bank_iban_code: str | None) -> str | None:
     if not looks_like_iban(text):
         return "A Pakistani IBAN starts with PK; send one that does."
     if len(text) != IBAN_LENGTH:
-        return f"A Pakistani IBAN has {IBAN_LENGTH} characters and this one has {len(text)}; send it whole."
+        return f"A Pakistani IBAN has {IBAN_LENGTH} characters but this one has {len(text)}; send all of it."
     layout = _LAYOUT.fullmatch(text)
     if layout is None:
         return (

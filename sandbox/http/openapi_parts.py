@@ -47,7 +47,7 @@ SECURITY_SCHEMES: Final[Json] = {
     "BearerKey": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A merchant's key, in place of X-API-KEY.",
+        "description": "A merchant's key, instead of X-API-KEY.",
     },
     "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
 }

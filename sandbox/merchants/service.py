@@ -165,7 +165,7 @@ class MerchantService:
 
         async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
             if not is_uuid(merchant_id):
-                raise Problem("NOT_FOUND", "A merchant's id is a UUID in lower case; this merchant was not found.")
+                raise Problem("NOT_FOUND", "There is no such merchant; a merchant's id is a lowercase UUID.")
             # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it,
             # each row's lock in another order than here: if the two wait for each other in a circle, this is done again.
             await lock_merchant(conn, merchant_id, 0)

@@ -251,4 +251,4 @@ class PayoutService:
 
 def _require_id(payout_id: str) -> None:
     if not is_uuid(payout_id):
-        raise Problem("NOT_FOUND", "A payout's id is a UUID in lower case; there is no such payout.")
+        raise Problem("NOT_FOUND", "There is no such payout; a payout's id is a lowercase UUID.")

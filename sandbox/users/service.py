@@ -332,7 +332,7 @@ class UserService:
 def require_id(user_id: str) -> None:
     """Raise NOT_FOUND for what can be no user's id."""
     if not is_uuid(user_id):
-        raise Problem("NOT_FOUND", "A user's id is a UUID in lower case; there is no such user.")
+        raise Problem("NOT_FOUND", "There is no such user; a user's id is a lowercase UUID.")
 
 
 async def _insert(conn: "PoolConnectionProxy[Any]", unit: Unit, items: Sequence[NewUser | Problem]) -> Sequence[User | Problem]:

@@ -369,4 +369,4 @@ def _no_delivery(delivery_id: str) -> Problem:
 
 def _require_id(given: str, what: str) -> None:
     if not is_uuid(given):
-        raise Problem("NOT_FOUND", f"The id of a webhook's {what} is a UUID in lower case; there is no such {what}.")
+        raise Problem("NOT_FOUND", f"There is no such {what}; its id is a lowercase UUID.")

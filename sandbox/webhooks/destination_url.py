@@ -34,7 +34,7 @@ def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
         return "must begin with http:// or https:// and name a host"
     authority = written[1]
     if "@" in authority:
-        return "must hold no user name or password"
+        return "must not contain a user name or password"
     # Parsed by what the client parses with: two parsers could see two hosts in one URL.
     try:
         target = URL(url)

@@ -324,4 +324,4 @@ def _not_found(endpoint_id: str) -> Problem:
 
 def _require_id(endpoint_id: str) -> None:
     if not is_uuid(endpoint_id):
-        raise Problem("NOT_FOUND", "An endpoint's id is a UUID in lower case; there is no such endpoint.")
+        raise Problem("NOT_FOUND", "There is no such endpoint; an endpoint's id is a lowercase UUID.")
