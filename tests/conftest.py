@@ -14,6 +14,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from sandbox.runtime.open_files import raise_limit_of_open_files
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
 from tests.harness.waiting import until
@@ -28,6 +29,11 @@ _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDire
 _READY = "PSP_TEST_STACK"
 _LONGEST = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
 """Files that take longest. They are begun first, so that none is left to run alone at the end."""
+
+
+def pytest_configure() -> None:
+    """Allow as many sockets as the product's processes allow themselves: some tests hold both ends of all its calls."""
+    raise_limit_of_open_files()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
