@@ -67,6 +67,7 @@ def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's blocks call curl, which is not installed")
 def test_every_block_prints_what_the_text_says_and_leaves_nothing(sandbox: dict[str, str], tmp_path: Path) -> None:
+    until(lambda: f"{sandbox['api_url']}/docs" in (tmp_path / "up.log").read_text())  # the banner: where to read on
     folder = tmp_path / "checkout"
     folder.mkdir()
     with socket.socket() as free:

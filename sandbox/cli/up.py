@@ -136,6 +136,7 @@ def _banner(ready: "Ready") -> str:
     rows = [
         ("API", ready.api_url),
         ("IPN", ready.ipn_url),
+        ("Docs", f"{ready.api_url}/docs"),
         ("Merchant", keys.merchant_id),
         ("API key", keys.api_key),
         ("Member key", keys.member_api_key),
