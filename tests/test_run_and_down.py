@@ -123,7 +123,7 @@ def test_run_without_a_sandbox_runs_nothing(start: Starter) -> None:
     with in_use() as taken:
         run = start(has_stores=False, port=taken.getsockname()[1], guest=[*SHELL, "echo ran"])
         text = run.output()
-    assert "in use by another program" in text
+    assert "already in use" in text
     assert "ran" not in text.split()
     assert run.process.returncode == 125
 
@@ -261,8 +261,8 @@ def test_ports_in_use_are_named_with_a_way_out() -> None:
         both = psp(*arguments, "--ipn-port", str(ipn))
         by_make = psp(*arguments, "--ipn-port", "0", PSP_UP_BY_MAKE="1")
     assert (first.returncode, both.returncode, by_make.returncode) == (1, 1, 1)
-    taken = f"Port {api} on 127.0.0.1 is in use by another program; "
+    taken = f"Port {api} on 127.0.0.1 is already in use; "
     assert taken + "give another one with --port PORT, or take a free one with --port 0." in first.stderr
-    assert f"Ports {api} and {ipn} on 127.0.0.1 are in use by another program; " in both.stderr
+    assert f"Ports {api} and {ipn} on 127.0.0.1 are already in use; " in both.stderr
     assert "--port 0 --ipn-port 0" in both.stderr
     assert taken + "take a free one with: make up ARGS='--port 0'." in by_make.stderr

@@ -37,7 +37,7 @@ def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
         if in_use:
             taken = " and ".join(f"{ports[option]}" for option in in_use)
             subject = f"Port {taken} on {host} is" if len(in_use) == 1 else f"Ports {taken} on {host} are"
-            raise StartError(f"{subject} in use by another program; {_advice([f'{option} 0' for option in in_use])}.")
+            raise StartError(f"{subject} already in use; {_advice([f'{option} 0' for option in in_use])}.")
     except StartError:
         for listener in listeners:
             listener.close()
