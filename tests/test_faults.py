@@ -119,6 +119,14 @@ def test_only_what_matches_is_hit(world: World) -> None:
     assert world.get("/api/v1/payouts").status_code == 200
 
 
+def test_a_reference_is_matched_by_a_part_of_it_or_by_a_pattern(world: World) -> None:
+    fault(world, "api", "error", status=500, match={"reference": "bad-*-end"})
+    for reference, status in (("bad-1-end", 500), ("a bad--end of it", 500), ("bad-1", 201), ("end bad-", 201)):
+        assert world.post("/api/v1/payouts", world.payout_body(merchant_reference=reference)).status_code == status, reference
+    batch = [world.payout_body(merchant_reference=reference) for reference in ("good", "bad-2-end")]
+    assert world.post("/api/v1/payouts/batch", {"payouts": batch}).status_code == 500
+
+
 def test_a_count_of_one_hits_one_request_among_all_processes(world: World) -> None:
     made = fault(world, "api", "error", status=500, count=3)
 

@@ -18,6 +18,7 @@ from sandbox.control.faults_store import first_hit
 from sandbox.db.engine import available
 from sandbox.errors import CODES, Problem
 
+_REFERENCE: Final = re.compile(rb'"merchant_reference"\s*:\s*"([^"]*)')
 _AFTERWARDS: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
 _CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | {
     402: "INSUFFICIENT_BALANCE",
@@ -63,7 +64,19 @@ async def strike(scope: Any, merchant_id: str, faults: Sequence[Fault], body: Ca
 
 
 def _names(body: bytes, part: str) -> bool:
-    return re.search(rb'"merchant_reference"\s*:\s*"[^"]*' + re.escape(part.encode()), body) is not None
+    pieces = part.encode().split(b"*")
+    return any(_holds(reference, pieces) for reference in _REFERENCE.findall(body))
+
+
+def _holds(text: bytes, pieces: Sequence[bytes]) -> bool:
+    """Whether the pieces are in the text, one after the other; in one pass, whatever they are."""
+    at = 0
+    for piece in pieces:
+        at = text.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
 
 
 def _answer(hit: Hit) -> Problem:

@@ -51,7 +51,7 @@ Part = Annotated[
 
 
 class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which API requests match. `path` may contain `*`; `reference` is part of the body's merchant_reference."""
+    """Which API requests match. `path` may contain `*`; `reference` is part of the body's merchant_reference, and may too."""
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
