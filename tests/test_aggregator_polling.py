@@ -171,6 +171,19 @@ def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(c
 
 
 @pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (None, "the row must be an object"),
+        ({**GOOD, "id": None, "type": "gift"},
+         "id must be a string or a whole number; type must be one of earned, paid_out, payout, spent"),
+        ({name: value for name, value in GOOD.items() if name != "createdAt"}, "createdAt is required"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_understood_is_told_all_its_faults_in_plain_words(row: object, reason: str) -> None:
+    assert read_page(page_of([row]), 1).bad[0].reason == reason
+
+
+@pytest.mark.parametrize(
     ("raw", "vendor_id"),
     [
         ({**GOOD, "userId": "a\u200cb"}, "a"), ({"id": 7}, "7"), ({"id": None}, None), ({"id": ""}, None), ({}, None),

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from sandbox import clock
+from sandbox.http.body_errors import find_errors, parse_tree
 from sandbox.money import InvalidAmountError, parse_amount, parse_signed_amount
 
 LONGEST_ID: Final = 200
@@ -122,7 +123,7 @@ def read_row(raw: bytes) -> VendorRow:
     try:
         row = _row.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(_faults(raw) or str(error)) from None
     try:
         # Only what was asked for and paid may be reversed; nobody earns or spends less than nothing.
         parse = parse_signed_amount if row.type in ("payout", "paid_out") else parse_amount
@@ -138,6 +139,15 @@ def read_row(raw: bytes) -> VendorRow:
     return VendorRow(
         _text("id", row.id, LONGEST_ID), _text("userId", row.user_id, LONGEST_USER_ID), row.type, amount, created_at
     )
+
+
+def _faults(raw: bytes) -> str:
+    """All that is wrong with a row's members, in words; empty if it is no JSON."""
+    try:
+        found, _ = find_errors(_Row, parse_tree(raw))
+    except (ValueError, RecursionError):
+        return ""
+    return "; ".join(f"{'the row' if field == 'body' else field} {message}" for field, message in found)
 
 
 def _id_of(raw: bytes) -> str | None:
