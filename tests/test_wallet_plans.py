@@ -31,6 +31,11 @@ def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
     with World.create(stack) as world:
         world.post("/sandbox/v1/clock/freeze")
         user_id = make_user(world)
+        # Aggregated already, and before there is anything to read: a worker would begin at once, and make this row itself.
+        world.stack.execute(
+            "INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at) "
+            "VALUES ($1, 1, 0, $2, $3, $2)", world.merchant_id, NOW, LARGEST_ID,
+        )  # fmt: skip
         for statement in (
             "INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, "
             "credit_balance_after, reason, description, created_at) SELECT $1, uuidv7(), 'USER_FUNDS', 'WALLET:' || $2::uuid, "
@@ -41,11 +46,6 @@ def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
             "SELECT $1, uuidv7(), $2, 'EARNED', 1, uuidv7(), $3 FROM generate_series(1, $4::int)",
         ):
             world.stack.execute(statement, world.merchant_id, user_id, NOW, ROWS)
-        # Aggregated already, so that the workers leave it alone.
-        world.stack.execute(
-            "INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at) "
-            "VALUES ($1, 1, 0, $2, $3, $2)", world.merchant_id, NOW, LARGEST_ID,
-        )  # fmt: skip
         yield world, user_id
 
 
