@@ -132,7 +132,7 @@ def ask(stack: Stack, method: str, path: str, headers: dict[str, str], body: obj
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
-        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310 -- our own sandbox
             content = response.read()
             return json.loads(content) if content else None
     except urllib.error.HTTPError as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it comes without types
 
 _SHARED_HOME = Path("/var/lib/psp-sandbox")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
@@ -73,7 +73,7 @@ def store_user() -> SystemUser | None:
         try:
             # Two first starts at once: useradd fails for the one that finds /etc/passwd locked or the name just made.
             made = subprocess.run(  # (found by PATH: its place differs between systems)
-                ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607
+                ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607 -- where it is differs
                 check=False,
                 capture_output=True,
             )

@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it comes without types
 
 from sandbox.runtime.places import LOCK_NAME, process_lives
 

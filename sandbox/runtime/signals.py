@@ -49,7 +49,7 @@ class Signals:
             if self.reason is not None and number != signal.SIGCHLD:
                 # Everything has been stopped: one more Ctrl-C must not turn the clean end into a death by signal.
                 handler = signal.SIG_IGN
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what was set before is taken back
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._reader)
         os.close(self._writer)
