@@ -21,4 +21,4 @@ COPY --from=build /opt/psp /opt/psp
 COPY --chmod=755 docker/alive /usr/local/bin/alive
 ENV PATH=/opt/psp/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER psp
-CMD ["python", "-m", "sandbox.serve"]
+CMD ["python", "-m", "sandbox.server.serve"]

@@ -79,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert isinstance(self.server, Receiver)
         body = self.rfile.read(int(self.headers["content-length"]))
         status = self.server.take({name.lower(): value for name, value in self.headers.items()}, body)
-        # Answer first, work later: what takes longer than 15 s counts as failed and comes again.
+        # CommandResult first, work later: what takes longer than 15 s counts as failed and comes again.
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()

@@ -3,10 +3,10 @@
 import sys
 
 from ipn.app import create_app
-from sandbox.logs import configure_logs
+from sandbox.infrastructure.logs import configure_logs
+from sandbox.infrastructure.settings import Settings, SettingsError
 from sandbox.runtime.lifeline import follow_lifeline
-from sandbox.serve import serve
-from sandbox.settings import Settings, SettingsError
+from sandbox.server.serve import serve
 
 
 def main() -> None:

@@ -11,22 +11,22 @@ from litestar.types import ASGIApp
 
 from ipn.callback import CallbackBody, CallbackService, callback_faults
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.health import health_router
+from sandbox.domain.body import decode
+from sandbox.domain.unit import UnitOfWork
 from sandbox.http.answers import ProblemHandler, answered
-from sandbox.http.body import decode
-from sandbox.http.entry import Gate, HttpRequest, KeyRing
-from sandbox.http.middleware import RequestLog
+from sandbox.http.guard import HttpRequest, KeyRing, RequestGuard
 from sandbox.http.rate_limit import RateLimiter
-from sandbox.live import LiveFeed
-from sandbox.readiness import Readiness
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.infrastructure.settings import Settings
+from sandbox.infrastructure.wake import Waker
+from sandbox.live.feed import LiveFeed
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.settings import Settings
+from sandbox.server.health import health_router
+from sandbox.server.readiness import Readiness
+from sandbox.server.request_log import RequestLog
+from sandbox.unit_of_work.before_commit import OBSERVERS
+from sandbox.unit_of_work.loop import MerchantQueues
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.wake import Waker
-from sandbox.work.before_commit import OBSERVERS
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Unit
 
 BODY_LIMIT = 64 * 1024
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -37,14 +37,14 @@ def create_app(settings: Settings) -> ASGIApp:
     waker = Waker(settings.redis_url)
     summaries = SummaryCache(settings.redis_url)
 
-    def committed(unit: Unit) -> None:
+    def committed(unit: UnitOfWork) -> None:
         if unit.next_due is not None or unit.deliveries:
             waker.wake(unit.merchant_id)
 
     feed = LiveFeed(settings.redis_url)
     queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
     readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
-    gate = Gate(settings, KeyRing(), RateLimiter(settings.redis_url))
+    gate = RequestGuard(settings, KeyRing(), RateLimiter(settings.redis_url))
     service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
     body_decoder = msgspec.json.Decoder(CallbackBody)
 

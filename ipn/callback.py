@@ -7,20 +7,20 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from sandbox.choices import PayoutStatus
-from sandbox.clock import Clock
-from sandbox.db.engine import available, connection
-from sandbox.errors import Problem, all_invalid
-from sandbox.fields import PRINTABLE, FailureCode
-from sandbox.ids import is_uuid
-from sandbox.payouts.commands import MovePayout
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.choices import PayoutStatus
+from sandbox.domain.clock import Clock
+from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.fields import PRINTABLE, FailureCode
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.payout_commands import MovePayout
+from sandbox.domain.payout_states import FAILED, RETURNED
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
+from sandbox.domain.webhook_signing import decode_secret, verify
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.requests import failure_faults
-from sandbox.payouts.states import FAILED, RETURNED
-from sandbox.scenarios.engine import Catalogue
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.webhooks.signing import decode_secret, verify
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin
+from sandbox.unit_of_work.loop import MerchantQueues
 
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
@@ -69,7 +69,9 @@ class CallbackService:
         self._catalogue = catalogue
         self._box = box
 
-    async def receive(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], origin: Origin) -> Answer:
+    async def receive(
+        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], origin: RequestContext
+    ) -> CommandResult:
         """Move the payout: 200 with it, also for a `webhook-id` seen before and for the state that it is in already.
 
         Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
@@ -110,7 +112,7 @@ class CallbackService:
             statement, name = (_FIND_BY_REFERENCE, body.psp_reference)
             if body.payout_id is not None:
                 statement, name = (_FIND_BY_ID, body.payout_id)
-            async with available(), connection() as conn:
+            async with db_errors_as_503(), connection() as conn:
                 records = await conn.fetch(statement, name, _CANDIDATES)
         if not records:
             raise Problem("NOT_FOUND", "There is no such payout; name it by its payout_id or psp_reference.")

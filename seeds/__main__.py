@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from sandbox.errors import Problem
-from sandbox.settings import Settings, SettingsError
+from sandbox.domain.errors import Problem
+from sandbox.infrastructure.settings import Settings, SettingsError
 from seeds.demo import seed
 
 

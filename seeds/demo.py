@@ -14,19 +14,19 @@ import msgspec
 
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
-from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
-from sandbox.scenarios.builtin import load_catalogue, read_rules
-from sandbox.scenarios.service import ScenarioService
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.settings import (
+from sandbox.domain.unit import RequestContext
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.infrastructure.settings import (
     DEVELOPMENT_API_KEY,
     DEVELOPMENT_MEMBER_KEY,
     DEVELOPMENT_USERS_KEY,
     LOOPBACK_HOSTS,
     Settings,
 )
+from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
+from sandbox.scenarios.builtin import load_catalogue, read_rules
+from sandbox.scenarios.service import ScenarioService
 from sandbox.webhooks.endpoints import EndpointService
-from sandbox.work.unit import Origin
 from seeds.demo_users import USERS_MERCHANT, seed_users
 
 DEMO_MERCHANT: Final = "00000000-0000-7000-8000-000000000001"
@@ -76,7 +76,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             await merchants.create(spec)
         await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", users_key)
         await seed_users(settings, directory)
-        origin = Origin("seeds", "--scenarios", settings.public_url)
+        origin = RequestContext("seeds", "--scenarios", settings.public_url)
         await ScenarioService(load_catalogue(), directory).put(DEMO_MERCHANT, rules, origin)
         return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets, USERS_MERCHANT, users_key)
     finally:

@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.directory.catalogue import Directory
+from sandbox.domain.directory import Directory
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import Window
-from sandbox.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.infrastructure.settings import Settings
 from sandbox.sales.requests import CreateSaleBody
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.settings import Settings
+from sandbox.unit_of_work.loop import MerchantQueues
 from sandbox.users.requests import CreateUserBody, DestinationBody
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin
 
 USERS_MERCHANT: Final = "00000000-0000-7000-8000-000000000002"
 _LAST: Final = "umar"
@@ -41,13 +41,13 @@ async def seed_users(settings: Settings, directory: Directory) -> None:
     try:
         # The last one is made last, and says that all else is there. Who died before finds its own keys, and goes on.
         if not (await users.list(USERS_MERCHANT, Window(1, LARGEST_ID, SMALLEST_ID), _LAST)).data:
-            await _play(users, Origin("seeds", "seeds", settings.public_url))
+            await _play(users, RequestContext("seeds", "seeds", settings.public_url))
     finally:
         await queues.close()
         await cache.close()
 
 
-async def _play(users: UserService, origin: Origin) -> None:
+async def _play(users: UserService, origin: RequestContext) -> None:
     ayesha = await _user(users, "Ayesha Khan", "ayesha", "12345678900001", origin)
     bilal = await _user(users, "Bilal Ahmed", "bilal", "12345678900002", origin)
     sana = await _user(users, "Sana Malik", "sana", "12345678900003", origin)
@@ -66,7 +66,7 @@ async def _play(users: UserService, origin: Origin) -> None:
     await _user(users, "Umar Sheikh", _LAST, None, origin)
 
 
-async def _user(users: UserService, name: str, external_id: str, account_number: str | None, origin: Origin) -> str:
+async def _user(users: UserService, name: str, external_id: str, account_number: str | None, origin: RequestContext) -> str:
     """Make a user, and return the id."""
     destination = None
     if account_number is not None:
@@ -80,7 +80,7 @@ def _key(name: str) -> IdempotencyKey:
     return IdempotencyKey(f"demo-users-{name}", hashlib.sha256(name.encode()).digest())
 
 
-def _made(answer: Answer) -> Any:
+def _made(answer: CommandResult) -> Any:
     if answer.status != 201:
         raise ValueError(f"the demo users cannot be made: {answer.body.decode()}")
     return msgspec.json.decode(answer.body)

@@ -6,7 +6,7 @@ import contextlib
 from sandbox.aggregator.clients import OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.feed.service import FeedService
-from sandbox.secrets_at_rest import SecretBox
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from worker.aggregate import HTTP_AT_ONCE, OWN_AT_ONCE, AggregateLoop
 
 

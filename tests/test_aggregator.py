@@ -13,9 +13,9 @@ from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.aggregator.store import DUE_OWN, KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
 from sandbox.db.engine import close_pool, connection, open_pool
+from sandbox.domain.address_guard import Network
 from sandbox.feed.service import FeedService
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.webhooks.address_guard import Network
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from tests.harness.vendor import START, Fault, Vendor, row
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.aggregator.polling import (
+from sandbox.domain.vendor_polling import (
     CALLS,
     INTERVAL,
     OVERLAP,
@@ -23,7 +23,7 @@ from sandbox.aggregator.polling import (
     earliest_call,
     has_shrunk,
 )
-from sandbox.aggregator.rows import UnreadablePageError, read_page, read_row
+from sandbox.domain.vendor_rows import UnreadablePageError, read_page, read_row
 from sandbox.users.requests import CreateUserBody
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

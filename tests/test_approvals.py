@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.scenarios.engine import Match, Scenario, Step, stands_still
+from sandbox.domain.scenario_engine import Match, Scenario, Step, stands_still
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
 from tests.test_users import ask, make_user, record, summary

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from sandbox.audit import service as audit_module
+from sandbox.audit.service import CHECKS, AuditReport, audit, check
 from sandbox.bulk_credit.process import credit_chunk
 from sandbox.db.engine import ENGINE, close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
-from sandbox.errors import Problem
-from sandbox.ledger import audit as audit_module
-from sandbox.ledger.audit import CHECKS, AuditReport, audit, check
-from sandbox.ledger.model import wallet_of
-from sandbox.ledger.post import open_accounts
+from sandbox.domain.errors import Problem
+from sandbox.domain.ledger import wallet_of
+from sandbox.domain.payout_commands import CreatePayout, MovePayout
+from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.user_commands import RecordTransaction
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService, MerchantSpec
-from sandbox.payouts.commands import CreatePayout, MovePayout
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.users.commands import RecordTransaction
+from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.ledger import open_accounts
+from sandbox.unit_of_work.loop import run_commands
 from sandbox.webhooks.endpoints import EndpointService
-from sandbox.work.keyed import run_keyed
-from sandbox.work.loop import run_commands
-from sandbox.work.unit import Answer, Command, IdempotencyKey, Origin, Unit
 from tests.harness.audit_lies import COPIES, LIES, Lie
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CATALOGUE = load_catalogue()
 DIRECTORY = load_directory()
-ORIGIN = Origin("audit-test", "/api/v1/payouts", "http://sandbox.test")
+ORIGIN = RequestContext("audit-test", "/api/v1/payouts", "http://sandbox.test")
 BALANCE = Decimal("1000000.00")
 
 
@@ -53,7 +53,7 @@ class Ledger:
     user: str
 
 
-async def run(merchant_id: str, *commands: Command) -> Sequence[Answer]:
+async def run(merchant_id: str, *commands: Command) -> Sequence[CommandResult]:
     answers, _ = await run_commands(merchant_id, commands)
     assert all(answer.status < 300 for answer in answers), [answer.body for answer in answers]
     return answers
@@ -121,7 +121,7 @@ async def add_user(merchant_id: str) -> str:
     """A user who has earned, sold and been credited in bulk."""
     user_id = "00000000-0000-7000-8000-00000000000a"
 
-    async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+    async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
         await conn.execute(
             "INSERT INTO users (merchant_id, id, name, vendor_user_id, earned, spent, credited, advances, finals, requested, "
             "approved, paid, version, created_at, updated_at) VALUES ($1, $2, 'A', 'A', 0, 0, 0, 0, 0, 0, 0, 0, 0, $3, $3)",
@@ -143,9 +143,9 @@ async def add_user(merchant_id: str) -> str:
             "VALUES ($1, $2, 2, $3, '5.00', 'PENDING')",
             merchant_id, user_id, user_id,
         )  # fmt: skip
-        return Answer(200, b"")
+        return CommandResult(200, b"")
 
-    origin = Origin("test", "/test", "http://127.0.0.1")
+    origin = RequestContext("test", "/test", "http://127.0.0.1")
     await run_keyed(merchant_id, None, origin, action)
     await run(merchant_id, RecordTransaction(user_id, "EARNED", Decimal("9.00"), None, origin, None))
     await SalesService().run(merchant_id, "ADVANCE", None, origin)

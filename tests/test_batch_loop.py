@@ -8,13 +8,13 @@ from decimal import Decimal
 import pytest
 
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
-from sandbox.errors import Problem
-from sandbox.ledger.model import TOP_UP
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.domain.errors import Problem
+from sandbox.domain.ledger import TOP_UP
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.unit_of_work.loop import MerchantQueues
 from tests.harness.world import Stack, World
 
-ORIGIN = Origin("test", "/test", "http://127.0.0.1")
+ORIGIN = RequestContext("test", "/test", "http://127.0.0.1")
 
 
 @dataclass
@@ -27,15 +27,15 @@ class Probe:
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
     user_ids: Sequence[str] = ()
-    origin: Origin = ORIGIN
+    origin: RequestContext = ORIGIN
 
-    def decide(self, unit: Unit) -> Answer:
+    def decide(self, unit: UnitOfWork) -> CommandResult:
         if self.decision == "raise":
             raise RuntimeError("a defect")
         unit.transfer(TOP_UP, Decimal("1.00"), None, "\0" if self.decision == "poison" else "fine")
         if self.decision == "raise late":
             raise RuntimeError("a defect behind the line")
-        return Answer(200, b"done")
+        return CommandResult(200, b"done")
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def units() -> list[Unit]:
+def units() -> list[UnitOfWork]:
     return []
 
 
 @pytest.fixture
-async def queues(pool: None, units: list[Unit]) -> AsyncIterator[MerchantQueues]:
+async def queues(pool: None, units: list[UnitOfWork]) -> AsyncIterator[MerchantQueues]:
     queues = MerchantQueues(64, 100, units.append)
     yield queues
     await queues.close()
@@ -66,7 +66,7 @@ async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World,
     assert await available(world) == Decimal("1000049.00")
 
 
-async def test_commands_in_flight_commit_together(world: World, queues: MerchantQueues, units: list[Unit]) -> None:
+async def test_commands_in_flight_commit_together(world: World, queues: MerchantQueues, units: list[UnitOfWork]) -> None:
     await asyncio.gather(*(queues.submit(world.merchant_id, Probe()) for _ in range(65)))
     assert [len(unit.posted) for unit in units] == [64, 1]
 

@@ -19,7 +19,7 @@ from sandbox.bench.report import create_json
 from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
 from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
 from sandbox.cli.main import app
-from sandbox.webhooks.signing import headers
+from sandbox.domain.webhook_signing import headers
 
 SECRET = bytes(range(32))
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5)

@@ -12,24 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.bulk_credit import csv_rows
 from sandbox.bulk_credit import service as service_module
-from sandbox.bulk_credit.csv_rows import Row, read_rows
 from sandbox.bulk_credit.process import _decide
 from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.bulk_credit.upload import LARGEST_FILE, Upload
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.errors import Problem
-from sandbox.ids import IdSource
-from sandbox.money import ZERO
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.domain import bulk_credit_csv as csv_rows
+from sandbox.domain.bulk_credit_csv import Row, read_rows
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import IdSource
+from sandbox.domain.money import ZERO
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from tests.harness.world import Stack, World
 from tests.test_bulk_credit import PATH, counts, finished, items, send, upload
 from tests.test_users import make_user, summary
 
 HEADER = b"uuid,amount\n"
 USER = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-ORIGIN = Origin("files-test", PATH, "http://sandbox.test")
+ORIGIN = RequestContext("files-test", PATH, "http://sandbox.test")
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ class Watched(io.BytesIO):
         return line
 
 
-async def store(service: BulkCreditService, world: World, file: io.IOBase) -> Answer:
+async def store(service: BulkCreditService, world: World, file: io.IOBase) -> CommandResult:
     key = str(uuid.uuid4())
     upload = Upload(file, b"")  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
     return await service.upload(world.merchant_id, upload, IdempotencyKey(key, key.encode()), ORIGIN)
@@ -262,7 +262,7 @@ def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None
 
 def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
     balances = {"USER_FUNDS": Decimal("-99999999999999999.00")}
-    unit = Unit("m", datetime(2031, 1, 1, tzinfo=UTC), IdSource(0, 0, lambda bits: 0), "success", balances)
+    unit = UnitOfWork("m", datetime(2031, 1, 1, tzinfo=UTC), IdSource(0, 0, lambda bits: 0), "success", balances)
     rows = [{"line": line, "user_id": "u", "amount": amount, "credited": ZERO} for line, amount in ((2, "1.00"), (3, "0.99"))]
     outcomes, credits_ = _decide(unit, rows, frozenset())
     assert [outcome.status for outcome in outcomes] == ["INVALID", "SUCCEEDED"]

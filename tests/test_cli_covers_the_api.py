@@ -8,7 +8,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from sandbox.choices import Method
+from sandbox.domain.choices import Method
 from tests.harness.command import invoke
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until

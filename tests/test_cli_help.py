@@ -12,9 +12,9 @@ import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.testing import CliRunner
 
-from sandbox import choices
 from sandbox.cli.main import app
-from sandbox.payouts.states import EVENT_OF, REINITIATED
+from sandbox.domain import choices
+from sandbox.domain.payout_states import EVENT_OF, REINITIATED
 from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.command import invoke
 from tests.harness.world import World

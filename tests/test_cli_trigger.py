@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.choices import EventType
 from sandbox.cli.client import Client
 from sandbox.cli.trigger import ROUTES
+from sandbox.domain.choices import EventType
 from tests.harness.command import ask, invoke, run
 from tests.harness.world import World
 

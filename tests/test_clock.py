@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.control.passage import Passage
+from sandbox.clock.advancer import ClockAdvancer
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.domain.webhook_schedule import next_attempt
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.secrets_at_rest import SecretBox
 from sandbox.webhooks.attempt import Attempts
-from sandbox.webhooks.schedule import next_attempt
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -255,7 +255,7 @@ async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -
     world.create_payout("0012")
     clock(world, "advance", seconds=1)
     world.create_payout("0012")
-    passage, target = Passage(load_catalogue(), steps=1), time_of("2031-01-01T01:00:00Z")
+    passage, target = ClockAdvancer(load_catalogue(), steps=1), time_of("2031-01-01T01:00:00Z")
     first = await passage.run(world.merchant_id, target)
     assert (first.stopped_because, first.steps, first.now) == ("1 steps were taken", 1, time_of("2031-01-01T00:01:00Z"))
     await passage.run(world.merchant_id, target)
@@ -271,7 +271,7 @@ async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None
     await asyncio.to_thread(until, lambda: len(attempts(world)) == 1)
     hold = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
     (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
-    passage = Passage(load_catalogue(), seconds=0.3)
+    passage = ClockAdvancer(load_catalogue(), seconds=0.3)
     sender = WebhookSender()
     passage.start(Attempts(sender, SecretBox(bytes(32))))
     stopped = await passage.run(world.merchant_id, due["next_attempt_at"] + timedelta(days=1))

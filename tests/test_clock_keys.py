@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from sandbox.control.clock import ClockService, seconds_on
-from sandbox.control.passage import Passage
+from sandbox.clock.advancer import ClockAdvancer
+from sandbox.clock.service import ClockService
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.domain.clock_target import seconds_on
+from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.work.unit import IdempotencyKey, Origin
 from tests.harness.receiver import Received, Receiver
 from tests.harness.world import Stack, World
 
@@ -29,7 +30,7 @@ async def cut_off(stack: Stack) -> AsyncIterator[ClockService]:
 
     async def passed(merchant_id: str, by_hand: timedelta) -> None: ...
 
-    yield ClockService(Passage(load_catalogue(), steps=1), lambda _: None, passed)
+    yield ClockService(ClockAdvancer(load_catalogue(), steps=1), lambda _: None, passed)
     await close_pool()
 
 
@@ -49,7 +50,7 @@ async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: Wo
     """A key lapses after a day of the merchant's time; the way of an advance may be longer than that."""
     freeze(world)
     payout = days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), Origin("req", ADVANCE, "")
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
         answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
@@ -63,7 +64,7 @@ async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: Wo
 async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: World, cut_off: ClockService) -> None:
     freeze(world)
     days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), Origin("req", ADVANCE, "")
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
     answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
     assert not json.loads(answer.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
@@ -82,7 +83,7 @@ async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: W
 async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world: World, cut_off: ClockService) -> None:
     """The process dies on the way, and the request is repeated later than it wanted to go."""
     days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), Origin("req", ADVANCE, "")
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
     answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
     assert not json.loads(answer.body)["complete"]
     await asyncio.to_thread(world.pass_time, 300 * 3600)

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from uvicorn.server import ServerState
 
-from sandbox.http.protocol import Limits
-from sandbox.serve import affordable
+from sandbox.server.protocol import Limits
+from sandbox.server.serve import affordable
 from tests.harness.bounded_server import PUBLIC_URL, Connection, serving
 from tests.harness.raw_http import connect, raw_request, read_answer
 from tests.harness.waiting import until

@@ -66,7 +66,7 @@ def test_the_image_is_installed_by_hash_and_holds_the_source_once() -> None:
 def server() -> Iterator[int]:
     """The port of a server that has one page."""
 
-    class Answer(http.server.BaseHTTPRequestHandler):
+    class CommandResult(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/health" else 503)
             self.end_headers()
@@ -74,7 +74,7 @@ def server() -> Iterator[int]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), CommandResult) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port

@@ -17,13 +17,13 @@ import psutil
 import pytest
 import redis
 
-from sandbox.db.engine import LOST
+from sandbox.db.engine import CONNECTION_ERRORS
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import child_of, end, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-VICTIMS = ["worker", "sandbox.serve", "postgres", "flushall", "ipn"]
+VICTIMS = ["worker", "sandbox.server.serve", "postgres", "flushall", "ipn"]
 EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 
 
@@ -121,7 +121,7 @@ def interrupted(own_stack: tuple[Stack, psutil.Process]) -> Iterator[Interrupted
         first = threading.Thread(target=interrupted.advance)
         first.start()
         until(lambda: len(receiver.received) >= 30, seconds=180)
-        kill(supervisor, "sandbox.serve", stack.redis_url)
+        kill(supervisor, "sandbox.server.serve", stack.redis_url)
         first.join(60)
         yield interrupted
 
@@ -199,7 +199,7 @@ def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tup
             return 0
 
         def open_gate(to: int) -> bool:
-            with contextlib.suppress(*LOST, OSError):
+            with contextlib.suppress(*CONNECTION_ERRORS, OSError):
                 return bool(stack.execute("UPDATE gate SET open_to = $1 RETURNING open_to", to))
             return False
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.clock import RUNNING, Clock
-from sandbox.secrets_at_rest import SecretBox
+from sandbox.domain.clock import RUNNING, Clock
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks import attempt
 from sandbox.webhooks.outbox import LEASE, Claimed, Recorded
 from sandbox.webhooks.sender import SendResult, WebhookSender

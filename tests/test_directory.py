@@ -8,15 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sandbox.directory.catalogue import Bank, Wallet, load_directory
-from sandbox.directory.iban import (
+from sandbox.directory.catalogue import load_directory
+from sandbox.domain.account_verification import verify
+from sandbox.domain.directory import Bank, Wallet
+from sandbox.domain.iban import (
     check_account_number,
     check_iban,
     looks_like_iban,
     make_iban,
     scenario_suffix,
 )
-from sandbox.directory.verification import verify
 
 DIRECTORY = load_directory()
 ENTRIES: list[Bank | Wallet] = [*DIRECTORY.banks, *DIRECTORY.wallets]

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 from arq.worker import func
 
-from sandbox.wake import DOORBELL, connect, pack, redis_settings
+from sandbox.infrastructure.wake import DOORBELL, connect, pack, redis_settings
 from tests.harness.world import Stack
-from worker.doorbell import DoorbellWorker
+from worker.job_notifications import JobNotificationWorker
 
 
 @asynccontextmanager
@@ -24,7 +24,7 @@ async def working(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs
         seen.put_nowait(number)
 
     pool = await connect(redis_settings(stack.redis_url))
-    worker = DoorbellWorker(
+    worker = JobNotificationWorker(
         [func(note, name="note")],
         queue_name=queue,
         redis_pool=pool,

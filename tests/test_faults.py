@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.control.faults import LONGEST_MS, Fault
-from sandbox.control.faults_requests import LARGEST_COUNT
-from sandbox.webhooks.signing import decode_secret, verify
+from sandbox.domain.fault import LONGEST_MS, Fault
+from sandbox.domain.webhook_signing import decode_secret, verify
+from sandbox.faults.requests import LARGEST_COUNT
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.rows import read_row
 from sandbox.db.engine import close_pool, open_pool
+from sandbox.domain.payout_states import REQUESTED, RETURNED, TRANSITIONS
+from sandbox.domain.user import feed_rows, place_of
+from sandbox.domain.vendor_rows import read_row
 from sandbox.feed.service import FeedService
-from sandbox.payouts.states import CHANGES, REQUESTED, RETURNED
-from sandbox.users.model import feed_rows, place_of
 from tests.harness.vendor import Vendor, row
 from tests.harness.world import Stack, World
 from tests.test_aggregator import BOX, LATER, Driven, driven
@@ -27,7 +27,9 @@ from tests.test_vendor_feed import another_key
 __all__ = ["driven"]
 AMOUNT = Decimal("30.00")
 UNTIL_NOW = import_module("sandbox.db.migrations.sandbox_2026_11_22t06_00_00_000000").STATEMENTS[-1]
-NEXT = {source: [target for before, target in CHANGES if before == source] for source in {before for before, _ in CHANGES}}
+NEXT = {
+    source: [target for before, target in TRANSITIONS if before == source] for source in {before for before, _ in TRANSITIONS}
+}
 PATHS = st.lists(st.integers(0, 20), max_size=9)
 """Which of the legal changes a payout takes, one after the other."""
 

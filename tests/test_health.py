@@ -12,10 +12,10 @@ import pytest
 from litestar import Litestar
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.health import health_router
 from sandbox.http.answers import ProblemHandler
-from sandbox.http.middleware import RequestLog
-from sandbox.readiness import BOUND, Readiness
+from sandbox.server.health import health_router
+from sandbox.server.readiness import BOUND, Readiness
+from sandbox.server.request_log import RequestLog
 from tests.harness.proxy import Proxy
 from tests.harness.waiting import until
 from tests.harness.world import Stack
@@ -105,7 +105,7 @@ async def test_a_database_that_is_a_migration_behind(stack: Stack, monkeypatch: 
     from sandbox.db.migrate import migration_ids
 
     known = migration_ids() | {"2999-01-01T00:00:00:000000"}
-    monkeypatch.setattr("sandbox.readiness.migration_ids", lambda: known)
+    monkeypatch.setattr("sandbox.server.readiness.migration_ids", lambda: known)
     async with asking(stack.database_url, stack.redis_url) as client:
         answer = await client.get("/health/ready")
         assert missing(answer) == {"migrated"}

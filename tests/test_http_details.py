@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.errors import Problem
+from sandbox.domain.errors import Problem
 from sandbox.http.accept import accepts
 from tests.harness.raw_http import raw_request
 from tests.harness.waiting import until

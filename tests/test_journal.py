@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.control.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, Entry, Journal, JournalEntry, Rules
-from sandbox.errors import Problem
-from sandbox.ids import LARGEST_ID
-from sandbox.live import connect
-from sandbox.redaction import ANY, CUT, TEXT_LIMIT
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import LARGEST_ID
+from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
+from sandbox.journal.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, Entry, Journal, JournalEntry, Rules
+from sandbox.live.feed import connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World

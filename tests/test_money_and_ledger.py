@@ -7,13 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.clock import Clock, parse, render
-from sandbox.ids import IdSource, first_id_at, is_uuid, uuid7
-from sandbox.ledger.model import LOCK, MERCHANT_ACCOUNTS, MOVEMENTS, NEVER_NEGATIVE, Posted, Refused, Transfer, apply, wallet_of
-from sandbox.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
-from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, STATUSES, legal_from
+from sandbox.domain.clock import Clock, parse, render
+from sandbox.domain.ids import IdSource, first_id_at, is_uuid, uuid7
+from sandbox.domain.ledger import (
+    LOCK,
+    MERCHANT_ACCOUNTS,
+    MOVEMENTS,
+    NEVER_NEGATIVE,
+    Posted,
+    Refused,
+    Transfer,
+    apply,
+    wallet_of,
+)
+from sandbox.domain.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
+from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS, legal_from
+from sandbox.domain.scenario_engine import begin, decide
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.engine import begin, decide
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -100,11 +110,11 @@ def test_whatever_path_a_payout_takes_its_funds_are_where_its_state_says(choices
     balances = {"AVAILABLE": Decimal(10), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-10)}
     status: str | None = None
     for choice in choices:
-        targets = [target for source, target in CHANGES if source == status]
+        targets = [target for source, target in TRANSITIONS if source == status]
         if not targets:
             break
         target = targets[choice % len(targets)]
-        movement = CHANGES[status, target].movement
+        movement = TRANSITIONS[status, target].movement
         if movement is not None:
             (result,) = apply(balances, [Transfer("1", movement, Decimal(10), None, "")])
             assert isinstance(result, Posted)
@@ -125,7 +135,7 @@ def test_every_scenario_takes_only_legal_changes_and_ends() -> None:
         while due is not None:
             decision = decide(scenario, step, due)
             for _, change in decision.taken:
-                assert (status, change.to) in CHANGES, (scenario.name, status, change.to)
+                assert (status, change.to) in TRANSITIONS, (scenario.name, status, change.to)
                 status = change.to
                 taken += 1
             assert decision.step > step

@@ -14,19 +14,19 @@ from litestar.routes import HTTPRoute
 from litestar.testing import AsyncTestClient
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from sandbox.app import create_app
 from sandbox.docs.api import docs_router
+from sandbox.docs.openapi import DEFAULT_URL, build, encode
 from sandbox.docs.page import docs_page
-from sandbox.errors import CODES
+from sandbox.domain.errors import CODES
+from sandbox.domain.money import InvalidAmountError, parse_amount
+from sandbox.domain.scenario_engine import Catalogue
 from sandbox.http.answers import ProblemHandler
-from sandbox.http.openapi import DEFAULT_URL, build, encode
-from sandbox.money import InvalidAmountError, parse_amount
-from sandbox.scenarios.engine import Catalogue
-from sandbox.settings import Settings
+from sandbox.infrastructure.settings import Settings
+from sandbox.server.app import create_app
 from sandbox.webhooks.requests import EVENT_TYPES
 
 KEPT = Path(__file__).parent.parent / "openapi" / "openapi.json"
-COMMAND = "python -m sandbox.http.openapi openapi/openapi.json"
+COMMAND = "python -m sandbox.server.export_openapi openapi/openapi.json"
 PAGES = ("/docs", "/problems", "/console")
 """Pages for people, which are no part of the API."""
 

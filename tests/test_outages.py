@@ -17,14 +17,23 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.aggregator.clients import Ask, FetchFailedError, HttpVendor
 from sandbox.bulk_credit.upload import receive_file
-from sandbox.db.engine import LOST, DatabaseAwayError, available, away, close_pool, connection, open_pool, transaction
-from sandbox.errors import Problem
+from sandbox.db.engine import (
+    CONNECTION_ERRORS,
+    DatabaseAwayError,
+    away,
+    close_pool,
+    connection,
+    db_errors_as_503,
+    open_pool,
+    transaction,
+)
+from sandbox.domain.errors import Problem
 from sandbox.http.answers import ProblemHandler, ok
-from sandbox.http.entry import HttpRequest
-from sandbox.http.middleware import RequestLog
-from sandbox.logs import configure_logs
-from sandbox.redis_lost import REDIS_LOST
+from sandbox.http.guard import HttpRequest
+from sandbox.infrastructure.logs import configure_logs
+from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.runtime.listening import Probe
+from sandbox.server.request_log import RequestLog
 from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
 from tests.harness.waiting import until
 from tests.harness.world import Stack
@@ -39,7 +48,7 @@ async def client_of(*handlers: Any) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize("store", [LOST, REDIS_LOST])
+@pytest.mark.parametrize("store", [CONNECTION_ERRORS, REDIS_ERRORS])
 def test_trouble_of_our_own_is_no_stores_outage(store: tuple[type[Exception], ...]) -> None:
     for error in (NO_SPACE, PermissionError(), FileNotFoundError(), EOFError(), OSError(errno.EMFILE, "too many open files")):
         assert not isinstance(error, store)
@@ -71,7 +80,7 @@ def nobody() -> Iterator[int]:
 async def test_a_database_that_cannot_be_reached_is_an_outage_and_the_log_says_why(how: Any, nobody: int) -> None:
     @get("/")
     async def ask() -> ASGIResponse:
-        async with available(), how() as conn:
+        async with db_errors_as_503(), how() as conn:
             return ok(await conn.fetchval("SELECT 1"))
 
     await open_pool(f"postgresql://u@127.0.0.1:{nobody}/x", 1)
@@ -101,7 +110,7 @@ async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None
 @pytest.mark.parametrize("error", [NO_SPACE, ValueError("a defect")])
 async def test_trouble_beside_a_statement_stays_what_it_is(stack: Stack, how: Any, error: Exception) -> None:
     async def fail() -> None:
-        async with available(), how() as conn:
+        async with db_errors_as_503(), how() as conn:
             await conn.execute("SELECT 1")
             raise error
 
@@ -132,7 +141,7 @@ async def test_a_statement_that_takes_too_long_is_an_outage(stack: Stack, how: A
 @pytest.mark.parametrize("how", [connection, transaction])
 async def test_a_connection_that_is_cut_is_an_outage(stack: Stack, how: Any) -> None:
     async def be_cut() -> None:
-        async with available(), how() as conn:
+        async with db_errors_as_503(), how() as conn:
             pid = await conn.fetchval("SELECT pg_backend_pid()")
             other = await asyncpg.connect(stack.database_url)
             await other.execute("SELECT pg_terminate_backend($1)", pid)

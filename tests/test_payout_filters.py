@@ -125,7 +125,7 @@ def test_every_wrong_parameter_is_named_at_once(world: World, params: dict[str, 
         ("/sandbox/v1/requests", {"method": "FETCH", "status": "99", "path": "", "q": "", "request_id": "r" * 129}),
         ("/api/v1/balance/history", {"payout_id": "x", "account": "WALLET", "limit": "101", "created_from": "2026-01-31"}),
         ("/api/v1/users", {"external_id": "", "limit": "x"}),
-        ("/api/v1/webhook-deliveries", {"endpoint_id": "x", "event_id": "X", "status": "LOST"}),
+        ("/api/v1/webhook-deliveries", {"endpoint_id": "x", "event_id": "X", "status": "CONNECTION_ERRORS"}),
         ("/sandbox/v1/stream", {"limit": "0", "timeout": "-1"}),
     ],
 )

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import asyncpg
 import pytest
 
-from sandbox.bulk_credit.model import ITEM_STATUSES
-from sandbox.ledger.model import MOVEMENTS
-from sandbox.payouts.states import STATUSES
+from sandbox.domain.bulk_credit import ITEM_STATUSES
+from sandbox.domain.ledger import MOVEMENTS
+from sandbox.domain.payout_states import STATUSES
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
 from tests.harness import statements
 from tests.harness.plans import BATCH, MERCHANT, Database, Reading, ids, row
@@ -32,18 +32,18 @@ ROWS_A_MERCHANT = 8
 """What a statement that looks at every merchant may read for each."""
 
 COLD = {
-    "sandbox.ledger.audit_sql.": "an audit reads all of a merchant's rows; it lets the planner use what it knows",
+    "sandbox.audit.checks.": "an audit reads all of a merchant's rows; it lets the planner use what it knows",
     "sandbox.worlds.store.": "a world that is put away, put back or begun anew is read whole",
     "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, when there are new ones",
     "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, when somebody asks for it",
     "sandbox.worlds.service._COUNT": "it counts the snapshots, of which there are few",
-    "sandbox.control.faults_store.FAULTS_OF": "a part of other statements",
+    "sandbox.faults.store.FAULTS_OF": "a part of other statements",
     "ipn.callback._FIND": "the form of two statements, which are looked at",
 }
 """Statements that may read much, or are none, and why."""
 PUT_TOGETHER = {
     "sandbox.aggregator.service.set_source": "another vendor's rows are deleted, all of them",
-    "sandbox.control.faults_service.get": "one fault by its key",
+    "sandbox.faults.service.get": "one fault by its key",
     "sandbox.db.rows.update_by_key": "makes statements, which are looked at",
     "sandbox.merchants.service.delete": "a merchant is deleted, table by table",
     "sandbox.worlds.store": "as above",
@@ -70,7 +70,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
     "sandbox.aggregator.store._FORGET": (MERCHANT, ids(20)[0]),
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
-    "sandbox.control.clock._UNFINISHED": (MERCHANT, ids()[0]),
+    "sandbox.clock.service._UNFINISHED": (MERCHANT, ids()[0]),
     "sandbox.balance.service._HISTORY": (MERCHANT, list(MOVEMENTS)),
     "sandbox.balance.service._HISTORY_OF_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
@@ -78,7 +78,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.bulk_credit.service._COUNT": (MERCHANT, A, A, 0, 0),
     "sandbox.bulk_credit.service._ITEMS": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
-    "sandbox.ledger.post._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
+    "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
     "sandbox.merchants.settings._SET": (MERCHANT, "success"),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_OF_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
@@ -99,7 +99,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.endpoints._CHANGE": (MERCHANT, A, A, ["*"], "v1", "host", "fast", A, "ENABLED"),
     "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
-    "sandbox.work.store._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
+    "sandbox.unit_of_work.store._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
 }
 WORLDS = (
     "planned on empty tables",
@@ -194,7 +194,7 @@ def test_every_statement_is_looked_at() -> None:
 
 def test_no_statement_changes_many_rows_by_a_join() -> None:
     joins = {name for name, (text, _) in hot().items() if _is_join(text)}
-    assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.control.faults_store._COUNT"}, "use update_by_key"
+    assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, "use update_by_key"
 
 
 def _is_join(text: str) -> bool:

@@ -8,7 +8,7 @@ import uuid
 import httpx
 import pytest
 
-from sandbox.errors import Problem
+from sandbox.domain.errors import Problem
 from sandbox.http.rate_limit import RateLimiter
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -62,7 +62,7 @@ async def test_without_redis_a_limit_that_must_hold_refuses_and_a_tests_limit_do
     with pytest.raises(Problem) as refused:
         await limiter.require("vendor", "x", "m", 5)
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
-    await limiter.hinder("api", "x", "m", 5)
+    await limiter.check("api", "x", "m", 5)
     await limiter.close()
 
 

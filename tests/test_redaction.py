@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import redaction
 from sandbox.aggregator.api import SourceBody
-from sandbox.app import create_app
-from sandbox.errors import Problem
-from sandbox.http.openapi import documented
-from sandbox.http.schemas import page_item
+from sandbox.docs.openapi import documented
+from sandbox.domain import redaction
+from sandbox.domain.errors import Problem
+from sandbox.domain.redaction import ANY, HIDDEN, NEVER, TEXT_LIMIT, Shape, shape_of
+from sandbox.http.operation import page_item
+from sandbox.infrastructure.settings import Settings
 from sandbox.merchants.api import CreateMerchantBody
 from sandbox.merchants.service import NewMerchant
-from sandbox.redaction import ANY, HIDDEN, NEVER, TEXT_LIMIT, Shape, shape_of
-from sandbox.settings import Settings
+from sandbox.server.app import create_app
 from sandbox.webhooks.endpoints import CreatedEndpoint
 from sandbox.webhooks.requests import CreateEndpointBody
 

@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 
 from sandbox.db.engine import close_pool, open_pool, transaction
+from sandbox.domain.unit import RequestContext
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.tables import WORLD
-from sandbox.secrets_at_rest import SecretBox
+from sandbox.unit_of_work.store import lock_merchant
 from sandbox.webhooks.endpoints import EndpointService
-from sandbox.work.store import lock_merchant
-from sandbox.work.unit import Origin
 from sandbox.worlds import service, store
 from sandbox.worlds.store import LARGEST_SNAPSHOT
 from tests.harness.receiver import Receiver
@@ -377,7 +377,7 @@ def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(st
                     async with worker.transaction():
                         await worker.execute(touch, world.merchant_id, lie[-1]["id"])
                         deletion = asyncio.create_task(
-                            service.delete(world.merchant_id, None, Origin("r", "/", "http://127.0.0.1"))
+                            service.delete(world.merchant_id, None, RequestContext("r", "/", "http://127.0.0.1"))
                         )
                         await until_others_wait_for(world, worker)
                         await worker.execute(touch, world.merchant_id, lie[0]["id"])

@@ -151,7 +151,7 @@ def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start
     data = tmp_path / "data"
     run = start(has_stores=False, data=str(data), programs={"worker": "import time; time.sleep(1000)"})
     run.ready()
-    guardian = wait_for(lambda: run.child("sandbox.runtime.guardian"), "the guardian")
+    guardian = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the guardian")
     guardian.suspend()
     run.process.kill()
     run.process.wait()

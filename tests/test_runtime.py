@@ -209,7 +209,7 @@ def test_with_supervisor_and_guardian_killed_the_stores_end_too(start: Starter, 
     run = start(data=str(data))
     run.ready()
     stores = [wait_for(lambda name=name: run.child(name), name) for name in ("bin/postgres", "valkey-server")]
-    guardian = wait_for(lambda: run.child("sandbox.runtime.guardian"), "the guardian")
+    guardian = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the guardian")
     # The guardian must not see the supervisor's end: then only the kernel can tell the stores of it.
     guardian.suspend()
     run.process.kill()

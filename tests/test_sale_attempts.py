@@ -11,11 +11,11 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.money import ZERO
-from sandbox.sales.model import failure_of
+from sandbox.domain.money import ZERO
+from sandbox.domain.sale import failure_of
+from sandbox.domain.scenario_engine import Facts, Match, Scenario, Step
+from sandbox.domain.unit import RequestContext
 from sandbox.sales.service import SalesService
-from sandbox.scenarios.engine import Facts, Match, Scenario, Step
-from sandbox.work.unit import Origin
 from tests.harness.world import Stack, World
 from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world
 from tests.test_users import DESTINATION, make_user, summary
@@ -191,7 +191,7 @@ def test_runs_and_failed_attempts_are_logged_and_counted(world: World) -> None:
     async def pay() -> None:
         await open_pool(world.stack.database_url, 2)
         try:
-            await SalesService().run(world.merchant_id, "ADVANCE", None, Origin("req-1", ADVANCE, ""))
+            await SalesService().run(world.merchant_id, "ADVANCE", None, RequestContext("req-1", ADVANCE, ""))
         finally:
             await close_pool()
 

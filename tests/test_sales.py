@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.errors import unavailable
-from sandbox.sales.model import advance_of, final_of
+from sandbox.domain.errors import unavailable
+from sandbox.domain.sale import advance_of, final_of
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.sales.service import CHUNK, SalesService
-from sandbox.work import keyed
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work import keyed
 from tests.harness.world import Stack, World
 from tests.test_users import DESTINATION, make_user, summary
 
@@ -39,9 +39,13 @@ class Cron(SalesService):
     def __init__(self, *worlds: World) -> None:
         self._merchant_ids = {world.merchant_id for world in worlds}
 
-    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Pay one merchant's sales, if it is one of these."""
-        return await super().run(merchant_id, kind, key, origin) if merchant_id in self._merchant_ids else Answer(200, b"{}")
+        return (
+            await super().run(merchant_id, kind, key, origin)
+            if merchant_id in self._merchant_ids
+            else CommandResult(200, b"{}")
+        )
 
 
 def sell(world: World, user_id: str, earning: str) -> str:
@@ -224,7 +228,9 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
         sell(last, user_id, "40")
 
         class Failing(Cron):
-            async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+            async def run(
+                self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext
+            ) -> CommandResult:
                 if merchant_id == deleted.merchant_id:
                     headers = {"X-ADMIN-KEY": stack.admin_key}
                     deleted.client.delete(f"/sandbox/v1/merchants/{merchant_id}", headers=headers)
@@ -248,10 +254,10 @@ async def test_a_run_cut_off_between_its_chunks_answers_for_all_of_it(world: Wor
     for _ in range(5):
         sell(world, user_id, "10")
     monkeypatch.setattr("sandbox.sales.service.CHUNK", 2)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one run"), Origin("req", ADVANCE, "")
+    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one run"), RequestContext("req", ADVANCE, "")
     written, chunks = keyed.write_unit, iter(range(1, 4))
 
-    async def die(conn: Any, unit: Unit) -> None:
+    async def die(conn: Any, unit: UnitOfWork) -> None:
         await written(conn, unit)
         if next(chunks) == 3:
             raise MemoryError

@@ -15,19 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.directory.catalogue import load_directory
-from sandbox.errors import Problem
-from sandbox.ids import IdSource
-from sandbox.payouts.commands import CreatePayout, MovePayout, NewPayout
-from sandbox.payouts.path import take_steps
-from sandbox.payouts.states import CHANGES, HOLDS_FUNDS, PENDING, PROCESSING
+from sandbox.domain.errors import Problem
+from sandbox.domain.idempotency import execute
+from sandbox.domain.ids import IdSource
+from sandbox.domain.payout_commands import CreatePayout, MovePayout, NewPayout
+from sandbox.domain.payout_states import HOLDS_FUNDS, PENDING, PROCESSING, TRANSITIONS
+from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin, decide, draw, is_taken
+from sandbox.domain.scenario_runner import take_steps
+from sandbox.domain.stored_scenario import stored_rule
+from sandbox.domain.unit import RequestContext, UnitOfWork
+from sandbox.infrastructure.settings import Settings
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.engine import Facts, Match, Scenario, begin, decide, draw, is_taken
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
 from sandbox.scenarios.service import told_steps
-from sandbox.scenarios.stored import stored_rule
-from sandbox.settings import Settings
-from sandbox.work.idempotency import execute
-from sandbox.work.unit import Origin, Unit
 from seeds.demo import seed
 from tests.harness.world import Stack
 
@@ -72,13 +72,13 @@ def legal(steps: list[RuleStep]) -> Scenario | None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
 def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
-    origin = Origin("test", "/test", "http://127.0.0.1")
+    origin = RequestContext("test", "/test", "http://127.0.0.1")
     for steps in paths:
         found = legal(steps)
         if found is None:
             continue
         balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
-        unit = Unit("m", NOW, IdSource(0, 0, lambda _: bits), "success", balances, rules=[found])
+        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", balances, rules=[found])
         new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
         assert execute(unit, CreatePayout(new, CATALOGUE, origin, None)).status == 201
         (row,) = unit.created
@@ -89,7 +89,7 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
                 take_steps(unit, row, CATALOGUE)
                 assert row.step > before
                 # A path that the table forbids would have ended where it stood.
-                assert all((event.from_status, event.to_status) in CHANGES for event in unit.events)
+                assert all((event.from_status, event.to_status) in TRANSITIONS for event in unit.events)
             elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
                 execute(unit, MovePayout(row.payout.id, "move", CATALOGUE, origin, None, status=PROCESSING, cause="ipn"))
             else:
@@ -117,7 +117,7 @@ def outcome(steps: list[RuleStep], payout_id: str) -> str:
         now = due_at
         decision = decide(found, step, now, payout_id)
         for _, taken in decision.taken:
-            assert (status, taken.to) in CHANGES
+            assert (status, taken.to) in TRANSITIONS
             status = taken.to
         step, due_at = decision.step, decision.due_at
     return status

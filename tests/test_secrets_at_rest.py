@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 
 KEY = bytes(range(32))
 NONCE = bytes(12)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from sandbox.settings import DEVELOPMENT_API_KEYS, DEVELOPMENT_USERS_KEY, Settings
+from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, DEVELOPMENT_USERS_KEY, Settings
 from seeds.demo import Seeded, seed
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -130,7 +130,7 @@ def test_on_other_hosts_a_well_known_key_that_was_left_behind_is_refused(stack: 
             "SANDBOX_SECRET_KEY": "A" * 43 + "=", "SANDBOX_ADMIN_KEY": "ak_sandbox_of_this_test",
             "SANDBOX_LISTEN_FD": str(listener.fileno()),
         }  # fmt: skip
-        arguments = [sys.executable, "-m", "sandbox.serve"]
+        arguments = [sys.executable, "-m", "sandbox.server.serve"]
         with subprocess.Popen(arguments, env=env, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL) as process:
             try:
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/balance"

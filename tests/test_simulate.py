@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.payouts.states import STATUSES, legal_from
+from sandbox.domain.payout_states import STATUSES, legal_from
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
 from tests.test_ipn import send

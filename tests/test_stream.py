@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.control.stream import MOST_STREAMS, MOST_WAITING, EventStream, Streams
-from sandbox.errors import Problem, unavailable
-from sandbox.live import Message, Note, connect
-from sandbox.live_listener import LiveListener
+from sandbox.domain.errors import Problem, unavailable
+from sandbox.live.feed import Message, Note, connect
+from sandbox.live.listener import LiveListener
+from sandbox.live.streams import MOST_STREAMS, MOST_WAITING, EventStream, Streams
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -244,7 +244,7 @@ async def test_it_outlives_a_database_that_is_away(world: World, streams: Stream
 
 
 async def test_its_place_is_kept_however_much_happens(world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.control.stream.HEARTBEAT", 0.05)
+    monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.05)
     redis = connect(world.stack.redis_url)
 
     async def lapse() -> float:
@@ -266,7 +266,7 @@ async def test_its_place_is_kept_however_much_happens(world: World, streams: Str
 async def test_it_shows_that_it_lives_while_only_other_things_happen(
     world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.control.stream.HEARTBEAT", 0.5)
+    monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.5)
     sent: list[bytes] = []
 
     async def send(message: Any) -> None:

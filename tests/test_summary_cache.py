@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ReadOnlyError
 
+from sandbox.domain.unit import UnitOfWork
 from sandbox.users.summary_cache import SECONDS, Missed, SummaryCache
-from sandbox.work.unit import Unit
 from tests.harness.world import Stack
 
 
@@ -22,9 +22,9 @@ async def cache(stack: Stack) -> AsyncIterator[SummaryCache]:
     await cache.close()
 
 
-def changed(merchant_id: str, user_id: str, version: int) -> Unit:
+def changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
     """A unit that changed a user, as far as the cache looks at it."""
-    return cast("Unit", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}))
+    return cast("UnitOfWork", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}))
 
 
 async def put(cache: SummaryCache, merchant: str, user: str, version: int, summary: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from sandbox.tasks import end_tasks
+from sandbox.infrastructure.tasks import end_tasks
 
 
 async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from sandbox.clock import milliseconds, render
-from sandbox.ids import uuid7
+from sandbox.domain.clock import milliseconds, render
+from sandbox.domain.ids import uuid7
 from tests.harness.world import Stack, World
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ import pytest
 from redis import Redis
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.live import Message, Transition
-from sandbox.live_listener import LiveListener
-from sandbox.payouts.model import Payout
+from sandbox.domain.payout import Payout
+from sandbox.live.feed import Message, Transition
+from sandbox.live.listener import LiveListener
 from sandbox.payouts.waiting import PayoutWaits
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.sales import payments
 from sandbox.sales import service as sales
 from sandbox.users import history

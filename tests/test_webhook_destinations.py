@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.webhooks.address_guard import refusal
+from sandbox.domain.address_guard import refusal
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.names import Names
 from tests.harness.raw_server import LOOPBACK, OK, Peer, answering, sending, serving

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.aggregator.clients import Ask, HttpVendor
-from sandbox.clock import RUNNING
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.tasks import end_tasks
+from sandbox.domain.clock import RUNNING
+from sandbox.domain.webhook_signing import new_secret
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, SLOWED_CALLS, Capacity
@@ -23,7 +24,6 @@ from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, Claimed, Recorded
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sender import LIMIT, WebhookSender
-from sandbox.webhooks.signing import new_secret
 from tests.harness.names import BlackHole, silent_port
 from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, serving
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.webhooks.schedule import (
+from sandbox.domain.webhook_schedule import (
     PROFILES,
     RETRY_AFTER_LIMIT,
     judge,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sandbox.webhooks.destination_url import url_fault
+from sandbox.domain.destination_url import url_fault
 from tests.harness.names import Names
 from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
 from tests.harness.world import Stack, World

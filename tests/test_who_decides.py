@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.payouts.states import CANCELLED, FAILED, PENDING, PROCESSING, REJECTED
+from sandbox.domain.payout_states import CANCELLED, FAILED, PENDING, PROCESSING, REJECTED
 from tests.harness.world import World
 from tests.test_ipn import send
 

@@ -6,10 +6,10 @@ from typing import Final
 
 import structlog
 
-from sandbox.db.engine import LOST, RETRYABLE
-from sandbox.errors import Problem
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.domain.errors import Problem
+from sandbox.domain.scenario_engine import Catalogue
 from sandbox.payouts.steps import BATCH, take_due_steps
-from sandbox.scenarios.engine import Catalogue
 
 AT_ONCE: Final = 4
 """Merchants worked for side by side; each needs a connection."""
@@ -80,7 +80,7 @@ class Advancer:
                     self.later(merchant_id, (unit.next_due - unit.now).total_seconds())
                 if not taken and not self._again[merchant_id]:
                     return
-        except (*LOST, *RETRYABLE) as error:
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("advance_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:
             _log.info("merchant_gone", merchant_id=merchant_id)

@@ -8,8 +8,8 @@ from typing import Final
 import structlog
 
 from sandbox.aggregator.poll import Poller
-from sandbox.db.engine import LOST, RETRYABLE
-from sandbox.tasks import end_tasks
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.infrastructure.tasks import end_tasks
 
 INTERVAL: Final = 1.0
 _LONGEST_INTERVAL: Final = 5.0
@@ -37,7 +37,7 @@ class AggregateLoop:
                 http, own = await self._poller.due(2 * HTTP_AT_ONCE, 2 * OWN_AT_ONCE)
                 self._begin(self._http, http, HTTP_AT_ONCE)
                 self._begin(self._own, own, OWN_AT_ONCE)
-            except LOST as error:
+            except CONNECTION_ERRORS as error:
                 _log.warning("aggregate_lost", error=repr(error)[:300])
             except Exception:
                 # A defect of ours, which must not end the loop: all merchants wait for it.
@@ -60,7 +60,7 @@ class AggregateLoop:
             # As long as there are pages and the limit allows it, which is five times at most.
             while await self._poller.poll(merchant_id):
                 pass
-        except (*LOST, *RETRYABLE) as error:
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("poll_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Exception:
             _log.exception("poll_failed", merchant_id=merchant_id)

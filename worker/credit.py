@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 
 from sandbox.bulk_credit.process import credit_chunk, fail_listed_users
-from sandbox.db.engine import LOST, RETRYABLE
-from sandbox.errors import Problem
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.domain.errors import Problem
 
 AT_ONCE: Final = 2
 """Merchants worked for side by side; each needs a connection for most of the time."""
@@ -44,7 +44,7 @@ class Crediter:
                     more, unit = await credit_chunk(merchant_id, fail_listed_users())
                 if unit is not None and unit.deliveries:
                     self._deliver(merchant_id)
-        except (*LOST, *RETRYABLE) as error:
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("credit_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:
             _log.info("merchant_gone", merchant_id=merchant_id)

@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from sandbox.errors import MEDIA_TYPE, Problem
-from sandbox.http.middleware import choose_request_id
-from sandbox.metrics import exposition
-from sandbox.readiness import Readiness
+from sandbox.domain.errors import MEDIA_TYPE, Problem
+from sandbox.infrastructure.metrics import exposition
+from sandbox.server.readiness import Readiness
+from sandbox.server.request_log import choose_request_id
 
 _encode: Final = msgspec.json.Encoder().encode
 

@@ -17,32 +17,32 @@ from arq.cron import CronJob, cron
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.control.journal import Journal
-from sandbox.db.engine import LOST, close_pool, open_pool
+from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
+from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
-from sandbox.live import LiveFeed
-from sandbox.logs import configure_logs
-from sandbox.readiness import Readiness
-from sandbox.redis_lost import REDIS_LOST
+from sandbox.infrastructure.logs import configure_logs
+from sandbox.infrastructure.redis_errors import REDIS_ERRORS
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.infrastructure.settings import Settings, SettingsError
+from sandbox.infrastructure.tasks import end_tasks
+from sandbox.infrastructure.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
+from sandbox.journal.journal import Journal
+from sandbox.live.feed import LiveFeed
 from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.runtime.open_files import raise_limit_of_open_files
-from sandbox.sales.model import ADVANCE, FINAL
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.settings import Settings, SettingsError
-from sandbox.tasks import end_tasks
+from sandbox.server.readiness import Readiness
+from sandbox.unit_of_work.before_commit import OBSERVERS
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
-from sandbox.work.before_commit import OBSERVERS
 from worker.advance import Advancer
 from worker.aggregate import AggregateLoop
 from worker.credit import Crediter
-from worker.doorbell import DoorbellWorker
 from worker.health import HealthServer
+from worker.job_notifications import JobNotificationWorker
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
@@ -78,7 +78,7 @@ async def pay_finals(ctx: dict[str, Any]) -> None:
 async def _pay_sales(kind: str) -> None:
     try:
         await SalesService().run_for_all(kind)
-    except LOST as error:
+    except CONNECTION_ERRORS as error:
         _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="what is left is paid by the next run")
 
 
@@ -97,7 +97,7 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
         began = asyncio.get_running_loop().time()
         try:
             await _listen(settings, advancer, crediter)
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             _log.warning("redis_away", error=repr(error)[:300], note="the sweep goes on alone")
         if asyncio.get_running_loop().time() - began > 10:
             delay = 0.2
@@ -106,7 +106,7 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
 
 
 async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
-    worker = DoorbellWorker(
+    worker = JobNotificationWorker(
         functions=[advance, credit],
         cron_jobs=scheduled(),
         redis_pool=await connect(redis_settings(settings.redis_url)),
@@ -126,7 +126,7 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) ->
         await worker.async_run()
     finally:
         await end_tasks(beat)
-        with contextlib.suppress(*REDIS_LOST):
+        with contextlib.suppress(*REDIS_ERRORS):
             await worker.close()
 
 
@@ -137,7 +137,7 @@ async def _heartbeat(settings: Settings) -> None:
     redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
     try:
         while True:
-            with contextlib.suppress(*REDIS_LOST):
+            with contextlib.suppress(*REDIS_ERRORS):
                 await redis.set(WORKER_SEEN, b"1", px=5000)
             await asyncio.sleep(_HEARTBEAT_SECONDS)
     finally:
@@ -155,9 +155,9 @@ async def work(settings: Settings) -> None:
     feed.start()
     advancer = Advancer(load_catalogue())
     box = SecretBox(settings.secret_key)
-    journal = Journal(settings.redis_url, feed.calls)
+    journal = Journal(settings.redis_url, feed.notes)
     journal.start()
-    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.attempts, journal))
+    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.notes, journal))
     advancer.deliver = deliverer.wake
     crediter = Crediter(deliverer.wake)
     summaries = SummaryCache(settings.redis_url)

@@ -7,8 +7,8 @@ from typing import Final
 
 import structlog
 
-from sandbox.db.engine import LOST, connection
-from sandbox.metrics import WORK_LAG
+from sandbox.db.engine import CONNECTION_ERRORS, connection
+from sandbox.infrastructure.metrics import WORK_LAG
 from sandbox.webhooks.outbox import LEASE
 from worker.advance import Advancer
 from worker.credit import Crediter
@@ -123,7 +123,7 @@ async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:
                 for merchant_id in await frozen_merchants_left_behind():
                     advancer.wake(merchant_id)
                 frozen_at = None
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             _log.warning("sweep_lost", error=repr(error)[:300])
         except Exception:
             # A defect of ours, which must not end the loop: all merchants wait for it.

@@ -7,7 +7,6 @@ from litestar import Router, get, post, put
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.aggregator.rows import LONGEST_USER_ID
 from sandbox.aggregator.service import (
     AggregatorService,
     DeadLetter,
@@ -17,12 +16,13 @@ from sandbox.aggregator.service import (
     UnpaidRequests,
     VendorBalance,
 )
-from sandbox.fields import Url
+from sandbox.domain.fields import Url
+from sandbox.domain.redaction import Secret
+from sandbox.domain.vendor_rows import LONGEST_USER_ID
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
-from sandbox.redaction import Secret
 
 # Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
 HeaderName = Annotated[
@@ -80,7 +80,7 @@ _SET_SOURCE: Final = Operation(
 )  # fmt: skip
 
 
-def aggregator_router(gate: Gate, service: AggregatorService) -> Router:
+def aggregator_router(gate: RequestGuard, service: AggregatorService) -> Router:
     """The routes of the aggregator."""
     body_decoder = msgspec.json.Decoder(SourceBody)
 

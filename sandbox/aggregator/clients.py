@@ -13,14 +13,14 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from sandbox.aggregator.polling import PAGE_SIZE
-from sandbox.clock import milliseconds, render
-from sandbox.errors import Problem
+from sandbox.domain.address_guard import Network, refusal
+from sandbox.domain.clock import milliseconds, render
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, first_id_at
+from sandbox.domain.vendor_polling import PAGE_SIZE
+from sandbox.domain.webhook_schedule import parse_retry_after
 from sandbox.feed.service import FeedService, Span
-from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
-from sandbox.webhooks.address_guard import Network, refusal
 from sandbox.webhooks.resolver import NameResolver
-from sandbox.webhooks.schedule import parse_retry_after
 from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT: Final = 15.0

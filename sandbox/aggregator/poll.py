@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 import structlog
 
 from sandbox.aggregator.clients import FetchFailedError, VendorClient
-from sandbox.aggregator.polling import after_failure, after_page, has_shrunk
-from sandbox.aggregator.rows import RowsOfPage, UnreadablePageError, read_page
 from sandbox.aggregator.store import (
     DUE_HTTP,
     DUE_OWN,
@@ -18,8 +16,10 @@ from sandbox.aggregator.store import (
     dead_letters_left,
     record_fetch,
 )
-from sandbox.db.engine import LOST, RETRYABLE, connection
-from sandbox.secrets_at_rest import SecretBox
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.domain.vendor_polling import after_failure, after_page, has_shrunk
+from sandbox.domain.vendor_rows import RowsOfPage, UnreadablePageError, read_page
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 
 _log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class Poller:
             await self._failed(claim, failure)
         except UnreadablePageError as error:
             await self._failed(claim, FetchFailedError(str(error), 200))
-        except (*LOST, *RETRYABLE):
+        except (*CONNECTION_ERRORS, *RETRYABLE):
             raise  # nothing can be recorded just now; the lease lapses, and the page is asked for again
         except Exception as error:
             # A defect of ours. Unrecorded, it would come again with the page, at every lapse of its lease and unseen.

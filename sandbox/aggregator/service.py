@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.aggregator.rows import LONGEST_USER_ID, VendorRow, read_row
 from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, take_rows
-from sandbox.clock import render, truncate
-from sandbox.db.engine import available, connection, transaction
-from sandbox.errors import Problem, invalid
-from sandbox.http.body_errors import Fault
+from sandbox.db.engine import connection, db_errors_as_503, transaction
+from sandbox.domain.address_guard import Network
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.clock import render, truncate
+from sandbox.domain.destination_url import url_fault
+from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.redaction import Address
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.vendor_rows import LONGEST_USER_ID, VendorRow, read_row
 from sandbox.http.paging import Page, Window, page
-from sandbox.redaction import Address
-from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.destination_url import url_fault
-from sandbox.work.keyed import run_keyed, run_repeatable
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.unit_of_work.keyed import run_keyed, run_repeatable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -144,7 +144,7 @@ class AggregatorService:
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
         if 1 <= len(user_id) <= LONGEST_USER_ID and user_id.isprintable():
-            async with available(), connection() as conn:
+            async with db_errors_as_503(), connection() as conn:
                 record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
@@ -169,22 +169,22 @@ class AggregatorService:
         return page(found, window.limit, [letter.id for letter in found])
 
     async def _list(self, statement: str, merchant_id: str, window: Window) -> Sequence[Mapping[str, Any]]:
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             found: list[Mapping[str, Any]] = await conn.fetch(
                 statement, merchant_id, window.before, window.since, window.limit + 1
             )
         return found
 
-    async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Retry all dead letters, each that is understood counting once: 200 with Replayed."""
         return await run_repeatable(merchant_id, key, origin, lambda: self._replay(merchant_id))
 
-    async def _replay(self, merchant_id: str) -> Answer:
+    async def _replay(self, merchant_id: str) -> CommandResult:
         """Oldest first, a thousand to a transaction."""
         replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
         now = truncate(datetime.now(UTC))
         while True:
-            async with available(), transaction() as conn:
+            async with db_errors_as_503(), transaction() as conn:
                 if await lock_cursor(conn, merchant_id, now) is None:
                     raise Problem("NOT_FOUND", "This merchant was deleted.")
                 letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAYED_AT_ONCE)
@@ -199,12 +199,12 @@ class AggregatorService:
             replayed += len(understood)
             remaining += len(letters) - len(understood)
             if len(letters) < _REPLAYED_AT_ONCE:
-                return Answer(200, msgspec.json.encode(Replayed(replayed, remaining)))
+                return CommandResult(200, msgspec.json.encode(Replayed(replayed, remaining)))
             after = letters[-1]["id"]
 
     async def source(self, merchant_id: str) -> Source:
         """Where the merchant's transactions are read from."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_SOURCE, merchant_id)
         if record is None:
             return Source(None, [])
@@ -217,8 +217,8 @@ class AggregatorService:
         return [] if fault is None else [("url", fault)]
 
     async def set_source(
-        self, merchant_id: str, url: str | None, headers: Mapping[str, str], key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, url: str | None, headers: Mapping[str, str], key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Read from another vendor, or from the same with other headers: 200 with the Source. Raises VALIDATION_ERROR.
 
         Another address begins anew: what the former vendor's rows came to is dropped, as two vendors' ids and users have
@@ -233,7 +233,7 @@ class AggregatorService:
             sealed = seal_headers(self._box, merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
         now = truncate(datetime.now(UTC))
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # The merchant's lock comes before the cursor's here, as where a merchant is deleted.
             record = await lock_cursor(conn, merchant_id, now)
             if record is None:
@@ -244,7 +244,7 @@ class AggregatorService:
                 for table in _OF_A_VENDOR:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
                 await conn.execute(_NEW_SOURCE, merchant_id, url, sealed, now)
-            return Answer(200, msgspec.json.encode(Source(url, sorted(kept))))
+            return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
 
         return await run_keyed(merchant_id, key, origin, action)
 

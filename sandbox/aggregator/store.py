@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.aggregator.clients import Ask
-from sandbox.aggregator.polling import LEASE, WINDOW, Cursor, earliest_call
-from sandbox.aggregator.rows import BadRow, VendorRow
-from sandbox.clock import milliseconds
 from sandbox.db.engine import transaction
-from sandbox.ids import first_id_at, uuid7
-from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.domain.clock import milliseconds
+from sandbox.domain.ids import first_id_at, uuid7
+from sandbox.domain.vendor_polling import LEASE, WINDOW, Cursor, earliest_call
+from sandbox.domain.vendor_rows import BadRow, VendorRow
+from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 
 if TYPE_CHECKING:
     from asyncpg import Record

@@ -7,11 +7,11 @@ from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import Balance, BalanceService, LedgerEntry
-from sandbox.choices import Account
-from sandbox.fields import Amount
+from sandbox.domain.body import amount_of
+from sandbox.domain.choices import Account
+from sandbox.domain.fields import Amount
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
 
@@ -22,7 +22,7 @@ class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     amount: Amount
 
 
-def balance_routers(gate: Gate, service: BalanceService) -> list[Router]:
+def balance_routers(gate: RequestGuard, service: BalanceService) -> list[Router]:
     """The routes of the balance."""
     body_decoder = msgspec.json.Decoder(TopUpBody)
 

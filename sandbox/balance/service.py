@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.clock import render
-from sandbox.db.engine import available, connection
-from sandbox.errors import Problem
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.clock import render
+from sandbox.domain.errors import Problem
+from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
+from sandbox.domain.money import CURRENCY
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
-from sandbox.ledger.model import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
-from sandbox.money import CURRENCY
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.loop import MerchantQueues
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -79,14 +79,14 @@ class TopUp:
     """Put money on a merchant's available balance: 200 with the balance."""
 
     amount: Decimal
-    origin: Origin
+    origin: RequestContext
     key: IdempotencyKey | None
     weight: int = 1
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
     user_ids: Sequence[str] = ()
 
-    def decide(self, unit: Unit) -> Answer:
+    def decide(self, unit: UnitOfWork) -> CommandResult:
         """Do it; nothing can refuse it but the ledger's largest balance."""
         if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
             raise Problem(
@@ -102,7 +102,7 @@ class TopUp:
             for p in unit.posted
         )
         balance = Balance(CURRENCY, available_balance + locked, locked, available_balance, version, unit.now_text)
-        return Answer(200, msgspec.json.encode(balance))
+        return CommandResult(200, msgspec.json.encode(balance))
 
 
 LARGEST_BALANCE: Final = Decimal("99999999999999.99")
@@ -116,7 +116,7 @@ class BalanceService:
 
     async def get(self, merchant_id: str) -> Balance:
         """The balance as of the last commit. Raises NOT_FOUND if the merchant is gone."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             return await read_balance(conn, merchant_id)
 
     async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
@@ -128,7 +128,7 @@ class BalanceService:
         if "payout_id" in params:
             statement = _HISTORY_OF_PAYOUT
             arguments.append(params["payout_id"])
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
         entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
         # A page may end between a transfer's two entries; `:credit` comes first, then `:debit`.
@@ -139,7 +139,9 @@ class BalanceService:
             entries = [entry for entry in entries if entry.transfer_id < window.before]
         return page(entries, window.limit, [entry.id for entry in entries])
 
-    async def top_up(self, merchant_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def top_up(
+        self, merchant_id: str, amount: Decimal, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Add to the available balance."""
         return await self._queues.submit(merchant_id, TopUp(amount, origin, key))
 

@@ -13,7 +13,7 @@ from sandbox.bench.machine import Machine, look
 from sandbox.bench.pacer import Pacer, Sent
 from sandbox.bench.receiver import Received, Receiver
 from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
-from sandbox.webhooks.signing import decode_secret
+from sandbox.domain.webhook_signing import decode_secret
 
 EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
 GRACE_SECONDS = 1.0

@@ -13,8 +13,8 @@ from pathlib import Path
 from sandbox.bench.database import Database, Sample
 from sandbox.bench.stack import BenchError, Merchant, Stack
 from sandbox.db.engine import APPLICATION_ROLE
-from sandbox.runtime.places import StartError
 from sandbox.runtime.postgres import postgres_binaries
+from sandbox.runtime.run_directories import StartError
 
 WAYS = ("statements", "function")
 CLIENTS = (16, 64)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sandbox.bench.database import Database
 from sandbox.bench.stack import BenchError, Merchant
-from sandbox.clock import milliseconds, truncate
+from sandbox.domain.clock import milliseconds, truncate
 
 if TYPE_CHECKING:
     from sandbox.bench.database import Connection
@@ -22,7 +22,7 @@ _SCRIPT = Path(__file__).with_name("preload.sql")
 
 _LOCK = "UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1 RETURNING id_sequence - $2"
 
-# Our ids are the sandbox's own form of UUIDv7 (sandbox/ids.py), so that they sort among the others as they should.
+# Our ids are the sandbox's own form of UUIDv7 (sandbox/domain/ids.py), so that they sort among the others as they should.
 _PREPARE = """
 CREATE OR REPLACE FUNCTION pg_temp.psp_bench_id(moment bigint, counter bigint) RETURNS uuid LANGUAGE sql AS $$
     SELECT (lpad(to_hex(moment), 12, '0') || '7' || lpad(to_hex(counter >> 20 & 4095), 3, '0')

@@ -11,7 +11,7 @@ from typing import cast
 import httptools
 import msgspec
 
-from sandbox.webhooks.signing import ID_HEADER, verify
+from sandbox.domain.webhook_signing import ID_HEADER, verify
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _REASONS_KEPT = 5

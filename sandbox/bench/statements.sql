@@ -1,4 +1,4 @@
--- One payout as the sandbox's loop writes it (sandbox/work/store.py), statement by statement.
+-- One payout as the sandbox's loop writes it (sandbox/unit_of_work/store.py), statement by statement.
 BEGIN;
 UPDATE merchants SET id_sequence = id_sequence + 512 WHERE merchant_id = :merchant::uuid
 RETURNING uuidv7() AS payout_id, uuidv7() AS transfer_id, uuidv7() AS event_id,

@@ -7,12 +7,12 @@ from litestar import Router, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.bulk_credit.model import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.bulk_credit.service import BulkCreditService, position_line
 from sandbox.bulk_credit.upload import LARGEST_FILE, receive_file
-from sandbox.fields import Uuid
+from sandbox.domain.bulk_credit import ITEM_STATUSES, Accepted, Activity, Item
+from sandbox.domain.fields import Uuid
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import query, window
 
@@ -61,7 +61,7 @@ _ITEMS: Final = Operation(
 )  # fmt: skip
 
 
-def bulk_credit_router(gate: Gate, service: BulkCreditService) -> Router:
+def bulk_credit_router(gate: RequestGuard, service: BulkCreditService) -> Router:
     """The routes of bulk credits."""
     retry_body = msgspec.json.Decoder(RetryBody)
 

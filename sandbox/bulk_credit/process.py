@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.bulk_credit.model import COLUMNS, status_when_done, to_activity
 from sandbox.db.engine import connection, transaction
 from sandbox.db.rows import by_key
-from sandbox.ledger.model import CREDIT
-from sandbox.ledger.post import WalletCredit, credit_wallets
-from sandbox.users.commands import LARGEST_SUM
-from sandbox.users.rows import add_credits
-from sandbox.work.committed import committed
-from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import IDS_PER_COMMAND, Event, Unit
+from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
+from sandbox.domain.ledger import CREDIT
+from sandbox.domain.unit import IDS_PER_COMMAND, Event, UnitOfWork
+from sandbox.domain.user_commands import LARGEST_SUM
+from sandbox.unit_of_work.committed import committed
+from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
+from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.users import add_credits
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -75,7 +75,7 @@ class _NothingToCreditError(Exception):
     """Takes a transaction back that found nothing to credit."""
 
 
-async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, Unit | None]:
+async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, UnitOfWork | None]:
     """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit if there was one.
 
     Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
@@ -116,7 +116,9 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
     error: str | None = None
 
 
-def _decide(unit: Unit, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]) -> tuple[list[_Outcome], list[WalletCredit]]:
+def _decide(
+    unit: UnitOfWork, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]
+) -> tuple[list[_Outcome], list[WalletCredit]]:
     """What becomes of each row, and the credits of those that succeed."""
     outcomes, credits_ = [], []
     credited: dict[str, Decimal] = {}
@@ -144,7 +146,7 @@ def _decide(unit: Unit, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]
 
 async def _write(
     conn: "PoolConnectionProxy[Any]",
-    unit: Unit,
+    unit: UnitOfWork,
     activity: Mapping[str, Any],
     outcomes: Sequence[_Outcome],
     *,
@@ -177,7 +179,7 @@ async def _write(
         unit.emit(_completed(unit, record))
 
 
-def _completed(unit: Unit, record: Mapping[str, Any]) -> Event:
+def _completed(unit: UnitOfWork, record: Mapping[str, Any]) -> Event:
     event_id, event_type = unit.ids.next(), "bulk_credit.completed"
     return Event(
         id=event_id,

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.bulk_credit.csv_rows import DUPLICATE, INVALID, Row, read_rows
-from sandbox.bulk_credit.model import COLUMNS, ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.bulk_credit.upload import Upload
-from sandbox.db.engine import RETRYABLE, available, connection, transaction
-from sandbox.errors import CONTENTION, Problem, unavailable
+from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503, transaction
+from sandbox.domain.bulk_credit import COLUMNS, ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
+from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID, Row, read_rows
+from sandbox.domain.errors import CONTENTION, Problem, unavailable
+from sandbox.domain.idempotency import keep, recall
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, page
-from sandbox.ids import is_uuid
-from sandbox.work.idempotency import keep, recall
-from sandbox.work.keyed import run_keyed
-from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -59,7 +59,7 @@ WHERE merchant_id = $1 AND id = $2
 class _ReplayedError(Exception):
     """The key was answered while the file came in; what was written is rolled back."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: CommandResult) -> None:
         super().__init__("replayed")
         self.answer = answer
 
@@ -71,13 +71,13 @@ class BulkCreditService:
         self._wake = wake
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def upload(self, merchant_id: str, upload: Upload, key: IdempotencyKey, origin: Origin) -> Answer:
+    async def upload(self, merchant_id: str, upload: Upload, key: IdempotencyKey, origin: RequestContext) -> CommandResult:
         """Take a file in: 202 with the activity. Its rows, its counts and the key commit together.
 
         Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows, UNAVAILABLE if
         others take too long before it.
         """
-        async with available():
+        async with db_errors_as_503():
             activity_id, now, answer = await self._begin(merchant_id, key, origin)
             if answer is None:
                 try:
@@ -93,7 +93,7 @@ class BulkCreditService:
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """A bulk credit as it stands. Raises NOT_FOUND."""
         _require_id(activity_id)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
@@ -103,16 +103,18 @@ class BulkCreditService:
         """A page of a bulk credit's rows in the file's order, those behind a line. Raises NOT_FOUND."""
         await self.get(merchant_id, activity_id)
         statuses = ITEM_STATUSES if status is None else [status]
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, behind, limit + 1)
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_position(item.line) for item in found])
 
-    async def retry(self, merchant_id: str, activity_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def retry(
+        self, merchant_id: str, activity_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Try again what failed: 202 with the activity; 404, or 409 NOT_RETRYABLE if nothing did, are answers."""
         _require_id(activity_id)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await conn.fetchrow(_GET, unit.merchant_id, activity_id)
             if record is None:
                 raise _not_found(activity_id)
@@ -122,13 +124,15 @@ class BulkCreditService:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}, and none of its rows failed.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
             await conn.execute(_RETRY, unit.merchant_id, activity_id, unit.now)
-            return Answer(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
+            return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         self._wake(merchant_id)
         return answer
 
-    async def _begin(self, merchant_id: str, key: IdempotencyKey, origin: Origin) -> tuple[str, datetime, Answer | None]:
+    async def _begin(
+        self, merchant_id: str, key: IdempotencyKey, origin: RequestContext
+    ) -> tuple[str, datetime, CommandResult | None]:
         """An id for the activity and the merchant's now, and what the key was answered before, if it was."""
         async with transaction() as conn:
             unit = await lock_merchant(conn, merchant_id, 1)
@@ -148,8 +152,8 @@ class BulkCreditService:
             self._turns.release()
 
     async def _store(
-        self, merchant_id: str, activity_id: str, now: datetime, upload: Upload, key: IdempotencyKey, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, activity_id: str, now: datetime, upload: Upload, key: IdempotencyKey, origin: RequestContext
+    ) -> CommandResult:
         counts = {"total": 0, INVALID: 0, DUPLICATE: 0}
         prefix = f"{merchant_id}\t{activity_id}\t"
 
@@ -181,7 +185,7 @@ class BulkCreditService:
             if replayed is not None:
                 raise _ReplayedError(replayed)
             accepted = Accepted(activity_id, UPLOADED)
-            answer = Answer(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
+            answer = CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
             keep(unit, key, answer)
             await write_unit(conn, unit)
         return answer

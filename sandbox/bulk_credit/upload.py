@@ -16,8 +16,8 @@ from multipart import (  # type: ignore[import-untyped]  # it carries no types
     parse_options_header,
 )
 
-from sandbox.errors import Problem, invalid, unavailable
-from sandbox.http.entry import HttpRequest, require_no_coding
+from sandbox.domain.errors import Problem, invalid, unavailable
+from sandbox.http.guard import HttpRequest, require_no_coding
 
 LARGEST_FILE: Final = 50 * 1024 * 1024
 _OTHER_PARTS: Final = 4

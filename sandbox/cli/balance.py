@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from sandbox.choices import Account
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit
+from sandbox.domain.choices import Account
 
 app = App("The merchant's balance.")
 

@@ -6,10 +6,10 @@ from typing import IO, Annotated, Any, Final
 
 import typer
 
-from sandbox.choices import ItemStatus
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import not_met, refused
 from sandbox.cli.options import Cursor, Limit, path_part
+from sandbox.domain.choices import ItemStatus
 
 _DONE: Final = frozenset({"COMPLETED", "PARTIALLY_COMPLETED", "FAILED"})
 _PATH: Final = "/api/v1/wallet/bulk-credit"

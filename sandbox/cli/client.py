@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from sandbox.cli.failures import Failure, answered_with, unreachable
-from sandbox.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
+from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
 # A shell asks for completion at each touch of a key: what only a request needs (httpx, rich) is loaded with the first one.
 if TYPE_CHECKING:

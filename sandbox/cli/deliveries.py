@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sandbox.choices import DeliveryStatus
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
+from sandbox.domain.choices import DeliveryStatus
 
 app = App("Webhook deliveries and their attempts.")
 _PATH = "/api/v1/webhook-deliveries"

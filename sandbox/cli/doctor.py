@@ -79,7 +79,7 @@ def _python() -> str:
 
 
 def _settings(host: str, port: int, ipn_port: int) -> str:
-    from sandbox.settings import Settings
+    from sandbox.infrastructure.settings import Settings
 
     # What psp up would supply itself is filled in, so that only what the caller has set is judged.
     supplied = {

@@ -4,10 +4,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sandbox.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.options import Cursor, Limit, completion, given, identifier
+from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 
 app = App("Webhook endpoints.")
 _PATH = "/api/v1/webhook-endpoints"

@@ -8,7 +8,6 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sandbox.choices import EventType
 from sandbox.cli.app import App
 from sandbox.cli.client import (
     DEFAULT_URL,
@@ -26,6 +25,7 @@ from sandbox.cli.client import (
 from sandbox.cli.failures import not_met, refused, unreachable
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, completion, identifier
 from sandbox.cli.stream import messages
+from sandbox.domain.choices import EventType
 
 app = App("Events of the merchant whose key is used.")
 _Id = Annotated[str, identifier("The event's id.")]

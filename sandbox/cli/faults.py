@@ -5,10 +5,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from sandbox.choices import EventType, FaultKind, FaultTarget
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, members_of, with_client
 from sandbox.cli.options import Cursor, Limit, OnlyMethod, completion, given, identifier, pairs
+from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
 app = App("Faults of the API and of webhooks.")
 _PATH = "/sandbox/v1/faults"

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from sandbox.choices import PayoutStatus
 from sandbox.cli.app import App
 from sandbox.cli.client import AsJson, Client, from_ready_file, host_of, show
 from sandbox.cli.options import FailureCode, given
+from sandbox.domain.choices import PayoutStatus
 
 app = App("Send callbacks as a bank would.")
 
@@ -44,7 +44,7 @@ def send(
     as_json: AsJson = False,
 ) -> None:
     """Sign a callback with the merchant's IPN secret, and send it."""
-    from sandbox.webhooks.signing import decode_secret, headers  # here, as it loads cryptography
+    from sandbox.domain.webhook_signing import decode_secret, headers  # here, as it loads cryptography
 
     url, secret = from_ready_file(ready_file, url, "ipn_url", secret, "ipn_secret")
     host_of(url)

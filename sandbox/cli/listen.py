@@ -4,12 +4,12 @@ from typing import Annotated, get_args
 
 import typer
 
-from sandbox.choices import EventType
 from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, show
 from sandbox.cli.events import STREAM, ends_on_sigterm
 from sandbox.cli.failures import unreachable
 from sandbox.cli.options import completion
 from sandbox.cli.stream import messages
+from sandbox.domain.choices import EventType
 
 
 def listen(

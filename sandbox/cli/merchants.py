@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from sandbox.choices import Role
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client, with_operator
 from sandbox.cli.options import Cursor, Limit, given, identifier
+from sandbox.domain.choices import Role
 
 app = App("Merchants, each a sandbox of its own. Needs the operator's key.")
 keys_app = App("The merchant's API keys. Needs an admin key.")

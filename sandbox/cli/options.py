@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from sandbox.choices import Method
+from sandbox.domain.choices import Method
 
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum number of results.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
@@ -92,7 +92,7 @@ def _wallets(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _failure_codes(incomplete: str) -> list[tuple[str, str]]:
-    from sandbox.payouts.states import FAILURES
+    from sandbox.domain.payout_states import FAILURES
 
     return [(code, reason) for code, reason in FAILURES.items() if code.startswith(incomplete.upper())]
 

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from sandbox.choices import DestType, PayoutStatus
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import not_met
@@ -27,6 +26,7 @@ from sandbox.cli.options import (
     pairs,
     several,
 )
+from sandbox.domain.choices import DestType, PayoutStatus
 
 app = App("Payouts of the merchant whose key is used.")
 _PATH = "/api/v1/payouts"

@@ -56,7 +56,7 @@ def run(
 def run_command(options: "Options", command: list[str]) -> int:
     """Run the command in a sandbox and give the exit code. Standard output is the command's alone."""
     from sandbox.runtime.guest import NOT_FOUND, Guest, GuestError
-    from sandbox.runtime.places import StartError
+    from sandbox.runtime.run_directories import StartError
     from sandbox.runtime.supervisor import Supervisor
 
     def say(line: str) -> None:

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from sandbox.choices import SaleStatus
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
+from sandbox.domain.choices import SaleStatus
 
 app = App("Sales, and the advance and final payments for them.")
 

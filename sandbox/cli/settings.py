@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from sandbox.choices import DefaultScenario
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, members_of, with_client
+from sandbox.domain.choices import DefaultScenario
 
 app = App("Show and change the merchant's settings.")
 _PATH: Final = "/sandbox/v1/settings"

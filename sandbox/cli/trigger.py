@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from sandbox.choices import EventType
 from sandbox.cli import bulk_credit
 from sandbox.cli.client import Client, Shown, with_client
 from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
+from sandbox.domain.choices import EventType
 
 _LONGEST_WAIT: Final = 30
 """Seconds that a state is waited for, which is as long as the API holds an answer."""

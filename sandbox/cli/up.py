@@ -103,7 +103,7 @@ def read_options(
 
 def run_up(options: "Options", as_json: bool) -> None:
     """Run until stopped, and print what a person (or, with `as_json`, a program) needs. Raises Failure."""
-    from sandbox.runtime.places import StartError
+    from sandbox.runtime.run_directories import StartError
     from sandbox.runtime.supervisor import Supervisor
 
     def on_ready(ready: "Ready") -> None:

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
-from sandbox.choices import RecordedType, TransactionType
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_shown, read_items
 from sandbox.cli.options import Bank, CreatedFrom, CreatedTo, Cursor, Limit, Wallet, destination, given, identifier
+from sandbox.domain.choices import RecordedType, TransactionType
 
 app = App("Users with wallets.")
 _PATH = "/api/v1/users"

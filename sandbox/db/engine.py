@@ -9,7 +9,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 from piccolo.engine.postgres import PostgresEngine
 
-from sandbox.errors import Problem, unavailable
+from sandbox.domain.errors import Problem, unavailable
 
 APPLICATION_ROLE: Final = "psp_app"
 """The role that all work is done in: it may not change or delete a transfer or an event."""
@@ -50,7 +50,7 @@ class DatabaseAwayError(Exception):
         super().__init__(f"{type(cause).__name__}: {cause}")
 
 
-LOST: Final = (
+CONNECTION_ERRORS: Final = (
     DatabaseAwayError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -131,7 +131,7 @@ def _naming_losses() -> Iterator[None]:
 
 @asynccontextmanager
 async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """A pooled connection for reads, each statement on its own. Raises LOST's errors, and asyncpg's of the statements."""
+    """A pooled connection for reads, each statement on its own. Raises CONNECTION_ERRORS, and asyncpg's of the statements."""
     pool = _pool()
     conn = await _acquire(pool)
     try:
@@ -146,7 +146,7 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """One transaction, all or nothing, on a connection of its own (Piccolo's helper leaks it when COMMIT fails).
 
     On any error it is rolled back; a connection that cannot even do that is dropped, never given back with a
-    transaction left open. Raises what the body raised, LOST's errors, or asyncpg's error of the COMMIT.
+    transaction left open. Raises what the body raised, CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
     """
     pool = _pool()
     conn = await _acquire(pool)
@@ -159,7 +159,7 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
             except BaseException:
                 try:
                     await asyncio.wait_for(conn.execute("ROLLBACK"), 5)
-                except (*LOST, asyncpg.PostgresError, OSError):
+                except (*CONNECTION_ERRORS, asyncpg.PostgresError, OSError):
                     conn.terminate()
                 raise
     finally:
@@ -196,15 +196,15 @@ async def snapshot() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 
 @asynccontextmanager
-async def available() -> AsyncIterator[None]:
+async def db_errors_as_503() -> AsyncIterator[None]:
     """Turn the loss of PostgreSQL inside the block into the 503 that says when to come back."""
     try:
         yield
-    except LOST as error:
+    except CONNECTION_ERRORS as error:
         raise away(error) from error
 
 
 def away(error: Exception) -> Problem:
-    """The 503 for an error of LOST, as far as the error says what is wrong. The log has the rest, if it is raised from it."""
+    """The 503 for one of CONNECTION_ERRORS, with what is known of the cause. Raise it from the error, for the log."""
     state = next((text for kind, text in _STATES.items() if isinstance(error, kind)), "does not answer")
     return unavailable(f"The database {state}. Nothing was lost: retry.")

@@ -64,7 +64,7 @@ async def migrate(database_url: str) -> str:
 
 def main() -> None:
     """Migrate, or say in one line why not and exit 1."""
-    from sandbox.settings import Settings, SettingsError
+    from sandbox.infrastructure.settings import Settings, SettingsError
 
     try:
         sys.stdout.write(asyncio.run(migrate(Settings.load().database_url)))

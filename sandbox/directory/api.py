@@ -7,15 +7,15 @@ import msgspec
 from litestar import Router, get, post
 from litestar.response.base import ASGIResponse
 
-from sandbox.directory.catalogue import Directory, DirectoryJson
-from sandbox.directory.verification import Verification, verify
+from sandbox.domain.account_verification import Verification, verify
+from sandbox.domain.directory import Directory, DirectoryJson
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
 from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.loop import MerchantQueues
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +23,19 @@ class VerifyAccount:
     """The answer to a verification, which moves nothing; as a command its idempotency key is kept like any other."""
 
     body: bytes
-    origin: Origin
+    origin: RequestContext
     key: IdempotencyKey | None
     weight: int = 1
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
     user_ids: Sequence[str] = ()
 
-    def decide(self, unit: Unit) -> Answer:
+    def decide(self, unit: UnitOfWork) -> CommandResult:
         """Answer."""
-        return Answer(200, self.body)
+        return CommandResult(200, self.body)
 
 
-def directory_router(gate: Gate, directory: Directory, queues: MerchantQueues) -> Router:
+def directory_router(gate: RequestGuard, directory: Directory, queues: MerchantQueues) -> Router:
     """The routes of the directory."""
     body_decoder = msgspec.json.Decoder(VerifyAccountBody)
     listing = directory.as_json()

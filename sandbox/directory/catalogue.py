@@ -1,87 +1,11 @@
-"""The banks and wallets that a payout can go to, read once from the package's own data files."""
+"""Read the banks and wallets that a payout can go to from the package's own data files."""
 
 import functools
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import resources
-from types import MappingProxyType
-from typing import Any, TypedDict
+from typing import Any
 
-
-class BankJson(TypedDict):
-    """A bank as `GET /directory` shows it."""
-
-    code: str
-    name: str
-    iban_code: str
-    aliases: list[str]
-
-
-class WalletJson(TypedDict):
-    """A wallet as `GET /directory` shows it."""
-
-    code: str
-    name: str
-
-
-class DirectoryJson(TypedDict):
-    """The body of `GET /directory`."""
-
-    banks: list[BankJson]
-    wallets: list[WalletJson]
-
-
-@dataclass(frozen=True, slots=True)
-class Bank:
-    code: str
-    name: str
-    iban_code: str
-    """Characters five to eight of every IBAN of this bank."""
-    aliases: tuple[str, ...]
-    kind: str
-    """`central`, `commercial`, `islamic`, `foreign`, `specialised` or `microfinance`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wallet:
-    code: str
-    name: str
-    iban_code: str
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    banks: tuple[Bank, ...]
-    wallets: tuple[Wallet, ...]
-    _banks_by_code: Mapping[str, Bank] = field(init=False, repr=False, compare=False)
-    _wallets_by_code: Mapping[str, Wallet] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        banks = {code: bank for bank in self.banks for code in (bank.code, *bank.aliases)}
-        wallets = {wallet.code: wallet for wallet in self.wallets}
-        object.__setattr__(self, "_banks_by_code", MappingProxyType(banks))
-        object.__setattr__(self, "_wallets_by_code", MappingProxyType(wallets))
-
-    def bank(self, code: str) -> Bank | None:
-        """The bank of this code or alias, letter for letter: `hbl` is no bank."""
-        return self._banks_by_code.get(code)
-
-    def bank_codes(self) -> list[str]:
-        """Every code and alias of a bank."""
-        return list(self._banks_by_code)
-
-    def wallet(self, code: str) -> Wallet | None:
-        return self._wallets_by_code.get(code)
-
-    def as_json(self) -> DirectoryJson:
-        return {
-            "banks": [
-                {"code": bank.code, "name": bank.name, "iban_code": bank.iban_code, "aliases": list(bank.aliases)}
-                for bank in self.banks
-            ],
-            "wallets": [{"code": wallet.code, "name": wallet.name} for wallet in self.wallets],
-        }
+from sandbox.domain.directory import Bank, Directory, Wallet
 
 
 @functools.cache

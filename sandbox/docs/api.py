@@ -8,14 +8,14 @@ from litestar import Litestar, Router, get
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
+from sandbox.docs.openapi import build, encode
 from sandbox.docs.page import docs_page, problem_page, problems_page
-from sandbox.errors import CODES, Problem
+from sandbox.domain.errors import CODES, Problem
+from sandbox.domain.scenario_engine import Catalogue
 from sandbox.http.accept import quality
 from sandbox.http.answers import JSON, ok
-from sandbox.http.entry import HttpRequest, accepted
-from sandbox.http.openapi import build, encode
+from sandbox.http.guard import HttpRequest, accepted
 from sandbox.http.operation import Operation
-from sandbox.scenarios.engine import Catalogue
 
 _HTML: Final = "text/html"
 """Litestar adds the charset to what is text."""

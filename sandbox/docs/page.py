@@ -13,8 +13,8 @@ from typing import Any, Final
 import jinja2
 from markupsafe import Markup, escape
 
-from sandbox.errors import CODES
-from sandbox.scenarios.engine import Catalogue, Scenario
+from sandbox.domain.errors import CODES
+from sandbox.domain.scenario_engine import Catalogue, Scenario
 
 Json = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """An answer that is no problem."""
 
     status: str
@@ -68,7 +68,7 @@ class Card:
     body: tuple[Variant, ...]
     example: str
     curl: str
-    answers: tuple[Answer, ...]
+    answers: tuple[CommandResult, ...]
     errors: tuple[tuple[int, str, str], ...]
     """Status, code and title."""
 
@@ -213,12 +213,12 @@ class _Reader:
             lines.append(f"-d {shlex.quote(json.dumps(example, ensure_ascii=False))}")
         return " \\\n  ".join(lines)
 
-    def _answers(self, responses: Json) -> Iterator[Answer]:
+    def _answers(self, responses: Json) -> Iterator[CommandResult]:
         for status, response in responses.items():
             if "$ref" not in response:
                 media = next(iter(response.get("content", {}).values()), None)
                 variants = self.variants(media["schema"]) if media else ()
-                yield Answer(status, HTTPStatus(int(status)).phrase, variants)
+                yield CommandResult(status, HTTPStatus(int(status)).phrase, variants)
 
     def _errors(self, responses: Json) -> Iterator[tuple[int, str, str]]:
         for response in responses.values():

@@ -7,7 +7,7 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.feed.service import LARGEST_PAGE, LARGEST_PAGE_NUMBER, FeedService, VendorPage, span
 from sandbox.http.answers import ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import Operation, parameter
 from sandbox.http.paging import query
 from sandbox.http.rate_limit import RateLimiter
@@ -29,7 +29,7 @@ _LIST: Final = Operation(
 )  # fmt: skip
 
 
-def feed_router(gate: Gate, service: FeedService, limiter: RateLimiter) -> Router:
+def feed_router(gate: RequestGuard, service: FeedService, limiter: RateLimiter) -> Router:
     """The route of the vendor feed."""
 
     @get("/transactions", operation_id="list_vendor_transactions", opt={"operation": _LIST})

@@ -8,11 +8,11 @@ from typing import Final
 
 import msgspec
 
-from sandbox import clock
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
-from sandbox.errors import invalid
-from sandbox.ids import LARGEST_ID, SMALLEST_ID, first_id_at
+from sandbox.domain import clock
+from sandbox.domain.errors import invalid
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, first_id_at
 
 LARGEST_PAGE: Final = 1000
 LARGEST_PAGE_NUMBER: Final = 1_000_000
@@ -106,7 +106,7 @@ class FeedService:
 
     async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
         """Page `number` (from 1) of a merchant's rows, `limit` to a page."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_PAGE, merchant_id, part.first, part.end, (number - 1) * limit, limit)
         total = records[0]["total"]
         items = [

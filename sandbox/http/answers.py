@@ -11,10 +11,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from sandbox.db.engine import LOST, away
-from sandbox.errors import MEDIA_TYPE, Problem
-from sandbox.http.entry import HttpRequest, request_id
-from sandbox.work.unit import Answer
+from sandbox.db.engine import CONNECTION_ERRORS, away
+from sandbox.domain.errors import MEDIA_TYPE, Problem
+from sandbox.domain.unit import CommandResult
+from sandbox.http.guard import HttpRequest, request_id
 
 JSON: Final = "application/json"
 _encode: Final = msgspec.json.Encoder().encode
@@ -59,7 +59,7 @@ def empty() -> ASGIResponse:
     return ASGIResponse(status_code=204)
 
 
-def answered(answer: Answer) -> ASGIResponse:
+def answered(answer: CommandResult) -> ASGIResponse:
     """A command's answer, the stored bytes where it is a replay."""
     headers = list(answer.problem_headers)
     if answer.location is not None:
@@ -91,7 +91,7 @@ class ProblemHandler:
         if isinstance(error, Problem):
             _log_cause(request, error.code, error.__cause__)
             return error
-        if isinstance(error, LOST):
+        if isinstance(error, CONNECTION_ERRORS):
             _log_cause(request, "UNAVAILABLE", error)
             return away(error)
         if isinstance(error, MethodNotAllowedException):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Operation:
     """Whether no body at all is as good as one that says nothing."""
     description: str = ""
     errors: Sequence[str] = ()
-    """Codes of `sandbox.errors.CODES` beyond those that every operation with its security and body has."""
+    """Codes of `sandbox.domain.errors.CODES` beyond those that every operation with its security and body has."""
     query: Sequence[Parameter] = ()
     security: Literal["key", "admin-key", "operator", "none"] = "key"
     idempotency: Literal["required", "optional", "none"] = "none"
@@ -52,6 +52,11 @@ def parameter(name: str, description: str, **schema: Any) -> Parameter:
 def several(choices: Sequence[str]) -> dict[str, Any]:
     """The schema of a parameter that takes one or more of the choices, comma-separated."""
     return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": len(choices)}
+
+
+def page_item(kind: Any) -> Any:
+    """X where the type is `list[X]`, which stands for a page of X; None for every other type."""
+    return get_args(kind)[0] if get_origin(kind) is list else None
 
 
 LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=100, default=20)

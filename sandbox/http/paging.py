@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox import clock
-from sandbox.errors import Problem, all_invalid, invalid
-from sandbox.http.query_errors import find_query_errors
-from sandbox.ids import LARGEST_ID, first_id_at, is_uuid
+from sandbox.domain import clock
+from sandbox.domain.errors import Problem, all_invalid, invalid
+from sandbox.domain.ids import LARGEST_ID, first_id_at, is_uuid
+from sandbox.domain.query_errors import find_query_errors
 
 if TYPE_CHECKING:
     # Services page their lists, in workers and commands as well, which need not load a web framework for it.
-    from sandbox.http.entry import HttpRequest
+    from sandbox.http.guard import HttpRequest
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
 DEFAULT_LIMIT: Final = 20

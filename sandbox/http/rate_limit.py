@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from sandbox.errors import Problem, unavailable
-from sandbox.redis_lost import REDIS_LOST
-from sandbox.time_passed import passed_key
+from sandbox.domain.errors import Problem, unavailable
+from sandbox.infrastructure.redis_errors import REDIS_ERRORS
+from sandbox.infrastructure.time_passed import passed_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -49,7 +49,7 @@ class RateLimiter:
         """Count a request at the time `now` if it may pass, and return 0; else the seconds until one would.
 
         `merchant_id` says whose request it is, and whose time may have been passed by hand. `window` and `now` are in
-        seconds (Unix time), to the millisecond. Raises an error of REDIS_LOST when Redis is away.
+        seconds (Unix time), to the millisecond. Raises an error of REDIS_ERRORS when Redis is away.
         """
         if self._redis is None:
             from redis.asyncio import Redis
@@ -67,15 +67,15 @@ class RateLimiter:
         """Let a request pass or raise RATE_LIMITED; UNAVAILABLE when Redis is away: this limit must hold."""
         try:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             raise unavailable("Redis does not answer, so requests cannot be counted.") from error
         _refuse(seconds, per_minute)
 
-    async def hinder(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
+    async def check(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
         """Let a request pass or raise RATE_LIMITED; when Redis is away it passes: nothing is protected by this limit."""
         try:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             if not self._away:
                 _log.warning("redis_away", error=repr(error)[:300], note="requests pass uncounted")
             self._away = True

@@ -9,14 +9,14 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.choices import Role
-from sandbox.control.clock import moment
-from sandbox.errors import Problem, all_invalid, invalid
-from sandbox.fields import AmountOrZero, Name, Time, Url
+from sandbox.domain.body import amount_of
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.choices import Role
+from sandbox.domain.clock_target import moment
+from sandbox.domain.errors import Problem, all_invalid, invalid
+from sandbox.domain.fields import AmountOrZero, Name, Time, Url
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of
-from sandbox.http.body_errors import Fault
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import page, query, window
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
@@ -90,7 +90,7 @@ def _read(member: Callable[[], T], faults: list[Fault]) -> T | None:
         return None
 
 
-def merchants_router(gate: Gate, service: MerchantService) -> Router:
+def merchants_router(gate: RequestGuard, service: MerchantService) -> Router:
     """The operator's routes."""
     body_decoder = msgspec.json.Decoder(CreateMerchantBody)
 
@@ -133,7 +133,7 @@ def merchants_router(gate: Gate, service: MerchantService) -> Router:
     return Router("/sandbox/v1/merchants", route_handlers=[create_merchant, list_merchants, delete_merchant])
 
 
-def keys_router(gate: Gate, service: MerchantService) -> Router:
+def keys_router(gate: RequestGuard, service: MerchantService) -> Router:
     """The routes of a merchant's own keys; all need an admin's key."""
     body_decoder = msgspec.json.Decoder(CreateKeyBody)
 

@@ -8,22 +8,22 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.clock import truncate
-from sandbox.db.engine import LOST, RETRYABLE, transaction
-from sandbox.errors import Problem, unavailable
-from sandbox.secrets_at_rest import SecretBox
-from sandbox.work.idempotency import is_stored, record_of, refuse, stored_answer
-from sandbox.work.in_flight import in_flight
-from sandbox.work.keyed import to_the_end
-from sandbox.work.loop import ATTEMPTS
-from sandbox.work.sealed import opened, sealed
-from sandbox.work.store import KEY_LIFETIME
-from sandbox.work.unit import Answer, IdempotencyKey, KeyRecord, Origin
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, transaction
+from sandbox.domain.clock import truncate
+from sandbox.domain.errors import Problem, unavailable
+from sandbox.domain.idempotency import is_stored, record_of, refuse, stored_answer
+from sandbox.domain.unit import CommandResult, IdempotencyKey, KeyRecord, RequestContext
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.keyed import to_the_end
+from sandbox.unit_of_work.loop import ATTEMPTS
+from sandbox.unit_of_work.sealed import opened, sealed
+from sandbox.unit_of_work.store import KEY_LIFETIME
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-Action = Callable[["PoolConnectionProxy[Any]"], Awaitable[Answer]]
+Action = Callable[["PoolConnectionProxy[Any]"], Awaitable[CommandResult]]
 """Do it, in the transaction. May run again after a rollback. Raises Problem to refuse; a refusal that is stored (404, 409,
 422) before it has written anything."""
 
@@ -42,28 +42,28 @@ ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXC
 """
 
 
-async def run_for_operator(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def run_for_operator(box: SecretBox, key: IdempotencyKey | None, origin: RequestContext, action: Action) -> CommandResult:
     """Run an action of the operator's once for its key; the effect and the key's record commit together.
 
     Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and what the action refuses with and is not stored. A caller that is
     cancelled does not take the action back.
     """
 
-    async def alone() -> Answer:
+    async def alone() -> CommandResult:
         with in_flight(_IN_FLIGHT, key):
             return await _with_retries(box, key, origin, action)
 
     return await to_the_end(alone())
 
 
-async def _with_retries(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def _with_retries(box: SecretBox, key: IdempotencyKey | None, origin: RequestContext, action: Action) -> CommandResult:
     for attempt in range(ATTEMPTS):
         try:
             return await _once(box, key, origin, action)
         except RETRYABLE:
             if attempt == ATTEMPTS - 1:
                 raise unavailable("Too much contention; nothing of this request was done. Retry it.") from None
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             # Lost in the COMMIT, it may have happened: only a key makes it safe to repeat.
             if key is None or attempt == ATTEMPTS - 1:
                 raise unavailable("The database is unavailable; repeat the request.") from error
@@ -71,7 +71,7 @@ async def _with_retries(box: SecretBox, key: IdempotencyKey | None, origin: Orig
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _once(box: SecretBox, key: IdempotencyKey | None, origin: Origin, action: Action) -> Answer:
+async def _once(box: SecretBox, key: IdempotencyKey | None, origin: RequestContext, action: Action) -> CommandResult:
     async with transaction() as conn:
         if key is None:
             return await action(conn)

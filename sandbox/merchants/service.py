@@ -11,22 +11,22 @@ from typing import Any, Final
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
 
-from sandbox.clock import milliseconds, render, truncate
-from sandbox.db.engine import as_owner, available, connection, transaction
-from sandbox.errors import Problem
-from sandbox.ids import is_uuid, uuid7
-from sandbox.ledger.model import TOP_UP
-from sandbox.ledger.post import open_accounts
+from sandbox.db.engine import as_owner, connection, db_errors_as_503, transaction
+from sandbox.domain.clock import milliseconds, render, truncate
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid, uuid7
+from sandbox.domain.ledger import TOP_UP
+from sandbox.domain.redaction import Secret
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.webhook_signing import new_secret
+from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.merchants.operator_keys import run_for_operator
 from sandbox.merchants.tables import TABLES
-from sandbox.redaction import Secret
-from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.ledger import open_accounts
+from sandbox.unit_of_work.sealed import run_sealed
+from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
-from sandbox.webhooks.signing import new_secret
-from sandbox.work.keyed import run_keyed
-from sandbox.work.sealed import run_sealed
-from sandbox.work.store import lock_merchant, read_claim, write_unit
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 KEY_PREFIX: Final = "sk_sandbox_"
 LARGEST_KEY_COUNT: Final = 100
@@ -108,15 +108,15 @@ class MerchantService:
 
         Raises VALIDATION_ERROR for a bad URL.
         """
-        async with available(), transaction() as conn:
+        async with db_errors_as_503(), transaction() as conn:
             return await self._insert(conn, spec)
 
-    async def create_once(self, spec: MerchantSpec, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create_once(self, spec: MerchantSpec, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """As `create`, once for the operator's key: 201 with the NewMerchant."""
 
-        async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             created = await self._insert(conn, spec)
-            return Answer(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
+            return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
 
         return await run_for_operator(self._box, key, origin, action)
 
@@ -151,7 +151,7 @@ class MerchantService:
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
         """Merchants, newest first, whose ids are below `before`."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(
                 "SELECT merchant_id::text, name, seed, created_at FROM merchants WHERE merchant_id < $1 "
                 "ORDER BY merchants.merchant_id DESC LIMIT $2",
@@ -160,10 +160,10 @@ class MerchantService:
             )
         return [Merchant(r["merchant_id"], r["name"], r["seed"], render(r["created_at"])) for r in records]
 
-    async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Delete a merchant and all its data, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
 
-        async def action(conn: "PoolConnectionProxy[Any]") -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             if not is_uuid(merchant_id):
                 raise Problem("NOT_FOUND", "There is no such merchant; a merchant's id is a lowercase UUID.")
             # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it,
@@ -172,14 +172,16 @@ class MerchantService:
             async with as_owner(conn):
                 for table in TABLES:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
-            return Answer(204, b"")
+            return CommandResult(204, b"")
 
         return await run_for_operator(self._box, key, origin, action)
 
-    async def create_key(self, merchant_id: str, role: str, name: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create_key(
+        self, merchant_id: str, role: str, name: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Create an API key of the role: 201 with the NewApiKey; VALIDATION_ERROR if the merchant has too many."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
             keys = await conn.fetch("SELECT id::text AS id, revoked_at FROM api_keys WHERE merchant_id = $1", merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
@@ -195,13 +197,13 @@ class MerchantService:
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
             await _insert_key(conn, merchant_id, created.id, created.api_key, role, name, now)
-            return Answer(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
+            return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
 
         return await run_sealed(self._box, merchant_id, key, origin, action)
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Keys that work, newest first, whose ids are below `before`."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(
                 "SELECT id::text AS key_id, role, name, created_at FROM api_keys "
                 "WHERE merchant_id = $1 AND id < $2 AND revoked_at IS NULL ORDER BY id DESC LIMIT $3",
@@ -211,10 +213,12 @@ class MerchantService:
             )
         return [ApiKey(r["key_id"], r["role"], r["name"], render(r["created_at"])) for r in records]
 
-    async def revoke_key(self, merchant_id: str, key_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def revoke_key(
+        self, merchant_id: str, key_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make an API key stop working, everywhere within a second: 204. NOT_FOUND; INVALID_STATE for the last admin key."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
             found = is_uuid(key_id) and await conn.fetchrow(_KEY, merchant_id, key_id)
             if not found:
@@ -222,7 +226,7 @@ class MerchantService:
             if found["role"] == "admin" and not found["other_admins"]:
                 raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
             await conn.execute(_REVOKE, merchant_id, key_id, truncate(datetime.now(UTC)))
-            return Answer(204, b"")
+            return CommandResult(204, b"")
 
         return await run_keyed(merchant_id, key, origin, action)
 
@@ -230,7 +234,7 @@ class MerchantService:
         """Make a key that is known beforehand, unless it is there and works."""
         digest = hashlib.sha256(api_key.encode()).digest()
         now = truncate(datetime.now(UTC))
-        async with available(), transaction() as conn:
+        async with db_errors_as_503(), transaction() as conn:
             await lock_merchant(conn, merchant_id, 0)
             restored = await conn.fetchval(
                 "UPDATE api_keys SET revoked_at = NULL WHERE merchant_id = $1 AND key_hash = $2 RETURNING id",
@@ -242,7 +246,7 @@ class MerchantService:
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
         """Revoke a key that is known beforehand, if it is there."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             await conn.execute(
                 "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND key_hash = $2 AND revoked_at IS NULL",
                 merchant_id,
@@ -252,7 +256,7 @@ class MerchantService:
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow("SELECT webhook_secret, ipn_secret FROM merchants WHERE merchant_id = $1", merchant_id)
         if record is None:
             return None
@@ -262,7 +266,7 @@ class MerchantService:
         )
 
 
-async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening_balance: Decimal | None) -> Unit:
+async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening_balance: Decimal | None) -> UnitOfWork:
     """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
 
     Nothing of a world is there yet, and the merchant's id counter stands at 0. Returns the unit that wrote it.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.choices import DefaultScenario
-from sandbox.db.engine import available, connection
-from sandbox.errors import Problem
-from sandbox.work.keyed import run_keyed
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.choices import DefaultScenario
+from sandbox.domain.errors import Problem
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.unit_of_work.keyed import run_keyed
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -56,16 +56,18 @@ class SettingsService:
 
     async def get(self, merchant_id: str) -> Settings:
         """A merchant's settings. Raises NOT_FOUND if the merchant is gone."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _settings(record)
 
-    async def change(self, merchant_id: str, change: Change, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def change(
+        self, merchant_id: str, change: Change, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Change settings: 200 with all of them. Every process knows a new rate limit within a second."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock: what another request changed meanwhile is read here, and stays.
             settings = _settings(await conn.fetchrow(_GET, merchant_id))
             for name in change.__slots__:
@@ -81,7 +83,7 @@ class SettingsService:
                 settings.rate_limit,
                 None if after is None else timedelta(seconds=after),
             )
-            return Answer(200, msgspec.json.encode(_settings(record)))
+            return CommandResult(200, msgspec.json.encode(_settings(record)))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         self._changed(merchant_id)

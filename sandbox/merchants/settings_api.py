@@ -8,11 +8,11 @@ from litestar import Router, get, patch
 from litestar.response.base import ASGIResponse
 from msgspec import UNSET, UnsetType
 
-from sandbox.choices import DefaultScenario
-from sandbox.fields import AmountOrNull
+from sandbox.domain.body import amount_of
+from sandbox.domain.choices import DefaultScenario
+from sandbox.domain.fields import AmountOrNull
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
 from sandbox.merchants.settings import Change, Settings, SettingsService
@@ -43,7 +43,7 @@ _CHANGE: Final = Operation(
 )  # fmt: skip
 
 
-def settings_router(gate: Gate, service: SettingsService) -> Router:
+def settings_router(gate: RequestGuard, service: SettingsService) -> Router:
     """The routes of a merchant's settings."""
     body_decoder = msgspec.json.Decoder(ChangeSettingsBody)
 

@@ -7,17 +7,17 @@ from litestar import Router, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.choices import DestType
-from sandbox.fields import EmptyBody
+from sandbox.domain.choices import DestType
+from sandbox.domain.fields import EmptyBody
+from sandbox.domain.payout import Payout
+from sandbox.domain.payout_states import STATUSES
+from sandbox.domain.scenario_engine import HEADER
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest, header, is_head
+from sandbox.http.guard import HttpRequest, RequestGuard, header, is_head
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter, several
 from sandbox.http.paging import choice, query, seconds, window
-from sandbox.payouts.model import Payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
 from sandbox.payouts.service import PayoutService, Timeline
-from sandbox.payouts.states import STATUSES
-from sandbox.scenarios.engine import HEADER
 
 EXAMPLE: Final = {
     "merchant_reference": "INV-1001",
@@ -106,7 +106,7 @@ def _moving(summary: str, *errors: str, admin: bool = False) -> Operation:
     )  # fmt: skip
 
 
-def payouts_router(gate: Gate, service: PayoutService) -> Router:
+def payouts_router(gate: RequestGuard, service: PayoutService) -> Router:
     """The routes of payouts."""
     create_body = msgspec.json.Decoder(CreatePayoutBody)
     batch_body = msgspec.json.Decoder(CreatePayoutsBody)

@@ -5,14 +5,14 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from sandbox.choices import DestType
-from sandbox.directory.catalogue import Directory
-from sandbox.directory.iban import check_account_number
-from sandbox.errors import all_invalid
-from sandbox.fields import PRINTABLE, Amount, Text64, Text140, Text500
-from sandbox.http.body_errors import Fault, suggestion
-from sandbox.money import InvalidAmountError, parse_amount
-from sandbox.payouts.commands import NewPayout
+from sandbox.domain.body_errors import Fault, suggestion
+from sandbox.domain.choices import DestType
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import all_invalid
+from sandbox.domain.fields import PRINTABLE, Amount, Text64, Text140, Text500
+from sandbox.domain.iban import check_account_number
+from sandbox.domain.money import InvalidAmountError, parse_amount
+from sandbox.domain.payout_commands import NewPayout
 
 # Which codes there are, and what is wrong with an account number, is said by the directory, which can do it better.
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern=PRINTABLE)]

@@ -5,23 +5,23 @@ from typing import Any, Final
 
 import msgspec
 
-from sandbox.clock import render
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
-from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
-from sandbox.http.body import decode
-from sandbox.http.body_errors import Fault
+from sandbox.domain.body import decode
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.clock import render
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.payout import COLUMNS, Payout, pair_of, to_payout
+from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
+from sandbox.domain.query_errors import entries
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import Page, Window, page
-from sandbox.http.query_errors import entries
-from sandbox.ids import is_uuid
-from sandbox.payouts.commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
-from sandbox.payouts.model import COLUMNS, Payout, pair_of, to_payout
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
-from sandbox.scenarios.engine import Catalogue
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import Answer, IdempotencyKey, Origin
+from sandbox.unit_of_work.loop import MerchantQueues
 
 _GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
@@ -118,9 +118,9 @@ class PayoutService:
         merchant_id: str,
         body: CreatePayoutBody,
         key: IdempotencyKey | None,
-        origin: Origin,
+        origin: RequestContext,
         scenario_header: str | None = None,
-    ) -> Answer:
+    ) -> CommandResult:
         """Create one payout; `scenario_header` is the request's X-Sandbox-Scenario.
 
         Raises VALIDATION_ERROR; the business's refusals are answers.
@@ -133,9 +133,9 @@ class PayoutService:
         merchant_id: str,
         body: CreatePayoutsBody,
         key: IdempotencyKey | None,
-        origin: Origin,
+        origin: RequestContext,
         scenario_header: str | None = None,
-    ) -> Answer:
+    ) -> CommandResult:
         """Create up to 1000 payouts, each independently."""
         items: list[NewPayout | Problem] = []
         for place, raw in enumerate(body.payouts):
@@ -145,7 +145,9 @@ class PayoutService:
                 items.append(problem.within(f"payouts[{place}]"))
         return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))
 
-    async def move(self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def move(
+        self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for what is no id."""
         _require_id(payout_id)
         return await self._queues.submit(merchant_id, MovePayout(payout_id, verb, self._catalogue, origin, key))
@@ -153,7 +155,7 @@ class PayoutService:
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """One payout. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, payout_id)
         if record is None:
             raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
@@ -166,10 +168,10 @@ class PayoutService:
         status: str,
         failure_code: str | None,
         key: IdempotencyKey | None,
-        origin: Origin,
+        origin: RequestContext,
         *,
         may_decide: bool,
-    ) -> Answer:
+    ) -> CommandResult:
         """Move a payout to `status` as its bank would. Raises NOT_FOUND for what is no id.
 
         `may_decide` says whether the caller may approve and reject.
@@ -184,7 +186,7 @@ class PayoutService:
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
         """One payout, as soon as it is in one of the states or so many seconds have passed. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with available():
+        async with db_errors_as_503():
             found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
         if found is None:
             raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
@@ -219,14 +221,14 @@ class PayoutService:
             statement, arguments = _LIST, (statuses, dest_types, *bounds, more)
         else:
             statement, arguments = _LIST_ALL, (*bounds, more)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
         return page(found, window.limit, [payout.id for payout in found])
 
     async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
         """All changes of a payout, oldest first. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
             raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")

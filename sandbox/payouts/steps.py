@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import transaction
-from sandbox.metrics import BATCH_SIZE, WORK_LAG
-from sandbox.payouts.model import PayoutRow
-from sandbox.payouts.path import take_all
-from sandbox.scenarios.engine import Catalogue
-from sandbox.work.committed import committed
-from sandbox.work.store import lock_merchant, read_claim, read_due, write_unit
-from sandbox.work.unit import Unit
+from sandbox.domain.payout import PayoutRow
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.scenario_runner import take_all
+from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.metrics import BATCH_SIZE, WORK_LAG
+from sandbox.unit_of_work.committed import committed
+from sandbox.unit_of_work.store import lock_merchant, read_claim, read_due, write_unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -24,7 +24,7 @@ class _NothingDueError(Exception):
     """Takes a transaction back that found nothing to do."""
 
 
-async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> tuple[int, Unit]:
+async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> tuple[int, UnitOfWork]:
     """Take the steps that are due now, of at most `limit` payouts; returns how many payouts had one, and the unit.
 
     Safe to call from any number of workers: the merchant's lock lets one through at a time, and what it did is no
@@ -47,7 +47,7 @@ async def take_due_steps(merchant_id: str, catalogue: Catalogue, limit: int) -> 
 
 
 async def take_batch(
-    conn: "PoolConnectionProxy[Any]", unit: Unit, catalogue: Catalogue, limit: int
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, catalogue: Catalogue, limit: int
 ) -> tuple[Sequence[PayoutRow], bool]:
     """Take due steps, of at most `limit` payouts, in the transaction that holds the unit's lock, and write them.
 

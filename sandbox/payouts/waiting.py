@@ -9,10 +9,10 @@ from typing import Final
 
 from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
-from sandbox.live import Message
-from sandbox.live_listener import LiveListener
-from sandbox.payouts.model import COLUMNS, Payout, to_payout
-from sandbox.payouts.states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
+from sandbox.domain.payout import COLUMNS, Payout, to_payout
+from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
+from sandbox.live.feed import Message
+from sandbox.live.listener import LiveListener
 
 _READ_AT_MOST: Final = 256
 _FIRST_PAUSE: Final = 0.25

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.runtime.places import SystemUser
+from sandbox.runtime.run_directories import SystemUser
 
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 5.0

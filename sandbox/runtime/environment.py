@@ -3,13 +3,13 @@
 import os
 import sys
 
+from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, Settings, SettingsError
 from sandbox.runtime.listening import http_url
-from sandbox.runtime.places import Places, StartError, secret_key
-from sandbox.settings import DEVELOPMENT_ADMIN_KEY, Settings, SettingsError
+from sandbox.runtime.run_directories import RunDirectories, StartError, secret_key
 
 
 def child_environment(
-    places: Places, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
+    places: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
 ) -> dict[str, str]:
     """The environment of our own processes: the caller's, completed. A URL that is None is taken from the caller's.
 

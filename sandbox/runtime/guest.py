@@ -7,8 +7,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from sandbox.runtime.places import StartError
 from sandbox.runtime.ready import Ready
+from sandbox.runtime.run_directories import StartError
 from sandbox.runtime.signals import Signals
 
 NOT_EXECUTABLE = 126

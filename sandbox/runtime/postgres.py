@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from sandbox.runtime.places import Places, StartError, SystemUser, hand_over, reachable
 from sandbox.runtime.processes import end_processes, postgres_processes
+from sandbox.runtime.run_directories import RunDirectories, StartError, SystemUser, hand_over, reachable
 
 VERSION = 18
 DATABASE = "sandbox"
@@ -55,7 +55,7 @@ _SETTINGS = {
 class Postgres:
     """One embedded PostgreSQL in the directories of a run."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: RunDirectories) -> None:
         self.data = places.home / "postgres"
         self.socket_dir = places.run / "pg"
         self.ephemeral = places.ephemeral

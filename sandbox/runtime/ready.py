@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sandbox.runtime.places import StartError
+from sandbox.runtime.run_directories import StartError
 
 
 @dataclass(frozen=True, slots=True)

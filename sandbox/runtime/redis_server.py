@@ -10,13 +10,13 @@ import socket
 import sys
 from pathlib import Path
 
-from sandbox.runtime.places import Places, StartError
+from sandbox.runtime.run_directories import RunDirectories, StartError
 
 
 class RedisServer:
     """One embedded Redis in the directories of a run."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: RunDirectories) -> None:
         self.socket = places.run / "redis.sock"
         self._directory = places.run
 

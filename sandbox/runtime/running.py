@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # it comes without types
 
-from sandbox.runtime.places import LOCK_NAME, process_lives
+from sandbox.runtime.run_directories import LOCK_NAME, process_lives
 
 _STOP_SECONDS = 120.0
 """Longer than all bounds of a stop together."""

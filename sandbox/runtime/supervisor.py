@@ -16,15 +16,15 @@ from pathlib import Path
 
 from sandbox.runtime.child import Child, Command, last_lines, rotate, spawn
 from sandbox.runtime.environment import child_environment, store_environment
-from sandbox.runtime.guardian import Charge, forget_ready_file
 from sandbox.runtime.guest import Guest
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
 from sandbox.runtime.listening import Probe, http_url, listen_all
 from sandbox.runtime.log_echo import LogEcho
-from sandbox.runtime.places import Places, StartError, discard, empty_metrics, lock_data, open_places
 from sandbox.runtime.postgres import Postgres
 from sandbox.runtime.ready import Ready, SeedKeys, forget_earlier, read_seed_keys, write_ready_file
+from sandbox.runtime.reaper import Charge, forget_ready_file
 from sandbox.runtime.redis_server import RedisServer
+from sandbox.runtime.run_directories import RunDirectories, StartError, discard, empty_metrics, lock_data, open_places
 from sandbox.runtime.signals import Signals, StopRequested
 
 _START_SECONDS = 180.0
@@ -43,7 +43,7 @@ def _module(name: str) -> tuple[str, ...]:
 class Programs:
     """The commands of our own processes."""
 
-    api: Sequence[str] = _module("sandbox.serve")
+    api: Sequence[str] = _module("sandbox.server.serve")
     ipn: Sequence[str] = _module("ipn")
     worker: Sequence[str] = _module("worker")
     migrate: Sequence[str] = _module("sandbox.db.migrate")
@@ -86,7 +86,7 @@ class Supervisor:
         self._step: subprocess.Popen[bytes] | None = None
         self._probes: list[Probe] = []
         self._listeners: list[socket.socket] = []
-        self._places: Places | None = None
+        self._places: RunDirectories | None = None
         self._echo: LogEcho | None = None
         self._lock: int | None = None
         self._env: dict[str, str] = {}

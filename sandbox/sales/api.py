@@ -7,13 +7,13 @@ from litestar import Router, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.fields import EmptyBody
+from sandbox.domain.body import amount_of
+from sandbox.domain.fields import EmptyBody
+from sandbox.domain.sale import ADVANCE, FINAL, STATUSES, RunResult, Sale
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import amount_of
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
-from sandbox.sales.model import ADVANCE, FINAL, STATUSES, RunResult, Sale
 from sandbox.sales.requests import CreateSaleBody, ReconcileBody
 from sandbox.sales.service import Reconciled, SalesService
 
@@ -50,7 +50,7 @@ def _run(summary: str, minute: str) -> Operation:
     )  # fmt: skip
 
 
-def sales_routers(gate: Gate, service: SalesService) -> list[Router]:
+def sales_routers(gate: RequestGuard, service: SalesService) -> list[Router]:
     """The routes of sales."""
     sale_body = msgspec.json.Decoder(CreateSaleBody)
     reconcile_body: msgspec.json.Decoder[ReconcileBody] = msgspec.json.Decoder(ReconcileBody)

@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.rows import update_by_key
-from sandbox.ledger import model as ledger
-from sandbox.money import ZERO
-from sandbox.sales.model import ADVANCE, COLUMNS, FINAL, RunResult, Sale, advance_of, failure_of, final_of, to_sale
-from sandbox.scenarios.engine import Facts
-from sandbox.users.model import UserRow
-from sandbox.users.rows import read_users
-from sandbox.work.unit import Unit
+from sandbox.domain import ledger as ledger
+from sandbox.domain.money import ZERO
+from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, RunResult, Sale, advance_of, failure_of, final_of, to_sale
+from sandbox.domain.scenario_engine import Facts
+from sandbox.domain.unit import UnitOfWork
+from sandbox.domain.user import UserRow
+from sandbox.unit_of_work.users import read_users
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -66,7 +66,7 @@ class Attempt:
 
 
 async def pay_chunk(
-    conn: "PoolConnectionProxy[Any]", unit: Unit, kind: str, behind: str, chunk: int
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: str, behind: str, chunk: int
 ) -> tuple[list[Attempt], str | None]:
     """Try to pay the next `chunk` sales behind an id; returns the attempts and where to go on, None at the end.
 
@@ -102,7 +102,7 @@ def added(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
     return RunResult(total.paid + len(paid), total.failed + len(attempts) - len(paid), total.total_amount + sum(paid, ZERO))
 
 
-def _try(unit: Unit, user: UserRow, sale: Sale, kind: str) -> Attempt:
+def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
     amount = advance_of(sale.earning) if kind == ADVANCE else final_of(sale.earning, sale.advance_amount, sale.status)
     facts = Facts(
         amount=abs(amount),

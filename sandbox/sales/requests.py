@@ -4,8 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from sandbox.choices import Verdict
-from sandbox.fields import Amount, Name, Uuid
+from sandbox.domain.choices import Verdict
+from sandbox.domain.fields import Amount, Name, Uuid
 
 
 class CreateSaleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

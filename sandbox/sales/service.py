@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.errors import Problem, all_invalid
+from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.idempotency import progress
+from sandbox.domain.ids import SMALLEST_ID, is_uuid
+from sandbox.domain.money import ZERO
+from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
+from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import SMALLEST_ID, is_uuid
-from sandbox.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
-from sandbox.money import ZERO
-from sandbox.sales.model import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
+from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.sales.payments import CHUNK, Attempt, added, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
-from sandbox.work.idempotency import progress
-from sandbox.work.in_flight import in_flight
-from sandbox.work.keyed import run_keyed, run_part, to_the_end
-from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _MERCHANTS_AT_ONCE: Final = 500
-_CRON: Final = Origin("cron", "/api/v1/payouts", "")
+_CRON: Final = RequestContext("cron", "/api/v1/payouts", "")
 _log = structlog.get_logger()
 
 _INSERT: Final = """
@@ -93,17 +93,17 @@ class SalesService:
     """What the API offers of sales."""
 
     async def create(self, merchant_id: str, body: CreateSaleBody, earning: Decimal, key: IdempotencyKey | None,
-                     origin: Origin) -> Answer:  # fmt: skip
+                     origin: RequestContext) -> CommandResult:  # fmt: skip
         """Record a sale that a user made; 404 for an unknown user is an answer."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             known = await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id)
             if not known:
                 raise Problem("NOT_FOUND", f"There is no user {body.user_id}.")
             sale_id = unit.ids.next()
             await conn.execute(_INSERT, unit.merchant_id, sale_id, body.user_id, body.brand, earning, unit.now)
             made = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
-            return Answer(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
+            return CommandResult(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
 
         return await run_keyed(merchant_id, key, origin, action)
 
@@ -111,7 +111,7 @@ class SalesService:
         """One sale. Raises NOT_FOUND."""
         record = None
         if is_uuid(sale_id):
-            async with available(), connection() as conn:
+            async with db_errors_as_503(), connection() as conn:
                 record = await conn.fetchrow(_GET, merchant_id, sale_id)
         if record is None:
             raise Problem("NOT_FOUND", f"There is no sale {sale_id[:100]!r}." if sale_id.isprintable() else "")
@@ -120,14 +120,14 @@ class SalesService:
     async def list(self, merchant_id: str, window: Window, statuses: Sequence[str], user_id: str | None) -> Page:
         """A page of sales, newest first; of one user, if `user_id` says so."""
         statement, more = (_LIST, []) if user_id is None else (_LIST_OF_USER, [user_id])
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *more)
         found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])
 
     async def reconcile(
-        self, merchant_id: str, items: Sequence[ReconcileItem], key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, items: Sequence[ReconcileItem], key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Approve or decline sales, all or none. Raises VALIDATION_ERROR for a sale that is named twice."""
         wanted = {item.sale_id: item.status for item in items}
         if len(wanted) < len(items):
@@ -137,7 +137,7 @@ class SalesService:
                 [(f"[{place}].sale_id", f"is already listed in [{first[items[place].sale_id]}]") for place in twice]
             )
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             records = await conn.fetch(_TO_RECONCILE, unit.merchant_id, list(wanted))
             found = {record["id"]: to_sale(record) for record in records}
             for sale_id in wanted:
@@ -150,11 +150,11 @@ class SalesService:
             for sale_id, status in wanted.items():
                 found[sale_id].status, found[sale_id].reconciled_at = status, unit.now_text
             body = Reconciled(len(wanted), [found[sale_id] for sale_id in wanted])
-            return Answer(200, msgspec.json.encode(body))
+            return CommandResult(200, msgspec.json.encode(body))
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Pay all advances (`ADVANCE`) or final payments (`FINAL`) that are due: 200 with what was done.
 
         In chunks, each a transaction of its own, which keeps under the key how far the run has come. One that dies between
@@ -162,8 +162,8 @@ class SalesService:
         """
         return await to_the_end(self._run(merchant_id, kind, key, origin))
 
-    async def _run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
-        answer = Answer(200, msgspec.json.encode(_Progress(RunResult(0, 0, ZERO), SMALLEST_ID)), provisional=True)
+    async def _run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+        answer = CommandResult(200, msgspec.json.encode(_Progress(RunResult(0, 0, ZERO), SMALLEST_ID)), provisional=True)
         is_replayed = True
         with in_flight(merchant_id, key):
             while answer.provisional:
@@ -171,15 +171,15 @@ class SalesService:
                 tried: list[Attempt] = []
 
                 async def action(
-                    conn: "PoolConnectionProxy[Any]", unit: Unit, before: bytes = before, tried: list[Attempt] = tried
-                ) -> Answer:
+                    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, before: bytes = before, tried: list[Attempt] = tried
+                ) -> CommandResult:
                     done = msgspec.json.decode(progress(unit, key) or before, type=_Progress)
                     # It may run again after a rollback: only the last run's attempts count.
                     tried[:], behind = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
                     total = added(done.total, tried)
                     if behind is None:
-                        return Answer(200, msgspec.json.encode(total))
-                    return Answer(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
+                        return CommandResult(200, msgspec.json.encode(total))
+                    return CommandResult(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
 
                 answer = await run_part(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
                 is_replayed = is_replayed and answer.replayed

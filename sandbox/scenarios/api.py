@@ -8,7 +8,7 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import Operation
 from sandbox.http.paging import Page, query
 from sandbox.scenarios.rules import ExplainBody, RuleBody
@@ -56,7 +56,7 @@ _EXPLAIN: Final = Operation(
 )  # fmt: skip
 
 
-def scenarios_router(gate: Gate, service: ScenarioService) -> Router:
+def scenarios_router(gate: RequestGuard, service: ScenarioService) -> Router:
     """The routes of scenarios."""
     rule_body = msgspec.json.Decoder(RuleBody)
     explain_body = msgspec.json.Decoder(ExplainBody)

@@ -4,8 +4,8 @@ import functools
 from importlib import resources
 from pathlib import Path
 
-from sandbox.directory.catalogue import Directory
-from sandbox.scenarios.engine import Catalogue, parse_catalogue
+from sandbox.domain.directory import Directory
+from sandbox.domain.scenario_engine import Catalogue, parse_catalogue
 from sandbox.scenarios.rules import RuleBody, parse_rules
 
 

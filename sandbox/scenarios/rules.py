@@ -8,15 +8,15 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem, all_invalid
-from sandbox.fields import Amount, FailureCode, Text64, Text500, Uuid
-from sandbox.http.body import decode
-from sandbox.http.body_errors import Fault
-from sandbox.money import InvalidAmountError, parse_amount
+from sandbox.domain.body import decode
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.fields import Amount, FailureCode, Text64, Text500, Uuid
+from sandbox.domain.money import InvalidAmountError, parse_amount
+from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, SUCCESS, TRANSITIONS
+from sandbox.domain.scenario_engine import goes_on
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
-from sandbox.payouts.states import CHANGES, FAILED, PENDING, PROCESSING, RETURNED, SUCCESS
-from sandbox.scenarios.engine import goes_on
 
 LARGEST_COUNT: Final = 100
 """Rules of one merchant: every create looks at them."""
@@ -179,7 +179,7 @@ def path_faults(steps: list[RuleStep]) -> list[Fault]:
 
 def _may_go(source: str, target: str, *, released: bool = False) -> bool:
     # FAILED → PENDING is a new try, which only the merchant begins.
-    return source != FAILED and ((source, target) in CHANGES or (released and target == PROCESSING))
+    return source != FAILED and ((source, target) in TRANSITIONS or (released and target == PROCESSING))
 
 
 def parse_rules(text: str, directory: Directory) -> list[RuleBody]:

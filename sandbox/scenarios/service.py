@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.db.engine import available, connection
-from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
-from sandbox.http.body_errors import Fault
-from sandbox.ids import is_uuid
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIONS
+from sandbox.domain.scenario_engine import Catalogue, Facts, Scenario, goes_on
+from sandbox.domain.stored_scenario import stored_rule
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
-from sandbox.payouts.states import CHANGES, EVENT_OF, PENDING, REQUESTED
-from sandbox.scenarios.engine import Catalogue, Facts, Scenario, goes_on
 from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
-from sandbox.scenarios.stored import stored_rule
-from sandbox.work.keyed import run_keyed, run_repeatable
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.keyed import run_keyed, run_repeatable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -133,11 +133,13 @@ class ScenarioService:
         rules, _, _ = await self._read(merchant_id)
         return _shown(rules[_place(rules, rule_id)], _place(rules, rule_id) + 1)
 
-    async def explain(self, merchant_id: str, body: ExplainBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def explain(
+        self, merchant_id: str, body: ExplainBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """What a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR for a body that would create none."""
         return await run_repeatable(merchant_id, key, origin, lambda: self._explain(merchant_id, body))
 
-    async def _explain(self, merchant_id: str, body: ExplainBody) -> Answer:
+    async def _explain(self, merchant_id: str, body: ExplainBody) -> CommandResult:
         new = new_payout(body, self._directory)
         header = None if body.scenario_header is UNSET else body.scenario_header
         user_id = None if body.user_id is UNSET else body.user_id
@@ -152,38 +154,40 @@ class ScenarioService:
             matched_by=list(choice.matched_by),
             steps=told_steps(choice.scenario, new.requires_approval),
         )
-        return Answer(200, msgspec.json.encode(explanation))
+        return CommandResult(200, msgspec.json.encode(explanation))
 
-    async def create(self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create(
+        self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make a rule: 201 with it. Raises VALIDATION_ERROR; a name that is taken and one rule too many are conflicts."""
         match, steps = check_rule(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if len(unit.rules) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} own scenarios; delete one first.")
             self._require_free(unit.rules, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
             place = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
-            return Answer(201, msgspec.json.encode(_shown(rule, place)), f"/sandbox/v1/scenarios/{rule.id}")
+            return CommandResult(201, msgspec.json.encode(_shown(rule, place)), f"/sandbox/v1/scenarios/{rule.id}")
 
         return await run_keyed(merchant_id, key, origin, action)
 
     async def replace(
-        self, merchant_id: str, rule_id: str, body: RuleBody, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, rule_id: str, body: RuleBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Replace a rule: 200 with it. Payouts that already follow it keep their path. Without a position it stays."""
         match, steps = check_rule(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             old = _place(unit.rules, rule_id)
             self._require_free([rule for rule in unit.rules if rule.id != rule_id], body.name)
             rule = stored_rule(rule_id, body.name, match, steps)
             place = await _write(conn, unit, rule, match, steps, old, body.position)
-            return Answer(200, msgspec.json.encode(_shown(rule, place)))
+            return CommandResult(200, msgspec.json.encode(_shown(rule, place)))
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def put(self, merchant_id: str, bodies: Sequence[RuleBody], origin: Origin) -> None:
+    async def put(self, merchant_id: str, bodies: Sequence[RuleBody], origin: RequestContext) -> None:
         """Make rules, each in the place of the one that has its name. Raises Problem if one is refused."""
         for body in bodies:
             rules, _, _ = await self._read(merchant_id)
@@ -195,20 +199,20 @@ class ScenarioService:
             if answer.status >= 400:
                 raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
 
-    async def delete(self, merchant_id: str, rule_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def delete(self, merchant_id: str, rule_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Delete a rule: 204. Payouts that already follow it keep their path."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             gone = _place(unit.rules, rule_id)
             left = [rule.id for place, rule in enumerate(unit.rules) if place != gone]
             await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1 AND id = $2", merchant_id, rule_id)
             await conn.execute(_ORDER, merchant_id, left)
-            return Answer(204, b"")
+            return CommandResult(204, b"")
 
         return await run_keyed(merchant_id, key, origin, action)
 
     async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_RULES, merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -234,7 +238,7 @@ def _place(rules: Sequence[Scenario], rule_id: str) -> int:
 
 async def _write(
     conn: "PoolConnectionProxy[Any]",
-    unit: Unit,
+    unit: UnitOfWork,
     rule: Scenario,
     match: str,
     steps: str,
@@ -285,7 +289,7 @@ def told_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedSte
         times = {came for _, came in going.values()}
         came = times.pop() if len(times) == 1 else None
         at = None if came is None else came + step.after
-        source = next((state for state in going if (state, step.to) in CHANGES), None)
+        source = next((state for state in going if (state, step.to) in TRANSITIONS), None)
         told.append(_change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds()))
         told[-1].failure_code = step.failure_code
         told[-1].probability = step.probability
@@ -301,7 +305,7 @@ def told_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedSte
 
 def _change(number: int | None, source: str | None, target: str, after: float, at: float | None) -> ExplainedStep:
     # A step that may be left out before this one may make its source another, but not what it moves.
-    change = CHANGES.get((source, target))
+    change = TRANSITIONS.get((source, target))
     movement = None if change is None else change.movement
     return ExplainedStep(
         step=number,

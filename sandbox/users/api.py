@@ -8,13 +8,13 @@ from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandbox.balance.service import LedgerEntry
+from sandbox.domain.body import amount_of
+from sandbox.domain.payout import Payout
+from sandbox.domain.user_commands import Transaction
 from sandbox.http.answers import JSON, answered, ok
-from sandbox.http.body import amount_of
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
-from sandbox.payouts.model import Payout
-from sandbox.users.commands import Transaction
 from sandbox.users.history import TRANSACTION_TYPES
 from sandbox.users.requests import (
     ChangeUserBody,
@@ -69,7 +69,7 @@ _HISTORY: Final = Operation(
 )  # fmt: skip
 
 
-def users_routers(gate: Gate, service: UserService) -> list[Router]:
+def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
     """The routes of users."""
     user_body = msgspec.json.Decoder(CreateUserBody)
     change_body = msgspec.json.Decoder(ChangeUserBody)

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
-from sandbox.choices import TransactionType
-from sandbox.clock import render
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.choices import TransactionType
+from sandbox.domain.clock import render
+from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
+from sandbox.domain.user_commands import Transaction
 from sandbox.http.paging import Page, Window, page
-from sandbox.ledger.model import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
-from sandbox.users.commands import Transaction
 
 TRANSACTION_TYPES: Final[tuple[TransactionType, ...]] = get_args(TransactionType)
 _OF_TRANSFERS: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}
@@ -55,7 +55,7 @@ SELECT * FROM (
 async def wallet_entries(merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
     """A page of a wallet's ledger entries, newest first; of one payout, if `payout_id` says so."""
     statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_OF_PAYOUT, payout_id)
-    async with available(), connection() as conn:
+    async with db_errors_as_503(), connection() as conn:
         records = await conn.fetch(statement, merchant_id, user_id, window.before, window.since, window.limit + 1, argument)
     entries = [_of_wallet(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]
     return page(entries, window.limit, [entry.transfer_id for entry in entries])
@@ -65,7 +65,7 @@ async def transactions(merchant_id: str, user_id: str, window: Window, types: Se
     """A page of a user's transactions of these TRANSACTION_TYPES, newest first."""
     own = [kind for kind in types if kind not in _OF_TRANSFERS]
     reasons = [reason for reason, kind in _TYPE_OF.items() if kind in types]
-    async with available(), connection() as conn:
+    async with db_errors_as_503(), connection() as conn:
         records = await conn.fetch(
             _TRANSACTIONS, merchant_id, user_id, window.before, window.since, window.limit + 1, own, reasons
         )

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.choices import DestType, RecordedType
-from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
-from sandbox.fields import Amount, Name, Text64
-from sandbox.http.body_errors import Fault
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.choices import DestType, RecordedType
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import Problem
+from sandbox.domain.fields import Amount, Name, Text64
 from sandbox.payouts.requests import AccountNumber, Code, destination, destination_faults
 
 LARGEST_BATCH = 1000

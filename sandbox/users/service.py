@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 from msgspec import UNSET
 
-from sandbox.clock import render
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.directory.catalogue import Directory
-from sandbox.errors import Problem
-from sandbox.http.body import decode
-from sandbox.http.body_errors import Fault
+from sandbox.domain.body import decode
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.clock import render
+from sandbox.domain.directory import Directory
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.ledger import wallet_of
+from sandbox.domain.money import CURRENCY
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.user import COLUMNS, UserRow, to_user
+from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import is_uuid
-from sandbox.ledger.model import wallet_of
-from sandbox.ledger.post import open_accounts
-from sandbox.money import CURRENCY
-from sandbox.scenarios.engine import Catalogue
-from sandbox.users.commands import RecordTransaction, RequestPayout
+from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.ledger import open_accounts
+from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.users import SUMS
 from sandbox.users.history import transactions, wallet_entries
-from sandbox.users.model import COLUMNS, UserRow, to_user
 from sandbox.users.requests import (
     ChangeUserBody,
     CreateUserBody,
@@ -34,11 +38,7 @@ from sandbox.users.requests import (
     user_codes,
     user_faults,
 )
-from sandbox.users.rows import SUMS
 from sandbox.users.summary_cache import Missed, SummaryCache
-from sandbox.work.keyed import run_keyed
-from sandbox.work.loop import MerchantQueues
-from sandbox.work.unit import IDS_PER_COMMAND, Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -184,19 +184,23 @@ class UserService:
         """What the type cannot say of a body with a destination."""
         return user_faults(members, self._directory)
 
-    async def create(self, merchant_id: str, body: CreateUserBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create(
+        self, merchant_id: str, body: CreateUserBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make a user with an empty wallet. Raises VALIDATION_ERROR; 409 if an id is taken is an answer."""
         new = new_user(body, self._directory)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             (made,) = await _insert(conn, unit, [new])
             if isinstance(made, Problem):
                 raise made
-            return Answer(201, msgspec.json.encode(made), f"/api/v1/users/{made.id}")
+            return CommandResult(201, msgspec.json.encode(made), f"/api/v1/users/{made.id}")
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def create_many(self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create_many(
+        self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Create up to 1000 users, each independently."""
         items: list[NewUser | Problem] = []
         for place, raw in enumerate(body.users):
@@ -205,7 +209,7 @@ class UserService:
             except Problem as problem:
                 items.append(problem.within(f"users[{place}]"))
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             results: list[dict[str, object]] = []
             for made in await _insert(conn, unit, items):
                 if isinstance(made, Problem):
@@ -213,7 +217,7 @@ class UserService:
                     results.append({"status": made.status, "problem": msgspec.Raw(told)})
                 else:
                     results.append({"status": 201, "user": made})
-            return Answer(200, msgspec.json.encode({"results": results}))
+            return CommandResult(200, msgspec.json.encode({"results": results}))
 
         # An id for each user.
         return await run_keyed(merchant_id, key, origin, action, weight=len(items) // IDS_PER_COMMAND + 1)
@@ -223,8 +227,8 @@ class UserService:
         return _user(await self._row(merchant_id, user_id))
 
     async def change(
-        self, merchant_id: str, user_id: str, body: ChangeUserBody, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, user_id: str, body: ChangeUserBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Change what the body names: 200 with the user; NOT_FOUND and an external_id that is taken are answers.
 
         Payouts that the user asked for before keep the destination that they were asked for with. Raises VALIDATION_ERROR.
@@ -233,7 +237,7 @@ class UserService:
         where = body.destination
         codes = user_codes(where, self._directory) if isinstance(where, DestinationBody) else (None, None)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await conn.fetchrow(_GET, merchant_id, user_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"There is no user {user_id}.")
@@ -252,14 +256,14 @@ class UserService:
                 user.account_number, unit.now,
             )  # fmt: skip
             assert record is not None
-            return Answer(200, msgspec.json.encode(_user(to_user(record))))
+            return CommandResult(200, msgspec.json.encode(_user(to_user(record))))
 
         return await run_keyed(merchant_id, key, origin, action)
 
     async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
         """A page of users, newest first."""
         statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *more)
         found = [_user(to_user(record)) for record in records]
         return page(found, window.limit, [user.id for user in found])
@@ -272,8 +276,8 @@ class UserService:
         amount: Decimal,
         reference: str | None,
         key: IdempotencyKey | None,
-        origin: Origin,
-    ) -> Answer:
+        origin: RequestContext,
+    ) -> CommandResult:
         """Record what a user earned or spent. Raises NOT_FOUND for what is no id."""
         require_id(user_id)
         command = RecordTransaction(user_id, kind, amount, reference, origin, key)
@@ -290,8 +294,8 @@ class UserService:
         return await wallet_entries(merchant_id, user_id, window, payout_id)
 
     async def request_payout(
-        self, merchant_id: str, user_id: str, amount: Decimal, key: IdempotencyKey | None, origin: Origin
-    ) -> Answer:
+        self, merchant_id: str, user_id: str, amount: Decimal, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Ask for a payout to the user's destination. Raises NOT_FOUND for what is no id."""
         require_id(user_id)
         return await self._queues.submit(merchant_id, RequestPayout(user_id, amount, self._catalogue, origin, key))
@@ -315,14 +319,14 @@ class UserService:
 
     async def requests(self, merchant_id: str, window: Window) -> Page:
         """A page of the users whose requests wait to be approved, newest user first."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
         found = [RequestedPayout(record["user_id"], record["requested"]) for record in records]
         return page(found, window.limit, [request.user_id for request in found])
 
     async def _row(self, merchant_id: str, user_id: str) -> UserRow:
         require_id(user_id)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", f"There is no user {user_id}.")
@@ -335,7 +339,9 @@ def require_id(user_id: str) -> None:
         raise Problem("NOT_FOUND", "There is no such user; a user's id is a lowercase UUID.")
 
 
-async def _insert(conn: "PoolConnectionProxy[Any]", unit: Unit, items: Sequence[NewUser | Problem]) -> Sequence[User | Problem]:
+async def _insert(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, items: Sequence[NewUser | Problem]
+) -> Sequence[User | Problem]:
     """Make users and their wallets, whichever can be made, under the merchant's lock."""
     wanted = [item for item in items if isinstance(item, NewUser)]
     external_ids = [item.external_id for item in wanted if item.external_id is not None]

@@ -22,10 +22,10 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
-from sandbox.redis_lost import REDIS_LOST
-from sandbox.tasks import end_tasks
-from sandbox.time_passed import passed_key
-from sandbox.work.unit import Unit
+from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.redis_errors import REDIS_ERRORS
+from sandbox.infrastructure.tasks import end_tasks
+from sandbox.infrastructure.time_passed import passed_key
 
 SECONDS: Final = 120
 _VERSION_SECONDS: Final = 300
@@ -118,7 +118,7 @@ class SummaryCache:
         try:
             keys = [key for (m, user), _ in looks for key in (_key(user), _epoch_key(m), passed_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             self._say_away(error)
             values = []
         for place, ((merchant_id, _), look) in enumerate(looks):
@@ -147,7 +147,7 @@ class SummaryCache:
         keys = [_key(user_id), _epoch_key(merchant_id), f"{_version_keys(merchant_id)}{missed.epoch}:{user_id}"]
         try:
             await self._fill(keys=keys, args=[value, version, SECONDS, missed.epoch])
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             self._say_away(error)
 
     async def forget(self, merchant_id: str) -> None:
@@ -163,11 +163,11 @@ class SummaryCache:
             return
         try:
             await self._redis.incrby(passed_key(merchant_id), milliseconds)
-        except REDIS_LOST as error:
+        except REDIS_ERRORS as error:
             self._say_away(error)
             await self.forget(merchant_id)
 
-    async def drop(self, unit: Unit) -> None:
+    async def drop(self, unit: UnitOfWork) -> None:
         """Drop the summaries of the users that a unit changed; to be called before its COMMIT."""
         versions = unit.credited | {user.id: user.version for user in unit.changed_users.values()}
         if not versions:
@@ -180,7 +180,7 @@ class SummaryCache:
         """Let Redis go."""
         if self._again is not None:
             await end_tasks(self._again)
-        with contextlib.suppress(*REDIS_LOST):
+        with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.aclose()
 
     async def _catch_up(self) -> bool:
@@ -189,7 +189,7 @@ class SummaryCache:
             merchant_id, asked = next(iter(self._to_forget.items()))
             try:
                 await self._redis.incr(_epoch_key(merchant_id))
-            except REDIS_LOST as error:
+            except REDIS_ERRORS as error:
                 self._say_away(error)
                 return False
             if self._to_forget[merchant_id] == asked:
@@ -202,7 +202,7 @@ class SummaryCache:
                     keys=[_epoch_key(merchant_id)],
                     args=[msgspec.json.encode(part), _VERSION_SECONDS, _key(""), _version_keys(merchant_id)],
                 )
-            except REDIS_LOST as error:
+            except REDIS_ERRORS as error:
                 self._say_away(error)
                 return False
             for user_id, version in part.items():

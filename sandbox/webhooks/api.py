@@ -7,11 +7,12 @@ from litestar import Router, delete, get, patch, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.errors import Problem
-from sandbox.fields import EmptyBody
+from sandbox.domain.body import Check
+from sandbox.domain.errors import Problem
+from sandbox.domain.fields import EmptyBody
+from sandbox.domain.unit import IdempotencyKey
 from sandbox.http.answers import answered, ok
-from sandbox.http.body import Check
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
 from sandbox.http.paging import choice, query, uuid_param, window
 from sandbox.webhooks.deliveries import (
@@ -24,7 +25,6 @@ from sandbox.webhooks.deliveries import (
 )
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explained
-from sandbox.work.unit import IdempotencyKey
 
 _Body = TypeVar("_Body", CreateEndpointBody, ChangeEndpointBody)
 
@@ -72,7 +72,7 @@ _RESEND: Final = Operation(
 )  # fmt: skip
 
 
-def webhooks_router(gate: Gate, endpoints: EndpointService, deliveries: DeliveryService) -> Router:
+def webhooks_router(gate: RequestGuard, endpoints: EndpointService, deliveries: DeliveryService) -> Router:
     """The routes of webhook endpoints, events and deliveries."""
     return Router(
         "/api/v1",
@@ -84,7 +84,7 @@ def webhooks_router(gate: Gate, endpoints: EndpointService, deliveries: Delivery
     )
 
 
-def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
+def _endpoints_router(gate: RequestGuard, service: EndpointService) -> Router:
     create_body = msgspec.json.Decoder(CreateEndpointBody)
     change_body = msgspec.json.Decoder(ChangeEndpointBody)
 
@@ -139,7 +139,7 @@ def _endpoints_router(gate: Gate, service: EndpointService) -> Router:
 
 
 async def _parse(
-    gate: Gate, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]", check: Check
+    gate: RequestGuard, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]", check: Check
 ) -> tuple[_Body, IdempotencyKey | None]:
     try:
         return await gate.parse(request, decoder, check=check)
@@ -147,7 +147,7 @@ async def _parse(
         raise explained(problem) from None
 
 
-def _events_router(gate: Gate, service: DeliveryService) -> Router:
+def _events_router(gate: RequestGuard, service: DeliveryService) -> Router:
     @get("/", operation_id="list_events", opt={"operation": _LIST_EVENTS})
     async def list_events(request: HttpRequest) -> ASGIResponse:
         caller = await gate.caller(request)
@@ -168,7 +168,7 @@ def _events_router(gate: Gate, service: DeliveryService) -> Router:
     return Router("/events", route_handlers=[list_events, get_event])
 
 
-def _log_router(gate: Gate, service: DeliveryService) -> Router:
+def _log_router(gate: RequestGuard, service: DeliveryService) -> Router:
     empty_body = msgspec.json.Decoder(EmptyBody)
 
     @get("/", operation_id="list_webhook_deliveries", opt={"operation": _LIST_DELIVERIES})

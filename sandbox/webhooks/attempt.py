@@ -9,16 +9,18 @@ from typing import Final
 
 import structlog
 
-from sandbox.control.faults_delivery import FaultyPost, Sent
-from sandbox.control.journal import Journal
-from sandbox.db.engine import LOST, RETRYABLE
-from sandbox.metrics import DELIVERY_SECONDS
-from sandbox.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
+from sandbox.domain.clock import render
+from sandbox.domain.webhook_schedule import judge, next_attempt, parse_retry_after, slows_down
+from sandbox.domain.webhook_signing import decode_secret
+from sandbox.infrastructure.metrics import DELIVERY_SECONDS
+from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.journal.journal import Journal
+from sandbox.live.feed import Note
 from sandbox.webhooks.capacity import Capacity, Room
+from sandbox.webhooks.faults import FaultyPost, Sent
 from sandbox.webhooks.outbox import Claimed, Recorded, give_back, record_attempts
-from sandbox.webhooks.schedule import judge, next_attempt, parse_retry_after, slows_down
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
-from sandbox.webhooks.signing import decode_secret
 
 RECORD_AT_MOST: Final = 256
 """Attempts that one transaction records."""
@@ -55,7 +57,7 @@ class Attempts:
         sender: WebhookSender,
         box: SecretBox,
         later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
-        told: Callable[[str, Sequence[Recorded]], None] = lambda merchant_id, results: None,
+        told: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
     ) -> None:
         self._post = FaultyPost(sender, journal)
@@ -118,7 +120,7 @@ class Attempts:
     async def _give_back(self, merchant_id: str, claimed: Sequence[Claimed]) -> None:
         try:
             await give_back(merchant_id, claimed)
-        except (*LOST, *RETRYABLE) as error:
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             # Their leases lapse.
             _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
 
@@ -154,7 +156,7 @@ class Attempts:
         while True:
             try:
                 await record_attempts(merchant_id, results)
-            except (*LOST, *RETRYABLE) as error:
+            except (*CONNECTION_ERRORS, *RETRYABLE) as error:
                 _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
@@ -163,7 +165,7 @@ class Attempts:
                 _log.exception("record_refused", merchant_id=merchant_id)
                 return
             else:
-                self._told(merchant_id, results)
+                self._told(merchant_id, [_note(result) for result in results])
                 return
 
     def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
@@ -220,3 +222,21 @@ class Attempts:
                 self._secrets.clear()
             secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
         return secret
+
+
+def _note(result: Recorded) -> Note:
+    claimed = result.claimed
+    return Note(
+        "webhook.attempted",
+        {
+            "at": render(result.at),
+            "delivery_id": claimed.id,
+            "event_id": claimed.event_id,
+            "endpoint_id": claimed.endpoint_id,
+            "attempt": claimed.attempt,
+            "delivery_status": result.status,
+            "status": result.http_status,
+            "error": result.error,
+            "duration_ms": result.duration_ms,
+        },
+    )

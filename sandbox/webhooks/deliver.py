@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from sandbox.db.engine import LOST
-from sandbox.tasks import end_tasks
+from sandbox.db.engine import CONNECTION_ERRORS
+from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
@@ -82,7 +82,7 @@ class _MerchantDeliveries:
             for call in self._calls:  # or else stopping would wait for as long as an endpoint keeps its answer
                 call.cancel()
             raise
-        except LOST as error:
+        except CONNECTION_ERRORS as error:
             _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=repr(error)[:300])
         except Exception:
             # The sweep wakes the merchant again; what was claimed lapses with its lease.

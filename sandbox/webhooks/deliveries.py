@@ -5,19 +5,19 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
-from sandbox import redaction
-from sandbox.choices import DeliveryStatus
-from sandbox.clock import milliseconds, render
-from sandbox.control.faults import spoiled
-from sandbox.db.engine import available, connection
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.errors import Problem
+from sandbox.domain import redaction
+from sandbox.domain.choices import DeliveryStatus
+from sandbox.domain.clock import milliseconds, render
+from sandbox.domain.errors import Problem
+from sandbox.domain.fault import spoiled
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import LARGEST_ID, SMALLEST_ID, is_uuid
+from sandbox.unit_of_work.keyed import run_keyed
 from sandbox.webhooks.sender import DEFAULT_HEADERS
-from sandbox.webhooks.signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from sandbox.work.keyed import run_keyed
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -223,14 +223,14 @@ class DeliveryService:
         if payout_id is not None:
             statement = _EVENTS_OF_PAYOUT
             arguments.append(payout_id)
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             found = [Event(**_event_members(record)) for record in await conn.fetch(statement, *arguments)]
         return page(found, window.limit, [event.id for event in found])
 
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
         """One event with its deliveries. Raises NOT_FOUND."""
         _require_id(event_id, "event")
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"There is no event {event_id}.")
@@ -249,7 +249,7 @@ class DeliveryService:
         event_id: str | None = None,
     ) -> Page:
         """A page of deliveries, newest first, with one of `statuses`, of one endpoint or event if they are given."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
         found = [Delivery(**_delivery_members(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
@@ -257,7 +257,7 @@ class DeliveryService:
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
         """One delivery with its newest attempts. Raises NOT_FOUND."""
         _require_id(delivery_id, "delivery")
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
                 raise _no_delivery(delivery_id)
@@ -266,7 +266,9 @@ class DeliveryService:
         shown = [_to_attempt(attempt, record["event_id"], body.encode()) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
 
-    async def resend(self, merchant_id: str, delivery_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def resend(
+        self, merchant_id: str, delivery_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make a delivery due now, with a whole schedule of retries before it: 200 with it.
 
         NOT_FOUND, and INVALID_STATE for a disabled or deleted endpoint, are answers. An attempt that is under way goes on: the
@@ -274,7 +276,7 @@ class DeliveryService:
         """
         _require_id(delivery_id, "delivery")
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             endpoint = await conn.fetchrow(_ENDPOINT_OF, merchant_id, delivery_id)
             if endpoint is None:
                 raise _no_delivery(delivery_id)
@@ -286,7 +288,7 @@ class DeliveryService:
                 raise Problem("INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it.")
             record = await conn.fetchrow(_RESEND, merchant_id, delivery_id, unit.now)
             assert record is not None, "only a reset or a restore takes a delivery away, under the merchant's lock"
-            return Answer(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
+            return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         if answer.status == 200 and not answer.replayed:

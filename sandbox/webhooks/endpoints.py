@@ -11,17 +11,22 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
-from sandbox.clock import render
-from sandbox.db.engine import available
+from sandbox.db.engine import db_errors_as_503
 from sandbox.db.rows import update_by_key
-from sandbox.errors import Problem, invalid
-from sandbox.http.body_errors import Fault
+from sandbox.domain.address_guard import Network
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.clock import render
+from sandbox.domain.destination_url import url_fault
+from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.redaction import Address, Secret
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.webhook_signing import new_secret
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import is_uuid
-from sandbox.redaction import Address, Secret
-from sandbox.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.destination_url import url_fault
+from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
+from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.webhooks.requests import (
     DEFAULT_TYPES,
     ChangeEndpointBody,
@@ -29,12 +34,7 @@ from sandbox.webhooks.requests import (
     check_endpoint,
     endpoint_faults,
 )
-from sandbox.webhooks.signing import new_secret
 from sandbox.webhooks.tables import WebhookEndpoint
-from sandbox.work.in_flight import in_flight
-from sandbox.work.keyed import run_keyed, run_part, to_the_end
-from sandbox.work.sealed import run_sealed
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -133,7 +133,9 @@ class EndpointService:
         """What the type cannot say of an endpoint."""
         return endpoint_faults(members, self._allowed)
 
-    async def create(self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def create(
+        self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
@@ -146,17 +148,17 @@ class EndpointService:
             description=body.description,
         )
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # The first one signs with the secret that the merchant was told when it was made.
             told = await conn.fetchval(_FIRST, merchant_id)
             secret = new_secret(unit.ids.random_bytes(32)) if told is None else self._box.open(told, f"{merchant_id}/webhook")
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
-            return Answer(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
+            return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
         return await run_sealed(self._box, merchant_id, key, origin, action)
 
-    async def insert(self, conn: "PoolConnectionProxy[Any]", unit: Unit, new: NewEndpoint) -> Endpoint:
+    async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
         """Make an endpoint in the caller's transaction, which holds the merchant's lock.
 
         Raises VALIDATION_ERROR for a URL that is not fit, INVALID_STATE for one endpoint too many; nothing is written then.
@@ -189,7 +191,7 @@ class EndpointService:
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of endpoints, newest first."""
         endpoint = WebhookEndpoint
-        async with available():
+        async with db_errors_as_503():
             records = (
                 await endpoint.select()
                 .where(endpoint.merchant_id == merchant_id, endpoint.id < window.before, endpoint.id >= window.since)
@@ -203,7 +205,7 @@ class EndpointService:
         """One endpoint. Raises NOT_FOUND."""
         _require_id(endpoint_id)
         endpoint = WebhookEndpoint
-        async with available():
+        async with db_errors_as_503():
             record = await endpoint.select().where(endpoint.merchant_id == merchant_id, endpoint.id == endpoint_id).first()
         if record is None:
             raise _not_found(endpoint_id)
@@ -215,13 +217,13 @@ class EndpointService:
         endpoint_id: str,
         body: ChangeEndpointBody,
         key: IdempotencyKey | None,
-        origin: Origin,
-    ) -> Answer:
+        origin: RequestContext,
+    ) -> CommandResult:
         """Change what the body names: 200 with the endpoint; NOT_FOUND is an answer. Raises VALIDATION_ERROR."""
         _require_id(endpoint_id)
         check_endpoint(body, self._allowed)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await conn.fetchrow(_GET, merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
@@ -242,11 +244,13 @@ class EndpointService:
                 unit.now,
             )
             assert record is not None
-            return Answer(200, msgspec.json.encode(_to_endpoint(record)))
+            return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def delete(self, merchant_id: str, endpoint_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def delete(
+        self, merchant_id: str, endpoint_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Delete an endpoint: 204; NOT_FOUND is an answer.
 
         Its deliveries stay in the log; those still to be sent have failed. Where these are many it takes several
@@ -254,7 +258,7 @@ class EndpointService:
         """
         _require_id(endpoint_id)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if await conn.fetchrow(_GET, merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
             ended = [
@@ -269,11 +273,11 @@ class EndpointService:
                     endpoint_id,
                     unit.now,
                 )
-                return Answer(202, b"", provisional=True)
+                return CommandResult(202, b"", provisional=True)
             await conn.execute("DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id)
-            return Answer(204, b"")
+            return CommandResult(204, b"")
 
-        async def deleted() -> Answer:
+        async def deleted() -> CommandResult:
             with in_flight(merchant_id, key):
                 # It comes to an end: new events come slower than old deliveries are ended.
                 while True:

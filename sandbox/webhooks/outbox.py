@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.clock import Clock
-from sandbox.control.faults import Fault, to_fault
-from sandbox.control.faults_store import FAULTS_OF
 from sandbox.db.engine import connection, transaction
 from sandbox.db.rows import as_json, by_key, update_by_key
+from sandbox.domain.clock import Clock
+from sandbox.domain.fault import Fault, to_fault
+from sandbox.faults.store import FAULTS_OF
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy

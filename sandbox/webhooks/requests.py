@@ -6,12 +6,12 @@ from typing import Annotated, Any, Final, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
-from sandbox.errors import Problem, all_invalid
-from sandbox.fields import Text500, Url
-from sandbox.http.body_errors import Fault, suggestion
-from sandbox.webhooks.address_guard import Network
-from sandbox.webhooks.destination_url import url_fault
+from sandbox.domain.address_guard import Network
+from sandbox.domain.body_errors import Fault, suggestion
+from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
+from sandbox.domain.destination_url import url_fault
+from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.fields import Text500, Url
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 """Every type of event that an endpoint can subscribe to."""

@@ -21,8 +21,8 @@ from aiohttp import http_exceptions
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from sandbox.redaction import HIDDEN
-from sandbox.webhooks.address_guard import Network, refusal
+from sandbox.domain.address_guard import Network, refusal
+from sandbox.domain.redaction import HIDDEN
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sockets import open_socket
 

@@ -7,9 +7,9 @@ from litestar import Router, delete, get, post
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
-from sandbox.fields import EmptyBody, Name
+from sandbox.domain.fields import EmptyBody, Name
 from sandbox.http.answers import answered, ok
-from sandbox.http.entry import Gate, HttpRequest
+from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import CURSOR, LIMIT, Operation
 from sandbox.http.paging import query, window
 from sandbox.worlds.service import Reset, Restored, Snapshot, WorldService
@@ -47,7 +47,7 @@ _RESTORE: Final = Operation(
 )  # fmt: skip
 
 
-def worlds_router(gate: Gate, service: WorldService) -> Router:
+def worlds_router(gate: RequestGuard, service: WorldService) -> Router:
     """The routes of worlds."""
     empty_body = msgspec.json.Decoder(EmptyBody)
     take_body = msgspec.json.Decoder(TakeSnapshotBody)

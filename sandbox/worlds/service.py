@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.balance.service import Balance, read_balance
-from sandbox.clock import Clock, render, truncate
-from sandbox.control.hold import held
-from sandbox.db.engine import available, connection
-from sandbox.errors import Problem
+from sandbox.clock.lease import clock_lease
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.clock import Clock, render, truncate
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
-from sandbox.ids import is_uuid
 from sandbox.merchants.service import new_id, open_world
-from sandbox.work.in_flight import in_flight
-from sandbox.work.keyed import run_keyed, run_part, to_the_end
-from sandbox.work.unit import Answer, IdempotencyKey, Origin, Unit
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
 from sandbox.worlds.store import COLUMNS, LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-    from sandbox.work.keyed import Action
+    from sandbox.unit_of_work.keyed import Action
 
 LARGEST_COUNT: Final = 20
 
@@ -83,25 +83,25 @@ class WorldService:
     def __init__(self, caches: Caches) -> None:
         self._caches = caches
 
-    async def reset(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def reset(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Take the world back to its beginning: 200. INVALID_STATE while another moves its clock."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             opening_balance = await empty_world(conn, merchant_id)
             begun = await open_world(conn, merchant_id, opening_balance)
             _go_on_in(unit, begun.clock)
             await self._caches.forget_summaries(merchant_id)
-            return Answer(200, msgspec.json.encode(Reset(True, await read_balance(conn, merchant_id))))
+            return CommandResult(200, msgspec.json.encode(Reset(True, await read_balance(conn, merchant_id))))
 
         answer = await self._exchange(merchant_id, key, origin, action)
         if not answer.replayed:
             await self._caches.forget_journal(merchant_id)
         return answer
 
-    async def take(self, merchant_id: str, name: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def take(self, merchant_id: str, name: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Put the world away: 201. INVALID_STATE for one snapshot too many, or a world with too many rows."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if await conn.fetchval(_COUNT, merchant_id) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
             if await count_rows(conn, merchant_id) > LARGEST_SNAPSHOT:
@@ -110,15 +110,17 @@ class WorldService:
             # Its id is of the host's time and no part of the world, whose own ids and time may go back.
             record = await take_snapshot(conn, merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
             taken = _shown(record)
-            return Answer(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
+            return CommandResult(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
 
-        async with available():
+        async with db_errors_as_503():
             return await run_keyed(merchant_id, key, origin, action, weight=0)
 
-    async def restore(self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def restore(
+        self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Make the world what it was: 200. NOT_FOUND, or INVALID_STATE while another moves its clock."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await put_back(conn, merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
             if record is None:
                 raise _no_snapshot()
@@ -128,7 +130,7 @@ class WorldService:
             restored = Restored(
                 True, snapshot_id, record["name"], record["rows"], render(unit.now), clock.frozen_at is not None
             )
-            return Answer(200, msgspec.json.encode(restored))
+            return CommandResult(200, msgspec.json.encode(restored))
 
         answer = await self._exchange(merchant_id, key, origin, action)
         self._caches.wake(merchant_id)
@@ -136,7 +138,7 @@ class WorldService:
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of snapshots, newest first."""
-        async with available(), connection() as conn:
+        async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
         found = [_shown(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
@@ -145,26 +147,30 @@ class WorldService:
         """One snapshot. Raises NOT_FOUND."""
         record = None
         if is_uuid(snapshot_id):
-            async with available(), connection() as conn:
+            async with db_errors_as_503(), connection() as conn:
                 record = await conn.fetchrow(_GET, merchant_id, snapshot_id)
         if record is None:
             raise _no_snapshot()
         return _shown(record)
 
-    async def delete(self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: Origin) -> Answer:
+    async def delete(
+        self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: RequestContext
+    ) -> CommandResult:
         """Delete a snapshot: 204. NOT_FOUND is an answer."""
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: Unit) -> Answer:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not (is_uuid(snapshot_id) and await conn.fetchval(_DELETE, merchant_id, snapshot_id)):
                 raise _no_snapshot()
-            return Answer(204, b"")
+            return CommandResult(204, b"")
 
         return await run_keyed(merchant_id, key, origin, action)
 
-    async def _exchange(self, merchant_id: str, key: IdempotencyKey | None, origin: Origin, action: "Action") -> Answer:
+    async def _exchange(
+        self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext, action: "Action"
+    ) -> CommandResult:
         # Whoever lets time pass would go on to its target in a world that knows nothing of it.
         with in_flight(merchant_id, key):
-            async with available(), held(merchant_id):
+            async with db_errors_as_503(), clock_lease(merchant_id):
                 answer = await to_the_end(run_part(merchant_id, key, origin, action))
         # Once before the commit, so that nobody who has seen the new world meets an old summary; and once after it, for
         # one that was read from the old world in between.
@@ -173,7 +179,7 @@ class WorldService:
         return answer
 
 
-def _go_on_in(unit: Unit, clock: Clock) -> None:
+def _go_on_in(unit: UnitOfWork, clock: Clock) -> None:
     """Let the key of a request that changed its merchant's time lapse by the new one."""
     unit.now = clock.now(datetime.now(UTC))
 

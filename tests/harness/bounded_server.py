@@ -9,8 +9,8 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from sandbox.http.protocol import BoundedProtocol, Limits
-from sandbox.serve import Server, bounded
+from sandbox.server.protocol import BoundedProtocol, Limits
+from sandbox.server.serve import Server, bounded
 
 PUBLIC_URL = "http://sandbox.test"
 

@@ -11,7 +11,7 @@ import asyncpg
 
 from sandbox.db.engine import APPLICATION_ROLE, PLANNER
 from sandbox.db.migrate import migrate
-from sandbox.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"

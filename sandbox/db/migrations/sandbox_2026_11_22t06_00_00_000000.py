@@ -24,7 +24,7 @@ STATEMENTS = (
         DROP CONSTRAINT IF EXISTS vendor_balances_paid_out_check
     """,
     # What an earlier release left out for payouts that have ended unpaid. Each id is a UUIDv7 of the merchant's time with its
-    # next numbers, as `sandbox.ids` makes them, so that the rows come last in the feed and readers see them.
+    # next numbers, as `sandbox.domain.ids` makes them, so that the rows come last in the feed and readers see them.
     """
     WITH wanted AS (
         SELECT p.merchant_id, p.id AS payout_id, p.user_id, p.merchant_reference, k.type, k.amount

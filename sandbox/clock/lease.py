@@ -1,0 +1,79 @@
+"""Who moves a merchant's clock: one at a time, by a hold on it that lapses within seconds when its process dies.
+
+The hold keeps answers sensible, not money right: each stop of a clock is a transaction under the merchant's lock.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.domain.errors import Problem
+from sandbox.infrastructure.tasks import end_tasks
+
+_LAPSES: Final = timedelta(seconds=4)
+_RENEWED: Final = 1.0
+"""Seconds between two renewals."""
+_WAIT: Final = 2.0
+"""Seconds that a second one waits for the first."""
+_log = structlog.get_logger()
+
+
+class ClockLeasedError(Problem):
+    """INVALID_STATE: another request moves the clock."""
+
+    def __init__(self) -> None:
+        super().__init__("INVALID_STATE", "Another request is moving this merchant's clock; wait for it to finish.")
+
+
+_TAKE: Final = """
+UPDATE merchants SET clock_held_by = $2, clock_held_until = $4
+WHERE merchant_id = $1 AND (clock_held_until IS NULL OR clock_held_until <= $3 OR clock_held_by = $2)
+RETURNING merchant_id
+"""
+
+_RELEASE: Final = """
+UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchant_id = $1 AND clock_held_by = $2
+"""
+
+
+@asynccontextmanager
+async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
+    """Hold a merchant's clock. Raises ClockLeasedError if another does so for longer than two seconds."""
+    holder = str(uuid.uuid4())
+    deadline = asyncio.get_running_loop().time() + _WAIT
+    delay = 0.02
+    while not await _take(merchant_id, holder):
+        if asyncio.get_running_loop().time() > deadline:
+            raise ClockLeasedError
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 0.2)
+    renewal = asyncio.create_task(_renew(merchant_id, holder))
+    try:
+        yield
+    finally:
+        await end_tasks(renewal)
+        with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # it lapses by itself
+            async with connection() as conn:
+                await conn.execute(_RELEASE, merchant_id, holder)
+
+
+async def _take(merchant_id: str, holder: str) -> bool:
+    now = datetime.now(UTC)
+    async with connection() as conn:
+        return await conn.fetchval(_TAKE, merchant_id, holder, now, now + _LAPSES) is not None
+
+
+async def _renew(merchant_id: str, holder: str) -> None:
+    while True:
+        await asyncio.sleep(_RENEWED)
+        try:
+            await _take(merchant_id, holder)
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+            _log.warning("clock_hold_lost", merchant_id=merchant_id, error=repr(error)[:300])

@@ -1,0 +1,289 @@
+"""The OpenAPI 3.1 document, built from the routes and from the Operation that stands beside each handler."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from litestar.routes import BaseRoute, HTTPRoute
+
+from sandbox.docs.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TAGS, webhook
+from sandbox.docs.schemas import REF, Json, Schemas
+from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
+from sandbox.domain.payout import Payout
+from sandbox.http.operation import Operation, page_item
+from sandbox.webhooks.requests import EVENT_TYPES
+
+Links = dict[Any, dict[str, tuple[str, str]]]
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+"""The address in the document that is kept in the repository."""
+
+_INFO: Final = """\
+A mock payment service provider for payouts.
+
+* Money is a decimal string with exactly two decimal places in every response. Requests accept a string or a JSON number.
+* Times are RFC 3339, in UTC, with milliseconds. Ids are UUIDs.
+* Unknown fields and unknown query parameters are refused.
+* Every response has an `X-Request-Id`: yours, if you send one of 1 to 128 printable ASCII characters.
+* Every GET path answers HEAD too. The request line and headers may take 64 KB; a request must arrive without long pauses.
+* Errors are RFC 9457 problems; `type` links to a page that explains the code and its cure.
+* `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
+byte for byte, for 24 hours.
+"""
+_OF_SECURITY: Final = {
+    "key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
+    "admin-key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
+    "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
+    "none": (),
+}
+_SCHEMES: Final[dict[str, list[Json]]] = {
+    "key": [{"ApiKey": []}, {"BearerKey": []}],
+    "admin-key": [{"ApiKey": []}, {"BearerKey": []}],
+    "operator": [{"OperatorKey": []}],
+    "none": [],
+}
+_NOTES: Final = {
+    "admin-key": "Needs a key with the `admin` role.",
+    "operator": "Needs the operator's key.",
+}
+_UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_STYLES: Final[dict[str, Json]] = {
+    "array": {"style": "form", "explode": False},
+    "object": {"style": "deepObject", "explode": True},
+}
+"""How a query parameter of a type is written: values with commas between them; `name[KEY]=value`."""
+_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator"}
+
+
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A handler that the document tells of."""
+
+    path: str
+    method: str
+    operation_id: str
+    operation: Operation
+
+
+def documented(routes: Iterable[BaseRoute]) -> list[Documented]:
+    """All handlers that carry an Operation, by path and method: Litestar's own order differs from run to run."""
+    found = []
+    for route in routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            operation = handler.opt.get("operation")
+            if isinstance(operation, Operation):
+                name = handler.operation_id if isinstance(handler.operation_id, str) else handler.handler_name
+                methods = (str(method).lower() for method in handler.http_methods)
+                found += [Documented(route.path_format, method, name, operation) for method in methods]
+    return sorted(found, key=lambda item: (item.path, _METHODS.index(item.method)))
+
+
+def build(routes: Iterable[BaseRoute], public_url: str) -> Json:
+    """The document of the routes that carry an Operation. `public_url` is where they and the problems' pages are."""
+    found = documented(routes)
+    types = [Payout, ProblemBody, FieldError, RefusedItem]
+    for item in found:
+        types += [kind for kind in (item.operation.body, *item.operation.answers.values()) if kind is not None]
+    builder = _Builder(Schemas(types), public_url)
+    links = _links_of_types(found)
+    paths: Json = {}
+    for item in found:
+        paths.setdefault(item.path, {})[item.method] = builder.operation(item, links)
+    tags = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "PSP Sandbox", "version": version("psp-sandbox"), "description": _INFO},
+        "servers": [{"url": public_url}],
+        "tags": [{"name": tag, "description": TAGS[tag]} for tag in sorted(tags, key=_rank)],
+        "paths": paths,
+        "webhooks": {event: webhook(event) for event in EVENT_TYPES},
+        "components": builder.components(),
+    }
+
+
+def encode(document: Json) -> bytes:
+    """The document as it is served and kept: indented, so that a change reads well in a diff."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def _links_of_types(found: Sequence[Documented]) -> Links:
+    """What the answers of one type link to, wherever they come from: a list's items as well as a new object."""
+    links: Links = {}
+    for item in found:
+        for kind in item.operation.answers.values():
+            if kind is not None and item.operation.links:
+                links.setdefault(page_item(kind) or kind, {}).update(item.operation.links)
+    return links
+
+
+def _tag(path: str) -> str:
+    parts = [part for part in path.split("/") if part]
+    if not parts:
+        return "Service"
+    if parts[0] in _TAGS:
+        return _TAGS[parts[0]]
+    if parts[0] == "sandbox":
+        return f"Sandbox: {parts[2].replace('-', ' ')}"
+    return parts[2].replace("-", " ").capitalize() if parts[0] == "api" else "Service"
+
+
+def _rank(tag: str) -> tuple[bool, bool, bool, str]:
+    """What most people look for stands first."""
+    return tag == "Service", tag.startswith("Sandbox"), tag != "Payouts", tag
+
+
+class _Builder:
+    def __init__(self, schemas: Schemas, public_url: str) -> None:
+        self._schemas = schemas
+        self._public_url = public_url
+        self._responses: Json = {}
+
+    def operation(self, item: Documented, links: Links) -> Json:
+        """An operation object."""
+        operation = item.operation
+        made: Json = {"operationId": item.operation_id, "summary": operation.summary, "tags": [_tag(item.path)]}
+        description = " ".join(filter(None, (operation.description, _NOTES.get(operation.security))))
+        if description:
+            made["description"] = description
+        made["security"] = _SCHEMES[operation.security]
+        names = [part[1:-1] for part in item.path.split("/") if part.startswith("{")]
+        parameters: list[Json] = [
+            {"name": name, "in": "path", "required": True, "schema": dict(operation.path.get(name, _UUID))} for name in names
+        ]
+        parameters += [
+            {
+                "name": query.name,
+                "in": "query",
+                "description": query.description,
+                "schema": dict(query.schema),
+                **_STYLES.get(str(query.schema.get("type")), {}),
+            }
+            for query in operation.query
+        ]
+        if operation.idempotency != "none":
+            parameters.append({"$ref": f"#/components/parameters/{operation.idempotency}-idempotency-key"})
+        if parameters:
+            made["parameters"] = parameters
+        if operation.body is not None:
+            made["requestBody"] = self._body(operation)
+        made["responses"] = {
+            str(status): self._answer(operation, status, kind, links) for status, kind in operation.answers.items()
+        } | self._problems(operation, bool(names))
+        return made
+
+    def _body(self, operation: Operation) -> Json:
+        schema = self._schemas.of(operation.body)
+        media: Json = {"schema": schema}
+        if operation.example is not None:
+            media["example"] = operation.example
+        media_type = operation.raw_media_type if _is_form(operation) else "application/json"
+        # An action that takes nothing is as well asked for without a body.
+        required = not operation.optional_body and self._resolved(schema).get("properties") != {}
+        return {"required": required, "content": {media_type: media}}
+
+    def _answer(self, operation: Operation, status: int, kind: Any, links: Links) -> Json:
+        headers = _headers("X-Request-Id")
+        if status == 201:
+            headers |= _headers("Location")
+        if operation.idempotency != "none":
+            headers |= _headers("Idempotent-Replayed")
+        answer: Json = {"description": operation.summary if status < 400 else "Not ready.", "headers": headers}
+        if kind is None:
+            return answer
+        schema = self._schemas.of(kind)
+        media_type = "application/json" if _is_form(operation) else operation.raw_media_type
+        answer["content"] = {media_type: {"schema": schema}}
+        item = page_item(kind)
+        found = operation.links or links.get(item or kind, {})
+        members = self._resolved(self._schemas.of(item) if item else schema).get("properties", {})
+        for name, (target, parameter) in found.items():
+            member = "id" if "id" in members else parameter
+            pointer = f"/data/0/{member}" if item else f"/{member}"
+            answer.setdefault("links", {})[name] = {
+                "operationId": target,
+                "parameters": {parameter: f"$response.body#{pointer}"},
+            }
+        return answer
+
+    def _resolved(self, schema: Json) -> Json:
+        if "$ref" not in schema:
+            return schema
+        found: Json = self._schemas.components[schema["$ref"].rpartition("/")[2]]
+        return found
+
+    def _problems(self, operation: Operation, has_path_parameters: bool) -> Json:
+        codes = {*operation.errors, *_OF_SECURITY[operation.security], "INTERNAL_ERROR"}
+        if operation.security != "none":
+            codes.add("VALIDATION_ERROR")
+        if operation.body is not None:
+            codes |= {"VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
+            codes |= set() if _is_form(operation) else {"MALFORMED_JSON"}
+        if has_path_parameters:
+            codes.add("NOT_FOUND")
+        if operation.idempotency != "none":
+            codes |= {"INVALID_IDEMPOTENCY_KEY", "IDEMPOTENCY_KEY_IN_FLIGHT", "IDEMPOTENCY_KEY_REUSED"}
+        if operation.idempotency == "required":
+            codes.add("MISSING_IDEMPOTENCY_KEY")
+        by_status: dict[int, list[str]] = {}
+        for code in CODES:  # in their order there
+            if code in codes:
+                by_status.setdefault(CODES[code].status, []).append(code)
+        return {
+            str(status): self._problem(status, possible, operation.idempotency != "none")
+            for status, possible in sorted(by_status.items())
+            if status not in operation.answers
+        }
+
+    def _problem(self, status: int, codes: list[str], is_stored: bool) -> Json:
+        """A reference to the response of these codes; operations that can answer the same share it."""
+        replayed = is_stored and status in (404, 409, 422)
+        name = ".".join([str(status), *codes, *(["stored"] if replayed else [])])
+        if name not in self._responses:
+            headers = _headers("X-Request-Id")
+            if status in (429, 503):
+                headers |= _headers("Retry-After")
+            if replayed:
+                headers |= _headers("Idempotent-Replayed")
+            self._responses[name] = {
+                "description": "\n".join(f"* `{code}`: {CODES[code].title}. {CODES[code].cure}" for code in codes),
+                "headers": headers,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {
+                            "allOf": [{"$ref": REF.format(name="ProblemBody")}],
+                            "properties": {"status": {"const": status}, "code": {"enum": codes}},
+                        },
+                        "examples": {code: {"value": self._example(code)} for code in codes},
+                    }
+                },
+            }
+        return {"$ref": f"#/components/responses/{name}"}
+
+    def _example(self, code: str) -> Any:
+        errors = [("amount", "must be more than 0")] if code == "VALIDATION_ERROR" else []
+        detail = "amount must be more than 0." if errors else ""
+        body = Problem(code, detail, errors=errors).body(
+            self._public_url, "/api/v1/payouts", "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
+        )
+        return msgspec.json.decode(body)
+
+    def components(self) -> Json:
+        """What the rest refers to. To be asked for last."""
+        return {
+            "schemas": dict(sorted(self._schemas.components.items())),
+            "responses": dict(sorted(self._responses.items())),
+            "parameters": PARAMETERS,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY_SCHEMES,
+        }
+
+
+def _headers(name: str) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"}}
+
+
+def _is_form(operation: Operation) -> bool:
+    return operation.raw_media_type.startswith("multipart/")

@@ -1,0 +1,173 @@
+"""Parts of the OpenAPI document that are the same whatever the routes: headers, keys, and the webhooks' deliveries."""
+
+from typing import Final
+
+from sandbox.docs.schemas import PAYOUT_EXAMPLE, REF, Json
+from sandbox.domain.payout_states import CANCELLED, FAILED, FAILURES, REJECTED, RETURNED, SUCCESS, TRANSITIONS
+
+_ENDS: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
+
+_KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
+"""Printable ASCII that neither begins nor ends with a space (HTTP cuts those off), and not just two quotes."""
+
+HEADERS: Final[Json] = {
+    "X-Request-Id": {
+        "description": "The id of the request, as in the logs.",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    },
+    "Location": {
+        "description": "The path of the new object.",
+        "required": True,
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "Idempotent-Replayed": {
+        "description": "Present if this is the stored response to an earlier request with the same key.",
+        "schema": {"type": "string", "const": "true"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+}
+_KEY: Final[Json] = {
+    "name": "X-IDEMPOTENCY-KEY",
+    "in": "header",
+    "description": "A new value for each operation, and the same value for each retry.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": _KEY_PATTERN},
+    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+}
+PARAMETERS: Final[Json] = {
+    "required-idempotency-key": {**_KEY, "required": True},
+    "optional-idempotency-key": {**_KEY, "required": False},
+}
+SECURITY_SCHEMES: Final[Json] = {
+    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "A merchant's key."},
+    "BearerKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A merchant's key, instead of X-API-KEY.",
+    },
+    "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
+}
+TAGS: Final = {
+    "Payouts": "Create payouts, follow them and decide about them. Also pays for sales.",
+    "Aggregator": "Balances per user, calculated from a vendor's feed of transactions.",
+    "Balance": "The merchant's balance and its ledger entries.",
+    "Directory": "Banks and wallets that payouts can go to.",
+    "Events": "The log of events, each with its webhook deliveries.",
+    "Reconcile": "Approve or decline sales.",
+    "Sales": "Sales of users, and what was paid for them.",
+    "Users": "A merchant's users and their wallets.",
+    "Vendor feed": "The sandbox's own feed of users' transactions.",
+    "Verify account": "Check an account before paying it.",
+    "Wallet": "Credit many wallets from one CSV file.",
+    "Webhook deliveries": "Deliveries of webhooks and their attempts.",
+    "Webhook endpoints": "Where webhooks are delivered to.",
+    "Sandbox: audit": "Check the ledger.",
+    "Sandbox: balance": "Add money.",
+    "Sandbox: clock": "Freeze the merchant's clock and move it forward.",
+    "Sandbox: drain": "Wait until all due work is done.",
+    "Sandbox: faults": "Make the API or webhooks misbehave.",
+    "Sandbox: keys": "The merchant's API keys.",
+    "Sandbox: merchants": "Create and delete merchants. Each is a whole sandbox.",
+    "Sandbox: payouts": "Move payouts by hand.",
+    "Sandbox: requests": "The journal of API calls.",
+    "Sandbox: reset": "Return a merchant to its initial state.",
+    "Sandbox: scenarios": "What payouts do, and rules of your own.",
+    "Sandbox: settings": "A merchant's settings.",
+    "Sandbox: snapshots": "Save a merchant's state and restore it.",
+    "Sandbox: stream": "Changes as they happen, as server-sent events.",
+    "Service": "Health, metrics and this document.",
+}
+"""Tag → its description."""
+
+
+_ACTIVITY_EXAMPLE: Final[Json] = {
+    "activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b79",
+    "status": "PARTIALLY_COMPLETED",
+    "total": 3,
+    "invalid": 1,
+    "duplicates": 0,
+    "succeeded": 2,
+    "failed": 0,
+    "counts": {"total": 3, "invalid": 1, "duplicates": 0, "succeeded": 2, "failed": 0},
+    "created_at": "2026-01-31T11:59:58.000Z",
+    "completed_at": "2026-01-31T12:00:00.000Z",
+}
+
+
+def _payout_in(status: str, previous: str | None) -> Json:
+    """The example of a payout that has just come from one state to another."""
+    if previous is None:
+        return {**PAYOUT_EXAMPLE, "status": status}
+    paid = {"psp_reference": "PSP202601319F3A6C1D0E9B"} if status in (SUCCESS, RETURNED) else {}
+    failed = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
+    told = {} if failed is None else {"failure_code": failed, "failure_reason": FAILURES[failed]}
+    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _ENDS else {}
+    return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **told, **ended}
+
+
+def webhook(event: str) -> Json:
+    """A path item of the `webhooks` section: what an endpoint is sent for one type of event."""
+    of_payout = event.startswith("payout.")
+    data: Json = {"$ref": REF.format(name="Payout" if of_payout else "Activity")}
+    sources = [source for (source, _), change in TRANSITIONS.items() if change.event == event] or [None]
+    statuses = [to for (_, to), change in TRANSITIONS.items() if change.event == event]
+    if of_payout:
+        data = {"allOf": [data], "properties": {"status": {"const": statuses[0]}}}
+    headers = {
+        "webhook-id": ("The event's id, the same on each retry.", {"type": "string", "minLength": 1}),
+        "webhook-timestamp": (
+            "The attempt's time in Unix seconds: the host's, or the merchant's with `signing_time: merchant`.",
+            {"type": "string", "pattern": "^[0-9]+$"},
+        ),
+        "x-sandbox-now": ("The merchant's time. It is not signed.", {"type": "string", "format": "date-time"}),
+        "webhook-signature": (
+            "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64. During "
+            "a rotation there are several, separated by spaces.",
+            {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
+        ),
+    }
+    schema = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "format": "uuid", "description": "The event's id: the `webhook-id`."},
+            "type": {"const": event},
+            "timestamp": {"type": "string", "format": "date-time", "description": "The merchant's time of the event."},
+            "livemode": {"const": False},
+            "previous_status": {
+                "description": "The payout's status before; null if it was created." if of_payout else "Always null.",
+                "enum": sources,
+            },
+            "data": data,
+        },
+        "required": ["id", "type", "timestamp", "livemode", "previous_status", "data"],
+    }
+    example = {
+        "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b78",
+        "type": event,
+        "timestamp": "2026-01-31T12:00:00.000Z",
+        "livemode": False,
+        "previous_status": sources[0],
+        "data": _payout_in(statuses[0], sources[0]) if of_payout else _ACTIVITY_EXAMPLE,
+    }
+    return {
+        "post": {
+            "operationId": "on_" + event.replace(".", "_"),
+            "summary": f"{event}: a delivery to your endpoint",
+            "tags": ["Webhooks"],
+            "security": [],
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "description": text, "schema": kind}
+                for name, (text, kind) in headers.items()
+            ],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},
+            "responses": {
+                "2XX": {"description": "Delivered, if sent within 15 s."},
+                "410": {"description": "Disables the endpoint."},
+                "default": {"description": "A failure, which is retried later. Redirects are not followed."},
+            },
+        }
+    }

@@ -1,0 +1,70 @@
+"""What the sandbox's banks say about an account before money goes there; always the same about the same account."""
+
+import hashlib
+from dataclasses import dataclass
+
+from sandbox.domain.choices import DestType
+from sandbox.domain.directory import Directory
+from sandbox.domain.iban import scenario_suffix
+
+REFUSALS = {
+    "0003": "BANK_REJECTED",
+    "0005": "ACCOUNT_BLOCKED",
+    "0006": "ACCOUNT_NOT_FOUND",
+    "0007": "ACCOUNT_CLOSED",
+    "0008": "ACCOUNT_BLOCKED",
+}
+"""Why an account with one of these last four digits is not valid; every other account is."""
+
+_GIVEN_NAMES = (
+    "AHMED", "AISHA", "ALI", "AMINA", "ASAD", "BILAL", "FAISAL", "FATIMA", "HAMZA", "HASSAN", "HINA", "IMRAN",
+    "KAMRAN", "KHADIJA", "MARIAM", "MUHAMMAD", "NADIA", "OMAR", "RABIA", "SADIA", "SANA", "USMAN", "ZAINAB", "ZUBAIR",
+)  # fmt: skip
+_FAMILY_NAMES = (
+    "ABBASI", "AFRIDI", "ANSARI", "AWAN", "BALOCH", "BHATTI", "BUTT", "CHAUDHRY", "DURRANI", "FAROOQI", "HASHMI",
+    "IQBAL", "JAVED", "KHAN", "MALIK", "MEMON", "MIRZA", "MUGHAL", "QURESHI", "RAJPUT", "SHAH", "SHEIKH", "SIDDIQUI",
+    "YOUSAFZAI",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The answer to `POST /verify-account`."""
+
+    valid: bool
+    account_title: str | None
+    """Whose account it is; None unless it is valid."""
+    reason: str | None
+    """Why it is not valid: a payout's `failure_code`."""
+    dest_type: DestType
+    bank_code: str | None
+    """The bank's own code, also if an alias was asked for."""
+    wallet_code: str | None
+    account_number: str
+
+
+def verify(directory: Directory, dest_type: DestType, code: str, account_number: str) -> Verification:
+    """Ask the bank or wallet `code` about an account number that `check_account_number` has passed.
+
+    Raises LookupError if the directory has no such bank or wallet.
+    """
+    destination = directory.bank(code) if dest_type == "BANK" else directory.wallet(code)
+    if destination is None:
+        raise LookupError(f"no {dest_type.lower()} has the code {code!r}")
+    reason = REFUSALS.get(scenario_suffix(account_number))
+    return Verification(
+        valid=reason is None,
+        account_title=_account_title(account_number) if reason is None else None,
+        reason=reason,
+        dest_type=dest_type,
+        bank_code=destination.code if dest_type == "BANK" else None,
+        wallet_code=destination.code if dest_type == "WALLET" else None,
+        account_number=account_number,
+    )
+
+
+def _account_title(account_number: str) -> str:
+    digest = hashlib.sha256(account_number.encode()).digest()
+    given_name = _GIVEN_NAMES[digest[0] % len(_GIVEN_NAMES)]
+    family_name = _FAMILY_NAMES[digest[1] % len(_FAMILY_NAMES)]
+    return f"{given_name} {family_name}"

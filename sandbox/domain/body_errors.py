@@ -1,0 +1,354 @@
+"""Find everything that is wrong with a body at once, and say it as a person would. Pure.
+
+msgspec stops at the first member at fault, and speaks of types. So a body that it has refused is looked at once more here,
+beside msgspec's own description of the type; a body that it takes never comes here.
+"""
+
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Any, Final
+
+from msgspec import inspect
+
+from sandbox.domain.money import InvalidAmountError, parse_amount
+
+Fault = tuple[str, str]
+"""The path of a member, such as `payouts[2].amount`, and what is wrong with it."""
+
+MOST: Final = 1000
+"""Errors that one answer lists."""
+_SUGGESTIONS: Final = 20
+"""Unknown members of one object for which a likely name is looked for."""
+_WRONG: Final = object()
+NUL: Final = "must not contain a NUL character"
+TWICE: Final = "is given twice"
+
+
+class Number(str):
+    """A number as the body has it: none is rounded on the way."""
+
+    __slots__ = ()
+
+
+class Members(dict[str, Any]):
+    """An object's members; `twice` are the names that came more than once."""
+
+    twice: Sequence[str] = ()
+
+
+def parse_tree(body: bytes) -> Any:
+    """The body as objects, lists, strings, booleans, null and numbers as text.
+
+    Raises ValueError for what is not JSON, RecursionError for what is nested too deeply.
+    """
+    return json.loads(body.decode(), object_pairs_hook=_members, parse_int=Number, parse_float=Number, parse_constant=_refuse)
+
+
+def find_errors(kind: Any, tree: Any) -> tuple[list[Fault], Any]:
+    """All that is wrong with a tree that is meant to be of a type, MOST at most; and what of it is right.
+
+    The latter holds objects as dicts of the members that are right, and amounts as Decimal.
+    """
+    walk = _Walk()
+    found = walk.check(_described(kind), tree, "")
+    return walk.errors[:MOST], None if found is _WRONG else found
+
+
+@lru_cache(maxsize=256)
+def raw_items(kind: Any) -> str | None:
+    """The name of the member that holds a batch's items, each judged on its own; None for a type that is no batch."""
+    info = _described(kind)
+    if isinstance(info, inspect.StructType):
+        for member in info.fields:
+            if isinstance(member.type, inspect.ListType) and isinstance(member.type.item_type, inspect.RawType):
+                return member.encode_name
+    return None
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the known name that is most like the given one, empty if none is."""
+    plain = {_plain(name): name for name in known}
+    close = difflib.get_close_matches(_plain(given[:100]), plain, n=1, cutoff=0.7)
+    return f"; did you mean {plain[close[0]]}?" if close else ""
+
+
+def shown(text: str) -> str:
+    """A text of the client's as it may stand in an answer: short, and printable."""
+    return "".join(c if c.isprintable() else "�" for c in text[:100])
+
+
+@lru_cache(maxsize=256)
+def _described(kind: Any) -> inspect.Type:
+    return inspect.type_info(kind)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> Members:
+    found = Members(pairs)
+    if len(found) < len(pairs):
+        times = Counter(name for name, _ in pairs)
+        found.twice = [name for name in found if times[name] > 1][:MOST]
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")
+
+
+class _Walk:
+    def __init__(self) -> None:
+        self.errors: list[Fault] = []
+
+    def wrong(self, path: str, message: str) -> Any:
+        if len(self.errors) < MOST:
+            self.errors.append((path or "body", message))
+        return _WRONG
+
+    def check(self, info: inspect.Type, value: Any, path: str) -> Any:
+        """What of a value is right, _WRONG if nothing is; what is wrong is noted."""
+        options, extra = _options(info)
+        if value is None and any(isinstance(option, inspect.NoneType) for option in options):
+            return None
+        if extra.get("amount"):
+            return None if value is None and extra.get("null") else self._amount(value, path, zero=bool(extra.get("zero")))
+        if isinstance(value, str) and "\0" in value:
+            return self.wrong(path, NUL)
+        if any(isinstance(option, inspect.AnyType) for option in options):
+            return self._anything(value, path)
+        structs = [option for option in options if isinstance(option, inspect.StructType)]
+        if len(structs) > 1 and isinstance(value, Members):
+            return self._tagged(structs, value, path)
+        for option in options:
+            if isinstance(option, inspect.StructType | inspect.DictType) and isinstance(value, Members):
+                return (
+                    self._struct(option, value, path)
+                    if isinstance(option, inspect.StructType)
+                    else self._dict(option, value, path)
+                )
+            if isinstance(option, inspect.ListType) and isinstance(value, list):
+                return self._list(option, value, path, _expected(options, extra))
+            found = _scalar(option, value)
+            if found is not _WRONG:
+                return found
+        message = _expected(options, extra)
+        if isinstance(value, str) and not isinstance(value, Number):
+            choices = [choice for option in options if isinstance(option, inspect.LiteralType) for choice in option.values]
+            message += suggestion(value, map(str, choices))
+        return self.wrong(path, message)
+
+    def _anything(self, value: Any, path: str) -> Any:
+        """A value of which nothing is asked but what JSON itself does not: no member twice, no NUL."""
+        if isinstance(value, list):
+            for place, item in enumerate(value):
+                self._anything(item, f"{path}[{place}]")
+        elif isinstance(value, Members):
+            for name in value.twice:
+                self.wrong(_under(path, name), TWICE)
+            for name, item in value.items():
+                if "\0" in name:
+                    self.wrong(_under(path, name), NUL)
+                self._anything(item, _under(path, name))
+        elif isinstance(value, str) and "\0" in value:
+            self.wrong(path, NUL)
+        return value
+
+    def _amount(self, value: Any, path: str, *, zero: bool) -> Any:
+        raw = value.encode() if isinstance(value, Number) else json.dumps(value).encode()
+        try:
+            return parse_amount(raw, zero=zero)
+        except InvalidAmountError as error:
+            return self.wrong(path, str(error))
+
+    def _tagged(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+        name = structs[0].tag_field or ""
+        tags = {str(struct.tag): struct for struct in structs}
+        given = value.get(name)
+        if isinstance(given, str) and given in tags:
+            return self._struct(tags[given], value, path)
+        choices = ", ".join(tags)
+        if name not in value:
+            self.wrong(_under(path, name), f"is required: one of {choices}")
+        else:
+            likely = suggestion(given, tags) if isinstance(given, str) else ""
+            self.wrong(_under(path, name), f"must be one of {choices}{likely}")
+        return self._shared(structs, value, path)
+
+    def _shared(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+        """What can be said of an object whose kind is not known: by the members that every kind has, or none."""
+        for twice in value.twice:
+            self.wrong(_under(path, twice), TWICE)
+        kinds: dict[str, list[inspect.Field]] = {}
+        for member in (member for struct in structs for member in struct.fields):
+            kinds.setdefault(member.encode_name, []).append(member)
+        for name, members in kinds.items():
+            if len(members) == len(structs):
+                if name not in value and members[0].required:
+                    self.wrong(_under(path, name), _required(inspect.UnionType(tuple(member.type for member in members))))
+                elif name in value and all(member.type == members[0].type for member in members):
+                    self.check(members[0].type, value[name], _under(path, name))
+        self._unknown(kinds, structs[0].tag_field, value, path)
+        return _WRONG
+
+    def _struct(self, info: inspect.StructType, value: Members, path: str) -> dict[str, Any]:
+        for name in value.twice:
+            self.wrong(_under(path, name), TWICE)
+        right: dict[str, Any] = {}
+        for member in info.fields:
+            name = member.encode_name
+            if name in value:
+                found = self.check(member.type, value[name], _under(path, name))
+                if found is not _WRONG:
+                    right[name] = found
+            elif member.required:
+                self.wrong(_under(path, name), _required(member.type))
+        if info.forbid_unknown_fields:
+            self._unknown([member.encode_name for member in info.fields], info.tag_field, value, path)
+        return right
+
+    def _unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
+        unknown = [name for name in value if name not in known and name != tag_field]
+        for number, name in enumerate(unknown[:MOST]):
+            likely = suggestion(name, known) if number < _SUGGESTIONS else ""
+            if not likely:
+                likely = f"; known ones: {', '.join(known)}" if known else "; the body must be empty"
+            self.wrong(_under(path, name), f"is not a known field{likely}")
+
+    def _dict(self, info: inspect.DictType, value: Members, path: str) -> Any:
+        for name in value.twice:
+            self.wrong(_under(path, name), TWICE)
+        if not _fits(len(value), info.min_length, info.max_length):
+            return self.wrong(path, f"must have {_range(info.min_length, info.max_length)} members")
+        right: dict[str, Any] = {}
+        for name, item in value.items():
+            options, extra = _options(info.key_type)
+            if "\0" in name:
+                self.wrong(_under(path, name), NUL)
+            elif _scalar(options[0], name) is _WRONG:
+                self.wrong(_under(path, name), f"has a name that {_expected(options, extra)}")
+            found = self.check(info.value_type, item, _under(path, name))
+            if found is not _WRONG:
+                right[name] = found
+        return right
+
+    def _list(self, info: inspect.ListType, value: list[Any], path: str, expected: str) -> Any:
+        if not _fits(len(value), info.min_length, info.max_length):
+            return self.wrong(path, f"{expected}, and this one has {len(value)}")
+        found = [self.check(info.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
+        return _WRONG if any(item is _WRONG for item in found) else found
+
+
+def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
+    """The kinds that a type may be, and what was written beside it for this module."""
+    options: list[inspect.Type] = []
+    extra: dict[str, Any] = {}
+    for option in info.types if isinstance(info, inspect.UnionType) else (info,):
+        kind = option
+        while isinstance(kind, inspect.Metadata):
+            extra |= kind.extra or {}
+            kind = kind.type
+        options.append(kind)
+    return options, extra
+
+
+def _scalar(info: inspect.Type, value: Any) -> Any:
+    """The value if it is of a kind that has no members, else _WRONG."""
+    fits = False
+    if isinstance(info, inspect.RawType):
+        fits = True
+    elif isinstance(info, inspect.BoolType):
+        fits = isinstance(value, bool)
+    elif isinstance(value, Number):
+        return _number(info, value)
+    elif isinstance(info, inspect.LiteralType):
+        fits = isinstance(value, str) and value in info.values
+    elif isinstance(info, inspect.StrType) and isinstance(value, str):
+        fits = _fits(len(value), info.min_length, info.max_length) and (
+            info.pattern is None or re.search(info.pattern, value) is not None
+        )
+    return value if fits else _WRONG
+
+
+def _number(info: inspect.Type, value: Number) -> Any:
+    if not isinstance(info, inspect.FloatType | inspect.IntType):
+        return _WRONG
+    try:
+        exact = Decimal(value)
+        whole = info.multiple_of is None or exact % Decimal(str(info.multiple_of)) == 0
+    except InvalidOperation:  # past what a Decimal can hold, and so past every bound
+        return _WRONG
+    if isinstance(info, inspect.IntType):
+        whole = whole and not set(value) & set(".eE")
+    above = (info.ge is None or exact >= Decimal(str(info.ge))) and (info.gt is None or exact > Decimal(str(info.gt)))
+    below = (info.le is None or exact <= Decimal(str(info.le))) and (info.lt is None or exact < Decimal(str(info.lt)))
+    return exact if whole and above and below and abs(exact) < Decimal("1e300") else _WRONG
+
+
+def _required(info: inspect.Type) -> str:
+    options, _ = _options(info)
+    choices = [str(choice) for option in options if isinstance(option, inspect.LiteralType) for choice in option.values]
+    return f"is required: one of {', '.join(choices)}" if choices else "is required"
+
+
+def _expected(options: Sequence[inspect.Type], extra: dict[str, Any]) -> str:
+    """What a value must be, as the end of a sentence that begins with its name."""
+    null = " or null" if any(isinstance(option, inspect.NoneType) for option in options) else ""
+    kinds = [extra["must"]] if "must" in extra else list(dict.fromkeys(filter(None, map(_kind, options))))
+    return f"must be {' or '.join(kinds) or 'something else'}{null}"
+
+
+def _kind(info: inspect.Type) -> str:
+    if isinstance(info, inspect.LiteralType):
+        return f"one of {', '.join(map(str, info.values))}"
+    if isinstance(info, inspect.StrType):
+        if info.min_length is None and info.max_length is None:
+            return "a string"
+        control = " without control characters" if info.pattern is not None else ""
+        return f"a string of {_range(info.min_length, info.max_length)} characters{control}"
+    if isinstance(info, inspect.BoolType):
+        return "true or false"
+    if isinstance(info, inspect.FloatType | inspect.IntType):
+        return _number_kind(info)
+    if isinstance(info, inspect.ListType):
+        some = (
+            ""
+            if info.min_length is None and info.max_length is None
+            else f" of {_range(info.min_length, info.max_length)} items"
+        )
+        return f"a list{some}"
+    return "an object" if isinstance(info, inspect.StructType | inspect.DictType) else ""
+
+
+def _number_kind(info: inspect.FloatType | inspect.IntType) -> str:
+    kind = "a whole number" if isinstance(info, inspect.IntType) or info.multiple_of == 1 else "a number"
+    if info.ge is not None and info.le is not None:
+        return f"{kind} from {_plainly(info.ge)} to {_plainly(info.le)}"
+    lowest = f" of at least {_plainly(info.ge)}" if info.ge is not None else ""
+    lowest = f" above {_plainly(info.gt)}" if info.gt is not None else lowest
+    highest = f"at most {_plainly(info.le)}" if info.le is not None else ""
+    return f"{kind}{lowest}{' and ' if lowest and highest else ' of ' if highest else ''}{highest}"
+
+
+def _plainly(bound: float) -> str:
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
+def _range(low: int | None, high: int | None) -> str:
+    if high is None:
+        return f"at least {low}"
+    return f"{low} to {high}" if low else f"at most {high}"
+
+
+def _fits(length: int, low: int | None, high: int | None) -> bool:
+    return (low is None or length >= low) and (high is None or length <= high)
+
+
+def _under(path: str, name: str) -> str:
+    return f"{path}.{shown(name)}" if path else shown(name)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")

@@ -1,0 +1,96 @@
+"""A bulk credit on the wire: the activity and its rows. Pure."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, get_args
+
+import msgspec
+
+from sandbox.domain.choices import ItemStatus
+from sandbox.domain.clock import render
+
+UPLOADED: Final = "UPLOADED"
+PROCESSING: Final = "PROCESSING"
+COMPLETED: Final = "COMPLETED"
+PARTIALLY_COMPLETED: Final = "PARTIALLY_COMPLETED"
+FAILED: Final = "FAILED"
+ITEM_STATUSES: Final[tuple[ItemStatus, ...]] = get_args(ItemStatus)
+
+
+class Counts(msgspec.Struct):
+    """Row counts by outcome. Duplicates are also counted as invalid."""
+
+    total: int
+    invalid: int
+    duplicates: int
+    succeeded: int
+    failed: int
+
+
+class Accepted(msgspec.Struct):
+    """A bulk credit that was accepted."""
+
+    activity_id: str
+    status: str
+
+
+class Activity(msgspec.Struct):
+    """A bulk credit. The counts appear both in `counts` and as fields of their own, and grow while it is processed."""
+
+    activity_id: str
+    status: str
+    total: int
+    invalid: int
+    duplicates: int
+    succeeded: int
+    failed: int
+    counts: Counts
+    created_at: str
+    completed_at: str | None
+
+
+class Item(msgspec.Struct):
+    """A row of the file."""
+
+    line: int
+    uuid: str
+    amount: str
+    status: str
+    error: str | None
+    transfer_id: str | None
+
+
+COLUMNS: Final = "id::text AS id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at, completed_at"
+"""What to select from `bulk_credits` so that `to_activity` can read it."""
+
+
+def to_activity(record: Mapping[str, Any]) -> Activity:
+    """An activity from a record with COLUMNS."""
+    completed_at: datetime | None = record["completed_at"]
+    counts = Counts(
+        total=record["total"],
+        invalid=record["invalid"] + record["duplicates"],
+        duplicates=record["duplicates"],
+        succeeded=record["succeeded"],
+        failed=record["failed"],
+    )
+    return Activity(
+        activity_id=record["id"],
+        status=record["status"],
+        total=counts.total,
+        invalid=counts.invalid,
+        duplicates=counts.duplicates,
+        succeeded=counts.succeeded,
+        failed=counts.failed,
+        counts=counts,
+        created_at=render(record["created_at"]),
+        completed_at=None if completed_at is None else render(completed_at),
+    )
+
+
+def status_when_done(total: int, succeeded: int, failed: int) -> str:
+    """The status of an activity none of whose rows waits any more. Rows that are invalid are nobody's failure to pay, but a
+    file with nothing but such rows did nothing."""
+    if failed:
+        return PARTIALLY_COMPLETED if succeeded else FAILED
+    return FAILED if total and not succeeded else COMPLETED

@@ -1,0 +1,97 @@
+"""Checks the URL of a webhook endpoint or a vendor before it is stored. Pure.
+
+Refuses what no request could ever be made to. What a name resolves to may change, so it is judged at connect time
+(`address_guard`), not here.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from yarl import URL
+
+from sandbox.domain.address_guard import Network, refusal
+
+_LONGEST_NAME: Final = 253
+_LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
+# A host whose last label is a number is an IPv4 address to every URL parser, but to the connector only if it is written
+# as four decimal numbers (WHATWG URL, "ends in a number").
+_NUMBER: Final = re.compile(r"([0-9]+|0[Xx][0-9A-Fa-f]*)\Z")
+_PORT: Final = re.compile(r"[0-9]{1,5}\Z")
+# The parser that the client uses takes an IPv6 address apart and puts it together again, and drops what it does not
+# understand, so the authority is also read as it was written.
+_AUTHORITY: Final = re.compile(r"https?://(?!:[0-9]*(?:[/?#]|\Z))([^/?#]*)", re.IGNORECASE)
+
+
+def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
+    """Say why no request can be made to `url`, as the end of a sentence that begins with the field's name; else None.
+
+    `url` is printable ASCII; `allowed_networks` are the private networks that may be reached. Never raises.
+    """
+    written = _AUTHORITY.match(url)
+    if written is None:
+        return "must begin with http:// or https:// and name a host"
+    authority = written[1]
+    if "@" in authority:
+        return "must not contain a user name or password"
+    # Parsed by what the client parses with: two parsers could see two hosts in one URL.
+    try:
+        target = URL(url)
+        host, port = target.raw_host, target.port
+        target.host  # noqa: B018 -- decodes an international name, and raises for one that is none
+    except ValueError as error:
+        if "port" in str(error).lower():
+            return _BAD_PORT
+        return "is not a valid URL: its host cannot be read"
+    if not host:
+        return "must begin with http:// or https:// and name a host"
+    fault = _port_fault(authority, port)
+    if fault is not None:
+        return fault
+    if authority.startswith("["):
+        return _ipv6_fault(host, allowed_networks)
+    return _host_fault(host, allowed_networks)
+
+
+_BAD_PORT: Final = "must have a port from 1 to 65535, or none"
+
+
+def _port_fault(authority: str, port: int | None) -> str | None:
+    written = authority.rpartition("]")[2].partition(":")[2]
+    if not port or (written and not _PORT.match(written)):
+        return _BAD_PORT
+    return None
+
+
+def _ipv6_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return "must name a valid IPv6 address between the brackets"
+    if address.scope_id is not None:
+        return "must name an IPv6 address without a zone: zones mean something on one machine only"
+    return _address_fault(str(address), allowed_networks)
+
+
+def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
+    name = host.removesuffix(".")  # the root's label may be written
+    labels = name.split(".")
+    if "" in labels:
+        return "must name a host without empty labels: no full stop at the beginning, and no two in a row"
+    if _NUMBER.match(labels[-1]):
+        try:
+            return _address_fault(str(IPv4Address(host)), allowed_networks)
+        except ValueError:
+            return "must write an IPv4 address as four decimal numbers from 0 to 255, such as 203.0.113.7"
+    if len(name) > _LONGEST_NAME or not all(_LABEL.match(label) for label in labels):
+        return (
+            "must name a host in letters, digits, hyphens and underscores, with at most 63 characters between full stops "
+            f"and {_LONGEST_NAME} in all"
+        )
+    return None
+
+
+def _address_fault(address: str, allowed_networks: Iterable[Network]) -> str | None:
+    refused = refusal(address, allowed_networks)
+    return None if refused is None else f"cannot be connected to: {refused}"

@@ -1,0 +1,50 @@
+"""Types of members, and the body without any, that requests of several kinds share. Pure."""
+
+from typing import Annotated, Final
+
+import msgspec
+
+from sandbox.domain.redaction import Address
+
+# \Z and not $, which also matches before a final newline. Control characters have no place in any of these.
+PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
+
+# `extra` is for people: what a value must be, as the end of "must be …", where a pattern would say it worse.
+Amount = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True})]
+AmountOrNull = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True})]
+AmountOrZero = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True, "zero": True})]
+"""Money as it came: a string or a number, whose digits are looked at before anything rounds them."""
+Text64 = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
+Text140 = Annotated[str, msgspec.Meta(min_length=1, max_length=140, pattern=PRINTABLE)]
+Text500 = Annotated[str, msgspec.Meta(max_length=500, pattern=PRINTABLE)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=PRINTABLE)]
+Url = Annotated[
+    Address,
+    msgspec.Meta(
+        min_length=1,
+        max_length=2000,
+        pattern=r"^[!-~]*\Z",
+        extra={"must": "a URL of at most 2000 characters, in ASCII and without spaces"},
+    ),
+]
+Time = Annotated[str, msgspec.Meta(max_length=64, extra_json_schema={"format": "date-time"})]
+Uuid = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z",
+        extra={"must": "an id: a UUID in lower case"},
+    ),
+]
+FailureCode = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Z0-9_]*\Z",
+        extra={"must": "a string of 1 to 64 capital letters, digits and underscores, such as BANK_REJECTED"},
+    ),
+]
+
+
+class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`{}`: an action without parameters."""

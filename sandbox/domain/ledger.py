@@ -1,0 +1,123 @@
+"""Double entry, decided in memory. Pure: balances and transfers in, results out.
+
+A transfer names one account that it debits and one that it credits, so it cannot fail to balance. An account's
+balance is what was credited less what was debited; `AVAILABLE` and `LOCKED` may never be negative.
+
+A user's wallet is an account of its own, `WALLET:{user_id}`; against all wallets together stands `USER_FUNDS`.
+"""
+
+from collections.abc import Iterable, MutableMapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from sandbox.domain.money import ZERO
+
+AVAILABLE: Final = "AVAILABLE"
+LOCKED: Final = "LOCKED"
+SETTLEMENT: Final = "SETTLEMENT"
+FUNDING: Final = "FUNDING"
+USER_FUNDS: Final = "USER_FUNDS"
+WALLET: Final = "WALLET"
+MERCHANT_ACCOUNTS: Final = (AVAILABLE, FUNDING, LOCKED, SETTLEMENT, USER_FUNDS)
+NEVER_NEGATIVE: Final = frozenset({AVAILABLE, LOCKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """Which accounts a kind of transfer debits and credits, and its name in the history. `WALLET` is some user's."""
+
+    debit: str
+    credit: str
+    reason: str
+
+
+TOP_UP: Final = Movement(FUNDING, AVAILABLE, "TOP_UP")
+LOCK: Final = Movement(AVAILABLE, LOCKED, "PAYOUT_LOCK")
+SETTLE: Final = Movement(LOCKED, SETTLEMENT, "PAYOUT_SETTLE")
+RELEASE: Final = Movement(LOCKED, AVAILABLE, "PAYOUT_RELEASE")
+RETURN: Final = Movement(SETTLEMENT, AVAILABLE, "PAYOUT_RETURN")
+EARN: Final = Movement(USER_FUNDS, WALLET, "WALLET_EARN")
+SPEND: Final = Movement(WALLET, USER_FUNDS, "WALLET_SPEND")
+CREDIT: Final = Movement(USER_FUNDS, WALLET, "WALLET_CREDIT")
+ADVANCE: Final = Movement(USER_FUNDS, WALLET, "WALLET_ADVANCE")
+FINAL: Final = Movement(USER_FUNDS, WALLET, "WALLET_FINAL")
+CLAW_BACK: Final = Movement(WALLET, USER_FUNDS, "WALLET_CLAWBACK")
+PAY_OUT: Final = Movement(WALLET, USER_FUNDS, "WALLET_PAYOUT")
+GIVE_BACK: Final = Movement(USER_FUNDS, WALLET, "WALLET_GIVE_BACK")
+WALLET_MOVEMENTS: Final = (EARN, SPEND, CREDIT, ADVANCE, FINAL, CLAW_BACK, PAY_OUT, GIVE_BACK)
+MOVEMENTS: Final = {m.reason: m for m in (TOP_UP, LOCK, SETTLE, RELEASE, RETURN, *WALLET_MOVEMENTS)}
+
+
+def wallet_of(user_id: str) -> str:
+    """The account of a user's wallet."""
+    return f"{WALLET}:{user_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A movement of money that is asked for."""
+
+    id: str
+    movement: Movement
+    amount: Decimal
+    payout_id: str | None
+    description: str
+    user_id: str | None = None
+    """Whose wallet it is, where the movement has one."""
+
+    @property
+    def debit_account(self) -> str:
+        """The account that it debits."""
+        return self._account(self.movement.debit)
+
+    @property
+    def credit_account(self) -> str:
+        """The account that it credits."""
+        return self._account(self.movement.credit)
+
+    def _account(self, account: str) -> str:
+        if account != WALLET:
+            return account
+        if self.user_id is None:
+            raise ValueError(f"a transfer for {self.movement.reason} needs a user")
+        return wallet_of(self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A transfer that was accepted, with the balances of both accounts after it."""
+
+    transfer: Transfer
+    debit_balance_after: Decimal
+    credit_balance_after: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A transfer that its account could not cover; it moved nothing."""
+
+    transfer: Transfer
+    account: str
+    balance: Decimal
+
+
+def post(balances: MutableMapping[str, Decimal], transfer: Transfer) -> Posted | Refused:
+    """Post one transfer to `balances` (account → balance, changed in place), or refuse it and change nothing.
+
+    Raises ValueError for an amount that is not positive, which no caller may ask for.
+    """
+    if transfer.amount <= ZERO:
+        raise ValueError(f"a transfer of {transfer.amount} moves nothing")
+    debit, credit = transfer.debit_account, transfer.credit_account
+    left = balances[debit] - transfer.amount
+    if left < ZERO and debit in NEVER_NEGATIVE:
+        return Refused(transfer, debit, balances[debit])
+    balances[debit] = left
+    balances[credit] += transfer.amount
+    return Posted(transfer, left, balances[credit])
+
+
+def apply(balances: MutableMapping[str, Decimal], transfers: Iterable[Transfer]) -> list[Posted | Refused]:
+    """Post transfers in the order they were asked for; one that lacks funds fails alone, later ones may still pass."""
+    return [post(balances, transfer) for transfer in transfers]

@@ -1,0 +1,127 @@
+"""A payout as integrators see it, and as the store holds it. Pure."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from sandbox.domain.clock import render
+from sandbox.domain.scenario_engine import Scenario
+
+
+class Payout(msgspec.Struct):
+    """A payout. Amounts are decimal strings with two decimal places; times are RFC 3339."""
+
+    id: str
+    merchant_reference: str
+    amount: Decimal
+    currency: str
+    dest_type: str
+    bank_code: str | None
+    wallet_code: str | None
+    account_number: str
+    account_title: str | None
+    status: str
+    scenario: str
+    failure_code: str | None
+    failure_reason: str | None
+    psp_reference: str | None
+    attempts: int
+    version: int
+    """1 at creation, and one more with each change."""
+    metadata: dict[str, str]
+    user_id: str | None
+    created_at: str
+    updated_at: str
+    processed_at: str | None
+
+
+@dataclass(slots=True)
+class PayoutRow:
+    """A payout in the store: what the wire shows, and its place in its scenario.
+
+    `step` is the scenario's next step and `due_at` when it falls due in the merchant's time (None: nothing by itself);
+    `request_id` is that of the request that last set it going. `path` is the steps of the
+    merchant's own rule that it follows, taken along when it was chosen: what becomes of the rule does not matter then.
+    `scenario_header` is the create's X-Sandbox-Scenario.
+    """
+
+    payout: Payout
+    step: int
+    due_at: datetime | None
+    request_id: str
+    created_at: datetime
+    processed_at: datetime | None
+    path: str | None = None
+    scenario_header: str | None = None
+
+    def take(self, scenario: Scenario) -> None:
+        """Make the scenario the payout's own."""
+        self.payout.scenario = scenario.name
+        self.path = scenario.path
+
+
+COLUMNS: Final = (
+    "id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, "
+    "account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata, "
+    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id, "
+    "path::text AS path, scenario_header"
+)
+"""What to select from `payouts` so that `to_row` and `to_payout` can read it."""
+
+
+def pair_of(name: str, value: str) -> str:
+    """A pair of metadata as `payout_metadata` has it: an id of 16 bytes, so that a long value makes no long index."""
+    # Names and values hold no control characters, so no two pairs read the same.
+    return str(UUID(bytes=hashlib.sha256(f"{name}\x1f{value}".encode()).digest()[:16]))
+
+
+_METADATA: Final = msgspec.json.Decoder(dict[str, str])
+
+
+def to_payout(record: Mapping[str, Any]) -> Payout:
+    """A payout from a record with COLUMNS."""
+    processed_at = record["processed_at"]
+    metadata = record["metadata"]
+    return Payout(
+        id=record["id"],
+        merchant_reference=record["merchant_reference"],
+        amount=record["amount"],
+        currency=record["currency"],
+        dest_type=record["dest_type"],
+        bank_code=record["bank_code"],
+        wallet_code=record["wallet_code"],
+        account_number=record["account_number"],
+        account_title=record["account_title"],
+        status=record["status"],
+        scenario=record["scenario"],
+        failure_code=record["failure_code"],
+        failure_reason=record["failure_reason"],
+        psp_reference=record["psp_reference"],
+        attempts=record["attempts"],
+        version=record["version"],
+        metadata={} if metadata == "{}" else _METADATA.decode(metadata),
+        user_id=record["user_id"],
+        created_at=render(record["created_at"]),
+        updated_at=render(record["updated_at"]),
+        processed_at=None if processed_at is None else render(processed_at),
+    )
+
+
+def to_row(record: Mapping[str, Any]) -> PayoutRow:
+    """A stored payout from a record with COLUMNS."""
+    return PayoutRow(
+        payout=to_payout(record),
+        step=record["step"],
+        due_at=record["due_at"],
+        request_id=record["request_id"],
+        created_at=record["created_at"],
+        processed_at=record["processed_at"],
+        path=record["path"],
+        scenario_header=record["scenario_header"],
+    )

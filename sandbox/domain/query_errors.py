@@ -1,0 +1,111 @@
+"""Find everything that is wrong with a query's parameters at once, by the schemas that document them. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+from sandbox.domain import clock
+from sandbox.domain.body_errors import NUL, TWICE, Fault, shown, suggestion
+from sandbox.domain.ids import is_uuid
+
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
+_WHOLE: Final = re.compile(r"[0-9]{1,18}\Z")
+_ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
+_LONGEST: Final = 1000
+_MOST: Final = 100
+"""Parameters of one query."""
+
+
+def find_query_errors(
+    pairs: Iterable[tuple[str, str]], allowed: Sequence[str], schemas: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[Fault], dict[str, str]]:
+    """All that is wrong with a query's parameters, and those that are right by name.
+
+    `schemas` are the JSON schemas of the parameters that have one. One that is an object takes `name[KEY]=value`, and is there
+    under `name[KEY]`; one that is an array takes values with commas between them.
+    """
+    faults: list[Fault] = []
+    right: dict[str, str] = {}
+    given = list(pairs)
+    if len(given) > _MOST:
+        return [("query", f"must have at most {_MOST} parameters, and this one has {len(given)}")], right
+    known = [f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name for name in allowed]
+    for name, value in given:
+        entry = _ENTRY.match(name)
+        base = name if entry is None else entry[1]
+        schema = schemas.get(base, {})
+        if base not in allowed or (schema.get("type") == "object") != (entry is not None):
+            likely = suggestion(name, known) or (f"; known ones: {', '.join(known)}" if known else "")
+            faults.append((shown(name) or "query", f"is not a known parameter{likely}"))
+        elif name in right or any(field == name for field, _ in faults):
+            faults.append((shown(name), TWICE))
+        else:
+            wrong = _wrong(value, schema) if entry is None else _wrong_entry(entry[2], value, schema)
+            if wrong is None:
+                right[name] = value
+            else:
+                faults.append((shown(name), wrong))
+    for name, shown_name in zip(allowed, known, strict=True):
+        most = schemas.get(name, {}).get("maxProperties", _MOST)
+        if len(entries(right, name)) > most:
+            faults.append((name, f"may be given at most {most} times as {shown_name}"))
+    return faults, right
+
+
+def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
+    """The values of `name[KEY]` by their keys."""
+    return {key[len(name) + 1 : -1]: value for key, value in params.items() if key.startswith(f"{name}[")}
+
+
+def _wrong_entry(key: str, value: str, schema: Mapping[str, Any]) -> str | None:
+    wrong = _wrong(key, schema.get("propertyNames", {}))
+    return f"has a key that {wrong}" if wrong is not None else _wrong(value, schema.get("additionalProperties", {}))
+
+
+def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
+    if "\0" in value:
+        return NUL
+    if len(value) > _LONGEST:
+        return f"must have at most {_LONGEST} characters"
+    kind = schema.get("type")
+    if kind in ("integer", "number"):
+        return _wrong_number(value, schema)
+    if kind == "array":
+        choices = schema["items"]["enum"]
+        given = value.split(",")
+        unknown = next((item for item in given if item not in choices), None)
+        if unknown is None and len(given) <= schema.get("maxItems", len(given)):
+            return None
+        return f"must be one or more of {', '.join(choices)}, comma-separated{suggestion(unknown or '', choices)}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"must be one of {', '.join(schema['enum'])}{suggestion(value, schema['enum'])}"
+    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", _LONGEST):
+        return f"must have {schema.get('minLength', 0)} to {schema.get('maxLength', _LONGEST)} characters"
+    if schema.get("format") == "uuid" and not is_uuid(value):
+        return "must be an id: a UUID in lower case"
+    formats = [option.get("format") for option in (schema, *schema.get("anyOf", ()))]
+    return _wrong_time(value, "date" in formats) if "date-time" in formats else None
+
+
+def _wrong_number(value: str, schema: Mapping[str, Any]) -> str | None:
+    low, high = schema.get("minimum", 0), schema.get("maximum", 10**18)
+    is_whole = schema["type"] == "integer"
+    if (_WHOLE if is_whole else _NUMBER).match(value) and low <= Decimal(value) <= high:
+        return None
+    return f"must be a {'whole ' if is_whole else ''}number from {low} to {high}"
+
+
+def _wrong_time(value: str, may_be_date: bool) -> str | None:
+    try:
+        if may_be_date and _DATE.match(value):
+            date.fromisoformat(value)
+            return None
+        # An unescaped + in a query means a space.
+        clock.milliseconds(clock.parse(value.replace(" ", "+")))
+    except (ValueError, OverflowError):
+        kinds = "a date such as 2026-01-31, or " if may_be_date else ""
+        return f"must be {kinds}an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z"
+    return None

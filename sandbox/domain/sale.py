@@ -1,0 +1,123 @@
+"""What is paid for a sale: an advance while it is pending, and the rest once it is reconciled. Pure."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, get_args
+
+import msgspec
+
+from sandbox.domain.choices import SaleStatus
+from sandbox.domain.clock import render
+from sandbox.domain.money import ZERO, round_half_up
+from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED
+from sandbox.domain.payout_states import PENDING as PAYOUT_PENDING
+from sandbox.domain.scenario_engine import Facts, Scenario, goes_on, is_taken
+
+PENDING: Final = "PENDING"
+APPROVED: Final = "APPROVED"
+DECLINED: Final = "DECLINED"
+STATUSES: Final[tuple[SaleStatus, ...]] = get_args(SaleStatus)
+
+ADVANCE: Final = "ADVANCE"
+FINAL: Final = "FINAL"
+
+_ADVANCE_SHARE: Final = Decimal("0.10")
+_REFUSED: Final = "0003"
+"""The suffix of destinations to which every payment fails (CONTRACT, 4)."""
+_UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RETURNED_BY_BANK"}
+"""The ends of a path that leave a payment unpaid, each with its failure code where the step gives none."""
+
+
+class SalePayment(msgspec.Struct):
+    """A payment for a sale: `kind` is ADVANCE or FINAL. A negative FINAL was taken back; 0.00 moved nothing."""
+
+    kind: str
+    amount: Decimal
+    transfer_id: str | None
+    created_at: str
+
+
+class Sale(msgspec.Struct):
+    """A sale. Its payment amounts are null until they are paid.
+
+    `attempts` counts all attempts to pay its advance or final; `last_error` says why the last one failed, and is null if
+    it did not.
+    """
+
+    id: str
+    user_id: str
+    brand: str
+    earning: Decimal
+    status: str
+    advance_amount: Decimal | None
+    final_amount: Decimal | None
+    payments: list[SalePayment]
+    attempts: int
+    last_error: str | None
+    created_at: str
+    reconciled_at: str | None
+
+
+class RunResult(msgspec.Struct):
+    """The result of a run: sales paid, sales whose attempt failed, and the net total."""
+
+    paid: int
+    failed: int
+    total_amount: Decimal
+
+
+COLUMNS: Final = (
+    "sales.id::text AS id, user_id::text AS user_id, brand, earning, status, advance_amount, final_amount, "
+    "coalesce(attempts, 0) AS attempts, last_error, created_at, reconciled_at, ARRAY("
+    "SELECT ROW (p.kind, p.amount, p.transfer_id::text, p.created_at) FROM sale_payments p "
+    "WHERE p.merchant_id = sales.merchant_id AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
+)
+"""What to select from `sales` so that `to_sale` can read it."""
+
+
+def to_sale(record: Mapping[str, Any]) -> Sale:
+    """A sale from a record with COLUMNS."""
+    return Sale(
+        id=record["id"],
+        user_id=record["user_id"],
+        brand=record["brand"],
+        earning=record["earning"],
+        status=record["status"],
+        advance_amount=record["advance_amount"],
+        final_amount=record["final_amount"],
+        payments=[
+            SalePayment(kind, amount, transfer_id, render(created_at))
+            for kind, amount, transfer_id, created_at in record["payments"]
+        ],
+        attempts=record["attempts"],
+        last_error=record["last_error"],
+        created_at=render(record["created_at"]),
+        reconciled_at=None if record["reconciled_at"] is None else render(record["reconciled_at"]),
+    )
+
+
+def advance_of(earning: Decimal) -> Decimal:
+    """A tenth of the earning, rounded half up to the paisa (CONTRACT, 4)."""
+    return round_half_up(earning * _ADVANCE_SHARE)
+
+
+def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:
+    """What is left to pay of a reconciled sale; below zero what is taken back of a declined one (CONTRACT, 4)."""
+    return (earning if status == APPROVED else ZERO) - (advance or ZERO)
+
+
+def failure_of(facts: Facts, rules: Sequence[Scenario], drawn_by: str) -> tuple[str, str] | None:
+    """The failure code of an attempt to pay and the scenario that makes it fail; None if the attempt succeeds.
+
+    The first of the merchant's own rules that matches decides: the attempt fails where its path ends in FAILED, CANCELLED or
+    RETURNED. All waiting is over at once. If none matches, a destination ending in 0003 fails. `drawn_by` decides about
+    steps with a probability: another text may draw otherwise.
+    """
+    rule = next((rule for rule in rules if rule.match.holds(facts)), None)
+    if rule is None:
+        return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
+    status, code = PAYOUT_PENDING, None
+    for number, step in enumerate(rule.steps):
+        if goes_on(status, step.to) and is_taken(step.probability, drawn_by, number):
+            status, code = step.to, step.failure_code
+    return (code or _UNPAID[status], rule.name) if status in _UNPAID else None

@@ -1,0 +1,164 @@
+"""Read what a vendor answered: a page that is whole, its rows, and those that cannot be understood. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from sandbox.domain import clock
+from sandbox.domain.body_errors import find_errors, parse_tree
+from sandbox.domain.money import InvalidAmountError, parse_amount, parse_signed_amount
+
+LONGEST_ID: Final = 200
+LONGEST_USER_ID: Final = 64
+LONGEST_RAW: Final = 10_000
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
+"""A time outside of these means none, and what is reckoned from it could be no time at all."""
+_REASON: Final = 300
+
+
+class UnreadablePageError(ValueError):
+    """The answer is no page of a feed, or not the whole one; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VendorRow:
+    """One transaction of a vendor's user; a `payout` or `paid_out` below 0 reverses an earlier one."""
+
+    vendor_id: str
+    user_id: str
+    type: str
+    amount: Decimal
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row as it came, why it was not understood, and its id if that could be read."""
+
+    raw: str
+    reason: str
+    vendor_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfPage:
+    """What a page holds."""
+
+    rows: Sequence[VendorRow]
+    bad: Sequence[BadRow]
+    total_pages: int
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    total_pages: Annotated[int, msgspec.Meta(ge=0)]
+    total_items: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    items_per_page: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    item_count: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    current_page: int | None = None
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw]
+    meta: _Meta
+
+
+class _Row(msgspec.Struct, rename="camel"):
+    id: str | int
+    user_id: str | int
+    created_at: str
+    type: Literal["earned", "spent", "payout", "paid_out"]
+    amount: msgspec.Raw
+
+
+class _Id(msgspec.Struct):
+    id: str | int
+
+
+_page: Final = msgspec.json.Decoder(_Page)
+_row: Final = msgspec.json.Decoder(_Row)
+_id: Final = msgspec.json.Decoder(_Id)
+
+
+def read_page(body: bytes, asked: int) -> RowsOfPage:
+    """The rows of the page with the number `asked`. Raises UnreadablePageError.
+
+    A page that lacks rows is refused as a whole: taken for the last word on them, it would skip them.
+    """
+    try:
+        page = _page.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnreadablePageError(f"the answer is not a page of transactions: {error}"[:_REASON]) from None
+    meta, count = page.meta, len(page.items)
+    if meta.current_page not in (None, asked) and asked <= meta.total_pages:
+        raise UnreadablePageError(f"page {meta.current_page} was returned where page {asked} was requested")
+    expected = meta.item_count or 0
+    if meta.total_items is not None and meta.items_per_page is not None:
+        rest = meta.total_items - (asked - 1) * meta.items_per_page
+        expected = max(expected, min(meta.items_per_page, rest))
+    elif asked < meta.total_pages:
+        expected = max(expected, 1)
+    if count < expected:
+        raise UnreadablePageError(f"the page has {count} rows instead of {expected}")
+    rows: list[VendorRow] = []
+    bad: list[BadRow] = []
+    for item in page.items:
+        raw = bytes(item)
+        try:
+            rows.append(read_row(raw))
+        except ValueError as error:
+            # What PostgreSQL's text cannot hold is marked; such a row was not JSON to begin with.
+            text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
+            cut = f"longer than {LONGEST_RAW} characters, and cut; " if len(text) > LONGEST_RAW else ""
+            bad.append(BadRow(text[:LONGEST_RAW], (cut + str(error))[:_REASON], _id_of(raw)))
+    return RowsOfPage(rows, bad, meta.total_pages)
+
+
+def read_row(raw: bytes) -> VendorRow:
+    """One row's JSON. Raises ValueError, saying what is wrong with it."""
+    try:
+        row = _row.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(_faults(raw) or str(error)) from None
+    try:
+        # Only what was asked for and paid may be reversed; nobody earns or spends less than nothing.
+        parse = parse_signed_amount if row.type in ("payout", "paid_out") else parse_amount
+        amount = parse(bytes(row.amount))
+    except InvalidAmountError as error:
+        raise ValueError(f"amount {error}") from None
+    try:
+        created_at = clock.parse(row.created_at)
+    except (ValueError, OverflowError):
+        raise ValueError("createdAt must be an RFC 3339 time with an offset") from None
+    if not _FIRST_YEAR <= created_at.year <= _LAST_YEAR:
+        raise ValueError(f"createdAt must be from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return VendorRow(
+        _text("id", row.id, LONGEST_ID), _text("userId", row.user_id, LONGEST_USER_ID), row.type, amount, created_at
+    )
+
+
+def _faults(raw: bytes) -> str:
+    """All that is wrong with a row's members, in words; empty if it is no JSON."""
+    try:
+        found, _ = find_errors(_Row, parse_tree(raw))
+    except (ValueError, RecursionError):
+        return ""
+    return "; ".join(f"{'the row' if field == 'body' else field} {message}" for field, message in found)
+
+
+def _id_of(raw: bytes) -> str | None:
+    try:
+        return _text("id", _id.decode(raw).id, LONGEST_ID)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _text(name: str, value: str | int, longest: int) -> str:
+    text = str(value)
+    if not (1 <= len(text) <= longest and text.isprintable()):
+        raise ValueError(f"{name} must be text of 1 to {longest} printable characters")
+    return text

@@ -1,0 +1,195 @@
+"""Bodies that ask for faults, and what they must be. Pure."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from sandbox.domain.choices import FaultTarget, Method
+from sandbox.domain.errors import all_invalid
+from sandbox.domain.fault import LONGEST_MS
+from sandbox.domain.fields import Uuid
+from sandbox.scenarios.rules import Probability
+
+LARGEST_COUNT: Final = 50
+"""Faults of one merchant: each request of one that has any looks at them."""
+
+# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MS)]
+Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
+Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
+Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]
+Status = Annotated[float, msgspec.Meta(ge=400, le=599, multiple_of=1)]
+RetryAfter = Annotated[float, msgspec.Meta(ge=0, le=3600, multiple_of=1)]
+Pattern = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]*\Z",
+        extra={"must": "a string of 1 to 200 ASCII characters without spaces"},
+    ),
+]
+EventPattern = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-z_.*]*\Z",
+        extra={"must": "an event type such as payout.failed, or a pattern such as payout.*"},
+    ),
+]
+Part = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=64,
+        pattern=r'^[^\x00-\x1f\x7f"\\]*\Z',
+        extra={"must": "a string of 1 to 64 characters without quotes, backslashes and control characters"},
+    ),
+]
+
+
+class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which API requests match. `path` may contain `*`; `reference` is part of the body's merchant_reference, and may too."""
+
+    method: Method | UnsetType = UNSET
+    path: Pattern | UnsetType = UNSET
+    reference: Part | UnsetType = UNSET
+
+
+class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which deliveries match. `event_type` may contain `*`."""
+
+    event_type: EventPattern | UnsetType = UNSET
+    endpoint_id: Uuid | UnsetType = UNSET
+
+
+class EitherMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which requests (`method`, `path`, `reference`) or deliveries (`event_type`, `endpoint_id`) match."""
+
+    method: Method | UnsetType = UNSET
+    path: Pattern | UnsetType = UNSET
+    reference: Part | UnsetType = UNSET
+    event_type: EventPattern | UnsetType = UNSET
+    endpoint_id: Uuid | UnsetType = UNSET
+
+
+class _Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    probability: Probability = 1.0
+    count: Count | None = None
+    ttl_seconds: Ttl | None = None
+    seed: Seed | None = None
+
+
+class _ApiFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    target: Literal["api"]
+    match: RequestMatch = msgspec.field(default_factory=RequestMatch)
+
+
+class _DeliveryFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    target: Literal["webhooks"]
+    match: DeliveryMatch = msgspec.field(default_factory=DeliveryMatch)
+
+
+class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="latency"):
+    """Responds this many milliseconds later; with a `sigma`, lognormal around that, at most a minute."""
+
+    milliseconds: Milliseconds
+    sigma: Annotated[float, msgspec.Meta(ge=0, le=3)] = 0.0
+
+
+class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
+    """Responds with this status and the nearest code, and does nothing.
+
+    402 says INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
+    IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN; a status that means nothing here, such as 418 or 502,
+    says UNAVAILABLE.
+    """
+
+    status: Status
+
+
+class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="rate_limit"):
+    """Responds with 429 and Retry-After, and does nothing."""
+
+    retry_after: RetryAfter = 1.0
+
+
+class ConnectionResetFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="connection_reset"):
+    """Performs the request, then breaks the connection instead of responding."""
+
+
+class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="slow_after_commit"):
+    """Performs the request, then responds this many milliseconds later."""
+
+    milliseconds: Milliseconds
+
+
+class TruncatedBodyFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag="truncated_body"):
+    """Cuts off the response in the middle of its body, or sends half of a webhook's body."""
+
+    target: FaultTarget
+    match: EitherMatch = msgspec.field(default_factory=EitherMatch)
+
+
+class DropFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="drop"):
+    """Never sends: the attempt fails and is retried on schedule."""
+
+
+class DuplicateFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="duplicate"):
+    """Sends twice."""
+
+
+class DelayFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="delay"):
+    """Delays sending until this many milliseconds, in the merchant's time, after the event."""
+
+    milliseconds: Annotated[float, msgspec.Meta(ge=1, le=7 * 86_400_000)]
+
+
+class ReorderFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="reorder"):
+    """Holds a delivery back until the next one to its endpoint was sent, for a second at most."""
+
+
+class StaleTimestampFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="stale_timestamp"):
+    """Signs with a timestamp that is this many seconds old."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=301, le=86_400, multiple_of=1)] = 3600.0
+
+
+class WrongKeyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="wrong_key"):
+    """Signs with another secret."""
+
+
+class TamperedBodyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="tampered_body"):
+    """Changes the body after it was signed."""
+
+
+FaultBody = (
+    LatencyFault | ErrorFault | RateLimitFault | ConnectionResetFault | SlowAfterCommitFault | TruncatedBodyFault
+    | DropFault | DuplicateFault | DelayFault | ReorderFault | StaleTimestampFault | WrongKeyFault | TamperedBodyFault
+)  # fmt: skip
+"""The body of `POST /faults`, by its `kind`."""
+
+_COMMON: Final = ("target", "match", "probability", "count", "ttl_seconds", "seed")
+
+
+def match_of(body: FaultBody) -> dict[str, str]:
+    """What a fault's match names. Raises VALIDATION_ERROR for what its target has not."""
+    found = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
+    known = RequestMatch if body.target == "api" else DeliveryMatch
+    strange = [name for name in found if name not in known.__struct_fields__]
+    if strange:
+        raise all_invalid([(f"match.{name}", f"is not for target {body.target}") for name in strange])
+    return found
+
+
+def parameters_of(body: FaultBody) -> dict[str, float]:
+    """What is particular to a fault's kind, whole numbers as such however they were written."""
+    own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
+    return {name: int(value) if value == int(value) else value for name, value in own.items()}
+
+
+def kind_of(body: FaultBody) -> str:
+    """The kind's name."""
+    return str(type(body).__struct_config__.tag)

@@ -1,0 +1,43 @@
+"""The store's side of faults: read those that may hit, and claim a hit exactly once."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from sandbox.db.engine import transaction
+from sandbox.domain.fault import Fault, Hit
+
+FAULTS_OF: Final = (
+    "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
+    "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
+)
+"""The faults of a target that are not spent, as `to_fault` reads them."""
+
+# Whoever counts holds the fault's row until it has decided, so that a count of one is one among all processes.
+_COUNT: Final = """
+UPDATE faults f SET matches = f.matches + 1 FROM merchants m
+WHERE f.merchant_id = $1 AND f.id = $2 AND m.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
+    AND (f.expires_at IS NULL OR f.expires_at > coalesce(m.clock_frozen_at, $3::timestamptz + m.clock_offset))
+RETURNING f.matches
+"""
+_HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"
+
+
+async def first_hit(
+    merchant_id: str, faults: Sequence[Fault], meets: Callable[[Fault], bool], lot: str | None = None
+) -> Hit | None:
+    """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors.
+
+    `lot` is what chance goes by: one that is drawn again falls as it did before. The fault's matches, counted, if None.
+    """
+    for fault in faults:
+        if not meets(fault):
+            continue
+        async with transaction() as conn:
+            counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+            hit = counter is not None and fault.hits(lot or str(counter))
+            if hit:
+                await conn.execute(_HIT, merchant_id, fault.id)
+        if hit:
+            return Hit(fault, counter)
+    return None

@@ -1,0 +1,139 @@
+"""Every setting, read once from the environment at a process's start (never at import)."""
+
+import base64
+import binascii
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sandbox.domain.redaction import learn
+
+DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
+DEVELOPMENT_API_KEY = "sk_sandbox_demo_admin"
+DEVELOPMENT_MEMBER_KEY = "sk_sandbox_demo_member"
+DEVELOPMENT_USERS_KEY = "sk_sandbox_demo_users"
+DEVELOPMENT_API_KEYS = frozenset({DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY})
+"""The demo merchants' keys on loopback. Anybody can read them here."""
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class SettingsError(ValueError):
+    """A setting that is missing or wrong; the message is one sentence that names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process needs to know from outside. Build it with `Settings.load`."""
+
+    database_url: str
+    redis_url: str
+    admin_key: str
+    secret_key: bytes
+    """32 bytes; encrypts webhook and IPN secrets at rest."""
+    host: str
+    port: int
+    ipn_port: int
+    public_url: str
+    """Where problem `type` links and `Location` point to, without a trailing slash."""
+    webhook_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    """Private networks that webhooks may be delivered to."""
+    batch_limit: int
+    queue_limit: int
+    pool_size: int
+    log_level: str
+    log_format: str
+    metrics_port: int
+    """Where a worker serves its metrics; 0 for nowhere."""
+
+    @classmethod
+    def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Read the environment (or `env`). Raises SettingsError naming the first wrong setting."""
+        read = _Reader(os.environ if env is None else env)
+        host = read.text("SANDBOX_HOST", "127.0.0.1")
+        port = read.integer("SANDBOX_PORT", 8000, 0, 65535)
+        settings = cls(
+            database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
+            redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
+            admin_key=read.text("SANDBOX_ADMIN_KEY", DEVELOPMENT_ADMIN_KEY, least=16),
+            secret_key=read.key("SANDBOX_SECRET_KEY"),
+            host=host,
+            port=port,
+            ipn_port=read.integer("SANDBOX_IPN_PORT", 8001, 0, 65535),
+            public_url=read.text("SANDBOX_PUBLIC_URL", f"http://{host}:{port}").rstrip("/"),
+            webhook_allow=read.networks("SANDBOX_WEBHOOK_ALLOW"),
+            batch_limit=read.integer("SANDBOX_BATCH_LIMIT", 256, 1, 1000),
+            queue_limit=read.integer("SANDBOX_QUEUE_LIMIT", 2048, 1, 100_000),
+            pool_size=read.integer("SANDBOX_POOL_SIZE", 8, 2, 100),
+            log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+            log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
+            metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
+        )
+        if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
+            raise SettingsError(
+                f"SANDBOX_ADMIN_KEY must be set to a key of your own when SANDBOX_HOST is {host!r}: "
+                "the development key is public and is accepted on loopback only."
+            )
+        # Whatever is logged or shown from here on.
+        learn(settings.admin_key)
+        for url in (settings.database_url, settings.redis_url):
+            learn(urlsplit(url).password or "")
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    env: Mapping[str, str]
+
+    def text(self, name: str, default: str | None = None, least: int = 1) -> str:
+        value = self.env.get(name, "").strip() or default
+        if value is None:
+            raise SettingsError(f"{name} is not set, and there is no default for it.")
+        if len(value) < least:
+            raise SettingsError(f"{name} must have at least {least} characters.")
+        return value
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        raw = self.env.get(name, "").strip()
+        if not raw:
+            return default
+        if not raw.isascii() or not raw.isdigit() or not low <= int(raw[:12]) <= high:
+            raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {raw!r}.")
+        return int(raw)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default).lower()
+        if value not in choices:
+            raise SettingsError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+        return value
+
+    def url(self, name: str, schemes: tuple[str, ...]) -> str:
+        value = self.text(name)
+        if urlsplit(value).scheme not in schemes:
+            # The value may carry a password, so the sentence does not repeat it.
+            raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://.")
+        return value
+
+    def key(self, name: str) -> bytes:
+        try:
+            key = base64.urlsafe_b64decode(self.text(name))
+        except (binascii.Error, ValueError) as error:
+            if isinstance(error, SettingsError):
+                raise
+            key = b""
+        if len(key) != 32:
+            raise SettingsError(f"{name} must be 32 random bytes as URL-safe base64.")
+        return key
+
+    def networks(self, name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Comma-separated networks; `loopback` stands for 127.0.0.0/8 and ::1."""
+        found: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for item in filter(None, (part.strip() for part in self.env.get(name, "").split(","))):
+            try:
+                found += map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128") if item == "loopback" else (item,))
+            except ValueError:
+                raise SettingsError(
+                    f"{name} must list networks such as 10.0.0.0/8, or loopback, comma-separated, not {item!r}."
+                ) from None
+        return tuple(found)

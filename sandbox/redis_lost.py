@@ -1,7 +1,0 @@
-"""What says that Redis is away. The client wraps what its sockets meet; no other OSError is about Redis."""
-
-from typing import Final
-
-from redis.exceptions import RedisError
-
-REDIS_LOST: Final = (RedisError, ConnectionError, TimeoutError)

@@ -1,0 +1,288 @@
+"""Where a run keeps its files, which system user the embedded PostgreSQL runs as, and the lock on a data directory."""
+
+import base64
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]  # it comes without types
+
+_SHARED_HOME = Path("/var/lib/psp-sandbox")
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
+_LONGEST_SOCKET = 100  # the kernel's bound is 107 bytes on Linux and 103 on macOS
+_LOCK_SECONDS = 45.0
+LOCK_NAME = "psp.lock"
+"""The file in a data directory that the supervisor of a run, and its guardian, hold locked; it has the former's number."""
+
+
+class StartError(Exception):
+    """Why a start failed: a sentence for the person at the terminal, with the end of a log where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemUser:
+    """An account that a store runs as when we are root (PostgreSQL refuses to run as root)."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(slots=True)
+class RunDirectories:
+    """The directories of one run. `remove` lists what must go when the run ends."""
+
+    data: Path
+    home: Path
+    """Where PostgreSQL's data lies: `data`, or a place of its own that its system user can reach."""
+    run: Path
+    """Sockets; its path is short enough for a Unix socket and free of characters that a DSN would need quoted."""
+    user: SystemUser | None
+    ephemeral: bool
+    notice: str | None = None
+    remove: list[Path] = field(default_factory=list)
+
+    @property
+    def logs(self) -> Path:
+        return self.data / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        return self.data / "metrics"
+
+
+def store_user() -> SystemUser | None:
+    """Give the account to run PostgreSQL as: None unless we are root, then `pgserver`, made if it is not there.
+
+    Where no account can be made (a read-only /etc, no useradd), an unprivileged one that is there is taken.
+    """
+    if os.geteuid() != 0:
+        return None
+    deadline = time.monotonic() + 5
+    while (entry := _account("pgserver")) is None and time.monotonic() < deadline:
+        try:
+            # Two first starts at once: useradd fails for the one that finds /etc/passwd locked or the name just made.
+            made = subprocess.run(  # (found by PATH: its place differs between systems)
+                ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607 -- where it is differs
+                check=False,
+                capture_output=True,
+            )
+        except OSError:
+            break
+        if made.returncode != 0:
+            time.sleep(0.1)
+    entry = entry or _account("postgres") or _account("nobody")
+    if entry is None:
+        raise StartError("PostgreSQL cannot run as root, and no system user for it could be made or found.")
+    return SystemUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
+
+
+def _owner_of(database: Path, user: SystemUser) -> SystemUser:
+    """Whoever owns a data directory that exists runs it: one that an ordinary user made stays theirs under root."""
+    try:
+        entry = database.stat()
+    except FileNotFoundError:
+        return user
+    return user if entry.st_uid in (0, user.uid) else SystemUser(str(entry.st_uid), entry.st_uid, entry.st_gid)
+
+
+def _account(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def reachable(path: Path, user: SystemUser | None) -> bool:
+    """Whether `user` can enter the directory `path` (asked of the kernel as that user, so that ACLs count too)."""
+    if user is None:
+        return os.access(path, os.X_OK)
+    asked = subprocess.run(  # noqa: S603 (a fixed command)
+        ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)],
+        user=user.uid,
+        group=user.gid,
+        extra_groups=[],
+        cwd="/",
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+    )
+    return asked.returncode == 0
+
+
+def open_places(data: Path | None, embedded_postgres: bool) -> RunDirectories:
+    """Make and choose the directories of a run; `data` None asks for an ephemeral one. Permissions that exist stay."""
+    user = store_user() if embedded_postgres else None
+    remove: list[Path] = []
+    if data is None:
+        base = Path(tempfile.mkdtemp(prefix="psp-")).resolve()
+        remove.append(base)
+        if user is not None:
+            base.chmod(0o711)  # our own new directory: PostgreSQL's user must pass through it, and may not list it
+    else:
+        base = data.expanduser().resolve()
+        _make(base, 0o711 if user is not None else 0o700)
+        if user is not None:
+            user = _owner_of(base / "postgres", user)
+    places = RunDirectories(base, base, base / "run", user, data is None, remove=remove)
+    try:
+        if not os.access(base, os.R_OK | os.W_OK | os.X_OK):
+            raise StartError(f"The data directory {base} cannot be written; give another one with --data.")
+        if not reachable(base, user):
+            _move_home(places)
+        _choose_run(places)
+        _make(places.logs, 0o700)
+    except BaseException:
+        discard(places.remove)
+        raise
+    return places
+
+
+def empty_metrics(places: RunDirectories) -> None:
+    """Begin with no counters of earlier processes; only under the lock, as a living run writes there."""
+    shutil.rmtree(places.metrics, ignore_errors=True)
+    _make(places.metrics, 0o700)
+
+
+def _make(path: Path, mode: int) -> None:
+    if path.is_dir():
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+        _give_to_owner(path)
+    except OSError as error:
+        raise StartError(f"The directory {path} cannot be made ({error.strerror}); give another one with --data.") from error
+
+
+def _give_to_owner(path: Path) -> None:
+    """As root in somebody's directory, leave them what we make there: their next run is without us."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+def _move_home(places: RunDirectories) -> None:
+    assert places.user is not None
+    name = hashlib.sha256(os.fsencode(places.data)).hexdigest()[:16]
+    if places.ephemeral:
+        home = Path(tempfile.mkdtemp(prefix="psp-", dir="/tmp")).resolve()
+        places.remove.append(home)
+    else:
+        home = _SHARED_HOME / name
+        _make(_SHARED_HOME, 0o711)
+        home.mkdir(exist_ok=True)
+    home.chmod(0o711)
+    if not reachable(home, places.user):
+        raise StartError(
+            f"PostgreSQL's system user {places.user.name!r} can reach neither {places.data} nor {home}; "
+            "give a directory that it can enter with --data, or run psp as an ordinary user."
+        )
+    places.home = home
+    places.notice = (
+        f"PostgreSQL keeps its data in {home}, because its system user {places.user.name!r} cannot enter {places.data}."
+    )
+
+
+def _choose_run(places: RunDirectories) -> None:
+    run = places.home / "run"
+    longest = run / "pg" / ".s.PGSQL.5432.lock"
+    if len(os.fsencode(longest)) > _LONGEST_SOCKET or not _PLAIN_PATH.match(str(run)):
+        run = Path(tempfile.mkdtemp(prefix="psp-run-", dir="/tmp"))
+        places.remove.append(run)
+    _make(run, 0o711)
+    run.chmod(0o711 if places.user is not None else 0o700)
+    places.run = run
+
+
+def hand_over(path: Path, user: SystemUser | None) -> None:
+    """Make `path` a directory that only the store's user (and root) may enter."""
+    path.mkdir(exist_ok=True)
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
+    path.chmod(0o700)
+
+
+def discard(paths: list[Path]) -> None:
+    """Delete these trees as far as possible; a file that will not go stops nothing."""
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def lock_data(places: RunDirectories, pause: Callable[[float], None]) -> int:
+    """Take the data directory for this run and give the lock's descriptor; it is free again when the last copy closes.
+
+    The guardian of a run that was killed keeps the lock until it has ended that run's stores, so a start right after
+    a SIGKILL waits (by `pause`) and never meets the old PostgreSQL. A living owner raises StartError at once.
+    """
+    path = places.data / LOCK_NAME
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"{path} cannot be opened ({error.strerror}); give another directory with --data.") from error
+    deadline = time.monotonic() + _LOCK_SECONDS
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+                if (owner.isdigit() and process_lives(int(owner))) or time.monotonic() > deadline:
+                    raise StartError(
+                        f"The data directory {places.data} is in use by another psp up (process {owner or 'unknown'}). "
+                        f"Stop that one with `psp down --data {shlex.quote(str(places.data))}`, or give another directory "
+                        "with --data."
+                    ) from None
+                pause(0.1)
+        _give_to_owner(path)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def process_lives(pid: int) -> bool:
+    """Whether `pid` runs; a zombie, which nobody may ever collect in a container, does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def secret_key(data: Path) -> str:
+    """The key of this data directory (32 bytes, URL-safe base64): read, or made once with mode 0600.
+
+    Written to a name of its own and linked into place, so that a crash leaves no empty key and two starts agree on one.
+    """
+    path = data / "secret.key"
+    if not path.exists():
+        fresh = data / f"secret.key.{os.getpid()}"
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(handle, base64.urlsafe_b64encode(os.urandom(32)))
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        try:
+            os.link(fresh, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            os.replace(fresh, path)  # a file system without hard links
+        finally:
+            fresh.unlink(missing_ok=True)
+        _give_to_owner(path)
+    return path.read_text("ascii").strip()

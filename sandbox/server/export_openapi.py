@@ -1,0 +1,27 @@
+"""Write the application's OpenAPI document to a file: `python -m sandbox.server.export_openapi openapi/openapi.json`."""
+
+import sys
+from pathlib import Path
+
+from sandbox.docs.openapi import DEFAULT_URL, build, encode
+from sandbox.infrastructure.settings import Settings
+from sandbox.server.app import create_app
+
+
+def export(path: Path) -> None:
+    """Write the document to `path`, as it is kept in the repository. Connects to no store."""
+    settings = Settings.load(
+        {
+            "DATABASE_URL": "postgresql://nowhere/",
+            "REDIS_URL": "redis://nowhere",
+            "SANDBOX_SECRET_KEY": "A" * 43 + "=",
+            "SANDBOX_PUBLIC_URL": DEFAULT_URL,
+        }
+    )
+    path.write_bytes(encode(build(create_app(settings).litestar.routes, DEFAULT_URL)))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m sandbox.server.export_openapi FILE")
+    export(Path(sys.argv[1]))
