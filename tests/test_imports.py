@@ -1,71 +1,196 @@
-"""Imports go downward only, and the pure core knows no I/O, no clock and no randomness."""
+"""Imports only go down, without a cycle; the pure modules reach no I/O, no clock and no randomness."""
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
+from collections import Counter
+from fnmatch import fnmatch
+from typing import Final
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FILES = sorted(path for folder in ("sandbox", "worker", "ipn", "seeds") for path in (ROOT / folder).rglob("*.py"))
-PURE = [
-    *(f"domain/{path.stem}" for path in sorted((ROOT / "sandbox" / "domain").glob("*.py"))),
-    "payouts/requests", "scenarios/rules", "faults/requests", "users/requests", "sales/requests", "webhooks/capacity",
-    "unit_of_work/in_flight",
-]  # fmt: skip
-IMPURE = {
-    "asyncio", "asyncpg", "piccolo", "redis", "arq", "aiohttp", "httpx", "litestar", "socket", "os", "random", "secrets",
-    "time", "subprocess", "threading", "structlog",
-}  # fmt: skip
-STORAGE = {"sandbox.db", "sandbox.unit_of_work.store", "sandbox.unit_of_work.ledger", "sandbox.webhooks.outbox"}
+from tests.harness.imports import (
+    FLOORS,
+    PACKAGES,
+    PURE,
+    ROOT,
+    Import,
+    api_imports,
+    cycles,
+    folder_arrows,
+    folder_of,
+    impurities,
+    own_imports,
+    picture,
+    read_sources,
+    relative_imports,
+    storeys,
+    upward_imports,
+)
+
+SOURCES: Final = read_sources()
+IMPORTS: Final = own_imports(SOURCES)
+LEFTOVERS: Final = {
+    Import("sandbox.http.guard", "sandbox.faults.injection"),
+    Import("sandbox.http.guard", "sandbox.faults.store"),
+    Import("sandbox.unit_of_work.keyed", "sandbox.scenarios.builtin"),
+    Import("sandbox.unit_of_work.loop", "sandbox.scenarios.builtin"),
+}
+"""The upward imports that are still there: take a line out with the import."""
+DOWNWARD: Final = IMPORTS - LEFTOVERS
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports, for its own use at run time."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            assert node.module is not None
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+def test_imports_go_down_only() -> None:
+    print(f"\n{picture(SOURCES)}")  # noqa: T201  # seen with `pytest -s`
+    assert upward_imports(IMPORTS) == LEFTOVERS
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_the_pure_core_does_no_io(name: str) -> None:
-    path = ROOT / "sandbox" / f"{name}.py"
-    found = set(imports(path))
-    assert not {module.partition(".")[0] for module in found} & IMPURE
-    assert not {module for module in found for storage in STORAGE if module.startswith(storage)}
-    text = path.read_text()
-    tree = ast.parse(text)
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
-    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert not [call for call in calls if call.endswith((".now", ".utcnow", ".today")) and call.startswith("datetime")]
+def test_every_folder_is_on_one_floor() -> None:
+    on_floors = Counter(folder for floor in FLOORS for folder in floor.folders)
+    assert on_floors == Counter({folder_of(module) for module in SOURCES if module != "sandbox"} | {"tests"})
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_downward_only(path: Path) -> None:
-    found = set(imports(path))
-    inside = path.relative_to(ROOT)
-    if inside.parts[0] == "sandbox":
-        outer = {module for module in found if module.partition(".")[0] in {"worker", "ipn", "seeds", "tests"}}
-        assert not outer, "nothing under sandbox/ imports what is above it"
-    composes = inside.as_posix() in ("sandbox/server/app.py",) or inside.parts[:2] in (("sandbox", "cli"), ("sandbox", "http"))
-    if not composes:
-        edges = {m for m in found if m.startswith("sandbox.") and m.endswith((".api", "_api"))}
-        assert not edges, "edges import no other edge; app.py composes"
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    assert cycles(folder_arrows(DOWNWARD)) == []
+
+
+def test_no_files_import_each_other_in_a_circle_not_even_for_types() -> None:
+    assert cycles((one.importer, one.imported) for one in DOWNWARD) == []
+
+
+def test_nothing_is_imported_by_a_relative_name() -> None:
+    assert relative_imports(SOURCES) == []
+
+
+def test_only_the_server_composes_apis() -> None:
+    assert api_imports(IMPORTS) == set()
+
+
+def test_pure_modules_reach_no_io_no_clock_and_no_randomness() -> None:
+    assert [pattern for pattern in PURE if not any(fnmatch(module, pattern) for module in SOURCES)] == []
+    assert impurities(SOURCES) == []
 
 
 def test_only_one_file_writes_balances_and_transfers() -> None:
-    def writes(path: Path) -> bool:
-        text = path.read_text()
+    def writes(text: str) -> bool:
         return any(
             f"{verb} {table}" in text
             for verb in ("INSERT INTO", "UPDATE", "DELETE FROM")
             for table in ("accounts", "transfers")
         )
 
-    found = [path.relative_to(ROOT).as_posix() for path in FILES if "migrations" not in path.parts and writes(path)]
-    assert found == ["sandbox/unit_of_work/ledger.py"]
+    paths = [path for package in PACKAGES for ending in ("py", "sql") for path in (ROOT / package).rglob(f"*.{ending}")]
+    # The bench has statements of its own, to measure what a database can do without us.
+    searched = [path for path in paths if not {"migrations", "bench"} & {*path.parts}]
+    assert [path.relative_to(ROOT).as_posix() for path in searched if writes(path.read_text())] == [
+        "sandbox/unit_of_work/ledger.py"
+    ]
+
+
+def upward(sources: dict[str, str]) -> list[str]:
+    return sorted(map(str, upward_imports(own_imports(sources))))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import sandbox.payouts.service",
+        "from sandbox.payouts import service",
+        "from sandbox.payouts.service import PayoutService",
+        "def late() -> None:\n    from sandbox.payouts.service import PayoutService",
+        "if TYPE_CHECKING:\n    from sandbox.payouts.service import PayoutService",
+    ],
+)
+def test_the_checker_sees_an_upward_import_however_it_is_written(line: str) -> None:
+    sources = {"sandbox.domain.money": line, "sandbox.payouts.service": ""}
+    assert upward(sources) == ["sandbox.domain.money → sandbox.payouts.service"]
+    assert upward({"sandbox.domain.money": "", "sandbox.payouts.service": "import sandbox.domain.money"}) == []
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported"),
+    [
+        ("sandbox.domain.ledger", "sandbox.db.rows"),
+        ("sandbox.domain.ledger", "sandbox.infrastructure.settings"),
+        ("sandbox.db.rows", "sandbox.unit_of_work.ledger"),
+        ("sandbox.db.rows", "sandbox.payouts.service"),
+        ("sandbox.unit_of_work.ledger", "sandbox.http.guard"),
+        ("sandbox.unit_of_work.ledger", "sandbox.payouts.service"),
+        ("sandbox.unit_of_work.ledger", "sandbox.server.app"),
+        ("sandbox.http.paging", "sandbox.payouts.service"),
+        ("sandbox.payouts.service", "worker.main"),
+        ("sandbox.server.app", "sandbox.cli.main"),
+        ("sandbox.docs.page", "sandbox.runtime.ready"),
+        ("seeds.demo", "worker.main"),
+        ("sandbox.cli.main", "tests.harness.world"),
+        ("sandbox.payouts.service", "sandbox.a_folder_on_no_floor.service"),
+    ],
+)
+def test_the_checker_refuses_a_forbidden_import_in_the_real_tree(importer: str, imported: str) -> None:
+    changed = {**SOURCES, importer: f"{SOURCES[importer]}\nimport {imported}\n"}
+    assert upward_imports(own_imports(changed)) - LEFTOVERS == {Import(importer, imported)}
+
+
+def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
+    sources = {
+        "sandbox.payouts.service": "import sandbox.payouts.steps",
+        "sandbox.payouts.steps": "if TYPE_CHECKING:\n    import sandbox.payouts.waiting",
+        "sandbox.payouts.waiting": "import sandbox.payouts.service, sandbox.users.service",
+        "sandbox.users.service": "import sandbox.sales.store",
+        "sandbox.sales.service": "import sandbox.payouts.service",
+        "sandbox.sales.store": "",
+    }
+    imports = own_imports(sources)
+    assert upward_imports(imports) == set()
+    files = cycles((one.importer, one.imported) for one in imports)
+    assert files == [["sandbox.payouts.service", "sandbox.payouts.steps", "sandbox.payouts.waiting"]]
+    assert cycles(folder_arrows(imports)) == [["payouts", "sales", "users"]]
+    assert storeys(folder_arrows(imports)) == 1
+    assert storeys([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("import asyncio", "imports asyncio"),
+        ("import time", "imports time"),
+        ("import urllib.request", "imports urllib.request"),
+        ("from os import path", "imports os.path"),
+        ("from uuid import uuid4", "imports uuid.uuid4"),
+        ("def late() -> None:\n    import random", "imports random"),
+        ("async def wait() -> None: ...", "is asynchronous in line 1"),
+        ("from datetime import datetime\nat = datetime.now()", "uses datetime.datetime.now in line 2"),
+        ("from datetime import datetime as dt\nat = dt.utcnow", "uses datetime.datetime.utcnow in line 2"),
+        ("import datetime as dt\nat = dt.date.today()", "uses datetime.date.today in line 2"),
+        ("text = open('x').read()", "uses open in line 1"),
+        ("def read(path: Path) -> str:\n    return path.read_text()", "uses path.read_text in line 2"),
+    ],
+)
+def test_the_checker_finds_an_impurity_at_the_end_of_the_way_to_it(text: str, fault: str) -> None:
+    sources = {"sandbox.domain.a": "from sandbox.domain.b import x", "sandbox.domain.b": "", "sandbox.cli.main": "import time"}
+    assert impurities(sources) == []
+    alone = impurities({**sources, "sandbox.domain.a": text})
+    assert alone == [f"sandbox.domain.a: {fault}"]
+    through_others = {**sources, "sandbox.domain.b": "import sandbox.other.c", "sandbox.other.c": text}
+    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other.c: {fault}" in impurities(through_others)
+    through_a_package = {**sources, "sandbox.domain.b": "import sandbox.other.c", "sandbox.other.c": "", "sandbox.other": text}
+    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other: {fault}" in impurities(through_a_package)
+
+
+def test_the_checker_lets_a_pure_module_name_a_type_that_it_does_not_import_at_run_time() -> None:
+    assert impurities({"sandbox.domain.a": "if TYPE_CHECKING:\n    from asyncio import Task"}) == []
+
+
+@pytest.mark.parametrize("module", ["sandbox.domain.ledger", "sandbox.payouts.requests", "sandbox.scenarios.rules"])
+def test_the_checker_refuses_an_impurity_in_the_real_tree(module: str) -> None:
+    changed = {**SOURCES, module: f"{SOURCES[module]}\nimport asyncio\n"}
+    assert f"{module}: imports asyncio" in impurities(changed)
+    behind_it = {**SOURCES, module: f"{SOURCES[module]}\nfrom sandbox.db.engine import connection\n"}
+    assert f"{module} → sandbox.db.engine: imports asyncpg" in impurities(behind_it)
+
+
+def test_the_checker_sees_relative_imports_and_apis_that_import_each_other() -> None:
+    assert relative_imports({"sandbox.users.api": "from .service import x"}) == ["sandbox.users.api"]
+    sources = {
+        "sandbox.users.api": "import sandbox.payouts.simulate_api",
+        "sandbox.server.app": "import sandbox.users.api",
+        "sandbox.payouts.api": "import sandbox.payouts.simulate_api",
+    }
+    assert api_imports(own_imports(sources)) == {Import("sandbox.users.api", "sandbox.payouts.simulate_api")}

@@ -1,0 +1,287 @@
+"""Who imports whom among our modules, by file and by folder, and what the pure ones reach. `python -m tests.harness.imports`.
+
+A folder is one under `sandbox`, or one of the packages beside it. Modules are given as texts by name, so that a test can
+change one of them or make up a tree.
+"""
+
+import ast
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).parent.parent.parent
+PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
+
+
+class Floor(NamedTuple):
+    """Folders that may import all floors below. They import each other only where they are `free` to."""
+
+    name: str
+    folders: tuple[str, ...]
+    free: bool = False
+
+
+FLOORS: Final = (
+    Floor("domain", ("domain",)),
+    Floor("infrastructure", ("infrastructure", "db"), free=True),
+    Floor("unit of work", ("unit_of_work",)),
+    Floor("http", ("http",)),
+    Floor(
+        "slices",
+        (
+            "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "live",
+            "merchants", "payouts", "sales", "scenarios", "users", "webhooks", "worlds",
+        ),
+        free=True,
+    ),
+    Floor("edges: shared", ("docs", "runtime")),
+    Floor("edges: server", ("server",)),
+    Floor("edges: programs", ("bench", "ipn", "seeds", "worker")),
+    Floor("edges: command line", ("cli",)),
+    Floor("tests", ("tests",)),
+)  # fmt: skip
+"""From the bottom up."""
+
+COMPOSERS: Final = ("server",)
+"""The folders that may import an `api` module of another folder."""
+
+PURE: Final = (
+    "sandbox.domain.*",
+    *(f"sandbox.{name}.requests" for name in ("faults", "payouts", "sales", "users", "webhooks")),
+    "sandbox.scenarios.rules",
+    "sandbox.webhooks.capacity",
+    "sandbox.unit_of_work.in_flight",
+)
+"""Modules that compute, and do nothing else."""
+
+PURE_LIBRARIES: Final = frozenset({
+    "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
+    "email.utils.parsedate_to_datetime", "enum", "fnmatch", "functools", "hashlib", "hmac", "ipaddress", "itertools", "json",
+    "math", "msgspec", "operator", "re", "statistics", "string", "tomllib", "types", "typing", "urllib.parse", "uuid.UUID",
+    "yarl",
+})  # fmt: skip
+"""What a pure module may import besides our own: no I/O, no event loop, no clock, no randomness."""
+_IMPURE_NAMES: Final = frozenset({
+    "datetime.date.today", "datetime.datetime.now", "datetime.datetime.today", "datetime.datetime.utcnow",
+    "open", "input", "print", "__import__",
+})  # fmt: skip
+_IMPURE_METHODS: Final = frozenset({"generate", "open", "read_bytes", "read_text", "write_bytes", "write_text"})
+"""A path's, and what draws a new key."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Import:
+    """One of our modules imports another."""
+
+    importer: str
+    imported: str
+    at_run_time: bool = True
+    """False for what only the type checker imports."""
+
+    def __str__(self) -> str:
+        return f"{self.importer} → {self.imported}"
+
+
+def read_sources(root: Path = ROOT) -> dict[str, str]:
+    """All of our modules under a folder: their texts by name. A package has the name of its folder."""
+    sources = {}
+    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        sources[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return sources
+
+
+def folder_of(module: str) -> str:
+    """The folder that a module is in, or is."""
+    first, *rest = module.split(".")
+    return rest[0] if first == "sandbox" and rest else first
+
+
+def own_imports(sources: Mapping[str, str]) -> set[Import]:
+    """Every import of one of our modules by another, wherever in the file it is."""
+    found = set()
+    for importer, text in sources.items():
+        for name, at_run_time in _parsed(text).imports:
+            if name.partition(".")[0] in (*PACKAGES, "tests"):
+                imported = next((known for known in _prefixes(name) if known in sources and known != "sandbox"), name)
+                found.add(Import(importer, imported, at_run_time))
+    return found
+
+
+def relative_imports(sources: Mapping[str, str]) -> list[str]:
+    """The modules that import anything by a relative name."""
+    return [name for name, text in sources.items() if _parsed(text).is_relative]
+
+
+def upward_imports(imports: Iterable[Import]) -> set[Import]:
+    """Imports that go to a higher floor, to a folder on the same floor that is not free for it, or to none of the floors."""
+    heights = {folder: height for height, floor in enumerate(FLOORS) for folder in floor.folders}
+
+    def is_upward(one: Import) -> bool:
+        importer, imported = folder_of(one.importer), folder_of(one.imported)
+        if importer == imported:
+            return False
+        if importer not in heights or imported not in heights:
+            return True
+        below = heights[importer] - heights[imported]
+        return below < 0 or (below == 0 and not FLOORS[heights[importer]].free)
+
+    return {one for one in imports if is_upward(one)}
+
+
+def api_imports(imports: Iterable[Import]) -> set[Import]:
+    """Imports of an `api` module, except by its own folder and by those that compose them."""
+    return {
+        one
+        for one in imports
+        if one.imported.rpartition(".")[2].endswith("api")
+        and folder_of(one.importer) not in (*COMPOSERS, folder_of(one.imported))
+    }
+
+
+def folder_arrows(imports: Iterable[Import]) -> set[tuple[str, str]]:
+    """Which folder imports which other."""
+    arrows = {(folder_of(one.importer), folder_of(one.imported)) for one in imports}
+    return {(importer, imported) for importer, imported in arrows if importer != imported}
+
+
+def cycles(arrows: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Groups of two and more that all reach each other."""
+    reached = _reach(arrows)
+    groups = {frozenset(other for other in reached[one] if one in reached.get(other, ())) for one in reached}
+    return sorted(sorted(group) for group in groups if group)
+
+
+def storeys(arrows: Iterable[tuple[str, str]]) -> int:
+    """How many floors the arrows need: the longest way down. A cycle counts as one."""
+    reached = _reach(arrows)
+
+    @cache
+    def height(one: str) -> int:
+        below = (other for other in reached.get(one, ()) if one not in reached.get(other, ()))
+        return 1 + max(map(height, below), default=0)
+
+    return max(map(height, reached), default=0)
+
+
+def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[str]:
+    """What the pure modules, or a module of ours that one of them imports at run time, may not do; each with the way to it."""
+    graph = defaultdict(set)
+    for one in own_imports(sources):
+        if one.at_run_time:
+            # Importing a module runs its packages too.
+            graph[one.importer].update(_prefixes(one.imported))
+    found = set()
+    for start in sources:
+        if not any(fnmatch(start, pattern) for pattern in pure):
+            continue
+        ways = {start: start}
+        waiting = deque([start])
+        while waiting:
+            module = waiting.popleft()
+            if module in sources:
+                found |= {f"{ways[module]}: {fault}" for fault in _parsed(sources[module]).impurities}
+            for further in sorted(graph[module] - ways.keys()):
+                ways[further] = f"{ways[module]} → {further}"
+                waiting.append(further)
+    return sorted(found)
+
+
+def picture(sources: Mapping[str, str]) -> str:
+    """The floors from the top down, and the counts."""
+    imports = own_imports(sources)
+    arrows = folder_arrows(imports)
+    upward = upward_imports(imports)
+    files = [(one.importer, one.imported) for one in imports]
+    folders = {folder_of(module) for module in sources if module != "sandbox"}
+    width = max(len(floor.name) for floor in FLOORS)
+    rows = [
+        f"{floor.name:<{width}}  {' '.join(present)}"
+        for floor in reversed(FLOORS)
+        if (present := [folder for folder in floor.folders if folder in folders])
+    ]
+    counts = (
+        f"{len(sources)} files, {len(imports)} imports; {len(folders)} folders, {len(arrows)} arrows; "
+        f"floors that the arrows need: {storeys(arrows)}; upward: {len(folder_arrows(upward))} arrows, {len(upward)} imports; "
+        f"cycles: {len(cycles(arrows))} of folders, {len(cycles(files))} of files"
+    )
+    return "\n".join([*rows, counts, *(f"upward: {one}" for one in sorted(upward))])
+
+
+class _Module(NamedTuple):
+    imports: tuple[tuple[str, bool], ...]
+    """The dotted names, each with whether it is imported at run time."""
+    is_relative: bool
+    impurities: tuple[str, ...]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> _Module:
+    tree = ast.parse(text)
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    imports, names, is_relative = [], {}, False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found = [(alias.name, alias.asname or alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            is_relative |= node.level > 0
+            found = [(f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names]
+        else:
+            continue
+        imports += [(name, id(node) not in for_types) for name, _ in found]
+        names |= {local: name for name, local in found}
+    return _Module(tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
+
+
+def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mapping[str, str]) -> Iterator[str]:
+    for name, at_run_time in imports:
+        is_ours = name.partition(".")[0] in PACKAGES
+        if at_run_time and not is_ours and not any(prefix in PURE_LIBRARIES for prefix in _prefixes(name)):
+            yield f"imports {name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            yield f"is asynchronous in line {node.lineno}"
+        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Load):
+            first, dot, rest = ast.unparse(node).partition(".")
+            name = names.get(first, first) + dot + rest
+            is_method = isinstance(node, ast.Attribute) and node.attr in _IMPURE_METHODS
+            if name in _IMPURE_NAMES or is_method:
+                yield f"uses {name} in line {node.lineno}"
+
+
+def _prefixes(name: str) -> list[str]:
+    """A dotted name and those of the packages around it, the longest first."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _reach(arrows: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """For each that has an arrow: all that can be reached from it, itself only over a cycle."""
+    graph = defaultdict(set)
+    for source, target in arrows:
+        graph[source].add(target)
+    reached = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = [*graph[start]]
+        while waiting:
+            one = waiting.pop()
+            if one not in seen:
+                seen.add(one)
+                waiting += graph.get(one, ())
+        reached[start] = seen
+    return reached
+
+
+if __name__ == "__main__":
+    print(picture(read_sources()))  # noqa: T201  # it is a command
