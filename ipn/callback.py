@@ -31,13 +31,14 @@ _CANDIDATES: Final = 1000
 # callback it is. The newest merchants come first, and of a merchant's payouts with one reference the newest is meant.
 _FIND: Final = """
 WITH named AS MATERIALIZED (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT 10000)
-SELECT p.id::text AS payout_id, m.*
+SELECT p.id::text AS payout_id, m.*, w.*
 FROM (
     SELECT DISTINCT ON (merchant_id) id, merchant_id FROM named ORDER BY merchant_id DESC, id DESC LIMIT $2
 ) p CROSS JOIN LATERAL (
-    SELECT merchant_id::text AS merchant_id, ipn_secret, clock_frozen_at, clock_offset FROM merchants
-    WHERE merchant_id = p.merchant_id OFFSET 0
-) m
+    SELECT merchant_id::text AS merchant_id, ipn_secret FROM merchants WHERE merchant_id = p.merchant_id OFFSET 0
+) m CROSS JOIN LATERAL (
+    SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = p.merchant_id OFFSET 0
+) w
 """
 _FIND_BY_ID: Final = _FIND.format(named="id")
 _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")

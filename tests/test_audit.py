@@ -92,7 +92,7 @@ async def ledger(pool: None) -> Ledger:
     merchant_id = await new_merchant()
     async with audit_module.connection() as conn:
         # Time stands still, so that no worker goes on with it while lies are told.
-        await conn.execute("UPDATE merchants SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
+        await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
     suffixes = ("0001", "0003", "0004", "0005", "0002", "0011", "0012", "0001", "0004")
     created = await run(merchant_id, *(create(f"R{n}", suffix) for n, suffix in enumerate(suffixes)))
     ids = [str(answer.location).rpartition("/")[2] for answer in created]
@@ -260,7 +260,7 @@ async def test_a_clock_that_was_set_back_is_no_lie(pool: None) -> None:
     merchant_id = await new_merchant()
     await run(merchant_id, create("before", "0004"))
     async with audit_module.connection() as conn:
-        await conn.execute("UPDATE merchants SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
+        await conn.execute("UPDATE worlds SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
     await run(merchant_id, create("after", "0004"), create("after that", "0001"))
     await take_due_steps(merchant_id, CATALOGUE, 256)
     report = await audit(merchant_id)

@@ -205,7 +205,7 @@ def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Sta
 
 async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None:
     """How many workers there are, and how they race, may not change what a repeatable world's ids are."""
-    sequence = "SELECT id_sequence FROM merchants WHERE merchant_id = $1"
+    sequence = "SELECT id_sequence FROM worlds WHERE merchant_id = $1"
     others = await asyncpg.connect(world.stack.database_url)
     await open_pool(world.stack.database_url, 1)
     try:
@@ -213,7 +213,7 @@ async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None
         async with connection() as conn:
             late = conn.get_server_pid()
         async with others.transaction():
-            await others.execute("SELECT FROM merchants WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
+            await others.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
             async with connection() as conn:
                 await conn.execute(
                     "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, "

@@ -20,8 +20,8 @@ async def test_a_frozen_world_with_a_delivery_that_nobody_makes_is_found(stack: 
             assert not {world.merchant_id, idle.merchant_id} & set(await frozen_merchants_left_behind())
             due = (
                 "UPDATE webhook_deliveries d SET status = 'PENDING', leased_until = now() + interval '1 hour', "
-                "next_attempt_at = m.clock_frozen_at FROM merchants m "
-                "WHERE d.merchant_id = $1 AND m.merchant_id = $1 RETURNING d.id"
+                "next_attempt_at = w.clock_frozen_at FROM worlds w "
+                "WHERE d.merchant_id = $1 AND w.merchant_id = $1 RETURNING d.id"
             )
             assert await asyncio.to_thread(stack.execute, due, world.merchant_id)
             found = await frozen_merchants_left_behind()

@@ -49,7 +49,7 @@ def test_the_summary_of_the_contract(world: World) -> None:
     assert paid["user_id"] == user_id
     assert world.patch(f"/api/v1/payouts/{paid['id']}/approve").status_code == 200
     world.wait_for(paid["id"], "SUCCESS")
-    world.stack.execute("UPDATE merchants SET default_scenario = 'pending' WHERE merchant_id = $1", world.merchant_id)
+    world.stack.execute("UPDATE worlds SET default_scenario = 'pending' WHERE merchant_id = $1", world.merchant_id)
     held = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, held, "EARNED", "10")
     # The second payout of the same user stays approved: its destination's scenario waits for a hand.

@@ -24,28 +24,28 @@ _log = structlog.get_logger()
 # (With EXISTS the planner may hope to meet a due row soon and scan the table, with min() it may read all of a merchant's.)
 # A delivery that is under way counts as due; waking for it does no harm.
 _DUE: Final = """
-SELECT m.merchant_id::text FROM merchants m
-WHERE m.clock_frozen_at IS NULL AND (
-    (SELECT p.due_at FROM payouts p WHERE p.merchant_id = m.merchant_id AND p.due_at IS NOT NULL
-     ORDER BY p.merchant_id, p.due_at LIMIT 1) <= $1::timestamptz + m.clock_offset
+SELECT w.merchant_id::text FROM worlds w
+WHERE w.clock_frozen_at IS NULL AND (
+    (SELECT p.due_at FROM payouts p WHERE p.merchant_id = w.merchant_id AND p.due_at IS NOT NULL
+     ORDER BY p.merchant_id, p.due_at LIMIT 1) <= $1::timestamptz + w.clock_offset
     OR EXISTS (
-        SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND (
+        SELECT FROM webhook_endpoints e WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND (
             SELECT d.next_attempt_at FROM webhook_deliveries d
-            WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+            WHERE d.merchant_id = w.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
             ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-        ) <= $1::timestamptz + m.clock_offset))
+        ) <= $1::timestamptz + w.clock_offset))
 LIMIT $2
 """
 
 # In a frozen world nothing falls due by itself; but what a worker had claimed when it died is nobody's any more.
 _LEFT_BEHIND: Final = """
-SELECT m.merchant_id::text FROM merchants m
-WHERE m.clock_frozen_at IS NOT NULL AND EXISTS (
-    SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id AND e.status = 'ENABLED' AND (
+SELECT w.merchant_id::text FROM worlds w
+WHERE w.clock_frozen_at IS NOT NULL AND EXISTS (
+    SELECT FROM webhook_endpoints e WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND (
         SELECT d.next_attempt_at FROM webhook_deliveries d
-        WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+        WHERE d.merchant_id = w.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-    ) <= m.clock_frozen_at)
+    ) <= w.clock_frozen_at)
 LIMIT $1
 """
 
@@ -55,9 +55,9 @@ SELECT DISTINCT merchant_id::text FROM bulk_credits WHERE status IN ('UPLOADED',
 """
 
 _LAPSED: Final = """
-SELECT l.merchant_id::text, l.key, l.expires_at FROM merchants m CROSS JOIN LATERAL (
-    SELECT i.merchant_id, i.key, i.expires_at FROM idempotency_keys i WHERE i.merchant_id = m.merchant_id
-        AND i.expires_at <= coalesce(m.clock_frozen_at, $1::timestamptz + m.clock_offset)
+SELECT l.merchant_id::text, l.key, l.expires_at FROM worlds w CROSS JOIN LATERAL (
+    SELECT i.merchant_id, i.key, i.expires_at FROM idempotency_keys i WHERE i.merchant_id = w.merchant_id
+        AND i.expires_at <= coalesce(w.clock_frozen_at, $1::timestamptz + w.clock_offset)
     ORDER BY i.merchant_id, i.expires_at LIMIT 1000
 ) l LIMIT $2
 """

@@ -47,7 +47,7 @@ _LOCK: Final = """
 SELECT url, headers, since, page, seen, walk_began, failures, next_poll_at, fetch_id::text AS fetch_id
 FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
 """
-_MERCHANT: Final = "SELECT FROM merchants WHERE merchant_id = $1 FOR NO KEY UPDATE"
+_MERCHANT: Final = "SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
 _FIRST: Final = """
 INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, updated_at) VALUES ($1, 1, 0, $2, $2)
 ON CONFLICT (merchant_id) DO NOTHING

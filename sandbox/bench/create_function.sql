@@ -14,7 +14,7 @@ DECLARE
     known bigint;
     taken bigint;
 BEGIN
-    UPDATE merchants SET id_sequence = id_sequence + 512 WHERE merchant_id = merchant
+    UPDATE worlds SET id_sequence = id_sequence + 512 WHERE merchant_id = merchant
     RETURNING uuidv7(), uuidv7(), uuidv7(), date_trunc('milliseconds', clock_timestamp()),
         run || '-' || lpad((id_sequence / 512)::text, 11, '0')
     INTO payout, transfer, event, moment, reference; -- behind the wait for the lock, so that ids rise with the commits

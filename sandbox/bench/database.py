@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
 
 _DRAIN_SECONDS = 300.0
-_TABLES = ("payouts", "transfers", "events", "idempotency_keys", "accounts", "merchants", "webhook_deliveries")
+_TABLES = ("payouts", "transfers", "events", "idempotency_keys", "accounts", "worlds", "webhook_deliveries")
 _SAMPLE = """
 SELECT e.body AS event_body, convert_from(k.body, 'UTF8') AS answer_body, p.request_id
 FROM payouts p

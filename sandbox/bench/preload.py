@@ -20,7 +20,7 @@ BATCH = 20_000
 _IDS = 6
 _SCRIPT = Path(__file__).with_name("preload.sql")
 
-_LOCK = "UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1 RETURNING id_sequence - $2"
+_LOCK = "UPDATE worlds SET id_sequence = id_sequence + $2 WHERE merchant_id = $1 RETURNING id_sequence - $2"
 
 # Our ids are the sandbox's own form of UUIDv7 (sandbox/domain/ids.py), so that they sort among the others as they should.
 _PREPARE = """
@@ -73,4 +73,4 @@ def preload(database: Database, merchant: Merchant, count: int, stored: Callable
             stored(size)
 
     database.with_connection(work)
-    database.execute("VACUUM (ANALYZE) payouts, transfers, events, idempotency_keys, accounts, merchants")
+    database.execute("VACUUM (ANALYZE) payouts, transfers, events, idempotency_keys, accounts, worlds")

@@ -1,6 +1,6 @@
 -- One payout as the sandbox's loop writes it (sandbox/unit_of_work/store.py), statement by statement.
 BEGIN;
-UPDATE merchants SET id_sequence = id_sequence + 512 WHERE merchant_id = :merchant::uuid
+UPDATE worlds SET id_sequence = id_sequence + 512 WHERE merchant_id = :merchant::uuid
 RETURNING uuidv7() AS payout_id, uuidv7() AS transfer_id, uuidv7() AS event_id,
     date_trunc('milliseconds', clock_timestamp()) AS at,
     :run::text || '-' || lpad((id_sequence / 512)::text, 11, '0') AS reference \gset

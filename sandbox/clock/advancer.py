@@ -38,7 +38,7 @@ MOST_STEPS: Final = 10_000
 LIST_AT_MOST: Final = 1000
 """Things that an answer lists."""
 
-_LOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1 FOR NO KEY UPDATE"
+_LOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
 
 # All that a merchant's time brings about by itself, the earliest of each kind. Whoever adds work of another kind adds a
 # column here and its doing in `_stop`; work that workers do alone, in no time of the merchant's, counts as due now.
@@ -53,7 +53,7 @@ SELECT
     ) l WHERE e.merchant_id = $1 AND e.status = 'ENABLED') AS deliveries
 """
 
-_SET: Final = "UPDATE merchants SET clock_frozen_at = $2, clock_offset = $3 WHERE merchant_id = $1"
+_SET: Final = "UPDATE worlds SET clock_frozen_at = $2, clock_offset = $3 WHERE merchant_id = $1"
 
 
 class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}):

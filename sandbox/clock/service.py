@@ -41,7 +41,7 @@ SELECT EXISTS (
 )
 """  # noqa: S608 -- constants
 
-_GET: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
+_GET: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
 
 
 class ClockState(msgspec.Struct, kw_only=True):

@@ -15,9 +15,9 @@ FAULTS_OF: Final = (
 
 # Whoever counts holds the fault's row until it has decided, so that a count of one is one among all processes.
 _COUNT: Final = """
-UPDATE faults f SET matches = f.matches + 1 FROM merchants m
-WHERE f.merchant_id = $1 AND f.id = $2 AND m.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
-    AND (f.expires_at IS NULL OR f.expires_at > coalesce(m.clock_frozen_at, $3::timestamptz + m.clock_offset))
+UPDATE faults f SET matches = f.matches + 1 FROM worlds w
+WHERE f.merchant_id = $1 AND f.id = $2 AND w.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
+    AND (f.expires_at IS NULL OR f.expires_at > coalesce(w.clock_frozen_at, $3::timestamptz + w.clock_offset))
 RETURNING f.matches
 """
 _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id = $2"

@@ -131,7 +131,7 @@ class MerchantService:
         webhook_secret = new_secret(bits.randbytes(32))
         await conn.execute(
             "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, opening_balance, "
-            "begins_at, clock_frozen_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+            "begins_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             merchant_id,
             spec.name,
             seed,
@@ -140,6 +140,9 @@ class MerchantService:
             now,
             spec.opening_balance,
             spec.frozen_at,
+        )
+        await conn.execute(
+            "INSERT INTO worlds (merchant_id, seed, clock_frozen_at) VALUES ($1, $2, $3)", merchant_id, seed, spec.frozen_at
         )
         # Timelines name the key of each change, so a seeded world's must be the same each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))

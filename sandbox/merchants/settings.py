@@ -18,12 +18,15 @@ from sandbox.unit_of_work.keyed import run_keyed
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_COLUMNS: Final = "default_scenario, review_threshold, rate_limit, approvals_expire_after"
-_GET: Final = f"SELECT {_COLUMNS} FROM merchants WHERE merchant_id = $1"  # noqa: S608 -- constants
-_SET: Final = f"""
-UPDATE merchants SET default_scenario = $2, review_threshold = $3, rate_limit = $4, approvals_expire_after = $5
-WHERE merchant_id = $1 RETURNING {_COLUMNS}
-"""  # noqa: S608 -- constants
+# A reset and a restore change all but the rate limit, which is the merchant's and not its world's.
+_GET: Final = """
+SELECT w.default_scenario, w.review_threshold, m.rate_limit, w.approvals_expire_after
+FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id = $1
+"""
+_SET: Final = """
+UPDATE worlds SET default_scenario = $2, review_threshold = $3, approvals_expire_after = $4 WHERE merchant_id = $1
+"""
+_SET_RATE_LIMIT: Final = "UPDATE merchants SET rate_limit = $2 WHERE merchant_id = $1"
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -75,15 +78,15 @@ class SettingsService:
                 if value is not UNSET:
                     setattr(settings, name, value)
             after = settings.approvals_expire_after
-            record = await conn.fetchrow(
+            await conn.execute(
                 _SET,
                 merchant_id,
                 settings.default_scenario.lower(),
                 settings.review_threshold,
-                settings.rate_limit,
                 None if after is None else timedelta(seconds=after),
             )
-            return CommandResult(200, msgspec.json.encode(_settings(record)))
+            await conn.execute(_SET_RATE_LIMIT, merchant_id, settings.rate_limit)
+            return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, merchant_id))))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         self._changed(merchant_id)

@@ -13,6 +13,9 @@ LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")
 They go first, and only a later statement takes what the two wrote meanwhile: it is whole then, and nothing new is begun.
 """
 
+LOCK: Final = "worlds"
+"""Its row is the merchant's lock, and is changed in place: a transaction that waits for a row that goes finds no merchant."""
+
 WORLD: Final = (
     *LOCKED_BY_OTHERS,
     "vendor_transactions",
@@ -34,8 +37,9 @@ WORLD: Final = (
     "payouts",
     "idempotency_keys",
     "accounts",
+    LOCK,
 )
-"""What happened in a merchant's world: a snapshot holds all of it, and a reset empties all of it but the endpoints."""
+"""A merchant's world: a snapshot holds all of it. A reset empties all of it but the endpoints, and resets the row of LOCK."""
 
 TABLES: Final = (
     *WORLD,

@@ -67,9 +67,9 @@ _RECONCILE: Final = update_by_key(
 # The earliest entry of an index for each merchant whose clock runs; what is frozen moves only by its own hand.
 _MERCHANTS: Final = {
     kind: f"""
-    SELECT m.merchant_id::text FROM merchants m WHERE m.merchant_id > $1 AND m.clock_frozen_at IS NULL
-        AND (SELECT s.id FROM sales s WHERE s.merchant_id = m.merchant_id AND s.{due} LIMIT 1) IS NOT NULL
-    ORDER BY m.merchant_id LIMIT $2
+    SELECT w.merchant_id::text FROM worlds w WHERE w.merchant_id > $1 AND w.clock_frozen_at IS NULL
+        AND (SELECT s.id FROM sales s WHERE s.merchant_id = w.merchant_id AND s.{due} LIMIT 1) IS NOT NULL
+    ORDER BY w.merchant_id LIMIT $2
     """  # noqa: S608 -- constants
     for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
 }

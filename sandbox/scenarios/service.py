@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _RULES: Final = """
-SELECT m.default_scenario, m.review_threshold, ARRAY(
+SELECT w.default_scenario, w.review_threshold, ARRAY(
     SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
 ) AS rules
-FROM merchants m WHERE m.merchant_id = $1
+FROM worlds w WHERE w.merchant_id = $1
 """
 _WRITE: Final = """
 INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) VALUES ($1, $2, $3, $4, $5, $6)

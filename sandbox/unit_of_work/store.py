@@ -30,7 +30,7 @@ _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 # statements behind it see all that the other committed. It must stay a statement of its own: one statement has one
 # snapshot, taken before the wait. All workers lock this row first and no other across statements, so none deadlock.
 _LOCK = """
-UPDATE merchants SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
+UPDATE worlds SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
 RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after,
     review_threshold
 """

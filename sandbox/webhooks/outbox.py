@@ -21,7 +21,7 @@ LEASE: Final = timedelta(seconds=30)
 IN_TURN: Final = 64
 """Deliveries of one endpoint that are claimed at once in a frozen world, to be posted one after the other."""
 
-_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM merchants WHERE merchant_id = $1"
+_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
 _LOCK: Final = f"{_CLOCK} FOR NO KEY UPDATE"
 
 # Endpoints that somebody is posting to at this moment. Deliveries are claimed in the order of the index, so one that is under

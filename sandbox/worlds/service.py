@@ -121,15 +121,13 @@ class WorldService:
         """Make the world what it was: 200. NOT_FOUND, or INVALID_STATE while another moves its clock."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await put_back(conn, merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
-            if record is None:
+            found = await put_back(conn, merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
+            if found is None:
                 raise _no_snapshot()
-            clock = Clock(record["clock_frozen_at"], record["clock_offset"])
-            _go_on_in(unit, clock)
+            _go_on_in(unit, found.clock)
             await self._caches.forget_summaries(merchant_id)
-            restored = Restored(
-                True, snapshot_id, record["name"], record["rows"], render(unit.now), clock.frozen_at is not None
-            )
+            frozen = found.clock.frozen_at is not None
+            restored = Restored(True, snapshot_id, found.name, found.rows, render(unit.now), frozen)
             return CommandResult(200, msgspec.json.encode(restored))
 
         answer = await self._exchange(merchant_id, key, origin, action)

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import as_owner
-from sandbox.merchants.tables import ENDPOINTS, LOCKED_BY_OTHERS, WORLD
+from sandbox.domain.clock import Clock
+from sandbox.merchants.tables import ENDPOINTS, LOCK, LOCKED_BY_OTHERS, WORLD
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -43,16 +45,13 @@ _ALL_BEFORE: Final = " AND ".join(f"NOT EXISTS (SELECT FROM {table} WHERE mercha
 # One statement sees one moment, though deliveries are claimed and recorded without the merchant's lock.
 _TAKE: Final = f"""
 WITH {_WRITTEN}
-INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_frozen_at, clock_offset, default_scenario,
-    approvals_expire_after, review_threshold, clock_at, created_at, position, standing_rows, stands)
-SELECT $1, $2, $3, p.count, p.size, m.id_sequence, m.clock_frozen_at, m.clock_offset, m.default_scenario,
-    m.approvals_expire_after, m.review_threshold, $4, $5, p.position, p.standing, p.position IS NOT NULL
-FROM merchants m, (
-    SELECT coalesce(sum(count), 0) AS count, coalesce(sum(size), 0) AS size,
-        coalesce(sum(count) FILTER (WHERE stands), 0) AS standing, CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
+INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, standing_rows, stands)
+SELECT $1, $2, $3, p.count, p.size, $4, $5, p.position, p.standing, p.position IS NOT NULL
+FROM (
+    SELECT sum(count) AS count, sum(size) AS size, coalesce(sum(count) FILTER (WHERE stands), 0) AS standing,
+        CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
     FROM ({_PARTS}) w
 ) p
-WHERE m.merchant_id = $1
 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
 
@@ -62,17 +61,24 @@ SELECT FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NU
 """
 
 _BEGINNING: Final = """
-UPDATE merchants SET id_sequence = 0, clock_frozen_at = begins_at, clock_offset = '0', default_scenario = DEFAULT,
+UPDATE worlds SET id_sequence = DEFAULT, clock_frozen_at = $2, clock_offset = DEFAULT, default_scenario = DEFAULT,
     approvals_expire_after = DEFAULT, review_threshold = DEFAULT
-WHERE merchant_id = $1 RETURNING opening_balance
+WHERE merchant_id = $1
+"""
+_BEGINS: Final = "SELECT begins_at, opening_balance FROM merchants WHERE merchant_id = $1"
+
+_SNAPSHOT: Final = """
+SELECT name, rows, position, standing_rows, stands FROM snapshots WHERE merchant_id = $1 AND id = $2
 """
 
+# The seed is the merchant's, and never changes.
 _AS_IT_WAS: Final = """
-UPDATE merchants m SET id_sequence = s.id_sequence, clock_frozen_at = s.clock_frozen_at, clock_offset = s.clock_offset,
-    default_scenario = s.default_scenario, approvals_expire_after = s.approvals_expire_after,
-    review_threshold = s.review_threshold
-FROM snapshots s WHERE m.merchant_id = $1 AND s.merchant_id = $1 AND s.id = $2
-RETURNING m.clock_frozen_at, m.clock_offset, s.name, s.rows, s.position, s.standing_rows, s.stands
+UPDATE worlds w SET id_sequence = r.id_sequence, clock_frozen_at = r.clock_frozen_at, clock_offset = r.clock_offset,
+    default_scenario = r.default_scenario, approvals_expire_after = r.approvals_expire_after,
+    review_threshold = r.review_threshold
+FROM snapshot_rows s CROSS JOIN LATERAL unnest(s.worlds) r
+WHERE w.merchant_id = $1 AND s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = 'worlds'
+RETURNING w.clock_frozen_at, w.clock_offset
 """
 
 _STANDING_ROWS: Final = " + ".join(
@@ -96,6 +102,15 @@ UPDATE webhook_deliveries SET leased_until = NULL WHERE merchant_id = $1 AND lea
 """
 
 
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """A snapshot that was put back, and the clock of the world as it is now."""
+
+    name: str
+    rows: int
+    clock: Clock
+
+
 async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
     """How many rows the world has; beyond LARGEST_SNAPSHOT, more than that."""
     count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, LARGEST_SNAPSHOT + 1)
@@ -115,31 +130,37 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) ->
 async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Any:
     """Empty the world of all but its webhook endpoints, and begin its clock and ids anew; returns the opening balance."""
     async with _unguarded(conn):
-        await _empty(conn, merchant_id, keep=(ENDPOINTS,))
+        await _empty(conn, merchant_id, kept=(ENDPOINTS, LOCK))
     await conn.execute(_NONE_STANDS, merchant_id)
-    return await conn.fetchval(_BEGINNING, merchant_id)
+    merchant = await conn.fetchrow(_BEGINS, merchant_id)
+    assert merchant is not None
+    await conn.execute(_BEGINNING, merchant_id, merchant["begins_at"])
+    return merchant["opening_balance"]
 
 
-async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str) -> "Record | None":
+async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str) -> PutBack | None:
     """Make the world what it was: rows, clock and ids; None, and nothing done, if there is no such snapshot."""
-    record: Record | None = await conn.fetchrow(_AS_IT_WAS, merchant_id, snapshot_id)
-    if record is not None:
-        async with _unguarded(conn) as without_keys:
-            # With its keys guarded, the payouts that a transfer names cannot go before it.
-            stands = record["stands"] and without_keys and await _cut_back(conn, merchant_id, record)
-            kept = _STANDING if stands else ()
-            await _empty(conn, merchant_id, kept)
-            inserts = (
-                f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
-                f"CROSS JOIN LATERAL unnest(s.{table}) r "
-                f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'"
-                for table in reversed(WORLD)
-                if table not in kept
-            )
-            await conn.execute(_at_once(inserts), merchant_id, snapshot_id)
-        await conn.execute(_RELEASE, merchant_id)
-        await conn.execute(_WHO_STANDS, merchant_id, snapshot_id, stands)
-    return record
+    record = await conn.fetchrow(_SNAPSHOT, merchant_id, snapshot_id)
+    if record is None:
+        return None
+    async with _unguarded(conn) as without_keys:
+        # With its keys guarded, the payouts that a transfer names cannot go before it.
+        stands = record["stands"] and without_keys and await _cut_back(conn, merchant_id, record)
+        kept = (*_STANDING, LOCK) if stands else (LOCK,)
+        await _empty(conn, merchant_id, kept)
+        inserts = (
+            f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
+            f"CROSS JOIN LATERAL unnest(s.{table}) r "
+            f"WHERE s.merchant_id = $1 AND s.snapshot_id = $2 AND s.table_name = '{table}'"
+            for table in reversed(WORLD)
+            if table not in kept
+        )
+        await conn.execute(_at_once(inserts), merchant_id, snapshot_id)
+    clock = await conn.fetchrow(_AS_IT_WAS, merchant_id, snapshot_id)
+    assert clock is not None, "each snapshot holds the row of its world"
+    await conn.execute(_RELEASE, merchant_id)
+    await conn.execute(_WHO_STANDS, merchant_id, snapshot_id, stands)
+    return PutBack(record["name"], record["rows"], Clock(clock["clock_frozen_at"], clock["clock_offset"]))
 
 
 async def _cut_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot: "Record") -> bool:
@@ -178,11 +199,11 @@ async def _unguarded(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[bool]:
             await conn.execute("SET LOCAL session_replication_role = origin")
 
 
-async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, keep: Collection[str] = ()) -> None:
+async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Collection[str]) -> None:
     await conn.execute(_LOCK_DELIVERIES, merchant_id)
     # Statements of their own: an attempt that was being recorded while its delivery went is seen by the second alone, and no
     # foreign key may be there to take it along.
-    for tables in (LOCKED_BY_OTHERS, [table for table in WORLD if table not in (*LOCKED_BY_OTHERS, *keep)]):
+    for tables in (LOCKED_BY_OTHERS, [table for table in WORLD if table not in (*LOCKED_BY_OTHERS, *kept)]):
         deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in tables)  # noqa: S608 -- constants
         await conn.execute(_at_once(deletes), merchant_id)
 

@@ -30,6 +30,7 @@ CREATE TEMP TABLE first AS SELECT DISTINCT merchant_id, overlay(id::text placing
     ('x' || right(merchant_id::text, 12))::bit(48)::bigint * 1000000 + 1), 12, '0') from 25)::uuid AS id FROM seed;
 INSERT INTO merchants (merchant_id, name, ipn_secret, webhook_secret, created_at)
     SELECT merchant_id, 'M', 'x', 'x', NOW FROM one;
+INSERT INTO worlds (merchant_id) SELECT merchant_id FROM one;
 INSERT INTO api_keys (merchant_id, id, key_hash, role, name, created_at)
     SELECT merchant_id, id, sha256(id::text::bytea), 'admin', 'K', NOW FROM one;
 INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
@@ -83,8 +84,8 @@ INSERT INTO vendor_balances (merchant_id, user_id, id, earned, spent, payout, pa
     SELECT merchant_id, id::text, id, 0, 0, CASE WHEN n % 20 = 0 THEN 1 ELSE 0 END, 0, NOW FROM seed;
 INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
     SELECT merchant_id, id, sha256(id::text::bytea), '', '', NOW FROM seed;
-INSERT INTO snapshots (merchant_id, id, name, rows, size, id_sequence, clock_offset, default_scenario, clock_at, created_at)
-    SELECT merchant_id, id, 'S', 0, 0, 0, '0', 'success', NOW, NOW FROM seed;
+INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at)
+    SELECT merchant_id, id, 'S', 0, 0, NOW, NOW FROM seed;
 INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) SELECT merchant_id, id, 'R', 1, '{}', '{}' FROM one;
 INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, matches, hits, created_at)
     SELECT merchant_id, id, 'api', 'K', '{}', '{}', 1, 9, 0, NOW FROM one;

@@ -154,7 +154,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         """Put the merchant's clock forward."""
         self.stack.execute(
-            "UPDATE merchants SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
+            "UPDATE worlds SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
             self.merchant_id,
             seconds,
         )
