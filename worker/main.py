@@ -20,6 +20,7 @@ from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
 from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
+from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -49,6 +50,8 @@ _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _RUN_SECONDS: Final = 1500
 """Less than the half hour to the run of the other kind."""
+_GOOD_RUN_SECONDS: Final = 10.0
+"""How long Redis must have been there for its going away to count as a new outage."""
 _log = structlog.get_logger()
 
 
@@ -92,17 +95,17 @@ def scheduled() -> list[CronJob]:
 
 async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
     """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
-    delay = 0.2
-    while True:
-        began = asyncio.get_running_loop().time()
-        try:
+
+    def say(error: BaseException) -> None:
+        _log.warning("redis_away", error=repr(error)[:300], note="the sweep goes on alone")
+
+    clock = asyncio.get_running_loop().time
+    async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, say):
+        began = clock()
+        with attempt:
             await _listen(settings, advancer, crediter)
-        except REDIS_ERRORS as error:
-            _log.warning("redis_away", error=repr(error)[:300], note="the sweep goes on alone")
-        if asyncio.get_running_loop().time() - began > 10:
-            delay = 0.2
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, 2.0)
+        if clock() - began > _GOOD_RUN_SECONDS:
+            attempt.retry_state.attempt_number = 1
 
 
 async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_exponential
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
 from sandbox.domain.errors import Problem
@@ -47,13 +48,14 @@ UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchan
 async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     """Hold a merchant's clock. Raises ClockLeasedError if another does so for longer than two seconds."""
     holder = str(uuid.uuid4())
-    deadline = asyncio.get_running_loop().time() + _WAIT
-    delay = 0.02
-    while not await _take(merchant_id, holder):
-        if asyncio.get_running_loop().time() > deadline:
-            raise ClockLeasedError
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, 0.2)
+    until_taken = AsyncRetrying(
+        wait=wait_exponential(0.02, max=0.2),
+        stop=stop_after_delay(_WAIT),
+        retry=retry_if_result(lambda taken: not taken),
+        retry_error_callback=lambda _: False,
+    )
+    if not await until_taken(_take, merchant_id, holder):
+        raise ClockLeasedError
     renewal = asyncio.create_task(_renew(merchant_id, holder))
     try:
         yield

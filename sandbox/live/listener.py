@@ -10,8 +10,11 @@ from typing import Final
 
 import msgspec
 import structlog
+from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from tenacity import RetryCallState
 
+from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import CHANNEL, Message, connect
@@ -103,38 +106,40 @@ class LiveListener:
                     await getattr(self._pubsub, verb)(name)
 
     async def _listen_forever(self) -> None:
+        def say(error: BaseException) -> None:
+            _log.warning("redis_away", error=repr(error)[:300], note="nothing is heard live")
+
         redis = connect(self._redis_url, patient=True)
-        delay = 0.1
         try:
-            while True:
-                pubsub = redis.pubsub()
-                try:
-                    # A channel of nobody's keeps the connection subscribed while no other is.
-                    known = tuple(self._channels)
-                    await pubsub.subscribe(_NOBODY, *known)
-                    self._pubsub = pubsub
-                    new = self._channels.keys() - {*known}  # since the line before the last
-                    if new:
-                        await pubsub.subscribe(*new)
-                    delay = 0.1
-                    while True:
-                        message = await pubsub.get_message(timeout=None)
-                        if message is not None:
-                            self._hear(message["type"], message["channel"].decode(), message["data"])
-                except REDIS_ERRORS as error:
-                    _log.warning("redis_away", error=repr(error)[:300], note="nothing is heard live")
-                finally:
-                    self._pubsub = None
-                    for channel in self._channels.values():
-                        channel.confirmed.clear()
-                        _tell(channel, None)
-                    with contextlib.suppress(*REDIS_ERRORS):
-                        await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
+            async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, say):
+                with attempt:
+                    await self._listen(redis, attempt.retry_state)
         finally:
             with contextlib.suppress(*REDIS_ERRORS):
                 await redis.aclose()
+
+    async def _listen(self, redis: Redis, state: RetryCallState) -> None:
+        pubsub = redis.pubsub()
+        try:
+            # A channel of nobody's keeps the connection subscribed while no other is.
+            known = tuple(self._channels)
+            await pubsub.subscribe(_NOBODY, *known)
+            self._pubsub = pubsub
+            new = self._channels.keys() - {*known}  # since the line before the last
+            if new:
+                await pubsub.subscribe(*new)
+            state.attempt_number = 1  # Redis is there: the next error begins an outage
+            while True:
+                message = await pubsub.get_message(timeout=None)
+                if message is not None:
+                    self._hear(message["type"], message["channel"].decode(), message["data"])
+        finally:
+            self._pubsub = None
+            for channel in self._channels.values():
+                channel.confirmed.clear()
+                _tell(channel, None)
+            with contextlib.suppress(*REDIS_ERRORS):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
 
     def _hear(self, kind: str, name: str, data: bytes | int) -> None:
         channel = self._channels.get(name)

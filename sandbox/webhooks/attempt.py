@@ -1,6 +1,5 @@
 """One attempt at a webhook: sign, post, judge, and record what came of it. Workers and a merchant's clock share it."""
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
 from sandbox.domain.webhook_schedule import judge, next_attempt, parse_retry_after, slows_down
 from sandbox.domain.webhook_signing import decode_secret
+from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
@@ -152,21 +152,17 @@ class Attempts:
 
     async def record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
         """Write attempts and what follows from them, at most RECORD_AT_MOST; tried until PostgreSQL has taken it."""
-        delay = 0.05
-        while True:
-            try:
-                await record_attempts(merchant_id, results)
-            except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-                _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
-            except Exception:
-                # Their leases lapse and they are delivered again, which is allowed; losing the caller's loop is not.
-                _log.exception("record_refused", merchant_id=merchant_id)
-                return
-            else:
-                self._told(merchant_id, [_note(result) for result in results])
-                return
+
+        def say(error: BaseException) -> None:
+            _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
+
+        try:
+            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), say)(record_attempts, merchant_id, results)
+        except Exception:
+            # Their leases lapse and they are delivered again, which is allowed; losing the caller's loop is not.
+            _log.exception("record_refused", merchant_id=merchant_id)
+            return
+        self._told(merchant_id, [_note(result) for result in results])
 
     def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
         result = sent.result
