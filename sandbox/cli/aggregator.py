@@ -7,7 +7,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.failures import refused
-from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier, pairs
+from sandbox.cli.options import CreatedPaging, Paging, identifier, pairs
 
 app = App("Balances aggregated from a vendor's feed.")
 _PATH = "/aggregator/v1"
@@ -30,9 +30,9 @@ def requested(client: Client, user_id: _Id) -> Shown:
 
 @app.command("waiting")
 @with_client
-def waiting(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def waiting(client: Client, paging: Paging) -> Shown:
     """List users with requested payouts that were not paid."""
-    return listed(client.get(f"{_PATH}/payouts", limit=limit, cursor=cursor), "user_id", "requested_payout")
+    return listed(client.get(f"{_PATH}/payouts", **paging), "user_id", "requested_payout")
 
 
 @app.command("source")
@@ -63,23 +63,17 @@ def source(
 
 @app.command("fetches")
 @with_client
-def fetches(
-    client: Client, created_from: CreatedFrom = None, created_to: CreatedTo = None, limit: Limit = 20, cursor: Cursor = None
-) -> Shown:
+def fetches(client: Client, paging: CreatedPaging) -> Shown:
     """List the calls to the vendor, newest first."""
-    page = client.get(f"{_PATH}/fetches", created_from=created_from, created_to=created_to, limit=limit, cursor=cursor)
+    page = client.get(f"{_PATH}/fetches", **paging)
     return listed(page, "at", "page", "outcome", "status", "rows", "new_rows", "dead_letters", "duration_ms", "error")
 
 
 @app.command("dead-letters")
 @with_client
-def dead_letters(
-    client: Client, created_from: CreatedFrom = None, created_to: CreatedTo = None, limit: Limit = 20, cursor: Cursor = None
-) -> Shown:
+def dead_letters(client: Client, paging: CreatedPaging) -> Shown:
     """List the vendor's rows that could not be parsed, newest first."""
-    filters = {"created_from": created_from, "created_to": created_to}
-    page = client.get(f"{_PATH}/dead-letters", **filters, limit=limit, cursor=cursor)
-    return listed(page, "id", "created_at", "reason", "raw")
+    return listed(client.get(f"{_PATH}/dead-letters", **paging), "id", "created_at", "reason", "raw")
 
 
 @app.command("replay")

@@ -6,7 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
-from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit
+from sandbox.cli.options import CreatedPaging
 from sandbox.domain.choices import Account
 
 app = App("The merchant's balance.")
@@ -23,22 +23,16 @@ def show(client: Client) -> Shown:
 @with_client
 def history(
     client: Client,
+    paging: CreatedPaging,
     payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
     account: Annotated[Account | None, typer.Option("--account", help="Only entries on this account.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List ledger entries, newest first."""
     page = client.get(
         "/api/v1/balance/history",
         payout_id=payout_id,
         account=account,
-        created_from=created_from,
-        created_to=created_to,
-        limit=limit,
-        cursor=cursor,
+        **paging,
     )
     return listed(page, "created_at", "account", "direction", "amount", "balance_after", "reason", "payout_id")
 

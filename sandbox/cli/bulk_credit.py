@@ -8,7 +8,7 @@ import typer
 
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import not_met, refused
-from sandbox.cli.options import Cursor, Limit, path_part
+from sandbox.cli.options import Paging, path_part
 from sandbox.domain.choices import ItemStatus
 
 _DONE: Final = frozenset({"COMPLETED", "PARTIALLY_COMPLETED", "FAILED"})
@@ -19,6 +19,7 @@ _SHOWN: Final = 5
 @with_client
 def bulk_credit(
     client: Client,
+    paging: Paging,
     file: Annotated[
         Path | None, typer.Argument(help="A CSV file with the header uuid,amount.", dir_okay=False, exists=True)
     ] = None,
@@ -36,8 +37,6 @@ def bulk_credit(
     ] = None,
     status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """Credit many wallets from a CSV file and wait until it is done, or show an earlier bulk credit.
 
@@ -48,7 +47,7 @@ def bulk_credit(
     if status is not None and items is None:
         raise typer.BadParameter("--status needs --items.")
     if items is not None:
-        page = client.get(f"{_PATH}/{items}/items", status=status, limit=limit, cursor=cursor)
+        page = client.get(f"{_PATH}/{items}/items", status=status, **paging)
         return listed(page, "line", "uuid", "amount", "status", "error")
     if shown is not None:
         activity = client.get(f"{_PATH}/{shown}")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import typer
 
 from sandbox.cli.failures import Failure, answered_with, unreachable
+from sandbox.cli.options import CreatedPaging, Paging
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
 # A shell asks for completion at each touch of a key: what only a request needs (httpx, rich) is loaded with the first one.
@@ -200,7 +201,7 @@ class Shown:
 def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown]], Callable[..., None]]:
     """Make commands of functions from a Client and their own arguments to what they found.
 
-    A command takes the connector's options too, and --json; it prints, and ends.
+    A command takes the connector's options too, those of its Paging and --json; it prints, and ends.
     """
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -208,6 +209,9 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
     def decorate(function: Callable[..., Shown]) -> Callable[..., None]:
         def command(*, as_json: bool, **arguments: Any) -> None:
             client = connector(**{parameter.name: arguments.pop(parameter.name) for parameter in shared})
+            for parameter in paging:
+                names = parameter.annotation.options
+                arguments[parameter.name] = parameter.annotation({name: arguments.pop(name) for name in names})
             client.is_watched = is_watched(as_json)
             client.asks = not as_json and sys.stdin.isatty()
             shown = function(client, **arguments)
@@ -217,8 +221,15 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
 
         # Typer reads a command's options from its signature and annotations.
         _client, *own = inspect.signature(function).parameters.values()
-        both = (*own, *shared, as_json_option)
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in both]
+        paging = [parameter for parameter in own if parameter.annotation in (Paging, CreatedPaging)]
+        paging_options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for parameter in paging
+            for name, (annotation, default) in parameter.annotation.options.items()
+        ]
+        own = [parameter for parameter in own if parameter not in paging]
+        every = (*own, *paging_options, *shared, as_json_option)
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in every]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # a function takes any attribute
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__name__, command.__doc__ = function.__name__, function.__doc__

@@ -6,7 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
-from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
+from sandbox.cli.options import CreatedPaging, identifier
 from sandbox.domain.choices import DeliveryStatus
 
 app = App("Webhook deliveries and their attempts.")
@@ -18,13 +18,10 @@ _Id = Annotated[str, identifier("The delivery's id.")]
 @with_client
 def list_(
     client: Client,
+    paging: CreatedPaging,
     endpoint_id: Annotated[str | None, typer.Option("--endpoint", help="Only deliveries to this endpoint.")] = None,
     event_id: Annotated[str | None, typer.Option("--event", help="Only deliveries of this event.")] = None,
     status: Annotated[DeliveryStatus | None, typer.Option("--status", help="Only deliveries in this state.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List deliveries, newest first."""
     page = client.get(
@@ -32,10 +29,7 @@ def list_(
         endpoint_id=endpoint_id,
         event_id=event_id,
         status=status,
-        created_from=created_from,
-        created_to=created_to,
-        limit=limit,
-        cursor=cursor,
+        **paging,
     )
     return listed(page, "id", "created_at", "event_type", "endpoint_id", "status", "attempt_count", "next_attempt_at")
 

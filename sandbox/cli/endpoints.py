@@ -6,7 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
-from sandbox.cli.options import Cursor, Limit, completion, given, identifier
+from sandbox.cli.options import Paging, completion, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 
 app = App("Webhook endpoints.")
@@ -29,9 +29,9 @@ _Description = Annotated[str | None, typer.Option("--description", help="A descr
 
 @app.command("list")
 @with_client
-def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def list_(client: Client, paging: Paging) -> Shown:
     """List endpoints, newest first."""
-    return listed(client.get(_PATH, limit=limit, cursor=cursor), "id", "url", "event_types", "status", "disabled_reason")
+    return listed(client.get(_PATH, **paging), "id", "url", "event_types", "status", "disabled_reason")
 
 
 @app.command("get")

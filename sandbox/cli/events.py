@@ -23,7 +23,7 @@ from sandbox.cli.client import (
     with_client,
 )
 from sandbox.cli.failures import not_met, refused, unreachable
-from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, completion, identifier
+from sandbox.cli.options import CreatedPaging, completion, identifier
 from sandbox.cli.stream import messages
 from sandbox.domain.choices import EventType
 
@@ -36,15 +36,11 @@ STREAM = "/sandbox/v1/stream"
 @with_client
 def list_(
     client: Client,
+    paging: CreatedPaging,
     payout: Annotated[str | None, typer.Option("--payout", help="Only events of the payout with this id.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List events, newest first."""
-    filters = {"payout_id": payout, "created_from": created_from, "created_to": created_to}
-    page = client.get("/api/v1/events", **filters, limit=limit, cursor=cursor)
+    page = client.get("/api/v1/events", payout_id=payout, **paging)
     return listed(page, "id", "created_at", "type", "payout_id")
 
 

@@ -7,7 +7,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, members_of, with_client
-from sandbox.cli.options import Cursor, Limit, OnlyMethod, completion, given, identifier, pairs
+from sandbox.cli.options import OnlyMethod, Paging, completion, given, identifier, pairs
 from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
 app = App("Faults of the API and of webhooks.")
@@ -17,9 +17,9 @@ _Id = Annotated[str, identifier("The fault's id.")]
 
 @app.command("list")
 @with_client
-def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def list_(client: Client, paging: Paging) -> Shown:
     """List the merchant's faults with their hits, newest first."""
-    page = client.get(_PATH, limit=limit, cursor=cursor)
+    page = client.get(_PATH, **paging)
     lines = [*map(_line, page["data"])] or ["There are no faults."]
     if page["has_more"]:
         lines.append(f"More results: --cursor {page['next_cursor']}")

@@ -6,7 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client, with_operator
-from sandbox.cli.options import Cursor, Limit, given, identifier
+from sandbox.cli.options import Paging, given, identifier
 from sandbox.domain.choices import Role
 
 app = App("Merchants, each a sandbox of its own. Needs the operator's key.")
@@ -17,9 +17,9 @@ _KEYS = "/sandbox/v1/keys"
 
 @app.command("list")
 @with_operator
-def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def list_(client: Client, paging: Paging) -> Shown:
     """List merchants, newest first."""
-    return listed(client.get(_MERCHANTS, limit=limit, cursor=cursor), "merchant_id", "name", "seed", "created_at")
+    return listed(client.get(_MERCHANTS, **paging), "merchant_id", "name", "seed", "created_at")
 
 
 @app.command("create")
@@ -50,9 +50,9 @@ def delete(client: Client, merchant_id: Annotated[str, identifier("The merchant'
 
 @keys_app.command("list")
 @with_client
-def list_keys(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def list_keys(client: Client, paging: Paging) -> Shown:
     """List active keys, newest first."""
-    return listed(client.get(_KEYS, limit=limit, cursor=cursor), "id", "role", "name", "created_at")
+    return listed(client.get(_KEYS, **paging), "id", "role", "name", "created_at")
 
 
 @keys_app.command("create")

@@ -1,7 +1,7 @@
 """Options and arguments that several commands take, with their completion."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 from urllib.parse import quote
 
 import typer
@@ -12,6 +12,25 @@ Limit = Annotated[int, typer.Option("--limit", min=1, max=100, help="The maximum
 Cursor = Annotated[str | None, typer.Option("--cursor", help="The next_cursor of the previous page.")]
 CreatedFrom = Annotated[str | None, typer.Option("--created-from", help="Only items created at or after this time.")]
 CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only items created before this time.")]
+
+
+class Paging(dict[str, Any]):
+    """The part of a list to ask for, as query parameters. A command with a parameter of this type has these options."""
+
+    options: ClassVar[dict[str, tuple[Any, Any]]] = {"limit": (Limit, 20), "cursor": (Cursor, None)}
+    """By name: the annotation for typer, and the default."""
+
+
+class CreatedPaging(Paging):
+    """The same for a list that can be filtered by the time of creation."""
+
+    options: ClassVar[dict[str, tuple[Any, Any]]] = {
+        "created_from": (CreatedFrom, None),
+        "created_to": (CreatedTo, None),
+        **Paging.options,
+    }
+
+
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
 MetadataPairs = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A pair of the metadata. Can be repeated.")

@@ -12,12 +12,10 @@ from sandbox.cli.failures import not_met
 from sandbox.cli.files import batch_shown, read_items
 from sandbox.cli.options import (
     Bank,
-    CreatedFrom,
-    CreatedTo,
-    Cursor,
+    CreatedPaging,
     FailureCode,
-    Limit,
     MetadataPairs,
+    Paging,
     ScenarioName,
     Wallet,
     destination,
@@ -114,15 +112,12 @@ def timeline(client: Client, payout_id: _Id) -> Shown:
 @with_client
 def list_(
     client: Client,
+    paging: CreatedPaging,
     status: Annotated[list[str] | None, several("--status", PayoutStatus, "Only payouts in these states.")] = None,
     dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only to this kind of destination.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
     metadata: MetadataPairs = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List payouts, newest first."""
     filters: dict[str, Any] = {f"metadata[{name}]": value for name, value in pairs("--metadata", metadata).items()}
@@ -132,10 +127,7 @@ def list_(
         dest_type=dest_type,
         merchant_reference=reference,
         user_id=user_id,
-        created_from=created_from,
-        created_to=created_to,
-        limit=limit,
-        cursor=cursor,
+        **paging,
         **filters,
     )
     return listed(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
@@ -143,9 +135,9 @@ def list_(
 
 @app.command("requests")
 @with_client
-def requests(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def requests(client: Client, paging: Paging) -> Shown:
     """List users with payout requests waiting for approval."""
-    return listed(client.get(f"{_PATH}/requests", limit=limit, cursor=cursor), "user_id", "total_requested")
+    return listed(client.get(f"{_PATH}/requests", **paging), "user_id", "total_requested")
 
 
 @app.command("approve")

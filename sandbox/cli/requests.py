@@ -7,7 +7,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
-from sandbox.cli.options import Cursor, Limit, OnlyMethod, identifier
+from sandbox.cli.options import OnlyMethod, Paging, identifier
 
 app = App("The journal of API calls.")
 _PATH = "/sandbox/v1/requests"
@@ -17,6 +17,7 @@ _PATH = "/sandbox/v1/requests"
 @with_client
 def list_(
     client: Client,
+    paging: Paging,
     method: OnlyMethod = None,
     path: Annotated[str | None, typer.Option("--path", help="Only calls to this path; * matches anything.")] = None,
     status: Annotated[
@@ -24,11 +25,9 @@ def list_(
     ] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies contain this text.")] = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List the newest calls, newest first."""
-    page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, limit=limit, cursor=cursor)
+    page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, **paging)
     return listed(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
 
 

@@ -7,7 +7,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, with_client
 from sandbox.cli.failures import refused
-from sandbox.cli.options import CreatedFrom, CreatedTo, Cursor, Limit, identifier
+from sandbox.cli.options import CreatedPaging, identifier
 from sandbox.domain.choices import SaleStatus
 
 app = App("Sales, and the advance and final payments for them.")
@@ -42,22 +42,16 @@ def get(client: Client, sale_id: Annotated[str, identifier("The sale's id.")]) -
 @with_client
 def list_(
     client: Client,
+    paging: CreatedPaging,
     status: Annotated[SaleStatus | None, typer.Option("--status", help="Only sales in this state.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only sales of this user.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List sales, newest first."""
     page = client.get(
         "/api/v1/sales",
         status=status,
         user_id=user_id,
-        created_from=created_from,
-        created_to=created_to,
-        limit=limit,
-        cursor=cursor,
+        **paging,
     )
     return listed(
         page, "id", "user_id", "brand", "earning", "status", "advance_amount", "final_amount", "attempts", "last_error"

@@ -13,7 +13,7 @@ from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_shown, read_items
-from sandbox.cli.options import Bank, CreatedFrom, CreatedTo, Cursor, Limit, Wallet, destination, given, identifier
+from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given, identifier
 from sandbox.domain.choices import RecordedType, TransactionType
 
 app = App("Users with wallets.")
@@ -31,16 +31,11 @@ _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik
 @with_client
 def list_(
     client: Client,
+    paging: CreatedPaging,
     external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user with this external id.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List users, newest first."""
-    page = client.get(
-        _PATH, external_id=external_id, created_from=created_from, created_to=created_to, limit=limit, cursor=cursor
-    )
+    page = client.get(_PATH, external_id=external_id, **paging)
     return listed(page, "id", "name", "external_id", "vendor_user_id", "created_at")
 
 
@@ -106,15 +101,11 @@ def change(
 def transactions(
     client: Client,
     user_id: _Id,
+    paging: CreatedPaging,
     kind: Annotated[TransactionType | None, typer.Option("--type", help="Only transactions of this type.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List a user's transactions, newest first."""
-    filters = {"type": kind, "created_from": created_from, "created_to": created_to}
-    page = client.get(f"{_PATH}/{user_id}/transactions", **filters, limit=limit, cursor=cursor)
+    page = client.get(f"{_PATH}/{user_id}/transactions", type=kind, **paging)
     return listed(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
 
 
@@ -123,15 +114,11 @@ def transactions(
 def history(
     client: Client,
     user_id: _Id,
+    paging: CreatedPaging,
     payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
-    created_from: CreatedFrom = None,
-    created_to: CreatedTo = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
 ) -> Shown:
     """List the ledger entries of a user's wallet, newest first."""
-    filters = {"payout_id": payout_id, "created_from": created_from, "created_to": created_to}
-    page = client.get(f"{_PATH}/{user_id}/history", **filters, limit=limit, cursor=cursor)
+    page = client.get(f"{_PATH}/{user_id}/history", payout_id=payout_id, **paging)
     return listed(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
 
 

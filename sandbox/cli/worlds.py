@@ -6,7 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Shown, listed, members_of, with_client
-from sandbox.cli.options import Cursor, Limit, Yes, identifier
+from sandbox.cli.options import Paging, Yes, identifier
 
 app = App("Snapshots of the merchant's world.")
 _Id = Annotated[str, identifier("The snapshot's id.")]
@@ -38,9 +38,9 @@ def create(
 
 @app.command("list")
 @with_client
-def list_(client: Client, limit: Limit = 20, cursor: Cursor = None) -> Shown:
+def list_(client: Client, paging: Paging) -> Shown:
     """List snapshots, newest first."""
-    page = client.get(_PATH, limit=limit, cursor=cursor)
+    page = client.get(_PATH, **paging)
     return listed(page, "id", "clock_at", "rows", "name")
 
 
