@@ -15,7 +15,6 @@ from sandbox.domain.iban import (
     check_account_number,
     check_iban,
     looks_like_iban,
-    make_iban,
     scenario_suffix,
 )
 
@@ -28,6 +27,13 @@ VALID_IBANS = [
     ("PK66HABB0000001234567890", "HABB"),
     ("PK56MEZN0001234567890123", "MEZN"),
 ]
+
+
+def make_iban(bank_iban_code: str, account: str) -> str:
+    """A valid one: ISO 7064's check digits, worked out with Python's own reading of letters as numbers."""
+    remainder = int("".join(str(int(character, 36)) for character in f"{bank_iban_code}{account}PK00")) % 97
+    return f"PK{98 - remainder:02d}{bank_iban_code}{account}"
+
 
 bank_iban_codes = st.text(string.ascii_uppercase, min_size=4, max_size=4)
 accounts = st.text(string.ascii_uppercase + string.digits, min_size=16, max_size=16)
@@ -229,24 +235,6 @@ def test_no_text_makes_a_check_raise(text: str) -> None:
     check_iban(text, "HABB")
     check_account_number(text, "HABB")
     scenario_suffix(text)
-
-
-@pytest.mark.parametrize(
-    ("bank_iban_code", "account"),
-    [
-        ("HAB", "0" * 16),
-        ("habb", "0" * 16),
-        ("HAB1", "0" * 16),
-        ("HABB\n", "0" * 16),
-        ("HABB", "0" * 15),
-        ("HABB", "0" * 17),
-        ("HABB", "0" * 15 + "\N{ARABIC-INDIC DIGIT TWO}"),
-        ("HABB", "0" * 15 + "a"),
-    ],
-)
-def test_an_iban_is_not_made_of_wrong_parts(bank_iban_code: str, account: str) -> None:
-    with pytest.raises(ValueError, match="IBAN"):
-        make_iban(bank_iban_code, account)
 
 
 # account numbers

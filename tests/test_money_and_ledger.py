@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.domain import payout_states
 from sandbox.domain.clock import Clock, parse, render
 from sandbox.domain.ids import IdSource, first_id_at, is_uuid, uuid7
 from sandbox.domain.ledger import (
@@ -17,7 +18,7 @@ from sandbox.domain.ledger import (
     Posted,
     Refused,
     Transfer,
-    apply,
+    post,
     wallet_of,
 )
 from sandbox.domain.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
@@ -72,9 +73,8 @@ transfers = st.lists(st.tuples(st.sampled_from(sorted(MOVEMENTS)), amounts), max
 def test_money_is_neither_made_nor_lost_and_never_negative(asked: list[tuple[str, Decimal]]) -> None:
     accounts = (*MERCHANT_ACCOUNTS, wallet_of("user"))
     balances = dict.fromkeys(accounts, Decimal("0.00"))
-    results = apply(
-        balances, [Transfer(str(n), MOVEMENTS[reason], amount, None, "", "user") for n, (reason, amount) in enumerate(asked)]
-    )
+    transfers = [Transfer(str(n), MOVEMENTS[reason], amount, None, "", "user") for n, (reason, amount) in enumerate(asked)]
+    results = [post(balances, transfer) for transfer in transfers]
     assert sum(balances.values()) == 0
     assert all(balances[account] >= 0 for account in NEVER_NEGATIVE)
     replayed = dict.fromkeys(accounts, Decimal("0.00"))
@@ -93,7 +93,7 @@ def test_money_is_neither_made_nor_lost_and_never_negative(asked: list[tuple[str
 def test_one_that_lacks_funds_fails_alone_and_a_later_one_may_pass() -> None:
     balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
     asked = [Transfer(str(n), LOCK, Decimal(amount), None, "") for n, amount in enumerate((60, 60, 40, 1))]
-    kinds = [type(result) for result in apply(balances, asked)]
+    kinds = [type(post(balances, transfer)) for transfer in asked]
     assert kinds == [Posted, Refused, Posted, Refused]
     assert balances["AVAILABLE"] == 0
 
@@ -101,7 +101,11 @@ def test_one_that_lacks_funds_fails_alone_and_a_later_one_may_pass() -> None:
 @pytest.mark.parametrize("amount", ["0.00", "-1.00"])
 def test_a_transfer_of_nothing_is_a_defect_of_the_caller(amount: str) -> None:
     with pytest.raises(ValueError, match="moves nothing"):
-        apply(dict.fromkeys(MERCHANT_ACCOUNTS, Decimal(5)), [Transfer("1", LOCK, Decimal(amount), None, "")])
+        post(dict.fromkeys(MERCHANT_ACCOUNTS, Decimal(5)), Transfer("1", LOCK, Decimal(amount), None, ""))
+
+
+def test_each_status_is_the_constant_of_its_name() -> None:
+    assert {status: getattr(payout_states, status) for status in STATUSES} == {status: status for status in STATUSES}
 
 
 @given(st.lists(st.integers(0, 10), max_size=30))
@@ -116,8 +120,7 @@ def test_whatever_path_a_payout_takes_its_funds_are_where_its_state_says(choices
         target = targets[choice % len(targets)]
         movement = TRANSITIONS[status, target].movement
         if movement is not None:
-            (result,) = apply(balances, [Transfer("1", movement, Decimal(10), None, "")])
-            assert isinstance(result, Posted)
+            assert isinstance(post(balances, Transfer("1", movement, Decimal(10), None, "")), Posted)
         status = target
         assert balances["LOCKED"] == (10 if status in HOLDS_FUNDS else 0)
         assert balances["SETTLEMENT"] == (10 if status == "SUCCESS" else 0)

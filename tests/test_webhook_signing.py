@@ -35,7 +35,7 @@ def test_the_public_library_accepts_what_we_sign(secret: bytes, message_id: str,
 @given(secrets, ids, bodies)
 def test_we_accept_what_the_public_library_signs(secret: bytes, message_id: str, body: bytes) -> None:
     signature = Webhook(secret).sign(message_id, datetime.fromtimestamp(NOW, UTC), body.decode())
-    assert signature == signing.sign_v1(secret, message_id, NOW, body)
+    assert signature == signing.headers(message_id, NOW, body, [secret])["webhook-signature"]
     headers = {"webhook-id": message_id, "webhook-timestamp": str(NOW), "webhook-signature": signature}
     assert signing.verify([secret], headers, body, NOW) is None
 
@@ -53,7 +53,7 @@ def test_the_specification_s_own_layout() -> None:
     assert signing.headers("evt-1", NOW, b"{}", [SECRET]) == {
         "webhook-id": "evt-1",
         "webhook-timestamp": str(NOW),
-        "webhook-signature": signing.sign_v1(SECRET, "evt-1", NOW, b"{}"),
+        "webhook-signature": Webhook(SECRET).sign("evt-1", datetime.fromtimestamp(NOW, UTC), "{}"),
     }
 
 
@@ -87,7 +87,7 @@ def _with(**changes: str | None) -> dict[str, str]:
     return headers
 
 
-GOOD = signing.sign_v1(SECRET, "evt-1", NOW, BODY)
+GOOD = signing.headers("evt-1", NOW, BODY, [SECRET])["webhook-signature"]
 
 MALFORMED = [
     ({"id": None}, "webhook-id header is missing"),
@@ -162,7 +162,7 @@ def test_header_names_count_in_any_case() -> None:
 
 
 def test_any_of_several_signatures_and_secrets_will_do_and_unknown_versions_are_skipped() -> None:
-    wrong = signing.sign_v1(OTHER, "evt-1", NOW, BODY)
+    wrong = signing.headers("evt-1", NOW, BODY, [OTHER])["webhook-signature"]
     headers = _with(signature=f"v9,abc v1a,zzz  {wrong} {GOOD}")
     assert signing.verify([b"q" * 32, SECRET], headers, BODY, NOW) is None
 

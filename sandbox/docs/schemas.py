@@ -6,11 +6,12 @@ digits, a reference that is taken) is in the descriptions.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
 from sandbox.directory.catalogue import load_directory
+from sandbox.domain.choices import Account, DestType, SaleStatus, SigningTime, TransactionType
 from sandbox.domain.payout_states import STATUSES
 from sandbox.http.operation import page_item
 from sandbox.webhooks.requests import EVENT_TYPES
@@ -59,7 +60,7 @@ _SIGNING_TIME: Final[Json] = {
     "description": "Whose time `webhook-timestamp` is: the host's, which every library verifies (the default), or the "
     "merchant's.",
     "type": "string",
-    "enum": ["host", "merchant"],
+    "enum": list(get_args(SigningTime)),
 }
 _URL: Final[Json] = {
     "description": (
@@ -85,7 +86,7 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     "Payout": {
         "id": _UUID,
         "currency": {"type": "string", "const": "PKR"},
-        "dest_type": {"type": "string", "enum": ["BANK", "WALLET"]},
+        "dest_type": {"type": "string", "enum": list(get_args(DestType))},
         "status": _STATUS,
         "user_id": {"type": ["string", "null"], "format": "uuid"},
         "attempts": {"type": "integer", "minimum": 0},
@@ -112,15 +113,15 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     "Sale": {
         "id": _UUID,
         "user_id": _UUID,
-        "status": {"type": "string", "enum": ["PENDING", "APPROVED", "DECLINED"]},
+        "status": {"type": "string", "enum": list(get_args(SaleStatus))},
         "attempts": {"type": "integer", "minimum": 0},
     },
     "SalePayment": {"kind": {"type": "string", "enum": ["ADVANCE", "FINAL"]}},
     "Transaction": {
-        "type": {"type": "string", "enum": ["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]},
+        "type": {"type": "string", "enum": list(get_args(TransactionType))},
     },
     "LedgerEntry": {
-        "account": {"type": "string", "enum": ["AVAILABLE", "LOCKED", "WALLET"]},
+        "account": {"type": "string", "enum": [*get_args(Account), "WALLET"]},
         "direction": {"type": "string", "enum": ["DEBIT", "CREDIT"]},
     },
     "PayoutResults": {"results": _results("CreatedPayout")},

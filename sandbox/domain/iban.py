@@ -17,8 +17,6 @@ IBAN_LENGTH = 24
 
 _CHARACTERS = re.compile(r"[A-Z0-9]*")
 _LAYOUT = re.compile(r"PK(?P<check_digits>[0-9]{2})(?P<bank>[A-Z]{4})(?P<account>[A-Z0-9]{16})")
-_BANK_CODE = re.compile(r"[A-Z]{4}")
-_ACCOUNT_16 = re.compile(r"[A-Z0-9]{16}")
 _PLAIN_ACCOUNT = re.compile(r"[0-9]{10,16}")
 _FOUR_DIGITS = re.compile(r"[0-9]{4}")
 _LETTERS_AS_NUMBERS = str.maketrans({letter: str(number) for number, letter in enumerate(ascii_uppercase, start=10)})
@@ -54,16 +52,6 @@ def check_iban(text: str, bank_iban_code: str | None) -> str | None:
             "correct the one or the other."
         )
     return None
-
-
-def make_iban(bank_iban_code: str, account16: str) -> str:
-    """The Pakistani IBAN of a bank's identifier and a sixteen-character account, with its check digits worked out."""
-    if _BANK_CODE.fullmatch(bank_iban_code) is None:
-        raise ValueError(f"a bank's IBAN identifier is four capital letters, not {bank_iban_code!r}")
-    if _ACCOUNT_16.fullmatch(account16) is None:
-        raise ValueError(f"an IBAN's account is sixteen capital letters or digits, not {account16!r}")
-    check_digits = 98 - _remainder(f"{IBAN_COUNTRY}00{bank_iban_code}{account16}")
-    return f"{IBAN_COUNTRY}{check_digits:02d}{bank_iban_code}{account16}"
 
 
 def check_account_number(text: str, bank_iban_code: str | None) -> str | None:

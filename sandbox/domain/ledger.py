@@ -6,7 +6,7 @@ balance is what was credited less what was debited; `AVAILABLE` and `LOCKED` may
 A user's wallet is an account of its own, `WALLET:{user_id}`; against all wallets together stands `USER_FUNDS`.
 """
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -116,8 +116,3 @@ def post(balances: MutableMapping[str, Decimal], transfer: Transfer) -> Posted |
     balances[debit] = left
     balances[credit] += transfer.amount
     return Posted(transfer, left, balances[credit])
-
-
-def apply(balances: MutableMapping[str, Decimal], transfers: Iterable[Transfer]) -> list[Posted | Refused]:
-    """Post transfers in the order they were asked for; one that lacks funds fails alone, later ones may still pass."""
-    return [post(balances, transfer) for transfer in transfers]

@@ -3,26 +3,13 @@
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from sandbox.domain.choices import PayoutStatus
+from sandbox.domain.choices import EventType, PayoutStatus
 from sandbox.domain.ledger import LOCK, RELEASE, RETURN, SETTLE, Movement
 
-REQUESTED: Final = "REQUESTED"
-PENDING: Final = "PENDING"
-PROCESSING: Final = "PROCESSING"
-RETRY: Final = "RETRY"
-ON_HOLD: Final = "ON_HOLD"
-IN_REVIEW: Final = "IN_REVIEW"
-SUCCESS: Final = "SUCCESS"
-FAILED: Final = "FAILED"
-CANCELLED: Final = "CANCELLED"
-REJECTED: Final = "REJECTED"
-RETURNED: Final = "RETURNED"
+STATUSES: Final[tuple[str, ...]] = get_args(PayoutStatus)
+REQUESTED, PENDING, PROCESSING, RETRY, ON_HOLD, IN_REVIEW, SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED = STATUSES
 
-STATUSES: Final[tuple[PayoutStatus, ...]] = get_args(PayoutStatus)
-HOLDS_FUNDS: Final = frozenset({REQUESTED, PENDING, PROCESSING, RETRY, ON_HOLD, IN_REVIEW})
-"""In these the amount sits in LOCKED."""
-
-EVENT_OF: Final = {
+EVENT_OF: Final[dict[str, EventType]] = {
     REQUESTED: "payout.requested",
     PENDING: "payout.created",
     PROCESSING: "payout.processing",
@@ -35,7 +22,7 @@ EVENT_OF: Final = {
     REJECTED: "payout.rejected",
     RETURNED: "payout.returned",
 }
-REINITIATED: Final = "payout.reinitiated"
+REINITIATED: Final[EventType] = "payout.reinitiated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +30,7 @@ class Change:
     """A legal change of state: what it moves and which event tells of it."""
 
     movement: Movement | None
-    event: str
+    event: EventType
 
 
 def _table() -> dict[tuple[str | None, str], Change]:
@@ -69,6 +56,11 @@ def _table() -> dict[tuple[str | None, str], Change]:
 
 TRANSITIONS: Final = _table()
 """(from, to) → what belongs to it; `None` is before the payout exists. What is not here is INVALID_STATE."""
+
+HOLDS_FUNDS: Final = frozenset(
+    source for (source, _), change in TRANSITIONS.items() if source is not None and change.movement in (RELEASE, SETTLE)
+)
+"""In these the amount sits in LOCKED, until a transition releases or settles it."""
 
 
 def legal_from(status: str) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from sandbox.domain.scenario_engine import Facts, Scenario, goes_on, is_taken
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
-DECLINED: Final = "DECLINED"
 STATUSES: Final[tuple[SaleStatus, ...]] = get_args(SaleStatus)
 
 ADVANCE: Final = "ADVANCE"

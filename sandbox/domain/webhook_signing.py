@@ -48,11 +48,6 @@ def decode_secret(secret: str) -> bytes:
     return _decode(secret, SECRET_PREFIX, _SECRET_SIZES, "A webhook secret", "24 to 64 bytes")
 
 
-def sign_v1(secret_bytes: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """Give one `v1,<base64>` signature of the body as it goes over the wire."""
-    return _hmac_text(secret_bytes, _content(message_id, str(timestamp), body))
-
-
 def headers(message_id: str, timestamp: int, body: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
     """Give the three headers; every secret signs, so that a receiver with the old or the new one is content.
 
