@@ -395,9 +395,9 @@ def test_how_often_and_how_long_follow_from_the_seed() -> None:
         return Fault(**{"id": "f", "kind": "latency", "match": {}, "parameters": {}, "probability": 0.25, "seed": 1, **members})
 
     one, same, other = make(), make(id="g"), make(seed=2)
-    lots = [str(number) for number in range(2000)]
-    draws = [one.hits(lot) for lot in lots]
-    assert draws == [same.hits(lot) for lot in lots] != [other.hits(lot) for lot in lots]
+    draw_keys = [str(number) for number in range(2000)]
+    draws = [one.hits(draw_key) for draw_key in draw_keys]
+    assert draws == [same.hits(draw_key) for draw_key in draw_keys] != [other.hits(draw_key) for draw_key in draw_keys]
     assert 400 < sum(draws) < 600
     assert make(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
     spread = sorted(make(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))

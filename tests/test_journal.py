@@ -10,7 +10,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ids import LARGEST_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
 from sandbox.journal.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, Entry, Journal, JournalEntry, Rules
-from sandbox.live.feed import connect
+from sandbox.live.feed import Note, connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -175,8 +175,8 @@ async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> 
 
 
 async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) -> None:
-    told: list[dict[str, Any]] = []
-    journal = Journal(world.stack.redis_url, lambda _, calls: told.extend(calls))
+    notes: list[Note] = []
+    journal = Journal(world.stack.redis_url, lambda _, recorded: notes.extend(recorded))
     journal.start()
     try:
         # A secret on the edge, and a character of two bytes where it is cut.
@@ -186,7 +186,7 @@ async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) ->
         journal.note(world.merchant_id, noted, Rules(parameters=frozenset({"q"})))
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         # Where a secret is found, all of the value goes: what is left of it might be some of the secret.
-        for kept in (found.path, found.query, found.request_headers["user-agent"], told[0]["path"]):
+        for kept in (found.path, found.query, found.request_headers["user-agent"], notes[0].data["path"]):
             assert len(kept) <= TEXT_LIMIT + len(CUT)
             assert kept.endswith("[redacted]" + CUT) or kept == "[redacted]"
             assert "A" not in kept

@@ -147,12 +147,12 @@ def test_down_stops_a_run_and_waits_until_all_of_it_has_ended(start: Starter, tm
 
 
 def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start: Starter, tmp_path: Path) -> None:
-    """The guardian keeps the lock while it cleans up; the number in it may be another process's by then."""
+    """The reaper keeps the lock while it cleans up; the number in it may be another process's by then."""
     data = tmp_path / "data"
     run = start(has_stores=False, data=str(data), programs={"worker": "import time; time.sleep(1000)"})
     run.ready()
-    guardian = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the guardian")
-    guardian.suspend()
+    reaper = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the reaper")
+    reaper.suspend()
     run.process.kill()
     run.process.wait()
     stranger = subprocess.Popen(["/bin/sleep", "1000"])
@@ -169,12 +169,12 @@ def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start
         )
         files = psutil.Process(down.pid).open_files
         wait_for(lambda: any(file.path == str(lock) for file in files()), "its look at the lock")
-        guardian.resume()
+        reaper.resume()
         assert json.loads(down.communicate(timeout=180)[0]) == {"stopped": True, "pid": None}
         assert down.returncode == 0
         assert stranger.poll() is None
     finally:
-        guardian.resume()
+        reaper.resume()
         stranger.kill()
         stranger.wait()
 

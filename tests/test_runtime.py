@@ -79,7 +79,7 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
     assert get(ready["api_url"] + "/health/ready").isdigit()
     assert ready["console_url"] == ready["api_url"] + "/console"
     assert select_one(ready) == "1"
-    assert len(psutil.Process(run.process.pid).children()) == 8  # guardian, two stores, 2 API, IPN, 2 workers
+    assert len(psutil.Process(run.process.pid).children()) == 8  # reaper, two stores, 2 API, IPN, 2 workers
     directory = ephemeral_directory(ready)
     assert directory.is_dir()
     sockets = Path(ready["database_url"].split("host=")[1])
@@ -110,7 +110,7 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
 
 
 def test_a_killed_supervisor_leaves_no_process_and_no_directory(start: Starter) -> None:
-    # A worker that does not follow the lifeline is ended by the guardian.
+    # A worker that does not follow the lifeline is ended by the reaper.
     run = start(programs={"worker": "import time; time.sleep(1000)"})
     ready = run.ready()
     run.process.kill()
@@ -205,15 +205,15 @@ def test_data_and_key_stay_between_runs_even_after_a_kill(start: Starter, data: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a kernel that tells a process of its parent's death")
-def test_with_supervisor_and_guardian_killed_the_stores_end_too(start: Starter, data: Path) -> None:
+def test_with_supervisor_and_reaper_killed_the_stores_end_too(start: Starter, data: Path) -> None:
     run = start(data=str(data))
     run.ready()
     stores = [wait_for(lambda name=name: run.child(name), name) for name in ("bin/postgres", "valkey-server")]
-    guardian = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the guardian")
-    # The guardian must not see the supervisor's end: then only the kernel can tell the stores of it.
-    guardian.suspend()
+    reaper = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the reaper")
+    # The reaper must not see the supervisor's end: then only the kernel can tell the stores of it.
+    reaper.suspend()
     run.process.kill()
-    guardian.kill()
+    reaper.kill()
     run.process.wait()
     run.assert_nothing_left()
     assert all(is_over(store) for store in stores)

@@ -34,7 +34,7 @@ BOX = SecretBox(bytes(32))
 
 
 class Outbox:
-    """Deliveries in memory, in the place of the tables: claimed within the room that is given, recorded in a list."""
+    """Deliveries in memory, in the place of the tables: claimed within the capacity that is given, recorded in a list."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.recorded: dict[str, list[Recorded]] = defaultdict(list)
@@ -73,13 +73,13 @@ class Outbox:
             await self._changed.wait_for(lambda: merchant_id in self._nothing_found)
 
     async def _claim(
-        self, merchant_id: str, room: Mapping[str, int], room_of_others: int
+        self, merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
     ) -> tuple[list[Claimed], frozenset[str]]:
         await asyncio.sleep(0)
         claimed = [
             waiting.popleft()
             for endpoint_id, waiting in self._due[merchant_id].items()
-            for _ in range(min(len(waiting), room.get(endpoint_id, room_of_others)))
+            for _ in range(min(len(waiting), capacity.get(endpoint_id, capacity_of_others)))
         ]
         if not claimed:
             async with self._changed:
@@ -207,15 +207,15 @@ async def test_endpoints_that_never_answer_delay_no_other(monkeypatch: pytest.Mo
 
 
 def fill(capacity: Capacity, merchant_id: str, endpoints: int) -> int:
-    """Begin calls to a merchant's endpoints as long as there is room, none of which ends; how many there are."""
+    """Begin calls to a merchant's endpoints as long as there is capacity, none of which ends; how many there are."""
     begun = 0
     while True:
-        room = capacity.room(merchant_id, 0.0)
+        free = capacity.free_capacity(merchant_id, 0.0)
         for number in range(endpoints):
-            for _ in range(room.named.get(str(number), room.others)):
+            for _ in range(free.named.get(str(number), free.others)):
                 capacity.begin(merchant_id, str(number))
                 begun += 1
-        if not any(room.named.get(str(number), room.others) for number in range(endpoints)):
+        if not any(free.named.get(str(number), free.others) for number in range(endpoints)):
             return begun
 
 
@@ -225,7 +225,7 @@ def test_however_much_hangs_there_is_room_for_one_more(endpoints: list[int]) -> 
     capacity = Capacity()
     begun = sum(fill(capacity, f"hanging-{number}", count) for number, count in enumerate(endpoints))
     assert begun <= CALLS < LIMIT
-    assert capacity.room("newcomer", 0.0).others >= 1
+    assert capacity.free_capacity("newcomer", 0.0).others >= 1
 
 
 @given(st.integers(0, 8), st.integers(1, MOST_ENDPOINTS - 1))
@@ -235,9 +235,9 @@ def test_within_a_merchant_too(others: int, hanging: int) -> None:
     fill(capacity, "merchant", hanging)
     for number in range(others):
         fill(capacity, f"other-{number}", MOST_ENDPOINTS)
-    assert capacity.room("merchant", 0.0).others >= 1
+    assert capacity.free_capacity("merchant", 0.0).others >= 1
     fill(capacity, "last", hanging)
-    assert capacity.room("last", 0.0).others >= 1
+    assert capacity.free_capacity("last", 0.0).others >= 1
 
 
 def test_an_endpoint_alone_gets_all_that_one_may_have_and_gives_it_back() -> None:
@@ -245,18 +245,18 @@ def test_an_endpoint_alone_gets_all_that_one_may_have_and_gives_it_back() -> Non
     assert fill(capacity, "merchant", 1) == ENDPOINT_CALLS
     for _ in range(ENDPOINT_CALLS):
         capacity.end("merchant", "0")
-    assert capacity.room("merchant", 0.0) == Capacity().room("merchant", 0.0)
+    assert capacity.free_capacity("merchant", 0.0) == Capacity().free_capacity("merchant", 0.0)
 
 
 def test_who_asked_for_fewer_calls_gets_fewer_until_then_and_is_no_other_merchants_endpoint() -> None:
     """Worlds of one seed have endpoints of the same ids."""
     capacity = Capacity()
     capacity.slow_down("merchant", "endpoint", 10.0)
-    assert capacity.room("merchant", 9.0).named == {"endpoint": SLOWED_CALLS}
+    assert capacity.free_capacity("merchant", 9.0).named == {"endpoint": SLOWED_CALLS}
     capacity.begin("merchant", "endpoint")
-    assert capacity.room("merchant", 9.0).named == {"endpoint": SLOWED_CALLS - 1}
-    assert capacity.room("twin", 9.0).named == {}
-    assert capacity.room("merchant", 10.0).named["endpoint"] > SLOWED_CALLS
+    assert capacity.free_capacity("merchant", 9.0).named == {"endpoint": SLOWED_CALLS - 1}
+    assert capacity.free_capacity("twin", 9.0).named == {}
+    assert capacity.free_capacity("merchant", 10.0).named["endpoint"] > SLOWED_CALLS
 
 
 async def test_a_local_name_needs_no_name_server() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.audit import checks as audit_sql
-from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503, plan_by_statistics, snapshot
+from sandbox.db.engine import RETRYABLE, connection, consistent_read, db_errors_as_503, plan_by_statistics
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
@@ -103,7 +103,7 @@ async def audit(merchant_id: str) -> AuditReport:
 
 
 async def _audit(merchant_id: str) -> AuditReport:
-    async with snapshot() as conn:
+    async with consistent_read() as conn:
         await plan_by_statistics(conn)
         # A young store knows no statistics yet, and would look for each change among all the others, one by one.
         await conn.execute("SET LOCAL enable_nestloop = off")

@@ -35,7 +35,7 @@ def freeze(
     """Freeze the clock. With --at, it advances to that time first; the exit code is 4 if some work due by then is not done."""
     with client.waiting("Freezing"):
         run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
-    return _told(run)
+    return _shown(run)
 
 
 @app.command("advance")
@@ -56,7 +56,7 @@ def advance(
         raise typer.BadParameter(f"{seconds} is not a number of seconds.")
     body = {"to": to} if to is not None else {"seconds": seconds_of(span) if span is not None else seconds}
     with client.waiting("Advancing the clock"):
-        return _told(client.post("/sandbox/v1/clock/advance", body))
+        return _shown(client.post("/sandbox/v1/clock/advance", body))
 
 
 @app.command("resume")
@@ -86,7 +86,7 @@ def seconds_of(span: str) -> float:
     return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part is not None)
 
 
-def _told(run: dict[str, Any]) -> Shown:
+def _shown(run: dict[str, Any]) -> Shown:
     lines = [f"{_line(run)} Steps that fell due: {run['steps']}."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"

@@ -196,8 +196,8 @@ class ClockAdvancer:
                 _, more = await take_batch(conn, unit, self._catalogue, BATCH)
             if not more and (_is_due(due["deliveries"], now) or (unit is not None and unit.deliveries)):
                 # In the same transaction, so that no worker sees them due in a frozen world.
-                with self._posts().claiming(merchant_id) as room:
-                    claimed = await claim_in(conn, merchant_id, room.others)
+                with self._posts().claiming(merchant_id) as free:
+                    claimed = await claim_in(conn, merchant_id, free.others)
         return _Stop(now, clock, unit, claimed, is_last)
 
     async def _post(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:

@@ -1,6 +1,6 @@
-"""Who moves a merchant's clock: one at a time, by a hold on it that lapses within seconds when its process dies.
+"""Who moves a merchant's clock: one at a time, by a lease of it that lapses within seconds when its process dies.
 
-The hold keeps answers sensible, not money right: each stop of a clock is a transaction under the merchant's lock.
+The lease keeps answers sensible, not money right: each stop of a clock is a transaction under the merchant's lock.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchan
 
 @asynccontextmanager
 async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
-    """Hold a merchant's clock. Raises ClockLeasedError if another does so for longer than two seconds."""
+    """Lease a merchant's clock for the block. Raises ClockLeasedError if another has it for longer than two seconds."""
     holder = str(uuid.uuid4())
     until_taken = AsyncRetrying(
         wait=wait_exponential(0.02, max=0.2),
@@ -78,4 +78,4 @@ async def _renew(merchant_id: str, holder: str) -> None:
         try:
             await _take(merchant_id, holder)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("clock_hold_lost", merchant_id=merchant_id, error=repr(error)[:300])
+            _log.warning("clock_lease_lost", merchant_id=merchant_id, error=repr(error)[:300])

@@ -185,7 +185,7 @@ async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:
 
 
 @asynccontextmanager
-async def snapshot() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def consistent_read() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """A transaction that only reads, all its statements from the one moment of its first.
 
     It keeps the vacuum from what died since: for short reads only. Raises as `transaction` does.

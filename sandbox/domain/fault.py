@@ -36,9 +36,9 @@ class Fault:
         wanted = self.match.get("event_type", "*")
         return self.match.get("endpoint_id", endpoint_id) == endpoint_id and fnmatchcase(event_type, wanted)
 
-    def hits(self, lot: str) -> bool:
-        """Whether a match is a hit: the same lot always falls the same for a seed (or, without one, for the same fault)."""
-        return self.probability >= 1 or self._draw("hit", lot) < self.probability
+    def hits(self, draw_key: str) -> bool:
+        """Whether a match is a hit. A draw key always draws the same for a seed, or, without one, for the same fault."""
+        return self.probability >= 1 or self._draw("hit", draw_key) < self.probability
 
     def milliseconds(self, counter: int) -> float:
         """How long the counter-th match is to wait: fixed, or with a sigma lognormal around that; at most a minute."""
@@ -49,8 +49,8 @@ class Fault:
         normal = NormalDist().inv_cdf(max(self._draw("wait", str(counter)), 1e-12))
         return min(fixed * exp(sigma * normal), LONGEST_MS)
 
-    def _draw(self, what: str, lot: str) -> float:
-        return draw(f"{self.id if self.seed is None else self.seed}:{what}:{lot}")
+    def _draw(self, what: str, draw_key: str) -> float:
+        return draw(f"{self.id if self.seed is None else self.seed}:{what}:{draw_key}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class FaultNote(msgspec.Struct):
     counter: int
 
 
-def spoiled(kind: str, body: bytes) -> bytes:
+def damaged_body(kind: str, body: bytes) -> bytes:
     """What is sent in place of a webhook's body that a fault of this kind hits."""
     if kind == "tampered_body":
         return body[:-1] + b',"tampered":true}'

@@ -24,18 +24,18 @@ _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id =
 
 
 async def first_hit(
-    merchant_id: str, faults: Sequence[Fault], meets: Callable[[Fault], bool], lot: str | None = None
+    merchant_id: str, faults: Sequence[Fault], meets: Callable[[Fault], bool], draw_key: str | None = None
 ) -> Hit | None:
     """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors.
 
-    `lot` is what chance goes by: one that is drawn again falls as it did before. The fault's matches, counted, if None.
+    Chance goes by `draw_key`: the same key always draws the same. Without one, by how often the fault has matched.
     """
     for fault in faults:
         if not meets(fault):
             continue
         async with transaction() as conn:
             counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
-            hit = counter is not None and fault.hits(lot or str(counter))
+            hit = counter is not None and fault.hits(draw_key or str(counter))
             if hit:
                 await conn.execute(_HIT, merchant_id, fault.id)
         if hit:

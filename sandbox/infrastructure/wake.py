@@ -11,8 +11,8 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
 QUEUE: Final = "psp:jobs"
-DOORBELL: Final = "psp:doorbell"
-"""The channel that tells workers that there are jobs."""
+JOB_NOTIFICATIONS: Final = "psp:job-notifications"
+"""The channel that notifies workers of jobs."""
 JOB: Final = "advance"
 CREDIT_JOB: Final = "credit"
 WORKER_SEEN: Final = "psp:worker-seen"
@@ -99,7 +99,7 @@ class Waker:
                     redis = await self._connection()
                     for merchant_id, job in wakes:
                         await _enqueue(redis, merchant_id, job)
-                    await redis.publish(DOORBELL, b"")
+                    await redis.publish(JOB_NOTIFICATIONS, b"")
                 self._down = False
             except REDIS_ERRORS as error:
                 if not self._down:

@@ -100,9 +100,11 @@ class JournalEntry(msgspec.Struct):
 class Journal:
     """Writes calls down, and reads them. `note` never waits and never fails."""
 
-    def __init__(self, redis_url: str, told: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None) -> None:
-        """`told` is told of a merchant's calls once they are written down, in a few members each."""
-        self._told = told
+    def __init__(
+        self, redis_url: str, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
+    ) -> None:
+        """`on_recorded` is called with notes of a merchant's calls once they are recorded."""
+        self._on_recorded = on_recorded
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
         self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_WAITING)
         self._counter = itertools.count()
@@ -194,18 +196,18 @@ class Journal:
         calls: dict[str, list[dict[str, Any]]] = {}
         for merchant_id, entry_id, entry in entries:
             values.setdefault(merchant_id, []).append(entry_id.encode() + _encode(entry))
-            calls.setdefault(merchant_id, []).append(_told(entry_id, entry))
+            calls.setdefault(merchant_id, []).append(_summary(entry_id, entry))
         pipeline = self._redis.pipeline(transaction=False)
         for merchant_id, pushed in values.items():
             pipeline.rpush(_key(merchant_id), *pushed)
             pipeline.ltrim(_key(merchant_id), -KEPT, -1)
             pipeline.expire(_key(merchant_id), _SECONDS)
         await pipeline.execute()
-        for merchant_id, told in calls.items():
-            self._told(merchant_id, [Note("request", call) for call in told])
+        for merchant_id, summaries in calls.items():
+            self._on_recorded(merchant_id, [Note("request", call) for call in summaries])
 
 
-def _told(entry_id: str, entry: Entry) -> dict[str, Any]:
+def _summary(entry_id: str, entry: Entry) -> dict[str, Any]:
     """What the live stream tells of a call; the rest is in the journal under its id."""
     return {
         "id": entry_id,

@@ -9,7 +9,7 @@ from sandbox.runtime.run_directories import RunDirectories, StartError, secret_k
 
 
 def child_environment(
-    places: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
+    directories: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
 ) -> dict[str, str]:
     """The environment of our own processes: the caller's, completed. A URL that is None is taken from the caller's.
 
@@ -32,8 +32,8 @@ def child_environment(
     if not env.get("SANDBOX_ADMIN_KEY", "").strip():
         env["SANDBOX_ADMIN_KEY"] = DEVELOPMENT_ADMIN_KEY
     if not env.get("SANDBOX_SECRET_KEY", "").strip():
-        env["SANDBOX_SECRET_KEY"] = secret_key(places.data)
-    env["PROMETHEUS_MULTIPROC_DIR"] = str(places.metrics)
+        env["SANDBOX_SECRET_KEY"] = secret_key(directories.data)
+    env["PROMETHEUS_MULTIPROC_DIR"] = str(directories.metrics)
     env["PYTHONUNBUFFERED"] = "1"
     try:
         Settings.load(env)

@@ -55,12 +55,12 @@ _SETTINGS = {
 class Postgres:
     """One embedded PostgreSQL in the directories of a run."""
 
-    def __init__(self, places: RunDirectories) -> None:
-        self.data = places.home / "postgres"
-        self.socket_dir = places.run / "pg"
-        self.ephemeral = places.ephemeral
-        self.user = places.user
-        self._home = places.home
+    def __init__(self, directories: RunDirectories) -> None:
+        self.data = directories.home / "postgres"
+        self.socket_dir = directories.run / "pg"
+        self.ephemeral = directories.ephemeral
+        self.user = directories.user
+        self._home = directories.home
         self._binaries = postgres_binaries()
 
     @property

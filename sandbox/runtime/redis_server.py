@@ -16,9 +16,9 @@ from sandbox.runtime.run_directories import RunDirectories, StartError
 class RedisServer:
     """One embedded Redis in the directories of a run."""
 
-    def __init__(self, places: RunDirectories) -> None:
-        self.socket = places.run / "redis.sock"
-        self._directory = places.run
+    def __init__(self, directories: RunDirectories) -> None:
+        self.socket = directories.run / "redis.sock"
+        self._directory = directories.run
 
     @property
     def url(self) -> str:
@@ -38,7 +38,7 @@ class RedisServer:
             # Under an evicting policy a full Redis would silently drop queued jobs (arq's job keys have a time to
             # live, so `volatile-*` takes them too). A refused write is seen, and the sweep does that work.
             "maxmemory-policy": "noeviction",
-            # The guardian finds this process by its arguments, which a title would overwrite.
+            # The reaper finds this process by its arguments, which a title would overwrite.
             "set-proc-title": "no",
             "daemonize": "no",
         }

@@ -22,7 +22,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
 _LONGEST_SOCKET = 100  # the kernel's bound is 107 bytes on Linux and 103 on macOS
 _LOCK_SECONDS = 45.0
 LOCK_NAME = "psp.lock"
-"""The file in a data directory that the supervisor of a run, and its guardian, hold locked; it has the former's number."""
+"""The file in a data directory that the supervisor of a run, and its reaper, hold locked; it has the former's number."""
 
 
 class StartError(Exception):
@@ -120,7 +120,7 @@ def reachable(path: Path, user: SystemUser | None) -> bool:
     return asked.returncode == 0
 
 
-def open_places(data: Path | None, embedded_postgres: bool) -> RunDirectories:
+def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectories:
     """Make and choose the directories of a run; `data` None asks for an ephemeral one. Permissions that exist stay."""
     user = store_user() if embedded_postgres else None
     remove: list[Path] = []
@@ -134,24 +134,24 @@ def open_places(data: Path | None, embedded_postgres: bool) -> RunDirectories:
         _make(base, 0o711 if user is not None else 0o700)
         if user is not None:
             user = _owner_of(base / "postgres", user)
-    places = RunDirectories(base, base, base / "run", user, data is None, remove=remove)
+    directories = RunDirectories(base, base, base / "run", user, data is None, remove=remove)
     try:
         if not os.access(base, os.R_OK | os.W_OK | os.X_OK):
             raise StartError(f"The data directory {base} cannot be written; give another one with --data.")
         if not reachable(base, user):
-            _move_home(places)
-        _choose_run(places)
-        _make(places.logs, 0o700)
+            _move_home(directories)
+        _choose_run(directories)
+        _make(directories.logs, 0o700)
     except BaseException:
-        discard(places.remove)
+        discard(directories.remove)
         raise
-    return places
+    return directories
 
 
-def empty_metrics(places: RunDirectories) -> None:
+def empty_metrics(directories: RunDirectories) -> None:
     """Begin with no counters of earlier processes; only under the lock, as a living run writes there."""
-    shutil.rmtree(places.metrics, ignore_errors=True)
-    _make(places.metrics, 0o700)
+    shutil.rmtree(directories.metrics, ignore_errors=True)
+    _make(directories.metrics, 0o700)
 
 
 def _make(path: Path, mode: int) -> None:
@@ -172,37 +172,38 @@ def _give_to_owner(path: Path) -> None:
         os.chown(path, owner.st_uid, owner.st_gid)
 
 
-def _move_home(places: RunDirectories) -> None:
-    assert places.user is not None
-    name = hashlib.sha256(os.fsencode(places.data)).hexdigest()[:16]
-    if places.ephemeral:
+def _move_home(directories: RunDirectories) -> None:
+    assert directories.user is not None
+    name = hashlib.sha256(os.fsencode(directories.data)).hexdigest()[:16]
+    if directories.ephemeral:
         home = Path(tempfile.mkdtemp(prefix="psp-", dir="/tmp")).resolve()
-        places.remove.append(home)
+        directories.remove.append(home)
     else:
         home = _SHARED_HOME / name
         _make(_SHARED_HOME, 0o711)
         home.mkdir(exist_ok=True)
     home.chmod(0o711)
-    if not reachable(home, places.user):
+    if not reachable(home, directories.user):
         raise StartError(
-            f"PostgreSQL's system user {places.user.name!r} can reach neither {places.data} nor {home}; "
+            f"PostgreSQL's system user {directories.user.name!r} can reach neither {directories.data} nor {home}; "
             "give a directory that it can enter with --data, or run psp as an ordinary user."
         )
-    places.home = home
-    places.notice = (
-        f"PostgreSQL keeps its data in {home}, because its system user {places.user.name!r} cannot enter {places.data}."
+    directories.home = home
+    directories.notice = (
+        f"PostgreSQL keeps its data in {home}, because its system user {directories.user.name!r} "
+        f"cannot enter {directories.data}."
     )
 
 
-def _choose_run(places: RunDirectories) -> None:
-    run = places.home / "run"
+def _choose_run(directories: RunDirectories) -> None:
+    run = directories.home / "run"
     longest = run / "pg" / ".s.PGSQL.5432.lock"
     if len(os.fsencode(longest)) > _LONGEST_SOCKET or not _PLAIN_PATH.match(str(run)):
         run = Path(tempfile.mkdtemp(prefix="psp-run-", dir="/tmp"))
-        places.remove.append(run)
+        directories.remove.append(run)
     _make(run, 0o711)
-    run.chmod(0o711 if places.user is not None else 0o700)
-    places.run = run
+    run.chmod(0o711 if directories.user is not None else 0o700)
+    directories.run = run
 
 
 def hand_over(path: Path, user: SystemUser | None) -> None:
@@ -219,13 +220,13 @@ def discard(paths: list[Path]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def lock_data(places: RunDirectories, pause: Callable[[float], None]) -> int:
+def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> int:
     """Take the data directory for this run and give the lock's descriptor; it is free again when the last copy closes.
 
-    The guardian of a run that was killed keeps the lock until it has ended that run's stores, so a start right after
+    The reaper of a run that was killed keeps the lock until it has ended that run's stores, so a start right after
     a SIGKILL waits (by `pause`) and never meets the old PostgreSQL. A living owner raises StartError at once.
     """
-    path = places.data / LOCK_NAME
+    path = directories.data / LOCK_NAME
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -240,8 +241,8 @@ def lock_data(places: RunDirectories, pause: Callable[[float], None]) -> int:
                 owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
                 if (owner.isdigit() and process_lives(int(owner))) or time.monotonic() > deadline:
                     raise StartError(
-                        f"The data directory {places.data} is in use by another psp up (process {owner or 'unknown'}). "
-                        f"Stop that one with `psp down --data {shlex.quote(str(places.data))}`, or give another directory "
+                        f"The data directory {directories.data} is in use by another psp up (process {owner or 'unknown'}). "
+                        f"Stop that one with `psp down --data {shlex.quote(str(directories.data))}`, or give another directory "
                         "with --data."
                     ) from None
                 pause(0.1)

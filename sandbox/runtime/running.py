@@ -26,7 +26,7 @@ class NotEndedError(Exception):
 def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
     """Stop the run on a data folder and wait until nothing of it is left, at most `seconds`.
 
-    Gives the process id of its supervisor; None if that had died, and its guardian was found cleaning up. Raises
+    Gives the process id of its supervisor; None if that had died, and its reaper was found cleaning up. Raises
     NotRunningError, NotEndedError, or PermissionError if it is another user's.
     """
     lock = data.expanduser().resolve() / LOCK_NAME
@@ -48,7 +48,7 @@ def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
             except psutil.AccessDenied:
                 raise PermissionError(f"process {supervisor.pid} is another user's; stop it as that user.") from None
         deadline = time.monotonic() + seconds
-        # The guardian holds the lock too, until it has cleaned up after a supervisor that was killed.
+        # The reaper holds the lock too, until it has cleaned up after a supervisor that was killed.
         while not _is_free(handle) or (supervisor is not None and process_lives(supervisor.pid)):
             if time.monotonic() > deadline:
                 raise NotEndedError(f"the sandbox on {data} did not stop within {seconds:.0f} seconds.")

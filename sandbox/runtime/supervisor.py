@@ -22,9 +22,9 @@ from sandbox.runtime.listening import Probe, http_url, listen_all
 from sandbox.runtime.log_echo import LogEcho
 from sandbox.runtime.postgres import Postgres
 from sandbox.runtime.ready import Ready, SeedKeys, forget_earlier, read_seed_keys, write_ready_file
-from sandbox.runtime.reaper import Charge, forget_ready_file
+from sandbox.runtime.reaper import ReaperArguments, forget_ready_file
 from sandbox.runtime.redis_server import RedisServer
-from sandbox.runtime.run_directories import RunDirectories, StartError, discard, empty_metrics, lock_data, open_places
+from sandbox.runtime.run_directories import RunDirectories, StartError, discard, empty_metrics, lock_data, open_directories
 from sandbox.runtime.signals import Signals, StopRequested
 
 _START_SECONDS = 180.0
@@ -82,11 +82,11 @@ class Supervisor:
         self._run_id = secrets.token_hex(8)
         self._groups: list[list[Child]] = [[], [], [], []]
         """Children in the order they are stopped in: API and IPN, workers, Redis, PostgreSQL."""
-        self._guardian: Child | None = None
+        self._reaper: Child | None = None
         self._step: subprocess.Popen[bytes] | None = None
         self._probes: list[Probe] = []
         self._listeners: list[socket.socket] = []
-        self._places: RunDirectories | None = None
+        self._directories: RunDirectories | None = None
         self._echo: LogEcho | None = None
         self._lock: int | None = None
         self._env: dict[str, str] = {}
@@ -123,15 +123,15 @@ class Supervisor:
         )
         port, ipn_port = (int(each.getsockname()[1]) for each in (api_socket, ipn_socket))
         embedded = not os.environ.get("DATABASE_URL", "").strip()
-        places = self._places = open_places(options.data, embedded)
-        self._lock = lock_data(places, self._pause)
-        empty_metrics(places)
-        if places.notice:
-            self._say(places.notice)
-        postgres = Postgres(places) if embedded else None
-        redis = None if os.environ.get("REDIS_URL", "").strip() else RedisServer(places)
+        directories = self._directories = open_directories(options.data, embedded)
+        self._lock = lock_data(directories, self._pause)
+        empty_metrics(directories)
+        if directories.notice:
+            self._say(directories.notice)
+        postgres = Postgres(directories) if embedded else None
+        redis = None if os.environ.get("REDIS_URL", "").strip() else RedisServer(directories)
         self._env = child_environment(
-            places,
+            directories,
             postgres.url if postgres else None,
             redis.url if redis else None,
             options.host,
@@ -140,11 +140,11 @@ class Supervisor:
         )
         self._stores = store_environment()
         self._env |= {"SANDBOX_RUN_ID": self._run_id, LIFELINE_FD: str(self._lifeline.reader)}
-        for name in ("guardian", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
-            rotate(places.logs / f"{name}.log")
+        for name in ("reaper", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
+            rotate(directories.logs / f"{name}.log")
         if options.verbose:
-            self._echo = LogEcho(places.logs, self._say)
-        self._start_guardian(postgres, redis)
+            self._echo = LogEcho(directories.logs, self._say)
+        self._start_reaper(postgres, redis)
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
         keys = SeedKeys()
@@ -166,25 +166,25 @@ class Supervisor:
             write_ready_file(options.ready_file, ready)
         return ready
 
-    def _start_guardian(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
-        assert self._places is not None
+    def _start_reaper(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
+        assert self._directories is not None
         assert self._lock is not None
         ready_file = self._options.ready_file
-        charge = Charge(
+        arguments = ReaperArguments(
             lifeline=self._lifeline.reader,
             run_id=self._run_id,
             postgres=str(postgres.data) if postgres else None,
             redis=str(redis.socket) if redis else None,
             ready_file=str(ready_file.absolute()) if ready_file else None,
             database_url=self._env["DATABASE_URL"],
-            remove=[str(path) for path in self._places.remove],
+            remove=[str(path) for path in self._directories.remove],
         )
         env = {key: value for key, value in self._env.items() if key not in ("SANDBOX_RUN_ID", LIFELINE_FD)}
         command = Command(
-            "guardian", charge.argv(), env, self._log("guardian"), (self._lifeline.reader, self._lock), cwd=Path("/")
+            "reaper", arguments.argv(), env, self._log("reaper"), (self._lifeline.reader, self._lock), cwd=Path("/")
         )
-        self._guardian = Child(command, lambda child: True)
-        self._guardian.start()
+        self._reaper = Child(command, lambda child: True)
+        self._reaper.start()
 
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
@@ -257,8 +257,8 @@ class Supervisor:
             child.was_up = True
 
     def _log(self, name: str) -> Path:
-        assert self._places is not None
-        return self._places.logs / f"{name}.log"
+        assert self._directories is not None
+        return self._directories.logs / f"{name}.log"
 
     def _launch(self, group: int, child: Child) -> None:
         self._groups[group].append(child)
@@ -286,7 +286,7 @@ class Supervisor:
                 self._say(f"{child.name} ended ({_how(child.exit_status)}); starting it again.")
 
     def _children(self) -> list[Child]:
-        return [*chain.from_iterable(self._groups), *([self._guardian] if self._guardian else [])]
+        return [*chain.from_iterable(self._groups), *([self._reaper] if self._reaper else [])]
 
     def _await(self, what: str, done: Callable[[], bool], detail: Callable[[], str] = lambda: "") -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -341,12 +341,12 @@ class Supervisor:
             listener.close()
         if self._echo is not None:
             self._echo.stop()
-        if self._places is not None:
-            discard(self._places.remove)
+        if self._directories is not None:
+            discard(self._directories.remove)
         self._lifeline.cut()
-        if self._guardian is not None:
-            self._wait_gone([self._guardian], 20.0)
-            self._guardian.destroy()
+        if self._reaper is not None:
+            self._wait_gone([self._reaper], 20.0)
+            self._reaper.destroy()
         self._lifeline.close()
         if self._lock is not None:
             os.close(self._lock)

@@ -2,7 +2,7 @@
 
     tied.py PARENT SIGNAL UID GID PROGRAM [ARGUMENT...]
 
-For programs that cannot read the lifeline: with supervisor and guardian both killed, nobody is left to stop them. Linux
+For programs that cannot read the lifeline: with supervisor and reaper both killed, nobody is left to stop them. Linux
 only. It runs by its path, with nothing but the standard library. A program that is to run as another user is given to it
 as root, for two reasons: that user may not be able to reach this Python, and the kernel forgets the request when a
 process changes its user.
@@ -23,7 +23,7 @@ def main() -> None:
         os.setuid(uid)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-        # A run without this is as safe as on a system that has no such call: the guardian still stops the program.
+        # A run without this is as safe as on a system that has no such call: the reaper still stops the program.
         sys.stderr.write(f"prctl: {os.strerror(ctypes.get_errno())}\n")
     if os.getppid() != parent:
         sys.exit("the process that started this one has died")

@@ -122,7 +122,7 @@ def create_app(settings: Settings) -> Application:
         sender = WebhookSender(settings.webhook_allow)
         feed.start()
         listener.start()
-        passage.start(Attempts(sender, box, told=feed.notes, journal=journal))
+        passage.start(Attempts(sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
         try:
             yield

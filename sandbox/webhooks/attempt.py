@@ -17,7 +17,7 @@ from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
-from sandbox.webhooks.capacity import Capacity, Room
+from sandbox.webhooks.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultyPost, Sent
 from sandbox.webhooks.outbox import Claimed, Recorded, give_back, record_attempts
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
@@ -48,8 +48,8 @@ def runs_of(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
 class Attempts:
     """Makes attempts at deliveries that were claimed.
 
-    `later` is told of a merchant's next one: (merchant, seconds). `told` is told of attempts that were recorded, `journal`
-    of the faults that hit.
+    `later` is called with a merchant and the seconds until its next attempt, `on_recorded` with a merchant and notes of the
+    attempts that were recorded. The journal records the faults that hit.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class Attempts:
         sender: WebhookSender,
         box: SecretBox,
         later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
-        told: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
+        on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
     ) -> None:
         self._post = FaultyPost(sender, journal)
         self._box = box
         self._later = later
-        self._told = told
+        self._on_recorded = on_recorded
         self._secrets: dict[bytes, bytes] = {}
         self._capacity = Capacity()
 
-    def claiming(self, merchant_id: str) -> AbstractContextManager[Room]:
+    def claiming(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
         """Give how many deliveries to each of a merchant's endpoints may be claimed, in the context that claims them."""
         return self._capacity.claiming(merchant_id, time.monotonic())
 
@@ -162,7 +162,7 @@ class Attempts:
             # Their leases lapse and they are delivered again, which is allowed; losing the caller's loop is not.
             _log.exception("record_refused", merchant_id=merchant_id)
             return
-        self._told(merchant_id, [_note(result) for result in results])
+        self._on_recorded(merchant_id, [_note(result) for result in results])
 
     def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
         result = sent.result

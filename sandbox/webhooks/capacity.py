@@ -1,10 +1,10 @@
 """Shares out a process's calls to webhook endpoints, so that one that does not answer delays no other. Pure.
 
-A call that hangs holds its place for 15 s, a call that is answered for milliseconds. With one limit for all, the calls that
-hang end up holding everything. Here a merchant may hold as many places as a quarter of what is free at that moment, and an
-endpoint half of what is left of its merchant's. Whatever holds its places long so leaves room by itself, for all who come
-later, and the more hang, the less each may hold; who is answered needs few (dynamic thresholds, as network switches share
-their buffers: Choudhury and Hahne, 1998).
+A call that hangs lasts 15 s, a call that is answered milliseconds. With one limit for all, calls that hang would soon use
+all of it. Here a merchant may have as many calls under way as a quarter of what is free at that moment, and an endpoint half
+of what its merchant has left. So calls that hang always leave capacity for others, and the more of them hang, the fewer each
+endpoint may have; an endpoint that answers needs few. (These are dynamic thresholds, by which network switches share their
+buffers: Choudhury and Hahne, 1998.)
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ ENDPOINT_CALLS: Final = 128
 SLOWED_CALLS: Final = 2
 """Calls under way to an endpoint that asked for fewer."""
 _ENDPOINTS: Final = 16
-"""Endpoints of a merchant that may all take their room at once."""
+"""Endpoints of a merchant that may all use their capacity at once."""
 _FLOOR: Final = 8
 _SLOWED_AT_MOST: Final = 10_000
 
 
-class Room(NamedTuple):
+class FreeCapacity(NamedTuple):
     """How many calls may be begun: to each endpoint named, and to each of a merchant's others."""
 
     named: dict[str, int]
@@ -47,10 +47,10 @@ class Capacity:
         self._merchants: dict[str, _Merchant] = {}
         self._slowed: dict[str, dict[str, float]] = {}
 
-    def room(self, merchant_id: str, now: float) -> Room:
+    def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
         """How many calls may be begun for a merchant, `now` in seconds of a clock that never goes back.
 
-        All of its endpoints may take theirs at once; who took all of it may ask again at once and is given more.
+        All of its endpoints may use theirs at once. One that has used all of it may ask again at once, and gets more.
         """
         merchant = self._merchants.get(merchant_id) or _Merchant()
         left = max(0, (self._free - self._kept) // 4 - merchant.total)
@@ -66,25 +66,25 @@ class Capacity:
             # What cannot be divided goes to who has the fewest.
             named[endpoint_id] = max(named[endpoint_id], min(part + (rest > others), share - calls))
             rest -= rest > others
-        room_of_others = max(floor, min(max(part, 1), left))
+        capacity_of_others = max(floor, min(max(part, 1), left))
         for endpoint_id in self._still_slowed(merchant_id, now):
             calls = merchant.calls.get(endpoint_id, 0)
-            named[endpoint_id] = max(0, min(SLOWED_CALLS - calls, named.get(endpoint_id, room_of_others)))
-        return Room(named, room_of_others)
+            named[endpoint_id] = max(0, min(SLOWED_CALLS - calls, named.get(endpoint_id, capacity_of_others)))
+        return FreeCapacity(named, capacity_of_others)
 
     @contextmanager
-    def claiming(self, merchant_id: str, now: float) -> Iterator[Room]:
-        """Give a merchant's room, and keep it free until the claim that it is for is over and its calls have begun.
+    def claiming(self, merchant_id: str, now: float) -> Iterator[FreeCapacity]:
+        """Give a merchant's free capacity, and reserve it until the claim that it is for is over and its calls have begun.
 
-        Claims take a while, and several at once would each take the same room.
+        Claims take a while, and several at once would each take the same capacity.
         """
-        room = self.room(merchant_id, now)
+        free = self.free_capacity(merchant_id, now)
         merchant = self._merchants.get(merchant_id)
         others = max(0, _ENDPOINTS - (0 if merchant is None else len(merchant.calls)))
-        kept = sum(room.named.values()) + others * room.others
+        kept = sum(free.named.values()) + others * free.others
         self._kept += kept
         try:
-            yield room
+            yield free
         finally:
             self._kept -= kept
 
@@ -107,7 +107,7 @@ class Capacity:
             del self._merchants[merchant_id]
 
     def slow_down(self, merchant_id: str, endpoint_id: str, until: float) -> None:
-        """An endpoint asked for fewer calls, until a time of the clock that `room` is asked by."""
+        """An endpoint asked for fewer calls, until a time of the clock that `free_capacity` goes by."""
         if len(self._slowed) >= _SLOWED_AT_MOST:  # merchants that are not asked about any more
             self._slowed.clear()
         self._slowed.setdefault(merchant_id, {})[endpoint_id] = until

@@ -95,17 +95,17 @@ class _MerchantDeliveries:
 
     async def _claim(self) -> None:
         attempts = self._deliverer.attempts
-        with attempts.claiming(self._merchant_id) as room:
-            asked = dict(room.named)
+        with attempts.claiming(self._merchant_id) as free:
+            asked = dict(free.named)
             for endpoint_id, count in self._under_way.items():
                 # Those that wait to be recorded count too, or they could wait beyond their leases.
-                asked[endpoint_id] = min(asked.get(endpoint_id, room.others), max(0, ENDPOINT_CALLS - count))
-            claimed, busy = await claim_due(self._merchant_id, asked, room.others)
+                asked[endpoint_id] = min(asked.get(endpoint_id, free.others), max(0, ENDPOINT_CALLS - count))
+            claimed, busy = await claim_due(self._merchant_id, asked, free.others)
             runs = runs_of(claimed)
             attempts.begin(self._merchant_id, runs)
         claims = Counter(one.endpoint_id for one in claimed)
-        if any(count == asked.get(endpoint_id, room.others) for endpoint_id, count in claims.items()):
-            self.again.set()  # there may be more due to an endpoint that took all of its room, and there may be more room
+        if any(count == asked.get(endpoint_id, free.others) for endpoint_id, count in claims.items()):
+            self.again.set()  # an endpoint that used all of its capacity may have more due, and by now more capacity
         for endpoint_id, count in claims.items():
             self._under_way[endpoint_id] = self._under_way.get(endpoint_id, 0) + count
         for run in runs:

@@ -11,7 +11,7 @@ from sandbox.domain import redaction
 from sandbox.domain.choices import DeliveryStatus
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
-from sandbox.domain.fault import spoiled
+from sandbox.domain.fault import damaged_body
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -345,7 +345,7 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         if signed_at is None:  # before the two were told apart, every webhook was signed with the merchant's time
             signed_at, now = milliseconds(record["at"]) // 1000, {}
         named = {ID_HEADER: event_id, TIMESTAMP_HEADER: str(signed_at), SIGNATURE_HEADER: record["signature"], **now}
-        sent = spoiled(record["fault_kind"] or "", body)
+        sent = damaged_body(record["fault_kind"] or "", body)
         request = AttemptRequest({**DEFAULT_HEADERS, **named}, sent.decode(errors="replace"))
     status = record["status"]
     answered = None

@@ -12,7 +12,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
-from sandbox.domain.fault import Fault, Hit, note, spoiled
+from sandbox.domain.fault import Fault, Hit, damaged_body, note
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, Rules
@@ -119,7 +119,7 @@ class FaultyPost:
             age = timedelta(seconds=fault.parameters["seconds"])
         elif fault.kind == "wrong_key":
             secret = hashlib.sha256(secret).digest()
-        return await self._sign_and_send(claimed, spoiled(fault.kind, claimed.body), at, secret, age)
+        return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, secret, age)
 
     async def _sign_and_send(
         self, claimed: Claimed, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)

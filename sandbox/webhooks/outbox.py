@@ -57,14 +57,14 @@ WITH due AS MATERIALIZED (
         SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints
         WHERE merchant_id = $1 AND status = 'ENABLED' OFFSET 0
     ) e
-    LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, room) ON b.endpoint_id = e.id
+    LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, capacity) ON b.endpoint_id = e.id
     CROSS JOIN LATERAL (
         SELECT d.id, d.event_id, d.endpoint_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
         FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
             AND (d.leased_until IS NULL OR d.leased_until <= $3)
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
-        LIMIT coalesce(b.room, $6::int) FOR NO KEY UPDATE SKIP LOCKED
+        LIMIT coalesce(b.capacity, $6::int) FOR NO KEY UPDATE SKIP LOCKED
     ) c
 ), claimed AS (
     INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at,
@@ -164,8 +164,10 @@ class Recorded:
     gone: bool
 
 
-async def claim_due(merchant_id: str, room: Mapping[str, int], room_of_others: int) -> tuple[list[Claimed], frozenset[str]]:
-    """Claim deliveries that are due now: at most `room[endpoint]` each, `room_of_others` where it does not say.
+async def claim_due(
+    merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
+) -> tuple[list[Claimed], frozenset[str]]:
+    """Claim deliveries that are due now: at most `capacity[endpoint]` each, `capacity_of_others` where it does not say.
 
     In a frozen world, where they are posted one after the other, these bounds do not count; then endpoints that somebody is
     posting to at this moment are left alone, and returned beside the deliveries. Raises asyncpg's errors; then nothing is
@@ -176,20 +178,20 @@ async def claim_due(merchant_id: str, room: Mapping[str, int], room_of_others: i
         if clock is None:
             return [], frozenset()
         if clock.frozen_at is None:
-            return await _claim(conn, merchant_id, clock, room, room_of_others), frozenset()
+            return await _claim(conn, merchant_id, clock, capacity, capacity_of_others), frozenset()
     async with transaction() as conn:
         # Two who claim at once would not see each other's leases; under the merchant's lock the second sees the first's.
         clock = await _clock(conn, _LOCK, merchant_id)
         return ([], frozenset()) if clock is None else await _claim_in_turn(conn, merchant_id, clock)
 
 
-async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, room_of_each: int) -> list[Claimed]:
+async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[Claimed]:
     """As `claim_due`, in the caller's transaction, which holds the merchant's lock; they are claimed when it commits."""
     clock = await _clock(conn, _CLOCK, merchant_id)
     if clock is None:
         return []
     if clock.frozen_at is None:
-        return await _claim(conn, merchant_id, clock, {}, room_of_each)
+        return await _claim(conn, merchant_id, clock, {}, capacity_of_each)
     claimed, _ = await _claim_in_turn(conn, merchant_id, clock)
     return claimed
 
@@ -209,12 +211,12 @@ async def _claim_in_turn(
 
 
 async def _claim(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, room: Mapping[str, int], room_of_others: int
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, capacity: Mapping[str, int], capacity_of_others: int
 ) -> list[Claimed]:
     real = datetime.now(UTC)
     lease = real + LEASE
     records = await conn.fetch(
-        _CLAIM, merchant_id, clock.now(real), real, list(room), list(room.values()), room_of_others, lease
+        _CLAIM, merchant_id, clock.now(real), real, list(capacity), list(capacity.values()), capacity_of_others, lease
     )
     faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
     return [

@@ -1,4 +1,4 @@
-"""The worker takes every job that is put into its queue, whether anybody rang for it or not."""
+"""The worker takes every job that is put into its queue, notified of it or not."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from arq.worker import func
 
-from sandbox.infrastructure.wake import DOORBELL, connect, pack, redis_settings
+from sandbox.infrastructure.wake import JOB_NOTIFICATIONS, connect, pack, redis_settings
 from tests.harness.world import Stack
 from worker.job_notifications import JobNotificationWorker
 
@@ -48,22 +48,22 @@ async def numbers(seen: "asyncio.Queue[int]", count: int) -> set[int]:
     return {await asyncio.wait_for(seen.get(), 60) for _ in range(count)}
 
 
-async def test_a_job_is_taken_with_a_ring_and_without_one(stack: Stack) -> None:
+async def test_a_job_is_taken_with_a_notification_and_without_one(stack: Stack) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
     queue = f"test:{uuid.uuid4()}"
     async with working(stack, queue, seen) as redis:
         await redis.enqueue_job("note", 1, _queue_name=queue)
-        await redis.publish(DOORBELL, b"")
+        await redis.publish(JOB_NOTIFICATIONS, b"")
         assert await numbers(seen, 1) == {1}
         await redis.enqueue_job("note", 2, _queue_name=queue)
         assert await numbers(seen, 1) == {2}
 
 
-async def test_jobs_that_find_no_room_are_taken_when_there_is(stack: Stack) -> None:
+async def test_jobs_beyond_the_limit_are_taken_when_others_end(stack: Stack) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
     queue = f"test:{uuid.uuid4()}"
     async with working(stack, queue, seen, max_jobs=2) as redis:
         for number in range(20):
             await redis.enqueue_job("note", number, _queue_name=queue)
-        await redis.publish(DOORBELL, b"")
+        await redis.publish(JOB_NOTIFICATIONS, b"")
         assert await numbers(seen, 20) == set(range(20))
