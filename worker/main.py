@@ -21,16 +21,15 @@ from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
 from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
 from sandbox.infrastructure.backoff import backoff
-from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.infrastructure.settings import Settings, SettingsError
+from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.infrastructure.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
-from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.runtime.open_files import raise_limit_of_open_files
+from sandbox.runtime.process_start import start_process
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
@@ -202,12 +201,7 @@ async def work(settings: Settings) -> None:
 
 def main() -> None:
     """Run a worker, or say in one line which setting is wrong and exit 1."""
-    follow_lifeline()
-    try:
-        settings = Settings.load()
-    except SettingsError as error:
-        sys.exit(f"settings: {error}")
-    configure_logs(settings.log_level, settings.log_format, "worker")
+    settings = start_process("worker")
     raise_limit_of_open_files()
     # What is loaded by now stays for good; collections, in which all work stands still, need not look at it.
     gc.freeze()

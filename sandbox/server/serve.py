@@ -13,10 +13,8 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from sandbox.infrastructure.logs import configure_logs
-from sandbox.infrastructure.settings import Settings, SettingsError
-from sandbox.runtime.lifeline import follow_lifeline
 from sandbox.runtime.open_files import raise_limit_of_open_files
+from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
 
 _OTHER_FILES: Final = 256
@@ -95,12 +93,7 @@ def main() -> None:
     """Serve the API, or say in one line which setting is wrong and exit 1."""
     from sandbox.server.app import create_app
 
-    follow_lifeline()
-    try:
-        settings = Settings.load()
-    except SettingsError as error:
-        sys.exit(f"settings: {error}")
-    configure_logs(settings.log_level, settings.log_format, "api")
+    settings = start_process("api")
     raise_limit_of_open_files()
     application = create_app(settings)
     serve(application.asgi, settings.port, settings.host, settings.public_url, application.leave)
