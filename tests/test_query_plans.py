@@ -10,16 +10,20 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from inspect import signature
 
 import asyncpg
 import pytest
 
 from sandbox.domain.bulk_credit import ITEM_STATUSES
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
+from sandbox.webhooks.endpoints import Endpoint
 from tests.harness import statements
-from tests.harness.plans import BATCH, MERCHANT, Database, Reading, ids, row
+from tests.harness.plans import BATCH, MERCHANT, NOW, Database, Reading, ids, row
 from tests.harness.world import Stack
 
 ROWS = 5000
@@ -36,14 +40,13 @@ COLD = {
     "sandbox.worlds.store.": "a world that is put away, put back or begun anew is read whole",
     "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, when there are new ones",
     "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, when somebody asks for it",
-    "sandbox.worlds.service._COUNT": "it counts the snapshots, of which there are few",
+    "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
     "sandbox.faults.store.FAULTS_OF": "a part of other statements",
     "ipn.callback._FIND": "the form of two statements, which are looked at",
 }
 """Statements that may read much, or are none, and why."""
 PUT_TOGETHER = {
     "sandbox.aggregator.service.set_source": "another vendor's rows are deleted, all of them",
-    "sandbox.faults.service.get": "one fault by its key",
     "sandbox.db.rows.update_by_key": "makes statements, which are looked at",
     "sandbox.merchants.service.delete": "a merchant is deleted, table by table",
     "sandbox.worlds.store": "as above",
@@ -96,11 +99,24 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.users.service._NAMESAKE": (MERCHANT, A, ids(2)[0]),
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),
     "sandbox.webhooks.deliveries._LIST_OF_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
-    "sandbox.webhooks.endpoints._CHANGE": (MERCHANT, A, A, ["*"], "v1", "host", "fast", A, "ENABLED"),
     "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.store._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
 }
+MADE_FOR: Mapping[str, object] = {
+    "merchant_id": MERCHANT,
+    **dict.fromkeys(("endpoint_id", "fault_id", "snapshot_id"), ids()[0]),
+    "before": LARGEST_ID,
+    "since": SMALLEST_ID,
+    "limit": BATCH,
+    "now": datetime.fromisoformat(NOW),
+    "reason": "",
+    "after": Endpoint(
+        id=ids()[0], url="http://127.0.0.1:9", event_types=["*"], signing="v1", signing_time="host", retry_profile="fast",
+        description="", status="ENABLED", disabled_reason=None, created_at="", updated_at="",
+    ),
+}  # fmt: skip
+"""What Piccolo's queries are made for, by the names of the parameters of the functions that make them."""
 WORLDS = (
     "planned on empty tables",
     "planned on few rows",
@@ -111,12 +127,23 @@ WORLDS = (
 )
 
 
+def queries() -> dict[str, tuple[str, Sequence[object]]]:
+    """Piccolo's queries, with the arguments that they are made for."""
+    found = {}
+    for name, make in statements.query_makers().items():
+        made = make(**{parameter: MADE_FOR[parameter] for parameter in signature(make).parameters})
+        (query,) = made.querystrings
+        found[name] = query.compile_string(engine_type="postgres")
+    return found
+
+
 def hot() -> dict[str, tuple[str, Sequence[object]]]:
     """The statements that are looked at, with their arguments."""
-    found = statements.constants() | {name: text for name, text in statements.inline().items() if not text.endswith("{")}
+    texts = statements.constants() | {name: text for name, text in statements.inline().items() if not text.endswith("{")}
+    found = {name: (text, ARGUMENTS.get(name.split(":")[0], ())) for name, text in texts.items()} | queries()
     return {
-        name: (text, ARGUMENTS.get(name.split(":")[0], ()))
-        for name, text in found.items()
+        name: statement
+        for name, statement in found.items()
         if not name.startswith(tuple(key for key in COLD if key.endswith("."))) and name.split(":")[0] not in COLD
     }
 
@@ -185,10 +212,11 @@ FIND_NOTHING = {
 
 def test_every_statement_is_looked_at() -> None:
     """A new statement is run with arguments by their types; for one that is put together in a function a reason stands here."""
+    assert statements.queries_elsewhere() == [], "a function that returns the query lets it be looked at here"
     put_together = {name for name, text in statements.inline().items() if text.endswith("{")}
     assert {name for name in put_together if not name.startswith(tuple(PUT_TOGETHER))} == set()
     assert set(ARGUMENTS) <= {name.split(":")[0] for name in hot()}
-    names = (*statements.constants(), *statements.inline())
+    names = (*statements.constants(), *statements.inline(), *statements.query_makers())
     assert [key for key in (*COLD, *PUT_TOGETHER) if not any(name.startswith(key) for name in names)] == []
 
 

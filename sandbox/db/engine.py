@@ -1,8 +1,9 @@
 """The connection pool and the one transaction helper that money moves in."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 import asyncpg
@@ -15,8 +16,8 @@ APPLICATION_ROLE: Final = "psp_app"
 """The role that all work is done in: it may not change or delete a transfer or an event."""
 
 
-class _QuietEngine(PostgresEngine):
-    """Piccolo's engine without the connection that it opens when it is made, which is at import."""
+class _Engine(PostgresEngine):
+    """Piccolo's engine on our connections, without the one that it opens when it is made, which is at import."""
 
     async def check_version(self) -> None:
         """The migrations check the server's version."""
@@ -24,8 +25,27 @@ class _QuietEngine(PostgresEngine):
     async def prep_database(self) -> None:
         """No extensions are needed."""
 
+    async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> "list[asyncpg.Record]":
+        """Run a query outside of a transaction. Raises as `connection` does."""
+        async with connection() as conn:
+            return await conn.fetch(query, *(args or ()))
 
-ENGINE: Final = _QuietEngine(config={})
+
+class _Current:
+    """What Piccolo finds in its context variable: the transaction that its queries take part in.
+
+    A task that is started in a transaction keeps the variable when the transaction has ended, and its connection is another's
+    then. So the connection is taken out of here, and Piccolo, which looks whether this is true, goes to the pool.
+    """
+
+    def __init__(self, conn: "PoolConnectionProxy[Any]") -> None:
+        self.connection: PoolConnectionProxy[Any] | None = conn
+
+    def __bool__(self) -> bool:
+        return self.connection is not None
+
+
+ENGINE: Final = _Engine(config={})
 """Piccolo's engine; `open_pool` gives it its pool."""
 
 PLANNER: Final = {
@@ -141,9 +161,25 @@ async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
         await pool.release(conn)
 
 
+@contextmanager
+def _current(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
+    """Let Piccolo's queries take part in the transaction that is open on the connection."""
+    variable: ContextVar[Any] = ENGINE.current_transaction
+    outer, current = variable.get(), _Current(conn)
+    variable.set(current)
+    try:
+        yield
+    finally:
+        current.connection = None
+        # Not by a token: a transaction that is closed in another context than it was opened in has nothing to restore there.
+        variable.set(outer)
+
+
 @asynccontextmanager
 async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """One transaction, all or nothing, on a connection of its own (Piccolo's helper leaks it when COMMIT fails).
+
+    Piccolo's queries in the body take part in it.
 
     On any error it is rolled back; a connection that cannot even do that is dropped, never given back with a
     transaction left open. Raises what the body raised, CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
@@ -154,7 +190,8 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
         with _naming_losses():
             await conn.execute("BEGIN")
             try:
-                yield conn
+                with _current(conn):
+                    yield conn
                 await conn.execute("COMMIT")
             except BaseException:
                 try:

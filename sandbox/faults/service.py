@@ -2,36 +2,25 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from piccolo.query.methods.count import Count
+from piccolo.query.methods.delete import Delete
+from piccolo.query.methods.select import First, Select
 
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.faults.requests import LARGEST_COUNT, FaultBody, kind_of, match_of, parameters_of
+from sandbox.faults.tables import Faults
 from sandbox.http.paging import Page, Window, page
 from sandbox.unit_of_work.keyed import run_keyed
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-_COLUMNS: Final = (
-    "id::text AS id, target, kind, match::text AS match, parameters::text AS parameters, probability, count, seed, matches, "
-    "hits, expires_at, created_at"
-)
-_INSERT: Final = f"""
-INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, count, seed, matches, hits, expires_at,
-    created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10, $11) RETURNING {_COLUMNS}
-"""  # noqa: S608 -- constants
-_LIST: Final = f"""
-SELECT {_COLUMNS} FROM faults f WHERE merchant_id = $1 AND f.id < $2 AND f.id >= $3
-ORDER BY merchant_id DESC, f.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-_DONE: Final = "DELETE FROM faults WHERE merchant_id = $1 AND (hits >= count OR expires_at <= $2)"
 
 
 class FaultShown(msgspec.Struct):
@@ -68,26 +57,27 @@ class FaultService:
         match = match_of(body)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(conn, merchant_id) >= LARGEST_COUNT:
+            if await _count(merchant_id) >= LARGEST_COUNT:
                 # Those that can hit no more make room.
-                await conn.execute(_DONE, merchant_id, unit.now)
-                if await _count(conn, merchant_id) >= LARGEST_COUNT:
+                await _delete_spent(merchant_id, unit.now)
+                if await _count(merchant_id) >= LARGEST_COUNT:
                     raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} faults; delete one first.")
-            record = await conn.fetchrow(
-                _INSERT,
-                merchant_id,
-                unit.ids.next(),
-                body.target,
-                kind_of(body),
-                msgspec.json.encode(match).decode(),
-                msgspec.json.encode(parameters_of(body)).decode(),
-                body.probability,
-                None if body.count is None else int(body.count),
-                None if body.seed is None else int(body.seed),
-                _lapse(unit.now, body.ttl_seconds),
-                unit.now,
+            row = Faults(
+                merchant_id=merchant_id,
+                id=unit.ids.next(),
+                target=body.target,
+                kind=kind_of(body),
+                match=msgspec.json.encode(match).decode(),
+                parameters=msgspec.json.encode(parameters_of(body)).decode(),
+                probability=body.probability,
+                most_hits=None if body.count is None else int(body.count),
+                seed=None if body.seed is None else int(body.seed),
+                matches=0,
+                hits=0,
+                expires_at=_lapse(unit.now, body.ttl_seconds),
+                created_at=unit.now,
             )
-            assert record is not None
+            (record,) = await Faults.insert(row).returning(*Faults.all_columns())
             made = _shown(record)
             return CommandResult(201, msgspec.json.encode(made), f"/sandbox/v1/faults/{made.id}")
 
@@ -97,8 +87,8 @@ class FaultService:
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of faults, newest first, spent and lapsed ones too."""
-        async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+        async with db_errors_as_503():
+            records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_shown(record) for record in records]
         return page(found, window.limit, [fault.id for fault in found])
 
@@ -106,12 +96,8 @@ class FaultService:
         """One fault. Raises NOT_FOUND."""
         record = None
         if is_uuid(fault_id):
-            async with db_errors_as_503(), connection() as conn:
-                record = await conn.fetchrow(
-                    f"SELECT {_COLUMNS} FROM faults WHERE merchant_id = $1 AND id = $2",  # noqa: S608 -- constants
-                    merchant_id,
-                    fault_id,
-                )
+            async with db_errors_as_503():
+                record = await _one(merchant_id, fault_id)
         if record is None:
             raise _no_fault()
         return _shown(record)
@@ -122,10 +108,7 @@ class FaultService:
         """Delete a fault, everywhere at once: 204."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            deleted = is_uuid(fault_id) and await conn.fetchval(
-                "DELETE FROM faults WHERE merchant_id = $1 AND id = $2 RETURNING true", merchant_id, fault_id
-            )
-            if not deleted:
+            if not (is_uuid(fault_id) and await _delete(merchant_id, fault_id)):
                 raise _no_fault()
             return CommandResult(204, b"")
 
@@ -134,9 +117,26 @@ class FaultService:
         return answer
 
 
-async def _count(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
-    found: int = await conn.fetchval("SELECT count(*) FROM faults WHERE merchant_id = $1", merchant_id)
-    return found
+def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Faults]:
+    found = Faults.select().where(Faults.merchant_id == merchant_id, Faults.id < before, Faults.id >= since)
+    return found.order_by(Faults.id, ascending=False).limit(limit)
+
+
+def _one(merchant_id: str, fault_id: str) -> First:
+    return Faults.select().where(Faults.merchant_id == merchant_id, Faults.id == fault_id).first()
+
+
+def _count(merchant_id: str) -> Count:
+    return Faults.count().where(Faults.merchant_id == merchant_id)
+
+
+def _delete(merchant_id: str, fault_id: str) -> Delete:
+    return Faults.delete().where(Faults.merchant_id == merchant_id, Faults.id == fault_id).returning(Faults.id)
+
+
+def _delete_spent(merchant_id: str, now: datetime) -> Delete:
+    spent = (Faults.hits >= Faults.most_hits) | (Faults.expires_at <= now)
+    return Faults.delete().where(Faults.merchant_id == merchant_id, spent)
 
 
 def _lapse(now: datetime, seconds: float | None) -> datetime | None:
@@ -150,7 +150,7 @@ def _no_fault() -> Problem:
 def _shown(record: Any) -> FaultShown:
     count, hits = record["count"], record["hits"]
     return FaultShown(
-        id=record["id"],
+        id=str(record["id"]),
         target=record["target"],
         kind=record["kind"],
         match=msgspec.json.decode(record["match"]),

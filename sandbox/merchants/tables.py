@@ -1,9 +1,52 @@
-"""The tables that hold a merchant's rows, in an order that its foreign keys allow: what names others before what it names.
-
-Only attempts come behind the deliveries that they name, which take them along.
-"""
+"""The tables of merchants and their keys, and the list of all tables that hold a merchant's rows."""
 
 from typing import Final
+
+from piccolo.columns import UUID, BigInt, Bytea, Integer, Numeric, Text, Timestamptz
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE
+
+
+class Merchants(Table, db=ENGINE):
+    """A merchant. The secrets are sealed."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    name = Text(default=None)
+    currency = Text(default="PKR")
+    seed = BigInt(null=True, default=None)
+    ipn_secret = Bytea(default=None)
+    webhook_secret = Bytea(default=None)
+    created_at = Timestamptz(default=None)
+    rate_limit = Integer(null=True, default=None)
+    clock_held_by = UUID(null=True, default=None)
+    clock_held_until = Timestamptz(null=True, default=None)
+    opening_balance = Numeric(digits=(20, 2), null=True, default=None)
+    begins_at = Timestamptz(null=True, default=None)
+
+
+class ApiKeys(Table, db=ENGINE):
+    """An API key of a merchant's, as its SHA-256."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    key_hash = Bytea(default=None)
+    role = Text(default=None)
+    name = Text(default=None)
+    created_at = Timestamptz(default=None)
+    revoked_at = Timestamptz(null=True, default=None)
+
+
+class OperatorKeys(Table, db=ENGINE):
+    """What a request of the operator's with this idempotency key was answered."""
+
+    key = Text(primary_key=True, default=None)
+    fingerprint = Bytea(default=None)
+    status = Integer(default=None)
+    body = Bytea(default=None)
+    location = Text(null=True, default=None)
+    expires_at = Timestamptz(default=None)
+
 
 ENDPOINTS: Final = "webhook_endpoints"
 
@@ -50,4 +93,7 @@ TABLES: Final = (
     "api_keys",
     "merchants",
 )
-"""All that belongs to a merchant."""
+"""All that belongs to a merchant, in an order that foreign keys allow: what names others comes before what it names.
+
+Only attempts come behind the deliveries that they name, which take them along.
+"""

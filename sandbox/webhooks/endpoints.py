@@ -6,10 +6,15 @@ Every write holds the merchant's lock, as the writing of events does: an event k
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
+from piccolo.columns import Column
+from piccolo.query.methods.delete import Delete
+from piccolo.query.methods.select import First, Select
+from piccolo.query.methods.update import Update
 
 from sandbox.db.engine import db_errors_as_503
 from sandbox.db.rows import update_by_key
@@ -34,7 +39,7 @@ from sandbox.webhooks.requests import (
     check_endpoint,
     endpoint_faults,
 )
-from sandbox.webhooks.tables import WebhookEndpoint
+from sandbox.webhooks.tables import WebhookEndpoints
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -44,31 +49,17 @@ LARGEST_COUNT: Final = 16
 ENDED_AT_ONCE: Final = 5000
 """Deliveries that one transaction ends, so that the merchant's lock is never held for long."""
 
-_COLUMNS: Final = (
-    "id::text AS id, url, event_types, signing, signing_time, retry_profile, description, status, disabled_reason, "
-    "created_at, updated_at"
+# All but the sealed secret.
+_SHOWN: Final = (
+    *(WebhookEndpoints.id, WebhookEndpoints.url, WebhookEndpoints.event_types, WebhookEndpoints.signing),
+    *(WebhookEndpoints.signing_time, WebhookEndpoints.retry_profile, WebhookEndpoints.description),
+    *(WebhookEndpoints.status, WebhookEndpoints.disabled_reason, WebhookEndpoints.created_at, WebhookEndpoints.updated_at),
 )
-
-_IDS: Final = "SELECT id::text FROM webhook_endpoints WHERE merchant_id = $1"
 
 _FIRST: Final = """
 SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
     AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
 """
-
-_GET: Final = f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
-
-_INSERT: Final = f"""
-INSERT INTO webhook_endpoints (merchant_id, id, url, event_types, signing, signing_time, retry_profile, ordered,
-    description, secret, status, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, false, $8, $9, 'ENABLED', $10, $10) RETURNING {_COLUMNS}
-"""  # noqa: S608 -- constants
-
-_CHANGE: Final = f"""
-UPDATE webhook_endpoints SET url = $3, event_types = $4, signing = $5, signing_time = $6, retry_profile = $7,
-    description = $8, status = $9, disabled_reason = $10, updated_at = $11
-WHERE merchant_id = $1 AND id = $2 RETURNING {_COLUMNS}
-"""  # noqa: S608 -- constants
 
 # Locked in the order in which attempts are recorded, so that the two do not wait for each other in a circle.
 _END_DELIVERIES: Final = update_by_key(
@@ -166,47 +157,42 @@ class EndpointService:
         fault = url_fault(new.url, self._allowed)
         if fault is not None:
             raise invalid("url", fault)
-        taken = {record["id"] for record in await conn.fetch(_IDS, unit.merchant_id)}
+        taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
         if len(taken) >= LARGEST_COUNT:
             raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
         while endpoint_id in taken:  # it outlived a reset, and a repeatable world begins again with the ids that it had
             endpoint_id = unit.ids.next()
-        record = await conn.fetchrow(
-            _INSERT,
-            unit.merchant_id,
-            endpoint_id,
-            new.url,
-            new.event_types,
-            new.signing,
-            new.signing_time,
-            new.retry_profile,
-            new.description,
-            self._box.seal(new.secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
-            unit.now,
+        row = WebhookEndpoints(
+            merchant_id=unit.merchant_id,
+            id=endpoint_id,
+            url=new.url,
+            event_types=list(new.event_types),
+            signing=new.signing,
+            signing_time=new.signing_time,
+            retry_profile=new.retry_profile,
+            ordered=False,
+            description=new.description,
+            secret=self._box.seal(new.secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
+            status="ENABLED",
+            created_at=unit.now,
+            updated_at=unit.now,
         )
-        assert record is not None
+        (record,) = await WebhookEndpoints.insert(row).returning(*_SHOWN)
         return _to_endpoint(record)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of endpoints, newest first."""
-        endpoint = WebhookEndpoint
         async with db_errors_as_503():
-            records = (
-                await endpoint.select()
-                .where(endpoint.merchant_id == merchant_id, endpoint.id < window.before, endpoint.id >= window.since)
-                .order_by(endpoint.id, ascending=False)
-                .limit(window.limit + 1)
-            )
+            records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_endpoint(record) for record in records]
         return page(found, window.limit, [endpoint.id for endpoint in found])
 
     async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
         """One endpoint. Raises NOT_FOUND."""
         _require_id(endpoint_id)
-        endpoint = WebhookEndpoint
         async with db_errors_as_503():
-            record = await endpoint.select().where(endpoint.merchant_id == merchant_id, endpoint.id == endpoint_id).first()
+            record = await _one(merchant_id, endpoint_id)
         if record is None:
             raise _not_found(endpoint_id)
         return _to_endpoint(record)
@@ -224,26 +210,12 @@ class EndpointService:
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await conn.fetchrow(_GET, merchant_id, endpoint_id)
+            record = await _one(merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
             # What is due to a disabled endpoint stays as it is, unclaimed, and goes on when it is enabled again.
             after = _changed(_to_endpoint(record), body)
-            record = await conn.fetchrow(
-                _CHANGE,
-                merchant_id,
-                endpoint_id,
-                after.url,
-                after.event_types,
-                after.signing,
-                after.signing_time,
-                after.retry_profile,
-                after.description,
-                after.status,
-                after.disabled_reason,
-                unit.now,
-            )
-            assert record is not None
+            (record,) = await _change(merchant_id, endpoint_id, after, unit.now)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
         return await run_keyed(merchant_id, key, origin, action)
@@ -259,22 +231,16 @@ class EndpointService:
         _require_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await conn.fetchrow(_GET, merchant_id, endpoint_id) is None:
+            if await _one(merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
             ended = [
                 await conn.execute(_END_DELIVERIES, merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
                 for status in ("PENDING", "PAUSED")
             ]
             if f"INSERT 0 {ENDED_AT_ONCE}" in ended:
-                await conn.execute(
-                    "UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = 'It is being deleted.', "
-                    "updated_at = $3 WHERE merchant_id = $1 AND id = $2",
-                    merchant_id,
-                    endpoint_id,
-                    unit.now,
-                )
+                await _disable(merchant_id, endpoint_id, "It is being deleted.", unit.now)
                 return CommandResult(202, b"", provisional=True)
-            await conn.execute("DELETE FROM webhook_endpoints WHERE merchant_id = $1 AND id = $2", merchant_id, endpoint_id)
+            await _delete(merchant_id, endpoint_id)
             return CommandResult(204, b"")
 
         async def deleted() -> CommandResult:
@@ -286,6 +252,48 @@ class EndpointService:
                         return answer
 
         return await to_the_end(deleted())
+
+
+def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:
+    e = WebhookEndpoints
+    found = e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id < before, e.id >= since)
+    return found.order_by(e.id, ascending=False).limit(limit)
+
+
+def _ids(merchant_id: str) -> Select[WebhookEndpoints]:
+    return WebhookEndpoints.select(WebhookEndpoints.id).where(WebhookEndpoints.merchant_id == merchant_id)
+
+
+def _one(merchant_id: str, endpoint_id: str) -> First:
+    e = WebhookEndpoints
+    return e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id == endpoint_id).first()
+
+
+def _change(merchant_id: str, endpoint_id: str, after: Endpoint, now: datetime) -> Update[WebhookEndpoints]:
+    e = WebhookEndpoints
+    values: dict[Column | str, Any] = {
+        e.url: after.url,
+        e.event_types: after.event_types,
+        e.signing: after.signing,
+        e.signing_time: after.signing_time,
+        e.retry_profile: after.retry_profile,
+        e.description: after.description,
+        e.status: after.status,
+        e.disabled_reason: after.disabled_reason,
+        e.updated_at: now,
+    }
+    return e.update(values).where(e.merchant_id == merchant_id, e.id == endpoint_id).returning(*_SHOWN)
+
+
+def _disable(merchant_id: str, endpoint_id: str, reason: str, now: datetime) -> Update[WebhookEndpoints]:
+    e = WebhookEndpoints
+    values: dict[Column | str, Any] = {e.status: "DISABLED", e.disabled_reason: reason, e.updated_at: now}
+    return e.update(values).where(e.merchant_id == merchant_id, e.id == endpoint_id)
+
+
+def _delete(merchant_id: str, endpoint_id: str) -> Delete:
+    e = WebhookEndpoints
+    return e.delete().where(e.merchant_id == merchant_id, e.id == endpoint_id)
 
 
 def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:

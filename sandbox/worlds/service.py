@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from piccolo.query.methods.count import Count
+from piccolo.query.methods.delete import Delete
+from piccolo.query.methods.select import First, Select
 
 from sandbox.balance.service import Balance, read_balance
 from sandbox.clock.lease import clock_lease
-from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
@@ -18,7 +21,8 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
-from sandbox.worlds.store import COLUMNS, LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
+from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
+from sandbox.worlds.tables import Snapshots
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -26,14 +30,6 @@ if TYPE_CHECKING:
     from sandbox.unit_of_work.keyed import Action
 
 LARGEST_COUNT: Final = 20
-
-_COUNT: Final = "SELECT count(*) FROM snapshots WHERE merchant_id = $1"
-_LIST: Final = f"""
-SELECT {COLUMNS} FROM snapshots s WHERE merchant_id = $1 AND s.id < $2 AND s.id >= $3
-ORDER BY merchant_id DESC, s.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-_GET: Final = f"SELECT {COLUMNS} FROM snapshots WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
-_DELETE: Final = "DELETE FROM snapshots WHERE merchant_id = $1 AND id = $2 RETURNING true"
 
 
 class Reset(msgspec.Struct):
@@ -102,7 +98,7 @@ class WorldService:
         """Put the world away: 201. INVALID_STATE for one snapshot too many, or a world with too many rows."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await conn.fetchval(_COUNT, merchant_id) >= LARGEST_COUNT:
+            if await _count(merchant_id) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
             if await count_rows(conn, merchant_id) > LARGEST_SNAPSHOT:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows, and this world has more.")
@@ -136,8 +132,8 @@ class WorldService:
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of snapshots, newest first."""
-        async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+        async with db_errors_as_503():
+            records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_shown(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
 
@@ -145,8 +141,8 @@ class WorldService:
         """One snapshot. Raises NOT_FOUND."""
         record = None
         if is_uuid(snapshot_id):
-            async with db_errors_as_503(), connection() as conn:
-                record = await conn.fetchrow(_GET, merchant_id, snapshot_id)
+            async with db_errors_as_503():
+                record = await _one(merchant_id, snapshot_id)
         if record is None:
             raise _no_snapshot()
         return _shown(record)
@@ -157,7 +153,7 @@ class WorldService:
         """Delete a snapshot: 204. NOT_FOUND is an answer."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not (is_uuid(snapshot_id) and await conn.fetchval(_DELETE, merchant_id, snapshot_id)):
+            if not (is_uuid(snapshot_id) and await _delete(merchant_id, snapshot_id)):
                 raise _no_snapshot()
             return CommandResult(204, b"")
 
@@ -177,6 +173,24 @@ class WorldService:
         return answer
 
 
+def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snapshots]:
+    found = Snapshots.select().where(Snapshots.merchant_id == merchant_id, Snapshots.id < before, Snapshots.id >= since)
+    return found.order_by(Snapshots.id, ascending=False).limit(limit)
+
+
+def _one(merchant_id: str, snapshot_id: str) -> First:
+    return Snapshots.select().where(Snapshots.merchant_id == merchant_id, Snapshots.id == snapshot_id).first()
+
+
+def _count(merchant_id: str) -> Count:
+    return Snapshots.count().where(Snapshots.merchant_id == merchant_id)
+
+
+def _delete(merchant_id: str, snapshot_id: str) -> Delete:
+    found = Snapshots.delete().where(Snapshots.merchant_id == merchant_id, Snapshots.id == snapshot_id)
+    return found.returning(Snapshots.id)
+
+
 def _go_on_in(unit: UnitOfWork, clock: Clock) -> None:
     """Let the key of a request that changed its merchant's time lapse by the new one."""
     unit.now = clock.now(datetime.now(UTC))
@@ -188,7 +202,7 @@ def _no_snapshot() -> Problem:
 
 def _shown(record: Any) -> Snapshot:
     return Snapshot(
-        id=record["id"],
+        id=str(record["id"]),
         name=record["name"],
         created_at=render(record["created_at"]),
         clock_at=render(record["clock_at"]),

@@ -21,8 +21,6 @@ _PART: Final = 250
 _STANDING: Final = ("user_transactions", "events", "transfers")
 """Whose rows are written once and never changed: going back in time takes away those that came later, and no others."""
 
-COLUMNS: Final = "id::text AS id, name, rows, size, clock_at, created_at"
-
 _COUNTS: Final = " + ".join(
     f"(SELECT count(*) FROM (SELECT FROM {table} WHERE merchant_id = $1 LIMIT $2) t)"  # noqa: S608 -- constants
     for table in WORLD
@@ -52,7 +50,7 @@ FROM (
         CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
     FROM ({_PARTS}) w
 ) p
-RETURNING {COLUMNS}
+RETURNING id, name, rows, size, clock_at, created_at
 """  # noqa: S608 -- constants
 
 # Those that are under way, in the order in which their results are recorded: the two do not wait in a circle.
@@ -118,7 +116,7 @@ async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
 
 
 async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) -> "Record":
-    """Put the world away under (merchant, id, name, the merchant's now, the host's time, an id); returns COLUMNS.
+    """Put the world away under (merchant, id, name, the merchant's now, the host's time, an id); returns what is shown of it.
 
     The id parts those that the merchant has made from those that it will make.
     """

@@ -1,19 +1,26 @@
-"""Every SQL statement of the product, found in its modules, so that none can be forgotten."""
+"""Every SQL statement of the product, and every query of Piccolo's, found in its modules, so that none can be forgotten."""
 
 import ast
 import functools
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
+from typing import Any, get_origin
+
+from piccolo.query import Query
+from piccolo.query.proxy import Proxy
+from piccolo.table import Table
 
 import ipn
 import sandbox
 import worker
+from sandbox.db.engine import ENGINE
 
 _SQL = re.compile(r"\s*(SELECT|WITH|INSERT INTO|UPDATE|DELETE FROM|MERGE)\s")
+_READS = ("select", "objects", "count", "exists", "update", "delete", "raw")
 _PACKAGES = (sandbox, worker, ipn)
 # They serve no request: migrations, the tools around the product, and modules that do something when they are imported.
 _OUTSIDE = re.compile(r"\.(migrations|runtime|bench|cli)\b|__main__$|\.db\.migrate$")
@@ -28,6 +35,13 @@ def modules() -> Iterator[ModuleType]:
 
 
 @functools.cache
+def tables() -> list[type[Table]]:
+    """The classes of tables that modules hold, each once."""
+    found = [value for module in modules() for value in vars(module).values() if isinstance(value, type)]
+    return list(dict.fromkeys(one for one in found if issubclass(one, Table) and one is not Table and one._meta._db is ENGINE))
+
+
+@functools.cache
 def constants() -> dict[str, str]:
     """The statements that modules hold as constants, by `module.NAME`, or `module.NAME[key]` in a dict."""
     found: dict[str, str] = {}
@@ -38,6 +52,47 @@ def constants() -> dict[str, str]:
                 if isinstance(text, str) and _SQL.match(text) and text not in found.values():
                     found[f"{module.__name__}.{name}" + ("" if key is None else f"[{key}]")] = text
     return found
+
+
+@functools.cache
+def query_makers() -> dict[str, Callable[..., Query[Any, Any]]]:
+    """The functions that make one of Piccolo's queries and do not run it, by `module.function`."""
+    return {
+        f"{module.__name__}.{name}": value
+        for module in modules()
+        for name, value in vars(module).items()
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and _makes_query(value)
+    }
+
+
+def _makes_query(function: FunctionType) -> bool:
+    answer = function.__annotations__.get("return")
+    answer = get_origin(answer) or answer
+    return isinstance(answer, type) and issubclass(answer, (Query, Proxy))
+
+
+def queries_elsewhere() -> list[str]:
+    """Where one of Piccolo's queries that reads is begun outside of the functions that make them."""
+    found = []
+    for module in modules():
+        tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+        made = {
+            call
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and f"{module.__name__}.{node.name}" in query_makers()
+            for call in ast.walk(node)
+        }
+        found += [
+            f"{module.__name__}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node not in made and node.attr in _READS and _is_table(node.value, module)
+        ]
+    return found
+
+
+def _is_table(node: ast.expr, module: ModuleType) -> bool:
+    value = getattr(module, node.id, None) if isinstance(node, ast.Name) else None
+    return isinstance(value, type) and issubclass(value, Table)
 
 
 @functools.cache

@@ -1,0 +1,76 @@
+"""The tables of the aggregator: how far it has read, and what it has read."""
+
+from piccolo.columns import UUID, Bytea, Integer, Numeric, Text, Timestamptz
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE
+
+
+class VendorCursors(Table, db=ENGINE):
+    """How far a merchant's vendor has been read. `headers` are sealed. The row locks what is aggregated."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    url = Text(null=True, default=None)
+    headers = Bytea(null=True, default=None)
+    since = Timestamptz(null=True, default=None)
+    page = Integer(default=None)
+    seen = Timestamptz(null=True, default=None)
+    walk_began = Timestamptz(null=True, default=None)
+    last_id = UUID(null=True, default=None)
+    failures = Integer(default=None)
+    next_poll_at = Timestamptz(default=None)
+    fetch_id = UUID(null=True, default=None)
+    updated_at = Timestamptz(default=None)
+
+
+class VendorFetches(Table, db=ENGINE):
+    """A call to a vendor."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    url = Text(default=None)
+    page = Integer(default=None)
+    at = Timestamptz(default=None)
+    ended_by = Timestamptz(default=None)
+    outcome = Text(default=None)
+    status = Integer(null=True, default=None)
+    rows = Integer(null=True, default=None)
+    new_rows = Integer(null=True, default=None)
+    dead_letters = Integer(null=True, default=None)
+    duration_ms = Integer(null=True, default=None)
+    error = Text(null=True, default=None)
+
+
+class VendorTransactions(Table, db=ENGINE):
+    """A row that a vendor showed."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    vendor_id = Text(primary_key=True, default=None)
+    user_id = Text(default=None)
+    type = Text(default=None)
+    amount = Numeric(digits=(20, 2), default=None)
+    created_at = Timestamptz(default=None)
+
+
+class VendorBalances(Table, db=ENGINE):
+    """What a vendor's rows come to, by user."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    user_id = Text(primary_key=True, default=None)
+    id = UUID(default=None)
+    earned = Numeric(digits=(30, 2), default=None)
+    spent = Numeric(digits=(30, 2), default=None)
+    payout = Numeric(digits=(30, 2), default=None)
+    paid_out = Numeric(digits=(30, 2), default=None)
+    updated_at = Timestamptz(default=None)
+
+
+class VendorDeadLetters(Table, db=ENGINE):
+    """A row that could not be understood. Its text, `raw`, is called `row` here: Table has a method of that name."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    digest = Bytea(default=None)
+    row = Text(db_column_name="raw", default=None)
+    reason = Text(default=None)
+    created_at = Timestamptz(default=None)

@@ -1,0 +1,36 @@
+"""The tables of bulk credits."""
+
+from piccolo.columns import UUID, Integer, Text, Timestamptz
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE
+
+
+class BulkCredits(Table, db=ENGINE):
+    """An uploaded file of credits."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    status = Text(default=None)
+    total = Integer(default=None)
+    invalid = Integer(default=None)
+    duplicates = Integer(default=None)
+    succeeded = Integer(default=None)
+    failed = Integer(default=None)
+    request_id = Text(default=None)
+    created_at = Timestamptz(default=None)
+    updated_at = Timestamptz(default=None)
+    completed_at = Timestamptz(null=True, default=None)
+
+
+class BulkCreditItems(Table, db=ENGINE):
+    """A row of such a file."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    activity_id = UUID(primary_key=True, default=None)
+    line = Integer(primary_key=True, default=None)
+    user_id = Text(default=None)
+    amount = Text(default=None)
+    status = Text(primary_key=True, default=None)
+    error = Text(null=True, default=None)
+    transfer_id = UUID(null=True, default=None)

@@ -1,0 +1,24 @@
+"""The table of faults."""
+
+from piccolo.columns import JSONB, UUID, BigInt, DoublePrecision, Integer, Text, Timestamptz
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE
+
+
+class Faults(Table, db=ENGINE):
+    """A fault. `count`, the hits after which it is spent, is called `most_hits` here: Table has a method of that name."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    target = Text(default=None)
+    kind = Text(default=None)
+    match = JSONB(default=None)
+    parameters = JSONB(default=None)
+    probability = DoublePrecision(default=None)
+    most_hits = Integer(null=True, db_column_name="count", default=None)
+    seed = BigInt(null=True, default=None)
+    matches = BigInt(default=None)
+    hits = BigInt(default=None)
+    expires_at = Timestamptz(null=True, default=None)
+    created_at = Timestamptz(default=None)

@@ -1,0 +1,51 @@
+"""The tables of snapshots."""
+
+from piccolo.columns import UUID, BigInt, Boolean, Column, Integer, Text, Timestamptz
+from piccolo.table import Table, create_table_class
+
+from sandbox.db.engine import ENGINE
+from sandbox.merchants.tables import WORLD
+
+
+class Snapshots(Table, db=ENGINE):
+    """A snapshot of a world. `position` and `stands` say whether a restore may keep the rows that are only added to."""
+
+    merchant_id = UUID(primary_key=True, default=None)
+    id = UUID(primary_key=True, default=None)
+    name = Text(default=None)
+    rows = Integer(default=None)
+    size = BigInt(default=None)
+    clock_at = Timestamptz(default=None)
+    created_at = Timestamptz(default=None)
+    position = UUID(null=True, default=None)
+    standing_rows = Integer(null=True, default=None)
+    stands = Boolean(default=False)
+
+
+class Rows(Column):
+    """Rows of a table, whole, as PostgreSQL's type of that name holds them."""
+
+    value_type = list
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(null=True, default=None)
+
+    @property
+    def column_type(self) -> str:
+        """The type of an array of rows of the table."""
+        return f"{self.table}[]"
+
+
+SnapshotRows = create_table_class(
+    "SnapshotRows",
+    class_kwargs={"db": ENGINE},
+    class_members={
+        "merchant_id": UUID(primary_key=True, default=None),
+        "snapshot_id": UUID(primary_key=True, default=None),
+        "table_name": Text(primary_key=True, default=None),
+        "part": Integer(primary_key=True, default=None),
+        **{table: Rows(table) for table in WORLD},
+    },
+)
+"""A part of one table's rows in a snapshot: of the columns that are named like tables one is filled."""

@@ -1,0 +1,134 @@
+"""Each table of the database has its class, with the same columns; and Piccolo's queries are part of our transactions."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE, DatabaseAwayError, close_pool, open_pool, transaction
+from sandbox.scenarios.tables import ScenarioRules
+from tests.harness.statements import tables
+from tests.harness.world import Stack, World
+
+COLUMNS = """
+SELECT relname::text AS table, attname::text AS column, format_type(atttypid, atttypmod) AS type, attnotnull AS not_null,
+    atthasdef AS has_default, EXISTS (
+        SELECT FROM pg_constraint WHERE conrelid = c.oid AND contype = 'p' AND attnum = ANY (conkey)
+    ) AS in_key
+FROM pg_class c JOIN pg_attribute ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'migration'
+"""
+
+
+def types_of(table: type[Table]) -> dict[str, tuple[str, bool, bool]]:
+    """A class's columns as PostgreSQL calls them: type, whether NOT NULL, whether part of the primary key."""
+    names = {"timestamptz": "timestamp with time zone"}
+    found = {}
+    for column in table._meta.columns:
+        type_ = column.column_type.lower().replace(", ", ",")
+        found[column._meta.db_column_name] = (names.get(type_, type_), not column._meta.null, column._meta.primary_key)
+    return found
+
+
+def test_each_table_has_a_class_with_its_columns(stack: Stack) -> None:
+    stored: dict[str, dict[str, tuple[str, bool, bool]]] = {}
+    for row in stack.execute(COLUMNS):
+        stored.setdefault(row["table"], {})[row["column"]] = (row["type"], row["not_null"], row["in_key"])
+    classes = tables()
+    assert len(classes) == len({table._meta.tablename for table in classes}), "a table has one class"
+    assert {table._meta.tablename: types_of(table) for table in classes} == stored
+
+
+def test_no_class_makes_up_a_value_that_the_database_would_not(stack: Stack) -> None:
+    """A time or an id that was forgotten is an error, and not the host's time or a random id."""
+    with_default = {(row["table"], row["column"]) for row in stack.execute(COLUMNS) if row["has_default"]}
+    made_up = {
+        (table._meta.tablename, column._meta.db_column_name)
+        for table in tables()
+        for column in table._meta.columns
+        if column.get_default_value() is not None
+    }
+    assert made_up == with_default
+
+
+@pytest.fixture
+async def pool(stack: Stack) -> AsyncIterator[None]:
+    await open_pool(stack.database_url, 2)
+    yield
+    await close_pool()
+
+
+def new_rule(world: World) -> ScenarioRules:
+    id_ = str(uuid.uuid4())
+    return ScenarioRules(merchant_id=world.merchant_id, id=id_, name="R", position=1, match="{}", steps="[]")
+
+
+async def names(world: World) -> list[str]:
+    rules = ScenarioRules
+    return [row["name"] for row in await rules.select(rules.name).where(rules.merchant_id == world.merchant_id)]
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_query_is_part_of_the_transaction_around_it(world: World) -> None:
+    async def write_and_fail() -> None:
+        async with transaction() as conn:
+            await ScenarioRules.insert(new_rule(world))
+            assert await names(world) == ["R"]
+            assert await conn.fetchval("SELECT count(*) FROM scenario_rules WHERE merchant_id = $1", world.merchant_id) == 1
+            async with transaction():
+                assert await names(world) == [], "each transaction is its own"
+            assert await names(world) == ["R"]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await write_and_fail()
+    assert await names(world) == []
+    async with transaction():
+        await ScenarioRules.insert(new_rule(world))
+    assert await names(world) == ["R"]
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_task_that_outlives_the_transaction_does_not_use_its_connection(world: World) -> None:
+    over = asyncio.Event()
+
+    async def late() -> tuple[list[str], object]:
+        await over.wait()
+        return await names(world), ENGINE.current_transaction.get()
+
+    async with transaction():
+        task = asyncio.create_task(late())
+        await ScenarioRules.insert(new_rule(world))
+    async with transaction() as conn:
+        await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1", world.merchant_id)
+        over.set()
+        found, left = await task
+    assert found == ["R"], "the second transaction, on the same connection, was still open"
+    assert not left
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_lost_database_is_the_same_error_as_elsewhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cut_off(*_: object, **__: object) -> None:
+        raise ConnectionResetError("cut off")
+
+    class NobodyThere:
+        async def acquire(self, **_: object) -> None:
+            raise ConnectionRefusedError("nobody there")
+
+    async def in_a_transaction() -> None:
+        async with transaction():
+            await names(world)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "fetch", cut_off)
+        for read in (names(world), in_a_transaction()):
+            with pytest.raises(DatabaseAwayError, match="cut off"):
+                await read
+    with monkeypatch.context() as patch:
+        patch.setattr(ENGINE, "pool", NobodyThere())
+        with pytest.raises(DatabaseAwayError, match="nobody there"):
+            await names(world)
