@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from sandbox.bench.create import CreateResult, Round
-from sandbox.bench.e2e import percentile
+from sandbox.bench.e2e import Rate, parse_rate, percentile
+from sandbox.bench.load import LoadRun, open_load
 from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import parse_pgbench
 from sandbox.bench.receiver import Received
@@ -22,7 +23,8 @@ from sandbox.cli.main import app
 from sandbox.domain.webhook_signing import headers
 
 SECRET = bytes(range(32))
-MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5)
+MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
+KINDS = {"api", "worker", "postgres", "valkey", "ipn", "supervisor", "total"}
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 
@@ -45,10 +47,11 @@ def test_pgbench_figures_are_read_and_do_not_count_when_transactions_failed() ->
 def test_ratios_are_of_medians_and_of_the_better_number_of_clients() -> None:
     def turn(http: float, *tps: float) -> Round:
         ways = [("statements", 16), ("statements", 64), ("function", 16), ("function", 64)]
-        return Round(http, http / 100, http / 10, 0, dict(zip(ways, tps, strict=True)))
+        run = LoadRun(http, http / 100, http / 10, 1000, 0, {"api": http, "total": http * 2})
+        return Round(run, dict(zip(ways, tps, strict=True)))
 
     rounds = [turn(3000, 900, 1000, 2000, 1500), turn(9000, 700, 1100, 9000, 1400), turn(2000, 800, 900, 1900, 1600)]
-    assert create_json(CreateResult(MACHINE, 0, 1000, rounds)) == {
+    assert create_json(CreateResult(MACHINE, 0, 1000, 1, 0, rounds)) == {
         "http_rps": 3000,
         "p50_ms": 30,
         "p99_ms": 300,
@@ -56,7 +59,39 @@ def test_ratios_are_of_medians_and_of_the_better_number_of_clients() -> None:
         "pgbench_function_tps": 2000,
         "ratio_statements": 3,
         "ratio_function": 1.5,
+        "cpu_us_per_payout": {"api": 3000, "total": 6000},
+        "loop_s": 0.05,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("200", Rate(200)), ("100000", Rate(100_000)), ("0.5x", Rate(0.5, True)), ("2x", Rate(2, True))]
+)
+def test_a_rate_is_a_number_or_a_fraction_of_the_top_rate(text: str, rate: Rate) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "0x", "2.1x", "100001", "-1", "1.5", "x", "nan", "0.5 x", "٣"])
+def test_anything_else_is_no_rate(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a rate\. Give creates per second, 1 to 100000, or a fraction"):
+        parse_rate(text)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create", "--merchants", "0"],
+        ["create", "--merchants", "1001"],
+        ["create", "--webhooks", "17"],
+        ["create", "--seconds", "3601"],
+        ["e2e", "--rate", "3x"],
+        ["e2e", "--merchants", "1001"],
+    ],
+)
+def test_what_is_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
+    ran = CliRunner().invoke(app, ["bench", *arguments])
+    assert ran.exit_code == 2
+    assert arguments[1] in ran.output
 
 
 def test_percentiles_are_nearest_ranks() -> None:
@@ -68,16 +103,17 @@ def test_percentiles_are_nearest_ranks() -> None:
 
 
 def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() -> None:
-    received = Received(SECRET)
+    received = Received({"/0": SECRET})
     body = b'{"type":"payout.created","timestamp":"2026-01-01T00:00:00.000Z","data":{"id":"p1","amount":"1.00"}}'
     signed = headers("event-1", int(time.time()), body, [SECRET])
-    received.take(signed, body)
-    received.take(signed, body)
-    received.take(signed, body.replace(b"1.00", b"9.00"))
+    received.take("/0", signed, body)
+    received.take("/0", signed, body)
+    received.take("/1", signed, body)  # signed with the secret of another endpoint
+    received.take("/0", signed, body.replace(b"1.00", b"9.00"))
     no_payout = b'{"type":"bulk_credit.completed"}'
-    received.take(headers("event-2", int(time.time()), no_payout, [SECRET]), no_payout)
+    received.take("/0", headers("event-2", int(time.time()), no_payout, [SECRET]), no_payout)
     assert list(received.arrived) == [("p1", "payout.created")]
-    assert (received.duplicates, received.refused, len(received.reasons)) == (1, 2, 2)
+    assert (received.duplicates, received.refused, len(received.reasons)) == (1, 3, 3)
 
 
 def test_a_file_that_is_no_ready_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -103,6 +139,15 @@ def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
     return found
 
 
+def check_cpu(found: dict[str, Any]) -> None:
+    """The processes that do the work are all seen, and the pace of the machine is told."""
+    cpu = found["cpu_us_per_payout"]
+    assert set(cpu) == KINDS
+    assert min(cpu[kind] for kind in ("api", "worker", "postgres")) > 0
+    assert cpu["total"] == pytest.approx(sum(cpu[kind] for kind in KINDS - {"total"}), abs=1)
+    assert found["loop_s"] > 0
+
+
 @needs_wrk
 def test_create_measures_both_ways_and_leaves_a_clean_ledger(
     stack: tuple[Stack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -119,8 +164,11 @@ def test_create_measures_both_ways_and_leaves_a_clean_ledger(
         "pgbench_function_tps",
         "ratio_statements",
         "ratio_function",
+        "cpu_us_per_payout",
+        "loop_s",
     }
-    assert all(value > 0 for value in found.values())
+    check_cpu(found)
+    assert all(value > 0 for name, value in found.items() if name != "cpu_us_per_payout")
     details = json.loads(output.read_text())
     assert details["stored_before"] == 50
     assert len(details["rounds"]) == 1
@@ -129,14 +177,41 @@ def test_create_measures_both_ways_and_leaves_a_clean_ledger(
 
 def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "e2e", "--rate", "20", "--seconds", "1", "--connections", "4", "--drain", "60")
-    assert set(found) == {"rate", "sent", "delivered", "missing", "p50_ms", "p95_ms", "p99_ms", "backlog"}
+    own = {"rate", "sent", "delivered", "missing", "p50_ms", "p95_ms", "p99_ms", "backlog"}
+    assert set(found) == own | {"cpu_us_per_payout", "loop_s"}
+    check_cpu(found)
     assert (found["rate"], found["sent"], found["delivered"], found["missing"]) == (20, 20, 20, 0)
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_e2e_spreads_its_load_over_merchants_whose_secrets_differ(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "e2e", "--rate", "20", "--seconds", "1", "--merchants", "3", "--connections", "4", "--drain", "60")
+    assert (found["sent"], found["delivered"], found["missing"]) == (20, 20, 0)
+
+
+@needs_wrk
+def test_e2e_takes_a_fraction_of_the_top_rate(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "e2e", "--rate", "0.02x", "--seconds", "1", "--connections", "2", "--drain", "60")
+    assert found["rate"] == found["sent"] == found["delivered"] >= 1
+
+
+@needs_wrk
+def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, Path]) -> None:
+    with open_load(stack[0], "bench test", connections=2, merchants=2, webhooks=2) as load:
+        ran = load.run(1)
+        each = [load.database.count_payouts([merchant]) for merchant in load.merchants]
+    assert sum(each) == ran.created
+    assert min(each) > 0
+    paths = [path for path, _ in load.received.ids]
+    assert {path: paths.count(path) for path in paths} == {
+        f"/{number}/{endpoint}": 3 * each[number] for number in (0, 1) for endpoint in (0, 1)
+    }
 
 
 def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "wait-for", "--rate", "20", "--held", "20", "--seconds", "1", "--connections", "4")
     assert (found["sent"], found["answered"], found["missing"]) == (40, 40, 0)
+    check_cpu(found)
     assert found["held"] > 1
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
@@ -149,7 +224,11 @@ def test_more_held_than_payouts_can_take_is_refused(stack: tuple[Stack, Path]) -
 
 def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "world", "--payouts", "20", "--rounds", "1", "--clients", "1")
-    assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"}
+    assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"} | {
+        "cpu_us_per_payout",
+        "loop_s",
+    }
+    check_cpu(found)
     assert found["payouts"] == 20
     assert found["rows"] > 6 * 20  # two transfers, three events and the payout itself
     assert min(found[f"{step}_ms"] for step in ("create", "snapshot", "restore", "reset")) > 0
@@ -160,4 +239,4 @@ def test_creates_that_are_refused_fail_the_run(stack: tuple[Stack, Path]) -> Non
     merchant = create_merchant(stack[0], "bench test")
     stranger = type(merchant)(merchant.merchant_id, "sk_sandbox_of_nobody", merchant.webhook_secret)
     with pytest.raises(BenchError, match=r"over HTTP [1-9]\d* were refused"):
-        run_wrk(stack[0], stranger, 2, 5)
+        run_wrk(stack[0], [stranger], 2, 5)

@@ -1,4 +1,4 @@
--- Creates payouts of one merchant; every reference and every idempotency key is new.
+-- Creates payouts of one merchant, or of several in turn; every reference and every idempotency key is new.
 --
 -- wrk gives each thread a Lua state of its own. The run's name, the thread's number and the request's number make a
 -- reference of always 20 characters, so that the Content-Length is always the same and a request is one concatenation:
@@ -16,9 +16,13 @@ function init(args)
    local open = '{"merchant_reference":"'
    rest = '","amount":"1.00","dest_type":"BANK","bank_code":"HBL","account_number":"12345678900001",'
       .. '"account_title":"AYESHA KHAN"}'
-   head = "POST /api/v1/payouts HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
-      .. "\r\nContent-Type: application/json\r\nX-API-KEY: " .. os.getenv("PSP_BENCH_API_KEY")
-      .. "\r\nContent-Length: " .. (#open + 20 + #rest) .. "\r\nX-IDEMPOTENCY-KEY: bench-payout-key"
+   heads = {}
+   for key in os.getenv("PSP_BENCH_API_KEYS"):gmatch("[^,]+") do
+      heads[#heads + 1] = "POST /api/v1/payouts HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
+         .. "\r\nContent-Type: application/json\r\nX-API-KEY: " .. key
+         .. "\r\nContent-Length: " .. (#open + 20 + #rest) .. "\r\nX-IDEMPOTENCY-KEY: bench-payout-key"
+   end
+   merchants = #heads
    middle = "\r\n\r\n" .. open
    prefix = os.getenv("PSP_BENCH_RUN") .. string.format("-%02d-", number)
    count = 0
@@ -27,7 +31,7 @@ end
 function request()
    count = count + 1
    local reference = prefix .. string.format("%08d", count)
-   return head .. reference .. middle .. reference .. rest
+   return heads[count % merchants + 1] .. reference .. middle .. reference .. rest
 end
 
 function done(summary, latency, requests)

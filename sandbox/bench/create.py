@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from sandbox.bench.database import Database
+from sandbox.bench.load import LoadRun, open_load
 from sandbox.bench.machine import Machine, look
 from sandbox.bench.pgbench import CLIENTS, WAYS, find_pgbench, open_pgbench
 from sandbox.bench.preload import preload
-from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
-from sandbox.bench.wrk import WrkRun, find_wrk, run_wrk
+from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 
-WARM_UP_SECONDS = 2
+_PGBENCH_WARM_UP_SECONDS = 2
 
 Progress = Callable[[str, int], None]
 """Told what is being done, and how much of the whole has been done since the last time."""
@@ -19,15 +18,9 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One turn: creates over HTTP, then pgbench both ways with each number of clients.
+    """One turn: creates over HTTP, then pgbench both ways with each number of clients."""
 
-    `unsettled` are payouts that the worker had still to settle when the creates over HTTP ended.
-    """
-
-    http_rps: float
-    p50_ms: float
-    p99_ms: float
-    unsettled: int
+    http: LoadRun
     pgbench: Mapping[tuple[str, int], float]
 
 
@@ -38,22 +31,29 @@ class CreateResult:
     machine: Machine
     stored_before: int
     created: int
+    merchants: int
+    webhooks: int
     rounds: Sequence[Round]
 
     @property
     def http_rps(self) -> float:
         """Creates a second over HTTP."""
-        return median(turn.http_rps for turn in self.rounds)
+        return median(turn.http.http_rps for turn in self.rounds)
 
     @property
     def p50_ms(self) -> float:
         """Half of the creates over HTTP were quicker."""
-        return median(turn.p50_ms for turn in self.rounds)
+        return median(turn.http.p50_ms for turn in self.rounds)
 
     @property
     def p99_ms(self) -> float:
         """All but one of a hundred creates over HTTP were quicker."""
-        return median(turn.p99_ms for turn in self.rounds)
+        return median(turn.http.p99_ms for turn in self.rounds)
+
+    @property
+    def cpu_us(self) -> dict[str, float]:
+        """CPU microseconds per payout by kind of process."""
+        return medians([turn.http.cpu_us for turn in self.rounds])
 
     def tps(self, way: str, clients: int) -> float:
         """Transactions a second of pgbench."""
@@ -76,6 +76,8 @@ class CreateBench:
     seconds: int
     rounds: int
     connections: int
+    merchants: int = 1
+    webhooks: int = 0
     preload: int = 0
     progress: Progress = field(default=lambda what, done: None)
 
@@ -86,44 +88,43 @@ class CreateBench:
 
     def run(self) -> CreateResult:
         """Measure. Raises BenchError when anything fails, or when an answer was not what it should be."""
-        find_wrk()
         find_pgbench()
-        database = Database(self.stack.database_url)
-        machine = look(database.version)
-        merchant = create_merchant(self.stack, "bench create")
-        opponent = create_merchant(self.stack, "bench create: pgbench")
-        if self.preload:
-            self.progress(f"storing {self.preload} payouts", 0)
-            preload(database, merchant, self.preload, lambda count: self.progress("storing payouts", count))
-        self.progress("warming up", 1)
-        self._http(database, merchant, WARM_UP_SECONDS)
-        with open_pgbench(self.stack, opponent, database, database.sample(merchant)) as pgbench:
-            for way in WAYS:
-                pgbench.run(way, CLIENTS[0], WARM_UP_SECONDS)
-            database.analyze()
-            rounds = []
-            for number in range(1, self.rounds + 1):
-                self.progress(f"round {number}: HTTP", 0)
-                http, unsettled = self._http(database, merchant, self.seconds)
-                self.progress(f"round {number}: HTTP", self.seconds)
-                rates = {}
+        if self.preload and self.merchants > 1:
+            raise BenchError("--preload stores payouts of one merchant; leave out --merchants.")
+        with open_load(self.stack, "bench create", self.connections, self.merchants, self.webhooks) as load:
+            database = load.database
+            machine = look(database.version)
+            opponent = create_merchant(self.stack, "bench create: pgbench")
+            if self.preload:
+                self.progress(f"storing {self.preload} payouts", 0)
+                stored = load.merchants[0]
+                preload(database, stored, self.preload, lambda count: self.progress("storing payouts", count))
+            self.progress("warming up", 1)
+            load.warm_up()
+            with open_pgbench(self.stack, opponent, database, database.sample(load.merchants[0])) as pgbench:
                 for way in WAYS:
-                    for clients in CLIENTS:
-                        self.progress(f"round {number}: pgbench, {way}, {clients} clients", 0)
-                        rates[way, clients] = pgbench.run(way, clients, self.seconds)
-                        self.progress(f"round {number}: pgbench, {way}, {clients} clients", self.seconds)
-                rounds.append(Round(http.rps, http.p50_ms, http.p99_ms, unsettled, rates))
-        self.progress("auditing", 0)
-        check_audit(self.stack, merchant)
-        check_audit(self.stack, opponent)
-        return CreateResult(machine, self.preload, database.count_payouts(merchant) - self.preload, rounds)
+                    pgbench.run(way, CLIENTS[0], _PGBENCH_WARM_UP_SECONDS)
+                database.analyze()
+                rounds = []
+                for number in range(1, self.rounds + 1):
+                    self.progress(f"round {number}: HTTP", 0)
+                    http = load.run(self.seconds)
+                    self.progress(f"round {number}: HTTP", self.seconds)
+                    rates = {}
+                    for way in WAYS:
+                        for clients in CLIENTS:
+                            self.progress(f"round {number}: pgbench, {way}, {clients} clients", 0)
+                            rates[way, clients] = pgbench.run(way, clients, self.seconds)
+                            self.progress(f"round {number}: pgbench, {way}, {clients} clients", self.seconds)
+                    rounds.append(Round(http, rates))
+            self.progress("auditing", 0)
+            load.check()
+            check_audit(self.stack, opponent)
+            created = database.count_payouts(load.merchants) - self.preload
+        return CreateResult(machine, self.preload, created, self.merchants, self.webhooks, rounds)
 
-    def _http(self, database: Database, merchant: Merchant, seconds: int) -> tuple[WrkRun, int]:
-        before = database.count_payouts(merchant)
-        run = run_wrk(self.stack, merchant, self.connections, seconds)
-        unsettled = database.drain(merchant)
-        stored = database.count_payouts(merchant) - before
-        # When wrk stops, a request may be under way on each connection: stored, and its answer not seen.
-        if not run.requests <= stored <= run.requests + self.connections:
-            raise BenchError(f"wrk saw {run.requests} creates answered, and {stored} payouts were stored.")
-        return run, unsettled
+
+def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each figure that every round has."""
+    shared = [name for name in rounds[0] if all(name in figures for figures in rounds)]
+    return {name: median(figures[name] for figures in rounds) for name in shared}

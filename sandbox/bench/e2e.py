@@ -1,14 +1,16 @@
 """`psp bench e2e`: the way from a create to its webhooks, at a steady rate."""
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
 
 import uvloop
 
 from sandbox.bench.database import Database
+from sandbox.bench.load import top_rate
 from sandbox.bench.machine import Machine, look
 from sandbox.bench.pacer import Pacer, Sent
 from sandbox.bench.receiver import Received, Receiver
@@ -19,6 +21,36 @@ EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
 GRACE_SECONDS = 1.0
 _WARM_UP_SECONDS = 1.0
 _WARM_UP_RATE = 100
+MOST_PER_SECOND = 100_000
+_FRACTION = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)x", re.ASCII)
+_NUMBER = re.compile(r"\d{1,6}", re.ASCII)
+HIGHEST_FRACTION = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Creates per second: a number of them, or a fraction of the top rate."""
+
+    value: float
+    is_fraction: bool = False
+
+    def per_second(self, stack: Stack, connections: int, merchants: int) -> int:
+        """The number, which for a fraction takes measuring the top rate first. Raises BenchError."""
+        if not self.is_fraction:
+            return round(self.value)
+        return max(1, round(self.value * top_rate(stack, connections, merchants)))
+
+
+def parse_rate(text: str) -> Rate:
+    """Read `200`, or `0.5x` for half of the top rate. Raises ValueError."""
+    if (fraction := _FRACTION.fullmatch(text)) and 0 < float(fraction[1]) <= HIGHEST_FRACTION:
+        return Rate(float(fraction[1]), is_fraction=True)
+    if _NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_PER_SECOND:
+        return Rate(int(text))
+    raise ValueError(
+        f"{text!r} is not a rate. Give creates per second, 1 to {MOST_PER_SECOND}, or a fraction of the top rate, "
+        f"such as 0.5x, up to {HIGHEST_FRACTION:.0f}x."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +80,9 @@ class E2eResult:
     """Seconds from the last create to the last event."""
     generator_late_ms: float
     """By how much the load generator was behind its own schedule at the worst moment."""
+    merchants: int
+    cpu_us: Mapping[str, float]
+    """CPU microseconds per payout by kind of process, until all its events have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +90,11 @@ class E2eBench:
     """What is measured: `rate` creates a second for `seconds`, then at most `drain` for what has not arrived."""
 
     stack: Stack
-    rate: int
+    rate: Rate
     seconds: int
     connections: int
     drain: float
+    merchants: int = 1
     progress: Callable[[str, int], None] = field(default=lambda what, done: None)
 
     @property
@@ -70,37 +106,45 @@ class E2eBench:
         """Measure. Raises BenchError for a create refused or a wrong signature; a missing event is a result."""
         database = Database(self.stack.database_url)
         machine = look(database.version)
-        return uvloop.run(self._measure(machine, database))
+        if self.rate.is_fraction:
+            self.progress("measuring the top rate", 0)
+        rate = self.rate.per_second(self.stack, self.connections, self.merchants)
+        return uvloop.run(self._measure(machine, database, rate))
 
-    async def _measure(self, machine: Machine, database: Database) -> E2eResult:
+    async def _measure(self, machine: Machine, database: Database, rate: int) -> E2eResult:
         received = Received()
         receiver = Receiver(received)
         try:
             url = await receiver.open()
-            merchant = await asyncio.to_thread(create_merchant, self.stack, "bench e2e", url)
-            received.secret = decode_secret(merchant.webhook_secret)
+            merchants = []
+            for number in range(self.merchants):
+                path = f"/{number}"
+                merchants.append(await asyncio.to_thread(create_merchant, self.stack, "bench e2e", url + path))
+                received.secrets[path] = decode_secret(merchants[-1].webhook_secret)
             self.progress("warming up", 0)
-            warm_up, _ = await self._send(merchant, min(self.rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
+            warm_up, _ = await self._send(merchants, min(rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
             await self._arrived(received, len(warm_up.payouts), self.drain)
             if _missing(warm_up, received):
                 raise BenchError(f"After the warm-up {_missing(warm_up, received)} events were missing.")
             await asyncio.to_thread(database.analyze)
             received.arrived.clear()
-            ticker = asyncio.create_task(self._tick())
-            try:
-                sent, ended = await self._send(merchant, self.rate, self.seconds)
-            finally:
-                ticker.cancel()
-            self.progress("waiting for the last events", 0)
-            await self._arrived(received, len(sent.payouts), ended + self.drain - time.perf_counter())
+            ticker = asyncio.create_task(self._tick(rate))
+            with self.stack.cpu() as cpu:
+                try:
+                    sent, ended = await self._send(merchants, rate, self.seconds)
+                finally:
+                    ticker.cancel()
+                self.progress("waiting for the last events", 0)
+                await self._arrived(received, len(sent.payouts), ended + self.drain - time.perf_counter())
         finally:
             await receiver.close()
         self.progress("auditing", 0)
-        await asyncio.to_thread(check_audit, self.stack, merchant)
-        return _result(machine, self.rate, sent, received)
+        for merchant in merchants:
+            await asyncio.to_thread(check_audit, self.stack, merchant)
+        return _result(machine, rate, sent, received, self.merchants, cpu.micros_per(len(sent.payouts)))
 
-    async def _send(self, merchant: Merchant, rate: int, seconds: float) -> tuple[Sent, float]:
-        pacer = Pacer(self.stack, merchant, self.connections)
+    async def _send(self, merchants: Sequence[Merchant], rate: int, seconds: float) -> tuple[Sent, float]:
+        pacer = Pacer(self.stack, merchants, self.connections)
         try:
             await pacer.open()
             ended = await pacer.run(rate, seconds)
@@ -122,10 +166,10 @@ class E2eBench:
         if received.refused:
             raise BenchError(f"{received.refused} webhooks were not valid: {'; '.join(received.reasons)}")
 
-    async def _tick(self) -> None:
+    async def _tick(self, rate: int) -> None:
         for _ in range(self.seconds):
             await asyncio.sleep(1)
-            self.progress(f"{self.rate} creates a second", 1)
+            self.progress(f"{rate} creates a second", 1)
 
 
 def _missing(sent: Sent, received: Received, until: float = inf) -> int:
@@ -134,7 +178,9 @@ def _missing(sent: Sent, received: Received, until: float = inf) -> int:
     return sum(arrived.get((payout, kind), inf) >= until for payout in sent.payouts for kind in EXPECTED)
 
 
-def _result(machine: Machine, rate: int, sent: Sent, received: Received) -> E2eResult:
+def _result(
+    machine: Machine, rate: int, sent: Sent, received: Received, merchants: int, cpu_us: Mapping[str, float]
+) -> E2eResult:
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:
@@ -163,6 +209,8 @@ def _result(machine: Machine, rate: int, sent: Sent, received: Received) -> E2eR
         duplicates=received.duplicates,
         drained_after=max(0.0, max(arrived.values()) - last),
         generator_late_ms=sent.latest * 1000,
+        merchants=merchants,
+        cpu_us=cpu_us,
     )
 
 

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.bench.cpu import loop_seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -20,13 +22,16 @@ class Machine:
     commit: str
     load: float
     """Processes that wanted to run in the minute before: others at work make every figure worse."""
+    loop_s: float
+    """The machine's pace: seconds that a plain Python sum of a million squares took just before the bench."""
 
     @property
     def line(self) -> str:
         """All of it, for people."""
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib:.1f} GiB; {self.kernel}; PostgreSQL {self.postgresql}; "
-            f"Python {self.python}; commit {self.commit}; load before: {self.load:.1f}"
+            f"Python {self.python}; commit {self.commit}; load before: {self.load:.1f}; "
+            f"a sum of a million squares in Python: {self.loop_s:.3f} s"
         )
 
 
@@ -41,6 +46,7 @@ def look(postgresql: str) -> Machine:
         python=platform.python_version(),
         commit=_commit(),
         load=round(os.getloadavg()[0], 1),
+        loop_s=round(loop_seconds(), 4),
     )
 
 
@@ -55,11 +61,11 @@ def _cpu() -> str:
 
 def _commit() -> str:
     """The commit of the source that this runs from, `+` behind it if files have changed since; else `unknown`."""
-    folder = Path(__file__).resolve().parent
+    file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
         asked = subprocess.run(  # noqa: S603 (a fixed command)
-            ["git", "-C", str(folder), *arguments],  # noqa: S607 (git is wherever PATH says)
+            ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (git is wherever PATH says)
             check=True,
             capture_output=True,
             text=True,
@@ -69,7 +75,7 @@ def _commit() -> str:
 
     try:
         # Installed somewhere else, this may lie inside some other repository, which then does not know the file.
-        git("ls-files", "--error-unmatch", str(folder.parent / "settings.py"))
+        git("ls-files", "--error-unmatch", str(file))
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

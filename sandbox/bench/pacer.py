@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -46,10 +46,14 @@ class Sent:
 
 
 class Pacer:
-    """Paces creates of one merchant over connections that are kept alive; `created` is told of each payout's id."""
+    """Paces creates of merchants in turn over connections that are kept alive; `created` is told of each payout's id."""
 
     def __init__(
-        self, stack: Stack, merchant: Merchant, connections: int, created: Callable[[str], None] = lambda payout_id: None
+        self,
+        stack: Stack,
+        merchants: Sequence[Merchant],
+        connections: int,
+        created: Callable[[str], None] = lambda payout_id: None,
     ) -> None:
         self.sent = Sent()
         self.created = created
@@ -62,13 +66,15 @@ class Pacer:
             b'"account_title":"AYESHA KHAN"}'
         )
         run = secrets.token_hex(4)
-        head = (
-            f"POST /api/v1/payouts HTTP/1.1\r\nHost: {self._connections.host}\r\nContent-Type: application/json\r\n"
-            f"X-API-KEY: {merchant.api_key}\r\nContent-Length: {len(opening) + 20 + len(rest)}\r\n"
-            "X-IDEMPOTENCY-KEY: bench-payout-key"
-        ).encode()
         middle = b"\r\n\r\n" + opening
-        self._request = head + f"{run}-%011d".encode() + middle + f"{run}-%011d".encode() + rest
+        self._requests = []
+        for merchant in merchants:
+            head = (
+                f"POST /api/v1/payouts HTTP/1.1\r\nHost: {self._connections.host}\r\nContent-Type: application/json\r\n"
+                f"X-API-KEY: {merchant.api_key}\r\nContent-Length: {len(opening) + 20 + len(rest)}\r\n"
+                "X-IDEMPOTENCY-KEY: bench-payout-key"
+            ).encode()
+            self._requests.append(head + f"{run}-%011d".encode() + middle + f"{run}-%011d".encode() + rest)
 
     async def open(self) -> None:
         """Connect."""
@@ -112,7 +118,8 @@ class Pacer:
             now = time.perf_counter()
             self.sent.latest = max(self.sent.latest, now - at)
             self.sent.requests += 1
-            free.popleft().send(self._request % (number, number), partial(self._answered, now))
+            request = self._requests[number % len(self._requests)]
+            free.popleft().send(request % (number, number), partial(self._answered, now))
 
     def _answered(self, sent_at: float, status: int, body: bytes) -> None:
         if status != 201:

@@ -34,20 +34,21 @@ _decode = msgspec.json.Decoder(_Event).decode
 class Received:
     """What has arrived. Times are of `time.perf_counter`."""
 
-    secret: bytes = b""
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    """The secret of the endpoint at each path."""
     arrived: dict[tuple[str, str], float] = field(default_factory=dict)
     """(payout's id, event's type) → when it came for the first time."""
-    ids: set[str] = field(default_factory=set)
-    """The `webhook-id`s; an event that comes again has the same one."""
+    ids: set[tuple[str, str]] = field(default_factory=set)
+    """Path and `webhook-id` of each; an event that comes again has the same ones."""
     duplicates: int = 0
     refused: int = 0
     reasons: list[str] = field(default_factory=list)
     """Why the first few were refused."""
 
-    def take(self, headers: dict[str, str], body: bytes) -> None:
+    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
         """Check one delivery and note it. One that is not what it should be is counted, never raised."""
         now = time.perf_counter()
-        fault = verify([self.secret], headers, body, int(time.time()))
+        fault = verify([self.secrets.get(path, b"")], headers, body, int(time.time()))
         if fault is None:
             try:
                 event = _decode(body)
@@ -56,7 +57,7 @@ class Received:
         if fault is not None:
             self.refuse(fault)
             return
-        message_id = headers[ID_HEADER]
+        message_id = path, headers[ID_HEADER]
         if message_id in self.ids:
             self.duplicates += 1
             return
@@ -79,10 +80,10 @@ class Receiver:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> str:
-        """Begin to listen; gives the URL."""
+        """Begin to listen; gives the URL, to which the path of an endpoint is added."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/webhooks"
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         """Listen no more, and close what is connected."""
@@ -113,6 +114,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._headers: dict[str, str] = {}
         self._body = b""
+        self._path = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -136,6 +138,10 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._headers = {}
         self._body = b""
+        self._path = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -146,4 +152,4 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._transport is not None:
             self._transport.write(_OK)
-        self._receiver.received.take(self._headers, self._body)
+        self._receiver.received.take(self._path.decode("latin-1"), self._headers, self._body)

@@ -1,5 +1,6 @@
 """Results as people and as programs read them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -8,8 +9,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sandbox.bench.cpu import TOTAL
 from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
+from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import CLIENTS, WAYS
 from sandbox.bench.wait_for import WaitForResult
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
@@ -18,7 +21,24 @@ from sandbox.bench.world import WorldResult
 WAY_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
 
 
-def create_json(result: CreateResult) -> dict[str, float]:
+def cpu_json(cpu_us: Mapping[str, float], machine: Machine) -> dict[str, Any]:
+    """What every bench reports besides its own figures."""
+    return {"cpu_us_per_payout": _rounded(cpu_us), "loop_s": machine.loop_s}
+
+
+def cpu_line(cpu_us: Mapping[str, float], unit: str = "payout") -> Text:
+    """CPU time per unit by kind of process, for people."""
+    if not cpu_us:
+        return Text(f"CPU per {unit}: not measured, as the sandbox's processes cannot be seen from here.")
+    kinds = ", ".join(f"{kind} {micros:,.0f}" for kind, micros in cpu_us.items() if kind != TOTAL)
+    return Text(f"CPU in µs per {unit}: {kinds}; {cpu_us[TOTAL]:,.0f} in all.")
+
+
+def _rounded(cpu_us: Mapping[str, float]) -> dict[str, float]:
+    return {kind: round(micros, 1) for kind, micros in cpu_us.items()}
+
+
+def create_json(result: CreateResult) -> dict[str, Any]:
     """The figures, as the contract names them."""
     return {
         "http_rps": round(result.http_rps, 1),
@@ -28,6 +48,7 @@ def create_json(result: CreateResult) -> dict[str, float]:
         "pgbench_function_tps": round(result.best("function"), 1),
         "ratio_statements": round(result.ratio("statements"), 3),
         "ratio_function": round(result.ratio("function"), 3),
+        **cpu_json(result.cpu_us, result.machine),
     }
 
 
@@ -37,12 +58,15 @@ def create_details(result: CreateResult) -> dict[str, Any]:
         "machine": asdict(result.machine),
         "stored_before": result.stored_before,
         "created": result.created,
+        "merchants": result.merchants,
+        "webhooks": result.webhooks,
         "rounds": [
             {
-                "http_rps": round(turn.http_rps, 1),
-                "p50_ms": round(turn.p50_ms, 2),
-                "p99_ms": round(turn.p99_ms, 2),
-                "unsettled": turn.unsettled,
+                "http_rps": round(turn.http.http_rps, 1),
+                "p50_ms": round(turn.http.p50_ms, 2),
+                "p99_ms": round(turn.http.p99_ms, 2),
+                "unsettled": turn.http.unsettled,
+                "cpu_us_per_payout": _rounded(turn.http.cpu_us),
                 "pgbench": {f"{way}_{clients}": round(tps, 1) for (way, clients), tps in turn.pgbench.items()},
             }
             for turn in result.rounds
@@ -52,27 +76,31 @@ def create_details(result: CreateResult) -> dict[str, Any]:
 
 def create_report(result: CreateResult, command: str) -> Group:
     """All rounds, the medians and the ratios."""
-    table = Table("", *(str(number) for number in range(1, len(result.rounds) + 1)), "median", title="payouts a second")
+    title = "payouts a second"
+    if result.merchants > 1 or result.webhooks:
+        title += f", merchants: {result.merchants}, webhook endpoints of each: {result.webhooks}"
+    table = Table("", *(str(number) for number in range(1, len(result.rounds) + 1)), "median", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     rows: list[tuple[str, list[float], float, str]] = [
-        ("HTTP", [turn.http_rps for turn in result.rounds], result.http_rps, ",.0f")
+        ("HTTP", [turn.http.http_rps for turn in result.rounds], result.http_rps, ",.0f")
     ]
     for way in WAYS:
         for clients in CLIENTS:
             name = f"pgbench, {WAY_NAMES[way]}, {clients} clients"
             rows.append((name, [turn.pgbench[way, clients] for turn in result.rounds], result.tps(way, clients), ",.0f"))
-    rows.append(("HTTP, p50 in ms", [turn.p50_ms for turn in result.rounds], result.p50_ms, ".1f"))
-    rows.append(("HTTP, p99 in ms", [turn.p99_ms for turn in result.rounds], result.p99_ms, ".1f"))
+    rows.append(("HTTP, p50 in ms", [turn.http.p50_ms for turn in result.rounds], result.p50_ms, ".1f"))
+    rows.append(("HTTP, p99 in ms", [turn.http.p99_ms for turn in result.rounds], result.p99_ms, ".1f"))
     for name, values, middle, form in rows:
         table.add_row(name, *(format(value, form) for value in values), Text(format(middle, form), "bold"))
-    unsettled = ", ".join(f"{turn.unsettled:,}" for turn in result.rounds)
+    unsettled = ", ".join(f"{turn.http.unsettled:,}" for turn in result.rounds)
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),
         table,
         Text(f"HTTP to statements: {result.ratio('statements'):.2f}", "bold"),
         Text(f"HTTP to function:   {result.ratio('function'):.2f}", "bold"),
+        cpu_line(result.cpu_us),
         Text(
             f"{result.stored_before:,} payouts were there before and {result.created:,} were created over HTTP, none "
             f"refused; when each round's load ended the worker had {unsettled} still to settle. The audit is clean."
@@ -80,7 +108,7 @@ def create_report(result: CreateResult, command: str) -> Group:
     )
 
 
-def e2e_json(result: E2eResult) -> dict[str, float]:
+def e2e_json(result: E2eResult) -> dict[str, Any]:
     """The figures, as the contract names them."""
     return {
         "rate": result.rate,
@@ -91,6 +119,7 @@ def e2e_json(result: E2eResult) -> dict[str, float]:
         "p95_ms": round(result.p95_ms, 2),
         "p99_ms": round(result.p99_ms, 2),
         "backlog": result.backlog,
+        **cpu_json(result.cpu_us, result.machine),
     }
 
 
@@ -123,10 +152,11 @@ def e2e_report(result: E2eResult, command: str) -> Group:
             f"{result.drained_after:.2f} s after it. The generator was at most {result.generator_late_ms:.0f} ms "
             "behind its schedule. The audit is clean."
         ),
+        cpu_line(result.cpu_us),
     )
 
 
-def wait_for_json(result: WaitForResult) -> dict[str, float]:
+def wait_for_json(result: WaitForResult) -> dict[str, Any]:
     """The figures."""
     return {
         "rate": result.rate,
@@ -137,6 +167,7 @@ def wait_for_json(result: WaitForResult) -> dict[str, float]:
         "p50_ms": round(result.p50_ms, 2),
         "p95_ms": round(result.p95_ms, 2),
         "p99_ms": round(result.p99_ms, 2),
+        **cpu_json(result.cpu_us, result.machine),
     }
 
 
@@ -156,16 +187,19 @@ def wait_for_report(result: WaitForResult, command: str) -> Group:
             f"answered with the payout paid, {result.missing:,} were not. The audit is clean.",
             "bold",
         ),
+        cpu_line(result.cpu_us),
         *(Text(f"not answered so: {reason}", "red") for reason in result.reasons),
     )
 
 
-def summary_json(result: SummaryResult) -> dict[str, float]:
+def summary_json(result: SummaryResult) -> dict[str, Any]:
     """The medians, and what they come to."""
     return {
         "summary_rps": round(median(result.reads), 1),
         "create_rps": round(median(result.creates), 1),
         "ratio": round(result.ratio, 3),
+        "cpu_us_per_summary": _rounded(result.cpu_us_of_reads),
+        **cpu_json(result.cpu_us, result.machine),
     }
 
 
@@ -175,17 +209,23 @@ def summary_report(result: SummaryResult, command: str) -> Group:
     for name, values in (("summaries from the cache", result.reads), ("payouts created", result.creates)):
         table.add_row(name, *(f"{value:,.0f}" for value in values), Text(f"{median(values):,.0f}", "bold"))
     return Group(
-        Text(result.machine.line), Text(f"$ {command}"), table, Text(f"Summaries to creates: {result.ratio:.2f}", "bold")
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(f"Summaries to creates: {result.ratio:.2f}", "bold"),
+        cpu_line(result.cpu_us_of_reads, "summary"),
+        cpu_line(result.cpu_us),
     )
 
 
-def bulk_credit_json(result: BulkCreditResult) -> dict[str, float]:
+def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:
     """The figures."""
     return {
         "rows": result.rows,
         "upload_seconds": round(result.upload_seconds, 3),
         "seconds": round(result.seconds, 3),
         "rows_per_second": round(result.rows / result.seconds, 1),
+        **cpu_json(result.cpu_us, result.machine),
     }
 
 
@@ -199,13 +239,15 @@ def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
             f"{result.rows / result.seconds:,.0f} a second. Each is credited once, and the audit is clean.",
             "bold",
         ),
+        cpu_line(result.cpu_us, "row"),
     )
 
 
-def world_json(result: WorldResult) -> dict[str, float]:
+def world_json(result: WorldResult) -> dict[str, Any]:
     """The medians, in milliseconds."""
     figures = {f"{step}_ms": round(result.ms(step), 1) for step in result.rounds}
-    return {"payouts": result.payouts, "rows": result.rows, **figures, "others": result.others}
+    cpu = cpu_json(result.cpu_us, result.machine)
+    return {"payouts": result.payouts, "rows": result.rows, **figures, "others": result.others, **cpu}
 
 
 def world_report(result: WorldResult, command: str) -> Group:
@@ -225,4 +267,5 @@ def world_report(result: WorldResult, command: str) -> Group:
             f"{result.others:,} payouts, and has all of them. The audits of both are clean.",
             "bold",
         ),
+        cpu_line(result.cpu_us),
     )

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,16 +12,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
+
+from sandbox.bench.cpu import CpuMeter, find_supervisor
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
 _LONGEST_SECONDS = 1800.0
 """How long one call may take: the audit of a million payouts takes minutes."""
 OPENING_BALANCE = "99999999999.00"
+_MISSING_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'", re.MULTILINE)
 
 
 class BenchError(Exception):
@@ -33,6 +39,12 @@ class Stack:
     api_url: str
     admin_key: str
     database_url: str
+    pid: int | None = None
+    """The supervisor's process; None if it is not on this machine or cannot be seen."""
+
+    def cpu(self) -> CpuMeter:
+        """Measures the CPU time of the sandbox's processes in a `with` block."""
+        return CpuMeter(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +57,38 @@ class Merchant:
 
 
 @contextlib.contextmanager
-def open_stack(ready_file: Path | None, api_processes: int, workers: int) -> Iterator[Stack]:
-    """The sandbox that `ready_file` describes, or a fresh one, which is gone again afterwards. Raises BenchError."""
+def open_stack(ready_file: Path | None, api_processes: int, workers: int, source: Path | None = None) -> Iterator[Stack]:
+    """The sandbox that `ready_file` describes, or a fresh one, which is gone again afterwards. Raises BenchError.
+
+    With `source` the fresh one runs the code in that folder, on stores of its own whatever the environment offers.
+    """
     if ready_file is not None:
-        yield _read(ready_file)
+        stack = _read(ready_file)
+        yield replace(stack, pid=find_supervisor(urlsplit(stack.api_url).port or 80))
         return
+    env = dict(os.environ)
+    if source is not None:
+        env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
+        # It comes before the installed packages, among which may be this code.
+        env["PYTHONPATH"] = str(source)
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
         argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
         argv += ["--api-processes", str(api_processes), "--workers", str(workers), "--no-seed"]
         argv += ["--ready-file", str(ready)]
-        with log.open("wb") as output, _stops_on_sigterm():
+        with log.open("wb") as output, stops_on_sigterm():
             process = subprocess.Popen(  # noqa: S603 (our own command)
                 argv,
                 stdin=subprocess.DEVNULL,
+                cwd=source,
+                env=env,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C reaches us only, and we stop it in order
             )
             try:
                 _await_ready(process, ready, log)
-                yield _read(ready)
+                yield replace(_read(ready), pid=process.pid)
             finally:
                 _stop(process)
 
@@ -74,7 +97,14 @@ def _await_ready(process: "subprocess.Popen[bytes]", ready: Path, log: Path) -> 
     deadline = time.monotonic() + _START_SECONDS
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise BenchError(f"The sandbox did not start:\n{log.read_text('utf-8', 'replace')[-3000:]}")
+            text = log.read_text("utf-8", "replace")
+            missing = _MISSING_MODULE.search(text)
+            if missing is not None:
+                raise BenchError(
+                    f"The sandbox did not start: the package {missing[1]} is missing. Install the requirements.txt of the "
+                    "revision that is measured into this Python environment."
+                )
+            raise BenchError(f"The sandbox did not start:\n{text[-3000:]}")
         time.sleep(0.05)
 
 
@@ -89,7 +119,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextlib.contextmanager
-def _stops_on_sigterm() -> Iterator[None]:
+def stops_on_sigterm() -> Iterator[None]:
     """Python would end at once on SIGTERM, and leave the sandbox running."""
 
     def leave(number: int, _: FrameType | None) -> None:
@@ -117,6 +147,13 @@ def create_merchant(stack: Stack, name: str, webhook_url: str | None = None) -> 
         body["webhook_url"] = webhook_url
     made = ask(stack, "POST", "/sandbox/v1/merchants", {"X-ADMIN-KEY": stack.admin_key}, body)
     return Merchant(made["merchant_id"], made["api_key"], made["webhook_secret"])
+
+
+def create_endpoint(stack: Stack, merchant: Merchant, url: str) -> str:
+    """A webhook endpoint that receives every event of the merchant; gives its secret. Raises BenchError."""
+    headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": url}
+    secret: str = ask(stack, "POST", "/api/v1/webhook-endpoints", headers, {"url": url})["secret"]
+    return secret
 
 
 def check_audit(stack: Stack, merchant: Merchant) -> None:

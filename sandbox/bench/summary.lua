@@ -1,5 +1,5 @@
 -- Reads one user's summary, over and over. The line printed at the end is read by sandbox/bench/wrk.py.
-wrk.headers["X-API-KEY"] = os.getenv("PSP_BENCH_API_KEY")
+wrk.headers["X-API-KEY"] = os.getenv("PSP_BENCH_API_KEYS")
 
 function done(summary, latency, requests)
     local broken = summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout

@@ -7,7 +7,7 @@ at any moment.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -55,6 +55,8 @@ class WaitForResult:
     p95_ms: float
     p99_ms: float
     """From the transition, as the payout tells it, to the arrival of the answer."""
+    cpu_us: Mapping[str, float]
+    """CPU microseconds per payout by kind of process, the requests held for it included."""
 
 
 @dataclass(slots=True)
@@ -118,14 +120,15 @@ class WaitForBench:
     async def _measure(self, machine: Machine, merchant: Merchant) -> WaitForResult:
         seen = _Seen()
         waiters = _Waiters(self.stack, merchant, seen)
-        pacer = Pacer(self.stack, merchant, self.connections, waiters.wait)
+        pacer = Pacer(self.stack, [merchant], self.connections, waiters.wait)
         ticker = asyncio.create_task(self._tick())
         try:
             await pacer.open()
-            await pacer.run(self.rate, self.takes + self.seconds)
-            await pacer.answered(_TIMEOUT)
-            self.progress("waiting for the last answers", 0)
-            await waiters.answered(self.takes + _TIMEOUT)
+            with self.stack.cpu() as cpu:
+                await pacer.run(self.rate, self.takes + self.seconds)
+                await pacer.answered(_TIMEOUT)
+                self.progress("waiting for the last answers", 0)
+                await waiters.answered(self.takes + _TIMEOUT)
         finally:
             ticker.cancel()
             await pacer.close()
@@ -147,6 +150,7 @@ class WaitForBench:
             p50_ms=percentile(seen.late_seconds, 50) * 1000,
             p95_ms=percentile(seen.late_seconds, 95) * 1000,
             p99_ms=percentile(seen.late_seconds, 99) * 1000,
+            cpu_us=cpu.micros_per(sent),
         )
 
     async def _tick(self) -> None:

@@ -4,10 +4,11 @@ import json
 import secrets
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from sandbox.bench.create import medians
 from sandbox.bench.database import Database
 from sandbox.bench.machine import Machine, look
 from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
@@ -24,6 +25,10 @@ class SummaryResult:
     machine: Machine
     reads: Sequence[float]
     creates: Sequence[float]
+    cpu_us: Mapping[str, float]
+    """CPU microseconds per payout created, by kind of process."""
+    cpu_us_of_reads: Mapping[str, float]
+    """CPU microseconds per summary read."""
 
     @property
     def ratio(self) -> float:
@@ -41,6 +46,8 @@ class BulkCreditResult:
     """Until the upload was answered."""
     seconds: float
     """From the upload's first byte to the last row's commit, as a client sees it."""
+    cpu_us: Mapping[str, float]
+    """CPU microseconds per row, by kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +68,27 @@ class SummaryBench:
     def run(self) -> SummaryResult:
         """Measure. Raises BenchError when anything fails."""
         find_wrk()
-        machine = look(Database(self.stack.database_url).version)
+        database = Database(self.stack.database_url)
+        machine = look(database.version)
         merchant = create_merchant(self.stack, "bench summary")
         user_id = make_users(self.stack, merchant, 1)[0]
         path = f"/api/v1/users/{user_id}/summary"
-        reads, creates = [], []
+        reads, creates, read_cpu, create_cpu = [], [], [], []
         for number in range(1, self.rounds + 1):
             self.progress(f"round {number}: summaries", 0)
-            reads.append(run_wrk(self.stack, merchant, self.connections, self.seconds, "summary.lua", path).rps)
+            with self.stack.cpu() as cpu:
+                read = run_wrk(self.stack, [merchant], self.connections, self.seconds, "summary.lua", path)
+            reads.append(read.rps)
+            read_cpu.append(cpu.micros_per(read.requests))
             self.progress(f"round {number}: creates", self.seconds)
-            creates.append(run_wrk(self.stack, merchant, self.connections, self.seconds).rps)
+            before = database.count_payouts([merchant])
+            with self.stack.cpu() as cpu:
+                creates.append(run_wrk(self.stack, [merchant], self.connections, self.seconds).rps)
+                database.drain([merchant])
+            create_cpu.append(cpu.micros_per(database.count_payouts([merchant]) - before))
             self.progress(f"round {number}: creates", self.seconds)
         check_audit(self.stack, merchant)
-        return SummaryResult(machine, reads, creates)
+        return SummaryResult(machine, reads, creates, medians(create_cpu), medians(read_cpu))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +110,27 @@ class BulkCreditBench:
         merchant = create_merchant(self.stack, "bench bulk-credit")
         users = make_users(self.stack, merchant, self.rows, lambda count: self.progress("making users", count))
         content = b"uuid,amount\n" + b"".join(f"{user},{number}.50\n".encode() for number, user in enumerate(users, 1))
-        began = time.perf_counter()
-        activity_id = _upload(self.stack, merchant, content)
-        uploaded = time.perf_counter()
-        done = 0
-        while True:
-            activity = ask(
-                self.stack, "GET", f"/api/v1/wallet/bulk-credit/{activity_id}", {"X-API-KEY": merchant.api_key}, None
-            )
-            self.progress("crediting", activity["succeeded"] - done)
-            done = activity["succeeded"]
-            if activity["status"] not in ("UPLOADED", "PROCESSING"):
-                break
-            if time.perf_counter() - began > _WAIT_SECONDS:
-                raise BenchError(f"After an hour {done} of {self.rows} rows were credited.")
-            time.sleep(0.05)
-        ended = time.perf_counter()
+        with self.stack.cpu() as cpu:
+            began = time.perf_counter()
+            activity_id = _upload(self.stack, merchant, content)
+            uploaded = time.perf_counter()
+            done = 0
+            while True:
+                activity = ask(
+                    self.stack, "GET", f"/api/v1/wallet/bulk-credit/{activity_id}", {"X-API-KEY": merchant.api_key}, None
+                )
+                self.progress("crediting", activity["succeeded"] - done)
+                done = activity["succeeded"]
+                if activity["status"] not in ("UPLOADED", "PROCESSING"):
+                    break
+                if time.perf_counter() - began > _WAIT_SECONDS:
+                    raise BenchError(f"After an hour {done} of {self.rows} rows were credited.")
+                time.sleep(0.05)
+            ended = time.perf_counter()
         if done != self.rows:
             raise BenchError(f"Of {self.rows} rows {done} were credited: {json.dumps(activity)}")
         check_audit(self.stack, merchant)
-        return BulkCreditResult(machine, self.rows, uploaded - began, ended - began)
+        return BulkCreditResult(machine, self.rows, uploaded - began, ended - began, cpu.micros_per(self.rows))
 
 
 def make_users(stack: Stack, merchant: Merchant, total: int, progress: Callable[[int], None] = lambda count: None) -> list[str]:

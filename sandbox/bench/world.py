@@ -28,6 +28,8 @@ class WorldResult:
     rounds: Mapping[str, Sequence[float]]
     others: int
     """Creates of the other merchant meanwhile, all of them accepted."""
+    cpu_us: Mapping[str, float]
+    """CPU microseconds of the whole run per payout that either merchant created, by kind of process."""
 
     def ms(self, step: str) -> float:
         """The median."""
@@ -51,21 +53,25 @@ class WorldBench:
 
     def run(self) -> WorldResult:
         """Measure. Raises BenchError when anything fails, or anything of the other merchant is not as it should be."""
-        machine = look(Database(self.stack.database_url).version)
+        database = Database(self.stack.database_url)
+        machine = look(database.version)
         other = create_merchant(self.stack, "bench world, the other")
         load = _Load(self.stack, other, self.clients)
         found: dict[str, list[float]] = {step: [] for step in _STEPS}
         rows = 0
-        with load:
-            for number in range(1, self.rounds + 1):
-                self.progress(f"round {number}", 0)
-                rows = self._round(found)
-                self.progress(f"round {number}", 1)
+        with self.stack.cpu() as cpu:
+            with load:
+                for number in range(1, self.rounds + 1):
+                    self.progress(f"round {number}", 0)
+                    rows = self._round(found)
+                    self.progress(f"round {number}", 1)
+            database.drain([other])
         check_audit(self.stack, other)
-        stored = Database(self.stack.database_url).count_payouts(other)
+        stored = database.count_payouts([other])
         if load.errors or stored != load.accepted:
             raise BenchError(f"The other merchant has {stored} payouts of {load.accepted}; {load.errors[:3]}")
-        return WorldResult(machine, self.payouts, rows, found, load.accepted)
+        cpu_us = cpu.micros_per(self.payouts * self.rounds + load.accepted)
+        return WorldResult(machine, self.payouts, rows, found, load.accepted, cpu_us)
 
     def _round(self, found: dict[str, list[float]]) -> int:
         began = time.perf_counter()

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,17 +43,23 @@ def find_wrk() -> str:
 
 
 def run_wrk(
-    stack: Stack, merchant: Merchant, connections: int, seconds: int, script: str = "create.lua", path: str = "/"
+    stack: Stack,
+    merchants: Sequence[Merchant],
+    connections: int,
+    seconds: int,
+    script: str = "create.lua",
+    path: str = "/",
 ) -> WrkRun:
-    """Do what a script says, which is to create payouts, as fast as so many connections can.
+    """Do what a script says, which is to create payouts of the merchants in turn, as fast as so many connections can.
 
     Raises BenchError if any answer said no.
     """
     threads = max(1, min(2, connections, os.cpu_count() or 1))
     argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_FOLDER / script)]
     argv += ["--timeout", f"{_TIMEOUT}s"]
-    # The key goes through the environment: everybody can read the command line of a process.
-    env = os.environ | {"PSP_BENCH_API_KEY": merchant.api_key, "PSP_BENCH_RUN": secrets.token_hex(4)}
+    # The keys go through the environment: everybody can read the command line of a process.
+    keys = ",".join(merchant.api_key for merchant in merchants)
+    env = os.environ | {"PSP_BENCH_API_KEYS": keys, "PSP_BENCH_RUN": secrets.token_hex(4)}
     try:
         limit = seconds + 2 * _TIMEOUT
         ended = subprocess.run(  # noqa: S603 (a fixed command)

@@ -1,28 +1,23 @@
 """`psp bench`: how fast the sandbox is here, measured against what the database itself can do."""
 
-import json
-import shlex
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.failures import not_met, refused
+from sandbox.cli.bench_compare import compare
+from sandbox.cli.bench_run import measure, print_result
+from sandbox.cli.failures import not_met
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from sandbox.bench.create import Progress
     from sandbox.bench.stack import Stack
 
-ResultT = TypeVar("ResultT", covariant=True)
-
 app = App("Measure how fast the sandbox is on this machine.")
+# The options that it does not know are the bench's.
+app.command("compare", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(compare)
 
 _ReadyFile = Annotated[
     Path | None,
@@ -33,6 +28,7 @@ _ApiProcesses = Annotated[
     int, typer.Option("--api-processes", min=1, max=64, help="API processes of the sandbox that is started for it.")
 ]
 _Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Workers of the sandbox that is started for it.")]
+_Merchants = Annotated[int, typer.Option("--merchants", min=1, max=1000, help="Spread the creates over so many merchants.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and nothing else.")]
 _Output = Annotated[
     Path | None,
@@ -45,6 +41,10 @@ def create(
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="How long each measurement takes.")] = 8,
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="Rounds of each measurement; the median counts.")] = 3,
     connections: _Connections = 64,
+    merchants: _Merchants = 1,
+    webhooks: Annotated[
+        int, typer.Option("--webhooks", min=0, max=16, help="Webhook endpoints of each merchant; each receives all events.")
+    ] = 0,
     preload: Annotated[
         int, typer.Option("--preload", min=0, max=100_000_000, help="Store this many settled payouts beforehand.")
     ] = 0,
@@ -54,30 +54,36 @@ def create(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Create payouts of one merchant over HTTP (wrk), and have pgbench do the same writes to the same database.
+    """Create payouts over HTTP (wrk), and have pgbench do the same writes to the same database.
 
     Everything is on: authentication, idempotency, logs, events, and the worker that settles the payouts meanwhile.
     pgbench writes one payout a transaction, once as separate prepared statements and once as one function inside the
     database, with 16 and 64 clients; the better one counts. A ratio is HTTP's rate divided by pgbench's.
+
+    `cpu_us_per_payout` is the CPU time of the sandbox's processes, without pgbench, until each payout is settled and
+    its webhooks are delivered.
     """
     from sandbox.bench import report
     from sandbox.bench.create import CreateBench
 
     def made(stack: "Stack", progress: "Progress") -> CreateBench:
-        return CreateBench(stack, seconds, rounds, connections, preload, progress)
+        return CreateBench(stack, seconds, rounds, connections, merchants, webhooks, preload, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
-    _print(report.create_json(result), report.create_details(result), report.create_report, result, as_json, output)
+    result = measure(made, ready_file, api_processes, workers, as_json)
+    print_result(report.create_json(result), report.create_details(result), report.create_report, result, as_json, output)
 
 
 @app.command("e2e")
 def e2e(
-    rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates per second.")] = 200,
+    rate: Annotated[
+        str, typer.Option("--rate", help="Creates per second, or 0.5x: half of what is created at full load.")
+    ] = "200",
     seconds: Annotated[int, typer.Option("--seconds", min=1, max=86_400, help="For how long.")] = 8,
     drain: Annotated[
         float, typer.Option("--drain", min=1, max=3600, help="Seconds to wait at the end for events still to come.")
     ] = 15,
     connections: _Connections = 64,
+    merchants: _Merchants = 1,
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
@@ -89,15 +95,22 @@ def e2e(
     Each payout causes three events. The percentiles are of the time from the sending of the request to the arrival of
     payout.succeeded. The backlog is how many events had not arrived one second after the last create. `sent` and
     `delivered` count payouts, `missing` and `backlog` events; a payout is delivered when all its events have arrived.
+
+    For a rate such as 0.5x the sandbox is first put under full load for a few seconds, by merchants without webhooks.
     """
     from sandbox.bench import report
-    from sandbox.bench.e2e import E2eBench
+    from sandbox.bench.e2e import E2eBench, parse_rate
+
+    try:
+        asked = parse_rate(rate)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--rate") from None
 
     def made(stack: "Stack", progress: "Progress") -> E2eBench:
-        return E2eBench(stack, rate, seconds, connections, drain, progress)
+        return E2eBench(stack, asked, seconds, connections, drain, merchants, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
-    _print(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
+    result = measure(made, ready_file, api_processes, workers, as_json)
+    print_result(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
     if result.missing:
         raise not_met(f"{result.missing} did not arrive in time.")
 
@@ -125,9 +138,9 @@ def wait_for(
     def made(stack: "Stack", progress: "Progress") -> WaitForBench:
         return WaitForBench(stack, rate, seconds, held, connections, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
+    result = measure(made, ready_file, api_processes, workers, as_json)
     figures = report.wait_for_json(result)
-    _print(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
+    print_result(figures, asdict(result) | figures, report.wait_for_report, result, as_json, output)
     if result.missing:
         raise not_met(f"{result.missing} did not arrive in time.")
 
@@ -143,16 +156,19 @@ def summary(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Read one user's summary from the cache, and create payouts, in turn, with the same number of connections."""
+    """Read one user's summary from the cache, and create payouts, in turn, with the same number of connections.
+
+    `cpu_us_per_summary` is the CPU time of a read, `cpu_us_per_payout` that of a create until the payout is settled.
+    """
     from sandbox.bench import report
     from sandbox.bench.wallets import SummaryBench
 
     def made(stack: "Stack", progress: "Progress") -> SummaryBench:
         return SummaryBench(stack, seconds, rounds, connections, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
+    result = measure(made, ready_file, api_processes, workers, as_json)
     figures = report.summary_json(result)
-    _print(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
+    print_result(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
 
 
 @app.command("bulk-credit")
@@ -164,16 +180,19 @@ def bulk_credit(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Credit the wallets of so many users from one CSV file. The users are made beforehand, which is not measured."""
+    """Credit the wallets of so many users from one CSV file. The users are made beforehand, which is not measured.
+
+    This bench has no payouts: its `cpu_us_per_payout` is CPU time per row.
+    """
     from sandbox.bench import report
     from sandbox.bench.wallets import BulkCreditBench
 
     def made(stack: "Stack", progress: "Progress") -> BulkCreditBench:
         return BulkCreditBench(stack, rows, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
+    result = measure(made, ready_file, api_processes, workers, as_json)
     figures = report.bulk_credit_json(result)
-    _print(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
+    print_result(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
 
 
 @app.command("world")
@@ -187,98 +206,16 @@ def world(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Make a merchant, put its world away, put it back and reset it, while another merchant is busy."""
+    """Make a merchant, put its world away, put it back and reset it, while another merchant is busy.
+
+    `cpu_us_per_payout` is the CPU time of all of it, divided by the payouts that both merchants create.
+    """
     from sandbox.bench import report
     from sandbox.bench.world import WorldBench
 
     def made(stack: "Stack", progress: "Progress") -> WorldBench:
         return WorldBench(stack, payouts, rounds, clients, progress)
 
-    result = _measure(made, ready_file, api_processes, workers, as_json)
+    result = measure(made, ready_file, api_processes, workers, as_json)
     figures = report.world_json(result)
-    _print(figures, asdict(result) | figures, report.world_report, result, as_json, output)
-
-
-class _Bench(Protocol[ResultT]):
-    """Something to be measured; `steps` is how much its progress will be told of in all."""
-
-    @property
-    def steps(self) -> int: ...
-
-    def run(self) -> ResultT: ...
-
-
-def _measure(
-    made: "Callable[[Stack, Progress], _Bench[ResultT]]",
-    ready_file: Path | None,
-    api_processes: int,
-    workers: int,
-    as_json: bool,
-) -> ResultT:
-    """Measure on the sandbox of the ready file, or on one of its own; a failure ends the command with code 1."""
-    from sandbox.bench.stack import BenchError, open_stack
-
-    try:
-        with _progress(as_json) as shown:
-            shown.start("starting", None)
-            with open_stack(ready_file, api_processes, workers) as stack:
-                bench = made(stack, shown.advance)
-                shown.start("starting", bench.steps)
-                return bench.run()
-    except BenchError as error:
-        raise refused(f"psp bench: {error}") from None
-
-
-class _Shown:
-    """A progress bar on standard error; where nobody watches, none."""
-
-    def __init__(self, visible: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not visible,
-            transient=True,
-        )
-        self._task = self.bar.add_task("", total=None)
-
-    def start(self, what: str, steps: int | None) -> None:
-        self.bar.update(self._task, description=what, total=steps)
-
-    def advance(self, what: str, done: int) -> None:
-        self.bar.update(self._task, description=what, advance=done)
-
-
-@contextmanager
-def _progress(as_json: bool) -> Iterator[_Shown]:
-    shown = _Shown(sys.stderr.isatty() and not as_json)
-    with shown.bar:
-        yield shown
-
-
-def _print(
-    figures: dict[str, float],
-    details: dict[str, Any],
-    render: "Callable[[Any, str], RenderableType]",
-    result: object,
-    as_json: bool,
-    output: Path | None,
-) -> None:
-    from rich.console import Console
-
-    command = shlex.join(["psp", *sys.argv[1:]])
-    if output is not None:
-        try:
-            output.write_text(json.dumps(details | {"command": command}, indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise refused(f"psp bench: {output} cannot be written ({error.strerror}).") from None
-    if as_json:
-        typer.echo(json.dumps(figures))
-    else:
-        Console().print(render(result, command))
+    print_result(figures, asdict(result) | figures, report.world_report, result, as_json, output)

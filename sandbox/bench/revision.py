@@ -1,0 +1,105 @@
+"""Another revision of the repository, checked out beside this one for as long as it is measured."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.bench.stack import BenchError, stops_on_sigterm
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder with the code that runs."""
+_GIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit, and the folder with its files."""
+
+    commit: str
+    folder: Path
+
+
+@contextlib.contextmanager
+def checked_out(name: str, repository: Path = ROOT) -> Iterator[Revision]:
+    """A git worktree of a revision in a temporary folder, which is gone again afterwards, however the block ends.
+
+    Raises BenchError if `repository` is not a git checkout, or does not know the revision.
+    """
+    commit = find_commit(name, repository)
+    with stops_on_sigterm(), tempfile.TemporaryDirectory(prefix="psp-bench-revision-") as outer:
+        folder = Path(outer) / commit[:12]
+        try:
+            # Hooks are for the person's own checkouts.
+            _git(repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(folder), commit)
+            _check_imports(folder, commit)
+            yield Revision(commit, folder)
+        finally:
+            with contextlib.suppress(BenchError):  # an interrupted `worktree add` may have left nothing to remove
+                _git(repository, "worktree", "remove", "--force", str(folder))
+
+
+def find_commit(name: str, repository: Path = ROOT) -> str:
+    """The full name of a revision's commit. Raises BenchError."""
+    try:
+        top = Path(_git(repository, "rev-parse", "--show-toplevel"))
+    except BenchError:
+        top = None
+    if top is None or top.resolve() != repository.resolve():
+        raise BenchError(f"{repository} is not a git checkout. Clone the repository, and run psp from the clone.")
+    try:
+        return _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except BenchError:
+        raise BenchError(
+            f"The repository has no revision {name!r}. Give a commit, branch or tag that git log shows; git fetch gets "
+            "those of the remote repository."
+        ) from None
+
+
+def _check_imports(folder: Path, commit: str) -> None:
+    """Raises BenchError unless Python, told of the folder, takes the sandbox from there and finds all that it needs."""
+    command = "import sandbox, sandbox.cli.main; print(sandbox.__file__)"
+    ran = subprocess.run(  # noqa: S603 (a fixed command)
+        [sys.executable, "-P", "-c", command],
+        cwd=folder,
+        env=dict(os.environ) | {"PYTHONPATH": str(folder)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=_GIT_SECONDS,
+    )
+    if ran.returncode != 0:
+        reason = (ran.stderr.strip() or "no output").splitlines()[-1]
+        raise BenchError(
+            f"Revision {commit[:12]} cannot be started here: {reason}. It runs in this Python environment, so install its "
+            f"requirements first: git show {commit[:12]}:requirements.txt"
+        )
+    if not Path(ran.stdout.strip()).resolve().is_relative_to(folder.resolve()):
+        raise BenchError(f"Python takes the sandbox from {ran.stdout.strip()}, although PYTHONPATH is {folder}.")
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    """The output of git. Raises BenchError."""
+    # GIT_DIR and the like, which git sets for its hooks, would point to another repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        ran = subprocess.run(  # noqa: S603 (a fixed command)
+            ["git", "-C", str(repository), *arguments],  # noqa: S607 (git is wherever PATH says)
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            start_new_session=True,  # a second Ctrl-C must not keep it from removing the worktree
+        )
+    except FileNotFoundError:
+        raise BenchError("git is not installed.") from None
+    except subprocess.CalledProcessError as error:
+        raise BenchError(f"git {arguments[0]} failed: {error.stderr.strip()}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"git {arguments[0]} took longer than {_GIT_SECONDS:.0f} seconds.") from error
+    return ran.stdout.strip()

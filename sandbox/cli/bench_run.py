@@ -1,0 +1,109 @@
+"""What the commands of `psp bench` share: they measure under a progress bar, and print what was found."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import typer
+
+from sandbox.cli.failures import refused
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sandbox.bench.create import Progress
+    from sandbox.bench.stack import Stack
+
+ResultT = TypeVar("ResultT", covariant=True)
+
+
+class _Bench(Protocol[ResultT]):
+    """Something to be measured; `steps` is how much its progress will be told of in all."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def run(self) -> ResultT: ...
+
+
+def measure(
+    made: "Callable[[Stack, Progress], _Bench[ResultT]]",
+    ready_file: Path | None,
+    api_processes: int,
+    workers: int,
+    as_json: bool,
+) -> ResultT:
+    """Measure on the sandbox of the ready file, or on one of its own; a failure ends the command with code 1."""
+    from sandbox.bench.stack import open_stack
+
+    with showing_progress(as_json) as shown, open_stack(ready_file, api_processes, workers) as stack:
+        bench = made(stack, shown.advance)
+        shown.start("starting", bench.steps)
+        return bench.run()
+
+
+class _Shown:
+    """A progress bar on standard error; where nobody watches, none."""
+
+    def __init__(self, visible: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not visible,
+            transient=True,
+        )
+        self._task = self.bar.add_task("", total=None)
+
+    def start(self, what: str, steps: int | None) -> None:
+        self.bar.update(self._task, description=what, total=steps)
+
+    def advance(self, what: str, done: int) -> None:
+        self.bar.update(self._task, description=what, advance=done)
+
+
+@contextmanager
+def showing_progress(as_json: bool) -> "Iterator[_Shown]":
+    """Show how far a measurement is. A BenchError ends the command with code 1."""
+    from sandbox.bench.stack import BenchError
+
+    shown = _Shown(sys.stderr.isatty() and not as_json)
+    try:
+        with shown.bar:
+            shown.start("starting", None)
+            yield shown
+    except BenchError as error:
+        raise refused(f"psp bench: {error}") from None
+
+
+def print_result(
+    figures: dict[str, Any],
+    details: dict[str, Any],
+    render: "Callable[[Any, str], RenderableType]",
+    result: object,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Print the result of a command, for people or as JSON, and write `details` to `output`. Raises Failure."""
+    from rich.console import Console
+
+    command = shlex.join(["psp", *sys.argv[1:]])
+    if output is not None:
+        try:
+            output.write_text(json.dumps(details | {"command": command}, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise refused(f"psp bench: {output} cannot be written ({error.strerror}).") from None
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        Console().print(render(result, command))

@@ -1,0 +1,273 @@
+"""`psp bench compare`: revisions, ratios and CPU accounting."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sandbox.bench.compare import Comparison, better_direction, compare, compare_figures, compare_json, flatten
+from sandbox.bench.cpu import CpuMeter, cpu_seconds, kind_of
+from sandbox.bench.machine import Machine
+from sandbox.bench.revision import checked_out
+from sandbox.bench.stack import BenchError, Stack
+from sandbox.cli.main import app
+from tests.harness.waiting import until
+
+MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.test", "-c", "commit.gpgsign=false"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository whose first commit, `old`, has a sandbox that can be imported."""
+    folder = tmp_path / "repository"
+    (folder / "sandbox" / "cli").mkdir(parents=True)
+    for name in ("sandbox/__init__.py", "sandbox/cli/__init__.py", "sandbox/cli/main.py"):
+        (folder / name).write_text("")
+    git(folder.parent, "init", "--quiet", str(folder))
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "-m", "old")
+    git(folder, "tag", "old")
+    return folder
+
+
+def worktrees(repository: Path) -> int:
+    return git(repository, "worktree", "list", "--porcelain").count("worktree ")
+
+
+def test_a_revision_is_checked_out_as_it_was_and_removed_again(repository: Path) -> None:
+    (repository / "new.txt").write_text("not committed: a dirty tree is no obstacle")
+    (repository / "sandbox" / "__init__.py").write_text("changed = True")
+    with checked_out("old", repository) as revision:
+        folder = revision.folder
+        assert revision.commit == git(repository, "rev-parse", "old")
+        assert (folder / "sandbox" / "__init__.py").read_text() == ""
+        assert not (folder / "new.txt").exists()
+    assert not folder.exists()
+    assert worktrees(repository) == 1
+    assert (repository / "new.txt").exists()
+
+
+@pytest.mark.parametrize("error", [BenchError("failed"), KeyboardInterrupt(), SystemExit(143)])
+def test_a_worktree_is_removed_whatever_ends_the_measurement(repository: Path, error: BaseException) -> None:
+    folders = []
+
+    def measure() -> None:
+        with checked_out("old", repository) as revision:
+            folders.append(revision.folder)
+            raise error
+
+    with pytest.raises(type(error)):
+        measure()
+    assert not folders[0].exists()
+    assert worktrees(repository) == 1
+
+
+def test_sigterm_removes_the_worktree(repository: Path) -> None:
+    code = (
+        "import sys, signal; from pathlib import Path; from sandbox.bench.revision import checked_out\n"
+        "with checked_out('old', Path(sys.argv[1])) as revision: print(revision.folder, flush=True); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(repository)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.exists()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    process.stdout.close()
+    assert not folder.exists()
+    assert worktrees(repository) == 1
+
+
+def test_a_revision_that_lacks_a_package_says_which_and_how_to_get_it(repository: Path) -> None:
+    (repository / "sandbox" / "cli" / "main.py").write_text("import no_such_package")
+    git(repository, "commit", "--quiet", "--all", "-m", "needs more")
+    with pytest.raises(BenchError, match=r"No module named 'no_such_package'.*git show [0-9a-f]{12}:requirements\.txt"):
+        contextlib.ExitStack().enter_context(checked_out("HEAD", repository))
+    assert worktrees(repository) == 1
+
+
+def test_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"has no revision 'nobody'\. Give a commit, branch or tag"):
+        contextlib.ExitStack().enter_context(checked_out("nobody", repository))
+    with pytest.raises(BenchError, match="has no revision '--all'"):
+        contextlib.ExitStack().enter_context(checked_out("--all", repository))
+    with pytest.raises(BenchError, match=r"is not a git checkout\. Clone the repository"):
+        contextlib.ExitStack().enter_context(checked_out("old", tmp_path))
+    with pytest.raises(BenchError, match="is not a git checkout"):  # a folder inside some other repository
+        contextlib.ExitStack().enter_context(checked_out("old", repository / "sandbox"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["HEAD", "connections"], "'connections' is not a bench that can be compared. Choose from: create, e2e,"),
+        (["HEAD", "compare"], "'compare' is not a bench"),
+        (["HEAD", "create", "--rounds", "0"], "'--rounds': Input should be greater than or equal to 1"),
+        (["HEAD", "create", "--rounds", "51"], "'--rounds': Input should be less than or equal to 50"),
+        (["HEAD", "create", "--seconds", "0"], "'--seconds': Input should be greater than or equal to 1"),
+        (["HEAD", "create", "--merchants", "1001"], "'--merchants': Input should be less than or equal to 1000"),
+        (["HEAD", "create", "--held", "5"], "No such option: --held"),
+        (["HEAD", "create", "--preload", "5"], "A comparison has no --preload"),
+        (["HEAD", "create", "--ready-file", "x.json"], "A comparison has no --ready-file"),
+        (["HEAD", "e2e", "--rate", "9x"], "'9x' is not a rate"),
+        ([], "Missing argument"),
+    ],
+)
+def test_wrong_arguments_are_usage_errors(arguments: list[str], message: str) -> None:
+    ran = CliRunner().invoke(app, ["bench", "compare", *arguments, "--json"])
+    assert ran.exit_code == 2
+    assert message in ran.output
+
+
+def test_an_unknown_revision_ends_the_command_with_1() -> None:
+    ran = CliRunner().invoke(app, ["bench", "compare", "no-such-revision", "create"])
+    assert ran.exit_code == 1
+    assert "no-such-revision" in ran.output
+
+
+def test_a_ratio_is_this_code_divided_by_the_revision() -> None:
+    before = [{"http_rps": rps, "p99_ms": 40.0} for rps in (100.0, 200.0, 900.0)]
+    after = [{"http_rps": rps, "p99_ms": 30.0} for rps in (300.0, 100.0, 900.0)]
+    figures = compare_figures(before, after)
+    rps, late = figures["http_rps"], figures["p99_ms"]
+    assert (rps.revision, rps.current, rps.ratio, rps.better) == (200, 300, 1.5, "higher")
+    assert rps.ratios == [3, 0.5, 1]
+    assert rps.verdict == "50 % better"
+    assert (late.ratio, late.better, late.verdict) == (0.75, "lower", "25 % better")
+    back = compare_figures(after, before)
+    assert (back["http_rps"].verdict, back["p99_ms"].verdict) == ("33 % worse", "33 % worse")
+    assert compare_figures(before, before)["http_rps"].verdict == "the same"
+
+
+def test_only_what_measures_the_sandbox_is_compared() -> None:
+    for name in ("http_rps", "rows_per_second"):
+        assert better_direction(name) == "higher"
+    for name in ("p50_ms", "upload_seconds", "seconds", "cpu_us_per_payout.api", "cpu_us_per_summary.total", "missing"):
+        assert better_direction(name) == "lower"
+    for name in ("rate", "sent", "delivered", "held", "rows", "payouts", "others", "ratio", "loop_s"):
+        assert better_direction(name) is None
+
+
+def test_processes_that_use_next_to_nothing_are_left_out_and_nothing_is_divided_by_zero() -> None:
+    cpu = {"api": 2000.0, "ipn": 1.0, "total": 2001.0}
+    round_ = flatten({"missing": 0, "cpu_us_per_payout": cpu, "rate": 50, "loop_s": 0.1})
+    result = Comparison(MACHINE, "e2e", "a" * 40, [round_], [round_ | {"missing": 3, "loop_s": 0.2}])
+    found = compare_json(result)
+    assert set(found["figures"]) == {"missing", "cpu_us_per_payout.api", "cpu_us_per_payout.total"}
+    assert found["figures"]["missing"]["ratio"] is None
+    assert (found["rate"], found["rounds"], found["bench"]) == (50, 1, "e2e")
+    assert found["loop_s"] == {"revision": 0.1, "current": 0.2}
+
+
+def test_both_sides_are_measured_in_turn_each_on_its_own_code(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    seen: list[str] = []
+    closed: list[str] = []
+
+    @contextlib.contextmanager
+    def open_stack(ready_file: Path | None, api_processes: int, workers: int, source: Path | None) -> Iterator[Stack]:
+        assert (ready_file, api_processes, workers) == (None, 2, 3)
+        name = "old" if source is not None and "psp-bench-revision-" in str(source) else "new"
+        yield Stack(name, "", name)
+        closed.append(name)
+
+    @contextlib.contextmanager
+    def opened(stack: Stack) -> Iterator[object]:
+        def measure() -> dict[str, float]:
+            seen.append(stack.api_url)
+            return {"http_rps": 100.0 if stack.api_url == "old" else 150.0}
+
+        yield measure
+
+    class Database:
+        version = "18.1"
+
+        def __init__(self, url: str) -> None:
+            pass
+
+    monkeypatch.setattr("sandbox.bench.compare.open_stack", open_stack)
+    monkeypatch.setattr("sandbox.bench.compare.Database", Database)
+    monkeypatch.setattr("sandbox.bench.compare.checked_out", lambda name: checked_out(name, repository))
+    result = compare("old", "create", opened, 3, 2, 3, lambda what, done: None)  # type: ignore[arg-type]  # a stand-in
+    assert seen == ["old", "new"] * 3
+    assert closed == ["new", "old"]
+    assert result.figures["http_rps"].ratio == 1.5
+    assert worktrees(repository) == 1
+
+
+BURN = "import time\nwhile time.process_time() < {}: pass\n"
+
+
+def test_cpu_time_of_a_child_counts_while_it_runs_and_after_it_has_ended() -> None:
+    used = 0.3
+    program = (
+        "import subprocess, sys, signal\n"
+        "sys.stdin.readline()\n"
+        f"subprocess.run([sys.executable, '-c', {BURN.format(used)!r}], check=True)\n"
+        f"running = subprocess.Popen([sys.executable, '-c', {BURN.format(used)!r} + 'import signal; signal.pause()'])\n"
+        "signal.pause()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, start_new_session=True)
+    assert process.stdin is not None
+    try:
+        with CpuMeter(process.pid) as meter:
+            process.stdin.write(b"\n")
+            process.stdin.close()
+            until(lambda: cpu_seconds(process.pid).get("supervisor", 0.0) >= 2 * used)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert set(meter.seconds) == {"supervisor", "total"}
+    assert meter.seconds["total"] >= 2 * used - 0.1  # what it took to start was before, and is in what is waited for
+    assert meter.micros_per(1000)["total"] == pytest.approx(meter.seconds["total"] * 1000)
+
+
+def test_cpu_time_of_other_processes_does_not_count() -> None:
+    process = subprocess.Popen([sys.executable, "-c", BURN.format(0.1) + "import signal; signal.pause()"])
+    try:
+        until(lambda: cpu_seconds(process.pid).get("supervisor", 0.0) > 0.05)
+        began = time.process_time()
+        while time.process_time() - began < 0.5:
+            pass
+        assert cpu_seconds(process.pid)["supervisor"] < 0.5
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_processes_that_cannot_be_seen_have_no_figures() -> None:
+    with CpuMeter(None) as meter:
+        pass
+    assert meter.seconds == {}
+    assert meter.micros_per(5) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "kind"),
+    [
+        ("python", ["python", "-P", "-m", "sandbox.server.serve"], "api"),
+        ("python", ["python", "-P", "-m", "sandbox.serve"], "api"),  # where older revisions have it
+        ("python", ["python", "-P", "-m", "worker"], "worker"),
+        ("python", ["python", "-P", "-m", "ipn"], "ipn"),
+        ("python", ["python", "-P", "-m", "sandbox.runtime.reaper", "{}"], "supervisor"),
+        ("psp", ["psp", "up"], "supervisor"),
+        ("postgres", ["postgres: sandbox postgres [local] idle"], "postgres"),
+        ("valkey-server", ["valkey-server", "*:0"], "valkey"),
+        ("python", ["python", "-m"], "supervisor"),
+    ],
+)
+def test_the_kind_of_a_process_is_read_from_its_command(name: str, command: list[str], kind: str) -> None:
+    assert kind_of(name, command) == kind
