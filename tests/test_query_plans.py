@@ -11,15 +11,19 @@ import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from inspect import signature
 
 import asyncpg
 import pytest
 
+from sandbox.aggregator.tables import VendorCursors
 from sandbox.domain.bulk_credit import ITEM_STATUSES
+from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
+from sandbox.merchants.settings import Settings
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
 from sandbox.webhooks.endpoints import Endpoint
 from tests.harness import statements
@@ -55,7 +59,7 @@ PUT_TOGETHER = {
 EVERY_MERCHANT = (
     "ipn.callback._FIND_BY_",  # each that has such a payout, 10,000 at most: any of them may be the one that is meant
     "sandbox.aggregator.poll.DUE_OWN",
-    "sandbox.merchants.service.list_all",
+    "sandbox.merchants.service._page_of_merchants",
     "sandbox.sales.service._MERCHANTS",
     "worker.sweep.",
 )
@@ -68,8 +72,6 @@ TO_PAY = [ids(n, 1)[0] for n in range(20, 20 * BATCH + 1, 20)]
 TO_CREDIT = json.dumps({str(n): {"status": "FAILED", "error": "e"} for n in range(20, 20 * BATCH + 1, 20)})
 NEW_TRANSFERS = json.dumps([row(n, transfer_id=str(uuid.UUID(int=n))) for n in range(1, BATCH + 1)])
 ARGUMENTS: Mapping[str, Sequence[object]] = {
-    "sandbox.aggregator.service._BALANCE": (MERCHANT, ids()[0]),
-    "sandbox.aggregator.service._SAME_SOURCE": (MERCHANT, None),
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
     "sandbox.aggregator.store._FORGET": (MERCHANT, ids(20)[0]),
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
@@ -78,11 +80,9 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.balance.service._HISTORY_OF_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
     "sandbox.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
-    "sandbox.bulk_credit.service._COUNT": (MERCHANT, A, A, 0, 0),
     "sandbox.bulk_credit.service._ITEMS": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
-    "sandbox.merchants.settings._SET": (MERCHANT, "success"),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_OF_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
     "sandbox.payouts.service._LIST_OF_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
@@ -105,7 +105,14 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
 }
 MADE_FOR: Mapping[str, object] = {
     "merchant_id": MERCHANT,
-    **dict.fromkeys(("endpoint_id", "fault_id", "snapshot_id"), ids()[0]),
+    **dict.fromkeys(
+        ("activity_id", "endpoint_id", "fault_id", "holder", "key", "key_id", "rule_id", "snapshot_id", "user_id"), ids()[0]
+    ),
+    "digest": sha256(ids()[0].encode()).digest(),
+    "rate_limit": None,
+    "settings": Settings(default_scenario="SUCCESS", review_threshold=None, rate_limit=None, approvals_expire_after=None),
+    "counts": {"total": 0, INVALID: 0, DUPLICATE: 0},
+    "changes": {VendorCursors.headers: None},
     "before": LARGEST_ID,
     "since": SMALLEST_ID,
     "limit": BATCH,
@@ -201,7 +208,7 @@ def test_statements_find_rows(readings: dict[str, dict[str, Reading]]) -> None:
 FIND_NOTHING = {
     "sandbox.aggregator.poll.DUE_HTTP",
     "sandbox.bulk_credit.service._RETRY_ITEMS",
-    "sandbox.merchants.operator_keys._READ",
+    "sandbox.merchants.operator_keys._stored",
     "sandbox.sales.payments._DUE[FINAL]",
     "sandbox.users.history._HISTORY",
     "sandbox.users.history._HISTORY_OF_PAYOUT",

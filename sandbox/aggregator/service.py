@@ -7,8 +7,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from piccolo.columns import Column
+from piccolo.query.methods.select import First, Select
+from piccolo.query.methods.update import Update
 
 from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, take_rows
+from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection, db_errors_as_503, transaction
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import Fault
@@ -27,35 +31,22 @@ if TYPE_CHECKING:
 
 _REPLAYED_AT_ONCE: Final = 1000
 
-_BALANCE: Final = "SELECT user_id, earned, spent, payout, paid_out FROM vendor_balances WHERE merchant_id = $1 AND user_id = $2"
 _WAITING: Final = """
 SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
 WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
 ORDER BY vendor_balances.merchant_id, vendor_balances.id DESC LIMIT $4
 """
-_FETCHES: Final = """
-SELECT id::text AS id, url, page, at, outcome, status, rows, new_rows, dead_letters, duration_ms, error FROM vendor_fetches
-WHERE merchant_id = $1 AND id < $2 AND id >= $3 ORDER BY vendor_fetches.merchant_id, vendor_fetches.id DESC LIMIT $4
-"""
-_DEAD_LETTERS: Final = """
-SELECT id::text AS id, raw, reason, created_at FROM vendor_dead_letters
-WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id DESC LIMIT $4
-"""
 _TO_REPLAY: Final = """
 SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
 ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
 """
-_SOURCE: Final = "SELECT url, headers FROM vendor_cursors WHERE merchant_id = $1"
-_SAME_SOURCE: Final = """
-UPDATE vendor_cursors SET headers = $2, failures = 0, next_poll_at = $3, fetch_id = NULL, updated_at = $3
-WHERE merchant_id = $1
-"""
-_NEW_SOURCE: Final = """
-UPDATE vendor_cursors SET url = $2, headers = $3, since = NULL, page = 1, seen = NULL, walk_began = NULL, last_id = NULL,
-    failures = 0, next_poll_at = $4, fetch_id = NULL, updated_at = $4
-WHERE merchant_id = $1
-"""
+_NOTHING_READ: Final[Mapping[Column | str, Any]] = {
+    VendorCursors.since: None,
+    VendorCursors.page: 1,
+    VendorCursors.seen: None,
+    VendorCursors.walk_began: None,
+    VendorCursors.last_id: None,
+}
 _OF_A_VENDOR: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
 
 
@@ -144,36 +135,32 @@ class AggregatorService:
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
         if 1 <= len(user_id) <= LONGEST_USER_ID and user_id.isprintable():
-            async with db_errors_as_503(), connection() as conn:
-                record = await conn.fetchrow(_BALANCE, merchant_id, user_id)
+            async with db_errors_as_503():
+                record = await _balance(merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
 
     async def waiting(self, merchant_id: str, window: Window) -> Page:
         """A page of all users that wait for money, those last heard of for the first time first."""
-        records = await self._list(_WAITING, merchant_id, window)
+        async with db_errors_as_503(), connection() as conn:
+            records = await conn.fetch(_WAITING, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
     async def fetches(self, merchant_id: str, window: Window) -> Page:
         """A page of the record of calls, newest first."""
-        records = await self._list(_FETCHES, merchant_id, window)
-        found = [Fetch(**{**r, "at": render(r["at"])}) for r in records]
+        async with db_errors_as_503():
+            records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
+        found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
     async def dead_letters(self, merchant_id: str, window: Window) -> Page:
         """A page of rows that could not be understood, newest first."""
-        records = await self._list(_DEAD_LETTERS, merchant_id, window)
-        found = [DeadLetter(r["id"], r["raw"], r["reason"], render(r["created_at"])) for r in records]
+        async with db_errors_as_503():
+            records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)
+        found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
-
-    async def _list(self, statement: str, merchant_id: str, window: Window) -> Sequence[Mapping[str, Any]]:
-        async with db_errors_as_503(), connection() as conn:
-            found: list[Mapping[str, Any]] = await conn.fetch(
-                statement, merchant_id, window.before, window.since, window.limit + 1
-            )
-        return found
 
     async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Retry all dead letters, each that is understood counting once: 200 with Replayed."""
@@ -204,8 +191,8 @@ class AggregatorService:
 
     async def source(self, merchant_id: str) -> Source:
         """Where the merchant's transactions are read from."""
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow(_SOURCE, merchant_id)
+        async with db_errors_as_503():
+            record = await _source(merchant_id)
         if record is None:
             return Source(None, [])
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
@@ -239,14 +226,46 @@ class AggregatorService:
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             if record["url"] == url:
-                await conn.execute(_SAME_SOURCE, merchant_id, sealed, now)
+                await _poll_anew(merchant_id, now, {VendorCursors.headers: sealed})
             else:
                 for table in _OF_A_VENDOR:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
-                await conn.execute(_NEW_SOURCE, merchant_id, url, sealed, now)
+                await _poll_anew(merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_NOTHING_READ})
             return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
 
         return await run_keyed(merchant_id, key, origin, action)
+
+
+def _balance(merchant_id: str, user_id: str) -> First:
+    b = VendorBalances
+    found = b.select(b.user_id, b.earned, b.spent, b.payout, b.paid_out)
+    return found.where(b.merchant_id == merchant_id, b.user_id == user_id).first()
+
+
+def _fetches(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorFetches]:
+    f = VendorFetches
+    found = f.select(
+        *(f.id, f.url, f.page, f.at, f.outcome, f.status, f.rows, f.new_rows, f.dead_letters, f.duration_ms, f.error)
+    )
+    found = found.where(f.merchant_id == merchant_id, f.id < before, f.id >= since)
+    return found.order_by(f.id, ascending=False).limit(limit)
+
+
+def _dead_letters(merchant_id: str, before: str, since: str, limit: int) -> Select[VendorDeadLetters]:
+    d = VendorDeadLetters
+    found = d.select(d.id, d.row, d.reason, d.created_at).where(d.merchant_id == merchant_id, d.id < before, d.id >= since)
+    return found.order_by(d.id, ascending=False).limit(limit)
+
+
+def _source(merchant_id: str) -> First:
+    c = VendorCursors
+    return c.select(c.url, c.headers).where(c.merchant_id == merchant_id).first()
+
+
+def _poll_anew(merchant_id: str, now: datetime, changes: Mapping[Column | str, Any]) -> Update[VendorCursors]:
+    c = VendorCursors
+    values: dict[Column | str, Any] = {c.failures: 0, c.next_poll_at: now, c.fetch_id: None, c.updated_at: now, **changes}
+    return c.update(values).where(c.merchant_id == merchant_id)
 
 
 def _understood(raw: str) -> VendorRow | None:

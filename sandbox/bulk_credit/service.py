@@ -1,17 +1,21 @@
 """Bulk credits: take a file in, tell how it stands, try again what failed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from piccolo.columns import Column
+from piccolo.query.methods.select import First
+from piccolo.query.methods.update import Update
 
+from sandbox.bulk_credit.tables import BulkCredits
 from sandbox.bulk_credit.upload import Upload
 from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503, transaction
-from sandbox.domain.bulk_credit import COLUMNS, ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
+from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID, Row, read_rows
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.idempotency import keep, recall
@@ -30,14 +34,6 @@ _AT_ONCE: Final = 2
 """Files of this process taken in at a time: each holds a connection, and some 100 MB if it has a million rows."""
 _WAIT_SECONDS: Final = 30
 
-_INSERT: Final = """
-INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at,
-    updated_at) VALUES ($1, $2, 'UPLOADED', 0, 0, 0, 0, 0, $3, $4, $4)
-"""
-_COUNT: Final = """
-UPDATE bulk_credits SET total = $3, invalid = $4, duplicates = $5 WHERE merchant_id = $1 AND id = $2
-"""
-_GET: Final = f"SELECT {COLUMNS} FROM bulk_credits WHERE merchant_id = $1 AND id = $2"  # noqa: S608 -- constants
 _ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id"
 # Each status is a range of one index in the order of lines: a page reads at most 5 × limit rows.
 _ITEMS: Final = f"""
@@ -49,10 +45,6 @@ SELECT i.* FROM unnest($3::text[]) AS s (status) CROSS JOIN LATERAL (
 _RETRY_ITEMS: Final = """
 UPDATE bulk_credit_items SET status = 'PENDING', error = NULL
 WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
-"""
-_RETRY: Final = """
-UPDATE bulk_credits SET status = 'PROCESSING', failed = 0, completed_at = NULL, updated_at = $3
-WHERE merchant_id = $1 AND id = $2
 """
 
 
@@ -93,8 +85,8 @@ class BulkCreditService:
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """A bulk credit as it stands. Raises NOT_FOUND."""
         _require_id(activity_id)
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow(_GET, merchant_id, activity_id)
+        async with db_errors_as_503():
+            record = await _one(merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
         return to_activity(record)
@@ -115,7 +107,7 @@ class BulkCreditService:
         _require_id(activity_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await conn.fetchrow(_GET, unit.merchant_id, activity_id)
+            record = await _one(unit.merchant_id, activity_id)
             if record is None:
                 raise _not_found(activity_id)
             if record["status"] in (UPLOADED, PROCESSING):
@@ -123,7 +115,7 @@ class BulkCreditService:
             if not record["failed"]:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}, and none of its rows failed.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
-            await conn.execute(_RETRY, unit.merchant_id, activity_id, unit.now)
+            await _retry(unit.merchant_id, activity_id, unit.now)
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
         answer = await run_keyed(merchant_id, key, origin, action)
@@ -170,7 +162,7 @@ class BulkCreditService:
 
         async with transaction() as conn:
             # The file is copied before the merchant's lock is taken, so that nobody waits for it.
-            await conn.execute(_INSERT, merchant_id, activity_id, origin.request_id, now)
+            await BulkCredits.insert(_uploaded(merchant_id, activity_id, origin.request_id, now))
             # As text, which the driver passes on as it is: it would take longer to encode a row than all the rest of it does.
             await conn.copy_to_table(
                 "bulk_credit_items",
@@ -178,7 +170,7 @@ class BulkCreditService:
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
                 timeout=_COPY_SECONDS,
             )
-            await conn.execute(_COUNT, merchant_id, activity_id, counts["total"], counts[INVALID], counts[DUPLICATE])
+            await _count(merchant_id, activity_id, counts)
             unit = await lock_merchant(conn, merchant_id, 1)
             await read_claim(conn, unit, keys=[key.key])
             replayed = recall(unit, key, origin)
@@ -189,6 +181,38 @@ class BulkCreditService:
             keep(unit, key, answer)
             await write_unit(conn, unit)
         return answer
+
+
+def _one(merchant_id: str, activity_id: str) -> First:
+    return BulkCredits.select().where(BulkCredits.merchant_id == merchant_id, BulkCredits.id == activity_id).first()
+
+
+def _retry(merchant_id: str, activity_id: str, now: datetime) -> Update[BulkCredits]:
+    b = BulkCredits
+    values: dict[Column | str, Any] = {b.status: PROCESSING, b.failed: 0, b.completed_at: None, b.updated_at: now}
+    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
+
+
+def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Update[BulkCredits]:
+    b = BulkCredits
+    values: dict[Column | str, Any] = {b.total: counts["total"], b.invalid: counts[INVALID], b.duplicates: counts[DUPLICATE]}
+    return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
+
+
+def _uploaded(merchant_id: str, activity_id: str, request_id: str, now: datetime) -> BulkCredits:
+    return BulkCredits(
+        merchant_id=merchant_id,
+        id=activity_id,
+        status=UPLOADED,
+        total=0,
+        invalid=0,
+        duplicates=0,
+        succeeded=0,
+        failed=0,
+        request_id=request_id,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 def line_position(line: int) -> str:

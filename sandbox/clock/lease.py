@@ -9,14 +9,17 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
+from piccolo.columns import Column
+from piccolo.query.methods.update import Update
 from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_exponential
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.tasks import end_tasks
+from sandbox.merchants.tables import Merchants
 
 _LAPSES: Final = timedelta(seconds=4)
 _RENEWED: Final = 1.0
@@ -31,17 +34,6 @@ class ClockLeasedError(Problem):
 
     def __init__(self) -> None:
         super().__init__("INVALID_STATE", "Another request is moving this merchant's clock; wait for it to finish.")
-
-
-_TAKE: Final = """
-UPDATE merchants SET clock_held_by = $2, clock_held_until = $4
-WHERE merchant_id = $1 AND (clock_held_until IS NULL OR clock_held_until <= $3 OR clock_held_by = $2)
-RETURNING merchant_id
-"""
-
-_RELEASE: Final = """
-UPDATE merchants SET clock_held_by = NULL, clock_held_until = NULL WHERE merchant_id = $1 AND clock_held_by = $2
-"""
 
 
 @asynccontextmanager
@@ -62,14 +54,11 @@ async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     finally:
         await end_tasks(renewal)
         with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # it lapses by itself
-            async with connection() as conn:
-                await conn.execute(_RELEASE, merchant_id, holder)
+            await _release(merchant_id, holder)
 
 
 async def _take(merchant_id: str, holder: str) -> bool:
-    now = datetime.now(UTC)
-    async with connection() as conn:
-        return await conn.fetchval(_TAKE, merchant_id, holder, now, now + _LAPSES) is not None
+    return bool(await _lease(merchant_id, holder, datetime.now(UTC)))
 
 
 async def _renew(merchant_id: str, holder: str) -> None:
@@ -79,3 +68,16 @@ async def _renew(merchant_id: str, holder: str) -> None:
             await _take(merchant_id, holder)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("clock_lease_lost", merchant_id=merchant_id, error=repr(error)[:300])
+
+
+def _lease(merchant_id: str, holder: str, now: datetime) -> Update[Merchants]:
+    m = Merchants
+    is_free = m.clock_held_until.is_null() | (m.clock_held_until <= now) | (m.clock_held_by == holder)
+    values: dict[Column | str, Any] = {m.clock_held_by: holder, m.clock_held_until: now + _LAPSES}
+    return m.update(values).where(m.merchant_id == merchant_id, is_free).returning(m.merchant_id)
+
+
+def _release(merchant_id: str, holder: str) -> Update[Merchants]:
+    m = Merchants
+    values: dict[Column | str, Any] = {m.clock_held_by: None, m.clock_held_until: None}
+    return m.update(values).where(m.merchant_id == merchant_id, m.clock_held_by == holder)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from piccolo.query.methods.select import First
 
 from sandbox.clock.advancer import ClockAdvancer, DeliveryAttempt, PayoutStep, Run, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
@@ -23,6 +24,7 @@ from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, U
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.keyed import run_keyed, run_part, run_repeatable
 from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -40,8 +42,6 @@ SELECT EXISTS (
     WHERE k.fingerprint = $3 AND k.status = $4
 )
 """  # noqa: S608 -- constants
-
-_GET: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
 
 
 class ClockState(msgspec.Struct, kw_only=True):
@@ -93,8 +93,8 @@ class ClockService:
 
     async def show(self, merchant_id: str) -> ClockState:
         """The clock."""
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow(_GET, merchant_id)
+        async with db_errors_as_503():
+            record = await _clock(merchant_id)
         if record is None:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
@@ -228,6 +228,11 @@ async def _begin(
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:
     async with connection() as conn:
         return bool(await conn.fetchval(_UNFINISHED, merchant_id, key.key, key.fingerprint, UNFINISHED))
+
+
+def _clock(merchant_id: str) -> First:
+    w = Worlds
+    return w.select(w.clock_frozen_at, w.clock_offset).where(w.merchant_id == merchant_id).first()
 
 
 def _state(clock: Clock) -> ClockState:

@@ -75,7 +75,7 @@ def to_activity(record: Mapping[str, Any]) -> Activity:
         failed=record["failed"],
     )
     return Activity(
-        activity_id=record["id"],
+        activity_id=str(record["id"]),
         status=record["status"],
         total=counts.total,
         invalid=counts.invalid,

@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from piccolo.query.methods.select import First
+
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, transaction
 from sandbox.domain.clock import truncate
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.domain.idempotency import is_stored, record_of, refuse, stored_answer
 from sandbox.domain.unit import CommandResult, IdempotencyKey, KeyRecord, RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.merchants.tables import OperatorKeys
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.keyed import to_the_end
 from sandbox.unit_of_work.loop import ATTEMPTS
@@ -33,13 +36,6 @@ _IN_FLIGHT: Final = "operator"
 # Held until the transaction ends, however it does. Another process is told at once that the key is in use; waiting for the
 # row in the unique index would not tell it.
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock($1)"
-_READ: Final = "SELECT fingerprint, status, body, location FROM operator_keys WHERE key = $1 AND expires_at > $2"
-# A lapsed key keeps its row until it is purged, so a new request takes the row over.
-_WRITE: Final = """
-INSERT INTO operator_keys (key, fingerprint, status, body, location, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status, body = EXCLUDED.body,
-    location = EXCLUDED.location, expires_at = EXCLUDED.expires_at
-"""
 
 
 async def run_for_operator(box: SecretBox, key: IdempotencyKey | None, origin: RequestContext, action: Action) -> CommandResult:
@@ -80,8 +76,8 @@ async def _once(box: SecretBox, key: IdempotencyKey | None, origin: RequestConte
             raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
         # Not before the lock: whoever held it has committed by now.
         now = truncate(datetime.now(UTC))
-        found = await conn.fetchrow(_READ, key.key, now)
-        answer = stored_answer(None if found is None else KeyRecord(*found), key, origin)
+        found = await _stored(key.key, now)
+        answer = stored_answer(None if found is None else KeyRecord(**found), key, origin)
         if answer is not None:
             return opened(box, context, answer)
         try:
@@ -92,8 +88,24 @@ async def _once(box: SecretBox, key: IdempotencyKey | None, origin: RequestConte
             answer = refuse(problem, origin, key)
         record = record_of(key, answer)
         assert record is not None, "no action of the operator's takes several transactions"
-        await conn.execute(_WRITE, key.key, record.fingerprint, record.status, record.body, record.location, now + KEY_LIFETIME)
+        row = OperatorKeys(
+            key=key.key,
+            fingerprint=record.fingerprint,
+            status=record.status,
+            body=record.body,
+            location=record.location,
+            expires_at=now + KEY_LIFETIME,
+        )
+        # A lapsed key keeps its row until it is purged, so a new request takes the row over.
+        others = [column for column in OperatorKeys.all_columns() if column is not OperatorKeys.key]
+        await OperatorKeys.insert(row).on_conflict(target=OperatorKeys.key, action="DO UPDATE", values=others)
     return opened(box, context, answer)
+
+
+def _stored(key: str, now: datetime) -> First:
+    k = OperatorKeys
+    found = k.select(k.fingerprint, k.status, k.body, k.location)
+    return found.where(k.key == key, k.expires_at > now).first()
 
 
 def _lock_number(key: str) -> int:

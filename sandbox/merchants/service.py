@@ -10,8 +10,10 @@ from typing import Any, Final
 
 import msgspec
 from asyncpg.pool import PoolConnectionProxy
+from piccolo.query.methods.select import First, Select
+from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import as_owner, connection, db_errors_as_503, transaction
+from sandbox.db.engine import as_owner, db_errors_as_503, transaction
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid, uuid7
@@ -21,23 +23,16 @@ from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, U
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.merchants.operator_keys import run_for_operator
-from sandbox.merchants.tables import TABLES
+from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
 from sandbox.unit_of_work.keyed import run_keyed
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.tables import Worlds
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 
 KEY_PREFIX: Final = "sk_sandbox_"
 LARGEST_KEY_COUNT: Final = 100
-
-_KEY: Final = """
-SELECT role, EXISTS (
-    SELECT FROM api_keys o WHERE o.merchant_id = $1 AND o.role = 'admin' AND o.revoked_at IS NULL AND o.id <> k.id
-) AS other_admins
-FROM api_keys k WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL
-"""
-_REVOKE: Final = "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND id = $2"
 
 
 class NewMerchant(msgspec.Struct):
@@ -129,24 +124,21 @@ class MerchantService:
         # Not repeatable: payouts of worlds with one seed share their ids, and only this secret tells whose callback it is.
         ipn_secret = new_secret(os.urandom(32))
         webhook_secret = new_secret(bits.randbytes(32))
-        await conn.execute(
-            "INSERT INTO merchants (merchant_id, name, seed, ipn_secret, webhook_secret, created_at, opening_balance, "
-            "begins_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            merchant_id,
-            spec.name,
-            seed,
-            self._box.seal(ipn_secret, f"{merchant_id}/ipn", os.urandom(NONCE_SIZE)),
-            self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(NONCE_SIZE)),
-            now,
-            spec.opening_balance,
-            spec.frozen_at,
+        merchant = Merchants(
+            merchant_id=merchant_id,
+            name=spec.name,
+            seed=seed,
+            ipn_secret=self._box.seal(ipn_secret, f"{merchant_id}/ipn", os.urandom(NONCE_SIZE)),
+            webhook_secret=self._box.seal(webhook_secret, f"{merchant_id}/webhook", os.urandom(NONCE_SIZE)),
+            created_at=now,
+            opening_balance=spec.opening_balance,
+            begins_at=spec.frozen_at,
         )
-        await conn.execute(
-            "INSERT INTO worlds (merchant_id, seed, clock_frozen_at) VALUES ($1, $2, $3)", merchant_id, seed, spec.frozen_at
-        )
+        await Merchants.insert(merchant)
+        await Worlds.insert(Worlds(merchant_id=merchant_id, seed=seed, clock_frozen_at=spec.frozen_at))
         # Timelines name the key of each change, so a seeded world's must be the same each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
-        await _insert_key(conn, merchant_id, key_id, api_key, "admin", "first key", now)
+        await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
         unit = await open_world(conn, merchant_id, spec.opening_balance)
         if spec.webhook_url is not None:
             await self._endpoints.insert(conn, unit, NewEndpoint(url=spec.webhook_url, secret=webhook_secret))
@@ -154,14 +146,9 @@ class MerchantService:
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
         """Merchants, newest first, whose ids are below `before`."""
-        async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(
-                "SELECT merchant_id::text, name, seed, created_at FROM merchants WHERE merchant_id < $1 "
-                "ORDER BY merchants.merchant_id DESC LIMIT $2",
-                before,
-                limit,
-            )
-        return [Merchant(r["merchant_id"], r["name"], r["seed"], render(r["created_at"])) for r in records]
+        async with db_errors_as_503():
+            records = await _page_of_merchants(before, limit)
+        return [Merchant(str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"])) for r in records]
 
     async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
         """Delete a merchant and all its data, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
@@ -186,7 +173,7 @@ class MerchantService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
-            keys = await conn.fetch("SELECT id::text AS id, revoked_at FROM api_keys WHERE merchant_id = $1", merchant_id)
+            keys = await _every_key(merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
             if count >= LARGEST_KEY_COUNT:
                 raise Problem(
@@ -195,26 +182,20 @@ class MerchantService:
                     errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
                 )
             # Keys outlive a reset, and a repeatable world begins again with the ids that it had.
-            taken = {record["id"] for record in keys}
+            taken = {str(record["id"]) for record in keys}
             candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
-            await _insert_key(conn, merchant_id, created.id, created.api_key, role, name, now)
+            await _insert_key(merchant_id, created.id, created.api_key, role, name, now)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
 
         return await run_sealed(self._box, merchant_id, key, origin, action)
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Keys that work, newest first, whose ids are below `before`."""
-        async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(
-                "SELECT id::text AS key_id, role, name, created_at FROM api_keys "
-                "WHERE merchant_id = $1 AND id < $2 AND revoked_at IS NULL ORDER BY id DESC LIMIT $3",
-                merchant_id,
-                before,
-                limit,
-            )
-        return [ApiKey(r["key_id"], r["role"], r["name"], render(r["created_at"])) for r in records]
+        async with db_errors_as_503():
+            records = await _page_of_keys(merchant_id, before, limit)
+        return [ApiKey(str(r["id"]), r["role"], r["name"], render(r["created_at"])) for r in records]
 
     async def revoke_key(
         self, merchant_id: str, key_id: str, key: IdempotencyKey | None, origin: RequestContext
@@ -223,44 +204,34 @@ class MerchantService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
-            found = is_uuid(key_id) and await conn.fetchrow(_KEY, merchant_id, key_id)
-            if not found:
+            roles = {str(r["id"]): r["role"] for r in await _every_key(merchant_id) if r["revoked_at"] is None}
+            role = roles.pop(key_id, None)
+            if role is None:
                 raise Problem("NOT_FOUND", "This key was not found, or is already revoked.")
-            if found["role"] == "admin" and not found["other_admins"]:
+            if role == "admin" and "admin" not in roles.values():
                 raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
-            await conn.execute(_REVOKE, merchant_id, key_id, truncate(datetime.now(UTC)))
+            await _revoke(merchant_id, key_id, truncate(datetime.now(UTC)))
             return CommandResult(204, b"")
 
         return await run_keyed(merchant_id, key, origin, action)
 
     async def ensure_key(self, merchant_id: str, role: str, name: str, api_key: str) -> None:
         """Make a key that is known beforehand, unless it is there and works."""
-        digest = hashlib.sha256(api_key.encode()).digest()
         now = truncate(datetime.now(UTC))
         async with db_errors_as_503(), transaction() as conn:
             await lock_merchant(conn, merchant_id, 0)
-            restored = await conn.fetchval(
-                "UPDATE api_keys SET revoked_at = NULL WHERE merchant_id = $1 AND key_hash = $2 RETURNING id",
-                merchant_id,
-                digest,
-            )
-            if restored is None:
-                await _insert_key(conn, merchant_id, new_id(now), api_key, role, name, now)
+            if not await _restore_plain(merchant_id, _digest(api_key)):
+                await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
         """Revoke a key that is known beforehand, if it is there."""
-        async with db_errors_as_503(), connection() as conn:
-            await conn.execute(
-                "UPDATE api_keys SET revoked_at = $3 WHERE merchant_id = $1 AND key_hash = $2 AND revoked_at IS NULL",
-                merchant_id,
-                hashlib.sha256(api_key.encode()).digest(),
-                truncate(datetime.now(UTC)),
-            )
+        async with db_errors_as_503():
+            await _revoke_plain(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow("SELECT webhook_secret, ipn_secret FROM merchants WHERE merchant_id = $1", merchant_id)
+        async with db_errors_as_503():
+            record = await _secrets(merchant_id)
         if record is None:
             return None
         return (
@@ -276,7 +247,7 @@ async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening
     """
     unit = await lock_merchant(conn, merchant_id, 1)
     await open_accounts(conn, merchant_id, unit.now)
-    if await conn.fetchval("SELECT seed IS NOT NULL FROM merchants WHERE merchant_id = $1", merchant_id):
+    if (await _seed(merchant_id) or {}).get("seed") is not None:
         # Its clock may be running, and the host's time would make other ids each time. All that comes sorts behind 0.
         unit.ids.begin_at(0)
     await read_claim(conn, unit)
@@ -286,18 +257,56 @@ async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening
     return unit
 
 
-async def _insert_key(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, key_id: str, api_key: str, role: str, name: str, now: datetime
-) -> None:
-    await conn.execute(
-        "INSERT INTO api_keys (merchant_id, id, key_hash, role, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-        merchant_id,
-        key_id,
-        hashlib.sha256(api_key.encode()).digest(),
-        role,
-        name,
-        now,
-    )
+def _page_of_merchants(before: str, limit: int) -> Select[Merchants]:
+    m = Merchants
+    found = m.select(m.merchant_id, m.name, m.seed, m.created_at).where(m.merchant_id < before)
+    return found.order_by(m.merchant_id, ascending=False).limit(limit)
+
+
+def _secrets(merchant_id: str) -> First:
+    m = Merchants
+    return m.select(m.webhook_secret, m.ipn_secret).where(m.merchant_id == merchant_id).first()
+
+
+def _seed(merchant_id: str) -> First:
+    return Merchants.select(Merchants.seed).where(Merchants.merchant_id == merchant_id).first()
+
+
+def _page_of_keys(merchant_id: str, before: str, limit: int) -> Select[ApiKeys]:
+    k = ApiKeys
+    found = k.select(k.id, k.role, k.name, k.created_at)
+    found = found.where(k.merchant_id == merchant_id, k.id < before, k.revoked_at.is_null())
+    return found.order_by(k.id, ascending=False).limit(limit)
+
+
+def _every_key(merchant_id: str) -> Select[ApiKeys]:
+    k = ApiKeys
+    return k.select(k.id, k.role, k.revoked_at).where(k.merchant_id == merchant_id)
+
+
+def _revoke(merchant_id: str, key_id: str, now: datetime) -> Update[ApiKeys]:
+    k = ApiKeys
+    return k.update({k.revoked_at: now}).where(k.merchant_id == merchant_id, k.id == key_id)
+
+
+def _revoke_plain(merchant_id: str, digest: bytes, now: datetime) -> Update[ApiKeys]:
+    k = ApiKeys
+    found = k.update({k.revoked_at: now})
+    return found.where(k.merchant_id == merchant_id, k.key_hash == digest, k.revoked_at.is_null())
+
+
+def _restore_plain(merchant_id: str, digest: bytes) -> Update[ApiKeys]:
+    k = ApiKeys
+    return k.update({k.revoked_at: None}).where(k.merchant_id == merchant_id, k.key_hash == digest).returning(k.id)
+
+
+async def _insert_key(merchant_id: str, key_id: str, api_key: str, role: str, name: str, now: datetime) -> None:
+    row = ApiKeys(merchant_id=merchant_id, id=key_id, key_hash=_digest(api_key), role=role, name=name, created_at=now)
+    await ApiKeys.insert(row)
+
+
+def _digest(api_key: str) -> bytes:
+    return hashlib.sha256(api_key.encode()).digest()
 
 
 def _new_key() -> str:

@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from piccolo.columns import Column
+from piccolo.query.methods.update import Update
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.merchants.tables import Merchants
 from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-# A reset and a restore change all but the rate limit, which is the merchant's and not its world's.
+# One statement, so that both rows are of one moment. A reset and a restore change all but the rate limit, which is the
+# merchant's and not its world's.
 _GET: Final = """
 SELECT w.default_scenario, w.review_threshold, m.rate_limit, w.approvals_expire_after
 FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id = $1
 """
-_SET: Final = """
-UPDATE worlds SET default_scenario = $2, review_threshold = $3, approvals_expire_after = $4 WHERE merchant_id = $1
-"""
-_SET_RATE_LIMIT: Final = "UPDATE merchants SET rate_limit = $2 WHERE merchant_id = $1"
 
 
 class Settings(msgspec.Struct, kw_only=True):
@@ -77,20 +78,27 @@ class SettingsService:
                 value = getattr(change, name)
                 if value is not UNSET:
                     setattr(settings, name, value)
-            after = settings.approvals_expire_after
-            await conn.execute(
-                _SET,
-                merchant_id,
-                settings.default_scenario.lower(),
-                settings.review_threshold,
-                None if after is None else timedelta(seconds=after),
-            )
-            await conn.execute(_SET_RATE_LIMIT, merchant_id, settings.rate_limit)
+            await _set(merchant_id, settings)
+            await _set_rate_limit(merchant_id, settings.rate_limit)
             return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, merchant_id))))
 
         answer = await run_keyed(merchant_id, key, origin, action)
         self._changed(merchant_id)
         return answer
+
+
+def _set(merchant_id: str, settings: Settings) -> Update[Worlds]:
+    after = settings.approvals_expire_after
+    values: dict[Column | str, Any] = {
+        Worlds.default_scenario: settings.default_scenario.lower(),
+        Worlds.review_threshold: settings.review_threshold,
+        Worlds.approvals_expire_after: None if after is None else timedelta(seconds=after),
+    }
+    return Worlds.update(values).where(Worlds.merchant_id == merchant_id)
+
+
+def _set_rate_limit(merchant_id: str, rate_limit: int | None) -> Update[Merchants]:
+    return Merchants.update({Merchants.rate_limit: rate_limit}).where(Merchants.merchant_id == merchant_id)
 
 
 def _settings(record: Any) -> Settings:

@@ -19,6 +19,7 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.sales.payments import CHUNK, Attempt, added, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
+from sandbox.sales.tables import Sales
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
 
@@ -29,10 +30,6 @@ _MERCHANTS_AT_ONCE: Final = 500
 _CRON: Final = RequestContext("cron", "/api/v1/payouts", "")
 _log = structlog.get_logger()
 
-_INSERT: Final = """
-INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at)
-VALUES ($1, $2, $3, $4, $5, 'PENDING', true, false, $6)
-"""
 _HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
 _GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"  # noqa: S608 -- constants
 # Each status is a range of one index in the order of ids, so a page reads at most 3 × limit rows.
@@ -101,7 +98,18 @@ class SalesService:
             if not known:
                 raise Problem("NOT_FOUND", f"There is no user {body.user_id}.")
             sale_id = unit.ids.next()
-            await conn.execute(_INSERT, unit.merchant_id, sale_id, body.user_id, body.brand, earning, unit.now)
+            row = Sales(
+                merchant_id=unit.merchant_id,
+                id=sale_id,
+                user_id=body.user_id,
+                brand=body.brand,
+                earning=earning,
+                status=PENDING,
+                advance_due=True,
+                final_due=False,
+                created_at=unit.now,
+            )
+            await Sales.insert(row)
             made = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
             return CommandResult(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from piccolo.query.methods.delete import Delete
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.body_errors import Fault
@@ -19,6 +20,7 @@ from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
 from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
+from sandbox.scenarios.tables import ScenarioRules
 from sandbox.unit_of_work.keyed import run_keyed, run_repeatable
 
 if TYPE_CHECKING:
@@ -29,10 +31,6 @@ SELECT w.default_scenario, w.review_threshold, ARRAY(
     SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1 ORDER BY position
 ) AS rules
 FROM worlds w WHERE w.merchant_id = $1
-"""
-_WRITE: Final = """
-INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (merchant_id, id) DO UPDATE SET name = EXCLUDED.name, match = EXCLUDED.match, steps = EXCLUDED.steps
 """
 _ORDER: Final = """
 UPDATE scenario_rules r SET position = n.position
@@ -205,7 +203,7 @@ class ScenarioService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             gone = _place(unit.rules, rule_id)
             left = [rule.id for place, rule in enumerate(unit.rules) if place != gone]
-            await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1 AND id = $2", merchant_id, rule_id)
+            await _delete(merchant_id, rule_id)
             await conn.execute(_ORDER, merchant_id, left)
             return CommandResult(204, b"")
 
@@ -226,6 +224,10 @@ class ScenarioService:
             raise Problem(
                 "INVALID_STATE", f"You already have a scenario named {name}; change that one, or choose another name."
             )
+
+
+def _delete(merchant_id: str, rule_id: str) -> Delete:
+    return ScenarioRules.delete().where(ScenarioRules.merchant_id == merchant_id, ScenarioRules.id == rule_id)
 
 
 def _place(rules: Sequence[Scenario], rule_id: str) -> int:
@@ -249,7 +251,9 @@ async def _write(
     ids = [other.id for other in unit.rules if other.id != rule.id]
     place = place if wanted is UNSET else min(int(wanted) - 1, len(ids))
     ids.insert(place, rule.id)
-    await conn.execute(_WRITE, unit.merchant_id, rule.id, rule.name, place + 1, match, steps)
+    r = ScenarioRules
+    row = r(merchant_id=unit.merchant_id, id=rule.id, name=rule.name, position=place + 1, match=match, steps=steps)
+    await r.insert(row).on_conflict(target=(r.merchant_id, r.id), action="DO UPDATE", values=[r.name, r.match, r.steps])
     await conn.execute(_ORDER, unit.merchant_id, ids)
     return place + 1
 

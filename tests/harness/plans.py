@@ -275,6 +275,8 @@ def _default(sql: str, number: int, kind: str) -> object:
 def _literal(value: object, kind: str) -> str:
     if value is None:
         return f"NULL::{kind}"
+    if isinstance(value, bytes):
+        value = f"\\x{value.hex()}"
     if isinstance(value, list):
         inner = ",".join("NULL" if one is None else '"' + str(one).replace("\\", "\\\\") + '"' for one in value)
         value = "{" + inner + "}"
