@@ -247,7 +247,7 @@ def compare_json(result: Comparison) -> dict[str, Any]:
 
 def compare_report(result: Comparison, command: str) -> Group:
     """A line for each figure: both medians, the ratio, and whether that is better."""
-    title = f"{result.bench}, medians of {len(result.after)} rounds in turn"
+    title = f"{result.bench}, medians of all rounds: {len(result.after)}"
     if "rate" in result.after[0]:
         title += f", {result.after[0]['rate']:,.0f} creates a second"
     columns = ("", result.revision[:7], "this code", "ratio", "rounds", "better", "")
