@@ -1,5 +1,6 @@
 """The store's side of delivering: claim what is due, and record what became of it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -254,9 +255,26 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
     now = max(result.at for result in results)
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
     async with transaction() as conn:
-        await conn.execute(_RECORD, merchant_id, now, as_json(map(_columns, results)))
+        for part in _each_delivery_once(results):
+            await conn.execute(_RECORD, merchant_id, now, as_json(map(_columns, part)))
         if gone:
             await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint answered 410 Gone.")
+
+
+def _each_delivery_once(results: Sequence[Recorded]) -> list[list[Recorded]]:
+    """Split results, so that each part can be written by one statement, which sees no row that it has changed itself.
+
+    A delivery whose lease was released by a restore may have been claimed and attempted here a second time meanwhile.
+    """
+    parts: list[list[Recorded]] = []
+    seen: Counter[str] = Counter()
+    for result in results:
+        place = seen[result.claimed.id]
+        seen[result.claimed.id] += 1
+        if place == len(parts):
+            parts.append([])
+        parts[place].append(result)
+    return parts
 
 
 def _columns(result: Recorded) -> dict[str, object]:

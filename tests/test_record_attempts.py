@@ -1,0 +1,48 @@
+"""A delivery that one worker claimed twice is recorded, though both attempts end at the same moment."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.domain.clock import RUNNING
+from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+
+def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> Recorded:
+    """An attempt under the lease that was answered with 200."""
+    claimed = Claimed(delivery_id, "", endpoint_id, url, b"", "fast", "host", 1, 1, "", b"", "r", lease, RUNNING)
+    return Recorded(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), "", None, None, 200, {}, "", None, 1, gone=False)
+
+
+async def record(database_url: str, merchant_id: str, results: list[Recorded]) -> None:
+    await open_pool(database_url, 1)
+    try:
+        await record_attempts(merchant_id, results)
+    finally:
+        await close_pool()
+
+
+@pytest.mark.parametrize("stale_first", [True, False])
+def test_the_attempt_that_holds_the_lease_decides(world: World, receiver: Receiver, stale_first: bool) -> None:
+    """As after a restore, which releases the leases of attempts under way."""
+    body = {"url": receiver.url, "event_types": ["payout.created"]}
+    endpoint_id = world.post("/api/v1/webhook-endpoints", body).json()["id"]
+    world.create_payout("0004")
+    done = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND status = 'SUCCEEDED'"
+    delivery_id = str(until(lambda: world.stack.execute(done, world.merchant_id))[0]["id"])
+    lease = datetime(2999, 1, 1, tzinfo=UTC)
+    again = (
+        "UPDATE webhook_deliveries SET status = 'PENDING', next_attempt_at = $3, leased_until = $3 "
+        "WHERE merchant_id = $1 AND id = $2"
+    )
+    world.stack.execute(again, world.merchant_id, delivery_id, lease)
+    results = [attempt(delivery_id, endpoint_id, receiver.url, each) for each in (lease - timedelta(seconds=1), lease)]
+    asyncio.run(record(world.stack.database_url, world.merchant_id, results if stale_first else results[::-1]))
+    shown = world.get(f"/api/v1/webhook-deliveries/{delivery_id}").json()
+    assert (shown["status"], shown["next_attempt_at"]) == ("SUCCEEDED", None)
+    assert [one["attempt"] for one in shown["attempts"]] == [1, 2, 3]
