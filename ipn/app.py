@@ -12,7 +12,6 @@ from litestar.types import ASGIApp
 from ipn.callback import CallbackBody, CallbackService, callback_faults
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.body import decode
-from sandbox.domain.unit import UnitOfWork
 from sandbox.http.answers import ProblemHandler, answered
 from sandbox.http.guard import HttpRequest, KeyRing, RequestGuard
 from sandbox.http.rate_limit import RateLimiter
@@ -24,8 +23,8 @@ from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.health import health_router
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
-from sandbox.unit_of_work.before_commit import OBSERVERS
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.users.summary_cache import SummaryCache
 
 BODY_LIMIT = 64 * 1024
@@ -37,15 +36,14 @@ def create_app(settings: Settings) -> ASGIApp:
     waker = Waker(settings.redis_url)
     summaries = SummaryCache(settings.redis_url)
 
-    def committed(unit: UnitOfWork) -> None:
-        if unit.next_due is not None or unit.deliveries:
-            waker.wake(unit.merchant_id)
-
     feed = LiveFeed(settings.redis_url)
-    queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
+    notifier = Notifier()
+    notifier.before_commit.append(summaries.committing)
+    notifier.after_commit += [waker.committed, feed.committed]
+    work = UnitsOfWork(load_catalogue(), notifier, settings.batch_limit, settings.queue_limit)
     readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
     gate = RequestGuard(settings, KeyRing(), RateLimiter(settings.redis_url))
-    service = CallbackService(queues, load_catalogue(), SecretBox(settings.secret_key))
+    service = CallbackService(work, SecretBox(settings.secret_key))
     body_decoder = msgspec.json.Decoder(CallbackBody)
 
     @post("/ipn/callback", status_code=200)
@@ -53,19 +51,17 @@ def create_app(settings: Settings) -> ASGIApp:
         raw = await gate.body(request)
         body = decode(body_decoder, raw, callback_faults)
         headers = {name: request.headers.get(name, "") for name in _HEADERS}
-        return answered(await service.receive(body, raw, headers, gate.origin(request)))
+        return answered(await service.receive(body, raw, headers, gate.context(request)))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
-        OBSERVERS.append(summaries.drop)
         feed.start()
         try:
             yield
         finally:
-            await asyncio.wait_for(queues.close(), 20)
-            OBSERVERS.remove(summaries.drop)
+            await asyncio.wait_for(work.close(), 20)
             await summaries.close()
             await feed.close()
             await waker.close()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -15,12 +16,11 @@ from sandbox.domain.fields import PRINTABLE, FailureCode
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_commands import MovePayout
 from sandbox.domain.payout_states import FAILED, RETURNED
-from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.domain.webhook_signing import decode_secret, verify
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.requests import failure_faults
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
@@ -65,13 +65,12 @@ def callback_faults(members: Mapping[str, Any]) -> list[tuple[str, str]]:
 class CallbackService:
     """Takes banks' callbacks."""
 
-    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, box: SecretBox) -> None:
-        self._queues = queues
-        self._catalogue = catalogue
+    def __init__(self, work: UnitsOfWork, box: SecretBox) -> None:
+        self._work = work
         self._box = box
 
     async def receive(
-        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], origin: RequestContext
+        self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], context: RequestContext
     ) -> CommandResult:
         """Move the payout: 200 with it, also for a `webhook-id` seen before and for the state that it is in already.
 
@@ -89,21 +88,18 @@ class CallbackService:
         message_id = headers["webhook-id"]
         digest = hashlib.sha256(message_id.encode()).digest()
         key = IdempotencyKey("\x1fipn:" + message_id, digest, keeps_refusals=False, lapses=False, waits=True)
-        return await self._queues.submit(
-            merchant_id,
+        return await self._work.submit(
             MovePayout(
+                replace(context, merchant_id=merchant_id, key=key),
                 payout_id,
                 "move",
-                self._catalogue,
-                origin,
-                key,
                 status=body.status,
                 cause="ipn",
                 failure_code=body.failure_code,
                 failure_reason=body.failure_reason,
                 # When the payout was named by its id, the reference is what the bank calls it.
                 psp_reference=body.psp_reference if body.payout_id is not None else None,
-            ),
+            )
         )
 
     async def _verified(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:

@@ -26,6 +26,8 @@ from sandbox.infrastructure.settings import (
 from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
 from sandbox.scenarios.builtin import load_catalogue, read_rules
 from sandbox.scenarios.service import ScenarioService
+from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.webhooks.endpoints import EndpointService
 from seeds.demo_users import USERS_MERCHANT, seed_users
 
@@ -54,7 +56,8 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     directory = load_directory()
     rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
-    merchants = MerchantService(box, EndpointService(box, settings.webhook_allow))
+    work = UnitsOfWork(load_catalogue(), Notifier())
+    merchants = MerchantService(work, box, EndpointService(work, box, settings.webhook_allow))
     api_key, member_api_key, users_key = _keys(settings)
     await open_pool(settings.database_url, 2)
     try:
@@ -75,9 +78,9 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
             spec = MerchantSpec("Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=users_key)
             await merchants.create(spec)
         await merchants.ensure_key(USERS_MERCHANT, "admin", "demo users", users_key)
-        await seed_users(settings, directory)
-        origin = RequestContext("seeds", "--scenarios", settings.public_url)
-        await ScenarioService(load_catalogue(), directory).put(DEMO_MERCHANT, rules, origin)
+        await seed_users(settings, work, directory)
+        context = RequestContext(DEMO_MERCHANT, None, "seeds", "--scenarios", settings.public_url)
+        await ScenarioService(work, directory).put(context, rules)
         return Seeded(DEMO_MERCHANT, api_key, member_api_key, *secrets, USERS_MERCHANT, users_key)
     finally:
         await close_pool()

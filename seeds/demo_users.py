@@ -20,8 +20,7 @@ from sandbox.http.paging import Window
 from sandbox.infrastructure.settings import Settings
 from sandbox.sales.requests import CreateSaleBody
 from sandbox.sales.service import SalesService
-from sandbox.scenarios.builtin import load_catalogue
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.users.requests import CreateUserBody, DestinationBody
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
@@ -31,53 +30,51 @@ _LAST: Final = "umar"
 _EARNING: Final = Decimal("40.00")
 
 
-async def seed_users(settings: Settings, directory: Directory) -> None:
+async def seed_users(settings: Settings, work: UnitsOfWork, directory: Directory) -> None:
     """Make the users and what they did, once. The merchant must be there, and the pool be open.
 
     Raises ValueError if one of the steps is refused.
     """
-    queues, cache = MerchantQueues(settings.batch_limit, settings.queue_limit), SummaryCache(settings.redis_url)
-    users = UserService(queues, load_catalogue(), directory, cache)
+    cache = SummaryCache(settings.redis_url)
+    users = UserService(work, directory, cache)
     try:
         # The last one is made last, and says that all else is there. Who died before finds its own keys, and goes on.
         if not (await users.list(USERS_MERCHANT, Window(1, LARGEST_ID, SMALLEST_ID), _LAST)).data:
-            await _play(users, RequestContext("seeds", "seeds", settings.public_url))
+            await _play(users, SalesService(work), settings.public_url)
     finally:
-        await queues.close()
         await cache.close()
 
 
-async def _play(users: UserService, origin: RequestContext) -> None:
-    ayesha = await _user(users, "Ayesha Khan", "ayesha", "12345678900001", origin)
-    bilal = await _user(users, "Bilal Ahmed", "bilal", "12345678900002", origin)
-    sana = await _user(users, "Sana Malik", "sana", "12345678900003", origin)
+async def _play(users: UserService, sales: SalesService, public_url: str) -> None:
+    def once(name: str) -> RequestContext:
+        key = IdempotencyKey(f"demo-users-{name}", hashlib.sha256(name.encode()).digest())
+        return RequestContext(USERS_MERCHANT, key, "seeds", "seeds", public_url)
+
+    ayesha = await _user(users, once("ayesha"), "Ayesha Khan", "ayesha", "12345678900001")
+    bilal = await _user(users, once("bilal"), "Bilal Ahmed", "bilal", "12345678900002")
+    sana = await _user(users, once("sana"), "Sana Malik", "sana", "12345678900003")
     # In flight together, they commit together.
     moved = await asyncio.gather(
-        users.record(USERS_MERCHANT, ayesha, "EARNED", Decimal("1000.00"), "commission", _key("earned"), origin),
-        users.record(USERS_MERCHANT, ayesha, "SPENT", Decimal("200.00"), "shopping", _key("spent"), origin),
-        users.request_payout(USERS_MERCHANT, ayesha, Decimal("300.00"), _key("request"), origin),
+        users.record(once("earned"), ayesha, "EARNED", Decimal("1000.00"), "commission"),
+        users.record(once("spent"), ayesha, "SPENT", Decimal("200.00"), "shopping"),
+        users.request_payout(once("request"), ayesha, Decimal("300.00")),
     )
-    for answer in moved:
-        _made(answer)
-    sales = SalesService()
+    for result in moved:
+        _made(result)
     for number, user_id in enumerate((bilal, bilal, bilal, sana)):
         body = CreateSaleBody(user_id=user_id, brand="Khaadi", earning=msgspec.Raw(b'"40.00"'))
-        _made(await sales.create(USERS_MERCHANT, body, _EARNING, _key(f"sale-{number}"), origin))
-    await _user(users, "Umar Sheikh", _LAST, None, origin)
+        _made(await sales.create(once(f"sale-{number}"), body, _EARNING))
+    await _user(users, once(_LAST), "Umar Sheikh", _LAST, None)
 
 
-async def _user(users: UserService, name: str, external_id: str, account_number: str | None, origin: RequestContext) -> str:
+async def _user(users: UserService, context: RequestContext, name: str, external_id: str, account_number: str | None) -> str:
     """Make a user, and return the id."""
     destination = None
     if account_number is not None:
         destination = DestinationBody(dest_type="BANK", bank_code="HBL", account_number=account_number)
     body = CreateUserBody(name=name, external_id=external_id, destination=destination)
-    user_id: str = _made(await users.create(USERS_MERCHANT, body, _key(external_id), origin))["id"]
+    user_id: str = _made(await users.create(context, body))["id"]
     return user_id
-
-
-def _key(name: str) -> IdempotencyKey:
-    return IdempotencyKey(f"demo-users-{name}", hashlib.sha256(name.encode()).digest())
 
 
 def _made(answer: CommandResult) -> Any:

@@ -4,7 +4,7 @@ Each lie is told by a superuser inside a transaction that is rolled back, in a l
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -19,26 +19,23 @@ from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.payout_commands import CreatePayout, MovePayout
-from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
 from sandbox.domain.user_commands import RecordTransaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService, MerchantSpec
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
 from sandbox.sales.service import SalesService
-from sandbox.scenarios.builtin import load_catalogue
-from sandbox.unit_of_work.keyed import run_keyed
 from sandbox.unit_of_work.ledger import open_accounts
-from sandbox.unit_of_work.loop import run_commands
 from sandbox.webhooks.endpoints import EndpointService
 from tests.harness.audit_lies import COPIES, LIES, Lie
+from tests.harness.work import request_of, units_of_work
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-CATALOGUE = load_catalogue()
+WORK = units_of_work()
 DIRECTORY = load_directory()
-ORIGIN = RequestContext("audit-test", "/api/v1/payouts", "http://sandbox.test")
 BALANCE = Decimal("1000000.00")
 
 
@@ -53,8 +50,10 @@ class Ledger:
     user: str
 
 
-async def run(merchant_id: str, *commands: Command) -> Sequence[CommandResult]:
-    answers, _ = await run_commands(merchant_id, commands)
+async def run(merchant_id: str, *commands: CreatePayout | MovePayout | RecordTransaction) -> Sequence[CommandResult]:
+    answers = await WORK.run_commands(
+        merchant_id, [replace(command, context=replace(command.context, merchant_id=merchant_id)) for command in commands]
+    )
     assert all(answer.status < 300 for answer in answers), [answer.body for answer in answers]
     return answers
 
@@ -64,16 +63,17 @@ def create(reference: str, suffix: str, *, requires_approval: bool = False) -> C
         merchant_reference=reference, amount=b'"100.25"', dest_type="BANK", bank_code="HBL",
         account_number="1234567890" + suffix, requires_approval=requires_approval,
     )  # type: ignore[arg-type]  # fmt: skip
-    return CreatePayout(new_payout(body, DIRECTORY), CATALOGUE, ORIGIN, IdempotencyKey(reference, reference.encode().ljust(32)))
+    key = IdempotencyKey(reference, reference.encode().ljust(32))
+    return CreatePayout(request_of("", key), new_payout(body, DIRECTORY))
 
 
 def move(payout_id: str, verb: str, status: str = "", cause: str = "api") -> MovePayout:
-    return MovePayout(payout_id, verb, CATALOGUE, ORIGIN, None, status=status, cause=cause)
+    return MovePayout(request_of(""), payout_id, verb, status=status, cause=cause)
 
 
 async def new_merchant(balance: Decimal | None = BALANCE) -> str:
     box = SecretBox(bytes(32))
-    return (await MerchantService(box, EndpointService(box, ())).create(MerchantSpec("audit", balance))).merchant_id
+    return (await MerchantService(WORK, box, EndpointService(WORK, box, ())).create(MerchantSpec("audit", balance))).merchant_id
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ async def ledger(pool: None) -> Ledger:
     )
     approved, rejected = (str(answer.location).rpartition("/")[2] for answer in answers)
     await run(merchant_id, move(approved, "approve"), move(rejected, "reject"))
-    while (await take_due_steps(merchant_id, CATALOGUE, 256))[0]:
+    while await take_due_steps(WORK, merchant_id):
         pass
     await run(
         merchant_id,
@@ -112,7 +112,7 @@ async def ledger(pool: None) -> Ledger:
         move(ids[3], "move", "SUCCESS", "ipn"),
         move(ids[7], "move", "RETURNED", "simulation"),
     )
-    while (await take_due_steps(merchant_id, CATALOGUE, 256))[0]:
+    while await take_due_steps(WORK, merchant_id):
         pass
     return Ledger(merchant_id, succeeded=ids[0], failed=ids[1], pending=ids[2], user=await add_user(merchant_id))
 
@@ -145,11 +145,11 @@ async def add_user(merchant_id: str) -> str:
         )  # fmt: skip
         return CommandResult(200, b"")
 
-    origin = RequestContext("test", "/test", "http://127.0.0.1")
-    await run_keyed(merchant_id, None, origin, action)
-    await run(merchant_id, RecordTransaction(user_id, "EARNED", Decimal("9.00"), None, origin, None))
-    await SalesService().run(merchant_id, "ADVANCE", None, origin)
-    while (await credit_chunk(merchant_id, frozenset()))[0]:
+    context = request_of(merchant_id)
+    await WORK.run(context, action)
+    await run(merchant_id, RecordTransaction(context, user_id, "EARNED", Decimal("9.00"), None))
+    await SalesService(WORK).run(context, "ADVANCE")
+    while await credit_chunk(WORK, merchant_id, frozenset()):
         pass
     return user_id
 
@@ -262,6 +262,6 @@ async def test_a_clock_that_was_set_back_is_no_lie(pool: None) -> None:
     async with audit_module.connection() as conn:
         await conn.execute("UPDATE worlds SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
     await run(merchant_id, create("after", "0004"), create("after that", "0001"))
-    await take_due_steps(merchant_id, CATALOGUE, 256)
+    await take_due_steps(WORK, merchant_id)
     report = await audit(merchant_id)
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []

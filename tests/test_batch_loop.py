@@ -1,7 +1,7 @@
 """The loop: requests in flight commit together, one bad one harms no neighbour, and the queue is bounded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -10,24 +10,19 @@ import pytest
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.unit_of_work.runner import UnitsOfWork
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
-
-ORIGIN = RequestContext("test", "/test", "http://127.0.0.1")
 
 
 @dataclass
 class Probe:
     """A command that tops up by 1.00, after `decision` has had its say."""
 
+    context: RequestContext
     decision: str = ""
-    key: IdempotencyKey | None = None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
-    origin: RequestContext = ORIGIN
+    needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         if self.decision == "raise":
@@ -51,58 +46,63 @@ def units() -> list[UnitOfWork]:
 
 
 @pytest.fixture
-async def queues(pool: None, units: list[UnitOfWork]) -> AsyncIterator[MerchantQueues]:
-    queues = MerchantQueues(64, 100, units.append)
-    yield queues
-    await queues.close()
+async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitsOfWork]:
+    async def committed(unit: UnitOfWork) -> None:
+        units.append(unit)
+
+    work = units_of_work(committed, batch_limit=64, queue_limit=100)
+    yield work
+    await work.close()
 
 
 @pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
-async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, queues: MerchantQueues, decision: str) -> None:
+async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, work: UnitsOfWork, decision: str) -> None:
     """A defect in deciding, a defect behind the line, and a NUL that PostgreSQL refuses: each costs only its own."""
-    commands = [Probe(decision if number == 17 else "") for number in range(50)]
-    answers = await asyncio.gather(*(queues.submit(world.merchant_id, c) for c in commands), return_exceptions=True)
+    commands = [Probe(request_of(world.merchant_id), decision if number == 17 else "") for number in range(50)]
+    answers = await asyncio.gather(*(work.submit(c) for c in commands), return_exceptions=True)
     assert [number for number, answer in enumerate(answers) if isinstance(answer, Exception)] == [17]
     assert await available(world) == Decimal("1000049.00")
 
 
-async def test_commands_in_flight_commit_together(world: World, queues: MerchantQueues, units: list[UnitOfWork]) -> None:
-    await asyncio.gather(*(queues.submit(world.merchant_id, Probe()) for _ in range(65)))
+async def test_commands_in_flight_commit_together(world: World, work: UnitsOfWork, units: list[UnitOfWork]) -> None:
+    await asyncio.gather(*(work.submit(Probe(request_of(world.merchant_id))) for _ in range(65)))
     assert [len(unit.posted) for unit in units] == [64, 1]
 
 
-async def test_the_queue_is_bounded(world: World, queues: MerchantQueues) -> None:
-    answers = await asyncio.gather(*(queues.submit(world.merchant_id, Probe()) for _ in range(150)), return_exceptions=True)
+async def test_the_queue_is_bounded(world: World, work: UnitsOfWork) -> None:
+    answers = await asyncio.gather(
+        *(work.submit(Probe(request_of(world.merchant_id))) for _ in range(150)), return_exceptions=True
+    )
     refused = [answer for answer in answers if isinstance(answer, Problem)]
     assert len(refused) == 50
     assert {(problem.code, problem.headers["Retry-After"]) for problem in refused} == {("UNAVAILABLE", "1")}
     assert await available(world) == Decimal("1000100.00")
     # What was refused leaves nothing behind: there is room again.
-    assert (await queues.submit(world.merchant_id, Probe())).status == 200
+    assert (await work.submit(Probe(request_of(world.merchant_id)))).status == 200
 
 
-async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: World, queues: MerchantQueues) -> None:
+async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: World, work: UnitsOfWork) -> None:
     key = IdempotencyKey("k", b"f" * 32)
-    first = asyncio.create_task(queues.submit(world.merchant_id, Probe(key=key)))
+    first = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id, key))))
     await asyncio.sleep(0)
     with pytest.raises(Problem, match="IDEMPOTENCY_KEY_IN_FLIGHT"):
-        await queues.submit(world.merchant_id, Probe(key=key))
+        await work.submit(Probe(request_of(world.merchant_id, key)))
     assert (await first).replayed is False
-    assert (await queues.submit(world.merchant_id, Probe(key=key))).replayed is True
+    assert (await work.submit(Probe(request_of(world.merchant_id, key)))).replayed is True
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World, queues: MerchantQueues) -> None:
-    caller = asyncio.create_task(queues.submit(world.merchant_id, Probe()))
+async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World, work: UnitsOfWork) -> None:
+    caller = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id))))
     await asyncio.sleep(0)
     caller.cancel()
-    await queues.close()
+    await work.close()
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_merchant_that_is_gone_is_not_found(queues: MerchantQueues) -> None:
+async def test_a_merchant_that_is_gone_is_not_found(work: UnitsOfWork) -> None:
     with pytest.raises(Problem, match="NOT_FOUND"):
-        await queues.submit("00000000-0000-7000-8000-00000000dead", Probe())
+        await work.submit(Probe(request_of("00000000-0000-7000-8000-00000000dead")))
 
 
 async def test_the_applications_role_cannot_rewrite_history(world: World, pool: None) -> None:

@@ -16,6 +16,7 @@ from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.domain.bulk_credit import status_when_done
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
+from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World
 from tests.test_users import make_user, record, summary
 
@@ -220,11 +221,11 @@ async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None
                     "request_id, created_at, updated_at) VALUES ($1, $1, 'UPLOADED', 0, 0, 0, 0, 0, 'r', now(), now())",
                     world.merchant_id,
                 )
-            chunk = asyncio.create_task(credit_chunk(world.merchant_id, frozenset()))
+            chunk = asyncio.create_task(credit_chunk(units_of_work(), world.merchant_id, frozenset()))
             waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
             await asyncio.to_thread(until, lambda: world.stack.execute(waits, late))
             await others.execute("UPDATE bulk_credits SET status = 'COMPLETED' WHERE merchant_id = $1", world.merchant_id)
-        assert await chunk == (False, None)
+        assert await chunk is False
         assert await others.fetchval(sequence, world.merchant_id) == before
     finally:
         await close_pool()

@@ -22,14 +22,15 @@ from sandbox.domain.bulk_credit_csv import Row, read_rows
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import IdSource
 from sandbox.domain.money import ZERO
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
+from sandbox.scenarios.builtin import load_catalogue
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_bulk_credit import PATH, counts, finished, items, send, upload
 from tests.test_users import make_user, summary
 
 HEADER = b"uuid,amount\n"
 USER = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-ORIGIN = RequestContext("files-test", PATH, "http://sandbox.test")
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ class Watched(io.BytesIO):
 async def store(service: BulkCreditService, world: World, file: io.IOBase) -> CommandResult:
     key = str(uuid.uuid4())
     upload = Upload(file, b"")  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
-    return await service.upload(world.merchant_id, upload, IdempotencyKey(key, key.encode()), ORIGIN)
+    return await service.upload(request_of(world.merchant_id, IdempotencyKey(key, key.encode())), upload)
 
 
 def rows_of(content: bytes) -> list[Row]:
@@ -113,7 +114,7 @@ async def test_others_have_their_turn_however_the_lines_look(
             await asyncio.sleep(0)
 
     turns = asyncio.create_task(take_turns())
-    answer = await store(BulkCreditService(lambda merchant_id: None), world, file)
+    answer = await store(BulkCreditService(units_of_work()), world, file)
     turns.cancel()
     assert answer.status == 202
     assert file.most_of_a_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
@@ -206,7 +207,7 @@ def test_a_form_with_two_files_is_refused(world: World, second: bytes) -> None:
 
 @pytest.mark.usefixtures("pool")
 async def test_two_files_are_taken_in_at_a_time_and_the_others_wait(world: World) -> None:
-    service = BulkCreditService(lambda merchant_id: None)
+    service = BulkCreditService(units_of_work())
     files = [Endless() for _ in range(3)]
     first, second, third = files
     tasks = [asyncio.create_task(store(service, world, file)) for file in (first, second)]
@@ -223,7 +224,7 @@ async def test_two_files_are_taken_in_at_a_time_and_the_others_wait(world: World
 @pytest.mark.usefixtures("pool")
 async def test_who_waits_too_long_for_others_files_is_told_to_come_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "_WAIT_SECONDS", 0)
-    service = BulkCreditService(lambda merchant_id: None)
+    service = BulkCreditService(units_of_work())
     files = [Endless(), Endless()]
     tasks = [asyncio.create_task(store(service, world, file)) for file in files]
     await asyncio.gather(*(file.is_begun.wait() for file in files))
@@ -262,7 +263,9 @@ def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None
 
 def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
     balances = {"USER_FUNDS": Decimal("-99999999999999999.00")}
-    unit = UnitOfWork("m", datetime(2031, 1, 1, tzinfo=UTC), IdSource(0, 0, lambda bits: 0), "success", balances)
+    unit = UnitOfWork(
+        "m", datetime(2031, 1, 1, tzinfo=UTC), IdSource(0, 0, lambda bits: 0), "success", load_catalogue(), balances
+    )
     rows = [{"line": line, "user_id": "u", "amount": amount, "credited": ZERO} for line, amount in ((2, "1.00"), (3, "0.99"))]
     outcomes, credits_ = _decide(unit, rows, frozenset())
     assert [outcome.status for outcome in outcomes] == ["INVALID", "SUCCEEDED"]

@@ -15,11 +15,11 @@ from sandbox.clock.advancer import ClockAdvancer
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.webhook_schedule import next_attempt
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.scenarios.builtin import load_catalogue
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
+from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World
 
 
@@ -255,7 +255,7 @@ async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -
     world.create_payout("0012")
     clock(world, "advance", seconds=1)
     world.create_payout("0012")
-    advancer, target = ClockAdvancer(load_catalogue(), steps=1), time_of("2031-01-01T01:00:00Z")
+    advancer, target = ClockAdvancer(units_of_work(), steps=1), time_of("2031-01-01T01:00:00Z")
     first = await advancer.run(world.merchant_id, target)
     assert (first.stopped_because, first.steps, first.now) == ("1 steps were taken", 1, time_of("2031-01-01T00:01:00Z"))
     await advancer.run(world.merchant_id, target)
@@ -271,7 +271,7 @@ async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None
     await asyncio.to_thread(until, lambda: len(attempts(world)) == 1)
     hold = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
     (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
-    advancer = ClockAdvancer(load_catalogue(), seconds=0.3)
+    advancer = ClockAdvancer(units_of_work(), seconds=0.3)
     sender = WebhookSender()
     advancer.start(Attempts(sender, SecretBox(bytes(32))))
     stopped = await advancer.run(world.merchant_id, due["next_attempt_at"] + timedelta(days=1))

@@ -15,9 +15,9 @@ from sandbox.clock.advancer import ClockAdvancer
 from sandbox.clock.service import ClockService
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.clock_target import seconds_on
-from sandbox.domain.unit import IdempotencyKey, RequestContext
-from sandbox.scenarios.builtin import load_catalogue
+from sandbox.domain.unit import IdempotencyKey
 from tests.harness.receiver import Received, Receiver
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 
 ADVANCE = "/sandbox/v1/clock/advance"
@@ -30,7 +30,8 @@ async def cut_off(stack: Stack) -> AsyncIterator[ClockService]:
 
     async def passed(merchant_id: str, by_hand: timedelta) -> None: ...
 
-    yield ClockService(ClockAdvancer(load_catalogue(), steps=1), lambda _: None, passed)
+    work = units_of_work()
+    yield ClockService(work, ClockAdvancer(work, steps=1), passed)
     await close_pool()
 
 
@@ -50,10 +51,11 @@ async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: Wo
     """A key lapses after a day of the merchant's time; the way of an advance may be longer than that."""
     freeze(world)
     payout = days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
+    key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
+    context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+        answer = await cut_off.advance(context, seconds_on(200 * 3600))
         runs.append(json.loads(answer.body))
         assert len(runs) < 10
     assert len(runs) > 3, "it was cut off on its way, more than a day from where it began"
@@ -64,8 +66,9 @@ async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: Wo
 async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: World, cut_off: ClockService) -> None:
     freeze(world)
     days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
-    answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+    key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
+    context = request_of(world.merchant_id, key)
+    answer = await cut_off.advance(context, seconds_on(200 * 3600))
     assert not json.loads(answer.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
@@ -76,20 +79,21 @@ async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: W
     ):
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
-    again = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+    again = await cut_off.advance(context, seconds_on(200 * 3600))
     assert json.loads(again.body)["from"] == json.loads(answer.body)["now"], "it goes on all the same"
 
 
 async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world: World, cut_off: ClockService) -> None:
     """The process dies on the way, and the request is repeated later than it wanted to go."""
     days_long(world)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one advance"), RequestContext("req", ADVANCE, "")
-    answer = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+    key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
+    context = request_of(world.merchant_id, key)
+    answer = await cut_off.advance(context, seconds_on(200 * 3600))
     assert not json.loads(answer.body)["complete"]
     await asyncio.to_thread(world.pass_time, 300 * 3600)
     last = answer
     while not json.loads(last.body)["complete"]:
-        last = await cut_off.advance(world.merchant_id, seconds_on(200 * 3600), key, origin)
+        last = await cut_off.advance(context, seconds_on(200 * 3600))
         assert last.status == 200, last.body
     assert json.loads(last.body)["now"] > json.loads(answer.body)["now"]
     world.assert_clean()

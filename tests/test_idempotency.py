@@ -19,7 +19,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.fingerprint import fingerprint
 from sandbox.domain.unit import CommandResult
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.unit_of_work.sealed import opened, sealed
+from sandbox.unit_of_work.sealed import seal, unseal
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
 from worker.sweep import purge_lapsed_keys
@@ -367,11 +367,11 @@ def test_what_the_role_forbids_is_not_stored(world: World) -> None:
 
 def test_an_answer_that_was_sealed_with_another_key_is_refused_and_not_guessed() -> None:
     answer = CommandResult(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
-    stored = sealed(SecretBox(bytes(32)), "m/answer/k", answer)
+    stored = seal(SecretBox(bytes(32)), "m/answer/k", answer)
     assert b"told" not in stored.body
-    assert opened(SecretBox(bytes(32)), "m/answer/k", stored) == answer
+    assert unseal(SecretBox(bytes(32)), "m/answer/k", stored) == answer
     for box, context in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
         with pytest.raises(Problem, match="INVALID_STATE"):
-            opened(box, context, stored)
+            unseal(box, context, stored)
     refusal = CommandResult(404, b"{}")
-    assert opened(SecretBox(bytes(32)), "c", sealed(SecretBox(bytes(32)), "c", refusal)) == refusal
+    assert unseal(SecretBox(bytes(32)), "c", seal(SecretBox(bytes(32)), "c", refusal)) == refusal

@@ -30,8 +30,6 @@ IMPORTS: Final = own_imports(SOURCES)
 LEFTOVERS: Final = {
     Import("sandbox.http.guard", "sandbox.faults.injection"),
     Import("sandbox.http.guard", "sandbox.faults.store"),
-    Import("sandbox.unit_of_work.keyed", "sandbox.scenarios.builtin"),
-    Import("sandbox.unit_of_work.loop", "sandbox.scenarios.builtin"),
 }
 """The upward imports that are still there: take a line out with the import."""
 DOWNWARD: Final = IMPORTS - LEFTOVERS

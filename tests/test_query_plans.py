@@ -101,7 +101,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.deliveries._LIST_OF_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
     "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
-    "sandbox.unit_of_work.store._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
+    "sandbox.unit_of_work.claim._READ": (MERCHANT, ["AVAILABLE", "FUNDING", "LOCKED", "SETTLEMENT", "USER_FUNDS"], ids()),
 }
 MADE_FOR: Mapping[str, object] = {
     "merchant_id": MERCHANT,
@@ -208,7 +208,7 @@ def test_statements_find_rows(readings: dict[str, dict[str, Reading]]) -> None:
 FIND_NOTHING = {
     "sandbox.aggregator.poll.DUE_HTTP",
     "sandbox.bulk_credit.service._RETRY_ITEMS",
-    "sandbox.merchants.operator_keys._stored",
+    "sandbox.unit_of_work.operator._READ",
     "sandbox.sales.payments._DUE[FINAL]",
     "sandbox.users.history._HISTORY",
     "sandbox.users.history._HISTORY_OF_PAYOUT",

@@ -12,16 +12,17 @@ import asyncpg
 import pytest
 
 from sandbox.db.engine import close_pool, open_pool, transaction
-from sandbox.domain.unit import RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.tables import WORLD
-from sandbox.unit_of_work.store import lock_merchant
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.unit_of_work.claim import Claim, claim
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.worlds import service, store
 from sandbox.worlds.store import LARGEST_SNAPSHOT
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 
 AT = "2031-01-01T00:00:00.000Z"
@@ -247,10 +248,10 @@ def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
         try:
             for _ in range(2):
                 async with transaction() as conn:
-                    await lock_merchant(conn, world.merchant_id, 0)
+                    await claim(conn, load_catalogue(), [Claim(world.merchant_id)])
                     await store.empty_world(conn, world.merchant_id)
                 async with transaction() as conn:
-                    await lock_merchant(conn, world.merchant_id, 0)
+                    await claim(conn, load_catalogue(), [Claim(world.merchant_id)])
                     assert await store.put_back(conn, world.merchant_id, snapshot_id) is not None
         finally:
             await close_pool()
@@ -369,8 +370,8 @@ def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(st
 
         async def delete() -> None:
             touch = "UPDATE webhook_deliveries SET attempts = 2 WHERE merchant_id = $1 AND id = $2"
-            box = SecretBox(bytes(32))
-            service = MerchantService(box, EndpointService(box, ()))
+            box, work = SecretBox(bytes(32)), units_of_work()
+            service = MerchantService(work, box, EndpointService(work, box, ()))
             # PostgreSQL ends the one that looks for a circle and finds it: the worker looks when it has waited for longer.
             worker = await asyncpg.connect(stack.database_url, server_settings={"deadlock_timeout": "10s"})
             # Without an index rows are deleted as they lie.
@@ -379,9 +380,7 @@ def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(st
                 with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a machine too slow for that it is the worker
                     async with worker.transaction():
                         await worker.execute(touch, world.merchant_id, lie[-1]["id"])
-                        deletion = asyncio.create_task(
-                            service.delete(world.merchant_id, None, RequestContext("r", "/", "http://127.0.0.1"))
-                        )
+                        deletion = asyncio.create_task(service.delete(request_of(""), world.merchant_id))
                         await until_others_wait_for(world, worker)
                         await worker.execute(touch, world.merchant_id, lie[0]["id"])
                 await deletion

@@ -14,8 +14,8 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import failure_of
 from sandbox.domain.scenario_engine import Facts, Match, Scenario, Step
-from sandbox.domain.unit import RequestContext
 from sandbox.sales.service import SalesService
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_sales import ADVANCE, FINAL, REFUSED, reconcile, run, sales, sell, world
 from tests.test_users import DESTINATION, make_user, summary
@@ -47,7 +47,7 @@ async def test_advances_are_paid_on_the_hour_and_finals_at_half_past(monkeypatch
     for now in (datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)):
         for job in main.scheduled():
             job.calculate_next(now)
-            await job.coroutine({})
+            await job.coroutine({"sales": SalesService(units_of_work())})
     assert sorted((at.hour, at.minute, at.second, kind) for at, kind in ran) == [
         (12, 0, 0, "ADVANCE"), (12, 30, 0, "FINAL"), (12, 30, 0, "FINAL"), (13, 0, 0, "ADVANCE"),
     ]  # fmt: skip
@@ -191,7 +191,7 @@ def test_runs_and_failed_attempts_are_logged_and_counted(world: World) -> None:
     async def pay() -> None:
         await open_pool(world.stack.database_url, 2)
         try:
-            await SalesService().run(world.merchant_id, "ADVANCE", None, RequestContext("req-1", ADVANCE, ""))
+            await SalesService(units_of_work()).run(request_of(world.merchant_id, request_id="req-1"), "ADVANCE")
         finally:
             await close_pool()
 

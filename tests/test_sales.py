@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +17,8 @@ from sandbox.domain.errors import unavailable
 from sandbox.domain.sale import advance_of, final_of
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.sales.service import CHUNK, SalesService
-from sandbox.unit_of_work import keyed
+from sandbox.unit_of_work import runner
+from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 from tests.test_users import DESTINATION, make_user, summary
 
@@ -37,15 +38,12 @@ class Cron(SalesService):
     """The half-hourly run, for these worlds alone: the other merchants' sales are other tests'."""
 
     def __init__(self, *worlds: World) -> None:
+        super().__init__(units_of_work())
         self._merchant_ids = {world.merchant_id for world in worlds}
 
-    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def run(self, context: RequestContext, kind: str) -> CommandResult:
         """Pay one merchant's sales, if it is one of these."""
-        return (
-            await super().run(merchant_id, kind, key, origin)
-            if merchant_id in self._merchant_ids
-            else CommandResult(200, b"{}")
-        )
+        return await super().run(context, kind) if context.merchant_id in self._merchant_ids else CommandResult(200, b"{}")
 
 
 def sell(world: World, user_id: str, earning: str) -> str:
@@ -228,9 +226,8 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
         sell(last, user_id, "40")
 
         class Failing(Cron):
-            async def run(
-                self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext
-            ) -> CommandResult:
+            async def run(self, context: RequestContext, kind: str) -> CommandResult:
+                merchant_id = context.merchant_id
                 if merchant_id == deleted.merchant_id:
                     headers = {"X-ADMIN-KEY": stack.admin_key}
                     deleted.client.delete(f"/sandbox/v1/merchants/{merchant_id}", headers=headers)
@@ -238,7 +235,7 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
                     raise unavailable("Too much contention; retry.")
                 if merchant_id == broken.merchant_id:
                     raise ArithmeticError
-                return await super().run(merchant_id, kind, key, origin)
+                return await super().run(context, kind)
 
         with capture_logs() as logs:
             await Failing(deleted, last).run_for_all("ADVANCE")
@@ -254,20 +251,21 @@ async def test_a_run_cut_off_between_its_chunks_answers_for_all_of_it(world: Wor
     for _ in range(5):
         sell(world, user_id, "10")
     monkeypatch.setattr("sandbox.sales.service.CHUNK", 2)
-    key, origin = IdempotencyKey(str(uuid.uuid4()), b"one run"), RequestContext("req", ADVANCE, "")
-    written, chunks = keyed.write_unit, iter(range(1, 4))
+    context = request_of(world.merchant_id, IdempotencyKey(str(uuid.uuid4()), b"one run"))
+    sales = SalesService(units_of_work())
+    written, chunks = runner.write, iter(range(1, 4))
 
-    async def die(conn: Any, unit: UnitOfWork) -> None:
-        await written(conn, unit)
+    async def die(conn: Any, units: Sequence[UnitOfWork]) -> None:
+        await written(conn, units)
         if next(chunks) == 3:
             raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(keyed, "write_unit", die)
+        patched.setattr(runner, "write", die)
         with pytest.raises(MemoryError):
-            await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
-    answer = await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
+            await sales.run(context, "ADVANCE")
+    answer = await sales.run(context, "ADVANCE")
     assert answer.body == b'{"paid":5,"failed":0,"total_amount":"5.00"}'
-    again = await SalesService().run(world.merchant_id, "ADVANCE", key, origin)
+    again = await sales.run(context, "ADVANCE")
     assert (again.body, again.replayed) == (answer.body, True)
     world.assert_clean()

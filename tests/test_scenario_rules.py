@@ -23,12 +23,13 @@ from sandbox.domain.payout_states import HOLDS_FUNDS, PENDING, PROCESSING, TRANS
 from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin, decide, draw, is_taken
 from sandbox.domain.scenario_runner import take_steps
 from sandbox.domain.stored_scenario import stored_rule
-from sandbox.domain.unit import RequestContext, UnitOfWork
+from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.settings import Settings
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
 from sandbox.scenarios.service import told_steps
 from seeds.demo import seed
+from tests.harness.work import request_of
 from tests.harness.world import Stack
 
 CATALOGUE = load_catalogue()
@@ -72,26 +73,26 @@ def legal(steps: list[RuleStep]) -> Scenario | None:
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
 def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
-    origin = RequestContext("test", "/test", "http://127.0.0.1")
+    context = request_of("m")
     for steps in paths:
         found = legal(steps)
         if found is None:
             continue
         balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
-        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", balances, rules=[found])
+        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", CATALOGUE, balances, rules=[found])
         new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
-        assert execute(unit, CreatePayout(new, CATALOGUE, origin, None)).status == 201
+        assert execute(unit, CreatePayout(context, new)).status == 201
         (row,) = unit.created
         for _ in range(2 * len(steps) + 2):
             if row.due_at is not None:
                 unit.now = row.due_at
                 before = row.step
-                take_steps(unit, row, CATALOGUE)
+                take_steps(unit, row)
                 assert row.step > before
                 # A path that the table forbids would have ended where it stood.
                 assert all((event.from_status, event.to_status) in TRANSITIONS for event in unit.events)
             elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
-                execute(unit, MovePayout(row.payout.id, "move", CATALOGUE, origin, None, status=PROCESSING, cause="ipn"))
+                execute(unit, MovePayout(context, row.payout.id, "move", status=PROCESSING, cause="ipn"))
             else:
                 break
         assert row.due_at is None

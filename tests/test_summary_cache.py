@@ -24,7 +24,9 @@ async def cache(stack: Stack) -> AsyncIterator[SummaryCache]:
 
 def changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
     """A unit that changed a user, as far as the cache looks at it."""
-    return cast("UnitOfWork", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}))
+    return cast(
+        "UnitOfWork", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}, effects=set())
+    )
 
 
 async def put(cache: SummaryCache, merchant: str, user: str, version: int, summary: bytes) -> None:
@@ -65,7 +67,7 @@ async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
     await put(cache, merchant, user, 1, b"1")
     with monkeypatch.context() as patched:
         patched.setattr(cache, "_drop", refuse)
-        await cache.drop(changed(merchant, user, 2))
+        await cache.committing(changed(merchant, user, 2))
         cache._away_until = 0.0
         assert await cache.get(merchant, user) is None
     assert isinstance(await answered(cache, merchant, user), Missed)
@@ -75,8 +77,8 @@ async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> 
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     missed = await cache.get(merchant, user)
     assert isinstance(missed, Missed)
-    await cache.drop(changed(merchant, user, 5))
-    await cache.drop(changed(merchant, user, 3))
+    await cache.committing(changed(merchant, user, 5))
+    await cache.committing(changed(merchant, user, 3))
     await cache.fill(merchant, user, missed, 4, b"4")
     assert isinstance(await cache.get(merchant, user), Missed)
     await cache.fill(merchant, user, missed, 5, b"5")
@@ -85,7 +87,7 @@ async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> 
 
 async def test_an_exchanged_world_begins_with_versions_of_its_own(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
-    await cache.drop(changed(merchant, user, 5))
+    await cache.committing(changed(merchant, user, 5))
     before = await cache.get(merchant, user)
     assert isinstance(before, Missed)
     await cache.forget(merchant)

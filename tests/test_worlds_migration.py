@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import asyncpg
+from sandbox.unit_of_work.store import lock_merchant
 
 from sandbox.db import migrations
 from sandbox.db.engine import close_pool, open_pool, transaction
-from sandbox.unit_of_work.store import lock_merchant
 from sandbox.worlds.store import put_back
 from tests.harness.world import Stack
 

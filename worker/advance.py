@@ -8,8 +8,9 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.errors import Problem
-from sandbox.domain.scenario_engine import Catalogue
-from sandbox.payouts.steps import BATCH, take_due_steps
+from sandbox.domain.unit import UnitOfWork
+from sandbox.payouts.steps import take_due_steps
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 AT_ONCE: Final = 4
 """Merchants worked for side by side; each needs a connection."""
@@ -20,10 +21,10 @@ _log = structlog.get_logger()
 class Advancer:
     """Works for the merchants that it is woken for, each by at most one task of this process."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, work: UnitsOfWork) -> None:
         self.deliver: Callable[[str], None] = lambda merchant_id: None
         """Who is told that a merchant may have deliveries due."""
-        self._catalogue = catalogue
+        self._work = work
         self._again: dict[str, bool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -60,6 +61,13 @@ class Advancer:
         self._timers.pop(merchant_id, None)
         self.wake(merchant_id)
 
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Hand on what a committed unit left to do: deliveries now, steps when they fall due."""
+        if unit.deliveries:
+            self.deliver(unit.merchant_id)
+        if unit.next_due is not None:
+            self.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())
+
     async def stop(self, seconds: float) -> None:
         """Begin no batch more, and let the ones under way commit."""
         self._stopping = True
@@ -73,11 +81,7 @@ class Advancer:
             while not self._stopping:
                 self._again[merchant_id] = False
                 async with self._turn:
-                    taken, unit = await take_due_steps(merchant_id, self._catalogue, BATCH)
-                if unit.deliveries:
-                    self.deliver(merchant_id)
-                if unit.next_due is not None:
-                    self.later(merchant_id, (unit.next_due - unit.now).total_seconds())
+                    taken = await take_due_steps(self._work, merchant_id)
                 if not taken and not self._again[merchant_id]:
                     return
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:

@@ -1,7 +1,6 @@
 """Work off bulk credits, chunk by chunk, for the merchants that have one."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -9,6 +8,7 @@ import structlog
 from sandbox.bulk_credit.process import credit_chunk, fail_listed_users
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.errors import Problem
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 AT_ONCE: Final = 2
 """Merchants worked for side by side; each needs a connection for most of the time."""
@@ -18,8 +18,8 @@ _log = structlog.get_logger()
 class Crediter:
     """Works for the merchants that it is woken for, each by at most one task of this process."""
 
-    def __init__(self, deliver: Callable[[str], None]) -> None:
-        self._deliver = deliver
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._stopping = False
@@ -41,9 +41,7 @@ class Crediter:
             while more and not self._stopping:
                 # A turn for each chunk, so that a file of a million rows holds up nobody else's small one.
                 async with self._turn:
-                    more, unit = await credit_chunk(merchant_id, fail_listed_users())
-                if unit is not None and unit.deliveries:
-                    self._deliver(merchant_id)
+                    more = await credit_chunk(self._work, merchant_id, fail_listed_users())
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("credit_lost", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:

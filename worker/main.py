@@ -33,7 +33,8 @@ from sandbox.runtime.process_start import start_process
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
-from sandbox.unit_of_work.before_commit import OBSERVERS
+from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
@@ -69,17 +70,17 @@ async def credit(ctx: dict[str, Any], merchant_id: str) -> None:
 
 async def pay_advances(ctx: dict[str, Any]) -> None:
     """The arq job of every full hour. One worker gets it; two would pay each advance once as well."""
-    await _pay_sales(ADVANCE)
+    await _pay_sales(ctx["sales"], ADVANCE)
 
 
 async def pay_finals(ctx: dict[str, Any]) -> None:
     """The arq job of every half past. One worker gets it; two would pay each final once as well."""
-    await _pay_sales(FINAL)
+    await _pay_sales(ctx["sales"], FINAL)
 
 
-async def _pay_sales(kind: str) -> None:
+async def _pay_sales(sales: SalesService, kind: str) -> None:
     try:
-        await SalesService().run_for_all(kind)
+        await sales.run_for_all(kind)
     except CONNECTION_ERRORS as error:
         _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="what is left is paid by the next run")
 
@@ -92,7 +93,7 @@ def scheduled() -> list[CronJob]:
     ]
 
 
-async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
+async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter, sales: SalesService) -> None:
     """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
 
     def say(error: BaseException) -> None:
@@ -102,12 +103,12 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Credi
     async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, say):
         began = clock()
         with attempt:
-            await _listen(settings, advancer, crediter)
+            await _listen(settings, advancer, crediter, sales)
         if clock() - began > _GOOD_RUN_SECONDS:
             attempt.retry_state.attempt_number = 1
 
 
-async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) -> None:
+async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter, sales: SalesService) -> None:
     worker = JobNotificationWorker(
         functions=[advance, credit],
         cron_jobs=scheduled(),
@@ -119,7 +120,7 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter) ->
         max_tries=1,
         handle_signals=False,
         health_check_interval=60,
-        ctx={"advancer": advancer, "crediter": crediter},
+        ctx={"advancer": advancer, "crediter": crediter, "sales": sales},
         job_serializer=pack,
         job_deserializer=msgspec.msgpack.decode,
     )
@@ -155,19 +156,22 @@ async def work(settings: Settings) -> None:
     sender = WebhookSender(settings.webhook_allow)
     feed = LiveFeed(settings.redis_url)
     feed.start()
-    advancer = Advancer(load_catalogue())
+    notifier = Notifier()
+    work = UnitsOfWork(load_catalogue(), notifier)
+    advancer = Advancer(work)
     box = SecretBox(settings.secret_key)
     journal = Journal(settings.redis_url, feed.notes)
     journal.start()
     deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.notes, journal))
     advancer.deliver = deliverer.wake
-    crediter = Crediter(deliverer.wake)
+    crediter = Crediter(work)
     summaries = SummaryCache(settings.redis_url)
-    OBSERVERS.append(summaries.drop)
+    notifier.before_commit.append(summaries.committing)
+    notifier.after_commit += [advancer.committed, feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
     tasks = [
-        asyncio.create_task(listen_forever(settings, advancer, crediter)),
+        asyncio.create_task(listen_forever(settings, advancer, crediter, SalesService(work))),
         asyncio.create_task(sweep_forever(advancer, crediter)),
         asyncio.create_task(aggregate.run()),
     ]

@@ -9,6 +9,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, connection
 from sandbox.infrastructure.metrics import WORK_LAG
+from sandbox.unit_of_work.transaction import write_alone, write_rows
 from sandbox.webhooks.outbox import LEASE
 from worker.advance import Advancer
 from worker.credit import Crediter
@@ -95,8 +96,8 @@ async def purge_lapsed_keys(now: datetime) -> None:
     """Delete idempotency keys, the operator's too, that lapsed before the host's time `now`, ten thousand each at most."""
     async with connection() as conn:
         lapsed = await conn.fetch(_LAPSED, now, _PURGED_AT_ONCE)
-        await conn.executemany(_PURGE, [tuple(record) for record in lapsed])
-        await conn.execute(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
+    await write_rows(lambda conn: conn.executemany(_PURGE, [tuple(record) for record in lapsed]))
+    await write_alone(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
 
 
 async def sweep_forever(advancer: Advancer, crediter: Crediter) -> None:

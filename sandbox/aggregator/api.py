@@ -121,9 +121,9 @@ def aggregator_router(gate: RequestGuard, service: AggregatorService) -> Router:
 
     @post("/dead-letters/replay", operation_id="replay_dead_letters", status_code=200, opt={"operation": _REPLAY})
     async def replay_dead_letters(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         key = await gate.optional_key(request)
-        return answered(await service.replay(caller.merchant_id, key, gate.origin(request)))
+        return answered(await service.replay(gate.context(request, key)))
 
     @get(
         "/source", operation_id="get_source",
@@ -136,9 +136,9 @@ def aggregator_router(gate: RequestGuard, service: AggregatorService) -> Router:
 
     @put("/source", operation_id="set_source", opt={"operation": _SET_SOURCE})
     async def set_source(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.admin(request)
+        await gate.admin(request)
         body, key = await gate.parse(request, body_decoder, key_required=False, check=service.check)
-        return answered(await service.set_source(caller.merchant_id, body.url, body.headers, key, gate.origin(request)))
+        return answered(await service.set_source(gate.context(request, key), body.url, body.headers))
 
     return Router(
         "/aggregator/v1",

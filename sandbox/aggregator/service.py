@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,18 +14,19 @@ from piccolo.query.methods.update import Update
 
 from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, take_rows
 from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
-from sandbox.db.engine import connection, db_errors_as_503, transaction
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import Fault
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.destination_url import url_fault
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.vendor_rows import LONGEST_USER_ID, VendorRow, read_row
 from sandbox.http.paging import Page, Window, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.unit_of_work.keyed import run_keyed, run_repeatable
+from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.transaction import write_rows
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -110,8 +112,9 @@ class Source(msgspec.Struct):
 class AggregatorService:
     """Reads what was aggregated; changes where from."""
 
-    def __init__(self, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+    def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
         """Take what seals a vendor's headers, and the private networks that a vendor may be in."""
+        self._work = work
         self._box = box
         self._allowed = tuple(allowed_networks)
 
@@ -162,29 +165,19 @@ class AggregatorService:
         found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
 
-    async def replay(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def replay(self, context: RequestContext) -> CommandResult:
         """Retry all dead letters, each that is understood counting once: 200 with Replayed."""
-        return await run_repeatable(merchant_id, key, origin, lambda: self._replay(merchant_id))
+        return await self._work.run_repeatable(context, lambda: self._replay(context.merchant_id))
 
     async def _replay(self, merchant_id: str) -> CommandResult:
         """Oldest first, a thousand to a transaction."""
         replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
         now = truncate(datetime.now(UTC))
         while True:
-            async with db_errors_as_503(), transaction() as conn:
-                if await lock_cursor(conn, merchant_id, now) is None:
-                    raise Problem("NOT_FOUND", "This merchant was deleted.")
-                letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAYED_AT_ONCE)
-                understood = {letter["id"]: row for letter in letters if (row := _understood(letter["raw"])) is not None}
-                if understood:
-                    await take_rows(conn, merchant_id, list(understood.values()), now)
-                    await conn.execute(
-                        "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])",
-                        merchant_id,
-                        list(understood),
-                    )
-            replayed += len(understood)
-            remaining += len(letters) - len(understood)
+            async with db_errors_as_503():
+                letters, understood = await write_rows(partial(_replay, merchant_id=merchant_id, after=after, now=now))
+            replayed += understood
+            remaining += len(letters) - understood
             if len(letters) < _REPLAYED_AT_ONCE:
                 return CommandResult(200, msgspec.json.encode(Replayed(replayed, remaining)))
             after = letters[-1]["id"]
@@ -203,9 +196,7 @@ class AggregatorService:
         fault = None if url is None else _fault(url, self._allowed)
         return [] if fault is None else [("url", fault)]
 
-    async def set_source(
-        self, merchant_id: str, url: str | None, headers: Mapping[str, str], key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def set_source(self, context: RequestContext, url: str | None, headers: Mapping[str, str]) -> CommandResult:
         """Read from another vendor, or from the same with other headers: 200 with the Source. Raises VALIDATION_ERROR.
 
         Another address begins anew: what the former vendor's rows came to is dropped, as two vendors' ids and users have
@@ -217,23 +208,41 @@ class AggregatorService:
         kept = {} if url is None else dict(headers)
         sealed = None
         if kept:
-            sealed = seal_headers(self._box, merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
+            sealed = seal_headers(self._box, context.merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
         now = truncate(datetime.now(UTC))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # The merchant's lock comes before the cursor's here, as where a merchant is deleted.
-            record = await lock_cursor(conn, merchant_id, now)
+            record = await lock_cursor(conn, context.merchant_id, now)
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             if record["url"] == url:
-                await _poll_anew(merchant_id, now, {VendorCursors.headers: sealed})
+                await _poll_anew(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
                 for table in _OF_A_VENDOR:
-                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
-                await _poll_anew(merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_NOTHING_READ})
+                    await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", context.merchant_id)  # noqa: S608 -- constants
+                await _poll_anew(
+                    context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_NOTHING_READ}
+                )
             return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
+
+
+async def _replay(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, after: str, now: datetime
+) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """Retry the next dead letters; returns them, and how many were understood. Raises NOT_FOUND."""
+    if await lock_cursor(conn, merchant_id, now) is None:
+        raise Problem("NOT_FOUND", "This merchant was deleted.")
+    letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAYED_AT_ONCE)
+    understood = {letter["id"]: row for letter in letters if (row := _understood(letter["raw"])) is not None}
+    if understood:
+        await take_rows(conn, merchant_id, list(understood.values()), now)
+        await conn.execute(
+            "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(understood)
+        )
+    return letters, len(understood)
 
 
 def _balance(merchant_id: str, user_id: str) -> First:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.aggregator.clients import Ask
-from sandbox.db.engine import transaction
 from sandbox.domain.clock import milliseconds
 from sandbox.domain.ids import first_id_at, uuid7
 from sandbox.domain.vendor_polling import LEASE, WINDOW, Cursor, earliest_call
 from sandbox.domain.vendor_rows import BadRow, VendorRow
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
+from sandbox.unit_of_work.transaction import write_rows
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -148,7 +148,8 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
 
     A process that dies after this has spent the call; its lease lapses and another process asks for the same page.
     """
-    async with transaction() as conn:
+
+    async def claim(conn: "PoolConnectionProxy[Any]") -> Claim | None:
         record = await lock_cursor(conn, merchant_id, now)
         if record is None or record["next_poll_at"] > now:
             return None
@@ -166,7 +167,9 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
         fetch_id = new_id(now)
         await conn.execute(_BEGIN, merchant_id, fetch_id, ask.address(), cursor.page, now, now + LEASE)
         await conn.execute(_LEASED, merchant_id, now + LEASE, fetch_id, now)
-    return Claim(merchant_id, fetch_id, cursor, now, ask)
+        return Claim(merchant_id, fetch_id, cursor, now, ask)
+
+    return await write_rows(claim)
 
 
 async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: datetime, last_id: str | None) -> bool:
@@ -174,11 +177,12 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
 
     False, and only the record, if the claim has lapsed or the source was changed: someone else asks for the page then.
     """
-    async with transaction() as conn:
-        record = await conn.fetchrow(_LOCK, claim.merchant_id)
-        if record is None:
+
+    async def record(conn: "PoolConnectionProxy[Any]") -> bool:
+        cursor_row = await conn.fetchrow(_LOCK, claim.merchant_id)
+        if cursor_row is None:
             return False
-        if record["fetch_id"] != claim.fetch_id:
+        if cursor_row["fetch_id"] != claim.fetch_id:
             await _end(conn, claim, outcome, "FAILED", 0, "it was too late, or the source has changed")
             return False
         new = await take_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
@@ -189,7 +193,9 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
         await conn.execute(_FORGET, claim.merchant_id, first_id_at(milliseconds(outcome.ended - KEPT)))
-    return True
+        return True
+
+    return await write_rows(record)
 
 
 async def take_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:

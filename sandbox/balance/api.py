@@ -57,9 +57,9 @@ def balance_routers(gate: RequestGuard, service: BalanceService) -> list[Router]
              errors=("IDEMPOTENCY_KEY_REUSED",), example={"amount": "5000.00"})},
     )  # fmt: skip
     async def top_up_balance(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, body_decoder, key_required=False)
-        return answered(await service.top_up(caller.merchant_id, amount_of(parsed.amount), key, gate.origin(request)))
+        return answered(await service.top_up(gate.context(request, key), amount_of(parsed.amount)))
 
     return [
         Router("/api/v1/balance", route_handlers=[get_balance, list_ledger_entries]),

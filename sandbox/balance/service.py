@@ -1,6 +1,6 @@
 """A merchant's balance, its history, and topping it up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -12,9 +12,9 @@ from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
 from sandbox.domain.money import CURRENCY
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -78,13 +78,9 @@ class LedgerEntry(msgspec.Struct):
 class TopUp:
     """Put money on a merchant's available balance: 200 with the balance."""
 
+    context: RequestContext
     amount: Decimal
-    origin: RequestContext
-    key: IdempotencyKey | None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
+    needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Do it; nothing can refuse it but the ledger's largest balance."""
@@ -111,8 +107,8 @@ LARGEST_BALANCE: Final = Decimal("99999999999999.99")
 class BalanceService:
     """What the API offers of balances."""
 
-    def __init__(self, queues: MerchantQueues) -> None:
-        self._queues = queues
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
 
     async def get(self, merchant_id: str) -> Balance:
         """The balance as of the last commit. Raises NOT_FOUND if the merchant is gone."""
@@ -139,11 +135,9 @@ class BalanceService:
             entries = [entry for entry in entries if entry.transfer_id < window.before]
         return page(entries, window.limit, [entry.id for entry in entries])
 
-    async def top_up(
-        self, merchant_id: str, amount: Decimal, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
         """Add to the available balance."""
-        return await self._queues.submit(merchant_id, TopUp(amount, origin, key))
+        return await self._work.submit(TopUp(context, amount))
 
 
 async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Balance:

@@ -70,20 +70,20 @@ def bulk_credit_router(gate: RequestGuard, service: BulkCreditService) -> Router
         request_max_body_size=LARGEST_FILE + _FORM_OVERHEAD,
     )  # fmt: skip
     async def upload_bulk_credit(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         gate.idempotency_key(request, b"", is_json=False)  # a missing key is told before 50 MB are read
         upload = await receive_file(request)
         with upload.file:
             # What is in the file counts, and not the boundaries around it, which a client chooses anew each time.
             key = gate.idempotency_key(request, upload.digest, is_json=False)
             assert key is not None
-            return answered(await service.upload(caller.merchant_id, upload, key, gate.origin(request)))
+            return answered(await service.upload(gate.context(request, key), upload))
 
     @post("/retry", operation_id="retry_bulk_credit", status_code=202, opt={"operation": _RETRY})
     async def retry_bulk_credit(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, retry_body)
-        return answered(await service.retry(caller.merchant_id, parsed.activity_id, key, gate.origin(request)))
+        return answered(await service.retry(gate.context(request, key), parsed.activity_id))
 
     @get(
         "/{activity_id:str}", operation_id="get_bulk_credit",

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.engine import connection, transaction
+from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_COMMAND, Event, UnitOfWork
 from sandbox.domain.user_commands import LARGEST_SUM
-from sandbox.unit_of_work.committed import committed
+from sandbox.unit_of_work.claim import Claim
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
-from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
 from sandbox.unit_of_work.users import add_credits
 
 if TYPE_CHECKING:
@@ -71,40 +71,32 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-class _NothingToCreditError(Exception):
-    """Takes a transaction back that found nothing to credit."""
-
-
-async def credit_chunk(merchant_id: str, fail_listed: Set[str]) -> tuple[bool, UnitOfWork | None]:
-    """Credit the next rows of a merchant's oldest bulk credit; whether there may be more, and the unit if there was one.
+async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str]) -> bool:
+    """Credit the next rows of a merchant's oldest bulk credit; returns whether there may be more.
 
     Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
     nothing was written.
     """
     async with connection() as conn:
-        # A look that finds nothing takes no lock and uses up no ids: how often it is done may change nothing.
+        # A look that finds nothing takes no lock and uses up no ids: how often workers look may change nothing.
         activity = await conn.fetchrow(_NEXT, merchant_id)
     if activity is None:
-        return False, None
-    try:
-        async with transaction() as conn:
-            unit = await lock_merchant(conn, merchant_id, CHUNK // IDS_PER_COMMAND + 1)
-            activity = await conn.fetchrow(_NEXT, merchant_id)
-            if activity is None:
-                # Another worker did it while this one waited for the lock, whose ids are given back: how many workers there
-                # are may change nothing either.
-                raise _NothingToCreditError
-            await read_claim(conn, unit)
-            rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
-            outcomes, credits_ = _decide(unit, rows, fail_listed)
-            await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
-            await add_credits(conn, unit, credits_)
-            await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
-            await write_unit(conn, unit)
-    except _NothingToCreditError:
-        return False, None
-    committed(unit)
-    return True, unit
+        return False
+
+    async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
+        activity = await conn.fetchrow(_NEXT, merchant_id)
+        if activity is None:
+            # Another worker did it while this one waited for the lock. Its ids are given back: how many workers there are may
+            # change nothing either.
+            raise NothingToDoError(False)
+        rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
+        outcomes, credits_ = _decide(unit, rows, fail_listed)
+        await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
+        await add_credits(conn, unit, credits_)
+        await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
+        return True
+
+    return await work.decide(Claim(merchant_id, CHUNK // IDS_PER_COMMAND + 1), decide)
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):

@@ -1,7 +1,8 @@
 """Bulk credits: take a file in, tell how it stands, try again what failed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import islice
@@ -14,16 +15,16 @@ from piccolo.query.methods.update import Update
 
 from sandbox.bulk_credit.tables import BulkCredits
 from sandbox.bulk_credit.upload import Upload
-from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503, transaction
+from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.bulk_credit import ITEM_STATUSES, PROCESSING, UPLOADED, Accepted, Activity, Item, to_activity
 from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID, Row, read_rows
-from sandbox.domain.errors import CONTENTION, Problem, unavailable
-from sandbox.domain.idempotency import keep, recall
+from sandbox.domain.errors import Problem, unavailable
+from sandbox.domain.idempotency import lookup
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, page
-from sandbox.unit_of_work.keyed import run_keyed
-from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.claim import Claim
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -48,39 +49,25 @@ WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
 """
 
 
-class _ReplayedError(Exception):
-    """The key was answered while the file came in; what was written is rolled back."""
-
-    def __init__(self, answer: CommandResult) -> None:
-        super().__init__("replayed")
-        self.answer = answer
-
-
 class BulkCreditService:
-    """What the API offers of bulk credits. `wake` tells the workers that a merchant has one."""
+    """What the API offers of bulk credits."""
 
-    def __init__(self, wake: Callable[[str], None]) -> None:
-        self._wake = wake
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def upload(self, merchant_id: str, upload: Upload, key: IdempotencyKey, origin: RequestContext) -> CommandResult:
+    async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
         """Take a file in: 202 with the activity. Its rows, its counts and the key commit together.
 
         Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows, UNAVAILABLE if
         others take too long before it.
         """
         async with db_errors_as_503():
-            activity_id, now, answer = await self._begin(merchant_id, key, origin)
-            if answer is None:
-                try:
-                    async with self._turn():
-                        answer = await self._store(merchant_id, activity_id, now, upload, key, origin)
-                except _ReplayedError as replayed:
-                    answer = replayed.answer
-                except RETRYABLE:
-                    raise unavailable(f"{CONTENTION} Nothing was done.") from None
-                self._wake(merchant_id)
-        return answer
+            activity_id, now, stored = await self._begin(context)
+            if stored is not None:
+                return stored
+            async with self._turn():
+                return await self._store(context, activity_id, now, upload)
 
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
         """A bulk credit as it stands. Raises NOT_FOUND."""
@@ -100,9 +87,7 @@ class BulkCreditService:
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_position(item.line) for item in found])
 
-    async def retry(
-        self, merchant_id: str, activity_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def retry(self, context: RequestContext, activity_id: str) -> CommandResult:
         """Try again what failed: 202 with the activity; 404, or 409 NOT_RETRYABLE if nothing did, are answers."""
         _require_id(activity_id)
 
@@ -116,20 +101,19 @@ class BulkCreditService:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}, and none of its rows failed.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
             await _retry(unit.merchant_id, activity_id, unit.now)
+            unit.effects.add(Effect.BULK_CREDIT_WAITS)
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
-        answer = await run_keyed(merchant_id, key, origin, action)
-        self._wake(merchant_id)
-        return answer
+        return await self._work.run(context, action)
 
-    async def _begin(
-        self, merchant_id: str, key: IdempotencyKey, origin: RequestContext
-    ) -> tuple[str, datetime, CommandResult | None]:
+    async def _begin(self, context: RequestContext) -> tuple[str, datetime, CommandResult | None]:
         """An id for the activity and the merchant's now, and what the key was answered before, if it was."""
-        async with transaction() as conn:
-            unit = await lock_merchant(conn, merchant_id, 1)
-            await read_claim(conn, unit, keys=[key.key])
-            return unit.ids.next(), unit.now, recall(unit, key, origin)
+        assert context.key is not None, "uploads need one"
+
+        async def begin(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
+            return unit.ids.next(), unit.now, lookup(unit, context)
+
+        return await self._work.decide(Claim(context.merchant_id, keys=(context.key.key,)), begin)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -143,44 +127,40 @@ class BulkCreditService:
         finally:
             self._turns.release()
 
-    async def _store(
-        self, merchant_id: str, activity_id: str, now: datetime, upload: Upload, key: IdempotencyKey, origin: RequestContext
-    ) -> CommandResult:
-        counts = {"total": 0, INVALID: 0, DUPLICATE: 0}
-        prefix = f"{merchant_id}\t{activity_id}\t"
+    async def _store(self, context: RequestContext, activity_id: str, now: datetime, upload: Upload) -> CommandResult:
+        counts: Counter[str] = Counter()
+        prefix = f"{context.merchant_id}\t{activity_id}\t"
 
         async def copied() -> AsyncIterator[bytes]:
             rows = read_rows(upload.file)
             while lines := list(islice(rows, _LINES_AT_ONCE)):
                 part = [row for row in lines if row is not None]
                 counts["total"] += len(part)
-                for row in part:
-                    if row.status in counts:
-                        counts[row.status] += 1
+                counts.update(row.status for row in part)
                 yield "".join(_copied(prefix, row) for row in part).encode()
                 await asyncio.sleep(0)  # others of this process have their turn
 
-        async with transaction() as conn:
-            # The file is copied before the merchant's lock is taken, so that nobody waits for it.
-            await BulkCredits.insert(_uploaded(merchant_id, activity_id, origin.request_id, now))
-            # As text, which the driver passes on as it is: it would take longer to encode a row than all the rest of it does.
+        async def copy(conn: "PoolConnectionProxy[Any]") -> None:
+            # Before the merchant's lock is taken, so that nobody waits for the file.
+            if counts:  # the transaction is repeated
+                upload.file.seek(0)
+                counts.clear()
+            await BulkCredits.insert(_uploaded(context.merchant_id, activity_id, context.request_id, now))
+            # As text, which the driver passes on as it is: encoding a row would take longer than all the rest.
             await conn.copy_to_table(
                 "bulk_credit_items",
                 source=copied(),
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
                 timeout=_COPY_SECONDS,
             )
-            await _count(merchant_id, activity_id, counts)
-            unit = await lock_merchant(conn, merchant_id, 1)
-            await read_claim(conn, unit, keys=[key.key])
-            replayed = recall(unit, key, origin)
-            if replayed is not None:
-                raise _ReplayedError(replayed)
+            await _count(context.merchant_id, activity_id, counts)
+
+        async def accept(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            unit.effects.add(Effect.BULK_CREDIT_WAITS)
             accepted = Accepted(activity_id, UPLOADED)
-            answer = CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
-            keep(unit, key, answer)
-            await write_unit(conn, unit)
-        return answer
+            return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
+
+        return await self._work.run_part(context, accept, prepare=copy)
 
 
 def _one(merchant_id: str, activity_id: str) -> First:

@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.bulk_credit.process import credit_chunk, fail_listed_users
-from sandbox.db.engine import transaction
 from sandbox.domain.clock import RUNNING, Clock, render, round_up
-from sandbox.domain.errors import Problem
-from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.webhook_schedule import judge
-from sandbox.payouts.steps import BATCH, take_batch
-from sandbox.unit_of_work.committed import committed
-from sandbox.unit_of_work.store import lock_merchant
+from sandbox.payouts.steps import BATCH, take_claimed_steps
+from sandbox.unit_of_work.claim import NO_IDS, Claim, read_due, reserve_ids
+from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
 from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_in
 
@@ -37,8 +34,6 @@ MOST_STEPS: Final = 10_000
 """Things that one run may do; it ends with the stop that reaches it."""
 LIST_AT_MOST: Final = 1000
 """Things that an answer lists."""
-
-_LOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
 
 # All that a merchant's time brings about by itself, the earliest of each kind. Whoever adds work of another kind adds a
 # column here and its doing in `_stop`; work that workers do alone, in no time of the merchant's, counts as due now.
@@ -94,20 +89,20 @@ class Run:
         self.ran += done[: LIST_AT_MOST - len(self.ran)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Stop:
-    now: datetime
-    clock: Clock
-    unit: UnitOfWork | None
-    claimed: Sequence[Claimed]
+    unit: UnitOfWork
     is_last: bool
+    has_steps: bool
+    has_deliveries: bool
+    claimed: Sequence[Claimed] = ()
 
 
 class ClockAdvancer:
     """Runs what falls due, for any merchant."""
 
-    def __init__(self, catalogue: Catalogue, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
-        self._catalogue = catalogue
+    def __init__(self, work: UnitsOfWork, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
+        self._work = work
         self._seconds = seconds
         self._most_steps = steps
         self._attempts: Attempts | None = None
@@ -133,11 +128,9 @@ class ClockAdvancer:
         delay = 0.002
         while True:
             stop = await self._stop(merchant_id, target)
-            run.now, run.clock = stop.now, stop.clock
-            if stop.unit is not None:
-                committed(stop.unit)
-                if since is None or stop.unit.now > since:
-                    run.add(_steps(stop.unit))
+            run.now, run.clock = stop.unit.now, stop.unit.clock
+            if stop.has_steps and (since is None or run.now > since):
+                run.add(_steps(stop.unit))
             if stop.claimed:
                 posting = asyncio.create_task(self._post(merchant_id, stop.claimed))
                 self._posting.add(posting)
@@ -149,7 +142,7 @@ class ClockAdvancer:
                 run.add([_attempt(result) for result in posting.result() if since is None or result.at > since])
             if stop.is_last:
                 return run
-            if stop.unit is not None or stop.claimed:
+            if stop.has_steps or stop.claimed:
                 delay = 0.002
             else:
                 # What is due is under way elsewhere, in a worker that is posting it at this moment.
@@ -167,38 +160,39 @@ class ClockAdvancer:
         deadline = time.monotonic() + self._seconds
         more = True
         while more and time.monotonic() < deadline:
-            more, _ = await credit_chunk(merchant_id, fail_listed_users())
+            more = await credit_chunk(self._work, merchant_id, fail_listed_users())
 
     async def _stop(self, merchant_id: str, target: datetime | None) -> _Stop:
-        unit = None
-        claimed: list[Claimed] = []
-        async with transaction() as conn:
-            # The lock comes before the look, so that the look sees all that the one before committed. It takes no ids:
-            # how often the clock waits at a stop may not change what a repeatable world's ids are.
-            record = await conn.fetchrow(_LOCK, merchant_id)
-            if record is None:
-                raise Problem("NOT_FOUND", "This merchant was deleted.")
-            clock = Clock(record["clock_frozen_at"], record["clock_offset"])
-            real = datetime.now(UTC)
-            now = clock.now(real)
-            goal = now if target is None else max(now, target)
+        async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Stop:
+            unit.is_quiet = True
+            goal = unit.now if target is None else max(unit.now, target)
             due = await conn.fetchrow(_NEXT_DUE, merchant_id)
             assert due is not None
             is_last = not _is_due(due["payouts"], goal) and not _is_due(due["deliveries"], goal)
             stops = [at for at in (due["payouts"], due["deliveries"]) if at is not None]
-            moment = goal if is_last else max(now, round_up(min(stops)))  # never back
-            if moment > now:
-                clock = await move_clock(conn, merchant_id, clock, moment, real)
-                now = moment
-            more = False
-            if _is_due(due["payouts"], now):
-                unit = await lock_merchant(conn, merchant_id, BATCH)
-                _, more = await take_batch(conn, unit, self._catalogue, BATCH)
-            if not more and (_is_due(due["deliveries"], now) or (unit is not None and unit.deliveries)):
+            moment = goal if is_last else max(unit.now, round_up(min(stops)))  # never back
+            moved = moment > unit.now
+            if moved:
+                unit.move_to(moment, await move_clock(conn, merchant_id, unit.clock, moment, datetime.now(UTC)))
+            has_steps, has_deliveries = _is_due(due["payouts"], unit.now), _is_due(due["deliveries"], unit.now)
+            stop = _Stop(unit, is_last, has_steps, has_deliveries)
+            if has_steps:
+                await reserve_ids(conn, unit, BATCH)
+                await read_due(conn, unit, BATCH)
+                take_claimed_steps(unit)
+            elif not moved and not has_deliveries:
+                raise NothingToDoError(stop)
+            return stop
+
+        async def claim_deliveries(conn: "PoolConnectionProxy[Any]", stop: _Stop) -> None:
+            if not stop.unit.more_due and (stop.has_deliveries or stop.unit.deliveries):
                 # In the same transaction, so that no worker sees them due in a frozen world.
                 with self._posts().claiming(merchant_id) as free:
-                    claimed = await claim_in(conn, merchant_id, free.others)
-        return _Stop(now, clock, unit, claimed, is_last)
+                    stop.claimed = await claim_in(conn, merchant_id, free.others)
+
+        # It takes no ids before it has found something to do: how often the clock waits at a stop may not change what a
+        # repeatable world's ids are.
+        return await self._work.decide(Claim(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
     async def _post(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:
         attempts = self._posts()

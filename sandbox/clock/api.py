@@ -80,30 +80,30 @@ def clock_router(gate: RequestGuard, service: ClockService) -> Router:
 
     @post("/clock/freeze", operation_id="freeze_clock", opt={"operation": _FREEZE}, status_code=200)
     async def freeze_clock(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         body, key = await gate.parse(request, freeze_body, key_required=False, body_required=False)
         target = None if body.at is UNSET else moment(body.at, "at", may_be_past=True)
-        return answered(await service.freeze(caller.merchant_id, target, key, gate.origin(request)))
+        return answered(await service.freeze(gate.context(request, key), target))
 
     @post("/clock/advance", operation_id="advance_clock", opt={"operation": _ADVANCE}, status_code=200)
     async def advance_clock(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         body, key = await gate.parse(request, advance_body, key_required=False, check=_advance_faults)
         if (body.seconds is UNSET) == (body.to is UNSET):
             raise invalid("seconds", _ONE_OF_TWO)
         target = seconds_on(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
-        return answered(await service.advance(caller.merchant_id, target, key, gate.origin(request)))
+        return answered(await service.advance(gate.context(request, key), target))
 
     @post("/clock/resume", operation_id="resume_clock", opt={"operation": _RESUME}, status_code=200)
     async def resume_clock(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
-        return answered(await service.resume(caller.merchant_id, key, gate.origin(request)))
+        return answered(await service.resume(gate.context(request, key)))
 
     @post("/drain", operation_id="drain", opt={"operation": _DRAIN}, status_code=200)
     async def drain(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
-        return answered(await service.drain(caller.merchant_id, key, gate.origin(request)))
+        return answered(await service.drain(gate.context(request, key)))
 
     return Router("/sandbox/v1", route_handlers=[get_clock, freeze_clock, advance_clock, resume_clock, drain])

@@ -20,6 +20,7 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.merchants.tables import Merchants
+from sandbox.unit_of_work.transaction import write_rows
 
 _LAPSES: Final = timedelta(seconds=4)
 _RENEWED: Final = 1.0
@@ -54,11 +55,11 @@ async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     finally:
         await end_tasks(renewal)
         with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # it lapses by itself
-            await _release(merchant_id, holder)
+            await write_rows(lambda _: _release(merchant_id, holder).run())
 
 
 async def _take(merchant_id: str, holder: str) -> bool:
-    return bool(await _lease(merchant_id, holder, datetime.now(UTC)))
+    return bool(await write_rows(lambda _: _lease(merchant_id, holder, datetime.now(UTC)).run()))
 
 
 async def _renew(merchant_id: str, holder: str) -> None:

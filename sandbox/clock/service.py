@@ -14,22 +14,22 @@ from piccolo.query.methods.select import First
 
 from sandbox.clock.advancer import ClockAdvancer, DeliveryAttempt, PayoutStep, Run, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
-from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503, transaction
+from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
 from sandbox.domain.clock_target import Target
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
-from sandbox.domain.idempotency import UNFINISHED, keep, progress, recall
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.idempotency import UNFINISHED, checkpoint
+from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.keyed import run_keyed, run_part, run_repeatable
-from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LAST_YEAR: Final = 9000
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 # Nothing but an opening balance: then ids and times of what comes follow from the clock alone, wherever it is set.
 _HAS_HAPPENED: Final = """
@@ -78,17 +78,14 @@ class Drained(msgspec.Struct):
 
 
 class ClockService:
-    """What the sandbox offers of a merchant's clock.
-
-    `wake` tells the workers that a merchant may have work; `passed` is told how much of a merchant's time was passed by hand.
-    """
+    """What the sandbox offers of a merchant's clock. `advanced` is told by how much a merchant's clock was advanced."""
 
     def __init__(
-        self, passage: ClockAdvancer, wake: Callable[[str], None], passed: Callable[[str, timedelta], Awaitable[None]]
+        self, work: UnitsOfWork, advancer: ClockAdvancer, advanced: Callable[[str, timedelta], Awaitable[None]]
     ) -> None:
-        self._passage = passage
-        self._wake = wake
-        self._passed = passed
+        self._work = work
+        self._advancer = advancer
+        self._advanced = advanced
         self._under_way: set[asyncio.Task[CommandResult]] = set()
 
     async def show(self, merchant_id: str) -> ClockState:
@@ -99,44 +96,39 @@ class ClockService:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
 
-    async def freeze(
-        self, merchant_id: str, target: Target | None, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def freeze(self, context: RequestContext, target: Target | None) -> CommandResult:
         """Freeze the clock where it stands, or let time pass to `target` and stay frozen there: 200 with a ClockRun."""
-        return await self._finish(self._moved(merchant_id, target or (lambda now: now), key, origin, freeze=True))
+        return await self._finish(self._moved(context, target or (lambda now: now), freeze=True))
 
-    async def advance(
-        self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def advance(self, context: RequestContext, target: Target) -> CommandResult:
         """Let time pass to `target`, frozen or running: 200 with a ClockRun. INVALID_STATE while another moves the clock."""
-        return await self._finish(self._moved(merchant_id, target, key, origin, freeze=False))
+        return await self._finish(self._moved(context, target, freeze=False))
 
-    async def resume(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def resume(self, context: RequestContext) -> CommandResult:
         """Resume the clock from where it stands: 200 with a ClockState."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if unit.clock.frozen_at is None:
                 return CommandResult(200, msgspec.json.encode(_state(unit.clock)))
-            running = await move_clock(conn, merchant_id, RUNNING, unit.now, datetime.now(UTC))
+            unit.effects.add(Effect.WORK_DUE)
+            running = await move_clock(conn, context.merchant_id, RUNNING, unit.now, datetime.now(UTC))
             return CommandResult(200, msgspec.json.encode(_state(running)))
 
         async def resumed() -> CommandResult:
-            async with clock_lease(merchant_id):
-                return await run_keyed(merchant_id, key, origin, action)
+            async with clock_lease(context.merchant_id):
+                return await self._work.run(context, action)
 
-        answer = await self._finish(resumed())
-        self._wake(merchant_id)
-        return answer
+        return await self._finish(resumed())
 
-    async def drain(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def drain(self, context: RequestContext) -> CommandResult:
         """Do what is due now, and wait for what is under way: 200 with Drained."""
-        return await self._finish(self._drain(merchant_id, key, origin))
+        return await self._finish(self._drain(context))
 
     async def close(self, seconds: float) -> None:
         """Give what is under way so many seconds to end."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=seconds)
-        await self._passage.close(seconds)
+        await self._advancer.close(seconds)
 
     async def _finish(self, work: Coroutine[Any, Any, CommandResult]) -> CommandResult:
         """Wait for work that goes on to its end though its caller may leave."""
@@ -149,80 +141,65 @@ class ClockService:
         except RETRYABLE as error:
             raise unavailable(f"{CONTENTION} It continues where it stopped.") from error
 
-    async def _drain(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def _drain(self, context: RequestContext) -> CommandResult:
         async def drained() -> CommandResult:
-            await self._passage.credit(merchant_id)
-            run = await self._passage.run(merchant_id)
+            await self._advancer.credit(context.merchant_id)
+            run = await self._advancer.run(context.merchant_id)
             found = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
             return CommandResult(200, msgspec.json.encode(found), provisional=not found.drained)
 
-        return await run_repeatable(merchant_id, key, origin, drained)
+        return await self._work.run_repeatable(context, drained)
 
-    async def _moved(
-        self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: RequestContext, *, freeze: bool
-    ) -> CommandResult:
-        with in_flight(merchant_id, key):
+    async def _moved(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
+        with in_flight(context.merchant_id, context.key):
             try:
-                async with clock_lease(merchant_id):
-                    return await self._pass(merchant_id, target, key, origin, freeze=freeze)
+                async with clock_lease(context.merchant_id):
+                    return await self._pass(context, target, freeze=freeze)
             except ClockLeasedError:
                 # By another request; or by this very one, in another process.
-                if key is not None and await _is_unfinished(merchant_id, key):
+                if context.key is not None and await _is_unfinished(context.merchant_id, context.key):
                     raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT") from None
                 raise
 
-    async def _pass(
-        self, merchant_id: str, target: Target, key: IdempotencyKey | None, origin: RequestContext, *, freeze: bool
-    ) -> CommandResult:
-        begun = await _begin(merchant_id, target, key, origin, freeze=freeze)
-        if isinstance(begun, CommandResult):
+    async def _pass(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
+        began = goal = _NEVER
+
+        async def begin(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            nonlocal began, goal
+            goal = await _goal(conn, unit, context, target)
+            began = min(unit.now, goal)
+            if freeze:
+                await move_clock(conn, unit.merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
+            # The goal is stored under the key before anything happens: "100 seconds on", repeated after a crash on the way,
+            # means 100 seconds from where the first one began.
+            return CommandResult(200, render(goal).encode(), provisional=True)
+
+        begun = await self._work.run_part(context, begin, weight=0)
+        if not begun.provisional:
             return begun
-        began, goal = begun
-        run = await self._passage.run(merchant_id, goal, since=began)
-        await self._passed(merchant_id, run.now - began)
-        answer = CommandResult(200, msgspec.json.encode(_report(began, run)))
-        if key is None or run.stopped_because is not None:
-            return answer  # repeated under its key, it goes on to the same target
-
-        async def kept(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            return answer
-
-        return await run_part(merchant_id, key, origin, kept)
+        run = await self._advancer.run(context.merchant_id, goal, since=began)
+        await self._advanced(context.merchant_id, run.now - began)
+        result = CommandResult(200, msgspec.json.encode(_report(began, run)))
+        if context.key is None or run.stopped_because is not None:
+            return result  # repeated under its key, it continues to the same goal
+        return await self._work.store(context, result)
 
 
-async def _begin(
-    merchant_id: str, target: Target, key: IdempotencyKey | None, origin: RequestContext, *, freeze: bool
-) -> tuple[datetime, datetime] | CommandResult:
-    """Where the clock stands and the time to pass to, frozen there if asked for; or the answer that the key has already.
-
-    The time is kept under the key before anything happens: "100 seconds on", repeated after a crash on the way, means
-    100 seconds from where the first one began.
-    """
-    async with transaction() as conn:
-        unit = await lock_merchant(conn, merchant_id, 0)
-        await read_claim(conn, unit, keys=[] if key is None else [key.key])
-        answer = recall(unit, key, origin)
-        if answer is not None:
-            return answer
-        kept = progress(unit, key)
-        if kept is not None:
-            # A clock that runs may have passed it by itself since then.
-            goal = max(parse(kept.decode()), unit.now)
-        else:
-            goal = truncate(target(unit.now))
-            if goal.year > _LAST_YEAR:
-                raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
-            if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, merchant_id):
-                raise invalid(
-                    "at",
-                    f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",
-                )
-            keep(unit, key, CommandResult(200, render(goal).encode(), provisional=True))
-            await write_unit(conn, unit)
-        began = min(unit.now, goal)
-        if freeze:
-            await move_clock(conn, merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
-    return began, goal
+async def _goal(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, target: Target) -> datetime:
+    """The time to advance to. Raises INVALID_STATE past the last year, VALIDATION_ERROR for a time that may not be."""
+    stored = checkpoint(unit, context)
+    if stored is not None:
+        # A clock that runs may have passed it by itself since then.
+        return max(parse(stored.decode()), unit.now)
+    goal = truncate(target(unit.now))
+    if goal.year > _LAST_YEAR:
+        raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
+    if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, unit.merchant_id):
+        raise invalid(
+            "at",
+            f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",
+        )
+    return goal
 
 
 async def _is_unfinished(merchant_id: str, key: IdempotencyKey) -> bool:

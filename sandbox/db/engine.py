@@ -19,6 +19,9 @@ APPLICATION_ROLE: Final = "psp_app"
 class _Engine(PostgresEngine):
     """Piccolo's engine on our connections, without the one that it opens when it is made, which is at import."""
 
+    only_reads = False
+    """Whether a query outside of a transaction may only read: not in a migration."""
+
     async def check_version(self) -> None:
         """The migrations check the server's version."""
 
@@ -26,7 +29,9 @@ class _Engine(PostgresEngine):
         """No extensions are needed."""
 
     async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> "list[asyncpg.Record]":
-        """Run a query outside of a transaction. Raises as `connection` does."""
+        """Run a query outside of a transaction. Raises as `connection` does, and RuntimeError for one that writes."""
+        if self.only_reads and not query.startswith("SELECT"):
+            raise RuntimeError("only a unit of work writes: run this query inside its transaction")
         async with connection() as conn:
             return await conn.fetch(query, *(args or ()))
 
@@ -103,6 +108,7 @@ async def _reset(_: object) -> None:
 
 async def open_pool(database_url: str, size: int) -> None:
     """Open Piccolo's pool on `database_url`, at most `size` connections, all in the application's role."""
+    ENGINE.only_reads = True
     await ENGINE.start_connection_pool(
         dsn=database_url,
         min_size=0,
@@ -124,7 +130,7 @@ async def close_pool() -> None:
         await asyncio.wait_for(pool.close(), 5)
     except TimeoutError:
         pool.terminate()
-    ENGINE.pool = None
+    ENGINE.pool, ENGINE.only_reads = None, False
 
 
 def _pool() -> "asyncpg.Pool[Any]":

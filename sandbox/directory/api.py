@@ -1,6 +1,5 @@
 """`/api/v1/directory` and `/api/v1/verify-account`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -9,33 +8,29 @@ from litestar.response.base import ASGIResponse
 
 from sandbox.domain.account_verification import Verification, verify
 from sandbox.domain.directory import Directory, DirectoryJson
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.answers import answered, ok
 from sandbox.http.guard import HttpRequest, RequestGuard
 from sandbox.http.operation import Operation
 from sandbox.http.paging import query
 from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyAccount:
     """The answer to a verification, which moves nothing; as a command its idempotency key is kept like any other."""
 
+    context: RequestContext
     body: bytes
-    origin: RequestContext
-    key: IdempotencyKey | None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
+    needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Answer."""
         return CommandResult(200, self.body)
 
 
-def directory_router(gate: RequestGuard, directory: Directory, queues: MerchantQueues) -> Router:
+def directory_router(gate: RequestGuard, directory: Directory, work: UnitsOfWork) -> Router:
     """The routes of the directory."""
     body_decoder = msgspec.json.Decoder(VerifyAccountBody)
     listing = directory.as_json()
@@ -56,13 +51,13 @@ def directory_router(gate: RequestGuard, directory: Directory, queues: MerchantQ
              example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"})},
     )  # fmt: skip
     async def verify_account(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         asked, key = await gate.parse(request, body_decoder, check=lambda members: destination_faults(members, directory))
         bank_code, wallet_code = destination(
             asked.dest_type, asked.bank_code, asked.wallet_code, asked.account_number, directory
         )
         result = verify(directory, asked.dest_type, bank_code or wallet_code or "", asked.account_number)
-        command = VerifyAccount(msgspec.json.encode(result), gate.origin(request), key)
-        return answered(await queues.submit(caller.merchant_id, command))
+        command = VerifyAccount(gate.context(request, key), msgspec.json.encode(result))
+        return answered(await work.submit(command))
 
     return Router("/api/v1", route_handlers=[get_directory, verify_account])

@@ -1,4 +1,4 @@
-"""Commands under their idempotency keys: what a key was answered before, and what is kept of an answer. Pure."""
+"""Commands under their idempotency keys: what a key was answered before, and what is stored of a result. Pure."""
 
 from typing import Final
 
@@ -6,33 +6,34 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, KeyRecord, RequestContext, UnitOfWork
 
 UNFINISHED: Final = 102
-"""The status of a key whose request takes several transactions and has not come to its answer."""
+"""The status of a key whose request takes several transactions and has no result yet."""
 _NEEDS_NEW_KEY: Final = "This answer is stored under your idempotency key for 24 hours: a retry needs a new idempotency key."
 
 
 def execute(unit: UnitOfWork, command: Command) -> CommandResult:
-    """Decide one command under its idempotency key; the key is looked up before, and its answer kept after."""
-    answer = recall(unit, command.key, command.origin)
-    if answer is not None:
-        return answer
+    """Decide one command under its idempotency key: look the key up, decide if it is new, store the result."""
+    context = command.context
+    result = lookup(unit, context)
+    if result is not None:
+        return result
     try:
-        answer = command.decide(unit)
+        result = command.decide(unit)
     except Problem as problem:
-        answer = refuse(problem, command.origin, command.key)
-    keep(unit, command.key, answer)
-    return answer
+        result = refuse(problem, context, stored=True)
+    store(unit, context, result)
+    return result
 
 
-def recall(unit: UnitOfWork, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult | None:
-    """What a key's first request was answered, byte for byte; a refusal if that was another request.
+def lookup(unit: UnitOfWork, context: RequestContext) -> CommandResult | None:
+    """The stored result of the key's first request, byte for byte; a refusal if that was a different request.
 
-    None if the key is new, or its request has not come to its answer and is to be gone on with.
+    None if the key is new, or its request is unfinished and has to be continued.
     """
-    return None if key is None else stored_answer(unit.keys.get(key.key), key, origin)
+    return None if context.key is None else stored_result(unit.keys.get(context.key.key), context.key, context)
 
 
-def stored_answer(record: KeyRecord | None, key: IdempotencyKey, origin: RequestContext) -> CommandResult | None:
-    """As `recall`, from what is stored under the key, if anything is."""
+def stored_result(record: KeyRecord | None, key: IdempotencyKey, context: RequestContext) -> CommandResult | None:
+    """As `lookup`, from the record of the key, if there is one."""
     if record is None:
         return None
     if record.fingerprint != key.fingerprint:
@@ -41,42 +42,44 @@ def stored_answer(record: KeyRecord | None, key: IdempotencyKey, origin: Request
                 "IDEMPOTENCY_KEY_REUSED",
                 "This key was first used with another method, path or body; use a new key for a new request.",
             ),
-            origin,
+            context,
         )
     if record.status == UNFINISHED:
         return None
     return CommandResult(record.status, record.body, record.location, replayed=True)
 
 
-def progress(unit: UnitOfWork, key: IdempotencyKey | None) -> bytes | None:
-    """How far a key's request has come, as it said itself, if it was begun and has no answer yet."""
-    record = None if key is None else unit.keys.get(key.key)
+def checkpoint(unit: UnitOfWork, context: RequestContext) -> bytes | None:
+    """How far the key's request has come, as the request itself recorded it; None if it was not begun, or is finished."""
+    record = None if context.key is None else unit.keys.get(context.key.key)
     return record.body if record is not None and record.status == UNFINISHED else None
 
 
-def keep(unit: UnitOfWork, key: IdempotencyKey | None, answer: CommandResult) -> None:
-    """Keep the first outcome of a key, to be written with the unit, if the business decided it (2xx, 404, 409, 422).
+def store(unit: UnitOfWork, context: RequestContext, result: CommandResult) -> None:
+    """Store the key's first result with the unit, if the business decided it (2xx, 404, 409, 422).
 
-    How far a request has come is kept for as long as it takes: the merchant's time may pass by days on its way.
+    A checkpoint does not lapse: the merchant's clock may pass days while the request runs.
     """
-    record = None if key is None else record_of(key, answer)
+    key = context.key
+    record = None if key is None else record_of(key, result)
     if key is not None and record is not None:
         unit.keys[key.key] = unit.new_keys[key.key] = record
 
 
-def record_of(key: IdempotencyKey, answer: CommandResult) -> KeyRecord | None:
-    """What is to be stored under a key of its answer; None for an answer that is not stored."""
-    if answer.provisional:
-        return KeyRecord(key.fingerprint, UNFINISHED, answer.body, None, lapses=False)
-    if answer.status < 400 or is_stored(key, answer.status):
-        return KeyRecord(key.fingerprint, answer.status, answer.body, answer.location, key.lapses)
+def record_of(key: IdempotencyKey, result: CommandResult) -> KeyRecord | None:
+    """What to store under a key; None for a result that is not stored."""
+    if result.provisional:
+        return KeyRecord(key.fingerprint, UNFINISHED, result.body, None, lapses=False)
+    if result.status < 400 or is_stored(key, result.status):
+        return KeyRecord(key.fingerprint, result.status, result.body, result.location, key.lapses)
     return None
 
 
-def refuse(problem: Problem, origin: RequestContext, key: IdempotencyKey | None = None) -> CommandResult:
-    """A problem as the answer of a command; with `key`, one that says so if it will be stored."""
-    say_stored(problem, key)
-    body = problem.body(origin.public_url, origin.path, origin.request_id)
+def refuse(problem: Problem, context: RequestContext, *, stored: bool = False) -> CommandResult:
+    """A problem as a command's result. `stored`: it will be stored under the request's key if its status is one of those."""
+    if stored:
+        say_stored(problem, context.key)
+    body = problem.body(context.public_url, context.path, context.request_id)
     return CommandResult(problem.status, body, problem_headers=tuple(problem.headers.items()))
 
 

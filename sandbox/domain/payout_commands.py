@@ -1,7 +1,7 @@
 """What can be asked of payouts: create, approve, reject, cancel, reinitiate, or move one as its bank would. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -11,9 +11,9 @@ from sandbox.domain import payout_states as states
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import say_stored
 from sandbox.domain.payout import Payout, PayoutRow
-from sandbox.domain.scenario_engine import Catalogue, resume_step
-from sandbox.domain.scenario_selection import choose, follow, reviewed, scenario_of
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.scenario_engine import resume_step
+from sandbox.domain.scenario_selection import choose, choose_after_review, follow, scenario_of
+from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -41,22 +41,17 @@ class NewPayout:
 class CreatePayout:
     """Create one payout: 201 with the payout."""
 
+    context: RequestContext
     new: NewPayout
-    catalogue: Catalogue
-    origin: RequestContext
-    key: IdempotencyKey | None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
 
     @property
-    def references(self) -> Sequence[str]:
+    def needs(self) -> Needs:
         """The one reference that it takes."""
-        return (self.new.merchant_reference,)
+        return Needs(references=(self.new.merchant_reference,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Create it, or raise DUPLICATE_REFERENCE or INSUFFICIENT_BALANCE."""
-        row = create(unit, self.new, self.catalogue, self.origin)
+        row = create(unit, self.new, self.context)
         return CommandResult(201, _encode(row.payout), f"/api/v1/payouts/{row.payout.id}")
 
 
@@ -67,50 +62,42 @@ class CreatePayouts:
     An item is a validated payout, or the problem that it already has.
     """
 
+    context: RequestContext
     items: Sequence[NewPayout | Problem]
-    catalogue: Catalogue
-    origin: RequestContext
-    key: IdempotencyKey | None
-    payout_ids: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
 
     @property
-    def weight(self) -> int:
-        """One for each item."""
-        return len(self.items)
-
-    @property
-    def references(self) -> Sequence[str]:
+    def needs(self) -> Needs:
         """All the references that they take."""
-        return [item.merchant_reference for item in self.items if isinstance(item, NewPayout)]
+        references = [item.merchant_reference for item in self.items if isinstance(item, NewPayout)]
+        return Needs(references=references, weight=len(self.items))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Create what can be created. Raises VALIDATION_ERROR for an unknown X-Sandbox-Scenario: it is meant for all."""
         for item in self.items:
             if isinstance(item, NewPayout):
-                self.catalogue.check_header(item.scenario_header, unit.rules)
+                unit.catalogue.check_header(item.scenario_header, unit.rules)
         results: list[dict[str, object]] = []
         for item in self.items:
             try:
                 if isinstance(item, Problem):
                     raise item
-                row = create(unit, item, self.catalogue, self.origin)
+                row = create(unit, item, self.context)
             except Problem as problem:
-                say_stored(problem, self.key)
-                body = problem.body(self.origin.public_url, self.origin.path, self.origin.request_id)
+                say_stored(problem, self.context.key)
+                body = problem.body(self.context.public_url, self.context.path, self.context.request_id)
                 results.append({"status": problem.status, "problem": msgspec.Raw(body)})
             else:
                 results.append({"status": 201, "payout": row.payout})
         return CommandResult(200, _encode({"results": results}))
 
 
-def create(unit: UnitOfWork, new: NewPayout, catalogue: Catalogue, origin: RequestContext) -> PayoutRow:
+def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutRow:
     """Create a payout in the unit.
 
     Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE, or VALIDATION_ERROR for an unknown X-Sandbox-Scenario, having
     changed nothing.
     """
-    catalogue.check_header(new.scenario_header, unit.rules)
+    unit.catalogue.check_header(new.scenario_header, unit.rules)
     if new.merchant_reference in unit.references:
         raise Problem(
             "DUPLICATE_REFERENCE",
@@ -145,16 +132,16 @@ def create(unit: UnitOfWork, new: NewPayout, catalogue: Catalogue, origin: Reque
         payout=payout,
         step=0,
         due_at=unit.approval_due if new.requires_approval else None,
-        request_id=origin.request_id,
+        request_id=context.request_id,
         created_at=unit.now,
         processed_at=None,
         scenario_header=new.scenario_header,
     )
-    scenario = choose(unit, row, catalogue)
+    scenario = choose(unit, row)
     row.take(scenario)
     if status == states.PENDING:
         follow(unit, row, scenario, 0)
-    unit.open_payout(row, status, "api", origin.actor)
+    unit.open_payout(row, status, "api", context.actor)
     return row
 
 
@@ -166,11 +153,9 @@ class MovePayout:
     `status`. A `move` to the state that the payout is in already changes nothing.
     """
 
+    context: RequestContext
     payout_id: str
     verb: str
-    catalogue: Catalogue
-    origin: RequestContext
-    key: IdempotencyKey | None
     status: str = ""
     cause: str = "api"
     failure_code: str | None = None
@@ -178,13 +163,11 @@ class MovePayout:
     psp_reference: str | None = None
     may_decide: bool = False
     """Whether a `move` may approve or reject what waits for that."""
-    weight: int = 1
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = ()
-    payout_ids: Sequence[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "payout_ids", (self.payout_id,))
+    @property
+    def needs(self) -> Needs:
+        """The payout."""
+        return Needs(payout_ids=(self.payout_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Move it, or raise NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
@@ -204,8 +187,7 @@ class MovePayout:
             row,
             target,
             self.cause,
-            self.catalogue,
-            self.origin,
+            self.context,
             failure_code=self.failure_code or ("REVIEW_REJECTED" if turned_down else None),
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
@@ -264,8 +246,7 @@ def move_by_hand(
     row: PayoutRow,
     target: str,
     cause: str,
-    catalogue: Catalogue,
-    origin: RequestContext,
+    context: RequestContext,
     *,
     failure_code: str | None = None,
     failure_reason: str | None = None,
@@ -279,18 +260,18 @@ def move_by_hand(
     scenario, step = None, row.step
     if target == states.PENDING:
         # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
-        scenario, step = choose(unit, row, catalogue) if source == states.FAILED else scenario_of(row, catalogue), 0
+        scenario, step = choose(unit, row) if source == states.FAILED else scenario_of(unit, row), 0
     elif target == states.PROCESSING:
-        scenario = scenario_of(row, catalogue)
+        scenario = scenario_of(unit, row)
         if source == states.IN_REVIEW and step >= len(scenario.steps):
             # Nothing was laid out for a payout whose review is passed: its suffix says how it goes on.
-            scenario, step = reviewed(unit, row, catalogue), 0
+            scenario, step = choose_after_review(unit, row), 0
         step = resume_step(scenario, step)
     unit.move(
         row,
         target,
         cause,
-        origin=origin,
+        request=context,
         scenario=scenario,
         failure_code=failure_code,
         failure_reason=failure_reason,

@@ -1,7 +1,7 @@
 """Which scenario a payout follows, and its place there. Pure."""
 
 from sandbox.domain.payout import Payout, PayoutRow
-from sandbox.domain.scenario_engine import Catalogue, Facts, Match, Scenario, begin
+from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin
 from sandbox.domain.stored_scenario import stored_steps
 from sandbox.domain.unit import UnitOfWork
 
@@ -19,21 +19,21 @@ def facts_of(payout: Payout, header: str | None) -> Facts:
     )
 
 
-def choose(unit: UnitOfWork, row: PayoutRow, catalogue: Catalogue) -> Scenario:
+def choose(unit: UnitOfWork, row: PayoutRow) -> Scenario:
     """Choose a payout's scenario by the rules that hold now."""
     facts = facts_of(row.payout, row.scenario_header)
-    return catalogue.choose(facts, unit.rules, unit.default_scenario, unit.review_threshold).scenario
+    return unit.catalogue.choose(facts, unit.rules, unit.default_scenario, unit.review_threshold).scenario
 
 
-def reviewed(unit: UnitOfWork, row: PayoutRow, catalogue: Catalogue) -> Scenario:
+def choose_after_review(unit: UnitOfWork, row: PayoutRow) -> Scenario:
     """Choose the scenario of a payout whose review is passed."""
-    return catalogue.after_review(row.payout.account_number, unit.default_scenario).scenario
+    return unit.catalogue.after_review(row.payout.account_number, unit.default_scenario).scenario
 
 
-def scenario_of(row: PayoutRow, catalogue: Catalogue) -> Scenario:
+def scenario_of(unit: UnitOfWork, row: PayoutRow) -> Scenario:
     """The scenario that was chosen for a payout, as it was then. Raises KeyError if the program no longer has it."""
     if row.path is None:
-        return catalogue.named(row.payout.scenario)
+        return unit.catalogue.named(row.payout.scenario)
     return Scenario(row.payout.scenario, Match(), stored_steps(row.path), path=row.path)
 
 

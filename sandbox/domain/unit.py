@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from enum import Enum, auto
 from typing import Final, Protocol
 
 import msgspec
@@ -29,7 +30,7 @@ from sandbox.domain.payout_states import (
     TRANSITIONS,
     legal_from,
 )
-from sandbox.domain.scenario_engine import Scenario
+from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.domain.user import DEBITED, UserRow, UserTransaction, feed_rows, place_of
 
 IDS_PER_COMMAND: Final = 512
@@ -55,8 +56,11 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Where a command came from: what a problem's body and the logs need to know of its request."""
+    """Whose request it is, and what its problems, logs and timelines need to know of it."""
 
+    merchant_id: str
+    """Empty for the operator's requests, which belong to no merchant."""
+    key: IdempotencyKey | None
     request_id: str
     path: str
     public_url: str
@@ -133,35 +137,47 @@ class Delivery:
     enabled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a command needs to see."""
+
+    payout_ids: Sequence[str] = ()
+    references: Sequence[str] = ()
+    """Merchant references that it wants to take."""
+    user_ids: Sequence[str] = ()
+    """Users besides those of its payouts, which come with them."""
+    weight: int = 1
+    """How many payouts it may touch, for the bound of a batch."""
+
+
+NO_NEEDS: Final = Needs()
+
+
 class Command(Protocol):
     """Something that a merchant asks for; it is decided in a unit of work."""
 
     @property
-    def key(self) -> IdempotencyKey | None:
-        """The idempotency key, where there is one."""
-
-    @property
-    def origin(self) -> RequestContext:
+    def context(self) -> RequestContext:
         """The request."""
 
     @property
-    def weight(self) -> int:
-        """How many payouts it may touch, for the batch's bound."""
-
-    @property
-    def payout_ids(self) -> Sequence[str]:
-        """Payouts that it needs to see."""
-
-    @property
-    def references(self) -> Sequence[str]:
-        """Merchant references that it wants to take."""
-
-    @property
-    def user_ids(self) -> Sequence[str]:
-        """Users that it needs to see; those of its payouts are there without being named."""
+    def needs(self) -> Needs:
+        """What it needs to see."""
 
     def decide(self, unit: "UnitOfWork") -> CommandResult:
         """Do it in memory. Raises Problem, before anything is changed, to refuse."""
+
+
+class Effect(Enum):
+    """What a unit of work did that other parts of the process have to know."""
+
+    CALLERS_CHANGED = auto()
+    """What requests are checked against: the merchant's rate limit or faults."""
+    WORLD_RESET = auto()
+    WORLD_RESTORED = auto()
+    BULK_CREDIT_WAITS = auto()
+    WORK_DUE = auto()
+    """Work that was there before may be due now: a delivery that is resent, a clock that runs again."""
 
 
 @dataclass(slots=True)
@@ -172,7 +188,9 @@ class UnitOfWork:
     now: datetime
     ids: IdSource
     default_scenario: str
-    balances: dict[str, Decimal]
+    catalogue: Catalogue
+    """The built-in scenarios."""
+    balances: dict[str, Decimal] = field(default_factory=dict)
     clock: Clock = RUNNING
     approvals_expire_after: timedelta | None = None
     """How long a payout waits for approval; None for as long as it takes."""
@@ -187,6 +205,11 @@ class UnitOfWork:
     rules: Sequence[Scenario] = ()
     """The merchant's own scenarios, in their order."""
 
+    due: Sequence[PayoutRow] = ()
+    """Payouts whose step is due, the earliest first."""
+    more_due: bool = False
+    """Whether there may be more of them."""
+
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)
     impossible: dict[str, str] = field(default_factory=dict)
@@ -199,11 +222,19 @@ class UnitOfWork:
     user_transactions: list[UserTransaction] = field(default_factory=list)
     credited: dict[str, int] = field(default_factory=dict)
     """Versions of users who were credited many at once, and are written already."""
+    effects: set[Effect] = field(default_factory=set)
+    """What it did that other parts of the process have to know, beyond what it writes."""
+    is_quiet: bool = False
+    """Whether no worker is woken for what it leaves to do: an advance of the clock does that itself."""
     now_text: str = ""
     _wanted: dict[str, list[Subscription]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.now_text = render(self.now)
+
+    def move_to(self, now: datetime, clock: Clock) -> None:
+        """Go on at another time of the merchant's, to which its clock was set. Nothing may have been decided before."""
+        self.now, self.clock, self.now_text = now, clock, render(now)
 
     def transfer(
         self, movement: Movement, amount: Decimal, payout_id: str | None, description: str, user_id: str | None = None
@@ -246,7 +277,7 @@ class UnitOfWork:
         status: str,
         cause: str,
         *,
-        origin: RequestContext | None = None,
+        request: RequestContext | None = None,
         step: int | None = None,
         scenario: Scenario | None = None,
         failure_code: str | None = None,
@@ -255,7 +286,7 @@ class UnitOfWork:
     ) -> None:
         """Take a payout to `status` with all that belongs to it: money, timeline, event and deliveries.
 
-        `origin` is the request that asks for the change; without one, the change follows from the request before.
+        `request` is the one that asks for the change; without one, the change follows from the request before.
         `scenario` is what it follows from now on, if that changes.
 
         Raises INVALID_STATE if the table forbids it, INSUFFICIENT_BALANCE if funds must be locked anew and are not
@@ -297,9 +328,9 @@ class UnitOfWork:
         elif status == PENDING:
             payout.processed_at = row.processed_at = None
         self.changed[payout.id] = row
-        if origin is not None:
-            row.request_id = origin.request_id
-        self._record(row, change.event, source, cause, step, transfer_id, None if origin is None else origin.actor)
+        if request is not None:
+            row.request_id = request.request_id
+        self._record(row, change.event, source, cause, step, transfer_id, None if request is None else request.actor)
 
     def _check_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Refuse a change that takes more out of the user's wallet, or holds more in it, than there is."""
@@ -385,11 +416,6 @@ class UnitOfWork:
             f'{{"id":"{event_id}","type":"{event_type}","timestamp":"{self.now_text}","livemode":false,'
             f'"previous_status":{previous},"data":{data.decode()}}}'
         )
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
-        return not (self.created or self.changed or self.posted or self.events or self.new_keys or self.changed_users)
 
     @property
     def approval_due(self) -> datetime | None:

@@ -1,7 +1,6 @@
 """What can be asked of a user's wallet: record what was earned or spent, ask for a payout. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
@@ -10,8 +9,7 @@ import msgspec
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import EARN, SPEND
 from sandbox.domain.payout_commands import NewPayout, create
-from sandbox.domain.scenario_engine import Catalogue
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.domain.user import UserRow, UserTransaction
 
 LARGEST_SUM: Final = Decimal("99999999999999.99")
@@ -39,19 +37,16 @@ class Transaction(msgspec.Struct):
 class RecordTransaction:
     """Record what a user earned or spent: 201 with the transaction. What is spent may leave the wallet below zero."""
 
+    context: RequestContext
     user_id: str
     type: str
     amount: Decimal
     reference: str | None
-    origin: RequestContext
-    key: IdempotencyKey | None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "user_ids", (self.user_id,))
+    @property
+    def needs(self) -> Needs:
+        """The user."""
+        return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Record it, or raise NOT_FOUND, or VALIDATION_ERROR past the largest sum."""
@@ -78,18 +73,14 @@ class RecordTransaction:
 class RequestPayout:
     """Ask for a payout of what a user has, to the user's destination: 201 with the payout, in REQUESTED."""
 
+    context: RequestContext
     user_id: str
     amount: Decimal
-    catalogue: Catalogue
-    origin: RequestContext
-    key: IdempotencyKey | None
-    weight: int = 1
-    payout_ids: Sequence[str] = ()
-    references: Sequence[str] = ()
-    user_ids: Sequence[str] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "user_ids", (self.user_id,))
+    @property
+    def needs(self) -> Needs:
+        """The user."""
+        return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
         """Ask, or raise NOT_FOUND, INVALID_STATE without a destination, or INSUFFICIENT_BALANCE."""
@@ -109,7 +100,7 @@ class RequestPayout:
             requires_approval=True,
             user_id=user.id,
         )
-        row = create(unit, new, self.catalogue, self.origin)
+        row = create(unit, new, self.context)
         return CommandResult(201, _encode(row.payout), f"/api/v1/payouts/{row.payout.id}")
 
 

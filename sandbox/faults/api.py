@@ -48,17 +48,17 @@ def faults_router(gate: RequestGuard, service: FaultService) -> Router:
 
     @post("/", operation_id="create_fault", opt={"operation": _CREATE})
     async def create_fault(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, fault_body, key_required=False)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.create(gate.context(request, key), parsed))
 
     @delete(
         "/{fault_id:str}", operation_id="delete_fault", status_code=200,
         opt={"operation": Operation("Delete a fault", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
     )  # fmt: skip
     async def delete_fault(request: HttpRequest, fault_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         key = await gate.optional_key(request)
-        return answered(await service.delete(caller.merchant_id, fault_id, key, gate.origin(request)))
+        return answered(await service.delete(gate.context(request, key), fault_id))
 
     return Router("/sandbox/v1/faults", route_handlers=[list_faults, get_fault, create_fault, delete_fault])

@@ -1,6 +1,5 @@
 """A merchant's faults: make, list and delete them."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,11 @@ from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.faults.requests import LARGEST_COUNT, FaultBody, kind_of, match_of, parameters_of
 from sandbox.faults.tables import Faults
 from sandbox.http.paging import Page, Window, page
-from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -42,14 +41,12 @@ class FaultShown(msgspec.Struct):
 
 
 class FaultService:
-    """What the API offers of faults. `changed` is told of a merchant whose faults are others now."""
+    """What the API offers of faults."""
 
-    def __init__(self, changed: Callable[[str], None]) -> None:
-        self._changed = changed
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
 
-    async def create(
-        self, merchant_id: str, body: FaultBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create(self, context: RequestContext, body: FaultBody) -> CommandResult:
         """Make a fault: 201 with it. One of deliveries works at once, one of the API elsewhere within a second.
 
         Raises VALIDATION_ERROR; one fault too many is a conflict.
@@ -57,13 +54,13 @@ class FaultService:
         match = match_of(body)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(merchant_id) >= LARGEST_COUNT:
+            if await _count(context.merchant_id) >= LARGEST_COUNT:
                 # Those that can hit no more make room.
-                await _delete_spent(merchant_id, unit.now)
-                if await _count(merchant_id) >= LARGEST_COUNT:
+                await _delete_spent(context.merchant_id, unit.now)
+                if await _count(context.merchant_id) >= LARGEST_COUNT:
                     raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} faults; delete one first.")
             row = Faults(
-                merchant_id=merchant_id,
+                merchant_id=context.merchant_id,
                 id=unit.ids.next(),
                 target=body.target,
                 kind=kind_of(body),
@@ -78,12 +75,11 @@ class FaultService:
                 created_at=unit.now,
             )
             (record,) = await Faults.insert(row).returning(*Faults.all_columns())
+            unit.effects.add(Effect.CALLERS_CHANGED)
             made = _shown(record)
             return CommandResult(201, msgspec.json.encode(made), f"/sandbox/v1/faults/{made.id}")
 
-        answer = await run_keyed(merchant_id, key, origin, action)
-        self._changed(merchant_id)
-        return answer
+        return await self._work.run(context, action)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of faults, newest first, spent and lapsed ones too."""
@@ -102,19 +98,16 @@ class FaultService:
             raise _no_fault()
         return _shown(record)
 
-    async def delete(
-        self, merchant_id: str, fault_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def delete(self, context: RequestContext, fault_id: str) -> CommandResult:
         """Delete a fault, everywhere at once: 204."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not (is_uuid(fault_id) and await _delete(merchant_id, fault_id)):
+            if not (is_uuid(fault_id) and await _delete(context.merchant_id, fault_id)):
                 raise _no_fault()
+            unit.effects.add(Effect.CALLERS_CHANGED)
             return CommandResult(204, b"")
 
-        answer = await run_keyed(merchant_id, key, origin, action)
-        self._changed(merchant_id)
-        return answer
+        return await self._work.run(context, action)
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Faults]:

@@ -2,10 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.engine import transaction
 from sandbox.domain.fault import Fault, Hit
+from sandbox.unit_of_work.transaction import write_rows
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 FAULTS_OF: Final = (
     "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
@@ -33,11 +37,15 @@ async def first_hit(
     for fault in faults:
         if not meets(fault):
             continue
-        async with transaction() as conn:
-            counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
-            hit = counter is not None and fault.hits(draw_key or str(counter))
-            if hit:
-                await conn.execute(_HIT, merchant_id, fault.id)
-        if hit:
-            return Hit(fault, counter)
+        hit = await write_rows(partial(_count, merchant_id=merchant_id, fault=fault, draw_key=draw_key))
+        if hit is not None:
+            return hit
     return None
+
+
+async def _count(conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None) -> Hit | None:
+    counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
+    if counter is None or not fault.hits(draw_key or str(counter)):
+        return None
+    await conn.execute(_HIT, merchant_id, fault.id)
+    return Hit(fault, counter)

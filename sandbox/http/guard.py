@@ -16,7 +16,7 @@ from sandbox.domain.body import Check, decode
 from sandbox.domain.errors import MEDIA_TYPE, Problem
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.domain.fingerprint import digest, fingerprint
-from sandbox.domain.unit import IdempotencyKey, RequestContext
+from sandbox.domain.unit import Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.faults.injection import inject_before
 from sandbox.faults.store import FAULTS_OF
 from sandbox.http.accept import accepts, names
@@ -28,6 +28,7 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _FORGET_AFTER: Final = 0.5
 """Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
 _REMEMBER: Final = 10_000
+_CHANGE_CALLERS: Final = {Effect.CALLERS_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
 _LOOKUP: Final = f"""
 SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit,
@@ -87,6 +88,11 @@ class KeyRing:
         if found is None:
             raise Problem("INVALID_API_KEY")
         return found
+
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Ask anew for a merchant's keys where a unit changed what is known with them."""
+        if unit.effects & _CHANGE_CALLERS:
+            self.forget(unit.merchant_id)
 
     def forget(self, merchant_id: str) -> None:
         """Ask anew for a merchant's keys: what is known with them has changed."""
@@ -159,11 +165,11 @@ class RequestGuard:
             raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
         _require_accepted(request)
 
-    def origin(self, request: HttpRequest) -> RequestContext:
-        """Where the request comes from: for problems, logs and timelines."""
+    def context(self, request: HttpRequest, key: IdempotencyKey | None = None) -> RequestContext:
+        """Whose request it is, its key, and where it comes from: for problems, logs and timelines."""
         caller: Caller | None = request.scope["state"].get("caller")
-        actor = None if caller is None else caller.key_id
-        return RequestContext(request_id(request), request.scope["path"], self.settings.public_url, actor)
+        merchant_id, actor = ("", None) if caller is None else (caller.merchant_id, caller.key_id)
+        return RequestContext(merchant_id, key, request_id(request), request.scope["path"], self.settings.public_url, actor)
 
     async def body(self, request: HttpRequest) -> bytes:
         """The raw body. Raises UNSUPPORTED_MEDIA_TYPE unless it is JSON without a coding, PAYLOAD_TOO_LARGE past the limit."""

@@ -7,6 +7,7 @@ import msgspec
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
 
+from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
@@ -48,6 +49,10 @@ def mark(merchant_id: str, job: str = JOB) -> str:
     return f"{_MARK}{job}:{merchant_id}"
 
 
+_MAKE_WORK_DUE: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
+_MAKE_CREDITS_WAIT: Final = {Effect.BULK_CREDIT_WAITS, Effect.WORLD_RESTORED}
+
+
 class Waker:
     """Sends wakes in the background, a merchant's at most once at a time; never fails and never blocks the caller."""
 
@@ -70,6 +75,14 @@ class Waker:
     def wake_credit(self, merchant_id: str) -> None:
         """Say that the merchant has a bulk credit to be worked off."""
         self._add(merchant_id, CREDIT_JOB)
+
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Wake workers for what a committed unit left to do."""
+        due = unit.next_due
+        if not unit.is_quiet and ((due is not None and due <= unit.now) or unit.deliveries or unit.effects & _MAKE_WORK_DUE):
+            self.wake(unit.merchant_id)
+        if unit.effects & _MAKE_CREDITS_WAIT:
+            self.wake_credit(unit.merchant_id)
 
     def _add(self, merchant_id: str, job: str) -> None:
         if len(self._wakes) < _WAITING:

@@ -25,6 +25,7 @@ from sandbox.domain import redaction
 from sandbox.domain.errors import ProblemBody, unavailable
 from sandbox.domain.fault import FaultNote
 from sandbox.domain.ids import LARGEST_ID, uuid7
+from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
@@ -135,6 +136,11 @@ class Journal:
         _clean(entry, rules, as_declared)
         self._queue.append((merchant_id, entry_id, entry))
         self._some.set()
+
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Drop the journal of a merchant whose world was reset."""
+        if Effect.WORLD_RESET in unit.effects:
+            await self.forget(unit.merchant_id)
 
     async def forget(self, merchant_id: str) -> None:
         """Drop a merchant's journal. What other processes have still to write of it may come afterwards."""

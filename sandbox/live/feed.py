@@ -16,7 +16,6 @@ from redis.asyncio import Redis
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.unit_of_work.committed import listeners
 
 CHANNEL: Final = "psp:live:"
 _WAITING: Final = 1000
@@ -60,7 +59,7 @@ def connect(redis_url: str, *, patient: bool = False) -> Redis:
 class LiveFeed:
     """Publishes in the background, in the order of arrival; never fails and never blocks the caller.
 
-    Between `start` and `close` it tells of every unit that this process commits. What finds no room is dropped.
+    What finds no room is dropped.
     """
 
     def __init__(self, redis_url: str) -> None:
@@ -73,16 +72,14 @@ class LiveFeed:
     def start(self) -> None:
         """Begin to publish."""
         self._task = asyncio.create_task(self._publish_all())
-        listeners.append(self.unit)
 
     async def close(self) -> None:
         """Stop; what was not published is not missed."""
         if self._task is not None:
-            listeners.remove(self.unit)
             await end_tasks(self._task)
 
-    def unit(self, unit: UnitOfWork) -> None:
-        """Tell of a committed unit's changes."""
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Publish a committed unit's changes."""
         if unit.events:
             self._add(unit.merchant_id, unit)
 

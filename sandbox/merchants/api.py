@@ -107,7 +107,7 @@ def merchants_router(gate: RequestGuard, service: MerchantService) -> Router:
         body, key = await gate.parse(
             request, body_decoder, key_required=False, check=lambda members: _rest(members, service.webhook_fault)[2]
         )
-        return answered(await service.create_once(_spec(body, service.webhook_fault), key, gate.origin(request)))
+        return answered(await service.create_once(gate.context(request, key), _spec(body, service.webhook_fault)))
 
     @get(
         "/", operation_id="list_merchants",
@@ -128,7 +128,7 @@ def merchants_router(gate: RequestGuard, service: MerchantService) -> Router:
     async def delete_merchant(request: HttpRequest, merchant_id: FromPath[str]) -> ASGIResponse:
         gate.operator(request)
         key = await gate.optional_key(request)
-        return answered(await service.delete(merchant_id, key, gate.origin(request)))
+        return answered(await service.delete(gate.context(request, key), merchant_id))
 
     return Router("/sandbox/v1/merchants", route_handlers=[create_merchant, list_merchants, delete_merchant])
 
@@ -143,9 +143,9 @@ def keys_router(gate: RequestGuard, service: MerchantService) -> Router:
              security="admin-key", idempotency="optional", example={"role": "member", "name": "checkout service"})},
     )  # fmt: skip
     async def create_key(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.admin(request)
+        await gate.admin(request)
         body, key = await gate.parse(request, body_decoder, key_required=False)
-        return answered(await service.create_key(caller.merchant_id, body.role, body.name, key, gate.origin(request)))
+        return answered(await service.create_key(gate.context(request, key), body.role, body.name))
 
     @get(
         "/", operation_id="list_keys",
@@ -164,8 +164,8 @@ def keys_router(gate: RequestGuard, service: MerchantService) -> Router:
              idempotency="optional", description="It stops working within a second. The last admin key cannot be revoked.")},
     )  # fmt: skip
     async def delete_key(request: HttpRequest, key_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.admin(request)
+        await gate.admin(request)
         key = await gate.optional_key(request)
-        return answered(await service.revoke_key(caller.merchant_id, key_id, key, gate.origin(request)))
+        return answered(await service.revoke_key(gate.context(request, key), key_id))
 
     return Router("/sandbox/v1/keys", route_handlers=[create_key, list_keys, delete_key])

@@ -13,22 +13,26 @@ from asyncpg.pool import PoolConnectionProxy
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.db.engine import as_owner, db_errors_as_503, transaction
+from sandbox.db.engine import as_owner, db_errors_as_503
 from sandbox.domain.clock import milliseconds, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid, uuid7
-from sandbox.domain.ledger import TOP_UP
+from sandbox.domain.ledger import MERCHANT_ACCOUNTS, TOP_UP
+from sandbox.domain.money import ZERO
 from sandbox.domain.redaction import Secret
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.merchants.operator_keys import run_for_operator
 from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
-from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.claim import NO_IDS, Claim, claim
 from sandbox.unit_of_work.ledger import open_accounts
+from sandbox.unit_of_work.operator import run_for_operator
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.sealed import run_sealed
-from sandbox.unit_of_work.store import lock_merchant, read_claim, write_unit
 from sandbox.unit_of_work.tables import Worlds
+from sandbox.unit_of_work.transaction import write_rows
+from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 
 KEY_PREFIX: Final = "sk_sandbox_"
@@ -90,7 +94,8 @@ class MerchantSpec:
 class MerchantService:
     """Create and delete merchants, and manage their keys."""
 
-    def __init__(self, box: SecretBox, endpoints: EndpointService) -> None:
+    def __init__(self, work: UnitsOfWork, box: SecretBox, endpoints: EndpointService) -> None:
+        self._work = work
         self._box = box
         self._endpoints = endpoints
 
@@ -103,17 +108,17 @@ class MerchantService:
 
         Raises VALIDATION_ERROR for a bad URL.
         """
-        async with db_errors_as_503(), transaction() as conn:
-            return await self._insert(conn, spec)
+        async with db_errors_as_503():
+            return await write_rows(lambda conn: self._insert(conn, spec))
 
-    async def create_once(self, spec: MerchantSpec, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def create_once(self, context: RequestContext, spec: MerchantSpec) -> CommandResult:
         """As `create`, once for the operator's key: 201 with the NewMerchant."""
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             created = await self._insert(conn, spec)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/merchants/{created.merchant_id}")
 
-        return await run_for_operator(self._box, key, origin, action)
+        return await run_for_operator(self._work, self._box, context, action)
 
     async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
@@ -139,7 +144,7 @@ class MerchantService:
         # Timelines name the key of each change, so a seeded world's must be the same each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
-        unit = await open_world(conn, merchant_id, spec.opening_balance)
+        unit = await open_world(conn, self._work.catalogue, merchant_id, spec.opening_balance)
         if spec.webhook_url is not None:
             await self._endpoints.insert(conn, unit, NewEndpoint(url=spec.webhook_url, secret=webhook_secret))
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
@@ -150,7 +155,7 @@ class MerchantService:
             records = await _page_of_merchants(before, limit)
         return [Merchant(str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"])) for r in records]
 
-    async def delete(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def delete(self, context: RequestContext, merchant_id: str) -> CommandResult:
         """Delete a merchant and all its data, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
@@ -158,22 +163,21 @@ class MerchantService:
                 raise Problem("NOT_FOUND", "There is no such merchant; a merchant's id is a lowercase UUID.")
             # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it,
             # each row's lock in another order than here: if the two wait for each other in a circle, this is done again.
-            await lock_merchant(conn, merchant_id, 0)
+            if not await claim(conn, self._work.catalogue, [Claim(merchant_id, NO_IDS)]):
+                raise Problem("NOT_FOUND", "This merchant was deleted.")
             async with as_owner(conn):
                 for table in TABLES:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", merchant_id)  # noqa: S608 -- constants
             return CommandResult(204, b"")
 
-        return await run_for_operator(self._box, key, origin, action)
+        return await run_for_operator(self._work, self._box, context, action)
 
-    async def create_key(
-        self, merchant_id: str, role: str, name: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key of the role: 201 with the NewApiKey; VALIDATION_ERROR if the merchant has too many."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
-            keys = await _every_key(merchant_id)
+            keys = await _every_key(context.merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
             if count >= LARGEST_KEY_COUNT:
                 raise Problem(
@@ -186,10 +190,10 @@ class MerchantService:
             candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
-            await _insert_key(merchant_id, created.id, created.api_key, role, name, now)
+            await _insert_key(context.merchant_id, created.id, created.api_key, role, name, now)
             return CommandResult(201, msgspec.json.encode(created), f"/sandbox/v1/keys/{created.id}")
 
-        return await run_sealed(self._box, merchant_id, key, origin, action)
+        return await run_sealed(self._work, self._box, context, action)
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
         """Keys that work, newest first, whose ids are below `before`."""
@@ -197,36 +201,38 @@ class MerchantService:
             records = await _page_of_keys(merchant_id, before, limit)
         return [ApiKey(str(r["id"]), r["role"], r["name"], render(r["created_at"])) for r in records]
 
-    async def revoke_key(
-        self, merchant_id: str, key_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def revoke_key(self, context: RequestContext, key_id: str) -> CommandResult:
         """Make an API key stop working, everywhere within a second: 204. NOT_FOUND; INVALID_STATE for the last admin key."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
-            roles = {str(r["id"]): r["role"] for r in await _every_key(merchant_id) if r["revoked_at"] is None}
+            roles = {str(r["id"]): r["role"] for r in await _every_key(context.merchant_id) if r["revoked_at"] is None}
             role = roles.pop(key_id, None)
             if role is None:
                 raise Problem("NOT_FOUND", "This key was not found, or is already revoked.")
             if role == "admin" and "admin" not in roles.values():
                 raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
-            await _revoke(merchant_id, key_id, truncate(datetime.now(UTC)))
+            await _revoke(context.merchant_id, key_id, truncate(datetime.now(UTC)))
             return CommandResult(204, b"")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
     async def ensure_key(self, merchant_id: str, role: str, name: str, api_key: str) -> None:
         """Make a key that is known beforehand, unless it is there and works."""
         now = truncate(datetime.now(UTC))
-        async with db_errors_as_503(), transaction() as conn:
-            await lock_merchant(conn, merchant_id, 0)
+
+        async def ensure(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
             if not await _restore_plain(merchant_id, _digest(api_key)):
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
+
+        async with db_errors_as_503():
+            await self._work.decide(Claim(merchant_id, NO_IDS), ensure)
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
         """Revoke a key that is known beforehand, if it is there."""
         async with db_errors_as_503():
-            await _revoke_plain(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
+            revoked = _revoke_plain(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
+            await write_rows(lambda _: revoked.run())
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
         """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
@@ -240,20 +246,22 @@ class MerchantService:
         )
 
 
-async def open_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, opening_balance: Decimal | None) -> UnitOfWork:
+async def open_world(
+    conn: "PoolConnectionProxy[Any]", catalogue: Catalogue, merchant_id: str, opening_balance: Decimal | None
+) -> UnitOfWork:
     """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
 
     Nothing of a world is there yet, and the merchant's id counter stands at 0. Returns the unit that wrote it.
     """
-    unit = await lock_merchant(conn, merchant_id, 1)
+    (unit,) = await claim(conn, catalogue, [Claim(merchant_id)])
     await open_accounts(conn, merchant_id, unit.now)
+    unit.balances = dict.fromkeys(MERCHANT_ACCOUNTS, ZERO)
     if (await _seed(merchant_id) or {}).get("seed") is not None:
         # Its clock may be running, and the host's time would make other ids each time. All that comes sorts behind 0.
         unit.ids.begin_at(0)
-    await read_claim(conn, unit)
     if opening_balance is not None:
         unit.transfer(TOP_UP, opening_balance, None, "opening balance")
-    await write_unit(conn, unit)
+    await write(conn, [unit])
     return unit
 
 

@@ -1,6 +1,5 @@
 """A merchant's settings: which scenarios its payouts follow, how many requests its API takes, how long approvals wait."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -14,9 +13,9 @@ from piccolo.query.methods.update import Update
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.merchants.tables import Merchants
-from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ class Change:
 class SettingsService:
     """Reads and changes settings. `changed` is told of a merchant whose settings are others now."""
 
-    def __init__(self, changed: Callable[[str], None]) -> None:
-        self._changed = changed
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
 
     async def get(self, merchant_id: str) -> Settings:
         """A merchant's settings. Raises NOT_FOUND if the merchant is gone."""
@@ -66,25 +65,22 @@ class SettingsService:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _settings(record)
 
-    async def change(
-        self, merchant_id: str, change: Change, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def change(self, context: RequestContext, change: Change) -> CommandResult:
         """Change settings: 200 with all of them. Every process knows a new rate limit within a second."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock: what another request changed meanwhile is read here, and stays.
-            settings = _settings(await conn.fetchrow(_GET, merchant_id))
+            settings = _settings(await conn.fetchrow(_GET, context.merchant_id))
             for name in change.__slots__:
                 value = getattr(change, name)
                 if value is not UNSET:
                     setattr(settings, name, value)
-            await _set(merchant_id, settings)
-            await _set_rate_limit(merchant_id, settings.rate_limit)
-            return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, merchant_id))))
+            await _set(context.merchant_id, settings)
+            await _set_rate_limit(context.merchant_id, settings.rate_limit)
+            unit.effects.add(Effect.CALLERS_CHANGED)
+            return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, context.merchant_id))))
 
-        answer = await run_keyed(merchant_id, key, origin, action)
-        self._changed(merchant_id)
-        return answer
+        return await self._work.run(context, action)
 
 
 def _set(merchant_id: str, settings: Settings) -> Update[Worlds]:

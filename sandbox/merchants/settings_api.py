@@ -55,7 +55,7 @@ def settings_router(gate: RequestGuard, service: SettingsService) -> Router:
 
     @patch("/", operation_id="change_settings", opt={"operation": _CHANGE})
     async def change_settings(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         body, key = await gate.parse(request, body_decoder, key_required=False, body_required=False)
         change = Change(
             body.default_scenario,
@@ -63,7 +63,7 @@ def settings_router(gate: RequestGuard, service: SettingsService) -> Router:
             _whole(body.rate_limit),
             _whole(body.approvals_expire_after),
         )
-        return answered(await service.change(caller.merchant_id, change, key, gate.origin(request)))
+        return answered(await service.change(gate.context(request, key), change))
 
     return Router("/sandbox/v1/settings", route_handlers=[get_settings, change_settings])
 

@@ -37,17 +37,6 @@ class ApiKeys(Table, db=ENGINE):
     revoked_at = Timestamptz(null=True, default=None)
 
 
-class OperatorKeys(Table, db=ENGINE):
-    """What a request of the operator's with this idempotency key was answered."""
-
-    key = Text(primary_key=True, default=None)
-    fingerprint = Bytea(default=None)
-    status = Integer(default=None)
-    body = Bytea(default=None)
-    location = Text(null=True, default=None)
-    expires_at = Timestamptz(default=None)
-
-
 ENDPOINTS: Final = "webhook_endpoints"
 
 LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")

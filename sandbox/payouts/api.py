@@ -114,17 +114,17 @@ def payouts_router(gate: RequestGuard, service: PayoutService) -> Router:
 
     @post("/", operation_id="create_payout", opt={"operation": _CREATE})
     async def create_payout(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, create_body, check=service.check)
         scenario = header(request, _SCENARIO)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request), scenario))
+        return answered(await service.create(gate.context(request, key), parsed, scenario))
 
     @post("/batch", operation_id="create_payouts", opt={"operation": _CREATE_MANY})
     async def create_payouts(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, batch_body)
         scenario = header(request, _SCENARIO)
-        return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request), scenario))
+        return answered(await service.create_many(gate.context(request, key), parsed, scenario))
 
     @get("/", operation_id="list_payouts", opt={"operation": _LIST})
     async def list_payouts(request: HttpRequest) -> ASGIResponse:
@@ -158,7 +158,7 @@ def payouts_router(gate: RequestGuard, service: PayoutService) -> Router:
         if verb in ("approve", "reject"):
             caller.require_admin()
         _, key = await gate.parse(request, empty_body, body_required=False)
-        return answered(await service.move(caller.merchant_id, payout_id, verb, key, gate.origin(request)))
+        return answered(await service.move(gate.context(request, key), payout_id, verb))
 
     @post(
         "/{payout_id:str}/cancel", operation_id="cancel_payout", opt={"operation": _moving("Cancel a payout")},

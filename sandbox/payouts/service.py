@@ -16,12 +16,11 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout import COLUMNS, Payout, pair_of, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
 from sandbox.domain.query_errors import entries
-from sandbox.domain.scenario_engine import Catalogue
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
+from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, Window, page
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 _GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
@@ -102,10 +101,9 @@ class Timeline(msgspec.Struct):
 class PayoutService:
     """What the API offers of payouts; every change goes through the merchant's queue."""
 
-    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory, waits: PayoutWaits) -> None:
-        self._queues = queues
+    def __init__(self, work: UnitsOfWork, directory: Directory, waits: PayoutWaits) -> None:
+        self._work = work
         self._waits = waits
-        self._catalogue = catalogue
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
@@ -115,10 +113,8 @@ class PayoutService:
 
     async def create(
         self,
-        merchant_id: str,
+        context: RequestContext,
         body: CreatePayoutBody,
-        key: IdempotencyKey | None,
-        origin: RequestContext,
         scenario_header: str | None = None,
     ) -> CommandResult:
         """Create one payout; `scenario_header` is the request's X-Sandbox-Scenario.
@@ -126,14 +122,12 @@ class PayoutService:
         Raises VALIDATION_ERROR; the business's refusals are answers.
         """
         new = new_payout(body, self._directory, scenario_header)
-        return await self._queues.submit(merchant_id, CreatePayout(new, self._catalogue, origin, key))
+        return await self._work.submit(CreatePayout(context, new))
 
     async def create_many(
         self,
-        merchant_id: str,
+        context: RequestContext,
         body: CreatePayoutsBody,
-        key: IdempotencyKey | None,
-        origin: RequestContext,
         scenario_header: str | None = None,
     ) -> CommandResult:
         """Create up to 1000 payouts, each independently."""
@@ -143,14 +137,12 @@ class PayoutService:
                 items.append(new_payout(decode(self._item, bytes(raw), self.check), self._directory, scenario_header))
             except Problem as problem:
                 items.append(problem.within(f"payouts[{place}]"))
-        return await self._queues.submit(merchant_id, CreatePayouts(items, self._catalogue, origin, key))
+        return await self._work.submit(CreatePayouts(context, items))
 
-    async def move(
-        self, merchant_id: str, payout_id: str, verb: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def move(self, context: RequestContext, payout_id: str, verb: str) -> CommandResult:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for what is no id."""
         _require_id(payout_id)
-        return await self._queues.submit(merchant_id, MovePayout(payout_id, verb, self._catalogue, origin, key))
+        return await self._work.submit(MovePayout(context, payout_id, verb))
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """One payout. Raises NOT_FOUND."""
@@ -163,12 +155,10 @@ class PayoutService:
 
     async def simulate(
         self,
-        merchant_id: str,
+        context: RequestContext,
         payout_id: str,
         status: str,
         failure_code: str | None,
-        key: IdempotencyKey | None,
-        origin: RequestContext,
         *,
         may_decide: bool,
     ) -> CommandResult:
@@ -178,10 +168,9 @@ class PayoutService:
         """
         _require_id(payout_id)
         move = MovePayout(
-            payout_id, "move", self._catalogue, origin, key, status=status, cause="simulation", failure_code=failure_code,
-            may_decide=may_decide,
+            context, payout_id, "move", status=status, cause="simulation", failure_code=failure_code, may_decide=may_decide,
         )  # fmt: skip
-        return await self._queues.submit(merchant_id, move)
+        return await self._work.submit(move)
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
         """One payout, as soon as it is in one of the states or so many seconds have passed. Raises NOT_FOUND."""

@@ -55,12 +55,10 @@ def simulate_router(gate: RequestGuard, service: PayoutService) -> Router:
             raise all_invalid(faults)
         return answered(
             await service.simulate(
-                caller.merchant_id,
+                gate.context(request, key),
                 payout_id,
                 body.status,
                 body.failure_code,
-                key,
-                gate.origin(request),
                 may_decide=caller.is_admin,
             )
         )

@@ -58,10 +58,10 @@ def sales_routers(gate: RequestGuard, service: SalesService) -> list[Router]:
 
     @post("/", operation_id="create_sale", opt={"operation": _CREATE})
     async def create_sale(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, sale_body)
         earning = amount_of(parsed.earning, "earning")
-        return answered(await service.create(caller.merchant_id, parsed, earning, key, gate.origin(request)))
+        return answered(await service.create(gate.context(request, key), parsed, earning))
 
     @get("/", operation_id="list_sales", opt={"operation": _LIST})
     async def list_sales(request: HttpRequest) -> ASGIResponse:
@@ -81,14 +81,14 @@ def sales_routers(gate: RequestGuard, service: SalesService) -> list[Router]:
 
     @post("/", operation_id="reconcile_sales", status_code=200, opt={"operation": _RECONCILE})
     async def reconcile_sales(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.admin(request)
+        await gate.admin(request)
         parsed, key = await gate.parse(request, reconcile_body)
-        return answered(await service.reconcile(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.reconcile(gate.context(request, key), parsed))
 
     async def run(request: HttpRequest, kind: str) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, body_required=False)
-        return answered(await service.run(caller.merchant_id, kind, key, gate.origin(request)))
+        return answered(await service.run(gate.context(request, key), kind))
 
     @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay advances", ":00")})
     async def run_advances(request: HttpRequest) -> ASGIResponse:

@@ -10,24 +10,23 @@ import structlog
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.errors import Problem, all_invalid
-from sandbox.domain.idempotency import progress
 from sandbox.domain.ids import SMALLEST_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
-from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
 from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.sales.payments import CHUNK, Attempt, added, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.sales.tables import Sales
-from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _MERCHANTS_AT_ONCE: Final = 500
-_CRON: Final = RequestContext("cron", "/api/v1/payouts", "")
+_CRON: Final = "cron"
+"""The request id of runs at set times, which no request asks for."""
 _log = structlog.get_logger()
 
 _HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
@@ -86,11 +85,16 @@ class _Progress(msgspec.Struct):
     behind: str
 
 
+_BEGIN: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
+
+
 class SalesService:
     """What the API offers of sales."""
 
-    async def create(self, merchant_id: str, body: CreateSaleBody, earning: Decimal, key: IdempotencyKey | None,
-                     origin: RequestContext) -> CommandResult:  # fmt: skip
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
+
+    async def create(self, context: RequestContext, body: CreateSaleBody, earning: Decimal) -> CommandResult:  # fmt: skip
         """Record a sale that a user made; 404 for an unknown user is an answer."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -113,7 +117,7 @@ class SalesService:
             made = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
             return CommandResult(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
     async def get(self, merchant_id: str, sale_id: str) -> Sale:
         """One sale. Raises NOT_FOUND."""
@@ -133,9 +137,7 @@ class SalesService:
         found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])
 
-    async def reconcile(
-        self, merchant_id: str, items: Sequence[ReconcileItem], key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def reconcile(self, context: RequestContext, items: Sequence[ReconcileItem]) -> CommandResult:
         """Approve or decline sales, all or none. Raises VALIDATION_ERROR for a sale that is named twice."""
         wanted = {item.sale_id: item.status for item in items}
         if len(wanted) < len(items):
@@ -160,47 +162,32 @@ class SalesService:
             body = Reconciled(len(wanted), [found[sale_id] for sale_id in wanted])
             return CommandResult(200, msgspec.json.encode(body))
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def run(self, context: RequestContext, kind: str) -> CommandResult:
         """Pay all advances (`ADVANCE`) or final payments (`FINAL`) that are due: 200 with what was done.
 
         In chunks, each a transaction of its own, which keeps under the key how far the run has come. One that dies between
         two chunks has paid the sales before it, once; repeated with its key it pays the others, and answers for all.
         """
-        return await to_the_end(self._run(merchant_id, kind, key, origin))
+        tried: list[Attempt] = []
 
-    async def _run(self, merchant_id: str, kind: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
-        answer = CommandResult(200, msgspec.json.encode(_Progress(RunResult(0, 0, ZERO), SMALLEST_ID)), provisional=True)
-        is_replayed = True
-        with in_flight(merchant_id, key):
-            while answer.provisional:
-                before = answer.body
-                tried: list[Attempt] = []
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
+            done = _BEGIN if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
+            # It may run again after a rollback: only the last run's attempts count.
+            tried[:], behind = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
+            total = added(done.total, tried)
+            if behind is None:
+                return CommandResult(200, msgspec.json.encode(total))
+            return CommandResult(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
 
-                async def action(
-                    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, before: bytes = before, tried: list[Attempt] = tried
-                ) -> CommandResult:
-                    done = msgspec.json.decode(progress(unit, key) or before, type=_Progress)
-                    # It may run again after a rollback: only the last run's attempts count.
-                    tried[:], behind = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
-                    total = added(done.total, tried)
-                    if behind is None:
-                        return CommandResult(200, msgspec.json.encode(total))
-                    return CommandResult(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
+        def on_part(result: CommandResult) -> None:
+            _tell_of(context.merchant_id, kind, tried)
+            tried.clear()
+            if not (result.provisional or result.replayed or result.status >= 400):
+                _tell_of_run(context, kind, msgspec.json.decode(result.body, type=RunResult))
 
-                answer = await run_part(merchant_id, key, origin, action, weight=CHUNK // IDS_PER_COMMAND + 1)
-                is_replayed = is_replayed and answer.replayed
-                _tell_of(merchant_id, kind, tried)
-        if not is_replayed and answer.status == 200:
-            cause = "cron" if origin is _CRON else "api"
-            SALES_RUNS.labels(kind, cause).inc()
-            result = msgspec.json.decode(answer.body, type=RunResult)
-            _log.info(
-                "sales_run", merchant_id=merchant_id, kind=kind, cause=cause, request_id=origin.request_id, paid=result.paid,
-                failed=result.failed, total_amount=str(result.total_amount),
-            )  # fmt: skip
-        return answer
+        return await self._work.run_parts(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
 
     async def run_for_all(self, kind: str) -> None:
         """Pay all of a kind that is due, of every merchant whose clock runs; one whose run fails is logged, and stops no other.
@@ -218,7 +205,7 @@ class SalesService:
 
     async def _run_for(self, merchant_id: str, kind: str) -> None:
         try:
-            await self.run(merchant_id, kind, None, _CRON)
+            await self.run(RequestContext(merchant_id, None, _CRON, "/api/v1/payouts", ""), kind)
         except Problem as problem:
             # A merchant that was deleted meanwhile has nothing left to pay.
             if problem.code != "NOT_FOUND":
@@ -227,6 +214,16 @@ class SalesService:
         except Exception:
             SALES_RUNS_LOST.labels(kind).inc()
             _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
+
+
+def _tell_of_run(context: RequestContext, kind: str, result: RunResult) -> None:
+    """Count a run that has come to its end, and log it."""
+    cause = "cron" if context.request_id == _CRON else "api"
+    SALES_RUNS.labels(kind, cause).inc()
+    _log.info(
+        "sales_run", merchant_id=context.merchant_id, kind=kind, cause=cause, request_id=context.request_id,
+        paid=result.paid, failed=result.failed, total_amount=str(result.total_amount),
+    )  # fmt: skip
 
 
 def _tell_of(merchant_id: str, kind: str, attempts: Sequence[Attempt]) -> None:

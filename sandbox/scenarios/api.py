@@ -78,15 +78,15 @@ def scenarios_router(gate: RequestGuard, service: ScenarioService) -> Router:
 
     @post("/", operation_id="create_scenario", opt={"operation": _CREATE})
     async def create_scenario(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, rule_body, key_required=False, check=service.check)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.create(gate.context(request, key), parsed))
 
     @put("/{rule_id:str}", operation_id="replace_scenario", opt={"operation": _REPLACE})
     async def replace_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, rule_body, key_required=False, check=service.check)
-        return answered(await service.replace(caller.merchant_id, rule_id, parsed, key, gate.origin(request)))
+        return answered(await service.replace(gate.context(request, key), rule_id, parsed))
 
     @delete(
         "/{rule_id:str}", operation_id="delete_scenario", status_code=200,
@@ -94,15 +94,15 @@ def scenarios_router(gate: RequestGuard, service: ScenarioService) -> Router:
              idempotency="optional")},
     )  # fmt: skip
     async def delete_scenario(request: HttpRequest, rule_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         key = await gate.optional_key(request)
-        return answered(await service.delete(caller.merchant_id, rule_id, key, gate.origin(request)))
+        return answered(await service.delete(gate.context(request, key), rule_id))
 
     @post("/explain", operation_id="explain_scenario", opt={"operation": _EXPLAIN}, status_code=200)
     async def explain_scenario(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, explain_body, key_required=False, check=service.check_payout)
-        return answered(await service.explain(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.explain(gate.context(request, key), parsed))
 
     return Router(
         "/sandbox/v1/scenarios",

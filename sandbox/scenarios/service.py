@@ -15,13 +15,13 @@ from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIONS
-from sandbox.domain.scenario_engine import Catalogue, Facts, Scenario, goes_on
+from sandbox.domain.scenario_engine import Facts, Scenario, goes_on
 from sandbox.domain.stored_scenario import stored_rule
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
 from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.tables import ScenarioRules
-from sandbox.unit_of_work.keyed import run_keyed, run_repeatable
+from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -106,8 +106,9 @@ class Explanation(msgspec.Struct):
 class ScenarioService:
     """What the API offers of scenarios."""
 
-    def __init__(self, catalogue: Catalogue, directory: Directory) -> None:
-        self._catalogue = catalogue
+    def __init__(self, work: UnitsOfWork, directory: Directory) -> None:
+        self._work = work
+        self._catalogue = work.catalogue
         self._directory = directory
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
@@ -131,11 +132,9 @@ class ScenarioService:
         rules, _, _ = await self._read(merchant_id)
         return _shown(rules[_place(rules, rule_id)], _place(rules, rule_id) + 1)
 
-    async def explain(
-        self, merchant_id: str, body: ExplainBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def explain(self, context: RequestContext, body: ExplainBody) -> CommandResult:
         """What a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR for a body that would create none."""
-        return await run_repeatable(merchant_id, key, origin, lambda: self._explain(merchant_id, body))
+        return await self._work.run_repeatable(context, lambda: self._explain(context.merchant_id, body))
 
     async def _explain(self, merchant_id: str, body: ExplainBody) -> CommandResult:
         new = new_payout(body, self._directory)
@@ -154,9 +153,7 @@ class ScenarioService:
         )
         return CommandResult(200, msgspec.json.encode(explanation))
 
-    async def create(
-        self, merchant_id: str, body: RuleBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create(self, context: RequestContext, body: RuleBody) -> CommandResult:
         """Make a rule: 201 with it. Raises VALIDATION_ERROR; a name that is taken and one rule too many are conflicts."""
         match, steps = check_rule(body, self._directory)
 
@@ -168,11 +165,9 @@ class ScenarioService:
             place = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
             return CommandResult(201, msgspec.json.encode(_shown(rule, place)), f"/sandbox/v1/scenarios/{rule.id}")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def replace(
-        self, merchant_id: str, rule_id: str, body: RuleBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def replace(self, context: RequestContext, rule_id: str, body: RuleBody) -> CommandResult:
         """Replace a rule: 200 with it. Payouts that already follow it keep their path. Without a position it stays."""
         match, steps = check_rule(body, self._directory)
 
@@ -183,31 +178,31 @@ class ScenarioService:
             place = await _write(conn, unit, rule, match, steps, old, body.position)
             return CommandResult(200, msgspec.json.encode(_shown(rule, place)))
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def put(self, merchant_id: str, bodies: Sequence[RuleBody], origin: RequestContext) -> None:
+    async def put(self, context: RequestContext, bodies: Sequence[RuleBody]) -> None:
         """Make rules, each in the place of the one that has its name. Raises Problem if one is refused."""
         for body in bodies:
-            rules, _, _ = await self._read(merchant_id)
+            rules, _, _ = await self._read(context.merchant_id)
             found = next((rule.id for rule in rules if rule.name == body.name), None)
             if found is None:
-                answer = await self.create(merchant_id, body, None, origin)
+                answer = await self.create(context, body)
             else:
-                answer = await self.replace(merchant_id, found, body, None, origin)
+                answer = await self.replace(context, found, body)
             if answer.status >= 400:
                 raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
 
-    async def delete(self, merchant_id: str, rule_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def delete(self, context: RequestContext, rule_id: str) -> CommandResult:
         """Delete a rule: 204. Payouts that already follow it keep their path."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             gone = _place(unit.rules, rule_id)
             left = [rule.id for place, rule in enumerate(unit.rules) if place != gone]
-            await _delete(merchant_id, rule_id)
-            await conn.execute(_ORDER, merchant_id, left)
+            await _delete(context.merchant_id, rule_id)
+            await conn.execute(_ORDER, context.merchant_id, left)
             return CommandResult(204, b"")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
     async def _read(self, merchant_id: str) -> tuple[list[Scenario], str, Decimal | None]:
         async with db_errors_as_503(), connection() as conn:

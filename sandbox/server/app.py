@@ -22,7 +22,6 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import directory_router
 from sandbox.directory.catalogue import load_directory
 from sandbox.docs.api import docs_router
-from sandbox.domain.unit import UnitOfWork
 from sandbox.faults.api import faults_router
 from sandbox.faults.service import FaultService
 from sandbox.feed.api import feed_router
@@ -55,8 +54,8 @@ from sandbox.scenarios.service import ScenarioService
 from sandbox.server.health import health_router
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
-from sandbox.unit_of_work.before_commit import OBSERVERS
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.users.api import users_routers
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
@@ -66,7 +65,7 @@ from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.worlds.api import worlds_router
-from sandbox.worlds.service import Caches, WorldService
+from sandbox.worlds.service import WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
 """A batch of 1000 payouts with all their metadata is about a megabyte."""
@@ -86,50 +85,41 @@ def create_app(settings: Settings) -> Application:
     """Build the API. Nothing is connected before its first start-up event."""
     waker = Waker(settings.redis_url)
 
-    def committed(unit: UnitOfWork) -> None:
-        due = unit.next_due
-        if (due is not None and due <= unit.now) or unit.deliveries:
-            waker.wake(unit.merchant_id)
-
-    def wake_all(merchant_id: str) -> None:
-        waker.wake(merchant_id)
-        waker.wake_credit(merchant_id)
-
-    queues = MerchantQueues(settings.batch_limit, settings.queue_limit, committed)
+    notifier = Notifier()
+    work = UnitsOfWork(load_catalogue(), notifier, settings.batch_limit, settings.queue_limit)
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
     readiness = Readiness(settings.redis_url)
     gate = RequestGuard(settings, keys, limiter)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
-    catalogue = load_catalogue()
-    endpoints = EndpointService(box, settings.webhook_allow)
-    merchants = MerchantService(box, endpoints)
+    endpoints = EndpointService(work, box, settings.webhook_allow)
+    merchants = MerchantService(work, box, endpoints)
     summaries = SummaryCache(settings.redis_url)
-    passage = ClockAdvancer(catalogue)
+    advancer = ClockAdvancer(work)
     feed = LiveFeed(settings.redis_url)
     journal = Journal(settings.redis_url, feed.notes)
     listener = LiveListener(settings.redis_url)
     streams = Streams(settings.redis_url, listener)
-    payouts = PayoutService(queues, catalogue, directory, PayoutWaits(listener))
-    clock = ClockService(passage, waker.wake, summaries.pass_time)
+    notifier.before_commit.append(summaries.committing)
+    notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
+    payouts = PayoutService(work, directory, PayoutWaits(listener))
+    clock = ClockService(work, advancer, summaries.pass_time)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await open_pool(settings.database_url, settings.pool_size)
         waker.start()
-        OBSERVERS.append(summaries.drop)
         sender = WebhookSender(settings.webhook_allow)
         feed.start()
         listener.start()
-        passage.start(Attempts(sender, box, on_recorded=feed.notes, journal=journal))
+        advancer.start(Attempts(sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
         try:
             yield
         finally:
             # What was accepted is finished before the stores are let go.
-            await asyncio.wait_for(queues.close(), 20)
-            OBSERVERS.remove(summaries.drop)
+            await asyncio.wait_for(work.close(), 20)
             await summaries.close()
             await clock.close(5)
             await sender.close()
@@ -144,28 +134,28 @@ def create_app(settings: Settings) -> Application:
 
     litestar = Litestar(
         route_handlers=[
-            *users_routers(gate, UserService(queues, catalogue, directory, summaries)),
-            bulk_credit_router(gate, BulkCreditService(waker.wake_credit)),
-            *sales_routers(gate, SalesService()),
+            *users_routers(gate, UserService(work, directory, summaries)),
+            bulk_credit_router(gate, BulkCreditService(work)),
+            *sales_routers(gate, SalesService(work)),
             payouts_router(gate, payouts),
             simulate_router(gate, payouts),
-            *balance_routers(gate, BalanceService(queues)),
-            directory_router(gate, directory, queues),
-            webhooks_router(gate, endpoints, DeliveryService(waker.wake)),
+            *balance_routers(gate, BalanceService(work)),
+            directory_router(gate, directory, work),
+            webhooks_router(gate, endpoints, DeliveryService(work)),
             merchants_router(gate, merchants),
             keys_router(gate, merchants),
-            settings_router(gate, SettingsService(keys.forget)),
+            settings_router(gate, SettingsService(work)),
             clock_router(gate, clock),
             stream_router(gate, streams),
             audit_router(gate),
             feed_router(gate, FeedService(), limiter),
-            aggregator_router(gate, AggregatorService(box, settings.webhook_allow)),
+            aggregator_router(gate, AggregatorService(work, box, settings.webhook_allow)),
             journal_router(gate, journal),
-            faults_router(gate, FaultService(keys.forget)),
-            scenarios_router(gate, ScenarioService(catalogue, directory)),
-            worlds_router(gate, WorldService(Caches(summaries.forget, journal.forget, keys.forget, wake_all))),
+            faults_router(gate, FaultService(work)),
+            scenarios_router(gate, ScenarioService(work, directory)),
+            worlds_router(gate, WorldService(work)),
             health_router(readiness),
-            docs_router(settings.public_url, catalogue),
+            docs_router(settings.public_url, work.catalogue),
         ],
         lifespan=[lifespan],
         exception_handlers={Exception: ProblemHandler(settings.public_url)},

@@ -14,7 +14,7 @@ from sandbox.domain.unit import IdempotencyKey
 _held: Final[set[tuple[str, str]]] = set()
 
 
-def hold(merchant_id: str, key: IdempotencyKey | None) -> None:
+def reserve(merchant_id: str, key: IdempotencyKey | None) -> None:
     """Hold a merchant's key until it is released, unless its requests wait for each other.
 
     Raises IDEMPOTENCY_KEY_IN_FLIGHT if it is held.
@@ -35,7 +35,7 @@ def release(merchant_id: str, key: IdempotencyKey | None) -> None:
 @contextmanager
 def in_flight(merchant_id: str, key: IdempotencyKey | None) -> Iterator[None]:
     """Hold a key for a block that executes its request."""
-    hold(merchant_id, key)
+    reserve(merchant_id, key)
     try:
         yield
     finally:

@@ -83,3 +83,14 @@ class IdempotencyKeys(Table, db=ENGINE):
     body = Bytea(default=None)
     location = Text(null=True, default=None)
     expires_at = Timestamptz(default=None)
+
+
+class OperatorKeys(Table, db=ENGINE):
+    """What a request of the operator's with this idempotency key was answered."""
+
+    key = Text(primary_key=True, default=None)
+    fingerprint = Bytea(default=None)
+    status = Integer(default=None)
+    body = Bytea(default=None)
+    location = Text(null=True, default=None)
+    expires_at = Timestamptz(default=None)

@@ -83,9 +83,9 @@ def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
              errors=("DUPLICATE_REFERENCE",), idempotency="required", example=_EXAMPLE)},
     )  # fmt: skip
     async def create_user(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, user_body, check=service.check)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.create(gate.context(request, key), parsed))
 
     @post(
         "/batch", operation_id="create_users", status_code=200,
@@ -94,9 +94,9 @@ def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
              example={"users": [_EXAMPLE]})},
     )  # fmt: skip
     async def create_users(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, users_body)
-        return answered(await service.create_many(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.create_many(gate.context(request, key), parsed))
 
     @get("/", operation_id="list_users", opt={"operation": _LIST})
     async def list_users(request: HttpRequest) -> ASGIResponse:
@@ -121,9 +121,9 @@ def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
              description="Payouts already requested keep their destination; the next payments for sales go to the new one.")},
     )  # fmt: skip
     async def change_user(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, change_body, check=service.check)
-        return answered(await service.change(caller.merchant_id, user_id, parsed, key, gate.origin(request)))
+        return answered(await service.change(gate.context(request, key), user_id, parsed))
 
     @post(
         "/{user_id:str}/transactions", operation_id="create_user_transaction",
@@ -131,11 +131,10 @@ def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
              errors=("NOT_FOUND",), idempotency="required", example={"type": "EARNED", "amount": "1000.00"})},
     )  # fmt: skip
     async def create_user_transaction(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, transaction_body)
         amount = amount_of(parsed.amount)
-        origin = gate.origin(request)
-        return answered(await service.record(caller.merchant_id, user_id, parsed.type, amount, parsed.reference, key, origin))
+        return answered(await service.record(gate.context(request, key), user_id, parsed.type, amount, parsed.reference))
 
     @get("/{user_id:str}/transactions", operation_id="list_user_transactions", opt={"operation": _TRANSACTIONS})
     async def list_user_transactions(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
@@ -181,10 +180,10 @@ def users_routers(gate: RequestGuard, service: UserService) -> list[Router]:
              "one is too low.")},
     )  # fmt: skip
     async def request_user_payout(request: HttpRequest, user_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, payout_body)
         amount = amount_of(parsed.amount)
-        return answered(await service.request_payout(caller.merchant_id, user_id, amount, key, gate.origin(request)))
+        return answered(await service.request_payout(gate.context(request, key), user_id, amount))
 
     @get(
         "/", operation_id="list_payout_requests",

@@ -18,14 +18,12 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.money import CURRENCY
-from sandbox.domain.scenario_engine import Catalogue
-from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, Window, page
-from sandbox.unit_of_work.keyed import run_keyed
 from sandbox.unit_of_work.ledger import open_accounts
-from sandbox.unit_of_work.loop import MerchantQueues
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.users import SUMS
 from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (
@@ -173,9 +171,8 @@ class RequestedPayout(msgspec.Struct):
 class UserService:
     """What the API offers of users."""
 
-    def __init__(self, queues: MerchantQueues, catalogue: Catalogue, directory: Directory, cache: SummaryCache) -> None:
-        self._queues = queues
-        self._catalogue = catalogue
+    def __init__(self, work: UnitsOfWork, directory: Directory, cache: SummaryCache) -> None:
+        self._work = work
         self._directory = directory
         self._cache = cache
         self._item = msgspec.json.Decoder(CreateUserBody)
@@ -184,9 +181,7 @@ class UserService:
         """What the type cannot say of a body with a destination."""
         return user_faults(members, self._directory)
 
-    async def create(
-        self, merchant_id: str, body: CreateUserBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
         """Make a user with an empty wallet. Raises VALIDATION_ERROR; 409 if an id is taken is an answer."""
         new = new_user(body, self._directory)
 
@@ -196,11 +191,9 @@ class UserService:
                 raise made
             return CommandResult(201, msgspec.json.encode(made), f"/api/v1/users/{made.id}")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def create_many(
-        self, merchant_id: str, body: CreateUsersBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create_many(self, context: RequestContext, body: CreateUsersBody) -> CommandResult:
         """Create up to 1000 users, each independently."""
         items: list[NewUser | Problem] = []
         for place, raw in enumerate(body.users):
@@ -213,22 +206,20 @@ class UserService:
             results: list[dict[str, object]] = []
             for made in await _insert(conn, unit, items):
                 if isinstance(made, Problem):
-                    told = made.body(origin.public_url, origin.path, origin.request_id)
+                    told = made.body(context.public_url, context.path, context.request_id)
                     results.append({"status": made.status, "problem": msgspec.Raw(told)})
                 else:
                     results.append({"status": 201, "user": made})
             return CommandResult(200, msgspec.json.encode({"results": results}))
 
         # An id for each user.
-        return await run_keyed(merchant_id, key, origin, action, weight=len(items) // IDS_PER_COMMAND + 1)
+        return await self._work.run(context, action, weight=len(items) // IDS_PER_COMMAND + 1)
 
     async def get(self, merchant_id: str, user_id: str) -> User:
         """One user. Raises NOT_FOUND."""
         return _user(await self._row(merchant_id, user_id))
 
-    async def change(
-        self, merchant_id: str, user_id: str, body: ChangeUserBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def change(self, context: RequestContext, user_id: str, body: ChangeUserBody) -> CommandResult:
         """Change what the body names: 200 with the user; NOT_FOUND and an external_id that is taken are answers.
 
         Payouts that the user asked for before keep the destination that they were asked for with. Raises VALIDATION_ERROR.
@@ -238,7 +229,7 @@ class UserService:
         codes = user_codes(where, self._directory) if isinstance(where, DestinationBody) else (None, None)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await conn.fetchrow(_GET, merchant_id, user_id)
+            record = await conn.fetchrow(_GET, context.merchant_id, user_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"There is no user {user_id}.")
             user = to_user(record)
@@ -246,19 +237,19 @@ class UserService:
                 user.name = body.name
             if body.external_id is not UNSET:
                 user.external_id = body.external_id
-                if await conn.fetchval(_NAMESAKE, merchant_id, user.external_id, user_id):
+                if await conn.fetchval(_NAMESAKE, context.merchant_id, user.external_id, user_id):
                     raise Problem("DUPLICATE_REFERENCE", f"Another user has the external_id {user.external_id!r}.")
             if where is not UNSET:
                 user.dest_type, user.account_number = (None, None) if where is None else (where.dest_type, where.account_number)
                 user.bank_code, user.wallet_code = codes
             record = await conn.fetchrow(
-                _CHANGE, merchant_id, user_id, user.name, user.external_id, user.dest_type, user.bank_code, user.wallet_code,
-                user.account_number, unit.now,
+                _CHANGE, unit.merchant_id, user_id, user.name, user.external_id, user.dest_type, user.bank_code,
+                user.wallet_code, user.account_number, unit.now,
             )  # fmt: skip
             assert record is not None
             return CommandResult(200, msgspec.json.encode(_user(to_user(record))))
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
     async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
         """A page of users, newest first."""
@@ -270,18 +261,15 @@ class UserService:
 
     async def record(
         self,
-        merchant_id: str,
+        context: RequestContext,
         user_id: str,
         kind: str,
         amount: Decimal,
         reference: str | None,
-        key: IdempotencyKey | None,
-        origin: RequestContext,
     ) -> CommandResult:
         """Record what a user earned or spent. Raises NOT_FOUND for what is no id."""
         require_id(user_id)
-        command = RecordTransaction(user_id, kind, amount, reference, origin, key)
-        return await self._queues.submit(merchant_id, command)
+        return await self._work.submit(RecordTransaction(context, user_id, kind, amount, reference))
 
     async def transactions(self, merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
         """A page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
@@ -293,12 +281,10 @@ class UserService:
         await self._row(merchant_id, user_id)
         return await wallet_entries(merchant_id, user_id, window, payout_id)
 
-    async def request_payout(
-        self, merchant_id: str, user_id: str, amount: Decimal, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def request_payout(self, context: RequestContext, user_id: str, amount: Decimal) -> CommandResult:
         """Ask for a payout to the user's destination. Raises NOT_FOUND for what is no id."""
         require_id(user_id)
-        return await self._queues.submit(merchant_id, RequestPayout(user_id, amount, self._catalogue, origin, key))
+        return await self._work.submit(RequestPayout(context, user_id, amount))
 
     async def balance(self, merchant_id: str, user_id: str) -> UserBalance:
         """A user's balance as of the last commit. Raises NOT_FOUND."""

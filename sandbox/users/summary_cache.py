@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
-from sandbox.domain.unit import UnitOfWork
+from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.infrastructure.time_passed import passed_key
@@ -32,6 +32,7 @@ _VERSION_SECONDS: Final = 300
 """Longer than any reader takes from its look into the store to its attempt to cache."""
 _AT_ONCE: Final = 500
 _REMEMBERED: Final = 100_000
+_REPLACE_WORLD: Final = {Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 _log = structlog.get_logger()
 
 _FILL: Final = """
@@ -167,14 +168,21 @@ class SummaryCache:
             self._say_away(error)
             await self.forget(merchant_id)
 
-    async def drop(self, unit: UnitOfWork) -> None:
-        """Drop the summaries of the users that a unit changed; to be called before its COMMIT."""
+    async def committing(self, unit: UnitOfWork) -> None:
+        """Drop the summaries that a unit outdates, before its COMMIT."""
+        if unit.effects & _REPLACE_WORLD:
+            await self.forget(unit.merchant_id)
         versions = unit.credited | {user.id: user.version for user in unit.changed_users.values()}
         if not versions:
             return
         self._to_drop.setdefault(unit.merchant_id, {}).update(versions)
         if self._away_until > time.monotonic() or not await self._catch_up():
             self._begin_again()
+
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Forget what was read from a world between its replacement being written and being committed."""
+        if unit.effects & _REPLACE_WORLD:
+            await self.forget(unit.merchant_id)
 
     async def close(self) -> None:
         """Let Redis go."""

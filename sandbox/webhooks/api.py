@@ -90,9 +90,9 @@ def _endpoints_router(gate: RequestGuard, service: EndpointService) -> Router:
 
     @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
     async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await _parse(gate, request, create_body, service.check)
-        return answered(await service.create(caller.merchant_id, parsed, key, gate.origin(request)))
+        return answered(await service.create(gate.context(request, key), parsed))
 
     @get(
         "/", operation_id="list_webhook_endpoints",
@@ -115,9 +115,9 @@ def _endpoints_router(gate: RequestGuard, service: EndpointService) -> Router:
 
     @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
     async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await _parse(gate, request, change_body, service.check)
-        return answered(await service.change(caller.merchant_id, endpoint_id, parsed, key, gate.origin(request)))
+        return answered(await service.change(gate.context(request, key), endpoint_id, parsed))
 
     @delete(
         "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
@@ -125,9 +125,9 @@ def _endpoints_router(gate: RequestGuard, service: EndpointService) -> Router:
              description="Its deliveries stay in the log. Those still to be sent become failed, and none can be resent.")},
     )  # fmt: skip
     async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         key = await gate.optional_key(request)
-        return answered(await service.delete(caller.merchant_id, endpoint_id, key, gate.origin(request)))
+        return answered(await service.delete(gate.context(request, key), endpoint_id))
 
     return Router(
         "/webhook-endpoints",
@@ -193,9 +193,9 @@ def _log_router(gate: RequestGuard, service: DeliveryService) -> Router:
         "/{delivery_id:str}/resend", operation_id="resend_webhook_delivery", opt={"operation": _RESEND}, status_code=200
     )  # fmt: skip
     async def resend_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, body_required=False)
-        return answered(await service.resend(caller.merchant_id, delivery_id, key, gate.origin(request)))
+        return answered(await service.resend(gate.context(request, key), delivery_id))
 
     return Router(
         "/webhook-deliveries", route_handlers=[list_webhook_deliveries, get_webhook_delivery, resend_webhook_delivery]

@@ -1,6 +1,6 @@
 """The log of events, and of their deliveries with every attempt; a delivery can be sent again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
@@ -13,10 +13,10 @@ from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.http.paging import Page, Window, page
-from sandbox.unit_of_work.keyed import run_keyed
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.webhooks.sender import DEFAULT_HEADERS
 
 if TYPE_CHECKING:
@@ -212,9 +212,8 @@ _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 class DeliveryService:
     """What the API offers of events and deliveries."""
 
-    def __init__(self, wake: Callable[[str], None]) -> None:
-        """Take what tells the worker that a merchant has deliveries due; it is called after a commit."""
-        self._wake = wake
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
 
     async def events(self, merchant_id: str, window: Window, payout_id: str | None = None) -> Page:
         """A page of events, newest first, all or those of one payout."""
@@ -266,9 +265,7 @@ class DeliveryService:
         shown = [_to_attempt(attempt, record["event_id"], body.encode()) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
 
-    async def resend(
-        self, merchant_id: str, delivery_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
         """Make a delivery due now, with a whole schedule of retries before it: 200 with it.
 
         NOT_FOUND, and INVALID_STATE for a disabled or deleted endpoint, are answers. An attempt that is under way goes on: the
@@ -277,7 +274,7 @@ class DeliveryService:
         _require_id(delivery_id, "delivery")
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            endpoint = await conn.fetchrow(_ENDPOINT_OF, merchant_id, delivery_id)
+            endpoint = await conn.fetchrow(_ENDPOINT_OF, context.merchant_id, delivery_id)
             if endpoint is None:
                 raise _no_delivery(delivery_id)
             if endpoint["status"] is None:
@@ -286,14 +283,12 @@ class DeliveryService:
                 )
             if endpoint["status"] != "ENABLED":
                 raise Problem("INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it.")
-            record = await conn.fetchrow(_RESEND, merchant_id, delivery_id, unit.now)
+            record = await conn.fetchrow(_RESEND, context.merchant_id, delivery_id, unit.now)
             assert record is not None, "only a reset or a restore takes a delivery away, under the merchant's lock"
+            unit.effects.add(Effect.WORK_DUE)
             return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
 
-        answer = await run_keyed(merchant_id, key, origin, action)
-        if answer.status == 200 and not answer.replayed:
-            self._wake(merchant_id)
-        return answer
+        return await self._work.run(context, action)
 
 
 def _deliveries_query(

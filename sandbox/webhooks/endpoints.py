@@ -25,12 +25,11 @@ from sandbox.domain.destination_url import url_fault
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.http.paging import Page, Window, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
+from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.webhooks.requests import (
     DEFAULT_TYPES,
@@ -115,8 +114,9 @@ class NewEndpoint:
 class EndpointService:
     """What the API offers of webhook endpoints."""
 
-    def __init__(self, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+    def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
         """Take what seals the secrets, and the private networks that webhooks may be delivered to."""
+        self._work = work
         self._box = box
         self._allowed = tuple(allowed_networks)
 
@@ -124,9 +124,7 @@ class EndpointService:
         """What the type cannot say of an endpoint."""
         return endpoint_faults(members, self._allowed)
 
-    async def create(
-        self, merchant_id: str, body: CreateEndpointBody, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
         """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
@@ -141,13 +139,17 @@ class EndpointService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # The first one signs with the secret that the merchant was told when it was made.
-            told = await conn.fetchval(_FIRST, merchant_id)
-            secret = new_secret(unit.ids.random_bytes(32)) if told is None else self._box.open(told, f"{merchant_id}/webhook")
+            told = await conn.fetchval(_FIRST, context.merchant_id)
+            secret = (
+                new_secret(unit.ids.random_bytes(32))
+                if told is None
+                else self._box.open(told, f"{context.merchant_id}/webhook")
+            )
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
             return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
-        return await run_sealed(self._box, merchant_id, key, origin, action)
+        return await run_sealed(self._work, self._box, context, action)
 
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
         """Make an endpoint in the caller's transaction, which holds the merchant's lock.
@@ -199,30 +201,26 @@ class EndpointService:
 
     async def change(
         self,
-        merchant_id: str,
+        context: RequestContext,
         endpoint_id: str,
         body: ChangeEndpointBody,
-        key: IdempotencyKey | None,
-        origin: RequestContext,
     ) -> CommandResult:
         """Change what the body names: 200 with the endpoint; NOT_FOUND is an answer. Raises VALIDATION_ERROR."""
         _require_id(endpoint_id)
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await _one(merchant_id, endpoint_id)
+            record = await _one(context.merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
             # What is due to a disabled endpoint stays as it is, unclaimed, and goes on when it is enabled again.
             after = _changed(_to_endpoint(record), body)
-            (record,) = await _change(merchant_id, endpoint_id, after, unit.now)
+            (record,) = await _change(context.merchant_id, endpoint_id, after, unit.now)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def delete(
-        self, merchant_id: str, endpoint_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def delete(self, context: RequestContext, endpoint_id: str) -> CommandResult:
         """Delete an endpoint: 204; NOT_FOUND is an answer.
 
         Its deliveries stay in the log; those still to be sent have failed. Where these are many it takes several
@@ -230,28 +228,21 @@ class EndpointService:
         """
         _require_id(endpoint_id)
 
-        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _one(merchant_id, endpoint_id) is None:
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
+            if await _one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
             ended = [
-                await conn.execute(_END_DELIVERIES, merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
+                await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
                 for status in ("PENDING", "PAUSED")
             ]
             if f"INSERT 0 {ENDED_AT_ONCE}" in ended:
-                await _disable(merchant_id, endpoint_id, "It is being deleted.", unit.now)
+                await _disable(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
                 return CommandResult(202, b"", provisional=True)
-            await _delete(merchant_id, endpoint_id)
+            await _delete(context.merchant_id, endpoint_id)
             return CommandResult(204, b"")
 
-        async def deleted() -> CommandResult:
-            with in_flight(merchant_id, key):
-                # It comes to an end: new events come slower than old deliveries are ended.
-                while True:
-                    answer = await run_part(merchant_id, key, origin, action)
-                    if not answer.provisional:
-                        return answer
-
-        return await to_the_end(deleted())
+        # It comes to an end: new events come slower than old deliveries are ended.
+        return await self._work.run_parts(context, action)
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:

@@ -1,19 +1,21 @@
 """The store's side of delivering: claim what is due, and record what became of it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.engine import connection, transaction
+from sandbox.db.engine import connection
 from sandbox.db.rows import as_json, by_key, update_by_key
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.faults.store import FAULTS_OF
+from sandbox.unit_of_work.transaction import write_alone, write_rows
 
 if TYPE_CHECKING:
+    from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
 LEASE: Final = timedelta(seconds=30)
@@ -176,14 +178,17 @@ async def claim_due(
     """
     async with connection() as conn:
         clock = await _clock(conn, _CLOCK, merchant_id)
-        if clock is None:
-            return [], frozenset()
-        if clock.frozen_at is None:
-            return await _claim(conn, merchant_id, clock, capacity, capacity_of_others), frozenset()
-    async with transaction() as conn:
+    if clock is None:
+        return [], frozenset()
+    if clock.frozen_at is None:
+        return await _claim(write_alone, merchant_id, clock, capacity, capacity_of_others), frozenset()
+
+    async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[Claimed], frozenset[str]]:
         # Two who claim at once would not see each other's leases; under the merchant's lock the second sees the first's.
         clock = await _clock(conn, _LOCK, merchant_id)
         return ([], frozenset()) if clock is None else await _claim_in_turn(conn, merchant_id, clock)
+
+    return await write_rows(claim_frozen)
 
 
 async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[Claimed]:
@@ -192,7 +197,7 @@ async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_
     if clock is None:
         return []
     if clock.frozen_at is None:
-        return await _claim(conn, merchant_id, clock, {}, capacity_of_each)
+        return await _claim(conn.fetch, merchant_id, clock, {}, capacity_of_each)
     claimed, _ = await _claim_in_turn(conn, merchant_id, clock)
     return claimed
 
@@ -208,15 +213,19 @@ async def _claim_in_turn(
     """Claim from endpoints that nobody is posting to; the others are returned beside. The caller holds the merchant's lock."""
     real = datetime.now(UTC)
     busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(real), real))
-    return await _claim(conn, merchant_id, clock, dict.fromkeys(busy, 0), IN_TURN), busy
+    return await _claim(conn.fetch, merchant_id, clock, dict.fromkeys(busy, 0), IN_TURN), busy
 
 
 async def _claim(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, capacity: Mapping[str, int], capacity_of_others: int
+    fetch: "Callable[..., Awaitable[list[Record]]]",
+    merchant_id: str,
+    clock: Clock,
+    capacity: Mapping[str, int],
+    capacity_of_others: int,
 ) -> list[Claimed]:
     real = datetime.now(UTC)
     lease = real + LEASE
-    records = await conn.fetch(
+    records = await fetch(
         _CLAIM, merchant_id, clock.now(real), real, list(capacity), list(capacity.values()), capacity_of_others, lease
     )
     faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
@@ -244,8 +253,7 @@ async def _claim(
 
 async def give_back(merchant_id: str, claimed: Sequence[Claimed]) -> None:
     """Let others claim what was claimed, all of it together, and is not attempted after all. Raises asyncpg's errors."""
-    async with connection() as conn:
-        await conn.execute(_GIVE_BACK, merchant_id, [one.id for one in claimed], claimed[0].lease)
+    await write_alone(_GIVE_BACK, merchant_id, [one.id for one in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None:
@@ -254,11 +262,18 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
-    async with transaction() as conn:
-        for part in _each_delivery_once(results):
-            await conn.execute(_RECORD, merchant_id, now, as_json(map(_columns, part)))
+    parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
+    if len(parts) == 1 and not gone:
+        await write_alone(*parts[0])
+        return
+
+    async def write(conn: "PoolConnectionProxy[Any]") -> None:
+        for part in parts:
+            await conn.execute(*part)
         if gone:
             await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint answered 410 Gone.")
+
+    await write_rows(write)
 
 
 def _each_delivery_once(results: Sequence[Recorded]) -> list[list[Recorded]]:

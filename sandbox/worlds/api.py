@@ -54,15 +54,15 @@ def worlds_router(gate: RequestGuard, service: WorldService) -> Router:
 
     @post("/reset", operation_id="reset", opt={"operation": _RESET}, status_code=200)
     async def reset(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
-        return answered(await service.reset(caller.merchant_id, key, gate.origin(request)))
+        return answered(await service.reset(gate.context(request, key)))
 
     @post("/snapshots", operation_id="take_snapshot", opt={"operation": _TAKE})
     async def take_snapshot(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         parsed, key = await gate.parse(request, take_body, key_required=False, body_required=False)
-        return answered(await service.take(caller.merchant_id, parsed.name, key, gate.origin(request)))
+        return answered(await service.take(gate.context(request, key), parsed.name))
 
     @get(
         "/snapshots", operation_id="list_snapshots",
@@ -85,18 +85,18 @@ def worlds_router(gate: RequestGuard, service: WorldService) -> Router:
         "/snapshots/{snapshot_id:str}/restore", operation_id="restore_snapshot", opt={"operation": _RESTORE}, status_code=200
     )  # fmt: skip
     async def restore_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         _, key = await gate.parse(request, empty_body, key_required=False, body_required=False)
-        return answered(await service.restore(caller.merchant_id, snapshot_id, key, gate.origin(request)))
+        return answered(await service.restore(gate.context(request, key), snapshot_id))
 
     @delete(
         "/snapshots/{snapshot_id:str}", operation_id="delete_snapshot", status_code=200,
         opt={"operation": Operation("Delete a snapshot", {204: None}, errors=("NOT_FOUND",), idempotency="optional")},
     )  # fmt: skip
     async def delete_snapshot(request: HttpRequest, snapshot_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
+        await gate.caller(request)
         key = await gate.optional_key(request)
-        return answered(await service.delete(caller.merchant_id, snapshot_id, key, gate.origin(request)))
+        return answered(await service.delete(gate.context(request, key), snapshot_id))
 
     handlers = [reset, take_snapshot, list_snapshots, get_snapshot, restore_snapshot, delete_snapshot]
     return Router("/sandbox/v1", route_handlers=handlers)

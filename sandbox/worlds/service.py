@@ -1,7 +1,5 @@
 """A merchant's world as a whole: back to its beginning, put away, and put back. In each case it alone, all or nothing."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,18 +14,16 @@ from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.keyed import run_keyed, run_part, to_the_end
+from sandbox.unit_of_work.runner import Action, UnitsOfWork
 from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
 from sandbox.worlds.tables import Snapshots
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
-
-    from sandbox.unit_of_work.keyed import Action
 
 LARGEST_COUNT: Final = 20
 
@@ -61,74 +57,55 @@ class Restored(msgspec.Struct):
     frozen: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """What else knows something of a world, and is told that it is another now."""
-
-    forget_summaries: Callable[[str], Awaitable[None]]
-    forget_journal: Callable[[str], Awaitable[None]]
-    forget_keys: Callable[[str], None]
-    """Which faults a merchant has is remembered with its keys."""
-    wake: Callable[[str], None]
-    """A restored world may have steps and deliveries that are due, and bulk credits that were not done."""
-
-
 class WorldService:
     """What the API offers of worlds."""
 
-    def __init__(self, caches: Caches) -> None:
-        self._caches = caches
+    def __init__(self, work: UnitsOfWork) -> None:
+        self._work = work
 
-    async def reset(self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def reset(self, context: RequestContext) -> CommandResult:
         """Take the world back to its beginning: 200. INVALID_STATE while another moves its clock."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            opening_balance = await empty_world(conn, merchant_id)
-            begun = await open_world(conn, merchant_id, opening_balance)
+            opening_balance = await empty_world(conn, context.merchant_id)
+            begun = await open_world(conn, unit.catalogue, context.merchant_id, opening_balance)
             _go_on_in(unit, begun.clock)
-            await self._caches.forget_summaries(merchant_id)
-            return CommandResult(200, msgspec.json.encode(Reset(True, await read_balance(conn, merchant_id))))
+            unit.effects.add(Effect.WORLD_RESET)
+            return CommandResult(200, msgspec.json.encode(Reset(True, await read_balance(conn, context.merchant_id))))
 
-        answer = await self._exchange(merchant_id, key, origin, action)
-        if not answer.replayed:
-            await self._caches.forget_journal(merchant_id)
-        return answer
+        return await self._exchange(context, action)
 
-    async def take(self, merchant_id: str, name: str, key: IdempotencyKey | None, origin: RequestContext) -> CommandResult:
+    async def take(self, context: RequestContext, name: str) -> CommandResult:
         """Put the world away: 201. INVALID_STATE for one snapshot too many, or a world with too many rows."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(merchant_id) >= LARGEST_COUNT:
+            if await _count(context.merchant_id) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
-            if await count_rows(conn, merchant_id) > LARGEST_SNAPSHOT:
+            if await count_rows(conn, context.merchant_id) > LARGEST_SNAPSHOT:
                 raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows, and this world has more.")
             real = truncate(datetime.now(UTC))
             # Its id is of the host's time and no part of the world, whose own ids and time may go back.
-            record = await take_snapshot(conn, merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
+            record = await take_snapshot(conn, context.merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
             taken = _shown(record)
             return CommandResult(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
 
         async with db_errors_as_503():
-            return await run_keyed(merchant_id, key, origin, action, weight=0)
+            return await self._work.run(context, action, weight=0)
 
-    async def restore(
-        self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def restore(self, context: RequestContext, snapshot_id: str) -> CommandResult:
         """Make the world what it was: 200. NOT_FOUND, or INVALID_STATE while another moves its clock."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            found = await put_back(conn, merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
+            found = await put_back(conn, context.merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
             if found is None:
                 raise _no_snapshot()
             _go_on_in(unit, found.clock)
-            await self._caches.forget_summaries(merchant_id)
+            unit.effects.add(Effect.WORLD_RESTORED)
             frozen = found.clock.frozen_at is not None
             restored = Restored(True, snapshot_id, found.name, found.rows, render(unit.now), frozen)
             return CommandResult(200, msgspec.json.encode(restored))
 
-        answer = await self._exchange(merchant_id, key, origin, action)
-        self._caches.wake(merchant_id)
-        return answer
+        return await self._exchange(context, action)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
         """A page of snapshots, newest first."""
@@ -147,30 +124,21 @@ class WorldService:
             raise _no_snapshot()
         return _shown(record)
 
-    async def delete(
-        self, merchant_id: str, snapshot_id: str, key: IdempotencyKey | None, origin: RequestContext
-    ) -> CommandResult:
+    async def delete(self, context: RequestContext, snapshot_id: str) -> CommandResult:
         """Delete a snapshot: 204. NOT_FOUND is an answer."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if not (is_uuid(snapshot_id) and await _delete(merchant_id, snapshot_id)):
+            if not (is_uuid(snapshot_id) and await _delete(context.merchant_id, snapshot_id)):
                 raise _no_snapshot()
             return CommandResult(204, b"")
 
-        return await run_keyed(merchant_id, key, origin, action)
+        return await self._work.run(context, action)
 
-    async def _exchange(
-        self, merchant_id: str, key: IdempotencyKey | None, origin: RequestContext, action: "Action"
-    ) -> CommandResult:
-        # Whoever lets time pass would go on to its target in a world that knows nothing of it.
-        with in_flight(merchant_id, key):
-            async with db_errors_as_503(), clock_lease(merchant_id):
-                answer = await to_the_end(run_part(merchant_id, key, origin, action))
-        # Once before the commit, so that nobody who has seen the new world meets an old summary; and once after it, for
-        # one that was read from the old world in between.
-        await self._caches.forget_summaries(merchant_id)
-        self._caches.forget_keys(merchant_id)
-        return answer
+    async def _exchange(self, context: RequestContext, action: Action) -> CommandResult:
+        # The clock lease keeps an advance of the clock from continuing to its target in the world that replaces its own.
+        with in_flight(context.merchant_id, context.key):
+            async with db_errors_as_503(), clock_lease(context.merchant_id):
+                return await self._work.finish(self._work.run_part(context, action))
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snapshots]:
@@ -192,7 +160,7 @@ def _delete(merchant_id: str, snapshot_id: str) -> Delete:
 
 
 def _go_on_in(unit: UnitOfWork, clock: Clock) -> None:
-    """Let the key of a request that changed its merchant's time lapse by the new one."""
+    """Let the key of a request that changed its merchant's clock lapse by the new time."""
     unit.now = clock.now(datetime.now(UTC))
 
 

@@ -1,0 +1,88 @@
+"""The operator's actions under the operator's idempotency keys.
+
+A merchant that is being created has no idempotency keys of its own yet, so these have a table. As everywhere, the effect and
+the record of its key commit together.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.db.engine import transaction
+from sandbox.domain.clock import truncate
+from sandbox.domain.errors import Problem
+from sandbox.domain.idempotency import is_stored, record_of, refuse, stored_result
+from sandbox.domain.unit import CommandResult, KeyRecord, RequestContext
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.unit_of_work.in_flight import in_flight
+from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.sealed import seal, unseal
+from sandbox.unit_of_work.transaction import with_retries
+from sandbox.unit_of_work.write import KEY_LIFETIME
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+Action = Callable[["PoolConnectionProxy[Any]"], Awaitable[CommandResult]]
+"""Do it, in the transaction. May run again after a rollback. Raises Problem to refuse; a refusal that is stored (404, 409,
+422) before it has written anything."""
+
+_IN_FLIGHT: Final = "operator"
+"""Stands for the merchant in `in_flight`; no merchant's id looks like it."""
+
+# Held until the transaction ends, however it does. Another process learns at once that the key is in use; waiting for the
+# row in the unique index would not tell it.
+_LOCK: Final = "SELECT pg_try_advisory_xact_lock($1)"
+_READ: Final = "SELECT fingerprint, status, body, location FROM operator_keys WHERE key = $1 AND expires_at > $2"
+# A lapsed key keeps its row until it is purged, so a new request takes the row over.
+_WRITE: Final = """
+INSERT INTO operator_keys (key, fingerprint, status, body, location, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status, body = EXCLUDED.body,
+    location = EXCLUDED.location, expires_at = EXCLUDED.expires_at
+"""
+
+
+async def run_for_operator(work: UnitsOfWork, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
+    """Run an action of the operator's once for its key; the effect and the key's record commit together.
+
+    Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and those refusals of the action that are not stored. A caller that is
+    cancelled does not take the action back.
+    """
+
+    async def alone() -> CommandResult:
+        with in_flight(_IN_FLIGHT, context.key):
+            return await with_retries(lambda: _once(box, context, action), repeatable=context.key is not None)
+
+    return await work.finish(alone())
+
+
+async def _once(box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
+    key = context.key
+    async with transaction() as conn:
+        if key is None:
+            return await action(conn)
+        purpose = f"operator/answer/{key.key}"
+        if not await conn.fetchval(_LOCK, _lock_number(key.key)):
+            raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
+        # Not before the lock: its holder has committed by now.
+        now = truncate(datetime.now(UTC))
+        found = await conn.fetchrow(_READ, key.key, now)
+        result = stored_result(None if found is None else KeyRecord(*found), key, context)
+        if result is not None:
+            return unseal(box, purpose, result)
+        try:
+            result = seal(box, purpose, await action(conn))
+        except Problem as problem:
+            if not is_stored(key, problem.status):
+                raise
+            result = refuse(problem, context, stored=True)
+        record = record_of(key, result)
+        assert record is not None, "no action of the operator's takes several transactions"
+        await conn.execute(_WRITE, key.key, record.fingerprint, record.status, record.body, record.location, now + KEY_LIFETIME)
+    return unseal(box, purpose, result)
+
+
+def _lock_number(key: str) -> int:
+    """The key as a signed 64-bit number, as advisory locks take it."""
+    return int.from_bytes(hashlib.sha256(f"operator key {key}".encode()).digest()[:8], signed=True)

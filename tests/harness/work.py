@@ -1,0 +1,18 @@
+"""Units of work without a server around them: what tests of services and loops need."""
+
+from sandbox.domain.unit import IdempotencyKey, RequestContext
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.unit_of_work.notifier import Listener, Notifier
+from sandbox.unit_of_work.runner import UnitsOfWork
+
+
+def units_of_work(*after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000) -> UnitsOfWork:
+    """What runs units of work in this process; the listeners are told of each after its commit."""
+    notifier = Notifier()
+    notifier.after_commit += after_commit
+    return UnitsOfWork(load_catalogue(), notifier, batch_limit, queue_limit)
+
+
+def request_of(merchant_id: str, key: IdempotencyKey | None = None, request_id: str = "test") -> RequestContext:
+    """A merchant's request."""
+    return RequestContext(merchant_id, key, request_id, "/test", "http://127.0.0.1")

@@ -1,0 +1,77 @@
+"""Only the unit of work opens writing transactions: a plain connection reads."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.faults.tables import Faults
+from tests.harness import statements
+from tests.harness.world import Stack
+
+ROOT = Path(__file__).parent.parent
+UNIT_OF_WORK = ROOT / "sandbox" / "unit_of_work"
+ELSEWHERE = [
+    path
+    for folder in ("sandbox", "worker", "ipn", "seeds")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if UNIT_OF_WORK not in path.parents and "bench" not in path.parts and "migrations" not in path.parts
+]
+"""Every source file but the unit of work's; the benchmarks measure PostgreSQL with statements of their own."""
+_WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+ SET|UPDATE \w+ \w+ SET|DELETE FROM|FOR NO KEY UPDATE|FOR UPDATE)\b")
+
+
+def blocks_of(tree: ast.AST, opener: str) -> Iterator[ast.AsyncWith]:
+    """Every `async with` block that a call of this function opens."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncWith):
+            calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+            if any(ast.unparse(call.func) == opener for call in calls):
+                yield node
+
+
+def writes_in(path: Path, tree: ast.AST) -> set[str]:
+    """Writing statements that a plain connection runs, by the constant's name or by their own text."""
+    constants = {name.rpartition(".")[2]: text for name, text in statements.constants().items() if _is_of(name, path)}
+    found = set()
+    for block in blocks_of(tree, "connection"):
+        for node in ast.walk(block):
+            if isinstance(node, ast.Name) and _WRITES.search(constants.get(node.id, "")):
+                found.add(node.id)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _WRITES.search(node.value):
+                found.add(node.value)
+    return found
+
+
+def _is_of(name: str, path: Path) -> bool:
+    return name.rpartition(".")[0] == ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_but_the_unit_of_work_opens_a_writing_transaction(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    if path != ROOT / "sandbox" / "db" / "engine.py":
+        imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
+        assert "transaction" not in imported
+    assert writes_in(path, tree) == set()
+
+
+def test_a_write_on_a_plain_connection_is_seen() -> None:
+    path = ROOT / "worker" / "sweep.py"
+    lie = "async def lie():\n    async with db_errors_as_503(), connection() as conn:\n        await conn.execute({})\n"
+    assert writes_in(path, ast.parse(lie.format("_PURGE"))) == {"_PURGE"}
+    assert writes_in(path, ast.parse(lie.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
+    assert writes_in(path, ast.parse(lie.format("_DUE"))) == set()
+
+
+async def test_a_piccolo_query_that_writes_is_refused_outside_of_a_unit_of_work(stack: Stack) -> None:
+    await open_pool(stack.database_url, 1)
+    try:
+        with pytest.raises(RuntimeError, match="only a unit of work writes"):
+            await Faults.delete(force=True)
+        assert isinstance(await Faults.count(), int)
+    finally:
+        await close_pool()
