@@ -1,26 +1,27 @@
 """The IPN application: what banks call. Its own small process, on a port of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
-import msgspec
-from litestar import Litestar, post
-from litestar.response.base import ASGIResponse
+from litestar import Litestar
 from litestar.types import ASGIApp
 
 from ipn.callback import CallbackBody, CallbackService, callback_faults
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.domain.body import decode
-from sandbox.http.answers import ProblemHandler, answered
-from sandbox.http.guard import HttpRequest, KeyRing, RequestGuard
-from sandbox.http.rate_limit import RateLimiter
+from sandbox.domain.payout import Payout
+from sandbox.domain.unit import CommandResult
+from sandbox.http.middleware import PARSING
+from sandbox.http.operation import operations_of, post
+from sandbox.http.request import Request
+from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
 from sandbox.live.feed import LiveFeed
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.server.health import health_router
+from sandbox.server.health import HealthApi
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
@@ -29,6 +30,21 @@ from sandbox.users.summary_cache import SummaryCache
 
 BODY_LIMIT = 64 * 1024
 _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+class CallbackApi:
+    """The operation that banks call. It is signed, and needs no key."""
+
+    def __init__(self, callbacks: CallbackService) -> None:
+        self._callbacks = callbacks
+
+    def _check(self, members: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return callback_faults(members)
+
+    @post("/ipn/callback", "Report a payout's status", {200: Payout}, CallbackBody, access="public", check=_check)
+    async def callback(self, request: Request, body: CallbackBody) -> CommandResult:
+        headers = {name: request.header(name) or "" for name in _HEADERS}
+        return await self._callbacks.receive(body, request.json, headers, request.context)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -42,16 +58,7 @@ def create_app(settings: Settings) -> ASGIApp:
     notifier.after_commit += [waker.committed, feed.committed]
     work = UnitsOfWork(load_catalogue(), notifier, settings.batch_limit, settings.queue_limit)
     readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
-    gate = RequestGuard(settings, KeyRing(), RateLimiter(settings.redis_url))
     service = CallbackService(work, SecretBox(settings.secret_key))
-    body_decoder = msgspec.json.Decoder(CallbackBody)
-
-    @post("/ipn/callback", status_code=200)
-    async def callback(request: HttpRequest) -> ASGIResponse:
-        raw = await gate.body(request)
-        body = decode(body_decoder, raw, callback_faults)
-        headers = {name: request.headers.get(name, "") for name in _HEADERS}
-        return answered(await service.receive(body, raw, headers, gate.context(request)))
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -68,13 +75,5 @@ def create_app(settings: Settings) -> ASGIApp:
             await readiness.close()
             await close_pool()
 
-    return RequestLog(
-        Litestar(
-            route_handlers=[callback, health_router(readiness)],
-            lifespan=[lifespan],
-            exception_handlers={Exception: ProblemHandler(settings.public_url)},
-            openapi_config=None,
-            request_max_body_size=BODY_LIMIT,
-            logging_config=None,
-        )
-    )
+    operations = operations_of(CallbackApi(service), HealthApi(readiness))
+    return RequestLog(create_litestar(operations, PARSING, settings.public_url, BODY_LIMIT, lifespan))

@@ -26,13 +26,13 @@ ID, OTHER = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77", "019a9a5e-3c00-7a41-8b1f-2f6
 SETTINGS = Settings.load(
     {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere", "SANDBOX_SECRET_KEY": "A" * 43 + "="}
 )
-OPERATIONS = documented(create_app(SETTINGS).litestar.routes)
+OPERATIONS = documented(create_app(SETTINGS).operations)
 BODIES = {
-    item.operation_id: item.operation.body
-    for item in OPERATIONS
-    if item.operation.body is not None and item.operation.raw_media_type == "application/json"
+    operation.id: operation.body
+    for operation in OPERATIONS
+    if operation.body is not None and operation.body_media_type == "application/json"
 }
-EXAMPLES = {item.operation_id: item.operation.example for item in OPERATIONS if item.operation_id in BODIES}
+EXAMPLES = {operation.id: operation.example for operation in OPERATIONS if operation.id in BODIES}
 
 
 def errors_of(kind: Any, body: Any) -> dict[str, str]:

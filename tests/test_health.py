@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import httpx
 import pytest
-from litestar import Litestar
 
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.http.answers import ProblemHandler
-from sandbox.server.health import health_router
+from sandbox.http.operation import operations_of
+from sandbox.http.routes import create_litestar
+from sandbox.server.health import HealthApi
 from sandbox.server.readiness import BOUND, Readiness
 from sandbox.server.request_log import RequestLog
 from tests.harness.proxy import Proxy
@@ -28,9 +28,7 @@ FRESH = "not_migrated"
 async def asking(database_url: str, redis_url: str, bound: float = BOUND) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that has the routes of health and these stores."""
     readiness = Readiness(redis_url, bound=bound)
-    app = Litestar(
-        [health_router(readiness)], openapi_config=None, exception_handlers={Exception: ProblemHandler("http://sandbox.test")}
-    )
+    app = create_litestar(operations_of(HealthApi(readiness)), (), "http://sandbox.test", 0)
     await open_pool(database_url, 2)
     try:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(RequestLog(app)), base_url="http://sandbox.test") as client:

@@ -12,11 +12,10 @@ import asyncpg
 import httpx
 import pytest
 import structlog
-from litestar import Litestar, get, post
-from litestar.response.base import ASGIResponse
 
 from sandbox.aggregator.clients import Ask, FetchFailedError, HttpVendor
-from sandbox.bulk_credit.upload import receive_file
+from sandbox.bulk_credit.api import UploadForm
+from sandbox.bulk_credit.upload import Upload, receive_file
 from sandbox.db.engine import (
     CONNECTION_ERRORS,
     DatabaseAwayError,
@@ -28,8 +27,10 @@ from sandbox.db.engine import (
     transaction,
 )
 from sandbox.domain.errors import Problem
-from sandbox.http.answers import ProblemHandler, ok
-from sandbox.http.guard import HttpRequest
+from sandbox.http.middleware import PARSING
+from sandbox.http.operation import get, operations_of, post
+from sandbox.http.request import Request
+from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.runtime.listening import Probe
@@ -42,8 +43,8 @@ NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/secret/folder")
 
 
 @contextlib.asynccontextmanager
-async def client_of(*handlers: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = Litestar(list(handlers), openapi_config=None, exception_handlers={Exception: ProblemHandler("http://sandbox.test")})
+async def client_of(api: object) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_litestar(operations_of(api), PARSING, "http://sandbox.test", 2_000_000)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(RequestLog(app)), base_url="http://sandbox.test") as client:
         yield client
 
@@ -55,12 +56,13 @@ def test_trouble_of_our_own_is_no_stores_outage(store: tuple[type[Exception], ..
 
 
 async def test_an_oserror_is_a_500_that_is_logged() -> None:
-    @get("/")
-    async def fail() -> None:
-        raise NO_SPACE
+    class Api:
+        @get("/", "Fail", {200: None}, access="public")
+        async def fail(self, request: Request) -> None:
+            raise NO_SPACE
 
     with structlog.testing.capture_logs() as logs:
-        async with client_of(fail) as client:
+        async with client_of(Api()) as client:
             answer = await client.get("/")
     assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL_ERROR")
     assert "/secret/folder" not in answer.text
@@ -78,15 +80,16 @@ def nobody() -> Iterator[int]:
 
 @pytest.mark.parametrize("how", [connection, transaction])
 async def test_a_database_that_cannot_be_reached_is_an_outage_and_the_log_says_why(how: Any, nobody: int) -> None:
-    @get("/")
-    async def ask() -> ASGIResponse:
-        async with db_errors_as_503(), how() as conn:
-            return ok(await conn.fetchval("SELECT 1"))
+    class Api:
+        @get("/", "Ask", {200: int}, access="public")
+        async def ask(self, request: Request) -> Any:
+            async with db_errors_as_503(), how() as conn:
+                return await conn.fetchval("SELECT 1")
 
     await open_pool(f"postgresql://u@127.0.0.1:{nobody}/x", 1)
     try:
         with structlog.testing.capture_logs() as logs:
-            async with client_of(ask) as client:
+            async with client_of(Api()) as client:
                 answer = await client.get("/")
     finally:
         await close_pool()
@@ -162,10 +165,11 @@ def test_an_outage_says_what_the_database_says() -> None:
     assert "does not answer" in str(away(DatabaseAwayError(TimeoutError())))
 
 
-@post("/", status_code=200)
-async def upload(request: HttpRequest) -> ASGIResponse:
-    with (await receive_file(request)).file as file:
-        return ok(len(file.read()))
+class UploadApi:
+    @post("/", "Upload", {200: int}, UploadForm, access="public", receive=receive_file)
+    async def upload(self, request: Request, body: Upload) -> int:
+        with body.file as file:
+            return len(file.read())
 
 
 @pytest.mark.parametrize("trouble", ["a full disk", "no folder", "a full disk at the end"])
@@ -179,7 +183,7 @@ async def test_a_file_that_cannot_be_kept_is_named_and_logged(monkeypatch: pytes
     if trouble == "a full disk at the end":
         monkeypatch.setattr("sandbox.bulk_credit.upload._IN_MEMORY", 5)
     with structlog.testing.capture_logs() as logs:
-        async with client_of(upload) as client:
+        async with client_of(UploadApi()) as client:
             answer = await client.post("/", files={"file": b"x" * size})
     problem = answer.json()
     assert (answer.status_code, problem["code"], answer.headers["retry-after"]) == (503, "UNAVAILABLE", "30")
@@ -192,7 +196,7 @@ async def test_a_file_that_cannot_be_kept_is_named_and_logged(monkeypatch: pytes
 
 
 async def test_a_file_is_kept_on_a_disk_that_has_room() -> None:
-    async with client_of(upload) as client:
+    async with client_of(UploadApi()) as client:
         answer = await client.post("/", files={"file": b"x" * 1_000_000})
     assert (answer.status_code, answer.json()) == (200, 1_000_000)
 

@@ -221,8 +221,8 @@ def test_every_member_that_is_called_a_secret_or_a_url_is_marked() -> None:
     }  # fmt: skip
     seen: set[Any] = set()
     missing = []
-    for item in documented(create_app(Settings.load(env)).litestar.routes):
-        for kind in (item.operation.body, *item.operation.answers.values()):
+    for operation in documented(create_app(Settings.load(env)).operations):
+        for kind in (operation.body, *operation.answers.values()):
             for struct, name, hint in _members(page_item(kind) or kind, seen) if kind is not None else ():
                 shape = shape_of(hint)
                 if _CALLED_SECRET.search(name) and not shape.conceals and (struct, name) not in _NO_SECRET:

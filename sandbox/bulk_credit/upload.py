@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from multipart import (  # type: ignore[import-untyped]  # it carries no types
     MultipartError,
     MultipartSegment,
@@ -17,7 +16,7 @@ from multipart import (  # type: ignore[import-untyped]  # it carries no types
 )
 
 from sandbox.domain.errors import Problem, invalid, unavailable
-from sandbox.http.guard import HttpRequest, require_no_coding
+from sandbox.http.request import PayloadTooLarge, Request
 
 LARGEST_FILE: Final = 50 * 1024 * 1024
 _OTHER_PARTS: Final = 4
@@ -32,14 +31,13 @@ class Upload:
     digest: bytes
 
 
-async def receive_file(request: HttpRequest) -> Upload:
+async def receive_file(request: Request) -> Upload:
     """The part `file` of a multipart body.
 
     Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, VALIDATION_ERROR for a body that is no multipart or
     does not have that part exactly once, or UNAVAILABLE if the file cannot be kept on disk while it arrives.
     """
-    require_no_coding(request)
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    kind, options = parse_options_header(request.header("content-type") or "")
     if kind != "multipart/form-data":
         raise Problem("UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data with the CSV as its part `file`.")
     spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- handed on to the caller
@@ -57,7 +55,7 @@ async def receive_file(request: HttpRequest) -> Upload:
     return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
 
 
-async def _receive(request: HttpRequest, boundary: str, target: "tempfile.SpooledTemporaryFile[bytes]") -> bytes:
+async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTemporaryFile[bytes]") -> bytes:
     """Write the part to `target`, and return the SHA-256 of what is in it. Raises as `receive_file`, or OSError."""
     digest = hashlib.sha256()
     found = False
@@ -66,7 +64,7 @@ async def _receive(request: HttpRequest, boundary: str, target: "tempfile.Spoole
         parser = PushMultipartParser(boundary, max_segment_size=LARGEST_FILE, max_segment_count=_OTHER_PARTS + 1)
         with parser:
             async for chunk in request.stream():
-                for event in parser.parse(chunk) if chunk else ():
+                for event in parser.parse(chunk):
                     if isinstance(event, MultipartSegment):
                         segment = event
                         if segment.name == "file":
@@ -80,7 +78,7 @@ async def _receive(request: HttpRequest, boundary: str, target: "tempfile.Spoole
         if segment is None or segment.bytes_received <= LARGEST_FILE:
             raise invalid("body", f"has more than {_OTHER_PARTS + 1} parts, or a part with very long headers") from None
         raise _too_large() from None
-    except RequestEntityTooLarge:
+    except PayloadTooLarge:
         raise _too_large() from None
     except MultipartError as error:
         raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None

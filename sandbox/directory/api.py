@@ -1,18 +1,17 @@
 """`/api/v1/directory` and `/api/v1/verify-account`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
-from litestar import Router, get, post
-from litestar.response.base import ASGIResponse
 
 from sandbox.domain.account_verification import Verification, verify
+from sandbox.domain.body_errors import Fault
 from sandbox.domain.directory import Directory, DirectoryJson
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
-from sandbox.http.answers import answered, ok
-from sandbox.http.guard import HttpRequest, RequestGuard
-from sandbox.http.operation import Operation
-from sandbox.http.paging import query
+from sandbox.http.operation import get, post
+from sandbox.http.request import Request
 from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
 from sandbox.unit_of_work.runner import UnitsOfWork
 
@@ -30,34 +29,33 @@ class VerifyAccount:
         return CommandResult(200, self.body)
 
 
-def directory_router(gate: RequestGuard, directory: Directory, work: UnitsOfWork) -> Router:
-    """The routes of the directory."""
-    body_decoder = msgspec.json.Decoder(VerifyAccountBody)
-    listing = directory.as_json()
+class DirectoryApi:
+    """The operations of the directory."""
 
-    @get(
-        "/directory", operation_id="get_directory",
-        opt={"operation": Operation("List banks and wallets that payouts can go to", {200: DirectoryJson})},
-    )  # fmt: skip
-    async def get_directory(request: HttpRequest) -> ASGIResponse:
-        await gate.caller(request)
-        query(request, ())
-        return ok(listing)
+    def __init__(self, directory: Directory, work: UnitsOfWork) -> None:
+        self._directory = directory
+        self._listing = directory.as_json()
+        self._work = work
+
+    def _check(self, members: Mapping[str, Any]) -> list[Fault]:
+        return destination_faults(members, self._directory)
+
+    @get("/api/v1/directory", "List banks and wallets that payouts can go to", {200: DirectoryJson})
+    async def get_directory(self, request: Request) -> DirectoryJson:
+        return self._listing
 
     @post(
-        "/verify-account", operation_id="verify_account", status_code=200,
-        opt={"operation": Operation("Check whether an account can be paid", {200: Verification}, VerifyAccountBody,
-             idempotency="required",
-             example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"})},
-    )  # fmt: skip
-    async def verify_account(request: HttpRequest) -> ASGIResponse:
-        await gate.caller(request)
-        asked, key = await gate.parse(request, body_decoder, check=lambda members: destination_faults(members, directory))
+        "/api/v1/verify-account",
+        "Check whether an account can be paid",
+        {200: Verification},
+        VerifyAccountBody,
+        idempotency="required",
+        check=_check,
+        example={"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
+    )
+    async def verify_account(self, request: Request, body: VerifyAccountBody) -> CommandResult:
         bank_code, wallet_code = destination(
-            asked.dest_type, asked.bank_code, asked.wallet_code, asked.account_number, directory
+            body.dest_type, body.bank_code, body.wallet_code, body.account_number, self._directory
         )
-        result = verify(directory, asked.dest_type, bank_code or wallet_code or "", asked.account_number)
-        command = VerifyAccount(gate.context(request, key), msgspec.json.encode(result))
-        return answered(await work.submit(command))
-
-    return Router("/api/v1", route_handlers=[get_directory, verify_account])
+        result = verify(self._directory, body.dest_type, bank_code or wallet_code or "", body.account_number)
+        return await self._work.submit(VerifyAccount(request.context, msgspec.json.encode(result)))

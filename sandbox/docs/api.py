@@ -1,24 +1,21 @@
 """`/`, `/openapi.json`, `/docs` and `/problems`: the API's description, for programs and for people. Public, with no key."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
-from litestar import Litestar, Router, get
-from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 
 from sandbox.docs.openapi import build, encode
 from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.http.accept import quality
-from sandbox.http.answers import JSON, ok
-from sandbox.http.guard import HttpRequest, accepted
-from sandbox.http.operation import Operation
+from sandbox.http.answers import Response
+from sandbox.http.operation import JSON, Operation, get, operations_of
+from sandbox.http.request import Request
 
 _HTML: Final = "text/html"
-"""Litestar adds the charset to what is text."""
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
     "cache-control": "no-cache",
@@ -45,76 +42,68 @@ class Root(msgspec.Struct):
     """Name → URL."""
 
 
-class _Documents:
-    """The document and its page, made on the first request (all routes are known by then) and kept as bytes."""
+class DocsApi:
+    """The operations that describe all others."""
 
-    def __init__(self, public_url: str, catalogue: Catalogue) -> None:
+    def __init__(self, operations: Sequence[Operation], public_url: str, catalogue: Catalogue) -> None:
+        """Describe these operations and its own. `public_url` is what links and commands name."""
+        self._operations = (*operations, *operations_of(self))
         self._public_url = public_url
         self._catalogue = catalogue
         self._made: tuple[bytes, bytes] | None = None
 
-    def of(self, app: Litestar) -> tuple[bytes, bytes]:
-        """The OpenAPI document and the page that shows it."""
+    def _document(self) -> tuple[bytes, bytes]:
+        """The OpenAPI document and the page that shows it; made for the first request, and kept as bytes."""
         if self._made is None:
-            document = build(app.routes, self._public_url)
+            document = build(self._operations, self._public_url)
             self._made = encode(document), docs_page(document, self._catalogue).encode()
         return self._made
 
+    @get("/openapi.json", "Get this document", {200: dict[str, Any]}, access="public")
+    async def openapi(self, request: Request) -> Response:
+        return Response(200, self._document()[0])
 
-def docs_router(public_url: str, catalogue: Catalogue) -> Router:
-    """The routes of the documentation. `public_url` is what its links and commands name."""
-    documents = _Documents(public_url, catalogue)
+    @get("/docs", "Read the documentation", {200: str}, access="public", is_documented=False)
+    async def docs(self, request: Request) -> Response:
+        return _page(self._document()[1])
 
-    @get(
-        "/openapi.json", operation_id="openapi",
-        opt={"operation": Operation("Get this document", {200: dict[str, Any]}, security="none")},
-    )  # fmt: skip
-    async def openapi(request: HttpRequest) -> ASGIResponse:
-        return ASGIResponse(body=documents.of(request.app)[0], media_type=JSON)
-
-    @get("/docs")
-    async def docs(request: HttpRequest) -> ASGIResponse:
-        return _page(documents.of(request.app)[1])
-
-    @get("/problems")
-    async def problems(request: HttpRequest) -> ASGIResponse:
+    @get("/problems", "List the codes of problems", {200: dict[str, Any]}, access="public", is_documented=False)
+    async def problems(self, request: Request) -> Response | dict[str, Any]:
         if _wants_html(request):
             return _page(problems_page().encode())
-        return ok({"data": [_explained(code, public_url) for code in CODES]})
+        return {"data": [_explained(code, self._public_url) for code in CODES]}
 
-    @get("/problems/{code:str}")
-    async def problem(request: HttpRequest, code: FromPath[str]) -> ASGIResponse:
+    @get("/problems/{code}", "Explain a problem", {200: dict[str, Any]}, access="public", is_documented=False)
+    async def problem(self, request: Request, code: str) -> Response | dict[str, Any]:
         if code not in CODES:
             raise Problem("NOT_FOUND", "There is no such code; /problems lists them all.")
         if _wants_html(request):
             return _page(problem_page(code).encode())
-        return ok(_explained(code, public_url))
+        return _explained(code, self._public_url)
 
-    @get("/", operation_id="root", opt={"operation": Operation("List the sandbox's URLs", {200: Root}, security="none")})
-    async def root(request: HttpRequest) -> ASGIResponse:
+    @get("/", "List the sandbox's URLs", {200: Root}, access="public")
+    async def root(self, request: Request) -> Response | Root:
         if _wants_html(request):
             return _redirect("/console")
-        links = {name: public_url + path for name, path in _LINKS.items()}
-        return ok(Root("PSP Sandbox", version("psp-sandbox"), links))
+        links = {name: self._public_url + path for name, path in _LINKS.items()}
+        return Root("PSP Sandbox", version("psp-sandbox"), links)
 
-    @get("/console")
-    async def console(request: HttpRequest) -> ASGIResponse:
+    @get("/console", "Open the console", {307: None}, access="public", is_documented=False)
+    async def console(self, request: Request) -> Response:
         return _redirect("/docs")  # until there is a console
 
-    return Router("/", route_handlers=[openapi, docs, problems, problem, root, console])
+
+def _redirect(path: str) -> Response:
+    return Response(307, headers=[("location", path)])
 
 
-def _redirect(path: str) -> ASGIResponse:
-    return ASGIResponse(status_code=307, headers={"location": path})
+def _page(body: bytes) -> Response:
+    return Response(200, body, _HTML, _HEADERS.items())
 
 
-def _page(body: bytes) -> ASGIResponse:
-    return ASGIResponse(body=body, media_type=_HTML, headers=_HEADERS)
-
-
-def _wants_html(request: HttpRequest) -> bool:
+def _wants_html(request: Request) -> bool:
     """Browsers name HTML; a program that follows a problem's `type` gets JSON."""
-    accept = (accepted(request) or "").lower()
+    accept = (request.accept or "").lower()
     return "text/html" in accept and quality(accept, "text/html") >= max(quality(accept, JSON), 0.001)
 
 

@@ -1,18 +1,16 @@
-"""The OpenAPI 3.1 document, built from the routes and from the Operation that stands beside each handler."""
+"""The OpenAPI 3.1 document, built from the operations as they are declared."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
 import msgspec
-from litestar.routes import BaseRoute, HTTPRoute
 
 from sandbox.docs.openapi_parts import HEADERS, PARAMETERS, SECURITY_SCHEMES, TAGS, webhook
 from sandbox.docs.schemas import REF, Json, Schemas
 from sandbox.domain.errors import CODES, MEDIA_TYPE, FieldError, Problem, ProblemBody, RefusedItem
 from sandbox.domain.payout import Payout
-from sandbox.http.operation import Operation, page_item
+from sandbox.http.operation import JSON, Operation, page_item
 from sandbox.webhooks.requests import EVENT_TYPES
 
 Links = dict[Any, dict[str, tuple[str, str]]]
@@ -32,20 +30,20 @@ A mock payment service provider for payouts.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
 byte for byte, for 24 hours.
 """
-_OF_SECURITY: Final = {
-    "key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
-    "admin-key": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
+_OF_ACCESS: Final = {
+    "member": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
+    "admin": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
     "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
-    "none": (),
+    "public": (),
 }
 _SCHEMES: Final[dict[str, list[Json]]] = {
-    "key": [{"ApiKey": []}, {"BearerKey": []}],
-    "admin-key": [{"ApiKey": []}, {"BearerKey": []}],
+    "member": [{"ApiKey": []}, {"BearerKey": []}],
+    "admin": [{"ApiKey": []}, {"BearerKey": []}],
     "operator": [{"OperatorKey": []}],
-    "none": [],
+    "public": [],
 }
 _NOTES: Final = {
-    "admin-key": "Needs a key with the `admin` role.",
+    "admin": "Needs a key with the `admin` role.",
     "operator": "Needs the operator's key.",
 }
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
@@ -54,45 +52,28 @@ _STYLES: Final[dict[str, Json]] = {
     "object": {"style": "deepObject", "explode": True},
 }
 """How a query parameter of a type is written: values with commas between them; `name[KEY]=value`."""
-_METHODS: Final = ("get", "post", "put", "patch", "delete")
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator"}
 
 
-@dataclass(frozen=True, slots=True)
-class Documented:
-    """A handler that the document tells of."""
-
-    path: str
-    method: str
-    operation_id: str
-    operation: Operation
+def documented(operations: Iterable[Operation]) -> list[Operation]:
+    """The operations that the document has, by path and method."""
+    found = [operation for operation in operations if operation.is_documented]
+    return sorted(found, key=lambda operation: (operation.path, _METHODS.index(operation.method)))
 
 
-def documented(routes: Iterable[BaseRoute]) -> list[Documented]:
-    """All handlers that carry an Operation, by path and method: Litestar's own order differs from run to run."""
-    found = []
-    for route in routes:
-        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
-            operation = handler.opt.get("operation")
-            if isinstance(operation, Operation):
-                name = handler.operation_id if isinstance(handler.operation_id, str) else handler.handler_name
-                methods = (str(method).lower() for method in handler.http_methods)
-                found += [Documented(route.path_format, method, name, operation) for method in methods]
-    return sorted(found, key=lambda item: (item.path, _METHODS.index(item.method)))
-
-
-def build(routes: Iterable[BaseRoute], public_url: str) -> Json:
-    """The document of the routes that carry an Operation. `public_url` is where they and the problems' pages are."""
-    found = documented(routes)
+def build(operations: Iterable[Operation], public_url: str) -> Json:
+    """The document of the operations. `public_url` is where they and the problems' pages are."""
+    found = documented(operations)
     types = [Payout, ProblemBody, FieldError, RefusedItem]
-    for item in found:
-        types += [kind for kind in (item.operation.body, *item.operation.answers.values()) if kind is not None]
+    for operation in found:
+        types += [kind for kind in (operation.body, *operation.answers.values()) if kind is not None]
     builder = _Builder(Schemas(types), public_url)
     links = _links_of_types(found)
     paths: Json = {}
-    for item in found:
-        paths.setdefault(item.path, {})[item.method] = builder.operation(item, links)
-    tags = {tag for path in paths.values() for operation in path.values() for tag in operation["tags"]}
+    for operation in found:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = builder.operation(operation, links)
+    tags = {tag for path in paths.values() for made in path.values() for tag in made["tags"]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "PSP Sandbox", "version": version("psp-sandbox"), "description": _INFO},
@@ -109,13 +90,13 @@ def encode(document: Json) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-def _links_of_types(found: Sequence[Documented]) -> Links:
+def _links_of_types(found: Sequence[Operation]) -> Links:
     """What the answers of one type link to, wherever they come from: a list's items as well as a new object."""
     links: Links = {}
-    for item in found:
-        for kind in item.operation.answers.values():
-            if kind is not None and item.operation.links:
-                links.setdefault(page_item(kind) or kind, {}).update(item.operation.links)
+    for operation in found:
+        for kind in operation.answers.values():
+            if kind is not None and operation.links:
+                links.setdefault(page_item(kind) or kind, {}).update(operation.links)
     return links
 
 
@@ -141,17 +122,17 @@ class _Builder:
         self._public_url = public_url
         self._responses: Json = {}
 
-    def operation(self, item: Documented, links: Links) -> Json:
+    def operation(self, operation: Operation, links: Links) -> Json:
         """An operation object."""
-        operation = item.operation
-        made: Json = {"operationId": item.operation_id, "summary": operation.summary, "tags": [_tag(item.path)]}
-        description = " ".join(filter(None, (operation.description, _NOTES.get(operation.security))))
+        made: Json = {"operationId": operation.id, "summary": operation.summary, "tags": [_tag(operation.path)]}
+        description = " ".join(filter(None, (operation.description, _NOTES.get(operation.access))))
         if description:
             made["description"] = description
-        made["security"] = _SCHEMES[operation.security]
-        names = [part[1:-1] for part in item.path.split("/") if part.startswith("{")]
+        made["security"] = _SCHEMES[operation.access]
+        names = operation.path_parameters
         parameters: list[Json] = [
-            {"name": name, "in": "path", "required": True, "schema": dict(operation.path.get(name, _UUID))} for name in names
+            {"name": name, "in": "path", "required": True, "schema": dict(operation.path_schemas.get(name, _UUID))}
+            for name in names
         ]
         parameters += [
             {
@@ -179,10 +160,7 @@ class _Builder:
         media: Json = {"schema": schema}
         if operation.example is not None:
             media["example"] = operation.example
-        media_type = operation.raw_media_type if _is_form(operation) else "application/json"
-        # An action that takes nothing is as well asked for without a body.
-        required = not operation.optional_body and self._resolved(schema).get("properties") != {}
-        return {"required": required, "content": {media_type: media}}
+        return {"required": operation.requires_body, "content": {operation.body_media_type: media}}
 
     def _answer(self, operation: Operation, status: int, kind: Any, links: Links) -> Json:
         headers = _headers("X-Request-Id")
@@ -194,8 +172,7 @@ class _Builder:
         if kind is None:
             return answer
         schema = self._schemas.of(kind)
-        media_type = "application/json" if _is_form(operation) else operation.raw_media_type
-        answer["content"] = {media_type: {"schema": schema}}
+        answer["content"] = {operation.media_type: {"schema": schema}}
         item = page_item(kind)
         found = operation.links or links.get(item or kind, {})
         members = self._resolved(self._schemas.of(item) if item else schema).get("properties", {})
@@ -215,12 +192,12 @@ class _Builder:
         return found
 
     def _problems(self, operation: Operation, has_path_parameters: bool) -> Json:
-        codes = {*operation.errors, *_OF_SECURITY[operation.security], "INTERNAL_ERROR"}
-        if operation.security != "none":
+        codes = {*operation.errors, *_OF_ACCESS[operation.access], "INTERNAL_ERROR"}
+        if operation.access != "public":
             codes.add("VALIDATION_ERROR")
         if operation.body is not None:
             codes |= {"VALIDATION_ERROR", "PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE"}
-            codes |= set() if _is_form(operation) else {"MALFORMED_JSON"}
+            codes |= {"MALFORMED_JSON"} if operation.body_media_type == JSON else set()
         if has_path_parameters:
             codes.add("NOT_FOUND")
         if operation.idempotency != "none":
@@ -283,7 +260,3 @@ class _Builder:
 
 def _headers(name: str) -> Json:
     return {name: {"$ref": f"#/components/headers/{name}"}}
-
-
-def _is_form(operation: Operation) -> bool:
-    return operation.raw_media_type.startswith("multipart/")

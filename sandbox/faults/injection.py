@@ -8,7 +8,7 @@ import asyncio
 import re
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from litestar.types import Receive, Send
@@ -17,6 +17,7 @@ from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.fault import FAULTED, Fault, Hit
 from sandbox.faults.store import first_hit
+from sandbox.http.request import Request
 
 _REFERENCE: Final = re.compile(rb'"merchant_reference"\s*:\s*"([^"]*)')
 _AFTERWARDS: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
@@ -38,25 +39,25 @@ fault is to a client: the request was not served, nothing was done, and it may c
 """
 
 
-async def inject_before(scope: Any, merchant_id: str, faults: Sequence[Fault], body: Callable[[], Awaitable[bytes]]) -> None:
-    """Let the first fault hit that a request meets; it is noted in the request's state for what stands further out.
+async def inject_before(request: Request) -> None:
+    """Let the first fault hit that a request meets; it is noted in the request for what stands further out.
 
     Raises the problem that a fault answers with.
     """
-    path = scope["path"]
+    path, faults = request.path, request.caller.faults
     if not path.startswith(FAULTED):
         return
-    raw = await body() if any("reference" in fault.match for fault in faults) else b""
+    raw = await request.read() if any("reference" in fault.match for fault in faults) else b""
 
     def meets(fault: Fault) -> bool:
         part = fault.match.get("reference")
-        return fault.meets_request(scope["method"], path) and (part is None or _names(raw, part))
+        return fault.meets_request(request.method, path) and (part is None or _names(raw, part))
 
     async with db_errors_as_503():
-        hit = await first_hit(merchant_id, faults, meets)
+        hit = await first_hit(request.merchant_id, faults, meets)
     if hit is None:
         return
-    scope["state"]["fault"] = hit
+    request.fault = hit
     if hit.fault.kind == "latency":
         await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
     elif hit.fault.kind not in _AFTERWARDS:

@@ -2,24 +2,17 @@
 
 import base64
 import binascii
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from sandbox.domain import clock
-from sandbox.domain.errors import Problem, all_invalid, invalid
+from sandbox.domain.body_errors import Fault
+from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import LARGEST_ID, first_id_at, is_uuid
-from sandbox.domain.query_errors import find_query_errors
 
-if TYPE_CHECKING:
-    # Services page their lists, in workers and commands as well, which need not load a web framework for it.
-    from sandbox.http.guard import HttpRequest
-
-_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
 DEFAULT_LIMIT: Final = 20
 LARGEST_LIMIT: Final = 100
 
@@ -45,34 +38,23 @@ class Window:
     suffix: str = ""
 
 
-def query(request: "HttpRequest", allowed: Sequence[str]) -> dict[str, str]:
-    """The query's parameters, as their operation documents them.
-
-    Raises VALIDATION_ERROR with every one that is unknown, given twice, or not what its schema says.
-    """
-    operation = request.scope["route_handler"].opt.get("operation")
-    schemas = {} if operation is None else {parameter.name: parameter.schema for parameter in operation.query}
-    faults, found = find_query_errors(request.query_params.multi_items(), allowed, schemas)
-    if "cursor" in found:
-        try:
-            _read_cursor(found["cursor"])
-        except Problem as problem:
-            faults += problem.errors
-    if faults:
-        raise all_invalid(faults)
-    return found
+def window(query: Mapping[str, str]) -> Window:
+    """Read `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive) of a query that was checked."""
+    before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (LARGEST_ID, "")
+    since = first_id_at(_time(query, "created_from"))
+    if "created_to" in query:
+        before = min(before, first_id_at(_time(query, "created_to")))
+    return Window(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
 
 
-def window(params: Mapping[str, str]) -> Window:
-    """Read `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive). Raises VALIDATION_ERROR."""
-    raw = params.get("limit", str(DEFAULT_LIMIT))
-    if not (raw.isascii() and raw.isdigit() and len(raw) <= 3 and 1 <= int(raw) <= LARGEST_LIMIT):
-        raise invalid("limit", f"must be a whole number from 1 to {LARGEST_LIMIT}")
-    before, suffix = _read_cursor(params["cursor"]) if "cursor" in params else (LARGEST_ID, "")
-    since = first_id_at(_time(params, "created_from"))
-    if "created_to" in params:
-        before = min(before, first_id_at(_time(params, "created_to")))
-    return Window(int(raw), before, since, suffix)
+def cursor_errors(query: Mapping[str, str]) -> list[Fault]:
+    """What is wrong with a query's cursor, which its schema cannot say."""
+    try:
+        if "cursor" in query:
+            _read_cursor(query["cursor"])
+    except Problem as problem:
+        return list(problem.errors)
+    return []
 
 
 def page(items: Sequence[Any], limit: int, cursor_of: Sequence[str]) -> Page:
@@ -84,43 +66,14 @@ def page(items: Sequence[Any], limit: int, cursor_of: Sequence[str]) -> Page:
     return Page(list(items[:limit]), more, _write_cursor(cursor_of[limit - 1]) if more else None)
 
 
-def choice(params: Mapping[str, str], name: str, choices: Sequence[str]) -> list[str]:
-    """The values to look for: the one given, or all. Raises VALIDATION_ERROR."""
-    if name not in params:
-        return list(choices)
-    if params[name] not in choices:
-        raise invalid(name, f"must be one of {', '.join(choices)}")
-    return [params[name]]
+def selected(query: Mapping[str, str], name: str, choices: Sequence[str]) -> list[str]:
+    """The values to look for: those given, comma-separated, or all."""
+    return list(dict.fromkeys(query[name].split(","))) if name in query else list(choices)
 
 
-def seconds(params: Mapping[str, str], name: str, default: float, longest: float) -> float:
-    """A number of seconds from 0 to `longest`. Raises VALIDATION_ERROR."""
-    raw = params.get(name, str(default))
-    if not _NUMBER.match(raw) or not 0 <= float(raw) <= longest:
-        raise invalid(name, f"must be a number of seconds from 0 to {longest:g}")
-    return float(raw)
-
-
-def uuid_param(params: Mapping[str, str], name: str) -> str | None:
-    """A UUID or None. Raises VALIDATION_ERROR."""
-    value = params.get(name)
-    if value is not None and not is_uuid(value):
-        raise invalid(name, "must be an id: a UUID in lower case")
-    return value
-
-
-def _time(params: Mapping[str, str], name: str) -> int:
-    if name not in params:
-        return 0
-    try:
-        return clock.milliseconds(_parse(params[name]))
-    except (ValueError, OverflowError):
-        raise invalid(name, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z") from None
-
-
-def _parse(text: str) -> datetime:
+def _time(query: Mapping[str, str], name: str) -> int:
     # An unescaped + in a query means a space.
-    return clock.parse(text.replace(" ", "+"))
+    return clock.milliseconds(clock.parse(query[name].replace(" ", "+"))) if name in query else 0
 
 
 def _write_cursor(position: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from litestar.response.base import ASGIResponse
 
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
@@ -100,7 +99,7 @@ class Streams:
             await self._redis.zrem(_key(merchant_id), place)
 
 
-class EventStream(ASGIResponse):
+class EventStream:
     """One client's stream, from the headers on."""
 
     def __init__(
@@ -114,7 +113,6 @@ class EventStream(ASGIResponse):
         seconds: float | None,
         types: Sequence[str] = ("*",),
     ) -> None:
-        super().__init__(media_type=MEDIA_TYPE)
         self._streams = streams
         self._listener = listener
         self._merchant_id = merchant_id

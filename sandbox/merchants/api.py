@@ -1,13 +1,10 @@
 """`/sandbox/v1/merchants` for the operator, `/sandbox/v1/keys` for a merchant's admin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from litestar import Router, delete, get, post
-from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
 
 from sandbox.domain.body import amount_of
 from sandbox.domain.body_errors import Fault
@@ -15,10 +12,10 @@ from sandbox.domain.choices import Role
 from sandbox.domain.clock_target import moment
 from sandbox.domain.errors import Problem, all_invalid, invalid
 from sandbox.domain.fields import AmountOrZero, Name, Time, Url
-from sandbox.http.answers import answered, ok
-from sandbox.http.guard import HttpRequest, RequestGuard
-from sandbox.http.operation import CURSOR, LIMIT, Operation
-from sandbox.http.paging import page, query, window
+from sandbox.domain.unit import CommandResult
+from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
+from sandbox.http.paging import Page, page, window
+from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
 
 LARGEST_SEED = 2**63 - 1
@@ -90,82 +87,86 @@ def _read(member: Callable[[], T], faults: list[Fault]) -> T | None:
         return None
 
 
-def merchants_router(gate: RequestGuard, service: MerchantService) -> Router:
-    """The operator's routes."""
-    body_decoder = msgspec.json.Decoder(CreateMerchantBody)
+class MerchantApi:
+    """The operator's operations."""
+
+    def __init__(self, merchants: MerchantService) -> None:
+        self._merchants = merchants
+
+    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+        return _rest(members, self._merchants.webhook_fault)[2]
 
     @post(
-        "/", operation_id="create_merchant",
-        opt={"operation": Operation("Create a merchant, which is a whole sandbox of its own", {201: NewMerchant},
-             CreateMerchantBody, security="operator", idempotency="optional",
-             example={"name": "CI job 42", "opening_balance": "1000000.00"},
-             description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock is frozen "
-             "at that time from the start, and again after each reset.")},
-    )  # fmt: skip
-    async def create_merchant(request: HttpRequest) -> ASGIResponse:
-        gate.operator(request)
-        body, key = await gate.parse(
-            request, body_decoder, key_required=False, check=lambda members: _rest(members, service.webhook_fault)[2]
-        )
-        return answered(await service.create_once(gate.context(request, key), _spec(body, service.webhook_fault)))
+        "/sandbox/v1/merchants",
+        "Create a merchant, which is a whole sandbox of its own",
+        {201: NewMerchant},
+        CreateMerchantBody,
+        access="operator",
+        idempotency="optional",
+        example={"name": "CI job 42", "opening_balance": "1000000.00"},
+        check=_check,
+        description="With `seed`, ids, jitter and faults repeat exactly. With `frozen_at`, the clock is frozen "
+        "at that time from the start, and again after each reset.",
+    )
+    async def create_merchant(self, request: Request, body: CreateMerchantBody) -> CommandResult:
+        return await self._merchants.create_once(request.context, _spec(body, self._merchants.webhook_fault))
 
     @get(
-        "/", operation_id="list_merchants",
-        opt={"operation": Operation("List merchants, newest first", {200: list[Merchant]}, query=(LIMIT, CURSOR),
-             security="operator")},
-    )  # fmt: skip
-    async def list_merchants(request: HttpRequest) -> ASGIResponse:
-        gate.operator(request)
-        part = window(query(request, ("limit", "cursor")))
-        found = await service.list_all(part.before, part.limit + 1)
-        return ok(page(found, part.limit, [merchant.merchant_id for merchant in found]))
+        "/sandbox/v1/merchants",
+        "List merchants, newest first",
+        {200: list[Merchant]},
+        query=(LIMIT, CURSOR),
+        access="operator",
+    )
+    async def list_merchants(self, request: Request) -> Page:
+        part = window(request.query)
+        found = await self._merchants.list_all(part.before, part.limit + 1)
+        return page(found, part.limit, [merchant.merchant_id for merchant in found])
 
     @delete(
-        "/{merchant_id:str}", operation_id="delete_merchant", status_code=200,
-        opt={"operation": Operation("Delete a merchant and all its data", {204: None}, errors=("NOT_FOUND",),
-             security="operator", idempotency="optional")},
-    )  # fmt: skip
-    async def delete_merchant(request: HttpRequest, merchant_id: FromPath[str]) -> ASGIResponse:
-        gate.operator(request)
-        key = await gate.optional_key(request)
-        return answered(await service.delete(gate.context(request, key), merchant_id))
+        "/sandbox/v1/merchants/{merchant_id}",
+        "Delete a merchant and all its data",
+        {204: None},
+        errors=("NOT_FOUND",),
+        access="operator",
+        idempotency="optional",
+    )
+    async def delete_merchant(self, request: Request, merchant_id: str) -> CommandResult:
+        return await self._merchants.delete(request.context, merchant_id)
 
-    return Router("/sandbox/v1/merchants", route_handlers=[create_merchant, list_merchants, delete_merchant])
 
+class KeyApi:
+    """The operations of a merchant's API keys."""
 
-def keys_router(gate: RequestGuard, service: MerchantService) -> Router:
-    """The routes of a merchant's own keys; all need an admin's key."""
-    body_decoder = msgspec.json.Decoder(CreateKeyBody)
+    def __init__(self, merchants: MerchantService) -> None:
+        self._merchants = merchants
 
     @post(
-        "/", operation_id="create_key",
-        opt={"operation": Operation("Create an API key, which is shown only once", {201: NewApiKey}, CreateKeyBody,
-             security="admin-key", idempotency="optional", example={"role": "member", "name": "checkout service"})},
-    )  # fmt: skip
-    async def create_key(request: HttpRequest) -> ASGIResponse:
-        await gate.admin(request)
-        body, key = await gate.parse(request, body_decoder, key_required=False)
-        return answered(await service.create_key(gate.context(request, key), body.role, body.name))
+        "/sandbox/v1/keys",
+        "Create an API key, which is shown only once",
+        {201: NewApiKey},
+        CreateKeyBody,
+        access="admin",
+        idempotency="optional",
+        example={"role": "member", "name": "checkout service"},
+    )
+    async def create_key(self, request: Request, body: CreateKeyBody) -> CommandResult:
+        return await self._merchants.create_key(request.context, body.role, body.name)
 
-    @get(
-        "/", operation_id="list_keys",
-        opt={"operation": Operation("List active keys, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR),
-             security="admin-key")},
-    )  # fmt: skip
-    async def list_keys(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.admin(request)
-        part = window(query(request, ("limit", "cursor")))
-        found = await service.list_keys(caller.merchant_id, part.before, part.limit + 1)
-        return ok(page(found, part.limit, [key.id for key in found]))
+    @get("/sandbox/v1/keys", "List active keys, newest first", {200: list[ApiKey]}, query=(LIMIT, CURSOR), access="admin")
+    async def list_keys(self, request: Request) -> Page:
+        part = window(request.query)
+        found = await self._merchants.list_keys(request.merchant_id, part.before, part.limit + 1)
+        return page(found, part.limit, [key.id for key in found])
 
     @delete(
-        "/{key_id:str}", operation_id="delete_key", status_code=200,
-        opt={"operation": Operation("Revoke a key", {204: None}, errors=("NOT_FOUND", "INVALID_STATE"), security="admin-key",
-             idempotency="optional", description="It stops working within a second. The last admin key cannot be revoked.")},
-    )  # fmt: skip
-    async def delete_key(request: HttpRequest, key_id: FromPath[str]) -> ASGIResponse:
-        await gate.admin(request)
-        key = await gate.optional_key(request)
-        return answered(await service.revoke_key(gate.context(request, key), key_id))
-
-    return Router("/sandbox/v1/keys", route_handlers=[create_key, list_keys, delete_key])
+        "/sandbox/v1/keys/{key_id}",
+        "Revoke a key",
+        {204: None},
+        errors=("NOT_FOUND", "INVALID_STATE"),
+        access="admin",
+        idempotency="optional",
+        description="It stops working within a second. The last admin key cannot be revoked.",
+    )
+    async def delete_key(self, request: Request, key_id: str) -> CommandResult:
+        return await self._merchants.revoke_key(request.context, key_id)

@@ -1,20 +1,17 @@
 """`/sandbox/v1/settings`: parse, call the service, render."""
 
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
-from litestar import Router, get, patch
-from litestar.response.base import ASGIResponse
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.body import amount_of
 from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.fields import AmountOrNull
-from sandbox.http.answers import answered, ok
-from sandbox.http.guard import HttpRequest, RequestGuard
-from sandbox.http.operation import Operation
-from sandbox.http.paging import query
+from sandbox.domain.unit import CommandResult
+from sandbox.http.operation import get, patch
+from sandbox.http.request import Request
 from sandbox.merchants.settings import Change, Settings, SettingsService
 
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
@@ -31,41 +28,44 @@ class ChangeSettingsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     approvals_expire_after: Seconds | UnsetType | None = UNSET
 
 
-_CHANGE: Final = Operation(
-    "Change settings", {200: Settings}, ChangeSettingsBody, optional_body=True, idempotency="optional",
-    example={"default_scenario": "PENDING", "review_threshold": "50000.00", "rate_limit": 60, "approvals_expire_after": 86400},
-    description="Omitted settings keep their value. `default_scenario`: for payouts that match no other scenario. "
-    "`review_threshold`: payouts of this amount or more go to IN_REVIEW (100000.00 by default; null: none). "
-    "`rate_limit`: more requests to /api/v1 than this in any 60 seconds get 429 with Retry-After (null by default: no "
-    "limit). `approvals_expire_after`: a payout that enters REQUESTED or IN_REVIEW from now on and is not decided "
-    "within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED "
-    "(null by default: never). A reset restores the defaults, except for the rate limit.",
-)  # fmt: skip
+class SettingsApi:
+    """The operations of a merchant's settings."""
 
+    def __init__(self, settings: SettingsService) -> None:
+        self._settings = settings
 
-def settings_router(gate: RequestGuard, service: SettingsService) -> Router:
-    """The routes of a merchant's settings."""
-    body_decoder = msgspec.json.Decoder(ChangeSettingsBody)
+    @get("/sandbox/v1/settings", "Get the merchant's settings", {200: Settings})
+    async def get_settings(self, request: Request) -> Settings:
+        return await self._settings.get(request.merchant_id)
 
-    @get("/", operation_id="get_settings", opt={"operation": Operation("Get the merchant's settings", {200: Settings})})
-    async def get_settings(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.get(caller.merchant_id))
-
-    @patch("/", operation_id="change_settings", opt={"operation": _CHANGE})
-    async def change_settings(request: HttpRequest) -> ASGIResponse:
-        await gate.caller(request)
-        body, key = await gate.parse(request, body_decoder, key_required=False, body_required=False)
+    @patch(
+        "/sandbox/v1/settings",
+        "Change settings",
+        {200: Settings},
+        ChangeSettingsBody,
+        optional_body=True,
+        idempotency="optional",
+        example={
+            "default_scenario": "PENDING",
+            "review_threshold": "50000.00",
+            "rate_limit": 60,
+            "approvals_expire_after": 86400,
+        },
+        description="Omitted settings keep their value. `default_scenario`: for payouts that match no other scenario. "
+        "`review_threshold`: payouts of this amount or more go to IN_REVIEW (100000.00 by default; null: none). "
+        "`rate_limit`: more requests to /api/v1 than this in any 60 seconds get 429 with Retry-After (null by default: no "
+        "limit). `approvals_expire_after`: a payout that enters REQUESTED or IN_REVIEW from now on and is not decided "
+        "within this many seconds, in the merchant's time, becomes REJECTED or FAILED with failure_code APPROVAL_EXPIRED "
+        "(null by default: never). A reset restores the defaults, except for the rate limit.",
+    )
+    async def change_settings(self, request: Request, body: ChangeSettingsBody) -> CommandResult:
         change = Change(
             body.default_scenario,
             _threshold(body.review_threshold),
             _whole(body.rate_limit),
             _whole(body.approvals_expire_after),
         )
-        return answered(await service.change(gate.context(request, key), change))
-
-    return Router("/sandbox/v1/settings", route_handlers=[get_settings, change_settings])
+        return await self._settings.change(request.context, change)
 
 
 def _whole(number: float | UnsetType | None) -> int | UnsetType | None:

@@ -2,45 +2,22 @@
 
 from typing import Final
 
-import msgspec
-from litestar import Router, get, post
-from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
-
 from sandbox.domain.body import amount_of
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.sale import ADVANCE, FINAL, STATUSES, RunResult, Sale
-from sandbox.http.answers import answered, ok
-from sandbox.http.guard import HttpRequest, RequestGuard
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.domain.unit import CommandResult
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, parameter, post
+from sandbox.http.paging import Page, selected, window
+from sandbox.http.request import Request
 from sandbox.sales.requests import CreateSaleBody, ReconcileBody
 from sandbox.sales.service import Reconciled, SalesService
 
 _ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
-_CREATE: Final = Operation(
-    "Record a sale", {201: Sale}, CreateSaleBody, errors=("NOT_FOUND",), idempotency="required",
-    links={"get": ("get_sale", "sale_id")},
-    example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
-)  # fmt: skip
-_LIST: Final = Operation(
-    "List sales, newest first", {200: list[Sale]},
-    query=(
-        LIMIT, CURSOR,
-        parameter("status", "Only sales in this state.", type="string", enum=list(STATUSES)),
-        parameter("user_id", "Only sales of this user.", type="string", format="uuid"),
-        CREATED_FROM, CREATED_TO,
-    ),
-)  # fmt: skip
-_RECONCILE: Final = Operation(
-    "Approve or decline sales, all or none", {200: Reconciled}, ReconcileBody, errors=("NOT_FOUND", "ALREADY_RECONCILED"),
-    idempotency="required", security="admin-key", example=[{"sale_id": _ID, "status": "APPROVED"}],
-)  # fmt: skip
 
 
-def _run(summary: str, minute: str) -> Operation:
-    return Operation(
-        summary, {200: RunResult}, EmptyBody, idempotency="required",
+def _run(kind: str, summary: str, minute: str) -> Operation:
+    return post(
+        f"/api/v1/payouts/{kind}/run", summary, {200: RunResult}, EmptyBody, idempotency="required",
         description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's "
         "destination ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the "
         "metadata `kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed "
@@ -50,56 +27,63 @@ def _run(summary: str, minute: str) -> Operation:
     )  # fmt: skip
 
 
-def sales_routers(gate: RequestGuard, service: SalesService) -> list[Router]:
-    """The routes of sales."""
-    sale_body = msgspec.json.Decoder(CreateSaleBody)
-    reconcile_body: msgspec.json.Decoder[ReconcileBody] = msgspec.json.Decoder(ReconcileBody)
-    empty_body = msgspec.json.Decoder(EmptyBody)
+class SaleApi:
+    """The operations of sales, the runs that pay them, and their reconciliation."""
 
-    @post("/", operation_id="create_sale", opt={"operation": _CREATE})
-    async def create_sale(request: HttpRequest) -> ASGIResponse:
-        await gate.caller(request)
-        parsed, key = await gate.parse(request, sale_body)
-        earning = amount_of(parsed.earning, "earning")
-        return answered(await service.create(gate.context(request, key), parsed, earning))
+    def __init__(self, sales: SalesService) -> None:
+        self._sales = sales
 
-    @get("/", operation_id="list_sales", opt={"operation": _LIST})
-    async def list_sales(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        params = query(request, ("limit", "cursor", "status", "user_id", "created_from", "created_to"))
-        statuses, user_id = choice(params, "status", STATUSES), uuid_param(params, "user_id")
-        return ok(await service.list(caller.merchant_id, window(params), statuses, user_id))
+    @post(
+        "/api/v1/sales",
+        "Record a sale",
+        {201: Sale},
+        CreateSaleBody,
+        errors=("NOT_FOUND",),
+        idempotency="required",
+        links={"get": ("get_sale", "sale_id")},
+        example={"user_id": _ID, "brand": "Khaadi", "earning": "40.00"},
+    )
+    async def create_sale(self, request: Request, body: CreateSaleBody) -> CommandResult:
+        return await self._sales.create(request.context, body, amount_of(body.earning, "earning"))
 
     @get(
-        "/{sale_id:str}", operation_id="get_sale",
-        opt={"operation": Operation("Get a sale", {200: Sale}, errors=("NOT_FOUND",))},
-    )  # fmt: skip
-    async def get_sale(request: HttpRequest, sale_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.get(caller.merchant_id, sale_id))
+        "/api/v1/sales",
+        "List sales, newest first",
+        {200: list[Sale]},
+        query=(
+            LIMIT,
+            CURSOR,
+            parameter("status", "Only sales in this state.", type="string", enum=list(STATUSES)),
+            parameter("user_id", "Only sales of this user.", type="string", format="uuid"),
+            CREATED_FROM,
+            CREATED_TO,
+        ),
+    )
+    async def list_sales(self, request: Request) -> Page:
+        statuses = selected(request.query, "status", STATUSES)
+        return await self._sales.list(request.merchant_id, window(request.query), statuses, request.query.get("user_id"))
 
-    @post("/", operation_id="reconcile_sales", status_code=200, opt={"operation": _RECONCILE})
-    async def reconcile_sales(request: HttpRequest) -> ASGIResponse:
-        await gate.admin(request)
-        parsed, key = await gate.parse(request, reconcile_body)
-        return answered(await service.reconcile(gate.context(request, key), parsed))
+    @get("/api/v1/sales/{sale_id}", "Get a sale", {200: Sale}, errors=("NOT_FOUND",))
+    async def get_sale(self, request: Request, sale_id: str) -> Sale:
+        return await self._sales.get(request.merchant_id, sale_id)
 
-    async def run(request: HttpRequest, kind: str) -> ASGIResponse:
-        await gate.caller(request)
-        _, key = await gate.parse(request, empty_body, body_required=False)
-        return answered(await service.run(gate.context(request, key), kind))
+    @post(
+        "/api/v1/reconcile",
+        "Approve or decline sales, all or none",
+        {200: Reconciled},
+        ReconcileBody,
+        errors=("NOT_FOUND", "ALREADY_RECONCILED"),
+        idempotency="required",
+        access="admin",
+        example=[{"sale_id": _ID, "status": "APPROVED"}],
+    )
+    async def reconcile_sales(self, request: Request, body: ReconcileBody) -> CommandResult:
+        return await self._sales.reconcile(request.context, body)
 
-    @post("/advance/run", operation_id="run_advances", status_code=200, opt={"operation": _run("Pay advances", ":00")})
-    async def run_advances(request: HttpRequest) -> ASGIResponse:
-        return await run(request, ADVANCE)
+    @_run("advance", "Pay advances", ":00")
+    async def run_advances(self, request: Request) -> CommandResult:
+        return await self._sales.run(request.context, ADVANCE)
 
-    @post("/final/run", operation_id="run_finals", status_code=200, opt={"operation": _run("Settle reconciled sales", ":30")})
-    async def run_finals(request: HttpRequest) -> ASGIResponse:
-        return await run(request, FINAL)
-
-    return [
-        Router("/api/v1/sales", route_handlers=[create_sale, list_sales, get_sale]),
-        Router("/api/v1/reconcile", route_handlers=[reconcile_sales]),
-        Router("/api/v1/payouts", route_handlers=[run_advances, run_finals]),
-    ]
+    @_run("final", "Settle reconciled sales", ":30")
+    async def run_finals(self, request: Request) -> CommandResult:
+        return await self._sales.run(request.context, FINAL)

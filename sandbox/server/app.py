@@ -1,70 +1,73 @@
-"""Compose the API: every slice's routes, one error handler, and what must live as long as the process."""
+"""Compose the API: every slice's operations, the checks before them, and what must live as long as the process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from sandbox.aggregator.api import aggregator_router
+from sandbox.aggregator.api import AggregatorApi
 from sandbox.aggregator.service import AggregatorService
-from sandbox.audit.api import audit_router
-from sandbox.balance.api import balance_routers
+from sandbox.audit.api import AuditApi
+from sandbox.balance.api import BalanceApi
 from sandbox.balance.service import BalanceService
-from sandbox.bulk_credit.api import bulk_credit_router
+from sandbox.bulk_credit.api import BulkCreditApi
 from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.clock.advancer import ClockAdvancer
-from sandbox.clock.api import clock_router
+from sandbox.clock.api import ClockApi
 from sandbox.clock.service import ClockService
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.directory.api import directory_router
+from sandbox.directory.api import DirectoryApi
 from sandbox.directory.catalogue import load_directory
-from sandbox.docs.api import docs_router
-from sandbox.faults.api import faults_router
+from sandbox.docs.api import DocsApi
+from sandbox.faults.api import FaultApi
+from sandbox.faults.injection import inject_before
 from sandbox.faults.service import FaultService
-from sandbox.feed.api import feed_router
+from sandbox.feed.api import FeedApi
 from sandbox.feed.service import FeedService
-from sandbox.http.answers import ProblemHandler
-from sandbox.http.guard import KeyRing, RequestGuard
+from sandbox.http.middleware import api_middleware
+from sandbox.http.operation import Operation, operations_of
 from sandbox.http.rate_limit import RateLimiter
+from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
-from sandbox.journal.api import journal_router
+from sandbox.journal.api import JournalApi
 from sandbox.journal.journal import Journal
-from sandbox.live.api import stream_router
+from sandbox.live.api import StreamApi
 from sandbox.live.feed import LiveFeed
 from sandbox.live.listener import LiveListener
 from sandbox.live.streams import Streams
-from sandbox.merchants.api import keys_router, merchants_router
+from sandbox.merchants.api import KeyApi, MerchantApi
+from sandbox.merchants.key_ring import KeyRing
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.settings import SettingsService
-from sandbox.merchants.settings_api import settings_router
-from sandbox.payouts.api import payouts_router
+from sandbox.merchants.settings_api import SettingsApi
+from sandbox.payouts.api import PayoutApi
 from sandbox.payouts.service import PayoutService
-from sandbox.payouts.simulate_api import simulate_router
+from sandbox.payouts.simulate_api import SimulateApi
 from sandbox.payouts.waiting import PayoutWaits
-from sandbox.sales.api import sales_routers
+from sandbox.sales.api import SaleApi
 from sandbox.sales.service import SalesService
-from sandbox.scenarios.api import scenarios_router
+from sandbox.scenarios.api import ScenarioApi
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.scenarios.service import ScenarioService
-from sandbox.server.health import health_router
+from sandbox.server.health import HealthApi
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitsOfWork
-from sandbox.users.api import users_routers
+from sandbox.users.api import UserApi
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.webhooks.api import webhooks_router
+from sandbox.webhooks.api import DeliveryApi, EndpointApi
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.sender import WebhookSender
-from sandbox.worlds.api import worlds_router
+from sandbox.worlds.api import WorldApi
 from sandbox.worlds.service import WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
@@ -73,10 +76,10 @@ BODY_LIMIT = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The API as an ASGI application, and the Litestar application inside it."""
+    """The API as an ASGI application, and the operations that it serves."""
 
     asgi: ASGIApp
-    litestar: Litestar
+    operations: Sequence[Operation]
     leave: Callable[[], None]
     """To be called when the process is about to end, before its requests are waited for."""
 
@@ -90,7 +93,6 @@ def create_app(settings: Settings) -> Application:
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
     readiness = Readiness(settings.redis_url)
-    gate = RequestGuard(settings, keys, limiter)
     box = SecretBox(settings.secret_key)
     directory = load_directory()
     endpoints = EndpointService(work, box, settings.webhook_allow)
@@ -132,35 +134,31 @@ def create_app(settings: Settings) -> Application:
             await journal.close()
             await close_pool()
 
-    litestar = Litestar(
-        route_handlers=[
-            *users_routers(gate, UserService(work, directory, summaries)),
-            bulk_credit_router(gate, BulkCreditService(work)),
-            *sales_routers(gate, SalesService(work)),
-            payouts_router(gate, payouts),
-            simulate_router(gate, payouts),
-            *balance_routers(gate, BalanceService(work)),
-            directory_router(gate, directory, work),
-            webhooks_router(gate, endpoints, DeliveryService(work)),
-            merchants_router(gate, merchants),
-            keys_router(gate, merchants),
-            settings_router(gate, SettingsService(work)),
-            clock_router(gate, clock),
-            stream_router(gate, streams),
-            audit_router(gate),
-            feed_router(gate, FeedService(), limiter),
-            aggregator_router(gate, AggregatorService(work, box, settings.webhook_allow)),
-            journal_router(gate, journal),
-            faults_router(gate, FaultService(work)),
-            scenarios_router(gate, ScenarioService(work, directory)),
-            worlds_router(gate, WorldService(work)),
-            health_router(readiness),
-            docs_router(settings.public_url, work.catalogue),
-        ],
-        lifespan=[lifespan],
-        exception_handlers={Exception: ProblemHandler(settings.public_url)},
-        openapi_config=None,
-        request_max_body_size=BODY_LIMIT,
-        logging_config=None,
+    operations = operations_of(
+        UserApi(UserService(work, directory, summaries)),
+        BulkCreditApi(BulkCreditService(work)),
+        SaleApi(SalesService(work)),
+        PayoutApi(payouts),
+        SimulateApi(payouts),
+        BalanceApi(BalanceService(work)),
+        DirectoryApi(directory, work),
+        EndpointApi(endpoints),
+        DeliveryApi(DeliveryService(work)),
+        MerchantApi(merchants),
+        KeyApi(merchants),
+        SettingsApi(SettingsService(work)),
+        ClockApi(clock),
+        StreamApi(streams, keys),
+        AuditApi(),
+        FeedApi(FeedService()),
+        AggregatorApi(AggregatorService(work, box, settings.webhook_allow)),
+        JournalApi(journal),
+        FaultApi(FaultService(work)),
+        ScenarioApi(ScenarioService(work, directory)),
+        WorldApi(WorldService(work)),
+        HealthApi(readiness),
     )
-    return Application(RequestLog(litestar, journal), litestar, listener.leave)
+    operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue))
+    middleware = api_middleware(settings, keys, limiter, inject_before)
+    litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
+    return Application(RequestLog(litestar, journal), operations, listener.leave)

@@ -18,7 +18,7 @@ def export(path: Path) -> None:
             "SANDBOX_PUBLIC_URL": DEFAULT_URL,
         }
     )
-    path.write_bytes(encode(build(create_app(settings).litestar.routes, DEFAULT_URL)))
+    path.write_bytes(encode(build(create_app(settings).operations, DEFAULT_URL)))
 
 
 if __name__ == "__main__":

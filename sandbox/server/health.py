@@ -3,12 +3,10 @@
 import asyncio
 
 import msgspec
-from litestar import Router, get
-from litestar.response.base import ASGIResponse
 
-from sandbox.http.answers import ok
-from sandbox.http.guard import HttpRequest
-from sandbox.http.operation import Operation
+from sandbox.http.answers import Response
+from sandbox.http.operation import get
+from sandbox.http.request import Request
 from sandbox.infrastructure.metrics import exposition
 from sandbox.server.readiness import Readiness
 
@@ -19,29 +17,28 @@ class Ready(msgspec.Struct):
     status: str
 
 
-def health_router(readiness: Readiness) -> Router:
-    """The routes of health."""
+class HealthApi:
+    """The operations of health."""
 
-    @get("/health", operation_id="health", opt={"operation": Operation("Alive", {200: dict[str, str]}, security="none")})
-    async def health(request: HttpRequest) -> ASGIResponse:
-        return ok({"status": "alive"})
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
 
-    @get(
-        "/health/ready", operation_id="ready",
-        opt={"operation": Operation(
-            "Check readiness: stores, migrations and a worker", {200: Ready}, security="none", errors=("UNAVAILABLE",),
-            description="Answers within 3 seconds. `errors` names each part that is missing.",
-        )},
-    )  # fmt: skip
-    async def ready(request: HttpRequest) -> ASGIResponse:
-        await readiness.require()
-        return ok(Ready("ready"))
+    @get("/health", "Alive", {200: dict[str, str]}, access="public")
+    async def health(self, request: Request) -> dict[str, str]:
+        return {"status": "alive"}
 
     @get(
-        "/metrics", operation_id="metrics",
-        opt={"operation": Operation("Get Prometheus metrics", {200: str}, security="none", raw_media_type="text/plain")},
-    )  # fmt: skip
-    async def metrics(request: HttpRequest) -> ASGIResponse:
-        return ASGIResponse(body=await asyncio.to_thread(exposition), media_type="text/plain; version=0.0.4")
+        "/health/ready",
+        "Check readiness: stores, migrations and a worker",
+        {200: Ready},
+        access="public",
+        errors=("UNAVAILABLE",),
+        description="Answers within 3 seconds. `errors` names each part that is missing.",
+    )
+    async def ready(self, request: Request) -> Ready:
+        await self._readiness.require()
+        return Ready("ready")
 
-    return Router("/", route_handlers=[health, ready, metrics])
+    @get("/metrics", "Get Prometheus metrics", {200: str}, access="public", media_type="text/plain")
+    async def metrics(self, request: Request) -> Response:
+        return Response(200, await asyncio.to_thread(exposition), "text/plain; version=0.0.4")

@@ -19,13 +19,13 @@ from sandbox.domain.fault import note
 from sandbox.domain.ids import uuid7
 from sandbox.faults.injection import inject_response
 from sandbox.http.operation import Operation, page_item
+from sandbox.http.request import NOBODY, Request
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
 from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, Rules
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _JOURNALED_BYTES: Final = BODY_LIMIT + 500
 """So much of a body is kept until it is redacted: whatever begins in what is shown is long enough then to be known."""
-_NO_OPERATION: Final = Rules()
 _log = structlog.get_logger()
 
 
@@ -68,8 +68,9 @@ class RequestLog:
                 await deliver({"type": "http.response.body", "body": b"", "more_body": False})
 
         async def deliver(message: Any) -> None:
-            if "fault" in state:
-                await inject_response(state["fault"], message, receive, send)
+            request: Request | None = state.get("request")
+            if request is not None and request.fault is not None:
+                await inject_response(request.fault, message, receive, send)
             else:
                 await send(message)
 
@@ -82,8 +83,8 @@ class RequestLog:
             route = scope.get("path_template") or "unknown"
             _counter(method, route, status).inc()
             _seconds(route).observe(seconds)
-            if self._journal is not None and "caller" in state and _is_journaled(scope["path"]):
-                caller, hit = state["caller"], state.get("fault")
+            request: Request | None = state.get("request")
+            if self._journal is not None and request is not None and _is_journaled(request):
                 entry = Entry(
                     at=render(datetime.now(UTC)),
                     method=method,
@@ -92,15 +93,14 @@ class RequestLog:
                     status=status,
                     duration_ms=round(seconds * 1000, 2),
                     request_id=request_id,
-                    api_key_id=caller.key_id,
+                    api_key_id=request.caller.key_id,
                     replayed=replayed,
-                    headers=list(scope["headers"]),
-                    request_body=state.get("body", b"")[:_JOURNALED_BYTES],
+                    headers=request.headers,
+                    request_body=request.json[:_JOURNALED_BYTES],
                     response_body=answer[:_JOURNALED_BYTES],
-                    fault=None if hit is None else note(hit),
+                    fault=None if request.fault is None else note(request.fault),
                 )
-                rules = _rules(scope)
-                self._journal.note(caller.merchant_id, entry, rules, as_declared=state.get("as_declared", False))
+                self._journal.note(request.merchant_id, entry, rules_of(request.operation), as_declared=request.as_declared)
             _log.info(
                 "request",
                 request_id=request_id,
@@ -109,12 +109,6 @@ class RequestLog:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
-
-
-def _rules(scope: Scope) -> Rules:
-    """What may be shown of a call of the request's operation."""
-    operation = getattr(scope.get("route_handler"), "opt", {}).get("operation")
-    return rules_of(operation) if isinstance(operation, Operation) else _NO_OPERATION
 
 
 # An operation compares as itself, and there are as many as routes.
@@ -129,8 +123,8 @@ def rules_of(operation: Operation) -> Rules:
     return Rules(redaction.shape_of(operation.body), answers, names)
 
 
-def _is_journaled(path: str) -> bool:
-    return path.startswith(JOURNALED) and not path.startswith(NOT_JOURNALED)
+def _is_journaled(request: Request) -> bool:
+    return request.caller is not NOBODY and request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
 
 
 # Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.

@@ -1,20 +1,14 @@
 """`/api/v1/webhook-endpoints`, `/events` and `/webhook-deliveries`: parse, call the service, render."""
 
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import msgspec
-from litestar import Router, delete, get, patch, post
-from litestar.params import FromPath
-from litestar.response.base import ASGIResponse
-
-from sandbox.domain.body import Check
-from sandbox.domain.errors import Problem
+from sandbox.domain.body_errors import Fault
 from sandbox.domain.fields import EmptyBody
-from sandbox.domain.unit import IdempotencyKey
-from sandbox.http.answers import answered, ok
-from sandbox.http.guard import HttpRequest, RequestGuard
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, parameter
-from sandbox.http.paging import choice, query, uuid_param, window
+from sandbox.domain.unit import CommandResult
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, delete, get, parameter, patch, post
+from sandbox.http.paging import Page, selected, window
+from sandbox.http.request import Request
 from sandbox.webhooks.deliveries import (
     STATUSES,
     Delivery,
@@ -26,177 +20,145 @@ from sandbox.webhooks.deliveries import (
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explained
 
-_Body = TypeVar("_Body", CreateEndpointBody, ChangeEndpointBody)
-
 _SEE: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
     "change": ("change_webhook_endpoint", "endpoint_id"),
     "delete": ("delete_webhook_endpoint", "endpoint_id"),
 }
 
-_CREATE: Final = Operation(
-    "Create a webhook endpoint", {201: CreatedEndpoint}, CreateEndpointBody,
-    errors=("INVALID_STATE",), idempotency="required", links=_SEE,
-    example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
-    description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
-    "delivered to is refused. Filters, ordering, limits and signatures other than `v1` are not supported yet and are "
-    "refused.",
-)  # fmt: skip
-_CHANGE: Final = Operation(
-    "Change a webhook endpoint", {200: Endpoint}, ChangeEndpointBody, errors=("NOT_FOUND",),
-    idempotency="required", example={"status": "ENABLED"},
-    description="Omitted fields keep their value. Deliveries due to a disabled endpoint wait until it is "
-    "enabled; newer events are kept and can be resent.",
-)  # fmt: skip
-_LIST_EVENTS: Final = Operation(
-    "List events, newest first", {200: list[Event]},
-    query=(
-        LIMIT, CURSOR, parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
-        CREATED_FROM, CREATED_TO,
-    ),
-)  # fmt: skip
-_LIST_DELIVERIES: Final = Operation(
-    "List webhook deliveries, newest first", {200: list[Delivery]},
-    query=(
-        LIMIT, CURSOR,
-        parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
-        parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
-        parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
-        CREATED_FROM, CREATED_TO,
-    ),
-)  # fmt: skip
-_RESEND: Final = Operation(
-    "Resend a webhook now", {200: Delivery}, EmptyBody, errors=("NOT_FOUND", "INVALID_STATE"),
-    idempotency="required",
-    description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
-)  # fmt: skip
 
+class EndpointApi:
+    """The operations of webhook endpoints."""
 
-def webhooks_router(gate: RequestGuard, endpoints: EndpointService, deliveries: DeliveryService) -> Router:
-    """The routes of webhook endpoints, events and deliveries."""
-    return Router(
-        "/api/v1",
-        route_handlers=[
-            _endpoints_router(gate, endpoints),
-            _events_router(gate, deliveries),
-            _log_router(gate, deliveries),
-        ],
-    )
+    def __init__(self, endpoints: EndpointService) -> None:
+        self._endpoints = endpoints
 
-
-def _endpoints_router(gate: RequestGuard, service: EndpointService) -> Router:
-    create_body = msgspec.json.Decoder(CreateEndpointBody)
-    change_body = msgspec.json.Decoder(ChangeEndpointBody)
-
-    @post("/", operation_id="create_webhook_endpoint", opt={"operation": _CREATE})
-    async def create_webhook_endpoint(request: HttpRequest) -> ASGIResponse:
-        await gate.caller(request)
-        parsed, key = await _parse(gate, request, create_body, service.check)
-        return answered(await service.create(gate.context(request, key), parsed))
-
-    @get(
-        "/", operation_id="list_webhook_endpoints",
-        opt={"operation": Operation("List webhook endpoints, newest first", {200: list[Endpoint]},
-             query=(LIMIT, CURSOR))},
-    )  # fmt: skip
-    async def list_webhook_endpoints(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        part = window(query(request, ("limit", "cursor")))
-        return ok(await service.list(caller.merchant_id, part))
-
-    @get(
-        "/{endpoint_id:str}", operation_id="get_webhook_endpoint",
-        opt={"operation": Operation("Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))},
-    )  # fmt: skip
-    async def get_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.get(caller.merchant_id, endpoint_id))
-
-    @patch("/{endpoint_id:str}", operation_id="change_webhook_endpoint", opt={"operation": _CHANGE})
-    async def change_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
-        await gate.caller(request)
-        parsed, key = await _parse(gate, request, change_body, service.check)
-        return answered(await service.change(gate.context(request, key), endpoint_id, parsed))
-
-    @delete(
-        "/{endpoint_id:str}", operation_id="delete_webhook_endpoint", status_code=200,
-        opt={"operation": Operation("Delete a webhook endpoint", {204: None}, errors=("NOT_FOUND",), idempotency="optional",
-             description="Its deliveries stay in the log. Those still to be sent become failed, and none can be resent.")},
-    )  # fmt: skip
-    async def delete_webhook_endpoint(request: HttpRequest, endpoint_id: FromPath[str]) -> ASGIResponse:
-        await gate.caller(request)
-        key = await gate.optional_key(request)
-        return answered(await service.delete(gate.context(request, key), endpoint_id))
-
-    return Router(
-        "/webhook-endpoints",
-        route_handlers=[
-            create_webhook_endpoint, list_webhook_endpoints, get_webhook_endpoint, change_webhook_endpoint,
-            delete_webhook_endpoint,
-        ],
-    )  # fmt: skip
-
-
-async def _parse(
-    gate: RequestGuard, request: HttpRequest, decoder: "msgspec.json.Decoder[_Body]", check: Check
-) -> tuple[_Body, IdempotencyKey | None]:
-    try:
-        return await gate.parse(request, decoder, check=check)
-    except Problem as problem:
-        raise explained(problem) from None
-
-
-def _events_router(gate: RequestGuard, service: DeliveryService) -> Router:
-    @get("/", operation_id="list_events", opt={"operation": _LIST_EVENTS})
-    async def list_events(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        params = query(request, ("limit", "cursor", "payout_id", "created_from", "created_to"))
-        payout_id = uuid_param(params, "payout_id")
-        return ok(await service.events(caller.merchant_id, window(params), payout_id))
-
-    @get(
-        "/{event_id:str}", operation_id="get_event",
-        opt={"operation": Operation("Get an event and its deliveries", {200: EventWithDeliveries},
-             errors=("NOT_FOUND",))},
-    )  # fmt: skip
-    async def get_event(request: HttpRequest, event_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.event(caller.merchant_id, event_id))
-
-    return Router("/events", route_handlers=[list_events, get_event])
-
-
-def _log_router(gate: RequestGuard, service: DeliveryService) -> Router:
-    empty_body = msgspec.json.Decoder(EmptyBody)
-
-    @get("/", operation_id="list_webhook_deliveries", opt={"operation": _LIST_DELIVERIES})
-    async def list_webhook_deliveries(request: HttpRequest) -> ASGIResponse:
-        caller = await gate.caller(request)
-        params = query(request, ("limit", "cursor", "endpoint_id", "event_id", "status", "created_from", "created_to"))
-        endpoint_id, event_id = uuid_param(params, "endpoint_id"), uuid_param(params, "event_id")
-        statuses = choice(params, "status", STATUSES)
-        return ok(await service.list(caller.merchant_id, window(params), statuses, endpoint_id, event_id))
-
-    @get(
-        "/{delivery_id:str}", operation_id="get_webhook_delivery",
-        opt={"operation": Operation("Get a delivery and its attempts", {200: DeliveryWithAttempts},
-             errors=("NOT_FOUND",), description="At most the newest 100 attempts, oldest first.")},
-    )  # fmt: skip
-    async def get_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
-        caller = await gate.caller(request)
-        query(request, ())
-        return ok(await service.get(caller.merchant_id, delivery_id))
+    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+        return self._endpoints.check(members)
 
     @post(
-        "/{delivery_id:str}/resend", operation_id="resend_webhook_delivery", opt={"operation": _RESEND}, status_code=200
-    )  # fmt: skip
-    async def resend_webhook_delivery(request: HttpRequest, delivery_id: FromPath[str]) -> ASGIResponse:
-        await gate.caller(request)
-        _, key = await gate.parse(request, empty_body, body_required=False)
-        return answered(await service.resend(gate.context(request, key), delivery_id))
-
-    return Router(
-        "/webhook-deliveries", route_handlers=[list_webhook_deliveries, get_webhook_delivery, resend_webhook_delivery]
+        "/api/v1/webhook-endpoints",
+        "Create a webhook endpoint",
+        {201: CreatedEndpoint},
+        CreateEndpointBody,
+        errors=("INVALID_STATE",),
+        idempotency="required",
+        links=_SEE,
+        check=_check,
+        explain=explained,
+        example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
+        description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
+        "delivered to is refused. Filters, ordering, limits and signatures other than `v1` are not supported yet and are "
+        "refused.",
     )
+    async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
+        return await self._endpoints.create(request.context, body)
+
+    @get(
+        "/api/v1/webhook-endpoints",
+        "List webhook endpoints, newest first",
+        {200: list[Endpoint]},
+        query=(LIMIT, CURSOR),
+    )
+    async def list_webhook_endpoints(self, request: Request) -> Page:
+        return await self._endpoints.list(request.merchant_id, window(request.query))
+
+    @get("/api/v1/webhook-endpoints/{endpoint_id}", "Get a webhook endpoint", {200: Endpoint}, errors=("NOT_FOUND",))
+    async def get_webhook_endpoint(self, request: Request, endpoint_id: str) -> Endpoint:
+        return await self._endpoints.get(request.merchant_id, endpoint_id)
+
+    @patch(
+        "/api/v1/webhook-endpoints/{endpoint_id}",
+        "Change a webhook endpoint",
+        {200: Endpoint},
+        ChangeEndpointBody,
+        errors=("NOT_FOUND",),
+        idempotency="required",
+        example={"status": "ENABLED"},
+        check=_check,
+        explain=explained,
+        description="Omitted fields keep their value. Deliveries due to a disabled endpoint wait until it is "
+        "enabled; newer events are kept and can be resent.",
+    )
+    async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: str) -> CommandResult:
+        return await self._endpoints.change(request.context, endpoint_id, body)
+
+    @delete(
+        "/api/v1/webhook-endpoints/{endpoint_id}",
+        "Delete a webhook endpoint",
+        {204: None},
+        errors=("NOT_FOUND",),
+        idempotency="optional",
+        description="Its deliveries stay in the log. Those still to be sent become failed, and none can be resent.",
+    )
+    async def delete_webhook_endpoint(self, request: Request, endpoint_id: str) -> CommandResult:
+        return await self._endpoints.delete(request.context, endpoint_id)
+
+
+class DeliveryApi:
+    """The operations of events and their deliveries."""
+
+    def __init__(self, deliveries: DeliveryService) -> None:
+        self._deliveries = deliveries
+
+    @get(
+        "/api/v1/events",
+        "List events, newest first",
+        {200: list[Event]},
+        query=(
+            LIMIT,
+            CURSOR,
+            parameter("payout_id", "Only events of this payout.", type="string", format="uuid"),
+            CREATED_FROM,
+            CREATED_TO,
+        ),
+    )
+    async def list_events(self, request: Request) -> Page:
+        return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))
+
+    @get("/api/v1/events/{event_id}", "Get an event and its deliveries", {200: EventWithDeliveries}, errors=("NOT_FOUND",))
+    async def get_event(self, request: Request, event_id: str) -> EventWithDeliveries:
+        return await self._deliveries.event(request.merchant_id, event_id)
+
+    @get(
+        "/api/v1/webhook-deliveries",
+        "List webhook deliveries, newest first",
+        {200: list[Delivery]},
+        query=(
+            LIMIT,
+            CURSOR,
+            parameter("endpoint_id", "Only deliveries to this endpoint.", type="string", format="uuid"),
+            parameter("event_id", "Only deliveries of this event.", type="string", format="uuid"),
+            parameter("status", "Only deliveries in this state.", type="string", enum=list(STATUSES)),
+            CREATED_FROM,
+            CREATED_TO,
+        ),
+    )
+    async def list_webhook_deliveries(self, request: Request) -> Page:
+        query = request.query
+        statuses = selected(query, "status", STATUSES)
+        return await self._deliveries.list(
+            request.merchant_id, window(query), statuses, query.get("endpoint_id"), query.get("event_id")
+        )
+
+    @get(
+        "/api/v1/webhook-deliveries/{delivery_id}",
+        "Get a delivery and its attempts",
+        {200: DeliveryWithAttempts},
+        errors=("NOT_FOUND",),
+        description="At most the newest 100 attempts, oldest first.",
+    )
+    async def get_webhook_delivery(self, request: Request, delivery_id: str) -> DeliveryWithAttempts:
+        return await self._deliveries.get(request.merchant_id, delivery_id)
+
+    @post(
+        "/api/v1/webhook-deliveries/{delivery_id}/resend",
+        "Resend a webhook now",
+        {200: Delivery},
+        EmptyBody,
+        errors=("NOT_FOUND", "INVALID_STATE"),
+        idempotency="required",
+        description="If that fails, its retry schedule starts over. 409 if the endpoint is disabled or deleted.",
+    )
+    async def resend_webhook_delivery(self, request: Request, delivery_id: str) -> CommandResult:
+        return await self._deliveries.resend(request.context, delivery_id)

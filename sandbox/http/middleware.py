@@ -1,0 +1,288 @@
+"""The checks that a request passes on its way to its handler, in the order of this file.
+
+Each is asked once, at startup, for every operation: it returns a handler that checks and then proceeds, or `proceed` itself
+where the operation has nothing to check.
+"""
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from sandbox.domain.body import decode
+from sandbox.domain.errors import MEDIA_TYPE, Problem, all_invalid
+from sandbox.domain.query_errors import find_query_errors
+from sandbox.http.accept import accepts, names
+from sandbox.http.operation import JSON, Operation
+from sandbox.http.paging import cursor_errors
+from sandbox.http.rate_limit import RateLimiter
+from sandbox.http.request import Keys, Request
+from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
+
+Handler = Callable[[Request], Awaitable[Any]]
+Middleware = Callable[[Operation, Handler], Handler]
+
+_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+
+
+def authentication(settings: Settings, keys: Keys) -> Middleware:
+    """Find the caller by the API key, or check the operator's key. Raises MISSING_API_KEY or INVALID_API_KEY."""
+    refused = DEVELOPMENT_API_KEYS if settings.host not in LOOPBACK_HOSTS else ()
+    operators_key = settings.admin_key.encode()
+
+    def middleware(operation: Operation, proceed: Handler) -> Handler:
+        async def by_api_key(request: Request) -> Any:
+            api_key = api_key_of(request)
+            if api_key in refused:
+                # The seeds revoke them, but a run without seeds finds those that one on loopback made.
+                raise Problem("INVALID_API_KEY", "Use a key of your own: the development keys are accepted on loopback only.")
+            request.caller = await keys.caller(api_key)
+            return await proceed(request)
+
+        async def by_operators_key(request: Request) -> Any:
+            given = request.header("x-admin-key")
+            if not given:
+                raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
+            if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators_key):
+                raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
+            return await proceed(request)
+
+        if operation.access == "public":
+            return proceed
+        return by_operators_key if operation.access == "operator" else by_api_key
+
+    return middleware
+
+
+def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
+    """Raise NOT_ACCEPTABLE unless the client accepts JSON, problems, or what the operation answers."""
+    if operation.access == "public":
+        return proceed
+    media_types = {JSON, operation.media_type}
+
+    async def negotiate(request: Request) -> Any:
+        given = request.accept
+        # Problems are JSON too: a wildcard does not mean them where JSON is refused.
+        if given is not None and not accepts(given, *media_types) and not names(given, MEDIA_TYPE):
+            raise Problem("NOT_ACCEPTABLE")
+        return await proceed(request)
+
+    return negotiate
+
+
+def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
+    """Raise RATE_LIMITED when the merchant's own limit is reached.
+
+    It covers /api/v1 alone: the sandbox's controls go on working, or the limit could not be lifted.
+    """
+
+    def middleware(operation: Operation, proceed: Handler) -> Handler:
+        async def limit(request: Request) -> Any:
+            caller = request.caller
+            if caller.rate_limit is not None:
+                await limiter.check("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
+            return await proceed(request)
+
+        return limit if _has_merchant(operation) and operation.path.startswith("/api/v1/") else proceed
+
+    return middleware
+
+
+def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
+    """Let the merchant's faults of the API hit. `inject` raises what a fault answers, or notes the fault in the request."""
+
+    def middleware(operation: Operation, proceed: Handler) -> Handler:
+        async def suffer(request: Request) -> Any:
+            if request.caller.faults:
+                await inject(request)
+            return await proceed(request)
+
+        return suffer if _has_merchant(operation) else proceed
+
+    return middleware
+
+
+def role(operation: Operation, proceed: Handler) -> Handler:
+    """Raise FORBIDDEN unless the key's role is admin, where the operation needs one."""
+
+    async def require_admin(request: Request) -> Any:
+        if not request.caller.is_admin:
+            raise Problem("FORBIDDEN", "This needs a key with the `admin` role; this key's role is `member`.")
+        return await proceed(request)
+
+    return require_admin if operation.access == "admin" else proceed
+
+
+def key_rate_limit(limiter: RateLimiter) -> Middleware:
+    """Raise RATE_LIMITED when the operation's own limit is reached. Requests that are refused later count as well."""
+
+    def middleware(operation: Operation, proceed: Handler) -> Handler:
+        per_minute = operation.key_rate_limit
+        if per_minute is None:
+            return proceed
+
+        async def limit(request: Request) -> Any:
+            caller = request.caller
+            await limiter.require(operation.id, caller.key_id, caller.merchant_id, per_minute)
+            return await proceed(request)
+
+        return limit
+
+    return middleware
+
+
+def idempotency_key(operation: Operation, proceed: Handler) -> Handler:
+    """Take the request's idempotency key. Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY."""
+    is_required = operation.idempotency == "required"
+
+    async def take(request: Request) -> Any:
+        keys = {_unquote(value) for value in request.header_list(b"x-idempotency-key", b"idempotency-key")}
+        if not keys and is_required:
+            raise Problem("MISSING_IDEMPOTENCY_KEY")
+        if len(keys) > 1:
+            # To take one of them would execute a retry again whose sender means the other.
+            raise Problem("INVALID_IDEMPOTENCY_KEY", "The request has two different keys. Send one of them.")
+        if keys:
+            request.set_key(keys.pop())
+        return await proceed(request)
+
+    return proceed if operation.idempotency == "none" else take
+
+
+def query_filters(operation: Operation, proceed: Handler) -> Handler:
+    """Check the query against the declared parameters. Raises VALIDATION_ERROR with every one that is at fault."""
+    allowed = [parameter.name for parameter in operation.query]
+    schemas = {parameter.name: parameter.schema for parameter in operation.query}
+
+    async def check(request: Request) -> Any:
+        if request.query_string:
+            given = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True)
+            faults, request.query = find_query_errors(given, allowed, schemas)
+            faults += cursor_errors(request.query)
+            if faults:
+                raise all_invalid(faults)
+        return await proceed(request)
+
+    return proceed if operation.access == "public" else check
+
+
+def request_body(operation: Operation, proceed: Handler) -> Handler:
+    """Decode the body as the declared type.
+
+    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, MALFORMED_JSON or VALIDATION_ERROR.
+    """
+    receive = operation.receive
+    if receive is not None:
+
+        async def form(request: Request) -> Any:
+            _require_no_coding(request)
+            request.body = await receive(request)
+            request.content = request.body.digest
+            return await proceed(request)
+
+        return form
+    if operation.body is None:
+
+        async def fingerprinted(request: Request) -> Any:
+            request.content = await request.read()
+            return await proceed(request)
+
+        return proceed if operation.idempotency == "none" else fingerprinted
+    decoder = msgspec.json.Decoder(operation.body)
+    requires_body = operation.requires_body
+
+    async def json(request: Request) -> Any:
+        if requires_body or await request.read():
+            _require_no_coding(request)
+            _require_json(request)
+            request.json = request.content = await request.read()
+        else:
+            request.content = b"{}"
+        try:
+            request.body = decode(decoder, request.content, operation.check)
+        except Problem as problem:
+            if operation.explain is None:
+                raise
+            raise operation.explain(problem) from None
+        request.as_declared = True
+        return await proceed(request)
+
+    return json
+
+
+PARSING: Final = (idempotency_key, query_filters, request_body)
+"""What every application checks; the API checks who calls before."""
+
+
+def api_middleware(
+    settings: Settings, keys: Keys, limiter: RateLimiter, inject: Callable[[Request], Awaitable[None]]
+) -> tuple[Middleware, ...]:
+    """All checks of the API, in their order."""
+    return (
+        authentication(settings, keys),
+        content_negotiation,
+        merchant_rate_limit(limiter),
+        fault_injection(inject),
+        role,
+        key_rate_limit(limiter),
+        *PARSING,
+    )
+
+
+def api_key_of(request: Request) -> str:
+    """The API key of a request: its X-API-KEY, or its bearer token.
+
+    Raises MISSING_API_KEY, or INVALID_API_KEY if both are there and differ.
+    """
+    given = request.header("x-api-key")
+    scheme, _, token = (request.header("authorization") or "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if given and bearer and not hmac.compare_digest(given.encode(), bearer.encode()):
+        raise Problem("INVALID_API_KEY", "X-API-KEY and the bearer token are two different keys. Send one of them.")
+    key = given or bearer
+    if not key:
+        raise Problem("MISSING_API_KEY")
+    return key
+
+
+def _has_merchant(operation: Operation) -> bool:
+    return operation.access in ("member", "admin")
+
+
+def _require_no_coding(request: Request) -> None:
+    coding = (request.header("content-encoding") or "identity").strip()
+    if coding.lower() != "identity":
+        raise Problem(
+            "UNSUPPORTED_MEDIA_TYPE",
+            f"Content-Encoding {coding[:50]!r} is not supported: send the body as it is, without compression.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _require_json(request: Request) -> None:
+    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        wrong = f", not {kind[:100]!r}" if kind else "; this request names no content type"
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json{wrong}.")
+
+
+def _unquote(given: str) -> str:
+    """The key that a header's value means: a structured-field string (RFC 8941, 3.3.3) means what is inside its quotes."""
+    key = given.strip(" \t")
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        inner = re.sub(r'\\(["\\])', r"\1", key[1:-1])
+        # A quote inside that is not escaped means that the value was no structured-field string at all.
+        if not re.search(r'(?<!\\)"', key[1:-1]):
+            key = inner
+    try:
+        if not _KEY.match(key.encode("latin-1")):
+            raise ValueError
+    except ValueError:
+        raise Problem(
+            "INVALID_IDEMPOTENCY_KEY",
+            "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID.",
+        ) from None
+    return key

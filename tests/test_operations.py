@@ -1,0 +1,280 @@
+"""An operation is declared once: what its document says is what its route enforces, and a new one needs no registration."""
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from sandbox.bulk_credit.upload import Upload
+from sandbox.docs.openapi import DEFAULT_URL, build, documented
+from sandbox.domain.errors import Problem
+from sandbox.http.answers import Response
+from sandbox.http.middleware import api_middleware
+from sandbox.http.operation import CURSOR, LIMIT, Operation, get, operations_of, post
+from sandbox.http.paging import Page, window
+from sandbox.http.rate_limit import RateLimiter
+from sandbox.http.request import Caller, Request
+from sandbox.http.routes import create_litestar
+from sandbox.infrastructure.settings import Settings
+from sandbox.server.app import BODY_LIMIT, create_app
+from sandbox.server.request_log import RequestLog
+from tests.harness.world import Stack
+
+OPERATORS_KEY = "the operator's key"
+SETTINGS = Settings.load(
+    {
+        "DATABASE_URL": "postgresql://nowhere/",
+        "REDIS_URL": "redis://nowhere",
+        "SANDBOX_SECRET_KEY": "A" * 43 + "=",
+        "SANDBOX_ADMIN_KEY": OPERATORS_KEY,
+    }
+)
+OPERATIONS = documented(create_app(SETTINGS).operations)
+DOCUMENT = build(OPERATIONS, DEFAULT_URL)
+IDS = [operation.id for operation in OPERATIONS]
+REACHED = 299
+
+
+class Keys:
+    """Two keys of a merchant, each time with another id: calls of one test do not count in another's limit."""
+
+    async def caller(self, api_key: str) -> Caller:
+        if api_key not in ("member", "admin"):
+            raise Problem("INVALID_API_KEY")
+        return Caller(str(uuid.uuid4()), str(uuid.uuid4()), api_key)
+
+
+async def no_faults(request: Request) -> None:
+    """A merchant without faults."""
+
+
+@asynccontextmanager
+async def client_of(operations: Sequence[Operation], stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    limiter = RateLimiter(stack.redis_url)
+    middleware = api_middleware(SETTINGS, Keys(), limiter, no_faults)
+    app = RequestLog(create_litestar(operations, middleware, DEFAULT_URL, BODY_LIMIT))
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=DEFAULT_URL) as client:
+            yield client
+    finally:
+        await limiter.close()
+
+
+class Call:
+    """A valid request of an operation, made from its document alone, and changed at one place."""
+
+    def __init__(self, operation: Operation, stack: Stack) -> None:
+        self.operation = operation
+        self.documented: dict[str, Any] = DOCUMENT["paths"][operation.path][operation.method.lower()]
+        self.bodies: list[Any] = []
+        self._stack = stack
+        parameters = [
+            DOCUMENT["components"]["parameters"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
+            for found in self.documented.get("parameters", ())
+        ]
+        self.query = [found for found in parameters if found["in"] == "query"]
+        self.key = next((found for found in parameters if found["name"] == "X-IDEMPOTENCY-KEY"), None)
+        self.is_public = not self.documented["security"]
+        content = self.documented.get("requestBody", {}).get("content", {})
+        self.media_type: str | None = next(iter(content), None)
+        self.example = content[self.media_type].get("example", {}) if self.media_type else None
+
+    async def send(
+        self, *, headers: Mapping[str, str | None] | None = None, params: Any = None, content: bytes | None = None
+    ) -> httpx.Response:
+        """Send it. A header that is None is left out."""
+
+        async def with_body(request: Request, body: Any, **_: str) -> Response:
+            self.bodies.append(body)
+            if isinstance(body, Upload):
+                body.file.close()
+            return Response(REACHED)
+
+        async def without_body(request: Request, **_: str) -> Response:
+            return Response(REACHED)
+
+        handler = without_body if self.media_type is None else with_body
+        operation = replace(self.operation, handler=handler)
+        sent: dict[str, str | None] = {
+            "X-API-KEY": "admin", "X-ADMIN-KEY": OPERATORS_KEY, "X-IDEMPOTENCY-KEY": str(uuid.uuid4()),
+            "Content-Type": self.media_type,
+        }  # fmt: skip
+        if content is None and self.media_type == "application/json":
+            content = msgspec.json.encode(self.example)
+        elif content is None and self.media_type is not None:
+            sent["Content-Type"] = f"{self.media_type}; boundary=b"
+            head = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+            content = head + self.example["file"].encode() + b"\r\n--b--\r\n"
+        sent.update(headers or {})
+        path = self.operation.path
+        for name in self.operation.path_parameters:
+            path = path.replace(f"{{{name}}}", str(uuid.uuid4()))
+        async with client_of([operation], self._stack) as client:
+            return await client.request(
+                self.operation.method,
+                path,
+                params=params,
+                content=content,
+                headers={name: value for name, value in sent.items() if value is not None},
+            )
+
+
+@pytest.fixture(params=OPERATIONS, ids=IDS)
+def call(request: pytest.FixtureRequest, stack: Stack) -> Call:
+    return Call(request.param, stack)
+
+
+def code_of(answer: httpx.Response) -> str:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    code: str = answer.json()["code"]
+    return code
+
+
+async def test_what_the_document_asks_for_is_enough(call: Call) -> None:
+    headers = {} if call.key is not None else {"X-IDEMPOTENCY-KEY": None}
+    assert (await call.send(headers=headers)).status_code == REACHED
+
+
+async def test_who_may_call_is_checked(call: Call) -> None:
+    nobody = await call.send(headers={"X-API-KEY": None, "X-ADMIN-KEY": None})
+    wrong = await call.send(headers={"X-API-KEY": "other", "X-ADMIN-KEY": "other"})
+    if call.is_public:
+        assert (nobody.status_code, wrong.status_code) == (REACHED, REACHED)
+        return
+    assert (code_of(nobody), code_of(wrong)) == ("MISSING_API_KEY", "INVALID_API_KEY")
+    merchants = await call.send(headers={"X-ADMIN-KEY": None})
+    is_operators = call.documented["security"] == [{"OperatorKey": []}]
+    assert merchants.status_code == REACHED if not is_operators else code_of(merchants) == "MISSING_API_KEY"
+
+
+async def test_only_admins_may_call_what_needs_the_admin_role(call: Call) -> None:
+    answer = await call.send(headers={"X-API-KEY": "member"})
+    if call.documented.get("description", "").endswith("Needs a key with the `admin` role."):
+        assert (answer.status_code, code_of(answer)) == (403, "FORBIDDEN")
+    else:
+        assert answer.status_code == REACHED
+
+
+async def test_the_idempotency_key_is_checked(call: Call) -> None:
+    missing = await call.send(headers={"X-IDEMPOTENCY-KEY": None})
+    invalid = await call.send(headers={"X-IDEMPOTENCY-KEY": "x" * 256})
+    if call.key is None:
+        assert (missing.status_code, invalid.status_code) == (REACHED, REACHED)
+    else:
+        assert code_of(invalid) == "INVALID_IDEMPOTENCY_KEY"
+        assert missing.status_code == REACHED if not call.key.get("required") else code_of(missing) == "MISSING_IDEMPOTENCY_KEY"
+
+
+async def test_query_parameters_that_are_not_documented_are_refused(call: Call) -> None:
+    answer = await call.send(params={"other": "1"})
+    if call.is_public:
+        assert answer.status_code == REACHED
+    else:
+        assert answer.json()["errors"][0]["field"] == "other"
+
+
+async def test_documented_query_parameters_are_checked(call: Call) -> None:
+    for found in call.query:
+        # A NUL is in no schema, and neither is a value of more than 1000 characters.
+        name = f"{found['name']}[x]" if found["schema"].get("type") == "object" else found["name"]
+        for value in ("\0", "x" * 1001):
+            answer = await call.send(params={name: value})
+            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, name)
+        twice = await call.send(params=[(name, "1"), (name, "1")])
+        assert twice.status_code == 400
+        if "default" in found["schema"]:
+            assert (await call.send(params={name: str(found["schema"]["default"])})).status_code == REACHED
+
+
+async def test_the_body_is_decoded_as_documented(call: Call) -> None:
+    if call.media_type is None:
+        return
+    answer = await call.send()
+    assert answer.status_code == REACHED
+    (body,) = call.bodies
+    assert body is not None
+    assert code_of(await call.send(headers={"Content-Type": "text/csv"})) == "UNSUPPORTED_MEDIA_TYPE"
+    assert code_of(await call.send(headers={"Content-Encoding": "gzip"})) == "UNSUPPORTED_MEDIA_TYPE"
+    if call.media_type != "application/json":
+        return
+    assert code_of(await call.send(content=b"{")) == "MALFORMED_JSON"
+    assert code_of(await call.send(content=b'{"no such member": 1}')) == "VALIDATION_ERROR"
+    assert code_of(await call.send(content=b'"text"')) == "VALIDATION_ERROR"
+    without = await call.send(content=b"", headers={"Content-Type": None})
+    if call.documented["requestBody"]["required"]:
+        assert without.status_code == 415
+    else:
+        assert without.status_code == REACHED
+
+
+class Greeting(msgspec.Struct):
+    """What the new operation answers."""
+
+    text: str
+
+
+class GreetingBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What the new operation takes."""
+
+    name: str
+
+
+class GreetingApi:
+    """A new slice's operations: this class is all that is written for them."""
+
+    def __init__(self, word: str) -> None:
+        self._word = word
+
+    @post(
+        "/api/v1/payouts/{payout_id}/greetings", "Greet", {201: Greeting}, GreetingBody, access="admin", idempotency="required"
+    )
+    async def create_greeting(self, request: Request, body: GreetingBody, payout_id: str) -> Greeting:
+        key = request.context.key
+        assert key is not None
+        return Greeting(f"{self._word}, {body.name} in {payout_id}, by {key.key}")
+
+    @get("/api/v1/payouts/{payout_id}/greetings", "List greetings", {200: list[Greeting]}, query=(LIMIT, CURSOR))
+    async def list_greetings(self, request: Request, payout_id: str) -> Page:
+        return Page([Greeting("x")] * window(request.query).limit, False, None)
+
+
+async def test_a_new_operation_is_routed_checked_and_documented_by_its_declaration_alone(stack: Stack) -> None:
+    operations = operations_of(GreetingApi("Hello"))
+    document = build(operations, DEFAULT_URL)
+    path = document["paths"]["/api/v1/payouts/{payout_id}/greetings"]
+    assert path["post"]["operationId"] == "create_greeting"
+    assert {"201", "400", "401", "403", "415", "429"} <= path["post"]["responses"].keys()
+    assert [found.get("name") for found in path["get"]["parameters"]] == ["payout_id", "limit", "cursor"]
+    async with client_of(operations, stack) as client:
+        url, admin = "/api/v1/payouts/7/greetings", {"X-API-KEY": "admin"}
+        keyed = {**admin, "X-IDEMPOTENCY-KEY": "k"}
+        created = await client.post(url, json={"name": "Ada"}, headers=keyed)
+        assert (created.status_code, created.json()) == (201, {"text": "Hello, Ada in 7, by k"})
+        assert code_of(await client.post(url, json={"name": "Ada"})) == "MISSING_API_KEY"
+        assert code_of(await client.post(url, json={"name": "Ada"}, headers={**keyed, "X-API-KEY": "member"})) == "FORBIDDEN"
+        assert code_of(await client.post(url, json={"name": "Ada"}, headers=admin)) == "MISSING_IDEMPOTENCY_KEY"
+        assert code_of(await client.post(url, json={"nmae": "Ada"}, headers=keyed)) == "VALIDATION_ERROR"
+        assert len((await client.get(url, params={"limit": 3}, headers=admin)).json()["data"]) == 3
+        assert code_of(await client.get(url, params={"limit": 0}, headers=admin)) == "VALIDATION_ERROR"
+        assert (await client.options(url)).headers["allow"] == "GET, HEAD, OPTIONS, POST"
+
+
+def test_a_handler_takes_what_its_declaration_names() -> None:
+    class WrongPath:
+        @get("/things/{thing_id}", "Get a thing", {200: str})
+        async def get_thing(self, request: Request, id: str) -> str:
+            return id
+
+    class NoBody:
+        @post("/things", "Make a thing", {200: str})
+        async def make_thing(self, request: Request, body: str) -> str:
+            return body
+
+    for wrong in (WrongPath(), NoBody()):
+        with pytest.raises(TypeError, match="its declaration says"):
+            operations_of(wrong)
