@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import asyncpg
-from sandbox.unit_of_work.store import lock_merchant
 
 from sandbox.db import migrations
 from sandbox.db.engine import close_pool, open_pool, transaction
@@ -65,15 +64,17 @@ async def check(url: str) -> None:
     await open_pool(url, 1)
     try:
         async with transaction() as conn:
-            unit = await lock_merchant(conn, running, 0)
-            assert (unit.clock.frozen_at, unit.clock.offset) == (None, timedelta(hours=2))
-            assert (unit.default_scenario, unit.approvals_expire_after, unit.review_threshold) == ("success", None, None)
-            unit = await lock_merchant(conn, frozen, 0)
-            assert unit.now == AT
-            assert (unit.default_scenario, unit.approvals_expire_after) == ("pending", timedelta(minutes=1))
-            assert unit.review_threshold == 5
             world = "SELECT * FROM worlds WHERE merchant_id = $1"
-            assert dict(await conn.fetchrow(world, frozen) or {}).items() >= {"seed": 7, "id_sequence": 1024 + 512}.items()
+            assert dict(await conn.fetchrow(world, running) or {}) == {
+                "merchant_id": uuid.UUID(running), "seed": None, "id_sequence": 0, "clock_frozen_at": None,
+                "clock_offset": timedelta(hours=2), "default_scenario": "success", "approvals_expire_after": None,
+                "review_threshold": None,
+            }  # fmt: skip
+            assert dict(await conn.fetchrow(world, frozen) or {}) == {
+                "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 1024, "clock_frozen_at": AT,
+                "clock_offset": timedelta(), "default_scenario": "pending", "approvals_expire_after": timedelta(minutes=1),
+                "review_threshold": Decimal(5),
+            }  # fmt: skip
             await conn.execute("UPDATE accounts SET balance = 7 WHERE merchant_id = $1", frozen)
             back = await put_back(conn, frozen, snapshot)
             assert back is not None

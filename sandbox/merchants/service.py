@@ -144,7 +144,7 @@ class MerchantService:
         # Timelines name the key of each change, so a seeded world's must be the same each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
-        unit = await open_world(conn, self._work.catalogue, merchant_id, spec.opening_balance)
+        unit = await open_world(conn, self._work.catalogue, merchant_id, seed, spec.opening_balance)
         if spec.webhook_url is not None:
             await self._endpoints.insert(conn, unit, NewEndpoint(url=spec.webhook_url, secret=webhook_secret))
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
@@ -247,7 +247,11 @@ class MerchantService:
 
 
 async def open_world(
-    conn: "PoolConnectionProxy[Any]", catalogue: Catalogue, merchant_id: str, opening_balance: Decimal | None
+    conn: "PoolConnectionProxy[Any]",
+    catalogue: Catalogue,
+    merchant_id: str,
+    seed: int | None,
+    opening_balance: Decimal | None,
 ) -> UnitOfWork:
     """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
 
@@ -256,7 +260,7 @@ async def open_world(
     (unit,) = await claim(conn, catalogue, [Claim(merchant_id)])
     await open_accounts(conn, merchant_id, unit.now)
     unit.balances = dict.fromkeys(MERCHANT_ACCOUNTS, ZERO)
-    if (await _seed(merchant_id) or {}).get("seed") is not None:
+    if seed is not None:
         # Its clock may be running, and the host's time would make other ids each time. All that comes sorts behind 0.
         unit.ids.begin_at(0)
     if opening_balance is not None:
@@ -274,10 +278,6 @@ def _page_of_merchants(before: str, limit: int) -> Select[Merchants]:
 def _secrets(merchant_id: str) -> First:
     m = Merchants
     return m.select(m.webhook_secret, m.ipn_secret).where(m.merchant_id == merchant_id).first()
-
-
-def _seed(merchant_id: str) -> First:
-    return Merchants.select(Merchants.seed).where(Merchants.merchant_id == merchant_id).first()
 
 
 def _page_of_keys(merchant_id: str, before: str, limit: int) -> Select[ApiKeys]:

@@ -67,8 +67,8 @@ class WorldService:
         """Take the world back to its beginning: 200. INVALID_STATE while another moves its clock."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            opening_balance = await empty_world(conn, context.merchant_id)
-            begun = await open_world(conn, unit.catalogue, context.merchant_id, opening_balance)
+            seed, opening_balance = await empty_world(conn, context.merchant_id)
+            begun = await open_world(conn, unit.catalogue, context.merchant_id, seed, opening_balance)
             _go_on_in(unit, begun.clock)
             unit.effects.add(Effect.WORLD_RESET)
             return CommandResult(200, msgspec.json.encode(Reset(True, await read_balance(conn, context.merchant_id))))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import as_owner
@@ -63,7 +64,7 @@ UPDATE worlds SET id_sequence = DEFAULT, clock_frozen_at = $2, clock_offset = DE
     approvals_expire_after = DEFAULT, review_threshold = DEFAULT
 WHERE merchant_id = $1
 """
-_BEGINS: Final = "SELECT begins_at, opening_balance FROM merchants WHERE merchant_id = $1"
+_BEGINS: Final = "SELECT seed, begins_at, opening_balance FROM merchants WHERE merchant_id = $1"
 
 _SNAPSHOT: Final = """
 SELECT name, rows, position, standing_rows, stands FROM snapshots WHERE merchant_id = $1 AND id = $2
@@ -125,15 +126,18 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) ->
     return record
 
 
-async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Any:
-    """Empty the world of all but its webhook endpoints, and begin its clock and ids anew; returns the opening balance."""
+async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> tuple[int | None, Decimal | None]:
+    """Empty the world of all but its webhook endpoints, and begin its clock and ids anew.
+
+    Returns the merchant's seed and its opening balance.
+    """
     async with _unguarded(conn):
         await _empty(conn, merchant_id, kept=(ENDPOINTS, LOCK))
     await conn.execute(_NONE_STANDS, merchant_id)
     merchant = await conn.fetchrow(_BEGINS, merchant_id)
     assert merchant is not None
     await conn.execute(_BEGINNING, merchant_id, merchant["begins_at"])
-    return merchant["opening_balance"]
+    return merchant["seed"], merchant["opening_balance"]
 
 
 async def put_back(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot_id: str) -> PutBack | None:
