@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.rows import by_key
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock, milliseconds
 from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS
-from sandbox.domain.payout import COLUMNS, to_row
+from sandbox.domain.payout import to_row
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import IDS_PER_COMMAND, KeyRecord, Subscription, UnitOfWork
@@ -25,48 +25,11 @@ _FEWEST_DUE: Final = 16
 # Ids are not secrets, and many are made: asking the system's own source costs a system call for each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 
-# Taking the ids is taking the merchant's lock: whoever works for this merchant waits here for the one before, so the
-# statements behind it see all that the other committed. It must stay a statement of its own: one statement has one
-# snapshot, taken before the wait. All workers lock this row first and no other across statements, so none deadlock.
-_LOCK: Final = """
-UPDATE worlds SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
-RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after,
-    review_threshold
-"""
-
-# What is asked for by key is looked up key by key (LATERAL; OFFSET 0 keeps the planner from making a join of it). With
-# `= ANY` it may read all of the merchant's rows instead, where it believes that there are few.
-_READ: Final = f"""
-SELECT a.balances, a.version,
-    ARRAY(SELECT ROW (id::text, event_types, status) FROM webhook_endpoints WHERE merchant_id = $1 ORDER BY id) AS endpoints,
-    ARRAY(SELECT ROW (k.key, k.fingerprint, k.status, k.body, k.location) FROM unnest($3::text[]) AS n (key)
-    CROSS JOIN LATERAL (
-        SELECT * FROM idempotency_keys WHERE {by_key("idempotency_keys", "key", "n.key")} OFFSET 0
-    ) k WHERE k.expires_at > $5) AS keys,
-    ARRAY(SELECT p.merchant_reference FROM unnest($4::text[]) AS n (reference) CROSS JOIN LATERAL (
-        SELECT merchant_reference FROM payouts WHERE {by_key("payouts", "merchant_reference", "n.reference")} OFFSET 0
-    ) p) AS taken,
-    ARRAY(SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1
-          ORDER BY position) AS rules
-FROM (
-    SELECT array_agg(a.balance ORDER BY n.place) AS balances,
-        sum(a.version) FILTER (WHERE n.account IN ('AVAILABLE', 'LOCKED'))::bigint AS version
-    FROM unnest($2::text[]) WITH ORDINALITY AS n (account, place) CROSS JOIN LATERAL (
-        SELECT balance, version FROM accounts WHERE {by_key("accounts", "account", "n.account")} OFFSET 0
-    ) a
-) a
-"""  # noqa: S608 -- constants
-
-_PAYOUTS_BY_ID: Final = f"""
-SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
-) p
-"""  # noqa: S608 -- constants
-
-_PAYOUTS_DUE: Final = (
-    f"SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND due_at <= $2 "  # noqa: S608 -- constants
-    "ORDER BY merchant_id, due_at, id LIMIT $3"
-)
+_SQL: Final = read_statements(__name__)
+_LOCK: Final = _SQL["lock"]
+_READ: Final = _SQL["read"]
+_PAYOUTS_BY_ID: Final = _SQL["payouts_by_id"]
+_PAYOUTS_DUE: Final = _SQL["payouts_due"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,70 +1,30 @@
-"""The only place that writes balances and transfers."""
+"""Write transfers and balances. Nothing else does: the statements are in ledger.sql."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.db.rows import as_json, update_by_key
-from sandbox.domain.ledger import CREDIT, MERCHANT_ACCOUNTS, WALLET, Posted
+from sandbox.db.rows import as_json
+from sandbox.db.statements import read_statements
+from sandbox.domain.ledger import MERCHANT_ACCOUNTS, Posted
 from sandbox.domain.money import ZERO
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_TRANSFERS = """
-INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
-    reason, payout_id, description, created_at)
-SELECT $1, id, debit_account, credit_account, amount, debit_after, credit_after, reason, payout_id, description, $2
-FROM json_to_recordset($3::json) AS t (id uuid, debit_account text, credit_account text, amount numeric, debit_after numeric,
-    credit_after numeric, reason text, payout_id uuid, description text)
-"""
-
-# Each account is written once with its last balance; the merchant's lock, held since the claim, makes that exact.
-_BALANCES = update_by_key(
-    "accounts",
-    rows="json_to_recordset($3::json) AS n (account text, balance numeric, changes bigint)",
-    key=("account", "n.account"),
-    changes={"balance": "n.balance", "version": "k.version + n.changes", "updated_at": "$2"},
-    kept=(),
-)
-
-# Wallets and what stands against them have no lower bound, so a credit cannot be refused, and the server adds up by itself what
-# `model.post` would: one transfer after the other, each with both balances after it. The balances before it are looked up
-# beside the change, which the same statement does not see.
-_CREDITS = f"""
-WITH credits AS MATERIALIZED (
-    SELECT transfer_id AS id, '{WALLET}:' || user_id AS account, amount, line
-    FROM json_to_recordset($3::json) AS n (transfer_id uuid, user_id text, amount numeric, line int)
-), changes AS (
-    SELECT account, sum(amount) AS amount, count(*) AS changes FROM credits GROUP BY account
-    UNION ALL SELECT '{CREDIT.debit}', -sum(amount), count(*) FROM credits
-), changed AS ({
-    update_by_key(
-        "accounts",
-        rows="changes n",
-        key=("account", "n.account"),
-        changes={"balance": "k.balance + n.amount", "version": "k.version + n.changes", "updated_at": "$2"},
-        kept=(),
-    )
-})
-INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
-    reason, payout_id, description, created_at)
-SELECT $1, c.id, '{CREDIT.debit}', c.account, c.amount, funds.balance - sum(c.amount) OVER (ORDER BY c.line),
-    wallet.balance + sum(c.amount) OVER (PARTITION BY c.account ORDER BY c.line),
-    '{CREDIT.reason}', NULL, $4 || ' line ' || c.line, $2
-FROM (SELECT balance FROM accounts WHERE merchant_id = $1 AND account = '{CREDIT.debit}' OFFSET 0) funds
-CROSS JOIN credits c CROSS JOIN LATERAL (
-    SELECT balance FROM accounts WHERE merchant_id = $1 AND account = c.account OFFSET 0
-) wallet
-"""  # noqa: S608 -- constants
+_SQL: Final = read_statements(__name__)
+_TRANSFERS: Final = _SQL["transfers"]
+_BALANCES: Final = _SQL["balances"]
+_CREDITS: Final = _SQL["credits"]
+_OPEN_ACCOUNTS: Final = _SQL["open_accounts"]
 
 
 class WalletCredit(msgspec.Struct):
-    """Money for a user's wallet, one of many: `amount` as text, and the line of the file that it comes from."""
+    """A credit to a user's wallet. `amount` is decimal text; `line` is its line in the bulk credit file."""
 
     transfer_id: str
     user_id: str
@@ -79,10 +39,10 @@ async def write_transfers(
     posted: Sequence[Posted],
     balances: Mapping[str, Decimal],
 ) -> None:
-    """Write accepted transfers and the balances that they lead to, inside the caller's transaction.
+    """Write accepted transfers and the resulting `balances`, in the caller's transaction.
 
-    The caller holds the merchant's lock and read `balances` under it. Raises RuntimeError outside a transaction, and
-    asyncpg.CheckViolationError if the result were impossible.
+    The caller must hold the merchant's lock, and must have read `balances` under it. Raises RuntimeError outside a transaction
+    or if an account is missing, and asyncpg.CheckViolationError for a balance that an account must not have.
     """
     if not conn.is_in_transaction():
         raise RuntimeError("money moves only inside a transaction")
@@ -122,11 +82,11 @@ async def credit_wallets(
     credits_: Sequence[WalletCredit],
     source: str,
 ) -> None:
-    """Write a transfer for each credit of a file, in the order of lines and ids, and the balances that they lead to.
+    """Write a transfer for each credit of a file and update the balances. Pass credits in the order of lines and of ids.
 
-    `source` says in the ledger which file it was. The caller holds the merchant's lock and has seen that the users are there.
-    Raises RuntimeError outside a transaction or without a wallet, and asyncpg.CheckViolationError for an amount that is not
-    positive.
+    `source` names the file in the transfers' descriptions. The caller must hold the merchant's lock and have checked that the
+    users exist. Raises RuntimeError outside a transaction or if a wallet is missing, and asyncpg.CheckViolationError for an
+    amount that is not positive.
     """
     if not conn.is_in_transaction():
         raise RuntimeError("money moves only inside a transaction")
@@ -140,12 +100,5 @@ async def credit_wallets(
 async def open_accounts(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime, accounts: Sequence[str] = MERCHANT_ACCOUNTS
 ) -> None:
-    """Create accounts, empty: a new merchant's own, or its new users' wallets."""
-    await conn.execute(
-        "INSERT INTO accounts (merchant_id, account, balance, version, updated_at) "
-        "SELECT $1, account, $2, 0, $3 FROM unnest($4::text[]) AS a (account)",
-        merchant_id,
-        ZERO,
-        now,
-        list(accounts),
-    )
+    """Create accounts with a zero balance: a new merchant's own by default, or its new users' wallets."""
+    await conn.execute(_OPEN_ACCOUNTS, merchant_id, ZERO, now, list(accounts))

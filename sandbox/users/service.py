@@ -24,7 +24,6 @@ from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, Window, page
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.runner import UnitsOfWork
-from sandbox.unit_of_work.users import SUMS
 from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (
     ChangeUserBody,
@@ -76,6 +75,8 @@ _NAMESAKE: Final = f"""
 SELECT true FROM (SELECT id FROM users WHERE {by_key("users", "external_id", "$2")} OFFSET 0) u WHERE id <> $3
 """  # noqa: S608 -- constants
 
+_SUMS: Final = ("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid")
+
 _CHANGE: Final = update_by_key(
     "users",
     rows="(SELECT $2::uuid AS id) n",
@@ -89,7 +90,7 @@ _CHANGE: Final = update_by_key(
         "account_number": "$8",
         "updated_at": "$9",
     },
-    kept=("vendor_user_id", *SUMS, "version", "created_at"),
+    kept=("vendor_user_id", *_SUMS, "version", "created_at"),
     returning=COLUMNS,
 )
 

@@ -8,10 +8,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import as_json, by_key, update_by_key
+from sandbox.db.rows import as_json
+from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
-from sandbox.faults.store import FAULTS_OF
 from sandbox.unit_of_work.transaction import write_alone, write_rows
 
 if TYPE_CHECKING:
@@ -24,100 +24,14 @@ LEASE: Final = timedelta(seconds=30)
 IN_TURN: Final = 64
 """Deliveries of one endpoint that are claimed at once in a frozen world, to be posted one after the other."""
 
-_CLOCK: Final = "SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1"
-_LOCK: Final = f"{_CLOCK} FOR NO KEY UPDATE"
-
-# Endpoints that somebody is posting to at this moment. Deliveries are claimed in the order of the index, so one that is under
-# way is among the first; only as many resends as the limit allows could get in front of it meanwhile.
-_BUSY: Final = """
-SELECT e.id::text FROM webhook_endpoints e
-WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
-    SELECT FROM (
-        SELECT d.leased_until FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
-        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT 256
-    ) f WHERE f.leased_until > $3)
-"""
-
-_GIVE_BACK: Final = update_by_key(
-    "webhook_deliveries",
-    rows="unnest($2::uuid[]) AS n (id)",
-    key=("id", "n.id"),
-    changes={"leased_until": "NULL"},
-    kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
-    where="k.leased_until = $3",
-    lock=True,
-)
-
-# Every endpoint gets its own share, so that one which is slow fills its own and no other's. SKIP LOCKED lets two workers
-# claim side by side; the lease, in the host's time, outlives the transaction while the HTTP call runs outside of one.
-# The faults are read in the same statement: who sees a delivery sees each fault that was made before it.
-# Who holds the rows of `due` writes all of them, so what is claimed is what is due.
-_CLAIM: Final = f"""
-WITH due AS MATERIALIZED (
-    SELECT e.url, e.secret, e.retry_profile, e.signing_time, c.*
-    FROM (
-        SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints
-        WHERE merchant_id = $1 AND status = 'ENABLED' OFFSET 0
-    ) e
-    LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, capacity) ON b.endpoint_id = e.id
-    CROSS JOIN LATERAL (
-        SELECT d.id, d.event_id, d.endpoint_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
-        FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
-            AND (d.leased_until IS NULL OR d.leased_until <= $3)
-        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
-        LIMIT coalesce(b.capacity, $6::int) FOR NO KEY UPDATE SKIP LOCKED
-    ) c
-), claimed AS (
-    INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at,
-        leased_until)
-    SELECT $1, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at, $7 FROM due
-    ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
-)
-SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
-    c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
-    ARRAY({FAULTS_OF.format(merchant="$1", target="webhooks")}) AS faults
-FROM due c CROSS JOIN LATERAL (
-    SELECT type, body, request_id FROM events WHERE {by_key("events", "id", "c.event_id")} OFFSET 0
-) v
-"""  # noqa: S608 -- constants
-
-# Whoever lost its lease, or whose delivery was resent meanwhile, adds its attempt to the log and decides nothing else.
-_RECORD: Final = f"""
-WITH n AS MATERIALIZED (
-    SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
-        scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
-        http_status int, headers jsonb, body text, error text, duration_ms int)
-), d AS ({
-    update_by_key(
-        "webhook_deliveries",
-        rows="n",
-        key=("id", "n.id"),
-        changes={
-            "attempts": "k.attempts + 1",
-            "status": "CASE WHEN k.leased_until = n.lease THEN n.status ELSE k.status END",
-            "next_attempt_at": "CASE WHEN k.leased_until = n.lease THEN n.next_attempt_at ELSE k.next_attempt_at END",
-            "scheduled": "CASE WHEN k.leased_until = n.lease THEN n.scheduled ELSE k.scheduled END",
-            "leased_until": "CASE WHEN k.leased_until = n.lease THEN NULL ELSE k.leased_until END",
-            "updated_at": "$2",
-        },
-        kept=("event_id", "endpoint_id", "created_at"),
-        lock=True,
-        returning="t.id, t.attempts",
-    )
-})
-INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
-    response_headers, response_body, error, duration_ms)
-SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
-    n.error, n.duration_ms
-FROM n JOIN d ON d.id = n.id
-"""  # noqa: S608 -- constants
-
-_DISABLE: Final = """
-UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = $4, updated_at = $3
-WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND status = 'ENABLED'
-"""
+_SQL: Final = read_statements(__name__)
+_CLOCK: Final = _SQL["clock"]
+_LOCK: Final = _SQL["lock"]
+_BUSY: Final = _SQL["busy"]
+_CLAIM: Final = _SQL["claim"]
+_GIVE_BACK: Final = _SQL["give_back"]
+_RECORD: Final = _SQL["record"]
+_DISABLE: Final = _SQL["disable"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,54 @@
+-- Users in a unit of work. `$1` is the merchant, whose lock the caller holds.
+
+-- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
+-- ON CONFLICT: only the columns after DO UPDATE change.
+
+-- name: read
+-- The columns are COLUMNS of sandbox/domain/user.py.
+SELECT u.*, (SELECT a.balance FROM accounts a WHERE a.merchant_id = $1 AND a.account = 'WALLET:' || u.id) AS wallet
+FROM unnest($2::uuid[]) AS n (id)
+CROSS JOIN LATERAL (
+    SELECT id::text AS id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number, earned, spent,
+        credited, advances, finals, requested, approved, paid, version, created_at
+    FROM users WHERE users.merchant_id = $1 AND users.id >= n.id AND users.id <= n.id
+    ORDER BY users.merchant_id, users.id OFFSET 0
+) u;
+
+-- name: write
+INSERT INTO users AS t (merchant_id, id, name, vendor_user_id, created_at, earned, spent, credited, advances, finals, requested,
+    approved, paid, version, updated_at)
+SELECT $1, k.id, k.name, k.vendor_user_id, k.created_at, n.earned, n.spent, n.credited, n.advances, n.finals, n.requested,
+    n.approved, n.paid, n.version, $2
+FROM json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
+    finals numeric, requested numeric, approved numeric, paid numeric, version bigint)
+CROSS JOIN LATERAL (
+    SELECT * FROM users WHERE users.merchant_id = $1 AND users.id >= n.id AND users.id <= n.id
+    ORDER BY users.merchant_id, users.id OFFSET 0
+) k
+ON CONFLICT (merchant_id, id) DO UPDATE SET earned = EXCLUDED.earned, spent = EXCLUDED.spent, credited = EXCLUDED.credited,
+    advances = EXCLUDED.advances, finals = EXCLUDED.finals, requested = EXCLUDED.requested, approved = EXCLUDED.approved,
+    paid = EXCLUDED.paid, version = EXCLUDED.version, updated_at = EXCLUDED.updated_at;
+
+-- name: transactions
+INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, reference, transfer_id, payout_id, created_at)
+SELECT $1, id, user_id, type, amount, reference, transfer_id, payout_id, $2
+FROM json_to_recordset($3::json) AS t (id uuid, user_id uuid, type text, amount numeric, reference text, transfer_id uuid,
+    payout_id uuid);
+
+-- name: credit
+-- A file may credit a user more than once: its amounts are added up first, since ON CONFLICT may meet a row only once.
+INSERT INTO users AS t (merchant_id, id, name, vendor_user_id, created_at, earned, spent, advances, finals, requested, approved,
+    paid, credited, version, updated_at)
+SELECT $1, k.id, k.name, k.vendor_user_id, k.created_at, k.earned, k.spent, k.advances, k.finals, k.requested, k.approved,
+    k.paid, k.credited + n.amount, k.version + n.changes, $2
+FROM (
+    SELECT user_id, sum(amount) AS amount, count(*) AS changes
+    FROM json_to_recordset($3::json) AS c (user_id uuid, amount numeric) GROUP BY user_id
+) n
+CROSS JOIN LATERAL (
+    SELECT * FROM users WHERE users.merchant_id = $1 AND users.id >= n.user_id AND users.id <= n.user_id
+    ORDER BY users.merchant_id, users.id OFFSET 0
+) k
+ON CONFLICT (merchant_id, id) DO UPDATE SET credited = EXCLUDED.credited, version = EXCLUDED.version,
+    updated_at = EXCLUDED.updated_at
+RETURNING t.id::text AS id, t.version;

@@ -1,0 +1,107 @@
+-- Claim webhook deliveries that are due, and record their attempts. `$1` is the merchant in every statement.
+
+-- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
+-- ON CONFLICT: only the columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
+
+-- name: clock
+SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1;
+
+-- name: lock
+SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE;
+
+-- name: busy
+-- Endpoints to which a worker is posting at this moment. Deliveries are claimed in the order of the index, so one that is in
+-- progress is among the first. Only resends can move ahead of it meanwhile; the LIMIT leaves room for them.
+SELECT e.id::text FROM webhook_endpoints e
+WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
+    SELECT FROM (
+        SELECT d.leased_until FROM webhook_deliveries d
+        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT 256
+    ) f WHERE f.leased_until > $3);
+
+-- name: claim
+-- Each endpoint gets its own share, so a slow endpoint fills only its own. SKIP LOCKED lets two workers claim at the same
+-- time. The lease, in the host's time, outlives the transaction, since the HTTP call runs outside of one.
+-- The faults are read in the same statement, so a worker that sees a delivery also sees every fault made before it.
+-- The rows of `due` are locked until all of them are written, so the statement claims exactly what it returns.
+WITH due AS MATERIALIZED (
+    SELECT e.url, e.secret, e.retry_profile, e.signing_time, c.*
+    FROM (
+        SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints
+        WHERE merchant_id = $1 AND status = 'ENABLED' OFFSET 0
+    ) e
+    LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, capacity) ON b.endpoint_id = e.id
+    CROSS JOIN LATERAL (
+        SELECT d.id, d.event_id, d.endpoint_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
+        FROM webhook_deliveries d
+        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
+            AND (d.leased_until IS NULL OR d.leased_until <= $3)
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
+        LIMIT coalesce(b.capacity, $6::int) FOR NO KEY UPDATE SKIP LOCKED
+    ) c
+), claimed AS (
+    INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at,
+        leased_until)
+    SELECT $1, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at, $7 FROM due
+    ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
+)
+SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
+    c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
+    ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
+        WHERE f.merchant_id = $1 AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id) AS faults
+FROM due c
+CROSS JOIN LATERAL (
+    SELECT type, body, request_id FROM events
+    WHERE events.merchant_id = $1 AND events.id >= c.event_id AND events.id <= c.event_id
+    ORDER BY events.merchant_id, events.id OFFSET 0
+) v;
+
+-- name: give_back
+INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
+    updated_at, leased_until)
+SELECT $1, k.id, k.event_id, k.endpoint_id, k.status, k.attempts, k.scheduled, k.created_at, k.updated_at, NULL
+FROM unnest($2::uuid[]) AS n (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries
+    WHERE webhook_deliveries.merchant_id = $1 AND webhook_deliveries.id >= n.id AND webhook_deliveries.id <= n.id
+    ORDER BY webhook_deliveries.merchant_id, webhook_deliveries.id FOR NO KEY UPDATE
+) k
+WHERE k.leased_until = $3
+ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until;
+
+-- name: record
+-- If a worker has lost its lease, or the delivery was resent in the meantime, its attempt is logged and changes nothing else.
+WITH n AS MATERIALIZED (
+    SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
+        scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
+        http_status int, headers jsonb, body text, error text, duration_ms int)
+), d AS (
+    INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, created_at, attempts, status, next_attempt_at,
+        scheduled, leased_until, updated_at)
+    SELECT $1, k.id, k.event_id, k.endpoint_id, k.created_at, k.attempts + 1,
+        CASE WHEN k.leased_until = n.lease THEN n.status ELSE k.status END,
+        CASE WHEN k.leased_until = n.lease THEN n.next_attempt_at ELSE k.next_attempt_at END,
+        CASE WHEN k.leased_until = n.lease THEN n.scheduled ELSE k.scheduled END,
+        CASE WHEN k.leased_until = n.lease THEN NULL ELSE k.leased_until END,
+        $2
+    FROM n
+    CROSS JOIN LATERAL (
+        SELECT * FROM webhook_deliveries
+        WHERE webhook_deliveries.merchant_id = $1 AND webhook_deliveries.id >= n.id AND webhook_deliveries.id <= n.id
+        ORDER BY webhook_deliveries.merchant_id, webhook_deliveries.id FOR NO KEY UPDATE
+    ) k
+    ON CONFLICT (merchant_id, id) DO UPDATE SET attempts = EXCLUDED.attempts, status = EXCLUDED.status,
+        next_attempt_at = EXCLUDED.next_attempt_at, scheduled = EXCLUDED.scheduled, leased_until = EXCLUDED.leased_until,
+        updated_at = EXCLUDED.updated_at
+    RETURNING t.id, t.attempts
+)
+INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
+    response_headers, response_body, error, duration_ms)
+SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
+    n.error, n.duration_ms
+FROM n JOIN d ON d.id = n.id;
+
+-- name: disable
+UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = $4, updated_at = $3
+WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND status = 'ENABLED';
