@@ -14,8 +14,8 @@ import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
 from sandbox.directory.catalogue import load_directory
-from sandbox.domain.iban import make_iban
 from sandbox.domain.ids import LARGEST_ID
+from tests.harness.iban import make_iban
 
 _PROTECTED: Final = frozenset(os.environ.get("CONTRACT_PROTECTED", "").split())
 """Ids of merchants and keys that were there before the run: its own keys among them."""

@@ -17,6 +17,7 @@ from sandbox.domain.iban import (
     looks_like_iban,
     scenario_suffix,
 )
+from tests.harness.iban import make_iban
 
 DIRECTORY = load_directory()
 ENTRIES: list[Bank | Wallet] = [*DIRECTORY.banks, *DIRECTORY.wallets]
@@ -27,13 +28,6 @@ VALID_IBANS = [
     ("PK66HABB0000001234567890", "HABB"),
     ("PK56MEZN0001234567890123", "MEZN"),
 ]
-
-
-def make_iban(bank_iban_code: str, account: str) -> str:
-    """A valid one: ISO 7064's check digits, worked out with Python's own reading of letters as numbers."""
-    remainder = int("".join(str(int(character, 36)) for character in f"{bank_iban_code}{account}PK00")) % 97
-    return f"PK{98 - remainder:02d}{bank_iban_code}{account}"
-
 
 bank_iban_codes = st.text(string.ascii_uppercase, min_size=4, max_size=4)
 accounts = st.text(string.ascii_uppercase + string.digits, min_size=16, max_size=16)
