@@ -1,4 +1,4 @@
-"""`python -m seeds [SCENARIOS.toml]`: make the demo merchant and print what its owner needs to know as one JSON object."""
+"""Create the demo merchants, and print their ids, keys and secrets as one JSON object: `python -m seeds [SCENARIOS.toml]`."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ from seeds.demo import seed
 
 
 def main() -> None:
-    """Seed, or say in one line why not and exit 1."""
+    """Seed the database. On failure print one line with the reason and exit with code 1."""
     scenarios = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
         seeded = asyncio.run(seed(Settings.load(), scenarios))

@@ -1,6 +1,6 @@
 """The demo merchants: one with a balance, an admin key and a member key, and one with users.
 
-Made through the services; made twice, nothing changes.
+The services create them. Seeding again changes nothing.
 """
 
 import base64
@@ -36,7 +36,7 @@ OPENING_BALANCE: Final = Decimal("1000000.00")
 
 
 class Seeded(msgspec.Struct):
-    """What the demo merchants' owner needs to know: of the first one, but for the last two members."""
+    """Ids, keys and secrets of the demo merchants. The two `users_` members are the second merchant's."""
 
     merchant_id: str
     api_key: str
@@ -48,10 +48,10 @@ class Seeded(msgspec.Struct):
 
 
 async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
-    """Make the demo merchants if they are not there, and return their keys and the first one's secrets.
+    """Create the demo merchants if they do not exist, and return their keys and the first one's secrets.
 
-    `scenarios` is a TOML file of scenarios of its own, each put in the place of the one that has its name. Raises
-    ValueError, saying where, for a wrong file.
+    `scenarios` is a TOML file with custom scenarios for the first merchant; each replaces the one with the same name.
+    Raises ValueError, which names the place of the error, if the file is not valid.
     """
     directory = load_directory()
     rules = [] if scenarios is None else read_rules(scenarios, directory)
@@ -63,14 +63,14 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     try:
         if await merchants.secrets(DEMO_MERCHANT) is None:
             await merchants.create(MerchantSpec("Demo merchant", OPENING_BALANCE, merchant_id=DEMO_MERCHANT, api_key=api_key))
-        # A look rather than an assumption: the process may have died between the merchant and its second key, and the
-        # keys are other ones when the host or SANDBOX_SECRET_KEY is.
+        # Check each key: an earlier run may have died after creating the merchant, and the keys change with the host and
+        # SANDBOX_SECRET_KEY.
         await merchants.ensure_key(DEMO_MERCHANT, "admin", "demo admin", api_key)
         await merchants.ensure_key(DEMO_MERCHANT, "member", "demo member", member_api_key)
         secrets = await merchants.secrets(DEMO_MERCHANT)
         assert secrets is not None
         if settings.host not in LOOPBACK_HOSTS:
-            # Whoever can reach this host can read the development keys in the source.
+            # The development keys are public: they are in the source. They must not work where other hosts can connect.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
                 await merchants.revoke_plain_key(DEMO_MERCHANT, known)
             await merchants.revoke_plain_key(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
@@ -87,7 +87,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
 
 
 def _keys(settings: Settings) -> tuple[str, str, str]:
-    """The well-known keys on loopback; elsewhere keys that follow from SANDBOX_SECRET_KEY, and are the same each time."""
+    """Return the well-known keys on loopback, elsewhere keys derived from SANDBOX_SECRET_KEY, which stay the same."""
     if settings.host in LOOPBACK_HOSTS:
         return DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY
 

@@ -22,7 +22,7 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.sealed import seal, unseal
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
-from worker.sweep import purge_lapsed_keys
+from worker.sweep import purge_expired_keys
 
 MERCHANTS = "/sandbox/v1/merchants"
 KEYS = "/sandbox/v1/keys"
@@ -294,7 +294,7 @@ def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
     async def purge() -> None:
         await open_pool(stack.database_url, 1)
         try:
-            await purge_lapsed_keys(datetime.now(UTC))
+            await purge_expired_keys(datetime.now(UTC))
         finally:
             await close_pool()
 

@@ -1,4 +1,4 @@
-"""`python -m worker`."""
+"""Run a worker: `python -m worker`."""
 
 from worker.main import main
 

@@ -1,4 +1,4 @@
-"""Poll the vendors' feeds that are due, side by side: one slow vendor delays no other merchant's."""
+"""Poll the vendor feeds that are due, concurrently, so that one slow vendor delays no other."""
 
 import asyncio
 import time
@@ -13,16 +13,16 @@ from sandbox.infrastructure.tasks import end_tasks
 
 INTERVAL: Final = 1.0
 _LONGEST_INTERVAL: Final = 5.0
-"""Whatever a look took: it may have waited for a connection, or stood still with the machine."""
+"""Upper bound. A slow look may have waited for a connection, or the whole machine may have paused."""
 HTTP_AT_ONCE: Final = 128
-"""Calls to vendors under way, one a merchant; each holds a page of 2 MiB at most. A vendor that hangs holds its call 15 s."""
+"""Concurrent calls to vendors, one per merchant. Each holds a page of up to 2 MiB; a vendor that hangs holds it for 15 s."""
 OWN_AT_ONCE: Final = 8
-"""Reads of our own feed under way. They hang for nobody, so they do not wait for calls that do."""
+"""Concurrent reads of our own feed. They never hang, so they have slots of their own and do not queue behind vendors."""
 _log = structlog.get_logger()
 
 
 class AggregateLoop:
-    """Looks for polls that are due, and makes them; each merchant's in at most one task of this process."""
+    """Find polls that are due and run them, with at most one task per merchant in this process."""
 
     def __init__(self, poller: Poller) -> None:
         self._poller = poller
@@ -30,34 +30,37 @@ class AggregateLoop:
         self._own: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Look every second; less often when that takes more than a tenth of the time, but every 5 seconds at least."""
+        """Look for due polls every second.
+
+        If a look takes more than 0.1 s, wait ten times as long as it took, up to 5 seconds.
+        """
         while True:
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 http, own = await self._poller.due(2 * HTTP_AT_ONCE, 2 * OWN_AT_ONCE)
-                self._begin(self._http, http, HTTP_AT_ONCE)
-                self._begin(self._own, own, OWN_AT_ONCE)
+                self._start(self._http, http, HTTP_AT_ONCE)
+                self._start(self._own, own, OWN_AT_ONCE)
             except CONNECTION_ERRORS as error:
                 _log.warning("aggregate_lost", error=repr(error)[:300])
             except Exception:
-                # A defect of ours, which must not end the loop: all merchants wait for it.
+                # A bug for one merchant must not end the loop that serves all of them.
                 _log.exception("aggregate_failed")
-            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - began)), _LONGEST_INTERVAL))
+            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _LONGEST_INTERVAL))
 
     async def stop(self, seconds: float) -> None:
-        """Let the calls under way end; what does not is asked for again when its lease has lapsed."""
+        """Wait up to `seconds` for running polls, then cancel the rest. A cancelled poll runs again when its lease expires."""
         if tasks := [*self._http.values(), *self._own.values()]:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             await end_tasks(*late)
 
-    def _begin(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], at_once: int) -> None:
+    def _start(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], at_once: int) -> None:
         for merchant_id in due:
             if merchant_id not in tasks and len(tasks) < at_once:
                 tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id, tasks))
 
     async def _poll(self, merchant_id: str, tasks: dict[str, asyncio.Task[None]]) -> None:
         try:
-            # As long as there are pages and the limit allows it, which is five times at most.
+            # Poll while there are more pages and the vendor's rate limit allows it: five times at most.
             while await self._poller.poll(merchant_id):
                 pass
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:

@@ -1,6 +1,6 @@
-"""A worker's `/health`, `/health/ready` and `/metrics`, on the port that SANDBOX_METRICS_PORT names.
+"""A worker's `/health`, `/health/ready` and `/metrics`, served on SANDBOX_METRICS_PORT.
 
-They are served by the loop that does the work: a worker whose loop stands still does not answer.
+They share the event loop with the work, so a worker whose loop is blocked does not answer.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class HealthServer:
-    """Serves them. `public_url` is where problem types are explained."""
+    """Serve the worker's health checks and metrics. `public_url` is the base of the problem types' URLs."""
 
     def __init__(self, readiness: Readiness, public_url: str) -> None:
         self._readiness = readiness
         self._public_url = public_url
         app = web.Application()
         for path, handler in (("/health", _alive), ("/health/ready", self._ready), ("/metrics", _metrics)):
-            app.router.add_get(path, handler)  # HEAD too
+            app.router.add_get(path, handler)  # also answers HEAD
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self, host: str, port: int) -> None:
@@ -42,11 +42,15 @@ class HealthServer:
         try:
             await self._readiness.require()
         except Problem as problem:
-            given = [(name.lower().encode(), value.encode("utf-8", "replace")) for name, value in request.headers.items()]
-            request_id = choose_request_id(given)
+            headers = [(name.lower().encode(), value.encode("utf-8", "replace")) for name, value in request.headers.items()]
+            request_id = choose_request_id(headers)
             body = problem.body(self._public_url, request.path, request_id)
-            headers = {**problem.headers, "X-Request-Id": request_id}
-            return web.Response(body=body, status=problem.status, content_type=MEDIA_TYPE, headers=headers)
+            return web.Response(
+                body=body,
+                status=problem.status,
+                content_type=MEDIA_TYPE,
+                headers={**problem.headers, "X-Request-Id": request_id},
+            )
         return _json({"status": "ready"})
 
 

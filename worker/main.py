@@ -1,6 +1,6 @@
-"""A worker process: takes due steps, delivers webhooks, polls vendors, and sweeps for what no wake told it of.
+"""A worker process: takes due steps, delivers webhooks, credits wallets, polls vendors, and sweeps for missed work.
 
-arq brings wakes from Redis. With Redis away the sweep alone finds the work, more slowly; with PostgreSQL away it waits.
+arq delivers wakes through Redis. Without Redis the sweep finds the work, more slowly. Without PostgreSQL the worker waits.
 """
 
 import asyncio
@@ -41,40 +41,47 @@ from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer
 from worker.aggregate import AggregateLoop
-from worker.credit import Crediter
+from worker.credit import crediting_tasks
 from worker.health import HealthServer
 from worker.job_notifications import JobNotificationWorker
+from worker.merchant_tasks import MerchantTasks
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _RUN_SECONDS: Final = 1500
-"""Less than the half hour to the run of the other kind."""
-_GOOD_RUN_SECONDS: Final = 10.0
-"""How long Redis must have been there for its going away to count as a new outage."""
+"""Shorter than the half hour between a run of advances and a run of finals."""
+_STABLE_SECONDS: Final = 10.0
+"""How long a connection to Redis must last before its loss counts as a new outage, which resets the backoff."""
 _log = structlog.get_logger()
 
 
 async def advance(ctx: dict[str, Any], merchant_id: str) -> None:
-    """The arq job: the merchant has work. It only hands on the hint; losing it costs the time until the next sweep."""
-    # The mark goes before the look for work, so that a wake which comes after the look makes a job of its own.
+    """Wake the merchant's steps and deliveries (arq job). If it is lost, the next sweep finds the work."""
+    # Delete the mark before looking for work: a wake that comes after the look must queue a new job.
     await ctx["redis"].delete(mark(merchant_id))
     ctx["advancer"].wake(merchant_id)
 
 
 async def credit(ctx: dict[str, Any], merchant_id: str) -> None:
-    """The arq job: the merchant has a bulk credit. It only hands on the hint, as `advance` does."""
+    """Wake the merchant's bulk credits (arq job). If it is lost, the next sweep finds the work."""
     await ctx["redis"].delete(mark(merchant_id, CREDIT_JOB))
     ctx["crediter"].wake(merchant_id)
 
 
 async def pay_advances(ctx: dict[str, Any]) -> None:
-    """The arq job of every full hour. One worker gets it; two would pay each advance once as well."""
+    """Pay the advances that are due (arq cron job, on the hour).
+
+    arq runs it in one worker. Two workers would also pay each advance only once.
+    """
     await _pay_sales(ctx["sales"], ADVANCE)
 
 
 async def pay_finals(ctx: dict[str, Any]) -> None:
-    """The arq job of every half past. One worker gets it; two would pay each final once as well."""
+    """Pay the finals that are due (arq cron job, at half past).
+
+    arq runs it in one worker. Two workers would also pay each final only once.
+    """
     await _pay_sales(ctx["sales"], FINAL)
 
 
@@ -82,33 +89,36 @@ async def _pay_sales(sales: SalesService, kind: str) -> None:
     try:
         await sales.run_for_all(kind)
     except CONNECTION_ERRORS as error:
-        _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="what is left is paid by the next run")
+        _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="the next run pays the rest")
 
 
 def scheduled() -> list[CronJob]:
-    """What is done at set times of the host's clock."""
+    """Return the cron jobs, which run at fixed times of the host's clock."""
     return [
         cron(job, minute=minute, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)
         for job, minute in ((pay_advances, 0), (pay_finals, 30))
     ]
 
 
-async def listen_forever(settings: Settings, advancer: Advancer, crediter: Crediter, sales: SalesService) -> None:
-    """Take wakes from Redis. arq's worker ends when Redis goes away; it is begun again, with a growing delay."""
+async def listen_forever(settings: Settings, advancer: Advancer, crediter: MerchantTasks, sales: SalesService) -> None:
+    """Run the jobs that arrive through Redis.
 
-    def say(error: BaseException) -> None:
-        _log.warning("redis_away", error=repr(error)[:300], note="the sweep goes on alone")
+    arq's worker ends when Redis goes away. Start it again, with a growing delay.
+    """
+
+    def log_outage(error: BaseException) -> None:
+        _log.warning("redis_away", error=repr(error)[:300], note="the sweep finds the work")
 
     clock = asyncio.get_running_loop().time
-    async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, say):
-        began = clock()
+    async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):
+        started = clock()
         with attempt:
             await _listen(settings, advancer, crediter, sales)
-        if clock() - began > _GOOD_RUN_SECONDS:
+        if clock() - started > _STABLE_SECONDS:
             attempt.retry_state.attempt_number = 1
 
 
-async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter, sales: SalesService) -> None:
+async def _listen(settings: Settings, advancer: Advancer, crediter: MerchantTasks, sales: SalesService) -> None:
     worker = JobNotificationWorker(
         functions=[advance, credit],
         cron_jobs=scheduled(),
@@ -124,17 +134,17 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: Crediter, sa
         job_serializer=pack,
         job_deserializer=msgspec.msgpack.decode,
     )
-    beat = asyncio.create_task(_heartbeat(settings))
+    heartbeat = asyncio.create_task(_heartbeat(settings))
     try:
         await worker.async_run()
     finally:
-        await end_tasks(beat)
+        await end_tasks(heartbeat)
         with contextlib.suppress(*REDIS_ERRORS):
             await worker.close()
 
 
 async def _heartbeat(settings: Settings) -> None:
-    """Keep the key alive by which the API knows that a worker lives."""
+    """Refresh the key that tells the API a worker is alive."""
     from redis.asyncio import Redis
 
     redis: Redis = Redis.from_url(settings.redis_url, socket_timeout=2, socket_connect_timeout=2)
@@ -148,7 +158,7 @@ async def _heartbeat(settings: Settings) -> None:
 
 
 async def work(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; then finish the batches under way."""
+    """Work until SIGTERM or SIGINT, then finish the running batches."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -164,7 +174,7 @@ async def work(settings: Settings) -> None:
     journal.start()
     deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.notes, journal))
     advancer.deliver = deliverer.wake
-    crediter = Crediter(work)
+    crediter = crediting_tasks(work)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [advancer.committed, feed.committed]
@@ -185,7 +195,7 @@ async def work(settings: Settings) -> None:
         ended = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:
-            # A loop that ends is a defect; the supervisor starts a process whose exit says so.
+            # The loops never end by themselves. Fail, so that the supervisor restarts this process.
             task.result()
             raise RuntimeError("a worker loop ended")
     finally:
@@ -204,10 +214,10 @@ async def work(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run a worker, or say in one line which setting is wrong and exit 1."""
+    """Run a worker. If a setting is wrong, print one line that names it and exit with code 1."""
     settings = start_process("worker")
     raise_limit_of_open_files()
-    # What is loaded by now stays for good; collections, in which all work stands still, need not look at it.
+    # Everything loaded so far stays. Exclude it from garbage collection, which pauses all work.
     gc.freeze()
     uvloop.run(work(settings))
 
