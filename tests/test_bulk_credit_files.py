@@ -105,7 +105,7 @@ def test_a_file_of_too_many_lines_is_refused_whatever_is_in_them(monkeypatch: py
 async def test_others_have_their_turn_however_the_lines_look(
     world: World, monkeypatch: pytest.MonkeyPatch, line: bytes
 ) -> None:
-    monkeypatch.setattr(service_module, "_LINES_AT_ONCE", 50)
+    monkeypatch.setattr(service_module, "_LINES_PER_PART", 50)
     file = Watched(HEADER + line * 2000)
 
     async def take_turns() -> None:
@@ -269,5 +269,5 @@ def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
     rows = [{"line": line, "user_id": "u", "amount": amount, "credited": ZERO} for line, amount in ((2, "1.00"), (3, "0.99"))]
     outcomes, credits_ = _decide(unit, rows, frozenset())
     assert [outcome.status for outcome in outcomes] == ["INVALID", "SUCCEEDED"]
-    assert outcomes[0].error == "amount: would take all wallets together above 99999999999999999.99"
+    assert outcomes[0].error == "amount: would take the total of all wallets above 99999999999999999.99"
     assert [credit.amount for credit in credits_] == ["0.99"]

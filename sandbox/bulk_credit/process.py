@@ -1,6 +1,6 @@
-"""The worker's part of a bulk credit: credit its rows, chunk by chunk, each chunk in one transaction.
+"""Credit the rows of a bulk credit in the worker, in chunks of one transaction each.
 
-A row leaves PENDING in the transaction that credits it, so whatever dies in between, each is credited exactly once.
+The transaction that credits a row also moves it out of PENDING. So each row is credited exactly once, whatever crashes.
 """
 
 import os
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 CHUNK: Final = 2000
-"""Rows credited in one transaction: others of the merchant wait no longer than for these."""
+"""The most rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
 _LARGEST_FUNDS: Final = Decimal("99999999999999999.99")
-"""What bulk credits may bring all wallets of a merchant to, together; the ledger's columns hold ten times as much."""
+"""The total that bulk credits may bring a merchant's wallets to. The ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
 _NEXT: Final = f"""
@@ -44,8 +44,8 @@ FROM (
 ) i LEFT JOIN LATERAL (SELECT credited FROM users WHERE {by_key("users", "id", "i.user_id::uuid")} OFFSET 0) u ON true
 ORDER BY i.line
 """  # noqa: S608 -- constants
-# A chunk is the next rows that are PENDING, so under the merchant's lock its first and its last line bound it. What becomes of
-# each is looked up by its line: a join would be planned by statistics, which a file that has just come in has none of.
+# A chunk is the next PENDING rows, so under the merchant's lock its first and last line delimit it. Each row's outcome is
+# looked up by its line: the planner would choose a join by statistics, and a file that has just arrived has none.
 _WRITE_ROWS: Final = """
 UPDATE bulk_credit_items SET status = $5::jsonb #>> ARRAY[line::text, 'status'], error = $5 #>> ARRAY[line::text, 'error'],
     transfer_id = ($5 #>> ARRAY[line::text, 'transfer_id'])::uuid
@@ -58,9 +58,10 @@ WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
 
 
 def fail_listed_users() -> set[str]:
-    """The users whose rows are to fail: ids parted by commas or white space, or with `@` in front the file that holds them.
+    """Return the ids of the users whose rows must fail, from the environment variable BULK_CREDIT_FAIL_USER_IDS.
 
-    A process's environment cannot be changed from outside; a file can, while the worker runs.
+    Its value is a list separated by commas or white space, or `@` and the path of a file with such a list. A file can be
+    changed while the worker runs; a process's environment cannot.
     """
     text = os.environ.get(FAIL_LIST, "")
     if text.startswith("@"):
@@ -72,13 +73,13 @@ def fail_listed_users() -> set[str]:
 
 
 async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str]) -> bool:
-    """Credit the next rows of a merchant's oldest bulk credit; returns whether there may be more.
+    """Credit the next rows of a merchant's oldest unfinished bulk credit. Return whether there may be more to do.
 
-    Safe to call from any number of workers: the merchant's lock lets one through at a time. Raises asyncpg's errors; then
-    nothing was written.
+    Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors; then nothing
+    was written.
     """
     async with connection() as conn:
-        # A look that finds nothing takes no lock and uses up no ids: how often workers look may change nothing.
+        # If there is nothing to do, take no lock and use no ids: a repeatable world must not depend on how often workers look.
         activity = await conn.fetchrow(_NEXT, merchant_id)
     if activity is None:
         return False
@@ -86,8 +87,8 @@ async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str
     async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
         activity = await conn.fetchrow(_NEXT, merchant_id)
         if activity is None:
-            # Another worker did it while this one waited for the lock. Its ids are given back: how many workers there are may
-            # change nothing either.
+            # Another worker finished it while this one waited for the lock. Rolling back returns the reserved ids: a
+            # repeatable world must not depend on the number of workers either.
             raise NothingToDoError(False)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
         outcomes, credits_ = _decide(unit, rows, fail_listed)
@@ -100,7 +101,7 @@ async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
-    """What becomes of a row. What it leaves out is one thing less for the server to read, of each of many rows."""
+    """The outcome of a row. Defaults are omitted: a chunk has many rows, and PostgreSQL parses the JSON of all of them."""
 
     line: int
     status: str
@@ -111,7 +112,7 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
 def _decide(
     unit: UnitOfWork, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]
 ) -> tuple[list[_Outcome], list[WalletCredit]]:
-    """What becomes of each row, and the credits of those that succeed."""
+    """Return the outcome of each row, and the credits of the rows that succeed."""
     outcomes, credits_ = [], []
     credited: dict[str, Decimal] = {}
     in_wallets = -unit.balances[CREDIT.debit]
@@ -119,14 +120,14 @@ def _decide(
         line, user_id, amount = row["line"], row["user_id"], Decimal(row["amount"])
         before = credited.get(user_id, row["credited"])
         if before is None:
-            outcomes.append(_Outcome(line, "INVALID", error="uuid: there is no such user"))
+            outcomes.append(_Outcome(line, "INVALID", error="uuid: user not found"))
         elif user_id in fail_listed:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
         elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
-            # A sum that no column holds would stop the file here, and all that come after it.
-            largest = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
-            whose = "the user's credits" if largest == LARGEST_SUM else "all wallets together"
-            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {largest}"))
+            # A total that overflows its column would fail the chunk forever, and block every later file of the merchant.
+            limit = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
+            whose = "the user's credits" if limit == LARGEST_SUM else "the total of all wallets"
+            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {limit}"))
         else:
             credited[user_id] = before + amount
             in_wallets += amount
@@ -149,7 +150,7 @@ async def _write(
         first, last = outcomes[0].line, outcomes[-1].line
         written = await conn.execute(_WRITE_ROWS, unit.merchant_id, activity["id"], first, last, by_line)
         if written != f"UPDATE {len(outcomes)}":
-            raise RuntimeError("a row to credit is gone")
+            raise RuntimeError("the pending rows of a bulk credit changed while its merchant was locked")
     statuses = [outcome.status for outcome in outcomes]
     succeeded = activity["succeeded"] + statuses.count("SUCCEEDED")
     failed = activity["failed"] + statuses.count("FAILED")

@@ -1,4 +1,4 @@
-"""Bulk credits: take a file in, tell how it stands, try again what failed."""
+"""Accept bulk credit files, report their progress, and retry failed rows."""
 
 import asyncio
 from collections import Counter
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _COPY_SECONDS: Final = 300.0
-_LINES_AT_ONCE: Final = 500
-_AT_ONCE: Final = 2
-"""Files of this process taken in at a time: each holds a connection, and some 100 MB if it has a million rows."""
+_LINES_PER_PART: Final = 500
+_CONCURRENT_FILES: Final = 2
+"""How many files a process stores at the same time. Each holds a connection, and about 100 MB for a million rows."""
 _WAIT_SECONDS: Final = 30
+"""How long an upload waits for its turn."""
 
 _ITEM: Final = "line, user_id AS uuid, amount, status, error, transfer_id::text AS transfer_id"
-# Each status is a range of one index in the order of lines: a page reads at most 5 × limit rows.
+# Each status is a range of one index, ordered by line. So a page reads at most 5 × limit rows.
 _ITEMS: Final = f"""
 SELECT i.* FROM unnest($3::text[]) AS s (status) CROSS JOIN LATERAL (
     SELECT {_ITEM} FROM bulk_credit_items WHERE merchant_id = $1 AND activity_id = $2 AND status = s.status AND line > $4
@@ -50,27 +51,27 @@ WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
 
 
 class BulkCreditService:
-    """What the API offers of bulk credits."""
+    """The operations on bulk credits."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns = asyncio.Semaphore(_CONCURRENT_FILES)
 
     async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
-        """Take a file in: 202 with the activity. Its rows, its counts and the key commit together.
+        """Store a file for the workers to credit: 202 with the activity. Rows, counts and key commit together.
 
-        Raises VALIDATION_ERROR for a file without its header, PAYLOAD_TOO_LARGE for one with too many rows, UNAVAILABLE if
-        others take too long before it.
+        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, UNAVAILABLE if other
+        uploads keep it waiting too long.
         """
         async with db_errors_as_503():
-            activity_id, now, stored = await self._begin(context)
-            if stored is not None:
-                return stored
+            activity_id, now, earlier_result = await self._start(context)
+            if earlier_result is not None:
+                return earlier_result
             async with self._turn():
                 return await self._store(context, activity_id, now, upload)
 
     async def get(self, merchant_id: str, activity_id: str) -> Activity:
-        """A bulk credit as it stands. Raises NOT_FOUND."""
+        """Return a bulk credit with its current counts. Raises NOT_FOUND."""
         _require_id(activity_id)
         async with db_errors_as_503():
             record = await _one(merchant_id, activity_id)
@@ -78,17 +79,20 @@ class BulkCreditService:
             raise _not_found(activity_id)
         return to_activity(record)
 
-    async def items(self, merchant_id: str, activity_id: str, limit: int, behind: int, status: str | None) -> Page:
-        """A page of a bulk credit's rows in the file's order, those behind a line. Raises NOT_FOUND."""
+    async def items(self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None) -> Page:
+        """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND."""
         await self.get(merchant_id, activity_id)
         statuses = ITEM_STATUSES if status is None else [status]
         async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, behind, limit + 1)
+            records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, after_line, limit + 1)
         found = [Item(**dict(record)) for record in records]
         return page(found, limit, [line_position(item.line) for item in found])
 
     async def retry(self, context: RequestContext, activity_id: str) -> CommandResult:
-        """Try again what failed: 202 with the activity; 404, or 409 NOT_RETRYABLE if nothing did, are answers."""
+        """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending.
+
+        Raises NOT_FOUND for a malformed id.
+        """
         _require_id(activity_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -96,9 +100,9 @@ class BulkCreditService:
             if record is None:
                 raise _not_found(activity_id)
             if record["status"] in (UPLOADED, PROCESSING):
-                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}; wait until it is done.")
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}. Wait until it is done, then retry.")
             if not record["failed"]:
-                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']}, and none of its rows failed.")
+                raise Problem("NOT_RETRYABLE", f"The activity is {record['status']} and has no failed rows.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
             await _retry(unit.merchant_id, activity_id, unit.now)
             unit.effects.add(Effect.BULK_CREDIT_WAITS)
@@ -106,14 +110,14 @@ class BulkCreditService:
 
         return await self._work.run(context, action)
 
-    async def _begin(self, context: RequestContext) -> tuple[str, datetime, CommandResult | None]:
-        """An id for the activity and the merchant's now, and what the key was answered before, if it was."""
-        assert context.key is not None, "uploads need one"
+    async def _start(self, context: RequestContext) -> tuple[str, datetime, CommandResult | None]:
+        """Return a new activity id, the merchant's time, and the result of an earlier request with the same key, if any."""
+        assert context.key is not None, "an upload requires an idempotency key"
 
-        async def begin(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
+        async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
             return unit.ids.next(), unit.now, lookup(unit, context)
 
-        return await self._work.decide(Claim(context.merchant_id, keys=(context.key.key,)), begin)
+        return await self._work.decide(Claim(context.merchant_id, keys=(context.key.key,)), decide)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -121,7 +125,9 @@ class BulkCreditService:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._turns.acquire()
         except TimeoutError:
-            raise unavailable("Too many files are uploaded at the same time. Nothing was done: retry.", 10) from None
+            raise unavailable(
+                "Too many files are being uploaded at the same time. Nothing was stored; retry later.", 10
+            ) from None
         try:
             yield
         finally:
@@ -131,25 +137,25 @@ class BulkCreditService:
         counts: Counter[str] = Counter()
         prefix = f"{context.merchant_id}\t{activity_id}\t"
 
-        async def copied() -> AsyncIterator[bytes]:
+        async def copy_lines() -> AsyncIterator[bytes]:
             rows = read_rows(upload.file)
-            while lines := list(islice(rows, _LINES_AT_ONCE)):
+            while lines := list(islice(rows, _LINES_PER_PART)):
                 part = [row for row in lines if row is not None]
                 counts["total"] += len(part)
                 counts.update(row.status for row in part)
-                yield "".join(_copied(prefix, row) for row in part).encode()
-                await asyncio.sleep(0)  # others of this process have their turn
+                yield "".join(_copy_line(prefix, row) for row in part).encode()
+                await asyncio.sleep(0)  # let the other tasks of this process run
 
         async def copy(conn: "PoolConnectionProxy[Any]") -> None:
-            # Before the merchant's lock is taken, so that nobody waits for the file.
-            if counts:  # the transaction is repeated
+            # This runs before the merchant's lock is taken, so that no other request waits for the file.
+            if counts:  # a retry of the transaction: start over
                 upload.file.seek(0)
                 counts.clear()
-            await BulkCredits.insert(_uploaded(context.merchant_id, activity_id, context.request_id, now))
-            # As text, which the driver passes on as it is: encoding a row would take longer than all the rest.
+            await BulkCredits.insert(_new_bulk_credit(context.merchant_id, activity_id, context.request_id, now))
+            # COPY as text, which the driver passes on unchanged: encoding records would take longer than all the rest.
             await conn.copy_to_table(
                 "bulk_credit_items",
-                source=copied(),
+                source=copy_lines(),
                 columns=["merchant_id", "activity_id", "line", "user_id", "amount", "status", "error"],
                 timeout=_COPY_SECONDS,
             )
@@ -179,7 +185,7 @@ def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Upd
     return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
 
 
-def _uploaded(merchant_id: str, activity_id: str, request_id: str, now: datetime) -> BulkCredits:
+def _new_bulk_credit(merchant_id: str, activity_id: str, request_id: str, now: datetime) -> BulkCredits:
     return BulkCredits(
         merchant_id=merchant_id,
         id=activity_id,
@@ -196,21 +202,21 @@ def _uploaded(merchant_id: str, activity_id: str, request_id: str, now: datetime
 
 
 def line_position(line: int) -> str:
-    """A line as a list's cursor has it: in the form of an id."""
+    """Return a line number in the form of an id, for a list's cursor."""
     text = f"{line:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def position_line(position: str) -> int:
-    """The line that a cursor stands for; beyond the last one for a cursor of another list."""
+    """Return the line number in a cursor. For a cursor of another list, it is after the last line."""
     return min(int(position.replace("-", ""), 16), 2**31 - 1)
 
 
-def _copied(prefix: str, row: Row) -> str:
-    """A row in COPY's text format, https://www.postgresql.org/docs/current/sql-copy.html."""
+def _copy_line(prefix: str, row: Row) -> str:
+    """Return a row in COPY's text format, https://www.postgresql.org/docs/current/sql-copy.html."""
     error = "\\N" if row.error is None else row.error
     if row.status == INVALID:
-        # Only here is anything but digits, hyphens and our own words; what cannot be printed, as tabs, is none of it either.
+        # Only invalid rows hold text from the file; the parser has replaced control characters such as tabs.
         return f"{prefix}{row.line}\t{_escaped(row.user_id)}\t{_escaped(row.amount)}\t{row.status}\t{error}\n"
     return f"{prefix}{row.line}\t{row.user_id}\t{row.amount}\t{row.status}\t{error}\n"
 
@@ -221,8 +227,8 @@ def _escaped(text: str) -> str:
 
 def _require_id(activity_id: str) -> None:
     if not is_uuid(activity_id):
-        raise Problem("NOT_FOUND", "There is no such bulk credit; an activity's id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "Bulk credit not found. An activity id is a lowercase UUID.")
 
 
 def _not_found(activity_id: str) -> Problem:
-    return Problem("NOT_FOUND", f"There is no bulk credit {activity_id}.")
+    return Problem("NOT_FOUND", f"Bulk credit {activity_id} not found.")

@@ -24,7 +24,7 @@ class BulkCredits(Table, db=ENGINE):
 
 
 class BulkCreditItems(Table, db=ENGINE):
-    """A row of such a file."""
+    """One row of an uploaded file. `user_id` and `amount` are text because the row may be INVALID."""
 
     merchant_id = UUID(primary_key=True, default=None)
     activity_id = UUID(primary_key=True, default=None)

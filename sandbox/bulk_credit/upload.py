@@ -1,4 +1,4 @@
-"""Receive a bulk credit's file: streamed to disk, so that no process ever holds it whole."""
+"""Receive a bulk credit's file and stream it to disk, so that no process holds all of it in memory."""
 
 import contextlib
 import hashlib
@@ -25,38 +25,40 @@ _IN_MEMORY: Final = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A received file, at its beginning, and the SHA-256 of what is in it. Close the file when done."""
+    """A received file, positioned at its start, and the SHA-256 of its content. Close the file when done."""
 
     file: BinaryIO
     digest: bytes
 
 
 async def receive_file(request: Request) -> Upload:
-    """The part `file` of a multipart body.
+    """Return the part `file` of a multipart body.
 
-    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE past LARGEST_FILE, VALIDATION_ERROR for a body that is no multipart or
-    does not have that part exactly once, or UNAVAILABLE if the file cannot be kept on disk while it arrives.
+    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE above LARGEST_FILE, VALIDATION_ERROR if the body is not valid multipart
+    or does not have the part exactly once, or UNAVAILABLE if the file cannot be written to disk.
     """
     kind, options = parse_options_header(request.header("content-type") or "")
     if kind != "multipart/form-data":
-        raise Problem("UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data with the CSV as its part `file`.")
-    spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- handed on to the caller
+        raise Problem(
+            "UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data, with the CSV file as the part named `file`."
+        )
+    spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- the caller closes it
     try:
         digest = await _receive(request, options.get("boundary", ""), spooled)
         spooled.seek(0)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # what could not be written is tried once more by a close
+        with contextlib.suppress(OSError):  # closing retries the write that failed
             spooled.close()
         if isinstance(error, OSError):
-            # Never str(error) in an answer: it names our folders.
+            # Do not put str(error) into a response: it contains paths of this host.
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
-            raise unavailable(f"The server cannot store the file on disk during the upload ({reason}).", 30) from error
+            raise unavailable(f"The server cannot write the uploaded file to disk ({reason}).", 30) from error
         raise
     return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
 
 
 async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTemporaryFile[bytes]") -> bytes:
-    """Write the part to `target`, and return the SHA-256 of what is in it. Raises as `receive_file`, or OSError."""
+    """Write the part to `target` and return the SHA-256 of its content. Raises as `receive_file` does, or OSError."""
     digest = hashlib.sha256()
     found = False
     segment: MultipartSegment | None = None
@@ -69,21 +71,23 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
                         segment = event
                         if segment.name == "file":
                             if found:
-                                raise invalid("file", "must be a single part of the form")
+                                raise invalid(
+                                    "file", "must be sent exactly once: the form has more than one part with this name"
+                                )
                             found = True
                     elif event and segment is not None and segment.name == "file":
                         digest.update(event)
                         target.write(event)
     except ParserLimitReached:
         if segment is None or segment.bytes_received <= LARGEST_FILE:
-            raise invalid("body", f"has more than {_OTHER_PARTS + 1} parts, or a part with very long headers") from None
+            raise invalid("body", f"must have at most {_OTHER_PARTS + 1} parts, with short headers") from None
         raise _too_large() from None
     except PayloadTooLarge:
         raise _too_large() from None
     except MultipartError as error:
-        raise invalid("body", f"is not multipart/form-data: {str(error)[:100]}") from None
+        raise invalid("body", f"is not valid multipart/form-data: {str(error)[:100]}") from None
     if not found:
-        raise invalid("file", "is required: send the CSV as a part of the form")
+        raise invalid("file", "is required: send the CSV file as the form part named `file`")
     return digest.digest()
 
 
