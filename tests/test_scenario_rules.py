@@ -27,7 +27,7 @@ from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.settings import Settings
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
-from sandbox.scenarios.service import told_steps
+from sandbox.scenarios.service import explained_steps
 from seeds.demo import seed
 from tests.harness.work import request_of
 from tests.harness.world import Stack
@@ -151,10 +151,10 @@ def test_an_accepted_path_is_told_with_the_shares_that_add_up(steps: list[RuleSt
     found = legal(steps)
     if found is None:
         return
-    told = told_steps(found, False)[1:]
-    assert all(0 <= step.overall_probability <= step.probability + 1e-9 for step in told)
+    explained = explained_steps(found, False)[1:]
+    assert all(0 <= step.overall_probability <= step.probability + 1e-9 for step in explained)
     # A payout ends unpaid or is returned once at most.
-    assert sum(step.overall_probability for step in told if step.to in ("FAILED", "CANCELLED", "RETURNED")) <= 1 + 1e-6
+    assert sum(step.overall_probability for step in explained if step.to in ("FAILED", "CANCELLED", "RETURNED")) <= 1 + 1e-6
 
 
 def test_facts_that_a_rule_may_look_at() -> None:
@@ -177,10 +177,10 @@ steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[scenario", "not TOML"),
+        ("[[scenario", "not valid TOML"),
         ("x = 1", "[[scenario]]"),
         (FILE.replace("suffix", "sufix"), "scenario 1: match.sufix"),
-        (FILE + FILE, "'from_file' is given twice"),
+        (FILE + FILE, "more than one scenario is named 'from_file'"),
         (FILE + FILE.replace("from_file", "other").replace("PROCESSING", "RETRY"), "scenario 2: steps[0].to"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Scenarios from files: the sandbox's own, out of the package, and a merchant's, from wherever it keeps them."""
+"""Read scenarios from files: the built-in ones from the package, and a merchant's own from a given path."""
 
 import functools
 from importlib import resources
@@ -11,15 +11,15 @@ from sandbox.scenarios.rules import RuleBody, parse_rules
 
 @functools.cache
 def load_catalogue() -> Catalogue:
-    """The catalogue of `catalogue.toml`."""
+    """Return the built-in scenarios of `catalogue.toml`. Only the first call reads the file."""
     return parse_catalogue(resources.files("sandbox.scenarios").joinpath("catalogue.toml").read_text("utf-8"))
 
 
 def read_rules(path: Path, directory: Directory) -> list[RuleBody]:
-    """A merchant's own scenarios from a TOML file. Raises ValueError with a sentence that says where it is wrong."""
+    """Return a merchant's own scenarios from a TOML file. Raises ValueError that says what is wrong, and where."""
     try:
         return parse_rules(path.read_text("utf-8"), directory)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}.") from None
+        raise ValueError(f"Cannot read {path}: {error.strerror}.") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}.") from None

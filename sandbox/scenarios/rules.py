@@ -1,9 +1,9 @@
-"""A merchant's own scenarios: what a rule must be. Pure."""
+"""The rules that are a merchant's own scenarios, and their validation. Pure."""
 
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,14 +19,15 @@ from sandbox.domain.scenario_engine import goes_on
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 
 LARGEST_COUNT: Final = 100
-"""Rules of one merchant: every create looks at them."""
+"""The most rules of one merchant. Every create checks all of them."""
 LONGEST_WAIT: Final = 3650 * 86400
-"""Seconds that a step may wait: ten years."""
+"""The longest delay of a step in seconds: ten years."""
 
-# JSON knows one kind of number: 60 and 60.0 are the same.
+# Integers are accepted too: in JSON, 60 and 60.0 are the same number.
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Position = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_COUNT, multiple_of=1)]
+StepStatus = Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
 Name = Annotated[
     str,
     msgspec.Meta(
@@ -49,13 +50,13 @@ Suffix = Annotated[
 
 
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """One change, `after` this many seconds from the previous one. With a `probability`, the step may be skipped.
+    """One status change, `after` seconds from the previous one. With a `probability` below 1, payouts may skip the step.
 
-    A final step that is taken ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of them. After a step with
-    `wait`, nothing happens by itself; the remaining steps follow a release to PROCESSING.
+    A final status ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. After a step with `wait`,
+    nothing happens automatically; the remaining steps follow a release to PROCESSING.
     """
 
-    to: Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
+    to: StepStatus
     after: Seconds = 0.0
     failure_code: FailureCode | UnsetType = UNSET
     psp_reference: Text64 | UnsetType = UNSET
@@ -64,7 +65,7 @@ class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, k
 
 
 class RuleMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """The conditions of a rule. All given ones must hold, and at least one is required."""
+    """The conditions of a rule. A payout must meet all of them; at least one is required."""
 
     suffix: Suffix | UnsetType = UNSET
     account_number: AccountNumber | UnsetType = UNSET
@@ -87,16 +88,16 @@ class RuleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ExplainBody(CreatePayoutBody, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /scenarios/explain`: as of `POST /payouts`, and what a rule may look at besides."""
+    """The body of `POST /scenarios/explain`: that of `POST /payouts`, plus the other facts that a rule can match."""
 
     user_id: Uuid | UnsetType = UNSET
     scenario_header: HeaderValue | UnsetType = UNSET
 
 
 def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
-    """The JSON of a rule's match and of its steps, as they are stored.
+    """Return a rule's match and steps as JSON, as they are stored.
 
-    Raises VALIDATION_ERROR, naming every member at fault.
+    Raises VALIDATION_ERROR with every invalid field.
     """
     match: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
     errors: list[Fault] = []
@@ -111,7 +112,7 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
         raise all_invalid(errors)
     if "bank_code" in match:
         bank = directory.bank(match["bank_code"])
-        # A payout has its bank's own code, whichever alias it was created with.
+        # Payouts are stored with the bank's own code, even if they were created with an alias.
         match["bank_code"] = match["bank_code"] if bank is None else bank.code
     for name in match.keys() & {"amount_from", "amount_to"}:
         match[name] = str(match[name])
@@ -119,7 +120,7 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
 
 
 def rule_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """What the type cannot say of a rule's members, as far as they are there."""
+    """Return the faults in a rule that its type cannot express. Absent fields are skipped."""
     match, steps = members.get("match"), members.get("steps")
     faults = [] if match is None else match_faults(match, directory)
     if steps is not None and all("to" in step for step in steps):
@@ -128,13 +129,13 @@ def rule_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]
 
 
 def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """What is wrong with a rule's match; amounts are Decimals, and what is no amount is not looked at."""
+    """Return the faults in a rule's match. Amounts are Decimals; anything else in their place is skipped."""
     faults: list[Fault] = []
     if not match:
         faults.append(("match", "must have at least one condition"))
     low, high = match.get("amount_from"), match.get("amount_to")
     if isinstance(low, Decimal) and isinstance(high, Decimal) and low > high:
-        faults.append(("match.amount_to", "must not be below amount_from"))
+        faults.append(("match.amount_to", f"must not be less than amount_from ({low})"))
     bank_code, wallet_code = match.get("bank_code"), match.get("wallet_code")
     if bank_code is not None and directory.bank(bank_code) is None:
         faults.append(("match.bank_code", unknown_code("BANK", bank_code, directory)))
@@ -144,65 +145,85 @@ def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
 
 
 def path_faults(steps: list[RuleStep]) -> list[Fault]:
-    """What is wrong with a path that starts from PENDING: each member at fault, and why; only the first illegal change.
+    """Return the faults in a path that starts from PENDING, up to the first illegal change.
 
-    A step that may be left out must be legal both ways, and every step must be one that some payout comes to: a final one that
-    is taken ends the path.
+    Every change must be legal, whichever of the steps with a probability below 1 are skipped. Every step must be reachable:
+    a payout that took a final step has left the path.
     """
     faults: list[Fault] = []
     for number, step in enumerate(steps):
         if step.failure_code is not UNSET and step.to not in (FAILED, RETURNED):
-            faults.append((f"steps[{number}].failure_code", f"is for a step to {FAILED} or {RETURNED}"))
+            message = f"is only allowed on a step to {FAILED} or {RETURNED}; omit it on a step to {step.to}"
+            faults.append((f"steps[{number}].failure_code", message))
         if step.psp_reference is not UNSET and step.to != SUCCESS:
-            faults.append((f"steps[{number}].psp_reference", f"is for a step to {SUCCESS}"))
-    # Where a payout may stand, and whether it waited and was put to PROCESSING by hand: a step to PROCESSING that comes
-    # next then stands for that.
-    places = {(PENDING, False)}
+            message = f"is only allowed on a step to {SUCCESS}; omit it on a step to {step.to}"
+            faults.append((f"steps[{number}].psp_reference", message))
+    # The statuses that payouts can have before a step, and whether they got there by a release after a wait. A release moves
+    # the payout to PROCESSING, so a step to PROCESSING right after the wait is the release itself.
+    before = {(PENDING, False)}
     for number, step in enumerate(steps):
-        going = {place for place in places if goes_on(place[0], step.to)}
-        if not going:
-            ended = " or ".join(sorted({place for place, _ in places}))
-            faults.append((f"steps[{number}].to", f"cannot be {step.to}: every payout has ended in {ended} by then"))
+        reaching = {(status, released) for status, released in before if goes_on(status, step.to)}
+        if not reaching:
+            faults.append((f"steps[{number}].to", _unreachable(step.to, {status for status, _ in before})))
             break
-        wrong = [place for place, released in sorted(going) if not _may_go(place, step.to, released=released)]
-        if wrong:
-            faults.append((f"steps[{number}].to", f"cannot be {step.to}: a payout may be in {wrong[0]} then"))
+        illegal = [(status, released) for status, released in sorted(reaching) if not _is_legal(status, step.to, released)]
+        if illegal:
+            faults.append((f"steps[{number}].to", _illegal(step.to, *illegal[0])))
             break
-        if step.wait and number < len(steps) - 1 and not _may_go(step.to, PROCESSING):
-            faults.append((f"steps[{number}].wait", f"must be the end: a payout in {step.to} cannot be released"))
+        if step.wait and number < len(steps) - 1 and not _is_legal(step.to, PROCESSING):
+            message = f"a payout in {step.to} cannot be released to {PROCESSING}, so no later step would run"
+            faults.append((f"steps[{number}].wait", f"is only allowed on the last step: {message}"))
             break
-        # A step that is left out leaves its payout where it stood; what has ended stays out of it.
-        left_out = places if step.probability < 1 else places - going
-        places = left_out | {(PROCESSING, True) if step.wait else (step.to, False)}
+        # Payouts that skip the step keep their status, and those that have ended never take it.
+        not_taking = before if step.probability < 1 else before - reaching
+        before = not_taking | {(PROCESSING, True) if step.wait else (step.to, False)}
     return faults
 
 
-def _may_go(source: str, target: str, *, released: bool = False) -> bool:
-    # FAILED → PENDING is a new try, which only the merchant begins.
+def _unreachable(target: str, ended: set[str]) -> str:
+    if ended == {SUCCESS}:
+        return f"cannot be {target}: only {RETURNED} can follow {SUCCESS}"
+    return (
+        f"cannot be {target}: every payout has already ended in {' or '.join(sorted(ended))}; "
+        "remove this step, or give an earlier final step a probability below 1"
+    )
+
+
+def _illegal(target: str, status: str, released: bool) -> str:
+    allowed = [other for other in get_args(StepStatus) if _is_legal(status, other, released)]
+    return f"cannot be {target}: a payout can be in {status} before this step, and only {_any_of(allowed)} can follow {status}"
+
+
+def _any_of(names: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _is_legal(source: str, target: str, released: bool = False) -> bool:
+    # FAILED → PENDING is a new attempt, which only the merchant can start.
     return source != FAILED and ((source, target) in TRANSITIONS or (released and target == PROCESSING))
 
 
 def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
-    """Rules from TOML in the form of the built-in catalogue. Raises ValueError with a sentence that says where."""
+    """Return rules from TOML in the format of the built-in catalogue. Raises ValueError that says what is wrong, and where."""
     try:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"it is not TOML: {error}") from None
+        raise ValueError(f"not valid TOML: {error}") from None
     found = entries.get("scenario")
     if set(entries) != {"scenario"} or not isinstance(found, list) or not 1 <= len(found) <= LARGEST_COUNT:
-        raise ValueError(f"it must hold 1 to {LARGEST_COUNT} [[scenario]] tables and nothing else")
+        raise ValueError(f"the file must contain 1 to {LARGEST_COUNT} [[scenario]] tables and nothing else")
     decoder = msgspec.json.Decoder(RuleBody)
     rules: list[RuleBody] = []
     for number, entry in enumerate(found, 1):
         try:
-            # By way of JSON, so that a file is judged exactly as a request is.
+            # Convert to JSON, so that a file passes exactly the same checks as a request.
             rules.append(decode(decoder, msgspec.json.encode(entry), lambda members: rule_faults(members, directory)))
             check_rule(rules[-1], directory)
         except Problem as problem:
-            where = "; ".join(f"{field}: {message}" for field, message in problem.errors)
-            raise ValueError(f"scenario {number}: {where}") from None
+            faults = "; ".join(f"{field}: {message}" for field, message in problem.errors)
+            raise ValueError(f"scenario {number}: {faults}") from None
     names = [rule.name for rule in rules]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the name {twice!r} is given twice")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"more than one scenario is named {repeated!r}")
     return rules

@@ -1,4 +1,4 @@
-"""A merchant's own scenarios: write them, list all that apply, and explain what a payout would do."""
+"""Create, list and change a merchant's own scenarios, and explain what a payout would do."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -40,7 +40,7 @@ WHERE r.merchant_id = $1 AND r.id = n.id AND r.position <> n.position
 
 
 class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """The conditions of a scenario. All that are present must hold."""
+    """The conditions of a scenario. A payout must meet all of them."""
 
     suffix: str | UnsetType = UNSET
     account_number: str | UnsetType = UNSET
@@ -54,7 +54,7 @@ class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class ScenarioStep(msgspec.Struct):
-    """One change of a scenario; `after` is in seconds from the previous change, in the merchant's time."""
+    """One status change of a scenario, `after` seconds of the merchant's time from the previous one."""
 
     to: str
     after: float
@@ -65,7 +65,7 @@ class ScenarioStep(msgspec.Struct):
 
 
 class ScenarioRule(msgspec.Struct):
-    """A scenario: a merchant's own rule, or a built-in one, which has no id and no position."""
+    """A scenario: a rule of the merchant's own, or a built-in scenario, which has no id and no position."""
 
     id: str | None
     name: str
@@ -76,9 +76,10 @@ class ScenarioRule(msgspec.Struct):
 
 
 class ExplainedStep(msgspec.Struct):
-    """One expected change: `after_seconds` from the previous one, `at` from the creation (null: uncertain).
+    """One expected change, `after_seconds` from the previous one and `at` seconds from the creation (null: uncertain).
 
-    `probability` is the chance that a payout that reaches the step takes it; `overall_probability` is the chance of both.
+    `probability` is the chance that a payout takes the step if it reaches it; `overall_probability` is the chance that it
+    reaches and takes it.
     """
 
     step: int | None
@@ -94,7 +95,7 @@ class ExplainedStep(msgspec.Struct):
 
 
 class Explanation(msgspec.Struct):
-    """Which scenario a payout would follow, what chose it, and what would happen."""
+    """The scenario that a payout would follow, the conditions that chose it, and the expected changes."""
 
     scenario: str
     source: str
@@ -104,7 +105,7 @@ class Explanation(msgspec.Struct):
 
 
 class ScenarioService:
-    """What the API offers of scenarios."""
+    """The operations on scenarios."""
 
     def __init__(self, work: UnitsOfWork, directory: Directory) -> None:
         self._work = work
@@ -112,28 +113,29 @@ class ScenarioService:
         self._directory = directory
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of a rule."""
+        """Return the faults in a rule that its type cannot express."""
         return rule_faults(members, self._directory)
 
     def check_payout(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of a payout to be explained."""
+        """Return the faults in a payout to explain that its type cannot express."""
         return destination_faults(members, self._directory)
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
-        """All that apply, in their order: own rules, by amount, by suffix, and the default."""
+        """Return all scenarios in the order in which they are tried: own rules, by amount, by suffix, the default."""
         rules, default, review_threshold = await self._read(merchant_id)
         return [
-            *(_shown(rule, place) for place, rule in enumerate(rules, 1)),
-            *(_shown(scenario, None) for scenario in self._catalogue.applying(default, review_threshold)),
+            *(_render(rule, position) for position, rule in enumerate(rules, 1)),
+            *(_render(scenario, None) for scenario in self._catalogue.applying(default, review_threshold)),
         ]
 
     async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
-        """One own rule. Raises NOT_FOUND."""
+        """Return one of the merchant's own rules. Raises NOT_FOUND."""
         rules, _, _ = await self._read(merchant_id)
-        return _shown(rules[_place(rules, rule_id)], _place(rules, rule_id) + 1)
+        index = _index(rules, rule_id)
+        return _render(rules[index], index + 1)
 
     async def explain(self, context: RequestContext, body: ExplainBody) -> CommandResult:
-        """What a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR for a body that would create none."""
+        """Explain what a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR if a create would be refused."""
         return await self._work.run_repeatable(context, lambda: self._explain(context.merchant_id, body))
 
     async def _explain(self, merchant_id: str, body: ExplainBody) -> CommandResult:
@@ -149,55 +151,58 @@ class ScenarioService:
             source="builtin" if choice.scenario.id is None else "own",
             rule_id=choice.scenario.id,
             matched_by=list(choice.matched_by),
-            steps=told_steps(choice.scenario, new.requires_approval),
+            steps=explained_steps(choice.scenario, new.requires_approval),
         )
         return CommandResult(200, msgspec.json.encode(explanation))
 
     async def create(self, context: RequestContext, body: RuleBody) -> CommandResult:
-        """Make a rule: 201 with it. Raises VALIDATION_ERROR; a name that is taken and one rule too many are conflicts."""
+        """Create a rule: 201 with it, or 409 if the name is taken or there are too many rules. Raises VALIDATION_ERROR."""
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if len(unit.rules) >= LARGEST_COUNT:
-                raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} own scenarios; delete one first.")
+                raise Problem("INVALID_STATE", f"You can have at most {LARGEST_COUNT} scenarios of your own; delete one first.")
             self._require_free(unit.rules, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
-            place = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
-            return CommandResult(201, msgspec.json.encode(_shown(rule, place)), f"/sandbox/v1/scenarios/{rule.id}")
+            position = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
+            return CommandResult(201, msgspec.json.encode(_render(rule, position)), f"/sandbox/v1/scenarios/{rule.id}")
 
         return await self._work.run(context, action)
 
     async def replace(self, context: RequestContext, rule_id: str, body: RuleBody) -> CommandResult:
-        """Replace a rule: 200 with it. Payouts that already follow it keep their path. Without a position it stays."""
+        """Replace a rule: 200 with it, or 404 or 409. Without a `position` in the body, the rule keeps its own.
+
+        Payouts that already follow the rule keep their path. Raises VALIDATION_ERROR.
+        """
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            old = _place(unit.rules, rule_id)
+            index = _index(unit.rules, rule_id)
             self._require_free([rule for rule in unit.rules if rule.id != rule_id], body.name)
             rule = stored_rule(rule_id, body.name, match, steps)
-            place = await _write(conn, unit, rule, match, steps, old, body.position)
-            return CommandResult(200, msgspec.json.encode(_shown(rule, place)))
+            position = await _write(conn, unit, rule, match, steps, index, body.position)
+            return CommandResult(200, msgspec.json.encode(_render(rule, position)))
 
         return await self._work.run(context, action)
 
     async def put(self, context: RequestContext, bodies: Sequence[RuleBody]) -> None:
-        """Make rules, each in the place of the one that has its name. Raises Problem if one is refused."""
+        """Create rules; one whose name exists already replaces that rule. Raises Problem if one is refused."""
         for body in bodies:
             rules, _, _ = await self._read(context.merchant_id)
             found = next((rule.id for rule in rules if rule.name == body.name), None)
             if found is None:
-                answer = await self.create(context, body)
+                result = await self.create(context, body)
             else:
-                answer = await self.replace(context, found, body)
-            if answer.status >= 400:
-                raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(answer.body)['detail']}")
+                result = await self.replace(context, found, body)
+            if result.status >= 400:
+                raise Problem("INVALID_STATE", f"{body.name}: {msgspec.json.decode(result.body)['detail']}")
 
     async def delete(self, context: RequestContext, rule_id: str) -> CommandResult:
-        """Delete a rule: 204. Payouts that already follow it keep their path."""
+        """Delete a rule: 204, or 404. Payouts that already follow it keep their path."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            gone = _place(unit.rules, rule_id)
-            left = [rule.id for place, rule in enumerate(unit.rules) if place != gone]
+            _index(unit.rules, rule_id)  # raises NOT_FOUND
+            left = [rule.id for rule in unit.rules if rule.id != rule_id]
             await _delete(context.merchant_id, rule_id)
             await conn.execute(_ORDER, context.merchant_id, left)
             return CommandResult(204, b"")
@@ -217,7 +222,7 @@ class ScenarioService:
             raise Problem("INVALID_STATE", f"{name} is a built-in scenario; choose another name.")
         if any(rule.name == name for rule in others):
             raise Problem(
-                "INVALID_STATE", f"You already have a scenario named {name}; change that one, or choose another name."
+                "INVALID_STATE", f"You already have a scenario named {name}; replace that one, or choose another name."
             )
 
 
@@ -225,12 +230,15 @@ def _delete(merchant_id: str, rule_id: str) -> Delete:
     return ScenarioRules.delete().where(ScenarioRules.merchant_id == merchant_id, ScenarioRules.id == rule_id)
 
 
-def _place(rules: Sequence[Scenario], rule_id: str) -> int:
+def _index(rules: Sequence[Scenario], rule_id: str) -> int:
+    """Return the index of a rule. Raises NOT_FOUND."""
     if is_uuid(rule_id):
-        for place, rule in enumerate(rules):
+        for index, rule in enumerate(rules):
             if rule.id == rule_id:
-                return place
-    raise Problem("NOT_FOUND", "You have no such scenario; GET /sandbox/v1/scenarios lists them.")
+                return index
+    raise Problem(
+        "NOT_FOUND", "Scenario not found. GET /sandbox/v1/scenarios lists yours with their ids; built-in ones have none."
+    )
 
 
 async def _write(
@@ -239,21 +247,24 @@ async def _write(
     rule: Scenario,
     match: str,
     steps: str,
-    place: int,
-    wanted: float | UnsetType,
+    index: int,
+    position: float | UnsetType,
 ) -> int:
-    """Write a rule and the order of all; gives its position, from 1. `place` is where it stands if none is wanted."""
+    """Write a rule and the new order of all rules. Return its position, from 1.
+
+    The rule goes to `position`, or to the end if that is beyond it; if it is unset, to `index`.
+    """
     ids = [other.id for other in unit.rules if other.id != rule.id]
-    place = place if wanted is UNSET else min(int(wanted) - 1, len(ids))
-    ids.insert(place, rule.id)
+    index = index if position is UNSET else min(int(position) - 1, len(ids))
+    ids.insert(index, rule.id)
     r = ScenarioRules
-    row = r(merchant_id=unit.merchant_id, id=rule.id, name=rule.name, position=place + 1, match=match, steps=steps)
+    row = r(merchant_id=unit.merchant_id, id=rule.id, name=rule.name, position=index + 1, match=match, steps=steps)
     await r.insert(row).on_conflict(target=(r.merchant_id, r.id), action="DO UPDATE", values=[r.name, r.match, r.steps])
     await conn.execute(_ORDER, unit.merchant_id, ids)
-    return place + 1
+    return index + 1
 
 
-def _shown(scenario: Scenario, position: int | None) -> ScenarioRule:
+def _render(scenario: Scenario, position: int | None) -> ScenarioRule:
     match = scenario.match
     members = {name: getattr(match, name) for name in match.members()}
     for name in members.keys() & {"amount_from", "amount_to"}:
@@ -273,37 +284,38 @@ def _shown(scenario: Scenario, position: int | None) -> ScenarioRule:
     )
 
 
-def told_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
-    """The changes that a payout of a scenario would go through, its creation first."""
+def explained_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
+    """Return the changes that a payout of a scenario would go through, starting with its creation."""
     first = REQUESTED if requires_approval else PENDING
-    told = [_change(None, None, first, 0.0, 0.0)]
+    explained = [_change(None, None, first, 0.0, 0.0)]
     at: timedelta | None = timedelta(0)
     if requires_approval:
-        told.append(_change(None, first, PENDING, 0.0, None))
+        explained.append(_change(None, first, PENDING, 0.0, None))
         at = None
-    # Where payouts stand before a step: a state → the share of them, and when they came there (None: that is not sure).
-    places: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
+    # Where payouts can be before a step: status → the share of payouts in it, and when they entered it (None: uncertain).
+    before: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
     for number, step in enumerate(scenario.steps):
-        going = {state: place for state, place in places.items() if goes_on(state, step.to) and place[0] > 0}
-        times = {came for _, came in going.values()}
-        came = times.pop() if len(times) == 1 else None
-        at = None if came is None else came + step.after
-        source = next((state for state in going if (state, step.to) in TRANSITIONS), None)
-        told.append(_change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds()))
-        told[-1].failure_code = step.failure_code
-        told[-1].probability = step.probability
-        told[-1].overall_probability = round(sum(share for share, _ in going.values()) * step.probability, 6)
-        told[-1].wait = step.wait
-        for state, (share, since) in going.items():
-            places[state] = share * (1 - step.probability), since
-        share, since = places.get(step.to, (0.0, at))
-        at = None if step.wait or (share > 0 and since != at) else at
-        places[step.to] = share + told[-1].overall_probability, at
-    return told
+        reaching = {status: entry for status, entry in before.items() if goes_on(status, step.to) and entry[0] > 0}
+        times = {entered for _, entered in reaching.values()}
+        entered = times.pop() if len(times) == 1 else None
+        at = None if entered is None else entered + step.after
+        source = next((status for status in reaching if (status, step.to) in TRANSITIONS), None)
+        change = _change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds())
+        change.failure_code = step.failure_code
+        change.probability = step.probability
+        change.overall_probability = round(sum(share for share, _ in reaching.values()) * step.probability, 6)
+        change.wait = step.wait
+        explained.append(change)
+        for status, (share, entered) in reaching.items():
+            before[status] = share * (1 - step.probability), entered
+        share, entered = before.get(step.to, (0.0, at))
+        at = None if step.wait or (share > 0 and entered != at) else at
+        before[step.to] = share + change.overall_probability, at
+    return explained
 
 
 def _change(number: int | None, source: str | None, target: str, after: float, at: float | None) -> ExplainedStep:
-    # A step that may be left out before this one may make its source another, but not what it moves.
+    # If earlier steps can be skipped, payouts can come from different statuses, but the change moves the same money.
     change = TRANSITIONS.get((source, target))
     movement = None if change is None else change.movement
     return ExplainedStep(

@@ -1,4 +1,4 @@
-"""The table of a merchant's own scenarios."""
+"""The table of merchants' own scenarios."""
 
 from piccolo.columns import JSONB, UUID, Integer, Text
 from piccolo.table import Table
@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class ScenarioRules(Table, db=ENGINE):
-    """A scenario of the merchant's own. `match` and `steps` are JSON."""
+    """A merchant's own scenario."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
