@@ -65,8 +65,8 @@ QUERIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "sales to reconcile": (sales._TO_RECONCILE, (TEN,)),
     "advances due": (payments._DUE["ADVANCE"], (SMALLEST_ID, 100)),
     "finals due": (payments._DUE["FINAL"], (SMALLEST_ID, 100)),
-    "advances tried": (payments._TRIED["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
-    "finals tried": (payments._TRIED["FINAL"], (TEN, [1] * 10, [None] * 10)),
+    "advances tried": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
+    "finals tried": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10)),
     "reconciled": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10)),
 }
 

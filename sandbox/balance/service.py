@@ -1,4 +1,4 @@
-"""A merchant's balance, its history, and topping it up."""
+"""Read and top up a merchant's balance, and list its ledger entries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ ENTRY_COLUMNS: Final = (
     "id::text AS transfer_id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after, reason, "
     "payout_id::text AS payout_id, description, created_at"
 )
-"""What to select from `transfers` so that `ledger_entries` can read it."""
-_OF_BALANCE: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
-# Each reason is a range of one index in the order of ids: a page reads at most 5 × limit rows. The index holds the reasons
-# that are named here, and must be told so to be used.
+"""The columns of `transfers` that `ledger_entries` needs."""
+_BALANCE_MOVEMENTS: Final = {reason: m for reason, m in MOVEMENTS.items() if {m.debit, m.credit} & {AVAILABLE, LOCKED}}
+# Each reason is a range of one index, ordered by id. So a page reads at most 5 × limit rows. The statement repeats the
+# condition of that partial index (`reason IN …`); without it, the planner would not use the index.
 _HISTORY: Final = f"""
 SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
     SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND (reason, id) <= (r.reason, $3::uuid)
-        AND (reason, id) >= (r.reason, $4::uuid) AND reason IN ({", ".join(f"'{reason}'" for reason in _OF_BALANCE)})
+        AND (reason, id) >= (r.reason, $4::uuid) AND reason IN ({", ".join(f"'{reason}'" for reason in _BALANCE_MOVEMENTS)})
     ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
 ) t ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
@@ -76,14 +76,14 @@ class LedgerEntry(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """Put money on a merchant's available balance: 200 with the balance."""
+    """Add money to a merchant's available balance: 200 with the balance."""
 
     context: RequestContext
     amount: Decimal
     needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Do it; nothing can refuse it but the ledger's largest balance."""
+        """Transfer the amount. Raises VALIDATION_ERROR if the balance would exceed LARGEST_BALANCE."""
         if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
             raise Problem(
                 "VALIDATION_ERROR",
@@ -92,7 +92,7 @@ class TopUp:
             )
         unit.transfer(TOP_UP, self.amount, None, "top-up")
         available_balance, locked = unit.balances[AVAILABLE], unit.balances[LOCKED]
-        # Every transfer of this unit so far touched one of the two accounts at least once.
+        # The version counts changes of the two accounts, including those of transfers that this unit has not written yet.
         version = unit.balance_version + sum(
             (p.transfer.movement.debit in (AVAILABLE, LOCKED)) + (p.transfer.movement.credit in (AVAILABLE, LOCKED))
             for p in unit.posted
@@ -105,20 +105,20 @@ LARGEST_BALANCE: Final = Decimal("99999999999999.99")
 
 
 class BalanceService:
-    """What the API offers of balances."""
+    """The operations on a merchant's balance."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def get(self, merchant_id: str) -> Balance:
-        """The balance as of the last commit. Raises NOT_FOUND if the merchant is gone."""
+        """Return the balance as of the last commit. Raises NOT_FOUND if the merchant was deleted."""
         async with db_errors_as_503(), connection() as conn:
             return await read_balance(conn, merchant_id)
 
     async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
-        """A page of ledger entries, newest first. `params` may hold payout_id and account."""
+        """Return a page of ledger entries, newest first. `params` may have the filters payout_id and account."""
         accounts = [params["account"]] if "account" in params else [AVAILABLE, LOCKED]
-        reasons = [reason for reason, m in _OF_BALANCE.items() if m.debit in accounts or m.credit in accounts]
+        reasons = [reason for reason, m in _BALANCE_MOVEMENTS.items() if m.debit in accounts or m.credit in accounts]
         arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
         statement = _HISTORY
         if "payout_id" in params:
@@ -127,7 +127,7 @@ class BalanceService:
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
         entries = [entry for record in records for entry in ledger_entries(record) if entry.account in accounts]
-        # A page may end between a transfer's two entries; `:credit` comes first, then `:debit`.
+        # A page may end between the two entries of a transfer, of which `:credit` comes before `:debit`.
         if window.suffix:
             position = f"{window.before}{window.suffix}"
             entries = [entry for entry in entries if _order(entry.id) > _order(position)]
@@ -136,28 +136,28 @@ class BalanceService:
         return page(entries, window.limit, [entry.id for entry in entries])
 
     async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
-        """Add to the available balance."""
+        """Add money to the available balance: 200 with the balance, or 400 if it would exceed LARGEST_BALANCE."""
         return await self._work.submit(TopUp(context, amount))
 
 
 async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Balance:
-    """The balance as the connection sees it. Raises NOT_FOUND if the merchant is gone."""
+    """Return the balance that this connection sees. Raises NOT_FOUND if the merchant was deleted."""
     records = await conn.fetch(_BALANCE, merchant_id)
     if len(records) != 2:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
-    free, locked = records
+    available, locked = records
     return Balance(
         currency=CURRENCY,
-        balance=free["balance"] + locked["balance"],
+        balance=available["balance"] + locked["balance"],
         locked_balance=locked["balance"],
-        available_balance=free["balance"],
-        version=free["version"] + locked["version"],
-        updated_at=render(max(free["updated_at"], locked["updated_at"])),
+        available_balance=available["balance"],
+        version=available["version"] + locked["version"],
+        updated_at=render(max(available["updated_at"], locked["updated_at"])),
     )
 
 
 def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
-    """Both entries of a transfer, from a record with ENTRY_COLUMNS; the credit comes first."""
+    """Return both entries of a transfer, the credit first. `record` has ENTRY_COLUMNS."""
     return [
         LedgerEntry(
             id=f"{record['transfer_id']}:{side}",
@@ -176,5 +176,5 @@ def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:
 
 
 def _order(entry_id: str) -> tuple[int, str]:
-    """Newest first: the transfer downwards, within it the credit before the debit."""
+    """Return a sort key: newest transfer first, and within it the credit before the debit."""
     return -int(entry_id[:36].replace("-", ""), 16), entry_id[36:]

@@ -1,4 +1,4 @@
-"""Read the banks and wallets that a payout can go to from the package's own data files."""
+"""Load the banks and wallets that a payout can go to from the package's data files."""
 
 import functools
 import tomllib
@@ -10,7 +10,7 @@ from sandbox.domain.directory import Bank, Directory, Wallet
 
 @functools.cache
 def load_directory() -> Directory:
-    """The directory that ships with the package; the files are read on the first call only."""
+    """Return the directory that ships with the package. Only the first call reads the files."""
     banks = _rows("banks.toml", "banks")
     wallets = _rows("wallets.toml", "wallets")
     return Directory(

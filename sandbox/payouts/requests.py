@@ -1,4 +1,4 @@
-"""Bodies that ask for payouts, and what they must be. Pure."""
+"""Request bodies that create payouts, and their validation. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
@@ -14,7 +14,8 @@ from sandbox.domain.iban import check_account_number
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_commands import NewPayout
 
-# Which codes there are, and what is wrong with an account number, is said by the directory, which can do it better.
+# These types check the form only. The directory checks that a code exists and that an account number fits it: its messages
+# are more helpful.
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern=PRINTABLE)]
 AccountNumber = Annotated[
     str,
@@ -61,9 +62,9 @@ class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 
 
 def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: str | None = None) -> NewPayout:
-    """A payout to create; `scenario_header` is the request's X-Sandbox-Scenario.
+    """Return the payout to create. `scenario_header` is the request's X-Sandbox-Scenario.
 
-    Raises VALIDATION_ERROR, naming every member at fault.
+    Raises VALIDATION_ERROR with every invalid field.
     """
     errors: list[Fault] = []
     try:
@@ -92,7 +93,7 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
 def destination(
     dest_type: str, bank_code: str | None, wallet_code: str | None, account_number: str, directory: Directory
 ) -> tuple[str | None, str | None]:
-    """The directory's own bank and wallet codes of a destination, one of them None. Raises VALIDATION_ERROR."""
+    """Return the directory's bank code and wallet code for a destination; one of them is None. Raises VALIDATION_ERROR."""
     members = {
         "dest_type": dest_type, "bank_code": bank_code, "wallet_code": wallet_code, "account_number": account_number
     }  # fmt: skip
@@ -103,7 +104,7 @@ def destination(
 
 
 def destination_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """What is wrong with a destination's members, as far as they are there."""
+    """Return the faults in a destination. Absent fields are skipped, but `dest_type` requires its own code."""
     dest_type, account_number = members.get("dest_type"), members.get("account_number")
     faults: list[Fault] = []
     iban_code = None
@@ -120,28 +121,28 @@ def destination_faults(members: Mapping[str, Any], directory: Directory) -> list
             elif dest_type is not None:
                 iban_code = found.iban_code
     if account_number is not None:
-        wrong = check_account_number(account_number, iban_code)
-        faults += [] if wrong is None else [("account_number", wrong.rstrip("."))]
+        message = check_account_number(account_number, iban_code)
+        faults += [] if message is None else [("account_number", message.rstrip("."))]
     return faults
 
 
 def failure_faults(members: Mapping[str, Any], failing: Sequence[str]) -> list[Fault]:
-    """What is wrong with a `failure_code` or `failure_reason`: only a change to one of `failing` has any."""
+    """Return the faults for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
     status = members.get("status")
     if status is None or status in failing:
         return []
     given = [name for name in ("failure_code", "failure_reason") if members.get(name) is not None]
-    return [(name, f"is for status {', '.join(failing)} only; omit it with {status}") for name in given]
+    return [(name, f"is only allowed if status is one of {', '.join(failing)}; omit it for {status}") for name in given]
 
 
 def unknown_code(kind: str, code: str, directory: Directory) -> str:
-    """What is wrong with a code that the directory does not have: the one that was meant, or those that there are."""
+    """Return the message for an unknown code: suggest the closest one, or else list all."""
     if kind == "BANK":
-        own, all_codes = [bank.code for bank in directory.banks], directory.bank_codes()
+        codes, codes_and_aliases = [bank.code for bank in directory.banks], directory.bank_codes()
     else:
-        own = all_codes = [wallet.code for wallet in directory.wallets]
-    likely = suggestion(code, all_codes)
-    return f"is not a known {kind.lower()} code" + (likely or f"; known ones: {', '.join(own)} (GET /api/v1/directory)")
+        codes = codes_and_aliases = [wallet.code for wallet in directory.wallets]
+    cure = suggestion(code, codes_and_aliases) or f"; known codes: {', '.join(codes)} (see GET /api/v1/directory)"
+    return f"is not a known {kind.lower()} code{cure}"
 
 
 def _codes(

@@ -1,4 +1,4 @@
-"""Payouts: create, read, list and move them."""
+"""Create, read, list and move payouts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -24,9 +24,9 @@ from sandbox.unit_of_work.runner import UnitsOfWork
 
 _GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
-# Each (status, dest_type) is a range of one index in the order of ids, so a page reads at most 22 × limit rows,
-# however rare what is asked for and however many payouts there are. Rows are compared as a whole, since with equalities
-# the planner may walk the primary key instead, hoping to meet what is rare.
+# Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows, however rare the
+# matches and however many payouts exist. The statement compares whole rows: with equalities, the planner may scan the primary
+# key instead, hoping to find rare rows early.
 _LIST: Final = f"""
 SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
 CROSS JOIN LATERAL (
@@ -55,8 +55,8 @@ WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id
 ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
-# The first pair is a range of an index in the order of ids; each of its payouts is looked up by its key alone, and what else is
-# asked for is looked at then.
+# The first metadata pair is a range of an index, ordered by id. Each of its payouts is looked up by primary key, and the other
+# filters are applied after that.
 _LIST_OF_METADATA: Final = f"""
 SELECT {COLUMNS} FROM payout_metadata m
 CROSS JOIN LATERAL (SELECT * FROM payouts WHERE {by_key("payouts", "id", "m.payout_id")} OFFSET 0) p
@@ -74,10 +74,10 @@ FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
 
 
 class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
-    """One change of a payout.
+    """One status change of a payout.
 
-    `actor` is the id of the API key that requested it. `request_id` is the request that caused it; for a change by the
-    worker, the last request that set the payout in motion.
+    `actor` is the id of the API key that requested it. `request_id` is the request that caused it; for a change made by
+    the worker, it is the last request that set the payout in motion.
     """
 
     at: str
@@ -93,13 +93,13 @@ class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
 
 
 class Timeline(msgspec.Struct):
-    """All changes of a payout, oldest first."""
+    """All status changes of a payout, oldest first."""
 
     data: list[TimelineEntry]
 
 
 class PayoutService:
-    """What the API offers of payouts; every change goes through the merchant's queue."""
+    """The operations on payouts. Every change goes through the merchant's queue."""
 
     def __init__(self, work: UnitsOfWork, directory: Directory, waits: PayoutWaits) -> None:
         self._work = work
@@ -108,7 +108,7 @@ class PayoutService:
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of a create's body."""
+        """Return the faults in a create's body that its type cannot express."""
         return destination_faults(members, self._directory)
 
     async def create(
@@ -119,7 +119,7 @@ class PayoutService:
     ) -> CommandResult:
         """Create one payout; `scenario_header` is the request's X-Sandbox-Scenario.
 
-        Raises VALIDATION_ERROR; the business's refusals are answers.
+        Raises VALIDATION_ERROR. Other refusals, such as INSUFFICIENT_BALANCE, are returned.
         """
         new = new_payout(body, self._directory, scenario_header)
         return await self._work.submit(CreatePayout(context, new))
@@ -130,27 +130,27 @@ class PayoutService:
         body: CreatePayoutsBody,
         scenario_header: str | None = None,
     ) -> CommandResult:
-        """Create up to 1000 payouts, each independently."""
+        """Create up to 1000 payouts independently; return the result of each, in order."""
         items: list[NewPayout | Problem] = []
-        for place, raw in enumerate(body.payouts):
+        for position, raw in enumerate(body.payouts):
             try:
                 items.append(new_payout(decode(self._item, bytes(raw), self.check), self._directory, scenario_header))
             except Problem as problem:
-                items.append(problem.within(f"payouts[{place}]"))
+                items.append(problem.within(f"payouts[{position}]"))
         return await self._work.submit(CreatePayouts(context, items))
 
     async def move(self, context: RequestContext, payout_id: str, verb: str) -> CommandResult:
-        """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for what is no id."""
+        """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for a malformed id; other refusals are returned."""
         _require_id(payout_id)
         return await self._work.submit(MovePayout(context, payout_id, verb))
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
-        """One payout. Raises NOT_FOUND."""
+        """Return a payout. Raises NOT_FOUND."""
         _require_id(payout_id)
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, payout_id)
         if record is None:
-            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+            raise _not_found(payout_id)
         return to_payout(record)
 
     async def simulate(
@@ -162,9 +162,9 @@ class PayoutService:
         *,
         may_decide: bool,
     ) -> CommandResult:
-        """Move a payout to `status` as its bank would. Raises NOT_FOUND for what is no id.
+        """Move a payout to `status` as its bank would. `may_decide`: whether the caller may approve and reject.
 
-        `may_decide` says whether the caller may approve and reject.
+        Raises NOT_FOUND if the id is malformed; other refusals are returned.
         """
         _require_id(payout_id)
         move = MovePayout(
@@ -173,12 +173,12 @@ class PayoutService:
         return await self._work.submit(move)
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
-        """One payout, as soon as it is in one of the states or so many seconds have passed. Raises NOT_FOUND."""
+        """Return a payout once it has reached one of `statuses`, or after `seconds` of real time. Raises NOT_FOUND."""
         _require_id(payout_id)
         async with db_errors_as_503():
             found = await self._waits.wait(merchant_id, payout_id, statuses, seconds)
         if found is None:
-            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+            raise _not_found(payout_id)
         return found
 
     async def list(
@@ -189,9 +189,10 @@ class PayoutService:
         dest_types: Sequence[str],
         filters: Mapping[str, str],
     ) -> Page:
-        """A page of payouts, newest first.
+        """Return a page of payouts, newest first.
 
-        `filters` may hold status, dest_type, merchant_reference, user_id and `metadata[KEY]`s, all of which must hold.
+        `filters` may have status, dest_type, merchant_reference, user_id and any number of `metadata[KEY]`. A payout must
+        match all of them.
         """
         more = window.limit + 1
         bounds = (window.before, window.since)
@@ -215,12 +216,12 @@ class PayoutService:
         return page(found, window.limit, [payout.id for payout in found])
 
     async def timeline(self, merchant_id: str, payout_id: str) -> Timeline:
-        """All changes of a payout, oldest first. Raises NOT_FOUND."""
+        """Return all status changes of a payout, oldest first. Raises NOT_FOUND."""
         _require_id(payout_id)
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_TIMELINE, merchant_id, payout_id)
         if not records:  # every payout has at least the change that created it
-            raise Problem("NOT_FOUND", f"There is no payout {payout_id}.")
+            raise _not_found(payout_id)
         return Timeline(
             [
                 TimelineEntry(
@@ -242,4 +243,8 @@ class PayoutService:
 
 def _require_id(payout_id: str) -> None:
     if not is_uuid(payout_id):
-        raise Problem("NOT_FOUND", "There is no such payout; a payout's id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "Payout not found. A payout id is a lowercase UUID.")
+
+
+def _not_found(payout_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"Payout {payout_id} not found.")

@@ -1,4 +1,4 @@
-"""Take the payout steps that are due, for one merchant, in one transaction."""
+"""Run the due payout steps of one merchant in one transaction."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 BATCH: Final = 256
-"""Payouts of one transaction, at most."""
+"""The most payouts in one transaction."""
 
 
 async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH) -> int:
-    """Take the steps that are due now, of at most `limit` payouts; returns how many payouts had one.
+    """Run the steps that are due now, for at most `limit` payouts. Return how many payouts had a due step.
 
-    Safe to call from any number of workers: the merchant's lock lets one through at a time, and what it did is no
-    longer due for the next. Raises NOT_FOUND, and asyncpg's errors; then nothing was written.
+    Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
+    these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors; then nothing was written.
     """
 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> int:
@@ -33,7 +33,7 @@ async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH
 
 
 def take_claimed_steps(unit: UnitOfWork) -> None:
-    """Take the steps of the payouts that the unit claimed because theirs are due."""
+    """Run the due steps of the payouts that the unit claimed."""
     if unit.due:
         lag = max((unit.now - row.due_at).total_seconds() for row in unit.due if row.due_at is not None)
         WORK_LAG.labels("payouts").set(lag)

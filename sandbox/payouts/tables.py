@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class Payouts(Table, db=ENGINE):
-    """A payout. `step` and `due_at` say what its scenario does next."""
+    """A payout. `step` is the next step of its scenario, `due_at` when it runs."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -39,7 +39,7 @@ class Payouts(Table, db=ENGINE):
 
 
 class PayoutMetadata(Table, db=ENGINE):
-    """A pair of a payout's metadata, as a hash."""
+    """One key-value pair of a payout's metadata, as a hash."""
 
     merchant_id = UUID(primary_key=True, default=None)
     pair = UUID(primary_key=True, default=None)

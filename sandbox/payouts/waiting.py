@@ -1,6 +1,6 @@
-"""Wait until payouts reach a state: told by the live feed, never by asking again and again.
+"""Wait until a payout reaches a status, driven by the live feed instead of polling.
 
-The feed says when to look, and PostgreSQL what is so. Those who look at the same moment share one read.
+The feed says when to read; PostgreSQL is the truth. Concurrent readers share one query.
 """
 
 import asyncio
@@ -14,24 +14,24 @@ from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTE
 from sandbox.live.feed import Message
 from sandbox.live.listener import LiveListener
 
-_READ_AT_MOST: Final = 256
+_MAX_PAYOUTS_PER_READ: Final = 256
 _FIRST_PAUSE: Final = 0.25
-"""Seconds between two looks while the feed is silent because Redis is away; they grow."""
+"""Seconds between reads while the feed is down. Doubles up to _LONGEST_PAUSE."""
 _LONGEST_PAUSE: Final = 2.0
 
 _ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
-"""Nothing that is waited for comes any more, unless somebody tries a FAILED one again."""
-_PASSING: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
-"""What a payout may have been in and has left, without having been tried again since."""
+"""Waiting longer has no point in these, unless a FAILED payout is reinitiated."""
+_TRANSIENT: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
+"""Statuses that a payout may have entered and left again within its current attempt."""
 
-# A try begins with the change from FAILED; the first one with the first change.
-_PASSED: Final = """
+# An attempt starts when the payout is reinitiated; the first attempt starts with the first change.
+_WAS_IN_STATUS: Final = """
 SELECT EXISTS (
     SELECT FROM events WHERE merchant_id = $1 AND payout_id = $2 AND to_status = ANY ($3::text[])
         AND change >= coalesce((SELECT max(change) FROM events WHERE merchant_id = $1 AND payout_id = $2 AND type = $4), 0)
 )
 """
-# Looked up one by one: with `= ANY` the planner may read all of the merchant's payouts.
+# Each id is looked up by itself: with `= ANY`, the planner may read all payouts of the merchant.
 _READ: Final = f"""
 SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
@@ -40,7 +40,7 @@ SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
 
 
 class PayoutWaits:
-    """All who wait in this process."""
+    """All pending waits in this process."""
 
     def __init__(self, listener: LiveListener) -> None:
         self._listener = listener
@@ -48,11 +48,10 @@ class PayoutWaits:
         self._reader = _Reader()
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout | None:
-        """The payout, as soon as it is in one of `statuses` or so many real seconds have passed; None if there is none.
+        """Return the payout once it is in one of `statuses`, or after `seconds` of real time; None if it does not exist.
 
-        At once, too, if it has been in one of them since it was last reinitiated, or has ended otherwise.
-
-        Raises asyncpg's errors.
+        Returns immediately if the payout has been in one of them since it was last reinitiated, or if it has ended in
+        another status. Raises asyncpg's errors.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
@@ -63,13 +62,13 @@ class PayoutWaits:
         waits.add(payout_id, wait)
         pause = _FIRST_PAUSE
         try:
-            # First listen, then look: what happens between the two is heard.
-            async with self._listener.hearing(merchant_id, waits.hear):
+            # Subscribe before reading: a change between the two still arrives.
+            async with self._listener.hearing(merchant_id, waits.receive):
                 while True:
-                    wait.news.clear()
+                    wait.wake.clear()
                     reached = wait.reached
                     payout = await self._reader.get(merchant_id, payout_id)
-                    reached = reached or await _is_past(merchant_id, payout, wait.statuses)
+                    reached = reached or await _is_futile(merchant_id, payout, wait.statuses)
                     left = 0.0 if self._listener.closing else deadline - clock()
                     if payout is None or reached or payout.status in wait.statuses or left <= 0:
                         return payout
@@ -78,40 +77,40 @@ class PayoutWaits:
                         pause = min(pause * 2, _LONGEST_PAUSE)
                     try:
                         async with asyncio.timeout(left):
-                            await wait.news.wait()
+                            await wait.wake.wait()
                     except TimeoutError:
-                        pass  # one more look, should a message have been lost
+                        pass  # read once more, in case a message was lost
         finally:
             waits.remove(payout_id, wait)
             if not waits.by_payout and self._merchants.get(merchant_id) is waits:
                 del self._merchants[merchant_id]
 
 
-async def _is_past(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
-    """Whether waiting has no point: the payout has ended, or has been in one of the states in its present try."""
+async def _is_futile(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
+    """Whether to stop waiting: the payout has ended, or was in one of `statuses` during its current attempt."""
     if payout is None or payout.status in statuses:
         return False
     if payout.status in _ENDED:
         return True
-    passing = [status for status in statuses if status in _PASSING]
-    if not passing:
-        return False  # the usual case: a final state that is not reached, of a payout that is under way
+    transient = [status for status in statuses if status in _TRANSIENT]
+    if not transient:
+        return False  # the usual case: the wait is for a final status, and the payout is still in progress
     async with connection() as conn:
-        return bool(await conn.fetchval(_PASSED, merchant_id, payout.id, passing, REINITIATED))
+        return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout.id, transient, REINITIATED))
 
 
 class _Wait:
-    __slots__ = ("news", "reached", "statuses")
+    __slots__ = ("reached", "statuses", "wake")
 
     def __init__(self, statuses: frozenset[str]) -> None:
         self.statuses = statuses
-        self.news = asyncio.Event()
+        self.wake = asyncio.Event()
         self.reached = False
-        """Whether it was in one of them, however short the stay, or ended."""
+        """Whether the payout was in one of `statuses`, however briefly, or has ended."""
 
 
 class _MerchantWaits:
-    """Who waits for which of a merchant's payouts: a message is looked up in it, however many wait."""
+    """A merchant's waits by payout, so that handling a message does not slow down with their number."""
 
     def __init__(self) -> None:
         self.by_payout: dict[str, set[_Wait]] = {}
@@ -125,28 +124,28 @@ class _MerchantWaits:
         if not waits:
             del self.by_payout[payout_id]
 
-    def hear(self, message: Message | None) -> None:
-        if message is None:
+    def receive(self, message: Message | None) -> None:
+        if message is None:  # messages may have been lost: every wait reads again
             for waits in self.by_payout.values():
                 for wait in waits:
-                    wait.news.set()
+                    wait.wake.set()
             return
         for transition in message.transitions:
             for wait in self.by_payout.get(transition.payout_id, ()):
                 if transition.to in wait.statuses or transition.to in _ENDED:
                     wait.reached = True
-                    wait.news.set()
+                    wait.wake.set()
 
 
 class _Reader:
-    """Reads payouts; while one read is under way, those who come gather for the next."""
+    """Reads payouts in batches: requests that arrive during one read share the next."""
 
     def __init__(self) -> None:
         self._wanted: dict[str, dict[str, asyncio.Future[Payout | None]]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout | None:
-        """One payout, None if there is none. Raises asyncpg's errors."""
+        """Return a payout, or None if it does not exist. Raises asyncpg's errors."""
         wanted = self._wanted.setdefault(merchant_id, {})
         future = wanted.get(payout_id)
         if future is None:
@@ -160,10 +159,10 @@ class _Reader:
             while self._wanted:
                 merchant_id, wanted = self._wanted.popitem()
                 ids = list(wanted)
-                for begin in range(0, len(ids), _READ_AT_MOST):
-                    await _read(merchant_id, {id_: wanted[id_] for id_ in ids[begin : begin + _READ_AT_MOST]})
+                for start in range(0, len(ids), _MAX_PAYOUTS_PER_READ):
+                    await _read(merchant_id, {id_: wanted[id_] for id_ in ids[start : start + _MAX_PAYOUTS_PER_READ]})
         finally:
-            # No await since the last look, so nobody is left waiting.
+            # No await since the loop condition was checked, so no request is left without a task.
             self._task = None
 
 
@@ -174,7 +173,7 @@ async def _read(merchant_id: str, wanted: "dict[str, asyncio.Future[Payout | Non
     except Exception as error:
         for future in wanted.values():
             future.set_exception(error)
-            future.exception()  # seen, should whoever asked have left
+            future.exception()  # mark it as retrieved: the waiter may have been cancelled
         return
     for payout_id, future in wanted.items():
         future.set_result(found.get(payout_id))

@@ -1,4 +1,4 @@
-"""Pay the sales of one merchant that are due, chunk by chunk, under the merchant's lock."""
+"""Pay the due sales of one merchant, one chunk at a time, under the merchant's lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 CHUNK: Final = 1000
-"""Sales paid in one transaction: others of the merchant wait no longer than for these."""
+"""The most sales paid in one transaction. It bounds how long the merchant's other requests wait for the lock."""
 
 _DUE: Final = {
     kind: f"""
@@ -27,8 +27,8 @@ _DUE: Final = {
     """  # noqa: S608 -- constants
     for kind, due in ((ADVANCE, "advance_due"), (FINAL, "final_due"))
 }
-# A sale whose attempt failed stays due: the next run tries it again.
-_TRIED: Final = {
+# A sale whose attempt failed stays due: the next run retries it.
+_RECORD_ATTEMPTS: Final = {
     kind: update_by_key(
         "sales",
         rows="unnest($2::uuid[], $3::numeric[], $4::text[]) AS n (id, amount, error)",
@@ -56,7 +56,7 @@ FROM unnest($4::uuid[], $5::numeric[], $6::uuid[]) AS p (sale_id, amount, transf
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try to pay for a sale: `error` says why it failed, and is None if it did not."""
+    """One attempt to pay for a sale. `error` says why it failed; None means that it succeeded."""
 
     sale_id: str
     user_id: str
@@ -66,18 +66,19 @@ class Attempt:
 
 
 async def pay_chunk(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: str, behind: str, chunk: int
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, kind: str, after_id: str, chunk: int
 ) -> tuple[list[Attempt], str | None]:
-    """Try to pay the next `chunk` sales behind an id; returns the attempts and where to go on, None at the end.
+    """Try to pay the next `chunk` due sales with ids above `after_id`.
 
-    The caller holds the merchant's lock, has read the unit's rules, and writes the unit.
+    Return the attempts and the last id, from which the next chunk continues, or None after the last chunk. The caller holds
+    the merchant's lock, has read the unit's rules, and writes the unit.
     """
-    sales = [to_sale(record) for record in await conn.fetch(_DUE[kind], unit.merchant_id, behind, chunk)]
+    sales = [to_sale(record) for record in await conn.fetch(_DUE[kind], unit.merchant_id, after_id, chunk)]
     await read_users(conn, unit, [sale.user_id for sale in sales])
     attempts = [_try(unit, unit.users[sale.user_id], sale, kind) for sale in sales]
     if attempts:
         await conn.execute(
-            _TRIED[kind],
+            _RECORD_ATTEMPTS[kind],
             unit.merchant_id,
             [attempt.sale_id for attempt in attempts],
             [attempt.amount if attempt.error is None else None for attempt in attempts],
@@ -96,8 +97,8 @@ async def pay_chunk(
     return attempts, sales[-1].id if len(sales) == chunk else None
 
 
-def added(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
-    """A run's result with further attempts."""
+def add_attempts(total: RunResult, attempts: Sequence[Attempt]) -> RunResult:
+    """Return a run's result with these attempts added."""
     paid = [attempt.amount for attempt in attempts if attempt.error is None]
     return RunResult(total.paid + len(paid), total.failed + len(attempts) - len(paid), total.total_amount + sum(paid, ZERO))
 
@@ -112,7 +113,7 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
         user_id=user.id,
         metadata={"kind": kind, "sale_id": sale.id, "brand": sale.brand},
     )
-    # Each try draws anew, and always the same in a world that repeats.
+    # Each attempt draws anew. In a repeatable world, the same attempt always draws the same.
     failure = failure_of(facts, unit.rules, f"{sale.id}:{kind}:{sale.attempts}")
     if failure is not None:
         code, scenario = failure

@@ -1,4 +1,4 @@
-"""Bodies that make and reconcile sales. Pure."""
+"""Request bodies that create and reconcile sales. Pure."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Sales: make, list and reconcile them, and pay what they earn."""
+"""Create, list, reconcile and pay sales."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -16,7 +16,7 @@ from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sal
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, Window, page
 from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
-from sandbox.sales.payments import CHUNK, Attempt, added, pay_chunk
+from sandbox.sales.payments import CHUNK, Attempt, add_attempts, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.sales.tables import Sales
 from sandbox.unit_of_work.runner import UnitsOfWork
@@ -24,14 +24,14 @@ from sandbox.unit_of_work.runner import UnitsOfWork
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_MERCHANTS_AT_ONCE: Final = 500
+_MERCHANTS_PER_PAGE: Final = 500
 _CRON: Final = "cron"
-"""The request id of runs at set times, which no request asks for."""
+"""The request id of scheduled runs."""
 _log = structlog.get_logger()
 
 _HAS_USER: Final = f"SELECT true FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
 _GET: Final = f"SELECT {COLUMNS} FROM sales WHERE {by_key('sales', 'id', '$2')}"  # noqa: S608 -- constants
-# Each status is a range of one index in the order of ids, so a page reads at most 3 × limit rows.
+# Each status is a range of one index, ordered by id. So a page reads at most 3 × limit rows.
 _LIST: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM sales
@@ -60,7 +60,7 @@ _RECONCILE: Final = update_by_key(
     kept=("user_id", "brand", "earning", "created_at"),
     where="k.status = 'PENDING'",
 )
-# The earliest entry of an index for each merchant whose clock runs; what is frozen moves only by its own hand.
+# One index look-up for each merchant whose clock is running. A merchant with a frozen clock starts its runs itself.
 _MERCHANTS: Final = {
     kind: f"""
     SELECT w.merchant_id::text FROM worlds w WHERE w.merchant_id > $1 AND w.clock_frozen_at IS NULL
@@ -79,28 +79,27 @@ class Reconciled(msgspec.Struct):
 
 
 class _Progress(msgspec.Struct):
-    """What a run has done so far, of the sales up to the id `behind`."""
+    """The checkpoint of a run: its result so far. `behind` is the id of the last sale that it tried."""
 
     total: RunResult
     behind: str
 
 
-_BEGIN: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
+_START: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
 
 
 class SalesService:
-    """What the API offers of sales."""
+    """The operations on sales."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def create(self, context: RequestContext, body: CreateSaleBody, earning: Decimal) -> CommandResult:  # fmt: skip
-        """Record a sale that a user made; 404 for an unknown user is an answer."""
+        """Record a user's sale: 201 with the sale, or 404 for an unknown user."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            known = await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id)
-            if not known:
-                raise Problem("NOT_FOUND", f"There is no user {body.user_id}.")
+            if not await conn.fetchval(_HAS_USER, unit.merchant_id, body.user_id):
+                raise Problem("NOT_FOUND", f"User {body.user_id} not found.")
             sale_id = unit.ids.next()
             row = Sales(
                 merchant_id=unit.merchant_id,
@@ -114,23 +113,23 @@ class SalesService:
                 created_at=unit.now,
             )
             await Sales.insert(row)
-            made = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
-            return CommandResult(201, msgspec.json.encode(made), f"/api/v1/sales/{sale_id}")
+            sale = Sale(sale_id, body.user_id, body.brand, earning, PENDING, None, None, [], 0, None, unit.now_text, None)
+            return CommandResult(201, msgspec.json.encode(sale), f"/api/v1/sales/{sale_id}")
 
         return await self._work.run(context, action)
 
     async def get(self, merchant_id: str, sale_id: str) -> Sale:
-        """One sale. Raises NOT_FOUND."""
+        """Return a sale. Raises NOT_FOUND."""
         record = None
         if is_uuid(sale_id):
             async with db_errors_as_503(), connection() as conn:
                 record = await conn.fetchrow(_GET, merchant_id, sale_id)
         if record is None:
-            raise Problem("NOT_FOUND", f"There is no sale {sale_id[:100]!r}." if sale_id.isprintable() else "")
+            raise Problem("NOT_FOUND", f"Sale {sale_id[:100]!r} not found." if sale_id.isprintable() else "Sale not found.")
         return to_sale(record)
 
     async def list(self, merchant_id: str, window: Window, statuses: Sequence[str], user_id: str | None) -> Page:
-        """A page of sales, newest first; of one user, if `user_id` says so."""
+        """Return a page of sales, newest first; with a `user_id`, only that user's."""
         statement, more = (_LIST, []) if user_id is None else (_LIST_OF_USER, [user_id])
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *more)
@@ -138,76 +137,80 @@ class SalesService:
         return page(found, window.limit, [sale.id for sale in found])
 
     async def reconcile(self, context: RequestContext, items: Sequence[ReconcileItem]) -> CommandResult:
-        """Approve or decline sales, all or none. Raises VALIDATION_ERROR for a sale that is named twice."""
-        wanted = {item.sale_id: item.status for item in items}
-        if len(wanted) < len(items):
-            first = {item.sale_id: place for place, item in reversed([*enumerate(items)])}
-            twice = [place for place, item in enumerate(items) if first[item.sale_id] != place]
+        """Approve or decline sales, all or none: 200 with the sales.
+
+        Returns 404 if a sale does not exist, 409 if one is already reconciled. Raises VALIDATION_ERROR if one is listed twice.
+        """
+        verdicts = {item.sale_id: item.status for item in items}
+        if len(verdicts) < len(items):
+            first = {item.sale_id: index for index, item in reversed([*enumerate(items)])}
+            repeated = [index for index, item in enumerate(items) if first[item.sale_id] != index]
             raise all_invalid(
-                [(f"[{place}].sale_id", f"is already listed in [{first[items[place].sale_id]}]") for place in twice]
+                [(f"[{index}].sale_id", f"is already listed in [{first[items[index].sale_id]}]") for index in repeated]
             )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            records = await conn.fetch(_TO_RECONCILE, unit.merchant_id, list(wanted))
+            records = await conn.fetch(_TO_RECONCILE, unit.merchant_id, list(verdicts))
             found = {record["id"]: to_sale(record) for record in records}
-            for sale_id in wanted:
+            for sale_id in verdicts:
                 if sale_id not in found:
-                    raise Problem("NOT_FOUND", f"There is no sale {sale_id}; no sale was reconciled.")
+                    raise Problem("NOT_FOUND", f"Sale {sale_id} not found. No sale was reconciled.")
             for sale_id, sale in found.items():
                 if sale.status != PENDING:
-                    raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is {sale.status}; no sale was reconciled.")
-            await conn.execute(_RECONCILE, unit.merchant_id, unit.now, list(wanted), list(wanted.values()))
-            for sale_id, status in wanted.items():
+                    raise Problem("ALREADY_RECONCILED", f"Sale {sale_id} is already {sale.status}. No sale was reconciled.")
+            await conn.execute(_RECONCILE, unit.merchant_id, unit.now, list(verdicts), list(verdicts.values()))
+            for sale_id, status in verdicts.items():
                 found[sale_id].status, found[sale_id].reconciled_at = status, unit.now_text
-            body = Reconciled(len(wanted), [found[sale_id] for sale_id in wanted])
+            body = Reconciled(len(verdicts), [found[sale_id] for sale_id in verdicts])
             return CommandResult(200, msgspec.json.encode(body))
 
         return await self._work.run(context, action)
 
     async def run(self, context: RequestContext, kind: str) -> CommandResult:
-        """Pay all advances (`ADVANCE`) or final payments (`FINAL`) that are due: 200 with what was done.
+        """Pay all due advances (`ADVANCE`) or final payments (`FINAL`): 200 with a RunResult.
 
-        In chunks, each a transaction of its own, which keeps under the key how far the run has come. One that dies between
-        two chunks has paid the sales before it, once; repeated with its key it pays the others, and answers for all.
+        Each chunk is one transaction, which also stores a checkpoint under the idempotency key. If the run dies between two
+        chunks, the sales before are paid exactly once. Repeated with the same key, the run resumes, and its result counts
+        all chunks.
         """
-        tried: list[Attempt] = []
+        attempts: list[Attempt] = []
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
-            done = _BEGIN if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
-            # It may run again after a rollback: only the last run's attempts count.
-            tried[:], behind = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
-            total = added(done.total, tried)
-            if behind is None:
+            done = _START if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
+            # This may run again after a rollback, so replace the attempts of the run before.
+            attempts[:], last_id = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
+            total = add_attempts(done.total, attempts)
+            if last_id is None:
                 return CommandResult(200, msgspec.json.encode(total))
-            return CommandResult(200, msgspec.json.encode(_Progress(total, behind)), provisional=True)
+            return CommandResult(200, msgspec.json.encode(_Progress(total, last_id)), provisional=True)
 
         def on_part(result: CommandResult) -> None:
-            _tell_of(context.merchant_id, kind, tried)
-            tried.clear()
+            _record_attempts(context.merchant_id, kind, attempts)
+            attempts.clear()
             if not (result.provisional or result.replayed or result.status >= 400):
-                _tell_of_run(context, kind, msgspec.json.decode(result.body, type=RunResult))
+                _record_run(context, kind, msgspec.json.decode(result.body, type=RunResult))
 
         return await self._work.run_parts(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
 
     async def run_for_all(self, kind: str) -> None:
-        """Pay all of a kind that is due, of every merchant whose clock runs; one whose run fails is logged, and stops no other.
+        """Run `run` for every merchant whose clock is not frozen. A run that fails is logged and does not stop the others.
 
-        Raises asyncpg's errors when the merchants cannot be listed; what was paid stays paid.
+        Raises asyncpg's errors if the merchants cannot be listed; sales paid before that stay paid.
         """
         merchant_id = SMALLEST_ID
         while True:
             async with connection() as conn:
-                found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_AT_ONCE)]
+                found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_PER_PAGE)]
             for merchant_id in found:
                 await self._run_for(merchant_id, kind)
-            if len(found) < _MERCHANTS_AT_ONCE:
+            if len(found) < _MERCHANTS_PER_PAGE:
                 return
 
     async def _run_for(self, merchant_id: str, kind: str) -> None:
         try:
             await self.run(RequestContext(merchant_id, None, _CRON, "/api/v1/payouts", ""), kind)
         except Problem as problem:
-            # A merchant that was deleted meanwhile has nothing left to pay.
+            # NOT_FOUND: the merchant was deleted meanwhile, so there is nothing left to pay.
             if problem.code != "NOT_FOUND":
                 SALES_RUNS_LOST.labels(kind).inc()
                 _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)
@@ -216,8 +219,8 @@ class SalesService:
             _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
 
 
-def _tell_of_run(context: RequestContext, kind: str, result: RunResult) -> None:
-    """Count a run that has come to its end, and log it."""
+def _record_run(context: RequestContext, kind: str, result: RunResult) -> None:
+    """Count and log a completed run."""
     cause = "cron" if context.request_id == _CRON else "api"
     SALES_RUNS.labels(kind, cause).inc()
     _log.info(
@@ -226,8 +229,8 @@ def _tell_of_run(context: RequestContext, kind: str, result: RunResult) -> None:
     )  # fmt: skip
 
 
-def _tell_of(merchant_id: str, kind: str, attempts: Sequence[Attempt]) -> None:
-    """Count attempts that are committed, and log those that failed."""
+def _record_attempts(merchant_id: str, kind: str, attempts: Sequence[Attempt]) -> None:
+    """Count committed attempts, and log those that failed."""
     failed = [attempt for attempt in attempts if attempt.error is not None]
     SALE_PAYMENTS.labels(kind, "paid").inc(len(attempts) - len(failed))
     SALE_PAYMENTS.labels(kind, "failed").inc(len(failed))

@@ -26,7 +26,7 @@ class Sales(Table, db=ENGINE):
 
 
 class SalePayments(Table, db=ENGINE):
-    """An advance or a final payment of a sale. Only ever added to."""
+    """An advance or a final payment for a sale. Append-only."""
 
     merchant_id = UUID(primary_key=True, default=None)
     sale_id = UUID(primary_key=True, default=None)

@@ -1,4 +1,4 @@
-"""What went through a user's wallet: its ledger entries, and its transactions of all types, newest first."""
+"""List a wallet's ledger entries and a user's transactions of all types, newest first."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
@@ -12,18 +12,18 @@ from sandbox.domain.user_commands import Transaction
 from sandbox.http.paging import Page, Window, page
 
 TRANSACTION_TYPES: Final[tuple[TransactionType, ...]] = get_args(TransactionType)
-_OF_TRANSFERS: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}
-"""The types that are read from the ledger alone; all others have rows of their own, which the vendor feed shows."""
-_TYPE_OF: Final = {m.reason: kind for kind, movements in _OF_TRANSFERS.items() for m in movements}
+_FROM_LEDGER: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}
+"""The types that are read from the ledger. All other types have their own table, which the vendor feed also reads."""
+_TYPE_OF: Final = {m.reason: kind for kind, movements in _FROM_LEDGER.items() for m in movements}
 
 _REASONS: Final = [movement.reason for movement in WALLET_MOVEMENTS]
-# What the index of wallets is made of, word for word, and its condition: with others it would not be used.
+# The expression and the condition of the wallet index, verbatim: with any other wording, the planner would not use the index.
 _USER: Final = "(right(CASE WHEN debit_account = 'USER_FUNDS' THEN credit_account ELSE debit_account END, 36)::uuid)"
-_OF_WALLETS: Final = "reason IN (" + ", ".join(f"'{reason}'" for reason in _REASONS) + ")"
-# Each reason is a range of the index in the order of ids, so a page reads at most 8 × limit rows.
+_IS_WALLET_ENTRY: Final = "reason IN (" + ", ".join(f"'{reason}'" for reason in _REASONS) + ")"
+# Each reason is a range of the index, ordered by id. So a page reads at most 8 × limit rows.
 _RANGE: Final = f"""
     FROM transfers WHERE merchant_id = $1 AND ({_USER}, reason, id) < ($2::uuid, r.reason, $3::uuid)
-        AND ({_USER}, reason, id) >= ($2::uuid, r.reason, $4::uuid) AND {_OF_WALLETS}
+        AND ({_USER}, reason, id) >= ($2::uuid, r.reason, $4::uuid) AND {_IS_WALLET_ENTRY}
     ORDER BY merchant_id DESC, {_USER} DESC, reason DESC, transfers.id DESC LIMIT $5
 """
 _HISTORY: Final = f"""
@@ -32,7 +32,7 @@ ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
 _HISTORY_OF_PAYOUT: Final = f"""
 SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND id < $3 AND id >= $4
-    AND $2::uuid = {_USER} AND {_OF_WALLETS}
+    AND $2::uuid = {_USER} AND {_IS_WALLET_ENTRY}
 ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
 """  # noqa: S608 -- constants
 _TRANSACTIONS: Final = f"""
@@ -53,28 +53,28 @@ SELECT * FROM (
 
 
 async def wallet_entries(merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
-    """A page of a wallet's ledger entries, newest first; of one payout, if `payout_id` says so."""
+    """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries."""
     statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_OF_PAYOUT, payout_id)
     async with db_errors_as_503(), connection() as conn:
         records = await conn.fetch(statement, merchant_id, user_id, window.before, window.since, window.limit + 1, argument)
-    entries = [_of_wallet(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]
+    entries = [_shown(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]
     return page(entries, window.limit, [entry.transfer_id for entry in entries])
 
 
 async def transactions(merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
-    """A page of a user's transactions of these TRANSACTION_TYPES, newest first."""
-    own = [kind for kind in types if kind not in _OF_TRANSFERS]
+    """Return a page of a user's transactions of these TRANSACTION_TYPES, newest first."""
+    stored = [kind for kind in types if kind not in _FROM_LEDGER]
     reasons = [reason for reason, kind in _TYPE_OF.items() if kind in types]
     async with db_errors_as_503(), connection() as conn:
         records = await conn.fetch(
-            _TRANSACTIONS, merchant_id, user_id, window.before, window.since, window.limit + 1, own, reasons
+            _TRANSACTIONS, merchant_id, user_id, window.before, window.since, window.limit + 1, stored, reasons
         )
     found = [_transaction(user_id, record) for record in records]
     return page(found, window.limit, [transaction.id for transaction in found])
 
 
-def _of_wallet(entry: LedgerEntry) -> LedgerEntry:
-    # Whose wallet it is, the path says; the account has a name as AVAILABLE and LOCKED have.
+def _shown(entry: LedgerEntry) -> LedgerEntry:
+    # The request path already names the user, so the account is shown as WALLET, in the style of AVAILABLE and LOCKED.
     entry.account = WALLET
     return entry
 

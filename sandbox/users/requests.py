@@ -1,4 +1,4 @@
-"""Bodies that make users and move their wallets, and what they must be. Pure."""
+"""Request bodies that create and change users and move money in their wallets, and their validation. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sandbox.payouts.requests import AccountNumber, Code, destination, destinati
 
 LARGEST_BATCH = 1000
 
-# Printable ASCII but the /: within what the aggregator takes for a user's id, which can then stand in its paths.
+# Printable ASCII without the slash: the aggregator accepts these as user ids, and they fit into its paths.
 VendorUserId = Annotated[
     str,
     msgspec.Meta(
@@ -76,7 +76,7 @@ class RequestPayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A validated user to make; codes are the directory's own."""
+    """A validated user to create. Codes are the directory's own, not aliases."""
 
     name: str
     external_id: str | None
@@ -88,7 +88,7 @@ class NewUser:
 
 
 def new_user(body: CreateUserBody, directory: Directory) -> NewUser:
-    """A user to make. Raises VALIDATION_ERROR, naming the member at fault."""
+    """Return the user to create. Raises VALIDATION_ERROR with every invalid field of the destination."""
     where = body.destination
     if where is None:
         return NewUser(body.name, body.external_id, body.vendor_user_id)
@@ -97,7 +97,7 @@ def new_user(body: CreateUserBody, directory: Directory) -> NewUser:
 
 
 def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None, str | None]:
-    """The directory's own bank and wallet codes of a user's destination, one of them None. Raises VALIDATION_ERROR."""
+    """Return the directory's bank code and wallet code for a user's destination; one is None. Raises VALIDATION_ERROR."""
     try:
         return destination(where.dest_type, where.bank_code, where.wallet_code, where.account_number, directory)
     except Problem as problem:
@@ -105,7 +105,7 @@ def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None
 
 
 def user_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """What the type cannot say of a body that makes a user or changes one."""
+    """Return the faults in a body that creates or changes a user, as far as its type cannot express them."""
     where = members.get("destination")
     if not isinstance(where, dict):
         return []

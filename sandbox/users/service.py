@@ -1,7 +1,6 @@
-"""Users: make, read and list them, move their wallets, and tell their sums."""
+"""Create, read and change users; record their transactions, request their payouts and return their totals."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,14 +15,13 @@ from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.ledger import wallet_of
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, Window, page
-from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (
     ChangeUserBody,
@@ -52,26 +50,7 @@ SELECT {COLUMNS} FROM (SELECT * FROM users WHERE {by_key("users", "external_id",
 WHERE id < $2 AND id >= $3 LIMIT $4
 """  # noqa: S608 -- constants
 
-_TAKEN: Final = f"""
-SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "external_id", "n.external_id")} OFFSET 0
-) u
-UNION ALL
-SELECT u.* FROM unnest($3::text[]) AS n (vendor_user_id) CROSS JOIN LATERAL (
-    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "vendor_user_id", "n.vendor_user_id")} OFFSET 0
-) u
-"""  # noqa: S608 -- constants
-
-_INSERT: Final = """
-INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
-    earned, spent, credited, advances, finals, requested, approved, paid, version, created_at, updated_at)
-SELECT $1, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, $2, $2
-FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
-    AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
-"""
-
-_NAMESAKE: Final = f"""
+_HAS_EXTERNAL_ID: Final = f"""
 SELECT true FROM (SELECT id FROM users WHERE {by_key("users", "external_id", "$2")} OFFSET 0) u WHERE id <> $3
 """  # noqa: S608 -- constants
 
@@ -123,8 +102,8 @@ class User(msgspec.Struct):
 class Summary(msgspec.Struct):
     """The totals of a user's wallet.
 
-    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid; `available`, which can still
-    be paid out, = balance − payout_requested.
+    `balance` = earned + credited + advances + finals − spent − payout_approved − payout_paid. `available` = balance −
+    payout_requested: the amount that can still be paid out.
     """
 
     user_id: str
@@ -155,7 +134,7 @@ class UserResults(msgspec.Struct):
 
 
 class UserBalance(msgspec.Struct):
-    """The balance of a user's wallet, and how much of it can still be paid out."""
+    """The balance of a user's wallet, and the part of it that can still be paid out."""
 
     user_id: str
     balance: Decimal
@@ -170,7 +149,7 @@ class RequestedPayout(msgspec.Struct):
 
 
 class UserService:
-    """What the API offers of users."""
+    """The operations on users and their wallets."""
 
     def __init__(self, work: UnitsOfWork, directory: Directory, cache: SummaryCache) -> None:
         self._work = work
@@ -179,51 +158,53 @@ class UserService:
         self._item = msgspec.json.Decoder(CreateUserBody)
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of a body with a destination."""
+        """Return the faults in a user's body that its type cannot express."""
         return user_faults(members, self._directory)
 
     async def create(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
-        """Make a user with an empty wallet. Raises VALIDATION_ERROR; 409 if an id is taken is an answer."""
+        """Create a user with an empty wallet: 201 with the user. Returns 409 if an id is taken; raises VALIDATION_ERROR."""
         new = new_user(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            (made,) = await _insert(conn, unit, [new])
-            if isinstance(made, Problem):
-                raise made
-            return CommandResult(201, msgspec.json.encode(made), f"/api/v1/users/{made.id}")
+            (result,) = await insert_users(conn, unit, [new])
+            if isinstance(result, Problem):
+                raise result
+            user = _new_user(*result, unit)
+            return CommandResult(201, msgspec.json.encode(user), f"/api/v1/users/{user.id}")
 
         return await self._work.run(context, action)
 
     async def create_many(self, context: RequestContext, body: CreateUsersBody) -> CommandResult:
-        """Create up to 1000 users, each independently."""
+        """Create up to 1000 users independently: 200 with the result of each, in order."""
         items: list[NewUser | Problem] = []
-        for place, raw in enumerate(body.users):
+        for position, raw in enumerate(body.users):
             try:
                 items.append(new_user(decode(self._item, bytes(raw), self.check), self._directory))
             except Problem as problem:
-                items.append(problem.within(f"users[{place}]"))
+                items.append(problem.within(f"users[{position}]"))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             results: list[dict[str, object]] = []
-            for made in await _insert(conn, unit, items):
-                if isinstance(made, Problem):
-                    told = made.body(context.public_url, context.path, context.request_id)
-                    results.append({"status": made.status, "problem": msgspec.Raw(told)})
+            for result in await insert_users(conn, unit, items):
+                if isinstance(result, Problem):
+                    problem = result.body(context.public_url, context.path, context.request_id)
+                    results.append({"status": result.status, "problem": msgspec.Raw(problem)})
                 else:
-                    results.append({"status": 201, "user": made})
+                    results.append({"status": 201, "user": _new_user(*result, unit)})
             return CommandResult(200, msgspec.json.encode({"results": results}))
 
-        # An id for each user.
+        # Reserve an id for each user.
         return await self._work.run(context, action, weight=len(items) // IDS_PER_COMMAND + 1)
 
     async def get(self, merchant_id: str, user_id: str) -> User:
-        """One user. Raises NOT_FOUND."""
+        """Return a user. Raises NOT_FOUND."""
         return _user(await self._row(merchant_id, user_id))
 
     async def change(self, context: RequestContext, user_id: str, body: ChangeUserBody) -> CommandResult:
-        """Change what the body names: 200 with the user; NOT_FOUND and an external_id that is taken are answers.
+        """Change the fields that the body has: 200 with the user.
 
-        Payouts that the user asked for before keep the destination that they were asked for with. Raises VALIDATION_ERROR.
+        Payouts that were requested before keep their destination. Returns 404 for an unknown user, 409 if another user has
+        the external_id. Raises NOT_FOUND if the id is malformed, VALIDATION_ERROR if the destination is invalid.
         """
         require_id(user_id)
         where = body.destination
@@ -232,14 +213,14 @@ class UserService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             record = await conn.fetchrow(_GET, context.merchant_id, user_id)
             if record is None:
-                raise Problem("NOT_FOUND", f"There is no user {user_id}.")
+                raise _not_found(user_id)
             user = to_user(record)
             if body.name is not UNSET:
                 user.name = body.name
             if body.external_id is not UNSET:
                 user.external_id = body.external_id
-                if await conn.fetchval(_NAMESAKE, context.merchant_id, user.external_id, user_id):
-                    raise Problem("DUPLICATE_REFERENCE", f"Another user has the external_id {user.external_id!r}.")
+                if await conn.fetchval(_HAS_EXTERNAL_ID, context.merchant_id, user.external_id, user_id):
+                    raise Problem("DUPLICATE_REFERENCE", f"Another user already has the external_id {user.external_id!r}.")
             if where is not UNSET:
                 user.dest_type, user.account_number = (None, None) if where is None else (where.dest_type, where.account_number)
                 user.bank_code, user.wallet_code = codes
@@ -253,7 +234,7 @@ class UserService:
         return await self._work.run(context, action)
 
     async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
-        """A page of users, newest first."""
+        """Return a page of users, newest first; with an `external_id`, at most the one user who has it."""
         statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *more)
@@ -268,32 +249,32 @@ class UserService:
         amount: Decimal,
         reference: str | None,
     ) -> CommandResult:
-        """Record what a user earned or spent. Raises NOT_FOUND for what is no id."""
+        """Record what a user earned or spent. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
         require_id(user_id)
         return await self._work.submit(RecordTransaction(context, user_id, kind, amount, reference))
 
     async def transactions(self, merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
-        """A page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
+        """Return a page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
         await self._row(merchant_id, user_id)
         return await transactions(merchant_id, user_id, window, types)
 
     async def history(self, merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
-        """A page of a wallet's ledger entries, newest first; of one payout, if `payout_id` says so. Raises NOT_FOUND."""
+        """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries. Raises NOT_FOUND."""
         await self._row(merchant_id, user_id)
         return await wallet_entries(merchant_id, user_id, window, payout_id)
 
     async def request_payout(self, context: RequestContext, user_id: str, amount: Decimal) -> CommandResult:
-        """Ask for a payout to the user's destination. Raises NOT_FOUND for what is no id."""
+        """Request a payout to the user's destination. Raises NOT_FOUND if the id is malformed; other refusals are returned."""
         require_id(user_id)
         return await self._work.submit(RequestPayout(context, user_id, amount))
 
     async def balance(self, merchant_id: str, user_id: str) -> UserBalance:
-        """A user's balance as of the last commit. Raises NOT_FOUND."""
+        """Return a user's balance as of the last commit. Raises NOT_FOUND."""
         user = await self._row(merchant_id, user_id)
         return UserBalance(user.id, user.balance, user.available)
 
     async def summary(self, merchant_id: str, user_id: str) -> tuple[bytes, bool]:
-        """A user's summary as JSON, and whether it came from the cache. Raises NOT_FOUND."""
+        """Return a user's summary as JSON, and whether it came from the cache. Raises NOT_FOUND."""
         require_id(user_id)
         cached = await self._cache.get(merchant_id, user_id)
         if isinstance(cached, bytes):
@@ -305,7 +286,7 @@ class UserService:
         return summary, False
 
     async def requests(self, merchant_id: str, window: Window) -> Page:
-        """A page of the users whose requests wait to be approved, newest user first."""
+        """Return a page of the users with payout requests waiting for approval, newest user first."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
         found = [RequestedPayout(record["user_id"], record["requested"]) for record in records]
@@ -316,81 +297,32 @@ class UserService:
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, user_id)
         if record is None:
-            raise Problem("NOT_FOUND", f"There is no user {user_id}.")
+            raise _not_found(user_id)
         return to_user(record)
 
 
 def require_id(user_id: str) -> None:
-    """Raise NOT_FOUND for what can be no user's id."""
+    """Raise NOT_FOUND if a user id is malformed."""
     if not is_uuid(user_id):
-        raise Problem("NOT_FOUND", "There is no such user; a user's id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "User not found. A user id is a lowercase UUID.")
 
 
-async def _insert(
-    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, items: Sequence[NewUser | Problem]
-) -> Sequence[User | Problem]:
-    """Make users and their wallets, whichever can be made, under the merchant's lock."""
-    wanted = [item for item in items if isinstance(item, NewUser)]
-    external_ids = [item.external_id for item in wanted if item.external_id is not None]
-    vendor_ids = [item.vendor_user_id for item in wanted if item.vendor_user_id is not None]
-    taken = await conn.fetch(_TAKEN, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
-    taken_external = {record["external_id"] for record in taken}
-    taken_vendor = {record["vendor_user_id"] for record in taken}
-    made: list[tuple[str, NewUser]] = []
-    results: list[User | Problem] = []
-    for item in items:
-        if isinstance(item, Problem):
-            results.append(item)
-            continue
-        fault = _taken(item, taken_external, taken_vendor)
-        if fault is not None:
-            results.append(fault)
-            continue
-        taken_external.add(item.external_id)
-        user_id = unit.ids.next()
-        taken_vendor.add(item.vendor_user_id or user_id)
-        made.append((user_id, item))
-        results.append(_new(user_id, item, unit.now))
-    if made:
-        await conn.execute(
-            _INSERT,
-            unit.merchant_id,
-            unit.now,
-            [user_id for user_id, _ in made],
-            [new.name for _, new in made],
-            [new.external_id for _, new in made],
-            [new.vendor_user_id or user_id for user_id, new in made],
-            [new.dest_type for _, new in made],
-            [new.bank_code for _, new in made],
-            [new.wallet_code for _, new in made],
-            [new.account_number for _, new in made],
-        )
-        await open_accounts(conn, unit.merchant_id, unit.now, [wallet_of(user_id) for user_id, _ in made])
-    return results
+def _not_found(user_id: str) -> Problem:
+    return Problem("NOT_FOUND", f"User {user_id} not found.")
 
 
-def _taken(new: NewUser, external_ids: set[str | None], vendor_ids: set[str]) -> Problem | None:
-    for member, value, taken in (
-        ("external_id", new.external_id, new.external_id in external_ids),
-        ("vendor_user_id", new.vendor_user_id, new.vendor_user_id in vendor_ids),
-    ):
-        if value is not None and taken:
-            return Problem("DUPLICATE_REFERENCE", f"Another user has the {member} {value!r}.")
-    return None
-
-
-def _new(user_id: str, new: NewUser, now: datetime) -> User:
-    return User(user_id, new.name, new.external_id, new.vendor_user_id or user_id, _destination(new), render(now))
+def _new_user(user_id: str, new: NewUser, unit: UnitOfWork) -> User:
+    return User(user_id, new.name, new.external_id, new.vendor_user_id or user_id, _destination(new), unit.now_text)
 
 
 def _user(row: UserRow) -> User:
     return User(row.id, row.name, row.external_id, row.vendor_user_id, _destination(row), render(row.created_at))
 
 
-def _destination(of: NewUser | UserRow) -> Destination | None:
-    if of.dest_type is None or of.account_number is None:
+def _destination(user: NewUser | UserRow) -> Destination | None:
+    if user.dest_type is None or user.account_number is None:
         return None
-    return Destination(of.dest_type, of.bank_code, of.wallet_code, of.account_number)
+    return Destination(user.dest_type, user.bank_code, user.wallet_code, user.account_number)
 
 
 def _summary(user: UserRow) -> Summary:

@@ -1,13 +1,12 @@
-"""Users' summaries in Redis for two minutes, dropped by whatever changes them.
+"""Cache users' summaries in Redis for two minutes, and drop them when their user changes.
 
-They are dropped right before the COMMIT, so that nobody who has seen the change can meet an older summary. A reader that
-looked into the store before the COMMIT and comes to cache what it saw must not bring the old value back: each drop leaves
-the user's new version behind, and an older value than that is not taken. (After a ROLLBACK the left version keeps the next
-summaries from being cached for a while, which harms nobody.)
-A merchant's epoch goes on when its world is exchanged: neither summaries nor versions of an earlier one count then.
-Redis away means computing every time, and remembering what to drop when it is back; nothing that is to be dropped is served
-meanwhile. What another process could not drop, since Redis took no writes, is served until it can be, if Redis answers
-reads all the same.
+- A summary is dropped right before the COMMIT. So a client that has seen a change never gets an older summary.
+- A reader may have read the database before that COMMIT and fill the cache after the drop. To keep the old value out, each
+  drop stores the user's new version, and a fill with an older version is refused. After a ROLLBACK the stored version is too
+  high: that user's summaries are not cached until it expires, which is harmless.
+- Replacing a merchant's world (reset, restore) increments its epoch. Summaries and versions of earlier epochs are ignored.
+- While Redis is down, summaries are computed each time. Pending drops are remembered until it is back, and this process
+  serves none of the summaries that they concern. Another process may serve them if Redis answers reads but refuses writes.
 """
 
 import asyncio
@@ -29,9 +28,9 @@ from sandbox.infrastructure.time_passed import passed_key
 
 SECONDS: Final = 120
 _VERSION_SECONDS: Final = 300
-"""Longer than any reader takes from its look into the store to its attempt to cache."""
-_AT_ONCE: Final = 500
-_REMEMBERED: Final = 100_000
+"""Longer than any reader takes from reading the database to filling the cache."""
+_BATCH: Final = 500
+_MAX_PENDING_DROPS: Final = 100_000
 _REPLACE_WORLD: Final = {Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 _log = structlog.get_logger()
 
@@ -43,7 +42,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 return 1
 """
 
-# The users come as one argument: to send, take and look at four for each of them takes four times as long as all the rest.
+# The users are one JSON argument: sending and parsing four arguments for each user costs four times as much as all the rest.
 _DROP: Final = """
 local epoch = redis.call('GET', KEYS[1]) or '0'
 for user, version in pairs(cjson.decode(ARGV[1])) do
@@ -57,25 +56,28 @@ end
 
 
 class Missed(msgspec.Struct):
-    """A look that found nothing: what `fill` needs to know of it."""
+    """A cache miss: pass it to `fill`."""
 
     epoch: str
-    passed: int
-    """Milliseconds of the merchant's time that were passed by hand until then."""
+    advanced: int
+    """Milliseconds by which the merchant's clock had been advanced manually at the time of the lookup."""
+
+
+_Lookup = asyncio.Future[bytes | Missed | None]
 
 
 class _Cached(msgspec.Struct):
-    """Whose summary it is; two seeded merchants may have users with the same id."""
+    """A cache entry. It names the merchant because two seeded merchants may have users with the same id."""
 
     merchant_id: str
-    seen: Missed
-    until: int
-    """Unix time in milliseconds at which it lapses, if none is passed by hand."""
+    missed: Missed
+    expires: int
+    """Unix time in milliseconds, if the merchant's clock is not advanced manually until then."""
     summary: msgspec.Raw
 
 
 class SummaryCache:
-    """The cache of one process. Nothing here raises because Redis is away."""
+    """The cache client of one process. No method raises when Redis is down."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=0.5, socket_connect_timeout=0.5, max_connections=64)
@@ -83,93 +85,94 @@ class SummaryCache:
         self._drop = self._redis.register_script(_DROP)
         self._decoder = msgspec.json.Decoder(_Cached)
         self._to_drop: dict[str, dict[str, int]] = {}
-        """Merchant → user → the version to leave behind."""
+        """Pending drops: merchant → user → the version to store."""
         self._to_forget: Counter[str] = Counter()
-        """Merchant → how often it was asked for."""
-        self._looks: dict[tuple[str, str], asyncio.Future[bytes | Missed | None]] = {}
-        self._looking: asyncio.Task[None] | None = None
+        """Pending epoch increments: merchant → how often `forget` was called."""
+        self._lookups: dict[tuple[str, str], _Lookup] = {}
+        self._lookup_task: asyncio.Task[None] | None = None
         self._away_until = 0.0
-        self._again: asyncio.Task[None] | None = None
-        self._again_until = 0.0
+        self._retry: asyncio.Task[None] | None = None
+        self._retry_until = 0.0
 
     async def get(self, merchant_id: str, user_id: str) -> bytes | Missed | None:
-        """The cached summary as JSON, or what to fill it with; None if Redis is away."""
+        """Return the cached summary as JSON, or a Missed to pass to `fill`; None if the cache is not available."""
         if self._away_until > time.monotonic():
             return None
         if merchant_id in self._to_forget or user_id in self._to_drop.get(merchant_id, ()):
-            return None  # what is cached is older than what this process knows of
-        # Looks that come while one is under way share the next one: a round trip costs far more than a key.
-        look = self._looks.get((merchant_id, user_id))
-        if look is None:
-            look = self._looks[merchant_id, user_id] = asyncio.get_running_loop().create_future()
-            if self._looking is None:
-                self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(look)
+            return None  # a drop is pending, so the cached summary is outdated
+        # Lookups that arrive during a round trip share the next one: a round trip costs far more than a key.
+        lookup = self._lookups.get((merchant_id, user_id))
+        if lookup is None:
+            lookup = self._lookups[merchant_id, user_id] = asyncio.get_running_loop().create_future()
+            if self._lookup_task is None:
+                self._lookup_task = asyncio.create_task(self._look_up_all())
+        return await asyncio.shield(lookup)
 
-    async def _look(self) -> None:
+    async def _look_up_all(self) -> None:
         try:
-            while self._looks:
-                looks, self._looks = self._looks, {}
-                for start in range(0, len(looks), _AT_ONCE):
-                    await self._look_at(list(looks.items())[start : start + _AT_ONCE])
+            while self._lookups:
+                lookups, self._lookups = list(self._lookups.items()), {}
+                for start in range(0, len(lookups), _BATCH):
+                    await self._look_up(lookups[start : start + _BATCH])
         finally:
-            self._looking = None
+            self._lookup_task = None
 
-    async def _look_at(self, looks: "list[tuple[tuple[str, str], asyncio.Future[bytes | Missed | None]]]") -> None:
+    async def _look_up(self, lookups: "list[tuple[tuple[str, str], _Lookup]]") -> None:
         try:
-            keys = [key for (m, user), _ in looks for key in (_key(user), _epoch_key(m), passed_key(m))]
+            keys = [key for (m, user), _ in lookups for key in (_key(user), _epoch_key(m), passed_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
         except REDIS_ERRORS as error:
-            self._say_away(error)
+            self._note_away(error)
             values = []
-        for place, ((merchant_id, _), look) in enumerate(looks):
-            if not look.done():
-                look.set_result(self._seen(merchant_id, *values[3 * place : 3 * place + 3]) if values else None)
+        for index, ((merchant_id, _), lookup) in enumerate(lookups):
+            if not lookup.done():
+                lookup.set_result(self._judge(merchant_id, *values[3 * index : 3 * index + 3]) if values else None)
 
-    def _seen(self, merchant_id: str, value: bytes | None, epoch: bytes | None, passed: bytes | None) -> bytes | Missed:
-        now = Missed((epoch or b"0").decode(), int(passed or 0))
+    def _judge(self, merchant_id: str, value: bytes | None, epoch: bytes | None, advanced: bytes | None) -> bytes | Missed:
+        """Return the summary in a cache entry if it is valid now, else a Missed."""
+        now = Missed((epoch or b"0").decode(), int(advanced or 0))
         if value is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 cached = self._decoder.decode(value)
-                by_hand = now.passed - cached.seen.passed
+                advanced_since = now.advanced - cached.missed.advanced
                 if (
                     cached.merchant_id == merchant_id
-                    and cached.seen.epoch == now.epoch
-                    and by_hand >= 0
-                    and time.time() * 1000 + by_hand < cached.until
+                    and cached.missed.epoch == now.epoch
+                    and advanced_since >= 0
+                    and time.time() * 1000 + advanced_since < cached.expires
                 ):
                     return bytes(cached.summary)
         return now
 
     async def fill(self, merchant_id: str, user_id: str, missed: Missed, version: int, summary: bytes) -> None:
-        """Cache a summary that was read from the store at the user's `version`, unless a later change was heard of."""
-        until = int((time.time() + SECONDS) * 1000)
-        value = msgspec.json.encode(_Cached(merchant_id, missed, until, msgspec.Raw(summary)))
+        """Cache a summary that was read from the database at the user's `version`, unless a newer version has dropped it."""
+        expires = int((time.time() + SECONDS) * 1000)
+        value = msgspec.json.encode(_Cached(merchant_id, missed, expires, msgspec.Raw(summary)))
         keys = [_key(user_id), _epoch_key(merchant_id), f"{_version_keys(merchant_id)}{missed.epoch}:{user_id}"]
         try:
             await self._fill(keys=keys, args=[value, version, SECONDS, missed.epoch])
         except REDIS_ERRORS as error:
-            self._say_away(error)
+            self._note_away(error)
 
     async def forget(self, merchant_id: str) -> None:
-        """Drop all of a merchant's summaries: its world was exchanged for another."""
+        """Drop all summaries of a merchant whose world was replaced."""
         self._to_forget[merchant_id] += 1
         if self._away_until > time.monotonic() or not await self._catch_up():
-            self._begin_again()
+            self._retry_later()
 
-    async def pass_time(self, merchant_id: str, by_hand: timedelta) -> None:
-        """Let what is counted in the merchant's time age by what was passed by hand."""
-        milliseconds = by_hand // timedelta(milliseconds=1)
+    async def pass_time(self, merchant_id: str, advanced: timedelta) -> None:
+        """Age a merchant's summaries and rate limits by the time that its clock was advanced manually."""
+        milliseconds = advanced // timedelta(milliseconds=1)
         if milliseconds <= 0:
             return
         try:
             await self._redis.incrby(passed_key(merchant_id), milliseconds)
         except REDIS_ERRORS as error:
-            self._say_away(error)
+            self._note_away(error)
             await self.forget(merchant_id)
 
     async def committing(self, unit: UnitOfWork) -> None:
-        """Drop the summaries that a unit outdates, before its COMMIT."""
+        """Drop the summaries that a unit of work outdates, before its COMMIT."""
         if unit.effects & _REPLACE_WORLD:
             await self.forget(unit.merchant_id)
         versions = unit.credited | {user.id: user.version for user in unit.changed_users.values()}
@@ -177,41 +180,41 @@ class SummaryCache:
             return
         self._to_drop.setdefault(unit.merchant_id, {}).update(versions)
         if self._away_until > time.monotonic() or not await self._catch_up():
-            self._begin_again()
+            self._retry_later()
 
     async def committed(self, unit: UnitOfWork) -> None:
-        """Forget what was read from a world between its replacement being written and being committed."""
+        """Drop summaries that were read from the old world after `committing` ran, but before the COMMIT that replaced it."""
         if unit.effects & _REPLACE_WORLD:
             await self.forget(unit.merchant_id)
 
     async def close(self) -> None:
-        """Let Redis go."""
-        if self._again is not None:
-            await end_tasks(self._again)
+        """Stop retrying and close the connections."""
+        if self._retry is not None:
+            await end_tasks(self._retry)
         with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.aclose()
 
     async def _catch_up(self) -> bool:
-        """Forget and drop all that is to be; whether Redis took it."""
+        """Send all pending epoch increments and drops; return whether Redis accepted them."""
         while self._to_forget:
-            merchant_id, asked = next(iter(self._to_forget.items()))
+            merchant_id, calls = next(iter(self._to_forget.items()))
             try:
                 await self._redis.incr(_epoch_key(merchant_id))
             except REDIS_ERRORS as error:
-                self._say_away(error)
+                self._note_away(error)
                 return False
-            if self._to_forget[merchant_id] == asked:
+            if self._to_forget[merchant_id] == calls:
                 del self._to_forget[merchant_id]
         while self._to_drop:
             merchant_id, versions = next(iter(self._to_drop.items()))
-            part = dict(islice(versions.items(), _AT_ONCE))
+            part = dict(islice(versions.items(), _BATCH))
             try:
                 await self._drop(
                     keys=[_epoch_key(merchant_id)],
                     args=[msgspec.json.encode(part), _VERSION_SECONDS, _key(""), _version_keys(merchant_id)],
                 )
             except REDIS_ERRORS as error:
-                self._say_away(error)
+                self._note_away(error)
                 return False
             for user_id, version in part.items():
                 if versions.get(user_id) == version:
@@ -220,28 +223,28 @@ class SummaryCache:
                 del self._to_drop[merchant_id]
         return True
 
-    def _begin_again(self) -> None:
+    def _retry_later(self) -> None:
         now = time.monotonic()
-        if len(self._to_forget) + sum(map(len, self._to_drop.values())) > _REMEMBERED:
-            # Too many to remember one by one: nothing is served until what is cached has lapsed by itself.
+        if len(self._to_forget) + sum(map(len, self._to_drop.values())) > _MAX_PENDING_DROPS:
+            # Too many to remember: serve nothing until every cached summary has expired.
             self._to_drop.clear()
             self._to_forget.clear()
             self._away_until = now + SECONDS
-        self._again_until = now + SECONDS
-        if self._again is None or self._again.done():
-            self._again = asyncio.create_task(self._until_caught_up())
+        self._retry_until = now + SECONDS
+        if self._retry is None or self._retry.done():
+            self._retry = asyncio.create_task(self._retry_until_caught_up())
 
-    async def _until_caught_up(self) -> None:
-        # What could not be dropped while it may still be cached has lapsed by itself after that.
-        while (self._to_drop or self._to_forget) and time.monotonic() < self._again_until:
+    async def _retry_until_caught_up(self) -> None:
+        # By _retry_until, every summary with a pending drop has expired, so there is nothing left to drop.
+        while (self._to_drop or self._to_forget) and time.monotonic() < self._retry_until:
             await asyncio.sleep(0.25)
             await self._catch_up()
         self._to_drop.clear()
         self._to_forget.clear()
 
-    def _say_away(self, error: Exception) -> None:
+    def _note_away(self, error: Exception) -> None:
         if self._away_until < time.monotonic() - 10:
-            _log.warning("redis_away", error=repr(error)[:300], note="summaries are computed each time")
+            _log.warning("redis_away", error=repr(error)[:300], note="summaries are not cached")
         self._away_until = max(self._away_until, time.monotonic() + 0.5)
 
 

@@ -1,4 +1,4 @@
-"""The tables of users and of the transactions that vendors read."""
+"""The tables of users and of their transactions."""
 
 from piccolo.columns import UUID, BigInt, Numeric, Text, Timestamptz
 from piccolo.table import Table
@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class Users(Table, db=ENGINE):
-    """A merchant's user with the sums of its wallet."""
+    """A merchant's user with the totals of the wallet."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -32,7 +32,7 @@ class Users(Table, db=ENGINE):
 
 
 class UserTransactions(Table, db=ENGINE):
-    """What a user earned, spent, asked for and was paid, as the merchant's own feed shows it. Only ever added to."""
+    """What a user earned, spent, requested and was paid, as the merchant's vendor feed shows it. Append-only."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)

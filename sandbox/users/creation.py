@@ -1,0 +1,90 @@
+"""Create users and their wallets."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.db.rows import by_key
+from sandbox.domain.errors import Problem
+from sandbox.domain.ledger import wallet_of
+from sandbox.domain.unit import UnitOfWork
+from sandbox.unit_of_work.ledger import open_accounts
+from sandbox.users.requests import NewUser
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_TAKEN: Final = f"""
+SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
+    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "external_id", "n.external_id")} OFFSET 0
+) u
+UNION ALL
+SELECT u.* FROM unnest($3::text[]) AS n (vendor_user_id) CROSS JOIN LATERAL (
+    SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "vendor_user_id", "n.vendor_user_id")} OFFSET 0
+) u
+"""  # noqa: S608 -- constants
+
+_INSERT: Final = """
+INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
+    earned, spent, credited, advances, finals, requested, approved, paid, version, created_at, updated_at)
+SELECT $1, id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, $2, $2
+FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+    AS u (id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number)
+"""
+
+
+async def insert_users(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, items: Sequence[NewUser | Problem]
+) -> list[tuple[str, NewUser] | Problem]:
+    """Insert users and open their wallets. Return the outcome of each item in order: its id and the user, or a Problem.
+
+    A Problem among the items is returned as it is. DUPLICATE_REFERENCE: another user or an earlier item has the external_id
+    or vendor_user_id. The caller holds the merchant's lock, so no other insert can come between the check and this one.
+    """
+    candidates = [item for item in items if isinstance(item, NewUser)]
+    external_ids = [item.external_id for item in candidates if item.external_id is not None]
+    vendor_ids = [item.vendor_user_id for item in candidates if item.vendor_user_id is not None]
+    taken = await conn.fetch(_TAKEN, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
+    taken_external = {record["external_id"] for record in taken}
+    taken_vendor = {record["vendor_user_id"] for record in taken}
+    created: list[tuple[str, NewUser]] = []
+    results: list[tuple[str, NewUser] | Problem] = []
+    for item in items:
+        if isinstance(item, Problem):
+            results.append(item)
+            continue
+        duplicate = _duplicate(item, taken_external, taken_vendor)
+        if duplicate is not None:
+            results.append(duplicate)
+            continue
+        user_id = unit.ids.next()
+        taken_external.add(item.external_id)
+        taken_vendor.add(item.vendor_user_id or user_id)
+        created.append((user_id, item))
+        results.append((user_id, item))
+    if created:
+        await conn.execute(
+            _INSERT,
+            unit.merchant_id,
+            unit.now,
+            [user_id for user_id, _ in created],
+            [new.name for _, new in created],
+            [new.external_id for _, new in created],
+            [new.vendor_user_id or user_id for user_id, new in created],
+            [new.dest_type for _, new in created],
+            [new.bank_code for _, new in created],
+            [new.wallet_code for _, new in created],
+            [new.account_number for _, new in created],
+        )
+        await open_accounts(conn, unit.merchant_id, unit.now, [wallet_of(user_id) for user_id, _ in created])
+    return results
+
+
+def _duplicate(new: NewUser, external_ids: set[str | None], vendor_ids: set[str]) -> Problem | None:
+    for field, value, is_taken in (
+        ("external_id", new.external_id, new.external_id in external_ids),
+        ("vendor_user_id", new.vendor_user_id, new.vendor_user_id in vendor_ids),
+    ):
+        if value is not None and is_taken:
+            return Problem("DUPLICATE_REFERENCE", f"Another user already has the {field} {value!r}.")
+    return None
