@@ -1,6 +1,6 @@
-"""The audit finds nothing in what the sandbox did, and finds every way in which its tables could lie.
+"""The audit finds nothing wrong in a ledger that real commands made, and finds every corruption of it.
 
-Each lie is told by a superuser inside a transaction that is rolled back, in a ledger that real commands made.
+A superuser corrupts the tables in a transaction that is rolled back.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -28,7 +28,7 @@ from sandbox.payouts.steps import take_due_steps
 from sandbox.sales.service import SalesService
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.webhooks.endpoints import EndpointService
-from tests.harness.audit_lies import COPIES, LIES, Lie
+from tests.harness.audit_corruptions import COPIES, CORRUPTIONS, Corruption
 from tests.harness.work import request_of, units_of_work
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def ledger(pool: None) -> Ledger:
     """A merchant whose payouts took every kind of change that needs no waiting."""
     merchant_id = await new_merchant()
     async with audit_module.connection() as conn:
-        # Time stands still, so that no worker goes on with it while lies are told.
+        # Freeze the clock, so that no worker changes the ledger during the tests.
         await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
     suffixes = ("0001", "0003", "0004", "0005", "0002", "0011", "0012", "0001", "0004")
     created = await run(merchant_id, *(create(f"R{n}", suffix) for n, suffix in enumerate(suffixes)))
@@ -155,8 +155,8 @@ async def add_user(merchant_id: str) -> str:
 
 
 @pytest.fixture
-async def liar(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A superuser's connection, in a transaction that leaves nothing behind, with foreign keys unwatched."""
+async def superuser(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A superuser's connection, without foreign key checks, in a transaction that is rolled back."""
     conn = await asyncpg.connect(database_url)
     try:
         await conn.execute("BEGIN")
@@ -189,52 +189,52 @@ async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: py
 
 
 async def test_a_window_carries_the_balances_over(
-    ledger: Ledger, liar: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_module, "TRANSFERS_A_WINDOW", 1)
-    assert (await check(liar, ledger.merchant_id)).ok
-    await liar.execute(
+    assert (await check(superuser, ledger.merchant_id)).ok
+    await superuser.execute(
         "UPDATE transfers SET credit_balance_after = 1 WHERE merchant_id = $1 AND payout_id = $2",
         ledger.merchant_id,
         ledger.succeeded,
     )
-    report = await check(liar, ledger.merchant_id)
+    report = await check(superuser, ledger.merchant_id)
     assert "running_balances_chain" in {c.name for c in report.checks if not c.ok}
 
 
-async def test_another_merchant_s_lies_are_not_mine(
-    ledger: Ledger, pool: None, liar: "asyncpg.Connection[asyncpg.Record]"
+async def test_another_merchants_corruption_is_not_reported(
+    ledger: Ledger, pool: None, superuser: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     other = await new_merchant()
-    await liar.execute("UPDATE accounts SET balance = balance + 7 WHERE merchant_id = $1", ledger.merchant_id)
-    assert not (await check(liar, ledger.merchant_id)).ok
-    assert (await check(liar, other)).ok
+    await superuser.execute("UPDATE accounts SET balance = balance + 7 WHERE merchant_id = $1", ledger.merchant_id)
+    assert not (await check(superuser, ledger.merchant_id)).ok
+    assert (await check(superuser, other)).ok
 
 
-@pytest.mark.parametrize("told", LIES.values(), ids=LIES.keys())
-async def test_a_lie_is_found_by_its_checks_and_by_no_other(
-    told: Lie, ledger: Ledger, liar: "asyncpg.Connection[asyncpg.Record]"
+@pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS.keys())
+async def test_a_corruption_is_found_by_its_checks_and_by_no_other(
+    corruption: Corruption, ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    payout_id = getattr(ledger, told.payout)
-    for copy in COPIES if told.unchecked else ():
-        await liar.execute(copy, ledger.merchant_id)
-    changed = await liar.execute(told.statement, ledger.merchant_id, payout_id)
-    assert not changed.endswith(" 0"), "the lie was not told"
-    report = await check(liar, ledger.merchant_id)
+    target_id = getattr(ledger, corruption.target)
+    for copy in COPIES if corruption.unchecked else ():
+        await superuser.execute(copy, ledger.merchant_id)
+    changed = await superuser.execute(corruption.statement, ledger.merchant_id, target_id)
+    assert not changed.endswith(" 0"), "the statement changed nothing"
+    report = await check(superuser, ledger.merchant_id)
     found = {c.name: c.problems for c in report.checks if not c.ok}
-    assert found.keys() == told.seen_by
+    assert found.keys() == corruption.found_by
     assert not report.ok
-    expected = payout_id if told.names == "payout" else told.names
+    expected = target_id if corruption.names == "target" else corruption.names
     assert any(expected in problem for problems in found.values() for problem in problems), found
 
 
-def test_every_check_has_a_lie() -> None:
-    assert frozenset().union(*(told.seen_by for told in LIES.values())) == CHECKS.keys()
+def test_every_check_has_a_corruption() -> None:
+    assert frozenset().union(*(one.found_by for one in CORRUPTIONS.values())) == CHECKS.keys()
 
 
-async def test_only_the_first_problems_are_told(ledger: Ledger, liar: "asyncpg.Connection[asyncpg.Record]") -> None:
-    await liar.execute("UPDATE events SET type = 'payout.odd' WHERE merchant_id = $1", ledger.merchant_id)
-    report = await check(liar, ledger.merchant_id)
+async def test_only_the_first_problems_are_shown(ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]") -> None:
+    await superuser.execute("UPDATE events SET type = 'payout.odd' WHERE merchant_id = $1", ledger.merchant_id)
+    report = await check(superuser, ledger.merchant_id)
     legal = next(c for c in report.checks if c.name == "changes_are_legal")
     assert len(legal.problems) == audit_module.PROBLEMS_SHOWN
 
@@ -256,7 +256,7 @@ async def test_who_is_in_the_way_is_tried_to_get_past_and_then_named(ledger: Led
     assert not hindered
 
 
-async def test_a_clock_that_was_set_back_is_no_lie(pool: None) -> None:
+async def test_a_clock_that_was_set_back_is_no_corruption(pool: None) -> None:
     merchant_id = await new_merchant()
     await run(merchant_id, create("before", "0004"))
     async with audit_module.connection() as conn:

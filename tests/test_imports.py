@@ -15,6 +15,7 @@ from tests.harness.imports import (
     Import,
     api_imports,
     cycles,
+    floors_needed,
     folder_arrows,
     folder_of,
     impurities,
@@ -22,7 +23,6 @@ from tests.harness.imports import (
     picture,
     read_sources,
     relative_imports,
-    storeys,
     upward_imports,
 )
 
@@ -129,8 +129,8 @@ def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
     files = cycles((one.importer, one.imported) for one in imports)
     assert files == [["sandbox.payouts.service", "sandbox.payouts.steps", "sandbox.payouts.waiting"]]
     assert cycles(folder_arrows(imports)) == [["payouts", "sales", "users"]]
-    assert storeys(folder_arrows(imports)) == 1
-    assert storeys([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
+    assert floors_needed(folder_arrows(imports)) == 1
+    assert floors_needed([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
 
 
 @pytest.mark.parametrize(

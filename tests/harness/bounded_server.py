@@ -1,4 +1,4 @@
-"""A server on loopback in a thread, with an application and limits of the test's own; and one connection without a server."""
+"""Serve a test's own application with its own limits: in a thread on loopback, or as one connection in virtual time."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ PUBLIC_URL = "http://sandbox.test"
 
 @contextlib.contextmanager
 def serving(app: Any, limits: Limits) -> Iterator[str]:
-    """Serve an ASGI application, and give its URL."""
+    """Serve an ASGI application and yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(bounded(app, PUBLIC_URL, limits, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -31,7 +31,7 @@ def serving(app: Any, limits: Limits) -> Iterator[str]:
 
 
 class _Loop:
-    """The running loop, at a time that the test sets."""
+    """The running event loop, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self._real = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class _Loop:
 
 
 class _Transport(asyncio.Transport):
-    """What a connection writes, and whether it is open."""
+    """A transport that records what is written and whether it is open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _Transport(asyncio.Transport):
 
 
 class Connection:
-    """A connection to an application, in virtual time: what the client sends, and what it has got."""
+    """A client's connection to an application, in virtual time."""
 
     def __init__(self, app: Any, limits: Limits, state: ServerState | None = None) -> None:
         config = bounded(app, PUBLIC_URL, limits, lifespan="off")
@@ -112,7 +112,7 @@ class Connection:
         return self._transport.is_aborted
 
     async def send(self, data: bytes) -> None:
-        """Data of the client's; the application may then do what it can do without waiting."""
+        """Send data as the client, then let the application run as far as it can without waiting."""
         self.protocol.data_received(data)
         await self.settle()
 
@@ -121,11 +121,11 @@ class Connection:
             await asyncio.sleep(0)
 
     def leave_unsent(self, size: int) -> None:
-        """So many bytes wait for the client to read them."""
+        """Pretend that this many bytes wait for the client to read them."""
         self._transport.unsent = size
 
     async def wait(self, seconds: float) -> None:
-        """Time passes, and the server looks once each second."""
+        """Let time pass; the server checks its connections once per second."""
         end = self._loop.now + seconds
         while self._loop.now < end:
             self._loop.now = min(self._loop.now + 1.0, end)

@@ -1,4 +1,4 @@
-"""The command line as a script would use it, run inside the tests' own process."""
+"""Run `psp` as a script would, inside the test process."""
 
 import contextlib
 import io
@@ -12,13 +12,13 @@ import typer
 from sandbox.cli.main import app
 from tests.harness.world import World
 
-# Typer's own runner builds all commands anew for each run, which takes longer than most of them do.
+# Typer's test runner rebuilds all commands for each run, which takes longer than most commands.
 _PSP: Final = typer.main.get_command(app)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command ended with and printed."""
+    """A command's exit code and output."""
 
     exit_code: int
     stdout: str
@@ -26,12 +26,12 @@ class Ran:
 
     @property
     def output(self) -> str:
-        """All that it printed."""
+        """Standard output, then standard error."""
         return self.stdout + self.stderr
 
 
 def invoke(*arguments: str) -> Ran:
-    """Run `psp` with these arguments and nothing else, and no terminal."""
+    """Run `psp` with these arguments, an empty standard input and no terminal."""
     stdout, stderr = io.StringIO(), io.StringIO()
     stdin = mock.patch("sys.stdin", io.StringIO())
     with stdin, contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -44,12 +44,12 @@ def invoke(*arguments: str) -> Ran:
 
 
 def run(world: World, *arguments: str) -> Ran:
-    """Run a command with the world's key."""
+    """Run a command with the world's URL and API key."""
     return invoke(*arguments, "--url", world.stack.api_url, "--api-key", world.api_key)
 
 
 def ask(world: World, *arguments: str, code: int = 0) -> Any:
-    """Run a command with --json, and return what it printed."""
+    """Run a command with --json and return its parsed output. Fails unless the exit code is `code`."""
     ran = run(world, *arguments, "--json")
     assert ran.exit_code == code, ran.output
     return json.loads(ran.stdout)

@@ -1,7 +1,7 @@
-"""Who imports whom among our modules, by file and by folder, and what the pure ones reach. `python -m tests.harness.imports`.
+"""Analyze imports between our modules, by file and by folder, and the purity of modules. Run `python -m tests.harness.imports`.
 
-A folder is one under `sandbox`, or one of the packages beside it. Modules are given as texts by name, so that a test can
-change one of them or make up a tree.
+A folder is a folder in `sandbox`, or one of the top-level packages. Modules are passed as source texts by name, so that a test
+can change one of them or invent a tree.
 """
 
 import ast
@@ -18,7 +18,7 @@ PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
 
 
 class Floor(NamedTuple):
-    """Folders that may import all floors below. They import each other only where they are `free` to."""
+    """Folders that may import all floors below, and each other if `free`."""
 
     name: str
     folders: tuple[str, ...]
@@ -47,7 +47,7 @@ FLOORS: Final = (
 """From the bottom up."""
 
 COMPOSERS: Final = ("server",)
-"""The folders that may import an `api` module of another folder."""
+"""Folders that may import an `api` module of another folder."""
 
 PURE: Final = (
     "sandbox.domain.*",
@@ -56,7 +56,7 @@ PURE: Final = (
     "sandbox.webhooks.capacity",
     "sandbox.unit_of_work.in_flight",
 )
-"""Modules that compute, and do nothing else."""
+"""Patterns of the modules that must be pure."""
 
 PURE_LIBRARIES: Final = frozenset({
     "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
@@ -64,13 +64,13 @@ PURE_LIBRARIES: Final = frozenset({
     "math", "msgspec", "operator", "re", "statistics", "string", "tomllib", "types", "typing", "urllib.parse", "uuid.UUID",
     "yarl",
 })  # fmt: skip
-"""What a pure module may import besides our own: no I/O, no event loop, no clock, no randomness."""
+"""Libraries that a pure module may import: no I/O, no event loop, no clock, no randomness."""
 _IMPURE_NAMES: Final = frozenset({
     "datetime.date.today", "datetime.datetime.now", "datetime.datetime.today", "datetime.datetime.utcnow",
     "open", "input", "print", "__import__",
 })  # fmt: skip
 _IMPURE_METHODS: Final = frozenset({"generate", "open", "read_bytes", "read_text", "write_bytes", "write_text"})
-"""A path's, and what draws a new key."""
+"""Methods of paths, and the ones that generate a random key."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,14 +80,14 @@ class Import:
     importer: str
     imported: str
     at_run_time: bool = True
-    """False for what only the type checker imports."""
+    """False for an import under TYPE_CHECKING."""
 
     def __str__(self) -> str:
         return f"{self.importer} → {self.imported}"
 
 
 def read_sources(root: Path = ROOT) -> dict[str, str]:
-    """All of our modules under a folder: their texts by name. A package has the name of its folder."""
+    """Read all of our modules in a folder: module name → source text. A package has the name of its folder."""
     sources = {}
     for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -96,13 +96,13 @@ def read_sources(root: Path = ROOT) -> dict[str, str]:
 
 
 def folder_of(module: str) -> str:
-    """The folder that a module is in, or is."""
+    """Return the folder that contains the module, or that the module is."""
     first, *rest = module.split(".")
     return rest[0] if first == "sandbox" and rest else first
 
 
 def own_imports(sources: Mapping[str, str]) -> set[Import]:
-    """Every import of one of our modules by another, wherever in the file it is."""
+    """Return every import of one of our modules by another, also inside functions."""
     found = set()
     for importer, text in sources.items():
         for name, at_run_time in _parsed(text).imports:
@@ -113,12 +113,12 @@ def own_imports(sources: Mapping[str, str]) -> set[Import]:
 
 
 def relative_imports(sources: Mapping[str, str]) -> list[str]:
-    """The modules that import anything by a relative name."""
+    """Return the modules that use relative imports."""
     return [name for name, text in sources.items() if _parsed(text).is_relative]
 
 
 def upward_imports(imports: Iterable[Import]) -> set[Import]:
-    """Imports that go to a higher floor, to a folder on the same floor that is not free for it, or to none of the floors."""
+    """Return imports of a higher floor, of another folder on a floor that is not `free`, or of a folder without a floor."""
     heights = {folder: height for height, floor in enumerate(FLOORS) for folder in floor.folders}
 
     def is_upward(one: Import) -> bool:
@@ -134,7 +134,7 @@ def upward_imports(imports: Iterable[Import]) -> set[Import]:
 
 
 def api_imports(imports: Iterable[Import]) -> set[Import]:
-    """Imports of an `api` module, except by its own folder and by those that compose them."""
+    """Return imports of an `api` module by folders other than its own and COMPOSERS."""
     return {
         one
         for one in imports
@@ -144,20 +144,20 @@ def api_imports(imports: Iterable[Import]) -> set[Import]:
 
 
 def folder_arrows(imports: Iterable[Import]) -> set[tuple[str, str]]:
-    """Which folder imports which other."""
+    """Return (importing folder, imported folder) for all imports between folders."""
     arrows = {(folder_of(one.importer), folder_of(one.imported)) for one in imports}
     return {(importer, imported) for importer, imported in arrows if importer != imported}
 
 
 def cycles(arrows: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Groups of two and more that all reach each other."""
+    """Return the groups of two or more nodes that all reach each other."""
     reached = _reach(arrows)
     groups = {frozenset(other for other in reached[one] if one in reached.get(other, ())) for one in reached}
     return sorted(sorted(group) for group in groups if group)
 
 
-def storeys(arrows: Iterable[tuple[str, str]]) -> int:
-    """How many floors the arrows need: the longest way down. A cycle counts as one."""
+def floors_needed(arrows: Iterable[tuple[str, str]]) -> int:
+    """Return how many floors the arrows need: the length of the longest path down, with a cycle counted as one."""
     reached = _reach(arrows)
 
     @cache
@@ -169,30 +169,30 @@ def storeys(arrows: Iterable[tuple[str, str]]) -> int:
 
 
 def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[str]:
-    """What the pure modules, or a module of ours that one of them imports at run time, may not do; each with the way to it."""
+    """Return each impurity in a pure module or in a module that it imports at run time, with the import path to it."""
     graph = defaultdict(set)
     for one in own_imports(sources):
         if one.at_run_time:
-            # Importing a module runs its packages too.
+            # Importing a module also runs its parent packages.
             graph[one.importer].update(_prefixes(one.imported))
     found = set()
     for start in sources:
         if not any(fnmatch(start, pattern) for pattern in pure):
             continue
-        ways = {start: start}
+        paths = {start: start}
         waiting = deque([start])
         while waiting:
             module = waiting.popleft()
             if module in sources:
-                found |= {f"{ways[module]}: {fault}" for fault in _parsed(sources[module]).impurities}
-            for further in sorted(graph[module] - ways.keys()):
-                ways[further] = f"{ways[module]} → {further}"
+                found |= {f"{paths[module]}: {fault}" for fault in _parsed(sources[module]).impurities}
+            for further in sorted(graph[module] - paths.keys()):
+                paths[further] = f"{paths[module]} → {further}"
                 waiting.append(further)
     return sorted(found)
 
 
 def picture(sources: Mapping[str, str]) -> str:
-    """The floors from the top down, and the counts."""
+    """Return a text with the floors from the top down, the counts, and any upward imports."""
     imports = own_imports(sources)
     arrows = folder_arrows(imports)
     upward = upward_imports(imports)
@@ -206,7 +206,8 @@ def picture(sources: Mapping[str, str]) -> str:
     ]
     counts = (
         f"{len(sources)} files, {len(imports)} imports; {len(folders)} folders, {len(arrows)} arrows; "
-        f"floors that the arrows need: {storeys(arrows)}; upward: {len(folder_arrows(upward))} arrows, {len(upward)} imports; "
+        f"floors that the arrows need: {floors_needed(arrows)}; "
+        f"upward: {len(folder_arrows(upward))} arrows, {len(upward)} imports; "
         f"cycles: {len(cycles(arrows))} of folders, {len(cycles(files))} of files"
     )
     return "\n".join([*rows, counts, *(f"upward: {one}" for one in sorted(upward))])
@@ -214,7 +215,7 @@ def picture(sources: Mapping[str, str]) -> str:
 
 class _Module(NamedTuple):
     imports: tuple[tuple[str, bool], ...]
-    """The dotted names, each with whether it is imported at run time."""
+    """(Dotted name, whether it is imported at run time) for each import."""
     is_relative: bool
     impurities: tuple[str, ...]
 
@@ -260,13 +261,13 @@ def _impurities(tree: ast.AST, imports: Iterable[tuple[str, bool]], names: Mappi
 
 
 def _prefixes(name: str) -> list[str]:
-    """A dotted name and those of the packages around it, the longest first."""
+    """Return a dotted name and the names of its parent packages, longest first."""
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
 
 def _reach(arrows: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """For each that has an arrow: all that can be reached from it, itself only over a cycle."""
+    """Return, for each node with an arrow, all nodes that it reaches. It reaches itself only through a cycle."""
     graph = defaultdict(set)
     for source, target in arrows:
         graph[source].add(target)

@@ -1,4 +1,4 @@
-"""Name servers for tests: one that gives the addresses it is told, and one that takes every query and answers none."""
+"""Name servers for tests: one with the addresses of your choice, and one that never answers."""
 
 import asyncio
 import contextlib
@@ -9,9 +9,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class Names(AbstractResolver):
-    """Resolves names to the addresses that stand in `addresses`, as a merchant's own name server could; others do not exist.
+    """Resolves names to `addresses`, as a merchant's own name server could.
 
-    With `anything`, that is what all others resolve to.
+    Other names resolve to `anything`, or do not exist without it.
     """
 
     def __init__(self, addresses: Mapping[str, Sequence[str]] | None = None, anything: str | None = None) -> None:
@@ -19,7 +19,7 @@ class Names(AbstractResolver):
         self._anything = anything
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        """The host's addresses; OSError if it has none."""
+        """Return the host's addresses. Raises OSError if it has none."""
         found = self.addresses.get(host, [self._anything] if self._anything else [])
         if not found:
             raise OSError(None, "no such name")
@@ -40,14 +40,14 @@ class Names(AbstractResolver):
 
 
 class BlackHole(asyncio.DatagramProtocol):
-    """A name server on loopback that never answers; `names` are those it was asked for."""
+    """A name server on loopback that never answers. It records the names of all queries in `names`."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
         self.more = asyncio.Event()
 
     def datagram_received(self, data: bytes, address: object) -> None:
-        """Note the question's name: labels with their lengths, behind twelve bytes of header."""
+        """Record the name in the question: labels prefixed by their length, after a header of twelve bytes."""
         labels, rest = [], data[12:]
         while rest and rest[0]:
             labels.append(rest[1 : rest[0] + 1].decode())
@@ -56,7 +56,7 @@ class BlackHole(asyncio.DatagramProtocol):
         self.more.set()
 
     async def until_asked(self, names: set[str]) -> None:
-        """Wait until it was asked for all of these."""
+        """Wait until it has been asked for all of these names."""
         while not names <= self.names:
             await self.more.wait()
             self.more.clear()
@@ -64,7 +64,7 @@ class BlackHole(asyncio.DatagramProtocol):
 
 @contextlib.contextmanager
 def silent_port() -> Iterator[int]:
-    """A UDP port on loopback that nobody reads from."""
+    """Yield a bound UDP port on loopback that nobody reads from."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A database of its own with a merchant of many rows, and what statements read in it when their plan is the generic one."""
+"""Fill a separate database with a merchant of many rows, and measure what statements read with their generic plan."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"
 BATCH = 60
-"""Rows that a statement is asked for."""
+"""The number of rows that a statement is asked for."""
 
-# One id for the n-th row of each table, whatever it is called there: whatever id a statement is given, it finds rows.
-# A twentieth of what can be due is due.
+# The n-th row of every table has the same id, whatever the column's name: so a statement finds rows with any id it is given.
+# Of the rows that can be due, one in twenty is due.
 _FILL = """
 CREATE TEMP TABLE seed AS
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(m), 12, '0'))::uuid AS merchant_id, n,
@@ -94,13 +94,13 @@ DROP TABLE seed, one, first;
 
 
 def ids(first: int = 1, count: int = BATCH) -> list[str]:
-    """The merchant's ids in the order of its rows; the one at `first` - 1 is the row with that number."""
+    """Return `count` ids of the merchant's rows in order, starting with the id of row number `first`."""
     return [f"10000000-0000-7000-8000-{0xAA * 1_000_000 + n:012x}" for n in range(first, first + count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a statement read: rows of tables, and pages of tables and indexes."""
+    """How much a statement read: rows of tables, and pages of tables and indexes."""
 
     rows: float
     pages: int
@@ -111,7 +111,7 @@ class Reading:
 
 
 class Database:
-    """A database that no sandbox uses. No table of it is ever analyzed but by `analyze`."""
+    """A database that no sandbox uses. Only `analyze` analyzes its tables."""
 
     def __init__(self, server_url: str, name: str) -> None:
         self._server_url = server_url
@@ -119,7 +119,7 @@ class Database:
         self.url = re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", server_url, count=1)
 
     async def create(self) -> None:
-        """Create it, with all tables, empty."""
+        """Create the database with all tables, empty."""
         server = await asyncpg.connect(self._server_url)
         await server.execute(f"CREATE DATABASE {self._name}")
         await server.close()
@@ -131,7 +131,7 @@ class Database:
             await self._owner(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
 
     async def drop(self) -> None:
-        """Delete it."""
+        """Drop the database."""
         server = await asyncpg.connect(self._server_url)
         await server.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
         await server.close()
@@ -144,7 +144,7 @@ class Database:
             await conn.close()
 
     async def fill(self, first_merchant: int, last_merchant: int, rows: int, first_row: int = 1) -> None:
-        """Give each of these merchants the rows `first_row` to `rows` in each table; the first one makes the merchant."""
+        """Insert rows `first_row` to `rows` into each table for each of these merchants. Row 1 also creates the merchant."""
         values = {
             "FIRST_MERCHANT": first_merchant, "LAST_MERCHANT": last_merchant, "FIRST_ROW": first_row, "LAST_ROW": rows,
             "NOW": f"'{NOW}'::timestamptz",
@@ -152,18 +152,18 @@ class Database:
         text = re.sub(r"\b[A-Z_]+\b", lambda word: str(values.get(word[0], word[0])), _FILL)
         conn = await asyncpg.connect(self.url)
         try:
-            # Foreign keys hold by construction, and looking each up costs more than all the rest.
+            # Skip foreign key checks: they hold by construction, and cost more than all the rest.
             await conn.execute("SET session_replication_role = replica")
             await conn.execute(text)
         finally:
             await conn.close()
 
     async def analyze(self) -> None:
-        """Let the planner know of all tables what they hold now."""
+        """Update the planner's statistics of all tables."""
         await self._owner("ANALYZE")
 
     async def believe_in_one_row_each(self) -> None:
-        """Let the planner believe that no merchant has more than one row of any table."""
+        """Set the planner's statistics as if no merchant had more than one row in any table."""
         await self._owner(
             "SELECT pg_clear_attribute_stats('public', tablename, 'merchant_id', false), "
             "pg_restore_attribute_stats('schemaname', 'public', 'relname', tablename::text, 'attname', 'merchant_id', "
@@ -172,7 +172,7 @@ class Database:
         )
 
     async def foreign_keys(self) -> dict[str, tuple[str, Sequence[object]]]:
-        """The look-ups by which PostgreSQL itself checks foreign keys, but for the locks, by the constraint's name."""
+        """Return PostgreSQL's own look-ups for foreign keys, without their row locks, by constraint name."""
         found = await self._owner(
             """
             SELECT conname, confrelid::regclass::text AS referenced, ARRAY(
@@ -188,7 +188,7 @@ class Database:
         return statements
 
     async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
-        """A connection like those of the product's pool, on which all statements (SQL, arguments) are planned already."""
+        """Connect as the product's pool does, and prepare and plan all statements (SQL, arguments)."""
         conn = await asyncpg.connect(
             self.url, server_settings={"role": APPLICATION_ROLE, **PLANNER}, statement_cache_size=0, command_timeout=60
         )
@@ -205,16 +205,16 @@ class Database:
 
 
 class Planned:
-    """Statements that were planned at one time, to be run at a later one."""
+    """Statements that are already planned, to run later."""
 
     def __init__(self, conn: "asyncpg.Connection[asyncpg.Record]", calls: Mapping[str, str]) -> None:
         self._conn = conn
         self._calls = calls
 
     async def read(self) -> dict[str, Reading]:
-        """Run each statement with its generic plan, in a transaction that is rolled back, and close the connection.
+        """Run each statement with its generic plan, roll it back, and close the connection.
 
-        What reads no table is left out. Raises AssertionError if statements fail.
+        Statements that read no table are left out. Raises AssertionError if statements fail.
         """
         readings, failed = {}, []
         for name, call in self._calls.items():
@@ -284,7 +284,7 @@ def _literal(value: object, kind: str) -> str:
 
 
 def row(n: int, **others: object) -> dict[str, object]:
-    """A row for json_to_recordset with all columns that any statement reads; the n-th row of each table is meant."""
+    """Return a row for json_to_recordset, with all columns that any statement reads, for the n-th row of each table."""
     id_ = ids(n, 1)[0]
     zero = dict.fromkeys(("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid"), 0)
     return {
@@ -296,7 +296,7 @@ def row(n: int, **others: object) -> dict[str, object]:
 
 
 def json_rows(**others: object) -> str:
-    """A batch of rows as the product sends them."""
+    """Return a batch of rows as the product sends them."""
     return json.dumps([row(n, **others) for n in range(1, BATCH + 1)])
 
 

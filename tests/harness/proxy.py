@@ -1,4 +1,4 @@
-"""A store behind a proxy that can stand still, as a store does that was stopped by SIGSTOP: it connects, and never answers."""
+"""A proxy in front of a store that can freeze: like a store stopped by SIGSTOP, it accepts connections and never answers."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards bytes to a Unix socket and back while `flows` is set."""
+    """Forwards bytes to a Unix socket and back, while `flows` is set."""
 
     def __init__(self, target: str) -> None:
         self.port = 0

@@ -1,4 +1,4 @@
-"""HTTP by the byte: what a client library would not send, and the answer as far as it comes."""
+"""Send raw bytes that no client library would send, and read the response."""
 
 import http.client
 import socket
@@ -8,20 +8,20 @@ import httpx
 
 
 def connect(url: str) -> socket.socket:
-    """A connection to a server, with a minute's patience for each step."""
+    """Connect to a server, with a timeout of 60 s for each operation."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=60)
 
 
 def read_answer(connection: socket.socket, method: str = "GET") -> httpx.Response:
-    """The one answer that comes next on a connection."""
+    """Read the next response from a connection."""
     answer = http.client.HTTPResponse(connection, method=method)
     answer.begin()
     return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
 
 def raw_request(url: str, *parts: bytes) -> httpx.Response:
-    """Send bytes on a new connection, each part as a packet of its own, and read one answer."""
+    """Send bytes on a new connection, each part as its own packet, and read one response."""
     with connect(url) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:

@@ -1,4 +1,4 @@
-"""Servers on loopback that speak raw bytes, so that they can misbehave, and a sender to meet them."""
+"""Servers on loopback that send raw bytes, so that they can misbehave, and a webhook sender to test against them."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 @dataclass
 class Peer:
-    """A local server, what it saw, and how its handlers learn that the test is over."""
+    """A local server: what it has received, and `over`, which tells its handlers that the test has ended."""
 
     port: int = 0
     connections: int = 0
@@ -82,7 +82,7 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str
 
 
 def answering(answer: bytes, then_close: bool = False) -> Handler:
-    """Answer every request with these bytes, on one connection as long as the client keeps it."""
+    """Return a handler that answers every request with these bytes and keeps the connection open, unless `then_close`."""
 
     async def handler(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (request := await read_request(reader)) is not None:
@@ -101,7 +101,7 @@ async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Strea
     if request is not None:
         peer.requests.append(request)
         peer.asked.set()
-    await peer.until_left(reader)  # a client may leave before it has asked, too
+    await peer.until_left(reader)  # a client may also leave before it has sent its request
 
 
 @asynccontextmanager

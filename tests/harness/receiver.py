@@ -15,27 +15,27 @@ from tests.harness.waiting import until
 
 @dataclass(frozen=True)
 class Received:
-    """One delivery as it arrived. Header names are in lower case."""
+    """A delivery as it arrived. Header names are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
     path: str = "/webhooks"
-    """With its query."""
+    """Includes the query."""
 
     @property
     def event(self) -> dict[str, Any]:
-        """The body."""
+        """The parsed body."""
         parsed: dict[str, Any] = json.loads(self.body)
         return parsed
 
     def verify(self, secret: str) -> dict[str, Any]:
-        """The body, its signature checked with the public library; raises if it is wrong."""
+        """Verify the signature with the public library and return the parsed body. Raises if the signature is wrong."""
         verified: dict[str, Any] = Webhook(secret).verify(self.body, dict(self.headers))
         return verified
 
 
 class Receiver:
-    """Answers 200, or what `answer` says: a function of the delivery to (status, headers, body)."""
+    """Answers 200, unless the test sets `answer`: a function from the delivery to (status, headers, body)."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -69,16 +69,16 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the endpoint."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
 
     def events(self, payout_id: str | None = None) -> list[dict[str, Any]]:
-        """The events received so far, each id once, of one payout or of all."""
+        """Return the events received so far, each id once, for one payout or for all."""
         found = {received.headers["webhook-id"]: received.event for received in list(self.received)}
         return [event for event in found.values() if payout_id is None or event["data"]["id"] == payout_id]
 
     def wait_for(self, *types: str, payout_id: str | None = None, seconds: float = 30) -> list[dict[str, Any]]:
-        """Wait until events of all these types are in, and return all events."""
+        """Wait until events of all these types have arrived, and return all events."""
         until(lambda: set(types) <= {event["type"] for event in self.events(payout_id)}, seconds)
         return self.events(payout_id)
 

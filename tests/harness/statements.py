@@ -1,4 +1,4 @@
-"""Every SQL statement of the product, and every query of Piccolo's, found in its modules, so that none can be forgotten."""
+"""Find every SQL statement and every Piccolo query in the product's modules, so that no test can miss one."""
 
 import ast
 import functools
@@ -22,12 +22,12 @@ from sandbox.db.engine import ENGINE
 _SQL = re.compile(r"\s*(SELECT|WITH|INSERT INTO|UPDATE|DELETE FROM|MERGE)\s")
 _READS = ("select", "objects", "count", "exists", "update", "delete", "raw")
 _PACKAGES = (sandbox, worker, ipn)
-# They serve no request: migrations, the tools around the product, and modules that do something when they are imported.
+# These serve no request: migrations, tools, and modules that run code when they are imported.
 _OUTSIDE = re.compile(r"\.(migrations|runtime|bench|cli)\b|__main__$|\.db\.migrate$")
 
 
 def modules() -> Iterator[ModuleType]:
-    """All modules that may hold statements."""
+    """Import and yield every module that may contain statements."""
     for package in _PACKAGES:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not _OUTSIDE.search(found.name):
@@ -36,14 +36,14 @@ def modules() -> Iterator[ModuleType]:
 
 @functools.cache
 def tables() -> list[type[Table]]:
-    """The classes of tables that modules hold, each once."""
+    """Return all Piccolo table classes, each once."""
     found = [value for module in modules() for value in vars(module).values() if isinstance(value, type)]
     return list(dict.fromkeys(one for one in found if issubclass(one, Table) and one is not Table and one._meta._db is ENGINE))
 
 
 @functools.cache
 def constants() -> dict[str, str]:
-    """The statements that modules hold as constants, by `module.NAME`, or `module.NAME[key]` in a dict."""
+    """Return the statements in module constants, by `module.NAME`, or by `module.NAME[key]` for a dict."""
     found: dict[str, str] = {}
     for module in modules():
         for name, value in vars(module).items():
@@ -56,7 +56,7 @@ def constants() -> dict[str, str]:
 
 @functools.cache
 def query_makers() -> dict[str, Callable[..., Query[Any, Any]]]:
-    """The functions that make one of Piccolo's queries and do not run it, by `module.function`."""
+    """Return the functions that build a Piccolo query without running it, by `module.function`."""
     return {
         f"{module.__name__}.{name}": value
         for module in modules()
@@ -72,7 +72,7 @@ def _makes_query(function: FunctionType) -> bool:
 
 
 def queries_elsewhere() -> list[str]:
-    """Where one of Piccolo's queries that reads is begun outside of the functions that make them."""
+    """Return the places (`module:line`) that build a Piccolo query outside of `query_makers`."""
     found = []
     for module in modules():
         tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
@@ -97,9 +97,9 @@ def _is_table(node: ast.expr, module: ModuleType) -> bool:
 
 @functools.cache
 def inline() -> dict[str, str]:
-    """The statements that stand in the bodies of functions, by `module.function: beginning`.
+    """Return the statements in function bodies, by `module.function: beginning`.
 
-    Of one that is put together with expressions there is only what stands before the first of them, and `{`.
+    An f-string is represented by the text before its first expression, followed by `{`.
     """
     found: dict[str, str] = {}
     for module in modules():
@@ -108,7 +108,7 @@ def inline() -> dict[str, str]:
         for function in ast.walk(tree):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for text in _texts(function):
-                    # A function within another one is walked through with it first.
+                    # A nested function is also visited as part of the outer one.
                     if _SQL.match(text) and text not in own.values():
                         own[f"{module.__name__}.{function.name}: {' '.join(text.split())[:60]}"] = text
         found |= own
@@ -121,6 +121,6 @@ def _texts(node: ast.AST) -> Iterator[str]:
             yield str(node.values[0].value) + "{"
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
-    elif not isinstance(node, ast.Compare):  # what a statement's outcome is compared with is no statement
+    elif not isinstance(node, ast.Compare):  # a string that a result is compared with is not a statement
         for part in ast.iter_child_nodes(node):
             yield from _texts(part)

@@ -1,4 +1,4 @@
-"""A supervisor in a process of its own, with programs that stand for the API, the IPN, the worker and the rest."""
+"""Run a supervisor in its own process, with stand-in programs for the API, the IPN receiver, the worker and the rest."""
 
 import contextlib
 import json
@@ -77,17 +77,17 @@ def wait_for(look: Callable[[], Found | None], what: str, seconds: float = 180) 
     while not (found := look()):
         assert not is_late, f"{what} did not happen within {seconds} seconds"
         time.sleep(0.05)
-        is_late = time.monotonic() > deadline  # before the last look: the machine may have stood still since the one before
+        is_late = time.monotonic() > deadline  # look once more after the deadline: the machine may have been suspended
     return found
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a sandbox. One that takes longer than all of its own bounds together is killed, and the error says so."""
+    """Stop a sandbox. One that exceeds all of its own time limits is killed, and TimeoutExpired is raised."""
     process.terminate()
     try:
         process.wait(120)
     finally:
-        process.kill()  # nothing, to one that has ended
+        process.kill()  # has no effect if the process has ended
         process.wait()
 
 
@@ -99,11 +99,11 @@ def is_over(process: psutil.Process) -> bool:
 
 
 def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
-    """The direct child that runs this text or module, or the executable of this name, if there is one."""
+    """Return the direct child that runs this text or module, or the executable of this name, or None."""
     for process in supervisor.children():
         with contextlib.suppress(psutil.Error):
-            # Whole words: for a moment a child that was just made still shows its parent's, which may hold all the texts.
-            # But Redis adds to its name where it listens.
+            # Compare whole words: a new child briefly shows its parent's command line, which contains all the texts.
+            # Redis appends its address to its name, so match the path of an executable by its end.
             words = process.cmdline()[:4]
             if program in words or f"/{program} " in "".join(words[:1]) + " ":
                 return process
@@ -111,8 +111,11 @@ def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
 
 
 def environment(has_stores: bool = True) -> dict[str, str]:
-    """Ours, without what would point the run at other stores. Where a test is not about the stores they are said to be
-    elsewhere, where the stand-ins for our programs never look: that spares the run the making of a database."""
+    """Return our environment without the variables that would point the run at other stores.
+
+    Without `has_stores`, the stores are set to addresses that the stand-in programs never use: then the run creates no
+    database.
+    """
     own = {
         key: value
         for key, value in os.environ.items()
@@ -127,14 +130,14 @@ def command(options: dict[str, Any]) -> list[str]:
 
 @dataclass
 class Run:
-    """One started supervisor, and every process that was seen to be its own."""
+    """A started supervisor, and every process that was observed to be its descendant."""
 
     process: "subprocess.Popen[str]"
     ready_file: Path
     seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it is ready, and give the ready file's content."""
+        """Wait until it is ready, and return the content of the ready file."""
 
         def look() -> dict[str, Any] | None:
             assert self.process.poll() is None, self.output()
@@ -145,13 +148,13 @@ class Run:
         return found
 
     def note(self) -> list[psutil.Process]:
-        """The processes that belong to it now; they are remembered."""
+        """Return its current descendants, and remember them for `assert_nothing_left`."""
         now = psutil.Process(self.process.pid).children(recursive=True)
         self.seen |= {process.pid: process for process in now}
         return now
 
     def child(self, program: str) -> psutil.Process | None:
-        """The direct child that runs this, if there is one."""
+        """Return the direct child that runs this, or None."""
         found = child_of(psutil.Process(self.process.pid), program)
         if found is not None:
             self.seen[found.pid] = found
@@ -170,15 +173,18 @@ class Run:
 
 
 class Starter:
-    """Starts runs, ephemeral ones unless told otherwise; none outlives `close`."""
+    """Starts runs, ephemeral by default. `close` ends all of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._runs: list[Run] = []
 
     def __call__(self, prefix: Sequence[str] = (), has_stores: bool = True, stdin: int | None = None, **options: Any) -> Run:
-        """Start one. `prefix` is a command that runs it; `options` are those of `Options`, and `programs`, texts of Python
-        that stand for ours, and `guest`, the command of `psp run`."""
+        """Start a run.
+
+        `prefix` is a command that runs it. `options` are the members of `Options`, and also `programs` (Python source texts
+        that replace our programs, by name) and `guest` (the command of `psp run`).
+        """
         ready_file = Path(options.setdefault("ready_file", str(self._folder / f"ready-{len(self._runs)}.json")))
         options.setdefault("data", None)
         process = subprocess.Popen(
@@ -194,7 +200,7 @@ class Starter:
         return self._runs[-1]
 
     def close(self) -> None:
-        """End what still runs, and see that nothing is left of any."""
+        """End the runs that are still up, and check that none left a process behind."""
         for run in self._runs:
             if run.process.poll() is None:
                 run.process.terminate()

@@ -1,4 +1,4 @@
-"""A vendor for tests: an HTTP server on loopback with a feed of transactions, as bad as a test wants it to be."""
+"""A vendor for tests: an HTTP server on loopback with a feed of transactions and any faults that a test asks for."""
 
 import json
 import threading
@@ -15,19 +15,19 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def row(number: int, kind: str = "earned", amount: object = "1.00", user: str = "074092", at: datetime | None = None) -> Any:
-    """A vendor's row; a second after the one with the number before, unless a time is given."""
+    """Return a vendor's row. Without `at`, row n is one second later than row n - 1."""
     created_at = (at or START + timedelta(seconds=number)).isoformat().replace("+00:00", "Z")
     return {"id": f"row-{number}", "userId": user, "createdAt": created_at, "type": kind, "amount": amount}
 
 
 class Vendor:
-    """Answers pages of `rows` in their order; each call uses up one of `faults`, None for an answer as it should be."""
+    """Serves pages of `rows` in order. Each call consumes one of `faults`; None means a correct response."""
 
     def __init__(self, rows: list[Any] | None = None, faults: list[Fault | None] | None = None) -> None:
         self.rows: list[Any] = rows or []
         self.faults = deque(faults or [])
         self.calls: list[tuple[float, dict[str, str], dict[str, str]]] = []
-        """(Unix time of arrival, query, headers in lower case) of each call."""
+        """Each call as (Unix time of arrival, query, headers with names in lower case)."""
         self.released = threading.Event()
         vendor = self
 
@@ -64,18 +64,18 @@ class Vendor:
             daemon_threads = True
 
             def handle_error(self, *_: Any) -> None:
-                pass  # a client that timed out has gone
+                pass  # the client has timed out and closed the connection
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def url(self) -> str:
-        """Where its transactions are."""
+        """The URL of its transactions."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/vendor/v1/transactions"
 
     def page(self, query: dict[str, str], fault: Fault | None) -> bytes:
-        """A page's JSON, or what a fault makes of it."""
+        """Return the JSON of a page, or the body that the fault produces instead."""
         if fault == "not json":
             return b"<html>Please stand by</html>"
         if fault == "huge":

@@ -1,4 +1,4 @@
-"""Wait for a condition, never for a time."""
+"""Wait for a condition instead of a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -11,13 +11,13 @@ _LONGEST_PAUSE = 0.1
 
 
 def until(condition: Callable[[], T], seconds: float = 30, pause: float = 0.01) -> T:
-    """Ask until the condition is truthy and return what it gave; AssertionError when the deadline has passed.
+    """Poll until the condition is truthy and return its value. Raises AssertionError after `seconds`.
 
-    It asks less often the longer it waits, so that waiting leaves the processor to what is waited for.
+    The pause between polls (`pause`, in seconds) grows up to 0.1 s, which leaves the processor to the code under test.
     """
     deadline = time.monotonic() + seconds
     while True:
-        # Before the look: when the machine has stood still since the one before, there is one look more.
+        # Read the time first: if the machine was suspended since the last poll, this polls once more.
         is_last = time.monotonic() > deadline
         found = condition()
         if found or is_last:

@@ -1,4 +1,4 @@
-"""Units of work without a server around them: what tests of services and loops need."""
+"""Run units of work without a server, for tests of services and loops."""
 
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
@@ -7,12 +7,12 @@ from sandbox.unit_of_work.runner import UnitsOfWork
 
 
 def units_of_work(*after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000) -> UnitsOfWork:
-    """What runs units of work in this process; the listeners are told of each after its commit."""
+    """Return a runner of units of work in this process; it calls the listeners after each commit."""
     notifier = Notifier()
     notifier.after_commit += after_commit
     return UnitsOfWork(load_catalogue(), notifier, batch_limit, queue_limit)
 
 
 def request_of(merchant_id: str, key: IdempotencyKey | None = None, request_id: str = "test") -> RequestContext:
-    """A merchant's request."""
+    """Return the context of a merchant's request."""
     return RequestContext(merchant_id, key, request_id, "/test", "http://127.0.0.1")

@@ -1,4 +1,4 @@
-"""A merchant of a test's own, driven over HTTP as an integrator would."""
+"""A merchant for one test, driven over HTTP as an integrator would."""
 
 import asyncio
 import atexit
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Stack:
-    """A running sandbox, as its ready file tells."""
+    """A running sandbox: the content of its ready file."""
 
     api_url: str
     ipn_url: str
@@ -35,12 +35,12 @@ class Stack:
     redis_url: str
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
-        """Run SQL as the database's owner, past all of the application."""
+        """Run SQL as the owner of the database, bypassing the application, and return its rows."""
         return _owner(self.database_url).execute(statement, *arguments)
 
 
 class _Owner:
-    """A connection of the database's owner, kept open: making one costs more than most statements."""
+    """A connection as the owner of the database. It stays open because connecting costs more than most statements."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
@@ -50,7 +50,7 @@ class _Owner:
         atexit.register(self._close)
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
-        """The statement's rows. Connects anew if the database has been away since the last one."""
+        """Run a statement and return its rows. Reconnects if the connection was lost."""
         with self._turn:
             return self._loop.run_until_complete(self._execute(statement, *arguments))
 
@@ -62,7 +62,7 @@ class _Owner:
                 self._conn.terminate()
                 self._conn = None
         if self._conn is None:
-            # Tests change tables, after which a prepared statement would be refused.
+            # Tests alter tables; PostgreSQL then rejects statements that were prepared before.
             self._conn = await asyncpg.connect(self._url, statement_cache_size=0)
         return [dict(record) for record in await self._conn.fetch(statement, *arguments)]
 
@@ -78,7 +78,7 @@ def _owner(database_url: str) -> _Owner:
 
 
 class World:
-    """A merchant with an HTTP client of its admin key."""
+    """A merchant and an HTTP client with its admin key."""
 
     def __init__(self, stack: Stack, created: dict[str, Any]) -> None:
         self.stack = stack
@@ -90,7 +90,7 @@ class World:
 
     @classmethod
     def create(cls, stack: Stack, **body: Any) -> "World":
-        """Make a merchant; `body` as in `POST /sandbox/v1/merchants`."""
+        """Create a merchant. `body` has members of the body of `POST /sandbox/v1/merchants`."""
         answer = httpx.post(
             f"{stack.api_url}/sandbox/v1/merchants",
             json={"name": "test", **body},
@@ -101,22 +101,22 @@ class World:
         return cls(stack, answer.json())
 
     def post(self, path: str, body: Any = None, key: str | None = None, **options: Any) -> httpx.Response:
-        """POST with an idempotency key, a new one unless given."""
+        """POST with an idempotency key: `key`, or a new one."""
         headers = {"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **options.pop("headers", {})}
         return self.client.post(path, json={} if body is None else body, headers=headers, **options)
 
     def patch(self, path: str, body: Any = None, key: str | None = None) -> httpx.Response:
-        """PATCH with an idempotency key, a new one unless given."""
+        """PATCH with an idempotency key: `key`, or a new one."""
         return self.client.patch(
             path, json={} if body is None else body, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4())}
         )
 
     def get(self, path: str, **params: Any) -> httpx.Response:
-        """GET."""
+        """GET with these query parameters."""
         return self.client.get(path, params=params)
 
     def payout_body(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
-        """A body that creates a payout, to an account with this suffix."""
+        """Return a body that creates a payout to an account with this suffix."""
         return {
             "merchant_reference": f"ref-{next(_numbers)}-{uuid.uuid4().hex[:8]}",
             "amount": "100.00",
@@ -127,32 +127,32 @@ class World:
         }
 
     def create_payout(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
-        """Create a payout; it must be accepted."""
+        """Create a payout and return it. Fails unless the response is 201."""
         answer = self.post("/api/v1/payouts", self.payout_body(suffix, **members))
         assert answer.status_code == 201, answer.text
         created: dict[str, Any] = answer.json()
         return created
 
     def payout(self, payout_id: str) -> dict[str, Any]:
-        """A payout as it is now."""
+        """Return the payout as it is now."""
         found: dict[str, Any] = self.get(f"/api/v1/payouts/{payout_id}").json()
         return found
 
     def wait_for(self, payout_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
-        """Wait until the payout is in one of the states, and return it."""
+        """Wait until the payout is in one of these states, and return it."""
         return until(lambda: (p := self.payout(payout_id))["status"] in statuses and p, seconds) or {}
 
     def path_of(self, payout_id: str) -> list[str]:
-        """The states that the payout went through."""
+        """Return the states of the payout's timeline, in order."""
         return [entry["to"] for entry in self.get(f"/api/v1/payouts/{payout_id}/timeline").json()["data"]]
 
     def balance(self) -> tuple[str, str]:
-        """(available, locked)."""
+        """Return (available, locked)."""
         found = self.get("/api/v1/balance").json()
         return found["available_balance"], found["locked_balance"]
 
     def pass_time(self, seconds: float) -> None:
-        """Put the merchant's clock forward."""
+        """Move the merchant's clock forward, without running anything."""
         self.stack.execute(
             "UPDATE worlds SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
             self.merchant_id,
@@ -160,7 +160,7 @@ class World:
         )
 
     def assert_clean(self) -> None:
-        """The audit finds nothing."""
+        """Fail unless every check of the audit passes."""
         report = self.get("/sandbox/v1/audit").json()
         assert report["ok"], [check for check in report["checks"] if not check["ok"]]
 

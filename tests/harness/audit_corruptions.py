@@ -1,180 +1,183 @@
-"""Every way in which the tables could lie, and the checks of the audit that must see it."""
+"""Every way to corrupt a merchant's ledger, and the audit checks that must find it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Lie:
-    """A statement ($1 the merchant, $2 a payout) and the checks that must see it."""
+class Corruption:
+    """A statement that corrupts the tables ($1 the merchant, $2 an id) and the checks that must find it."""
 
     statement: str
-    seen_by: frozenset[str]
-    payout: str = "succeeded"
+    found_by: frozenset[str]
+    target: str = "succeeded"
+    """Which id of the test's ledger $2 is."""
     names: str | None = None
-    """What the problem must name: the payout's id ("payout"), or a text."""
+    """The text that the problem must contain; "target" means the id."""
     unchecked: bool = False
-    """Whether it is told of copies, since the tables' own constraints would refuse it."""
+    """Whether to corrupt copies of the tables, because the constraints of the real ones would refuse the statement."""
 
 
-def lie(statement: str, *seen_by: str, payout: str = "succeeded", names: str | None = None, unchecked: bool = False) -> Lie:
-    return Lie(statement, frozenset(seen_by), payout, names, unchecked)
+def corruption(
+    statement: str, *found_by: str, target: str = "succeeded", names: str | None = None, unchecked: bool = False
+) -> Corruption:
+    return Corruption(statement, frozenset(found_by), target, names, unchecked)
 
 
-# What a session copies comes before the tables that all share, and has no constraints. (To drop those of the tables
-# themselves would lock everybody out.)
+# A temporary table hides the shared table of the same name in its session, and has no constraints. (Dropping the constraints
+# of the shared tables would block everyone else.)
 COPIES = [
     f"CREATE TEMP TABLE {table} ON COMMIT DROP AS SELECT * FROM public.{table} WHERE merchant_id = $1"
     for table in ("payouts", "transfers")
 ]
 LOCK_OF = "merchant_id = $1 AND payout_id = $2 AND reason = 'PAYOUT_LOCK'"
-LIES = {
-    "a balance is more than its transfers": lie(
+CORRUPTIONS = {
+    "a balance is more than its transfers": corruption(
         "UPDATE accounts SET balance = balance + 0.01 "
         "WHERE merchant_id = $1 AND account = 'SETTLEMENT' AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "accounts_sum_to_zero", names="SETTLEMENT",
     ),
-    "an account is gone": lie(
+    "an account is gone": corruption(
         "DELETE FROM accounts WHERE merchant_id = $1 AND account = 'FUNDING' AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "accounts_sum_to_zero", names="FUNDING",
     ),
-    "two balances are off and their sum is not": lie(
+    "two balances are wrong and their sum is right": corruption(
         "UPDATE accounts SET balance = balance + CASE account WHEN 'FUNDING' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('FUNDING', 'SETTLEMENT') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", names="FUNDING",
     ),
-    "locked holds more than is in flight": lie(
+    "locked holds more than is in flight": corruption(
         "UPDATE accounts SET balance = balance + CASE account WHEN 'LOCKED' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('LOCKED', 'AVAILABLE') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "locked_matches_payouts", names="LOCKED",
     ),
-    "a payout's amount was changed": lie(
+    "a payout's amount was changed": corruption(
         "UPDATE payouts SET amount = amount + 1 WHERE merchant_id = $1 AND id = $2",
-        "locked_matches_payouts", "changes_move_money", payout="pending", names="payout",
+        "locked_matches_payouts", "changes_move_money", target="pending", names="target",
     ),
-    "a running balance on the debit side": lie(
+    "a running balance on the debit side": corruption(
         f"UPDATE transfers SET debit_balance_after = debit_balance_after + 1 WHERE {LOCK_OF}",
         "running_balances_chain", names="AVAILABLE",
     ),
-    "a running balance on the credit side": lie(
+    "a running balance on the credit side": corruption(
         f"UPDATE transfers SET credit_balance_after = credit_balance_after + 1 WHERE {LOCK_OF}",
         "running_balances_chain", names="LOCKED",
     ),
-    "a transfer's amount": lie(
+    "a transfer's amount": corruption(
         f"UPDATE transfers SET amount = amount + 1 WHERE {LOCK_OF}",
-        "balances_match_transfers", "running_balances_chain", "changes_move_money", names="payout",
+        "balances_match_transfers", "running_balances_chain", "changes_move_money", names="target",
     ),
-    "a transfer of nothing": lie(
+    "a transfer of nothing": corruption(
         f"UPDATE transfers SET amount = 0 WHERE {LOCK_OF}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", "changes_move_money",
         names="moves nothing", unchecked=True,
     ),
-    "a transfer to itself": lie(
+    "a transfer to itself": corruption(
         f"UPDATE transfers SET credit_account = debit_account WHERE {LOCK_OF}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", names="stays where it is",
         unchecked=True,
     ),
-    "a transfer between the wrong accounts": lie(
+    "a transfer between the wrong accounts": corruption(
         f"UPDATE transfers SET debit_account = 'FUNDING' WHERE {LOCK_OF}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", names="wrong accounts",
     ),
-    "a transfer that is gone": lie(
+    "a transfer that is gone": corruption(
         f"DELETE FROM transfers WHERE {LOCK_OF}",
         "balances_match_transfers", "running_balances_chain", "changes_move_money", names="no transfer of this payout",
     ),
-    "a transfer of another reason": lie(
+    "a transfer of another reason": corruption(
         f"UPDATE transfers SET reason = 'PAYOUT_RELEASE' WHERE {LOCK_OF}",
         "transfers_are_sound", "changes_move_money", names="PAYOUT_LOCK",
     ),
-    "a transfer that forgot its payout": lie(
+    "a transfer without its payout": corruption(
         f"UPDATE transfers SET payout_id = NULL WHERE {LOCK_OF}",
         "transfers_are_sound", "changes_move_money", names="names no payout",
     ),
-    "a transfer that no event names": lie(
+    "a transfer that no event names": corruption(
         "UPDATE events SET transfer_id = NULL WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
         "transfers_have_their_event", "changes_move_money", names="named by 0 events",
     ),
-    "a transfer that two events name": lie(
+    "a transfer that two events name": corruption(
         "UPDATE events e SET transfer_id = f.transfer_id FROM events f WHERE f.merchant_id = $1 AND f.payout_id = $2 "
         "AND f.change = 0 AND e.merchant_id = $1 AND e.payout_id = $2 AND e.change = 1",
         "transfers_have_their_event", "changes_move_money", names="named by 2 events",
     ),
-    "an event that names another payout's transfer": lie(
+    "an event that names another payout's transfer": corruption(
         "UPDATE events e SET transfer_id = t.id FROM transfers t WHERE e.merchant_id = $1 AND e.payout_id = $2 "
         "AND e.change = 0 AND t.merchant_id = $1 AND t.payout_id <> $2 AND t.reason = 'PAYOUT_LOCK'",
-        "transfers_have_their_event", "changes_move_money", names="payout",
+        "transfers_have_their_event", "changes_move_money", names="target",
     ),
-    "a change in the middle is gone": lie(
+    "a change in the middle is gone": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
-        "timeline_without_holes", names="payout",
+        "timeline_without_holes", names="target",
     ),
-    "the last change is gone": lie(
+    "the last change is gone": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change = 2",
-        "timeline_without_holes", "timeline_ends_in_status", "transfers_have_their_event", names="payout",
+        "timeline_without_holes", "timeline_ends_in_status", "transfers_have_their_event", names="target",
     ),
-    "the whole timeline is gone": lie(
+    "the whole timeline is gone": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2",
         "timeline_without_holes", "transfers_have_their_event", names="its timeline 0",
     ),
-    "a change is numbered too high": lie(
+    "a change is numbered too high": corruption(
         "UPDATE events SET change = 9 WHERE merchant_id = $1 AND payout_id = $2 AND change = 2",
         "timeline_without_holes", names="is change 9, and should be 2",
     ),
-    "the count of changes is wrong": lie(
+    "the count of changes is wrong": corruption(
         "UPDATE payouts SET changes = changes + 1 WHERE merchant_id = $1 AND id = $2",
-        "timeline_without_holes", names="payout",
+        "timeline_without_holes", names="target",
     ),
-    "a change does not follow": lie(
+    "a change does not follow": corruption(
         "UPDATE events SET from_status = 'RETRY' WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
         "timeline_without_holes", names="comes from RETRY",
     ),
-    "a first change that comes from somewhere": lie(
+    "a first change that comes from somewhere": corruption(
         "UPDATE events SET from_status = 'REQUESTED' WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
         "timeline_without_holes", "changes_move_money", names="comes from REQUESTED",
     ),
-    "a status that its timeline does not know": lie(
+    "a status that differs from the timeline": corruption(
         "UPDATE payouts SET status = 'FAILED' WHERE merchant_id = $1 AND id = $2",
         "timeline_ends_in_status", names="ends in SUCCESS",
     ),
-    "a payout in flight that is settled": lie(
+    "a payout in flight that is settled": corruption(
         "UPDATE payouts SET status = 'PROCESSING' WHERE merchant_id = $1 AND id = $2",
-        "timeline_ends_in_status", "locked_matches_payouts", names="payout",
+        "timeline_ends_in_status", "locked_matches_payouts", names="target",
     ),
-    "a change that no rule allows": lie(
+    "a change that no rule allows": corruption(
         "UPDATE events SET to_status = 'IN_REVIEW', from_status = 'REQUESTED' "
         "WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
         "changes_are_legal", "timeline_without_holes", names="from REQUESTED to IN_REVIEW",
     ),
-    "an event of the wrong type": lie(
+    "an event of the wrong type": corruption(
         "UPDATE events SET type = 'payout.failed' WHERE merchant_id = $1 AND payout_id = $2 AND change = 2",
         "changes_are_legal", names="payout.failed",
     ),
-    "a success without a reference": lie(
+    "a success without a reference": corruption(
         "UPDATE payouts SET psp_reference = NULL WHERE merchant_id = $1 AND id = $2",
-        "successes_have_a_reference", names="payout", unchecked=True,
+        "successes_have_a_reference", names="target", unchecked=True,
     ),
-    "a payout that is gone": lie(
+    "a payout that is gone": corruption(
         "DELETE FROM payouts WHERE merchant_id = $1 AND id = $2",
-        "timeline_without_holes", "idempotency_names_payouts", names="payout",
+        "timeline_without_holes", "idempotency_names_payouts", names="target",
     ),
-    "an idempotency key that names no id": lie(
+    "an idempotency key that names no id": corruption(
         "UPDATE idempotency_keys SET location = '/api/v1/payouts/none' "
         "WHERE merchant_id = $1 AND location LIKE '%' || $2::text",
         "idempotency_names_payouts", names="/api/v1/payouts/none",
     ),
-    "a user who earned more than came in": lie(
+    "a user who earned more than was transferred": corruption(
         "UPDATE users SET earned = earned + 1 WHERE merchant_id = $1 AND id = $2",
-        "wallets_match_sums", "sums_match_transfers", payout="user", names="payout",
+        "wallets_match_sums", "sums_match_transfers", target="user", names="target",
     ),
-    "a user who asked for what no payout asks for": lie(
+    "a requested total without a payout": corruption(
         "UPDATE users SET requested = requested + 1 WHERE merchant_id = $1 AND id = $2",
-        "sums_match_payouts", payout="user", names="payout",
+        "sums_match_payouts", target="user", names="target",
     ),
-    "a sale that tells of more than was paid": lie(
+    "a sale that shows more than was paid": corruption(
         "UPDATE sales SET advance_amount = advance_amount + 1 WHERE merchant_id = $1 AND user_id = $2",
-        "sales_are_paid_once", payout="user", names="advance of 5.00",
+        "sales_are_paid_once", target="user", names="advance of 5.00",
     ),
-    "a bulk credit that counts a row too few": lie(
+    "a bulk credit that counts a row too few": corruption(
         "UPDATE bulk_credits SET succeeded = 0 WHERE merchant_id = $1 AND id = $2",
-        "bulk_credits_have_transfers", payout="user", names="payout",
+        "bulk_credits_have_transfers", target="user", names="target",
     ),
 }  # fmt: skip
