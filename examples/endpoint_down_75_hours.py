@@ -1,10 +1,10 @@
-"""What becomes of a webhook whose endpoint is down for 75 hours? One call to the frozen clock tells, in seconds.
+"""Show what happens to a webhook whose endpoint is down for 75 hours, in seconds, by advancing a frozen clock.
 
     psp up                                          # in one terminal
     python3 examples/endpoint_down_75_hours.py      # in another; needs httpx
 
-Ten attempts over the standard schedule, all refused; then the endpoint is up again, and the delivery is resent. `PSP_URL` and
-`PSP_ADMIN_KEY` name another sandbox than the one on port 8000. Exit code 0 if all of that happened, 1 if not.
+All ten attempts of the standard schedule fail. Then the endpoint is up again, and the delivery is resent. `PSP_URL` and
+`PSP_ADMIN_KEY` select another sandbox than the one on port 8000. Exit code 0 if all of this happened, 1 otherwise.
 """
 
 import http.server
@@ -20,7 +20,7 @@ import httpx
 URL: Final = os.environ.get("PSP_URL", "http://127.0.0.1:8000")
 OPERATOR: Final = {"X-ADMIN-KEY": os.environ.get("PSP_ADMIN_KEY", "ak_sandbox_development_admin")}
 HOURS: Final = 77
-"""The tenth attempt comes 75 h 35 min 5 s after the first at the latest; jitter only shortens the waits."""
+"""The tenth attempt is due at most 75 h 35 min 5 s after the first; jitter only shortens the waits."""
 
 
 class Endpoint(http.server.ThreadingHTTPServer):
@@ -42,18 +42,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 def expect(what: str, *, holds: bool) -> None:
-    """Say what was found, and end with 1 if it is not so."""
+    """Print the expectation and whether it holds. Exits with 1 if it does not."""
     print(("ok    " if holds else "WRONG ") + what)
     if not holds:
         sys.exit(1)
 
 
-def play(client: httpx.Client, endpoint: Endpoint) -> None:
-    """The story, with a client of a merchant of its own."""
+def run_outage(client: httpx.Client, endpoint: Endpoint) -> None:
+    """Take the merchant through the outage and the resend. `client` has the API key of a new merchant."""
 
     def post(path: str, body: dict[str, Any]) -> Any:
         return client.post(path, json=body, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}).raise_for_status().json()
@@ -64,12 +64,12 @@ def play(client: httpx.Client, endpoint: Endpoint) -> None:
     destination = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
     payout = post("/api/v1/payouts", {"merchant_reference": "while-down", "amount": "10.00", **destination})
 
-    # What is due at once is posted by the workers, as ever; drained, it is done.
+    # The workers make the first attempt, as they would with a running clock. Wait until they are done.
     post("/sandbox/v1/drain", {})
     began = time.perf_counter()
-    passed = post("/sandbox/v1/clock/advance", {"seconds": HOURS * 3600})
+    run = post("/sandbox/v1/clock/advance", {"seconds": HOURS * 3600})
     seconds = time.perf_counter() - began
-    expect(f"{HOURS} hours passed in one call, in {seconds:.2f} real seconds", holds=passed["complete"])
+    expect(f"{HOURS} hours passed in one call, in {seconds:.2f} real seconds", holds=run["complete"])
 
     def delivery() -> dict[str, Any]:
         (found,) = client.get("/api/v1/webhook-deliveries").raise_for_status().json()["data"]
@@ -82,7 +82,7 @@ def play(client: httpx.Client, endpoint: Endpoint) -> None:
     expect("ten attempts were made", holds=failed["attempt_count"] == len(failed["attempts"]) == 10)
     expect("the delivery failed, and nothing more is due", holds=failed["status"] == "FAILED")
     status = client.get(f"/api/v1/payouts/{payout['id']}").raise_for_status().json()["status"]
-    expect("the payout does not mind", holds=status == "SUCCESS")
+    expect("the payout is not affected", holds=status == "SUCCESS")
 
     endpoint.status = 200
     post(f"/api/v1/webhook-deliveries/{failed['id']}/resend", {})
@@ -91,13 +91,13 @@ def play(client: httpx.Client, endpoint: Endpoint) -> None:
 
 
 def main() -> None:
-    """Make a merchant, play the story, and delete the merchant."""
+    """Create a merchant, run the outage, and delete the merchant."""
     with httpx.Client(base_url=URL, timeout=60) as operator, Endpoint() as endpoint:
         wanted = {"name": "75 hours", "opening_balance": "100.00"}
         made = operator.post("/sandbox/v1/merchants", json=wanted, headers=OPERATOR).raise_for_status().json()
         try:
             with httpx.Client(base_url=URL, timeout=60, headers={"X-API-KEY": made["api_key"]}) as client:
-                play(client, endpoint)
+                run_outage(client, endpoint)
         finally:
             operator.delete(f"/sandbox/v1/merchants/{made['merchant_id']}", headers=OPERATOR).raise_for_status()
 

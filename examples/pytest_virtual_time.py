@@ -1,12 +1,12 @@
-"""Tests in virtual time: a payout comes back a minute later, which takes no minute, and its webhooks verify all the same.
+"""Tests in virtual time: a payout is returned a minute later, without waiting a minute, and its webhooks still verify.
 
-Each test has a merchant of its own with a frozen clock. No sleeps, and no other test can disturb it.
+Each test has its own merchant with a frozen clock, so it needs no sleeps and cannot be disturbed by other tests.
 
     psp up --ephemeral --port 0 --ready-file ready.json &
     PSP_URL=http://127.0.0.1:… pytest examples/pytest_virtual_time.py
 
-`PSP_URL` is the sandbox's (default http://127.0.0.1:8000), `PSP_ADMIN_KEY` the operator's key (default: the development key).
-Needs pytest, httpx and standardwebhooks.
+`PSP_URL` is the sandbox's URL (default http://127.0.0.1:8000), `PSP_ADMIN_KEY` the operator's key (default: the development
+key). Needs pytest, httpx and standardwebhooks.
 """
 
 import http.server
@@ -26,7 +26,7 @@ OPERATOR = {"X-ADMIN-KEY": os.environ.get("PSP_ADMIN_KEY", "ak_sandbox_developme
 
 @pytest.fixture
 def merchant() -> Iterator[httpx.Client]:
-    """A client of a new merchant with 1,000.00 and a frozen clock; the merchant is deleted afterwards."""
+    """Yield a client of a new merchant with 1,000.00 and a frozen clock, and delete the merchant afterwards."""
     with httpx.Client(base_url=URL, timeout=60) as operator:
         wanted = {"name": "virtual time", "opening_balance": "1000.00", "seed": 7}
         made = operator.post("/sandbox/v1/merchants", json=wanted, headers=OPERATOR).raise_for_status().json()
@@ -37,7 +37,7 @@ def merchant() -> Iterator[httpx.Client]:
 
 
 class Endpoint(http.server.ThreadingHTTPServer):
-    """A webhook endpoint on loopback that keeps what it gets: (headers, body)."""
+    """A webhook endpoint on loopback that records each request as (headers, body)."""
 
     def __init__(self) -> None:
         self.received: list[tuple[dict[str, str], bytes]] = []
@@ -55,19 +55,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    """A webhook endpoint that listens."""
+    """Yield a webhook endpoint that listens, and stop it afterwards."""
     with Endpoint() as server:
         yield server
         server.shutdown()
 
 
 def create_payout(client: httpx.Client, account_number: str) -> dict[str, Any]:
-    """A payout of 250.00."""
+    """Create a payout of 250.00 and return it."""
     body = {
         "merchant_reference": str(uuid.uuid4()), "amount": "250.00",
         "dest_type": "BANK", "bank_code": "HBL", "account_number": account_number,
@@ -78,7 +78,7 @@ def create_payout(client: httpx.Client, account_number: str) -> dict[str, Any]:
 
 
 def status_and_available(client: httpx.Client, payout_id: str) -> tuple[str, str]:
-    """The payout's status, and what the merchant has left."""
+    """Return the payout's status and the merchant's available balance."""
     payout = client.get(f"/api/v1/payouts/{payout_id}").raise_for_status().json()
     balance = client.get("/api/v1/balance").raise_for_status().json()
     return payout["status"], balance["available_balance"]
@@ -86,7 +86,7 @@ def status_and_available(client: httpx.Client, payout_id: str) -> tuple[str, str
 
 def test_a_returned_payout_gives_the_money_back(merchant: httpx.Client) -> None:
     payout_id = create_payout(merchant, "12345678900012")["id"]
-    # In a frozen world the call itself takes the steps that are due: there is nothing to wait for.
+    # With a frozen clock, the call itself takes the steps that are due, so there is nothing to wait for.
     assert status_and_available(merchant, payout_id) == ("SUCCESS", "750.00")
 
     ran = merchant.post("/sandbox/v1/clock/advance", json={"seconds": 59}).raise_for_status().json()
@@ -108,8 +108,8 @@ def test_webhooks_verify_though_the_clock_is_years_ahead(merchant: httpx.Client,
     create_payout(merchant, "12345678900012")
     merchant.post("/sandbox/v1/clock/advance", json={"seconds": 60}).raise_for_status()
 
-    # An endpoint gets the events of a frozen world one at a time, in order. `webhook-timestamp` is the host's time, so that
-    # any library verifies it; x-sandbox-now is the merchant's time.
+    # With a frozen clock, an endpoint receives its events one at a time, in order. `webhook-timestamp` is the host's time, so
+    # that any library verifies the signature; `x-sandbox-now` is the merchant's time.
     events = [Webhook(made["secret"]).verify(body, headers) for headers, body in endpoint.received]
     assert [(event["type"], event["previous_status"], event["data"]["version"]) for event in events] == [
         ("payout.created", None, 1),
