@@ -1,4 +1,4 @@
-"""`/api/v1/balance`, and the top-up of `/sandbox/v1/balance`."""
+"""The operations on the balance: `/api/v1/balance`, and the top-up in `/sandbox/v1/balance`."""
 
 from typing import get_args
 
@@ -21,7 +21,7 @@ class TopUpBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class BalanceApi:
-    """The operations of the merchant's balance."""
+    """The operations on the merchant's balance."""
 
     def __init__(self, balance: BalanceService) -> None:
         self._balance = balance

@@ -1,4 +1,4 @@
-"""`/api/v1/wallet/bulk-credit`: parse, call the service, render."""
+"""The operations on bulk credits: `/api/v1/wallet/bulk-credit`."""
 
 from typing import Annotated, Final
 
@@ -18,7 +18,7 @@ _FORM_OVERHEAD: Final = 64 * 1024
 File = Annotated[
     str,
     msgspec.Meta(
-        description="A CSV file with the header uuid,amount, at most 50 MB: a user's id and an amount on each line.",
+        description="A CSV file of at most 50 MB with the header `uuid,amount`. Each row has a user's id and an amount.",
         extra_json_schema={"format": "binary"},
     ),
 ]
@@ -41,11 +41,11 @@ _SEE: Final = {
     "items": ("list_bulk_credit_items", "activity_id"),
 }
 _STATUSES: Final = [*ITEM_STATUSES, *(status.lower() for status in ITEM_STATUSES)]
-"""Rows are `invalid` in the counts and INVALID in the list: a filter takes either."""
+"""The filter accepts both cases: the counts call rows `invalid`, the list calls them INVALID."""
 
 
 class BulkCreditApi:
-    """The operations of bulk credits."""
+    """The operations on bulk credits."""
 
     def __init__(self, credits: BulkCreditService) -> None:
         self._credits = credits
@@ -88,10 +88,10 @@ class BulkCreditApi:
         "List the rows of a bulk credit, in file order",
         {200: list[Item]},
         errors=("NOT_FOUND",),
-        query=(LIMIT, CURSOR, parameter("status", "Only rows in this state.", type="string", enum=_STATUSES)),
+        query=(LIMIT, CURSOR, parameter("status", "Only rows with this status.", type="string", enum=_STATUSES)),
     )
     async def list_bulk_credit_items(self, request: Request, activity_id: str) -> Page:
         status = request.query.get("status", "").upper() or None
-        part = window(request.query)
-        behind = position_line(part.before) if "cursor" in request.query else 0
-        return await self._credits.items(request.merchant_id, activity_id, part.limit, behind, status)
+        page = window(request.query)
+        after_line = position_line(page.before) if "cursor" in request.query else 0
+        return await self._credits.items(request.merchant_id, activity_id, page.limit, after_line, status)

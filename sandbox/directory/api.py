@@ -1,4 +1,4 @@
-"""`/api/v1/directory` and `/api/v1/verify-account`."""
+"""The operations on the directory: `/api/v1/directory` and `/api/v1/verify-account`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from sandbox.unit_of_work.runner import UnitsOfWork
 
 @dataclass(frozen=True, slots=True)
 class VerifyAccount:
-    """The answer to a verification, which moves nothing; as a command its idempotency key is kept like any other."""
+    """Return the result of a verification, which changes nothing. A command, so that its idempotency key is stored."""
 
     context: RequestContext
     body: bytes
     needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Answer."""
+        """Return 200 with the result."""
         return CommandResult(200, self.body)
 
 
 class DirectoryApi:
-    """The operations of the directory."""
+    """The operations on the directory."""
 
     def __init__(self, directory: Directory, work: UnitsOfWork) -> None:
         self._directory = directory

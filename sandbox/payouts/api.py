@@ -1,4 +1,4 @@
-"""`/api/v1/payouts`: parse, call the service, render."""
+"""The operations on payouts: `/api/v1/payouts`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args
@@ -29,7 +29,7 @@ EXAMPLE: Final = {
 DEST_TYPES: Final = get_args(DestType)
 LONGEST_WAIT: Final = 30
 DEFAULT_WAIT: Final = 10
-"""Seconds that a client waits for a status, if it does not say."""
+"""How long to wait for a status in seconds, if the request has no `timeout`."""
 _SEE: Final = {
     "get": ("get_payout", "payout_id"),
     "timeline": ("get_payout_timeline", "payout_id"),
@@ -41,7 +41,7 @@ _SEE: Final = {
 
 
 class CreatedPayout(msgspec.Struct):
-    """An item of a batch that was created."""
+    """The result of a batch item that was created."""
 
     status: Literal[201]
     payout: Payout
@@ -64,7 +64,7 @@ def _moving(method: str, verb: str, summary: str, *errors: str, admin: bool = Fa
 
 
 class PayoutApi:
-    """The operations of payouts."""
+    """The operations on payouts."""
 
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
@@ -82,8 +82,8 @@ class PayoutApi:
         example=EXAMPLE,
         links=_SEE,
         check=_check,
-        description="The last four digits of the account choose the scenario, unless an `X-Sandbox-Scenario` header names "
-        "one; see the list of scenarios.",
+        description="The last four digits of the account number choose the scenario, unless an `X-Sandbox-Scenario` header "
+        "names one. See the list of scenarios.",
     )
     async def create_payout(self, request: Request, body: CreatePayoutBody) -> CommandResult:
         return await self._payouts.create(request.context, body, request.header(_SCENARIO))
@@ -109,7 +109,7 @@ class PayoutApi:
         query=(
             LIMIT,
             CURSOR,
-            parameter("status", "Only payouts in one of these states.", **several(STATUSES)),
+            parameter("status", "Only payouts with one of these statuses.", **several(STATUSES)),
             parameter(
                 "metadata",
                 "Only payouts with this pair in their metadata: `metadata[order]=17`.",
@@ -118,7 +118,7 @@ class PayoutApi:
                 additionalProperties={"type": "string", "maxLength": 500},
                 maxProperties=20,
             ),
-            parameter("dest_type", "Only payouts to this kind of destination.", type="string", enum=list(DEST_TYPES)),
+            parameter("dest_type", "Only payouts to this type of destination.", type="string", enum=list(DEST_TYPES)),
             parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
             parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
             CREATED_FROM,
@@ -138,13 +138,13 @@ class PayoutApi:
         query=(
             parameter(
                 "wait_for",
-                "Hold the response until the payout is in one of these states, has been in one since it was last "
-                "reinitiated, or has ended otherwise (FAILED, CANCELLED, REJECTED, RETURNED).",
+                "Delay the response until the payout is in one of these statuses, has been in one since it was last "
+                "reinitiated, or has ended in another status (FAILED, CANCELLED, REJECTED, RETURNED).",
                 **several(STATUSES),
             ),
             parameter(
                 "timeout",
-                "Seconds of real time to wait. After that, the payout is returned as it is.",
+                "Seconds of real time to wait. After that, the response is the payout in its current status.",
                 type="number",
                 minimum=0,
                 maximum=LONGEST_WAIT,
@@ -155,13 +155,13 @@ class PayoutApi:
     async def get_payout(self, request: Request, payout_id: str) -> Payout:
         if "wait_for" not in request.query:
             return await self._payouts.get(request.merchant_id, payout_id)
-        states = request.query["wait_for"].split(",")
+        statuses = request.query["wait_for"].split(",")
         timeout = 0.0 if request.is_head else float(request.query.get("timeout", DEFAULT_WAIT))
-        return await self._payouts.wait(request.merchant_id, payout_id, states, timeout)
+        return await self._payouts.wait(request.merchant_id, payout_id, statuses, timeout)
 
     @get(
         "/api/v1/payouts/{payout_id}/timeline",
-        "List every change of a payout, oldest first",
+        "List all status changes of a payout, oldest first",
         {200: Timeline},
         errors=("NOT_FOUND",),
     )

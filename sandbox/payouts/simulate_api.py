@@ -1,4 +1,4 @@
-"""`/sandbox/v1/payouts/{payout_id}/simulate`: parse, call the service, render."""
+"""The operation that moves a payout as its bank would: `/sandbox/v1/payouts/{payout_id}/simulate`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,14 +19,14 @@ from sandbox.payouts.service import PayoutService
 
 
 class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /payouts/{payout_id}/simulate`; `failure_code` is for FAILED, RETURNED and REJECTED."""
+    """The body of `POST /payouts/{payout_id}/simulate`. `failure_code` is only allowed with FAILED, RETURNED and REJECTED."""
 
     status: PayoutStatus
     failure_code: FailureCode | None = None
 
 
 class SimulateApi:
-    """The operation that moves payouts by hand."""
+    """The operation that moves a payout as its bank would."""
 
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts

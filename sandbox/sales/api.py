@@ -1,4 +1,4 @@
-"""`/api/v1/sales`, the runs that pay them, and their reconciliation: parse, call the service, render."""
+"""The operations on sales: `/api/v1/sales`, `/api/v1/reconcile`, and the runs of `/api/v1/payouts/{advance,final}`."""
 
 from typing import Final
 
@@ -18,17 +18,17 @@ _ID: Final = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
 def _run(kind: str, summary: str, minute: str) -> Operation:
     return post(
         f"/api/v1/payouts/{kind}/run", summary, {200: RunResult}, EmptyBody, idempotency="required",
-        description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's "
-        "destination ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the "
-        "metadata `kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed "
-        "attempt moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next "
-        f"run. Also runs automatically at {minute} of each hour of the host's time, for every merchant whose clock is not "
-        "frozen. In a frozen world, only these calls pay for sales.",
+        description="Each sale is paid exactly once, however often this runs. An attempt fails if the user's account "
+        "number ends in 0003, or if a scenario of your own matches (by destination, amount, user_id, or the metadata "
+        "`kind` (ADVANCE, FINAL), `sale_id` and `brand`) and ends in FAILED, CANCELLED or RETURNED. A failed attempt "
+        "moves no money, counts in the sale's `attempts`, sets its `last_error`, and is retried by the next run. Runs "
+        f"automatically at {minute} of each hour of the host's time, for every merchant whose clock is not frozen. If your "
+        "clock is frozen, only this call pays sales.",
     )  # fmt: skip
 
 
 class SaleApi:
-    """The operations of sales, the runs that pay them, and their reconciliation."""
+    """The operations on sales, their payment runs and their reconciliation."""
 
     def __init__(self, sales: SalesService) -> None:
         self._sales = sales
@@ -53,7 +53,7 @@ class SaleApi:
         query=(
             LIMIT,
             CURSOR,
-            parameter("status", "Only sales in this state.", type="string", enum=list(STATUSES)),
+            parameter("status", "Only sales with this status.", type="string", enum=list(STATUSES)),
             parameter("user_id", "Only sales of this user.", type="string", format="uuid"),
             CREATED_FROM,
             CREATED_TO,

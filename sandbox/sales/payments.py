@@ -113,7 +113,7 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
         user_id=user.id,
         metadata={"kind": kind, "sale_id": sale.id, "brand": sale.brand},
     )
-    # Each attempt draws anew. In a repeatable world, the same attempt always draws the same.
+    # Steps with a probability are drawn again for each attempt. In a repeatable world, the draws repeat too.
     failure = failure_of(facts, unit.rules, f"{sale.id}:{kind}:{sale.attempts}")
     if failure is not None:
         code, scenario = failure

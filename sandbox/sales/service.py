@@ -193,7 +193,7 @@ class SalesService:
         return await self._work.run_parts(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
 
     async def run_for_all(self, kind: str) -> None:
-        """Run `run` for every merchant whose clock is not frozen. A run that fails is logged and does not stop the others.
+        """Run the payments of every merchant whose clock is not frozen. A run that fails is logged; the others continue.
 
         Raises asyncpg's errors if the merchants cannot be listed; sales paid before that stay paid.
         """

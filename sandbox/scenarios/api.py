@@ -1,4 +1,4 @@
-"""`/sandbox/v1/scenarios`: parse, call the service, render."""
+"""The operations on scenarios: `/sandbox/v1/scenarios`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,14 +26,14 @@ _SEE: Final = {
     "delete": ("delete_scenario", "rule_id"),
 }
 _PATHS: Final = (
-    "A path starts from PENDING and must be legal even if steps with a `probability` are skipped. A final step that "
-    "is taken ends the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. At most 100 scenarios "
-    "of your own per merchant; the first that matches wins, before the built-in ones."
+    "A path starts from PENDING. It must be legal even if steps with a `probability` are skipped. A final status ends "
+    "the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. A merchant can have at most 100 "
+    "scenarios. They are tried in order, before the built-in ones; the first that matches wins."
 )
 
 
 class ScenarioApi:
-    """The operations of scenarios."""
+    """The operations on scenarios."""
 
     def __init__(self, scenarios: ScenarioService) -> None:
         self._scenarios = scenarios
@@ -48,8 +48,8 @@ class ScenarioApi:
         "/sandbox/v1/scenarios",
         "List all scenarios; the first that matches wins",
         {200: list[ScenarioRule]},
-        description="Your own come first, then the amount, the suffix and the default. The `X-Sandbox-Scenario` header of "
-        "a create request selects one by name; an unknown name is refused.",
+        description="In the order in which they are tried: your own, then the built-in ones by amount and by suffix, then the "
+        "default. The `X-Sandbox-Scenario` header of a create request selects one by name; an unknown name is refused.",
     )
     async def list_scenarios(self, request: Request) -> Page:
         return Page(await self._scenarios.list_all(request.merchant_id), False, None)

@@ -135,7 +135,7 @@ class ScenarioService:
         return _render(rules[index], index + 1)
 
     async def explain(self, context: RequestContext, body: ExplainBody) -> CommandResult:
-        """Explain what a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR if a create would be refused."""
+        """Explain what a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR if the payout is invalid."""
         return await self._work.run_repeatable(context, lambda: self._explain(context.merchant_id, body))
 
     async def _explain(self, merchant_id: str, body: ExplainBody) -> CommandResult:

@@ -1,4 +1,4 @@
-"""`/api/v1/users`, and who waits for approval: parse, call the service, render."""
+"""The operations on users and their wallets: `/api/v1/users`, and the list `/api/v1/payouts/requests`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -41,7 +41,7 @@ _SEE: Final = {
 
 
 class UserApi:
-    """The operations of users and their wallets."""
+    """The operations on users and their wallets."""
 
     def __init__(self, users: UserService) -> None:
         self._users = users
@@ -102,7 +102,7 @@ class UserApi:
         idempotency="required",
         example={"destination": _EXAMPLE["destination"]},
         check=_check,
-        description="Payouts already requested keep their destination; the next payments for sales go to the new one.",
+        description="Payouts already requested keep their destination. Later payments for sales use the new one.",
     )
     async def change_user(self, request: Request, body: ChangeUserBody, user_id: str) -> CommandResult:
         return await self._users.change(request.context, user_id, body)
@@ -132,8 +132,8 @@ class UserApi:
             CREATED_FROM,
             CREATED_TO,
         ),
-        description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL was taken back), "
-        "requested (PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds rows with the negative amounts.",
+        description="All types: earned, spent, credited in bulk, paid for sales (a negative FINAL is a claw-back), requested "
+        "(PAYOUT) and paid (PAID_OUT). A payout that ends unpaid adds transactions with negative amounts.",
     )
     async def list_user_transactions(self, request: Request, user_id: str) -> Page:
         types = selected(request.query, "type", TRANSACTION_TYPES)
@@ -162,7 +162,7 @@ class UserApi:
         "Get the totals of a user's wallet",
         {200: Summary},
         errors=("NOT_FOUND",),
-        description="Cached for two minutes or until a change; `X-Cache` says HIT or MISS.",
+        description="Cached for two minutes, or until a change. The `X-Cache` response header is HIT or MISS.",
     )
     async def get_user_summary(self, request: Request, user_id: str) -> Response:
         summary, is_cached = await self._users.summary(request.merchant_id, user_id)
@@ -180,9 +180,9 @@ class UserApi:
         errors=("NOT_FOUND", "INVALID_STATE", "INSUFFICIENT_BALANCE"),
         idempotency="required",
         example={"amount": "30.00"},
-        description="It waits in REQUESTED until an admin approves or rejects it. Both the user's and the "
-        "merchant's available balance must cover it, and the merchant's is locked meanwhile; a refusal says which "
-        "one is too low.",
+        description="The payout stays in REQUESTED until an admin approves or rejects it. Both the user's and the merchant's "
+        "available balance must cover it; an error says which one is too low. Meanwhile, the amount is locked in the "
+        "merchant's balance.",
     )
     async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: str) -> CommandResult:
         return await self._users.request_payout(request.context, user_id, amount_of(body.amount))

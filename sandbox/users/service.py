@@ -121,7 +121,7 @@ class Summary(msgspec.Struct):
 
 
 class CreatedUser(msgspec.Struct):
-    """An item of a batch that was created."""
+    """The result of a batch item that was created."""
 
     status: Literal[201]
     user: User

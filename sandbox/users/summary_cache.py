@@ -122,13 +122,15 @@ class SummaryCache:
             keys = [key for (m, user), _ in lookups for key in (_key(user), _epoch_key(m), passed_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
         except REDIS_ERRORS as error:
-            self._note_away(error)
+            self._mark_away(error)
             values = []
         for index, ((merchant_id, _), lookup) in enumerate(lookups):
             if not lookup.done():
-                lookup.set_result(self._judge(merchant_id, *values[3 * index : 3 * index + 3]) if values else None)
+                lookup.set_result(self._summary_or_missed(merchant_id, *values[3 * index : 3 * index + 3]) if values else None)
 
-    def _judge(self, merchant_id: str, value: bytes | None, epoch: bytes | None, advanced: bytes | None) -> bytes | Missed:
+    def _summary_or_missed(
+        self, merchant_id: str, value: bytes | None, epoch: bytes | None, advanced: bytes | None
+    ) -> bytes | Missed:
         """Return the summary in a cache entry if it is valid now, else a Missed."""
         now = Missed((epoch or b"0").decode(), int(advanced or 0))
         if value is not None:
@@ -152,7 +154,7 @@ class SummaryCache:
         try:
             await self._fill(keys=keys, args=[value, version, SECONDS, missed.epoch])
         except REDIS_ERRORS as error:
-            self._note_away(error)
+            self._mark_away(error)
 
     async def forget(self, merchant_id: str) -> None:
         """Drop all summaries of a merchant whose world was replaced."""
@@ -168,7 +170,7 @@ class SummaryCache:
         try:
             await self._redis.incrby(passed_key(merchant_id), milliseconds)
         except REDIS_ERRORS as error:
-            self._note_away(error)
+            self._mark_away(error)
             await self.forget(merchant_id)
 
     async def committing(self, unit: UnitOfWork) -> None:
@@ -201,7 +203,7 @@ class SummaryCache:
             try:
                 await self._redis.incr(_epoch_key(merchant_id))
             except REDIS_ERRORS as error:
-                self._note_away(error)
+                self._mark_away(error)
                 return False
             if self._to_forget[merchant_id] == calls:
                 del self._to_forget[merchant_id]
@@ -214,7 +216,7 @@ class SummaryCache:
                     args=[msgspec.json.encode(part), _VERSION_SECONDS, _key(""), _version_keys(merchant_id)],
                 )
             except REDIS_ERRORS as error:
-                self._note_away(error)
+                self._mark_away(error)
                 return False
             for user_id, version in part.items():
                 if versions.get(user_id) == version:
@@ -242,7 +244,7 @@ class SummaryCache:
         self._to_drop.clear()
         self._to_forget.clear()
 
-    def _note_away(self, error: Exception) -> None:
+    def _mark_away(self, error: Exception) -> None:
         if self._away_until < time.monotonic() - 10:
             _log.warning("redis_away", error=repr(error)[:300], note="summaries are not cached")
         self._away_until = max(self._away_until, time.monotonic() + 0.5)

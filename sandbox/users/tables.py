@@ -32,7 +32,7 @@ class Users(Table, db=ENGINE):
 
 
 class UserTransactions(Table, db=ENGINE):
-    """What a user earned, spent, requested and was paid, as the merchant's vendor feed shows it. Append-only."""
+    """A transaction that the merchant's vendor feed shows: earned, spent, requested or paid. Append-only."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
