@@ -87,7 +87,7 @@ class CallbackService:
         # a bank that sends twice at once is no error.
         message_id = headers["webhook-id"]
         digest = hashlib.sha256(message_id.encode()).digest()
-        key = IdempotencyKey("\x1fipn:" + message_id, digest, keeps_refusals=False, lapses=False, waits=True)
+        key = IdempotencyKey("\x1fipn:" + message_id, digest, stores_refusals=False, expires=False, waits=True)
         return await self._work.submit(
             MovePayout(
                 replace(context, merchant_id=merchant_id, key=key),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.domain.scenario_engine import Match, Scenario, Step, stands_still
+from sandbox.domain.scenario_engine import Match, Scenario, Step, has_stopped
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
 from tests.test_users import ask, make_user, record, summary
@@ -144,7 +144,7 @@ def test_a_time_that_is_none_is_refused(world: World, seconds: object) -> None:
     assert answer.json()["errors"][0]["field"] == "approvals_expire_after"
 
 
-def test_a_path_stands_still_at_its_end_and_behind_what_waits() -> None:
+def test_a_path_has_stopped_at_its_end_and_behind_what_waits() -> None:
     steps = (Step("PROCESSING"), Step("ON_HOLD", wait=True), Step("RETRY", probability=0), Step("PROCESSING"), Step("SUCCESS"))
     scenario = Scenario("own", Match(), steps)
-    assert [stands_still(scenario, step, "p") for step in range(6)] == [False, False, True, True, False, True]
+    assert [has_stopped(scenario, step, "p") for step in range(6)] == [False, False, True, True, False, True]

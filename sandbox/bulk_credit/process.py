@@ -15,8 +15,9 @@ import msgspec
 from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
 from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
+from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
-from sandbox.domain.unit import IDS_PER_COMMAND, Event, UnitOfWork
+from sandbox.domain.unit import IDS_PER_COMMAND, UnitOfWork
 from sandbox.domain.user_commands import LARGEST_SUM
 from sandbox.unit_of_work.claim import Claim
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
@@ -172,9 +173,9 @@ async def _write(
         unit.emit(_completed(unit, record))
 
 
-def _completed(unit: UnitOfWork, record: Mapping[str, Any]) -> Event:
+def _completed(unit: UnitOfWork, record: Mapping[str, Any]) -> NewEvent:
     event_id, event_type = unit.ids.next(), "bulk_credit.completed"
-    return Event(
+    return NewEvent(
         id=event_id,
         type=event_type,
         body=unit.event_body(event_id, event_type, None, msgspec.json.encode(to_activity(record))),

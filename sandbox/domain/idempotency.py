@@ -1,4 +1,4 @@
-"""Commands under their idempotency keys: what a key was answered before, and what is stored of a result. Pure."""
+"""Run commands under idempotency keys: replay a key's stored answer, or store a new one. Pure."""
 
 from typing import Final
 
@@ -6,12 +6,14 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, KeyRecord, RequestContext, UnitOfWork
 
 UNFINISHED: Final = 102
-"""The status of a key whose request takes several transactions and has no result yet."""
-_NEEDS_NEW_KEY: Final = "This answer is stored under your idempotency key for 24 hours: a retry needs a new idempotency key."
+"""The stored status of a key whose request takes several transactions and has no result yet."""
+_NEEDS_NEW_KEY: Final = (
+    "This answer is stored under your idempotency key for 24 hours. To try again, send a new idempotency key."
+)
 
 
 def execute(unit: UnitOfWork, command: Command) -> CommandResult:
-    """Decide one command under its idempotency key: look the key up, decide if it is new, store the result."""
+    """Run one command under its idempotency key: return the stored result, or decide the command and store its result."""
     context = command.context
     result = lookup(unit, context)
     if result is not None:
@@ -25,22 +27,22 @@ def execute(unit: UnitOfWork, command: Command) -> CommandResult:
 
 
 def lookup(unit: UnitOfWork, context: RequestContext) -> CommandResult | None:
-    """The stored result of the key's first request, byte for byte; a refusal if that was a different request.
+    """Return the stored result of the key's first request, byte for byte, or a refusal if that request was different.
 
-    None if the key is new, or its request is unfinished and has to be continued.
+    Return None if the key is new or its request is unfinished.
     """
     return None if context.key is None else stored_result(unit.keys.get(context.key.key), context.key, context)
 
 
 def stored_result(record: KeyRecord | None, key: IdempotencyKey, context: RequestContext) -> CommandResult | None:
-    """As `lookup`, from the record of the key, if there is one."""
+    """Do the same as `lookup` for a key's record, None if there is none."""
     if record is None:
         return None
     if record.fingerprint != key.fingerprint:
         return refuse(
             Problem(
                 "IDEMPOTENCY_KEY_REUSED",
-                "This key was first used with another method, path or body; use a new key for a new request.",
+                "This key was first used with a different method, path or body. Use a new key for a new request.",
             ),
             context,
         )
@@ -50,16 +52,13 @@ def stored_result(record: KeyRecord | None, key: IdempotencyKey, context: Reques
 
 
 def checkpoint(unit: UnitOfWork, context: RequestContext) -> bytes | None:
-    """How far the key's request has come, as the request itself recorded it; None if it was not begun, or is finished."""
+    """Return the key's checkpoint; None if its request has not started or is finished."""
     record = None if context.key is None else unit.keys.get(context.key.key)
     return record.body if record is not None and record.status == UNFINISHED else None
 
 
 def store(unit: UnitOfWork, context: RequestContext, result: CommandResult) -> None:
-    """Store the key's first result with the unit, if the business decided it (2xx, 404, 409, 422).
-
-    A checkpoint does not lapse: the merchant's clock may pass days while the request runs.
-    """
+    """Store the key's result with the unit if it is final (2xx, 404, 409, 422) or a checkpoint."""
     key = context.key
     record = None if key is None else record_of(key, result)
     if key is not None and record is not None:
@@ -67,28 +66,29 @@ def store(unit: UnitOfWork, context: RequestContext, result: CommandResult) -> N
 
 
 def record_of(key: IdempotencyKey, result: CommandResult) -> KeyRecord | None:
-    """What to store under a key; None for a result that is not stored."""
+    """Return what to store under a key; None for a result that is not stored."""
     if result.provisional:
-        return KeyRecord(key.fingerprint, UNFINISHED, result.body, None, lapses=False)
+        # A checkpoint never expires: the merchant's clock may advance by days while the request runs.
+        return KeyRecord(key.fingerprint, UNFINISHED, result.body, None, expires=False)
     if result.status < 400 or is_stored(key, result.status):
-        return KeyRecord(key.fingerprint, result.status, result.body, result.location, key.lapses)
+        return KeyRecord(key.fingerprint, result.status, result.body, result.location, key.expires)
     return None
 
 
 def refuse(problem: Problem, context: RequestContext, *, stored: bool = False) -> CommandResult:
-    """A problem as a command's result. `stored`: it will be stored under the request's key if its status is one of those."""
+    """Return a problem as a command's result. `stored` says that the caller will pass the result to `store`."""
     if stored:
-        say_stored(problem, context.key)
+        add_stored_notice(problem, context.key)
     body = problem.body(context.public_url, context.path, context.request_id)
     return CommandResult(problem.status, body, problem_headers=tuple(problem.headers.items()))
 
 
-def say_stored(problem: Problem, key: IdempotencyKey | None) -> None:
-    """Let the detail of a refusal that will be stored say that a retry needs a new key."""
+def add_stored_notice(problem: Problem, key: IdempotencyKey | None) -> None:
+    """Add to a refusal's detail that a retry needs a new key, if the refusal will be stored under the key."""
     if is_stored(key, problem.status):
         problem.detail = f"{problem.detail} {_NEEDS_NEW_KEY}"
 
 
 def is_stored(key: IdempotencyKey | None, status: int) -> bool:
-    """Whether a refusal with this status is stored under the key."""
-    return key is not None and key.keeps_refusals and status in (404, 409, 422)
+    """Return whether a refusal with this status is stored under the key."""
+    return key is not None and key.stores_refusals and status in (404, 409, 422)

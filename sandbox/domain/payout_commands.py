@@ -1,4 +1,4 @@
-"""What can be asked of payouts: create, approve, reject, cancel, reinitiate, or move one as its bank would. Pure."""
+"""Payout commands: create, approve, reject, cancel, reinitiate, or move one the way its bank would. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import msgspec
 
 from sandbox.domain import payout_states as states
 from sandbox.domain.errors import Problem
-from sandbox.domain.idempotency import say_stored
+from sandbox.domain.idempotency import add_stored_notice
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.scenario_engine import resume_step
 from sandbox.domain.scenario_selection import choose, choose_after_review, follow, scenario_of
@@ -20,7 +20,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class NewPayout:
-    """A validated request for a payout: codes are the directory's own, the amount has two places."""
+    """A validated request for a payout. Codes are main codes of the directory, not aliases; the amount has two places."""
 
     merchant_reference: str
     amount: Decimal
@@ -32,34 +32,34 @@ class NewPayout:
     metadata: dict[str, str]
     requires_approval: bool
     user_id: str | None = None
-    """The user who asked for it, whose wallet then pays it."""
+    """The user who requested it; the amount comes out of this user's wallet."""
     scenario_header: str | None = None
     """The request's X-Sandbox-Scenario."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePayout:
-    """Create one payout: 201 with the payout."""
+    """Create one payout. Result: 201 with the payout."""
 
     context: RequestContext
     new: NewPayout
 
     @property
     def needs(self) -> Needs:
-        """The one reference that it takes."""
+        """Claim the new reference."""
         return Needs(references=(self.new.merchant_reference,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Create it, or raise DUPLICATE_REFERENCE or INSUFFICIENT_BALANCE."""
+        """Create the payout. Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE, or VALIDATION_ERROR for an unknown scenario."""
         row = create(unit, self.new, self.context)
         return CommandResult(201, _encode(row.payout), f"/api/v1/payouts/{row.payout.id}")
 
 
 @dataclass(frozen=True, slots=True)
 class CreatePayouts:
-    """Create many under one key, each standing or falling alone: 200 with a result for each, in order.
+    """Create many payouts under one key. Each succeeds or fails alone. Result: 200 with one result per item, in order.
 
-    An item is a validated payout, or the problem that it already has.
+    An item is a validated payout, or the problem that validation found.
     """
 
     context: RequestContext
@@ -67,12 +67,12 @@ class CreatePayouts:
 
     @property
     def needs(self) -> Needs:
-        """All the references that they take."""
+        """Claim all new references."""
         references = [item.merchant_reference for item in self.items if isinstance(item, NewPayout)]
         return Needs(references=references, weight=len(self.items))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Create what can be created. Raises VALIDATION_ERROR for an unknown X-Sandbox-Scenario: it is meant for all."""
+        """Create every payout that can be created. Raises VALIDATION_ERROR if the shared scenario header is unknown."""
         for item in self.items:
             if isinstance(item, NewPayout):
                 unit.catalogue.check_header(item.scenario_header, unit.rules)
@@ -83,7 +83,7 @@ class CreatePayouts:
                     raise item
                 row = create(unit, item, self.context)
             except Problem as problem:
-                say_stored(problem, self.context.key)
+                add_stored_notice(problem, self.context.key)
                 body = problem.body(self.context.public_url, self.context.path, self.context.request_id)
                 results.append({"status": problem.status, "problem": msgspec.Raw(body)})
             else:
@@ -101,7 +101,7 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
     if new.merchant_reference in unit.references:
         raise Problem(
             "DUPLICATE_REFERENCE",
-            f"A payout with merchant_reference {new.merchant_reference!r} already exists; use another reference, or "
+            f"A payout with merchant_reference {new.merchant_reference!r} already exists. Use another reference, or "
             "retry the first request with its own idempotency key.",
         )
     status = states.REQUESTED if new.requires_approval else states.PENDING
@@ -147,10 +147,10 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
 
 @dataclass(frozen=True, slots=True)
 class MovePayout:
-    """Take one payout to another state, as `verb` says: 200 with the payout.
+    """Move one payout to another state. Result: 200 with the payout.
 
-    `approve`, `reject`, `cancel` and `reinitiate` are the API's; `move` is a bank's callback or a simulation and goes to
-    `status`. A `move` to the state that the payout is in already changes nothing.
+    `verb` is one of VERBS, or `move` to `status` for a bank's callback or a simulation. A `move` to the current state changes
+    nothing.
     """
 
     context: RequestContext
@@ -162,15 +162,15 @@ class MovePayout:
     failure_reason: str | None = None
     psp_reference: str | None = None
     may_decide: bool = False
-    """Whether a `move` may approve or reject what waits for that."""
+    """Whether a `move` may approve or reject a payout that is waiting for a decision."""
 
     @property
     def needs(self) -> Needs:
-        """The payout."""
+        """Claim the payout."""
         return Needs(payout_ids=(self.payout_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Move it, or raise NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
+        """Move the payout. Raises NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
         row = unit.payouts.get(self.payout_id)
         if row is None:
             raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
@@ -180,41 +180,40 @@ class MovePayout:
             if target == source:
                 return CommandResult(200, _encode(row.payout))
             self._check_authority(source, target)
-        # Who fails a payout that is in review has turned it down, whichever way that was said.
-        turned_down = source == states.IN_REVIEW and target == states.FAILED
-        move_by_hand(
+        # Failing a payout in review rejects it, whether the verb was `reject` or `move`.
+        is_rejected = source == states.IN_REVIEW and target == states.FAILED
+        move_on_request(
             unit,
             row,
             target,
             self.cause,
             self.context,
-            failure_code=self.failure_code or ("REVIEW_REJECTED" if turned_down else None),
+            failure_code=self.failure_code or ("REVIEW_REJECTED" if is_rejected else None),
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
         )
         return CommandResult(200, _encode(row.payout))
 
     def _check_authority(self, source: str, target: str) -> None:
-        """Refuse a move by somebody who may not decide about a payout that waits for approval or review."""
-        legal = states.legal_from(source)
+        """Raise INVALID_STATE or FORBIDDEN if this caller must not approve, reject or reinitiate the payout."""
         if self.cause == "ipn" and source in VERBS["approve"]:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {source} is waiting for the merchant's decision, which a bank's callback cannot make; legal from "
-                f"{source}, with an admin's key: {', '.join(legal)}.",
+                f"A payout in {source} is waiting for the merchant's decision, which a bank's callback cannot make. With an "
+                f"`admin` key, it can move to {states.either(states.legal_from(source))}.",
             )
         if self.cause == "ipn" and target in _NOT_BY_BANKS:
-            possible = ", ".join(status for status in legal if status not in _NOT_BY_BANKS)
+            possible = [status for status in states.legal_from(source) if status not in _NOT_BY_BANKS]
             raise Problem(
                 "INVALID_STATE",
-                f"A bank's callback cannot move a payout from {source} to {target}; legal from {source}: "
-                f"{possible or 'nothing'}.",
+                f"A bank's callback cannot move a payout from {source} to {target}. "
+                + (f"It can move it to {states.either(possible)}." if possible else f"It cannot change a payout in {source}."),
             )
         if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.may_decide:
             raise Problem(
                 "FORBIDDEN",
-                f"Moving a payout from {source} to {target} approves or rejects it, which needs a key with the "
-                "`admin` role; this key's role is `member`.",
+                f"Moving a payout from {source} to {target} approves or rejects it, which requires a key with the "
+                "`admin` role. This key's role is `member`.",
             )
 
     def _target(self, status: str) -> str:
@@ -224,8 +223,8 @@ class MovePayout:
         if target is None:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {status} cannot be {PAST[self.verb]}: only {' or '.join(VERBS[self.verb])} can; legal from "
-                f"{status}: {', '.join(states.legal_from(status)) or 'nothing'}.",
+                f"A payout in {status} cannot be {PAST[self.verb]}; only a payout in {states.either(tuple(VERBS[self.verb]))} "
+                f"can. {states.next_states(status)}",
             )
         return target
 
@@ -237,11 +236,11 @@ VERBS: Final = {
     "reinitiate": {states.FAILED: states.PENDING},
 }
 _NOT_BY_BANKS: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
-"""States to which the merchant's own requests lead alone."""
+"""States that only the merchant's own requests lead to."""
 PAST: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
 
 
-def move_by_hand(
+def move_on_request(
     unit: UnitOfWork,
     row: PayoutRow,
     target: str,
@@ -252,19 +251,19 @@ def move_by_hand(
     failure_reason: str | None = None,
     psp_reference: str | None = None,
 ) -> None:
-    """Move a payout because somebody decided so, and set what its scenario does next.
+    """Move a payout because of a request, and set what its scenario does next.
 
     Raises INVALID_STATE or INSUFFICIENT_BALANCE, having changed nothing.
     """
     source = row.payout.status
     scenario, step = None, row.step
     if target == states.PENDING:
-        # What was approved follows what was chosen when it was asked for; a new try is chosen for anew.
+        # An approved payout keeps the scenario chosen at its creation. A reinitiated one gets a new choice.
         scenario, step = choose(unit, row) if source == states.FAILED else scenario_of(unit, row), 0
     elif target == states.PROCESSING:
         scenario = scenario_of(unit, row)
         if source == states.IN_REVIEW and step >= len(scenario.steps):
-            # Nothing was laid out for a payout whose review is passed: its suffix says how it goes on.
+            # The scenario ends with the review, so the account number's suffix chooses how the payout continues.
             scenario, step = choose_after_review(unit, row), 0
         step = resume_step(scenario, step)
     unit.move(
@@ -280,5 +279,5 @@ def move_by_hand(
     if scenario is not None:
         follow(unit, row, scenario, step)
     else:
-        # Any other state was decided from outside, and the path that the scenario had laid ends there.
+        # The request decided the outcome, so the scenario takes no more steps.
         row.due_at = None

@@ -1,5 +1,6 @@
-"""The life of a payout as one table: every legal change, its money and its event. Pure."""
+"""A payout's state machine as one table: every legal change, the money it moves and its event. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, get_args
 
@@ -27,7 +28,7 @@ REINITIATED: Final[EventType] = "payout.reinitiated"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A legal change of state: what it moves and which event tells of it."""
+    """A legal change of state: the money it moves, if any, and the event it emits."""
 
     movement: Movement | None
     event: EventType
@@ -55,30 +56,42 @@ def _table() -> dict[tuple[str | None, str], Change]:
 
 
 TRANSITIONS: Final = _table()
-"""(from, to) → what belongs to it; `None` is before the payout exists. What is not here is INVALID_STATE."""
+"""(from, to) → the change. A new payout comes from `None`. Any other pair is INVALID_STATE."""
 
 HOLDS_FUNDS: Final = frozenset(
     source for (source, _), change in TRANSITIONS.items() if source is not None and change.movement in (RELEASE, SETTLE)
 )
-"""In these the amount sits in LOCKED, until a transition releases or settles it."""
+"""The states in which the amount is in LOCKED, until a transition releases or settles it."""
 
 
 def legal_from(status: str) -> tuple[str, ...]:
-    """The states that a payout in `status` can go to, in the table's order."""
+    """Return the states that a payout in `status` can move to, in the order of STATUSES."""
     return tuple(target for target in STATUSES if (status, target) in TRANSITIONS)
 
 
+def next_states(status: str) -> str:
+    """Return a sentence for users that names the states a payout in `status` can move to."""
+    legal = legal_from(status)
+    return f"From {status}, it can move to {either(legal)}." if legal else f"{status} is a final state."
+
+
+def either(names: Sequence[str]) -> str:
+    """Join at least one name as `A`, `A or B`, or `A, B or C`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 FAILURES: Final = {
-    "BANK_REJECTED": "The bank refused the payout.",
-    "ACCOUNT_NOT_FOUND": "The bank does not know this account.",
+    "BANK_REJECTED": "The bank rejected the payout.",
+    "ACCOUNT_NOT_FOUND": "The account does not exist.",
     "ACCOUNT_CLOSED": "The account is closed.",
     "ACCOUNT_BLOCKED": "The account is blocked.",
-    "NAME_MISMATCH": "The account's title does not match.",
-    "LIMIT_EXCEEDED": "The account's limit is exceeded.",
+    "NAME_MISMATCH": "The account title does not match.",
+    "LIMIT_EXCEEDED": "The payout exceeds the account's limit.",
     "BANK_UNAVAILABLE": "The bank could not be reached.",
-    "TIMEOUT": "The bank did not answer in time.",
-    "RETURNED_BY_BANK": "The bank sent the money back.",
+    "TIMEOUT": "The bank did not respond in time.",
+    "RETURNED_BY_BANK": "The bank returned the payout.",
     "REVIEW_REJECTED": "The payout was rejected in review.",
     "APPROVAL_EXPIRED": "Nobody approved the payout in time.",
 }
-"""failure_code → the failure_reason that goes with it when no other is given."""
+"""failure_code → the default failure_reason."""

@@ -11,7 +11,7 @@ from sandbox.domain.clock import render
 from sandbox.domain.money import ZERO, round_half_up
 from sandbox.domain.payout_states import CANCELLED, FAILED, RETURNED
 from sandbox.domain.payout_states import PENDING as PAYOUT_PENDING
-from sandbox.domain.scenario_engine import Facts, Scenario, goes_on, is_taken
+from sandbox.domain.scenario_engine import Facts, Scenario, can_follow, is_taken
 
 PENDING: Final = "PENDING"
 APPROVED: Final = "APPROVED"
@@ -117,6 +117,6 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], drawn_by: str) -> tuple[
         return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
     status, code = PAYOUT_PENDING, None
     for number, step in enumerate(rule.steps):
-        if goes_on(status, step.to) and is_taken(step.probability, drawn_by, number):
+        if can_follow(status, step.to) and is_taken(step.probability, drawn_by, number):
             status, code = step.to, step.failure_code
     return (code or _UNPAID[status], rule.name) if status in _UNPAID else None

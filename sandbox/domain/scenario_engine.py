@@ -1,4 +1,4 @@
-"""What a payout does next. Pure: scenarios, the payout's place in one and the time come in, transitions go out."""
+"""Decide what a payout does next. Pure: takes the scenario, the payout's step and the time, returns the steps to take."""
 
 import hashlib
 import tomllib
@@ -11,29 +11,28 @@ from typing import Any, Final
 from sandbox.domain.errors import invalid
 
 HEADER: Final = "X-Sandbox-Scenario"
-"""The header of a create that names a scenario, or what a rule looks for."""
-
+"""The header of a create request that names a scenario, or holds a value that a rule matches."""
 
 _FINAL: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One change: its target state, how long after the change before it, and what it says of a failure."""
+    """One change of state: its target, its delay after the previous change, and its failure code or PSP reference."""
 
     to: str
     after: timedelta = timedelta(0)
     failure_code: str | None = None
     psp_reference: str | None = None
     probability: float = 1.0
-    """How likely the step is taken; a payout that does not take it goes on with the next one. A final one ends the path."""
+    """How likely a payout takes the step. A payout that does not take it continues with the next one."""
     wait: bool = False
-    """Nothing follows by itself; the steps behind it are for a payout that is released."""
+    """Stop after this step. The later steps run once a request releases the payout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a payout when its scenario is chosen. `header` is its create's X-Sandbox-Scenario."""
+    """The facts that choose a payout's scenario. `header` is the create request's X-Sandbox-Scenario."""
 
     amount: Decimal
     account_number: str
@@ -46,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What chooses a scenario: all that is not None must hold."""
+    """The conditions of a scenario. Every condition that is not None must hold."""
 
     suffix: str | None = None
     account_number: str | None = None
@@ -59,7 +58,7 @@ class Match:
     scenario_header: str | None = None
 
     def holds(self, facts: Facts) -> bool:
-        """Whether a payout is meant."""
+        """Return whether all conditions hold."""
         return (
             (self.suffix is None or facts.account_number.endswith(self.suffix))
             and (self.amount_from is None or facts.amount >= self.amount_from)
@@ -73,25 +72,25 @@ class Match:
         )
 
     def members(self) -> tuple[str, ...]:
-        """The names of what must hold."""
+        """Return the names of the conditions that are set."""
         return tuple(name for name in self.__slots__ if getattr(self, name) not in (None, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A named path and what chooses it: a built-in one, or a merchant's own rule, which has an id."""
+    """A named sequence of steps and the conditions that choose it. A merchant's own rule has an id, a built-in one has none."""
 
     name: str
     match: Match
     steps: tuple[Step, ...]
     id: str | None = None
     path: str | None = None
-    """The steps of a merchant's own rule as they are stored; a payout takes them along."""
+    """A merchant's own steps as stored JSON. A payout keeps a copy, so later changes to the rule do not affect it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The scenario of a payout, and what chose it: the members of its match, `name` or `default`."""
+    """A payout's scenario and what chose it: the names of its conditions, `name` or `default`."""
 
     scenario: Scenario
     matched_by: tuple[str, ...]
@@ -99,7 +98,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The steps to take now, the step that comes after them, and when it is due (None: nothing by itself)."""
+    """The steps to take now, the step after them, and when that is due (None: it does not run by itself)."""
 
     taken: tuple[tuple[int, Step], ...]
     step: int
@@ -107,7 +106,7 @@ class Decision:
 
 
 class Catalogue:
-    """The built-in scenarios, by name and suffix; the one for large amounts is a review."""
+    """The built-in scenarios, by name and suffix. The one with `amount_from` is the review of large amounts."""
 
     def __init__(self, scenarios: Iterable[Scenario]) -> None:
         self.scenarios = tuple(scenarios)
@@ -116,22 +115,22 @@ class Catalogue:
         self._review = next((s for s in self.scenarios if s.match.amount_from is not None), None)
 
     def named(self, name: str) -> Scenario:
-        """The scenario of that name. Raises KeyError."""
+        """Return the scenario with this name. Raises KeyError."""
         return self._by_name[name]
 
     def knows(self, name: str) -> bool:
-        """Whether a built-in scenario has that name."""
+        """Return whether a built-in scenario has this name."""
         return name in self._by_name
 
     def check_header(self, header: str | None, rules: Sequence[Scenario], field: str = HEADER) -> None:
-        """Raise VALIDATION_ERROR about `field` if the header names no scenario and no rule looks for it."""
+        """Raise VALIDATION_ERROR for `field` if the header names no scenario and no rule matches on it."""
         if header is None or header in self._by_name:
             return
         if not any(header in (rule.name, rule.match.scenario_header) for rule in rules):
-            raise invalid(field, "is not a known scenario; GET /sandbox/v1/scenarios lists them")
+            raise invalid(field, "is not a known scenario; GET /sandbox/v1/scenarios lists all scenarios")
 
     def applying(self, default: str, review_threshold: Decimal | None) -> list[Scenario]:
-        """The built-in scenarios that apply to a merchant, in their order: the review, by suffix, and the default."""
+        """Return the built-in scenarios that apply to a merchant in order of precedence: review, suffixes, default."""
         by_suffix = [scenario for scenario in self.scenarios if scenario is not self._review]
         review = []
         if self._review is not None and review_threshold is not None:
@@ -139,10 +138,10 @@ class Catalogue:
         return [*review, *by_suffix, Scenario(default, Match(), self.named(default).steps)]
 
     def choose(self, facts: Facts, rules: Sequence[Scenario], default: str, review_threshold: Decimal | None) -> Choice:
-        """The scenario of a payout: the one its header names, the first rule that matches, by amount, suffix, default.
+        """Choose by the header's name, the first rule that matches, the review threshold, the suffix, or the default.
 
-        `review_threshold` is the amount from which on payouts are reviewed, None for never.
-        A rule that looks for the header's very value comes before the built-in scenario of that name.
+        Payouts of `review_threshold` or more are reviewed; None means no reviews.
+        A rule that matches on the header's value takes precedence over a built-in scenario with that name.
         """
         header = facts.header
         if header is not None:
@@ -161,45 +160,42 @@ class Catalogue:
         return self.after_review(facts.account_number, default)
 
     def after_review(self, account_number: str, default: str) -> Choice:
-        """The scenario of a payout whose review was passed: by suffix, then the default."""
+        """Choose for a payout that has passed its review: by suffix, then the default."""
         found = self._by_suffix.get(account_number[-4:])
         return Choice(self._by_name[default], ("default",)) if found is None else Choice(found, ("suffix",))
 
 
 def begin(scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING") -> tuple[int, datetime | None]:
-    """The first step at or behind `step` that a payout in `status` takes, and when it is due if it came there `now`."""
+    """Return the first step from `step` on that a payout in `status` takes, and when it is due if its delay starts `now`."""
     while step < len(scenario.steps) and not (
-        goes_on(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)
+        can_follow(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)
     ):
         step += 1
     return step, now + scenario.steps[step].after if step < len(scenario.steps) else None
 
 
-def goes_on(status: str, target: str) -> bool:
-    """Whether a path leads from a status to a step behind it; a step to which it does not is passed over.
+def can_follow(status: str, target: str) -> bool:
+    """Return whether a step to `target` can follow `status` in a scenario; a step that cannot is skipped.
 
-    A final step that was taken ends a path, and behind SUCCESS only a return can come.
+    Nothing follows a final status, and only RETURNED follows SUCCESS.
     """
     return status not in _FINAL and (status != "SUCCESS" or target == "RETURNED")
 
 
 def is_taken(probability: float, payout_id: str, step: int) -> bool:
-    """Whether a payout takes a step: always the same for the same payout and step."""
+    """Return whether a payout takes a step: always the same for the same payout and step."""
     if probability >= 1:
         return True
     return draw(f"{payout_id}:{step}") < probability
 
 
 def draw(text: str) -> float:
-    """A number from 0 up to 1 that follows from the text and looks like chance."""
+    """Return a pseudo-random number in [0, 1), always the same for the same text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
 def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") -> Decision:
-    """Take the step that is due at `now`, and all behind it that wait for nothing.
-
-    `step` is the number of the step that fell due. Bounded by the scenario's length.
-    """
+    """Decide on step number `step`, which is due at `now`, and the steps after it that have no delay."""
     taken: list[tuple[int, Step]] = []
     due_at: datetime | None = now
     while due_at is not None and due_at <= now and step < len(scenario.steps):
@@ -211,8 +207,8 @@ def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") ->
     return Decision(tuple(taken), step, due_at)
 
 
-def stands_still(scenario: Scenario, step: int, payout_id: str) -> bool:
-    """Whether nothing follows by itself for a payout before `step`: the path is at its end, or waits for a release."""
+def has_stopped(scenario: Scenario, step: int, payout_id: str) -> bool:
+    """Return whether a payout whose next step is `step` stays as it is: the scenario has ended, or waits for a release."""
     if step >= len(scenario.steps):
         return True
     while step > 0 and not is_taken(scenario.steps[step - 1].probability, payout_id, step - 1):
@@ -221,9 +217,9 @@ def stands_still(scenario: Scenario, step: int, payout_id: str) -> bool:
 
 
 def resume_step(scenario: Scenario, step: int) -> int:
-    """Where a payout goes on that somebody moved to PROCESSING by hand from its place at `step`.
+    """Return the next step of a payout that a request has moved to PROCESSING when its next step was `step`.
 
-    A step to PROCESSING that comes next has just been done; otherwise the path goes on where it stood.
+    If that step leads to PROCESSING, the request has already done it, so skip it.
     """
     if step < len(scenario.steps) and scenario.steps[step].to == "PROCESSING":
         return step + 1
@@ -231,12 +227,12 @@ def resume_step(scenario: Scenario, step: int) -> int:
 
 
 def read_steps(entries: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """Steps from their form in TOML and JSON. Raises KeyError or TypeError for a wrong one."""
+    """Read steps from decoded TOML or JSON. Raises KeyError or TypeError for an invalid one."""
     return tuple(Step(**{**entry, "after": timedelta(seconds=entry.get("after", 0))}) for entry in entries)
 
 
 def read_match(entry: Mapping[str, Any]) -> Match:
-    """A match from its form in TOML and JSON, amounts as text. Raises TypeError or ValueError for a wrong one."""
+    """Read a match from decoded TOML or JSON, with amounts as text. Raises TypeError or ValueError for an invalid one."""
     members = dict(entry)
     for name in ("amount_from", "amount_to"):
         if name in members:
@@ -246,7 +242,7 @@ def read_match(entry: Mapping[str, Any]) -> Match:
 
 
 def parse_catalogue(text: str) -> Catalogue:
-    """Read the catalogue from TOML. Raises KeyError, TypeError or ValueError for a wrong one: it is part of the program."""
+    """Read the package's own catalogue from TOML. Raises KeyError, TypeError or ValueError if it is invalid."""
     return Catalogue(
         Scenario(entry["name"], read_match(entry["match"]), read_steps(entry["steps"]))
         for entry in tomllib.loads(text)["scenario"]

@@ -1,33 +1,34 @@
-"""A payout's way along its scenario: take the steps that are due. Pure."""
+"""Take the scenario steps that are due. Pure."""
 
 from collections.abc import Iterable
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.payout import PayoutRow
 from sandbox.domain.payout_states import FAILED, IN_REVIEW, REJECTED, REQUESTED, TRANSITIONS
-from sandbox.domain.scenario_engine import decide, stands_still
+from sandbox.domain.scenario_engine import decide, has_stopped
 from sandbox.domain.scenario_selection import scenario_of
 from sandbox.domain.unit import UnitOfWork
 
 
 def take_all(unit: UnitOfWork, rows: Iterable[PayoutRow]) -> None:
-    """Take the steps of payouts that have one due.
+    """Take the due steps of several payouts.
 
-    One payout that cannot go on (its scenario is gone, say) waits for a hand, and never holds up its neighbours.
+    A payout whose step fails (for example, because its scenario no longer exists) stops until a request moves it. It does not
+    block the others.
     """
     for row in rows:
         try:
             take_steps(unit, row)
         except (Problem, KeyError) as error:
             row.due_at = None
-            unit.impossible[row.payout.id] = str(error)
+            unit.stuck[row.payout.id] = str(error)
 
 
 def run_due_inline(unit: UnitOfWork) -> None:
-    """In a frozen world, take the steps that the unit's own payouts have due; in a running one, nothing.
+    """Take the due steps of the unit's own payouts if the merchant's clock is frozen. Otherwise leave them to a worker.
 
-    Ids come from the merchant's counter. Were a worker to take these steps, its turn among the merchant's calls would
-    depend on chance, and with it all later ids: a frozen, seeded world repeats because nobody works in it but its calls.
+    A frozen, seeded world must produce the same ids in every run. Ids come from the merchant's counter, and a worker would
+    draw from it at a random point between the merchant's calls.
     """
     if unit.clock.frozen_at is None:
         return
@@ -36,11 +37,11 @@ def run_due_inline(unit: UnitOfWork) -> None:
 
 
 def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
-    """Take a payout's step that is due, and all behind it that wait for nothing. Raises Problem or KeyError."""
+    """Take a payout's due step, and the steps after it that have no delay. Raises Problem or KeyError."""
     unit.changed[row.payout.id] = row
     scenario, status = scenario_of(unit, row), row.payout.status
-    if status == REQUESTED or (status == IN_REVIEW and stands_still(scenario, row.step, row.payout.id)):
-        # All that can fall due for one that waits for approval is that it has waited for long enough.
+    if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, row.step, row.payout.id)):
+        # The only thing that can fall due while a payout waits for a decision is the end of that wait.
         row.due_at = None
         unit.move(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
         return
@@ -48,7 +49,7 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
         if (row.payout.status, step.to) not in TRANSITIONS:
-            # Somebody moved the payout off its path between two steps; the path ends, and a hand decides.
+            # A request moved the payout off its scenario between two steps. Stop here: the next request decides.
             row.due_at = None
             return
         unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)

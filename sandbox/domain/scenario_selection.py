@@ -1,4 +1,4 @@
-"""Which scenario a payout follows, and its place there. Pure."""
+"""Choose the scenario that a payout follows, and set its next step. Pure."""
 
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin
@@ -7,7 +7,7 @@ from sandbox.domain.unit import UnitOfWork
 
 
 def facts_of(payout: Payout, header: str | None) -> Facts:
-    """What rules may look at."""
+    """Return the facts that rules match against."""
     return Facts(
         amount=payout.amount,
         account_number=payout.account_number,
@@ -20,23 +20,23 @@ def facts_of(payout: Payout, header: str | None) -> Facts:
 
 
 def choose(unit: UnitOfWork, row: PayoutRow) -> Scenario:
-    """Choose a payout's scenario by the rules that hold now."""
+    """Choose a payout's scenario by the merchant's current rules and settings."""
     facts = facts_of(row.payout, row.scenario_header)
     return unit.catalogue.choose(facts, unit.rules, unit.default_scenario, unit.review_threshold).scenario
 
 
 def choose_after_review(unit: UnitOfWork, row: PayoutRow) -> Scenario:
-    """Choose the scenario of a payout whose review is passed."""
+    """Choose the scenario of a payout that has passed its review."""
     return unit.catalogue.after_review(row.payout.account_number, unit.default_scenario).scenario
 
 
 def scenario_of(unit: UnitOfWork, row: PayoutRow) -> Scenario:
-    """The scenario that was chosen for a payout, as it was then. Raises KeyError if the program no longer has it."""
+    """Return the scenario chosen for a payout, with its steps of that time. Raises KeyError if a built-in one is gone."""
     if row.path is None:
         return unit.catalogue.named(row.payout.scenario)
     return Scenario(row.payout.scenario, Match(), stored_steps(row.path), path=row.path)
 
 
 def follow(unit: UnitOfWork, row: PayoutRow, scenario: Scenario, step: int) -> None:
-    """Put a payout before step number `step` of its scenario, the change before it being now."""
+    """Set a payout's next step to `step` of the scenario, or the first later one it takes. Its delay starts now."""
     row.step, row.due_at = begin(scenario, step, unit.now, row.payout.id)

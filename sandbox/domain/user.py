@@ -1,4 +1,4 @@
-"""A user and the sums of what went through the user's wallet. Pure."""
+"""A user and the sums kept for the user's wallet. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from typing import Any, Final
 from sandbox.domain.payout_states import HOLDS_FUNDS, REQUESTED, SUCCESS
 
 DEBITED: Final = frozenset({"approved", "paid"})
-"""The sums whose payouts have left the wallet."""
+"""The sums of payouts that have left the wallet."""
 
 
-def place_of(status: str | None) -> str | None:
-    """Which of a user's sums a payout in `status` counts into: requested, approved, paid, or none of them.
+def sum_for(status: str | None) -> str | None:
+    """Return which of a user's sums includes a payout in `status`: requested, approved, paid or None.
 
-    What is requested is held, and leaves the wallet when it is approved.
+    A requested payout is held in the wallet. It leaves the wallet when it is approved.
     """
     if status == REQUESTED:
         return "requested"
@@ -25,10 +25,10 @@ def place_of(status: str | None) -> str | None:
 
 
 def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tuple[str, Decimal]]:
-    """The rows (type, amount) that a payout adds to the vendor feed when it goes from one of the user's sums to another.
+    """Return the rows (type, amount) that a payout adds to the vendor feed when it moves between two of the user's sums.
 
-    PAYOUT rows add up to what is asked for or paid, PAID_OUT rows to what is paid. So a payout that ends unpaid takes its
-    rows back with the negative amount, and one that is tried again adds a new one.
+    PAYOUT rows add up to what is requested or paid, PAID_OUT rows to what is paid. So a payout that ends unpaid reverses its
+    rows with negative amounts, and one that is reinitiated adds a new row.
     """
     rows = []
     for kind, counted, counts in (
@@ -42,7 +42,7 @@ def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tu
 
 @dataclass(slots=True)
 class UserRow:
-    """A user in the store. Amounts are sums since the user was made; `version` counts every change of them."""
+    """A stored user. Amounts are totals since the user was created; `version` counts changes to them."""
 
     id: str
     name: str
@@ -65,21 +65,21 @@ class UserRow:
 
     @property
     def balance(self) -> Decimal:
-        """What is in the wallet (CONTRACT, 4)."""
-        came_in = self.earned + self.credited + self.advances + self.finals
-        return came_in - self.spent - self.approved - self.paid
+        """The wallet's balance, requested payouts included."""
+        credits = self.earned + self.credited + self.advances + self.finals
+        return credits - self.spent - self.approved - self.paid
 
     @property
     def available(self) -> Decimal:
-        """What may still be asked for."""
+        """The balance less requested payouts: what a new payout may take."""
         return self.balance - self.requested
 
 
 @dataclass(frozen=True, slots=True)
 class UserTransaction:
-    """A row of a user's transactions and of the vendor feed: EARNED or SPENT by a transfer, PAYOUT or PAID_OUT of a payout.
+    """A row of a user's transactions and of the vendor feed. EARNED and SPENT have a transfer, PAYOUT and PAID_OUT a payout.
 
-    The amount of a PAYOUT or PAID_OUT row is negative when it takes an earlier row back.
+    A PAYOUT or PAID_OUT row with a negative amount reverses an earlier row.
     """
 
     id: str
@@ -99,5 +99,5 @@ COLUMNS: Final = (
 
 
 def to_user(record: Mapping[str, Any]) -> UserRow:
-    """A user from a record with COLUMNS."""
+    """Return a user from a record with COLUMNS."""
     return UserRow(*(record[name] for name in UserRow.__slots__))

@@ -1,4 +1,4 @@
-"""What can be asked of a user's wallet: record what was earned or spent, ask for a payout. Pure."""
+"""User commands: record earnings and spending, request a payout. Pure."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,8 +19,8 @@ _encode: Final = msgspec.json.Encoder().encode
 class Transaction(msgspec.Struct):
     """A transaction of a user's wallet.
 
-    `amount` is negative where it reverses an earlier one of its type. `transfer_id` is the wallet's transfer; PAYOUT and
-    PAID_OUT have none, and name their payout.
+    A negative `amount` reverses an earlier transaction of the same type. `transfer_id` is the wallet's transfer; PAYOUT and
+    PAID_OUT have a `payout_id` instead.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Transaction(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class RecordTransaction:
-    """Record what a user earned or spent: 201 with the transaction. What is spent may leave the wallet below zero."""
+    """Record what a user earned or spent. Result: 201 with the transaction. Spending may make the wallet negative."""
 
     context: RequestContext
     user_id: str
@@ -49,29 +49,29 @@ class RecordTransaction:
         return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Record it, or raise NOT_FOUND, or VALIDATION_ERROR past the largest sum."""
+        """Record the transaction. Raises NOT_FOUND, or VALIDATION_ERROR if the user's sum would exceed LARGEST_SUM."""
         user = user_of(unit, self.user_id)
         member = "earned" if self.type == "EARNED" else "spent"
         total = getattr(user, member) + self.amount
         if total > LARGEST_SUM:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"What the user {member} would exceed {LARGEST_SUM}.",
-                errors=[("amount", f"would take the sum above {LARGEST_SUM}")],
+                f"This amount would take the user's total {member} above {LARGEST_SUM}.",
+                errors=[("amount", f"would take the user's total {member} above {LARGEST_SUM}")],
             )
         movement = EARN if self.type == "EARNED" else SPEND
         transfer_id = unit.transfer(movement, self.amount, None, self.reference or "", user.id)
         setattr(user, member, total)
-        made = UserTransaction(unit.ids.next(), user.id, self.type, self.amount, self.reference, transfer_id, None)
-        unit.user_transactions.append(made)
+        row = UserTransaction(unit.ids.next(), user.id, self.type, self.amount, self.reference, transfer_id, None)
+        unit.user_transactions.append(row)
         unit.touch_user(user)
-        body = Transaction(made.id, user.id, made.type, made.amount, made.reference, transfer_id, None, unit.now_text)
+        body = Transaction(row.id, user.id, row.type, row.amount, row.reference, transfer_id, None, unit.now_text)
         return CommandResult(201, _encode(body), f"/api/v1/users/{user.id}/transactions")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPayout:
-    """Ask for a payout of what a user has, to the user's destination: 201 with the payout, in REQUESTED."""
+    """Request a payout from a user's wallet to the user's destination. Result: 201 with the payout, in REQUESTED."""
 
     context: RequestContext
     user_id: str
@@ -83,12 +83,12 @@ class RequestPayout:
         return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Ask, or raise NOT_FOUND, INVALID_STATE without a destination, or INSUFFICIENT_BALANCE."""
+        """Create the payout. Raises NOT_FOUND, INVALID_STATE if the user has no destination, or INSUFFICIENT_BALANCE."""
         user = user_of(unit, self.user_id)
         if user.dest_type is None or user.account_number is None:
             raise Problem("INVALID_STATE", f"User {user.id} has no destination; set one with PATCH /api/v1/users/{user.id}.")
         new = NewPayout(
-            # A reference of its own for each; the unit's ids are never given out twice.
+            # Unique, because ids are.
             merchant_reference=f"user-payout-{unit.ids.next()}",
             amount=self.amount,
             dest_type=user.dest_type,
@@ -105,7 +105,7 @@ class RequestPayout:
 
 
 def user_of(unit: UnitOfWork, user_id: str) -> UserRow:
-    """A claimed user. Raises NOT_FOUND."""
+    """Return a claimed user. Raises NOT_FOUND."""
     user = unit.users.get(user_id)
     if user is None:
         raise Problem("NOT_FOUND", f"There is no user {user_id}.")

@@ -15,7 +15,7 @@ from sandbox.domain.errors import Problem, all_invalid
 from sandbox.domain.fields import Amount, FailureCode, Text64, Text500, Uuid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, SUCCESS, TRANSITIONS
-from sandbox.domain.scenario_engine import goes_on
+from sandbox.domain.scenario_engine import can_follow
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 
 LARGEST_COUNT: Final = 100
@@ -162,7 +162,7 @@ def path_faults(steps: list[RuleStep]) -> list[Fault]:
     # the payout to PROCESSING, so a step to PROCESSING right after the wait is the release itself.
     before = {(PENDING, False)}
     for number, step in enumerate(steps):
-        reaching = {(status, released) for status, released in before if goes_on(status, step.to)}
+        reaching = {(status, released) for status, released in before if can_follow(status, step.to)}
         if not reaching:
             faults.append((f"steps[{number}].to", _unreachable(step.to, {status for status, _ in before})))
             break

@@ -15,7 +15,7 @@ from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIONS
-from sandbox.domain.scenario_engine import Facts, Scenario, goes_on
+from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
@@ -295,7 +295,7 @@ def explained_steps(scenario: Scenario, requires_approval: bool) -> list[Explain
     # Where payouts can be before a step: status → the share of payouts in it, and when they entered it (None: uncertain).
     before: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
     for number, step in enumerate(scenario.steps):
-        reaching = {status: entry for status, entry in before.items() if goes_on(status, step.to) and entry[0] > 0}
+        reaching = {status: entry for status, entry in before.items() if can_follow(status, step.to) and entry[0] > 0}
         times = {entered for _, entered in reaching.values()}
         entered = times.pop() if len(times) == 1 else None
         at = None if entered is None else entered + step.after

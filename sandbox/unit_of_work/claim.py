@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock, milliseconds
+from sandbox.domain.events import Subscription
 from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import MERCHANT_ACCOUNTS
 from sandbox.domain.payout import to_row
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.stored_scenario import stored_rule
-from sandbox.domain.unit import IDS_PER_COMMAND, KeyRecord, Subscription, UnitOfWork
+from sandbox.domain.unit import IDS_PER_COMMAND, KeyRecord, UnitOfWork
 from sandbox.unit_of_work.users import read_users
 
 if TYPE_CHECKING:

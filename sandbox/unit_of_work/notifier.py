@@ -30,7 +30,7 @@ class Notifier:
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Count what a committed unit did, log what it could not do, and tell the listeners."""
-        for payout_id, error in unit.impossible.items():
+        for payout_id, error in unit.stuck.items():
             _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=payout_id, error=error)
         for event in unit.events:
             if event.to_status is not None:

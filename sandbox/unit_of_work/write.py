@@ -47,7 +47,7 @@ async def _write(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
     if unit.new_keys:
         keys = (
             {"key": key, "fingerprint": kept.fingerprint, "status": kept.status, "body": kept.body, "location": kept.location}
-            | ({} if kept.lapses else {"expires_at": "infinity"})
+            | ({} if kept.expires else {"expires_at": "infinity"})
             for key, kept in unit.new_keys.items()
         )
         await conn.execute(_KEYS, merchant, now + KEY_LIFETIME, as_json(keys))

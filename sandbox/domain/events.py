@@ -1,0 +1,48 @@
+"""Events and deliveries that a unit of work will write, and the subscriptions that decide who gets them. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """The part of a webhook endpoint that matters for new events. Entries of `event_types` may end in `*`."""
+
+    endpoint_id: str
+    event_types: tuple[str, ...]
+    enabled: bool
+
+    def includes(self, event_type: str) -> bool:
+        """Return whether the endpoint subscribes to this event type."""
+        return any(
+            event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
+            for pattern in self.event_types
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event to write. A payout's events are also its timeline."""
+
+    id: str
+    type: str
+    body: str
+    payout_id: str | None
+    change: int | None
+    from_status: str | None
+    to_status: str | None
+    cause: str
+    scenario: str | None
+    step: int | None
+    transfer_id: str | None
+    request_id: str
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A delivery to write: due now if the endpoint is enabled, paused if it is not."""
+
+    id: str
+    event_id: str
+    endpoint_id: str
+    enabled: bool
