@@ -89,7 +89,7 @@ def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
     body = b'{"amount": 0, "amount": 0, "merchant_reference": "\\u0000", "metadata": {"k": "1", "k": "2", "\\u0000": "x"}}'
     found = errors_of(CreatePayoutBody, body)
     assert found["merchant_reference"] == "must not contain a NUL character"
-    assert found["metadata.k"] == "is given twice"
+    assert found["metadata.k"] == "is given more than once"
     assert found["metadata.�"] == "must not contain a NUL character"
     assert set(found) == {
         "amount", "merchant_reference", "dest_type", "account_number", "metadata.k", "metadata.�",

@@ -100,7 +100,7 @@ def test_one_that_lacks_funds_fails_alone_and_a_later_one_may_pass() -> None:
 
 @pytest.mark.parametrize("amount", ["0.00", "-1.00"])
 def test_a_transfer_of_nothing_is_a_defect_of_the_caller(amount: str) -> None:
-    with pytest.raises(ValueError, match="moves nothing"):
+    with pytest.raises(ValueError, match="must have a positive amount"):
         post(dict.fromkeys(MERCHANT_ACCOUNTS, Decimal(5)), Transfer("1", LOCK, Decimal(amount), None, ""))
 
 

@@ -1,7 +1,7 @@
-"""Find everything that is wrong with a body at once, and say it as a person would. Pure.
+"""Find all errors in a request body at once, in words that users understand. Pure.
 
-msgspec stops at the first member at fault, and speaks of types. So a body that it has refused is looked at once more here,
-beside msgspec's own description of the type; a body that it takes never comes here.
+msgspec stops at the first error and reports it in terms of types. So a body that msgspec refuses is checked again here,
+against msgspec's description of the type. Valid bodies never reach this module.
 """
 
 import difflib
@@ -21,38 +21,38 @@ Fault = tuple[str, str]
 """The path of a member, such as `payouts[2].amount`, and what is wrong with it."""
 
 MOST: Final = 1000
-"""Errors that one answer lists."""
+"""The most errors that one answer lists."""
 _SUGGESTIONS: Final = 20
-"""Unknown members of one object for which a likely name is looked for."""
+"""How many unknown members of one object get a "did you mean"; each costs a search."""
 _WRONG: Final = object()
 NUL: Final = "must not contain a NUL character"
-TWICE: Final = "is given twice"
+TWICE: Final = "is given more than once"
 
 
 class Number(str):
-    """A number as the body has it: none is rounded on the way."""
+    """A JSON number as the body spells it, not rounded to a float."""
 
     __slots__ = ()
 
 
 class Members(dict[str, Any]):
-    """An object's members; `twice` are the names that came more than once."""
+    """A JSON object; `twice` holds the names that occur more than once."""
 
     twice: Sequence[str] = ()
 
 
 def parse_tree(body: bytes) -> Any:
-    """The body as objects, lists, strings, booleans, null and numbers as text.
+    """Parse a JSON body into Members, lists, strings, booleans, None, and Number for numbers.
 
-    Raises ValueError for what is not JSON, RecursionError for what is nested too deeply.
+    Raises ValueError if it is not JSON in UTF-8, RecursionError if it is nested too deeply.
     """
     return json.loads(body.decode(), object_pairs_hook=_members, parse_int=Number, parse_float=Number, parse_constant=_refuse)
 
 
 def find_errors(kind: Any, tree: Any) -> tuple[list[Fault], Any]:
-    """All that is wrong with a tree that is meant to be of a type, MOST at most; and what of it is right.
+    """Check a parsed body against a type. Return its errors, at most MOST, and its valid part.
 
-    The latter holds objects as dicts of the members that are right, and amounts as Decimal.
+    In the valid part, objects are dicts of their valid members, and amounts are Decimals.
     """
     walk = _Walk()
     found = walk.check(_described(kind), tree, "")
@@ -61,7 +61,7 @@ def find_errors(kind: Any, tree: Any) -> tuple[list[Fault], Any]:
 
 @lru_cache(maxsize=256)
 def raw_items(kind: Any) -> str | None:
-    """The name of the member that holds a batch's items, each judged on its own; None for a type that is no batch."""
+    """Return the name of the member with a batch's items, which are validated one by one; None if the type is no batch."""
     info = _described(kind)
     if isinstance(info, inspect.StructType):
         for member in info.fields:
@@ -71,14 +71,14 @@ def raw_items(kind: Any) -> str | None:
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the known name that is most like the given one, empty if none is."""
+    """Return `; did you mean X?` for the known name most similar to the given one, or an empty text if none is similar."""
     plain = {_plain(name): name for name in known}
     close = difflib.get_close_matches(_plain(given[:100]), plain, n=1, cutoff=0.7)
     return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
 def shown(text: str) -> str:
-    """A text of the client's as it may stand in an answer: short, and printable."""
+    """Return a client's text in a form that is safe to repeat in an answer: short and printable."""
     return "".join(c if c.isprintable() else "�" for c in text[:100])
 
 
@@ -109,7 +109,7 @@ class _Walk:
         return _WRONG
 
     def check(self, info: inspect.Type, value: Any, path: str) -> Any:
-        """What of a value is right, _WRONG if nothing is; what is wrong is noted."""
+        """Return the valid part of a value, or _WRONG; collect its errors."""
         options, extra = _options(info)
         if value is None and any(isinstance(option, inspect.NoneType) for option in options):
             return None
@@ -141,7 +141,7 @@ class _Walk:
         return self.wrong(path, message)
 
     def _anything(self, value: Any, path: str) -> Any:
-        """A value of which nothing is asked but what JSON itself does not: no member twice, no NUL."""
+        """Check a value of any type, which still must not have duplicate members or NUL characters."""
         if isinstance(value, list):
             for place, item in enumerate(value):
                 self._anything(item, f"{path}[{place}]")
@@ -173,12 +173,12 @@ class _Walk:
         if name not in value:
             self.wrong(_under(path, name), f"is required: one of {choices}")
         else:
-            likely = suggestion(given, tags) if isinstance(given, str) else ""
-            self.wrong(_under(path, name), f"must be one of {choices}{likely}")
+            hint = suggestion(given, tags) if isinstance(given, str) else ""
+            self.wrong(_under(path, name), f"must be one of {choices}{hint}")
         return self._shared(structs, value, path)
 
     def _shared(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
-        """What can be said of an object whose kind is not known: by the members that every kind has, or none."""
+        """Check an object whose kind is unknown: report only what is wrong for every kind."""
         for twice in value.twice:
             self.wrong(_under(path, twice), TWICE)
         kinds: dict[str, list[inspect.Field]] = {}
@@ -212,10 +212,10 @@ class _Walk:
     def _unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
         for number, name in enumerate(unknown[:MOST]):
-            likely = suggestion(name, known) if number < _SUGGESTIONS else ""
-            if not likely:
-                likely = f"; known ones: {', '.join(known)}" if known else "; the body must be empty"
-            self.wrong(_under(path, name), f"is not a known field{likely}")
+            hint = suggestion(name, known) if number < _SUGGESTIONS else ""
+            if not hint:
+                hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"
+            self.wrong(_under(path, name), f"is not a known field{hint}")
 
     def _dict(self, info: inspect.DictType, value: Members, path: str) -> Any:
         for name in value.twice:
@@ -236,13 +236,13 @@ class _Walk:
 
     def _list(self, info: inspect.ListType, value: list[Any], path: str, expected: str) -> Any:
         if not _fits(len(value), info.min_length, info.max_length):
-            return self.wrong(path, f"{expected}, and this one has {len(value)}")
+            return self.wrong(path, f"{expected}; this one has {len(value)}")
         found = [self.check(info.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
         return _WRONG if any(item is _WRONG for item in found) else found
 
 
 def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
-    """The kinds that a type may be, and what was written beside it for this module."""
+    """Return the alternatives of a type, and the `extra` of its metadata."""
     options: list[inspect.Type] = []
     extra: dict[str, Any] = {}
     for option in info.types if isinstance(info, inspect.UnionType) else (info,):
@@ -255,7 +255,7 @@ def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
 
 
 def _scalar(info: inspect.Type, value: Any) -> Any:
-    """The value if it is of a kind that has no members, else _WRONG."""
+    """Return the value if it matches a type without members, else _WRONG."""
     fits = False
     if isinstance(info, inspect.RawType):
         fits = True
@@ -278,7 +278,7 @@ def _number(info: inspect.Type, value: Number) -> Any:
     try:
         exact = Decimal(value)
         whole = info.multiple_of is None or exact % Decimal(str(info.multiple_of)) == 0
-    except InvalidOperation:  # past what a Decimal can hold, and so past every bound
+    except InvalidOperation:  # larger than a Decimal can hold, so out of every range
         return _WRONG
     if isinstance(info, inspect.IntType):
         whole = whole and not set(value) & set(".eE")
@@ -294,7 +294,7 @@ def _required(info: inspect.Type) -> str:
 
 
 def _expected(options: Sequence[inspect.Type], extra: dict[str, Any]) -> str:
-    """What a value must be, as the end of a sentence that begins with its name."""
+    """Return `must be …`, to follow the value's name."""
     null = " or null" if any(isinstance(option, inspect.NoneType) for option in options) else ""
     kinds = [extra["must"]] if "must" in extra else list(dict.fromkeys(filter(None, map(_kind, options))))
     return f"must be {' or '.join(kinds) or 'something else'}{null}"

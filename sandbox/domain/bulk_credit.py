@@ -1,4 +1,4 @@
-"""A bulk credit on the wire: the activity and its rows. Pure."""
+"""A bulk credit as the API shows it: the activity and its rows. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -28,14 +28,14 @@ class Counts(msgspec.Struct):
 
 
 class Accepted(msgspec.Struct):
-    """A bulk credit that was accepted."""
+    """An accepted bulk credit."""
 
     activity_id: str
     status: str
 
 
 class Activity(msgspec.Struct):
-    """A bulk credit. The counts appear both in `counts` and as fields of their own, and grow while it is processed."""
+    """A bulk credit. The counts appear both in `counts` and as separate fields, and grow while it is processed."""
 
     activity_id: str
     status: str
@@ -61,11 +61,11 @@ class Item(msgspec.Struct):
 
 
 COLUMNS: Final = "id::text AS id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at, completed_at"
-"""What to select from `bulk_credits` so that `to_activity` can read it."""
+"""The columns of `bulk_credits` that `to_activity` reads."""
 
 
 def to_activity(record: Mapping[str, Any]) -> Activity:
-    """An activity from a record with COLUMNS."""
+    """Return an activity from a record with COLUMNS."""
     completed_at: datetime | None = record["completed_at"]
     counts = Counts(
         total=record["total"],
@@ -89,8 +89,10 @@ def to_activity(record: Mapping[str, Any]) -> Activity:
 
 
 def status_when_done(total: int, succeeded: int, failed: int) -> str:
-    """The status of an activity none of whose rows waits any more. Rows that are invalid are nobody's failure to pay, but a
-    file with nothing but such rows did nothing."""
+    """Return the status of an activity once all its rows are processed.
+
+    Invalid rows do not count as failed, but a file with only invalid rows is FAILED. An empty file is COMPLETED.
+    """
     if failed:
         return PARTIALLY_COMPLETED if succeeded else FAILED
     return FAILED if total and not succeeded else COMPLETED

@@ -1,4 +1,4 @@
-"""The rows of a bulk credit's CSV file, `uuid,amount`, each looked at on its own. Pure but for the file that it reads."""
+"""Read a bulk credit's CSV file, `uuid,amount`, and validate it row by row. Pure except for reading the file."""
 
 import csv
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DUPLICATE: Final = "DUPLICATE"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A line of the file: the texts as they will be shown, its status (PENDING, INVALID, DUPLICATE), and why."""
+    """A line of the file: its cells as the API shows them, its status (PENDING, INVALID, DUPLICATE), and the reason."""
 
     line: int
     user_id: str
@@ -32,10 +32,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def read_rows(file: BinaryIO) -> Iterator[Row | None]:
-    """The rows behind the header, None for each blank line: whoever reads many can pause, however the lines look.
+    """Yield the rows after the header, and None for a blank line, so that the caller can pause after any number of lines.
 
-    A row that is there twice, the same user and amount, is one credit and one duplicate. Raises VALIDATION_ERROR if there is
-    no header, PAYLOAD_TOO_LARGE past MOST_ROWS, blank lines counted.
+    A row that repeats an earlier one, the same user and amount, is a duplicate. Raises VALIDATION_ERROR if the header is
+    missing, PAYLOAD_TOO_LARGE for more than MOST_ROWS lines, including blank ones.
     """
     first = _read_line(file)
     header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
@@ -46,10 +46,10 @@ def read_rows(file: BinaryIO) -> Iterator[Row | None]:
     while raw := _read_line(file):
         number += 1
         if number > MOST_ROWS + 1:
-            raise Problem("PAYLOAD_TOO_LARGE", f"The file has more than {MOST_ROWS} rows, blank lines counted; split it.")
+            raise Problem("PAYLOAD_TOO_LARGE", f"The file has more than {MOST_ROWS} rows, including blank lines. Split it.")
         text = raw.decode("utf-8", "replace").strip()
         if len(raw) > _LONGEST_LINE:
-            # What was cut off may be part of the amount: nothing of the line counts.
+            # The cut may fall inside the amount, so do not use any part of the line.
             yield _invalid(number, [text], f"is longer than {_LONGEST_LINE} bytes")
         elif text:
             yield _row(number, text, seen)
@@ -58,7 +58,7 @@ def read_rows(file: BinaryIO) -> Iterator[Row | None]:
 
 
 def _read_line(file: BinaryIO) -> bytes:
-    """The next line with its end, cut behind one byte more than a line may have; empty at the end of the file."""
+    """Return the next line with its line end, cut one byte past the limit; empty at the end of the file."""
     line = rest = file.readline(_LONGEST_LINE + 1)
     while len(line) > _LONGEST_LINE and rest and not rest.endswith(b"\n"):
         rest = file.readline(_SKIPPED_AT_ONCE)
@@ -70,7 +70,7 @@ def _row(number: int, text: str, seen: dict[int, int]) -> Row:
     if not cells:
         return _invalid(number, [text], "is not valid CSV: a quote is not closed, or text follows the closing quote")
     if len(cells) != 2:
-        return _invalid(number, cells, f"must have two cells, uuid and amount, not {len(cells)}")
+        return _invalid(number, cells, f"must have two columns, uuid and amount, not {len(cells)}")
     user_id = cells[0].strip().lower()
     if not is_uuid(user_id):
         return _invalid(number, cells, "uuid: must be the id of a user")
@@ -78,7 +78,7 @@ def _row(number: int, text: str, seen: dict[int, int]) -> Row:
         amount = str(parse_amount(b'"' + cells[1].strip().encode() + b'"'))
     except InvalidAmountError:
         return _invalid(number, cells, "amount: must be more than 0, at most 999999999999.99, with at most two decimal places")
-    # One number for the user and the paisas keeps a million rows in some 100 MB.
+    # One integer for user and paisas: a million rows take about 100 MB.
     twin = int(user_id.replace("-", ""), 16) << 48 | int(amount.replace(".", ""))
     first = seen.setdefault(twin, number)
     status, error = (PENDING, None) if first == number else (DUPLICATE, f"is the same as line {first}")
@@ -91,7 +91,7 @@ def _invalid(number: int, cells: list[str], error: str) -> Row:
 
 
 def _cells(text: str) -> list[str]:
-    """The cells of a line, as they stand there; none if its quotes do not add up."""
+    """Return the cells of a line, or none if its quotes are unbalanced."""
     if '"' not in text:
         return text.split(",")
     try:

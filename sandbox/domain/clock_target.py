@@ -1,4 +1,4 @@
-"""Times that a clock may be moved to. Pure."""
+"""The time that a request moves a clock to. Pure."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -8,20 +8,22 @@ from sandbox.domain.clock import parse, render, truncate
 from sandbox.domain.errors import invalid
 
 FURTHEST: Final = timedelta(days=3653)
-"""How far one request may put a clock forward: ten years by the calendar, with up to three leap days."""
+"""How far one request may advance a clock: ten calendar years, with up to three leap days."""
 
 Target = Callable[[datetime], datetime]
-"""The merchant's now → the time to pass to, not before it. Raises VALIDATION_ERROR."""
+"""A function from the merchant's current time to the time to set. Raises VALIDATION_ERROR."""
 
 
 def seconds_on(seconds: float) -> Target:
-    """So many seconds from now."""
+    """Return a target that many seconds after the merchant's current time."""
     return lambda now: now + timedelta(seconds=seconds)
 
 
 def moment(text: str, field: str, *, may_be_past: bool = False) -> Target:
-    """The time that the text says. Raises VALIDATION_ERROR, naming `field`, if it says none, or one before 1970; the target
-    raises it if the time is too far on, or past and not allowed to be.
+    """Return a target at a given RFC 3339 time.
+
+    Raises VALIDATION_ERROR for `field` if the text is not a time or is before 1970. The target raises it if the time is more
+    than FURTHEST ahead, or if it is in the past and `may_be_past` is false.
     """
     try:
         at = truncate(parse(text))

@@ -1,4 +1,4 @@
-"""Every error that the wire knows: RFC 9457 problems, each code with its status, title and cure. Pure."""
+"""Every error of the API: RFC 9457 problems, each code with its status, title and cure. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -9,11 +9,11 @@ from sandbox.domain.redaction import path, scrub
 
 MEDIA_TYPE: Final = "application/problem+json"
 _IN_DETAIL: Final = 5
-"""Errors that a problem's detail repeats."""
+"""How many of the errors a problem's detail repeats."""
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What a code always means."""
+    """What an error code means: its status, its title, and how to fix it."""
 
     status: int
     title: str
@@ -21,53 +21,60 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 CODES: Final[dict[str, Kind]] = {
-    "VALIDATION_ERROR": Kind(400, "The request is not valid", "Correct the fields that `errors` lists and send it again."),
-    "MALFORMED_JSON": Kind(400, "The body is not valid JSON", "Send one JSON value in UTF-8. `detail` says what is wrong."),
+    "VALIDATION_ERROR": Kind(400, "The request is not valid", "Correct the fields listed in `errors` and send it again."),
+    "MALFORMED_JSON": Kind(
+        400, "The body is not valid JSON", "Send one JSON value, encoded in UTF-8. `detail` says what is wrong."
+    ),
     "MISSING_IDEMPOTENCY_KEY": Kind(
         400,
         "An idempotency key is required",
-        "Send an X-IDEMPOTENCY-KEY header: a new value for each operation, the same value for each retry.",
+        "Send an X-IDEMPOTENCY-KEY header. Use a new value for each operation, and the same value when you retry it.",
     ),
     "INVALID_IDEMPOTENCY_KEY": Kind(
         400, "The idempotency key is not valid", "Use 1 to 255 printable ASCII characters, such as a UUID."
     ),
     "MISSING_API_KEY": Kind(
-        401, "An API key is required", "Send your key in the X-API-KEY header, or as `Authorization: Bearer`."
+        401, "An API key is required", "Send your key in an `X-API-KEY` or `Authorization: Bearer` header."
     ),
     "INVALID_API_KEY": Kind(
-        401, "The API key is not valid", "Check the key that you send: it is unknown, mistyped or revoked."
+        401, "The API key is not valid", "Check the key: it is mistyped, revoked, or belongs to another sandbox."
     ),
     "INVALID_SIGNATURE": Kind(
         401,
         "The signature is not valid",
-        "Sign `{webhook-id}.{webhook-timestamp}.{raw body}` with the merchant's IPN secret, at most 5 minutes ago.",
+        "Sign `{webhook-id}.{webhook-timestamp}.{raw body}` with the merchant's IPN secret. The timestamp must be within "
+        "5 minutes of the current time.",
     ),
-    "FORBIDDEN": Kind(403, "The key's role does not allow this", "Use a key with the `admin` role."),
-    "NOT_FOUND": Kind(
-        404, "Resource not found", "Check the path and the id. Objects of another merchant are not found either."
-    ),
-    "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "Use a method that the Allow header lists."),
+    "FORBIDDEN": Kind(403, "The API key's role does not allow this", "Use a key with the `admin` role."),
+    "NOT_FOUND": Kind(404, "Resource not found", "Check the path and the id. A key only finds objects of its own merchant."),
+    "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "Use one of the methods in the Allow header."),
     "NOT_ACCEPTABLE": Kind(406, "Only JSON is supported", "Send `Accept: application/json`, or no Accept header."),
-    "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send it again, without long pauses."),
+    "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send the whole request without long pauses."),
     "DUPLICATE_REFERENCE": Kind(
-        409, "The merchant reference is already in use", "Use a new merchant_reference for each payout."
+        409, "The merchant reference is already in use", "Use a new `merchant_reference` for each payout."
     ),
-    "INVALID_STATE": Kind(409, "The current state does not allow this", "See `detail` for what is allowed now."),
+    "INVALID_STATE": Kind(409, "The current state does not allow this", "`detail` says what is allowed in this state."),
     "IDEMPOTENCY_KEY_IN_FLIGHT": Kind(
-        409, "The first request with this key is still running", "Wait a moment, then retry with the same key."
+        409,
+        "The first request with this idempotency key is still running",
+        "Wait a moment, then retry with the same idempotency key.",
     ),
-    "ALREADY_RECONCILED": Kind(409, "The sale is already reconciled", "Leave it out of the request."),
-    "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Retry only an activity that has failed rows."),
-    "PAYLOAD_TOO_LARGE": Kind(413, "The request body is too large", "Send less in one request."),
+    "ALREADY_RECONCILED": Kind(409, "The sale is already reconciled", "Remove it from the request."),
+    "NOT_RETRYABLE": Kind(409, "There is nothing to retry", "Retry only a bulk credit that has failed rows."),
+    "PAYLOAD_TOO_LARGE": Kind(413, "The request body is too large", "Split it into several requests."),
     "UNSUPPORTED_MEDIA_TYPE": Kind(
         415, "Media type not supported", "Send `Content-Type: application/json` and an uncompressed body."
     ),
     "INSUFFICIENT_BALANCE": Kind(422, "The available balance is too low", "Top up the balance, or send a smaller amount."),
-    "IDEMPOTENCY_KEY_REUSED": Kind(422, "The idempotency key was used for another request", "Use a new key for a new request."),
-    "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the number of seconds in the Retry-After header."),
-    "HEADERS_TOO_LARGE": Kind(431, "The request headers are too large", "Send at most 64 KB of request line and headers."),
+    "IDEMPOTENCY_KEY_REUSED": Kind(
+        422, "The idempotency key was used for another request", "Use a new idempotency key for each new request."
+    ),
+    "RATE_LIMITED": Kind(429, "Too many requests", "Wait for the number of seconds in the Retry-After header, then retry."),
+    "HEADERS_TOO_LARGE": Kind(
+        431, "The request headers are too large", "Send at most 64 KB of request line and headers in total."
+    ),
     "INTERNAL_ERROR": Kind(
-        500, "Internal error", "Retry with the same idempotency key. If it fails again, report the request_id."
+        500, "Internal error", "Retry with the same idempotency key. If it fails again, report the `request_id`."
     ),
     "UNAVAILABLE": Kind(
         503,
@@ -75,9 +82,9 @@ CODES: Final[dict[str, Kind]] = {
         "Wait for the number of seconds in the Retry-After header, then retry with the same idempotency key. Nothing was lost.",
     ),
 }
-"""In the order in which the documentation lists them."""
-CONTENTION: Final = "Too much contention, retry: other requests changed the same data at the same time."
-"""The detail of UNAVAILABLE when transactions got in each other's way too often."""
+"""The documentation lists them in this order."""
+CONTENTION: Final = "Other requests kept changing the same data. Retry this one."
+"""The detail of UNAVAILABLE when transactions conflicted too often."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -101,14 +108,14 @@ class ProblemBody(msgspec.Struct, omit_defaults=True, rename={"kind": "type"}):
 
 
 class RefusedItem(msgspec.Struct):
-    """An item of a batch that was refused. Its error paths start with its position, such as `payouts[2].amount`."""
+    """A refused item of a batch. Its error paths start with its position, such as `payouts[2].amount`."""
 
     status: int
     problem: ProblemBody
 
 
 class Problem(Exception):
-    """An answer that says no: a code of CODES, a detail for this occurrence, and perhaps headers."""
+    """A refusal or failure to answer a request with: a code of CODES, the detail of this case, and optional headers."""
 
     def __init__(
         self,
@@ -127,7 +134,7 @@ class Problem(Exception):
         self.headers: Mapping[str, str] = headers or {}
 
     def body(self, public_url: str, instance: str, request_id: str) -> bytes:
-        """The problem as JSON. `instance` is the request's path, `public_url` where problem types are explained."""
+        """Return the problem as JSON. `instance` is the request's path; links to the problem types begin with `public_url`."""
         return _ENCODER.encode(
             ProblemBody(
                 kind=f"{public_url}/problems/{self.code}",
@@ -142,7 +149,7 @@ class Problem(Exception):
         )
 
     def within(self, place: str) -> "Problem":
-        """The same of a part of the request, such as `payouts[2]`: its errors' paths begin there."""
+        """Return the same problem for one part of the request, such as `payouts[2]`, which prefixes the error paths."""
         if self.code == "VALIDATION_ERROR":
             return all_invalid([(place if field == "body" else f"{place}.{field}", message) for field, message in self.errors])
         if self.code == "MALFORMED_JSON":
@@ -151,20 +158,20 @@ class Problem(Exception):
 
 
 def invalid(field: str, message: str) -> Problem:
-    """A VALIDATION_ERROR about one member."""
+    """Return a VALIDATION_ERROR for one field."""
     return all_invalid([(field, message)])
 
 
 def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
-    """A VALIDATION_ERROR about every member at fault: its path and what is wrong with it."""
-    told = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_IN_DETAIL])
+    """Return a VALIDATION_ERROR for several fields, each as its path and what is wrong with it."""
+    listed = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_IN_DETAIL])
     more = f"; and {len(errors) - _IN_DETAIL} more" if len(errors) > _IN_DETAIL else ""
-    end = "" if not more and told.endswith("?") else "."
-    return Problem("VALIDATION_ERROR", f"{told}{more}{end}", errors=errors)
+    end = "" if not more and listed.endswith("?") else "."
+    return Problem("VALIDATION_ERROR", f"{listed}{more}{end}", errors=errors)
 
 
 def unavailable(detail: str = "", retry_after: int = 1) -> Problem:
-    """A 503 that says when to try again, in seconds."""
+    """Return a 503 with a Retry-After of so many seconds."""
     return Problem("UNAVAILABLE", detail, headers={"Retry-After": str(retry_after)})
 
 

@@ -1,12 +1,12 @@
-"""Account numbers: Pakistani IBANs, and plain ones of 10 to 16 digits.
+"""Check account numbers: Pakistani IBANs, and plain ones of 10 to 16 digits. Pure.
 
-An IBAN is defined by ISO 13616-1 (the registry gives Pakistan as `PK2!n4!a16!c`, 24 characters) and its check digits
-by ISO/IEC 7064, MOD 97-10: with the first four characters moved to the end and each letter replaced by two digits
-(A = 10 … Z = 35), the number leaves 1 when divided by 97. The check digits are 98 minus a remainder, so 02 to 98: that
-00, 01 and 99 would leave 1 as well, in place of 97, 98 and 02, does not make them valid.
+ISO 13616-1 defines IBANs; its registry gives Pakistan's layout as `PK2!n4!a16!c`, 24 characters. ISO/IEC 7064, MOD 97-10,
+defines the check digits: move the first four characters to the end and replace each letter by two digits (A = 10 … Z = 35);
+the number modulo 97 must be 1. Valid check digits are 02 to 98, since they are computed as 98 minus a remainder. 00, 01 and 99
+have the same remainder as 97, 98 and 02, but are never valid.
 
-The patterns name their characters one by one because `str.isdigit`, `str.isalnum` and `\\d` take other scripts' too,
-and they are used with `fullmatch` because `$` lets a newline pass.
+The patterns list their characters because `str.isdigit`, `str.isalnum` and `\\d` accept those of other scripts. Use them with
+`fullmatch`, because `$` also matches before a final newline.
 """
 
 import re
@@ -23,53 +23,50 @@ _LETTERS_AS_NUMBERS = str.maketrans({letter: str(number) for number, letter in e
 
 
 def looks_like_iban(text: str) -> bool:
-    """Whether `text` is meant as an IBAN, right or wrong: a plain account number has no letters."""
+    """Return whether `text` is meant as an IBAN, valid or not. A plain account number has no letters."""
     return text.startswith(IBAN_COUNTRY)
 
 
 def check_iban(text: str, bank_iban_code: str | None) -> str | None:
-    """What is wrong with a Pakistani IBAN and what to do about it, in one sentence; None if nothing is.
+    """Return a sentence that says what is wrong with a Pakistani IBAN and how to fix it; None if it is valid.
 
-    With `bank_iban_code`, it must be an IBAN of that bank.
+    `bank_iban_code` is the bank whose IBAN it must be, as four letters; None accepts any bank.
     """
     if _CHARACTERS.fullmatch(text) is None:
-        return "An IBAN has only the letters A-Z and digits 0-9; write it in capitals, without spaces or dashes."
+        return "An IBAN has only the letters A-Z and the digits 0-9; write it in capitals, without spaces or dashes."
     if not looks_like_iban(text):
-        return "A Pakistani IBAN starts with PK; send one that does."
+        return "Only Pakistani IBANs are accepted; send one that starts with PK."
     if len(text) != IBAN_LENGTH:
-        return f"A Pakistani IBAN has {IBAN_LENGTH} characters but this one has {len(text)}; send all of it."
+        return f"A Pakistani IBAN has {IBAN_LENGTH} characters, but this one has {len(text)}; send the complete IBAN."
     layout = _LAYOUT.fullmatch(text)
     if layout is None:
         return (
-            "A Pakistani IBAN is PK, two check digits, the bank's four letters and sixteen letters or digits; "
+            "A Pakistani IBAN is PK, two check digits, the bank's four letters, then sixteen letters or digits; "
             "correct the part that differs."
         )
     if not 2 <= int(layout["check_digits"]) <= 98 or _remainder(text) != 1:
-        return "The IBAN's check digits do not match the rest of it; look for a mistyped character."
+        return "The IBAN's check digits do not match; check it for a mistyped character."
     if bank_iban_code is not None and layout["bank"] != bank_iban_code:
         return (
-            f"This is an IBAN of {layout['bank']} and the chosen bank or wallet has {bank_iban_code}; "
-            "correct the one or the other."
+            f"The IBAN belongs to bank {layout['bank']}, but the IBANs of the chosen bank or wallet contain {bank_iban_code}; "
+            "correct one of the two."
         )
     return None
 
 
 def check_account_number(text: str, bank_iban_code: str | None) -> str | None:
-    """As `check_iban`, for whatever an `account_number` may be: 10 to 16 digits, or a Pakistani IBAN."""
+    """Do the same as `check_iban` for an account number, which is 10 to 16 digits or a Pakistani IBAN."""
     if looks_like_iban(text):
         return check_iban(text, bank_iban_code)
     if _PLAIN_ACCOUNT.fullmatch(text) is None:
-        return (
-            "An account number is 10 to 16 digits (0-9), or a Pakistani IBAN in capitals that starts with PK; "
-            "write either without spaces or dashes."
-        )
+        return "An account number is 10 to 16 digits, or a Pakistani IBAN in capitals; write it without spaces or dashes."
     return None
 
 
 def scenario_suffix(account_number: str) -> str:
-    """The last four digits of an account number, which choose its scenario.
+    """Return the last four digits of an account number, which choose its scenario.
 
-    Empty, so that no suffix matches, if an IBAN does not end in four digits.
+    Return an empty text, which matches no suffix, if an IBAN does not end in four digits.
     """
     suffix = account_number[-4:]
     return suffix if _FOUR_DIGITS.fullmatch(suffix) else ""

@@ -1,9 +1,9 @@
-"""Double entry, decided in memory. Pure: balances and transfers in, results out.
+"""A double-entry ledger in memory. Pure: takes balances and transfers, returns results.
 
-A transfer names one account that it debits and one that it credits, so it cannot fail to balance. An account's
-balance is what was credited less what was debited; `AVAILABLE` and `LOCKED` may never be negative.
+A transfer has one debit account and one credit account, so it always balances. An account's balance is its credits less its
+debits. `AVAILABLE` and `LOCKED` must never be negative.
 
-A user's wallet is an account of its own, `WALLET:{user_id}`; against all wallets together stands `USER_FUNDS`.
+Each user's wallet is an account, `WALLET:{user_id}`. `USER_FUNDS` is the contra account of all wallets.
 """
 
 from collections.abc import MutableMapping
@@ -25,7 +25,7 @@ NEVER_NEGATIVE: Final = frozenset({AVAILABLE, LOCKED})
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """Which accounts a kind of transfer debits and credits, and its name in the history. `WALLET` is some user's."""
+    """The accounts that a kind of transfer debits and credits, and its name in the history. `WALLET` means a user's wallet."""
 
     debit: str
     credit: str
@@ -50,13 +50,13 @@ MOVEMENTS: Final = {m.reason: m for m in (TOP_UP, LOCK, SETTLE, RELEASE, RETURN,
 
 
 def wallet_of(user_id: str) -> str:
-    """The account of a user's wallet."""
+    """Return the account of a user's wallet."""
     return f"{WALLET}:{user_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A movement of money that is asked for."""
+    """A transfer to post."""
 
     id: str
     movement: Movement
@@ -64,16 +64,16 @@ class Transfer:
     payout_id: str | None
     description: str
     user_id: str | None = None
-    """Whose wallet it is, where the movement has one."""
+    """The owner of the wallet, if the movement has one."""
 
     @property
     def debit_account(self) -> str:
-        """The account that it debits."""
+        """The account to debit."""
         return self._account(self.movement.debit)
 
     @property
     def credit_account(self) -> str:
-        """The account that it credits."""
+        """The account to credit."""
         return self._account(self.movement.credit)
 
     def _account(self, account: str) -> str:
@@ -86,7 +86,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A transfer that was accepted, with the balances of both accounts after it."""
+    """An accepted transfer, with the balances of both accounts after it."""
 
     transfer: Transfer
     debit_balance_after: Decimal
@@ -95,7 +95,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A transfer that its account could not cover; it moved nothing."""
+    """A transfer that its debit account could not cover. Nothing was moved. `balance` is the account's balance."""
 
     transfer: Transfer
     account: str
@@ -105,10 +105,10 @@ class Refused:
 def post(balances: MutableMapping[str, Decimal], transfer: Transfer) -> Posted | Refused:
     """Post one transfer to `balances` (account → balance, changed in place), or refuse it and change nothing.
 
-    Raises ValueError for an amount that is not positive, which no caller may ask for.
+    Raises ValueError for an amount that is not positive: a bug in the caller.
     """
     if transfer.amount <= ZERO:
-        raise ValueError(f"a transfer of {transfer.amount} moves nothing")
+        raise ValueError(f"a transfer must have a positive amount, not {transfer.amount}")
     debit, credit = transfer.debit_account, transfer.credit_account
     left = balances[debit] - transfer.amount
     if left < ZERO and debit in NEVER_NEGATIVE:

@@ -1,4 +1,4 @@
-"""Amounts: exact decimals with two places, never a binary float. Pure."""
+"""Amounts of money: exact decimals with two places, never binary floats. Pure."""
 
 import re
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -23,13 +23,13 @@ _EXPLAIN_SIGNED: Final = (
 
 
 class InvalidAmountError(ValueError):
-    """The value is not an amount of money; the message says what one looks like."""
+    """The value is not a valid amount; the message says what one looks like."""
 
 
 def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
-    """Turn the raw JSON of an amount (a string or a number) into a Decimal with two places; `zero` says whether it may be 0.
+    """Parse an amount's raw JSON, a string or a number, into a Decimal with two places. `zero` allows 0.
 
-    Raises InvalidAmountError for anything that is not > 0, ≤ 999999999999.99 and of at most two places.
+    Raises InvalidAmountError unless the amount is > 0, ≤ 999999999999.99 and has at most two decimal places.
     """
     explain = _EXPLAIN_ZERO if zero else _EXPLAIN
     if len(raw) > 40:
@@ -42,7 +42,7 @@ def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
         text = raw
     try:
         value = Decimal(text.decode("ascii"))
-        # A JSON number may be written 1.5e3; what counts is its value, exactly.
+        # A JSON number may be written as 1.5e3; only its exact value matters.
         exact = value.quantize(PAISA)
     except (InvalidOperation, UnicodeDecodeError, ValueError):
         raise InvalidAmountError(explain) from None
@@ -54,9 +54,9 @@ def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
 
 
 def parse_signed_amount(raw: bytes) -> Decimal:
-    """Turn the raw JSON of an amount that may be below 0 into a Decimal with two places.
+    """Parse the raw JSON of an amount that may be negative into a Decimal with two places.
 
-    Raises InvalidAmountError for 0 and for anything whose absolute value `parse_amount` refuses.
+    Raises InvalidAmountError for 0, and if `parse_amount` would refuse the absolute value.
     """
     try:
         if raw[:1] == b"-":
@@ -69,5 +69,5 @@ def parse_signed_amount(raw: bytes) -> Decimal:
 
 
 def round_half_up(value: Decimal) -> Decimal:
-    """Round to the paisa, halves away from zero."""
+    """Round to the paisa (0.01), halves away from zero."""
     return value.quantize(PAISA, rounding=ROUND_HALF_UP)

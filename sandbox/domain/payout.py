@@ -1,4 +1,4 @@
-"""A payout as integrators see it, and as the store holds it. Pure."""
+"""A payout as the API shows it, and as the database stores it. Pure."""
 
 import hashlib
 from collections.abc import Mapping
@@ -43,12 +43,12 @@ class Payout(msgspec.Struct):
 
 @dataclass(slots=True)
 class PayoutRow:
-    """A payout in the store: what the wire shows, and its place in its scenario.
+    """A stored payout: the object that the API shows, and its progress in its scenario.
 
-    `step` is the scenario's next step and `due_at` when it falls due in the merchant's time (None: nothing by itself);
-    `request_id` is that of the request that last set it going. `path` is the steps of the
-    merchant's own rule that it follows, taken along when it was chosen: what becomes of the rule does not matter then.
-    `scenario_header` is the create's X-Sandbox-Scenario.
+    `step` is the number of the scenario's next step, and `due_at` when that is due in the merchant's time (None: it does not
+    run by itself). `request_id` is the last request that changed the payout. `path` is a copy of the steps if it follows a
+    merchant's own rule, so that later changes to the rule do not affect it. `scenario_header` is the X-Sandbox-Scenario of
+    the request that created it.
     """
 
     payout: Payout
@@ -61,7 +61,7 @@ class PayoutRow:
     scenario_header: str | None = None
 
     def take(self, scenario: Scenario) -> None:
-        """Make the scenario the payout's own."""
+        """Set the payout's scenario."""
         self.payout.scenario = scenario.name
         self.path = scenario.path
 
@@ -72,12 +72,12 @@ COLUMNS: Final = (
     "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id, "
     "path::text AS path, scenario_header"
 )
-"""What to select from `payouts` so that `to_row` and `to_payout` can read it."""
+"""The columns of `payouts` that `to_row` and `to_payout` read."""
 
 
 def pair_of(name: str, value: str) -> str:
-    """A pair of metadata as `payout_metadata` has it: an id of 16 bytes, so that a long value makes no long index."""
-    # Names and values hold no control characters, so no two pairs read the same.
+    """Return a metadata pair's key in `payout_metadata`: a hash of 16 bytes, so that long values do not bloat the index."""
+    # Names and values have no control characters, so the separator keeps different pairs different.
     return str(UUID(bytes=hashlib.sha256(f"{name}\x1f{value}".encode()).digest()[:16]))
 
 
@@ -85,7 +85,7 @@ _METADATA: Final = msgspec.json.Decoder(dict[str, str])
 
 
 def to_payout(record: Mapping[str, Any]) -> Payout:
-    """A payout from a record with COLUMNS."""
+    """Return a payout from a record with COLUMNS."""
     processed_at = record["processed_at"]
     metadata = record["metadata"]
     return Payout(
@@ -114,7 +114,7 @@ def to_payout(record: Mapping[str, Any]) -> Payout:
 
 
 def to_row(record: Mapping[str, Any]) -> PayoutRow:
-    """A stored payout from a record with COLUMNS."""
+    """Return a stored payout from a record with COLUMNS."""
     return PayoutRow(
         payout=to_payout(record),
         step=record["step"],

@@ -1,4 +1,4 @@
-"""Find everything that is wrong with a query's parameters at once, by the schemas that document them. Pure."""
+"""Find all errors in query parameters at once, by the schemas that document them. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,30 +16,32 @@ _ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _LONGEST: Final = 1000
 _MOST: Final = 100
-"""Parameters of one query."""
+"""The most parameters of one query."""
 
 
 def find_query_errors(
     pairs: Iterable[tuple[str, str]], allowed: Sequence[str], schemas: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[Fault], dict[str, str]]:
-    """All that is wrong with a query's parameters, and those that are right by name.
+    """Check query parameters. Return their errors, and the valid ones by name.
 
-    `schemas` are the JSON schemas of the parameters that have one. One that is an object takes `name[KEY]=value`, and is there
-    under `name[KEY]`; one that is an array takes values with commas between them.
+    `schemas` are the JSON schemas of the parameters that have one. An object is sent as `name[KEY]=value` and returned under
+    `name[KEY]`. An array is sent comma-separated.
     """
     faults: list[Fault] = []
     right: dict[str, str] = {}
     given = list(pairs)
     if len(given) > _MOST:
-        return [("query", f"must have at most {_MOST} parameters, and this one has {len(given)}")], right
+        return [("query", f"must have at most {_MOST} parameters; this one has {len(given)}")], right
     known = [f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name for name in allowed]
     for name, value in given:
         entry = _ENTRY.match(name)
         base = name if entry is None else entry[1]
         schema = schemas.get(base, {})
         if base not in allowed or (schema.get("type") == "object") != (entry is not None):
-            likely = suggestion(name, known) or (f"; known ones: {', '.join(known)}" if known else "")
-            faults.append((shown(name) or "query", f"is not a known parameter{likely}"))
+            hint = suggestion(name, known) or (
+                f"; known parameters: {', '.join(known)}" if known else "; none are allowed here"
+            )
+            faults.append((shown(name) or "query", f"is not a known parameter{hint}"))
         elif name in right or any(field == name for field, _ in faults):
             faults.append((shown(name), TWICE))
         else:
@@ -51,18 +53,18 @@ def find_query_errors(
     for name, shown_name in zip(allowed, known, strict=True):
         most = schemas.get(name, {}).get("maxProperties", _MOST)
         if len(entries(right, name)) > most:
-            faults.append((name, f"may be given at most {most} times as {shown_name}"))
+            faults.append((name, f"can be given at most {most} times as {shown_name}"))
     return faults, right
 
 
 def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
-    """The values of `name[KEY]` by their keys."""
+    """Return the values of `name[KEY]` by KEY."""
     return {key[len(name) + 1 : -1]: value for key, value in params.items() if key.startswith(f"{name}[")}
 
 
 def _wrong_entry(key: str, value: str, schema: Mapping[str, Any]) -> str | None:
     wrong = _wrong(key, schema.get("propertyNames", {}))
-    return f"has a key that {wrong}" if wrong is not None else _wrong(value, schema.get("additionalProperties", {}))
+    return f"has a KEY that {wrong}" if wrong is not None else _wrong(value, schema.get("additionalProperties", {}))
 
 
 def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
@@ -103,7 +105,7 @@ def _wrong_time(value: str, may_be_date: bool) -> str | None:
         if may_be_date and _DATE.match(value):
             date.fromisoformat(value)
             return None
-        # An unescaped + in a query means a space.
+        # In a query, an unescaped + of an offset arrives as a space.
         clock.milliseconds(clock.parse(value.replace(" ", "+")))
     except (ValueError, OverflowError):
         kinds = "a date such as 2026-01-31, or " if may_be_date else ""

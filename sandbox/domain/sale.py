@@ -1,4 +1,4 @@
-"""What is paid for a sale: an advance while it is pending, and the rest once it is reconciled. Pure."""
+"""Sales and their payments: an advance while the sale is pending, the rest once it is reconciled. Pure."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -22,13 +22,13 @@ FINAL: Final = "FINAL"
 
 _ADVANCE_SHARE: Final = Decimal("0.10")
 _REFUSED: Final = "0003"
-"""The suffix of destinations to which every payment fails (CONTRACT, 4)."""
+"""The suffix of account numbers to which every payment fails."""
 _UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RETURNED_BY_BANK"}
-"""The ends of a path that leave a payment unpaid, each with its failure code where the step gives none."""
+"""The statuses in which a scenario leaves a payment unpaid → the failure code, if the step sets none."""
 
 
 class SalePayment(msgspec.Struct):
-    """A payment for a sale: `kind` is ADVANCE or FINAL. A negative FINAL was taken back; 0.00 moved nothing."""
+    """A payment for a sale. `kind` is ADVANCE or FINAL. A negative FINAL took money back; 0.00 moved none."""
 
     kind: str
     amount: Decimal
@@ -39,8 +39,8 @@ class SalePayment(msgspec.Struct):
 class Sale(msgspec.Struct):
     """A sale. Its payment amounts are null until they are paid.
 
-    `attempts` counts all attempts to pay its advance or final; `last_error` says why the last one failed, and is null if
-    it did not.
+    `attempts` counts all attempts to pay its advance or final. `last_error` says why the last one failed; it is null if it
+    succeeded.
     """
 
     id: str
@@ -71,11 +71,11 @@ COLUMNS: Final = (
     "SELECT ROW (p.kind, p.amount, p.transfer_id::text, p.created_at) FROM sale_payments p "
     "WHERE p.merchant_id = sales.merchant_id AND p.sale_id = sales.id ORDER BY p.created_at, p.kind) AS payments"
 )
-"""What to select from `sales` so that `to_sale` can read it."""
+"""The columns of `sales` that `to_sale` reads."""
 
 
 def to_sale(record: Mapping[str, Any]) -> Sale:
-    """A sale from a record with COLUMNS."""
+    """Return a sale from a record with COLUMNS."""
     return Sale(
         id=record["id"],
         user_id=record["user_id"],
@@ -96,27 +96,27 @@ def to_sale(record: Mapping[str, Any]) -> Sale:
 
 
 def advance_of(earning: Decimal) -> Decimal:
-    """A tenth of the earning, rounded half up to the paisa (CONTRACT, 4)."""
+    """Return the advance: a tenth of the earning, rounded half up to the paisa."""
     return round_half_up(earning * _ADVANCE_SHARE)
 
 
 def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:
-    """What is left to pay of a reconciled sale; below zero what is taken back of a declined one (CONTRACT, 4)."""
+    """Return the final payment of a reconciled sale; a declined one takes its advance back with a negative amount."""
     return (earning if status == APPROVED else ZERO) - (advance or ZERO)
 
 
-def failure_of(facts: Facts, rules: Sequence[Scenario], drawn_by: str) -> tuple[str, str] | None:
-    """The failure code of an attempt to pay and the scenario that makes it fail; None if the attempt succeeds.
+def failure_of(facts: Facts, rules: Sequence[Scenario], draw_key: str) -> tuple[str, str] | None:
+    """Return the failure code of an attempt to pay, and the scenario that makes it fail; None if the attempt succeeds.
 
-    The first of the merchant's own rules that matches decides: the attempt fails where its path ends in FAILED, CANCELLED or
-    RETURNED. All waiting is over at once. If none matches, a destination ending in 0003 fails. `drawn_by` decides about
-    steps with a probability: another text may draw otherwise.
+    The first of the merchant's own rules that matches decides: the attempt fails if its steps end in FAILED, CANCELLED or
+    RETURNED. Delays are ignored. If no rule matches, a destination that ends in 0003 fails. `draw_key` decides which of the
+    steps with a probability are taken.
     """
     rule = next((rule for rule in rules if rule.match.holds(facts)), None)
     if rule is None:
         return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
     status, code = PAYOUT_PENDING, None
     for number, step in enumerate(rule.steps):
-        if can_follow(status, step.to) and is_taken(step.probability, drawn_by, number):
+        if can_follow(status, step.to) and is_taken(step.probability, draw_key, number):
             status, code = step.to, step.failure_code
     return (code or _UNPAID[status], rule.name) if status in _UNPAID else None
