@@ -82,7 +82,10 @@ def test_a_body_that_is_empty_is_said_to_be() -> None:
     for body in (b"", b" \n"):
         with pytest.raises(Problem) as raised:
             decode(msgspec.json.Decoder(CreatePayoutBody), body)
-        assert (raised.value.code, raised.value.detail) == ("MALFORMED_JSON", "The body is not JSON in UTF-8: it is empty.")
+        assert (raised.value.code, raised.value.detail) == (
+            "MALFORMED_JSON",
+            "The body is not valid JSON in UTF-8: it is empty.",
+        )
 
 
 def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:

@@ -140,7 +140,7 @@ def test_no_parameter_is_left_unread(world: World) -> None:
     # A payout has 20 pairs at most, so that no more can be asked for.
     assert world.client.get(PAYOUTS, params=pairs[:20]).status_code == 200
     answer = world.client.get(PAYOUTS, params=[*pairs[:21], ("limit", "1")])
-    assert answer.json()["errors"] == [{"field": "metadata", "message": "may be given at most 20 times as metadata[KEY]"}]
+    assert answer.json()["errors"] == [{"field": "metadata", "message": "can be given at most 20 times as metadata[KEY]"}]
     answer = world.client.get(PAYOUTS, params=pairs)
     assert answer.json()["errors"] == [{"field": "query", "message": "must have at most 100 parameters; this one has 101"}]
 

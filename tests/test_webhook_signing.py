@@ -97,15 +97,15 @@ MALFORMED = [
     ({"id": "\udcff\ud800"}, "No signature matches"),
     ({"timestamp": None}, "webhook-timestamp header is missing"),
     ({"timestamp": ""}, "webhook-timestamp header is missing"),
-    ({"timestamp": "soon"}, "not a time"),
-    ({"timestamp": f"{NOW}.0"}, "not a time"),
-    ({"timestamp": f"+{NOW}"}, "not a time"),
-    ({"timestamp": f"-{NOW}"}, "not a time"),
-    ({"timestamp": f" {NOW}"}, "not a time"),
-    ({"timestamp": "1_700_000_000"}, "not a time"),
-    ({"timestamp": "\u0661\u0667"}, "not a time"),
-    ({"timestamp": "\u00b2"}, "not a time"),
-    ({"timestamp": "9" * 5000}, "not a time"),
+    ({"timestamp": "soon"}, "not a Unix time"),
+    ({"timestamp": f"{NOW}.0"}, "not a Unix time"),
+    ({"timestamp": f"+{NOW}"}, "not a Unix time"),
+    ({"timestamp": f"-{NOW}"}, "not a Unix time"),
+    ({"timestamp": f" {NOW}"}, "not a Unix time"),
+    ({"timestamp": "1_700_000_000"}, "not a Unix time"),
+    ({"timestamp": "\u0661\u0667"}, "not a Unix time"),
+    ({"timestamp": "\u00b2"}, "not a Unix time"),
+    ({"timestamp": "9" * 5000}, "not a Unix time"),
     ({"timestamp": "999999999999"}, "in the future"),
     ({"timestamp": "0"}, "in the past"),
     ({"timestamp": f"0{NOW}"}, "No signature matches"),
@@ -232,11 +232,11 @@ def test_ed25519_keys_are_written_and_read_as_the_reference_does() -> None:
     assert signing.decode_private_key("whsk_" + base64.b64encode(ED_SEED).decode()) == ED_SEED
     with pytest.raises(ValueError, match="32 random bytes"):
         signing.new_private_key(b"")
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="do not match"):
         signing.decode_private_key("whsk_" + base64.b64encode(ED_SEED + bytes(32)).decode())
     with pytest.raises(ValueError, match="32 or 64 bytes"):
         signing.decode_private_key("whsk_" + base64.b64encode(bytes(33)).decode())
-    with pytest.raises(ValueError, match="begins with whpk_"):
+    with pytest.raises(ValueError, match="must begin with whpk_"):
         signing.decode_public_key(ED_SECRET)
 
 

@@ -17,7 +17,7 @@ EMPTY = "must name a host without empty labels"
 SCHEME = "must begin with http:// or https:// and name a host"
 USER = "must not contain a user name or password"
 IPV6 = "must name a valid IPv6 address"
-UNREADABLE = "is not a valid URL: its host cannot be read"
+UNREADABLE = "is not a valid URL: its host is not valid"
 
 REFUSED = [
     # No scheme, another scheme, no host

@@ -1,4 +1,4 @@
-"""What the sandbox's banks say about an account before money goes there; always the same about the same account."""
+"""Verify an account the way a bank would before a payout. The same account always gives the same result. Pure."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ REFUSALS = {
     "0007": "ACCOUNT_CLOSED",
     "0008": "ACCOUNT_BLOCKED",
 }
-"""Why an account with one of these last four digits is not valid; every other account is."""
+"""The last four digits of invalid accounts → why. Every other account is valid."""
 
 _GIVEN_NAMES = (
     "AHMED", "AISHA", "ALI", "AMINA", "ASAD", "BILAL", "FAISAL", "FATIMA", "HAMZA", "HASSAN", "HINA", "IMRAN",
@@ -33,18 +33,18 @@ class Verification:
 
     valid: bool
     account_title: str | None
-    """Whose account it is; None unless it is valid."""
+    """The account holder's name; None if the account is not valid."""
     reason: str | None
-    """Why it is not valid: a payout's `failure_code`."""
+    """Why the account is not valid: the `failure_code` that a payout to it would get."""
     dest_type: DestType
     bank_code: str | None
-    """The bank's own code, also if an alias was asked for."""
+    """The bank's main code, even if the request used an alias."""
     wallet_code: str | None
     account_number: str
 
 
 def verify(directory: Directory, dest_type: DestType, code: str, account_number: str) -> Verification:
-    """Ask the bank or wallet `code` about an account number that `check_account_number` has passed.
+    """Verify an account number, which `check_account_number` has accepted, at the bank or wallet `code`.
 
     Raises LookupError if the directory has no such bank or wallet.
     """

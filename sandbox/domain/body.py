@@ -1,4 +1,4 @@
-"""Decode a request's body strictly: what a client got wrong is said, all of it at once, and never guessed over."""
+"""Decode request bodies strictly: report all errors at once, and never guess what the client meant. Pure."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from sandbox.domain.money import InvalidAmountError, parse_amount
 T = TypeVar("T")
 
 Check = Callable[[Mapping[str, Any]], Sequence[Fault]]
-"""What a type cannot say of a body: its members that are right → what else is wrong with them."""
+"""Rules beyond the type: a body's valid members → what else is wrong with them."""
 
 _NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 
 
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None = None) -> T:
-    """The body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR with every member at fault.
+    """Decode a body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR that lists every error.
 
-    `check` is asked, of a body that is refused anyway, what else is wrong with the members that are right; whoever decodes
-    checks a body that is taken. A batch's raw items are left for whoever decodes them.
+    If the body is refused, `check` adds the errors of its valid members. If it is accepted, the caller runs its own checks.
+    The raw items of a batch are not decoded here.
     """
     kind: Any = decoder.type
     items = raw_items(kind)
@@ -34,17 +34,17 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
     except msgspec.ValidationError as error:
         raise _refusal(kind, body, check, str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        apart = None if items is None else _item_by_item(decoder, body, items)
-        if apart is None:
+        batch = None if items is None else _item_by_item(decoder, body, items)
+        if batch is None:
             raise _malformed(error, body) from None
-        value = apart
-    if _hides_something(body) if items is None else _has_twice(body, items):
+        value = batch
+    if _has_hidden_errors(body) if items is None else _repeats_member(body, items):
         raise _refusal(kind, body, check, "")
     return value
 
 
 def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) -> Decimal:
-    """The amount that a member holds; `zero` says whether it may be 0. Raises VALIDATION_ERROR."""
+    """Return a member's amount. `zero` allows 0. Raises VALIDATION_ERROR."""
     try:
         return parse_amount(bytes(raw), zero=zero)
     except InvalidAmountError as error:
@@ -55,13 +55,13 @@ def _malformed(error: Exception, body: bytes) -> Problem:
     why = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
     if not body.strip():
         why = "it is empty"
-    return Problem("MALFORMED_JSON", f"The body is not JSON in UTF-8: {why}.")
+    return Problem("MALFORMED_JSON", f"The body is not valid JSON in UTF-8: {why}.")
 
 
-def _refusal(kind: Any, body: bytes, check: Check | None, said: str) -> Problem:
-    """All that is wrong with a body; `said` is what msgspec said of it."""
+def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Problem:
+    """Return a problem with all of a body's errors; `reason` is msgspec's message, in case no other error is found."""
     try:
-        # msgspec stopped at the first member at fault: what comes behind it may be no JSON.
+        # msgspec stopped at the first error: the rest of the body may not even be JSON.
         msgspec.json.decode(body, type=msgspec.Raw)
         tree = parse_tree(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
@@ -71,52 +71,52 @@ def _refusal(kind: Any, body: bytes, check: Check | None, said: str) -> Problem:
     except RecursionError as error:
         return _malformed(error, body)
     if check is not None and isinstance(right, dict):
-        # What is said of a member that is wrong itself, or holds one that is, follows from that.
-        known = {place for field, _ in errors for place in _places(field)}
+        # Drop errors of members that already have one, or contain one: they are consequences of it.
+        known = {path for field, _ in errors for path in _with_parents(field)}
         errors += [fault for fault in check(right) if fault[0] not in known]
-    return all_invalid(errors or [("body", shown(said))])
+    return all_invalid(errors or [("body", shown(reason))])
 
 
-def _places(field: str) -> list[str]:
-    """A path and all that it leads through: `steps[0].to` is in `steps[0]`, which is in `steps`."""
+def _with_parents(field: str) -> list[str]:
+    """Return a path and its parents: for `steps[0].to`, also `steps` and `steps[0]`."""
     return [field, *(field[: sign.start()] for sign in re.finditer(r"[.\[]", field))]
 
 
-def _hides_something(body: bytes) -> bool:
-    """Whether the body has what the decoder lets pass: a member given twice, or the NUL that PostgreSQL's text cannot hold."""
+def _has_hidden_errors(body: bytes) -> bool:
+    """Return whether the body has an error that the decoder ignores: a duplicate member, or a NUL, which PostgreSQL refuses."""
     if b"\\" not in body:
-        # The usual body: its strings end where they seem to, and no two of its members have one name.
+        # The usual case: without escapes, a regular expression finds all names. If they are unique, nothing is wrong.
         names = [text for text, colon in _NAMES.findall(body) if colon]
         if len(set(names)) == len(names):
             return False
     try:
-        return _is_hidden_in(parse_tree(body))
+        return _has_duplicate_or_nul(parse_tree(body))
     except RecursionError as error:
         raise _malformed(error, body) from None
 
 
-def _is_hidden_in(value: Any) -> bool:
+def _has_duplicate_or_nul(value: Any) -> bool:
     if isinstance(value, Members):
-        return bool(value.twice) or any("\0" in name or _is_hidden_in(item) for name, item in value.items())
+        return bool(value.twice) or any("\0" in name or _has_duplicate_or_nul(item) for name, item in value.items())
     if isinstance(value, list):
-        return any(_is_hidden_in(item) for item in value)
+        return any(_has_duplicate_or_nul(item) for item in value)
     return isinstance(value, str) and "\0" in value
 
 
-def _has_twice(body: bytes, items: str) -> bool:
-    """Whether a batch's only member is given twice."""
+def _repeats_member(body: bytes, items: str) -> bool:
+    """Return whether a batch's only member is given more than once."""
     if b"\\" not in body and body.count(f'"{items}"'.encode()) == 1:
         return False
     try:
         return bool(parse_tree(body).twice)
     except (RecursionError, ValueError):
-        return False  # of one of the items; whoever decodes it will say so
+        return False  # the error is in an item, and decoding that item reports it
 
 
 def _item_by_item(decoder: "msgspec.json.Decoder[T]", body: bytes, items: str) -> T | None:
-    """A batch of which an item holds what only the decoder refuses: half a surrogate pair, or too many levels.
+    """Decode a batch in which an item is JSON that only the decoder refuses: half a surrogate pair, or nested too deeply.
 
-    None if the whole is not JSON either way. The items come as they are, to be refused alone.
+    Return the batch with its items undecoded, so that such an item is refused alone. Return None if the body is not JSON.
     """
     try:
         parse_tree(body)

@@ -1,4 +1,4 @@
-"""The enumerations of the wire, each as one Literal: bodies, filters and the command line take them from here. Pure."""
+"""The API's enumerations, one Literal each, shared by bodies, filters and the command line. Pure."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ DestType = Literal["BANK", "WALLET"]
 Account = Literal["AVAILABLE", "LOCKED"]
 TransactionType = Literal["EARNED", "SPENT", "CREDITED", "ADVANCE", "FINAL", "PAYOUT", "PAID_OUT"]
 RecordedType = Literal["EARNED", "SPENT"]
-"""What a merchant may record of a user; the other transactions are made by the sandbox."""
+"""The transactions that a merchant may record; the sandbox creates the others."""
 SaleStatus = Literal["PENDING", "APPROVED", "DECLINED"]
 Verdict = Literal["APPROVED", "DECLINED"]
 ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"]

@@ -1,7 +1,7 @@
-"""Checks the URL of a webhook endpoint or a vendor before it is stored. Pure.
+"""Check the URL of a webhook endpoint or a vendor before it is stored. Pure.
 
-Refuses what no request could ever be made to. What a name resolves to may change, so it is judged at connect time
-(`address_guard`), not here.
+Refuse URLs to which no request is possible. What a host name resolves to can change, so `address_guard` checks that when
+connecting.
 """
 
 import re
@@ -15,19 +15,19 @@ from sandbox.domain.address_guard import Network, refusal
 
 _LONGEST_NAME: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
-# A host whose last label is a number is an IPv4 address to every URL parser, but to the connector only if it is written
-# as four decimal numbers (WHATWG URL, "ends in a number").
+# URL parsers take a host whose last label is a number for an IPv4 address (WHATWG URL, "ends in a number"). The HTTP client
+# does so only if it is four decimal numbers.
 _NUMBER: Final = re.compile(r"([0-9]+|0[Xx][0-9A-Fa-f]*)\Z")
 _PORT: Final = re.compile(r"[0-9]{1,5}\Z")
-# The parser that the client uses takes an IPv6 address apart and puts it together again, and drops what it does not
-# understand, so the authority is also read as it was written.
+# The HTTP client's parser rewrites an IPv6 address and drops what it does not understand, so also check the authority as
+# it was written.
 _AUTHORITY: Final = re.compile(r"https?://(?!:[0-9]*(?:[/?#]|\Z))([^/?#]*)", re.IGNORECASE)
 
 
 def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
-    """Say why no request can be made to `url`, as the end of a sentence that begins with the field's name; else None.
+    """Return why no request to `url` is possible, to follow the field's name in a sentence; None if one is.
 
-    `url` is printable ASCII; `allowed_networks` are the private networks that may be reached. Never raises.
+    `url` is printable ASCII. `allowed_networks` are the private networks that the operator allows. Never raises.
     """
     written = _AUTHORITY.match(url)
     if written is None:
@@ -35,15 +35,15 @@ def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
     authority = written[1]
     if "@" in authority:
         return "must not contain a user name or password"
-    # Parsed by what the client parses with: two parsers could see two hosts in one URL.
+    # Use the HTTP client's parser: two parsers could see two different hosts in one URL.
     try:
         target = URL(url)
         host, port = target.raw_host, target.port
-        target.host  # noqa: B018 -- decodes an international name, and raises for one that is none
+        target.host  # noqa: B018 -- decodes an international name, and raises if it is not valid
     except ValueError as error:
         if "port" in str(error).lower():
             return _BAD_PORT
-        return "is not a valid URL: its host cannot be read"
+        return "is not a valid URL: its host is not valid"
     if not host:
         return "must begin with http:// or https:// and name a host"
     fault = _port_fault(authority, port)
@@ -70,15 +70,15 @@ def _ipv6_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
     except ValueError:
         return "must name a valid IPv6 address between the brackets"
     if address.scope_id is not None:
-        return "must name an IPv6 address without a zone: zones mean something on one machine only"
+        return "must name an IPv6 address without a zone, because zones have a meaning on one machine only"
     return _address_fault(str(address), allowed_networks)
 
 
 def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
-    name = host.removesuffix(".")  # the root's label may be written
+    name = host.removesuffix(".")  # a name may end with the root's empty label
     labels = name.split(".")
     if "" in labels:
-        return "must name a host without empty labels: no full stop at the beginning, and no two in a row"
+        return "must name a host without empty labels: no full stop at the start, and no two in a row"
     if _NUMBER.match(labels[-1]):
         try:
             return _address_fault(str(IPv4Address(host)), allowed_networks)

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class BankJson(TypedDict):
-    """A bank as `GET /directory` shows it."""
+    """A bank in `GET /directory`."""
 
     code: str
     name: str
@@ -16,7 +16,7 @@ class BankJson(TypedDict):
 
 
 class WalletJson(TypedDict):
-    """A wallet as `GET /directory` shows it."""
+    """A wallet in `GET /directory`."""
 
     code: str
     name: str
@@ -34,7 +34,7 @@ class Bank:
     code: str
     name: str
     iban_code: str
-    """Characters five to eight of every IBAN of this bank."""
+    """Characters 5 to 8 of this bank's IBANs."""
     aliases: tuple[str, ...]
     kind: str
     """`central`, `commercial`, `islamic`, `foreign`, `specialised` or `microfinance`."""
@@ -61,11 +61,11 @@ class Directory:
         object.__setattr__(self, "_wallets_by_code", MappingProxyType(wallets))
 
     def bank(self, code: str) -> Bank | None:
-        """The bank of this code or alias, letter for letter: `hbl` is no bank."""
+        """Return the bank with this code or alias. Case matters: `hbl` finds nothing."""
         return self._banks_by_code.get(code)
 
     def bank_codes(self) -> list[str]:
-        """Every code and alias of a bank."""
+        """Return the codes and aliases of all banks."""
         return list(self._banks_by_code)
 
     def wallet(self, code: str) -> Wallet | None:

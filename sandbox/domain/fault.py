@@ -1,4 +1,4 @@
-"""Faults that a merchant asks for: what they match, and what chance says of them. Pure."""
+"""Faults that a merchant injects: what they match, and when they hit. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ import msgspec
 from sandbox.domain.scenario_engine import draw
 
 FAULTED: Final = ("/api/v1/", "/vendor/", "/aggregator/")
-"""Where API faults may hit. Not the sandbox's own controls: one can always take a fault away."""
+"""The paths that API faults apply to. The sandbox's own controls are exempt, so a merchant can always remove a fault."""
 LONGEST_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault as those see it who may be hit. All that `match` names must hold; patterns know `*` and `?`."""
+    """A fault to inject. Every condition in `match` must hold; patterns may use `*` and `?`."""
 
     id: str
     kind: str
@@ -27,21 +27,21 @@ class Fault:
     probability: float
     seed: int | None
 
-    def meets_request(self, method: str, path: str) -> bool:
-        """Whether an API request is meant, as far as its method and path tell."""
+    def matches_request(self, method: str, path: str) -> bool:
+        """Return whether an API request's method and path match."""
         return self.match.get("method", method) == method and fnmatchcase(path, self.match.get("path", "*"))
 
-    def meets_delivery(self, event_type: str, endpoint_id: str) -> bool:
-        """Whether a delivery is meant."""
-        wanted = self.match.get("event_type", "*")
-        return self.match.get("endpoint_id", endpoint_id) == endpoint_id and fnmatchcase(event_type, wanted)
+    def matches_delivery(self, event_type: str, endpoint_id: str) -> bool:
+        """Return whether a delivery matches."""
+        pattern = self.match.get("event_type", "*")
+        return self.match.get("endpoint_id", endpoint_id) == endpoint_id and fnmatchcase(event_type, pattern)
 
     def hits(self, draw_key: str) -> bool:
-        """Whether a match is a hit. A draw key always draws the same for a seed, or, without one, for the same fault."""
+        """Return whether a match is a hit: always the same for a draw key and the seed (or the fault's id, without a seed)."""
         return self.probability >= 1 or self._draw("hit", draw_key) < self.probability
 
     def milliseconds(self, counter: int) -> float:
-        """How long the counter-th match is to wait: fixed, or with a sigma lognormal around that; at most a minute."""
+        """Return the delay of the counter-th match: fixed or, with a sigma, lognormal with that median; at most LONGEST_MS."""
         sigma = self.parameters.get("sigma", 0.0)
         fixed = self.parameters["milliseconds"]
         if not sigma:
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that hits, and which of its matches it was, from 1."""
+    """A fault that hits, and the number of its match, from 1."""
 
     fault: Fault
     counter: int
@@ -71,17 +71,17 @@ class FaultNote(msgspec.Struct):
 
 
 def damaged_body(kind: str, body: bytes) -> bytes:
-    """What is sent in place of a webhook's body that a fault of this kind hits."""
+    """Return the webhook body to send when a fault of this kind hits."""
     if kind == "tampered_body":
         return body[:-1] + b',"tampered":true}'
     return body[: len(body) // 2] if kind == "truncated_body" else body
 
 
 def note(hit: Hit) -> FaultNote:
-    """What the journal says of a hit."""
+    """Return a hit as the journal shows it."""
     return FaultNote(hit.fault.id, hit.fault.kind, hit.fault.seed, hit.counter)
 
 
 def to_fault(fault_id: str, kind: str, match: str, parameters: str, probability: float, seed: int | None) -> Fault:
-    """A fault from its columns."""
+    """Return a fault from its columns."""
     return Fault(fault_id, kind, msgspec.json.decode(match), msgspec.json.decode(parameters), probability, seed)

@@ -1,4 +1,4 @@
-"""Types of members, and the body without any, that requests of several kinds share. Pure."""
+"""Field types that several requests share, and the empty body. Pure."""
 
 from typing import Annotated, Final
 
@@ -6,14 +6,14 @@ import msgspec
 
 from sandbox.domain.redaction import Address
 
-# \Z and not $, which also matches before a final newline. Control characters have no place in any of these.
+# \Z and not $, which also matches before a final newline. No field may contain control characters.
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
 
-# `extra` is for people: what a value must be, as the end of "must be …", where a pattern would say it worse.
+# `extra["must"]` completes the message "must be …" where a pattern would be hard to read.
 Amount = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True})]
 AmountOrNull = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True})]
 AmountOrZero = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True, "zero": True})]
-"""Money as it came: a string or a number, whose digits are looked at before anything rounds them."""
+"""Amounts as raw JSON, a string or a number, so that nothing rounds them before `parse_amount` reads the digits."""
 Text64 = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Text140 = Annotated[str, msgspec.Meta(min_length=1, max_length=140, pattern=PRINTABLE)]
 Text500 = Annotated[str, msgspec.Meta(max_length=500, pattern=PRINTABLE)]

@@ -1,4 +1,4 @@
-"""What makes two requests under one idempotency key the same request: method, path, query and the body's meaning. Pure."""
+"""Decide whether two requests with one idempotency key are the same: method, path, query and the body's meaning. Pure."""
 
 import hashlib
 from decimal import Decimal
@@ -7,19 +7,19 @@ from typing import Any, Final
 import msgspec
 
 _LONGEST_INTEGER: Final = 18
-"""Digits up to which a whole number is written out: every one that an `int` of the decoder can be has its one form."""
+"""Whole numbers of up to this many digits are written out, as the decoder's `int` would be."""
 
 
 def fingerprint(method: str, path: str, query: bytes, body: bytes) -> bytes:
-    """SHA-256 of a request whose body is JSON; member order, white space and the spelling of numbers do not count.
+    """Return the SHA-256 of a request with a JSON body, ignoring member order, white space and the spelling of numbers.
 
-    A body that is not JSON counts byte for byte: it will be refused, and nothing kept of it.
+    A body that is not JSON is compared byte by byte. It will be refused, and nothing of it is stored.
     """
     return digest(method, path, query, _canonical(body))
 
 
 def digest(method: str, path: str, query: bytes, content: bytes) -> bytes:
-    """SHA-256 of a request whose body counts byte for byte, such as the digest of an uploaded file."""
+    """Return the SHA-256 of a request whose body is compared byte by byte, such as the digest of an uploaded file."""
     return hashlib.sha256(f"{method} {path}?".encode() + query + b"\n" + content).digest()
 
 
@@ -31,7 +31,7 @@ def _canonical(body: bytes) -> bytes:
 
 
 def _number(text: str) -> Any:
-    """A number with a fraction or an exponent in the one form of its value: 1.50 is 1.5, and 1.5e3 is 1500."""
+    """Return the canonical form of a number with a fraction or an exponent: 1.50 and 1.5 are one, and so are 1.5e3 and 1500."""
     sign, digits, exponent = Decimal(text).as_tuple()
     shown = "".join(map(str, digits)).lstrip("0")
     whole = shown.rstrip("0")
@@ -41,7 +41,7 @@ def _number(text: str) -> Any:
     exponent += len(shown) - len(whole)
     if exponent >= 0 and len(whole) + exponent <= _LONGEST_INTEGER:
         return (-1 if sign else 1) * int(whole) * 10**exponent
-    # Not a Decimal, which would be written as a string: "1.5" is another value than 1.5.
+    # Not a Decimal, which msgspec would write as a string: "1.5" and 1.5 are different values.
     return msgspec.Raw(f"{'-' if sign else ''}{whole}e{exponent}".encode())
 
 

@@ -1,10 +1,12 @@
-"""When a vendor's feed is read next, and from where. Pure: times are passed in.
+"""Decide when and from where to read a vendor's feed next. Pure: times are passed in.
 
-A feed is read in walks: all pages of what was made since a moment, one page a call. The moment moves only when a walk is
-done, to the newest row that it saw, inclusively, since a vendor's clock may be coarse; rows read twice are known by their ids.
-A walk has no end date, so rows that are added while it goes on move pages in one direction only, whether the vendor lists
-the oldest first (they come last) or the newest first (a row moves to a later page, and is read again). Where pages go away
-instead, rows may have moved to pages that were read already: such a walk is begun anew.
+A feed is read in walks. A walk reads all pages of rows created since a start time, one page per call. When it is complete, the
+start time moves to the newest row it read. That row is read again, because a vendor's clock may be coarse; ids identify rows
+that are read twice.
+
+A walk has no end time, so rows added during it can only move rows to later pages: if the vendor lists the oldest first, they
+come last; if it lists the newest first, rows shift to later pages and are read again. If the number of pages shrinks, rows may
+have moved to pages already read, so the walk starts over.
 """
 
 from collections.abc import Sequence
@@ -16,11 +18,11 @@ PAGE_SIZE: Final = 1000
 INTERVAL: Final = timedelta(seconds=20)
 CALLS: Final = 5
 WINDOW: Final = timedelta(seconds=61)
-"""A second more than the vendor's minute: the clocks of two workers' machines are never quite the same."""
+"""The vendor's minute plus a second, because the clocks of two workers' machines differ a little."""
 LEASE: Final = timedelta(seconds=30)
-"""How long a call that nothing more is heard of is held to be under way; more than its timeout."""
+"""How long a call counts as running if its worker never reports back; longer than the call's timeout."""
 OVERLAP: Final = timedelta(seconds=60)
-"""How much later than its time a row may become visible at a vendor that commits out of order."""
+"""How late a row may become visible at a vendor that commits out of order."""
 FIRST_BACKOFF: Final = timedelta(seconds=20)
 LONGEST_BACKOFF: Final = timedelta(minutes=5)
 LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
@@ -28,24 +30,24 @@ LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where reading a feed stands."""
+    """The position in a feed."""
 
     since: datetime | None = None
-    """Everything older has been read; None before the first walk is done."""
+    """The walk's start time: older rows have been read. None until the first walk is complete."""
     page: int = 1
-    """The page to ask for next, of the rows made since then."""
+    """The page to request next."""
     seen: datetime | None = None
-    """The newest row of this walk so far."""
+    """The time of the newest row in this walk so far."""
     walk_began: datetime | None = None
     failures: int = 0
-    """Calls that failed since the last that did not."""
+    """Consecutive failed calls."""
 
 
 def earliest_call(ended_by: Sequence[datetime], now: datetime) -> datetime:
-    """When the next call may begin, `now` at the earliest.
+    """Return when the next call may begin: `now` or later, so that the vendor's rate limit holds.
 
-    `ended_by` are the times by which the recent calls had ended. Counted from their ends, because a call that began long
-    before it reached the vendor counts there from when it came.
+    `ended_by` are the times by which the recent calls had ended. Count from the end of a call, because the vendor counts from
+    its arrival, which may be long after its beginning.
     """
     if len(ended_by) < CALLS:
         return now
@@ -55,10 +57,10 @@ def earliest_call(ended_by: Sequence[datetime], now: datetime) -> datetime:
 def after_page(
     cursor: Cursor, newest: datetime | None, total_pages: int, began: datetime, ended: datetime, *, in_order: bool
 ) -> tuple[Cursor, datetime]:
-    """What follows a page that was read: the cursor, and when to poll next (the limit on calls may put that off).
+    """Return the cursor after a page was read, and when to poll next (`earliest_call` may be later).
 
-    `newest` is the time of the page's newest row. `in_order` says that rows appear in the order of their times, as in our
-    own feed; another vendor's rows may be late, or from the future, where the cursor must not follow them.
+    `newest` is the time of the page's newest row. `in_order` says that rows become visible in the order of their times, as in
+    our own feed. Another vendor's rows may be late, or dated in the future; the cursor must not move past late ones.
     """
     seen = max((moment for moment in (cursor.seen, newest) if moment is not None), default=None)
     walk_began = began if cursor.page == 1 or cursor.walk_began is None else cursor.walk_began
@@ -72,16 +74,16 @@ def after_page(
 
 
 def has_shrunk(cursor: Cursor, total_pages: int) -> bool:
-    """Whether a walk's pages are fewer than before: a later page is asked for only after the vendor said that it is there."""
+    """Return whether the walk now has fewer pages: the vendor had said before that the requested page exists."""
     return cursor.page > 1 and total_pages < cursor.page
 
 
 def after_failure(
     cursor: Cursor, retry_after: timedelta | None, ended: datetime, *, anew: bool = False
 ) -> tuple[Cursor, datetime]:
-    """What follows a call that failed: the same page again, later each time; `retry_after` may make it later still.
+    """Return the cursor after a failed call, and when to retry the page: with exponential backoff, or after `retry_after`.
 
-    `anew` begins the walk again at its first page.
+    `anew` restarts the walk at its first page.
     """
     failures = cursor.failures + 1
     wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LONGEST_BACKOFF)

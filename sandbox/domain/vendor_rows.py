@@ -1,4 +1,4 @@
-"""Read what a vendor answered: a page that is whole, its rows, and those that cannot be understood. Pure."""
+"""Parse a page of a vendor's feed: check that it is complete, then read its valid and invalid rows. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ LONGEST_USER_ID: Final = 64
 LONGEST_RAW: Final = 10_000
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9000
-"""A time outside of these means none, and what is reckoned from it could be no time at all."""
+"""Years outside this range are not real times, and adding to them could overflow."""
 _REASON: Final = 300
 
 
 class UnreadablePageError(ValueError):
-    """The answer is no page of a feed, or not the whole one; the message says what is wrong with it."""
+    """The response is not a page of a feed, or is incomplete. The message says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class VendorRow:
-    """One transaction of a vendor's user; a `payout` or `paid_out` below 0 reverses an earlier one."""
+    """One transaction of a vendor's user. A negative `payout` or `paid_out` reverses an earlier one."""
 
     vendor_id: str
     user_id: str
@@ -38,7 +38,7 @@ class VendorRow:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row as it came, why it was not understood, and its id if that could be read."""
+    """An invalid row: its raw text, the reason, and its id if that is valid."""
 
     raw: str
     reason: str
@@ -47,7 +47,7 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class RowsOfPage:
-    """What a page holds."""
+    """The contents of a page."""
 
     rows: Sequence[VendorRow]
     bad: Sequence[BadRow]
@@ -84,23 +84,23 @@ _row: Final = msgspec.json.Decoder(_Row)
 _id: Final = msgspec.json.Decoder(_Id)
 
 
-def read_page(body: bytes, asked: int) -> RowsOfPage:
-    """The rows of the page with the number `asked`. Raises UnreadablePageError.
+def read_page(body: bytes, requested: int) -> RowsOfPage:
+    """Return the rows of the page with the number `requested`. Raises UnreadablePageError.
 
-    A page that lacks rows is refused as a whole: taken for the last word on them, it would skip them.
+    A page with missing rows is refused as a whole: reading on after it would skip those rows for good.
     """
     try:
         page = _page.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadablePageError(f"the answer is not a page of transactions: {error}"[:_REASON]) from None
+        raise UnreadablePageError(f"the response is not a page of transactions: {error}"[:_REASON]) from None
     meta, count = page.meta, len(page.items)
-    if meta.current_page not in (None, asked) and asked <= meta.total_pages:
-        raise UnreadablePageError(f"page {meta.current_page} was returned where page {asked} was requested")
+    if meta.current_page not in (None, requested) and requested <= meta.total_pages:
+        raise UnreadablePageError(f"page {requested} was requested, but page {meta.current_page} was returned")
     expected = meta.item_count or 0
     if meta.total_items is not None and meta.items_per_page is not None:
-        rest = meta.total_items - (asked - 1) * meta.items_per_page
+        rest = meta.total_items - (requested - 1) * meta.items_per_page
         expected = max(expected, min(meta.items_per_page, rest))
-    elif asked < meta.total_pages:
+    elif requested < meta.total_pages:
         expected = max(expected, 1)
     if count < expected:
         raise UnreadablePageError(f"the page has {count} rows instead of {expected}")
@@ -111,21 +111,21 @@ def read_page(body: bytes, asked: int) -> RowsOfPage:
         try:
             rows.append(read_row(raw))
         except ValueError as error:
-            # What PostgreSQL's text cannot hold is marked; such a row was not JSON to begin with.
+            # Replace what PostgreSQL's text cannot store. Only rows that are not JSON contain it.
             text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
-            cut = f"longer than {LONGEST_RAW} characters, and cut; " if len(text) > LONGEST_RAW else ""
+            cut = f"cut after {LONGEST_RAW} characters; " if len(text) > LONGEST_RAW else ""
             bad.append(BadRow(text[:LONGEST_RAW], (cut + str(error))[:_REASON], _id_of(raw)))
     return RowsOfPage(rows, bad, meta.total_pages)
 
 
 def read_row(raw: bytes) -> VendorRow:
-    """One row's JSON. Raises ValueError, saying what is wrong with it."""
+    """Parse one row's JSON. Raises ValueError that says what is wrong with it."""
     try:
         row = _row.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(_faults(raw) or str(error)) from None
     try:
-        # Only what was asked for and paid may be reversed; nobody earns or spends less than nothing.
+        # Only payouts can be reversed; earnings and spending are never negative.
         parse = parse_signed_amount if row.type in ("payout", "paid_out") else parse_amount
         amount = parse(bytes(row.amount))
     except InvalidAmountError as error:
@@ -142,7 +142,7 @@ def read_row(raw: bytes) -> VendorRow:
 
 
 def _faults(raw: bytes) -> str:
-    """All that is wrong with a row's members, in words; empty if it is no JSON."""
+    """Return all errors of a row as one text; empty if the row is not JSON."""
     try:
         found, _ = find_errors(_Row, parse_tree(raw))
     except (ValueError, RecursionError):

@@ -1,8 +1,7 @@
-"""When a delivery is tried again, and what an answer means.
+"""Decide when to attempt a delivery again, and what a response means.
 
-Pure: the time, and what the jitter is drawn from, are passed in, so a run can be replayed exactly and a merchant's
-frozen or advanced clock rules its retries. Source: the wire contract, section 3, "Retries"; the form (the next
-time as a function of what was made) is River's retry policy.
+Pure: the time and the seed of the jitter are passed in. So a run can be repeated exactly, and retries follow a merchant's
+frozen or advanced clock.
 """
 
 from collections.abc import Mapping
@@ -33,28 +32,29 @@ PROFILES: Mapping[str, tuple[timedelta, ...]] = MappingProxyType(
         "fast": tuple(timedelta(seconds=seconds) for seconds in (0, 1, 2, 4, 8, 16)),
     }
 )
-"""For each profile the wait before each attempt, counted from the one before it."""
+"""Profile → the wait before each attempt, counted from the end of the previous one."""
 
 RETRY_AFTER_LIMIT = timedelta(hours=24)
-"""The longest that an endpoint's Retry-After may put off the next attempt."""
+"""The longest wait that an endpoint's Retry-After can ask for."""
 
-_JITTER_SHARE = 20  # a twentieth: waits shrink by up to 5 %, never grow, so no schedule outlasts its profile
-_SLOWING = frozenset({429, 502, 503, 504})
+_JITTER_SHARE = (
+    20  # a twentieth: jitter shortens waits by up to 5 % and never lengthens them, so no schedule exceeds its profile
+)
+_OVERLOADED = frozenset({429, 502, 503, 504})
 
 
 def next_attempt(
     profile: str, attempts_made: int, now: datetime, seed: str, retry_after: timedelta | None = None
 ) -> datetime | None:
-    """Give the time of the next attempt, or None when the profile's attempts are used up.
+    """Return the time of the next attempt, or None when the profile's attempts are used up.
 
-    `attempts_made` counts the finished ones (0 for a new delivery, which is due at once), `now` is when the last
-    of them ended, in the merchant's time; `seed` (the delivery's id) spreads deliveries that failed together.
-    `retry_after` may make it later, at most by RETRY_AFTER_LIMIT, never earlier.
-    ValueError for an unknown profile or a negative count.
+    `attempts_made` counts finished attempts (0 for a new delivery, which is due immediately). `now` is when the last one ended,
+    in the merchant's time. `seed`, the delivery's id, spreads deliveries that failed together. `retry_after` can make the
+    attempt later, by at most RETRY_AFTER_LIMIT, but never earlier. Raises ValueError for an unknown profile or negative count.
     """
     waits = PROFILES.get(profile)
     if waits is None:
-        raise ValueError(f"There is no retry profile {profile!r}: use one of {', '.join(PROFILES)}.")
+        raise ValueError(f"Unknown retry profile {profile!r}: use one of {', '.join(PROFILES)}.")
     if attempts_made < 0:
         raise ValueError("The number of attempts made cannot be negative.")
     if attempts_made >= len(waits):
@@ -66,38 +66,37 @@ def next_attempt(
 
 
 def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """Read a Retry-After header: seconds or an HTTP date. None when it is absent or neither of the two.
+    """Parse a Retry-After header (RFC 9110, 10.2.3): seconds or an HTTP date. Return None if it is absent or invalid.
 
-    A time that is past gives zero, one beyond RETRY_AFTER_LIMIT gives the limit. `now` is needed for dates only
-    and is the real time, also for a merchant whose own clock is frozen: the endpoint knows no other.
-    Source: RFC 9110, section 10.2.3.
+    A time in the past gives zero, one beyond RETRY_AFTER_LIMIT gives the limit. `now` matters for dates only. It is the real
+    time even if the merchant's clock is frozen, because endpoints use the real time.
     """
     text = value.strip(" \t") if value is not None else ""
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit():
         if digits != text:
             return timedelta(0)
-        # Bounded by its length first: int() of a megabyte of digits is work that a stranger would order.
+        # Check the length first: int() of a megabyte of digits would let an endpoint keep the CPU busy.
         digits = digits.lstrip("0")
         return RETRY_AFTER_LIMIT if len(digits) > 9 else _bounded(timedelta(seconds=int(digits or "0")))
     if not 16 <= len(text) <= 64 or not text.isascii():
-        return None  # no form of an HTTP date is shorter or longer
+        return None  # every form of an HTTP date fits these lengths
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    # A date without a zone is UTC: the asctime form has none.
+    # The asctime form has no zone and means UTC.
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     try:
         return _bounded(moment - now)
-    except OverflowError:  # a zone that carries the year 1 or 9999 out of range
+    except OverflowError:  # the zone moves year 1 or 9999 out of range
         return None
 
 
 def judge(status: int | None) -> Outcome:
-    """Say what an attempt came to: 2xx succeeded, 410 gone (the endpoint wants no more), all else failed.
+    """Return an attempt's outcome: 2xx succeeded, 410 gone (the endpoint wants no more deliveries), anything else failed.
 
-    None stands for no answer at all. A 3xx is a failure: redirects are never followed.
+    `status` is None if there was no response. A 3xx is a failure, because redirects are never followed.
     """
     if status is None:
         return "failed"
@@ -107,12 +106,12 @@ def judge(status: int | None) -> Outcome:
 
 
 def slows_down(status: int | None) -> bool:
-    """Say whether an answer asks for fewer deliveries to its endpoint, not only for another try of this one."""
-    return status in _SLOWING
+    """Return whether a response asks for fewer deliveries to the endpoint, not only for a retry of this one."""
+    return status in _OVERLOADED
 
 
 def _jittered(wait: timedelta, seed: str, attempt: int) -> timedelta:
-    """Shorten a wait by a share in [0, 5 %] that depends on seed and attempt only; in whole microseconds, exactly."""
+    """Shorten a wait by 0 to 5 %, to whole microseconds. The share depends only on seed and attempt."""
     digest = sha256(f"{seed}:{attempt}".encode("utf-8", "surrogatepass")).digest()
     drawn = int.from_bytes(digest[:8], "big")
     microseconds = wait // _MICROSECOND

@@ -1,8 +1,7 @@
-"""Signs and verifies webhooks as Standard Webhooks says: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+"""Sign and verify webhooks by Standard Webhooks 1.0.0: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
 
-Pure: no I/O, no clock, no randomness; the random bytes of a new secret and the time of a check are passed in.
-Signed is `{webhook-id}.{webhook-timestamp}.{raw body}`. Source of every rule here: the Standard Webhooks
-specification 1.0.0, and for the layout of a `whsk_` key (seed, then public key) the Svix server.
+Pure: the random bytes of a new secret and the time of a check are passed in. The signed content is
+`{webhook-id}.{webhook-timestamp}.{raw body}`. A `whsk_` key has the layout of the Svix server: seed, then public key.
 """
 
 import hmac
@@ -22,36 +21,36 @@ ID_HEADER = "webhook-id"
 TIMESTAMP_HEADER = "webhook-timestamp"
 SIGNATURE_HEADER = "webhook-signature"
 NOW_HEADER = "x-sandbox-now"
-"""The merchant's time; it is not signed."""
+"""Carries the merchant's time; it is not signed."""
 
 TOLERANCE = 300
-"""Seconds that a timestamp may be off, either way."""
+"""How many seconds a timestamp may differ from the time of the check."""
 
 _SECRET_SIZES = range(24, 65)  # the specification: 192 to 512 bits
-_TIMESTAMP_DIGITS = 12  # seconds until the year 33658; more digits are no time and only cost
+_TIMESTAMP_DIGITS = 12  # enough until the year 33658; parsing more digits only costs time
 _ED25519_KEY = 32
 _ED25519_SIGNATURE_TEXT = 88  # 64 bytes as padded base64
 
 
 def new_secret(random: bytes) -> str:
-    """Write 32 random bytes as a secret: `whsec_` and their base64. ValueError for any other number of bytes."""
+    """Format 32 random bytes as a secret: `whsec_` and their base64. Raises ValueError for any other number of bytes."""
     if len(random) != 32:
-        raise ValueError("A webhook secret is made of exactly 32 random bytes.")
+        raise ValueError("A new webhook secret must have exactly 32 random bytes.")
     return SECRET_PREFIX + _text(random)
 
 
 def decode_secret(secret: str) -> bytes:
-    """Give the bytes of a `whsec_` secret, its base64 padded or not.
+    """Return the bytes of a `whsec_` secret, whose base64 may lack its padding.
 
-    ValueError, with a sentence that does not repeat the secret, when the prefix, the base64 or the size is wrong.
+    Raises ValueError if the prefix, the base64 or the size is wrong; the message does not repeat the secret.
     """
     return _decode(secret, SECRET_PREFIX, _SECRET_SIZES, "A webhook secret", "24 to 64 bytes")
 
 
 def headers(message_id: str, timestamp: int, body: bytes, secrets: Sequence[bytes]) -> dict[str, str]:
-    """Give the three headers; every secret signs, so that a receiver with the old or the new one is content.
+    """Return the three headers, signed with every secret, so that receivers with the old or the new secret can verify them.
 
-    ValueError when there is no secret: an unsigned webhook must never leave.
+    Raises ValueError if there is no secret: an unsigned webhook must never be sent.
     """
     return _headers(message_id, timestamp, body, secrets, _hmac_text)
 
@@ -59,17 +58,17 @@ def headers(message_id: str, timestamp: int, body: bytes, secrets: Sequence[byte
 def verify(
     secrets: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
 ) -> str | None:
-    """Check a received webhook against any of the secrets. None when it is valid, else the reason as a sentence.
+    """Check a received webhook against each of the secrets. Return None if it is valid, or else the reason as a sentence.
 
-    Header names count in any case. `now` is in whole seconds. Never raises, whatever the headers hold: they come
-    from strangers. A signature of an unknown version is skipped, since newer senders add them.
+    Header names are case-insensitive. `now` is Unix time in whole seconds. Never raises, whatever the untrusted headers hold.
+    Signatures of unknown versions are skipped, because newer senders may add some.
     """
     parts = _received(headers, body, now, tolerance)
     if isinstance(parts, str):
         return parts
     content, signatures = parts
-    # The text is compared, not the decoded bytes: base64 decoders forgive stray characters and unused bits, so
-    # that one signature would have many accepted spellings. It also leaves nothing that could fail to decode.
+    # Compare the text, not the decoded bytes: base64 decoders ignore stray characters and unused bits, so one
+    # signature would have many valid spellings. Comparing text also cannot fail on bad base64.
     given = [_bytes(signature) for signature in signatures if signature.startswith("v1,")]
     if not given:
         return "The webhook-signature header has no v1 signature."
@@ -81,57 +80,57 @@ def verify(
     return "No signature matches: the secret, the body or one of the signed headers differs."
 
 
-# Ed25519, for endpoints that ask for it: the receiver then needs no secret, only the public key.
+# Ed25519, for endpoints that choose it: the receiver needs only the public key, no secret.
 
 
 def new_private_key(random: bytes) -> str:
-    """Write 32 random bytes as an Ed25519 key: `whsk_` and the base64 of seed and public key, as Svix does.
+    """Format 32 random bytes as an Ed25519 key: `whsk_` and the base64 of seed and public key, as Svix does.
 
-    ValueError for any other number of bytes.
+    Raises ValueError for any other number of bytes.
     """
     if len(random) != _ED25519_KEY:
-        raise ValueError("An Ed25519 private key is made of exactly 32 random bytes.")
+        raise ValueError("A new Ed25519 private key must have exactly 32 random bytes.")
     return PRIVATE_KEY_PREFIX + _text(random + _public_bytes(random))
 
 
 def decode_private_key(key: str) -> bytes:
-    """Give the 32 bytes of the seed in a `whsk_` key, which may hold the seed alone or seed and public key.
+    """Return the 32-byte seed in a `whsk_` key, which holds the seed alone or the seed and the public key.
 
-    ValueError, with a sentence that does not repeat the key, when it is neither or the two halves do not match.
+    Raises ValueError if it holds neither, or if the two do not match; the message does not repeat the key.
     """
     raw = _decode(key, PRIVATE_KEY_PREFIX, (32, 64), "An Ed25519 private key", "32 or 64 bytes")
     seed = raw[:_ED25519_KEY]
     if len(raw) > _ED25519_KEY and not hmac.compare_digest(raw[_ED25519_KEY:], _public_bytes(seed)):
-        raise ValueError("The two halves of the Ed25519 private key do not belong together.")
+        raise ValueError("The two halves of the Ed25519 private key do not match.")
     return seed
 
 
 def public_key(private_key: bytes) -> str:
-    """Give the `whpk_` text of the public key that belongs to a private one. ValueError when it is not 32 bytes."""
+    """Return the `whpk_` text of a private key's public key. Raises ValueError if the private key is not 32 bytes."""
     return PUBLIC_KEY_PREFIX + _text(_public_bytes(private_key))
 
 
 def decode_public_key(key: str) -> bytes:
-    """Give the 32 bytes of a `whpk_` key. ValueError, with a sentence, when it is none."""
+    """Return the 32 bytes of a `whpk_` key. Raises ValueError if it is not valid."""
     return _decode(key, PUBLIC_KEY_PREFIX, (_ED25519_KEY,), "An Ed25519 public key", "32 bytes")
 
 
 def sign_v1a(private_key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
-    """Give one `v1a,<base64>` signature. ValueError when the private key is not 32 bytes."""
+    """Return one `v1a,<base64>` signature. Raises ValueError if the private key is not 32 bytes."""
     return _ed25519_text(private_key, _content(message_id, str(timestamp), body))
 
 
 def headers_v1a(message_id: str, timestamp: int, body: bytes, private_keys: Sequence[bytes]) -> dict[str, str]:
-    """Give the three headers; every key signs, as in `headers`. ValueError without a key or with a malformed one."""
+    """Return the three headers, signed with every key, as in `headers`. Raises ValueError for no key or a malformed one."""
     return _headers(message_id, timestamp, body, private_keys, _ed25519_text)
 
 
 def verify_v1a(
     public_keys: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
 ) -> str | None:
-    """Check a received webhook against any of the public keys; otherwise as `verify`.
+    """Do the same as `verify` with public keys.
 
-    ValueError only for a public key that is not 32 bytes: that is the caller's own, not a stranger's.
+    Raises ValueError only if a public key is not 32 bytes: keys come from the caller, not from the request.
     """
     keys = [_loaded_public(key) for key in public_keys]
     parts = _received(headers, body, now, tolerance)
@@ -170,7 +169,7 @@ def _headers(
 
 
 def _hmac_text(secret: bytes, content: bytes) -> str:
-    # hmac.digest is one call into OpenSSL; hmac.new builds Python objects and takes three times as long.
+    # hmac.digest is one call into OpenSSL. hmac.new builds Python objects and takes three times as long.
     return "v1," + _text(hmac.digest(secret, content, "sha256"))
 
 
@@ -179,7 +178,7 @@ def _ed25519_text(private_key: bytes, content: bytes) -> str:
 
 
 def _received(headers: Mapping[str, str], body: bytes, now: int, tolerance: int) -> tuple[bytes, list[str]] | str:
-    """Read the three headers into what was signed and the signatures over it, or give the reason why not."""
+    """Return the signed content and its signatures, or the reason why the headers are not valid."""
     found = {name: headers.get(name) for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)}
     if None in found.values():
         found |= {name.lower(): value for name, value in headers.items() if name.lower() in found}
@@ -190,23 +189,23 @@ def _received(headers: Mapping[str, str], body: bytes, now: int, tolerance: int)
         return "The webhook-timestamp header is missing."
     if not signature:
         return "The webhook-signature header is missing."
-    # With a full stop in the id the same signed bytes could be cut into id, timestamp and body in two ways.
+    # With a full stop in the id, the same signed bytes could be split into id, timestamp and body in two ways.
     if "." in message_id:
         return "The webhook-id header must not contain a full stop."
-    # Checked before int(): that accepts signs, underscores and other scripts' digits, and huge texts cost much.
+    # Check before int(), which accepts signs, underscores and other scripts' digits, and is slow for huge texts.
     if len(stamp) > _TIMESTAMP_DIGITS or not stamp.isascii() or not stamp.isdigit():
-        return "The webhook-timestamp header is not a time in whole seconds."
+        return "The webhook-timestamp header is not a Unix time in whole seconds."
     age = now - int(stamp)
     if age > tolerance:
         return f"The webhook-timestamp header is more than {tolerance} seconds in the past."
     if age < -tolerance:
         return f"The webhook-timestamp header is more than {tolerance} seconds in the future."
-    # The timestamp is signed as the sender wrote it, leading zeros included.
+    # The signature covers the timestamp as the sender wrote it, including leading zeros.
     return _content(message_id, stamp, body), signature.split(" ")
 
 
 def _ed25519_signature(text: str) -> bytes | None:
-    """Give the 64 bytes of a signature's base64, or None when it is not exactly that in its one right spelling."""
+    """Return the 64 bytes of a signature's base64, or None if it is not their canonical base64."""
     if len(text) != _ED25519_SIGNATURE_TEXT or not text.isascii():
         return None
     try:
@@ -218,15 +217,15 @@ def _ed25519_signature(text: str) -> bytes | None:
 
 def _decode(text: str, prefix: str, sizes: Sequence[int], what: str, size: str) -> bytes:
     if not text.startswith(prefix):
-        raise ValueError(f"{what} begins with {prefix}.")
+        raise ValueError(f"{what} must begin with {prefix}.")
     encoded = text[len(prefix) :]
     try:
         raw = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
-    except ValueError:  # base64's own error is one, and so is a character beyond ASCII
-        # Without its cause: that one's message can carry a piece of the secret into a log.
-        raise ValueError(f"{what} is {prefix} followed by base64.") from None
+    except ValueError:  # invalid base64, or a character beyond ASCII
+        # Drop the cause: its message can carry a part of the secret into a log.
+        raise ValueError(f"{what} must be {prefix} followed by base64.") from None
     if len(raw) not in sizes:
-        raise ValueError(f"{what} holds {size}.")
+        raise ValueError(f"{what} must have {size}.")
     return raw
 
 
@@ -235,12 +234,12 @@ def _text(raw: bytes) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # Servers decode header bytes in ways that may leave lone surrogates; "surrogatepass" never raises and,
-    # unlike "replace", never makes two texts the same.
+    # Some servers decode header bytes into lone surrogates. "surrogatepass" never raises on them and, unlike
+    # "replace", keeps different texts different.
     return text.encode("utf-8", "surrogatepass")
 
 
-# Parsing a key costs more than a signature with it, and an endpoint signs with the same one again and again.
+# Cached: parsing a key costs more than signing with it, and an endpoint always signs with the same key.
 
 
 @lru_cache(maxsize=1024)

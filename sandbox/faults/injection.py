@@ -51,7 +51,7 @@ async def inject_before(request: Request) -> None:
 
     def meets(fault: Fault) -> bool:
         part = fault.match.get("reference")
-        return fault.meets_request(request.method, path) and (part is None or _names(raw, part))
+        return fault.matches_request(request.method, path) and (part is None or _names(raw, part))
 
     async with db_errors_as_503():
         hit = await first_hit(request.merchant_id, faults, meets)

@@ -96,7 +96,7 @@ class FaultyPost:
             if fault.kind == "reorder" and (merchant_id, claimed.endpoint_id) in self._held:
                 # One is held back already, and this is the one that goes out before it.
                 return False
-            return fault.meets_delivery(claimed.event_type, claimed.endpoint_id)
+            return fault.matches_delivery(claimed.event_type, claimed.endpoint_id)
 
         # Deliveries that were claimed together are decided on one after the other, in their order, so that a fault that may
         # hit only so often hits the same ones each time; and chance goes by what is delivered, not by who comes first.
