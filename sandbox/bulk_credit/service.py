@@ -227,7 +227,7 @@ def _escaped(text: str) -> str:
 
 def _require_id(activity_id: str) -> None:
     if not is_uuid(activity_id):
-        raise Problem("NOT_FOUND", "Bulk credit not found. An activity id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "Bulk credit not found; activity ids are lowercase UUIDs.")
 
 
 def _not_found(activity_id: str) -> Problem:

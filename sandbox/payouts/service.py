@@ -243,7 +243,7 @@ class PayoutService:
 
 def _require_id(payout_id: str) -> None:
     if not is_uuid(payout_id):
-        raise Problem("NOT_FOUND", "Payout not found. A payout id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "Payout not found; payout ids are lowercase UUIDs.")
 
 
 def _not_found(payout_id: str) -> Problem:

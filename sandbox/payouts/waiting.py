@@ -20,7 +20,7 @@ _FIRST_PAUSE: Final = 0.25
 _LONGEST_PAUSE: Final = 2.0
 
 _ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
-"""Waiting longer has no point in these, unless a FAILED payout is reinitiated."""
+"""A payout stays in these statuses, unless it FAILED and is reinitiated. So a wait ends when it reaches one of them."""
 _TRANSIENT: Final = frozenset(STATUSES) - _ENDED - {SUCCESS}
 """Statuses that a payout may have entered and left again within its current attempt."""
 
@@ -66,11 +66,11 @@ class PayoutWaits:
             async with self._listener.hearing(merchant_id, waits.receive):
                 while True:
                     wait.wake.clear()
-                    reached = wait.reached
+                    is_over = wait.reached
                     payout = await self._reader.get(merchant_id, payout_id)
-                    reached = reached or await _is_futile(merchant_id, payout, wait.statuses)
+                    is_over = is_over or await _is_over(merchant_id, payout, wait.statuses)
                     left = 0.0 if self._listener.closing else deadline - clock()
-                    if payout is None or reached or payout.status in wait.statuses or left <= 0:
+                    if payout is None or is_over or payout.status in wait.statuses or left <= 0:
                         return payout
                     if not self._listener.is_live(merchant_id):
                         left = min(left, pause)
@@ -86,7 +86,7 @@ class PayoutWaits:
                 del self._merchants[merchant_id]
 
 
-async def _is_futile(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
+async def _is_over(merchant_id: str, payout: Payout | None, statuses: Collection[str]) -> bool:
     """Whether to stop waiting: the payout has ended, or was in one of `statuses` during its current attempt."""
     if payout is None or payout.status in statuses:
         return False

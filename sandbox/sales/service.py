@@ -120,12 +120,12 @@ class SalesService:
 
     async def get(self, merchant_id: str, sale_id: str) -> Sale:
         """Return a sale. Raises NOT_FOUND."""
-        record = None
-        if is_uuid(sale_id):
-            async with db_errors_as_503(), connection() as conn:
-                record = await conn.fetchrow(_GET, merchant_id, sale_id)
+        if not is_uuid(sale_id):
+            raise Problem("NOT_FOUND", "Sale not found; sale ids are lowercase UUIDs.")
+        async with db_errors_as_503(), connection() as conn:
+            record = await conn.fetchrow(_GET, merchant_id, sale_id)
         if record is None:
-            raise Problem("NOT_FOUND", f"Sale {sale_id[:100]!r} not found." if sale_id.isprintable() else "Sale not found.")
+            raise Problem("NOT_FOUND", f"Sale {sale_id} not found.")
         return to_sale(record)
 
     async def list(self, merchant_id: str, window: Window, statuses: Sequence[str], user_id: str | None) -> Page:

@@ -237,7 +237,7 @@ def _index(rules: Sequence[Scenario], rule_id: str) -> int:
             if rule.id == rule_id:
                 return index
     raise Problem(
-        "NOT_FOUND", "Scenario not found. GET /sandbox/v1/scenarios lists yours with their ids; built-in ones have none."
+        "NOT_FOUND", "Scenario not found; GET /sandbox/v1/scenarios lists yours with their ids (built-in ones have none)."
     )
 
 

@@ -304,7 +304,7 @@ class UserService:
 def require_id(user_id: str) -> None:
     """Raise NOT_FOUND if a user id is malformed."""
     if not is_uuid(user_id):
-        raise Problem("NOT_FOUND", "User not found. A user id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "User not found; user ids are lowercase UUIDs.")
 
 
 def _not_found(user_id: str) -> Problem:
