@@ -1,6 +1,8 @@
-"""Claim a poll and record what came of it. The cursor's row is the lock of all that is aggregated for a merchant.
+"""Claim a poll and record its result.
 
-It is not the merchant's own lock: a slow vendor's pages are no reason for payouts to wait.
+The row of the cursor is the lock for everything that is aggregated for a merchant. It is not the merchant's own lock, so that
+payouts never wait for a slow vendor. Calls are counted in PostgreSQL: a flushed Redis must not allow more calls than the
+vendor's limit.
 """
 
 import hashlib

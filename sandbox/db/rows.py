@@ -1,4 +1,10 @@
-"""Many rows as one argument of a statement, and the statement that changes many rows."""
+"""Build statements that look up and change rows by key, and pass many rows to them as one argument.
+
+A planner without statistics, or with those of smaller merchants, may read all of a large merchant's rows for a few keys. So
+look a row up with `by_key`, many rows with `by_key` in a LATERAL subquery, and change many with `update_by_key`; never use
+`= ANY` or an UPDATE that joins. A list names the order of its index and compares whole rows. `tests/test_query_plans.py` runs
+every statement in several states of the planner's statistics.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final

@@ -1,4 +1,8 @@
-"""Pay the due sales of one merchant, one chunk at a time, under the merchant's lock."""
+"""Pay the due sales of one merchant, one chunk at a time, under the merchant's lock.
+
+Each sale records whether its advance or its final payment is due. So a run that is repeated, or that dies halfway, pays no sale
+twice.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
