@@ -56,9 +56,9 @@ class Scripted(attempt.Attempts):
 
 def test_an_endpoints_deliveries_are_one_run_in_a_frozen_world_and_many_in_a_running_one() -> None:
     frozen = [claimed(1, "a"), claimed(2, "b"), claimed(3, "a"), claimed(4, "b")]
-    assert [[one.id for one in run] for run in attempt.runs_of(frozen)] == [["d1", "d3"], ["d2", "d4"]]
+    assert [[one.id for one in run] for run in attempt.split_into_runs(frozen)] == [["d1", "d3"], ["d2", "d4"]]
     running = [claimed(1, "a", clock=RUNNING), claimed(2, "a", clock=RUNNING)]
-    assert [[one.id for one in run] for run in attempt.runs_of(running)] == [["d1"], ["d2"]]
+    assert [[one.id for one in run] for run in attempt.split_into_runs(running)] == [["d1"], ["d2"]]
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ async def test_what_is_not_attempted_is_given_back(
 ) -> None:
     given_back: list[Any] = []
 
-    async def give_back(merchant_id: str, rest: Sequence[Claimed]) -> None:
+    async def release_claims(merchant_id: str, rest: Sequence[Claimed]) -> None:
         given_back.extend(one.id for one in rest)
 
-    monkeypatch.setattr(attempt, "give_back", give_back)
+    monkeypatch.setattr(attempt, "release_claims", release_claims)
     sender = WebhookSender()
     try:
         made: list[str] = []
         run = [claimed(number, lease=lease) for number in range(3)]
         attempts = Scripted(sender, statuses)
         attempts.begin("m", [run])
-        left = await attempts.in_turn("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
+        left = await attempts.attempt_in_order("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
     finally:
         await sender.close()
     ids = [one.id for one in run]

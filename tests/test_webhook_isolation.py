@@ -274,11 +274,11 @@ async def test_a_lookup_ends_in_time_and_says_so() -> None:
             await resolver.resolve("host.example", 80)
         async with sending(resolver=resolver) as sender:
             result = await sender.send("http://host.example/", b"{}", {})
-        assert result.error == "the host name could not be looked up: no name server answered in time"
+        assert result.error == "the host name could not be looked up: no name server responded in time"
 
 
 async def test_the_caches_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.webhooks.resolver.LOOKUPS_AT_MOST", 2)
+    monkeypatch.setattr("sandbox.webhooks.resolver.LOOKUPS_PER_CACHE", 2)
     resolver = NameResolver()
     first = resolver._resolver
     for _ in range(2):

@@ -140,7 +140,7 @@ async def test_a_malformed_response_is_an_error(answer: bytes) -> None:
     assert result.status is None
     assert result.error in {
         "the response is not valid HTTP",
-        "the server closed the connection without a complete answer",
+        "the server closed the connection without a complete response",
     }
 
 
@@ -209,7 +209,7 @@ async def test_a_server_that_drops_a_fresh_connection_is_asked_only_once() -> No
 
     async with serving(drop) as peer, sending() as sender:
         result = await sender.send(peer.url, b"{}", {})
-    assert result.error == "the server closed the connection without a complete answer"
+    assert result.error == "the server closed the connection without a complete response"
     assert len(peer.requests) == 1
 
 

@@ -1,9 +1,9 @@
-"""The passing of a merchant's time: run what falls due, in the order in which it does, stop by stop.
+"""Advance a merchant's clock, running due work one instant at a time.
 
-A stop is one transaction: under the merchant's lock it finds the earliest time at which something falls due, sets the
-clock to it, takes the payout steps that are due then, and claims the webhooks. These are then posted, outside of any
-transaction, and recorded before the clock goes on. A process that dies leaves the clock at a stop; going on from there
-repeats nothing but webhooks that were under way.
+Each instant is one transaction. Under the merchant's lock it finds the earliest time at which work falls due, sets the clock
+to that time, takes the payout steps that are due, and claims the due webhooks. The webhooks are then sent outside of any
+transaction, and recorded before the clock advances further. A process that dies leaves the clock at an instant; resuming from
+there repeats nothing but webhooks that were in progress.
 """
 
 import asyncio
@@ -22,22 +22,21 @@ from sandbox.domain.webhook_schedule import judge
 from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import NO_IDS, Claim, read_due, reserve_ids
 from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
-from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_in
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 MOST_SECONDS: Final = 25.0
-"""Real time that one run may take."""
+"""Maximum real time of one run."""
 MOST_STEPS: Final = 10_000
-"""Things that one run may do; it ends with the stop that reaches it."""
-LIST_AT_MOST: Final = 1000
-"""Things that an answer lists."""
+"""Maximum steps of one run. The run ends after the instant that reaches it."""
+MOST_LISTED: Final = 1000
+"""Maximum steps that a response lists."""
 
-# All that a merchant's time brings about by itself, the earliest of each kind. Whoever adds work of another kind adds a
-# column here and its doing in `_stop`; work that workers do alone, in no time of the merchant's, counts as due now.
-# A delivery that is under way is still due: the clock waits for it.
+# The earliest due time of each kind of work that a merchant's clock brings about. To add a kind of work, add a column here and
+# run the work in `_run_instant`. A delivery in progress is still due, so the clock waits for it.
 _NEXT_DUE: Final = """
 SELECT
     (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
@@ -52,7 +51,7 @@ _SET: Final = "UPDATE worlds SET clock_frozen_at = $2, clock_offset = $3 WHERE m
 
 
 class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}):
-    """A payout's change that fell due."""
+    """A payout's status change that fell due."""
 
     at: str
     payout_id: str
@@ -62,7 +61,7 @@ class PayoutStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"s
 
 
 class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
-    """An attempt at a webhook that fell due. `status` is the HTTP status, null without a response."""
+    """A webhook delivery attempt that fell due. `status` is the HTTP status, null without a response."""
 
     at: str
     delivery_id: str
@@ -75,7 +74,7 @@ class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
 
 @dataclass(slots=True)
 class Run:
-    """What one run did: how far the clock came, and why it stopped before its target (None: it did not)."""
+    """The result of one run: the time that the clock reached, and why it stopped before its target (None if it did not)."""
 
     now: datetime
     clock: Clock
@@ -84,13 +83,13 @@ class Run:
     ran: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
 
     def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
-        """Count what was done, and list it while there is room."""
+        """Count all the steps, and list the first MOST_LISTED."""
         self.steps += len(done)
-        self.ran += done[: LIST_AT_MOST - len(self.ran)]
+        self.ran += done[: MOST_LISTED - len(self.ran)]
 
 
 @dataclass(slots=True)
-class _Stop:
+class _Instant:
     unit: UnitOfWork
     is_last: bool
     has_steps: bool
@@ -99,53 +98,53 @@ class _Stop:
 
 
 class ClockAdvancer:
-    """Runs what falls due, for any merchant."""
+    """Advances merchants' clocks and runs the work that falls due."""
 
     def __init__(self, work: UnitsOfWork, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
         self._work = work
         self._seconds = seconds
         self._most_steps = steps
         self._attempts: Attempts | None = None
-        self._posting: set[asyncio.Task[list[Recorded]]] = set()
+        self._sending: set[asyncio.Task[list[Recorded]]] = set()
 
     def start(self, attempts: Attempts) -> None:
-        """Take what posts webhooks; it needs a running loop to be made."""
+        """Set what sends webhooks. It is not passed to the constructor, because it needs a running event loop."""
         self._attempts = attempts
 
     async def close(self, seconds: float) -> None:
-        """Give webhooks under way so many seconds to end and be recorded."""
-        if self._posting:
-            await asyncio.wait(self._posting, timeout=seconds)
+        """Wait up to `seconds` until the webhooks in progress have ended and are recorded."""
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=seconds)
 
     async def run(self, merchant_id: str, target: datetime | None = None, since: datetime | None = None) -> Run:
-        """Let the merchant's time pass until `target`; without one, only do what is due now.
+        """Advance the merchant's clock to `target`, running due work. Without a target, run only the work due now.
 
-        What happens at or before `since` is done, but neither counted nor listed: in a frozen world workers may have
-        begun it. Raises NOT_FOUND if the merchant is gone, and asyncpg's errors; then the clock stands at a stop.
+        Work at or before `since` runs, but is neither counted nor listed: workers may have started it already. Raises NOT_FOUND
+        if the merchant was deleted, and asyncpg's errors. After an error the clock stands at the last instant that committed.
         """
         deadline = time.monotonic() + self._seconds
         run = Run(datetime.now(UTC), RUNNING)
         delay = 0.002
         while True:
-            stop = await self._stop(merchant_id, target)
-            run.now, run.clock = stop.unit.now, stop.unit.clock
-            if stop.has_steps and (since is None or run.now > since):
-                run.add(_steps(stop.unit))
-            if stop.claimed:
-                posting = asyncio.create_task(self._post(merchant_id, stop.claimed))
-                self._posting.add(posting)
-                posting.add_done_callback(self._posting.discard)
-                await asyncio.wait({posting}, timeout=deadline - time.monotonic())
-                if not posting.done():  # it goes on and is recorded; the next run waits for it
-                    run.stopped_because = "a webhook endpoint has not answered yet"
+            instant = await self._run_instant(merchant_id, target)
+            run.now, run.clock = instant.unit.now, instant.unit.clock
+            if instant.has_steps and (since is None or run.now > since):
+                run.add(_steps(instant.unit))
+            if instant.claimed:
+                sending = asyncio.create_task(self._send(merchant_id, instant.claimed))
+                self._sending.add(sending)
+                sending.add_done_callback(self._sending.discard)
+                await asyncio.wait({sending}, timeout=deadline - time.monotonic())
+                if not sending.done():  # it continues and is recorded; the next run waits for it
+                    run.stopped_because = "a webhook endpoint has not responded yet"
                     return run
-                run.add([_attempt(result) for result in posting.result() if since is None or result.at > since])
-            if stop.is_last:
+                run.add([_attempt(result) for result in sending.result() if since is None or result.at > since])
+            if instant.is_last:
                 return run
-            if stop.has_steps or stop.claimed:
+            if instant.has_steps or instant.claimed:
                 delay = 0.002
             else:
-                # What is due is under way elsewhere, in a worker that is posting it at this moment.
+                # A worker is sending what is due at this moment. Wait for it.
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.1)
             if time.monotonic() >= deadline:
@@ -156,55 +155,54 @@ class ClockAdvancer:
                 return run
 
     async def credit(self, merchant_id: str) -> None:
-        """Work off the merchant's bulk credits, which wait for no time of the merchant's; a run of `seconds` at most."""
+        """Process the merchant's bulk credits, which do not depend on its clock, until done or out of time."""
         deadline = time.monotonic() + self._seconds
         more = True
         while more and time.monotonic() < deadline:
             more = await credit_chunk(self._work, merchant_id, fail_listed_users())
 
-    async def _stop(self, merchant_id: str, target: datetime | None) -> _Stop:
-        async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Stop:
+    async def _run_instant(self, merchant_id: str, target: datetime | None) -> _Instant:
+        async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Instant:
             unit.is_quiet = True
             goal = unit.now if target is None else max(unit.now, target)
             due = await conn.fetchrow(_NEXT_DUE, merchant_id)
             assert due is not None
             is_last = not _is_due(due["payouts"], goal) and not _is_due(due["deliveries"], goal)
-            stops = [at for at in (due["payouts"], due["deliveries"]) if at is not None]
-            moment = goal if is_last else max(unit.now, round_up(min(stops)))  # never back
+            due_times = [at for at in (due["payouts"], due["deliveries"]) if at is not None]
+            moment = goal if is_last else max(unit.now, round_up(min(due_times)))  # overdue work does not set the clock back
             moved = moment > unit.now
             if moved:
                 unit.move_to(moment, await move_clock(conn, merchant_id, unit.clock, moment, datetime.now(UTC)))
             has_steps, has_deliveries = _is_due(due["payouts"], unit.now), _is_due(due["deliveries"], unit.now)
-            stop = _Stop(unit, is_last, has_steps, has_deliveries)
+            instant = _Instant(unit, is_last, has_steps, has_deliveries)
             if has_steps:
                 await reserve_ids(conn, unit, BATCH)
                 await read_due(conn, unit, BATCH)
                 take_claimed_steps(unit)
             elif not moved and not has_deliveries:
-                raise NothingToDoError(stop)
-            return stop
+                raise NothingToDoError(instant)
+            return instant
 
-        async def claim_deliveries(conn: "PoolConnectionProxy[Any]", stop: _Stop) -> None:
-            if not stop.unit.more_due and (stop.has_deliveries or stop.unit.deliveries):
-                # In the same transaction, so that no worker sees them due in a frozen world.
-                with self._posts().claiming(merchant_id) as free:
-                    stop.claimed = await claim_in(conn, merchant_id, free.others)
+        async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
+            if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
+                # Claim in the same transaction. Otherwise a worker could take them while the clock is frozen.
+                with self._require_attempts().claiming(merchant_id) as free:
+                    instant.claimed = await claim_in(conn, merchant_id, free.others)
 
-        # It takes no ids before it has found something to do: how often the clock waits at a stop may not change what a
-        # repeatable world's ids are.
+        # Reserve no ids before there is something to do: the number of waits must not change the ids of a seeded world.
         return await self._work.decide(Claim(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
-    async def _post(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:
-        attempts = self._posts()
-        runs = runs_of(claimed)
+    async def _send(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:
+        attempts = self._require_attempts()
+        runs = split_into_runs(claimed)
         attempts.begin(merchant_id, runs)
         results: list[Recorded] = []
-        await asyncio.gather(*(attempts.in_turn(merchant_id, run, results.append) for run in runs))
-        for begin in range(0, len(results), RECORD_AT_MOST):
-            await attempts.record(merchant_id, results[begin : begin + RECORD_AT_MOST])
+        await asyncio.gather(*(attempts.attempt_in_order(merchant_id, run, results.append) for run in runs))
+        for start in range(0, len(results), RECORD_AT_MOST):
+            await attempts.record(merchant_id, results[start : start + RECORD_AT_MOST])
         return sorted(results, key=lambda result: (result.at, result.claimed.id))
 
-    def _posts(self) -> Attempts:
+    def _require_attempts(self) -> Attempts:
         assert self._attempts is not None, "start was not called"
         return self._attempts
 
@@ -212,7 +210,7 @@ class ClockAdvancer:
 async def move_clock(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, moment: datetime, real: datetime
 ) -> Clock:
-    """Set a merchant's clock to `moment`, in the transaction that holds the merchant's lock; the host's time is `real`."""
+    """Set a merchant's clock to `moment`. `real` is the host's time. The transaction must hold the merchant's lock."""
     moved = clock.moved(moment, real)
     await conn.execute(_SET, merchant_id, moved.frozen_at, moved.offset)
     return moved

@@ -1,6 +1,7 @@
-"""Who moves a merchant's clock: one at a time, by a lease of it that lapses within seconds when its process dies.
+"""Lease a merchant's clock, so that one request moves it at a time. If the process dies, the lease expires within seconds.
 
-The lease keeps answers sensible, not money right: each stop of a clock is a transaction under the merchant's lock.
+The lease keeps responses consistent. It does not protect money: every move of a clock is a transaction under the merchant's
+lock.
 """
 
 import asyncio
@@ -22,16 +23,15 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.merchants.tables import Merchants
 from sandbox.unit_of_work.transaction import write_rows
 
-_LAPSES: Final = timedelta(seconds=4)
-_RENEWED: Final = 1.0
-"""Seconds between two renewals."""
-_WAIT: Final = 2.0
-"""Seconds that a second one waits for the first."""
+_LEASE: Final = timedelta(seconds=4)
+_RENEWAL_SECONDS: Final = 1.0
+_WAIT_SECONDS: Final = 2.0
+"""How long a request waits for another request's lease."""
 _log = structlog.get_logger()
 
 
 class ClockLeasedError(Problem):
-    """INVALID_STATE: another request moves the clock."""
+    """INVALID_STATE: another request is moving the clock."""
 
     def __init__(self) -> None:
         super().__init__("INVALID_STATE", "Another request is moving this merchant's clock; wait for it to finish.")
@@ -39,11 +39,11 @@ class ClockLeasedError(Problem):
 
 @asynccontextmanager
 async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
-    """Lease a merchant's clock for the block. Raises ClockLeasedError if another has it for longer than two seconds."""
+    """Hold the lease of a merchant's clock during the block. Raises ClockLeasedError if it is not free within two seconds."""
     holder = str(uuid.uuid4())
     until_taken = AsyncRetrying(
         wait=wait_exponential(0.02, max=0.2),
-        stop=stop_after_delay(_WAIT),
+        stop=stop_after_delay(_WAIT_SECONDS),
         retry=retry_if_result(lambda taken: not taken),
         retry_error_callback=lambda _: False,
     )
@@ -54,7 +54,7 @@ async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
         yield
     finally:
         await end_tasks(renewal)
-        with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # it lapses by itself
+        with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):  # the lease expires by itself
             await write_rows(lambda _: _release(merchant_id, holder).run())
 
 
@@ -64,7 +64,7 @@ async def _take(merchant_id: str, holder: str) -> bool:
 
 async def _renew(merchant_id: str, holder: str) -> None:
     while True:
-        await asyncio.sleep(_RENEWED)
+        await asyncio.sleep(_RENEWAL_SECONDS)
         try:
             await _take(merchant_id, holder)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
@@ -74,7 +74,7 @@ async def _renew(merchant_id: str, holder: str) -> None:
 def _lease(merchant_id: str, holder: str, now: datetime) -> Update[Merchants]:
     m = Merchants
     is_free = m.clock_held_until.is_null() | (m.clock_held_until <= now) | (m.clock_held_by == holder)
-    values: dict[Column | str, Any] = {m.clock_held_by: holder, m.clock_held_until: now + _LAPSES}
+    values: dict[Column | str, Any] = {m.clock_held_by: holder, m.clock_held_until: now + _LEASE}
     return m.update(values).where(m.merchant_id == merchant_id, is_free).returning(m.merchant_id)
 
 

@@ -1,7 +1,7 @@
-"""A merchant's clock: read it, freeze it, let time pass in it, and let it run again.
+"""Read, freeze, advance and resume a merchant's clock.
 
-It never goes back, but for one case: a world in which nothing has happened yet may be frozen at any moment, so that a script
-can begin at the same one each time.
+The clock never goes back, with one exception: a merchant without any activity can be frozen at any time, so that a script can
+start at the same time in every run.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _LAST_YEAR: Final = 9000
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-# Nothing but an opening balance: then ids and times of what comes follow from the clock alone, wherever it is set.
-_HAS_HAPPENED: Final = """
+# A merchant with nothing but an opening balance can go back: all later ids and times follow from the clock alone.
+_HAS_ACTIVITY: Final = """
 SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
 """
 
@@ -45,7 +45,7 @@ SELECT EXISTS (
 
 
 class ClockState(msgspec.Struct, kw_only=True):
-    """A merchant's clock. `offset_seconds` is how far it is ahead of the host's clock; null while frozen."""
+    """A merchant's clock. `offset_seconds` is its lead over the host's clock; null while frozen."""
 
     now: str
     frozen: bool
@@ -54,9 +54,9 @@ class ClockState(msgspec.Struct, kw_only=True):
 
 
 class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
-    """What an advance of the clock did.
+    """The result of advancing the clock.
 
-    `steps` counts everything that fell due and was done; `ran` lists the first 1000 in order. If `complete`, all of it is
+    `steps` counts all work that fell due and was done; `ran` lists the first 1000 in order. If `complete`, all of it is
     done and committed. If not, `stopped_because` says why it stopped at `now`; send the same request again to continue.
     """
 
@@ -68,7 +68,7 @@ class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
 
 
 class Drained(msgspec.Struct):
-    """Whether all due work is done, and what was done. What workers had already begun is not listed."""
+    """Whether all due work is done, and what was done. Work that workers had already started is not listed."""
 
     drained: bool
     now: str
@@ -78,18 +78,18 @@ class Drained(msgspec.Struct):
 
 
 class ClockService:
-    """What the sandbox offers of a merchant's clock. `advanced` is told by how much a merchant's clock was advanced."""
+    """Reads, freezes, advances and resumes clocks. `on_advanced` receives a merchant and how far its clock advanced."""
 
     def __init__(
-        self, work: UnitsOfWork, advancer: ClockAdvancer, advanced: Callable[[str, timedelta], Awaitable[None]]
+        self, work: UnitsOfWork, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
     ) -> None:
         self._work = work
         self._advancer = advancer
-        self._advanced = advanced
-        self._under_way: set[asyncio.Task[CommandResult]] = set()
+        self._on_advanced = on_advanced
+        self._in_progress: set[asyncio.Task[CommandResult]] = set()
 
     async def show(self, merchant_id: str) -> ClockState:
-        """The clock."""
+        """Return the clock. Raises NOT_FOUND if the merchant was deleted."""
         async with db_errors_as_503():
             record = await _clock(merchant_id)
         if record is None:
@@ -97,15 +97,22 @@ class ClockService:
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
 
     async def freeze(self, context: RequestContext, target: Target | None) -> CommandResult:
-        """Freeze the clock where it stands, or let time pass to `target` and stay frozen there: 200 with a ClockRun."""
-        return await self._finish(self._moved(context, target or (lambda now: now), freeze=True))
+        """Freeze the clock now, or advance it to `target` and keep it frozen there. Responds with 200 and a ClockRun.
+
+        Raises INVALID_STATE if another request is moving the clock or the target is too late, VALIDATION_ERROR if the target is
+        before the current time of a merchant with activity.
+        """
+        return await self._finish(self._move(context, target or (lambda now: now), freeze=True))
 
     async def advance(self, context: RequestContext, target: Target) -> CommandResult:
-        """Let time pass to `target`, frozen or running: 200 with a ClockRun. INVALID_STATE while another moves the clock."""
-        return await self._finish(self._moved(context, target, freeze=False))
+        """Advance the clock to `target`, whether frozen or running. Responds with 200 and a ClockRun.
+
+        Raises the same errors as `freeze`.
+        """
+        return await self._finish(self._move(context, target, freeze=False))
 
     async def resume(self, context: RequestContext) -> CommandResult:
-        """Resume the clock from where it stands: 200 with a ClockState."""
+        """Let a frozen clock run again from its time. Responds with 200 and a ClockState."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if unit.clock.frozen_at is None:
@@ -114,54 +121,54 @@ class ClockService:
             running = await move_clock(conn, context.merchant_id, RUNNING, unit.now, datetime.now(UTC))
             return CommandResult(200, msgspec.json.encode(_state(running)))
 
-        async def resumed() -> CommandResult:
+        async def run() -> CommandResult:
             async with clock_lease(context.merchant_id):
                 return await self._work.run(context, action)
 
-        return await self._finish(resumed())
+        return await self._finish(run())
 
     async def drain(self, context: RequestContext) -> CommandResult:
-        """Do what is due now, and wait for what is under way: 200 with Drained."""
+        """Run all work due now and wait for work in progress. Responds with 200 and Drained."""
         return await self._finish(self._drain(context))
 
     async def close(self, seconds: float) -> None:
-        """Give what is under way so many seconds to end."""
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
+        """Wait up to `seconds` for requests in progress, and as long again for webhooks."""
+        if self._in_progress:
+            await asyncio.wait(self._in_progress, timeout=seconds)
         await self._advancer.close(seconds)
 
     async def _finish(self, work: Coroutine[Any, Any, CommandResult]) -> CommandResult:
-        """Wait for work that goes on to its end though its caller may leave."""
+        """Run work to its end, even if the client disconnects and cancels this call."""
         task = asyncio.create_task(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._in_progress.add(task)
+        task.add_done_callback(self._in_progress.discard)
         try:
             async with db_errors_as_503():
                 return await asyncio.shield(task)
         except RETRYABLE as error:
-            raise unavailable(f"{CONTENTION} It continues where it stopped.") from error
+            raise unavailable(f"{CONTENTION} It resumes where it stopped.") from error
 
     async def _drain(self, context: RequestContext) -> CommandResult:
-        async def drained() -> CommandResult:
+        async def drain() -> CommandResult:
             await self._advancer.credit(context.merchant_id)
             run = await self._advancer.run(context.merchant_id)
-            found = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
-            return CommandResult(200, msgspec.json.encode(found), provisional=not found.drained)
+            result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
+            return CommandResult(200, msgspec.json.encode(result), provisional=not result.drained)
 
-        return await self._work.run_repeatable(context, drained)
+        return await self._work.run_repeatable(context, drain)
 
-    async def _moved(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
+    async def _move(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
         with in_flight(context.merchant_id, context.key):
             try:
                 async with clock_lease(context.merchant_id):
-                    return await self._pass(context, target, freeze=freeze)
+                    return await self._advance(context, target, freeze=freeze)
             except ClockLeasedError:
-                # By another request; or by this very one, in another process.
+                # The holder can be another request, or this same one in another process.
                 if context.key is not None and await _is_unfinished(context.merchant_id, context.key):
                     raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT") from None
                 raise
 
-    async def _pass(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
+    async def _advance(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
         began = goal = _NEVER
 
         async def begin(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -170,31 +177,34 @@ class ClockService:
             began = min(unit.now, goal)
             if freeze:
                 await move_clock(conn, unit.merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
-            # The goal is stored under the key before anything happens: "100 seconds on", repeated after a crash on the way,
-            # means 100 seconds from where the first one began.
+            # Store the goal under the key before anything happens. If "advance by 100 seconds" is repeated after a crash, it
+            # means 100 seconds from the start of the first request.
             return CommandResult(200, render(goal).encode(), provisional=True)
 
-        begun = await self._work.run_part(context, begin, weight=0)
-        if not begun.provisional:
-            return begun
+        first = await self._work.run_part(context, begin, weight=0)
+        if not first.provisional:
+            return first
         run = await self._advancer.run(context.merchant_id, goal, since=began)
-        await self._advanced(context.merchant_id, run.now - began)
+        await self._on_advanced(context.merchant_id, run.now - began)
         result = CommandResult(200, msgspec.json.encode(_report(began, run)))
         if context.key is None or run.stopped_because is not None:
-            return result  # repeated under its key, it continues to the same goal
+            return result  # if repeated under its key, the request continues to the same goal
         return await self._work.store(context, result)
 
 
 async def _goal(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, target: Target) -> datetime:
-    """The time to advance to. Raises INVALID_STATE past the last year, VALIDATION_ERROR for a time that may not be."""
+    """Return the time to advance to.
+
+    Raises INVALID_STATE if it is after the last year, VALIDATION_ERROR if it is in the past of a merchant with activity.
+    """
     stored = checkpoint(unit, context)
     if stored is not None:
-        # A clock that runs may have passed it by itself since then.
+        # A running clock may have passed the stored goal since then.
         return max(parse(stored.decode()), unit.now)
     goal = truncate(target(unit.now))
     if goal.year > _LAST_YEAR:
-        raise Problem("INVALID_STATE", f"A clock cannot pass the year {_LAST_YEAR}; make a new merchant.")
-    if goal < unit.now and await conn.fetchval(_HAS_HAPPENED, unit.merchant_id):
+        raise Problem("INVALID_STATE", f"A clock cannot go beyond the year {_LAST_YEAR}; create a new merchant.")
+    if goal < unit.now and await conn.fetchval(_HAS_ACTIVITY, unit.merchant_id):
         raise invalid(
             "at",
             f"must not be before the merchant's current time, {render(unit.now)}: this merchant already has activity",

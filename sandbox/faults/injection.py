@@ -1,7 +1,7 @@
-"""Faults of the API: an answer that is late, refused, cut short or never comes.
+"""Inject faults into API requests: a response that is late, an error, truncated or missing.
 
-What answers in place of the request does so before anything is executed; what harms the answer does so after the
-commit. So no fault touches the ledger's truth.
+A fault that responds instead of the API does so before anything is executed. A fault that damages the response does so after
+the commit. So no fault can corrupt the ledger.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from sandbox.faults.store import first_hit
 from sandbox.http.request import Request
 
 _REFERENCE: Final = re.compile(rb'"merchant_reference"\s*:\s*"([^"]*)')
-_AFTERWARDS: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
+_AFTER_COMMIT: Final = frozenset({"connection_reset", "truncated_body", "slow_after_commit"})
 _CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | {
     402: "INSUFFICIENT_BALANCE",
     407: "MISSING_API_KEY",
@@ -34,89 +34,89 @@ _CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | 
     451: "FORBIDDEN",
     500: "INTERNAL_ERROR",
 }
-"""Status → the first code that has it, or the one that comes nearest. Any other status says UNAVAILABLE, which is what a
-fault is to a client: the request was not served, nothing was done, and it may come again.
+"""Status → the first code with that status, or the nearest one. Any other status gets UNAVAILABLE, which is how a client sees
+a fault: the request was not executed and can be retried.
 """
 
 
 async def inject_before(request: Request) -> None:
-    """Let the first fault hit that a request meets; it is noted in the request for what stands further out.
+    """Apply the first fault that hits a request, and store it in `request.fault` for the outer middleware.
 
-    Raises the problem that a fault answers with.
+    Raises the problem that a fault responds with.
     """
     path, faults = request.path, request.caller.faults
     if not path.startswith(FAULTED):
         return
     raw = await request.read() if any("reference" in fault.match for fault in faults) else b""
 
-    def meets(fault: Fault) -> bool:
-        part = fault.match.get("reference")
-        return fault.matches_request(request.method, path) and (part is None or _names(raw, part))
+    def matches(fault: Fault) -> bool:
+        pattern = fault.match.get("reference")
+        return fault.matches_request(request.method, path) and (pattern is None or _has_reference(raw, pattern))
 
     async with db_errors_as_503():
-        hit = await first_hit(request.merchant_id, faults, meets)
+        hit = await first_hit(request.merchant_id, faults, matches)
     if hit is None:
         return
     request.fault = hit
     if hit.fault.kind == "latency":
         await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
-    elif hit.fault.kind not in _AFTERWARDS:
-        raise _answer(hit)
+    elif hit.fault.kind not in _AFTER_COMMIT:
+        raise _problem(hit)
 
 
-def _names(body: bytes, part: str) -> bool:
-    pieces = part.encode().split(b"*")
-    return any(_holds(reference, pieces) for reference in _REFERENCE.findall(body))
+def _has_reference(body: bytes, pattern: str) -> bool:
+    parts = pattern.encode().split(b"*")
+    return any(_contains_in_order(reference, parts) for reference in _REFERENCE.findall(body))
 
 
-def _holds(text: bytes, pieces: Sequence[bytes]) -> bool:
-    """Whether the pieces are in the text, one after the other; in one pass, whatever they are."""
-    at = 0
-    for piece in pieces:
-        at = text.find(piece, at)
-        if at < 0:
+def _contains_in_order(text: bytes, parts: Sequence[bytes]) -> bool:
+    """Return whether the text contains the parts one after the other. Takes one pass, whatever the parts."""
+    position = 0
+    for part in parts:
+        position = text.find(part, position)
+        if position < 0:
             return False
-        at += len(piece)
+        position += len(part)
     return True
 
 
-def _answer(hit: Hit) -> Problem:
+def _problem(hit: Hit) -> Problem:
     fault = hit.fault
     status = int(fault.parameters.get("status", 429))
     code = _CODES.get(status, "UNAVAILABLE")
-    after = int(fault.parameters.get("retry_after", 1))
-    headers = {"Retry-After": str(after)} if code in ("RATE_LIMITED", "UNAVAILABLE") else {}
-    told = f"Fault {fault.id} ({fault.kind}) answered instead of the API; nothing was done."
-    errors = [("body", f"was refused by fault {fault.id}")] if code == "VALIDATION_ERROR" else []
-    problem = Problem(code, told, errors=errors, headers=headers)
+    retry_after = int(fault.parameters.get("retry_after", 1))
+    headers = {"Retry-After": str(retry_after)} if code in ("RATE_LIMITED", "UNAVAILABLE") else {}
+    detail = f"Fault {fault.id} ({fault.kind}) responded instead of the API; the request was not executed."
+    errors = [("body", f"was rejected by fault {fault.id}")] if code == "VALIDATION_ERROR" else []
+    problem = Problem(code, detail, errors=errors, headers=headers)
     problem.status = status
     return problem
 
 
 async def inject_response(hit: Hit, message: Any, receive: Receive, send: Send) -> None:
-    """Send one message of an answer as the fault has it. Those that a fault has nothing to do with go as they are."""
+    """Send one ASGI message of a response, delayed or damaged by the fault. Other kinds of faults do not change it."""
     kind, is_start = hit.fault.kind, message["type"] == "http.response.start"
-    transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's: ASGI itself cannot break off
+    transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's: ASGI cannot break a connection
     if kind == "slow_after_commit" and is_start:
         await asyncio.sleep(hit.fault.milliseconds(hit.counter) / 1000)
     if kind == "connection_reset" and transport is not None:
         if not is_start:
-            # Closed without lingering, so that the peer sees a reset and not an end.
-            connected = transport.get_extra_info("socket")
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # With a linger time of 0, the peer sees a reset instead of an orderly close.
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
-            await _gone(receive)
+            await _wait_for_disconnect(receive)
         return
     body = message.get("body", b"")
     if kind == "truncated_body" and body and transport is not None:
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         transport.close()
-        await _gone(receive)
+        await _wait_for_disconnect(receive)
         return
     await send(message)
 
 
-async def _gone(receive: Receive) -> None:
-    """Wait until the server has noticed, so that it does not take the broken answer for a defect."""
+async def _wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the server has noticed. Otherwise it logs the incomplete response as an error."""
     while (await receive())["type"] != "http.disconnect":
         pass

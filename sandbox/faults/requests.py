@@ -1,4 +1,4 @@
-"""Bodies that ask for faults, and what they must be. Pure."""
+"""Request bodies for faults and their validation. Pure."""
 
 from typing import Annotated, Final, Literal
 
@@ -12,7 +12,7 @@ from sandbox.domain.fields import Uuid
 from sandbox.scenarios.rules import Probability
 
 LARGEST_COUNT: Final = 50
-"""Faults of one merchant: each request of one that has any looks at them."""
+"""Maximum faults per merchant. Each of the merchant's requests checks all of them."""
 
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MS)]
@@ -51,7 +51,7 @@ Part = Annotated[
 
 
 class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which API requests match. `path` may contain `*`; `reference` is part of the body's merchant_reference, and may too."""
+    """Which API requests match. `reference` is part of the body's merchant_reference; it and `path` can contain `*`."""
 
     method: Method | UnsetType = UNSET
     path: Pattern | UnsetType = UNSET
@@ -59,7 +59,7 @@ class RequestMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class DeliveryMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Which deliveries match. `event_type` may contain `*`."""
+    """Which deliveries match. `event_type` can contain `*`."""
 
     event_type: EventPattern | UnsetType = UNSET
     endpoint_id: Uuid | UnsetType = UNSET
@@ -100,41 +100,41 @@ class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="lat
 
 
 class ErrorFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="error"):
-    """Responds with this status and the nearest code, and does nothing.
+    """Responds with this status and the nearest code, without executing the request.
 
-    402 says INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
-    IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN; a status that means nothing here, such as 418 or 502,
-    says UNAVAILABLE.
+    402 gets INSUFFICIENT_BALANCE, 410 NOT_FOUND, 412 INVALID_STATE, 414 and 431 PAYLOAD_TOO_LARGE, 423 and 425
+    IDEMPOTENCY_KEY_IN_FLIGHT, 428 MISSING_IDEMPOTENCY_KEY, 451 FORBIDDEN. A status that this API does not use, such as 418 or
+    502, gets UNAVAILABLE.
     """
 
     status: Status
 
 
 class RateLimitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="rate_limit"):
-    """Responds with 429 and Retry-After, and does nothing."""
+    """Responds with 429 and Retry-After, without executing the request."""
 
     retry_after: RetryAfter = 1.0
 
 
 class ConnectionResetFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="connection_reset"):
-    """Performs the request, then breaks the connection instead of responding."""
+    """Executes the request, then resets the connection instead of responding."""
 
 
 class SlowAfterCommitFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="slow_after_commit"):
-    """Performs the request, then responds this many milliseconds later."""
+    """Executes the request, then responds this many milliseconds later."""
 
     milliseconds: Milliseconds
 
 
 class TruncatedBodyFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag="truncated_body"):
-    """Cuts off the response in the middle of its body, or sends half of a webhook's body."""
+    """Breaks off the response in the middle of its body, or sends half of a webhook's body."""
 
     target: FaultTarget
     match: EitherMatch = msgspec.field(default_factory=EitherMatch)
 
 
 class DropFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="drop"):
-    """Never sends: the attempt fails and is retried on schedule."""
+    """Does not send: the attempt fails and is retried on schedule."""
 
 
 class DuplicateFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="duplicate"):
@@ -148,11 +148,11 @@ class DelayFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="
 
 
 class ReorderFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="reorder"):
-    """Holds a delivery back until the next one to its endpoint was sent, for a second at most."""
+    """Holds a delivery back until the next one to its endpoint has been sent, for one second at most."""
 
 
 class StaleTimestampFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="stale_timestamp"):
-    """Signs with a timestamp that is this many seconds old."""
+    """Signs with a timestamp this many seconds old."""
 
     seconds: Annotated[float, msgspec.Meta(ge=301, le=86_400, multiple_of=1)] = 3600.0
 
@@ -162,7 +162,7 @@ class WrongKeyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, ta
 
 
 class TamperedBodyFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="tampered_body"):
-    """Changes the body after it was signed."""
+    """Changes the body after signing it."""
 
 
 FaultBody = (
@@ -175,21 +175,21 @@ _COMMON: Final = ("target", "match", "probability", "count", "ttl_seconds", "see
 
 
 def match_of(body: FaultBody) -> dict[str, str]:
-    """What a fault's match names. Raises VALIDATION_ERROR for what its target has not."""
-    found = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
+    """Return the members of a fault's match that are set. Raises VALIDATION_ERROR if one does not fit the fault's target."""
+    given = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
     known = RequestMatch if body.target == "api" else DeliveryMatch
-    strange = [name for name in found if name not in known.__struct_fields__]
-    if strange:
-        raise all_invalid([(f"match.{name}", f"is not for target {body.target}") for name in strange])
-    return found
+    unknown = [name for name in given if name not in known.__struct_fields__]
+    if unknown:
+        raise all_invalid([(f"match.{name}", f"is not supported for target {body.target}") for name in unknown])
+    return given
 
 
 def parameters_of(body: FaultBody) -> dict[str, float]:
-    """What is particular to a fault's kind, whole numbers as such however they were written."""
+    """Return the parameters of a fault's kind. Whole numbers become int, whether written 60 or 60.0."""
     own = {name: value for name, value in msgspec.structs.asdict(body).items() if name not in _COMMON}
     return {name: int(value) if value == int(value) else value for name, value in own.items()}
 
 
 def kind_of(body: FaultBody) -> str:
-    """The kind's name."""
+    """Return the name of the fault's kind."""
     return str(type(body).__struct_config__.tag)

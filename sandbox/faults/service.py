@@ -1,4 +1,4 @@
-"""A merchant's faults: make, list and delete them."""
+"""Create, list and delete a merchant's faults."""
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FaultShown(msgspec.Struct):
-    """A fault. `remaining` is how many hits are left (null: unlimited), `matches` how often it matched, hit or not."""
+    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, whether hit or not."""
 
     id: str
     target: str
@@ -41,21 +41,22 @@ class FaultShown(msgspec.Struct):
 
 
 class FaultService:
-    """What the API offers of faults."""
+    """Creates, reads and deletes faults."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def create(self, context: RequestContext, body: FaultBody) -> CommandResult:
-        """Make a fault: 201 with it. One of deliveries works at once, one of the API elsewhere within a second.
+        """Create a fault. Responds with 201 and the fault.
 
-        Raises VALIDATION_ERROR; one fault too many is a conflict.
+        Webhook faults take effect at once; API faults do so within a second in other processes. Raises VALIDATION_ERROR. With
+        LARGEST_COUNT faults already, the result is INVALID_STATE.
         """
         match = match_of(body)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if await _count(context.merchant_id) >= LARGEST_COUNT:
-                # Those that can hit no more make room.
+                # Delete faults that cannot hit any more.
                 await _delete_spent(context.merchant_id, unit.now)
                 if await _count(context.merchant_id) >= LARGEST_COUNT:
                     raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} faults; delete one first.")
@@ -71,39 +72,39 @@ class FaultService:
                 seed=None if body.seed is None else int(body.seed),
                 matches=0,
                 hits=0,
-                expires_at=_lapse(unit.now, body.ttl_seconds),
+                expires_at=_expires_at(unit.now, body.ttl_seconds),
                 created_at=unit.now,
             )
             (record,) = await Faults.insert(row).returning(*Faults.all_columns())
             unit.effects.add(Effect.CALLERS_CHANGED)
-            made = _shown(record)
-            return CommandResult(201, msgspec.json.encode(made), f"/sandbox/v1/faults/{made.id}")
+            fault = _to_fault(record)
+            return CommandResult(201, msgspec.json.encode(fault), f"/sandbox/v1/faults/{fault.id}")
 
         return await self._work.run(context, action)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
-        """A page of faults, newest first, spent and lapsed ones too."""
+        """Return a page of faults, newest first, including spent and expired ones."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
-        found = [_shown(record) for record in records]
+        found = [_to_fault(record) for record in records]
         return page(found, window.limit, [fault.id for fault in found])
 
     async def get(self, merchant_id: str, fault_id: str) -> FaultShown:
-        """One fault. Raises NOT_FOUND."""
+        """Return a fault. Raises NOT_FOUND."""
         record = None
         if is_uuid(fault_id):
             async with db_errors_as_503():
                 record = await _one(merchant_id, fault_id)
         if record is None:
-            raise _no_fault()
-        return _shown(record)
+            raise _not_found()
+        return _to_fault(record)
 
     async def delete(self, context: RequestContext, fault_id: str) -> CommandResult:
-        """Delete a fault, everywhere at once: 204."""
+        """Delete a fault. Responds with 204 and takes effect at once in every process. NOT_FOUND is the command's result."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not (is_uuid(fault_id) and await _delete(context.merchant_id, fault_id)):
-                raise _no_fault()
+                raise _not_found()
             unit.effects.add(Effect.CALLERS_CHANGED)
             return CommandResult(204, b"")
 
@@ -132,15 +133,15 @@ def _delete_spent(merchant_id: str, now: datetime) -> Delete:
     return Faults.delete().where(Faults.merchant_id == merchant_id, spent)
 
 
-def _lapse(now: datetime, seconds: float | None) -> datetime | None:
+def _expires_at(now: datetime, seconds: float | None) -> datetime | None:
     return None if seconds is None else now + timedelta(seconds=seconds)
 
 
-def _no_fault() -> Problem:
-    return Problem("NOT_FOUND", "There is no such fault; GET /sandbox/v1/faults lists them.")
+def _not_found() -> Problem:
+    return Problem("NOT_FOUND", "Fault not found; GET /sandbox/v1/faults lists them.")
 
 
-def _shown(record: Any) -> FaultShown:
+def _to_fault(record: Any) -> FaultShown:
     count, hits = record["count"], record["hits"]
     return FaultShown(
         id=str(record["id"]),

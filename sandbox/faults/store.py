@@ -1,4 +1,4 @@
-"""The store's side of faults: read those that may hit, and claim a hit exactly once."""
+"""Read the faults that can hit, and count each hit exactly once."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,9 +15,9 @@ FAULTS_OF: Final = (
     "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
     "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
 )
-"""The faults of a target that are not spent, as `to_fault` reads them."""
+"""A subquery: the unspent faults of a target, as rows that `to_fault` reads."""
 
-# Whoever counts holds the fault's row until it has decided, so that a count of one is one among all processes.
+# The update locks the fault's row until the hit is decided, so a fault with a count of 1 hits once across all processes.
 _COUNT: Final = """
 UPDATE faults f SET matches = f.matches + 1 FROM worlds w
 WHERE f.merchant_id = $1 AND f.id = $2 AND w.merchant_id = $1 AND (f.count IS NULL OR f.hits < f.count)
@@ -28,14 +28,15 @@ _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id =
 
 
 async def first_hit(
-    merchant_id: str, faults: Sequence[Fault], meets: Callable[[Fault], bool], draw_key: str | None = None
+    merchant_id: str, faults: Sequence[Fault], matches: Callable[[Fault], bool], draw_key: str | None = None
 ) -> Hit | None:
-    """The first fault that is met and hits, counted; None if none does. Raises asyncpg's errors.
+    """Return the first fault that matches and hits, and count it; None if no fault hits. Raises asyncpg's errors.
 
-    Chance goes by `draw_key`: the same key always draws the same. Without one, by how often the fault has matched.
+    `draw_key` decides the chance: the same key always gives the same result. By default, the fault's number of matches is
+    the key.
     """
     for fault in faults:
-        if not meets(fault):
+        if not matches(fault):
             continue
         hit = await write_rows(partial(_count, merchant_id=merchant_id, fault=fault, draw_key=draw_key))
         if hit is not None:

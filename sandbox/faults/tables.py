@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class Faults(Table, db=ENGINE):
-    """A fault. `count`, the hits after which it is spent, is called `most_hits` here: Table has a method of that name."""
+    """A fault. The column `count`, the maximum number of hits, is `most_hits` here, because Table has a method `count`."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)

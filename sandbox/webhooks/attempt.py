@@ -1,4 +1,7 @@
-"""One attempt at a webhook: sign, post, judge, and record what came of it. Workers and a merchant's clock share it."""
+"""Make one webhook delivery attempt: sign, post, judge the response and record the result.
+
+Workers and the clock advancer share this code.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,121 +21,124 @@ from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
 from sandbox.webhooks.capacity import Capacity, FreeCapacity
-from sandbox.webhooks.faults import FaultyPost, Sent
-from sandbox.webhooks.outbox import Claimed, Recorded, give_back, record_attempts
+from sandbox.webhooks.faults import FaultInjectingSender, Sent
+from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 
 RECORD_AT_MOST: Final = 256
-"""Attempts that one transaction records."""
-_SLOW_SECONDS: Final = 5.0
-_LOOK_AGAIN_SECONDS: Final = 0.25
-_LONGEST: Final = timedelta(seconds=TIMEOUT + 1)
-"""What one attempt takes, at most."""
-_SECRETS: Final = 10_000
+"""Maximum number of attempts that one transaction records."""
+_SLOW_DOWN_SECONDS: Final = 5.0
+_RECHECK_SECONDS: Final = 0.25
+_LONGEST_ATTEMPT: Final = timedelta(seconds=TIMEOUT + 1)
+"""Upper bound of the time that one attempt takes."""
+_CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
 
 
-def runs_of(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
-    """Deliveries in runs that may go side by side: each alone, and in a frozen world an endpoint's in one, in their order."""
+def split_into_runs(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
+    """Split deliveries into runs that can proceed in parallel.
+
+    If the clock is frozen, all deliveries to one endpoint form one run and keep their order. Otherwise each delivery is a run.
+    """
     runs: list[list[Claimed]] = []
-    of_endpoint: dict[str, list[Claimed]] = {}
-    for one in claimed:
-        if one.clock.frozen_at is not None and one.endpoint_id in of_endpoint:
-            of_endpoint[one.endpoint_id].append(one)
+    run_by_endpoint: dict[str, list[Claimed]] = {}
+    for delivery in claimed:
+        if delivery.clock.frozen_at is not None and delivery.endpoint_id in run_by_endpoint:
+            run_by_endpoint[delivery.endpoint_id].append(delivery)
         else:
-            of_endpoint[one.endpoint_id] = run = [one]
+            run_by_endpoint[delivery.endpoint_id] = run = [delivery]
             runs.append(run)
     return runs
 
 
 class Attempts:
-    """Makes attempts at deliveries that were claimed.
+    """Makes attempts at claimed deliveries.
 
-    `later` is called with a merchant and the seconds until its next attempt, `on_recorded` with a merchant and notes of the
-    attempts that were recorded. The journal records the faults that hit.
+    `wake_later` receives a merchant and the seconds until its next attempt. `on_recorded` receives a merchant and a live-feed
+    note for each attempt recorded. The journal records each fault that hits.
     """
 
     def __init__(
         self,
         sender: WebhookSender,
         box: SecretBox,
-        later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
+        wake_later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
         on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
         journal: Journal | None = None,
     ) -> None:
-        self._post = FaultyPost(sender, journal)
+        self._sender = FaultInjectingSender(sender, journal)
         self._box = box
-        self._later = later
+        self._wake_later = wake_later
         self._on_recorded = on_recorded
         self._secrets: dict[bytes, bytes] = {}
         self._capacity = Capacity()
 
     def claiming(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
-        """Give how many deliveries to each of a merchant's endpoints may be claimed, in the context that claims them."""
+        """Yield how many deliveries each of the merchant's endpoints can take; reserve that capacity until the context ends."""
         return self._capacity.claiming(merchant_id, time.monotonic())
 
     def begin(self, merchant_id: str, runs: Iterable[Sequence[Claimed]]) -> None:
-        """Runs were claimed: each counts as one call under way, until its `in_turn` has ended."""
+        """Count each claimed run as one call in progress. `attempt_in_order` ends it."""
         for run in runs:
             self._capacity.begin(merchant_id, run[0].endpoint_id)
 
     async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
-        """Make one attempt and decide what follows from it; never raises but for cancellation."""
+        """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
         at = claimed.clock.now(datetime.now(UTC))
         try:
             secret = self._secret(merchant_id, claimed)
         except (SealedSecretError, ValueError):
-            # A secret sealed under another SANDBOX_SECRET_KEY; the attempt fails, and says so where people look.
-            result = SendResult(None, {}, "", "the endpoint's secret cannot be opened with this SANDBOX_SECRET_KEY", 0)
+            # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
+            result = SendResult(None, {}, "", "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY", 0)
             sent = Sent("", None, result)
         else:
-            sent = await self._post.post(merchant_id, claimed, at, secret)
+            sent = await self._sender.send(merchant_id, claimed, at, secret)
             if sent.not_before is not None:
-                return self._put_off(merchant_id, claimed, at, sent)
+                return self._postpone(merchant_id, claimed, at, sent)
         return self._decide(merchant_id, claimed, at, sent)
 
-    async def in_turn(
+    async def attempt_in_order(
         self,
         merchant_id: str,
         run: Sequence[Claimed],
-        made: Callable[[Recorded], None],
-        may_go_on: Callable[[], bool] = lambda: True,
+        on_attempt: Callable[[Recorded], None],
+        may_continue: Callable[[], bool] = lambda: True,
     ) -> int:
-        """Make a run's attempts, one after the other, and tell `made` of each; returns how many were given back instead.
+        """Make a run's attempts one after the other and pass each result to `on_attempt`.
 
-        The run has begun (`begin`), and is over with this.
-        Those are given back that could outlast their lease, or come behind an answer of 410 or the moment when `may_go_on`
-        says no: they are due as before. Never raises but for cancellation.
+        Call `begin` with the run first; this method ends it. It releases the rest of the run, which stays due, if an attempt
+        could outlast its lease, if the endpoint responded with 410, or if `may_continue` returns False. Returns the number of
+        deliveries released. Raises nothing but CancelledError.
         """
         is_gone = False
         try:
-            for place, claimed in enumerate(run):
-                if place and (is_gone or not may_go_on() or datetime.now(UTC) > claimed.lease - _LONGEST):
-                    await self._give_back(merchant_id, run[place:])
-                    return len(run) - place
+            for index, claimed in enumerate(run):
+                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _LONGEST_ATTEMPT):
+                    await self._release(merchant_id, run[index:])
+                    return len(run) - index
                 result = await self.attempt(merchant_id, claimed)
-                made(result)
+                on_attempt(result)
                 is_gone = result.gone
         finally:
             self._capacity.end(merchant_id, run[0].endpoint_id)
         return 0
 
-    async def _give_back(self, merchant_id: str, claimed: Sequence[Claimed]) -> None:
+    async def _release(self, merchant_id: str, claimed: Sequence[Claimed]) -> None:
         try:
-            await give_back(merchant_id, claimed)
+            await release_claims(merchant_id, claimed)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            # Their leases lapse.
-            _log.warning("give_back_failed", merchant_id=merchant_id, error=type(error).__name__)
+            # The leases expire by themselves.
+            _log.warning("release_failed", merchant_id=merchant_id, error=type(error).__name__)
 
-    def look_again(self, merchant_id: str) -> None:
-        """Have the merchant looked at again soon: another process is posting what comes before what is due."""
-        self._later(merchant_id, _LOOK_AGAIN_SECONDS)
+    def recheck_soon(self, merchant_id: str) -> None:
+        """Wake the merchant again shortly: another process is still posting earlier deliveries."""
+        self._wake_later(merchant_id, _RECHECK_SECONDS)
 
-    def _put_off(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
-        """An attempt that a fault put off: it is in the log, and takes no turn of the schedule."""
+    def _postpone(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+        """Return an attempt that a fault postponed. It appears in the log, but uses up no retry."""
         assert sent.not_before is not None
         if claimed.clock.frozen_at is None:
-            self._later(merchant_id, (sent.not_before - at).total_seconds())
+            self._wake_later(merchant_id, (sent.not_before - at).total_seconds())
         return Recorded(
             claimed=claimed,
             scheduled=claimed.scheduled,
@@ -151,15 +157,15 @@ class Attempts:
         )
 
     async def record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
-        """Write attempts and what follows from them, at most RECORD_AT_MOST; tried until PostgreSQL has taken it."""
+        """Write at most RECORD_AT_MOST attempts and the resulting delivery statuses. Retries until PostgreSQL accepts them."""
 
-        def say(error: BaseException) -> None:
+        def log_retry(error: BaseException) -> None:
             _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
 
         try:
-            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), say)(record_attempts, merchant_id, results)
+            await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), log_retry)(record_attempts, merchant_id, results)
         except Exception:
-            # Their leases lapse and they are delivered again, which is allowed; losing the caller's loop is not.
+            # The leases expire and the webhooks are delivered again. That is allowed; ending the caller's loop is not.
             _log.exception("record_refused", merchant_id=merchant_id)
             return
         self._on_recorded(merchant_id, [_note(result) for result in results])
@@ -174,13 +180,13 @@ class Attempts:
         if outcome != "succeeded":
             retry_after = parse_retry_after(result.response_headers.get("retry-after"), real)
             if slows_down(result.status):
-                pause = retry_after.total_seconds() if retry_after is not None else _SLOW_SECONDS
+                pause = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
             now = claimed.clock.now(real)
             due = next_attempt(claimed.retry_profile, claimed.scheduled + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
-                self._later(merchant_id, (due - now).total_seconds())
+                self._wake_later(merchant_id, (due - now).total_seconds())
         _log.info(
             "delivery_attempt",
             request_id=claimed.request_id,
@@ -214,7 +220,7 @@ class Attempts:
         secret = self._secrets.get(claimed.sealed_secret)
         if secret is None:
             opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
-            if len(self._secrets) >= _SECRETS:
+            if len(self._secrets) >= _CACHED_SECRETS:
                 self._secrets.clear()
             secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
         return secret

@@ -1,10 +1,10 @@
-"""Shares out a process's calls to webhook endpoints, so that one that does not answer delays no other. Pure.
+"""Share a process's calls among webhook endpoints, so that an endpoint that hangs delays no other. Pure.
 
-A call that hangs lasts 15 s, a call that is answered milliseconds. With one limit for all, calls that hang would soon use
-all of it. Here a merchant may have as many calls under way as a quarter of what is free at that moment, and an endpoint half
-of what its merchant has left. So calls that hang always leave capacity for others, and the more of them hang, the fewer each
-endpoint may have; an endpoint that answers needs few. (These are dynamic thresholds, by which network switches share their
-buffers: Choudhury and Hahne, 1998.)
+A call that hangs lasts 15 s; a normal call lasts milliseconds. With one common limit, hanging calls would soon use all of it.
+So a merchant's calls in progress are limited to a quarter of the capacity that is free at that moment, and an endpoint's to
+half of what its merchant has left. Hanging calls therefore always leave capacity for others: the more calls hang, the lower
+each endpoint's limit. An endpoint that responds promptly needs few calls. (Network switches share their buffers by the same
+dynamic thresholds: Choudhury and Hahne, 1998.)
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 CALLS: Final = 2000
-"""Calls under way in one process."""
+"""Maximum number of calls in progress in one process."""
 ENDPOINT_CALLS: Final = 128
-"""Calls under way to one endpoint, however much is free."""
+"""Maximum number of calls in progress to one endpoint, whatever is free."""
 SLOWED_CALLS: Final = 2
-"""Calls under way to an endpoint that asked for fewer."""
+"""Maximum number of calls in progress to an endpoint that asked to slow down."""
 _ENDPOINTS: Final = 16
-"""Endpoints of a merchant that may all use their capacity at once."""
+"""Maximum number of endpoints per merchant; all of them can use their capacity at once."""
 _FLOOR: Final = 8
-_SLOWED_AT_MOST: Final = 10_000
+_MERCHANTS_SLOWED: Final = 10_000
 
 
 class FreeCapacity(NamedTuple):
-    """How many calls may be begun: to each endpoint named, and to each of a merchant's others."""
+    """The number of calls that can start: to each endpoint in `named`, and to each of the merchant's other endpoints."""
 
     named: dict[str, int]
     others: int
@@ -38,32 +38,32 @@ class _Merchant:
 
 
 class Capacity:
-    """Counts calls under way, by merchant and endpoint. Endpoints' ids are unique within their merchant only."""
+    """Counts calls in progress by merchant and endpoint. Endpoint ids are unique only within their merchant."""
 
     def __init__(self, limit: int = CALLS) -> None:
-        """Take how many calls may be under way in all."""
+        """`limit` is the maximum number of calls in progress."""
         self._free = limit
-        self._kept = 0
+        self._reserved = 0
         self._merchants: dict[str, _Merchant] = {}
         self._slowed: dict[str, dict[str, float]] = {}
 
     def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
-        """How many calls may be begun for a merchant, `now` in seconds of a clock that never goes back.
+        """Return how many calls can start for a merchant. `now` is in seconds of a monotonic clock.
 
-        All of its endpoints may use theirs at once. One that has used all of it may ask again at once, and gets more.
+        All endpoints can use their capacity at once. An endpoint that has used all of it can ask again at once and gets more.
         """
         merchant = self._merchants.get(merchant_id) or _Merchant()
-        left = max(0, (self._free - self._kept) // 4 - merchant.total)
+        left = max(0, (self._free - self._reserved) // 4 - merchant.total)
         share = min(ENDPOINT_CALLS, left // 2)
-        # A merchant may hold more than its share by now, because others came after it. A few for each endpoint are left.
-        floor = min(_FLOOR, max(1, (self._free - self._kept) // 64)) if self._free >= 64 else 0
+        # A merchant can already exceed its share, because others came after it. Each of its endpoints still gets a few calls.
+        floor = min(_FLOOR, max(1, (self._free - self._reserved) // 64)) if self._free >= 64 else 0
         below = sorted((calls, endpoint_id) for endpoint_id, calls in merchant.calls.items() if calls < share)
         others = max(0, _ENDPOINTS - len(merchant.calls))
         named = {endpoint_id: max(0, floor - calls) for endpoint_id, calls in merchant.calls.items()}
-        # All of them may want theirs at this moment, and together they take no more than half of what is left.
+        # If all endpoints use their capacity now, they take no more than half of what is left.
         part, rest = divmod(left // 2, max(1, len(below) + others))
         for calls, endpoint_id in below:
-            # What cannot be divided goes to who has the fewest.
+            # The remainder of the division goes to the endpoints with the fewest calls.
             named[endpoint_id] = max(named[endpoint_id], min(part + (rest > others), share - calls))
             rest -= rest > others
         capacity_of_others = max(floor, min(max(part, 1), left))
@@ -74,29 +74,29 @@ class Capacity:
 
     @contextmanager
     def claiming(self, merchant_id: str, now: float) -> Iterator[FreeCapacity]:
-        """Give a merchant's free capacity, and reserve it until the claim that it is for is over and its calls have begun.
+        """Yield a merchant's free capacity, and reserve it until the claim has ended and its calls have started.
 
-        Claims take a while, and several at once would each take the same capacity.
+        Without the reservation, concurrent claims would use the same capacity twice.
         """
         free = self.free_capacity(merchant_id, now)
         merchant = self._merchants.get(merchant_id)
         others = max(0, _ENDPOINTS - (0 if merchant is None else len(merchant.calls)))
-        kept = sum(free.named.values()) + others * free.others
-        self._kept += kept
+        reserved = sum(free.named.values()) + others * free.others
+        self._reserved += reserved
         try:
             yield free
         finally:
-            self._kept -= kept
+            self._reserved -= reserved
 
     def begin(self, merchant_id: str, endpoint_id: str) -> None:
-        """A call begins: it counts until `end`."""
+        """Count a call that starts. It counts until `end`."""
         merchant = self._merchants.setdefault(merchant_id, _Merchant())
         merchant.total += 1
         merchant.calls[endpoint_id] = merchant.calls.get(endpoint_id, 0) + 1
         self._free -= 1
 
     def end(self, merchant_id: str, endpoint_id: str) -> None:
-        """A call that began is over, and what came of it is recorded."""
+        """Stop counting a call whose result is recorded."""
         merchant = self._merchants[merchant_id]
         merchant.total -= 1
         merchant.calls[endpoint_id] -= 1
@@ -107,8 +107,8 @@ class Capacity:
             del self._merchants[merchant_id]
 
     def slow_down(self, merchant_id: str, endpoint_id: str, until: float) -> None:
-        """An endpoint asked for fewer calls, until a time of the clock that `free_capacity` goes by."""
-        if len(self._slowed) >= _SLOWED_AT_MOST:  # merchants that are not asked about any more
+        """Limit an endpoint to SLOWED_CALLS until a time of the monotonic clock that `free_capacity` uses."""
+        if len(self._slowed) >= _MERCHANTS_SLOWED:  # entries of merchants that no longer deliver are never looked up
             self._slowed.clear()
         self._slowed.setdefault(merchant_id, {})[endpoint_id] = until
 

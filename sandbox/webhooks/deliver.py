@@ -1,7 +1,7 @@
-"""Deliver webhooks: claim what is due, call the endpoints side by side, record the results in batches.
+"""Deliver webhooks: claim due deliveries, call the endpoints in parallel, record the results in batches.
 
-The HTTP calls happen between transactions, never inside one. A worker that dies leaves its claims to lapse, and another
-delivers again: at least once.
+HTTP calls happen between transactions, never inside one. If a worker dies, its claims expire and another worker delivers
+again: delivery is at least once.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, runs_of
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
 
@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 
 
 class Deliverer:
-    """Delivers for any merchant that it is woken for."""
+    """Delivers the webhooks of each merchant passed to `wake`."""
 
     def __init__(self, attempts: Attempts) -> None:
         self.attempts = attempts
@@ -28,7 +28,7 @@ class Deliverer:
         self._stopping = False
 
     def wake(self, merchant_id: str) -> None:
-        """Look for the merchant's due deliveries, now or as soon as what is under way allows."""
+        """Deliver the merchant's due webhooks, now or as soon as the calls in progress leave capacity."""
         if self._stopping:
             return
         running = self._merchants.get(merchant_id)
@@ -37,7 +37,7 @@ class Deliverer:
         running.again.set()
 
     async def stop(self, seconds: float) -> None:
-        """Claim nothing more, and give the calls under way so many seconds to end and be recorded."""
+        """Stop claiming. Wait up to `seconds` until the calls in progress have ended and are recorded."""
         self._stopping = True
         tasks = [running.task for running in self._merchants.values()]
         for running in self._merchants.values():
@@ -48,22 +48,23 @@ class Deliverer:
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more may be claimed."""
+        """Whether claiming has stopped."""
         return self._stopping
 
     def forget(self, merchant_id: str) -> None:
-        """A merchant's loop has ended."""
+        """Remove a merchant whose loop has ended."""
         self._merchants.pop(merchant_id, None)
 
 
 class _MerchantDeliveries:
-    """One merchant's deliveries in this process: what is under way, and what waits to be recorded."""
+    """One merchant's deliveries in this process: calls in progress, and results that wait to be recorded."""
 
     def __init__(self, deliverer: Deliverer, merchant_id: str) -> None:
         self.again = asyncio.Event()
         self._deliverer = deliverer
         self._merchant_id = merchant_id
-        self._under_way: dict[str, int] = {}
+        self._unrecorded: dict[str, int] = {}
+        """By endpoint: deliveries claimed here and not recorded yet."""
         self._results: list[Recorded] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._recording: asyncio.Task[None] | None = None
@@ -76,19 +77,19 @@ class _MerchantDeliveries:
                 self.again.clear()
                 if not self._deliverer.stopping:
                     await self._claim()
-                if not self._under_way and not self.again.is_set():
+                if not self._unrecorded and not self.again.is_set():
                     return
         except asyncio.CancelledError:
-            for call in self._calls:  # or else stopping would wait for as long as an endpoint keeps its answer
+            for call in self._calls:  # otherwise stopping would wait until the slowest endpoint responds
                 call.cancel()
             raise
         except CONNECTION_ERRORS as error:
             _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=repr(error)[:300])
         except Exception:
-            # The sweep wakes the merchant again; what was claimed lapses with its lease.
+            # The sweep wakes the merchant again, and the claims expire with their leases.
             _log.exception("deliveries_failed", merchant_id=self._merchant_id)
         finally:
-            # No await since the last look, so no wake is lost between it and here.
+            # No await since the last check of `again`, so no wake is lost in between.
             self._deliverer.forget(self._merchant_id)
             if self._calls:
                 await asyncio.gather(*self._calls, return_exceptions=True)
@@ -96,46 +97,48 @@ class _MerchantDeliveries:
     async def _claim(self) -> None:
         attempts = self._deliverer.attempts
         with attempts.claiming(self._merchant_id) as free:
-            asked = dict(free.named)
-            for endpoint_id, count in self._under_way.items():
-                # Those that wait to be recorded count too, or they could wait beyond their leases.
-                asked[endpoint_id] = min(asked.get(endpoint_id, free.others), max(0, ENDPOINT_CALLS - count))
-            claimed, busy = await claim_due(self._merchant_id, asked, free.others)
-            runs = runs_of(claimed)
+            capacity = dict(free.named)
+            for endpoint_id, count in self._unrecorded.items():
+                # Results that wait to be recorded count too. Without this bound they could wait beyond their leases.
+                capacity[endpoint_id] = min(capacity.get(endpoint_id, free.others), max(0, ENDPOINT_CALLS - count))
+            claimed, busy = await claim_due(self._merchant_id, capacity, free.others)
+            runs = split_into_runs(claimed)
             attempts.begin(self._merchant_id, runs)
-        claims = Counter(one.endpoint_id for one in claimed)
-        if any(count == asked.get(endpoint_id, free.others) for endpoint_id, count in claims.items()):
-            self.again.set()  # an endpoint that used all of its capacity may have more due, and by now more capacity
+        claims = Counter(delivery.endpoint_id for delivery in claimed)
+        if any(count == capacity.get(endpoint_id, free.others) for endpoint_id, count in claims.items()):
+            self.again.set()  # an endpoint that used all of its capacity can have more due, and more capacity by now
         for endpoint_id, count in claims.items():
-            self._under_way[endpoint_id] = self._under_way.get(endpoint_id, 0) + count
+            self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + count
         for run in runs:
             call = asyncio.create_task(self._call(run))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        if busy - self._under_way.keys():
-            attempts.look_again(self._merchant_id)
+        if busy - self._unrecorded.keys():
+            attempts.recheck_soon(self._merchant_id)
 
     async def _call(self, run: Sequence[Claimed]) -> None:
         deliverer = self._deliverer
-        left = await deliverer.attempts.in_turn(self._merchant_id, run, self._made, lambda: not deliverer.stopping)
-        if left:
-            self._end(run[0].endpoint_id, left)
+        released = await deliverer.attempts.attempt_in_order(
+            self._merchant_id, run, self._add_result, lambda: not deliverer.stopping
+        )
+        if released:
+            self._end(run[0].endpoint_id, released)
             self.again.set()
         if self._recording is not None:
             await asyncio.shield(self._recording)
 
-    def _made(self, result: Recorded) -> None:
+    def _add_result(self, result: Recorded) -> None:
         self._results.append(result)
         if self._recording is None:
             self._recording = asyncio.create_task(self._record())
 
     def _end(self, endpoint_id: str, count: int) -> None:
-        self._under_way[endpoint_id] -= count
-        if not self._under_way[endpoint_id]:
-            del self._under_way[endpoint_id]
+        self._unrecorded[endpoint_id] -= count
+        if not self._unrecorded[endpoint_id]:
+            del self._unrecorded[endpoint_id]
 
     async def _record(self) -> None:
-        """Write results, all that have come in while the last ones were being written. Bounded by what is under way."""
+        """Write the results in batches, including those that arrive meanwhile. ENDPOINT_CALLS bounds how many can wait."""
         try:
             while self._results:
                 batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]

@@ -1,4 +1,4 @@
-"""The log of events, and of their deliveries with every attempt; a delivery can be sent again."""
+"""List and show events and their deliveries with each attempt, and resend a delivery."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
 ATTEMPTS_SHOWN: Final = 100
-"""A delivery shows its newest attempts: resending adds to them without end, and each may hold 20 000 bytes."""
+"""A delivery shows its newest attempts only: resends add attempts without limit, and each can hold 20,000 bytes."""
 
 _EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, from_status, body"
 
@@ -51,8 +51,8 @@ SELECT {_COLUMNS} FROM webhook_deliveries d WHERE merchant_id = $1 AND d.id < $2
 ORDER BY d.merchant_id DESC, d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-# Each (endpoint, status) is a range of one index in the order of ids, so a page reads a few times its own length for each
-# endpoint. These are found by going from one to the next in that index, as some may have been deleted.
+# Each (endpoint, status) is a range of one index in id order, so a page reads a few times its own length per endpoint. The
+# query finds the endpoints by skipping through that index, because some of them may have been deleted.
 _LIST: Final = f"""
 WITH RECURSIVE endpoints (id) AS (
     SELECT n.id FROM unnest($5::uuid[]) AS n (id)
@@ -78,8 +78,8 @@ CROSS JOIN LATERAL (
 ) d ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-# An event has at most one delivery an endpoint. They are asked for as a range in the order of their index, which no other index
-# has: with an equality the planner may walk the primary key, in the order of the answer.
+# An event has at most one delivery per endpoint. The query reads them as a range in the order of their index, which no other
+# index has. With an equality, the planner may scan the primary key instead, because that has the order of the result.
 _LIST_OF_EVENT: Final = f"""
 SELECT {_COLUMNS} FROM (
     SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
@@ -131,7 +131,7 @@ SELECT {_COLUMNS} FROM d
 
 
 class Event(msgspec.Struct, kw_only=True):
-    """An event: everything in its webhook's body (`data` is the same, byte for byte), and the payout it is about."""
+    """An event: everything in its webhook's body (`data` is identical byte for byte), and the payout concerned."""
 
     id: str
     type: str
@@ -144,7 +144,7 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class Delivery(msgspec.Struct, kw_only=True):
-    """The delivery of an event to one endpoint, which may have been deleted since."""
+    """The delivery of an event to one endpoint. The endpoint may have been deleted since."""
 
     id: str
     event_id: str
@@ -184,7 +184,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     at: str
     url: str
     fault_id: str | None
-    """The fault that hit it; it may have been deleted since."""
+    """The fault that hit the attempt. It may have been deleted since."""
     fault_kind: str | None
     request: AttemptRequest | None
     status: int | None
@@ -194,13 +194,13 @@ class Attempt(msgspec.Struct, kw_only=True):
 
 
 class DeliveryWithAttempts(Delivery, kw_only=True):
-    """A delivery and its newest attempts, the oldest of them first."""
+    """A delivery and its newest attempts, oldest first."""
 
     attempts: list[Attempt]
 
 
 class _Body(msgspec.Struct):
-    """Of a webhook's body, what the log shows."""
+    """The part of a webhook's body that the log shows."""
 
     data: msgspec.Raw
 
@@ -210,13 +210,13 @@ _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class DeliveryService:
-    """What the API offers of events and deliveries."""
+    """Reads events and deliveries, and resends a delivery."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def events(self, merchant_id: str, window: Window, payout_id: str | None = None) -> Page:
-        """A page of events, newest first, all or those of one payout."""
+        """Return a page of events, newest first: of all payouts, or of one."""
         arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
         statement = _EVENTS
         if payout_id is not None:
@@ -227,14 +227,14 @@ class DeliveryService:
         return page(found, window.limit, [event.id for event in found])
 
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
-        """One event with its deliveries. Raises NOT_FOUND."""
-        _require_id(event_id, "event")
+        """Return an event with its deliveries. Raises NOT_FOUND."""
+        _require_id(event_id, "Event")
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
-                raise Problem("NOT_FOUND", f"There is no event {event_id}.")
-            everything = Window(1000, LARGEST_ID, SMALLEST_ID)
-            records = await conn.fetch(*_deliveries_query(merchant_id, everything, STATUSES, None, event_id))
+                raise Problem("NOT_FOUND", f"Event {event_id} not found.")
+            whole_list = Window(1000, LARGEST_ID, SMALLEST_ID)
+            records = await conn.fetch(*_deliveries_query(merchant_id, whole_list, STATUSES, None, event_id))
         return EventWithDeliveries(
             **_event_members(record), deliveries=[Delivery(**_delivery_members(found)) for found in records]
         )
@@ -247,15 +247,15 @@ class DeliveryService:
         endpoint_id: str | None = None,
         event_id: str | None = None,
     ) -> Page:
-        """A page of deliveries, newest first, with one of `statuses`, of one endpoint or event if they are given."""
+        """Return a page of deliveries in one of `statuses`, newest first; optionally of one endpoint or event only."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
         found = [Delivery(**_delivery_members(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
-        """One delivery with its newest attempts. Raises NOT_FOUND."""
-        _require_id(delivery_id, "delivery")
+        """Return a delivery with its newest attempts. Raises NOT_FOUND."""
+        _require_id(delivery_id, "Delivery")
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
@@ -266,25 +266,23 @@ class DeliveryService:
         return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
 
     async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
-        """Make a delivery due now, with a whole schedule of retries before it: 200 with it.
+        """Make a delivery due now and restart its retry schedule. Responds with 200 and the delivery.
 
-        NOT_FOUND, and INVALID_STATE for a disabled or deleted endpoint, are answers. An attempt that is under way goes on: the
-        endpoint may then see the event twice, with the same webhook-id.
+        NOT_FOUND and, for a disabled or deleted endpoint, INVALID_STATE are stored as the command's result. An attempt in
+        progress continues, so the endpoint can receive the event twice, with the same webhook-id.
         """
-        _require_id(delivery_id, "delivery")
+        _require_id(delivery_id, "Delivery")
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             endpoint = await conn.fetchrow(_ENDPOINT_OF, context.merchant_id, delivery_id)
             if endpoint is None:
                 raise _no_delivery(delivery_id)
             if endpoint["status"] is None:
-                raise Problem(
-                    "INVALID_STATE", f"The endpoint {endpoint['id']} was deleted; nothing can be sent to it any more."
-                )
+                raise Problem("INVALID_STATE", f"Endpoint {endpoint['id']} was deleted; its deliveries cannot be resent.")
             if endpoint["status"] != "ENABLED":
-                raise Problem("INVALID_STATE", f"The endpoint {endpoint['id']} is disabled; enable it before you resend to it.")
+                raise Problem("INVALID_STATE", f"Endpoint {endpoint['id']} is disabled; enable it before you resend.")
             record = await conn.fetchrow(_RESEND, context.merchant_id, delivery_id, unit.now)
-            assert record is not None, "only a reset or a restore takes a delivery away, under the merchant's lock"
+            assert record is not None, "only a reset or a restore deletes a delivery, and both need the merchant's lock"
             unit.effects.add(Effect.WORK_DUE)
             return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
 
@@ -294,7 +292,7 @@ class DeliveryService:
 def _deliveries_query(
     merchant_id: str, window: Window, statuses: Sequence[str], endpoint_id: str | None, event_id: str | None
 ) -> tuple[Any, ...]:
-    """The statement and arguments that read no more than a few times what a page holds."""
+    """Return the statement and its arguments. Each statement reads at most a few times a page's length."""
     common = (merchant_id, window.before, window.since, window.limit + 1)
     endpoints = None if endpoint_id is None else [endpoint_id]
     if event_id is not None:
@@ -337,15 +335,15 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
     request = None
     if record["signature"]:
         signed_at, now = record["signed_at"], {NOW_HEADER: render(record["at"])}
-        if signed_at is None:  # before the two were told apart, every webhook was signed with the merchant's time
+        if signed_at is None:  # an old row: every webhook was signed with the merchant's time then
             signed_at, now = milliseconds(record["at"]) // 1000, {}
         named = {ID_HEADER: event_id, TIMESTAMP_HEADER: str(signed_at), SIGNATURE_HEADER: record["signature"], **now}
         sent = damaged_body(record["fault_kind"] or "", body)
         request = AttemptRequest({**DEFAULT_HEADERS, **named}, sent.decode(errors="replace"))
     status = record["status"]
-    answered = None
+    response = None
     if status is not None:
-        answered = AttemptResponse(_decode_headers(record["response_headers"]), record["response_body"])
+        response = AttemptResponse(_decode_headers(record["response_headers"]), record["response_body"])
     return Attempt(
         attempt=record["attempt"],
         at=render(record["at"]),
@@ -354,16 +352,16 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         fault_kind=record["fault_kind"],
         request=request,
         status=status,
-        response=answered,
+        response=response,
         error=record["error"],
         duration_ms=record["duration_ms"],
     )
 
 
 def _no_delivery(delivery_id: str) -> Problem:
-    return Problem("NOT_FOUND", f"There is no delivery {delivery_id}.")
+    return Problem("NOT_FOUND", f"Delivery {delivery_id} not found.")
 
 
-def _require_id(given: str, what: str) -> None:
+def _require_id(given: str, noun: str) -> None:
     if not is_uuid(given):
-        raise Problem("NOT_FOUND", f"There is no such {what}; its id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", f"{noun} not found; {noun.lower()} ids are lowercase UUIDs.")

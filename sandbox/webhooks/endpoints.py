@@ -1,6 +1,6 @@
-"""Webhook endpoints: make, read, change and delete them.
+"""Create, read, change and delete webhook endpoints.
 
-Every write holds the merchant's lock, as the writing of events does: an event knows an endpoint wholly or not at all.
+Every write holds the merchant's lock. Writing events holds it too, so an event never sees a half-changed endpoint.
 """
 
 import os
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 LARGEST_COUNT: Final = 16
-"""Endpoints of one merchant: each event makes up to so many deliveries, in the transaction that causes it."""
-ENDED_AT_ONCE: Final = 5000
-"""Deliveries that one transaction ends, so that the merchant's lock is never held for long."""
+"""Maximum endpoints per merchant. Each event creates up to this many deliveries, in the transaction that causes the event."""
+DELIVERIES_FAILED_AT_ONCE: Final = 5000
+"""Maximum deliveries that one transaction fails. More would hold the merchant's lock too long."""
 
-# All but the sealed secret.
+# All columns but the sealed secret.
 _SHOWN: Final = (
     *(WebhookEndpoints.id, WebhookEndpoints.url, WebhookEndpoints.event_types, WebhookEndpoints.signing),
     *(WebhookEndpoints.signing_time, WebhookEndpoints.retry_profile, WebhookEndpoints.description),
@@ -60,7 +60,7 @@ SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
     AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
 """
 
-# Locked in the order in which attempts are recorded, so that the two do not wait for each other in a circle.
+# Locks rows in the same order as recording attempts does. Otherwise the two could deadlock.
 _END_DELIVERIES: Final = update_by_key(
     "webhook_deliveries",
     rows="""(
@@ -93,14 +93,14 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
 
 class CreatedEndpoint(Endpoint, kw_only=True):
-    """A webhook endpoint with its secret, as it is shown once."""
+    """A webhook endpoint with its secret. The API returns the secret only once."""
 
     secret: Secret
 
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """An endpoint to be made, and the `whsec_` secret that will sign for it."""
+    """An endpoint to create. `secret` is its `whsec_` signing secret."""
 
     url: str
     secret: str
@@ -112,24 +112,24 @@ class NewEndpoint:
 
 
 class EndpointService:
-    """What the API offers of webhook endpoints."""
+    """Creates, reads, changes and deletes webhook endpoints."""
 
     def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
-        """Take what seals the secrets, and the private networks that webhooks may be delivered to."""
+        """`box` seals the secrets. `allowed_networks` are the private networks that webhooks can be delivered to."""
         self._work = work
         self._box = box
         self._allowed = tuple(allowed_networks)
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of an endpoint."""
+        """Return the faults of an endpoint's members that its type cannot express."""
         return endpoint_faults(members, self._allowed)
 
     async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
-        """Make an endpoint: 201 with it and its secret, also when the request is repeated. Raises VALIDATION_ERROR."""
+        """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
             url=body.url,
-            secret="",  # chosen below, from the unit's random bits: a seeded merchant's follows from its seed
+            secret="",  # generated below from the unit's random bytes, which follow from a seeded merchant's seed
             event_types=list(dict.fromkeys(body.event_types)),
             signing=body.signing,
             signing_time=body.signing_time,
@@ -138,12 +138,12 @@ class EndpointService:
         )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # The first one signs with the secret that the merchant was told when it was made.
-            told = await conn.fetchval(_FIRST, context.merchant_id)
+            # The first endpoint uses the webhook secret that was returned when the merchant was created.
+            merchant_secret = await conn.fetchval(_FIRST, context.merchant_id)
             secret = (
                 new_secret(unit.ids.random_bytes(32))
-                if told is None
-                else self._box.open(told, f"{context.merchant_id}/webhook")
+                if merchant_secret is None
+                else self._box.open(merchant_secret, f"{context.merchant_id}/webhook")
             )
             endpoint = await self.insert(conn, unit, replace(new, secret=secret))
             created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
@@ -152,9 +152,10 @@ class EndpointService:
         return await run_sealed(self._work, self._box, context, action)
 
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
-        """Make an endpoint in the caller's transaction, which holds the merchant's lock.
+        """Insert an endpoint in the caller's transaction, which must hold the merchant's lock.
 
-        Raises VALIDATION_ERROR for a URL that is not fit, INVALID_STATE for one endpoint too many; nothing is written then.
+        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has LARGEST_COUNT endpoints
+        already. Nothing is written then.
         """
         fault = url_fault(new.url, self._allowed)
         if fault is not None:
@@ -163,7 +164,7 @@ class EndpointService:
         if len(taken) >= LARGEST_COUNT:
             raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
-        while endpoint_id in taken:  # it outlived a reset, and a repeatable world begins again with the ids that it had
+        while endpoint_id in taken:  # endpoints survive a reset, but a seeded world generates the same ids again
             endpoint_id = unit.ids.next()
         row = WebhookEndpoints(
             merchant_id=unit.merchant_id,
@@ -184,14 +185,14 @@ class EndpointService:
         return _to_endpoint(record)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
-        """A page of endpoints, newest first."""
+        """Return a page of endpoints, newest first."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
         found = [_to_endpoint(record) for record in records]
         return page(found, window.limit, [endpoint.id for endpoint in found])
 
     async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
-        """One endpoint. Raises NOT_FOUND."""
+        """Return an endpoint. Raises NOT_FOUND."""
         _require_id(endpoint_id)
         async with db_errors_as_503():
             record = await _one(merchant_id, endpoint_id)
@@ -205,7 +206,10 @@ class EndpointService:
         endpoint_id: str,
         body: ChangeEndpointBody,
     ) -> CommandResult:
-        """Change what the body names: 200 with the endpoint; NOT_FOUND is an answer. Raises VALIDATION_ERROR."""
+        """Change the members that the body contains. Responds with 200 and the endpoint.
+
+        NOT_FOUND is stored as the command's result, but for an id that is not a UUID. Raises VALIDATION_ERROR.
+        """
         _require_id(endpoint_id)
         check_endpoint(body, self._allowed)
 
@@ -213,7 +217,7 @@ class EndpointService:
             record = await _one(context.merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
-            # What is due to a disabled endpoint stays as it is, unclaimed, and goes on when it is enabled again.
+            # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
             after = _changed(_to_endpoint(record), body)
             (record,) = await _change(context.merchant_id, endpoint_id, after, unit.now)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
@@ -221,27 +225,28 @@ class EndpointService:
         return await self._work.run(context, action)
 
     async def delete(self, context: RequestContext, endpoint_id: str) -> CommandResult:
-        """Delete an endpoint: 204; NOT_FOUND is an answer.
+        """Delete an endpoint. Responds with 204. NOT_FOUND is stored as the command's result.
 
-        Its deliveries stay in the log; those still to be sent have failed. Where these are many it takes several
-        transactions; if it ends between two, the endpoint is left disabled, and deleting it again goes on.
+        Its deliveries stay in the log; pending ones become FAILED. Many pending deliveries take several transactions. If the
+        process ends between two of them, the endpoint stays disabled, and another delete resumes the work.
         """
         _require_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             if await _one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
-            ended = [
-                await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, ENDED_AT_ONCE, unit.now, status)
+            limit = DELIVERIES_FAILED_AT_ONCE
+            failed = [
+                await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
                 for status in ("PENDING", "PAUSED")
             ]
-            if f"INSERT 0 {ENDED_AT_ONCE}" in ended:
+            if f"INSERT 0 {limit}" in failed:
                 await _disable(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
                 return CommandResult(202, b"", provisional=True)
             await _delete(context.merchant_id, endpoint_id)
             return CommandResult(204, b"")
 
-        # It comes to an end: new events come slower than old deliveries are ended.
+        # The loop terminates: new events arrive more slowly than pending deliveries are failed.
         return await self._work.run_parts(context, action)
 
 
@@ -322,9 +327,9 @@ def _context(merchant_id: str, endpoint_id: str) -> str:
 
 
 def _not_found(endpoint_id: str) -> Problem:
-    return Problem("NOT_FOUND", f"There is no webhook endpoint {endpoint_id}.")
+    return Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
 
 
 def _require_id(endpoint_id: str) -> None:
     if not is_uuid(endpoint_id):
-        raise Problem("NOT_FOUND", "There is no such endpoint; an endpoint's id is a lowercase UUID.")
+        raise Problem("NOT_FOUND", "Webhook endpoint not found; endpoint ids are lowercase UUIDs.")

@@ -1,4 +1,4 @@
-"""Faults of deliveries: webhooks that are lost, doubled, late, out of order, or not what was signed."""
+"""Inject faults into webhook deliveries: dropped, duplicated, delayed, reordered or tampered with."""
 
 import asyncio
 import contextlib
@@ -19,16 +19,17 @@ from sandbox.journal.journal import Entry, Journal, Rules
 from sandbox.webhooks.outbox import Claimed
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
-_HOLD: Final = timedelta(seconds=1)
+_LONGEST_REORDER: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What came of an attempt.
+    """The outcome of an attempt.
 
-    `signature` and `signed_at`, the webhook-timestamp in Unix seconds, are as sent: empty and None if nothing was. `fault` is
-    what hit it. If that put it off, `not_before` says until when in the merchant's time.
+    `signature` and `signed_at` (the webhook-timestamp in Unix seconds) are as sent; empty and None if nothing was sent. `fault`
+    is the fault that hit. If it postponed the attempt, `not_before` is the earliest time of the next one, in the merchant's
+    time.
     """
 
     signature: str
@@ -38,35 +39,35 @@ class Sent:
     fault: Fault | None = None
 
 
-class FaultyPost:
-    """Signs and posts webhooks, with what the merchant's faults make of them."""
+class FaultInjectingSender:
+    """Signs and sends webhooks, applying the merchant's faults."""
 
     def __init__(self, sender: WebhookSender, journal: Journal | None = None) -> None:
-        """`journal` is told of each fault that hits."""
+        """`journal` records each fault that hits."""
         self._sender = sender
         self._journal = journal
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        # Endpoints' ids are unique within their merchant only: worlds of one seed have the same.
-        self._held: dict[tuple[str, str], asyncio.Event] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # By merchant too: endpoint ids are unique only within a merchant, and worlds with the same seed share them.
+        self._held_back: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def post(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
-        """Sign a delivery with `secret` and make its one attempt, `at` in the merchant's time. Never raises."""
+    async def send(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
+        """Sign a delivery with `secret` and attempt it once. `at` is in the merchant's time. Raises nothing."""
         try:
-            hit = await self._met(merchant_id, claimed, at) if claimed.faults else None
+            hit = await self._find_hit(merchant_id, claimed, at) if claimed.faults else None
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=repr(error)[:300])
             hit = None
         if hit is None:
             sent = await self._sign_and_send(claimed, claimed.body, at, secret)
         else:
-            sent = replace(await self._faulty(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault)
-            self._note(merchant_id, claimed, at, hit, sent)
-        held = self._held.get((merchant_id, claimed.endpoint_id))
-        if held is not None and (hit is None or hit.fault.kind != "reorder"):
-            held.set()
+            sent = replace(await self._send_with_fault(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault)
+            self._record_in_journal(merchant_id, claimed, at, hit, sent)
+        held_back = self._held_back.get((merchant_id, claimed.endpoint_id))
+        if held_back is not None and (hit is None or hit.fault.kind != "reorder"):
+            held_back.set()
         return sent
 
-    def _note(self, merchant_id: str, claimed: Claimed, at: datetime, hit: Hit, sent: Sent) -> None:
+    def _record_in_journal(self, merchant_id: str, claimed: Claimed, at: datetime, hit: Hit, sent: Sent) -> None:
         if self._journal is None:
             return
         result = sent.result
@@ -87,34 +88,34 @@ class FaultyPost:
         )
         self._journal.note(merchant_id, entry, Rules(is_ours=True))
 
-    async def _met(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
-        def meets(fault: Fault) -> bool:
-            until = _put_off_until(fault, claimed)
+    async def _find_hit(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
+        def matches(fault: Fault) -> bool:
+            until = _postponed_until(fault, claimed)
             if until is not None and at >= until:
-                # It is late enough; a delivery is put off by a fault once.
+                # The fault has postponed this delivery already. It does so only once.
                 return False
-            if fault.kind == "reorder" and (merchant_id, claimed.endpoint_id) in self._held:
-                # One is held back already, and this is the one that goes out before it.
+            if fault.kind == "reorder" and (merchant_id, claimed.endpoint_id) in self._held_back:
+                # Another delivery is held back already. This is the one that overtakes it.
                 return False
             return fault.matches_delivery(claimed.event_type, claimed.endpoint_id)
 
-        # Deliveries that were claimed together are decided on one after the other, in their order, so that a fault that may
-        # hit only so often hits the same ones each time; and chance goes by what is delivered, not by who comes first.
-        async with self._turns.setdefault(merchant_id, asyncio.Lock()):
-            return await first_hit(merchant_id, claimed.faults, meets, f"{claimed.id}:{claimed.attempt}")
+        # Decide one delivery at a time, in the order of the claim, so that a fault with a limited count hits the same
+        # deliveries in every run. The draw key names the delivery and attempt, so chance does not depend on timing either.
+        async with self._locks.setdefault(merchant_id, asyncio.Lock()):
+            return await first_hit(merchant_id, claimed.faults, matches, f"{claimed.id}:{claimed.attempt}")
 
-    async def _faulty(self, fault: Fault, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
+    async def _send_with_fault(self, fault: Fault, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
         if fault.kind == "drop":
             return Sent("", None, SendResult(None, {}, "", "fault: dropped", 0))
-        until = _put_off_until(fault, claimed)
+        until = _postponed_until(fault, claimed)
         if until is not None:
-            said = "fault: delayed" if fault.kind == "delay" else "fault: held back"
-            return Sent("", None, SendResult(None, {}, "", said, 0), until)
+            error = "fault: delayed" if fault.kind == "delay" else "fault: held back"
+            return Sent("", None, SendResult(None, {}, "", error, 0), until)
         age = timedelta(0)
         if fault.kind == "duplicate":
             await self._sign_and_send(claimed, claimed.body, at, secret)
         elif fault.kind == "reorder":
-            await self._hold((merchant_id, claimed.endpoint_id))
+            await self._hold_back((merchant_id, claimed.endpoint_id))
         elif fault.kind == "stale_timestamp":
             age = timedelta(seconds=fault.parameters["seconds"])
         elif fault.kind == "wrong_key":
@@ -124,32 +125,33 @@ class FaultyPost:
     async def _sign_and_send(
         self, claimed: Claimed, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
     ) -> Sent:
-        """Sign the delivery's own body, and send `body`. `age` is how much too old the timestamp is."""
-        # By the host's time every library verifies it, wherever the merchant's clock stands.
+        """Sign the delivery's own body, but send `body`. `age` makes the timestamp that much older."""
+        # With the host's time, every library can verify the webhook, whatever the merchant's clock says.
         signed_at = int(((at if claimed.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
         named = headers(claimed.event_id, signed_at, claimed.body, (secret,))
         named[NOW_HEADER] = render(at)
         return Sent(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.url, body, named))
 
-    async def _hold(self, endpoint: tuple[str, str]) -> None:
-        """Wait until another delivery to the endpoint went out in this process, for a second at most."""
-        passed = self._held[endpoint] = asyncio.Event()
+    async def _hold_back(self, endpoint: tuple[str, str]) -> None:
+        """Wait until this process has sent another delivery to the endpoint, one second at most."""
+        overtaken = self._held_back[endpoint] = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(passed.wait(), _HOLD.total_seconds())
-        if self._held.get(endpoint) is passed:
-            del self._held[endpoint]
+            await asyncio.wait_for(overtaken.wait(), _LONGEST_REORDER.total_seconds())
+        if self._held_back.get(endpoint) is overtaken:
+            del self._held_back[endpoint]
 
 
-def _put_off_until(fault: Fault, claimed: Claimed) -> datetime | None:
-    """Until when, in the merchant's time, the fault puts a delivery off; None if it does not.
+def _postponed_until(fault: Fault, claimed: Claimed) -> datetime | None:
+    """Return the time, in the merchant's time, to which the fault postpones a delivery; None if it does not.
 
-    In a frozen world an endpoint gets one delivery at a time, so none can overtake another that is held back here.
+    With a frozen clock an endpoint gets one delivery at a time, so no delivery could overtake one that waits here. So a
+    reorder fault postpones the delivery instead.
     """
     if fault.kind == "delay":
         wait = timedelta(milliseconds=fault.parameters["milliseconds"])
     elif fault.kind == "reorder" and claimed.clock.frozen_at is not None:
-        wait = _HOLD
+        wait = _LONGEST_REORDER
     else:
         return None
-    # When it was made: its id, a UUIDv7, begins with that.
+    # The delivery's id is a UUIDv7, so it begins with the time of its creation.
     return datetime.fromtimestamp(int(claimed.id.replace("-", "")[:12], 16) / 1000, UTC) + wait

@@ -1,4 +1,4 @@
-"""The store's side of delivering: claim what is due, and record what became of it."""
+"""Claim due webhook deliveries and record their attempts."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 LEASE: Final = timedelta(seconds=30)
-"""How long a claimed delivery is its claimer's. Twice an attempt's 15 s; after it another worker may try."""
+"""How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
 
-IN_TURN: Final = 64
-"""Deliveries of one endpoint that are claimed at once in a frozen world, to be posted one after the other."""
+FROZEN_CLAIM_LIMIT: Final = 64
+"""Maximum deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
 _SQL: Final = read_statements(__name__)
 _CLOCK: Final = _SQL["clock"]
@@ -36,7 +36,7 @@ _DISABLE: Final = _SQL["disable"]
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery that is ours until `lease`, with all that its HTTP call needs."""
+    """A delivery claimed until `lease`, with everything that its HTTP call needs."""
 
     id: str
     event_id: str
@@ -45,11 +45,11 @@ class Claimed:
     sealed_secret: bytes
     retry_profile: str
     signing_time: str
-    """Whose time the webhook-timestamp is: `host` or `merchant`."""
+    """The clock of the webhook-timestamp: `host` or `merchant`."""
     scheduled: int
-    """Turns of the retry profile that it has taken."""
+    """Number of attempts that count in the retry schedule so far."""
     attempt: int
-    """Which attempt this is, from 1; more than its turns, if it was sent again or put off."""
+    """Number of this attempt, from 1. It counts every attempt, including resends and postponed ones."""
     event_type: str
     body: bytes
     request_id: str
@@ -60,7 +60,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What became of one attempt, to be written. `next_attempt_at` and `at` are in the merchant's time."""
+    """The result of one attempt, ready to be written. `next_attempt_at` and `at` are in the merchant's time."""
 
     claimed: Claimed
     scheduled: int
@@ -84,11 +84,11 @@ class Recorded:
 async def claim_due(
     merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
 ) -> tuple[list[Claimed], frozenset[str]]:
-    """Claim deliveries that are due now: at most `capacity[endpoint]` each, `capacity_of_others` where it does not say.
+    """Claim due deliveries: at most `capacity[endpoint]` for each endpoint, `capacity_of_others` for endpoints not in it.
 
-    In a frozen world, where they are posted one after the other, these bounds do not count; then endpoints that somebody is
-    posting to at this moment are left alone, and returned beside the deliveries. Raises asyncpg's errors; then nothing is
-    claimed.
+    With a frozen clock, deliveries are sent one after the other and these limits do not apply. The claim then skips busy
+    endpoints, those with an attempt in progress in any process. Returns the deliveries and the ids of the busy endpoints.
+    Raises asyncpg's errors; then nothing is claimed.
     """
     async with connection() as conn:
         clock = await _clock(conn, _CLOCK, merchant_id)
@@ -98,21 +98,21 @@ async def claim_due(
         return await _claim(write_alone, merchant_id, clock, capacity, capacity_of_others), frozenset()
 
     async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[Claimed], frozenset[str]]:
-        # Two who claim at once would not see each other's leases; under the merchant's lock the second sees the first's.
+        # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
         clock = await _clock(conn, _LOCK, merchant_id)
-        return ([], frozenset()) if clock is None else await _claim_in_turn(conn, merchant_id, clock)
+        return ([], frozenset()) if clock is None else await _claim_frozen(conn, merchant_id, clock)
 
     return await write_rows(claim_frozen)
 
 
 async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[Claimed]:
-    """As `claim_due`, in the caller's transaction, which holds the merchant's lock; they are claimed when it commits."""
+    """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
     clock = await _clock(conn, _CLOCK, merchant_id)
     if clock is None:
         return []
     if clock.frozen_at is None:
         return await _claim(conn.fetch, merchant_id, clock, {}, capacity_of_each)
-    claimed, _ = await _claim_in_turn(conn, merchant_id, clock)
+    claimed, _ = await _claim_frozen(conn, merchant_id, clock)
     return claimed
 
 
@@ -121,13 +121,13 @@ async def _clock(conn: "PoolConnectionProxy[Any]", statement: str, merchant_id: 
     return None if record is None else Clock(record["clock_frozen_at"], record["clock_offset"])
 
 
-async def _claim_in_turn(
+async def _claim_frozen(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock
 ) -> tuple[list[Claimed], frozenset[str]]:
-    """Claim from endpoints that nobody is posting to; the others are returned beside. The caller holds the merchant's lock."""
+    """Claim for endpoints that are not busy. Returns the busy ones too. The caller must hold the merchant's lock."""
     real = datetime.now(UTC)
     busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(real), real))
-    return await _claim(conn.fetch, merchant_id, clock, dict.fromkeys(busy, 0), IN_TURN), busy
+    return await _claim(conn.fetch, merchant_id, clock, dict.fromkeys(busy, 0), FROZEN_CLAIM_LIMIT), busy
 
 
 async def _claim(
@@ -165,14 +165,14 @@ async def _claim(
     ]
 
 
-async def give_back(merchant_id: str, claimed: Sequence[Claimed]) -> None:
-    """Let others claim what was claimed, all of it together, and is not attempted after all. Raises asyncpg's errors."""
-    await write_alone(_GIVE_BACK, merchant_id, [one.id for one in claimed], claimed[0].lease)
+async def release_claims(merchant_id: str, claimed: Sequence[Claimed]) -> None:
+    """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
+    await write_alone(_GIVE_BACK, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None:
-    """Write attempts and what follows from them, in one transaction. Raises asyncpg's errors; then nothing is written."""
-    # One order of rows for all workers, so that none wait for each other in a circle.
+    """Write attempts and the resulting delivery statuses in one transaction. Raises asyncpg's errors; then writes nothing."""
+    # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
@@ -191,18 +191,18 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
 
 
 def _each_delivery_once(results: Sequence[Recorded]) -> list[list[Recorded]]:
-    """Split results, so that each part can be written by one statement, which sees no row that it has changed itself.
+    """Split results into parts that contain each delivery at most once, because a statement does not see its own changes.
 
-    A delivery whose lease was released by a restore may have been claimed and attempted here a second time meanwhile.
+    Duplicates happen: a restore releases leases, so this process can claim and attempt the same delivery a second time.
     """
     parts: list[list[Recorded]] = []
-    seen: Counter[str] = Counter()
+    occurrences: Counter[str] = Counter()
     for result in results:
-        place = seen[result.claimed.id]
-        seen[result.claimed.id] += 1
-        if place == len(parts):
+        index = occurrences[result.claimed.id]
+        occurrences[result.claimed.id] += 1
+        if index == len(parts):
             parts.append([])
-        parts[place].append(result)
+        parts[index].append(result)
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Bodies that make or change webhook endpoints, and what they must be. Pure."""
+"""Request bodies for webhook endpoints and their validation. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, get_args
@@ -17,10 +17,10 @@ EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 """Every type of event that an endpoint can subscribe to."""
 
 DEFAULT_TYPES: Final = ("payout.*",)
-"""What an endpoint subscribes to that does not say."""
+"""The default subscription of an endpoint."""
 
 _PLANNED: Final = ("filters", "custom_signing", "ordered", "rate_limit", "max_in_flight")
-_NOT_YET: Final = "is not supported yet; leave it out"
+_NOT_SUPPORTED: Final = "is not supported yet; omit it"
 
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
@@ -50,16 +50,16 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     status: EndpointStatus | UnsetType = UNSET
 
 
-def explained(problem: Problem) -> Problem:
-    """The refusal of an endpoint's body, saying of members that are planned that they are not supported yet."""
-    planned = [(field, _NOT_YET) if field in _PLANNED else (field, message) for field, message in problem.errors]
-    if planned == list(problem.errors):
+def explain_planned(problem: Problem) -> Problem:
+    """Return an endpoint body's problem. Its errors say of planned members that they are not supported yet."""
+    errors = [(field, _NOT_SUPPORTED) if field in _PLANNED else (field, message) for field, message in problem.errors]
+    if errors == list(problem.errors):
         return problem
-    return all_invalid(planned)
+    return all_invalid(errors)
 
 
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
-    """Check what the decoder cannot. Raises VALIDATION_ERROR, naming every member at fault."""
+    """Check what the decoder cannot. Raises VALIDATION_ERROR, which names every invalid member."""
     faults = endpoint_faults(
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
@@ -68,7 +68,7 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
 
 
 def endpoint_faults(members: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[Fault]:
-    """What the type cannot say of an endpoint's members, as far as they are there."""
+    """Return the faults that the body's type cannot express, in those of `members` that are present."""
     fault = url_fault(members["url"], allowed_networks) if "url" in members else None
     faults = [] if fault is None else [("url", fault)]
     return faults + _unknown_types(members.get("event_types", ()))
@@ -77,15 +77,15 @@ def endpoint_faults(members: Mapping[str, Any], allowed_networks: Sequence[Netwo
 def _unknown_types(event_types: Sequence[str]) -> list[Fault]:
     return [
         (
-            f"event_types[{place}]",
-            f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}{suggestion(wanted, EVENT_TYPES)}",
+            f"event_types[{index}]",
+            f"must be *, a pattern such as payout.*, or one of {', '.join(EVENT_TYPES)}{suggestion(pattern, EVENT_TYPES)}",
         )
-        for place, wanted in enumerate(event_types)
-        if not _is_known(wanted)
+        for index, pattern in enumerate(event_types)
+        if not _is_known(pattern)
     ]
 
 
-def _is_known(wanted: str) -> bool:
-    if wanted.endswith(".*"):
-        return any(event_type.startswith(wanted[:-1]) for event_type in EVENT_TYPES)
-    return wanted == "*" or wanted in EVENT_TYPES
+def _is_known(pattern: str) -> bool:
+    if pattern.endswith(".*"):
+        return any(event_type.startswith(pattern[:-1]) for event_type in EVENT_TYPES)
+    return pattern == "*" or pattern in EVENT_TYPES

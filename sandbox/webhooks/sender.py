@@ -1,7 +1,7 @@
-"""Post webhooks over one shared pool of connections; every wait and every size bounded, nothing ever raised.
+"""Post webhooks over one shared connection pool. Every wait and size is bounded; errors are returned, never raised.
 
-What a merchant's server answers is a stranger's input, so it is cut, cleaned and never followed. Source of the
-limits: the wire contract, section 3, "Retries" (15 s, no redirects, 20 000 bytes of response).
+A response is untrusted input: it is truncated and cleaned, and its redirects are not followed. The wire contract sets the
+limits (section 3, "Retries"): 15 s, no redirects, 20,000 bytes of response.
 """
 
 import asyncio
@@ -27,49 +27,49 @@ from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT = 15.0
-"""Seconds for everything: name, connection, request, and the whole answer."""
+"""Seconds for the whole attempt: look-up, connection, request and response."""
 LIMIT = 2500
-"""Requests in flight: more than `capacity` gives out."""
+"""Maximum number of requests in flight. It exceeds what `capacity` shares out."""
 BODY_LIMIT = 20_000
 HEADERS_LIMIT = 50
 HEADER_NAME_LIMIT = 200
 HEADER_VALUE_LIMIT = 1000
 
-# Below the 5 s after which Node.js and uvicorn close idle connections: who reuses one at that moment loses a request.
+# Node.js and uvicorn close idle connections after 5 s. A request that reuses a connection at that moment is lost.
 _KEEP_ALIVE = 4.0
-# A connection that its server had closed already shows it within a round trip; later than this, the server had
-# the request and dropped it.
+# If the server had closed the connection already, we notice within a round trip. If the error comes later than this, the
+# server received the request and dropped it.
 _STALE_WITHIN = 1.0
 
 DEFAULT_HEADERS: Final = {
     "content-type": "application/json",
     "user-agent": "PSP-Sandbox-Webhooks/1",
     "accept": "*/*",
-    # Bodies are stored as they come, so compressed ones would be unreadable (and unpacked ones a bomb).
+    # Response bodies are stored as received. Compressed, they would be unreadable; decompressing could be a zip bomb.
     "accept-encoding": "identity",
 }
-"""What every webhook is sent with, beside the headers of its own."""
+"""Headers of every webhook, besides its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """What became of one attempt. It succeeded only if `error` is None and `status` is a 2xx.
+    """The result of one attempt. It succeeded only if `error` is None and `status` is 2xx.
 
-    With a `status` there was an answer, even when an `error` says that it broke off or was not followed.
-    All texts are free of NUL and of lone surrogates, which PostgreSQL refuses.
+    If there is a `status`, the server responded, even if `error` says that the response broke off or was a redirect. No string
+    contains NUL or lone surrogates, which PostgreSQL refuses.
     """
 
     status: int | None
     response_headers: dict[str, str]
-    """Names in lower case; at most HEADERS_LIMIT of them, values of at most HEADER_VALUE_LIMIT characters."""
+    """At most HEADERS_LIMIT headers: names in lower case, values of at most HEADER_VALUE_LIMIT characters."""
     response_body: str
-    """At most BODY_LIMIT bytes as UTF-8; the rest was not read."""
+    """At most BODY_LIMIT bytes of UTF-8. The rest is not read."""
     error: str | None
     duration_ms: int
 
 
 class _Attempt:
-    """What the connector did for one `send`: the socket factory knows the address, but not for whom it is."""
+    """What the connector did for one `send`. The socket factory knows the address, but not which `send` it serves."""
 
     __slots__ = ("opened", "refused")
 
@@ -82,7 +82,7 @@ _current: ContextVar[_Attempt] = ContextVar("webhook_attempt")
 
 
 class WebhookSender:
-    """Posts to merchants' endpoints over one aiohttp session. Make it inside a running event loop; close it."""
+    """Posts to merchants' endpoints over one aiohttp session. Create it inside a running event loop, and close it."""
 
     def __init__(
         self,
@@ -93,17 +93,17 @@ class WebhookSender:
         ssl_context: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Take the private networks that may be reached (SANDBOX_WEBHOOK_ALLOW) and the bounds.
+        """`allowed_networks` are the private networks that calls can reach (SANDBOX_WEBHOOK_ALLOW).
 
-        `timeout` is in seconds and covers a whole attempt from looking up the name to the end of the answer.
-        `ssl_context` replaces the system's trusted authorities. `resolver` replaces the system's name servers; it is
-        closed with the sender. RuntimeError without a running loop.
+        `timeout` is in seconds and covers a whole attempt, from the look-up to the end of the response. `limit` is the maximum
+        number of requests in flight. `ssl_context` replaces the system's trusted authorities. `resolver` replaces the
+        system's name servers; the sender closes it. Raises RuntimeError if no event loop is running.
         """
         self._allowed = tuple(allowed_networks)
         self._seconds = timeout
-        # aiohttp's own limit has no order: who asks just as a connection comes free takes it before those who wait, and
-        # under steady load those wait until they time out, though the endpoint never saw them.
-        self._turns = asyncio.Semaphore(limit)
+        # aiohttp's own limit is unfair: a new request can take a free connection before the requests that wait for it. Under
+        # steady load these wait until they time out, and the endpoint never sees them.
+        self._slots = asyncio.Semaphore(limit)
         self._resolver = resolver or NameResolver()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
@@ -118,27 +118,27 @@ class WebhookSender:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
-            # How far a server may run ahead of what is read; aiohttp pauses it at twice this.
+            # How much aiohttp buffers: it pauses the server at twice this size.
             read_bufsize=BODY_LIMIT,
         )
 
     async def close(self) -> None:
-        """Close the session and its connections. A `send` after it returns an error."""
+        """Close the session and its connections. A later `send` returns an error."""
         await self._session.close()
         await self._resolver.close()
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> SendResult:
-        """Make one attempt to post `body` and say what came of it. Whatever goes wrong is in the result's `error`.
+        """Attempt to post `body` once and return the result. Any failure is in its `error`; raises nothing but CancelledError.
 
-        `headers` are added to a JSON content type and a user agent. Beyond the limit it waits its turn first, which
-        counts neither in the timeout nor in the duration: the endpoint is not to blame for it. Callers share out turns
-        among merchants and endpoints beforehand (`capacity`), so that the limit is not met. Raises CancelledError only.
+        `headers` are added to DEFAULT_HEADERS. If `limit` requests are in flight, the call waits first. That wait counts
+        neither in the timeout nor in the duration, because the endpoint does not cause it. In practice nothing waits: callers
+        share out fewer calls among merchants and endpoints (`capacity`).
         """
         try:
             target = _target(url)
         except ValueError as error:
             return SendResult(None, {}, "", str(error), 0)
-        async with self._turns:
+        async with self._slots:
             return await self._attempt(target, body, headers)
 
     async def _attempt(self, target: URL, body: bytes, headers: Mapping[str, str]) -> SendResult:
@@ -147,12 +147,12 @@ class WebhookSender:
         _current.set(attempt)
         result = await self._post(target, body, headers, attempt, started, None)
         if result is None:
-            # The pool's connection had most likely been closed by its server before the request reached it, which
-            # says nothing about the endpoint. Should the request have arrived after all, its webhook-id tells that
-            # both are one; so it goes out again, once, in what time is left.
+            # Most likely the server had closed the pooled connection before the request reached it, which says nothing about
+            # the endpoint. So send the request once more, in the time that is left. If the first one did arrive, the
+            # webhook-id shows that both are the same webhook.
             left = aiohttp.ClientTimeout(total=max(self._seconds - (perf_counter() - started), 0.001))
             result = await self._post(target, body, headers, attempt, started, left)
-            assert result is not None, "only the first request of an attempt asks to be repeated"
+            assert result is not None, "only the first request of an attempt is repeated"
         return result
 
     async def _post(
@@ -164,16 +164,16 @@ class WebhookSender:
         started: float,
         left: aiohttp.ClientTimeout | None,
     ) -> SendResult | None:
-        """Make one request, the second one with the time that is `left`.
+        """Make one request. `left` is None for the first request, and the remaining time for the second.
 
-        None when the first one met a reused connection that had died, so it is to be repeated.
+        Returns None if the first request reused a connection that the server had closed; the caller then repeats it.
         """
         status: int | None = None
         received: dict[str, str] = {}
         chunks: list[bytes] = []
         error: str | None = None
         try:
-            if left is None:  # the session's own, which costs nothing to build
+            if left is None:  # use the session's timeout, which need not be built
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False)
             else:
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False, timeout=left)
@@ -182,8 +182,8 @@ class WebhookSender:
                 received = _kept_headers(response)
                 await _read(response.content, chunks)
             finally:
-                # A body that was not read to its end, for its size or a cancellation, costs its connection:
-                # reading on to save that would be work that a stranger orders.
+                # If the body was not read to its end (too large, or cancelled), give up the connection. Reading on to keep it
+                # would let an untrusted server make us work.
                 if not response.content.at_eof():
                     response.close()
             if 300 <= status <= 399:
@@ -194,19 +194,19 @@ class WebhookSender:
                 and status is None
                 and not attempt.opened
                 and isinstance(caught, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-                and not isinstance(caught, aiohttp.ClientConnectorError)  # nothing was reused, nor can be
+                and not isinstance(caught, aiohttp.ClientConnectorError)  # a failed new connection, so none was reused
                 and perf_counter() - started < _STALE_WITHIN
             ):
                 return None
-            error = _sentence(caught, attempt, self._seconds)
+            error = _describe(caught, attempt, self._seconds)
         duration = round((perf_counter() - started) * 1000)
         return SendResult(status, received, _kept_body(chunks), error, duration)
 
     def _guarded_socket(self, addr_info: aiohttp.AddrInfoType) -> socket.socket:
-        """Open the socket for an address that is about to be connected, or raise OSError when it must not be.
+        """Open the socket for a new connection. Raises OSError if the address is not allowed.
 
-        Here, and not on the URL, because a name may resolve to something else between a check and the connection
-        (DNS rebinding); literal addresses pass here too. It runs in the context of the `send` it is for.
+        Checking the URL instead would not be safe: the name can resolve to another address between the check and the
+        connection (DNS rebinding). Literal addresses pass through here too. Runs in the context of its `send`.
         """
         family, kind, protocol, _, address = addr_info
         attempt = _current.get()
@@ -220,8 +220,8 @@ class WebhookSender:
 
 @lru_cache(maxsize=4096)
 def _target(url: str) -> URL:
-    """Parse a URL, once for all the webhooks of an endpoint. ValueError with a sentence when it is no HTTP URL."""
-    # Without the URL in the sentence: its user information or query may be the endpoint's password.
+    """Parse a URL; the cache saves doing so for each webhook. Raises ValueError with a message if it is not an HTTP URL."""
+    # The message must not contain the URL: its user information or query can be the endpoint's password.
     try:
         target = URL(url)
     except (ValueError, TypeError):
@@ -232,7 +232,7 @@ def _target(url: str) -> URL:
 
 
 async def _read(content: aiohttp.StreamReader, chunks: list[bytes]) -> None:
-    """Read at most BODY_LIMIT bytes into `chunks`, which keeps what came before an error."""
+    """Read at most BODY_LIMIT bytes into `chunks`. After an error, `chunks` holds what arrived before it."""
     left = BODY_LIMIT
     while left > 0 and not content.at_eof():
         chunk = await content.read(left)
@@ -245,7 +245,7 @@ def _kept_body(chunks: list[bytes]) -> str:
     text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
     if len(text) * 3 <= BODY_LIMIT:
         return text
-    # Each replaced byte became three, so the bound is set again on what will be stored.
+    # Each invalid byte became three bytes, so apply the limit again to the result.
     return text.encode()[:BODY_LIMIT].decode("utf-8", "ignore")
 
 
@@ -254,35 +254,35 @@ def _kept_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
     for name, value in response.headers.items():
         name = _clean(name, HEADER_NAME_LIMIT).lower()
         if name in kept:
-            value = f"{kept[name]}, {value}"  # the meaning of a repeated header, RFC 9110 section 5.3
+            value = f"{kept[name]}, {value}"  # equivalent to repeated headers, RFC 9110 section 5.3
         elif len(kept) == HEADERS_LIMIT:
             continue
-        # A receiver's cookies are its own; everybody with a key of the merchant reads what it answered.
+        # Hide the receiver's cookies: everybody with one of the merchant's keys can read its responses.
         kept[name] = HIDDEN if name == "set-cookie" else _clean(value, HEADER_VALUE_LIMIT)
     return kept
 
 
 def _clean(text: str, limit: int) -> str:
-    if len(text) <= limit and text.isprintable():  # neither NUL nor surrogates are
+    if len(text) <= limit and text.isprintable():  # neither NUL nor surrogates are printable
         return text
-    # aiohttp keeps bytes that are not UTF-8 as lone surrogates, which no database stores.
+    # aiohttp decodes bytes that are not UTF-8 to lone surrogates, which PostgreSQL refuses.
     text = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return text[:limit].replace("\0", "\ufffd")
 
 
-def _sentence(error: Exception, attempt: _Attempt, seconds: float) -> str:
-    """Say what went wrong, from the most telling class to the most general one.
+def _describe(error: Exception, attempt: _Attempt, seconds: float) -> str:
+    """Describe an error. Checks the most specific classes first.
 
-    Never str(error): aiohttp puts the URL into it, and the URL may hold the endpoint's password.
+    Never uses str(error): aiohttp puts the URL into it, and the URL can contain the endpoint's password.
     """
     if isinstance(error, asyncio.TimeoutError):
         return f"timed out after {seconds:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return _connecting(error, attempt)
+        return _describe_connect_error(error, attempt)
     if isinstance(error, aiohttp.InvalidURL):
         return "the URL is not valid"
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without a complete answer"
+        return "the server closed the connection without a complete response"
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the response broke off or its body is malformed"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -293,23 +293,23 @@ def _sentence(error: Exception, attempt: _Attempt, seconds: float) -> str:
         return f"connection lost: {_reason(error)}"
     if isinstance(error, (ValueError, TypeError)):
         return "the request could not be written: a header or the URL is not valid"
-    # Also a RuntimeError of a session that was closed meanwhile.
+    # Includes the RuntimeError of a session that has been closed.
     return f"the request failed ({type(error).__name__})"
 
 
-def _connecting(error: aiohttp.ClientConnectorError, attempt: _Attempt) -> str:
+def _describe_connect_error(error: aiohttp.ClientConnectorError, attempt: _Attempt) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         cause = error.certificate_error
         why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else "it does not match the host"
         return f"TLS certificate not valid: {why}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         if isinstance(error.os_error, LookupTimeoutError):
-            return "the host name could not be looked up: no name server answered in time"
+            return "the host name could not be looked up: no name server responded in time"
         return "the host name does not resolve"
     if isinstance(error, aiohttp.ClientSSLError):
         reason = getattr(error.os_error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER
         return f"TLS handshake failed: {reason.replace('_', ' ').lower()}" if reason else "TLS handshake failed"
-    # Of several addresses one may be refused and another not answer: then the second tells more.
+    # If we refused one of several addresses and another did not respond, the error of the second is more useful.
     if attempt.refused is not None and not attempt.opened:
         return attempt.refused
     if error.os_error.errno == errno.ECONNREFUSED:
@@ -318,10 +318,10 @@ def _connecting(error: aiohttp.ClientConnectorError, attempt: _Attempt) -> str:
 
 
 def _caused_by(error: BaseException, kind: type[BaseException]) -> bool:
-    """Look for a kind of error behind another one: aiohttp's parser wraps its own twice."""
+    """Return whether an error of this kind caused `error`. aiohttp's parser wraps its errors twice."""
     cause = error.__cause__
     return cause is not None and (isinstance(cause, kind) or _caused_by(cause, kind))
 
 
 def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else "no reason known"
+    return os.strerror(error.errno).lower() if error.errno else "unknown reason"

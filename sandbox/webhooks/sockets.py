@@ -1,4 +1,4 @@
-"""Open the sockets of the calls that we make. If this machine cannot, the log says so: no endpoint or vendor is at fault."""
+"""Open sockets for outgoing calls. Log a failure: its cause is this machine, not the endpoint or vendor."""
 
 import socket
 
@@ -8,7 +8,7 @@ _log = structlog.get_logger()
 
 
 def open_socket(family: int, kind: int, protocol: int) -> socket.socket:
-    """A new socket. Raises OSError, which is logged: too many open files, no memory."""
+    """Return a new socket. Logs and raises OSError, such as too many open files or out of memory."""
     try:
         return socket.socket(family, kind, protocol)
     except OSError as error:

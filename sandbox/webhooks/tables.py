@@ -27,7 +27,7 @@ class WebhookEndpoints(Table, db=ENGINE):
 
 
 class WebhookDeliveries(Table, db=ENGINE):
-    """An event on its way to an endpoint. `leased_until`: whose claim on it lapses when."""
+    """The delivery of an event to an endpoint. `leased_until`, in the host's time, is when its claim expires."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -43,7 +43,7 @@ class WebhookDeliveries(Table, db=ENGINE):
 
 
 class WebhookAttempts(Table, db=ENGINE):
-    """An HTTP call of a delivery."""
+    """One attempt at a delivery: an HTTP call, or a fault in its place."""
 
     merchant_id = UUID(primary_key=True, default=None)
     delivery_id = UUID(primary_key=True, default=None)
