@@ -9,7 +9,7 @@ import pytest
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import LARGEST_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
-from sandbox.journal.journal import BODY_LIMIT, HEADERS_LIMIT, KEPT, Entry, Journal, JournalEntry, Rules
+from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, Rules
 from sandbox.live.feed import Note, connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -130,7 +130,7 @@ def entry(number: int, **members: Any) -> Entry:
 
 
 async def all_of(journal: Journal, merchant_id: str) -> list[JournalEntry]:
-    return await journal.page(merchant_id, LARGEST_ID, 10 * KEPT, lambda _: True)
+    return await journal.page(merchant_id, LARGEST_ID, 10 * ENTRIES_KEPT, lambda _: True)
 
 
 async def written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
@@ -145,15 +145,15 @@ async def test_it_is_bounded_in_redis_and_in_memory_and_forgets_the_oldest(world
     journal = Journal(world.stack.redis_url)
     try:
         # More at once than the queue holds, before it is written: the newest are kept.
-        for number in range(3 * KEPT):
+        for number in range(3 * ENTRIES_KEPT):
             journal.note(world.merchant_id, entry(number), RULES)
         journal.start()
-        found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * KEPT - 1)), 60)
-        assert [int(e.request_id) for e in found] == list(range(3 * KEPT - 1, 2 * KEPT - 1, -1))
-        for number in range(3 * KEPT, 4 * KEPT):
+        found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * ENTRIES_KEPT - 1)), 60)
+        assert [int(e.request_id) for e in found] == list(range(3 * ENTRIES_KEPT - 1, 2 * ENTRIES_KEPT - 1, -1))
+        for number in range(3 * ENTRIES_KEPT, 4 * ENTRIES_KEPT):
             journal.note(world.merchant_id, entry(number), RULES)
-        found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * KEPT - 1)), 60)
-        assert len(found) == KEPT
+        found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * ENTRIES_KEPT - 1)), 60)
+        assert len(found) == ENTRIES_KEPT
     finally:
         await journal.close()
 

@@ -31,7 +31,7 @@ class AdvanceClockBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     to: Time | UnsetType = UNSET
 
 
-_ONE_OF_TWO: Final = "is required if `to` is not given, and may not come with it"
+_ONE_OF_TWO: Final = "is required if `to` is not given, and must not be given with it"
 
 
 class ClockApi:
@@ -85,7 +85,7 @@ class ClockApi:
 
     @post(
         "/sandbox/v1/clock/resume",
-        "Resume the clock from where it stands",
+        "Resume the clock from its current time",
         {200: ClockState},
         EmptyBody,
         errors=("INVALID_STATE",),

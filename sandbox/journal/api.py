@@ -36,7 +36,7 @@ class JournalApi:
         ),
         description="Keeps the newest 1000 calls for a day, and only those with a valid key. A call appears within a "
         "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
-        "headers, query parameters and fields) read `[redacted]`. A fault that hit is named.",
+        "headers, query parameters and fields) read `[redacted]`. If a fault hit the call, it is named.",
     )
     async def list_requests(self, request: Request) -> Page:
         query = request.query
@@ -48,7 +48,7 @@ class JournalApi:
     async def get_request(self, request: Request, entry_id: str) -> JournalEntry:
         found = await self._journal.get(request.merchant_id, entry_id) if is_uuid(entry_id) else None
         if found is None:
-            raise Problem("NOT_FOUND", "This call is not in the journal, or no longer.")
+            raise Problem("NOT_FOUND", "API call not found; the journal keeps the newest 1000 calls for a day.")
         return found
 
 

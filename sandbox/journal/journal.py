@@ -1,10 +1,10 @@
-"""The journal of API calls: the newest thousand of each merchant, kept in Redis for a day.
+"""The journal of API calls: the newest 1000 calls of each merchant, kept in Redis for a day.
 
-Redis is only a cache here: losing it, or an entry, loses no money. Entries are written in the background, in batches; the
-queue is bounded and forgets the oldest, so that no request is slower or fails because of it.
+Losing Redis or an entry loses no money. Entries are written in the background, in batches. The queue is bounded and drops the
+oldest entries, so the journal never slows down a request or makes it fail.
 
-A merchant's calls are a list there, the newest last: all that have gathered are one push, which costs a busy API a tenth of
-what a command for each does.
+In Redis, a merchant's calls are a list, newest last. A batch is one push, which costs a busy API a tenth of one command per
+call.
 """
 
 import asyncio
@@ -30,38 +30,38 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 
-KEPT: Final = 1000
+ENTRIES_KEPT: Final = 1000
 BODY_LIMIT: Final = 4000
 HEADERS_LIMIT: Final = 8000
-"""Bytes of all headers of a call, names and values."""
+"""Maximum bytes of a call's headers, names and values together."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
-"""The live stream has no end; and whoever watches the journal must not fill it with what he reads there."""
-_WAITING: Final = 1000
-_PAUSE: Final = 0.2
-_SECONDS: Final = 86_400
-_ID: Final = 36
-"""Bytes of the id that stands before each entry, so that one can be looked for without reading them all."""
-_MOST_HEADERS: Final = 100
+"""The live stream has no end, and reading the journal must not fill it."""
+_LARGEST_QUEUE: Final = 1000
+_PAUSE_SECONDS: Final = 0.2
+_TTL_SECONDS: Final = 86_400
+_ID_SIZE: Final = 36
+"""Bytes of the id before each entry. It allows finding an entry without decoding the others."""
+_LARGEST_HEADER_COUNT: Final = 100
 _PROBLEM: Final = redaction.shape_of(ProblemBody)
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be shown of the calls of one operation. The default is for a path that no operation has."""
+    """What the journal can show of an operation's calls. The default is for a path that belongs to no operation."""
 
     request: redaction.Shape = redaction.NEVER
     answers: Mapping[int, redaction.Shape] = field(default_factory=dict)
-    """Status → the shape of the body; another status answers with a problem."""
+    """Status → the shape of the response body. A status not listed has a problem as its body."""
     parameters: frozenset[str] = frozenset()
     """Names of query parameters."""
     is_ours: bool = False
-    """The call was made by the sandbox: its path is a URL, and another party answered."""
+    """The sandbox made the call: its path is a URL, and another party responded."""
 
 
 class Entry(msgspec.Struct, array_like=True):
-    """A call as it is written down: bytes as they came, until they are cleaned when they are noted."""
+    """A call as it is stored. Query, headers and bodies are raw until `Journal.note` redacts them."""
 
     at: str
     method: str
@@ -79,7 +79,7 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 class JournalEntry(msgspec.Struct):
-    """A call in the journal. Bodies are cut to 4000 bytes; what might be a key or a secret reads `[redacted]`."""
+    """A call in the journal. Bodies are cut to 4000 bytes; anything that might be a key or a secret reads `[redacted]`."""
 
     id: str
     at: str
@@ -99,26 +99,26 @@ class JournalEntry(msgspec.Struct):
 
 
 class Journal:
-    """Writes calls down, and reads them. `note` never waits and never fails."""
+    """Records calls and reads them. `note` never waits and never fails."""
 
     def __init__(
         self, redis_url: str, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
     ) -> None:
-        """`on_recorded` is called with notes of a merchant's calls once they are recorded."""
+        """`on_recorded` receives a merchant and a live-feed note for each call recorded."""
         self._on_recorded = on_recorded
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
-        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_WAITING)
+        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_LARGEST_QUEUE)
         self._counter = itertools.count()
-        self._some = asyncio.Event()
+        self._has_entries = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._down = False
+        self._redis_is_down = False
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start writing in the background."""
         self._task = asyncio.create_task(self._write_all())
 
     async def close(self) -> None:
-        """Stop writing, what waits being tried once more."""
+        """Stop writing in the background, and try once to write the queue."""
         if self._task is not None:
             await end_tasks(self._task)
             with contextlib.suppress(*REDIS_ERRORS):
@@ -126,75 +126,75 @@ class Journal:
         await self._redis.aclose()
 
     def note(self, merchant_id: str, entry: Entry, rules: Rules, *, as_declared: bool = False) -> None:
-        """Write a call down, some time soon, as far as the rules let it be shown.
+        """Redact a call by the rules and queue it for writing.
 
-        `as_declared` says that its body was decoded as the type that the rules were made of.
+        `as_declared` says that the request body was decoded as the type that the rules describe.
         """
         counter = next(self._counter) & 0xFFFFFFFF
         entry_id = uuid7(time.time_ns() // 1_000_000, counter, random.getrandbits(42))
-        # Now, and not when it is written: a thousand may wait, and headers may be of any size.
-        _clean(entry, rules, as_declared)
+        # Redact and cut now, not when writing: the queue holds up to 1000 entries, and headers can have any size.
+        _redact(entry, rules, as_declared)
         self._queue.append((merchant_id, entry_id, entry))
-        self._some.set()
+        self._has_entries.set()
 
     async def committed(self, unit: UnitOfWork) -> None:
-        """Drop the journal of a merchant whose world was reset."""
+        """Delete the journal of a merchant that was reset."""
         if Effect.WORLD_RESET in unit.effects:
             await self.forget(unit.merchant_id)
 
     async def forget(self, merchant_id: str) -> None:
-        """Drop a merchant's journal. What other processes have still to write of it may come afterwards."""
-        kept = [item for item in self._queue if item[0] != merchant_id]
+        """Delete a merchant's journal. Other processes can still write entries that they have queued."""
+        others = [item for item in self._queue if item[0] != merchant_id]
         self._queue.clear()
-        self._queue += kept
+        self._queue += others
         with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.delete(_key(merchant_id))
 
     async def page(
         self, merchant_id: str, before: str, limit: int, wanted: Callable[[JournalEntry], bool]
     ) -> list[JournalEntry]:
-        """At most `limit` calls that are wanted, newest first, behind the one with the id `before`. Raises UNAVAILABLE."""
+        """Return at most `limit` wanted calls, newest first, older than the one with the id `before`. Raises UNAVAILABLE."""
         found: list[JournalEntry] = []
-        is_behind = before == LARGEST_ID
+        has_passed = before == LARGEST_ID
         for value in await self._read(merchant_id):
-            if not is_behind:
-                is_behind = value.startswith(before.encode())
-            elif wanted(entry := _shown(value)):
+            if not has_passed:
+                has_passed = value.startswith(before.encode())
+            elif wanted(entry := _to_journal_entry(value)):
                 found.append(entry)
                 if len(found) == limit:
                     break
         return found
 
     async def get(self, merchant_id: str, entry_id: str) -> JournalEntry | None:
-        """One call, None if it is not there (any more). Raises UNAVAILABLE."""
+        """Return a call, or None if the journal does not contain it. Raises UNAVAILABLE."""
         values = await self._read(merchant_id)
-        return next((_shown(value) for value in values if value.startswith(entry_id.encode())), None)
+        return next((_to_journal_entry(value) for value in values if value.startswith(entry_id.encode())), None)
 
     async def _read(self, merchant_id: str) -> list[bytes]:
         try:
             values: list[bytes] = await self._redis.lrange(_key(merchant_id), 0, -1)  # type: ignore[misc]  # redis-py types one method for both of its clients
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not answer, so the journal cannot be read.") from error
+            raise unavailable("Redis does not respond, so the journal cannot be read.") from error
         return values[::-1]
 
     async def _write_all(self) -> None:
         while True:
-            await self._some.wait()
+            await self._has_entries.wait()
             try:
                 await self._write()
-                self._down = False
+                self._redis_is_down = False
             except REDIS_ERRORS as error:
-                if not self._down:
+                if not self._redis_is_down:
                     _log.warning("journal_away", error=repr(error)[:300])
-                self._down = True
+                self._redis_is_down = True
             except Exception:
-                # A call that cannot be written down must not end the journal.
+                # A call that cannot be written must not end the loop.
                 _log.exception("journal_failed")
-            # Calls gather meanwhile, so that many are one round trip however fast they come.
-            await asyncio.sleep(_PAUSE)
+            # Calls queue up meanwhile, so that one round trip writes many.
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _write(self) -> None:
-        self._some.clear()
+        self._has_entries.clear()
         entries = [self._queue.popleft() for _ in range(len(self._queue))]
         if not entries:
             return
@@ -206,15 +206,15 @@ class Journal:
         pipeline = self._redis.pipeline(transaction=False)
         for merchant_id, pushed in values.items():
             pipeline.rpush(_key(merchant_id), *pushed)
-            pipeline.ltrim(_key(merchant_id), -KEPT, -1)
-            pipeline.expire(_key(merchant_id), _SECONDS)
+            pipeline.ltrim(_key(merchant_id), -ENTRIES_KEPT, -1)
+            pipeline.expire(_key(merchant_id), _TTL_SECONDS)
         await pipeline.execute()
         for merchant_id, summaries in calls.items():
             self._on_recorded(merchant_id, [Note("request", call) for call in summaries])
 
 
 def _summary(entry_id: str, entry: Entry) -> dict[str, Any]:
-    """What the live stream tells of a call; the rest is in the journal under its id."""
+    """Return what the live stream shows of a call. The journal has the rest under the same id."""
     return {
         "id": entry_id,
         "at": entry.at,
@@ -231,8 +231,8 @@ def _key(merchant_id: str) -> str:
     return f"psp:journal:{merchant_id}"
 
 
-def _clean(entry: Entry, rules: Rules, as_declared: bool) -> None:
-    """Keep what may be shown to everybody who has a key of the merchant, and bound it."""
+def _redact(entry: Entry, rules: Rules, as_declared: bool) -> None:
+    """Redact everything that not all of the merchant's key holders can see, and cut what remains to its limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     entry.path = redaction.address(entry.path) if rules.is_ours else redaction.path(entry.path)
     entry.headers = _headers(entry.headers)
@@ -247,10 +247,10 @@ def _clean(entry: Entry, rules: Rules, as_declared: bool) -> None:
 
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept: list[tuple[bytes, bytes]] = []
-    room = HEADERS_LIMIT
-    for name, value in redaction.headers(given[:_MOST_HEADERS]):
-        room -= len(name) + len(value)
-        if room < 0:
+    bytes_left = HEADERS_LIMIT
+    for name, value in redaction.headers(given[:_LARGEST_HEADER_COUNT]):
+        bytes_left -= len(name) + len(value)
+        if bytes_left < 0:
             break
         kept.append((name, value))
     if len(kept) < len(given):
@@ -258,11 +258,11 @@ def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return kept
 
 
-def _shown(value: bytes) -> JournalEntry:
-    entry = _decode(value[_ID:])
+def _to_journal_entry(value: bytes) -> JournalEntry:
+    entry = _decode(value[_ID_SIZE:])
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in entry.headers}
     return JournalEntry(
-        id=value[:_ID].decode(),
+        id=value[:_ID_SIZE].decode(),
         at=entry.at,
         method=entry.method,
         path=entry.path,

@@ -31,7 +31,7 @@ class StreamApi:
             parameter("limit", "Stop after this many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
             parameter(
                 "types",
-                "Only these types, comma-separated; payout.* means all that start with payout. Default: all.",
+                "Only these types, comma-separated; payout.* means every type that starts with payout. Default: all.",
                 type="string",
                 pattern=_TYPES,
             ),

@@ -1,6 +1,6 @@
-"""The live feed: what happened, told to whoever listens at this moment, over Redis.
+"""The live feed: publish changes over Redis to the processes that listen at this moment.
 
-It is a convenience and no record: with Redis away it says nothing, and whoever needs to know reads PostgreSQL.
+It is a convenience, not a record. Without Redis it publishes nothing; read PostgreSQL for what has happened.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
 CHANNEL: Final = "psp:live:"
-_WAITING: Final = 1000
-_AT_ONCE: Final = 64
-_PAUSE: Final = 0.5
+_LARGEST_QUEUE: Final = 1000
+_LARGEST_BATCH: Final = 64
+_PAUSE_SECONDS: Final = 0.5
 _log = structlog.get_logger()
 
 
 class Transition(msgspec.Struct, array_like=True):
-    """A payout's change."""
+    """A payout's status change."""
 
     payout_id: str
     source: str | None
@@ -37,44 +37,47 @@ class Transition(msgspec.Struct, array_like=True):
 
 
 class Note(msgspec.Struct, array_like=True):
-    """Anything else: its kind, as an event of the stream is called, and its members."""
+    """Anything else: its kind, which is the name of the stream's event, and its members."""
 
     kind: str
     data: dict[str, Any]
 
 
 class Message(msgspec.Struct, array_like=True):
-    """What one commit of a merchant's did, or what else happened at once."""
+    """The changes of one commit, or notes published together."""
 
     transitions: list[Transition]
     notes: list[Note]
 
 
 def connect(redis_url: str, *, patient: bool = False) -> Redis:
-    """A client that gives up soon: nothing that is told live is worth waiting for. A `patient` one waits for answers."""
+    """Return a Redis client with short timeouts: live messages are not worth waiting for.
+
+    A `patient` client waits for responses without a timeout, as a subscription must.
+    """
     client: Redis = Redis.from_url(redis_url, socket_timeout=None if patient else 2, socket_connect_timeout=2)
     return client
 
 
 class LiveFeed:
-    """Publishes in the background, in the order of arrival; never fails and never blocks the caller.
+    """Publishes in the background, in order of arrival. Never fails and never blocks the caller.
 
-    What finds no room is dropped.
+    The queue is bounded and drops the oldest messages.
     """
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._waiting: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_WAITING)
-        self._some = asyncio.Event()
+        self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_LARGEST_QUEUE)
+        self._has_messages = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._encode = msgspec.msgpack.Encoder().encode
 
     def start(self) -> None:
-        """Begin to publish."""
+        """Start publishing."""
         self._task = asyncio.create_task(self._publish_all())
 
     async def close(self) -> None:
-        """Stop; what was not published is not missed."""
+        """Stop publishing and drop the queue."""
         if self._task is not None:
             await end_tasks(self._task)
 
@@ -84,45 +87,45 @@ class LiveFeed:
             self._add(unit.merchant_id, unit)
 
     def notes(self, merchant_id: str, notes: Sequence[Note]) -> None:
-        """Publish what is no change of a payout, such as recorded webhook attempts."""
+        """Publish notes of something other than payout changes, such as recorded webhook attempts."""
         self._add(merchant_id, list(notes))
 
-    def _add(self, merchant_id: str, what: UnitOfWork | list[Note]) -> None:
-        self._waiting.append((merchant_id, what))
-        self._some.set()
+    def _add(self, merchant_id: str, content: UnitOfWork | list[Note]) -> None:
+        self._queue.append((merchant_id, content))
+        self._has_messages.set()
 
     async def _publish_all(self) -> None:
         redis = connect(self._redis_url)
-        down = False
+        is_down = False
         try:
             while True:
-                await self._some.wait()
-                self._some.clear()
-                while self._waiting:
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
+                await self._has_messages.wait()
+                self._has_messages.clear()
+                while self._queue:
+                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _LARGEST_BATCH))]
                     try:
                         async with redis.pipeline(transaction=False) as pipe:
-                            for merchant_id, what in batch:
-                                pipe.publish(CHANNEL + merchant_id, self._encode(_message(what)))
+                            for merchant_id, content in batch:
+                                pipe.publish(CHANNEL + merchant_id, self._encode(_message(content)))
                             await pipe.execute()
-                        down = False
+                        is_down = False
                     except REDIS_ERRORS as error:
-                        if not down:
-                            _log.warning("redis_away", error=repr(error)[:300], note="nothing is told live")
-                        down = True
-                        self._waiting.clear()
-                        await asyncio.sleep(_PAUSE)
+                        if not is_down:
+                            _log.warning("redis_away", error=repr(error)[:300], note="live updates are not published")
+                        is_down = True
+                        self._queue.clear()
+                        await asyncio.sleep(_PAUSE_SECONDS)
         finally:
             with contextlib.suppress(*REDIS_ERRORS):
                 await redis.aclose()
 
 
-def _message(what: UnitOfWork | list[Note]) -> Message:
-    if isinstance(what, list):
-        return Message([], what)
-    at = what.now_text
+def _message(content: UnitOfWork | list[Note]) -> Message:
+    if isinstance(content, list):
+        return Message([], content)
+    at = content.now_text
     transitions, notes = [], []
-    for event in what.events:
+    for event in content.events:
         if event.payout_id is not None and event.to_status is not None:
             transitions.append(
                 Transition(event.payout_id, event.from_status, event.to_status, event.id, event.type, at, event.cause)

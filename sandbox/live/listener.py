@@ -1,4 +1,4 @@
-"""Listens to the live feed: one connection a process, shared by all who wait or watch in it."""
+"""Listen to the live feed over one connection per process, which all waiting and streaming requests share."""
 
 import asyncio
 import contextlib
@@ -20,44 +20,44 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import CHANNEL, Message, connect
 
 _CONFIRMED_WITHIN: Final = 0.5
-"""Seconds in which a Redis that is there confirms a subscription, or counts as away for who has no more patience."""
+"""How long a connected Redis can take to confirm a subscription, in seconds."""
 _NOBODY: Final = CHANNEL + "nobody"
 _log = structlog.get_logger()
 
-Hear = Callable[[Message | None], None]
-"""Told of each message; of None when some may have been missed, or nothing will come for a while. May not block."""
+Callback = Callable[[Message | None], None]
+"""Receives each message, or None if messages may have been missed or none will arrive for a while. Must not block."""
 
 
 @dataclass(slots=True)
 class _Channel:
-    """Who hears a merchant's channel, and whether Redis has confirmed that it is listened to."""
+    """The callbacks of a merchant's channel, and whether Redis has confirmed the subscription."""
 
-    heard_by: Counter[Hear] = field(default_factory=Counter)
+    callbacks: Counter[Callback] = field(default_factory=Counter)
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class LiveListener:
-    """Subscribes to merchants' channels for as long as somebody listens to them."""
+    """Subscribes to merchants' channels while they have callbacks."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
         self._channels: dict[str, _Channel] = {}
         self.closing = False
-        """Whether the process is about to end: who listens should come to an end as well."""
+        """Whether the process is about to end. Requests that listen should end too."""
         self._pubsub: PubSub | None = None
-        self._turn = asyncio.Lock()
+        self._send_lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._decode = msgspec.msgpack.Decoder(Message).decode
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._task = asyncio.create_task(self._listen_forever())
 
     def leave(self) -> None:
-        """Tell all who listen to come to an end."""
+        """Set `closing` and call every callback with None, so that requests that listen end."""
         self.closing = True
         for channel in self._channels.values():
-            _tell(channel, None)
+            _dispatch(channel, None)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -65,25 +65,25 @@ class LiveListener:
             await end_tasks(self._task)
 
     def is_live(self, merchant_id: str) -> bool:
-        """Whether all that the merchant's channel carries now is heard."""
+        """Whether Redis has confirmed the merchant's subscription, so that no message is missed."""
         channel = self._channels.get(CHANNEL + merchant_id)
         return channel is not None and channel.confirmed.is_set()
 
     @asynccontextmanager
-    async def hearing(self, merchant_id: str, hear: Hear, patience: float = 0.0) -> AsyncIterator[bool]:
-        """Tell `hear` of all that the merchant's channel carries inside the block; given the same `hear` twice, once.
+    async def hearing(self, merchant_id: str, callback: Callback, patience: float = 0.0) -> AsyncIterator[bool]:
+        """Pass the merchant's messages to `callback` during the block. A callback registered twice gets each message once.
 
-        A Redis that is away or slow is waited for, `patience` seconds at most. False if it has confirmed nothing by then:
-        nothing is heard until `hear` is told of None.
+        Waits for Redis to confirm the subscription, up to `patience` seconds if Redis is not connected. Yields whether it has.
+        If not, no messages arrive until the callback is called with None.
         """
         name = CHANNEL + merchant_id
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = _Channel()
-        channel.heard_by[hear] += 1
+        channel.callbacks[callback] += 1
         try:
-            if channel.heard_by.total() == 1:
-                # Others count on it, so it is sent even if this one leaves at this moment.
+            if channel.callbacks.total() == 1:
+                # Later callbacks rely on this subscription, so send it even if this request is cancelled now.
                 await asyncio.shield(self._send("subscribe", name))
             seconds = patience if self._pubsub is None else max(patience, _CONFIRMED_WITHIN)
             if not channel.confirmed.is_set() and seconds > 0:
@@ -91,27 +91,28 @@ class LiveListener:
                     await asyncio.wait_for(channel.confirmed.wait(), seconds)
             yield channel.confirmed.is_set()
         finally:
-            channel.heard_by[hear] -= 1
-            if not channel.heard_by[hear]:
-                del channel.heard_by[hear]
-            if not channel.heard_by and self._channels.get(name) is channel:
+            channel.callbacks[callback] -= 1
+            if not channel.callbacks[callback]:
+                del channel.callbacks[callback]
+            if not channel.callbacks and self._channels.get(name) is channel:
                 del self._channels[name]
                 await self._send("unsubscribe", name)
 
     async def _send(self, verb: str, name: str) -> None:
-        async with self._turn:
-            # Who comes may take the turn of who leaves: what is sent last is what is wanted now.
+        async with self._send_lock:
+            # Subscribes and unsubscribes can overtake each other. Skip those that no longer match the channels in use, so that
+            # the last command sent is right.
             if self._pubsub is not None and (verb == "subscribe") == (name in self._channels):
-                with contextlib.suppress(*REDIS_ERRORS):  # the loop below notices, and subscribes again
+                with contextlib.suppress(*REDIS_ERRORS):  # _listen_forever notices the error too, and subscribes again
                     await getattr(self._pubsub, verb)(name)
 
     async def _listen_forever(self) -> None:
-        def say(error: BaseException) -> None:
-            _log.warning("redis_away", error=repr(error)[:300], note="nothing is heard live")
+        def log_outage(error: BaseException) -> None:
+            _log.warning("redis_away", error=repr(error)[:300], note="live updates are not received")
 
         redis = connect(self._redis_url, patient=True)
         try:
-            async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, say):
+            async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, log_outage):
                 with attempt:
                     await self._listen(redis, attempt.retry_state)
         finally:
@@ -121,37 +122,37 @@ class LiveListener:
     async def _listen(self, redis: Redis, state: RetryCallState) -> None:
         pubsub = redis.pubsub()
         try:
-            # A channel of nobody's keeps the connection subscribed while no other is.
+            # A channel that nobody uses keeps the connection in subscribed state.
             known = tuple(self._channels)
             await pubsub.subscribe(_NOBODY, *known)
             self._pubsub = pubsub
-            new = self._channels.keys() - {*known}  # since the line before the last
+            new = self._channels.keys() - {*known}  # channels added during the await above
             if new:
                 await pubsub.subscribe(*new)
-            state.attempt_number = 1  # Redis is there: the next error begins an outage
+            state.attempt_number = 1  # connected: the next error starts a new outage
             while True:
                 message = await pubsub.get_message(timeout=None)
                 if message is not None:
-                    self._hear(message["type"], message["channel"].decode(), message["data"])
+                    self._receive(message["type"], message["channel"].decode(), message["data"])
         finally:
             self._pubsub = None
             for channel in self._channels.values():
                 channel.confirmed.clear()
-                _tell(channel, None)
+                _dispatch(channel, None)
             with contextlib.suppress(*REDIS_ERRORS):
                 await pubsub.aclose()  # type: ignore[no-untyped-call]  # redis-py leaves this one untyped
 
-    def _hear(self, kind: str, name: str, data: bytes | int) -> None:
+    def _receive(self, kind: str, name: str, data: bytes | int) -> None:
         channel = self._channels.get(name)
         if channel is None:
             return
         if kind == "subscribe":
             channel.confirmed.set()
-            _tell(channel, None)  # what came before the subscription was not heard
+            _dispatch(channel, None)  # messages before the subscription were missed
         elif kind == "message" and isinstance(data, bytes):
-            _tell(channel, self._decode(data))
+            _dispatch(channel, self._decode(data))
 
 
-def _tell(channel: _Channel, message: Message | None) -> None:
-    for hear in tuple(channel.heard_by):
-        hear(message)
+def _dispatch(channel: _Channel, message: Message | None) -> None:
+    for callback in tuple(channel.callbacks):
+        callback(message)

@@ -1,4 +1,4 @@
-"""A merchant's live feed as server-sent events: everything as it happens, to whoever watches."""
+"""Stream a merchant's live feed as server-sent events."""
 
 import asyncio
 import contextlib
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 MEDIA_TYPE: Final = "text/event-stream"
 MOST_STREAMS: Final = 32
-"""Streams of one merchant at a time, in all processes together."""
+"""Maximum streams of one merchant at a time, in all processes together."""
 MOST_WAITING: Final = 1000
-"""Events that wait for a slow client; one more, and it is cut off."""
+"""Maximum events queued for a slow client. With one more, the client is disconnected."""
 HEARTBEAT: Final = 15.0
-"""Seconds of silence after which a comment shows that the stream lives, and after which its place is renewed in any case."""
-_LAPSES: Final = 45_000
-"""Milliseconds for which a place is taken unless it is renewed: longer than two heartbeats."""
-_CHECKED_EACH: Final = 0.25
-"""Seconds between two looks at the key. With the half second that keys are remembered, a revoked one ends within one."""
-_GRACE: Final = 1.0
-"""Seconds that a stream without a key has to end as it should; a client that does not read is cut off then."""
-_PATIENCE: Final = 5.0
-"""Seconds that a stream waits for Redis before it begins all the same."""
+"""Seconds without an event after which a comment keeps the stream alive. Also the interval at which its slot is renewed."""
+_SLOT_TTL_MS: Final = 45_000
+"""Milliseconds after which a slot expires unless it is renewed. Longer than two heartbeats."""
+_KEY_CHECK_SECONDS: Final = 0.25
+"""Interval of checking the key. Keys are cached for half a second, so a revoked key's stream ends within a second."""
+_GRACE_SECONDS: Final = 1.0
+"""How long a stream whose key was revoked can take to end normally. After that, the client is disconnected."""
+_PATIENCE_SECONDS: Final = 5.0
+"""How long a new stream waits for Redis. After that, it starts without."""
 _MISSING: Final = b": events may be missing here\n\n"
 _encode: Final = msgspec.json.Encoder().encode
 
-# Connections are members of a sorted set, by the time at which they lapse: what a process held that died comes free by itself.
+# Slots are members of a sorted set, scored by the time at which they expire. So the slots of a process that died become free.
 _TAKE: Final = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 if not redis.call('ZSCORE', KEYS[1], ARGV[3]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
@@ -50,7 +50,7 @@ return 1
 
 
 class Streams:
-    """Opens streams, at most MOST_STREAMS a merchant."""
+    """Opens streams, at most MOST_STREAMS per merchant."""
 
     def __init__(self, redis_url: str, listener: LiveListener) -> None:
         self._redis = connect(redis_url)
@@ -58,7 +58,7 @@ class Streams:
         self._listener = listener
 
     async def close(self) -> None:
-        """Close the connection on which places are counted."""
+        """Close the Redis connection that counts slots."""
         with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.aclose()
 
@@ -70,37 +70,37 @@ class Streams:
         seconds: float | None,
         types: Sequence[str] = ("*",),
     ) -> "EventStream":
-        """A response that streams what happens from now on, until so many events or seconds, if they are given.
+        """Return a response that streams events from now on.
 
-        It ends once `check_key` raises INVALID_API_KEY. Only events of `types` are told and counted; one may end in `*`.
-
-        Raises RATE_LIMITED for one stream too many, UNAVAILABLE without Redis.
+        The stream ends after `limit` events or `seconds`, if given, and when `check_key` raises INVALID_API_KEY. It sends and
+        counts only events of `types`; a type can end in `*`. Raises RATE_LIMITED if the merchant has MOST_STREAMS streams,
+        UNAVAILABLE without Redis.
         """
-        place = f"{uuid.uuid4()}"
+        slot = f"{uuid.uuid4()}"
         try:
-            if not await self.take(merchant_id, place):
+            if not await self.take(merchant_id, slot):
                 raise Problem(
                     "RATE_LIMITED",
                     f"A merchant has at most {MOST_STREAMS} streams at a time; close one first.",
                     headers={"Retry-After": "1"},
                 )
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not answer, so there is no live stream.") from error
-        return EventStream(self, self._listener, merchant_id, check_key, place, limit, seconds, types)
+            raise unavailable("Redis does not respond, so there is no live stream.") from error
+        return EventStream(self, self._listener, merchant_id, check_key, slot, limit, seconds, types)
 
-    async def take(self, merchant_id: str, place: str) -> bool:
-        """Take a place, or keep it for longer; False if there is none. Raises redis's errors."""
+    async def take(self, merchant_id: str, slot: str) -> bool:
+        """Take or renew a slot; return False if none is free. Raises redis's errors."""
         now = time.time_ns() // 1_000_000
-        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _LAPSES, place, MOST_STREAMS]))
+        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _SLOT_TTL_MS, slot, MOST_STREAMS]))
 
-    async def leave(self, merchant_id: str, place: str) -> None:
-        """Give a place back."""
+    async def release(self, merchant_id: str, slot: str) -> None:
+        """Release a slot."""
         with contextlib.suppress(*REDIS_ERRORS):
-            await self._redis.zrem(_key(merchant_id), place)
+            await self._redis.zrem(_key(merchant_id), slot)
 
 
 class EventStream:
-    """One client's stream, from the headers on."""
+    """One client's stream, starting with the headers."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class EventStream:
         listener: LiveListener,
         merchant_id: str,
         check_key: Callable[[], Awaitable[object]],
-        place: str,
+        slot: str,
         limit: int | None,
         seconds: float | None,
         types: Sequence[str] = ("*",),
@@ -117,46 +117,46 @@ class EventStream:
         self._listener = listener
         self._merchant_id = merchant_id
         self._check_key = check_key
-        self._place = place
+        self._slot = slot
         self._limit = limit
         self._seconds = seconds
         self._exact = {name for name in types if not name.endswith("*")}
         self._prefixes = tuple(name[:-1] for name in types if name.endswith("*"))
-        self._waiting: deque[bytes] = deque()
-        self._news = asyncio.Event()
-        self._cut = asyncio.Event()
+        self._queue: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._too_slow = asyncio.Event()
         self._is_over = False
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """Stream until the client leaves, is cut off, has got what it asked for, or its key is revoked."""
-        ends = [
+        """Stream until a limit is reached, the client disconnects or is too slow, or its key is revoked."""
+        tasks = [
             asyncio.create_task(self._write(send)),
-            asyncio.create_task(_gone(receive)),
-            asyncio.create_task(self._cut.wait()),
+            asyncio.create_task(_wait_for_disconnect(receive)),
+            asyncio.create_task(self._too_slow.wait()),
             asyncio.create_task(self._end_with_key()),
-            asyncio.create_task(self._keep_place()),
+            asyncio.create_task(self._renew_slot()),
         ]
         try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end_tasks(*ends)
-            await self._streams.leave(self._merchant_id, self._place)
+            await end_tasks(*tasks)
+            await self._streams.release(self._merchant_id, self._slot)
 
     def hear(self, message: Message | None) -> None:
-        """Keep what is to be sent; a client that lets too much of it wait is cut off."""
+        """Queue a message's wanted events. If the queue is too long, the client is disconnected."""
         if message is None:
-            self._waiting.append(_MISSING)
+            self._queue.append(_MISSING)
         else:
             for item in message.transitions:
                 if self._wants(item.type):
-                    self._waiting.append(_event(item.type, _members(item), item.event_id))
+                    self._queue.append(_event(item.type, _members(item), item.event_id))
             for note in message.notes:
                 if self._wants(note.kind):
-                    self._waiting.append(_event(note.kind, note.data, None))
-        if self._waiting:  # what is not wanted does not break the silence
-            self._news.set()
-        if len(self._waiting) > MOST_WAITING:
-            self._cut.set()
+                    self._queue.append(_event(note.kind, note.data, None))
+        if self._queue:  # events that are not wanted must not delay the heartbeat
+            self._changed.set()
+        if len(self._queue) > MOST_WAITING:
+            self._too_slow.set()
 
     def _wants(self, kind: str) -> bool:
         return kind in self._exact or kind.startswith(self._prefixes)
@@ -166,20 +166,20 @@ class EventStream:
             try:
                 await self._check_key()
             except Problem as problem:
-                # Anything else says that PostgreSQL is away: then no key is revoked either, and nothing happens to tell of.
+                # Any other problem means that PostgreSQL is down. Then no key can be revoked, and there are no events to hide.
                 if problem.code == "INVALID_API_KEY":
                     break
-            await asyncio.sleep(_CHECKED_EACH)
+            await asyncio.sleep(_KEY_CHECK_SECONDS)
         self._is_over = True
-        self._news.set()
-        await asyncio.sleep(_GRACE)
+        self._changed.set()
+        await asyncio.sleep(_GRACE_SECONDS)
 
-    async def _keep_place(self) -> None:
-        # By time alone: on a busy merchant there may be no silence, and sending to a slow client may take as long as it likes.
+    async def _renew_slot(self) -> None:
+        # Not tied to the heartbeats sent: a busy stream sends none, and sending to a slow client can take any time.
         while True:
             await asyncio.sleep(HEARTBEAT)
             with contextlib.suppress(*REDIS_ERRORS):
-                await self._streams.take(self._merchant_id, self._place)
+                await self._streams.take(self._merchant_id, self._slot)
 
     async def _write(self, send: "Send") -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -192,14 +192,14 @@ class EventStream:
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
-        async with self._listener.hearing(self._merchant_id, self.hear, _PATIENCE) as is_heard:
-            self._waiting.clear()  # from here on all is heard, so nothing is missing yet
-            if not is_heard:
+        async with self._listener.hearing(self._merchant_id, self.hear, _PATIENCE_SECONDS) as is_subscribed:
+            self._queue.clear()  # the stream starts here, so no event is missing yet
+            if not is_subscribed:
                 yield _MISSING
             yield b": listening\n\n"
             while not self._is_over:
-                if self._waiting:
-                    chunk = self._waiting.popleft()
+                if self._queue:
+                    chunk = self._queue.popleft()
                     yield chunk
                     sent += not chunk.startswith(b":")
                     if self._limit is not None and sent >= self._limit:
@@ -210,15 +210,15 @@ class EventStream:
                 left = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
                 if left <= 0:
                     return
-                self._news.clear()
+                self._changed.clear()
                 try:
                     async with asyncio.timeout(left):
-                        await self._news.wait()
+                        await self._changed.wait()
                 except TimeoutError:
                     yield b": heartbeat\n\n"
 
 
-async def _gone(receive: "Receive") -> None:
+async def _wait_for_disconnect(receive: "Receive") -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
