@@ -252,7 +252,7 @@ def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
                     await store.empty_world(conn, world.merchant_id)
                 async with transaction() as conn:
                     await claim(conn, load_catalogue(), [Claim(world.merchant_id)])
-                    assert await store.put_back(conn, world.merchant_id, snapshot_id) is not None
+                    assert await store.restore_world(conn, world.merchant_id, snapshot_id) is not None
         finally:
             await close_pool()
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from sandbox.db import migrations
 from sandbox.db.engine import close_pool, open_pool, transaction
-from sandbox.worlds.store import put_back
+from sandbox.worlds.store import restore_world
 from tests.harness.world import Stack
 
 MIGRATION = "sandbox_2026_11_22t08_00_00_000000"
@@ -76,7 +76,7 @@ async def check(url: str) -> None:
                 "review_threshold": Decimal(5),
             }  # fmt: skip
             await conn.execute("UPDATE accounts SET balance = 7 WHERE merchant_id = $1", frozen)
-            back = await put_back(conn, frozen, snapshot)
+            back = await restore_world(conn, frozen, snapshot)
             assert back is not None
             assert (back.name, back.rows, back.clock.offset) == ("S", 2, timedelta(hours=1))
             assert await conn.fetchval("SELECT balance FROM accounts WHERE merchant_id = $1", frozen) == 5

@@ -41,7 +41,7 @@ class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def _seed(seed: float | None) -> int | None:
-    """The whole number that a seed is; JSON may write it 5.0. Raises VALIDATION_ERROR."""
+    """Return the seed as int; JSON can write it as 5.0. Raises VALIDATION_ERROR if it is not a whole number in range."""
     if seed is None:
         return None
     if not 0 <= seed <= LARGEST_SEED or seed != int(seed):
@@ -50,7 +50,7 @@ def _seed(seed: float | None) -> int | None:
 
 
 def _spec(body: CreateMerchantBody, webhook_fault: Callable[[str], str | None]) -> MerchantSpec:
-    """The merchant that a body asks for. Raises VALIDATION_ERROR, naming every member at fault."""
+    """Convert a body to a MerchantSpec. Raises VALIDATION_ERROR, which names every invalid member."""
     faults: list[Fault] = []
     amount = body.opening_balance
     balance = None
@@ -66,11 +66,11 @@ def _spec(body: CreateMerchantBody, webhook_fault: Callable[[str], str | None]) 
 def _rest(
     members: Mapping[str, Any], webhook_fault: Callable[[str], str | None]
 ) -> tuple[int | None, datetime | None, list[Fault]]:
-    """The seed and the time at which a merchant begins, and what is wrong with them and the URL, as far as they are there."""
+    """Return the seed, the time at which the clock is frozen, and the faults of both and of the URL. All are optional."""
     faults: list[Fault] = []
     seed = _read(lambda: _seed(members.get("seed")), faults)
     at, url = members.get("frozen_at"), members.get("webhook_url")
-    # As a clock that is frozen before anything has happened: at any time since 1970, ten years ahead at most.
+    # The limits are those of freezing the clock of a merchant without activity: after 1970, at most ten years ahead.
     frozen_at = None
     if at is not None:
         frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), faults)
@@ -98,7 +98,7 @@ class MerchantApi:
 
     @post(
         "/sandbox/v1/merchants",
-        "Create a merchant, which is a whole sandbox of its own",
+        "Create a merchant with its own isolated sandbox",
         {201: NewMerchant},
         CreateMerchantBody,
         access="operator",

@@ -1,4 +1,4 @@
-"""API keys → whose they are, with the merchant's rate limit and faults of the API."""
+"""Look up and cache the caller of an API key, with the merchant's rate limit and API faults."""
 
 import asyncio
 import hashlib
@@ -12,9 +12,9 @@ from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.faults.store import FAULTS_OF
 from sandbox.http.request import Caller
 
-_FORGET_AFTER: Final = 0.5
-"""Seconds that a key is remembered: a revoked one must stop working within one second in every process."""
-_REMEMBER: Final = 10_000
+_TTL_SECONDS: Final = 0.5
+"""How long a key is cached. A revoked key must stop working within one second in every process."""
+_LARGEST_CACHE: Final = 10_000
 _CHANGE_CALLERS: Final = {Effect.CALLERS_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
 _LOOKUP: Final = f"""
@@ -26,59 +26,60 @@ CROSS JOIN LATERAL (SELECT rate_limit FROM merchants WHERE merchant_id = k.merch
 
 
 class KeyRing:
-    """API keys by their SHA-256, remembered for half a second; only hashes are kept."""
+    """Caches the callers of API keys for half a second. It stores only the SHA-256 of a key."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[float, Caller]] = {}
-        self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
-        self._forgotten = 0
+        self._cache: dict[bytes, tuple[float, Caller]] = {}
+        self._lookups: dict[bytes, asyncio.Task[Caller | None]] = {}
+        self._generation = 0
 
     async def caller(self, api_key: str) -> Caller:
-        """A name for the key. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is away."""
-        # The comparison is of SHA-256 values, inside an index: its time tells nothing about a key.
+        """Return the key's caller. Raises INVALID_API_KEY, or UNAVAILABLE if PostgreSQL is down."""
+        # An index compares SHA-256 values, so the time it takes reveals nothing about a key.
         digest = hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
-        known = self._known.get(digest)
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        task = self._asked.get(digest)
+        cached = self._cache.get(digest)
+        if cached is not None and cached[0] > time.monotonic():
+            return cached[1]
+        task = self._lookups.get(digest)
         if task is None:
-            # Requests that come together with a forgotten key ask once.
-            task = self._asked[digest] = asyncio.create_task(self._look_up(digest))
-            task.add_done_callback(lambda done: self._asked.get(digest) is done and self._asked.pop(digest))
-        found = await asyncio.shield(task)
-        if found is None:
+            # Concurrent requests with the same key share one look-up.
+            task = self._lookups[digest] = asyncio.create_task(self._look_up(digest))
+            task.add_done_callback(lambda done: self._lookups.get(digest) is done and self._lookups.pop(digest))
+        caller = await asyncio.shield(task)
+        if caller is None:
             raise Problem("INVALID_API_KEY")
-        return found
+        return caller
 
     async def committed(self, unit: UnitOfWork) -> None:
-        """Ask anew for a merchant's keys where a unit changed what is known with them."""
+        """Drop the merchant's keys from the cache if a unit of work changed what is cached with them."""
         if unit.effects & _CHANGE_CALLERS:
             self.forget(unit.merchant_id)
 
     def forget(self, merchant_id: str) -> None:
-        """Ask anew for a merchant's keys: what is known with them has changed."""
-        self._known = {digest: known for digest, known in self._known.items() if known[1].merchant_id != merchant_id}
-        # Whose answer is under way may have been asked for before the change: nobody else joins it, and it is not kept.
-        self._asked.clear()
-        self._forgotten += 1
+        """Drop a merchant's keys from the cache."""
+        self._cache = {digest: cached for digest, cached in self._cache.items() if cached[1].merchant_id != merchant_id}
+        # A look-up in progress may have read the state before the change. No new request joins it, and its result is not
+        # cached.
+        self._lookups.clear()
+        self._generation += 1
 
     async def _look_up(self, digest: bytes) -> Caller | None:
-        asked, forgotten = time.monotonic(), self._forgotten
+        started, generation = time.monotonic(), self._generation
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_LOOKUP, digest)
         if record is None:
-            self._known.pop(digest, None)
+            self._cache.pop(digest, None)
             return None
-        found = Caller(
+        caller = Caller(
             record["merchant_id"],
             record["id"],
             record["role"],
             record["rate_limit"],
             tuple(to_fault(*fault) for fault in record["faults"]),
         )
-        if len(self._known) >= _REMEMBER:
-            self._known.clear()
-        if forgotten == self._forgotten:
-            # Counted from before the question was asked, so that the answer's own way does not lengthen a key's life.
-            self._known[digest] = (asked + _FORGET_AFTER, found)
-        return found
+        if len(self._cache) >= _LARGEST_CACHE:
+            self._cache.clear()
+        if generation == self._generation:
+            # The time counts from before the query, so that a slow response does not keep a revoked key alive.
+            self._cache[digest] = (started + _TTL_SECONDS, caller)
+        return caller

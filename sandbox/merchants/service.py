@@ -42,7 +42,7 @@ LARGEST_KEY_COUNT: Final = 100
 class NewMerchant(msgspec.Struct):
     """A new merchant with its secrets, which are not shown again.
 
-    `webhook_secret` belongs to the merchant's first endpoint: the one at `webhook_url`, or else the first that it creates.
+    `webhook_secret` belongs to the merchant's first endpoint: the one at `webhook_url`, or else the first one it creates.
     """
 
     merchant_id: str
@@ -86,13 +86,13 @@ class MerchantSpec:
     webhook_url: str | None = None
     seed: int | None = None
     frozen_at: datetime | None = None
-    """The time, in UTC, at which the new world's clock stands still; None for one that runs."""
+    """The time, in UTC, at which the new merchant's clock is frozen; None for a running clock."""
     merchant_id: str | None = None
     api_key: str | None = None
 
 
 class MerchantService:
-    """Create and delete merchants, and manage their keys."""
+    """Creates and deletes merchants, and manages their keys."""
 
     def __init__(self, work: UnitsOfWork, box: SecretBox, endpoints: EndpointService) -> None:
         self._work = work
@@ -100,19 +100,19 @@ class MerchantService:
         self._endpoints = endpoints
 
     def webhook_fault(self, url: str) -> str | None:
-        """What is wrong with the URL of a first endpoint, as the end of a sentence that begins with its name."""
+        """Return what is wrong with the URL of a first endpoint, such as "must begin with https://"; None if it is fine."""
         return next((message for _, message in self._endpoints.check({"url": url})), None)
 
     async def create(self, spec: MerchantSpec) -> NewMerchant:
-        """Create a merchant with an admin key, its accounts, perhaps a balance and a webhook endpoint: all or nothing.
+        """Create a merchant with an admin key, accounts and, if asked for, a balance and a webhook endpoint; all or nothing.
 
-        Raises VALIDATION_ERROR for a bad URL.
+        Raises VALIDATION_ERROR if the URL is not acceptable.
         """
         async with db_errors_as_503():
             return await write_rows(lambda conn: self._insert(conn, spec))
 
     async def create_once(self, context: RequestContext, spec: MerchantSpec) -> CommandResult:
-        """As `create`, once for the operator's key: 201 with the NewMerchant."""
+        """Create a merchant, once per idempotency key of the operator. Responds with 201 and the NewMerchant. See `create`."""
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             created = await self._insert(conn, spec)
@@ -123,10 +123,11 @@ class MerchantService:
     async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
         bits = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
-        # The merchant's own id is new even for a seed: two worlds of one seed may live side by side.
+        # The merchant's id does not follow from the seed, because several merchants can use the same seed.
         merchant_id = spec.merchant_id or new_id(now)
         api_key = spec.api_key or _new_key()
-        # Not repeatable: payouts of worlds with one seed share their ids, and only this secret tells whose callback it is.
+        # Neither does this secret. Merchants with the same seed have the same payout ids, so only the secret shows which
+        # merchant a callback is for.
         ipn_secret = new_secret(os.urandom(32))
         webhook_secret = new_secret(bits.randbytes(32))
         merchant = Merchants(
@@ -141,7 +142,7 @@ class MerchantService:
         )
         await Merchants.insert(merchant)
         await Worlds.insert(Worlds(merchant_id=merchant_id, seed=seed, clock_frozen_at=spec.frozen_at))
-        # Timelines name the key of each change, so a seeded world's must be the same each time.
+        # Timelines contain the id of the key that made each change, so a seeded world needs the same key id each time.
         key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
         unit = await open_world(conn, self._work.catalogue, merchant_id, seed, spec.opening_balance)
@@ -150,19 +151,22 @@ class MerchantService:
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:
-        """Merchants, newest first, whose ids are below `before`."""
+        """Return merchants with ids below `before`, newest first."""
         async with db_errors_as_503():
             records = await _page_of_merchants(before, limit)
         return [Merchant(str(r["merchant_id"]), r["name"], r["seed"], render(r["created_at"])) for r in records]
 
     async def delete(self, context: RequestContext, merchant_id: str) -> CommandResult:
-        """Delete a merchant and all its data, in one transaction: 204. Raises NOT_FOUND, or answers so with a key."""
+        """Delete a merchant and all its data in one transaction. Responds with 204.
+
+        NOT_FOUND is raised, or with an idempotency key stored as the command's result.
+        """
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             if not is_uuid(merchant_id):
-                raise Problem("NOT_FOUND", "There is no such merchant; a merchant's id is a lowercase UUID.")
-            # The lock waits for work under way; work that comes later finds no merchant. Attempts are recorded without it,
-            # each row's lock in another order than here: if the two wait for each other in a circle, this is done again.
+                raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
+            # The lock waits for work in progress; later work finds no merchant. Recording attempts takes no merchant's lock and
+            # locks rows in another order than these deletes. If the two deadlock, the transaction is retried.
             if not await claim(conn, self._work.catalogue, [Claim(merchant_id, NO_IDS)]):
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             async with as_owner(conn):
@@ -173,7 +177,10 @@ class MerchantService:
         return await run_for_operator(self._work, self._box, context, action)
 
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
-        """Create an API key of the role: 201 with the NewApiKey; VALIDATION_ERROR if the merchant has too many."""
+        """Create an API key with the role. Responds with 201 and the NewApiKey.
+
+        The result is VALIDATION_ERROR if the merchant has LARGEST_KEY_COUNT active keys.
+        """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
@@ -185,7 +192,7 @@ class MerchantService:
                     f"A merchant has at most {LARGEST_KEY_COUNT} keys; delete one first.",
                     errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
                 )
-            # Keys outlive a reset, and a repeatable world begins again with the ids that it had.
+            # Keys survive a reset, but a seeded world generates the same ids again.
             taken = {str(record["id"]) for record in keys}
             candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
@@ -196,20 +203,23 @@ class MerchantService:
         return await run_sealed(self._work, self._box, context, action)
 
     async def list_keys(self, merchant_id: str, before: str, limit: int) -> list[ApiKey]:
-        """Keys that work, newest first, whose ids are below `before`."""
+        """Return the active keys with ids below `before`, newest first."""
         async with db_errors_as_503():
             records = await _page_of_keys(merchant_id, before, limit)
         return [ApiKey(str(r["id"]), r["role"], r["name"], render(r["created_at"])) for r in records]
 
     async def revoke_key(self, context: RequestContext, key_id: str) -> CommandResult:
-        """Make an API key stop working, everywhere within a second: 204. NOT_FOUND; INVALID_STATE for the last admin key."""
+        """Revoke an API key. Responds with 204; the key stops working in every process within a second.
+
+        The result is NOT_FOUND for an unknown or revoked key, INVALID_STATE for the last admin key.
+        """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # Under the merchant's lock, so that of two admins that revoke each other's keys at once the second is refused.
+            # Under the merchant's lock: if two admins revoke each other's keys at the same time, the second one is refused.
             roles = {str(r["id"]): r["role"] for r in await _every_key(context.merchant_id) if r["revoked_at"] is None}
             role = roles.pop(key_id, None)
             if role is None:
-                raise Problem("NOT_FOUND", "This key was not found, or is already revoked.")
+                raise Problem("NOT_FOUND", "Active API key not found; GET /sandbox/v1/keys lists them.")
             if role == "admin" and "admin" not in roles.values():
                 raise Problem("INVALID_STATE", "This is the merchant's last admin key; create another one before revoking it.")
             await _revoke(context.merchant_id, key_id, truncate(datetime.now(UTC)))
@@ -218,7 +228,7 @@ class MerchantService:
         return await self._work.run(context, action)
 
     async def ensure_key(self, merchant_id: str, role: str, name: str, api_key: str) -> None:
-        """Make a key that is known beforehand, unless it is there and works."""
+        """Make sure that a well-known key exists and is active: create it, or undo its revocation."""
         now = truncate(datetime.now(UTC))
 
         async def ensure(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
@@ -229,13 +239,13 @@ class MerchantService:
             await self._work.decide(Claim(merchant_id, NO_IDS), ensure)
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
-        """Revoke a key that is known beforehand, if it is there."""
+        """Revoke a well-known key if it exists."""
         async with db_errors_as_503():
             revoked = _revoke_plain(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
             await write_rows(lambda _: revoked.run())
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
-        """A merchant's webhook secret and IPN secret, for whoever runs the sandbox; None if there is no such merchant."""
+        """Return a merchant's webhook secret and IPN secret, for the operator's tools only; None if the merchant is unknown."""
         async with db_errors_as_503():
             record = await _secrets(merchant_id)
         if record is None:
@@ -253,15 +263,15 @@ async def open_world(
     seed: int | None,
     opening_balance: Decimal | None,
 ) -> UnitOfWork:
-    """Begin a merchant's world in the caller's transaction: its accounts, and what it has to begin with.
+    """Open a merchant's empty world in the caller's transaction: create its accounts and credit its opening balance.
 
-    Nothing of a world is there yet, and the merchant's id counter stands at 0. Returns the unit that wrote it.
+    The merchant's id counter must be 0. Returns the unit of work that wrote the world.
     """
     (unit,) = await claim(conn, catalogue, [Claim(merchant_id)])
     await open_accounts(conn, merchant_id, unit.now)
     unit.balances = dict.fromkeys(MERCHANT_ACCOUNTS, ZERO)
     if seed is not None:
-        # Its clock may be running, and the host's time would make other ids each time. All that comes sorts behind 0.
+        # With a running clock, ids of the host's time would differ each time. All later ids sort after time 0.
         unit.ids.begin_at(0)
     if opening_balance is not None:
         unit.transfer(TOP_UP, opening_balance, None, "opening balance")
@@ -322,5 +332,5 @@ def _new_key() -> str:
 
 
 def new_id(now: datetime) -> str:
-    """A new id at the host's time, for what is no part of a merchant's world."""
+    """Return a new id with the host's time `now`, for rows that are not part of a merchant's world."""
     return uuid7(milliseconds(now), SystemRandom().getrandbits(32), SystemRandom().getrandbits(42))

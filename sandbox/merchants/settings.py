@@ -1,4 +1,4 @@
-"""A merchant's settings: which scenarios its payouts follow, how many requests its API takes, how long approvals wait."""
+"""A merchant's settings: default scenario, review threshold, rate limit and approval expiry."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +21,8 @@ from sandbox.unit_of_work.tables import Worlds
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-# One statement, so that both rows are of one moment. A reset and a restore change all but the rate limit, which is the
-# merchant's and not its world's.
+# One statement reads both rows as of the same moment. A reset or restore changes all settings but the rate limit, which belongs
+# to the merchant and not to its world.
 _GET: Final = """
 SELECT w.default_scenario, w.review_threshold, m.rate_limit, w.approvals_expire_after
 FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id = $1
@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be changed; UNSET stays as it is."""
+    """The new values. UNSET keeps the current value."""
 
     default_scenario: DefaultScenario | UnsetType = UNSET
     review_threshold: Decimal | UnsetType | None = UNSET
@@ -52,13 +52,13 @@ class Change:
 
 
 class SettingsService:
-    """Reads and changes settings. `changed` is told of a merchant whose settings are others now."""
+    """Reads and changes settings."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def get(self, merchant_id: str) -> Settings:
-        """A merchant's settings. Raises NOT_FOUND if the merchant is gone."""
+        """Return a merchant's settings. Raises NOT_FOUND if the merchant was deleted."""
         async with db_errors_as_503(), connection() as conn:
             record = await conn.fetchrow(_GET, merchant_id)
         if record is None:
@@ -66,10 +66,10 @@ class SettingsService:
         return _settings(record)
 
     async def change(self, context: RequestContext, change: Change) -> CommandResult:
-        """Change settings: 200 with all of them. Every process knows a new rate limit within a second."""
+        """Change settings. Responds with 200 and all settings. A new rate limit applies in every process within a second."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # Under the merchant's lock: what another request changed meanwhile is read here, and stays.
+            # Read under the merchant's lock, so that no other request's change is lost.
             settings = _settings(await conn.fetchrow(_GET, context.merchant_id))
             for name in change.__slots__:
                 value = getattr(change, name)

@@ -1,4 +1,4 @@
-"""The tables of merchants and their keys, and the list of all tables that hold a merchant's rows."""
+"""The tables of merchants and API keys, and the list of all tables with a merchant's rows."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ class Merchants(Table, db=ENGINE):
 
 
 class ApiKeys(Table, db=ENGINE):
-    """An API key of a merchant's, as its SHA-256."""
+    """A merchant's API key. `key_hash` is the key's SHA-256."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -40,13 +40,16 @@ class ApiKeys(Table, db=ENGINE):
 ENDPOINTS: Final = "webhook_endpoints"
 
 LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")
-"""Whose rows are locked by those who work without the merchant's lock: by the aggregator, and by whoever records attempts.
+"""Tables whose rows are locked without the merchant's lock: by the aggregator, and by recording webhook attempts.
 
-They go first, and only a later statement takes what the two wrote meanwhile: it is whole then, and nothing new is begun.
+Delete their rows first, in a statement of its own. It waits for both writers; a later statement then sees and deletes
+everything that they wrote, and neither can start anything new.
 """
 
 LOCK: Final = "worlds"
-"""Its row is the merchant's lock, and is changed in place: a transaction that waits for a row that goes finds no merchant."""
+"""The table whose row is the merchant's lock. The row is only updated, never deleted and inserted again: a transaction that
+waits for the lock would find no merchant.
+"""
 
 WORLD: Final = (
     *LOCKED_BY_OTHERS,
@@ -71,18 +74,19 @@ WORLD: Final = (
     "accounts",
     LOCK,
 )
-"""A merchant's world: a snapshot holds all of it. A reset empties all of it but the endpoints, and resets the row of LOCK."""
+"""The tables of a merchant's world. A snapshot contains all of them. A reset empties all but ENDPOINTS and LOCK, whose row it
+sets to its defaults.
+"""
 
 TABLES: Final = (
     *WORLD,
-    # Calls that were really made of vendors: nothing takes them back, and the limit on such calls counts them.
+    # Not part of the world: calls that were made to real vendors cannot be undone, and the limit on such calls counts them.
     "vendor_fetches",
     "snapshot_rows",
     "snapshots",
     "api_keys",
     "merchants",
 )
-"""All that belongs to a merchant, in an order that foreign keys allow: what names others comes before what it names.
-
-Only attempts come behind the deliveries that they name, which take them along.
+"""All tables with a merchant's rows, in an order of deletion that foreign keys allow: a referencing table comes before the
+referenced one. The only exception is webhook_attempts: deleting a delivery also deletes its attempts.
 """

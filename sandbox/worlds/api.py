@@ -26,7 +26,7 @@ _SEE: Final = {
 
 
 class WorldApi:
-    """The operations on a merchant's whole state."""
+    """The operations on a merchant's entire state."""
 
     def __init__(self, worlds: WorldService) -> None:
         self._worlds = worlds
@@ -56,8 +56,8 @@ class WorldApi:
         idempotency="optional",
         links=_SEE,
         example={"name": "before the refunds"},
-        description="It holds everything that a reset deletes, and also webhook endpoints, the clock and the ids. At most "
-        "20 per merchant, of 100,000 rows each.",
+        description="A snapshot contains everything that a reset deletes, and also webhook endpoints, the clock and the id "
+        "counter. At most 20 per merchant, of 100,000 rows each.",
     )
     async def take_snapshot(self, request: Request, body: TakeSnapshotBody) -> CommandResult:
         return await self._worlds.take(request.context, body.name)
@@ -77,8 +77,8 @@ class WorldApi:
         EmptyBody,
         errors=("NOT_FOUND", "INVALID_STATE"),
         idempotency="optional",
-        description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock stands where it "
-        "stood; a running clock has its offset from the host's clock again. Webhooks that were still undelivered then are "
+        description="Affects this merchant only, in one transaction, and can be repeated. A frozen clock returns to its time; "
+        "a running clock gets back its offset from the host's clock. Webhooks that were undelivered at the snapshot are "
         "delivered now.",
     )
     async def restore_snapshot(self, request: Request, snapshot_id: str) -> CommandResult:

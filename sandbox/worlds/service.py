@@ -1,4 +1,4 @@
-"""A merchant's world as a whole: back to its beginning, put away, and put back. In each case it alone, all or nothing."""
+"""Reset a merchant's world, take snapshots of it and restore them. Each is one transaction and affects no other merchant."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +19,7 @@ from sandbox.http.paging import Page, Window, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import Action, UnitsOfWork
-from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, put_back, take_snapshot
+from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, restore_world, take_snapshot
 from sandbox.worlds.tables import Snapshots
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Reset(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct):
-    """A snapshot: `rows` in all tables, `size` in bytes before compression, `clock_at` the merchant's time then."""
+    """A snapshot: `rows` in all tables, `size` in bytes before compression, `clock_at` the merchant's time at the snapshot."""
 
     id: str
     name: str
@@ -47,7 +47,7 @@ class Snapshot(msgspec.Struct):
 
 
 class Restored(msgspec.Struct):
-    """A restored snapshot, and the clock as it is now."""
+    """A restored snapshot, and the merchant's clock after the restore."""
 
     restored: bool
     id: str
@@ -58,84 +58,90 @@ class Restored(msgspec.Struct):
 
 
 class WorldService:
-    """What the API offers of worlds."""
+    """Resets, snapshots and restores worlds."""
 
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
     async def reset(self, context: RequestContext) -> CommandResult:
-        """Take the world back to its beginning: 200. INVALID_STATE while another moves its clock."""
+        """Reset the world. Responds with 200 and Reset. Raises INVALID_STATE if another request is moving the clock."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             seed, opening_balance = await empty_world(conn, context.merchant_id)
-            begun = await open_world(conn, unit.catalogue, context.merchant_id, seed, opening_balance)
-            _go_on_in(unit, begun.clock)
+            opened = await open_world(conn, unit.catalogue, context.merchant_id, seed, opening_balance)
+            _use_clock(unit, opened.clock)
             unit.effects.add(Effect.WORLD_RESET)
             return CommandResult(200, msgspec.json.encode(Reset(True, await read_balance(conn, context.merchant_id))))
 
-        return await self._exchange(context, action)
+        return await self._replace_world(context, action)
 
     async def take(self, context: RequestContext, name: str) -> CommandResult:
-        """Put the world away: 201. INVALID_STATE for one snapshot too many, or a world with too many rows."""
+        """Take a snapshot of the world. Responds with 201 and the Snapshot.
+
+        The result is INVALID_STATE if the merchant has LARGEST_COUNT snapshots or more than LARGEST_SNAPSHOT rows.
+        """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if await _count(context.merchant_id) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
             if await count_rows(conn, context.merchant_id) > LARGEST_SNAPSHOT:
-                raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows, and this world has more.")
+                raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows; this merchant has more.")
             real = truncate(datetime.now(UTC))
-            # Its id is of the host's time and no part of the world, whose own ids and time may go back.
+            # A snapshot's id uses the host's time. It is not part of the world, whose time and ids can go back.
             record = await take_snapshot(conn, context.merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
-            taken = _shown(record)
-            return CommandResult(201, msgspec.json.encode(taken), f"/sandbox/v1/snapshots/{taken.id}")
+            snapshot = _to_snapshot(record)
+            return CommandResult(201, msgspec.json.encode(snapshot), f"/sandbox/v1/snapshots/{snapshot.id}")
 
         async with db_errors_as_503():
             return await self._work.run(context, action, weight=0)
 
     async def restore(self, context: RequestContext, snapshot_id: str) -> CommandResult:
-        """Make the world what it was: 200. NOT_FOUND, or INVALID_STATE while another moves its clock."""
+        """Restore the world from a snapshot. Responds with 200 and Restored.
+
+        The result is NOT_FOUND for an unknown snapshot. Raises INVALID_STATE if another request is moving the clock.
+        """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            found = await put_back(conn, context.merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
-            if found is None:
-                raise _no_snapshot()
-            _go_on_in(unit, found.clock)
+            restored = await restore_world(conn, context.merchant_id, snapshot_id) if is_uuid(snapshot_id) else None
+            if restored is None:
+                raise _not_found()
+            _use_clock(unit, restored.clock)
             unit.effects.add(Effect.WORLD_RESTORED)
-            frozen = found.clock.frozen_at is not None
-            restored = Restored(True, snapshot_id, found.name, found.rows, render(unit.now), frozen)
-            return CommandResult(200, msgspec.json.encode(restored))
+            is_frozen = restored.clock.frozen_at is not None
+            result = Restored(True, snapshot_id, restored.name, restored.rows, render(unit.now), is_frozen)
+            return CommandResult(200, msgspec.json.encode(result))
 
-        return await self._exchange(context, action)
+        return await self._replace_world(context, action)
 
     async def list(self, merchant_id: str, window: Window) -> Page:
-        """A page of snapshots, newest first."""
+        """Return a page of snapshots, newest first."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
-        found = [_shown(record) for record in records]
+        found = [_to_snapshot(record) for record in records]
         return page(found, window.limit, [snapshot.id for snapshot in found])
 
     async def get(self, merchant_id: str, snapshot_id: str) -> Snapshot:
-        """One snapshot. Raises NOT_FOUND."""
+        """Return a snapshot. Raises NOT_FOUND."""
         record = None
         if is_uuid(snapshot_id):
             async with db_errors_as_503():
                 record = await _one(merchant_id, snapshot_id)
         if record is None:
-            raise _no_snapshot()
-        return _shown(record)
+            raise _not_found()
+        return _to_snapshot(record)
 
     async def delete(self, context: RequestContext, snapshot_id: str) -> CommandResult:
-        """Delete a snapshot: 204. NOT_FOUND is an answer."""
+        """Delete a snapshot. Responds with 204. The result is NOT_FOUND for an unknown snapshot."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not (is_uuid(snapshot_id) and await _delete(context.merchant_id, snapshot_id)):
-                raise _no_snapshot()
+                raise _not_found()
             return CommandResult(204, b"")
 
         return await self._work.run(context, action)
 
-    async def _exchange(self, context: RequestContext, action: Action) -> CommandResult:
-        # The clock lease keeps an advance of the clock from continuing to its target in the world that replaces its own.
+    async def _replace_world(self, context: RequestContext, action: Action) -> CommandResult:
+        # Without the clock lease, an advance in progress would continue in the new world to a target of the old one.
         with in_flight(context.merchant_id, context.key):
             async with db_errors_as_503(), clock_lease(context.merchant_id):
                 return await self._work.finish(self._work.run_part(context, action))
@@ -159,16 +165,16 @@ def _delete(merchant_id: str, snapshot_id: str) -> Delete:
     return found.returning(Snapshots.id)
 
 
-def _go_on_in(unit: UnitOfWork, clock: Clock) -> None:
-    """Let the key of a request that changed its merchant's clock lapse by the new time."""
+def _use_clock(unit: UnitOfWork, clock: Clock) -> None:
+    """Continue the unit of work at the new clock's time, so that its idempotency key expires by that clock."""
     unit.now = clock.now(datetime.now(UTC))
 
 
-def _no_snapshot() -> Problem:
-    return Problem("NOT_FOUND", "There is no such snapshot; GET /sandbox/v1/snapshots lists them.")
+def _not_found() -> Problem:
+    return Problem("NOT_FOUND", "Snapshot not found; GET /sandbox/v1/snapshots lists them.")
 
 
-def _shown(record: Any) -> Snapshot:
+def _to_snapshot(record: Any) -> Snapshot:
     return Snapshot(
         id=str(record["id"]),
         name=record["name"],

@@ -8,7 +8,7 @@ from sandbox.merchants.tables import WORLD
 
 
 class Snapshots(Table, db=ENGINE):
-    """A snapshot of a world. `position` and `stands` say whether a restore may keep the rows that are only added to."""
+    """A snapshot of a world. `position` and `stands` say whether a restore can keep the append-only rows."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -23,7 +23,7 @@ class Snapshots(Table, db=ENGINE):
 
 
 class Rows(Column):
-    """Rows of a table, whole, as PostgreSQL's type of that name holds them."""
+    """An array of whole rows of a table, in PostgreSQL's composite type of the same name."""
 
     value_type = list
 
@@ -33,7 +33,7 @@ class Rows(Column):
 
     @property
     def column_type(self) -> str:
-        """The type of an array of rows of the table."""
+        """Return the column's type in PostgreSQL."""
         return f"{self.table}[]"
 
 
@@ -48,4 +48,4 @@ SnapshotRows = create_table_class(
         **{table: Rows(table) for table in WORLD},
     },
 )
-"""A part of one table's rows in a snapshot: of the columns that are named like tables one is filled."""
+"""A part of one table's rows in a snapshot. Of the columns named after tables, only that table's is set."""
