@@ -181,9 +181,9 @@ async def test_an_empty_ledger_passes(pool: None) -> None:
 
 async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "SMALL", 3)
-    monkeypatch.setattr(audit_module, "TRANSFERS_A_WINDOW", 2)
-    monkeypatch.setattr(audit_module, "PAYOUTS_A_WINDOW", 2)
-    monkeypatch.setattr(audit_module, "KEYS_A_WINDOW", 2)
+    monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 2)
+    monkeypatch.setattr(audit_module, "PAYOUTS_PER_WINDOW", 2)
+    monkeypatch.setattr(audit_module, "KEYS_PER_WINDOW", 2)
     report = await audit(ledger.merchant_id)
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []
 
@@ -191,7 +191,7 @@ async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: py
 async def test_a_window_carries_the_balances_over(
     ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_module, "TRANSFERS_A_WINDOW", 1)
+    monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 1)
     assert (await check(superuser, ledger.merchant_id)).ok
     await superuser.execute(
         "UPDATE transfers SET credit_balance_after = 1 WHERE merchant_id = $1 AND payout_id = $2",

@@ -1,13 +1,13 @@
-"""The audit's statements. Each is right by itself: one statement sees one moment, and every transaction of a merchant's
-work is whole in it.
+"""The audit's SQL statements. Each is correct by itself: it sees one moment, and every transaction entirely or not at all.
 
-Those that go over payouts or transfers in windows take the window as parameters and read it by an index, so that no
-statement runs for long however much there is.
+Statements over payouts, transfers or idempotency keys take a window as parameters and read it by an index, so that none runs
+long, however many rows there are. $1 is the merchant and $2 the maximum number of problems in every statement but
+LAST_OF_WINDOW.
 """
 
 from typing import Final
 
-# Summed by pairs of accounts first: there are few, whatever the number of transfers.
+# Sums by pairs of accounts first: there are few pairs, whatever the number of transfers.
 BALANCES: Final = """
 WITH pairs AS MATERIALIZED (
     SELECT debit_account, credit_account, sum(amount) AS amount FROM transfers WHERE merchant_id = $1
@@ -18,14 +18,14 @@ WITH pairs AS MATERIALIZED (
         UNION ALL SELECT debit_account, -amount FROM pairs
     ) e GROUP BY account
 ), held AS (SELECT account, balance FROM accounts WHERE merchant_id = $1)
-SELECT format('account %s holds %s, and its transfers come to %s', account,
-    coalesce(h.balance::text, 'nothing, not even a row'), coalesce(e.balance, 0.00))
+SELECT format('account %s holds %s, but its transfers add up to %s', account,
+    coalesce(h.balance::text, 'nothing (the account does not exist)'), coalesce(e.balance, 0.00))
 FROM held h FULL JOIN entries e USING (account) WHERE h.balance IS DISTINCT FROM coalesce(e.balance, 0)
 ORDER BY account LIMIT $2
 """
 
 SUM_IS_ZERO: Final = """
-SELECT format('the balances of all accounts sum up to %s', sum(balance)) FROM accounts WHERE merchant_id = $1
+SELECT format('the balances of all accounts add up to %s instead of 0', sum(balance)) FROM accounts WHERE merchant_id = $1
 HAVING sum(balance) <> 0 LIMIT $2
 """
 
@@ -35,17 +35,18 @@ flight AS (
     SELECT coalesce(sum(amount), 0.00) AS amount FROM payouts
     WHERE merchant_id = $1 AND status <> '' AND status = ANY ($3::text[])
 )
-SELECT format('LOCKED holds %s, and the payouts in flight come to %s', held.balance, flight.amount) FROM held, flight
+SELECT format('account LOCKED holds %s, but the payouts in flight add up to %s', held.balance, flight.amount) FROM held, flight
 WHERE held.balance <> flight.amount LIMIT $2
 """
 
-# $3 … $5: the movements (reason, debit, credit), a wallet's account without its user; $6: the reasons that belong to payouts.
+# $3 … $5: the movements (reason, debit, credit), wallet accounts without their user; $6: the reasons of payouts' transfers.
 TRANSFERS: Final = """
-SELECT format('transfer %s, %s from %s to %s for %s%s', t.id, t.amount, t.debit_account, t.credit_account, t.reason,
-    CASE WHEN t.amount <= 0 THEN ', moves nothing' WHEN t.debit_account = t.credit_account THEN ', stays where it is'
+SELECT format('transfer %s (%s from %s to %s for %s) %s', t.id, t.amount, t.debit_account, t.credit_account, t.reason,
+    CASE WHEN t.amount <= 0 THEN 'does not move a positive amount'
+    WHEN t.debit_account = t.credit_account THEN 'debits and credits the same account'
     WHEN (split_part(t.debit_account, ':', 1), split_part(t.credit_account, ':', 1)) IS DISTINCT FROM (m.debit, m.credit)
-        THEN ', is between the wrong accounts'
-    ELSE ', names no payout' END)
+        THEN 'is between the wrong accounts'
+    ELSE 'names no payout' END)
 FROM transfers t
     LEFT JOIN unnest($3::text[], $4::text[], $5::text[]) AS m (reason, debit, credit) ON m.reason = t.reason
 WHERE t.merchant_id = $1 AND (
@@ -56,8 +57,8 @@ WHERE t.merchant_id = $1 AND (
 LIMIT $2
 """
 
-# A window of transfers behind the id $3, at most $4 of them (NULL: all), begun with the accounts' balances $5, $6.
-# Answers the window's last id, the balances that it ends with, and what does not follow from what came before it.
+# A window of at most $4 transfers (NULL: all) after the id $3. $5 and $6 are the accounts and their balances before the window.
+# Returns the window's last id, the balances after the window, and the transfers that do not follow from the ones before them.
 CHAIN: Final = """
 WITH part AS MATERIALIZED (
     SELECT id, {place} AS place, debit_account, credit_account, amount, debit_balance_after, credit_balance_after
@@ -74,12 +75,12 @@ WITH part AS MATERIALIZED (
 SELECT (SELECT id::text FROM part ORDER BY id DESC LIMIT 1) AS last,
     ARRAY(SELECT account FROM chained WHERE is_last ORDER BY account) AS accounts,
     ARRAY(SELECT after FROM chained WHERE is_last ORDER BY account) AS balances,
-    ARRAY(SELECT format('transfer %s leaves %s with %s, and %s with %s would be %s', id, account, after, before, delta,
-        before + delta) FROM chained WHERE after <> before + delta ORDER BY place LIMIT $2) AS problems
+    ARRAY(SELECT format('transfer %s leaves account %s with %s, but %s before it and a change of %s make %s', id, account,
+        after, before, delta, before + delta) FROM chained WHERE after <> before + delta ORDER BY place LIMIT $2) AS problems
 """
 CHAIN_BY_TIME: Final = CHAIN.format(place="id")
-# The merchant's counter inside the id, in the order in which transactions committed: behind 48 bits of time and 4 of
-# version stand its high bits, then 2 constant bits, then its low ones.
+# Orders by the merchant's counter inside the id, which is the order of commits. After 48 bits of time and 4 of version come the
+# counter's high bits, then 2 constant bits, then its low bits.
 CHAIN_BY_COUNTER: Final = CHAIN.format(place="substring(uuid_send(id) FROM 7)")
 
 LAST_OF_WINDOW: Final = """
@@ -87,9 +88,9 @@ SELECT max(id::text) AS last, count(*) AS count FROM (
     SELECT id FROM payouts WHERE merchant_id = $1 AND id > $2 ORDER BY merchant_id, payouts.id LIMIT $3) w
 """
 
-# The payouts with ids in ($3, $4], whatever their table says of them: an event or a transfer without its payout is
-# found here too. $5 … $8: the table of legal changes (from, to, event, reason); '' is none; $9: its reasons, which leaves out
-# what the change moved in a user's wallet.
+# Payouts, events and transfers with payout ids in ($3, $4], so that events and transfers without their payout are found too.
+# $5 … $8: the allowed changes (from, to, event, reason), with '' for none; $9: their reasons, which excludes the transfers that
+# the changes made in users' wallets.
 PAYOUTS: Final = """
 WITH p AS MATERIALIZED (
     SELECT id, status, changes, amount, psp_reference FROM payouts WHERE merchant_id = $1 AND id > $3 AND id <= $4
@@ -110,36 +111,37 @@ WITH p AS MATERIALIZED (
     GROUP BY transfer_id, payout_id
 )
 (SELECT 'timeline_without_holes' AS name,
-    format('event %s of payout %s is change %s, and should be %s', id, payout_id, change, place) AS problem
+    format('event %s of payout %s is change %s, but should be change %s', id, payout_id, change, place) AS problem
     FROM e WHERE change <> place LIMIT $2)
 UNION ALL
 (SELECT 'timeline_without_holes',
-    format('event %s of payout %s comes from %s, and the one before it led to %s', id, payout_id,
-        coalesce(from_status, 'nothing'), coalesce(came_from, 'nothing'))
+    format('event %s of payout %s starts from %s, but the event before it ended in %s', id, payout_id,
+        coalesce(from_status, 'no status'), coalesce(came_from, 'no status'))
     FROM e WHERE from_status IS DISTINCT FROM came_from LIMIT $2)
 UNION ALL
 (SELECT 'timeline_without_holes',
-    format('payout %s counts %s changes, and its timeline %s', p.id, p.changes, coalesce(ends.count, 0))
+    format('payout %s counts %s changes, but its timeline has %s', p.id, p.changes, coalesce(ends.count, 0))
     FROM p LEFT JOIN ends ON ends.payout_id = p.id WHERE p.changes <> coalesce(ends.count, 0) LIMIT $2)
 UNION ALL
-(SELECT 'timeline_without_holes', format('the timeline of payout %s belongs to no payout', ends.payout_id)
+(SELECT 'timeline_without_holes', format('payout %s has a timeline but does not exist', ends.payout_id)
     FROM ends LEFT JOIN p ON p.id = ends.payout_id WHERE p.id IS NULL LIMIT $2)
 UNION ALL
 (SELECT 'timeline_ends_in_status',
-    format('payout %s is %s, and its timeline ends in %s', p.id, p.status, ends.to_status)
+    format('payout %s is %s, but its timeline ends in %s', p.id, p.status, ends.to_status)
     FROM p JOIN ends ON ends.payout_id = p.id WHERE p.status <> ends.to_status LIMIT $2)
 UNION ALL
 (SELECT 'changes_are_legal',
-    format('event %s takes payout %s from %s to %s as %s, which no change does', e.id, e.payout_id,
-        coalesce(e.from_status, 'nothing'), e.to_status, e.type)
+    format('event %s changes payout %s from %s to %s, %s', e.id, e.payout_id, coalesce(e.from_status, 'no status'), e.to_status,
+        CASE WHEN legal.event IS NULL THEN 'which is not allowed'
+        ELSE format('but has the type %s instead of %s', e.type, legal.event) END)
     FROM e LEFT JOIN legal ON legal.source = coalesce(e.from_status, '') AND legal.target = e.to_status
     WHERE legal.event IS DISTINCT FROM e.type LIMIT $2)
 UNION ALL
 (SELECT 'changes_move_money',
-    format('event %s of payout %s moves %s, and should move %s', e.id, e.payout_id,
+    format('event %s of payout %s moves %s, but should move %s', e.id, e.payout_id,
         CASE WHEN e.transfer_id IS NULL THEN 'nothing'
-        WHEN t.id IS NULL THEN format('by %s, no transfer of this payout', e.transfer_id)
-        ELSE format('%s for %s by %s', t.amount, t.reason, t.id) END,
+        WHEN t.id IS NULL THEN format('money by transfer %s, which is not one of this payout', e.transfer_id)
+        ELSE format('%s for %s by transfer %s', t.amount, t.reason, t.id) END,
         CASE WHEN legal.reason = '' THEN 'nothing' ELSE format('%s for %s', p.amount, legal.reason) END)
     FROM e JOIN legal ON legal.source = coalesce(e.from_status, '') AND legal.target = e.to_status
     LEFT JOIN p ON p.id = e.payout_id LEFT JOIN t ON t.id = e.transfer_id AND t.payout_id = e.payout_id
@@ -147,22 +149,22 @@ UNION ALL
         ELSE t.id IS NULL OR t.reason <> legal.reason OR t.amount <> p.amount END LIMIT $2)
 UNION ALL
 (SELECT 'transfers_have_their_event',
-    format('transfer %s of payout %s is named by %s events', t.id, t.payout_id, coalesce(named.count, 0))
+    format('transfer %s of payout %s belongs to %s events instead of 1', t.id, t.payout_id, coalesce(named.count, 0))
     FROM t LEFT JOIN named ON named.transfer_id = t.id AND named.payout_id = t.payout_id
     WHERE coalesce(named.count, 0) <> 1 LIMIT $2)
 UNION ALL
-(SELECT 'successes_have_a_reference', format('payout %s is %s and has no psp_reference', id, status) FROM p
+(SELECT 'successes_have_a_reference', format('payout %s is %s but has no psp_reference', id, status) FROM p
     WHERE status = 'SUCCESS' AND psp_reference IS NULL LIMIT $2)
 """
 
-# A window of keys behind the key $3, at most $4 of them. The cast stands inside the CASE, or it would be tried on what
-# is no id.
+# A window of at most $4 keys after the key $3. The cast is inside the CASE, because outside it could fail on a location that
+# contains no id.
 IDEMPOTENCY: Final = """
 WITH part AS MATERIALIZED (
     SELECT key, location FROM idempotency_keys WHERE merchant_id = $1 AND key > $3 ORDER BY merchant_id, key LIMIT $4
 )
 SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
-    SELECT format('idempotency key %s names %s, which is not there', key, location) FROM part
+    SELECT format('idempotency key %s refers to %s, which does not exist', key, location) FROM part
     WHERE location LIKE '/api/v1/payouts/%' AND NOT EXISTS (
         SELECT FROM payouts p WHERE p.merchant_id = $1 AND p.id =
             CASE WHEN location ~ '^/api/v1/payouts/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
@@ -170,8 +172,8 @@ SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
     LIMIT $2) AS problems
 """
 
-# What a user's sums say, against the user's wallet, transfers and payouts. $3 … $5: the statuses of payouts that are
-# requested, approved and paid.
+# Compares each user's totals with the user's wallet, transfers and payouts. $3 … $5: the statuses of requested, approved and
+# paid payouts.
 USERS: Final = """
 WITH sums AS MATERIALIZED (
     SELECT account, coalesce(sum(amount) FILTER (WHERE reason = 'WALLET_EARN'), 0) AS earned,
@@ -193,30 +195,32 @@ WITH sums AS MATERIALIZED (
     SELECT u.*, a.balance AS wallet FROM users u
     LEFT JOIN accounts a ON a.merchant_id = $1 AND a.account = 'WALLET:' || u.id WHERE u.merchant_id = $1
 )
-(SELECT 'wallets_match_sums' AS name, format('the wallet of user %s holds %s, and the sums come to %s', id,
-    coalesce(wallet::text, 'nothing, not even a row'), earned + credited + advances + finals - spent - approved - paid)
-    AS problem
+(SELECT 'wallets_match_sums' AS name, format('the wallet of user %s holds %s, but the user''s totals give %s', id,
+    coalesce(wallet::text, 'nothing (the account does not exist)'),
+    earned + credited + advances + finals - spent - approved - paid) AS problem
     FROM u WHERE wallet IS DISTINCT FROM earned + credited + advances + finals - spent - approved - paid LIMIT $2)
 UNION ALL
-(SELECT 'sums_match_transfers', format('the sums of user %s are not those of the transfers: %s and %s', u.id,
-    ROW (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid),
+(SELECT 'sums_match_transfers', format('the totals of user %s (earned, spent, credited, advances, final payments, payouts) are '
+    '%s, but the transfers give %s', u.id, ROW (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid),
     ROW (s.earned, s.spent, s.credited, s.advances, s.finals, s.taken))
     FROM u LEFT JOIN sums s ON s.account = 'WALLET:' || u.id
     WHERE (u.earned, u.spent, u.credited, u.advances, u.finals, u.approved + u.paid) IS DISTINCT FROM (coalesce(s.earned, 0),
         coalesce(s.spent, 0), coalesce(s.credited, 0), coalesce(s.advances, 0), coalesce(s.finals, 0), coalesce(s.taken, 0))
     LIMIT $2)
 UNION ALL
-(SELECT 'sums_match_payouts', format('the payouts of user %s come to %s, and the sums are %s', u.id,
-    ROW (a.requested, a.approved, a.paid), ROW (u.requested, u.approved, u.paid))
+(SELECT 'sums_match_payouts', format('the totals of user %s (requested, approved, paid) are %s, but the payouts give %s', u.id,
+    ROW (u.requested, u.approved, u.paid), ROW (a.requested, a.approved, a.paid))
     FROM u LEFT JOIN asked a ON a.user_id = u.id
     WHERE (u.requested, u.approved, u.paid)
         IS DISTINCT FROM (coalesce(a.requested, 0), coalesce(a.approved, 0), coalesce(a.paid, 0)) LIMIT $2)
 """
 
-# A sale's payments are those that its row tells of, each with its transfer.
+# Compares each sale's advance and final payment with its payments and their transfers.
 SALES: Final = """
-SELECT format('sale %s tells of an advance of %s and a final of %s, and was paid %s and %s', s.id, s.advance_amount,
-    s.final_amount, a.amount, f.amount)
+SELECT format('sale %s has an advance of %s and a final payment of %s, but payments of %s and %s by transfers of %s and %s',
+    s.id, coalesce(s.advance_amount::text, 'nothing'), coalesce(s.final_amount::text, 'nothing'),
+    coalesce(a.amount::text, 'nothing'), coalesce(f.amount::text, 'nothing'),
+    coalesce(ta.amount::text, 'nothing'), coalesce(tf.amount::text, 'nothing'))
 FROM sales s
 LEFT JOIN sale_payments a ON a.merchant_id = $1 AND a.sale_id = s.id AND a.kind = 'ADVANCE'
 LEFT JOIN sale_payments f ON f.merchant_id = $1 AND f.sale_id = s.id AND f.kind = 'FINAL'
@@ -229,7 +233,7 @@ LIMIT $2
 """
 
 BULK_CREDITS: Final = """
-SELECT format('bulk credit %s counts %s rows credited, and %s have their transfer', b.id, b.succeeded, i.credited)
+SELECT format('bulk credit %s counts %s credited rows, but %s rows have a transfer', b.id, b.succeeded, i.credited)
 FROM bulk_credits b CROSS JOIN LATERAL (
     SELECT count(*) AS credited FROM bulk_credit_items i JOIN transfers t ON t.merchant_id = $1 AND t.id = i.transfer_id
         AND t.reason = 'WALLET_CREDIT' AND t.credit_account = 'WALLET:' || i.user_id AND t.amount = i.amount::numeric

@@ -1,8 +1,8 @@
-"""Recompute every invariant of a merchant's ledger from its entries, while the merchant goes on working.
+"""Recompute every invariant of a merchant's ledger from its entries, while the merchant keeps working.
 
-The audit takes no lock. A small merchant is read in one snapshot, all of one moment. A large one is read window by
-window, each statement a snapshot of its own, so that none keeps the vacuum waiting: transfers and events are never
-rewritten, and a payout changes together with its timeline, so every window is whole in itself.
+The audit takes no lock. It reads a small merchant in one database snapshot. It reads a large one window by window, each
+statement in a snapshot of its own, so that no snapshot holds up the vacuum. Every window is consistent in itself: transfers
+and events are never changed, and a payout changes together with its timeline.
 """
 
 import contextlib
@@ -29,36 +29,37 @@ if TYPE_CHECKING:
 
 PROBLEMS_SHOWN: Final = 20
 SMALL: Final = 100_000
-"""Transfers up to which a merchant is read in one snapshot: seconds, and not minutes, that the vacuum waits."""
-TRANSFERS_A_WINDOW: Final = 50_000
-PAYOUTS_A_WINDOW: Final = 10_000
-KEYS_A_WINDOW: Final = 10_000
+"""Maximum transfers of a merchant that is read in one snapshot. More would hold up the vacuum for minutes, not seconds."""
+TRANSFERS_PER_WINDOW: Final = 50_000
+PAYOUTS_PER_WINDOW: Final = 10_000
+KEYS_PER_WINDOW: Final = 10_000
 _STATEMENT_SECONDS: Final = 300.0
-"""No statement is near it; a store that hangs ends the audit."""
+"""Timeout of a statement. Only a database that hangs reaches it."""
 _ATTEMPTS: Final = 3
-"""It takes no lock that work wants, but a change of the tables themselves may be in its way, and end it."""
+"""The audit conflicts with no ordinary work, but a change of the schema can abort it."""
 
 CHECKS: Final = {
-    "balances_match_transfers": "Every account's balance is the sum of its credits minus its debits.",
-    "running_balances_chain": "Every transfer's balances follow from the previous transfer on each account.",
-    "transfers_are_sound": "Every transfer moves more than zero between the two accounts of its reason, and names its "
-    "payout if it is for one.",
+    "balances_match_transfers": "Every account's balance equals its credits minus its debits.",
+    "running_balances_chain": "Every transfer's balances follow from the previous transfer on each of its accounts.",
+    "transfers_are_sound": "Every transfer moves a positive amount between the two accounts that its reason requires, and "
+    "names its payout if it belongs to one.",
     "accounts_sum_to_zero": "The balances of all accounts add up to zero.",
-    "locked_matches_payouts": "LOCKED holds exactly the amounts of the payouts in flight.",
+    "locked_matches_payouts": "The LOCKED account holds exactly the total of the payouts in flight.",
     "timeline_without_holes": "Every payout's changes are numbered without gaps, and each starts where the previous one ended.",
-    "timeline_ends_in_status": "Every payout's status is that of its last change.",
-    "changes_are_legal": "Every change is allowed by the table of states and matches its event.",
-    "changes_move_money": "Every change moved exactly the money that it should.",
-    "transfers_have_their_event": "Every transfer for a payout is named by exactly one event of that payout.",
+    "timeline_ends_in_status": "Every payout's status is the status after its last change.",
+    "changes_are_legal": "Every status change is allowed, and its event has the right type.",
+    "changes_move_money": "Every status change moved exactly the money that it should.",
+    "transfers_have_their_event": "Every transfer of a payout belongs to exactly one event of that payout.",
     "successes_have_a_reference": "Every payout in SUCCESS has a psp_reference.",
     "wallets_match_sums": "Every wallet's balance equals its user's totals.",
-    "sums_match_transfers": "Every user's totals match the transfers through the wallet.",
+    "sums_match_transfers": "Every user's totals match the transfers of the user's wallet.",
     "sums_match_payouts": "Every user's requested, approved and paid totals match the user's payouts.",
-    "sales_are_paid_once": "Every sale's advance and final payment match the sale, each with its transfer.",
+    "sales_are_paid_once": "Every sale's advance and final payment were paid at most once, in the right amount, each by a "
+    "transfer.",
     "bulk_credits_have_transfers": "Every credited row of a bulk credit has exactly one transfer.",
-    "idempotency_names_payouts": "Every idempotency key that stands for a payout names one that exists.",
+    "idempotency_names_payouts": "Every payout that an idempotency key refers to exists.",
 }
-"""The checks, in the order of the report, and what each says when all is well."""
+"""The checks in the order of the report, each with the invariant that it verifies."""
 
 
 class Check(msgspec.Struct):
@@ -93,7 +94,7 @@ class _Findings:
 async def audit(merchant_id: str) -> AuditReport:
     """Audit a merchant's ledger.
 
-    Raises NOT_FOUND if the merchant is gone, UNAVAILABLE if PostgreSQL is away or others are in the way again and again.
+    Raises NOT_FOUND if the merchant was deleted, UNAVAILABLE if PostgreSQL is down or keeps aborting the audit.
     """
     async with db_errors_as_503():
         for _ in range(_ATTEMPTS):
@@ -105,7 +106,7 @@ async def audit(merchant_id: str) -> AuditReport:
 async def _audit(merchant_id: str) -> AuditReport:
     async with consistent_read() as conn:
         await plan_by_statistics(conn)
-        # A young store knows no statistics yet, and would look for each change among all the others, one by one.
+        # Without statistics, as in a new database, the planner would join the changes by nested loops, in quadratic time.
         await conn.execute("SET LOCAL enable_nestloop = off")
         if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
             raise Problem("NOT_FOUND", "This merchant was deleted.")
@@ -119,48 +120,49 @@ async def _audit(merchant_id: str) -> AuditReport:
 
 
 async def check(conn: "Reader", merchant_id: str) -> AuditReport:
-    """Run every check on this connection, in whatever transaction it is in."""
-    found = _Findings()
-    reasons = sorted({change.movement.reason for change in TRANSITIONS.values() if change.movement is not None})
+    """Run every check on this connection, in the caller's transaction if there is one."""
+    findings = _Findings()
+    payout_reasons = sorted({change.movement.reason for change in TRANSITIONS.values() if change.movement is not None})
     movements = list(MOVEMENTS.values())
-    whole: Mapping[str, tuple[str, tuple[object, ...]]] = {
+    unwindowed: Mapping[str, tuple[str, tuple[object, ...]]] = {
         "balances_match_transfers": (audit_sql.BALANCES, ()),
         "accounts_sum_to_zero": (audit_sql.SUM_IS_ZERO, ()),
         "locked_matches_payouts": (audit_sql.LOCKED, (sorted(HOLDS_FUNDS), LOCKED)),
         "transfers_are_sound": (
             audit_sql.TRANSFERS,
-            ([m.reason for m in movements], [m.debit for m in movements], [m.credit for m in movements], reasons),
+            ([m.reason for m in movements], [m.debit for m in movements], [m.credit for m in movements], payout_reasons),
         ),
         "sales_are_paid_once": (audit_sql.SALES, ()),
         "bulk_credits_have_transfers": (audit_sql.BULK_CREDITS, ()),
     }
-    for name, (statement, arguments) in whole.items():
+    for name, (statement, arguments) in unwindowed.items():
         records = await conn.fetch(statement, merchant_id, PROBLEMS_SHOWN, *arguments, timeout=_STATEMENT_SECONDS)
-        found.add(name, [record[0] for record in records])
+        findings.add(name, [record[0] for record in records])
     requested, approved, paid = (
         [status for status in STATUSES if sum_for(status) == place] for place in ("requested", "approved", "paid")
     )
     for name, problem in await conn.fetch(
         audit_sql.USERS, merchant_id, PROBLEMS_SHOWN, requested, approved, paid, timeout=_STATEMENT_SECONDS
     ):
-        found.add(name, [problem])
-    found.add("running_balances_chain", await _broken_chains(conn, merchant_id))
-    await _check_payouts(conn, merchant_id, found)
-    await _check_keys(conn, merchant_id, found)
-    return found.report()
+        findings.add(name, [problem])
+    findings.add("running_balances_chain", await _broken_chains(conn, merchant_id))
+    await _check_payouts(conn, merchant_id, findings)
+    await _check_keys(conn, merchant_id, findings)
+    return findings.report()
 
 
 async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
-    """Transfers whose balances do not follow, in the order of time; where that has breaks, in the order of commits.
+    """Return problems of transfers whose balances do not follow from the previous ones.
 
-    Ids begin with the time, and a clock that was set back puts later transfers before earlier ones: no break of the
-    ledger. The counter in the ids knows the order of commits, but no index has it, so it is asked second.
+    The first pass reads transfers by id, so by time. If it finds a break, a second pass reads them in commit order, and only
+    its problems count: if the clock was set back, ids are not in commit order although the ledger is sound. The counter inside
+    the ids gives the commit order, but no index contains it, so that pass comes second.
     """
     problems: list[str] = []
     last: str | None = SMALLEST_ID
     carried: dict[str, Decimal] = {}
     while last is not None and not problems:
-        record = await _chain(conn, audit_sql.CHAIN_BY_TIME, merchant_id, last, TRANSFERS_A_WINDOW, carried)
+        record = await _chain(conn, audit_sql.CHAIN_BY_TIME, merchant_id, last, TRANSFERS_PER_WINDOW, carried)
         problems += record["problems"]
         last = record["last"]
         carried.update(zip(record["accounts"], record["balances"], strict=True))
@@ -172,13 +174,13 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
 
 
 async def _chain(
-    conn: "Reader", statement: str, merchant_id: str, behind: str, limit: int | None, carried: Mapping[str, Decimal]
+    conn: "Reader", statement: str, merchant_id: str, after: str, limit: int | None, carried: Mapping[str, Decimal]
 ) -> Mapping[str, Any]:
     record = await conn.fetchrow(
         statement,
         merchant_id,
         PROBLEMS_SHOWN,
-        behind,
+        after,
         limit,
         list(carried),
         list(carried.values()),
@@ -188,34 +190,34 @@ async def _chain(
     return dict(record)
 
 
-async def _check_payouts(conn: "Reader", merchant_id: str, found: _Findings) -> None:
-    """Check each payout against its timeline and its transfers, a window of payouts at a time."""
+async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) -> None:
+    """Check each payout against its timeline and transfers, one window of payouts at a time."""
     table = [
         (source or "", target, change.event, change.movement.reason if change.movement is not None else "")
         for (source, target), change in TRANSITIONS.items()
     ]
     columns = [list(column) for column in zip(*table, strict=True)]
     columns.append(sorted({reason for *_, reason in table if reason}))
-    behind = SMALLEST_ID
-    while behind != LARGEST_ID:
-        record = await conn.fetchrow(audit_sql.LAST_OF_WINDOW, merchant_id, behind, PAYOUTS_A_WINDOW)
+    after = SMALLEST_ID
+    while after != LARGEST_ID:
+        record = await conn.fetchrow(audit_sql.LAST_OF_WINDOW, merchant_id, after, PAYOUTS_PER_WINDOW)
         assert record is not None
-        # The last window has no end, and so finds what names a payout that is not there.
-        last = record["last"] if record["count"] == PAYOUTS_A_WINDOW else LARGEST_ID
+        # The last window is open-ended, so that it also finds events and transfers of payouts that do not exist.
+        last = record["last"] if record["count"] == PAYOUTS_PER_WINDOW else LARGEST_ID
         for name, problem in await conn.fetch(
-            audit_sql.PAYOUTS, merchant_id, PROBLEMS_SHOWN, behind, last, *columns, timeout=_STATEMENT_SECONDS
+            audit_sql.PAYOUTS, merchant_id, PROBLEMS_SHOWN, after, last, *columns, timeout=_STATEMENT_SECONDS
         ):
-            found.add(name, [problem])
-        behind = last
+            findings.add(name, [problem])
+        after = last
 
 
-async def _check_keys(conn: "Reader", merchant_id: str, found: _Findings) -> None:
-    """Check that what idempotency keys name is there, a window of keys at a time."""
-    behind: str | None = ""
-    while behind is not None:
+async def _check_keys(conn: "Reader", merchant_id: str, findings: _Findings) -> None:
+    """Check that the payouts that idempotency keys refer to exist, one window of keys at a time."""
+    after: str | None = ""
+    while after is not None:
         record = await conn.fetchrow(
-            audit_sql.IDEMPOTENCY, merchant_id, PROBLEMS_SHOWN, behind, KEYS_A_WINDOW, timeout=_STATEMENT_SECONDS
+            audit_sql.IDEMPOTENCY, merchant_id, PROBLEMS_SHOWN, after, KEYS_PER_WINDOW, timeout=_STATEMENT_SECONDS
         )
         assert record is not None
-        found.add("idempotency_names_payouts", record["problems"])
-        behind = record["last"]
+        findings.add("idempotency_names_payouts", record["problems"])
+        after = record["last"]

@@ -69,11 +69,12 @@ CORRUPTIONS = {
     "a transfer of nothing": corruption(
         f"UPDATE transfers SET amount = 0 WHERE {LOCK_OF}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", "changes_move_money",
-        names="moves nothing", unchecked=True,
+        names="does not move a positive amount", unchecked=True,
     ),
     "a transfer to itself": corruption(
         f"UPDATE transfers SET credit_account = debit_account WHERE {LOCK_OF}",
-        "transfers_are_sound", "balances_match_transfers", "running_balances_chain", names="stays where it is",
+        "transfers_are_sound", "balances_match_transfers", "running_balances_chain",
+        names="debits and credits the same account",
         unchecked=True,
     ),
     "a transfer between the wrong accounts": corruption(
@@ -82,7 +83,7 @@ CORRUPTIONS = {
     ),
     "a transfer that is gone": corruption(
         f"DELETE FROM transfers WHERE {LOCK_OF}",
-        "balances_match_transfers", "running_balances_chain", "changes_move_money", names="no transfer of this payout",
+        "balances_match_transfers", "running_balances_chain", "changes_move_money", names="which is not one of this payout",
     ),
     "a transfer of another reason": corruption(
         f"UPDATE transfers SET reason = 'PAYOUT_RELEASE' WHERE {LOCK_OF}",
@@ -94,12 +95,12 @@ CORRUPTIONS = {
     ),
     "a transfer that no event names": corruption(
         "UPDATE events SET transfer_id = NULL WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
-        "transfers_have_their_event", "changes_move_money", names="named by 0 events",
+        "transfers_have_their_event", "changes_move_money", names="belongs to 0 events",
     ),
     "a transfer that two events name": corruption(
         "UPDATE events e SET transfer_id = f.transfer_id FROM events f WHERE f.merchant_id = $1 AND f.payout_id = $2 "
         "AND f.change = 0 AND e.merchant_id = $1 AND e.payout_id = $2 AND e.change = 1",
-        "transfers_have_their_event", "changes_move_money", names="named by 2 events",
+        "transfers_have_their_event", "changes_move_money", names="belongs to 2 events",
     ),
     "an event that names another payout's transfer": corruption(
         "UPDATE events e SET transfer_id = t.id FROM transfers t WHERE e.merchant_id = $1 AND e.payout_id = $2 "
@@ -116,11 +117,11 @@ CORRUPTIONS = {
     ),
     "the whole timeline is gone": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2",
-        "timeline_without_holes", "transfers_have_their_event", names="its timeline 0",
+        "timeline_without_holes", "transfers_have_their_event", names="its timeline has 0",
     ),
     "a change is numbered too high": corruption(
         "UPDATE events SET change = 9 WHERE merchant_id = $1 AND payout_id = $2 AND change = 2",
-        "timeline_without_holes", names="is change 9, and should be 2",
+        "timeline_without_holes", names="is change 9, but should be change 2",
     ),
     "the count of changes is wrong": corruption(
         "UPDATE payouts SET changes = changes + 1 WHERE merchant_id = $1 AND id = $2",
@@ -128,11 +129,11 @@ CORRUPTIONS = {
     ),
     "a change does not follow": corruption(
         "UPDATE events SET from_status = 'RETRY' WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
-        "timeline_without_holes", names="comes from RETRY",
+        "timeline_without_holes", names="starts from RETRY",
     ),
     "a first change that comes from somewhere": corruption(
         "UPDATE events SET from_status = 'REQUESTED' WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
-        "timeline_without_holes", "changes_move_money", names="comes from REQUESTED",
+        "timeline_without_holes", "changes_move_money", names="starts from REQUESTED",
     ),
     "a status that differs from the timeline": corruption(
         "UPDATE payouts SET status = 'FAILED' WHERE merchant_id = $1 AND id = $2",
