@@ -18,10 +18,10 @@ from sandbox.bulk_credit.api import UploadForm
 from sandbox.bulk_credit.upload import Upload, receive_file
 from sandbox.db.engine import (
     CONNECTION_ERRORS,
-    DatabaseAwayError,
-    away,
+    DatabaseUnavailableError,
     close_pool,
     connection,
+    database_unavailable,
     db_errors_as_503,
     open_pool,
     transaction,
@@ -102,7 +102,7 @@ async def test_a_database_that_cannot_be_reached_is_an_outage_and_the_log_says_w
 async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None:
     await open_pool(f"postgresql://u@/x?host={tmp_path}", 1)
     try:
-        with pytest.raises(DatabaseAwayError, match="FileNotFoundError"):
+        with pytest.raises(DatabaseUnavailableError, match="FileNotFoundError"):
             async with connection():
                 pass
     finally:
@@ -132,7 +132,7 @@ async def test_trouble_beside_a_statement_stays_what_it_is(stack: Stack, how: An
 async def test_a_statement_that_takes_too_long_is_an_outage(stack: Stack, how: Any) -> None:
     await open_pool(stack.database_url, 1)
     try:
-        with pytest.raises(DatabaseAwayError, match="TimeoutError"):
+        with pytest.raises(DatabaseUnavailableError, match="TimeoutError"):
             async with how() as conn:
                 await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
         async with how() as conn:
@@ -160,9 +160,9 @@ async def test_a_connection_that_is_cut_is_an_outage(stack: Stack, how: Any) -> 
 
 
 def test_an_outage_says_what_the_database_says() -> None:
-    assert "no space left" in str(away(asyncpg.DiskFullError("could not extend file")))
-    assert "too many connections" in str(away(asyncpg.TooManyConnectionsError("sorry")))
-    assert "does not answer" in str(away(DatabaseAwayError(TimeoutError())))
+    assert "no space left" in str(database_unavailable(asyncpg.DiskFullError("could not extend file")))
+    assert "too many connections" in str(database_unavailable(asyncpg.TooManyConnectionsError("sorry")))
+    assert "does not answer" in str(database_unavailable(DatabaseUnavailableError(TimeoutError())))
 
 
 class UploadApi:

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 from piccolo.table import Table
 
-from sandbox.db.engine import ENGINE, DatabaseAwayError, close_pool, open_pool, transaction
+from sandbox.db.engine import ENGINE, DatabaseUnavailableError, close_pool, open_pool, transaction
 from sandbox.scenarios.tables import ScenarioRules
 from tests.harness.statements import tables
 from tests.harness.world import Stack, World
@@ -126,9 +126,9 @@ async def test_a_lost_database_is_the_same_error_as_elsewhere(world: World, monk
     with monkeypatch.context() as patch:
         patch.setattr(asyncpg.Connection, "fetch", cut_off)
         for read in (names(world), in_a_transaction()):
-            with pytest.raises(DatabaseAwayError, match="cut off"):
+            with pytest.raises(DatabaseUnavailableError, match="cut off"):
                 await read
     with monkeypatch.context() as patch:
         patch.setattr(ENGINE, "pool", NobodyThere())
-        with pytest.raises(DatabaseAwayError, match="nobody there"):
+        with pytest.raises(DatabaseUnavailableError, match="nobody there"):
             await names(world)

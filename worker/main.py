@@ -107,7 +107,7 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Merch
     """
 
     def log_outage(error: BaseException) -> None:
-        _log.warning("redis_away", error=repr(error)[:300], note="the sweep finds the work")
+        _log.warning("redis_unavailable", error=repr(error)[:300], note="the sweep finds the work")
 
     clock = asyncio.get_running_loop().time
     async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):

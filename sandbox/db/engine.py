@@ -1,4 +1,4 @@
-"""The connection pool and the one transaction helper that money moves in."""
+"""The connection pool, and the transaction that all writes use."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -13,34 +13,34 @@ from piccolo.engine.postgres import PostgresEngine
 from sandbox.domain.errors import Problem, unavailable
 
 APPLICATION_ROLE: Final = "psp_app"
-"""The role that all work is done in: it may not change or delete a transfer or an event."""
+"""The database role of the application. It cannot change or delete transfers and events."""
 
 
 class _Engine(PostgresEngine):
-    """Piccolo's engine on our connections, without the one that it opens when it is made, which is at import."""
+    """Piccolo's engine on our pool. Unlike Piccolo's own, it opens no connection when it is created, which is at import."""
 
     only_reads = False
-    """Whether a query outside of a transaction may only read: not in a migration."""
+    """Whether queries outside a transaction must be reads. False in migrations."""
 
     async def check_version(self) -> None:
-        """The migrations check the server's version."""
+        """Do nothing: `migrate` checks the server's version."""
 
     async def prep_database(self) -> None:
-        """No extensions are needed."""
+        """Do nothing: no extensions are needed."""
 
     async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> "list[asyncpg.Record]":
-        """Run a query outside of a transaction. Raises as `connection` does, and RuntimeError for one that writes."""
+        """Run a query outside a transaction. Raises the errors of `connection`, and RuntimeError if it writes."""
         if self.only_reads and not query.startswith("SELECT"):
             raise RuntimeError("only a unit of work writes: run this query inside its transaction")
         async with connection() as conn:
             return await conn.fetch(query, *(args or ()))
 
 
-class _Current:
-    """What Piccolo finds in its context variable: the transaction that its queries take part in.
+class _CurrentTransaction:
+    """The value of Piccolo's context variable: the transaction in which its queries run.
 
-    A task that is started in a transaction keeps the variable when the transaction has ended, and its connection is another's
-    then. So the connection is taken out of here, and Piccolo, which looks whether this is true, goes to the pool.
+    A task started during a transaction keeps the variable after the transaction has ended, when the connection may already
+    serve somebody else. So the connection is removed at the end. This object is then false, and Piccolo uses the pool instead.
     """
 
     def __init__(self, conn: "PoolConnectionProxy[Any]") -> None:
@@ -51,7 +51,7 @@ class _Current:
 
 
 ENGINE: Final = _Engine(config={})
-"""Piccolo's engine; `open_pool` gives it its pool."""
+"""Piccolo's engine. `open_pool` sets its pool."""
 
 PLANNER: Final = {
     "jit": "off",
@@ -61,22 +61,22 @@ PLANNER: Final = {
     "enable_sort": "off",
     "enable_incremental_sort": "off",
 }
-"""Settings under which plans are the same whatever the planner knows of the tables.
+"""Settings that keep query plans independent of table statistics.
 
-A statement is planned once a connection, for any merchant. It reads rows through an index, and those that it wants in an order
-from the index that has this order; where none has, nothing is lost, as these settings forbid nothing that is the only way.
+Each connection plans a statement once, for all merchants. These settings make it read rows through an index, and sorted rows
+through the index with that order. Where no index fits, the planner can still scan or sort: the settings only discourage that.
 """
 
 
-class DatabaseAwayError(Exception):
-    """PostgreSQL cannot be reached, or did not answer in time. The message names the driver's error."""
+class DatabaseUnavailableError(Exception):
+    """PostgreSQL cannot be reached, or did not respond in time. The message contains the driver's error."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}")
 
 
 CONNECTION_ERRORS: Final = (
-    DatabaseAwayError,
+    DatabaseUnavailableError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -84,30 +84,29 @@ CONNECTION_ERRORS: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
 )
-"""What says that PostgreSQL is away, as opposed to a statement that it refused. No OSError as such is among them: a disk of
-ours that is full is another matter, and must not be taken for it."""
+"""Errors that mean that PostgreSQL is unavailable, rather than that it refused a statement. OSError is not among them, because
+it also reports local problems such as a full disk."""
 
 RETRYABLE: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
-"""What is worth doing again as it is: another transaction was in the way."""
-
+"""Errors caused by a concurrent transaction: repeat the transaction as it is."""
 
 _STATES: Final = {
     asyncpg.DiskFullError: "has no space left on its disk",
     asyncpg.OutOfMemoryError: "is out of memory",
     asyncpg.TooManyConnectionsError: "has too many connections",
-    asyncpg.PostgresSystemError: "has a fault in its system",
+    asyncpg.PostgresSystemError: "reports a system error",
 }
 
 
 async def _reset(_: object) -> None:
-    """Connections go back as they are: transactions here are whole or dropped, and nothing sets session state.
+    """Do nothing when a connection returns to the pool: no transaction is left open, and no session state was set.
 
     asyncpg's own reset would cost a round trip each time.
     """
 
 
 async def open_pool(database_url: str, size: int) -> None:
-    """Open Piccolo's pool on `database_url`, at most `size` connections, all in the application's role."""
+    """Open the pool on `database_url` with at most `size` connections, all in the application's role."""
     ENGINE.only_reads = True
     await ENGINE.start_connection_pool(
         dsn=database_url,
@@ -122,7 +121,7 @@ async def open_pool(database_url: str, size: int) -> None:
 
 
 async def close_pool() -> None:
-    """Close the pool; connections still busy after 5 s are cut."""
+    """Close the pool. Connections that are still busy after 5 seconds are terminated."""
     pool = ENGINE.pool
     if pool is None:
         return
@@ -142,61 +141,60 @@ def _pool() -> "asyncpg.Pool[Any]":
 async def _acquire(pool: "asyncpg.Pool[Any]") -> "PoolConnectionProxy[Any]":
     try:
         return await pool.acquire(timeout=5)
-    except (OSError, EOFError) as error:  # refused, unresolved, too late: all that connecting can meet
-        raise DatabaseAwayError(error) from error
+    except (OSError, EOFError) as error:  # connection refused, name not resolved, timeout
+        raise DatabaseUnavailableError(error) from error
 
 
 @contextmanager
-def _naming_losses() -> Iterator[None]:
-    """Give the driver's plain errors a name of their own: a statement that took too long, a socket that broke."""
+def _translate_losses() -> Iterator[None]:
+    """Translate the driver's generic errors: a statement that timed out, a connection that broke."""
     try:
         yield
     except (TimeoutError, ConnectionError) as error:
-        raise DatabaseAwayError(error) from error
+        raise DatabaseUnavailableError(error) from error
 
 
 @asynccontextmanager
 async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """A pooled connection for reads, each statement on its own. Raises CONNECTION_ERRORS, and asyncpg's of the statements."""
+    """Yield a pooled connection for reads outside a transaction. Raises CONNECTION_ERRORS, and asyncpg's statement errors."""
     pool = _pool()
     conn = await _acquire(pool)
     try:
-        with _naming_losses():
+        with _translate_losses():
             yield conn
     finally:
         await pool.release(conn)
 
 
 @contextmanager
-def _current(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
-    """Let Piccolo's queries take part in the transaction that is open on the connection."""
+def _piccolo_joins(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
+    """Run Piccolo's queries inside the transaction that is open on the connection."""
     variable: ContextVar[Any] = ENGINE.current_transaction
-    outer, current = variable.get(), _Current(conn)
+    outer, current = variable.get(), _CurrentTransaction(conn)
     variable.set(current)
     try:
         yield
     finally:
         current.connection = None
-        # Not by a token: a transaction that is closed in another context than it was opened in has nothing to restore there.
+        # Not with a token: `reset` fails if the transaction is closed in another context than the one that opened it.
         variable.set(outer)
 
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """One transaction, all or nothing, on a connection of its own (Piccolo's helper leaks it when COMMIT fails).
+    """Run the body in one transaction on its own connection. Piccolo's own helper leaks the connection if COMMIT fails.
 
-    Piccolo's queries in the body take part in it.
-
-    On any error it is rolled back; a connection that cannot even do that is dropped, never given back with a
-    transaction left open. Raises what the body raised, CONNECTION_ERRORS, or asyncpg's error of the COMMIT.
+    Piccolo's queries in the body are part of the transaction. Any error rolls it back. If the rollback fails, the connection
+    is terminated, so it never returns to the pool with an open transaction. Raises the body's error, CONNECTION_ERRORS, or
+    asyncpg's error of the COMMIT.
     """
     pool = _pool()
     conn = await _acquire(pool)
     try:
-        with _naming_losses():
+        with _translate_losses():
             await conn.execute("BEGIN")
             try:
-                with _current(conn):
+                with _piccolo_joins(conn):
                     yield conn
                 await conn.execute("COMMIT")
             except BaseException:
@@ -211,27 +209,27 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 @asynccontextmanager
 async def as_owner(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
-    """Work as the database's owner in the block, in a transaction.
+    """Run the block as the database's owner. Use it inside a transaction.
 
-    The application's role may not delete transfers and events; taking away a whole world is more than it may do.
+    The application's role cannot delete transfers and events, which removing a world requires.
     """
     await conn.execute("SET LOCAL ROLE NONE")
     yield
-    # If the block raised, the rollback does this.
+    # If the block raised, the rollback restores the role.
     await conn.execute(f"SET LOCAL ROLE {APPLICATION_ROLE}")
 
 
 async def plan_by_statistics(conn: "PoolConnectionProxy[Any]") -> None:
-    """Give the planner its freedom back until the transaction ends: for statements that read most of a merchant's rows."""
-    freed = ((name, "auto" if name == "plan_cache_mode" else "on") for name in PLANNER if name != "jit")
-    await conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in freed))
+    """Undo PLANNER until the transaction ends, for statements that read most of a merchant's rows."""
+    defaults = ((name, "auto" if name == "plan_cache_mode" else "on") for name in PLANNER if name != "jit")
+    await conn.execute("; ".join(f"SET LOCAL {name} = {value}" for name, value in defaults))
 
 
 @asynccontextmanager
 async def consistent_read() -> AsyncIterator["PoolConnectionProxy[Any]"]:
-    """A transaction that only reads, all its statements from the one moment of its first.
+    """Run the body in a read-only transaction whose statements all see the same snapshot.
 
-    It keeps the vacuum from what died since: for short reads only. Raises as `transaction` does.
+    Use it for short reads only, because it keeps VACUUM from removing dead rows. Raises the errors of `transaction`.
     """
     async with transaction() as conn:
         await conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -240,14 +238,14 @@ async def consistent_read() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 @asynccontextmanager
 async def db_errors_as_503() -> AsyncIterator[None]:
-    """Turn the loss of PostgreSQL inside the block into the 503 that says when to come back."""
+    """Turn CONNECTION_ERRORS of the block into a 503 with a Retry-After."""
     try:
         yield
     except CONNECTION_ERRORS as error:
-        raise away(error) from error
+        raise database_unavailable(error) from error
 
 
-def away(error: Exception) -> Problem:
-    """The 503 for one of CONNECTION_ERRORS, with what is known of the cause. Raise it from the error, for the log."""
+def database_unavailable(error: Exception) -> Problem:
+    """Return the 503 for one of CONNECTION_ERRORS, with its cause if known. Raise it from the error, for the log."""
     state = next((text for kind, text in _STATES.items() if isinstance(error, kind)), "does not answer")
     return unavailable(f"The database {state}. Nothing was lost: retry.")

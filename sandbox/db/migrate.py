@@ -1,4 +1,4 @@
-"""`python -m sandbox.db.migrate`: bring the database named by DATABASE_URL to the newest schema."""
+"""`python -m sandbox.db.migrate`: migrate the database at DATABASE_URL to the newest schema."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,8 @@ import asyncpg
 from sandbox.db.engine import ENGINE
 
 _FOLDER = Path(__file__).parent / "migrations"
-_LOCK = 0x7073705F6D6967  # "psp_mig": one migration at a time, whatever starts together
-_OLDEST = 150000
+_LOCK = 0x7073705F6D6967  # "psp_mig": an advisory lock, so that processes that start together migrate one after the other
+_OLDEST_VERSION = 150000
 _ID = re.compile(r'^ID = "([^"]+)"', re.MULTILINE)
 
 
@@ -25,28 +25,28 @@ class MigrationError(RuntimeError):
 
 @functools.cache
 def migration_ids() -> frozenset[str]:
-    """The ids of all migrations that this program knows, as the table `migration` names those that have run."""
+    """Return the ids of all migrations of this release, as the table `migration` stores them once they have run."""
     return frozenset(found[1] for path in _FOLDER.glob("sandbox_*.py") if (found := _ID.search(path.read_text())))
 
 
 async def migrate(database_url: str) -> str:
-    """Run all migrations that have not run yet and return Piccolo's report. Raises MigrationError.
+    """Run all pending migrations and return Piccolo's report. Raises MigrationError.
 
-    Safe to run twice and by several processes at once.
+    Safe to run again, and in several processes at once.
     """
-    # Piccolo's migration manager finds its engine by this name alone.
+    # Piccolo's migration manager finds its engine only through this variable.
     os.environ["PICCOLO_CONF"] = "sandbox.db.piccolo_conf"
     from piccolo.apps.migrations.commands.forwards import run_forwards
 
     try:
-        guard = await asyncpg.connect(database_url, timeout=10)
+        conn = await asyncpg.connect(database_url, timeout=10)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        raise MigrationError(f"DATABASE_URL cannot be connected to: {type(error).__name__}: {error}") from error
+        raise MigrationError(f"Cannot connect to DATABASE_URL: {type(error).__name__}: {error}") from error
     try:
-        version = int(await guard.fetchval("SHOW server_version_num"))
-        if version < _OLDEST:
-            raise MigrationError(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}.")
-        await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
+        version = int(await conn.fetchval("SHOW server_version_num"))
+        if version < _OLDEST_VERSION:
+            raise MigrationError(f"PostgreSQL 15 or newer is required, but this server is version {version // 10000}.")
+        await conn.execute("SELECT pg_advisory_lock($1)", _LOCK)
         ENGINE.config = {"dsn": database_url}
         await ENGINE.start_connection_pool(min_size=0, max_size=2)
         report = io.StringIO()
@@ -59,11 +59,11 @@ async def migrate(database_url: str) -> str:
             raise MigrationError(f"A migration failed: {result.message}\n{report.getvalue()}")
         return report.getvalue()
     finally:
-        await guard.close()
+        await conn.close()
 
 
 def main() -> None:
-    """Migrate, or say in one line why not and exit 1."""
+    """Run the command. If migrating fails, print the reason in one line and exit with 1."""
     from sandbox.infrastructure.settings import Settings, SettingsError
 
     try:

@@ -1,4 +1,4 @@
-"""Piccolo's app: where the migrations are."""
+"""The Piccolo app, which locates the migrations."""
 
 from pathlib import Path
 

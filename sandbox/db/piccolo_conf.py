@@ -1,4 +1,4 @@
-"""Piccolo's configuration: where its command line and its engine finder look."""
+"""Piccolo's configuration, for its command line and its engine finder."""
 
 from piccolo.conf.apps import AppRegistry
 

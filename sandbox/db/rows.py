@@ -15,21 +15,21 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def as_json(rows: Iterable[object]) -> str:
-    """Rows (mappings, dataclasses or structs with the columns' names) for `json_to_recordset`.
+    """Encode rows for `json_to_recordset`: mappings, dataclasses or structs with the columns' names.
 
-    Amounts and times become text, bytes base64. An array a column costs the driver four times as much, for it looks at each
-    element several times; the server takes as long for the one as for the other.
+    Amounts and times become text, bytes become base64. One array per column would cost the driver four times as much, because
+    it looks at each element several times. The server takes the same time for both.
     """
     return _encode(list(rows)).decode()
 
 
 def by_key(table: str, column: str, value: str, merchant: str = "$1") -> str:
-    """SQL behind WHERE that finds the row of the merchant whose `column` is `value`, in the index of both columns and no other.
+    """Return a WHERE condition and ORDER BY that find the merchant's row with this `value` through the index on both columns.
 
-    For an equality the planner may take any index that begins with merchant_id, and look at all of the merchant's rows: it does
-    so where it believes that there is one, if that index is the smaller. A range in the order of the column, which is not to be
-    sorted for (see `PLANNER`), leaves it the one index that has this order. The index must be unique. Nothing may follow but
-    FOR NO KEY UPDATE, or OFFSET 0, which keeps a subquery from becoming a join.
+    With a plain equality, the planner can choose any index that begins with merchant_id and scan all of the merchant's rows. It
+    does so if it expects a single row and that index is smaller. A range that is ordered by the column, where sorting is
+    disabled (see `PLANNER`), leaves only the index with that order. The index must be unique. Only FOR NO KEY UPDATE or
+    OFFSET 0, which keeps a subquery from becoming a join, may follow.
     """
     where = f"{table}.merchant_id = {merchant} AND {table}.{column} >= {value} AND {table}.{column} <= {value}"
     return f"{where} ORDER BY {table}.merchant_id, {table}.{column}"
@@ -46,17 +46,20 @@ def update_by_key(
     lock: bool = False,
     returning: str = "",
 ) -> str:
-    """SQL that changes many rows of the merchant `$1`, each looked up by its primary key whatever the planner believes.
+    """Return SQL that updates many rows of the merchant `$1`, each found by its primary key whatever the statistics say.
 
-    An `UPDATE ... FROM` is a join, and a planner without statistics, or with those of smaller merchants, reads all of a
-    merchant's rows for it. Here each row is read by a LATERAL look-up, which can run only once for each row of `rows`, and is
-    written through the key's own index by ON CONFLICT. A row that is not there is not looked up, so it is never inserted.
+    `UPDATE ... FROM` is a join. For it, a planner without statistics, or with those of smaller merchants, reads all of the
+    merchant's rows. Here a LATERAL lookup reads each row, once for each row of `rows`, and ON CONFLICT writes it through the
+    key's index. A row that does not exist is not found by the lookup, so it is never inserted.
 
-    `rows` is a FROM item called `n`. `key` is the key's column behind merchant_id, and an expression of `n`; each may occur
-    once. `changes` maps columns to expressions of `n` and of `k`, the row as it was. `kept` names the other columns that are
-    NOT NULL or that a CHECK compares with these: the row is proposed with them, but they are not written. Rows for which
-    `where`, a condition on `k`, does not hold are left alone. Without the merchant's lock `lock` must be true: then each row is
-    locked, in the order of `rows`. `returning` names columns of `t`, the row as it is written.
+    - `rows` is a FROM item with the alias `n`.
+    - `key` is the key's column after merchant_id, and an expression of `n`, whose values must be distinct.
+    - `changes` maps columns to expressions of `n` and of `k`, the row before the update.
+    - `kept` names the other columns that are NOT NULL or that a CHECK compares with the changed ones. They are part of the
+      proposed row, but are not written.
+    - `where` is a condition on `k`. Rows that do not meet it stay unchanged.
+    - `lock` locks each row, in the order of `rows`. It must be true unless the caller holds the merchant's lock.
+    - `returning` names columns of `t`, the updated row.
     """
     column, value = key
     columns = [column, *kept, *changes]

@@ -1,9 +1,8 @@
-"""What may be shown of a request where others can read it: in the journal, the live stream, logs and problems. Pure.
+"""Remove secrets from requests before they appear in the journal, the live stream, logs and problems. Pure.
 
-Nothing is shown because it looks harmless; it is shown because it was allowed: a header or query parameter by its name, a
-member of a JSON body by the type that declares it. A type marks what is secret with SECRET, and addresses with ADDRESS.
-What is allowed is still searched for keys and secrets, which are known by how they begin, in every spelling that a decoder
-would undo; where one is found, the whole value goes.
+Only values on an allowlist are shown: headers and query parameters by name, members of a JSON body by the type that declares
+them. A type marks secrets with SECRET and URLs with ADDRESS. Allowed values are still searched for keys and secrets, which
+have known prefixes, in every encoding that a decoder would undo. A value that contains one is hidden as a whole.
 """
 
 import re
@@ -20,7 +19,7 @@ _MARKER: Final = "shown"
 SECRET: Final = msgspec.Meta(extra={_MARKER: "never"})
 """Marks the type of a member that is a key or a secret."""
 ADDRESS: Final = msgspec.Meta(extra={_MARKER: "address"})
-"""Marks the type of a member that is a URL: its user name, password, query values and fragment are not shown."""
+"""Marks the type of a member that is a URL: its user name, password, query values and fragment are hidden."""
 Secret = Annotated[str, SECRET]
 Address = Annotated[str, ADDRESS]
 
@@ -34,31 +33,32 @@ HEADERS: Final = frozenset(
 )  # fmt: skip
 """Headers whose values are shown."""
 
-_BEGINNINGS: Final = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
-_TOKEN: Final = re.compile(rf"(?:{'|'.join(_BEGINNINGS)})[^\s\"'`,;&<>]{{3,}}", re.IGNORECASE)
+_PREFIXES: Final = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
+_TOKEN: Final = re.compile(rf"(?:{'|'.join(_PREFIXES)})[^\s\"'`,;&<>]{{3,}}", re.IGNORECASE)
 _SECRET_NAME: Final = re.compile(
     r"(?:(?:api|admin|private|access|signing)[ _-]*key|secret|passw(?:or)?d|token|credentials?|authorization|cookie)$",
     re.IGNORECASE,
 )
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ROUNDS: Final = 4
-"""How often a value may have been encoded. One that can still be decoded after that is not shown."""
-_LOOKED_AT: Final = 1500
-"""Characters of a path, a query or a header that are looked at. No more than TEXT_LIMIT are shown, so whatever begins in them
-is seen whole enough to be known."""
+"""How many layers of encoding to undo. A value with more layers is hidden."""
+_SEARCHED: Final = 1500
+"""How many characters of a path, query or header are searched. It exceeds TEXT_LIMIT, so that a secret that starts within the
+shown part is recognized."""
 TEXT_LIMIT: Final = 1000
+"""How many characters of a path, query or header are shown."""
 
 _known: Final[set[str]] = set()
 
 
 def learn(secret: str) -> None:
-    """Know a secret of this process that need not begin as others do, such as the operator's key; short ones are words."""
+    """Add a secret without a known prefix, such as the operator's key. Short ones are ignored: they could be ordinary words."""
     if len(secret) >= 12 and not has_secret(secret):
         _known.add(secret.lower())
 
 
 def has_secret(text: str) -> bool:
-    """Whether a text holds a key or a secret, percent-encoded, escaped as in JSON, in any case, several times over."""
+    """Return whether a text contains a key or a secret, in any case, even if percent-encoded or JSON-escaped several times."""
     for _ in range(_ROUNDS):
         if _is_plain_secret(text):
             return True
@@ -67,7 +67,7 @@ def has_secret(text: str) -> bool:
         unescaped = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text).replace("\\/", "/")
         if unescaped != text and _is_plain_secret(unescaped):
             return True
-        # Not `unquote_plus`: a plus is part of a base64 secret, and no secret begins with a space.
+        # Not `unquote_plus`: a base64 secret may contain a plus.
         decoded = unquote(unescaped)
         if decoded == text:
             return False
@@ -77,55 +77,55 @@ def has_secret(text: str) -> bool:
 
 def _is_plain_secret(text: str) -> bool:
     lower = text.lower()
-    # What all beginnings have in common: this is asked of everything that is shown, and seldom answered with yes.
+    # First look for parts that the prefixes share: this check runs on everything that is shown, and secrets are rare.
     if ("_sandbox_" in lower or "whs" in lower) and _TOKEN.search(text):
         return True
     return bool(_known) and any(secret in lower for secret in _known)
 
 
 def scrub(text: str) -> str:
-    """A sentence or a log's line without the secrets in it; all of it goes if one is there in another spelling."""
+    """Return a sentence or log line without its secrets. If one is encoded, hide all of the text."""
     if not has_secret(text):
         return text
-    found = _TOKEN.sub(HIDDEN, text)
-    return HIDDEN if has_secret(found) else found
+    scrubbed = _TOKEN.sub(HIDDEN, text)
+    return HIDDEN if has_secret(scrubbed) else scrubbed
 
 
 def path(text: str) -> str:
-    """A request's path. What stands behind a secret goes with it: a slash may be part of one."""
-    kept = text[:_LOOKED_AT]
-    if has_secret(kept):
-        parts = kept.split("/")
-        first = next((place for place in range(len(parts)) if has_secret("/".join(parts[: place + 1]))), 0)
-        kept = "/".join([*parts[:first], HIDDEN])
-    return _bounded(kept, text)
+    """Return a request's path, cut before the first secret: a secret may contain slashes, so hide everything after it."""
+    shown = text[:_SEARCHED]
+    if has_secret(shown):
+        parts = shown.split("/")
+        first = next((number for number in range(len(parts)) if has_secret("/".join(parts[: number + 1]))), 0)
+        shown = "/".join([*parts[:first], HIDDEN])
+    return _bounded(shown, text)
 
 
 def query(raw: bytes, names: Collection[str]) -> str:
-    """A query, with the values of the parameters in `names`; of `metadata[key]` the name is `metadata`."""
-    text = raw[:_LOOKED_AT].decode("latin-1")
+    """Return a query with only the values of parameters in `names`. The name of `metadata[key]` is `metadata`."""
+    text = raw[:_SEARCHED].decode("latin-1")
     parts = []
     for part in text.split("&"):
         name, equals, value = part.partition("=")
         if has_secret(name):
             name = HIDDEN
-        # A name that cannot be told from a value is one.
+        # A part without `=` may be a value, so show it only if it is an allowed name.
         allowed = unquote_plus(name).partition("[")[0] in names and not has_secret(value)
         parts.append(f"{name}={value if allowed else HIDDEN}" if equals else (name if not name or name in names else HIDDEN))
-    return _bounded("&".join(parts), text if len(raw) <= _LOOKED_AT else raw)
+    return _bounded("&".join(parts), text if len(raw) <= _SEARCHED else raw)
 
 
 def headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers, their names in lower case: all names, and the values of those in HEADERS."""
-    # Usually there is nothing in any of them, and one look is enough.
-    looked_at = [value[:_LOOKED_AT] if name in HEADERS else name for name, value in given]
-    are_plain = not has_secret(b"\n".join(looked_at).decode("latin-1"))
+    """Return headers, whose names are in lower case, with only the values of those in HEADERS."""
+    # Usually none has a secret, and one search over all of them is enough.
+    texts = [value[:_SEARCHED] if name in HEADERS else name for name, value in given]
+    all_clean = not has_secret(b"\n".join(texts).decode("latin-1"))
     shown = []
-    for (name, value), text in zip(given, looked_at, strict=True):
-        is_plain = are_plain or not has_secret(text.decode("latin-1"))
+    for (name, value), text in zip(given, texts, strict=True):
+        is_clean = all_clean or not has_secret(text.decode("latin-1"))
         if name not in HEADERS:
-            shown.append((name if is_plain else _HIDDEN, _HIDDEN))
-        elif is_plain:
+            shown.append((name if is_clean else _HIDDEN, _HIDDEN))
+        elif is_clean:
             shown.append((name, value if len(value) <= TEXT_LIMIT else value[:TEXT_LIMIT] + CUT.encode()))
         else:
             shown.append((name, _HIDDEN))
@@ -133,7 +133,7 @@ def headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 def address(text: str) -> str:
-    """A URL without its user name, password, query values and fragment."""
+    """Return a URL without its user name, password, query values and fragment."""
     try:
         parts = urlsplit(text)
         host = parts.netloc.rpartition("@")[2]
@@ -146,15 +146,15 @@ def address(text: str) -> str:
     return found + ("#" + HIDDEN if parts.fragment else "")
 
 
-def _bounded(kept: str, whole: str | bytes) -> str:
-    return kept if len(kept) <= TEXT_LIMIT and len(whole) <= _LOOKED_AT else kept[:TEXT_LIMIT] + CUT
+def _bounded(shown: str, whole: str | bytes) -> str:
+    return shown if len(shown) <= TEXT_LIMIT and len(whole) <= _SEARCHED else shown[:TEXT_LIMIT] + CUT
 
 
 # ---- JSON bodies
 
 
 class Shape:
-    """What may be shown of a JSON value: built from the type that declares it."""
+    """Says which parts of a JSON value may be shown. Built from the type that declares the value."""
 
     __slots__ = ("conceals", "items", "kind", "members", "others")
 
@@ -165,41 +165,44 @@ class Shape:
         others: "Shape | None" = None,
         items: "Shape | None" = None,
     ) -> None:
-        """`kind` is never, address, text, any or nested. Of a nested one, `members` are declared, `others` are the rest."""
+        """Create a shape of kind never, address, text, any or nested.
+
+        A nested shape has the shapes of its declared `members`, of its `others` (undeclared members) and of its `items`.
+        """
         self.kind = kind
         self.members = members or {}
         self.others = others
         self.items = items
         parts = [*self.members.values(), *(part for part in (others, items) if part is not None)]
         self.conceals: bool = kind in ("never", "address", "any") or any(part.conceals for part in parts)
-        """Whether a value that is just as declared holds something that is not shown."""
+        """Whether some part of a value that matches its type is hidden."""
 
     def member(self, name: str) -> "Shape":
-        """The shape of a member."""
+        """Return the shape of a member."""
         if self.kind == "any":
             return NEVER if _SECRET_NAME.search(name) else self
         return self.members.get(name, self.others or NEVER)
 
     def item(self) -> "Shape":
-        """The shape of a list's items."""
+        """Return the shape of a list's items."""
         return self if self.kind == "any" else self.items or NEVER
 
 
 NEVER: Final = Shape("never")
 ANY: Final = Shape("any")
-"""What no type declares, such as another party's answer: shown but for secrets, and members that are called as they are."""
+"""JSON without a declared type, such as an endpoint's response: show it, except secrets and members named like secrets."""
 _TEXT: Final = Shape("text")
 _ADDRESS: Final = Shape("address")
 _OF_MARKER: Final = {"never": NEVER, "address": _ADDRESS}
 
 
 def shape_of(kind: Any) -> Shape:
-    """The shape of a type's JSON; `list[X]` is a list of X, None has none."""
+    """Return the shape of a type's JSON. For None, everything is hidden."""
     return NEVER if kind is None else _shape(msgspec.inspect.type_info(kind))
 
 
 def page_of(item: Shape) -> Shape:
-    """The shape of a page of items."""
+    """Return the shape of a page of items."""
     return Shape("nested", {"data": Shape("nested", items=item), "has_more": _TEXT, "next_cursor": _TEXT})
 
 
@@ -250,9 +253,9 @@ _MAY_END: Final = (_NAME_OR_END, _VALUE_OR_END, _COMMA_OR_END)
 
 
 def json_body(raw: bytes, shape: Shape) -> bytes:
-    """A JSON body, perhaps cut off, with what `shape` lets be shown. From where it is no JSON on, nothing is shown.
+    """Return a JSON body, which may be cut off, with only the parts that `shape` allows. Hide everything after a syntax error.
 
-    A string that the cut halves is not shown: the other half might have told that it is a secret.
+    A string at the cut is hidden: only the missing part might show that it is a secret.
     """
     out: list[bytes] = []
     stack: list[tuple[bytes, Shape]] = []
@@ -314,9 +317,9 @@ def _atom(atom: bytes, want: Shape) -> bytes:
 
 
 def body(raw: bytes, shape: Shape, limit: int, *, as_declared: bool) -> bytes:
-    """At most `limit` bytes of a body of which `raw` is the beginning, somewhat longer than that if there is more.
+    """Return at most `limit` bytes of a body. `raw` is its beginning, somewhat longer than `limit` if the body is.
 
-    `as_declared` says that it was decoded as its type, so that all in it is declared.
+    `as_declared` says that the body was decoded as its type, so it has no undeclared members.
     """
     if as_declared and not shape.conceals and not has_secret(raw.decode("latin-1")):
         return raw[:limit]
@@ -324,10 +327,10 @@ def body(raw: bytes, shape: Shape, limit: int, *, as_declared: bool) -> bytes:
 
 
 def text_body(raw: bytes, limit: int) -> bytes:
-    """At most `limit` bytes of a body of another party's, which need not be JSON."""
+    """Return at most `limit` bytes of a body from an endpoint or vendor, which need not be JSON."""
     return json_body(raw, ANY)[:limit] if has_secret(raw.decode("latin-1")) else raw[:limit]
 
 
 def names_of(parameters: Iterable[str]) -> frozenset[str]:
-    """The names of query parameters as `query` takes them."""
+    """Return the names of query parameters in the form that `query` expects."""
     return frozenset(name.partition("[")[0] for name in parameters)

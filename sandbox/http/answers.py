@@ -9,7 +9,7 @@ import structlog
 from litestar.exceptions import HTTPException, MethodNotAllowedException
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.db.engine import CONNECTION_ERRORS, away
+from sandbox.db.engine import CONNECTION_ERRORS, database_unavailable
 from sandbox.domain.errors import MEDIA_TYPE, Problem
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import JSON
@@ -92,7 +92,7 @@ def _problem(error: Exception, request_id: str) -> Problem:
         return error
     if isinstance(error, CONNECTION_ERRORS):
         _log_cause(request_id, "UNAVAILABLE", error)
-        return away(error)
+        return database_unavailable(error)
     # The rest of what the router refuses: a Host that is none, a path or a method that nobody serves.
     if isinstance(error, MethodNotAllowedException):
         allowed = {name.strip() for name in (error.headers or {}).get("allow", "").split(",")} - {""}

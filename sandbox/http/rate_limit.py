@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from sandbox.domain.errors import Problem, unavailable
+from sandbox.infrastructure.clock_advance import clock_advance_key
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
-from sandbox.infrastructure.time_passed import passed_key
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -59,7 +59,7 @@ class RateLimiter:
         key = f"psp:rate:{scope}:{merchant_id}:{identity}"
         # The times go as text of whole milliseconds: Lua would write a large number in powers of ten.
         milliseconds = await self._redis.eval(  # type: ignore[misc]  # redis-py types one method for both of its clients
-            _SCRIPT, 2, key, passed_key(merchant_id), str(int(now * 1000)), str(int(window * 1000)), str(limit)
+            _SCRIPT, 2, key, clock_advance_key(merchant_id), str(int(now * 1000)), str(int(window * 1000)), str(limit)
         )
         return int(milliseconds) / 1000
 
@@ -77,7 +77,7 @@ class RateLimiter:
             seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
             if not self._away:
-                _log.warning("redis_away", error=repr(error)[:300], note="requests pass uncounted")
+                _log.warning("redis_unavailable", error=repr(error)[:300], note="requests pass uncounted")
             self._away = True
             return
         self._away = False

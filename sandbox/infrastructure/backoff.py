@@ -1,4 +1,4 @@
-"""Try again after an error that passes by itself, such as a store that is away."""
+"""Retry after temporary errors, such as an unavailable database."""
 
 from collections.abc import Callable
 
@@ -6,19 +6,19 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 
 def backoff(
-    first: float, longest: float, errors: tuple[type[BaseException], ...], say: Callable[[BaseException], None]
+    first: float, longest: float, errors: tuple[type[BaseException], ...], on_outage: Callable[[BaseException], None]
 ) -> AsyncRetrying:
-    """Retry after any of `errors` without end, with pauses that double from `first` to `longest` seconds.
+    """Retry after any of `errors`, without limit, with pauses that double from `first` to `longest` seconds.
 
-    `say` is told of an outage's first error. An outage is over when the call succeeds; a loop that should never return says
-    so by setting its attempt's `retry_state.attempt_number` to 1, and the next pause is the first again.
+    Calls `on_outage` with the first error of an outage. An outage ends when the call succeeds. A loop that never returns ends
+    it by setting its attempt's `retry_state.attempt_number` to 1; the next pause is then `first` again.
     """
 
-    def say_first(state: RetryCallState) -> None:
+    def report_first(state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
         if error is not None and state.attempt_number == 1:
-            say(error)
+            on_outage(error)
 
     return AsyncRetrying(
-        wait=wait_exponential(first, max=longest), retry=retry_if_exception_type(errors), before_sleep=say_first
+        wait=wait_exponential(first, max=longest), retry=retry_if_exception_type(errors), before_sleep=report_first
     )

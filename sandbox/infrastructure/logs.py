@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard output, with the request id wherever there is one."""
+"""Structured logs on standard output: one JSON object per line, with the request id if there is one."""
 
 import contextlib
 import logging
@@ -12,22 +12,22 @@ from sandbox.domain.redaction import scrub
 
 
 def configure_logs(level: str, log_format: str, process: str) -> None:
-    """Set up logging for this process. `process` names it in every line: api, worker or ipn."""
+    """Set up logging for this process. Every line contains `process`: api, worker or ipn."""
     numeric = getattr(logging, level.upper())
     is_console = log_format == "console"
     renderer: Any = structlog.dev.ConsoleRenderer() if is_console else _render_json
-    before: list[Any] = [lambda _, __, event: _scrubbed(event)] if is_console else []
+    scrubbers: list[Any] = [lambda _, __, event: _scrubbed(event)] if is_console else []
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper("iso", utc=True),
             structlog.processors.format_exc_info,
-            _named(process),
-            *before,
+            _add_process(process),
+            *scrubbers,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(_Output()),  # type: ignore[arg-type]  # no more of a file is used
+        logger_factory=structlog.WriteLoggerFactory(_Output()),  # type: ignore[arg-type]  # structlog uses no other methods of a file
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -36,14 +36,14 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lines of libraries, without the secrets in them."""
+    """Formats the log lines of libraries without the secrets in them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return _scrub_lines(super().format(record))
 
 
 class _Output:
-    """Standard output. When it cannot be written, to a full disk, say, the work goes on without a log of it."""
+    """Standard output. If it cannot be written, for example because the disk is full, work continues without logs."""
 
     def write(self, text: str) -> None:
         with contextlib.suppress(OSError):
@@ -54,17 +54,17 @@ class _Output:
             sys.stdout.flush()
 
 
-def _named(process: str) -> Any:
-    def name(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _add_process(process: str) -> Any:
+    def add(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
         event["process"] = process
         return event
 
-    return name
+    return add
 
 
 def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
     line: str = msgspec.json.encode(event, enc_hook=repr).decode()
-    # Whatever was logged, by whomever. Most lines hold nothing that needs a second look.
+    # Check the whole line first: most lines have no secret, and only the others need scrubbing by field.
     return line if scrub(line) == line else msgspec.json.encode(_scrubbed(event), enc_hook=repr).decode()
 
 

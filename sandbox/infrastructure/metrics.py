@@ -1,4 +1,4 @@
-"""What is counted, for Prometheus. With PROMETHEUS_MULTIPROC_DIR set, all processes of a host count together."""
+"""Prometheus metrics. With PROMETHEUS_MULTIPROC_DIR set, they cover all processes of a host."""
 
 import os
 from typing import Final
@@ -7,32 +7,31 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 REQUESTS: Final = Counter("psp_requests", "HTTP requests, by method, route and status.", ("method", "route", "status"))
 REQUEST_SECONDS: Final = Histogram(
-    "psp_request_seconds", "Seconds from a request to its answer.", ("route",),
+    "psp_request_seconds", "Seconds from a request to its response.", ("route",),
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )  # fmt: skip
 BATCH_SIZE: Final = Histogram(
     "psp_batch_size", "Payouts in one transaction, by loop.", ("loop",), buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
-STATUSES: Final = Counter("psp_payouts", "Payouts that came into a status.", ("status",))
+STATUSES: Final = Counter("psp_payouts", "Payouts that entered a status.", ("status",))
 WORK_LAG: Final = Gauge(
-    "psp_work_lag_seconds", "How long the oldest work due had waited when it was taken, by kind.", ("kind",),
+    "psp_work_lag_seconds", "Seconds that the oldest due work had waited when it was claimed, by kind.", ("kind",),
     multiprocess_mode="livemax",
 )  # fmt: skip
 DELIVERY_SECONDS: Final = Histogram(
-    "psp_delivery_seconds", "Seconds that webhook endpoints took to answer.", ("outcome",),
+    "psp_delivery_seconds", "Seconds that webhook endpoints took to respond, by outcome.", ("outcome",),
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
 )  # fmt: skip
 
 SALE_PAYMENTS: Final = Counter(
-    "psp_sale_payments", "Attempts to pay for a sale, by kind (ADVANCE, FINAL) and outcome (paid, failed).", ("kind", "outcome")
+    "psp_sale_payments", "Attempts to pay a sale, by kind (ADVANCE, FINAL) and outcome (paid, failed).", ("kind", "outcome")
 )
 SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, cron).", ("kind", "cause"))
-SALES_RUNS_LOST: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that broke off.", ("kind",))
+SALES_RUNS_LOST: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that were aborted.", ("kind",))
 
 
 def exposition() -> bytes:
-    """All metrics in Prometheus' text format."""
-
+    """Return all metrics in the Prometheus text format."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library leaves it untyped

@@ -1,4 +1,4 @@
-"""What says that Redis is away. The client wraps what its sockets meet; no other OSError is about Redis."""
+"""The errors that mean that Redis is unavailable. The client wraps socket errors, so no other OSError comes from Redis."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment at a process's start (never at import)."""
+"""All settings, read from the environment once when a process starts (never at import)."""
 
 import base64
 import binascii
@@ -15,28 +15,28 @@ DEVELOPMENT_API_KEY = "sk_sandbox_demo_admin"
 DEVELOPMENT_MEMBER_KEY = "sk_sandbox_demo_member"
 DEVELOPMENT_USERS_KEY = "sk_sandbox_demo_users"
 DEVELOPMENT_API_KEYS = frozenset({DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY})
-"""The demo merchants' keys on loopback. Anybody can read them here."""
+"""The demo merchants' keys. They are public, so they work on loopback only."""
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class SettingsError(ValueError):
-    """A setting that is missing or wrong; the message is one sentence that names it and says why."""
+    """A setting is missing or not valid. The message names it and says why in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a process needs to know from outside. Build it with `Settings.load`."""
+    """The settings of a process. Create them with `Settings.load`."""
 
     database_url: str
     redis_url: str
     admin_key: str
     secret_key: bytes
-    """32 bytes; encrypts webhook and IPN secrets at rest."""
+    """32 bytes that encrypt webhook and IPN secrets at rest."""
     host: str
     port: int
     ipn_port: int
     public_url: str
-    """Where problem `type` links and `Location` point to, without a trailing slash."""
+    """The base of problem `type` links and `Location` headers, without a trailing slash."""
     webhook_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     """Private networks that webhooks may be delivered to."""
     batch_limit: int
@@ -45,11 +45,11 @@ class Settings:
     log_level: str
     log_format: str
     metrics_port: int
-    """Where a worker serves its metrics; 0 for nowhere."""
+    """The port on which a worker serves its metrics; 0 disables it."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
-        """Read the environment (or `env`). Raises SettingsError naming the first wrong setting."""
+        """Read the environment (or `env`). Raises SettingsError for the first setting that is missing or not valid."""
         read = _Reader(os.environ if env is None else env)
         host = read.text("SANDBOX_HOST", "127.0.0.1")
         port = read.integer("SANDBOX_PORT", 8000, 0, 65535)
@@ -73,9 +73,9 @@ class Settings:
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
             raise SettingsError(
                 f"SANDBOX_ADMIN_KEY must be set to a key of your own when SANDBOX_HOST is {host!r}: "
-                "the development key is public and is accepted on loopback only."
+                "the development key is public and works on loopback only."
             )
-        # Whatever is logged or shown from here on.
+        # From here on, logs and problems must not show these.
         learn(settings.admin_key)
         for url in (settings.database_url, settings.redis_url):
             learn(urlsplit(url).password or "")
@@ -89,7 +89,7 @@ class _Reader:
     def text(self, name: str, default: str | None = None, least: int = 1) -> str:
         value = self.env.get(name, "").strip() or default
         if value is None:
-            raise SettingsError(f"{name} is not set, and there is no default for it.")
+            raise SettingsError(f"{name} is required, but it is not set.")
         if len(value) < least:
             raise SettingsError(f"{name} must have at least {least} characters.")
         return value
@@ -111,7 +111,7 @@ class _Reader:
     def url(self, name: str, schemes: tuple[str, ...]) -> str:
         value = self.text(name)
         if urlsplit(value).scheme not in schemes:
-            # The value may carry a password, so the sentence does not repeat it.
+            # The value may contain a password, so the message does not repeat it.
             raise SettingsError(f"{name} must be a URL that begins with {schemes[0]}://.")
         return value
 
@@ -127,13 +127,13 @@ class _Reader:
         return key
 
     def networks(self, name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """Comma-separated networks; `loopback` stands for 127.0.0.0/8 and ::1."""
+        """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1."""
         found: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for item in filter(None, (part.strip() for part in self.env.get(name, "").split(","))):
             try:
                 found += map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128") if item == "loopback" else (item,))
             except ValueError:
                 raise SettingsError(
-                    f"{name} must list networks such as 10.0.0.0/8, or loopback, comma-separated, not {item!r}."
+                    f"{name} must be a comma-separated list of networks such as 10.0.0.0/8, or loopback, not {item!r}."
                 ) from None
         return tuple(found)

@@ -111,7 +111,7 @@ class LiveFeed:
                         is_down = False
                     except REDIS_ERRORS as error:
                         if not is_down:
-                            _log.warning("redis_away", error=repr(error)[:300], note="live updates are not published")
+                            _log.warning("redis_unavailable", error=repr(error)[:300], note="live updates are not published")
                         is_down = True
                         self._queue.clear()
                         await asyncio.sleep(_PAUSE_SECONDS)

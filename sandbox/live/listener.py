@@ -108,7 +108,7 @@ class LiveListener:
 
     async def _listen_forever(self) -> None:
         def log_outage(error: BaseException) -> None:
-            _log.warning("redis_away", error=repr(error)[:300], note="live updates are not received")
+            _log.warning("redis_unavailable", error=repr(error)[:300], note="live updates are not received")
 
         redis = connect(self._redis_url, patient=True)
         try:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, away, connection, transaction
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, database_unavailable, transaction
 from sandbox.domain.errors import CONTENTION, unavailable
 
 if TYPE_CHECKING:
@@ -61,4 +61,4 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, repeatable: bool)
     except RETRYABLE:
         raise unavailable(f"{CONTENTION} Nothing was done.") from None
     except CONNECTION_ERRORS as error:
-        raise away(error) from error
+        raise database_unavailable(error) from error

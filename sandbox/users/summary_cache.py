@@ -22,9 +22,9 @@ import structlog
 from redis.asyncio import Redis
 
 from sandbox.domain.unit import Effect, UnitOfWork
+from sandbox.infrastructure.clock_advance import clock_advance_key
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.infrastructure.time_passed import passed_key
 
 SECONDS: Final = 120
 _VERSION_SECONDS: Final = 300
@@ -119,7 +119,7 @@ class SummaryCache:
 
     async def _look_up(self, lookups: "list[tuple[tuple[str, str], _Lookup]]") -> None:
         try:
-            keys = [key for (m, user), _ in lookups for key in (_key(user), _epoch_key(m), passed_key(m))]
+            keys = [key for (m, user), _ in lookups for key in (_key(user), _epoch_key(m), clock_advance_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
         except REDIS_ERRORS as error:
             self._mark_away(error)
@@ -168,7 +168,7 @@ class SummaryCache:
         if milliseconds <= 0:
             return
         try:
-            await self._redis.incrby(passed_key(merchant_id), milliseconds)
+            await self._redis.incrby(clock_advance_key(merchant_id), milliseconds)
         except REDIS_ERRORS as error:
             self._mark_away(error)
             await self.forget(merchant_id)
@@ -246,7 +246,7 @@ class SummaryCache:
 
     def _mark_away(self, error: Exception) -> None:
         if self._away_until < time.monotonic() - 10:
-            _log.warning("redis_away", error=repr(error)[:300], note="summaries are not cached")
+            _log.warning("redis_unavailable", error=repr(error)[:300], note="summaries are not cached")
         self._away_until = max(self._away_until, time.monotonic() + 0.5)
 
 
