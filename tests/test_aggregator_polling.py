@@ -78,7 +78,7 @@ def test_a_walk_whose_pages_have_become_fewer_begins_anew() -> None:
     walk = Cursor(NOW, 3, NOW, NOW, 1)
     assert [has_shrunk(walk, total) for total in (0, 2, 3, 4)] == [True, True, False, False]
     assert not has_shrunk(Cursor(NOW), 0), "nothing new is no page at all"
-    assert after_failure(walk, None, NOW, anew=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
+    assert after_failure(walk, None, NOW, restart=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
 
 
 def test_the_limit_counts_calls_from_their_ends() -> None:
@@ -131,7 +131,7 @@ def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
         newest = max((created[n] for n in page), default=None)
         total = -(-len(found) // size)
         if has_shrunk(cursor, total):
-            cursor, due = after_failure(cursor, None, ended, anew=True)
+            cursor, due = after_failure(cursor, None, ended, restart=True)
         else:
             cursor, due = after_page(cursor, newest, total, at, ended, in_order=False)
     assert read == set(range(len(rows)))

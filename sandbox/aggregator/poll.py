@@ -72,7 +72,7 @@ class Poller:
         page = read_page(await client.fetch(claim.ask), claim.cursor.page)
         if has_shrunk(claim.cursor, page.total_pages):
             error = f"there were {claim.cursor.page} pages or more, and now there are {page.total_pages}; reading begins anew"
-            await self._failed(claim, FetchFailedError(error, 200), anew=True)
+            await self._failed(claim, FetchFailedError(error, 200), restart=True)
             return
         await _require_room(claim.merchant_id, page)
         await self._succeeded(claim, page, client.in_order)
@@ -86,9 +86,9 @@ class Poller:
         last_id = max(ids, default=None) if in_order else None
         await record_fetch(claim, Outcome(ended, 200, page.rows, page.bad), cursor, due, last_id)
 
-    async def _failed(self, claim: Claim, failure: FetchFailedError, *, anew: bool = False) -> None:
+    async def _failed(self, claim: Claim, failure: FetchFailedError, *, restart: bool = False) -> None:
         ended = self._clock()
-        cursor, due = after_failure(claim.cursor, failure.retry_after, ended, anew=anew)
+        cursor, due = after_failure(claim.cursor, failure.retry_after, ended, restart=restart)
         await record_fetch(claim, Outcome(ended, failure.status, error=str(failure)), cursor, due, None)
 
 

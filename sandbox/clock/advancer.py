@@ -172,7 +172,7 @@ class ClockAdvancer:
             moment = goal if is_last else max(unit.now, round_up(min(due_times)))  # overdue work does not set the clock back
             moved = moment > unit.now
             if moved:
-                unit.move_to(moment, await move_clock(conn, merchant_id, unit.clock, moment, datetime.now(UTC)))
+                unit.set_time(moment, await move_clock(conn, merchant_id, unit.clock, moment, datetime.now(UTC)))
             has_steps, has_deliveries = _is_due(due["payouts"], unit.now), _is_due(due["deliveries"], unit.now)
             instant = _Instant(unit, is_last, has_steps, has_deliveries)
             if has_steps:

@@ -72,8 +72,8 @@ def raw_items(kind: Any) -> str | None:
 
 def suggestion(given: str, known: Iterable[str]) -> str:
     """Return `; did you mean X?` for the known name most similar to the given one, or an empty text if none is similar."""
-    plain = {_plain(name): name for name in known}
-    close = difflib.get_close_matches(_plain(given[:100]), plain, n=1, cutoff=0.7)
+    plain = {_normalized(name): name for name in known}
+    close = difflib.get_close_matches(_normalized(given[:100]), plain, n=1, cutoff=0.7)
     return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
@@ -114,23 +114,23 @@ class _Walk:
         if value is None and any(isinstance(option, inspect.NoneType) for option in options):
             return None
         if extra.get("amount"):
-            return None if value is None and extra.get("null") else self._amount(value, path, zero=bool(extra.get("zero")))
+            if value is None and extra.get("null"):
+                return None
+            return self._check_amount(value, path, zero=bool(extra.get("zero")))
         if isinstance(value, str) and "\0" in value:
             return self.wrong(path, NUL)
         if any(isinstance(option, inspect.AnyType) for option in options):
-            return self._anything(value, path)
+            return self._check_any(value, path)
         structs = [option for option in options if isinstance(option, inspect.StructType)]
         if len(structs) > 1 and isinstance(value, Members):
-            return self._tagged(structs, value, path)
+            return self._check_tagged(structs, value, path)
         for option in options:
-            if isinstance(option, inspect.StructType | inspect.DictType) and isinstance(value, Members):
-                return (
-                    self._struct(option, value, path)
-                    if isinstance(option, inspect.StructType)
-                    else self._dict(option, value, path)
-                )
+            if isinstance(option, inspect.StructType) and isinstance(value, Members):
+                return self._check_struct(option, value, path)
+            if isinstance(option, inspect.DictType) and isinstance(value, Members):
+                return self._check_dict(option, value, path)
             if isinstance(option, inspect.ListType) and isinstance(value, list):
-                return self._list(option, value, path, _expected(options, extra))
+                return self._check_list(option, value, path, _expected(options, extra))
             found = _scalar(option, value)
             if found is not _WRONG:
                 return found
@@ -140,101 +140,101 @@ class _Walk:
             message += suggestion(value, map(str, choices))
         return self.wrong(path, message)
 
-    def _anything(self, value: Any, path: str) -> Any:
+    def _check_any(self, value: Any, path: str) -> Any:
         """Check a value of any type, which still must not have duplicate members or NUL characters."""
         if isinstance(value, list):
             for place, item in enumerate(value):
-                self._anything(item, f"{path}[{place}]")
+                self._check_any(item, f"{path}[{place}]")
         elif isinstance(value, Members):
             for name in value.twice:
-                self.wrong(_under(path, name), TWICE)
+                self.wrong(_join(path, name), TWICE)
             for name, item in value.items():
                 if "\0" in name:
-                    self.wrong(_under(path, name), NUL)
-                self._anything(item, _under(path, name))
+                    self.wrong(_join(path, name), NUL)
+                self._check_any(item, _join(path, name))
         elif isinstance(value, str) and "\0" in value:
             self.wrong(path, NUL)
         return value
 
-    def _amount(self, value: Any, path: str, *, zero: bool) -> Any:
+    def _check_amount(self, value: Any, path: str, *, zero: bool) -> Any:
         raw = value.encode() if isinstance(value, Number) else json.dumps(value).encode()
         try:
             return parse_amount(raw, zero=zero)
         except InvalidAmountError as error:
             return self.wrong(path, str(error))
 
-    def _tagged(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+    def _check_tagged(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
         name = structs[0].tag_field or ""
         tags = {str(struct.tag): struct for struct in structs}
         given = value.get(name)
         if isinstance(given, str) and given in tags:
-            return self._struct(tags[given], value, path)
+            return self._check_struct(tags[given], value, path)
         choices = ", ".join(tags)
         if name not in value:
-            self.wrong(_under(path, name), f"is required: one of {choices}")
+            self.wrong(_join(path, name), f"is required: one of {choices}")
         else:
             hint = suggestion(given, tags) if isinstance(given, str) else ""
-            self.wrong(_under(path, name), f"must be one of {choices}{hint}")
-        return self._shared(structs, value, path)
+            self.wrong(_join(path, name), f"must be one of {choices}{hint}")
+        return self._check_common(structs, value, path)
 
-    def _shared(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+    def _check_common(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
         """Check an object whose kind is unknown: report only what is wrong for every kind."""
         for twice in value.twice:
-            self.wrong(_under(path, twice), TWICE)
+            self.wrong(_join(path, twice), TWICE)
         kinds: dict[str, list[inspect.Field]] = {}
         for member in (member for struct in structs for member in struct.fields):
             kinds.setdefault(member.encode_name, []).append(member)
         for name, members in kinds.items():
             if len(members) == len(structs):
                 if name not in value and members[0].required:
-                    self.wrong(_under(path, name), _required(inspect.UnionType(tuple(member.type for member in members))))
+                    self.wrong(_join(path, name), _required(inspect.UnionType(tuple(member.type for member in members))))
                 elif name in value and all(member.type == members[0].type for member in members):
-                    self.check(members[0].type, value[name], _under(path, name))
-        self._unknown(kinds, structs[0].tag_field, value, path)
+                    self.check(members[0].type, value[name], _join(path, name))
+        self._check_unknown(kinds, structs[0].tag_field, value, path)
         return _WRONG
 
-    def _struct(self, info: inspect.StructType, value: Members, path: str) -> dict[str, Any]:
+    def _check_struct(self, info: inspect.StructType, value: Members, path: str) -> dict[str, Any]:
         for name in value.twice:
-            self.wrong(_under(path, name), TWICE)
+            self.wrong(_join(path, name), TWICE)
         right: dict[str, Any] = {}
         for member in info.fields:
             name = member.encode_name
             if name in value:
-                found = self.check(member.type, value[name], _under(path, name))
+                found = self.check(member.type, value[name], _join(path, name))
                 if found is not _WRONG:
                     right[name] = found
             elif member.required:
-                self.wrong(_under(path, name), _required(member.type))
+                self.wrong(_join(path, name), _required(member.type))
         if info.forbid_unknown_fields:
-            self._unknown([member.encode_name for member in info.fields], info.tag_field, value, path)
+            self._check_unknown([member.encode_name for member in info.fields], info.tag_field, value, path)
         return right
 
-    def _unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
+    def _check_unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
         for number, name in enumerate(unknown[:MOST]):
             hint = suggestion(name, known) if number < _SUGGESTIONS else ""
             if not hint:
                 hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"
-            self.wrong(_under(path, name), f"is not a known field{hint}")
+            self.wrong(_join(path, name), f"is not a known field{hint}")
 
-    def _dict(self, info: inspect.DictType, value: Members, path: str) -> Any:
+    def _check_dict(self, info: inspect.DictType, value: Members, path: str) -> Any:
         for name in value.twice:
-            self.wrong(_under(path, name), TWICE)
+            self.wrong(_join(path, name), TWICE)
         if not _fits(len(value), info.min_length, info.max_length):
             return self.wrong(path, f"must have {_range(info.min_length, info.max_length)} members")
         right: dict[str, Any] = {}
         for name, item in value.items():
             options, extra = _options(info.key_type)
             if "\0" in name:
-                self.wrong(_under(path, name), NUL)
+                self.wrong(_join(path, name), NUL)
             elif _scalar(options[0], name) is _WRONG:
-                self.wrong(_under(path, name), f"has a name that {_expected(options, extra)}")
-            found = self.check(info.value_type, item, _under(path, name))
+                self.wrong(_join(path, name), f"has a name that {_expected(options, extra)}")
+            found = self.check(info.value_type, item, _join(path, name))
             if found is not _WRONG:
                 right[name] = found
         return right
 
-    def _list(self, info: inspect.ListType, value: list[Any], path: str, expected: str) -> Any:
+    def _check_list(self, info: inspect.ListType, value: list[Any], path: str, expected: str) -> Any:
         if not _fits(len(value), info.min_length, info.max_length):
             return self.wrong(path, f"{expected}; this one has {len(value)}")
         found = [self.check(info.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
@@ -325,14 +325,14 @@ def _kind(info: inspect.Type) -> str:
 def _number_kind(info: inspect.FloatType | inspect.IntType) -> str:
     kind = "a whole number" if isinstance(info, inspect.IntType) or info.multiple_of == 1 else "a number"
     if info.ge is not None and info.le is not None:
-        return f"{kind} from {_plainly(info.ge)} to {_plainly(info.le)}"
-    lowest = f" of at least {_plainly(info.ge)}" if info.ge is not None else ""
-    lowest = f" above {_plainly(info.gt)}" if info.gt is not None else lowest
-    highest = f"at most {_plainly(info.le)}" if info.le is not None else ""
+        return f"{kind} from {_number_text(info.ge)} to {_number_text(info.le)}"
+    lowest = f" of at least {_number_text(info.ge)}" if info.ge is not None else ""
+    lowest = f" above {_number_text(info.gt)}" if info.gt is not None else lowest
+    highest = f"at most {_number_text(info.le)}" if info.le is not None else ""
     return f"{kind}{lowest}{' and ' if lowest and highest else ' of ' if highest else ''}{highest}"
 
 
-def _plainly(bound: float) -> str:
+def _number_text(bound: float) -> str:
     return str(int(bound)) if bound == int(bound) else str(bound)
 
 
@@ -346,9 +346,9 @@ def _fits(length: int, low: int | None, high: int | None) -> bool:
     return (low is None or length >= low) and (high is None or length <= high)
 
 
-def _under(path: str, name: str) -> str:
+def _join(path: str, name: str) -> str:
     return f"{path}.{shown(name)}" if path else shown(name)
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")

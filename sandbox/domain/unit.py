@@ -190,7 +190,7 @@ class UnitOfWork:
     def __post_init__(self) -> None:
         self.now_text = render(self.now)
 
-    def move_to(self, now: datetime, clock: Clock) -> None:
+    def set_time(self, now: datetime, clock: Clock) -> None:
         """Continue at another time, after the merchant's clock was set. Call it before anything is decided."""
         self.now, self.clock, self.now_text = now, clock, render(now)
 

@@ -79,14 +79,14 @@ def has_shrunk(cursor: Cursor, total_pages: int) -> bool:
 
 
 def after_failure(
-    cursor: Cursor, retry_after: timedelta | None, ended: datetime, *, anew: bool = False
+    cursor: Cursor, retry_after: timedelta | None, ended: datetime, *, restart: bool = False
 ) -> tuple[Cursor, datetime]:
     """Return the cursor after a failed call, and when to retry the page: with exponential backoff, or after `retry_after`.
 
-    `anew` restarts the walk at its first page.
+    `restart` starts the walk again at its first page.
     """
     failures = cursor.failures + 1
     wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LONGEST_BACKOFF)
     if retry_after is not None:
         wait = max(wait, min(retry_after, LONGEST_RETRY_AFTER))
-    return Cursor(cursor.since, failures=failures) if anew else replace(cursor, failures=failures), ended + wait
+    return Cursor(cursor.since, failures=failures) if restart else replace(cursor, failures=failures), ended + wait
