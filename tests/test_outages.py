@@ -247,7 +247,7 @@ def test_a_start_that_waits_for_a_store_says_for_which() -> None:
                 with connection:
                     connection.recv(1000)
                     connection.sendall(answer(503, body))
-                until(lambda probe=probe: probe.last != "no answer")
-                assert probe.last == told
+                until(lambda probe=probe: probe.last_result != "no answer")
+                assert probe.last_result == told
             finally:
                 probe.stop()

@@ -262,7 +262,7 @@ def test_ports_in_use_are_named_with_a_way_out() -> None:
         by_make = psp(*arguments, "--ipn-port", "0", PSP_UP_BY_MAKE="1")
     assert (first.returncode, both.returncode, by_make.returncode) == (1, 1, 1)
     taken = f"Port {api} on 127.0.0.1 is already in use; "
-    assert taken + "give another one with --port PORT, or take a free one with --port 0." in first.stderr
+    assert taken + "choose another port with --port PORT, or use a free one with --port 0." in first.stderr
     assert f"Ports {api} and {ipn} on 127.0.0.1 are already in use; " in both.stderr
     assert "--port 0 --ipn-port 0" in both.stderr
-    assert taken + "take a free one with: make up ARGS='--port 0'." in by_make.stderr
+    assert taken + "to use a free port, run: make up ARGS='--port 0'." in by_make.stderr

@@ -103,7 +103,7 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
     assert code == 0
     assert text.splitlines()[-1] == "stopped"
     assert json.loads(text.splitlines()[0]) == ready
-    assert {f"{name} ended (SIGKILL); starting it again." for name in ("postgres", "redis")} < set(text.splitlines())
+    assert {f"{name} ended (SIGKILL); restarting it." for name in ("postgres", "redis")} < set(text.splitlines())
     assert all(is_over(process) for process in run.seen.values())
     assert not directory.exists()
     assert not run.ready_file.exists()
@@ -193,7 +193,7 @@ def test_data_and_key_stay_between_runs_even_after_a_kill(start: Starter, data: 
     refused = start(data=str(data))
     text = refused.output()
     assert refused.process.returncode == 1
-    assert f"The data directory {data} is in use by another psp up (process {first.process.pid})" in text
+    assert f"The data directory {data} is in use by another sandbox (process {first.process.pid})" in text
     assert f"psp down --data '{data}'" in text
     assert get(ready["api_url"] + "/")
 
@@ -225,7 +225,7 @@ def test_with_supervisor_and_reaper_killed_the_stores_end_too(start: Starter, da
     [
         ({"host": "0.0.0.0"}, "SANDBOX_ADMIN_KEY must be set"),  # noqa: S104
         ({"programs": {"migrate": "raise SystemExit('no such table')"}}, "no such table"),
-        ({"programs": {"seeds": "print('hello')"}}, "seeds printed no JSON object"),
+        ({"programs": {"seeds": "print('hello')"}}, "The seeds printed no JSON object"),
         ({"programs": {"worker": "raise SystemExit('a worker that cannot start')"}}, "a worker that cannot start"),
     ],
 )
@@ -270,7 +270,7 @@ def test_what_is_found_dead_has_not_lasted_however_late_it_is_found(tmp_path: Pa
         wait_for(lambda process=process: is_over(process), "its end")
         child._started -= 60
         assert not child.is_up()
-        assert child.look()
+        assert child.check()
         assert (child.was_up, child.deaths, child.exit_status) == (False, deaths, 0)
 
 

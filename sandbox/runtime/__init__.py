@@ -1,1 +1,1 @@
-"""The embedded run: PostgreSQL and Redis of our own, and the supervisor that keeps all processes up and ends them."""
+"""The embedded run: its own PostgreSQL and Redis, and the supervisor that starts, restarts and stops all processes."""

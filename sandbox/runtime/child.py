@@ -1,4 +1,4 @@
-"""One supervised process: started, watched, restarted with a growing delay when it dies, stopped with a bound."""
+"""One supervised process: start it, watch it, restart it with a growing delay when it dies, and stop it within a time limit."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ _TIED = str(Path(__file__).with_name("tied.py"))
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """How to start a process. Its output is appended to `log`; `pass_fds` are the descriptors it inherits."""
+    """How to start a process. Its output is appended to `log`. It inherits the descriptors in `pass_fds`."""
 
     name: str
     argv: Sequence[str]
@@ -33,21 +33,24 @@ class Command:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10.0
     kill_signal: signal.Signals = signal.SIGKILL
-    """What ends it at once (PostgreSQL: SIGQUIT, so that it takes its backends with it)."""
+    """The signal that ends it at once. PostgreSQL needs SIGQUIT, which ends its backends too."""
     tied: bool = False
-    """Whether the kernel is to send it `stop_signal` when we die (on Linux)."""
+    """Whether the kernel sends it `stop_signal` when this process dies. Linux only."""
 
 
 def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> "subprocess.Popen[bytes]":
-    """Start the process in a session of its own: a terminal's Ctrl-C must reach the supervisor only, which stops all
-    in order. `stdout` None sends it to the log, where standard error always goes."""
+    """Start a process in its own session.
+
+    A terminal's Ctrl-C then reaches only the supervisor, which stops everything in order. Standard error always goes to
+    the log; so does standard output if `stdout` is None.
+    """
     command.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     user, argv = command.user, list(command.argv)
     if command.tied and sys.platform == "linux":
         number = int(command.stop_signal)
         uid, gid = (user.uid, user.gid) if user else (os.geteuid(), os.getegid())
-        # -I and -S: it needs neither packages nor the caller's environment, and starts in 15 ms.
+        # With -I and -S Python starts in 15 ms. tied.py needs neither packages nor the caller's environment.
         tie = [sys.executable, "-I", "-S", _TIED, *map(str, (os.getpid(), number, uid, gid))]
         user, argv = None, tie + argv
     try:
@@ -70,12 +73,12 @@ def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None 
 
 
 class Child:
-    """A process that is to be up until it is stopped. `probe` says whether the one that runs now is up."""
+    """A process that is kept running until it is stopped. `probe` returns whether the running process is ready."""
 
     def __init__(self, command: Command, probe: Callable[["Child"], bool]) -> None:
         self.command = command
         self.was_up = False
-        """Whether it has ever been up, by proof or by lasting: from then on its restarts have no limit."""
+        """Whether it was ever ready, by its probe or by running long enough. From then on restarts are unlimited."""
         self.deaths = 0
         self.exit_status: int | None = None
         self._probe = probe
@@ -101,7 +104,7 @@ class Child:
 
     @property
     def restart_at(self) -> float | None:
-        """The monotonic time of its next start, while it is down."""
+        """The monotonic time of the next start; None unless the process is down."""
         return self._restart_at
 
     def start(self) -> None:
@@ -110,17 +113,17 @@ class Child:
         self._process = spawn(self.command)
 
     def is_up(self) -> bool:
-        # Asked last: what the probe found holds of a process that is there still, not of one that died unseen meanwhile.
+        # Poll last: the probe's result says nothing about a process that has died in the meantime.
         return self._process is not None and self._probe(self) and self._process.poll() is None
 
-    def look(self) -> bool:
-        """Notice a death, and start it again when that is due. True when it has just been found dead."""
+    def check(self) -> bool:
+        """Detect a death, and restart the process when its delay is over. Return True if it has just died."""
         now = time.monotonic()
         if self._process is not None:
             self.exit_status = self._process.poll()
             if self.exit_status is None:
-                # A process that tells nobody when it is ready has come up when it has lasted. One that is found dead may
-                # have been so for long: only what is seen alive has lasted.
+                # A process without a real probe counts as up after some seconds. Only a process that is alive now has
+                # run that long: one found dead may have died early.
                 self.was_up = self.was_up or now - self._started >= _LASTING_SECONDS
                 if now - self._started >= _STEADY_SECONDS:
                     self.deaths = 0
@@ -134,7 +137,7 @@ class Child:
         return False
 
     def send_stop(self) -> None:
-        """Ask it to end, and never start it again."""
+        """Ask it to end, and do not restart it."""
         self._restart_at = None
         self._send(self.command.stop_signal)
 
@@ -143,7 +146,7 @@ class Child:
         self._send(self.command.kill_signal)
 
     def destroy(self) -> None:
-        """End it and its process group with SIGKILL, and collect it."""
+        """Kill it and its process group with SIGKILL, and reap it."""
         self._restart_at = None
         if self._process is not None and self._process.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -153,7 +156,7 @@ class Child:
         self._process = None
 
     def gone(self) -> bool:
-        """Whether it has ended; collects it."""
+        """Return whether it has ended, and reap it if so."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None
         return self._process is None
@@ -165,7 +168,7 @@ class Child:
 
 
 def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log, for a message about the process that wrote it."""
+    """Return the last lines of a log; empty if it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -177,6 +180,6 @@ def last_lines(log: Path, count: int = 12) -> str:
 
 
 def rotate(log: Path) -> None:
-    """Keep the last run's log as `.1`, and let this run's begin empty."""
+    """Rename the previous run's log to `.1`, so that this run starts an empty one."""
     with contextlib.suppress(FileNotFoundError):
         os.replace(log, log.with_name(log.name + ".1"))

@@ -1,4 +1,4 @@
-"""The environment that the processes of a run are given."""
+"""The environment variables of a run's processes."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ from sandbox.runtime.run_directories import RunDirectories, StartError, secret_k
 def child_environment(
     directories: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
 ) -> dict[str, str]:
-    """The environment of our own processes: the caller's, completed. A URL that is None is taken from the caller's.
+    """Return the environment of our own processes: the caller's, with what is missing filled in.
 
-    Raises StartError when the settings that come of it are wrong, before anything has been started.
+    If a URL is None, the caller's environment has it. Raises StartError if a setting is wrong, before anything starts.
     """
     env = dict(os.environ)
     if database_url is not None:
-        # A caller's PGPORT, PGSSLMODE and the like would bend the connection to the embedded PostgreSQL.
+        # The caller's PGPORT, PGSSLMODE and so on would break the connection to the embedded PostgreSQL.
         env = {name: value for name, value in env.items() if not name.startswith("PG")}
         env["DATABASE_URL"] = database_url
         if not env.get("SANDBOX_WEBHOOK_ALLOW", "").strip():
@@ -43,8 +43,8 @@ def child_environment(
 
 
 def store_environment() -> dict[str, str]:
-    """The environment of PostgreSQL and Redis: next to nothing, and none of the caller's secrets."""
-    kept = ("PATH", "TMPDIR", "DYLD_LIBRARY_PATH", "LD_LIBRARY_PATH")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
-    # macOS: a locale from the system would make PostgreSQL multithreaded during its start, which it refuses.
+    """Return the environment of PostgreSQL and Redis: the bare minimum, without the caller's secrets."""
+    passed_on = ("PATH", "TMPDIR", "DYLD_LIBRARY_PATH", "LD_LIBRARY_PATH")
+    env = {name: os.environ[name] for name in passed_on if name in os.environ}
+    # On macOS a system locale makes PostgreSQL multithreaded at startup, which it refuses.
     return env | {"LC_ALL": "C", "TZ": "UTC"} | ({"LANG": "C"} if sys.platform == "darwin" else {})

@@ -1,4 +1,4 @@
-"""The command that `psp run` starts beside a sandbox: which signals reach it, and what it ended with."""
+"""The command that `psp run` runs with a sandbox: its environment, the signals forwarded to it, and its exit code."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ _GRACE_SECONDS = 10.0
 
 
 class GuestError(StartError):
-    """The command could not be started; `exit_code` is what a shell would give."""
+    """The command could not be started. `exit_code` is the one a shell would return."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class GuestError(StartError):
 
 
 class Guest:
-    """One command, in our own process group: it owns the terminal as much as we do."""
+    """One command. It runs in our process group, so it can use the terminal."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = list(argv)
@@ -33,9 +33,10 @@ class Guest:
         self._kill_at: float | None = None
 
     def start(self, ready: Ready) -> None:
-        """Start it with the addresses and keys of the sandbox in its environment. Raises GuestError."""
+        """Start the command with the sandbox's URLs and keys in its environment. Raises GuestError."""
         try:
-            # Descriptors that the caller opened for the command (a jobserver of make, say) pass through; ours do not.
+            # The command inherits the descriptors that our caller opened for it, such as make's jobserver. Ours are not
+            # inheritable.
             self._process = subprocess.Popen(  # noqa: S603 (the user's own command, no shell)
                 self._argv, env=dict(os.environ) | environment_for(ready), close_fds=False
             )
@@ -46,20 +47,20 @@ class Guest:
 
     @property
     def running(self) -> bool:
-        """Whether it has been started and has not ended."""
+        """Whether the command has started and not ended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """Its exit code, 128 + n if signal n ended it; None if it was never started or still runs."""
+        """The exit code; 128 + n if signal n ended the command; None if it never started or still runs."""
         code = None if self._process is None else self._process.poll()
         return code if code is None or code >= 0 else 128 - code
 
-    def heed(self, signals: Signals) -> None:
-        """Pass on what asks the run to end. A request other than Ctrl-C is given ten seconds."""
+    def forward(self, signals: Signals) -> None:
+        """Forward the signals that ask the run to end. Kill the command ten seconds after one other than Ctrl-C."""
         for number in signals.take():
             if number == signal.SIGINT and _is_in_foreground():
-                continue  # the terminal has sent it to the command as well
+                continue  # the terminal has already sent it to the command
             self._send(number)
             if number != signal.SIGINT and self._kill_at is None:
                 self._kill_at = time.monotonic() + _GRACE_SECONDS
@@ -67,7 +68,7 @@ class Guest:
             self._send(signal.SIGKILL)
 
     def end(self) -> None:
-        """End it if it still runs; waits for it."""
+        """End the command if it still runs, and wait for it."""
         if self.running:
             assert self._process is not None
             self._send(signal.SIGTERM)
@@ -84,19 +85,19 @@ class Guest:
 
 
 def environment_for(ready: Ready) -> dict[str, str]:
-    """What a command beside a sandbox is told: the variables that the commands of `psp` read as well."""
-    found = {
+    """Return the variables for a command that uses the sandbox. The `psp` commands read the same ones."""
+    variables = {
         "PSP_URL": ready.api_url,
         "PSP_API_KEY": ready.keys.api_key,
         "PSP_ADMIN_KEY": ready.admin_key,
         "PSP_IPN_URL": ready.ipn_url,
         "PSP_IPN_SECRET": ready.keys.ipn_secret,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in variables.items() if value is not None}
 
 
 def _is_in_foreground() -> bool:
-    """Whether a terminal controls us and would send its Ctrl-C to our process group."""
+    """Return whether our process group is in the foreground of a terminal, which then sends Ctrl-C to all of it."""
     try:
         terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
     except OSError:

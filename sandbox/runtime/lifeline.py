@@ -1,7 +1,6 @@
-"""A pipe that tells every process of a run that the supervisor has died, however it died.
+"""A pipe that tells every process of a run when the supervisor has died, even by SIGKILL.
 
-The supervisor alone holds the write end and never writes. Whoever reads gets nothing until that end closes, which the
-kernel does even for a SIGKILL.
+Only the supervisor holds the write end, and it never writes. A read blocks until the kernel closes that end.
 """
 
 import os
@@ -15,13 +14,13 @@ _GRACE_SECONDS = 10.0
 
 
 class Lifeline:
-    """The supervisor's end. `reader` is what children inherit (by `pass_fds`)."""
+    """The supervisor's end. Children inherit `reader` through `pass_fds`."""
 
     def __init__(self) -> None:
-        self.reader, self._writer = os.pipe()  # neither is inheritable by itself
+        self.reader, self._writer = os.pipe()  # not inheritable unless passed explicitly
 
     def cut(self) -> None:
-        """Say to every reader that the run is over."""
+        """Tell every reader that the run is over."""
         if self._writer >= 0:
             os.close(self._writer)
             self._writer = -1
@@ -34,25 +33,25 @@ class Lifeline:
 
 
 def follow_lifeline() -> None:
-    """Tie this process to its supervisor; call it once at the start of a child's main. Without a supervisor: nothing.
+    """End this process when its supervisor dies: SIGTERM at once, a hard exit ten seconds later.
 
-    When the supervisor is gone the process gets its own SIGTERM, and ten seconds later it is ended if it still runs.
+    Call it once, at the start of a child's main. Without a supervisor it does nothing.
     """
     raw = os.environ.get(LIFELINE_FD, "")
     if not raw.isdigit():
         return
     reader = int(raw)
     try:
-        # A grandchild inherits the variable but not the descriptor, whose number may by then be another file's.
+        # A grandchild inherits the variable but not the descriptor. By then the number may belong to another file.
         if not stat.S_ISFIFO(os.fstat(reader).st_mode):
             return
         os.set_inheritable(reader, False)
     except OSError:
         return
-    threading.Thread(target=_wait_for_the_end, args=(reader,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_end_with_supervisor, args=(reader,), name="lifeline", daemon=True).start()
 
 
-def _wait_for_the_end(reader: int) -> None:
+def _end_with_supervisor(reader: int) -> None:
     try:
         while os.read(reader, 64):
             pass

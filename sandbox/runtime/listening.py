@@ -1,4 +1,4 @@
-"""The listening sockets that API and IPN inherit, and the probe that asks whether they answer."""
+"""The listening sockets that the API and the IPN receiver inherit, and the probe that checks whether they answer."""
 
 import errno
 import http.client
@@ -11,29 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sandbox.runtime.run_directories import StartError
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (names them, binds nothing)
-
-
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (only names them; binds nothing)
 BY_MAKE = "PSP_UP_BY_MAKE"
-"""Set where make runs `psp up`: advice then says what to give to make."""
+"""Set when make runs `psp up`. Error messages then show the make command line."""
 
 
 def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
-    """Bind and listen, a socket for each port; port 0 takes a free one. The keys are the command-line options' names.
+    """Open one listening socket per port; port 0 picks a free one. The keys of `ports` are command-line options.
 
-    The supervisor holds the sockets for the whole run: several API processes share one, and while one that crashed is
-    started again, connections wait in its backlog instead of being refused. Raises StartError, which names all ports
-    that are in use, so that one correction will do.
+    The supervisor holds the sockets for the whole run. Several API processes share one. While a crashed process restarts,
+    connections wait in the backlog instead of being refused. Raises StartError, which names all ports that are in use.
     """
     listeners: list[socket.socket] = []
     in_use: list[str] = []
     try:
         for option, port in ports.items():
-            found = _listen(host, port, option)
-            if found is None:
+            listener = _listen(host, port, option)
+            if listener is None:
                 in_use.append(option)
             else:
-                listeners.append(found)
+                listeners.append(listener)
         if in_use:
             taken = " and ".join(f"{ports[option]}" for option in in_use)
             subject = f"Port {taken} on {host} is" if len(in_use) == 1 else f"Ports {taken} on {host} are"
@@ -46,18 +43,18 @@ def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
 
 
 def _advice(options: Sequence[str]) -> str:
-    given = " ".join(options)
+    arguments = " ".join(options)
     if os.environ.get(BY_MAKE):
-        return f"take a free one with: make up ARGS='{given}'"
-    return f"give another one with {given.replace(' 0', ' PORT')}, or take a free one with {given}"
+        return f"to use a free port, run: make up ARGS='{arguments}'"
+    return f"choose another port with {arguments.replace(' 0', ' PORT')}, or use a free one with {arguments}"
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket | None:
-    """One socket, or None if the port is in use."""
+    """Return a listening socket, or None if the port is in use. Raises StartError."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except OSError as error:
-        raise StartError(f"The host {host!r} cannot be resolved ({error}); give another one with --host.") from error
+        raise StartError(f"The host {host!r} cannot be resolved ({error}); choose another one with --host.") from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -68,27 +65,28 @@ def _listen(host: str, port: int, option: str) -> socket.socket | None:
         if error.errno == errno.EADDRINUSE:
             return None
         if error.errno == errno.EADDRNOTAVAIL:
-            raise StartError(f"{host} is not an address of this machine; give another one with --host.") from error
-        raise StartError(f"Port {port} on {host} cannot be used ({os.strerror(error.errno or 0)}); see {option}.") from error
+            raise StartError(f"{host} is not an address of this machine; choose another one with --host.") from error
+        reason = os.strerror(error.errno or 0)
+        raise StartError(f"Cannot listen on port {port} on {host} ({reason}); choose another one with {option}.") from error
     return listener
 
 
 def http_url(host: str, port: int) -> str:
-    """The URL a client on this machine uses (an address that means "all" stands for loopback)."""
+    """Return the URL for clients on this machine. A wildcard address becomes the loopback address."""
     host = _WILDCARDS.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Probe:
-    """Asks GET `path` in a thread until the answer is 200, then calls `wake`. `answered` tells.
+    """Sends GET `path` in a thread until the answer is 200. Then sets `answered` and calls `wake`.
 
-    In a thread, because the socket listens before the process behind it accepts: a connection then waits for it, which
-    is also the quickest way to learn that it is ready.
+    The thread may block: the socket listens before the process behind it accepts, so a connection waits until the process
+    is ready. That is also the fastest way to notice it.
     """
 
     def __init__(self, host: str, port: int, path: str, wake: Callable[[], None]) -> None:
         self.answered = False
-        self.last = "no answer"
+        self.last_result = "no answer"
         self._stopped = threading.Event()
         self._target = (_WILDCARDS.get(host, host), port, path)
         self._wake = wake
@@ -104,20 +102,20 @@ class Probe:
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()
-                self.last = f"status {response.status}{_detail(response.read())}"
+                self.last_result = f"status {response.status}{_detail(response.read())}"
                 if response.status == 200:
                     self.answered = True
                     self._wake()
                     return
             except (OSError, http.client.HTTPException) as error:
-                self.last = str(error) or type(error).__name__
+                self.last_result = str(error) or type(error).__name__
             finally:
                 connection.close()
             time.sleep(0.05)
 
 
 def _detail(body: bytes) -> str:
-    """What a problem says of itself, such as the part that is missing."""
+    """Return the detail of a problem response, such as the part that is not ready; empty for any other body."""
     try:
         return f", {json.loads(body)['detail']}"
     except (ValueError, KeyError, TypeError):

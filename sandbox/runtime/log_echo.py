@@ -1,4 +1,4 @@
-"""Copies what the processes of a run write to their logs to the terminal, for `--verbose`."""
+"""Copy the logs of a run's processes to the terminal, for `--verbose`."""
 
 import threading
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 class LogEcho:
-    """Follows every log of a directory in a thread and gives each new line, with the process's name, to `say`.
+    """Follows all logs in a directory, in a thread, and passes each new line to `say` with the name of its process.
 
-    The processes write to files and not to pipes of ours, so that none of them breaks when the supervisor is killed.
+    The processes write to files rather than pipes, so that they do not fail when the supervisor is killed.
     """
 
     def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
@@ -20,7 +20,7 @@ class LogEcho:
         self._thread.start()
 
     def stop(self) -> None:
-        """Copy what is still there and end."""
+        """Copy the remaining lines and end."""
         self._stopped.set()
         self._thread.join(2)
 
@@ -32,17 +32,17 @@ class LogEcho:
     def _copy(self) -> None:
         for log in sorted(self._logs.glob("*.log")):
             try:
-                begin = self._read.get(log, 0)
-                if log.stat().st_size <= begin:
+                offset = self._read.get(log, 0)
+                if log.stat().st_size <= offset:
                     continue
                 with log.open("rb") as file:
-                    file.seek(begin)
+                    file.seek(offset)
                     data = file.read(1 << 20)
             except OSError:
                 continue
             whole = data.rfind(b"\n") + 1
             if not whole and len(data) < 1 << 20:
-                continue  # half a line: the rest is being written
-            self._read[log] = begin + (whole or len(data))
+                continue  # half a line: wait for the rest
+            self._read[log] = offset + (whole or len(data))
             for line in data[: whole or len(data)].decode("utf-8", "replace").splitlines():
                 self._say(f"[{log.stem}] {line}")

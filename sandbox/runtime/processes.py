@@ -1,4 +1,4 @@
-"""Finding and ending store processes by what they work on, for the cases where their process ids are not known."""
+"""Find and end the processes of a run by what they work on, for when their process ids are unknown."""
 
 import contextlib
 import signal
@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil  # type: ignore[import-untyped]  # the package has no types
 
 
 def postgres_processes(data: Path) -> list[psutil.Process]:
-    """The postmaster, backends and initdb of the data directory `data` (backends are known by their directory)."""
+    """Return the postmaster, backends and initdb of a data directory. Backends are recognized by their working directory."""
 
     def works_there(process: psutil.Process) -> bool:
         if process.name() not in ("postgres", "initdb"):
@@ -21,12 +21,12 @@ def postgres_processes(data: Path) -> list[psutil.Process]:
 
 
 def redis_processes(socket: Path) -> list[psutil.Process]:
-    """The server that was started on the Unix socket `socket`."""
+    """Return the Redis server that listens on a Unix socket."""
     return _matching(lambda process: process.name() == "valkey-server" and str(socket) in process.cmdline())
 
 
 def processes_of_run(run_id: str) -> list[psutil.Process]:
-    """Every process whose environment says that it belongs to this run, our own excepted."""
+    """Return every process, except our own, whose environment has this run's id."""
     return _matching(lambda process: process.environ().get("SANDBOX_RUN_ID") == run_id)
 
 
@@ -34,7 +34,7 @@ def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     own = psutil.Process().pid
     found = []
     for process in psutil.process_iter():
-        # A process may end, or not be ours to look at, at any point of this.
+        # At any point the process may end, or we may lack the permission to inspect it.
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != own and process.status() != psutil.STATUS_ZOMBIE and test(process):
                 found.append(process)
@@ -42,9 +42,10 @@ def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 
 
 def end_processes(find: Callable[[], list[psutil.Process]], steps: Sequence[tuple[signal.Signals | None, float]]) -> bool:
-    """Send each step's signal (None: only wait) and wait its seconds until `find` finds nothing; True when it does.
+    """End the processes that `find` returns. Return True once it finds none, False if some survive all steps.
 
-    `find` is asked again every time, so a process that was being started when its supervisor died is met as well.
+    Each step is a signal (None: only wait) and how many seconds to wait for the end. `find` runs repeatedly, so it also
+    catches a process that was starting when its supervisor died.
     """
     for number, seconds in steps:
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What a run says of itself when all is ready, and the file it is written to."""
+"""The URLs and keys of a run, reported when it is ready, and the ready file that holds them."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from sandbox.runtime.run_directories import StartError
 
 @dataclass(frozen=True, slots=True)
 class SeedKeys:
-    """What the seeds print; all None when nothing was seeded."""
+    """The ids and keys that the seeds print; all None if nothing was seeded."""
 
     merchant_id: str | None = None
     api_key: str | None = None
@@ -18,12 +18,12 @@ class SeedKeys:
     webhook_secret: str | None = None
     ipn_secret: str | None = None
     users_api_key: str | None = None
-    """Of the demo merchant with users; the ready file has no member for it."""
+    """The key of the demo merchant with users. The ready file does not include it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A run's addresses and keys."""
+    """A run's URLs and keys."""
 
     api_url: str
     ipn_url: str
@@ -34,7 +34,7 @@ class Ready:
     keys: SeedKeys
 
     def to_json(self) -> str:
-        """One line, with the members that the contract names for the ready file."""
+        """Return the content of the ready file: one line of JSON."""
         members = asdict(self)
         members |= members.pop("keys")
         del members["users_api_key"]
@@ -42,31 +42,36 @@ class Ready:
 
 
 def read_seed_keys(output: str) -> SeedKeys:
-    """The keys in what the seeds printed: the last line that is a JSON object."""
+    """Return the keys from the seeds' output: its last line that is a JSON object. Raises StartError if there is none."""
     for line in reversed(output.splitlines()):
         if not line.lstrip().startswith("{"):
             continue
         try:
-            found = json.loads(line)
-            return SeedKeys(**{name: found.get(name) for name in SeedKeys.__dataclass_fields__})
+            printed = json.loads(line)
+            return SeedKeys(**{name: printed.get(name) for name in SeedKeys.__dataclass_fields__})
         except ValueError:
             break
-    raise StartError(f"seeds printed no JSON object but {output[-200:]!r}.")
+    raise StartError(f"The seeds printed no JSON object, but {output[-200:]!r}.")
 
 
-def forget_earlier(path: Path) -> None:
-    """Delete what an earlier run left: a script that waits for the file must not read that. Raises StartError where
-    the file cannot be deleted, or could not be written later."""
+def prepare_ready_file(path: Path) -> None:
+    """Delete the ready file of an earlier run, so that a script that waits for the file does not read it.
+
+    Raises StartError if the file cannot be deleted, or cannot be written later.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StartError(f"The ready file {path} cannot be replaced ({error.strerror}).") from error
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise StartError(f"The ready file {path} cannot be written: its folder is missing or not writable.")
+        raise StartError(f"The ready file {path} cannot be written: its directory does not exist or is not writable.")
 
 
 def write_ready_file(path: Path, ready: Ready) -> None:
-    """Write the file whole or not at all, for its owner only (it holds keys): whoever sees it can read all of it."""
+    """Write the ready file atomically, so that no reader sees half of it. Only its owner can read it: it holds keys.
+
+    Raises StartError if it cannot be written.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fresh.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""The reaper: a tiny process that outlives a killed supervisor just long enough to leave nothing behind.
+"""The reaper: a small process that outlives a killed supervisor just long enough to clean up after it.
 
-PostgreSQL and Redis know nothing of the lifeline. The reaper reads it for them: when it ends, it waits for our own
-processes, stops Redis and then PostgreSQL, deletes what was ephemeral, and ends. It holds a copy of the data
-directory's lock meanwhile, so that the next start waits for it. After a clean stop it finds nothing to do.
+PostgreSQL and Redis cannot read the lifeline, so the reaper does. When the supervisor is gone, it waits for our own
+processes, stops Redis and then PostgreSQL, and deletes ephemeral data. Until then it holds a copy of the data directory's
+lock, so that the next start waits. After a clean stop it finds nothing to do.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sandbox.runtime.processes import end_processes, postgres_processes, processes_of_run, redis_processes
-from sandbox.runtime.run_directories import discard
+from sandbox.runtime.run_directories import delete_trees
 
 
 @dataclass(frozen=True, slots=True)
 class ReaperArguments:
-    """What the reaper has to know, as one JSON argument. Paths are absolute; None where there is nothing to end."""
+    """The reaper's arguments, passed as one JSON object. Paths are absolute. A store that is None is not ours to stop."""
 
     lifeline: int
     run_id: str
@@ -34,7 +34,7 @@ class ReaperArguments:
 
 
 def main() -> None:
-    # It must be there when all others have been stopped, by a terminal or by a hand that signals the whole run.
+    # The reaper must survive a signal to the whole run, whether from a terminal or a user, to clean up after it.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     arguments = ReaperArguments(**json.loads(sys.argv[1]))
@@ -44,10 +44,10 @@ def main() -> None:
 
 
 def clean_up(arguments: ReaperArguments) -> None:
-    """End what is left of the run, in the order of a clean stop, each with a bound."""
+    """End what is left of the run, in the order of a clean stop, each step within a time limit."""
     if arguments.ready_file is not None:
-        forget_ready_file(Path(arguments.ready_file), arguments.database_url)
-    # Ours follow the lifeline themselves; the second step is for those that do not.
+        delete_ready_file(Path(arguments.ready_file), arguments.database_url)
+    # Our own processes follow the lifeline themselves; the signals are for any that hang.
     end_processes(lambda: processes_of_run(arguments.run_id), [(None, 0.5), (signal.SIGTERM, 10.5), (signal.SIGKILL, 5)])
     if arguments.redis is not None:
         socket = Path(arguments.redis)
@@ -55,11 +55,11 @@ def clean_up(arguments: ReaperArguments) -> None:
     if arguments.postgres is not None:
         data = Path(arguments.postgres)
         end_processes(lambda: postgres_processes(data), [(signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)])
-    discard([Path(path) for path in arguments.remove])
+    delete_trees([Path(path) for path in arguments.remove])
 
 
-def forget_ready_file(path: Path, database_url: str) -> None:
-    """Delete the ready file of a run, unless a later run has by now written its own there."""
+def delete_ready_file(path: Path, database_url: str) -> None:
+    """Delete the ready file of a run, unless a later run has replaced it."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if json.loads(path.read_text("utf-8")).get("database_url") == database_url:
             path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The embedded Redis (a Valkey server): its command and when it is ready.
+"""The embedded Redis (a Valkey server): its command, and the check that it is ready.
 
-It is on a Unix socket: no port to lose to another process while it restarts, and nobody else on the machine can reach
-it. It keeps nothing on disk, because losing all of Redis loses nothing.
+It listens on a Unix socket: no other process can take its port during a restart, and no other user can connect. It stores
+nothing on disk, because losing all of Redis loses no data.
 """
 
 import importlib.util
@@ -22,11 +22,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The DSN, for redis-py and arq alike."""
+        """The DSN; both redis-py and arq accept it."""
         return f"unix://{self.socket}"
 
     def argv(self) -> list[str]:
-        """The server's command; it stays in the foreground and logs to its standard output."""
+        """Return the server's command. It stays in the foreground and logs to standard output. Raises StartError."""
         settings = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -35,10 +35,10 @@ class RedisServer:
             "appendonly": "no",
             "dir": str(self._directory),
             "maxmemory": "256mb",
-            # Under an evicting policy a full Redis would silently drop queued jobs (arq's job keys have a time to
-            # live, so `volatile-*` takes them too). A refused write is seen, and the sweep does that work.
+            # With an evicting policy a full Redis silently drops queued jobs (arq's job keys have a time to live, so
+            # `volatile-*` evicts them too). A refused write is noticed, and the sweep does that work.
             "maxmemory-policy": "noeviction",
-            # The reaper finds this process by its arguments, which a title would overwrite.
+            # The reaper finds this process by its arguments; a process title would overwrite them.
             "set-proc-title": "no",
             "daemonize": "no",
         }
@@ -48,7 +48,7 @@ class RedisServer:
         return argv
 
     def is_ready(self) -> bool:
-        """Whether it answers PING."""
+        """Return whether the server answers PING."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(0.5)
@@ -60,7 +60,7 @@ class RedisServer:
 
 
 def redis_binary() -> Path:
-    """The server program of this platform. Raises StartError where the package has none."""
+    """Return the server program for this platform. Raises StartError if the package has none."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
     if sys.platform == "darwin" and machine == "aarch64":
         machine = "arm64"
@@ -69,4 +69,4 @@ def redis_binary() -> Path:
         binary = Path(package.origin).parent / "_binaries" / f"{sys.platform}-{machine}" / "valkey-server"
         if binary.exists():
             return binary
-    raise StartError(f"There is no embedded Redis for {sys.platform} on {machine}; set REDIS_URL to a Redis of your own.")
+    raise StartError(f"There is no embedded Redis for {sys.platform} on {machine}; set REDIS_URL to your own Redis.")

@@ -1,4 +1,4 @@
-"""Where a run keeps its files, which system user the embedded PostgreSQL runs as, and the lock on a data directory."""
+"""The directories of a run, the system user of the embedded PostgreSQL, and the lock on a data directory."""
 
 import base64
 import fcntl
@@ -15,23 +15,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil  # type: ignore[import-untyped]  # the package has no types
 
 _SHARED_HOME = Path("/var/lib/psp-sandbox")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
-_LONGEST_SOCKET = 100  # the kernel's bound is 107 bytes on Linux and 103 on macOS
+_LONGEST_SOCKET = 100  # the kernel's limit is 107 bytes on Linux and 103 on macOS
 _LOCK_SECONDS = 45.0
 LOCK_NAME = "psp.lock"
-"""The file in a data directory that the supervisor of a run, and its reaper, hold locked; it has the former's number."""
+"""The file in a data directory that a run's supervisor and reaper keep locked. It holds the supervisor's pid."""
 
 
 class StartError(Exception):
-    """Why a start failed: a sentence for the person at the terminal, with the end of a log where there is one."""
+    """A start failed. The message is for the user, with the end of a log if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:
-    """An account that a store runs as when we are root (PostgreSQL refuses to run as root)."""
+    """The account that PostgreSQL runs as when we are root, because it refuses to run as root."""
 
     name: str
     uid: int
@@ -40,13 +40,13 @@ class SystemUser:
 
 @dataclass(slots=True)
 class RunDirectories:
-    """The directories of one run. `remove` lists what must go when the run ends."""
+    """The directories of one run. Those in `remove` are deleted when the run ends."""
 
     data: Path
     home: Path
-    """Where PostgreSQL's data lies: `data`, or a place of its own that its system user can reach."""
+    """The parent of PostgreSQL's data: `data`, or another directory if PostgreSQL's system user cannot reach that."""
     run: Path
-    """Sockets; its path is short enough for a Unix socket and free of characters that a DSN would need quoted."""
+    """Sockets. The path is short enough for a Unix socket and needs no quoting in a DSN."""
     user: SystemUser | None
     ephemeral: bool
     notice: str | None = None
@@ -62,33 +62,37 @@ class RunDirectories:
 
 
 def store_user() -> SystemUser | None:
-    """Give the account to run PostgreSQL as: None unless we are root, then `pgserver`, made if it is not there.
+    """Return the account to run PostgreSQL as; None unless we are root.
 
-    Where no account can be made (a read-only /etc, no useradd), an unprivileged one that is there is taken.
+    Creates `pgserver` if it does not exist. If that fails (a read-only /etc, no useradd), falls back to `postgres` or
+    `nobody`. Raises StartError if there is none of them.
     """
     if os.geteuid() != 0:
         return None
     deadline = time.monotonic() + 5
     while (entry := _account("pgserver")) is None and time.monotonic() < deadline:
         try:
-            # Two first starts at once: useradd fails for the one that finds /etc/passwd locked or the name just made.
-            made = subprocess.run(  # (found by PATH: its place differs between systems)
-                ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607 -- where it is differs
+            # With two concurrent first starts, one useradd fails: /etc/passwd is locked, or the name exists already.
+            ran = subprocess.run(
+                ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607 (its directory differs between systems)
                 check=False,
                 capture_output=True,
             )
         except OSError:
             break
-        if made.returncode != 0:
+        if ran.returncode != 0:
             time.sleep(0.1)
     entry = entry or _account("postgres") or _account("nobody")
     if entry is None:
-        raise StartError("PostgreSQL cannot run as root, and no system user for it could be made or found.")
+        raise StartError(
+            "PostgreSQL cannot run as root, and no system user for it could be created or found; "
+            "create one with: useradd -s /bin/false pgserver"
+        )
     return SystemUser(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def _owner_of(database: Path, user: SystemUser) -> SystemUser:
-    """Whoever owns a data directory that exists runs it: one that an ordinary user made stays theirs under root."""
+    """Return the owner of an existing data directory, so that an ordinary user's stays theirs when root runs it once."""
     try:
         entry = database.stat()
     except FileNotFoundError:
@@ -104,10 +108,10 @@ def _account(name: str) -> pwd.struct_passwd | None:
 
 
 def reachable(path: Path, user: SystemUser | None) -> bool:
-    """Whether `user` can enter the directory `path` (asked of the kernel as that user, so that ACLs count too)."""
+    """Return whether `user` can enter the directory `path`. Runs a check as that user, so ACLs count too."""
     if user is None:
         return os.access(path, os.X_OK)
-    asked = subprocess.run(  # noqa: S603 (a fixed command)
+    ran = subprocess.run(  # noqa: S603 (a fixed command)
         ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)],
         user=user.uid,
         group=user.gid,
@@ -117,18 +121,21 @@ def reachable(path: Path, user: SystemUser | None) -> bool:
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    return asked.returncode == 0
+    return ran.returncode == 0
 
 
 def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectories:
-    """Make and choose the directories of a run; `data` None asks for an ephemeral one. Permissions that exist stay."""
+    """Choose and create the directories of a run. If `data` is None, the run is ephemeral.
+
+    Existing directories keep their permissions. Raises StartError if a directory cannot be used.
+    """
     user = store_user() if embedded_postgres else None
     remove: list[Path] = []
     if data is None:
         base = Path(tempfile.mkdtemp(prefix="psp-")).resolve()
         remove.append(base)
         if user is not None:
-            base.chmod(0o711)  # our own new directory: PostgreSQL's user must pass through it, and may not list it
+            base.chmod(0o711)  # PostgreSQL's user must pass through it, but not list it
     else:
         base = data.expanduser().resolve()
         _make(base, 0o711 if user is not None else 0o700)
@@ -137,19 +144,19 @@ def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectori
     directories = RunDirectories(base, base, base / "run", user, data is None, remove=remove)
     try:
         if not os.access(base, os.R_OK | os.W_OK | os.X_OK):
-            raise StartError(f"The data directory {base} cannot be written; give another one with --data.")
+            raise StartError(f"The data directory {base} is not writable; choose another one with --data.")
         if not reachable(base, user):
             _move_home(directories)
         _choose_run(directories)
         _make(directories.logs, 0o700)
     except BaseException:
-        discard(directories.remove)
+        delete_trees(directories.remove)
         raise
     return directories
 
 
 def empty_metrics(directories: RunDirectories) -> None:
-    """Begin with no counters of earlier processes; only under the lock, as a living run writes there."""
+    """Delete the counters of earlier processes. Call it while holding the lock: another run may be writing there."""
     shutil.rmtree(directories.metrics, ignore_errors=True)
     _make(directories.metrics, 0o700)
 
@@ -162,11 +169,13 @@ def _make(path: Path, mode: int) -> None:
         path.chmod(mode)
         _give_to_owner(path)
     except OSError as error:
-        raise StartError(f"The directory {path} cannot be made ({error.strerror}); give another one with --data.") from error
+        raise StartError(
+            f"The directory {path} cannot be created ({error.strerror}); choose another one with --data."
+        ) from error
 
 
 def _give_to_owner(path: Path) -> None:
-    """As root in somebody's directory, leave them what we make there: their next run is without us."""
+    """As root, give `path` to the owner of its directory, so that the owner's next run can use it without root."""
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
@@ -186,7 +195,7 @@ def _move_home(directories: RunDirectories) -> None:
     if not reachable(home, directories.user):
         raise StartError(
             f"PostgreSQL's system user {directories.user.name!r} can reach neither {directories.data} nor {home}; "
-            "give a directory that it can enter with --data, or run psp as an ordinary user."
+            "choose a directory that it can enter with --data, or run psp as an ordinary user."
         )
     directories.home = home
     directories.notice = (
@@ -207,30 +216,31 @@ def _choose_run(directories: RunDirectories) -> None:
 
 
 def hand_over(path: Path, user: SystemUser | None) -> None:
-    """Make `path` a directory that only the store's user (and root) may enter."""
+    """Make `path` a directory that only the store's user and root can enter."""
     path.mkdir(exist_ok=True)
     if user is not None:
         os.chown(path, user.uid, user.gid)
     path.chmod(0o700)
 
 
-def discard(paths: list[Path]) -> None:
-    """Delete these trees as far as possible; a file that will not go stops nothing."""
+def delete_trees(paths: list[Path]) -> None:
+    """Delete directory trees as far as possible, ignoring errors."""
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> int:
-    """Take the data directory for this run and give the lock's descriptor; it is free again when the last copy closes.
+    """Lock the data directory for this run, and return the lock's descriptor.
 
-    The reaper of a run that was killed keeps the lock until it has ended that run's stores, so a start right after
-    a SIGKILL waits (by `pause`) and never meets the old PostgreSQL. A living owner raises StartError at once.
+    The lock is released when the last copy of the descriptor closes. The reaper of a killed run holds a copy until that
+    run's stores have ended, so a start right after a SIGKILL waits (calling `pause`) and never meets the old PostgreSQL.
+    Raises StartError at once if the lock's owner is alive.
     """
     path = directories.data / LOCK_NAME
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StartError(f"{path} cannot be opened ({error.strerror}); give another directory with --data.") from error
+        raise StartError(f"{path} cannot be opened ({error.strerror}); choose another directory with --data.") from error
     deadline = time.monotonic() + _LOCK_SECONDS
     try:
         while True:
@@ -241,8 +251,8 @@ def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> in
                 owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
                 if (owner.isdigit() and process_lives(int(owner))) or time.monotonic() > deadline:
                     raise StartError(
-                        f"The data directory {directories.data} is in use by another psp up (process {owner or 'unknown'}). "
-                        f"Stop that one with `psp down --data {shlex.quote(str(directories.data))}`, or give another directory "
+                        f"The data directory {directories.data} is in use by another sandbox (process {owner or 'unknown'}). "
+                        f"Stop it with `psp down --data {shlex.quote(str(directories.data))}`, or choose another directory "
                         "with --data."
                     ) from None
                 pause(0.1)
@@ -256,7 +266,7 @@ def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> in
 
 
 def process_lives(pid: int) -> bool:
-    """Whether `pid` runs; a zombie, which nobody may ever collect in a container, does not."""
+    """Return whether a process runs. A zombie does not: in a container it may never be reaped."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -264,9 +274,10 @@ def process_lives(pid: int) -> bool:
 
 
 def secret_key(data: Path) -> str:
-    """The key of this data directory (32 bytes, URL-safe base64): read, or made once with mode 0600.
+    """Return the secret key of this data directory (32 bytes, URL-safe base64). Create it once, with mode 0600.
 
-    Written to a name of its own and linked into place, so that a crash leaves no empty key and two starts agree on one.
+    It is written under a temporary name and linked into place, so that a crash leaves no empty key and two concurrent
+    starts agree on one.
     """
     path = data / "secret.key"
     if not path.exists():
@@ -282,7 +293,7 @@ def secret_key(data: Path) -> str:
         except FileExistsError:
             pass
         except OSError:
-            os.replace(fresh, path)  # a file system without hard links
+            os.replace(fresh, path)  # the file system has no hard links
         finally:
             fresh.unlink(missing_ok=True)
         _give_to_owner(path)

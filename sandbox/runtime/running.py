@@ -1,4 +1,4 @@
-"""A run of another process: whether one is on a data folder, and stopping it."""
+"""Find the run that uses a data directory, and stop it."""
 
 import fcntl
 import os
@@ -6,28 +6,28 @@ import signal
 import time
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil  # type: ignore[import-untyped]  # the package has no types
 
 from sandbox.runtime.run_directories import LOCK_NAME, process_lives
 
 _STOP_SECONDS = 120.0
-"""Longer than all bounds of a stop together."""
+"""Longer than all time limits of a stop together."""
 _CLOCK_SLACK_SECONDS = 2.0
 
 
 class NotRunningError(Exception):
-    """Nothing runs on the data folder."""
+    """No run uses the data directory."""
 
 
 class NotEndedError(Exception):
-    """A run was asked to stop, and still runs."""
+    """A run was asked to stop, but still runs."""
 
 
 def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
-    """Stop the run on a data folder and wait until nothing of it is left, at most `seconds`.
+    """Stop the run that uses a data directory, and wait up to `seconds` until all of it has ended.
 
-    Gives the process id of its supervisor; None if that had died, and its reaper was found cleaning up. Raises
-    NotRunningError, NotEndedError, or PermissionError if it is another user's.
+    Returns the supervisor's process id; None if it was already dead and its reaper was cleaning up. Raises
+    NotRunningError, NotEndedError, or PermissionError if the run belongs to another user.
     """
     lock = data.expanduser().resolve() / LOCK_NAME
     try:
@@ -35,7 +35,7 @@ def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
     except FileNotFoundError:
         raise NotRunningError(f"nothing is running on {data}.") from None
     except PermissionError:
-        raise PermissionError(f"{lock} is another user's; stop it as that user.") from None
+        raise PermissionError(f"{lock} belongs to another user; stop the sandbox as that user.") from None
     try:
         if _is_free(handle):
             raise NotRunningError(f"nothing is running on {data}.")
@@ -46,9 +46,9 @@ def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:
             except psutil.NoSuchProcess:
                 supervisor = None
             except psutil.AccessDenied:
-                raise PermissionError(f"process {supervisor.pid} is another user's; stop it as that user.") from None
+                raise PermissionError(f"process {supervisor.pid} belongs to another user; stop it as that user.") from None
         deadline = time.monotonic() + seconds
-        # The reaper holds the lock too, until it has cleaned up after a supervisor that was killed.
+        # The reaper also holds the lock, until it has cleaned up after a killed supervisor.
         while not _is_free(handle) or (supervisor is not None and process_lives(supervisor.pid)):
             if time.monotonic() > deadline:
                 raise NotEndedError(f"the sandbox on {data} did not stop within {seconds:.0f} seconds.")
@@ -68,11 +68,11 @@ def _is_free(handle: int) -> bool:
 
 
 def _supervisor(handle: int) -> psutil.Process | None:
-    """The process that wrote its number into the lock; None if it has died, whoever has that number by now."""
+    """Return the process that wrote its pid into the lock; None if it has died, even if another process reuses the pid."""
     text = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
     try:
         process = psutil.Process(int(text))
-        was_there = process.create_time() <= os.fstat(handle).st_mtime + _CLOCK_SLACK_SECONDS
-        return process if was_there and process.status() != psutil.STATUS_ZOMBIE else None
+        is_old_enough = process.create_time() <= os.fstat(handle).st_mtime + _CLOCK_SLACK_SECONDS
+        return process if is_old_enough and process.status() != psutil.STATUS_ZOMBIE else None
     except (ValueError, psutil.Error):
         return None

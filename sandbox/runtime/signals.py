@@ -1,4 +1,4 @@
-"""What ends a run from outside: signals, and the death of the process that started us."""
+"""The events that end a run from outside: signals, and the death of the parent process."""
 
 import os
 import select
@@ -10,13 +10,13 @@ _SECOND_AFTER = 0.5
 
 
 class StopRequested(Exception):
-    """Somebody asked the run to end; the message says how."""
+    """The run was asked to end. The message says how."""
 
 
 class Signals:
-    """Turns signals into something a loop can wait for. Use it in the main thread, as a context manager.
+    """Lets a loop wait for signals. Use it as a context manager in the main thread.
 
-    SIGHUP that is ignored at the start (nohup) means that the run is to outlive its terminal and its parent.
+    If SIGHUP is ignored at the start (nohup), the run outlives its terminal and its parent.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Signals:
         self._wakeup_before = -1
         self.reason: str | None = None
         self.impatient = False
-        """A second Ctrl-C came: stop waiting for anything."""
+        """Set by a second Ctrl-C: stop waiting for anything."""
         self._first_at = 0.0
         self._taken: list[signal.Signals] = []
         self._is_orphan = False
@@ -40,22 +40,22 @@ class Signals:
         if not self._outlive:
             numbers.append(signal.SIGHUP)
         for number in numbers:
-            # SIGCHLD too: only a signal that has a handler is written to the wake-up pipe.
-            self._before[number] = signal.signal(number, self._note)
+            # SIGCHLD needs a handler too: only signals with a handler are written to the wake-up pipe.
+            self._before[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             if self.reason is not None and number != signal.SIGCHLD:
-                # Everything has been stopped: one more Ctrl-C must not turn the clean end into a death by signal.
+                # Everything has stopped. One more Ctrl-C must not turn the clean exit into a death by signal.
                 handler = signal.SIG_IGN
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what was set before is taken back
+            signal.signal(number, handler)  # type: ignore[arg-type]  # a handler that signal.signal returned
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._reader)
         os.close(self._writer)
         self._writer = -1
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGCHLD:
             return
         self._taken.append(signal.Signals(number))
@@ -63,19 +63,19 @@ class Signals:
             self.reason = signal.Signals(number).name
             self._first_at = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._first_at > _SECOND_AFTER:
-            # `timeout` and some shells send one request twice at once; a person takes longer.
+            # `timeout` and some shells send the same signal twice in a row; a person takes longer.
             self.impatient = True
 
     def wake(self) -> None:
-        """End the current or next `wait` (from any thread)."""
+        """End the current or next `wait`. Thread-safe."""
         try:
             if self._writer >= 0:
                 os.write(self._writer, b"\0")
         except OSError:
-            pass  # full, so a wake is already under way; or closed, so nobody waits
+            pass  # the pipe is full, so a wake is pending; or it is closed, so nobody waits
 
     def wait(self, seconds: float) -> None:
-        """Sleep until a signal, a child's end or `wake`, at most `seconds`."""
+        """Sleep up to `seconds`, until a signal, the end of a child or a `wake`."""
         ready, _, _ = select.select([self._reader], [], [], max(0.0, seconds))
         if ready:
             try:
@@ -85,15 +85,17 @@ class Signals:
                 pass
 
     def check(self) -> None:
-        """Raise StopRequested when the run is to end."""
+        """Raise StopRequested if the run was asked to end."""
         if self.reason is None and self._parent_has_ended():
-            self.reason = "the process that started it has ended"
+            self.reason = "the parent process has ended"
         if self.reason is not None:
             raise StopRequested(self.reason)
 
     def take(self) -> list[signal.Signals]:
-        """The signals since the last call that asked the run to end, in order, for a loop that passes them on instead of
-        calling `check`. The end of the process that started us counts as one SIGTERM."""
+        """Return the signals since the last call that asked the run to end, in order.
+
+        For a loop that forwards them instead of calling `check`. The end of the parent process counts as one SIGTERM.
+        """
         if not self._is_orphan and self._parent_has_ended():
             self._is_orphan = True
             self._taken.append(signal.SIGTERM)

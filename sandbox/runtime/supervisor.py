@@ -1,4 +1,4 @@
-"""The supervisor: brings stores, migrations, seeds and processes up, keeps them up, and takes them down in order."""
+"""The supervisor: starts the stores, migrations, seeds and processes, keeps them running, and stops them in order."""
 
 import contextlib
 import os
@@ -21,21 +21,21 @@ from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
 from sandbox.runtime.listening import Probe, http_url, listen_all
 from sandbox.runtime.log_echo import LogEcho
 from sandbox.runtime.postgres import Postgres
-from sandbox.runtime.ready import Ready, SeedKeys, forget_earlier, read_seed_keys, write_ready_file
-from sandbox.runtime.reaper import ReaperArguments, forget_ready_file
+from sandbox.runtime.ready import Ready, SeedKeys, prepare_ready_file, read_seed_keys, write_ready_file
+from sandbox.runtime.reaper import ReaperArguments, delete_ready_file
 from sandbox.runtime.redis_server import RedisServer
-from sandbox.runtime.run_directories import RunDirectories, StartError, discard, empty_metrics, lock_data, open_directories
+from sandbox.runtime.run_directories import RunDirectories, StartError, delete_trees, empty_metrics, lock_data, open_directories
 from sandbox.runtime.signals import Signals, StopRequested
 
 _START_SECONDS = 180.0
-"""A busy machine has taken 84; a process that ends is noticed at once, whatever this is."""
+"""A busy machine has taken 84 seconds. A process that dies is noticed at once, whatever the limit."""
 _STEP_SECONDS = 300.0
 _MOST_EARLY_DEATHS = 6
-_LOOK_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 
 
 def _module(name: str) -> tuple[str, ...]:
-    # -P: a folder `worker` or `seeds` in the directory where psp is called must not be taken for ours.
+    # -P: do not import a `worker` or `seeds` directory from the current directory instead of ours.
     return (sys.executable, "-P", "-m", name)
 
 
@@ -52,7 +52,7 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked to be. `data` None is an ephemeral one."""
+    """The options of a run. If `data` is None, the run is ephemeral."""
 
     data: Path | None = Path(".psp")
     host: str = "127.0.0.1"
@@ -69,19 +69,19 @@ class Options:
 
 
 class Supervisor:
-    """One run. `run` returns when it has been stopped, or raises StartError; either way nothing is left running."""
+    """One run of the sandbox. When `run` returns or raises, nothing of it is left running."""
 
     def __init__(self, options: Options, say: Callable[[str], None], on_ready: Callable[[Ready], None]) -> None:
         self._options = options
         self._say = say
         self._on_ready = on_ready
         self._signals = Signals()
-        self._heed = self._signals.check
-        """What is done about signals; raises StopRequested unless a guest is there to act on them."""
+        self._handle_signals = self._signals.check
+        """Raises StopRequested for a signal or, once there is a guest, forwards the signal to it."""
         self._lifeline = Lifeline()
         self._run_id = secrets.token_hex(8)
         self._groups: list[list[Child]] = [[], [], [], []]
-        """Children in the order they are stopped in: API and IPN, workers, Redis, PostgreSQL."""
+        """Children in the order in which they are stopped: API and IPN, workers, Redis, PostgreSQL."""
         self._reaper: Child | None = None
         self._step: subprocess.Popen[bytes] | None = None
         self._probes: list[Probe] = []
@@ -93,17 +93,19 @@ class Supervisor:
         self._stores: dict[str, str] = {}
 
     def run(self, guest: Guest | None = None) -> str:
-        """Start, watch until asked to stop, or until the guest ends, which is started when all is ready; stop. Gives the
-        reason of the stop. Call it in the main thread. Raises StartError."""
+        """Start everything, watch it until asked to stop, stop it, and return the reason of the stop.
+
+        A guest starts when all is ready; the run stops when it ends. Call this in the main thread. Raises StartError.
+        """
         with self._signals:
             try:
                 ready = self._start()
                 self._on_ready(ready)
                 if guest is not None:
                     guest.start(ready)
-                    self._heed = lambda: guest.heed(self._signals)
+                    self._handle_signals = lambda: guest.forward(self._signals)
                 while guest is None or guest.running:
-                    self._turn()
+                    self._watch()
                 return "the command has ended"
             except StopRequested as request:
                 return str(request)
@@ -117,7 +119,7 @@ class Supervisor:
     def _start(self) -> Ready:
         options = self._options
         if options.ready_file is not None:
-            forget_earlier(options.ready_file)
+            prepare_ready_file(options.ready_file)
         api_socket, ipn_socket = self._listeners = listen_all(
             options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
         )
@@ -205,7 +207,7 @@ class Supervisor:
                 self._log("postgres"),
                 user=user,
                 cwd=Path("/"),
-                stop_signal=signal.SIGINT,  # a fast shutdown: it ends the connections and writes a checkpoint
+                stop_signal=signal.SIGINT,  # a fast shutdown: PostgreSQL ends all connections and writes a checkpoint
                 stop_seconds=30,
                 kill_signal=signal.SIGQUIT,
                 tied=True,
@@ -234,9 +236,9 @@ class Supervisor:
         if listener is not None:
             env["SANDBOX_LISTEN_FD"] = str(listener.fileno())
             fds.append(listener.fileno())
-        # API and IPN are probed through their port besides. Nothing asks a worker: it must have stayed for a moment.
-        least = 0.0 if listener is not None else 1.0
-        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: child.age > least)
+        # API and IPN are also probed through their ports. A worker has no probe: it counts as up after a second.
+        least_age = 0.0 if listener is not None else 1.0
+        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: child.age > least_age)
 
     def _await_processes(self, port: int, ipn_port: int) -> None:
         host = self._options.host
@@ -248,7 +250,7 @@ class Supervisor:
             self._await(
                 "the API and the IPN receiver",
                 lambda: api.answered and ipn.answered and all(child.is_up() for child in children),
-                lambda: f" (GET /health/ready: {api.last}; GET /health of IPN: {ipn.last})",
+                lambda: f" (API: GET /health/ready: {api.last_result}; IPN: GET /health: {ipn.last_result})",
             )
         finally:
             api.stop()
@@ -268,22 +270,24 @@ class Supervisor:
 
     def _pause(self, seconds: float) -> None:
         self._signals.wait(seconds)
-        self._heed()
+        self._handle_signals()
 
-    def _turn(self, longest: float = _LOOK_SECONDS) -> None:
-        """Wait until something may have happened, then act on it. Raises StopRequested, or StartError for a child that
-        dies over and over without ever having been up."""
+    def _watch(self, longest: float = _CHECK_SECONDS) -> None:
+        """Wait up to `longest` seconds for an event, then handle signals and restart dead children.
+
+        Raises StopRequested, or StartError if a child that was never up keeps dying.
+        """
         children = self._children()
         now = time.monotonic()
         due = [child.restart_at - now for child in children if child.restart_at is not None]
         self._pause(min([longest, *due]))
         for child in children:
-            if not child.look():
+            if not child.check():
                 continue
             if not child.was_up and child.deaths >= _MOST_EARLY_DEATHS:
-                raise StartError(f"{child.name} does not start.{self._ending(child)}")
+                raise StartError(f"{child.name} does not start.{self._end_of_log(child)}")
             if child.was_up:
-                self._say(f"{child.name} ended ({_how(child.exit_status)}); starting it again.")
+                self._say(f"{child.name} ended ({_describe(child.exit_status)}); restarting it.")
 
     def _children(self) -> list[Child]:
         return [*chain.from_iterable(self._groups), *([self._reaper] if self._reaper else [])]
@@ -293,19 +297,21 @@ class Supervisor:
         while not done():
             if time.monotonic() > deadline:
                 late = [child for child in self._children() if not child.is_up()] or self._groups[0]
-                endings = "".join(self._ending(child) for child in late)
-                raise StartError(f"{what} did not become ready within {_START_SECONDS:.0f} seconds{detail()}.{endings}")
-            self._turn(0.02)
+                logs = "".join(self._end_of_log(child) for child in late)
+                raise StartError(f"{what} did not become ready within {_START_SECONDS:.0f} seconds{detail()}.{logs}")
+            self._watch(0.02)
 
-    def _ending(self, child: Child) -> str:
-        return f"\nThe end of {child.command.log}:\n{last_lines(child.command.log) or '(it is empty)'}"
+    def _end_of_log(self, child: Child) -> str:
+        return f"\nThe end of {child.command.log}:\n{last_lines(child.command.log) or '(empty)'}"
 
     def _run_step(self, name: str, argv: Sequence[str]) -> str:
         return self._finish_step(Command(name, argv, self._env, self._log(name), (self._lifeline.reader,)), "")
 
     def _finish_step(self, command: Command, stdin: str) -> str:
-        """Run a command to its end and give its standard output. The stores are watched meanwhile, and a stop request
-        ends the wait (`_stop` then ends the process)."""
+        """Run a command to its end and return its standard output, while watching the stores.
+
+        A stop request ends the wait; `_stop` then kills the process. Raises StartError if the command fails.
+        """
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
             source.write(stdin.encode())
             source.seek(0)
@@ -314,21 +320,21 @@ class Supervisor:
             while self._step.poll() is None:
                 if time.monotonic() > deadline:
                     raise StartError(f"{command.name} took longer than {_STEP_SECONDS:.0f} seconds.")
-                self._turn()
+                self._watch()
             status, self._step = self._step.returncode, None
             output.seek(0)
             text = output.read().decode("utf-8", "replace")
         if status != 0:
             end = last_lines(command.log) or text[-2000:]
-            raise StartError(f"{command.name} failed ({_how(status)}). The end of {command.log}:\n{end}")
+            raise StartError(f"{command.name} failed ({_describe(status)}). The end of {command.log}:\n{end}")
         return text
 
     # Stopping.
 
     def _stop(self) -> None:
-        """End everything, in order; afterwards nothing of the run is left but its data."""
+        """End everything in order. Afterwards only the run's data is left."""
         if self._options.ready_file is not None and self._env:
-            forget_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
+            delete_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
         for probe in self._probes:
             probe.stop()
         if self._step is not None and self._step.poll() is None:
@@ -342,7 +348,7 @@ class Supervisor:
         if self._echo is not None:
             self._echo.stop()
         if self._directories is not None:
-            discard(self._directories.remove)
+            delete_trees(self._directories.remove)
         self._lifeline.cut()
         if self._reaper is not None:
             self._wait_gone([self._reaper], 20.0)
@@ -373,7 +379,7 @@ class Supervisor:
             self._signals.wait(0.1)
 
 
-def _how(status: int | None) -> str:
+def _describe(status: int | None) -> str:
     if status is not None and status < 0:
         return signal.Signals(-status).name
     return f"exit code {status}"

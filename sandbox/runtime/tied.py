@@ -1,11 +1,10 @@
-"""Becomes another program, and has the kernel signal it when the process that started it dies, even by a SIGKILL.
+"""Run a program that the kernel signals when the parent process dies, even by SIGKILL. Linux only.
 
     tied.py PARENT SIGNAL UID GID PROGRAM [ARGUMENT...]
 
-For programs that cannot read the lifeline: with supervisor and reaper both killed, nobody is left to stop them. Linux
-only. It runs by its path, with nothing but the standard library. A program that is to run as another user is given to it
-as root, for two reasons: that user may not be able to reach this Python, and the kernel forgets the request when a
-process changes its user.
+For programs that cannot read the lifeline: if supervisor and reaper are both killed, nothing else stops them. This file
+runs by its path, with only the standard library. To run a program as another user, start it as root and pass UID and GID:
+that user may be unable to reach this Python, and the kernel drops the request when a process changes its user.
 """
 
 import ctypes
@@ -23,11 +22,11 @@ def main() -> None:
         os.setuid(uid)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-        # A run without this is as safe as on a system that has no such call: the reaper still stops the program.
+        # Go on without it, as on systems that lack the call: the reaper still stops the program.
         sys.stderr.write(f"prctl: {os.strerror(ctypes.get_errno())}\n")
     if os.getppid() != parent:
-        sys.exit("the process that started this one has died")
-    os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 (the command it was given, no shell)
+        sys.exit("The parent process has died.")
+    os.execv(sys.argv[5], sys.argv[5:])  # noqa: S606 (the given command, no shell)
 
 
 main()
