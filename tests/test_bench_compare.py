@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from sandbox.bench.compare import Comparison, better_direction, compare, compare_figures, compare_json, flatten
 from sandbox.bench.cpu import CpuMeter, cpu_seconds, kind_of
 from sandbox.bench.machine import Machine
-from sandbox.bench.revision import checked_out
+from sandbox.bench.revision import check_out
 from sandbox.bench.stack import BenchError, Stack
 from sandbox.cli.main import app
 from tests.harness.waiting import until
@@ -51,7 +51,7 @@ def worktrees(repository: Path) -> int:
 def test_a_revision_is_checked_out_as_it_was_and_removed_again(repository: Path) -> None:
     (repository / "new.txt").write_text("not committed: a dirty tree is no obstacle")
     (repository / "sandbox" / "__init__.py").write_text("changed = True")
-    with checked_out("old", repository) as revision:
+    with check_out("old", repository) as revision:
         folder = revision.folder
         assert revision.commit == git(repository, "rev-parse", "old")
         assert (folder / "sandbox" / "__init__.py").read_text() == ""
@@ -66,7 +66,7 @@ def test_a_worktree_is_removed_whatever_ends_the_measurement(repository: Path, e
     folders = []
 
     def measure() -> None:
-        with checked_out("old", repository) as revision:
+        with check_out("old", repository) as revision:
             folders.append(revision.folder)
             raise error
 
@@ -78,8 +78,8 @@ def test_a_worktree_is_removed_whatever_ends_the_measurement(repository: Path, e
 
 def test_sigterm_removes_the_worktree(repository: Path) -> None:
     code = (
-        "import sys, signal; from pathlib import Path; from sandbox.bench.revision import checked_out\n"
-        "with checked_out('old', Path(sys.argv[1])) as revision: print(revision.folder, flush=True); signal.pause()"
+        "import sys, signal; from pathlib import Path; from sandbox.bench.revision import check_out\n"
+        "with check_out('old', Path(sys.argv[1])) as revision: print(revision.folder, flush=True); signal.pause()"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(repository)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -96,19 +96,19 @@ def test_a_revision_that_lacks_a_package_says_which_and_how_to_get_it(repository
     (repository / "sandbox" / "cli" / "main.py").write_text("import no_such_package")
     git(repository, "commit", "--quiet", "--all", "-m", "needs more")
     with pytest.raises(BenchError, match=r"No module named 'no_such_package'.*git show [0-9a-f]{12}:requirements\.txt"):
-        contextlib.ExitStack().enter_context(checked_out("HEAD", repository))
+        contextlib.ExitStack().enter_context(check_out("HEAD", repository))
     assert worktrees(repository) == 1
 
 
 def test_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"has no revision 'nobody'\. Give a commit, branch or tag"):
-        contextlib.ExitStack().enter_context(checked_out("nobody", repository))
+        contextlib.ExitStack().enter_context(check_out("nobody", repository))
     with pytest.raises(BenchError, match="has no revision '--all'"):
-        contextlib.ExitStack().enter_context(checked_out("--all", repository))
+        contextlib.ExitStack().enter_context(check_out("--all", repository))
     with pytest.raises(BenchError, match=r"is not a git checkout\. Clone the repository"):
-        contextlib.ExitStack().enter_context(checked_out("old", tmp_path))
+        contextlib.ExitStack().enter_context(check_out("old", tmp_path))
     with pytest.raises(BenchError, match="is not a git checkout"):  # a folder inside some other repository
-        contextlib.ExitStack().enter_context(checked_out("old", repository / "sandbox"))
+        contextlib.ExitStack().enter_context(check_out("old", repository / "sandbox"))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_both_sides_are_measured_in_turn_each_on_its_own_code(monkeypatch: pytes
 
     monkeypatch.setattr("sandbox.bench.compare.open_stack", open_stack)
     monkeypatch.setattr("sandbox.bench.compare.Database", Database)
-    monkeypatch.setattr("sandbox.bench.compare.checked_out", lambda name: checked_out(name, repository))
+    monkeypatch.setattr("sandbox.bench.compare.check_out", lambda name: check_out(name, repository))
     result = compare("old", "create", opened, 3, 2, 3, lambda what, done: None)  # type: ignore[arg-type]  # a stand-in
     assert seen == ["old", "new"] * 3
     assert closed == ["new", "old"]

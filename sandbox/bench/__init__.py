@@ -1,1 +1,1 @@
-"""Creates over HTTP beside the database's own benchmark, and the way from a create to its webhook."""
+"""Benchmarks: creates over HTTP compared with pgbench, the time from a create to its webhook, and other operations."""

@@ -1,4 +1,4 @@
-"""`psp bench compare`: one bench on another revision and on this code, in turn, by the same client on the same machine."""
+"""`psp bench compare`: run one bench alternately on another revision and on this code, with the same client and machine."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,8 +18,8 @@ from sandbox.bench.create import Progress
 from sandbox.bench.database import Database
 from sandbox.bench.e2e import E2eBench, Rate, parse_rate
 from sandbox.bench.load import open_load
-from sandbox.bench.machine import Machine, look
-from sandbox.bench.revision import ROOT, checked_out
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.revision import ROOT, check_out
 from sandbox.bench.stack import Stack, open_stack
 from sandbox.bench.wait_for import WaitForBench
 from sandbox.bench.wallets import BulkCreditBench, SummaryBench
@@ -27,30 +27,30 @@ from sandbox.bench.world import WorldBench
 
 Better = Literal["higher", "lower"]
 Measure = Callable[[], Mapping[str, Any]]
-"""One measurement of one sandbox; gives the figures that the bench's `--json` prints."""
+"""Takes one measurement of one sandbox, and returns the figures that the bench's `--json` prints."""
 Opened = Callable[[Stack], AbstractContextManager[Measure]]
-"""Prepares a sandbox for measurements. The other revision's is the first one that it is given."""
+"""Prepares a sandbox for measurements. It is called for the other revision's sandbox first."""
 
 _UNITS = {"bulk-credit": "row"}
-"""What CPU time is counted for in a bench without payouts."""
+"""The unit of CPU time for a bench without payouts."""
 _SMALLEST_SHARE = 0.02
-"""Of all CPU time. The kernel counts CPU time in ticks of 10 ms, so the ratio of two small figures says nothing."""
+"""The smallest share of all CPU time that is compared. The kernel counts ticks of 10 ms, so smaller figures are noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The medians of one figure. `ratio` is `current` divided by `revision`; None if that is 0."""
+    """The medians of one figure. `ratio` is `current` divided by `revision`; None if `revision` is 0."""
 
     revision: float
     current: float
     ratio: float | None
     better: Better
     ratios: Sequence[float | None]
-    """The ratio in each round."""
+    """The ratio of each round."""
 
     @property
     def verdict(self) -> str:
-        """The difference in words: `8 % better`."""
+        """The difference in words, such as `8 % better`."""
         if self.ratio is None:
             return ""
         gain = (self.ratio - 1 if self.better == "higher" else 1 - self.ratio) * 100
@@ -59,49 +59,50 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rounds of both."""
+    """The figures of all rounds."""
 
     machine: Machine
     bench: str
     revision: str
-    """The other revision's commit; `machine` has this code's."""
+    """The other revision's commit. This code's commit is in `machine`."""
     before: Sequence[Mapping[str, float]]
     after: Sequence[Mapping[str, float]]
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """Each figure that can be compared."""
+        """The figures that can be compared."""
         return compare_figures(self.before, self.after)
 
 
 def compare(
     revision: str, bench: str, opened: Opened, rounds: int, api_processes: int, workers: int, progress: Progress
 ) -> Comparison:
-    """Measure the other revision and this code in turn, `rounds` times each. Raises BenchError.
+    """Measure the other revision and this code alternately, `rounds` times each. Raises BenchError.
 
-    Both sandboxes run all the time; the one that is not measured has nothing to do.
+    Both sandboxes run the whole time; the one that is not measured is idle.
     """
     with ExitStack() as closing:
         progress(f"checking out {revision}", 0)
-        other = closing.enter_context(checked_out(revision))
+        other = closing.enter_context(check_out(revision))
         progress("starting both sandboxes", 0)
         folders = (other.folder, ROOT)
         stacks = [closing.enter_context(open_stack(None, api_processes, workers, folder)) for folder in folders]
-        machine = look(Database(stacks[1].database_url).version)
+        machine = describe_machine(Database(stacks[1].database_url).version)
         progress("warming up", 0)
         measures = [closing.enter_context(opened(stack)) for stack in stacks]
-        found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+        before: list[dict[str, float]] = []
+        after: list[dict[str, float]] = []
         for number in range(1, rounds + 1):
-            for name, measure, figures in zip((other.commit[:12], "this code"), measures, found, strict=True):
+            for name, measure, figures in zip((other.commit[:12], "this code"), measures, (before, after), strict=True):
                 progress(f"round {number}: {name}", 0)
                 pace = loop_seconds()
                 figures.append(flatten(measure()) | {"loop_s": pace})
                 progress(f"round {number}: {name}", 1)
-    return Comparison(machine, bench, other.commit, *found)
+    return Comparison(machine, bench, other.commit, before, after)
 
 
 def compare_figures(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
-    """Medians and ratios of the figures that every round has and of which more, or less, is better."""
+    """Return the medians and ratios of the figures that every round has and that can be better or worse."""
     found = {}
     for name in before[0]:
         better = better_direction(name)
@@ -116,7 +117,7 @@ def compare_figures(before: Sequence[Mapping[str, float]], after: Sequence[Mappi
 
 
 def better_direction(name: str) -> Better | None:
-    """Whether a bench's figure is better when it is higher or lower; None for one that does not measure the sandbox."""
+    """Return whether a figure is better when higher or lower; None if it does not measure the sandbox's performance."""
     if name.endswith(("_rps", "_per_second")):
         return "higher"
     if name.endswith(("_ms", "seconds")) or name.startswith("cpu_us_per_") or name in ("missing", "backlog"):
@@ -125,7 +126,7 @@ def better_direction(name: str) -> Better | None:
 
 
 def flatten(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Figures in one level: `cpu_us_per_payout.api`."""
+    """Flatten nested figures: `cpu_us_per_payout.api`."""
     flat: dict[str, float] = {}
     for name, value in figures.items():
         if isinstance(value, Mapping):
@@ -149,10 +150,13 @@ def _is_small_share(name: str, rounds: Sequence[Mapping[str, float]]) -> bool:
 
 
 def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
-    """How to measure a bench once, with the options of its command. KeyError for a bench that there is not."""
+    """Return how to measure a bench once, with the options of its command.
+
+    Raises KeyError for an unknown bench, and ValueError for a wrong rate.
+    """
 
     def create(stack: Stack) -> AbstractContextManager[Measure]:
-        return _creates(stack, options["connections"], options["merchants"], options["webhooks"], options["seconds"])
+        return _open_create(stack, options["connections"], options["merchants"], options["webhooks"], options["seconds"])
 
     def world(stack: Stack) -> Mapping[str, Any]:
         return report.world_json(WorldBench(stack, options["payouts"], 1, options["clients"]).run())
@@ -170,17 +174,17 @@ def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
     opened: dict[str, Callable[[], Opened]] = {
         "create": lambda: create,
         "e2e": lambda: _E2e(options).open,
-        "wait-for": lambda: partial(_whole, wait_for),
-        "summary": lambda: partial(_whole, summary),
-        "bulk-credit": lambda: partial(_whole, bulk_credit),
-        "world": lambda: partial(_whole, world),
+        "wait-for": lambda: partial(_open_whole, wait_for),
+        "summary": lambda: partial(_open_whole, summary),
+        "bulk-credit": lambda: partial(_open_whole, bulk_credit),
+        "world": lambda: partial(_open_whole, world),
     }
     return opened[bench]()
 
 
 @contextmanager
-def _creates(stack: Stack, connections: int, merchants: int, webhooks: int, seconds: int) -> Iterator[Measure]:
-    """Without pgbench, which is there to compare with where there is no other revision."""
+def _open_create(stack: Stack, connections: int, merchants: int, webhooks: int, seconds: int) -> Iterator[Measure]:
+    """Prepare the create bench without pgbench: the other revision is the baseline here."""
 
     def measure() -> Mapping[str, Any]:
         run = load.run(seconds)
@@ -198,13 +202,16 @@ def _creates(stack: Stack, connections: int, merchants: int, webhooks: int, seco
 
 
 @contextmanager
-def _whole(run: Callable[[Stack], Mapping[str, Any]], stack: Stack) -> Iterator[Measure]:
-    """A bench that makes its own merchants each time."""
+def _open_whole(run: Callable[[Stack], Mapping[str, Any]], stack: Stack) -> Iterator[Measure]:
+    """Prepare a bench that creates its own merchants for each measurement."""
     yield partial(run, stack)
 
 
 class _E2e:
-    """A fraction of the top rate is the other revision's for both: at different rates times could not be compared."""
+    """The e2e bench. A fractional rate is a fraction of the other revision's top rate, for both sandboxes.
+
+    Times at different rates could not be compared.
+    """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._options = options
@@ -226,7 +233,7 @@ class _E2e:
 
 
 def compare_json(result: Comparison) -> dict[str, Any]:
-    """The commits, the machine's pace meanwhile, and each figure of both with its ratio."""
+    """Return the commits, the machine's speed during the measurements, and each figure of both with its ratio."""
     shown = {name: asdict(figure) for name, figure in result.figures.items()}
     for figure in shown.values():
         figure["revision"], figure["current"] = round(figure["revision"], 4), round(figure["current"], 4)
@@ -246,10 +253,10 @@ def compare_json(result: Comparison) -> dict[str, Any]:
 
 
 def compare_report(result: Comparison, command: str) -> Group:
-    """A line for each figure: both medians, the ratio, and whether that is better."""
-    title = f"{result.bench}, medians of all rounds: {len(result.after)}"
+    """Render one line per figure: both medians, the ratio, and whether it is better."""
+    title = f"{result.bench}, medians of {len(result.after)} rounds"
     if "rate" in result.after[0]:
-        title += f", {result.after[0]['rate']:,.0f} creates a second"
+        title += f", {result.after[0]['rate']:,.0f} creates per second"
     columns = ("", result.revision[:7], "this code", "ratio", "rounds", "better", "")
     table = Table(*columns, title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
     table.columns[0].no_wrap = True
@@ -267,9 +274,9 @@ def compare_report(result: Comparison, command: str) -> Group:
         Text(f"$ {command}"),
         table,
         Text(
-            "A ratio is this code divided by the revision; `rounds` has the lowest and the highest of all rounds; CPU is "
-            f"time per {_UNITS.get(result.bench, 'payout')}. Meanwhile a sum of a million squares in Python took "
-            f"{_pace(result.before):.3f} s (revision) and {_pace(result.after):.3f} s (this code)."
+            "A ratio is this code's figure divided by the revision's. `rounds` shows the lowest and the highest ratio. CPU is "
+            f"the time per {_UNITS.get(result.bench, 'payout')}. To show the machine's speed, a sum of a million squares in "
+            f"Python took {_pace(result.before):.3f} s (revision) and {_pace(result.after):.3f} s (this code) meanwhile."
         ),
     )
 

@@ -1,6 +1,6 @@
-"""Connections to the API that are kept alive, for the load generators.
+"""Keep-alive connections to the API, for the load generators.
 
-Written on the bare protocol: who makes the load shares its cores with what is measured.
+They use the bare protocol to save CPU time, because the load generator shares the cores with the sandbox it measures.
 """
 
 import asyncio
@@ -14,53 +14,53 @@ import httptools
 from sandbox.bench.receiver import close_transports
 from sandbox.bench.stack import BenchError
 
-Ended = Callable[[int, bytes], None]
-"""Told of a request's answer, its status and its body; or that there is none: 0, and why not."""
+OnAnswer = Callable[[int, bytes], None]
+"""Called with the status and body of an answer, or with 0 and the reason if there is no answer."""
 
 
 class Connections:
-    """Connections to one API, each with one request under way at a time. `freed` is told when one can be used again.
+    """Connections to one API, each with one request at a time. `on_free` is called when one can be used again.
 
-    Raises BenchError when the API is not at a plain HTTP address.
+    Raises BenchError if the API's URL is not plain HTTP.
     """
 
-    def __init__(self, api_url: str, freed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, api_url: str, on_free: Callable[[], None] = lambda: None) -> None:
         address = urlsplit(api_url)
         if address.scheme != "http" or address.hostname is None:
-            raise BenchError(f"The load goes over plain HTTP, and the sandbox is at {api_url}.")
+            raise BenchError(f"The benchmarks need plain HTTP, but the sandbox's URL is {api_url}.")
         self.host = address.netloc
         self.free: deque[Connection] = deque()
-        self.freed = freed
+        self.on_free = on_free
         self.transports: set[asyncio.Transport] = set()
         self.closing = False
         self._host, self._port = address.hostname, address.port or 80
 
     async def open(self) -> "Connection":
-        """A new connection, not among the free ones. Raises OSError."""
+        """Return a new connection that is not in `free`. Raises OSError."""
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(lambda: Connection(self), self._host, self._port)
         return connection
 
     async def close(self) -> None:
-        """Close them all; nobody is told of what was under way."""
+        """Close all connections, without a callback for unfinished requests."""
         self.closing = True
         self.free.clear()
         await close_transports(self.transports)
 
 
 class Connection(asyncio.Protocol):
-    """One connection to the API, with one request under way at a time."""
+    """One connection to the API, with one request at a time."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._ended: Ended | None = None
+        self._on_answer: OnAnswer | None = None
         self._body = b""
 
-    def send(self, request: bytes, ended: Ended) -> None:
-        """Send a request; no other may be under way."""
-        self._ended = ended
+    def send(self, request: bytes, on_answer: OnAnswer) -> None:
+        """Send a request. The previous one must have ended."""
+        self._on_answer = on_answer
         self._body = b""
         if self._transport is None or self._transport.is_closing():
             self._end(0, b"the connection was closed")
@@ -68,14 +68,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
 
     def _end(self, status: int, body: bytes) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(status, body)
+        on_answer, self._on_answer = self._on_answer, None
+        if on_answer is not None:
+            on_answer(status, body)
 
     # asyncio calls these.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
         self._connections.transports.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._connections.transports.discard(self._transport)
         if not self._connections.closing:
-            self._end(0, f"the connection broke off: {exc}".encode())
+            self._end(0, f"the connection was lost: {exc}".encode())
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -99,10 +99,10 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        # One that the server is about to close must not be used again.
+        # Do not reuse a connection that the server is about to close.
         if self._parser.should_keep_alive():
             self._connections.free.append(self)
         elif self._transport is not None:
             self._transport.close()
         self._end(self._parser.get_status_code(), self._body)
-        self._connections.freed()
+        self._connections.on_free()

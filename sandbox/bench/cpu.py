@@ -1,29 +1,29 @@
-"""CPU time of a sandbox's processes, by what they are, and the pace of the machine."""
+"""CPU time of a sandbox's processes by kind, and the speed of the machine."""
 
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 
-import psutil  # type: ignore[import-untyped]  # it comes without types
+import psutil  # type: ignore[import-untyped]  # the package has no types
 
 _MODULES = {"serve": "api", "worker": "worker", "ipn": "ipn"}
 KINDS = ("api", "worker", "postgres", "valkey", "ipn", "supervisor")
-"""The kinds of processes: `postgres` and `valkey` with all their children, `supervisor` with its guardian."""
+"""The kinds of processes. `postgres` and `valkey` include their children, `supervisor` includes the reaper."""
 TOTAL = "total"
 
 
 def loop_seconds() -> float:
-    """Seconds that a plain Python sum of a million squares takes just now."""
-    began = time.perf_counter()
+    """Return how many seconds a plain Python sum of a million squares takes now."""
+    started = time.perf_counter()
     sum(number * number for number in range(1_000_000))
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 class CpuMeter:
-    """Measures the CPU time of a process and its descendants between entering and leaving the `with` block.
+    """Measures the CPU time of a process and its descendants during a `with` block.
 
-    `pid` is the supervisor's; None if the sandbox's processes cannot be seen, and then nothing is measured.
+    `pid` is the supervisor's. If it is None, the sandbox's processes are not visible, and nothing is measured.
     """
 
     def __init__(self, pid: int | None) -> None:
@@ -43,29 +43,29 @@ class CpuMeter:
             self.seconds[TOTAL] = sum(self.seconds.values())
 
     def micros_per(self, count: int) -> dict[str, float]:
-        """CPU microseconds for each of `count` units, by kind of process. Empty if nothing was measured."""
+        """Return the CPU microseconds per unit, by kind of process. Empty if nothing was measured."""
         return {kind: seconds * 1e6 / count for kind, seconds in self.seconds.items()} if count else {}
 
 
 def cpu_seconds(pid: int | None) -> dict[str, float]:
-    """User plus system seconds that a process and its descendants have used, by kind of process.
+    """Return the user plus system seconds of a process and its descendants, by kind of process.
 
-    A child that has ended counts with the parent that collected it.
+    The time of a child that has ended counts for the parent that reaped it.
     """
-    found: dict[str, float] = {}
+    by_kind: dict[str, float] = {}
     for process in _tree(pid):
-        # It may end at any point of this. Its parent then has its time.
+        # The process may end at any point. Its time is then in its parent's.
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             kind = kind_of(process.name(), process.cmdline())
-            # Only Linux counts the children that have ended.
+            # Only Linux reports the time of children that have ended.
             ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-            found[kind] = found.get(kind, 0.0) + times.user + times.system + ended
-    return found
+            by_kind[kind] = by_kind.get(kind, 0.0) + times.user + times.system + ended
+    return by_kind
 
 
 def kind_of(name: str, command: list[str]) -> str:
-    """What a process of a sandbox is, by its name and command line: one of KINDS."""
+    """Return the kind of a sandbox process, one of KINDS, from its name and command line."""
     if name.startswith("postgres"):
         return "postgres"
     if name.startswith(("valkey", "redis")):
@@ -75,13 +75,14 @@ def kind_of(name: str, command: list[str]) -> str:
 
 
 def find_supervisor(port: int) -> int | None:
-    """The process that supervises the API on a port of this machine; None if it cannot be seen from here."""
+    """Return the pid of the supervisor whose API listens on a port of this machine; None if it is not visible."""
     listening: dict[int, int] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if any(found.status == psutil.CONN_LISTEN and found.laddr.port == port for found in process.net_connections("tcp")):
+            connections = process.net_connections("tcp")
+            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections):
                 listening[process.pid] = process.ppid()
-    # The supervisor listens for all API processes, which inherit its socket. A container's port has no such processes.
+    # The supervisor opens the listening socket, and the API processes inherit it. A container's port has no such processes.
     for pid in (pid for pid, parent in listening.items() if parent not in listening):
         if "api" in cpu_seconds(pid):
             return pid

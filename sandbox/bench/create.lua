@@ -1,9 +1,9 @@
--- Creates payouts of one merchant, or of several in turn; every reference and every idempotency key is new.
+-- Creates payouts for one merchant, or for several in rotation. Every reference and idempotency key is new.
 --
--- wrk gives each thread a Lua state of its own. The run's name, the thread's number and the request's number make a
--- reference of always 20 characters, so that the Content-Length is always the same and a request is one concatenation:
--- wrk shares its cores with what it measures. There is no `response` function, which would cost a table of headers for
--- every answer: wrk itself counts those above 399, and the caller counts the payouts that were stored.
+-- wrk gives each thread its own Lua state. The run's name, the thread's number and the request's number form a reference
+-- of exactly 20 characters, so that the Content-Length is constant and a request is one concatenation: wrk shares the
+-- cores with the sandbox it measures. There is no `response` function, because it would cost a table of headers per
+-- answer. wrk itself counts statuses above 399, and the caller counts the stored payouts.
 
 local threads = 0
 

@@ -1,11 +1,11 @@
-"""`psp bench create`: creates over HTTP, and the same writes by the database's own benchmark, in turn."""
+"""`psp bench create`: measure creates over HTTP and, alternately, the same writes by pgbench."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from sandbox.bench.load import LoadRun, open_load
-from sandbox.bench.machine import Machine, look
+from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pgbench import CLIENTS, WAYS, find_pgbench, open_pgbench
 from sandbox.bench.preload import preload
 from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
@@ -13,12 +13,12 @@ from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 _PGBENCH_WARM_UP_SECONDS = 2
 
 Progress = Callable[[str, int], None]
-"""Told what is being done, and how much of the whole has been done since the last time."""
+"""Called with what is being done, and with how many steps were done since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One turn: creates over HTTP, then pgbench both ways with each number of clients."""
+    """One round: creates over HTTP, then pgbench in both ways with each number of clients."""
 
     http: LoadRun
     pgbench: Mapping[tuple[str, int], float]
@@ -26,7 +26,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class CreateResult:
-    """All rounds, and their medians."""
+    """The figures of all rounds, and their medians."""
 
     machine: Machine
     stored_before: int
@@ -37,40 +37,40 @@ class CreateResult:
 
     @property
     def http_rps(self) -> float:
-        """Creates a second over HTTP."""
+        """Creates per second over HTTP."""
         return median(turn.http.http_rps for turn in self.rounds)
 
     @property
     def p50_ms(self) -> float:
-        """Half of the creates over HTTP were quicker."""
+        """The median latency of creates over HTTP."""
         return median(turn.http.p50_ms for turn in self.rounds)
 
     @property
     def p99_ms(self) -> float:
-        """All but one of a hundred creates over HTTP were quicker."""
+        """The 99th percentile of the latency of creates over HTTP."""
         return median(turn.http.p99_ms for turn in self.rounds)
 
     @property
     def cpu_us(self) -> dict[str, float]:
-        """CPU microseconds per payout by kind of process."""
+        """CPU microseconds per payout, by kind of process."""
         return medians([turn.http.cpu_us for turn in self.rounds])
 
     def tps(self, way: str, clients: int) -> float:
-        """Transactions a second of pgbench."""
+        """Return pgbench's transactions per second."""
         return median(turn.pgbench[way, clients] for turn in self.rounds)
 
     def best(self, way: str) -> float:
-        """pgbench with the number of clients that suits it better."""
+        """Return pgbench's transactions per second with its better number of clients."""
         return max(self.tps(way, clients) for clients in CLIENTS)
 
     def ratio(self, way: str) -> float:
-        """How many creates the sandbox makes over HTTP while pgbench makes one."""
+        """Return the sandbox's creates over HTTP divided by pgbench's."""
         return self.http_rps / self.best(way)
 
 
 @dataclass(frozen=True, slots=True)
 class CreateBench:
-    """What is measured, and for how long: `seconds` is each measurement's."""
+    """The options of the bench. Each measurement takes `seconds`."""
 
     stack: Stack
     seconds: int
@@ -83,25 +83,24 @@ class CreateBench:
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
+        """The total number of steps that `progress` counts."""
         return 1 + self.preload + self.rounds * (1 + len(WAYS) * len(CLIENTS)) * self.seconds
 
     def run(self) -> CreateResult:
-        """Measure. Raises BenchError when anything fails, or when an answer was not what it should be."""
+        """Measure. Raises BenchError if anything fails or an answer is wrong."""
         find_pgbench()
         if self.preload and self.merchants > 1:
-            raise BenchError("--preload stores payouts of one merchant; leave out --merchants.")
+            raise BenchError("--preload stores payouts of one merchant only; omit --merchants.")
         with open_load(self.stack, "bench create", self.connections, self.merchants, self.webhooks) as load:
             database = load.database
-            machine = look(database.version)
-            opponent = create_merchant(self.stack, "bench create: pgbench")
+            machine = describe_machine(database.version)
+            pgbench_merchant = create_merchant(self.stack, "bench create: pgbench")
             if self.preload:
                 self.progress(f"storing {self.preload} payouts", 0)
-                stored = load.merchants[0]
-                preload(database, stored, self.preload, lambda count: self.progress("storing payouts", count))
+                preload(database, load.merchants[0], self.preload, lambda count: self.progress("storing payouts", count))
             self.progress("warming up", 1)
             load.warm_up()
-            with open_pgbench(self.stack, opponent, database, database.sample(load.merchants[0])) as pgbench:
+            with open_pgbench(self.stack, pgbench_merchant, database, database.sample(load.merchants[0])) as pgbench:
                 for way in WAYS:
                     pgbench.run(way, CLIENTS[0], _PGBENCH_WARM_UP_SECONDS)
                 database.analyze()
@@ -119,12 +118,12 @@ class CreateBench:
                     rounds.append(Round(http, rates))
             self.progress("auditing", 0)
             load.check()
-            check_audit(self.stack, opponent)
+            check_audit(self.stack, pgbench_merchant)
             created = database.count_payouts(load.merchants) - self.preload
         return CreateResult(machine, self.preload, created, self.merchants, self.webhooks, rounds)
 
 
 def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each figure that every round has."""
+    """Return the median of each figure that every round has."""
     shared = [name for name in rounds[0] if all(name in figures for figures in rounds)]
     return {name: median(figures[name] for figures in rounds) for name in shared}

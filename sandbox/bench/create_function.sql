@@ -1,4 +1,4 @@
--- One payout as the sandbox's loop writes it, all inside the database: what statements.sql does, without the way there.
+-- One payout as the sandbox writes it, inside the database: the same as statements.sql, without the round trips.
 CREATE OR REPLACE FUNCTION psp_bench_create(
     merchant uuid, run text, event_body text, answer_body text, asked_by text
 ) RETURNS uuid LANGUAGE plpgsql AS $$
@@ -17,7 +17,7 @@ BEGIN
     UPDATE worlds SET id_sequence = id_sequence + 512 WHERE merchant_id = merchant
     RETURNING uuidv7(), uuidv7(), uuidv7(), date_trunc('milliseconds', clock_timestamp()),
         run || '-' || lpad((id_sequence / 512)::text, 11, '0')
-    INTO payout, transfer, event, moment, reference; -- behind the wait for the lock, so that ids rise with the commits
+    INTO payout, transfer, event, moment, reference; -- after the wait for the lock, so that ids ascend in commit order
     SELECT
         (SELECT a.balance FROM accounts a WHERE a.merchant_id = merchant AND a.account = 'AVAILABLE') - 1.00,
         (SELECT a.balance FROM accounts a WHERE a.merchant_id = merchant AND a.account = 'LOCKED') + 1.00,

@@ -1,4 +1,4 @@
-"""What the benchmarks ask of PostgreSQL directly, as the owner of the database. Each call has its own connection."""
+"""Direct access to the measured sandbox's PostgreSQL, as the database's owner. Each call opens its own connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The texts that one create over HTTP stored."""
+    """The texts that a create over HTTP stored."""
 
     event_body: str
     answer_body: str
@@ -33,45 +33,45 @@ class Sample:
 
 
 class Database:
-    """The database of the sandbox that is measured."""
+    """The database of the measured sandbox."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.version: str = self._run(lambda conn: conn.fetchval("SHOW server_version"))
-        number = self._run(lambda conn: conn.fetchval("SELECT current_setting('server_version_num')::int"))
+        self.version: str = self.with_connection(lambda conn: conn.fetchval("SHOW server_version"))
+        number = self.with_connection(lambda conn: conn.fetchval("SELECT current_setting('server_version_num')::int"))
         self.has_uuidv7: bool = number >= 180_000
 
     def execute(self, statement: str) -> None:
-        """Run a statement of our own. Raises BenchError."""
-        self._run(lambda conn: conn.execute(statement))
+        """Run a statement. Raises BenchError."""
+        self.with_connection(lambda conn: conn.execute(statement))
 
     def analyze(self) -> None:
-        """Have the planner look at the tables again: plans that were made when they were empty are slow."""
-        self.execute("ANALYZE")  # of all tables: which there are differs between revisions
+        """Update the planner's statistics: plans made on empty tables are slow."""
+        self.execute("ANALYZE")  # all tables, because they differ between revisions
 
     def sample(self, merchant: Merchant) -> Sample:
-        """A payout that was created over HTTP."""
-        record = self._run(lambda conn: conn.fetchrow(_SAMPLE, merchant.merchant_id))
+        """Return the stored texts of a payout that was created over HTTP. Raises BenchError if there is none."""
+        record = self.with_connection(lambda conn: conn.fetchrow(_SAMPLE, merchant.merchant_id))
         if record is None:
-            raise BenchError("No payout was stored by the creates over HTTP.")
+            raise BenchError("The creates over HTTP stored no payout.")
         return Sample(record["event_body"], record["answer_body"], record["request_id"])
 
     def count_payouts(self, merchants: Sequence[Merchant]) -> int:
-        """How many payouts the merchants have."""
+        """Return how many payouts the merchants have."""
         statement = "SELECT count(*) FROM payouts WHERE merchant_id = ANY($1::uuid[])"
         ids = [merchant.merchant_id for merchant in merchants]
-        return int(self._run(lambda conn: conn.fetchval(statement, ids)))
+        return int(self.with_connection(lambda conn: conn.fetchval(statement, ids)))
 
     def drain(self, merchants: Sequence[Merchant]) -> int:
-        """Wait until the worker has settled all of the merchants' payouts, and give how many were left at first.
+        """Wait until the worker has settled all of the merchants' payouts. Return how many were unsettled at first.
 
-        What it still had to do would slow down whatever is measured next.
+        Leftover work would slow down the next measurement. Raises BenchError after five minutes.
         """
         statement = "SELECT count(*) FROM payouts WHERE merchant_id = ANY($1::uuid[]) AND due_at IS NOT NULL"
         ids = [merchant.merchant_id for merchant in merchants]
 
         async def work(conn: "Connection") -> int:
-            # One connection for all looks: connecting costs PostgreSQL more than the question does.
+            # Reuse one connection: connecting costs PostgreSQL more than the query does.
             first = left = int(await conn.fetchval(statement, ids))
             loop = asyncio.get_running_loop()
             deadline = loop.time() + _DRAIN_SECONDS
@@ -82,13 +82,10 @@ class Database:
                 left = int(await conn.fetchval(statement, ids))
             return first
 
-        return self._run(work)
-
-    def _run(self, work: "Callable[[Connection], Awaitable[T]]") -> T:
         return self.with_connection(work)
 
     def with_connection(self, work: "Callable[[Connection], Awaitable[T]]") -> T:
-        """Do something on a connection of its own. Raises BenchError for what PostgreSQL refuses."""
+        """Run `work` on a new connection. Raises BenchError if PostgreSQL reports an error."""
 
         async def run() -> T:
             conn = await asyncpg.connect(self._url, timeout=10)

@@ -1,4 +1,4 @@
-"""`psp bench e2e`: the way from a create to its webhooks, at a steady rate."""
+"""`psp bench e2e`: measure the time from a create to its webhooks, at a steady rate."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ import uvloop
 
 from sandbox.bench.database import Database
 from sandbox.bench.load import top_rate
-from sandbox.bench.machine import Machine, look
+from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pacer import Pacer, Sent
 from sandbox.bench.receiver import Received, Receiver
 from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
@@ -29,20 +29,20 @@ HIGHEST_FRACTION = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Creates per second: a number of them, or a fraction of the top rate."""
+    """Creates per second: an absolute number, or a fraction of the top rate."""
 
     value: float
     is_fraction: bool = False
 
     def per_second(self, stack: Stack, connections: int, merchants: int) -> int:
-        """The number, which for a fraction takes measuring the top rate first. Raises BenchError."""
+        """Return the absolute rate. For a fraction, measure the top rate first. Raises BenchError."""
         if not self.is_fraction:
             return round(self.value)
         return max(1, round(self.value * top_rate(stack, connections, merchants)))
 
 
 def parse_rate(text: str) -> Rate:
-    """Read `200`, or `0.5x` for half of the top rate. Raises ValueError."""
+    """Parse a rate: `200`, or `0.5x` for half of the top rate. Raises ValueError."""
     if (fraction := _FRACTION.fullmatch(text)) and 0 < float(fraction[1]) <= HIGHEST_FRACTION:
         return Rate(float(fraction[1]), is_fraction=True)
     if _NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_PER_SECOND:
@@ -55,39 +55,39 @@ def parse_rate(text: str) -> Rate:
 
 @dataclass(frozen=True, slots=True)
 class E2eResult:
-    """What was sent and what arrived."""
+    """The result of the bench: what was sent, what arrived, and when."""
 
     machine: Machine
     rate: int
     sent: int
-    """Creates that were answered 201."""
+    """Creates answered with 201."""
     delivered: int
-    """Payouts of which all three events arrived; `sent`, if nothing is missing."""
+    """Payouts whose three events all arrived; equals `sent` if nothing is missing."""
     missing: int
-    """Events that had not arrived when the wait for them ended."""
+    """Events that had not arrived at the end of the wait."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    """From the sending of the request to the arrival of `payout.succeeded`."""
+    """Time from sending the request to receiving `payout.succeeded`."""
     backlog: int
     """Events that had not arrived one second after the last create."""
     answer_p50_ms: float
     answer_p99_ms: float
-    """From the sending of the request to its answer."""
+    """Time from sending the request to its answer."""
     events: int
     duplicates: int
     drained_after: float
     """Seconds from the last create to the last event."""
     generator_late_ms: float
-    """By how much the load generator was behind its own schedule at the worst moment."""
+    """How far the load generator was behind its schedule at the worst moment."""
     merchants: int
     cpu_us: Mapping[str, float]
-    """CPU microseconds per payout by kind of process, until all its events have arrived."""
+    """CPU microseconds per payout, by kind of process, until all its events have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class E2eBench:
-    """What is measured: `rate` creates a second for `seconds`, then at most `drain` for what has not arrived."""
+    """The options of the bench: send `rate` creates per second for `seconds`, then wait up to `drain` seconds for events."""
 
     stack: Stack
     rate: Rate
@@ -99,13 +99,13 @@ class E2eBench:
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
+        """The total number of steps that `progress` counts."""
         return self.seconds
 
     def run(self) -> E2eResult:
-        """Measure. Raises BenchError for a create refused or a wrong signature; a missing event is a result."""
+        """Measure. Raises BenchError if a create is refused or a signature is wrong. Missing events are part of the result."""
         database = Database(self.stack.database_url)
-        machine = look(database.version)
+        machine = describe_machine(database.version)
         if self.rate.is_fraction:
             self.progress("measuring the top rate", 0)
         rate = self.rate.per_second(self.stack, self.connections, self.merchants)
@@ -123,9 +123,9 @@ class E2eBench:
                 received.secrets[path] = decode_secret(merchants[-1].webhook_secret)
             self.progress("warming up", 0)
             warm_up, _ = await self._send(merchants, min(rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
-            await self._arrived(received, len(warm_up.payouts), self.drain)
-            if _missing(warm_up, received):
-                raise BenchError(f"After the warm-up {_missing(warm_up, received)} events were missing.")
+            await self._wait_for_events(received, len(warm_up.payouts), self.drain)
+            if missing := _count_missing(warm_up, received):
+                raise BenchError(f"{missing} events of the warm-up did not arrive in time.")
             await asyncio.to_thread(database.analyze)
             received.arrived.clear()
             ticker = asyncio.create_task(self._tick(rate))
@@ -135,7 +135,7 @@ class E2eBench:
                 finally:
                     ticker.cancel()
                 self.progress("waiting for the last events", 0)
-                await self._arrived(received, len(sent.payouts), ended + self.drain - time.perf_counter())
+                await self._wait_for_events(received, len(sent.payouts), ended + self.drain - time.perf_counter())
         finally:
             await receiver.close()
         self.progress("auditing", 0)
@@ -148,32 +148,32 @@ class E2eBench:
         try:
             await pacer.open()
             ended = await pacer.run(rate, seconds)
-            await pacer.answered(self.drain)
+            await pacer.wait_for_answers(self.drain)
         finally:
             await pacer.close()
         if pacer.sent.failed:
             raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
         return pacer.sent, ended
 
-    async def _arrived(self, received: Received, payouts: int, seconds: float) -> None:
-        """Wait until the events of so many payouts have arrived, but so long at most. Raises BenchError."""
-        # An event would have to be looked after at each of some thousand arrivals a second.
+    async def _wait_for_events(self, received: Received, payouts: int, seconds: float) -> None:
+        """Wait up to `seconds` for the events of `payouts` payouts. Raises BenchError if a webhook was not valid."""
+        # Poll: an asyncio.Event would cost time at each of some thousand arrivals per second.
         deadline = time.perf_counter() + seconds
         while len(received.arrived) < payouts * len(EXPECTED):
             if time.perf_counter() > deadline:
                 break
             await asyncio.sleep(0.02)
         if received.refused:
-            raise BenchError(f"{received.refused} webhooks were not valid: {'; '.join(received.reasons)}")
+            raise BenchError(f"{received.refused} webhooks were invalid: {'; '.join(received.reasons)}")
 
     async def _tick(self, rate: int) -> None:
         for _ in range(self.seconds):
             await asyncio.sleep(1)
-            self.progress(f"{rate} creates a second", 1)
+            self.progress(f"{rate} creates per second", 1)
 
 
-def _missing(sent: Sent, received: Received, until: float = inf) -> int:
-    """How many of the events that were caused had not arrived at `until`."""
+def _count_missing(sent: Sent, received: Received, until: float = inf) -> int:
+    """Return how many expected events had not arrived by `until`."""
     arrived = received.arrived
     return sum(arrived.get((payout, kind), inf) >= until for payout in sent.payouts for kind in EXPECTED)
 
@@ -184,25 +184,25 @@ def _result(
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:
-        raise BenchError(f"{len(unexpected)} events arrived that nothing had caused, such as {next(iter(unexpected))}.")
-    took = [
+        raise BenchError(f"{len(unexpected)} unexpected events arrived, such as {next(iter(unexpected))}.")
+    latencies = [
         arrived[payout, "payout.succeeded"] - at
         for payout, at in sent.payouts.items()
         if (payout, "payout.succeeded") in arrived
     ]
-    if not took:
-        raise BenchError("No payout.succeeded arrived at all.")
+    if not latencies:
+        raise BenchError("No payout.succeeded event arrived.")
     last = max(sent.payouts.values())
     return E2eResult(
         machine=machine,
         rate=rate,
         sent=len(sent.payouts),
         delivered=sum(all((payout, kind) in arrived for kind in EXPECTED) for payout in sent.payouts),
-        missing=_missing(sent, received),
-        p50_ms=percentile(took, 50) * 1000,
-        p95_ms=percentile(took, 95) * 1000,
-        p99_ms=percentile(took, 99) * 1000,
-        backlog=_missing(sent, received, last + GRACE_SECONDS),
+        missing=_count_missing(sent, received),
+        p50_ms=percentile(latencies, 50) * 1000,
+        p95_ms=percentile(latencies, 95) * 1000,
+        p99_ms=percentile(latencies, 99) * 1000,
+        backlog=_count_missing(sent, received, last + GRACE_SECONDS),
         answer_p50_ms=percentile(sent.answer_seconds, 50) * 1000,
         answer_p99_ms=percentile(sent.answer_seconds, 99) * 1000,
         events=len(arrived),
@@ -215,7 +215,7 @@ def _result(
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of all do not exceed (nearest rank). ValueError without values."""
+    """Return a percentile by the nearest-rank method. Raises ValueError if there are no values."""
     if not values:
-        raise ValueError("nothing has no percentile")
+        raise ValueError("no values, so no percentile")
     return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]

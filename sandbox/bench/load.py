@@ -1,4 +1,4 @@
-"""Creates over HTTP as fast as they are answered: the load of `psp bench create` and of the comparisons."""
+"""Full load: creates over HTTP as fast as they are answered. Used by `psp bench create` and by comparisons."""
 
 import asyncio
 import concurrent.futures
@@ -20,14 +20,14 @@ from sandbox.domain.webhook_signing import decode_secret
 WARM_UP_SECONDS = 2
 _TOP_RATE_SECONDS = 3
 _EVENTS = 3
-"""Events that each payout causes: created, processing, succeeded."""
+"""Events of each payout: created, processing, succeeded."""
 _DELIVERY_SECONDS = 600.0
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """What one run measured. `unsettled` are payouts that the worker had still to settle when the load ended."""
+    """The figures of one run. `unsettled` counts the payouts that the worker had not settled when the load ended."""
 
     http_rps: float
     p50_ms: float
@@ -35,12 +35,12 @@ class LoadRun:
     created: int
     unsettled: int
     cpu_us: Mapping[str, float]
-    """CPU microseconds per payout by kind of process, until all is settled and all webhooks are delivered."""
+    """CPU microseconds per payout, by kind of process, until all are settled and all webhooks are delivered."""
 
 
 @dataclass(slots=True)
 class CreateLoad:
-    """Creates of `merchants`, over so many connections; with `received`, each event goes to `webhooks` endpoints."""
+    """Full load for some merchants over `connections` connections. Each event goes to `webhooks` endpoints."""
 
     stack: Stack
     database: Database
@@ -50,7 +50,10 @@ class CreateLoad:
     received: Received = field(default_factory=Received)
 
     def run(self, seconds: int) -> LoadRun:
-        """Create for so long, and wait for all that follows from it. Raises BenchError if anything is not as it should be."""
+        """Create payouts for `seconds`, then wait until they are settled and their webhooks delivered.
+
+        Raises BenchError if a request fails, a count is wrong or a webhook is invalid.
+        """
         before = self.database.count_payouts(self.merchants)
         expected = len(self.received.ids)
         with self.stack.cpu() as cpu:
@@ -58,18 +61,18 @@ class CreateLoad:
             unsettled = self.database.drain(self.merchants)
             created = self.database.count_payouts(self.merchants) - before
             self._await_deliveries(expected + created * _EVENTS * self.webhooks)
-        # When wrk stops, a request may be under way on each connection: stored, and its answer not seen.
+        # When wrk stops, each connection may have a request in flight: stored, but its answer not seen.
         if not run.requests <= created <= run.requests + self.connections:
-            raise BenchError(f"wrk saw {run.requests} creates answered, and {created} payouts were stored.")
+            raise BenchError(f"wrk received {run.requests} answers to creates, but {created} payouts were stored.")
         return LoadRun(run.rps, run.p50_ms, run.p99_ms, created, unsettled, cpu.micros_per(created))
 
     def warm_up(self) -> None:
-        """Create for a moment, and let the planner see the tables with something in them."""
+        """Create payouts for a moment, then update the planner's statistics, so that it does not plan for empty tables."""
         self.run(WARM_UP_SECONDS)
         self.database.analyze()
 
     def check(self) -> None:
-        """Have the ledgers of the merchants audited. Raises BenchError."""
+        """Audit the merchants' ledgers. Raises BenchError."""
         for merchant in self.merchants:
             check_audit(self.stack, merchant)
 
@@ -81,36 +84,36 @@ class CreateLoad:
                 raise BenchError(f"{missing} of {expected} webhooks had not arrived after {_DELIVERY_SECONDS:.0f} seconds.")
             time.sleep(0.05)
         if self.received.refused:
-            raise BenchError(f"{self.received.refused} webhooks were not valid: {'; '.join(self.received.reasons)}")
+            raise BenchError(f"{self.received.refused} webhooks were invalid: {'; '.join(self.received.reasons)}")
 
 
 @contextmanager
 def open_load(stack: Stack, name: str, connections: int, merchants: int, webhooks: int) -> Iterator[CreateLoad]:
-    """New merchants, with `webhooks` endpoints each at a receiver that listens meanwhile. Raises BenchError."""
+    """Create merchants with `webhooks` endpoints each, and run their webhook receiver. Raises BenchError."""
     find_wrk()
     database = Database(stack.database_url)
-    made = [create_merchant(stack, name) for _ in range(merchants)]
+    created = [create_merchant(stack, name) for _ in range(merchants)]
     with ExitStack() as closing:
         received = Received()
         if webhooks:
-            url = closing.enter_context(_listening(received))
-            for number, merchant in enumerate(made):
+            url = closing.enter_context(_run_receiver(received))
+            for number, merchant in enumerate(created):
                 for endpoint in range(webhooks):
                     path = f"/{number}/{endpoint}"
                     received.secrets[path] = decode_secret(create_endpoint(stack, merchant, url + path))
-        yield CreateLoad(stack, database, made, connections, webhooks, received)
+        yield CreateLoad(stack, database, created, connections, webhooks, received)
 
 
 def top_rate(stack: Stack, connections: int, merchants: int) -> float:
-    """Creates a second that are answered when nothing limits them and nobody has webhooks. Raises BenchError."""
+    """Return the creates per second at full load, without webhooks. Raises BenchError."""
     with open_load(stack, "bench: top rate", connections, merchants, 0) as load:
         load.warm_up()
         return load.run(_TOP_RATE_SECONDS).http_rps
 
 
 @contextmanager
-def _listening(received: Received) -> Iterator[str]:
-    """A receiver on a thread of its own, since the caller waits for wrk meanwhile; gives its URL."""
+def _run_receiver(received: Received) -> Iterator[str]:
+    """Run a webhook receiver in a thread, because the caller blocks on wrk. Yields its URL."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

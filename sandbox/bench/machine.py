@@ -1,4 +1,4 @@
-"""What a figure was measured on; without it a figure says nothing."""
+"""The machine and the versions that a figure was measured on. Without them a figure means nothing."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from sandbox.bench.cpu import loop_seconds
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine and the versions."""
+    """The machine, its load and speed, and the versions."""
 
     cpu: str
     cores: int
@@ -21,13 +21,13 @@ class Machine:
     python: str
     commit: str
     load: float
-    """Processes that wanted to run in the minute before: others at work make every figure worse."""
+    """The load average of the minute before. Other running processes make every figure worse."""
     loop_s: float
-    """The machine's pace: seconds that a plain Python sum of a million squares took just before the bench."""
+    """The machine's speed: how many seconds a plain Python sum of a million squares took just before the bench."""
 
     @property
     def line(self) -> str:
-        """All of it, for people."""
+        """A summary in one line."""
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib:.1f} GiB; {self.kernel}; PostgreSQL {self.postgresql}; "
             f"Python {self.python}; commit {self.commit}; load before: {self.load:.1f}; "
@@ -35,8 +35,8 @@ class Machine:
         )
 
 
-def look(postgresql: str) -> Machine:
-    """Look at the machine that this runs on."""
+def describe_machine(postgresql: str) -> Machine:
+    """Return a description of this machine. `postgresql` is the server's version."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -60,21 +60,21 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit of the source that this runs from, `+` behind it if files have changed since; else `unknown`."""
+    """Return the commit of this code, with `+` appended if files have changed since; `unknown` outside a checkout."""
     file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        asked = subprocess.run(  # noqa: S603 (a fixed command)
+        ran = subprocess.run(  # noqa: S603 (a fixed command)
             ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (git is wherever PATH says)
             check=True,
             capture_output=True,
             text=True,
             timeout=10,
         )
-        return asked.stdout.strip()
+        return ran.stdout.strip()
 
     try:
-        # Installed somewhere else, this may lie inside some other repository, which then does not know the file.
+        # An installed package may lie inside another repository. Then git does not track this file, and the call fails.
         git("ls-files", "--error-unmatch", str(file))
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):

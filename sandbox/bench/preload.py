@@ -1,6 +1,7 @@
-"""Stores settled payouts beforehand, so that the creates can be measured in a database that is full.
+"""Store settled payouts in advance, to measure creates in a full database.
 
-They are what the API and the worker leave: payout, two transfers, three events, key, balances. The audit stays clean.
+Stores the same rows as the API and the worker do: payout, two transfers, three events, idempotency key, balances. The
+audit stays clean.
 """
 
 import secrets
@@ -22,7 +23,7 @@ _SCRIPT = Path(__file__).with_name("preload.sql")
 
 _LOCK = "UPDATE worlds SET id_sequence = id_sequence + $2 WHERE merchant_id = $1 RETURNING id_sequence - $2"
 
-# Our ids are the sandbox's own form of UUIDv7 (sandbox/domain/ids.py), so that they sort among the others as they should.
+# Ids have the sandbox's own form of UUIDv7 (sandbox/domain/ids.py), so that they sort correctly among the others.
 _PREPARE = """
 CREATE OR REPLACE FUNCTION pg_temp.psp_bench_id(moment bigint, counter bigint) RETURNS uuid LANGUAGE sql AS $$
     SELECT (lpad(to_hex(moment), 12, '0') || '7' || lpad(to_hex(counter >> 20 & 4095), 3, '0')
@@ -49,14 +50,17 @@ FROM generate_series(0, $2::bigint - 1) AS i CROSS JOIN LATERAL (SELECT $4::bigi
 """
 
 
-def preload(database: Database, merchant: Merchant, count: int, stored: Callable[[int], None]) -> None:
-    """Store `count` settled payouts, tell `stored` of each batch, and let the planner see them. Raises BenchError."""
+def preload(database: Database, merchant: Merchant, count: int, on_stored: Callable[[int], None]) -> None:
+    """Store `count` settled payouts, then update the planner's statistics. Raises BenchError.
+
+    Calls `on_stored` with the size of each batch.
+    """
 
     async def work(conn: "Connection") -> None:
         statements = [part.strip() for part in _SCRIPT.read_text("utf-8").split(";\n") if part.strip()]
         await conn.execute(_PREPARE)
         if await conn.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            # Every row that a foreign key names is made in the same batch; looking each up again doubles the time.
+            # Turn off foreign key checks, which double the time: each batch contains every row that it references.
             await conn.execute("SET session_replication_role = replica")
         run = secrets.token_hex(4)
         for first in range(0, count, BATCH):
@@ -64,13 +68,13 @@ def preload(database: Database, merchant: Merchant, count: int, stored: Callable
             async with conn.transaction():
                 counter = await conn.fetchval(_LOCK, merchant.merchant_id, size * _IDS)
                 if counter is None:
-                    raise BenchError("The merchant of the measurement is gone.")
+                    raise BenchError("The merchant of the measurement no longer exists.")
                 now = truncate(datetime.now(UTC))
                 text = now.isoformat(timespec="milliseconds")[:-6] + "Z"
                 await conn.execute(_ROWS, merchant.merchant_id, size, milliseconds(now), counter, run, text, first, now)
                 for statement in statements:
                     await conn.execute(statement, merchant.merchant_id, now)
-            stored(size)
+            on_stored(size)
 
     database.with_connection(work)
     database.execute("VACUUM (ANALYZE) payouts, transfers, events, idempotency_keys, accounts, worlds")

@@ -1,6 +1,6 @@
--- Settled payouts as the API and the worker leave them, many at a time: seven rows for each.
--- The rows of one batch come from psp_bench_rows, a temporary table; $1 is the merchant, $2 the moment.
--- The caller runs the statements one by one, as they are separated by semicolons.
+-- A batch of settled payouts, with the same seven rows each that the API and the worker store.
+-- The values come from psp_bench_rows, a temporary table. $1 is the merchant, $2 the time.
+-- The caller splits this file at the semicolons and runs the statements one by one.
 
 INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number, account_title,
     status, scenario, psp_reference, attempts, metadata, step, due_at, changes, request_id, created_at, updated_at, processed_at)

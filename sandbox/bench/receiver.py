@@ -1,6 +1,6 @@
-"""A webhook receiver: takes every delivery, checks its signature, and remembers when it came.
+"""A webhook receiver that accepts every delivery, checks its signature, and records when it arrived.
 
-Written on the bare protocol: it shares its cores with what it measures.
+It uses the bare protocol to save CPU time, because it shares the cores with the sandbox it measures.
 """
 
 import asyncio
@@ -32,21 +32,21 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 @dataclass(slots=True)
 class Received:
-    """What has arrived. Times are of `time.perf_counter`."""
+    """The webhooks that arrived. Times are from `time.perf_counter`."""
 
     secrets: dict[str, bytes] = field(default_factory=dict)
-    """The secret of the endpoint at each path."""
+    """The secret of each endpoint, by its path."""
     arrived: dict[tuple[str, str], float] = field(default_factory=dict)
-    """(payout's id, event's type) → when it came for the first time."""
+    """When each event first arrived, by the payout's id and the event's type."""
     ids: set[tuple[str, str]] = field(default_factory=set)
-    """Path and `webhook-id` of each; an event that comes again has the same ones."""
+    """Path and `webhook-id` of each webhook. A duplicate has the same ones."""
     duplicates: int = 0
     refused: int = 0
     reasons: list[str] = field(default_factory=list)
     """Why the first few were refused."""
 
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """Check one delivery and note it. One that is not what it should be is counted, never raised."""
+        """Check and record one delivery. An invalid one is counted; it raises nothing."""
         now = time.perf_counter()
         fault = verify([self.secrets.get(path, b"")], headers, body, int(time.time()))
         if fault is None:
@@ -65,14 +65,14 @@ class Received:
         self.arrived.setdefault((event.data.id, event.type), now)
 
     def refuse(self, reason: str) -> None:
-        """Count a delivery that was not what it should be."""
+        """Count an invalid delivery."""
         self.refused += 1
         if len(self.reasons) < _REASONS_KEPT:
             self.reasons.append(reason)
 
 
 class Receiver:
-    """Listens on a free port of the loopback address, between `open` and `close`."""
+    """A server on a free loopback port that listens between `open` and `close`."""
 
     def __init__(self, received: Received) -> None:
         self.received = received
@@ -80,20 +80,20 @@ class Receiver:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> str:
-        """Begin to listen; gives the URL, to which the path of an endpoint is added."""
+        """Start listening, and return the base URL. Append an endpoint's path to it."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
-        """Listen no more, and close what is connected."""
+        """Stop listening, and close all connections."""
         if self._server is not None:
             self._server.close()
         await close_transports(self.transports)
 
 
 async def close_transports(transports: set[asyncio.Transport]) -> None:
-    """Close them and wait until they are, when each leaves the set; those that hang are cut."""
+    """Close all transports, and wait until each has removed itself from the set. Abort those that hang."""
     for transport in list(transports):
         transport.close()
     deadline = time.perf_counter() + _CLOSE_SECONDS
@@ -107,7 +107,7 @@ async def close_transports(transports: set[asyncio.Transport]) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of the sender: answers each request with an empty 200, and stays open."""
+    """One connection from the sender. It answers each request with an empty 200, and stays open."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -118,7 +118,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own class is no subclass of it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
         self._receiver.transports.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._receiver.received.refuse("It was not HTTP.")
+            self._receiver.received.refuse("The request was not HTTP.")
             if self._transport is not None:
                 self._transport.close()
 

@@ -1,4 +1,4 @@
-"""Results as people and as programs read them."""
+"""Format the results of the benchmarks, as JSON and as text."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,16 +22,16 @@ WAY_NAMES = {"statements": "separate prepared statements", "function": "one serv
 
 
 def cpu_json(cpu_us: Mapping[str, float], machine: Machine) -> dict[str, Any]:
-    """What every bench reports besides its own figures."""
+    """Return the figures that every bench reports in addition to its own."""
     return {"cpu_us_per_payout": _rounded(cpu_us), "loop_s": machine.loop_s}
 
 
 def cpu_line(cpu_us: Mapping[str, float], unit: str = "payout") -> Text:
-    """CPU time per unit by kind of process, for people."""
+    """Return one line of text with the CPU time per unit, by kind of process."""
     if not cpu_us:
-        return Text(f"CPU per {unit}: not measured, as the sandbox's processes cannot be seen from here.")
+        return Text(f"CPU per {unit}: not measured, because the sandbox's processes are not visible.")
     kinds = ", ".join(f"{kind} {micros:,.0f}" for kind, micros in cpu_us.items() if kind != TOTAL)
-    return Text(f"CPU in µs per {unit}: {kinds}; {cpu_us[TOTAL]:,.0f} in all.")
+    return Text(f"CPU in µs per {unit}: {kinds}; {cpu_us[TOTAL]:,.0f} in total.")
 
 
 def _rounded(cpu_us: Mapping[str, float]) -> dict[str, float]:
@@ -39,7 +39,7 @@ def _rounded(cpu_us: Mapping[str, float]) -> dict[str, float]:
 
 
 def create_json(result: CreateResult) -> dict[str, Any]:
-    """The figures, as the contract names them."""
+    """Return the figures of `psp bench create --json`."""
     return {
         "http_rps": round(result.http_rps, 1),
         "p50_ms": round(result.p50_ms, 2),
@@ -53,7 +53,7 @@ def create_json(result: CreateResult) -> dict[str, Any]:
 
 
 def create_details(result: CreateResult) -> dict[str, Any]:
-    """Everything that was measured."""
+    """Return everything that was measured, with the machine."""
     return create_json(result) | {
         "machine": asdict(result.machine),
         "stored_before": result.stored_before,
@@ -75,10 +75,10 @@ def create_details(result: CreateResult) -> dict[str, Any]:
 
 
 def create_report(result: CreateResult, command: str) -> Group:
-    """All rounds, the medians and the ratios."""
-    title = "payouts a second"
+    """Render all rounds, the medians and the ratios."""
+    title = "payouts per second"
     if result.merchants > 1 or result.webhooks:
-        title += f", merchants: {result.merchants}, webhook endpoints of each: {result.webhooks}"
+        title += f", merchants: {result.merchants}, webhook endpoints per merchant: {result.webhooks}"
     table = Table("", *(str(number) for number in range(1, len(result.rounds) + 1)), "median", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -102,14 +102,14 @@ def create_report(result: CreateResult, command: str) -> Group:
         Text(f"HTTP to function:   {result.ratio('function'):.2f}", "bold"),
         cpu_line(result.cpu_us),
         Text(
-            f"{result.stored_before:,} payouts were there before and {result.created:,} were created over HTTP, none "
-            f"refused; when each round's load ended the worker had {unsettled} still to settle. The audit is clean."
+            f"{result.stored_before:,} payouts were stored before. {result.created:,} were created over HTTP; none was "
+            f"refused. Unsettled payouts at the end of each round's load: {unsettled}. The audit is clean."
         ),
     )
 
 
 def e2e_json(result: E2eResult) -> dict[str, Any]:
-    """The figures, as the contract names them."""
+    """Return the figures of `psp bench e2e --json`."""
     return {
         "rate": result.rate,
         "sent": result.sent,
@@ -124,13 +124,13 @@ def e2e_json(result: E2eResult) -> dict[str, Any]:
 
 
 def e2e_details(result: E2eResult) -> dict[str, Any]:
-    """Everything that was measured."""
+    """Return everything that was measured, with the machine."""
     return asdict(result) | e2e_json(result)
 
 
 def e2e_report(result: E2eResult, command: str) -> Group:
-    """What was sent, what arrived, and when."""
-    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates a second")
+    """Render what was sent, what arrived, and when."""
+    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates per second")
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row(
@@ -144,20 +144,20 @@ def e2e_report(result: E2eResult, command: str) -> Group:
         table,
         Text(
             f"{result.sent:,} payouts sent, {result.delivered:,} delivered with all three events, {result.missing:,} "
-            f"events missing, {result.duplicates:,} came again; every signature is right.",
+            f"events missing, {result.duplicates:,} duplicates; every signature is valid.",
             "bold",
         ),
         Text(
-            f"Backlog one second after the last create: {result.backlog:,} events; the last event came "
-            f"{result.drained_after:.2f} s after it. The generator was at most {result.generator_late_ms:.0f} ms "
-            "behind its schedule. The audit is clean."
+            f"Backlog one second after the last create: {result.backlog:,} events. The last event arrived "
+            f"{result.drained_after:.2f} s after the last create. The load generator was at most "
+            f"{result.generator_late_ms:.0f} ms behind its schedule. The audit is clean."
         ),
         cpu_line(result.cpu_us),
     )
 
 
 def wait_for_json(result: WaitForResult) -> dict[str, Any]:
-    """The figures."""
+    """Return the figures of `psp bench wait-for --json`."""
     return {
         "rate": result.rate,
         "sent": result.sent,
@@ -172,8 +172,8 @@ def wait_for_json(result: WaitForResult) -> dict[str, Any]:
 
 
 def wait_for_report(result: WaitForResult, command: str) -> Group:
-    """How many were held and answered, and how soon."""
-    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates a second")
+    """Render how many requests were held and answered, and how fast."""
+    table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates per second")
     for column in table.columns[1:]:
         column.justify = "right"
     figures = (result.p50_ms, result.p95_ms, result.p99_ms)
@@ -183,17 +183,17 @@ def wait_for_report(result: WaitForResult, command: str) -> Group:
         Text(f"$ {command}"),
         table,
         Text(
-            f"{result.sent:,} payouts were waited for, {result.held:,} at one time; {result.answered:,} requests were "
-            f"answered with the payout paid, {result.missing:,} were not. The audit is clean.",
+            f"{result.sent:,} requests waited for a payout, up to {result.held:,} at the same time. {result.answered:,} were "
+            f"answered once the payout was paid, {result.missing:,} were not. The audit is clean.",
             "bold",
         ),
         cpu_line(result.cpu_us),
-        *(Text(f"not answered so: {reason}", "red") for reason in result.reasons),
+        *(Text(f"failed: {reason}", "red") for reason in result.reasons),
     )
 
 
 def summary_json(result: SummaryResult) -> dict[str, Any]:
-    """The medians, and what they come to."""
+    """Return the figures of `psp bench summary --json`: the medians and their ratio."""
     return {
         "summary_rps": round(median(result.reads), 1),
         "create_rps": round(median(result.creates), 1),
@@ -204,8 +204,8 @@ def summary_json(result: SummaryResult) -> dict[str, Any]:
 
 
 def summary_report(result: SummaryResult, command: str) -> Group:
-    """Both rates of each round, and the ratio."""
-    table = Table("", *(str(number) for number in range(1, len(result.reads) + 1)), "median", title="a second")
+    """Render both rates of each round, and their ratio."""
+    table = Table("", *(str(number) for number in range(1, len(result.reads) + 1)), "median", title="per second")
     for name, values in (("summaries from the cache", result.reads), ("payouts created", result.creates)):
         table.add_row(name, *(f"{value:,.0f}" for value in values), Text(f"{median(values):,.0f}", "bold"))
     return Group(
@@ -219,7 +219,7 @@ def summary_report(result: SummaryResult, command: str) -> Group:
 
 
 def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:
-    """The figures."""
+    """Return the figures of `psp bench bulk-credit --json`."""
     return {
         "rows": result.rows,
         "upload_seconds": round(result.upload_seconds, 3),
@@ -230,13 +230,13 @@ def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:
 
 
 def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
-    """How long the file took."""
+    """Render how long the file took."""
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),
         Text(
             f"{result.rows:,} rows: uploaded in {result.upload_seconds:.2f} s, all credited after {result.seconds:.2f} s, "
-            f"{result.rows / result.seconds:,.0f} a second. Each is credited once, and the audit is clean.",
+            f"{result.rows / result.seconds:,.0f} rows per second. Each row is credited once, and the audit is clean.",
             "bold",
         ),
         cpu_line(result.cpu_us, "row"),
@@ -244,14 +244,14 @@ def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
 
 
 def world_json(result: WorldResult) -> dict[str, Any]:
-    """The medians, in milliseconds."""
+    """Return the figures of `psp bench world --json`: the medians in milliseconds."""
     figures = {f"{step}_ms": round(result.ms(step), 1) for step in result.rounds}
     cpu = cpu_json(result.cpu_us, result.machine)
     return {"payouts": result.payouts, "rows": result.rows, **figures, "others": result.others, **cpu}
 
 
 def world_report(result: WorldResult, command: str) -> Group:
-    """Each round, and the medians."""
+    """Render each round, and the medians."""
     count = len(next(iter(result.rounds.values())))
     table = Table("", *(str(number) for number in range(1, count + 1)), "median", title="milliseconds")
     for column in table.columns[1:]:
@@ -263,8 +263,8 @@ def world_report(result: WorldResult, command: str) -> Group:
         Text(f"$ {command}"),
         table,
         Text(
-            f"A world of {result.payouts:,} payouts, {result.rows:,} rows; meanwhile another merchant created "
-            f"{result.others:,} payouts, and has all of them. The audits of both are clean.",
+            f"A world of {result.payouts:,} payouts, {result.rows:,} rows. Meanwhile another merchant created "
+            f"{result.others:,} payouts, and none was lost. The audits of both are clean.",
             "bold",
         ),
         cpu_line(result.cpu_us),

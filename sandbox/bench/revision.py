@@ -1,4 +1,4 @@
-"""Another revision of the repository, checked out beside this one for as long as it is measured."""
+"""Check out another revision of the repository for the duration of a measurement."""
 
 import contextlib
 import os
@@ -9,32 +9,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.bench.stack import BenchError, stops_on_sigterm
+from sandbox.bench.stack import BenchError, exit_on_sigterm
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The folder with the code that runs."""
+"""The root directory of the running code."""
 _GIT_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """A commit, and the folder with its files."""
+    """A commit, and the directory with its files."""
 
     commit: str
     folder: Path
 
 
 @contextlib.contextmanager
-def checked_out(name: str, repository: Path = ROOT) -> Iterator[Revision]:
-    """A git worktree of a revision in a temporary folder, which is gone again afterwards, however the block ends.
+def check_out(name: str, repository: Path = ROOT) -> Iterator[Revision]:
+    """Check out a revision in a temporary git worktree, and remove it afterwards.
 
-    Raises BenchError if `repository` is not a git checkout, or does not know the revision.
+    Raises BenchError if `repository` is not a git checkout, or has no such revision.
     """
     commit = find_commit(name, repository)
-    with stops_on_sigterm(), tempfile.TemporaryDirectory(prefix="psp-bench-revision-") as outer:
+    with exit_on_sigterm(), tempfile.TemporaryDirectory(prefix="psp-bench-revision-") as outer:
         folder = Path(outer) / commit[:12]
         try:
-            # Hooks are for the person's own checkouts.
+            # Do not run the user's hooks for this checkout.
             _git(repository, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--quiet", "--detach", str(folder), commit)
             _check_imports(folder, commit)
             yield Revision(commit, folder)
@@ -44,7 +44,7 @@ def checked_out(name: str, repository: Path = ROOT) -> Iterator[Revision]:
 
 
 def find_commit(name: str, repository: Path = ROOT) -> str:
-    """The full name of a revision's commit. Raises BenchError."""
+    """Return the full commit hash of a revision. Raises BenchError."""
     try:
         top = Path(_git(repository, "rev-parse", "--show-toplevel"))
     except BenchError:
@@ -55,13 +55,13 @@ def find_commit(name: str, repository: Path = ROOT) -> str:
         return _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except BenchError:
         raise BenchError(
-            f"The repository has no revision {name!r}. Give a commit, branch or tag that git log shows; git fetch gets "
-            "those of the remote repository."
+            f"The repository has no revision {name!r}. Give a commit, branch or tag that git log shows. To get those of the "
+            "remote repository, run: git fetch"
         ) from None
 
 
 def _check_imports(folder: Path, commit: str) -> None:
-    """Raises BenchError unless Python, told of the folder, takes the sandbox from there and finds all that it needs."""
+    """Raise BenchError unless Python imports the sandbox from `folder` and finds all its requirements."""
     command = "import sandbox, sandbox.cli.main; print(sandbox.__file__)"
     ran = subprocess.run(  # noqa: S603 (a fixed command)
         [sys.executable, "-P", "-c", command],
@@ -75,16 +75,16 @@ def _check_imports(folder: Path, commit: str) -> None:
     if ran.returncode != 0:
         reason = (ran.stderr.strip() or "no output").splitlines()[-1]
         raise BenchError(
-            f"Revision {commit[:12]} cannot be started here: {reason}. It runs in this Python environment, so install its "
-            f"requirements first: git show {commit[:12]}:requirements.txt"
+            f"Revision {commit[:12]} cannot run in this Python environment: {reason}. First install its requirements, "
+            f"which this shows: git show {commit[:12]}:requirements.txt"
         )
     if not Path(ran.stdout.strip()).resolve().is_relative_to(folder.resolve()):
-        raise BenchError(f"Python takes the sandbox from {ran.stdout.strip()}, although PYTHONPATH is {folder}.")
+        raise BenchError(f"Python imports the sandbox from {ran.stdout.strip()}, although PYTHONPATH is {folder}.")
 
 
 def _git(repository: Path, *arguments: str) -> str:
-    """The output of git. Raises BenchError."""
-    # GIT_DIR and the like, which git sets for its hooks, would point to another repository.
+    """Run git, and return its output. Raises BenchError."""
+    # Inside a git hook, GIT_DIR and similar variables point to another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         ran = subprocess.run(  # noqa: S603 (a fixed command)
@@ -94,7 +94,7 @@ def _git(repository: Path, *arguments: str) -> str:
             capture_output=True,
             text=True,
             timeout=_GIT_SECONDS,
-            start_new_session=True,  # a second Ctrl-C must not keep it from removing the worktree
+            start_new_session=True,  # a second Ctrl-C must not interrupt the removal of the worktree
         )
     except FileNotFoundError:
         raise BenchError("git is not installed.") from None

@@ -1,4 +1,4 @@
-"""The sandbox that is measured: one of its own, started as `psp up --ephemeral` does, or one that runs already."""
+"""The measured sandbox: a fresh one, started with `psp up --ephemeral`, or one that is already running."""
 
 import contextlib
 import json
@@ -23,33 +23,33 @@ from sandbox.bench.cpu import CpuMeter, find_supervisor
 _START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
 _LONGEST_SECONDS = 1800.0
-"""How long one call may take: the audit of a million payouts takes minutes."""
+"""The time limit of one API call. The audit of a million payouts takes minutes."""
 OPENING_BALANCE = "99999999999.00"
 _MISSING_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'", re.MULTILINE)
 
 
 class BenchError(Exception):
-    """Nothing was measured, or what was measured does not count; the message is a sentence for the one who asked."""
+    """A benchmark failed, or its figures are not valid. The message is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where the sandbox is, and what opens it."""
+    """The sandbox's URLs and keys."""
 
     api_url: str
     admin_key: str
     database_url: str
     pid: int | None = None
-    """The supervisor's process; None if it is not on this machine or cannot be seen."""
+    """The supervisor's pid; None if it is not on this machine or not visible."""
 
     def cpu(self) -> CpuMeter:
-        """Measures the CPU time of the sandbox's processes in a `with` block."""
+        """Return a meter for the CPU time of the sandbox's processes, to use in a `with` block."""
         return CpuMeter(self.pid)
 
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
-    """A merchant that was made for one measurement."""
+    """A merchant that was created for one measurement."""
 
     merchant_id: str
     api_key: str
@@ -58,9 +58,9 @@ class Merchant:
 
 @contextlib.contextmanager
 def open_stack(ready_file: Path | None, api_processes: int, workers: int, source: Path | None = None) -> Iterator[Stack]:
-    """The sandbox that `ready_file` describes, or a fresh one, which is gone again afterwards. Raises BenchError.
+    """Open the sandbox that `ready_file` describes, or start a fresh one and stop it afterwards. Raises BenchError.
 
-    With `source` the fresh one runs the code in that folder, on stores of its own whatever the environment offers.
+    With `source`, the fresh one runs the code in that directory, on its own stores even if the environment has URLs.
     """
     if ready_file is not None:
         stack = _read(ready_file)
@@ -69,14 +69,14 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
     env = dict(os.environ)
     if source is not None:
         env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-        # It comes before the installed packages, among which may be this code.
+        # PYTHONPATH takes precedence over installed packages, which may include this code.
         env["PYTHONPATH"] = str(source)
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
         argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
         argv += ["--api-processes", str(api_processes), "--workers", str(workers), "--no-seed"]
         argv += ["--ready-file", str(ready)]
-        with log.open("wb") as output, stops_on_sigterm():
+        with log.open("wb") as output, exit_on_sigterm():
             process = subprocess.Popen(  # noqa: S603 (our own command)
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -84,7 +84,7 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
                 env=env,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # a Ctrl-C reaches us only, and we stop it in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which then stops the sandbox in order
             )
             try:
                 _await_ready(process, ready, log)
@@ -102,7 +102,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", ready: Path, log: Path) -> 
             if missing is not None:
                 raise BenchError(
                     f"The sandbox did not start: the package {missing[1]} is missing. Install the requirements.txt of the "
-                    "revision that is measured into this Python environment."
+                    "measured revision in this Python environment."
                 )
             raise BenchError(f"The sandbox did not start:\n{text[-3000:]}")
         time.sleep(0.05)
@@ -114,18 +114,18 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()  # its guardian ends what it leaves
+            process.kill()  # its reaper ends the rest
             process.wait()
 
 
 @contextlib.contextmanager
-def stops_on_sigterm() -> Iterator[None]:
-    """Python would end at once on SIGTERM, and leave the sandbox running."""
+def exit_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM. By default Python would end at once, and leave the sandbox running."""
 
-    def leave(number: int, _: FrameType | None) -> None:
+    def exit_process(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, exit_process)
     try:
         yield
     finally:
@@ -134,42 +134,42 @@ def stops_on_sigterm() -> Iterator[None]:
 
 def _read(ready_file: Path) -> Stack:
     try:
-        found = json.loads(ready_file.read_text("utf-8"))
-        return Stack(found["api_url"], found["admin_key"], found["database_url"])
+        ready = json.loads(ready_file.read_text("utf-8"))
+        return Stack(ready["api_url"], ready["admin_key"], ready["database_url"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{ready_file} is not a ready file that psp up has written ({error}).") from error
+        raise BenchError(f"{ready_file} is not a ready file of `psp up` ({error}).") from error
 
 
 def create_merchant(stack: Stack, name: str, webhook_url: str | None = None) -> Merchant:
-    """A new merchant with a balance that no measurement uses up. Raises BenchError."""
+    """Create a merchant with a balance that no measurement uses up. Raises BenchError."""
     body: dict[str, Any] = {"name": name, "opening_balance": OPENING_BALANCE}
     if webhook_url is not None:
         body["webhook_url"] = webhook_url
-    made = ask(stack, "POST", "/sandbox/v1/merchants", {"X-ADMIN-KEY": stack.admin_key}, body)
-    return Merchant(made["merchant_id"], made["api_key"], made["webhook_secret"])
+    created = call(stack, "POST", "/sandbox/v1/merchants", {"X-ADMIN-KEY": stack.admin_key}, body)
+    return Merchant(created["merchant_id"], created["api_key"], created["webhook_secret"])
 
 
 def create_endpoint(stack: Stack, merchant: Merchant, url: str) -> str:
-    """A webhook endpoint that receives every event of the merchant; gives its secret. Raises BenchError."""
+    """Create a webhook endpoint for all events of the merchant, and return its secret. Raises BenchError."""
     headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": url}
-    secret: str = ask(stack, "POST", "/api/v1/webhook-endpoints", headers, {"url": url})["secret"]
+    secret: str = call(stack, "POST", "/api/v1/webhook-endpoints", headers, {"url": url})["secret"]
     return secret
 
 
 def check_audit(stack: Stack, merchant: Merchant) -> None:
-    """Have the ledger recomputed from its entries. Raises BenchError if anything is wrong: then no figure counts."""
-    found = ask(stack, "GET", "/sandbox/v1/audit", {"X-API-KEY": merchant.api_key}, None)
-    if found.get("ok") is not True:
-        raise BenchError(f"The audit of the ledger found something wrong: {json.dumps(found)[:2000]}")
+    """Audit the merchant's ledger. Raises BenchError if a check fails, because then no figure is valid."""
+    report = call(stack, "GET", "/sandbox/v1/audit", {"X-API-KEY": merchant.api_key}, None)
+    if report.get("ok") is not True:
+        raise BenchError(f"The audit of the ledger failed: {json.dumps(report)[:2000]}")
 
 
-def ask(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
-    """One call of the API, and its JSON. Raises BenchError for anything but a 2xx."""
+def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
+    """Call the API, and return the JSON of the answer. Raises BenchError unless the status is 2xx."""
     data = None if body is None else json.dumps(body).encode()
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
-        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310 -- our own sandbox
+        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310 (our own sandbox)
             content = response.read()
             return json.loads(content) if content else None
     except urllib.error.HTTPError as error:

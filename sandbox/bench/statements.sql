@@ -1,4 +1,4 @@
--- One payout as the sandbox's loop writes it (claim.sql, write.sql and ledger.sql in sandbox/unit_of_work), statement by statement.
+-- One payout as the sandbox writes it (claim.sql, write.sql and ledger.sql in sandbox/unit_of_work), statement by statement.
 BEGIN;
 UPDATE worlds SET id_sequence = id_sequence + 512 WHERE merchant_id = :merchant::uuid
 RETURNING uuidv7() AS payout_id, uuidv7() AS transfer_id, uuidv7() AS event_id,

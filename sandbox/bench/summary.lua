@@ -1,4 +1,4 @@
--- Reads one user's summary, over and over. The line printed at the end is read by sandbox/bench/wrk.py.
+-- Reads one user's summary repeatedly. sandbox/bench/wrk.py parses the line printed at the end.
 wrk.headers["X-API-KEY"] = os.getenv("PSP_BENCH_API_KEYS")
 
 function done(summary, latency, requests)

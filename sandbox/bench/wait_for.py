@@ -1,7 +1,7 @@
-"""`psp bench wait-for`: requests that are held until their payout is paid, while payouts run at a steady rate.
+"""`psp bench wait-for`: measure how fast held requests are answered when their payouts are paid, at a steady rate.
 
-Each payout is waited for as soon as it is created, and is paid by its scenario so much later that `held` requests are held
-at any moment.
+A request waits for each payout from its creation. The scenario delays the payment so that `held` requests are held at any
+moment.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ import uvloop
 from sandbox.bench.connections import Connections
 from sandbox.bench.database import Database
 from sandbox.bench.e2e import percentile
-from sandbox.bench.machine import Machine, look
+from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pacer import Pacer
-from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
+from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 
 _TIMEOUT = 30
 LONGEST_SECONDS = 20.0
-"""How long a payout may take: with what the machine adds it must be paid before a held request gives up."""
+"""The longest delay of a payment. Even on a slow machine it must come before a held request times out."""
 _REASONS_KEPT = 5
 
 
@@ -38,34 +38,34 @@ _decode = msgspec.json.Decoder(_Payout).decode
 
 @dataclass(frozen=True, slots=True)
 class WaitForResult:
-    """How long after a payout was paid whoever waited for it knew."""
+    """The result of the bench: how soon after a payment the held request is answered."""
 
     machine: Machine
     rate: int
     sent: int
-    """Payouts created, each of them waited for."""
+    """Payouts created. One request waits for each."""
     held: int
-    """Requests held at one moment, at most."""
+    """The highest number of requests held at the same time."""
     answered: int
-    """Those that were answered with the payout paid."""
+    """Requests answered with a paid payout."""
     missing: int
     reasons: list[str]
-    """What the first few were answered that were not, or why they were not answered at all."""
+    """What the first few other requests were answered, or why there was no answer."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    """From the transition, as the payout tells it, to the arrival of the answer."""
+    """Time from the transition, by the payout's `updated_at`, to the arrival of the answer."""
     cpu_us: Mapping[str, float]
-    """CPU microseconds per payout by kind of process, the requests held for it included."""
+    """CPU microseconds per payout, by kind of process, including its held request."""
 
 
 @dataclass(slots=True)
-class _Seen:
-    answered: int = 0
+class _Answers:
+    paid: int = 0
     late_seconds: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
-    def take(self, status: int, body: bytes) -> None:
+    def record(self, status: int, body: bytes) -> None:
         now = time.time()
         try:
             payout = _decode(body) if status == 200 else None
@@ -74,7 +74,7 @@ class _Seen:
         if payout is None or payout.status != "SUCCESS":
             self.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
             return
-        self.answered += 1
+        self.paid += 1
         self.late_seconds.append(now - payout.updated_at.timestamp())
 
     def fail(self, reason: str) -> None:
@@ -84,7 +84,7 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class WaitForBench:
-    """`rate` creates a second, until `held` requests are held and for `seconds` more."""
+    """The options of the bench: `rate` creates per second until `held` requests are held, then for `seconds` more."""
 
     stack: Stack
     rate: int
@@ -94,78 +94,81 @@ class WaitForBench:
     progress: Callable[[str, int], None] = field(default=lambda what, done: None)
 
     @property
-    def takes(self) -> float:
-        """Seconds that a payout takes."""
+    def delay(self) -> float:
+        """Seconds from the start of a payout's processing to its payment."""
         return self.held / self.rate
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
-        return round(self.takes) + self.seconds
+        """The total number of steps that `progress` counts."""
+        return round(self.delay) + self.seconds
 
     def run(self) -> WaitForResult:
-        """Measure. Raises BenchError when a create fails; a request that is not answered with SUCCESS is a result."""
-        if self.takes > LONGEST_SECONDS:
-            raise BenchError(f"At {self.rate} a second at most {round(self.rate * LONGEST_SECONDS):,} can be held.")
-        machine = look(Database(self.stack.database_url).version)
+        """Measure. Raises BenchError if a create fails. A request that is not answered with SUCCESS is part of the result."""
+        if self.delay > LONGEST_SECONDS:
+            raise BenchError(
+                f"At {self.rate} creates per second, at most {round(self.rate * LONGEST_SECONDS):,} can be held; "
+                "lower --held or raise --rate."
+            )
+        machine = describe_machine(Database(self.stack.database_url).version)
         merchant = create_merchant(self.stack, "bench wait-for")
         rule = {
             "name": "bench",
             "match": {"suffix": "0001"},
-            "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": self.takes}],
+            "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": self.delay}],
         }
-        ask(self.stack, "POST", "/sandbox/v1/scenarios", {"X-API-KEY": merchant.api_key}, rule)
+        call(self.stack, "POST", "/sandbox/v1/scenarios", {"X-API-KEY": merchant.api_key}, rule)
         return uvloop.run(self._measure(machine, merchant))
 
     async def _measure(self, machine: Machine, merchant: Merchant) -> WaitForResult:
-        seen = _Seen()
-        waiters = _Waiters(self.stack, merchant, seen)
+        answers = _Answers()
+        waiters = _Waiters(self.stack, merchant, answers)
         pacer = Pacer(self.stack, [merchant], self.connections, waiters.wait)
         ticker = asyncio.create_task(self._tick())
         try:
             await pacer.open()
             with self.stack.cpu() as cpu:
-                await pacer.run(self.rate, self.takes + self.seconds)
-                await pacer.answered(_TIMEOUT)
+                await pacer.run(self.rate, self.delay + self.seconds)
+                await pacer.wait_for_answers(_TIMEOUT)
                 self.progress("waiting for the last answers", 0)
-                await waiters.answered(self.takes + _TIMEOUT)
+                await waiters.wait_for_answers(self.delay + _TIMEOUT)
         finally:
             ticker.cancel()
             await pacer.close()
             await waiters.close()
         if pacer.sent.failed:
             raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
-        if not seen.late_seconds:
-            raise BenchError(f"Not one request that was held was answered: {'; '.join(seen.reasons)}")
+        if not answers.late_seconds:
+            raise BenchError(f"None of the held requests was answered: {'; '.join(answers.reasons)}")
         await asyncio.to_thread(check_audit, self.stack, merchant)
         sent = len(pacer.sent.payouts)
         return WaitForResult(
             machine=machine,
             rate=self.rate,
             sent=sent,
-            held=waiters.most,
-            answered=seen.answered,
-            missing=sent - seen.answered,
-            reasons=seen.reasons,
-            p50_ms=percentile(seen.late_seconds, 50) * 1000,
-            p95_ms=percentile(seen.late_seconds, 95) * 1000,
-            p99_ms=percentile(seen.late_seconds, 99) * 1000,
+            held=waiters.most_held,
+            answered=answers.paid,
+            missing=sent - answers.paid,
+            reasons=answers.reasons,
+            p50_ms=percentile(answers.late_seconds, 50) * 1000,
+            p95_ms=percentile(answers.late_seconds, 95) * 1000,
+            p99_ms=percentile(answers.late_seconds, 99) * 1000,
             cpu_us=cpu.micros_per(sent),
         )
 
     async def _tick(self) -> None:
         for _ in range(self.steps):
             await asyncio.sleep(1)
-            self.progress(f"{self.rate} creates a second", 1)
+            self.progress(f"{self.rate} creates per second", 1)
 
 
 class _Waiters:
-    """Holds a request for each payout, over as many connections as that takes."""
+    """Holds a request for each payout, over as many connections as needed."""
 
-    def __init__(self, stack: Stack, merchant: Merchant, seen: _Seen) -> None:
-        self._seen = seen
+    def __init__(self, stack: Stack, merchant: Merchant, answers: _Answers) -> None:
+        self._answers = answers
         self.held = 0
-        self.most = 0
+        self.most_held = 0
         self._connections = Connections(stack.api_url)
         self._none_held = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
@@ -175,23 +178,23 @@ class _Waiters:
     def wait(self, payout_id: str) -> None:
         """Hold a request for the payout."""
         self.held += 1
-        self.most = max(self.most, self.held)
+        self.most_held = max(self.most_held, self.held)
         request = f"GET /api/v1/payouts/{payout_id}{self._tail}".encode()
         if self._connections.free:
-            self._connections.free.popleft().send(request, self._ended)
+            self._connections.free.popleft().send(request, self._on_answer)
             return
         task = asyncio.create_task(self._open(request))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def answered(self, seconds: float) -> None:
-        """Wait until nothing is held any more, but so long at most; what is held then has no answer."""
+    async def wait_for_answers(self, seconds: float) -> None:
+        """Wait up to `seconds` until no request is held. Record those without an answer as failed."""
         self._none_held.clear()
         if self.held:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_held.wait(), seconds)
         if self.held:
-            self._seen.fail(f"{self.held} had no answer after {seconds:.0f} seconds more")
+            self._answers.fail(f"{self.held} had no answer after another {seconds:.0f} seconds")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -202,12 +205,12 @@ class _Waiters:
         try:
             connection = await self._connections.open()
         except OSError as error:
-            self._ended(0, f"no connection: {error}".encode())
+            self._on_answer(0, f"no connection: {error}".encode())
         else:
-            connection.send(request, self._ended)
+            connection.send(request, self._on_answer)
 
-    def _ended(self, status: int, body: bytes) -> None:
+    def _on_answer(self, status: int, body: bytes) -> None:
         self.held -= 1
         if not self.held:
             self._none_held.set()
-        self._seen.take(status, body)
+        self._answers.record(status, body)

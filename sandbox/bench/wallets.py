@@ -1,4 +1,4 @@
-"""`psp bench summary` and `psp bench bulk-credit`: reads from the cache beside creates, and rows of a file credited."""
+"""`psp bench summary` and `psp bench bulk-credit`: measure cached reads against creates, and credits from a CSV file."""
 
 import json
 import secrets
@@ -10,17 +10,17 @@ from statistics import median
 
 from sandbox.bench.create import medians
 from sandbox.bench.database import Database
-from sandbox.bench.machine import Machine, look
-from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 from sandbox.bench.wrk import find_wrk, run_wrk
 
-_USERS_A_REQUEST = 1000
+_USERS_PER_REQUEST = 1000
 _WAIT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryResult:
-    """Rates a second of each round: reads of one cached summary, and creates of payouts."""
+    """The result of the summary bench: reads of one cached summary and creates of payouts, per second and round."""
 
     machine: Machine
     reads: Sequence[float]
@@ -32,27 +32,27 @@ class SummaryResult:
 
     @property
     def ratio(self) -> float:
-        """How many summaries are read while one payout is created."""
+        """Summaries read per payout created."""
         return median(self.reads) / median(self.creates)
 
 
 @dataclass(frozen=True, slots=True)
 class BulkCreditResult:
-    """What it took to credit `rows` rows."""
+    """The result of the bulk credit bench."""
 
     machine: Machine
     rows: int
     upload_seconds: float
-    """Until the upload was answered."""
+    """Time until the upload was answered."""
     seconds: float
-    """From the upload's first byte to the last row's commit, as a client sees it."""
+    """Time from the first byte of the upload to the commit of the last row, as a client sees it."""
     cpu_us: Mapping[str, float]
     """CPU microseconds per row, by kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryBench:
-    """Reads and creates in turn, `seconds` each, `rounds` times."""
+    """The options of the bench: reads and creates alternately, `seconds` each, `rounds` times."""
 
     stack: Stack
     seconds: int
@@ -62,16 +62,16 @@ class SummaryBench:
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
+        """The total number of steps that `progress` counts."""
         return 2 * self.rounds * self.seconds
 
     def run(self) -> SummaryResult:
-        """Measure. Raises BenchError when anything fails."""
+        """Measure. Raises BenchError if anything fails."""
         find_wrk()
         database = Database(self.stack.database_url)
-        machine = look(database.version)
+        machine = describe_machine(database.version)
         merchant = create_merchant(self.stack, "bench summary")
-        user_id = make_users(self.stack, merchant, 1)[0]
+        user_id = create_users(self.stack, merchant, 1)[0]
         path = f"/api/v1/users/{user_id}/summary"
         reads, creates, read_cpu, create_cpu = [], [], [], []
         for number in range(1, self.rounds + 1):
@@ -93,7 +93,7 @@ class SummaryBench:
 
 @dataclass(frozen=True, slots=True)
 class BulkCreditBench:
-    """One file of `rows` rows, a user each, made beforehand."""
+    """The options of the bench: one file of `rows` rows, each for a user of its own, created in advance."""
 
     stack: Stack
     rows: int
@@ -101,48 +101,50 @@ class BulkCreditBench:
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
+        """The total number of steps that `progress` counts."""
         return 2 * self.rows
 
     def run(self) -> BulkCreditResult:
-        """Measure. Raises BenchError when a row was not credited, or anything fails."""
-        machine = look(Database(self.stack.database_url).version)
+        """Measure. Raises BenchError if a row is not credited or anything else fails."""
+        machine = describe_machine(Database(self.stack.database_url).version)
         merchant = create_merchant(self.stack, "bench bulk-credit")
-        users = make_users(self.stack, merchant, self.rows, lambda count: self.progress("making users", count))
+        users = create_users(self.stack, merchant, self.rows, lambda count: self.progress("creating users", count))
         content = b"uuid,amount\n" + b"".join(f"{user},{number}.50\n".encode() for number, user in enumerate(users, 1))
         with self.stack.cpu() as cpu:
-            began = time.perf_counter()
+            started = time.perf_counter()
             activity_id = _upload(self.stack, merchant, content)
             uploaded = time.perf_counter()
             done = 0
             while True:
-                activity = ask(
+                activity = call(
                     self.stack, "GET", f"/api/v1/wallet/bulk-credit/{activity_id}", {"X-API-KEY": merchant.api_key}, None
                 )
                 self.progress("crediting", activity["succeeded"] - done)
                 done = activity["succeeded"]
                 if activity["status"] not in ("UPLOADED", "PROCESSING"):
                     break
-                if time.perf_counter() - began > _WAIT_SECONDS:
-                    raise BenchError(f"After an hour {done} of {self.rows} rows were credited.")
+                if time.perf_counter() - started > _WAIT_SECONDS:
+                    raise BenchError(f"After an hour only {done} of {self.rows} rows were credited.")
                 time.sleep(0.05)
             ended = time.perf_counter()
         if done != self.rows:
-            raise BenchError(f"Of {self.rows} rows {done} were credited: {json.dumps(activity)}")
+            raise BenchError(f"Only {done} of {self.rows} rows were credited: {json.dumps(activity)}")
         check_audit(self.stack, merchant)
-        return BulkCreditResult(machine, self.rows, uploaded - began, ended - began, cpu.micros_per(self.rows))
+        return BulkCreditResult(machine, self.rows, uploaded - started, ended - started, cpu.micros_per(self.rows))
 
 
-def make_users(stack: Stack, merchant: Merchant, total: int, progress: Callable[[int], None] = lambda count: None) -> list[str]:
-    """Make users and return their ids. Raises BenchError."""
-    made: list[str] = []
-    while len(made) < total:
-        users = [{"name": f"User {number}"} for number in range(len(made), min(len(made) + _USERS_A_REQUEST, total))]
+def create_users(
+    stack: Stack, merchant: Merchant, total: int, progress: Callable[[int], None] = lambda count: None
+) -> list[str]:
+    """Create users, and return their ids. Raises BenchError."""
+    ids: list[str] = []
+    while len(ids) < total:
+        users = [{"name": f"User {number}"} for number in range(len(ids), min(len(ids) + _USERS_PER_REQUEST, total))]
         headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}
-        results = ask(stack, "POST", "/api/v1/users/batch", headers, {"users": users})["results"]
-        made += [result["user"]["id"] for result in results]
+        results = call(stack, "POST", "/api/v1/users/batch", headers, {"users": users})["results"]
+        ids += [result["user"]["id"] for result in results]
         progress(len(users))
-    return made
+    return ids
 
 
 def _upload(stack: Stack, merchant: Merchant, content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""`psp bench world`: how long it takes to make, reset, put away and put back one merchant's world while another is busy."""
+"""`psp bench world`: measure create, snapshot, restore and reset of one merchant's world while another merchant is busy."""
 
 import secrets
 import threading
@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from sandbox.bench.database import Database
-from sandbox.bench.machine import Machine, look
-from sandbox.bench.stack import BenchError, Merchant, Stack, ask, check_audit, create_merchant
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 
 _BATCH = 500
 _WAIT_SECONDS = 600.0
@@ -19,26 +19,26 @@ _STEPS = ("create", "snapshot", "restore", "reset")
 
 @dataclass(frozen=True, slots=True)
 class WorldResult:
-    """Milliseconds of each round, as a client sees them, by what was done."""
+    """The result of the bench. `rounds` has the milliseconds of each round by step, as a client sees them."""
 
     machine: Machine
     payouts: int
     rows: int
-    """Rows that a snapshot had."""
+    """Rows of a snapshot."""
     rounds: Mapping[str, Sequence[float]]
     others: int
-    """Creates of the other merchant meanwhile, all of them accepted."""
+    """Payouts that the other merchant created meanwhile. All were accepted."""
     cpu_us: Mapping[str, float]
-    """CPU microseconds of the whole run per payout that either merchant created, by kind of process."""
+    """CPU microseconds of the whole run per payout of both merchants, by kind of process."""
 
     def ms(self, step: str) -> float:
-        """The median."""
+        """Return the median of a step, in milliseconds."""
         return median(self.rounds[step])
 
 
 @dataclass(frozen=True, slots=True)
 class WorldBench:
-    """`rounds` times: a merchant is made, given `payouts` settled payouts, put away, put back and reset."""
+    """The options of the bench. `rounds` times, create a merchant with `payouts` settled payouts, then save, restore, reset it."""
 
     stack: Stack
     payouts: int
@@ -48,41 +48,42 @@ class WorldBench:
 
     @property
     def steps(self) -> int:
-        """How much `progress` will be told of in all."""
+        """The total number of steps that `progress` counts."""
         return self.rounds
 
     def run(self) -> WorldResult:
-        """Measure. Raises BenchError when anything fails, or anything of the other merchant is not as it should be."""
+        """Measure. Raises BenchError if anything fails, including for the other merchant."""
         database = Database(self.stack.database_url)
-        machine = look(database.version)
+        machine = describe_machine(database.version)
         other = create_merchant(self.stack, "bench world, the other")
         load = _Load(self.stack, other, self.clients)
-        found: dict[str, list[float]] = {step: [] for step in _STEPS}
+        rounds: dict[str, list[float]] = {step: [] for step in _STEPS}
         rows = 0
         with self.stack.cpu() as cpu:
             with load:
                 for number in range(1, self.rounds + 1):
                     self.progress(f"round {number}", 0)
-                    rows = self._round(found)
+                    rows = self._round(rounds)
                     self.progress(f"round {number}", 1)
             database.drain([other])
         check_audit(self.stack, other)
         stored = database.count_payouts([other])
         if load.errors or stored != load.accepted:
-            raise BenchError(f"The other merchant has {stored} payouts of {load.accepted}; {load.errors[:3]}")
+            raise BenchError(f"The other merchant has {stored} of {load.accepted} payouts; errors: {load.errors[:3]}")
         cpu_us = cpu.micros_per(self.payouts * self.rounds + load.accepted)
-        return WorldResult(machine, self.payouts, rows, found, load.accepted, cpu_us)
+        return WorldResult(machine, self.payouts, rows, rounds, load.accepted, cpu_us)
 
-    def _round(self, found: dict[str, list[float]]) -> int:
-        began = time.perf_counter()
+    def _round(self, rounds: dict[str, list[float]]) -> int:
+        """Time each step once, and return the number of rows in the snapshot."""
+        started = time.perf_counter()
         merchant = create_merchant(self.stack, "bench world")
-        found["create"].append(_since(began))
+        rounds["create"].append(_ms_since(started))
         _fill(self.stack, merchant, self.payouts)
 
         def timed(step: str, path: str) -> Any:
-            began = time.perf_counter()
+            started = time.perf_counter()
             answer = _post(self.stack, merchant, f"/sandbox/v1/{path}", {})
-            found[step].append(_since(began))
+            rounds[step].append(_ms_since(started))
             return answer
 
         snapshot = timed("snapshot", "snapshots")
@@ -90,13 +91,13 @@ class WorldBench:
         check_audit(self.stack, merchant)
         timed("reset", "reset")
         check_audit(self.stack, merchant)
-        ask(self.stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": self.stack.admin_key}, None)
+        call(self.stack, "DELETE", f"/sandbox/v1/merchants/{merchant.merchant_id}", {"X-ADMIN-KEY": self.stack.admin_key}, None)
         rows: int = snapshot["rows"]
         return rows
 
 
 class _Load:
-    """Creates of another merchant, one after the other for each client, until the block ends."""
+    """Creates payouts for another merchant during a `with` block. Each client sends one request at a time."""
 
     def __init__(self, stack: Stack, merchant: Merchant, clients: int) -> None:
         self.accepted = 0
@@ -128,14 +129,14 @@ class _Load:
 
 
 def _fill(stack: Stack, merchant: Merchant, payouts: int) -> None:
-    """Make payouts, and wait until all of them are paid."""
-    for begin in range(0, payouts, _BATCH):
-        batch = [_payout() for _ in range(min(_BATCH, payouts - begin))]
+    """Create payouts, and wait until all are paid."""
+    for start in range(0, payouts, _BATCH):
+        batch = [_payout() for _ in range(min(_BATCH, payouts - start))]
         _post(stack, merchant, "/api/v1/payouts/batch", {"payouts": batch})
     deadline = time.monotonic() + _WAIT_SECONDS
     while not _post(stack, merchant, "/sandbox/v1/drain", {})["drained"]:
         if time.monotonic() > deadline:
-            raise BenchError("The payouts of the measurement were not settled in time.")
+            raise BenchError(f"The payouts were not settled within {_WAIT_SECONDS:.0f} seconds.")
 
 
 def _payout() -> dict[str, str]:
@@ -150,8 +151,8 @@ def _payout() -> dict[str, str]:
 
 
 def _post(stack: Stack, merchant: Merchant, path: str, body: object) -> Any:
-    return ask(stack, "POST", path, {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}, body)
+    return call(stack, "POST", path, {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": secrets.token_hex(8)}, body)
 
 
-def _since(began: float) -> float:
-    return (time.perf_counter() - began) * 1000
+def _ms_since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

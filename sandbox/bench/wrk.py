@@ -1,4 +1,4 @@
-"""Drives creates over HTTP with wrk."""
+"""Generate HTTP load with wrk."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _FOLDER = Path(__file__).parent
 _TIMEOUT: Final = 60
-"""Seconds after which an answer counts as missing: one that a machine which stood still made late is late."""
+"""Seconds until wrk gives up on an answer. Long, so that a pause of the whole machine counts as latency, not as an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrkRun:
-    """What wrk measured. `refused` are answers above 399, `broken` connections and timeouts."""
+    """The figures of one wrk run. `refused` counts answers with a status above 399, `broken` lost connections and timeouts."""
 
     requests: int
     seconds: float
@@ -30,15 +30,15 @@ class WrkRun:
 
     @property
     def rps(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return self.requests / self.seconds
 
 
 def find_wrk() -> str:
-    """Where wrk is. Raises BenchError with how to get it."""
+    """Return the path of wrk. Raises BenchError, which says how to install it."""
     found = shutil.which("wrk")
     if found is None:
-        raise BenchError("wrk is not installed; get it with: apt-get install wrk (Debian, Ubuntu) or brew install wrk.")
+        raise BenchError("wrk is not installed; run: apt-get install wrk (Debian, Ubuntu) or brew install wrk (macOS).")
     return found
 
 
@@ -50,14 +50,14 @@ def run_wrk(
     script: str = "create.lua",
     path: str = "/",
 ) -> WrkRun:
-    """Do what a script says, which is to create payouts of the merchants in turn, as fast as so many connections can.
+    """Run a wrk script over `connections` connections for `seconds`. By default, create payouts for the merchants in rotation.
 
-    Raises BenchError if any answer said no.
+    Raises BenchError if any request is refused or gets no answer.
     """
     threads = max(1, min(2, connections, os.cpu_count() or 1))
     argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_FOLDER / script)]
     argv += ["--timeout", f"{_TIMEOUT}s"]
-    # The keys go through the environment: everybody can read the command line of a process.
+    # Pass the keys through the environment, because every user can read the command line of a process.
     keys = ",".join(merchant.api_key for merchant in merchants)
     env = os.environ | {"PSP_BENCH_API_KEYS": keys, "PSP_BENCH_RUN": secrets.token_hex(4)}
     try:
@@ -71,20 +71,20 @@ def run_wrk(
             timeout=limit,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BenchError(f"wrk could not be run: {error}") from error
+        raise BenchError(f"wrk failed to run: {error}") from error
     run = parse_wrk(ended.stdout)
     if run is None:
         raise BenchError(f"wrk failed: {(ended.stderr or ended.stdout)[-2000:]}")
     if run.refused or run.broken or not run.requests:
         raise BenchError(
-            f"Of {run.requests} requests over HTTP {run.refused} were refused and {run.broken} broke off; "
-            "a figure with errors in it would mean nothing."
+            f"Of {run.requests} requests over HTTP {run.refused} were refused and {run.broken} got no answer. "
+            "Figures with errors mean nothing."
         )
     return run
 
 
 def parse_wrk(output: str) -> WrkRun | None:
-    """Read the line that create.lua prints at the end; None if there is none."""
+    """Parse the line that the scripts print at the end; None if there is none."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
             try:
