@@ -54,7 +54,7 @@ def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
 
 
 def test_a_running_clock_says_plainly_how_far_it_is_from_the_hosts(world: World) -> None:
-    assert "as the host's" in run(world, "clock", "show").output
+    assert "same as the host's" in run(world, "clock", "show").output
     ask(world, "clock", "advance", "2000d")
     assert "2000 days, 0:00:00 ahead of the host's" in run(world, "clock", "show").output
     ask(world, "reset")

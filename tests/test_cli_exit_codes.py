@@ -1,4 +1,4 @@
-"""What a command ends with: 0 done, 1 refused, 2 usage error, 3 unreachable or 5xx, 4 the awaited condition did not happen.
+"""Exit codes: 0 done, 1 refused, 2 usage error, 3 sandbox unreachable or 5xx, 4 awaited condition not met.
 
 With --json a failure is one problem object on stderr, and stdout holds the valid answer or nothing.
 """
@@ -194,4 +194,4 @@ def test_every_command_says_its_exit_codes() -> None:
     """Once, and in the same words: they are generated."""
     for command in (("payouts", "list"), ("drain",), ("trigger",), ("endpoints", "create"), ("audit",), ("ipn", "send")):
         text = " ".join(invoke(*command, "--help").stdout.split())
-        assert text.count("0 done, 1 refused, 2 usage error, 3 unreachable or 5xx, 4 the awaited condition did not happen") == 1
+        assert text.count("0 done, 1 refused, 2 usage error, 3 sandbox unreachable or 5xx, 4 awaited condition not met") == 1

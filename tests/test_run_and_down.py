@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandbox.cli.entry import forget_stale_ready_file
+from sandbox.cli.entry import delete_stale_ready_file
 from tests.harness.supervised import Starter, environment, wait_for
 
 SHELL = ["/bin/sh", "-c"]
@@ -213,7 +213,7 @@ def test_a_stale_ready_file_is_gone_before_anything_slow(tmp_path: Path) -> None
 def test_only_a_file_that_will_be_written_is_forgotten(tmp_path: Path, arguments: list[str], is_forgotten: bool) -> None:
     path = tmp_path / "ready.json"
     path.touch()
-    forget_stale_ready_file([argument.replace("PATH", str(path)) for argument in arguments])
+    delete_stale_ready_file([argument.replace("PATH", str(path)) for argument in arguments])
     assert path.exists() is not is_forgotten
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sandbox.cli.doctor import examine
+from sandbox.cli.doctor import run_checks
 from sandbox.runtime.child import Child, Command
 from tests.harness.supervised import KEYS, SERVER, Starter, command, environment, is_over, wait_for
 
@@ -280,7 +280,7 @@ def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SANDBOX_BATCH_LIMIT", "many")
     (tmp_path / "file").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        findings = examine(tmp_path / "file", "127.0.0.1", taken.getsockname()[1], 0)
+        findings = run_checks(tmp_path / "file", "127.0.0.1", taken.getsockname()[1], 0)
     wrong = {finding.check: finding.detail for finding in findings if not finding.ok}
     assert set(wrong) == {"settings", "data", "port", "redis"}
     assert "SANDBOX_BATCH_LIMIT" in wrong["settings"]

@@ -38,7 +38,7 @@ class WorldResult:
 
 @dataclass(frozen=True, slots=True)
 class WorldBench:
-    """The options of the bench. `rounds` times, create a merchant with `payouts` settled payouts, then save, restore, reset it."""
+    """The options of the bench: `rounds` times, create a merchant with `payouts` payouts, then save, restore and reset it."""
 
     stack: Stack
     payouts: int

@@ -1,4 +1,4 @@
-"""`psp aggregator`: what was read from a vendor, how reading it went, and rows that could not be understood."""
+"""`psp aggregator`: balances read from a vendor, the calls to the vendor, and rows that could not be parsed."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from sandbox.cli.options import CreatedPaging, Paging, identifier, pairs
 
 app = App("Balances aggregated from a vendor's feed.")
 _PATH = "/aggregator/v1"
-_Id = Annotated[str, identifier("The user's id, as the vendor has it.")]
+_Id = Annotated[str, identifier("The user's id at the vendor.")]
 
 
 @app.command("user")
@@ -24,14 +24,14 @@ def user(client: Client, user_id: _Id) -> Shown:
 @app.command("requested")
 @with_client
 def requested(client: Client, user_id: _Id) -> Shown:
-    """Show the amount that a user has requested and not been paid, according to the vendor."""
+    """Show the unpaid amount that a user has requested, according to the vendor."""
     return members_of(client.get(f"{_PATH}/users/{user_id}/payouts"))
 
 
 @app.command("waiting")
 @with_client
 def waiting(client: Client, paging: Paging) -> Shown:
-    """List users with requested payouts that were not paid."""
+    """List users with unpaid payout requests."""
     return listed(client.get(f"{_PATH}/payouts", **paging), "user_id", "requested_payout")
 
 
@@ -39,14 +39,16 @@ def waiting(client: Client, paging: Paging) -> Shown:
 @with_client
 def source(
     client: Client,
-    set_: Annotated[str | None, typer.Option("--set", help="Read from the vendor at this URL from now on.")] = None,
+    set_: Annotated[str | None, typer.Option("--set", help="Read from the vendor at this URL.")] = None,
     own: Annotated[bool, typer.Option("--own", help="Read the sandbox's own feed again.")] = False,
     header: Annotated[
         list[str] | None,
-        typer.Option("--header", metavar="NAME=VALUE", help="Sent to the vendor with each call, such as X-API-KEY=secret."),
+        typer.Option(
+            "--header", metavar="NAME=VALUE", help="Send this header to the vendor, such as X-API-KEY=secret. Can be repeated."
+        ),
     ] = None,
 ) -> Shown:
-    """Show where transactions are read from, or change it. A change drops what was read before."""
+    """Show where transactions are read from, or change it. A change deletes everything read before."""
     if set_ is not None and own:
         raise typer.BadParameter("Give --set or --own, not both.")
     if header and set_ is None:
@@ -81,16 +83,16 @@ def dead_letters(client: Client, paging: CreatedPaging) -> Shown:
 def replay(client: Client) -> Shown:
     """Retry all dead letters. The exit code is 1 if some still cannot be parsed."""
     found = client.post(f"{_PATH}/dead-letters/replay")
-    failure = refused(f"{found['remaining']} cannot be parsed.") if found["remaining"] else None
-    return Shown(found, f"{found['replayed']} were parsed this time.", failure)
+    failure = refused(f"{found['remaining']} rows still cannot be parsed.") if found["remaining"] else None
+    return Shown(found, f"{found['replayed']} rows were parsed.", failure)
 
 
 @app.command("feed")
 @with_client
 def feed(
     client: Client,
-    start_date: Annotated[str | None, typer.Option("--start-date", help="Only rows of this day or later.")] = None,
-    end_date: Annotated[str | None, typer.Option("--end-date", help="Only rows of this day or earlier.")] = None,
+    start_date: Annotated[str | None, typer.Option("--start-date", help="Only rows from this date on.")] = None,
+    end_date: Annotated[str | None, typer.Option("--end-date", help="Only rows up to and including this date.")] = None,
     page: Annotated[int, typer.Option("--page", min=1, help="The page number.")] = 1,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows per page.")] = 20,
 ) -> Shown:

@@ -1,4 +1,4 @@
-"""What all commands have in common: how their help looks, and how their failures are printed."""
+"""Base classes of all commands: they format the help, and print failures."""
 
 import inspect
 import sys
@@ -17,10 +17,10 @@ _KINDS: Final[dict[object, str]] = {str: "TEXT", int: "NUMBER", float: "NUMBER",
 
 
 class Command(TyperCommand):
-    """A command whose help lists choices, and calls no flag a `<bool>`."""
+    """A command whose help lists the choices of each parameter, and shows no Python types."""
 
     def __init__(self, *args: Any, help: str | None = None, **options: Any) -> None:
-        # Paragraphs of docstrings are wrapped for who reads the code; a terminal has a width of its own.
+        # Join the lines of each paragraph: docstrings are wrapped for the source code, not for the terminal.
         paragraphs = inspect.cleandoc(help or "").split("\n\n")
         super().__init__(*args, help="\n\n".join(" ".join(text.split()) for text in paragraphs), **options)
 
@@ -28,23 +28,23 @@ class Command(TyperCommand):
         return _labelled(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words left over. Raises TyperException if an option or argument is wrong."""
+        """Parse the arguments, and return the remaining ones. Raises TyperException if one is wrong."""
         try:
             return super().parse_args(ctx, args)
         except TyperException as error:
-            # Pydantic, with which typer reads choices, puts its name for the error before what is wrong.
+            # Typer parses choices with Pydantic, which adds this prefix to the message.
             error.message = error.message.replace("Value error, ", "", 1)
             raise
 
 
 class Group(TyperGroup):
-    """Commands under one name, with such help. A group that has `show` shows without being told: `psp balance --json`."""
+    """A group of commands with the same help. Its command `show`, if it has one, is the default: `psp balance --json`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The words left for the command, of which the first is its name."""
+        """Parse the group's own arguments, and return the rest: the command's name and its arguments."""
         is_named = bool(args) and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
         if "show" in self.commands and not is_named and not ctx.resilient_parsing:
             args = ["show", *args]
@@ -52,7 +52,7 @@ class Group(TyperGroup):
 
 
 class Psp(Group):
-    """The whole command line: ends with the documented exit codes, and with --json prints failures as JSON."""
+    """The whole command line. It exits with the documented exit codes, and prints failures as JSON with --json."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         """Run a command and exit."""
@@ -61,7 +61,7 @@ class Psp(Group):
         as_json = "--json" in own
         options["standalone_mode"] = not as_json
         try:
-            # On its own, typer prints usage errors for people; else it leaves them to us, and returns the exit code.
+            # In standalone mode, typer prints usage errors as text. Otherwise it raises them, and returns the exit code.
             code = super().main(arguments, *rest, **options)
         except Failure as failure:
             failure.show(as_json=as_json)
@@ -75,13 +75,13 @@ class Psp(Group):
 
 
 class App(typer.Typer):
-    """A group of commands, each of which documents the exit codes."""
+    """A group of commands whose help documents the exit codes."""
 
     def __init__(self, help: str, *, root: bool = False, **options: Any) -> None:
         super().__init__(help=help, no_args_is_help=True, cls=Psp if root else Group, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Add a command. `epilog` is the exit codes unless given."""
+        """Return a decorator that adds a command. By default, `epilog` lists the exit codes."""
         options = dict[str, Any](cls=Command, epilog=EXIT_CODES) | options
         return super().command(name, **options)
 
@@ -89,18 +89,18 @@ class App(typer.Typer):
 def _labelled(parameters: list[Any]) -> list[Any]:
     for parameter in parameters:
         if isinstance(parameter, TyperOption | TyperArgument):
-            # Typer has no setting for it: an option's metavar would do, an argument's is its name.
-            parameter.display_type_rich = partial(_label, parameter)  # type: ignore[method-assign]  # it asks the instance
+            # Typer has no setting for this label. A metavar works for options, but for arguments it replaces the name.
+            parameter.display_type_rich = partial(_label, parameter)  # type: ignore[method-assign]  # typer calls it
     return parameters
 
 
 def _label(parameter: TyperOption | TyperArgument, ctx: object) -> str:
-    """What help says of a parameter's values beside its name: the choices, or what kind of value it is."""
+    """Return the label for a parameter's values in the help: its choices, or the kind of value."""
     descriptor = parameter.type_descriptor
     if isinstance(parameter, TyperOption) and (parameter.is_flag or parameter.metavar is not None):
         return parameter.metavar or ""
     if descriptor.choices is not None:
-        # With spaces a long list wraps between its words.
+        # Spaces let a long list wrap between words.
         return " | ".join(map(str, descriptor.choices))
     if isinstance(parameter, TyperArgument):
         return ""

@@ -1,4 +1,4 @@
-"""`psp balance`: the merchant's balance, the entries that made it, and more money."""
+"""`psp balance`: show the merchant's balance and ledger entries, and add money."""
 
 from typing import Annotated
 
@@ -40,5 +40,5 @@ def history(
 @app.command("top-up")
 @with_client
 def top_up(client: Client, amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]) -> Shown:
-    """Add money."""
+    """Add money to the available balance."""
     return members_of(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))

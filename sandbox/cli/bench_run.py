@@ -1,4 +1,4 @@
-"""What the commands of `psp bench` share: they measure under a progress bar, and print what was found."""
+"""Shared by the commands of `psp bench`: run a measurement with a progress bar, and print the result."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ ResultT = TypeVar("ResultT", covariant=True)
 
 
 class _Bench(Protocol[ResultT]):
-    """Something to be measured; `steps` is how much its progress will be told of in all."""
+    """A bench. `steps` is the total number of steps that it reports as progress."""
 
     @property
     def steps(self) -> int: ...
@@ -31,23 +31,23 @@ class _Bench(Protocol[ResultT]):
 
 
 def measure(
-    made: "Callable[[Stack, Progress], _Bench[ResultT]]",
+    open_bench: "Callable[[Stack, Progress], _Bench[ResultT]]",
     ready_file: Path | None,
     api_processes: int,
     workers: int,
     as_json: bool,
 ) -> ResultT:
-    """Measure on the sandbox of the ready file, or on one of its own; a failure ends the command with code 1."""
+    """Run a bench on the ready file's sandbox, or on a fresh one. A failure ends the command with code 1."""
     from sandbox.bench.stack import open_stack
 
     with showing_progress(as_json) as shown, open_stack(ready_file, api_processes, workers) as stack:
-        bench = made(stack, shown.advance)
+        bench = open_bench(stack, shown.advance)
         shown.start("starting", bench.steps)
         return bench.run()
 
 
 class _Shown:
-    """A progress bar on standard error; where nobody watches, none."""
+    """A progress bar on standard error, unless it is hidden."""
 
     def __init__(self, visible: bool) -> None:
         from rich.console import Console
@@ -74,7 +74,7 @@ class _Shown:
 
 @contextmanager
 def showing_progress(as_json: bool) -> "Iterator[_Shown]":
-    """Show how far a measurement is. A BenchError ends the command with code 1."""
+    """Show the progress of a measurement. A BenchError ends the command with code 1."""
     from sandbox.bench.stack import BenchError
 
     shown = _Shown(sys.stderr.isatty() and not as_json)
@@ -94,7 +94,7 @@ def print_result(
     as_json: bool,
     output: Path | None,
 ) -> None:
-    """Print the result of a command, for people or as JSON, and write `details` to `output`. Raises Failure."""
+    """Print the result as text or JSON, and write `details` to the file `output`. Raises Failure if that fails."""
     from rich.console import Console
 
     command = shlex.join(["psp", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""`psp bulk-credit FILE`: upload a CSV, and watch until its rows are credited."""
+"""`psp bulk-credit FILE`: upload a CSV file, and wait until its rows are credited."""
 
 import time
 from pathlib import Path
@@ -61,17 +61,20 @@ def bulk_credit(
 
 
 def upload(client: Client, name: str, content: IO[bytes]) -> str:
-    """Begin a bulk credit; returns its id."""
+    """Start a bulk credit, and return its id. Raises Failure."""
     activity_id: str = client.post(_PATH, files={"file": (name, content, "text/csv")})["activity_id"]
     return activity_id
 
 
 def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
-    """Wait until a bulk credit is done, at most `timeout` seconds, with a progress bar for who watches."""
+    """Wait until a bulk credit is done, and return it. Shows a progress bar on a terminal.
+
+    Raises Failure if it takes longer than `timeout` seconds.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    until = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout
     with Progress(console=Console(stderr=True), disable=not client.is_watched, transient=True) as progress:
         bar = progress.add_task("Crediting", total=None)
         while True:
@@ -80,8 +83,8 @@ def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
             progress.update(bar, total=activity["total"], completed=done)
             if activity["status"] in _DONE:
                 return activity
-            if time.monotonic() > until:
-                raise not_met(f"Bulk credit {activity_id} is {activity['status']} after {timeout:g} s, with {done} rows done.")
+            if time.monotonic() > deadline:
+                raise not_met(f"Bulk credit {activity_id} is still {activity['status']} after {timeout:g} s: {done} rows done.")
             time.sleep(0.1)
 
 

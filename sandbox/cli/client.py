@@ -1,4 +1,4 @@
-"""What the commands that talk to a running sandbox share: where it is, whose key, and how an answer is printed."""
+"""Shared by the commands that call a running sandbox: its URL and key, the calls, and printing the answers."""
 
 import inspect
 import json
@@ -17,24 +17,24 @@ from sandbox.cli.failures import Failure, answered_with, unreachable
 from sandbox.cli.options import CreatedPaging, Paging
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
-# A shell asks for completion at each touch of a key: what only a request needs (httpx, rich) is loaded with the first one.
+# A shell starts psp for each completion, so load what only requests need (httpx, rich) with the first request.
 if TYPE_CHECKING:
     import httpx
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _DEMO_KEY: Final = "sk_sandbox_demo_admin"
-"""The development key of an embedded sandbox, which is accepted on loopback only."""
+"""The demo merchant's development key, which works only on loopback."""
 
 _WIDEST: Final = 1000
 
-Url = Annotated[str, typer.Option("--url", envvar="PSP_URL", help="Where the sandbox's API is.")]
+Url = Annotated[str, typer.Option("--url", envvar="PSP_URL", help="The URL of the sandbox's API.")]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="PSP_API_KEY", help="The merchant's key; on loopback the demo merchant's by default."),
+    typer.Option("--api-key", envvar="PSP_API_KEY", help="The merchant's API key. Default on loopback: the demo merchant's."),
 ]
 AdminKey = Annotated[
     str | None,
-    typer.Option("--admin-key", envvar="PSP_ADMIN_KEY", help="The operator's key; on loopback the development key by default."),
+    typer.Option("--admin-key", envvar="PSP_ADMIN_KEY", help="The operator's key. Default on loopback: the development key."),
 ]
 ReadyFile = Annotated[
     Path | None, typer.Option("--ready-file", help="Read the URL and the key from the ready file of `psp up`.")
@@ -43,9 +43,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON
 
 
 class Client:
-    """One caller's view of a running sandbox. Whatever is no success raises Failure, which ends the command.
+    """A client of a running sandbox with one caller's key. A call that fails raises Failure, which ends the command.
 
-    `is_watched` says whether a person waits, for whom progress is drawn; `asks` whether there is one who can be asked.
+    `is_watched` says whether to show progress on a terminal, `asks` whether the command may ask for confirmation.
     """
 
     is_watched = False
@@ -58,19 +58,19 @@ class Client:
     def _open(self) -> "httpx.Client":
         import httpx
 
-        # One a request: a command makes few, and leaves no connection behind however it ends.
-        # Reading the machine's certificate authorities takes 30 ms, which plain HTTP has no use for.
+        # One client per request: a command makes few, and then no connection stays open however the command ends.
+        # Loading the certificate authorities takes 30 ms, and plain HTTP does not need them.
         verify = self.url.lower().startswith("https:")
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
 
     def get(self, path: str, /, **params: Any) -> Any:
-        """GET; parameters that are None or empty are left out, the items of lists are comma-separated."""
+        """Send GET, and return the JSON. Omits parameters that are None or empty; joins lists with commas."""
         filled = {name: value for name, value in params.items() if value not in (None, [])}
         joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in filled.items()}
         return self.ask("GET", path, params=joined)
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
-        """POST JSON; options as of `write`."""
+        """Send POST, and return the JSON. Takes the options of `write`."""
         return self.write("POST", path, body, **options)
 
     def write(
@@ -83,13 +83,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Any:
-        """Send JSON, or with `files` a form, under an idempotency key, a new one unless given."""
+        """Send JSON, or a form if `files` is given, with an idempotency key: `key`, or a new one. Return the JSON."""
         if "files" not in options:
             options["json"] = {} if body is None else body
         return self.ask(method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """The answer's JSON, None if it has no body."""
+        """Send a request, and return the JSON of the answer; None if it has no body."""
         response = self.send(method, path, **options)
         if not response.is_success:
             raise answered_with(response)
@@ -100,7 +100,7 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, /, **params: Any) -> Iterator[Iterator[str]]:
-        """The lines of a stream, as they come; however long nothing does."""
+        """Open a stream, and yield its lines as they arrive, without a timeout between them."""
         import httpx
 
         timeout = httpx.Timeout(5, read=None)
@@ -118,7 +118,7 @@ class Client:
             raise unreachable(f"The stream was interrupted: {error or type(error).__name__}.") from None
 
     def send(self, method: str, path: str, **options: Any) -> "httpx.Response":
-        """The response, whatever its status."""
+        """Send a request, and return the response, whatever its status."""
         import httpx
 
         try:
@@ -129,7 +129,7 @@ class Client:
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Show a person that something takes its time."""
+        """Show a spinner with this text on a terminal."""
         if not self.is_watched:
             yield
             return
@@ -143,21 +143,24 @@ class Client:
 
 
 def connect(url: Url = DEFAULT_URL, api_key: ApiKey = None, ready_file: ReadyFile = None) -> Client:
-    """A merchant's client. Raises BadParameter if the options do not say where the sandbox is and whose key to use."""
+    """Return a merchant's client. Raises BadParameter if the URL or the key is missing or wrong."""
     url, api_key = from_ready_file(ready_file, url, "api_url", api_key, "api_key")
-    wanted = "Give the merchant's key with --api-key or PSP_API_KEY."
-    return Client(url, {"X-API-KEY": _key(url, api_key, _DEMO_KEY, wanted)})
+    advice = "Give the merchant's key with --api-key or PSP_API_KEY."
+    return Client(url, {"X-API-KEY": _key(url, api_key, _DEMO_KEY, advice)})
 
 
 def connect_operator(url: Url = DEFAULT_URL, admin_key: AdminKey = None, ready_file: ReadyFile = None) -> Client:
-    """The operator's client. Raises BadParameter if the options do not say where the sandbox is and what the key is."""
+    """Return the operator's client. Raises BadParameter if the URL or the key is missing or wrong."""
     url, admin_key = from_ready_file(ready_file, url, "api_url", admin_key, "admin_key")
-    wanted = "Give the operator's key with --admin-key or PSP_ADMIN_KEY."
-    return Client(url, {"X-ADMIN-KEY": _key(url, admin_key, DEVELOPMENT_ADMIN_KEY, wanted)})
+    advice = "Give the operator's key with --admin-key or PSP_ADMIN_KEY."
+    return Client(url, {"X-ADMIN-KEY": _key(url, admin_key, DEVELOPMENT_ADMIN_KEY, advice)})
 
 
 def from_ready_file(path: Path | None, url: str, url_name: str, key: str | None, key_name: str) -> tuple[str, str | None]:
-    """URL and key: those given, or those of these names in a ready file. Raises BadParameter."""
+    """Return the URL and the key: the given ones or, with a ready file, its members. A given key takes precedence.
+
+    Raises BadParameter if the file is not a ready file.
+    """
     if path is None:
         return url, key
     try:
@@ -167,18 +170,18 @@ def from_ready_file(path: Path | None, url: str, url_name: str, key: str | None,
         raise typer.BadParameter(f"{path} is not a ready file of `psp up`: {error}") from error
 
 
-def _key(url: str, key: str | None, on_loopback: str, wanted: str) -> str:
+def _key(url: str, key: str | None, loopback_default: str, advice: str) -> str:
     host = host_of(url)
     if key is None and host not in LOOPBACK_HOSTS:
-        raise typer.BadParameter(wanted)
-    key = on_loopback if key is None else key
+        raise typer.BadParameter(advice)
+    key = loopback_default if key is None else key
     if not key or not key.isascii() or not key.isprintable():
         raise typer.BadParameter("A key must consist of printable ASCII characters.")
     return key
 
 
 def host_of(url: str) -> str:
-    """The host of an HTTP URL. Raises BadParameter for any other text."""
+    """Return the host of an HTTP URL. Raises BadParameter if the text is not one."""
     try:
         parsed = urlsplit(url)
         host, _port = parsed.hostname, parsed.port
@@ -191,7 +194,7 @@ def host_of(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a command found: the answer for a script, words for a person, and how the command fails if it does."""
+    """The result of a command: the JSON answer, the text for people, and the failure if the command failed."""
 
     answer: Any
     text: str
@@ -199,9 +202,10 @@ class Shown:
 
 
 def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown]], Callable[..., None]]:
-    """Make commands of functions from a Client and their own arguments to what they found.
+    """Return a decorator that turns a function of a Client and its own arguments into a command.
 
-    A command takes the connector's options too, those of its Paging and --json; it prints, and ends.
+    The command adds the options of the connector, of a Paging parameter, and --json. It prints the result, and raises its
+    failure.
     """
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -219,7 +223,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
             if shown.failure is not None:
                 raise shown.failure
 
-        # Typer reads a command's options from its signature and annotations.
+        # Typer derives the options from the signature and the annotations, so set both.
         _client, *own = inspect.signature(function).parameters.values()
         paging = [parameter for parameter in own if parameter.annotation in (Paging, CreatedPaging)]
         paging_options = [
@@ -230,7 +234,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
         own = [parameter for parameter in own if parameter not in paging]
         every = (*own, *paging_options, *shared, as_json_option)
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in every]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # a function takes any attribute
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # functions accept any attribute
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         command.__name__, command.__doc__ = function.__name__, function.__doc__
         return command
@@ -239,13 +243,13 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
 
 
 with_client = _commands(connect)
-"""Makes a command of a function that is given a merchant's client."""
+"""Decorator for a command that takes a merchant's client."""
 with_operator = _commands(connect_operator)
-"""Makes a command of a function that is given the operator's client."""
+"""Decorator for a command that takes the operator's client."""
 
 
 def listed(page: dict[str, Any], *members: str) -> Shown:
-    """A page of a list, as a table of these members of its items."""
+    """Format a page of a list as a table with these members of its items."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
@@ -254,7 +258,7 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
     table = Table(*members, box=SIMPLE_HEAD, pad_edge=False)
     for item in page["data"]:
         table.add_row(*(escape("" if item[member] is None else _plain(item[member])) for member in members))
-    # A script that cuts columns from it wants whole ids, however narrow a terminal there would be.
+    # Without a terminal, do not truncate: a script that cuts out columns needs whole ids.
     console = Console(width=None if sys.stdout.isatty() else _WIDEST)
     with console.capture() as captured:
         console.print(table)
@@ -265,7 +269,7 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
 
 
 def members_of(found: dict[str, Any]) -> Shown:
-    """An object, a member a line."""
+    """Format an object with one line per member."""
     width = max(map(len, found)) + 2
     lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]
     return Shown(found, "\n".join(lines))
@@ -278,10 +282,10 @@ def _plain(value: Any) -> str:
 
 
 def show(value: Any, *, as_json: bool, text: str) -> None:
-    """Print an answer for a script or for a person."""
+    """Print an answer as JSON or as text."""
     typer.echo(json.dumps(value) if as_json else text)
 
 
 def is_watched(as_json: bool) -> bool:
-    """Whether a person waits, for whom a progress bar is drawn."""
+    """Return whether to show progress: standard error is a terminal, and the output is not JSON."""
     return not as_json and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""`psp clock` and `psp drain`: a merchant's time."""
+"""`psp clock` and `psp drain`: control a merchant's clock, and wait for due work."""
 
 import re
 from datetime import timedelta
@@ -32,7 +32,7 @@ def freeze(
         str | None, typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.")
     ] = None,
 ) -> Shown:
-    """Freeze the clock. With --at, it advances to that time first; the exit code is 4 if some work due by then is not done."""
+    """Freeze the clock. With --at, advance it to that time first; the exit code is 4 if work due by then remains."""
     with client.waiting("Freezing"):
         run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
     return _shown(run)
@@ -46,9 +46,9 @@ def advance(
     seconds: Annotated[float | None, typer.Option("--seconds", help="How far, in seconds.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The time to advance to, such as 2030-01-01T00:00:00Z.")] = None,
 ) -> Shown:
-    """Advance the clock by SPAN or --seconds, or to --to, and run everything that falls due on the way.
+    """Advance the clock by SPAN or --seconds, or to --to, and run all work that falls due on the way.
 
-    One call does a limited amount of work. The exit code is 4 if some is left; run the same command again to continue.
+    One call does a limited amount of work. The exit code is 4 if work remains; run the same command again to continue.
     """
     if (span is None) + (seconds is None) + (to is None) != 2:
         raise typer.BadParameter("Give exactly one of SPAN, --seconds and --to.")
@@ -62,24 +62,24 @@ def advance(
 @app.command("resume")
 @with_client
 def resume(client: Client) -> Shown:
-    """Resume the clock from where it stands."""
+    """Resume a frozen clock from its current time."""
     clock = client.post("/sandbox/v1/clock/resume")
     return Shown(clock, _line(clock))
 
 
 @with_client
 def drain(client: Client) -> Shown:
-    """Wait until all due work is done; the exit code is 4 if some is left."""
-    with client.waiting("Waiting until nothing is due"):
+    """Wait until all due work is done. The exit code is 4 if work remains."""
+    with client.waiting("Waiting for due work"):
         drained = client.post("/sandbox/v1/drain")
     text = f"Steps taken: {drained['steps']}."
     if drained["drained"]:
-        return Shown(drained, f"{text} Nothing is due.")
-    return Shown(drained, text, not_met(f"Something is still due: {drained['stopped_because']}."))
+        return Shown(drained, f"{text} No work is due.")
+    return Shown(drained, text, not_met(f"Work is still due: {drained['stopped_because']}."))
 
 
 def seconds_of(span: str) -> float:
-    """The seconds of a span such as 75h, 1d12h, 10s or 90. Raises BadParameter, which ends a command with exit code 2."""
+    """Return the seconds of a time span such as 75h, 1d12h, 10s or 90. Raises BadParameter."""
     found = _SPAN.match(span)
     if not span or found is None:
         raise typer.BadParameter(f"{span} is not a time span; write 75h, 2m, 10s, 1d12h, or a number of seconds.")
@@ -87,11 +87,11 @@ def seconds_of(span: str) -> float:
 
 
 def _shown(run: dict[str, Any]) -> Shown:
-    lines = [f"{_line(run)} Steps that fell due: {run['steps']}."]
+    lines = [f"{_line(run)} Steps taken: {run['steps']}."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")
-    failure = None if run["complete"] else not_met(f"Not everything that fell due is done: {run['stopped_because']}.")
+    failure = None if run["complete"] else not_met(f"Some due work is not done: {run['stopped_because']}.")
     return Shown(run, "\n".join(lines), failure)
 
 
@@ -100,5 +100,5 @@ def _line(clock: dict[str, Any]) -> str:
         return f"Frozen at {clock['now']}."
     offset = timedelta(seconds=round(clock["offset_seconds"]))
     if not offset:
-        return f"Running, now {clock['now']}, as the host's clock."
+        return f"Running, now {clock['now']}, same as the host's clock."
     return f"Running, now {clock['now']}, {abs(offset)} {'ahead of' if offset > timedelta(0) else 'behind'} the host's clock."

@@ -1,4 +1,4 @@
-"""`psp deliveries`: which webhooks went out, how each attempt went, and sending one again."""
+"""`psp deliveries`: list and show webhook deliveries and their attempts, and resend one."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""`psp directory` and `psp verify-account`: the banks and wallets there are, and what they say of an account."""
+"""`psp directory` and `psp verify-account`: list banks and wallet providers, and check an account."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from sandbox.cli.options import Bank, Wallet, destination
 
 @with_client
 def directory(client: Client) -> Shown:
-    """List the banks and wallets that payouts can go to."""
+    """List the banks and wallet providers that payouts can go to."""
     found = client.get("/api/v1/directory")
     lines = [f"{bank['code']:<10} {bank['iban_code']:<5} {bank['name']}" for bank in found["banks"]]
     lines += [f"{wallet['code']:<10} {'':<5} {wallet['name']} (wallet)" for wallet in found["wallets"]]
@@ -24,7 +24,7 @@ def verify_account(
     bank: Bank = None,
     wallet: Wallet = None,
 ) -> Shown:
-    """Check whether an account can be paid, and whose it is. An account that cannot be paid is not a failure."""
+    """Check whether an account can be paid, and show its title. The exit code is 0 even if it cannot be paid."""
     found = client.post("/api/v1/verify-account", destination(account, bank, wallet))
     verdict = f"valid: {found['account_title']}" if found["valid"] else f"not valid: {found['reason']}"
     return Shown(found, f"{account} is {verdict}")

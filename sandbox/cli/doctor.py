@@ -1,4 +1,4 @@
-"""`psp doctor`: what would keep `psp up` from starting here, found without starting it."""
+"""`psp doctor`: find what would prevent `psp up` from starting, without starting it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from sandbox.cli.failures import check_failed
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: `detail` says what was found, or what to do about it."""
+    """The result of one check. `detail` says what was found, and how to fix a problem."""
 
     check: str
     ok: bool
@@ -27,13 +27,15 @@ class Finding:
 
 def doctor(
     data: Annotated[Path, typer.Option("--data", help="The data directory to check.")] = Path(".psp"),
-    host: Annotated[str, typer.Option("--host", help="The address psp up would listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port.")] = 8000,
-    ipn_port: Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port.")] = 8001,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 uses a free one.")] = 8000,
+    ipn_port: Annotated[
+        int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 uses a free one.")
+    ] = 8001,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
 ) -> None:
-    """Check this machine and the settings. The exit code is 1 if something would keep `psp up` from starting."""
-    findings = examine(data, host, port, ipn_port)
+    """Check this machine and the settings. The exit code is 1 if `psp up` could not start."""
+    findings = run_checks(data, host, port, ipn_port)
     healthy = all(finding.ok for finding in findings)
     if as_json:
         typer.echo(json.dumps({"ok": healthy, "checks": [asdict(finding) for finding in findings]}))
@@ -44,9 +46,9 @@ def doctor(
         raise check_failed(f"These checks failed: {', '.join(finding.check for finding in findings if not finding.ok)}.")
 
 
-def examine(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:
-    """Every check in turn; one that breaks is a finding and stops none of the others."""
-    import asyncio  # here, as other commands need none
+def run_checks(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:
+    """Run all checks. An exception fails its own check only."""
+    import asyncio  # here, because no other command needs it
 
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", _python),
@@ -61,19 +63,19 @@ def examine(data: Path, host: str, port: int, ipn_port: int) -> list[Finding]:
     else:
         checks.append(("postgres", _postgres))
     checks.append(("redis", (lambda: asyncio.run(_redis(redis_url))) if redis_url else _embedded_redis))
-    return [_look(name, check) for name, check in checks]
+    return [_run_check(name, check) for name, check in checks]
 
 
-def _look(name: str, check: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
     except Exception as error:
-        # Any failure is this check's finding, and the next one still has to be made.
+        # Report any exception as this check's result, and go on with the other checks.
         return Finding(name, False, str(error) or type(error).__name__)
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):  # noqa: UP036 (an interpreter that was installed into by force)
+    if sys.version_info < (3, 11):  # noqa: UP036 (pip can be forced to ignore the required version)
         raise RuntimeError(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}.")
     return sys.version.split()[0]
 
@@ -81,7 +83,7 @@ def _python() -> str:
 def _settings(host: str, port: int, ipn_port: int) -> str:
     from sandbox.infrastructure.settings import Settings
 
-    # What psp up would supply itself is filled in, so that only what the caller has set is judged.
+    # Fill in the settings that psp up sets itself, to check only the user's.
     supplied = {
         "DATABASE_URL": "postgresql:///sandbox",
         "REDIS_URL": "unix:///redis.sock",
@@ -93,17 +95,17 @@ def _settings(host: str, port: int, ipn_port: int) -> str:
 
 
 def _data(data: Path) -> str:
-    place = data.expanduser().resolve()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise RuntimeError(f"{place} is not a directory; give another one with --data.")
+    directory = data.expanduser().resolve()
+    while not directory.exists():
+        directory = directory.parent
+    if not directory.is_dir():
+        raise RuntimeError(f"{directory} is not a directory; choose another one with --data.")
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
-        raise RuntimeError(f"{place} cannot be written ({error.strerror}); give another one with --data.") from error
-    return f"{place} can be written"
+        raise RuntimeError(f"{directory} is not writable ({error.strerror}); choose another one with --data.") from error
+    return f"{directory} is writable"
 
 
 def _port(host: str, port: int, option: str) -> str:
@@ -111,29 +113,29 @@ def _port(host: str, port: int, option: str) -> str:
 
     for listener in listen_all(host, {option: port}):
         listener.close()
-    return f"{port} on {host} is free" if port else "a free one will be picked"
+    return f"{port} on {host} is free" if port else "a free port will be used"
 
 
 def _postgres() -> str:
     from sandbox.runtime.postgres import postgres_binaries
 
-    return _answer(postgres_binaries() / "postgres")
+    return _version_of(postgres_binaries() / "postgres")
 
 
 def _embedded_redis() -> str:
     from sandbox.runtime.redis_server import redis_binary
 
-    return _answer(redis_binary())
+    return _version_of(redis_binary())
 
 
-def _answer(program: Path) -> str:
+def _version_of(program: Path) -> str:
     try:
-        asked = subprocess.run(  # noqa: S603 (one of the two programs that we ship)
+        ran = subprocess.run(  # noqa: S603 (one of the two programs that we ship)
             [str(program), "--version"], check=True, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise RuntimeError(f"{program} cannot be run here ({error}).") from error
-    return asked.stdout.strip().splitlines()[0]
+        raise RuntimeError(f"{program} does not run on this machine ({error}).") from error
+    return ran.stdout.strip().splitlines()[0]
 
 
 async def _database(url: str) -> str:
@@ -142,7 +144,7 @@ async def _database(url: str) -> str:
     try:
         connection = await asyncpg.connect(url, timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # The URL may carry a password, so the sentence names only the host.
+        # The URL may contain a password, so name only the host.
         raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) does not answer: {error}") from error
     try:
         number = int(await connection.fetchval("SHOW server_version_num"))

@@ -1,4 +1,4 @@
-"""`psp down`: stop what `psp up` started."""
+"""`psp down`: stop a sandbox that `psp up` started."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,12 @@ from sandbox.cli.failures import not_met, refused
 
 
 def down(
-    data: Annotated[Path, typer.Option("--data", help="The data folder of the run to stop.")] = Path(".psp"),
+    data: Annotated[Path, typer.Option("--data", help="The data directory of the sandbox to stop.")] = Path(".psp"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")] = False,
 ) -> None:
-    """Stop the sandbox that `psp up` or `make up` runs on a data folder, and wait until all of it has ended.
+    """Stop the sandbox that `psp up` or `make up` started on a data directory, and wait until it has ended.
 
-    If nothing runs there, or it is not yours to stop, the exit code is 1; if it does not end in time, 4.
+    The exit code is 1 if nothing is running there or it belongs to another user, and 4 if it does not stop in time.
     """
     from sandbox.runtime.running import NotEndedError, NotRunningError, stop
 

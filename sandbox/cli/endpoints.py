@@ -1,4 +1,4 @@
-"""`psp endpoints`: where webhooks go."""
+"""`psp endpoints`: create, change and delete webhook endpoints."""
 
 from typing import Annotated, Any, get_args
 
@@ -17,12 +17,12 @@ _Events = Annotated[
     typer.Option(
         "--events",
         metavar="EVENT",
-        help="The types of events to send, comma-separated: payout.failed, or patterns such as payout.* and *.",
+        help="Event types to send, comma-separated, such as payout.failed, or patterns such as payout.* and *.",
         autocompletion=completion(("*", "payout.*", "bulk_credit.*", *get_args(EventType))),
     ),
 ]
-_Signing = Annotated[Signing | None, typer.Option("--signing", help="How webhooks are signed.")]
-_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose time webhook-timestamp carries.")]
+_Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
+_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose clock webhook-timestamp uses.")]
 _Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="The retry schedule for failed attempts.")]
 _Description = Annotated[str | None, typer.Option("--description", help="A description.")]
 
@@ -45,7 +45,7 @@ def get(client: Client, endpoint_id: _Id) -> Shown:
 @with_client
 def create(
     client: Client,
-    target: Annotated[str, typer.Argument(help="The URL that webhooks are posted to.")],
+    target: Annotated[str, typer.Argument(help="The URL to post webhooks to.")],
     events: _Events = None,
     signing: _Signing = None,
     signing_time: _SigningTime = None,
@@ -62,7 +62,7 @@ def create(
 def update(
     client: Client,
     endpoint_id: _Id,
-    target: Annotated[str | None, typer.Option("--target", help="Another URL to post webhooks to.")] = None,
+    target: Annotated[str | None, typer.Option("--target", help="A new URL to post webhooks to.")] = None,
     events: _Events = None,
     signing: _Signing = None,
     signing_time: _SigningTime = None,
@@ -70,7 +70,7 @@ def update(
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
 ) -> Shown:
-    """Change an endpoint. Only what the options give changes."""
+    """Change an endpoint. What no option mentions stays as it is."""
     body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")
@@ -80,7 +80,7 @@ def update(
 @app.command("enable")
 @with_client
 def enable(client: Client, endpoint_id: _Id) -> Shown:
-    """Enable an endpoint. Deliveries that are due are sent."""
+    """Enable an endpoint. Its due deliveries are sent."""
     return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
 
 

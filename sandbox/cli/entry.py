@@ -1,4 +1,4 @@
-"""The command `psp` from its first instant: what cannot wait until the commands' modules are loaded, which takes a second."""
+"""The entry point of `psp`. It does what cannot wait until all modules are loaded, which takes a second."""
 
 import os
 import signal
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 
 def main() -> None:
-    """Run `psp` with the arguments of the process."""
+    """Run `psp` with the process's arguments."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # Until a command can act on Ctrl-C, nothing has been started: it ends the process, without a traceback.
+        # Nothing has started yet, so let Ctrl-C end the process without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    forget_stale_ready_file(sys.argv[1:])
+    delete_stale_ready_file(sys.argv[1:])
     from sandbox.cli.main import main as run
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
@@ -19,20 +19,23 @@ def main() -> None:
     try:
         run()
     except KeyboardInterrupt:
-        # It came while the parser was made: a command that runs ends by itself.
+        # Ctrl-C came while the parser was being built. A running command handles Ctrl-C itself.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
 
 
-def forget_stale_ready_file(arguments: Sequence[str]) -> None:
-    """Delete the file that `psp up` or `psp run` is to write: a script may wait for it already, and must not read what
-    an earlier run left. A file that cannot be deleted is the command's to report."""
+def delete_stale_ready_file(arguments: Sequence[str]) -> None:
+    """Delete the ready file that `psp up` or `psp run` will write.
+
+    A script may already wait for it, and must not read that of an earlier run. If the file cannot be deleted, the command
+    reports it.
+    """
     own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if own[:1] not in (["up"], ["run"]) or "--help" in own:
         return
     name = "--ready-file"
-    for word, after in zip(own, [*own[1:], ""], strict=True):
-        path = after if word == name else word.removeprefix(f"{name}=") if word.startswith(f"{name}=") else ""
+    for argument, following in zip(own, [*own[1:], ""], strict=True):
+        path = following if argument == name else argument.removeprefix(f"{name}=") if argument.startswith(f"{name}=") else ""
         if path:
             try:
                 os.unlink(path)

@@ -1,4 +1,4 @@
-"""`psp events`: what happened, as it happens, and sending it again."""
+"""`psp events`: list, show, resend and watch events."""
 
 import signal
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ STREAM = "/sandbox/v1/stream"
 def list_(
     client: Client,
     paging: CreatedPaging,
-    payout: Annotated[str | None, typer.Option("--payout", help="Only events of the payout with this id.")] = None,
+    payout: Annotated[str | None, typer.Option("--payout", help="Only events of this payout.")] = None,
 ) -> Shown:
     """List events, newest first."""
     page = client.get("/api/v1/events", payout_id=payout, **paging)
@@ -57,13 +57,13 @@ def get(client: Client, event_id: _Id) -> Shown:
 @app.command("resend")
 @with_client
 def resend(client: Client, event_id: _Id) -> Shown:
-    """Resend an event now to every endpoint that it was sent to and that still exists."""
+    """Resend an event now to every endpoint that received it and still exists."""
     found = client.get(f"/api/v1/events/{event_id}")["deliveries"]
     existing = {endpoint["id"] for endpoint in client.get("/api/v1/webhook-endpoints", limit=100)["data"]}
     deliveries = [delivery for delivery in found if delivery["endpoint_id"] in existing]
     if not deliveries:
-        reason = f"No endpoint that event {event_id} went to exists any more." if found else None
-        raise refused(reason or f"Event {event_id} went to no endpoint.")
+        reason = f"No endpoint of event {event_id} exists any more." if found else f"Event {event_id} had no endpoint."
+        raise refused(reason)
     sent = [client.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend") for delivery in deliveries]
     lines = [f"{delivery['id']}  to endpoint {delivery['endpoint_id']}  {delivery['status']}" for delivery in sent]
     return Shown({"deliveries": sent}, "\n".join(lines))
@@ -75,7 +75,7 @@ def watch(
         str,
         typer.Option(
             "--types",
-            help="Only these, comma-separated, such as payout.failed,payout.*; also webhook.attempted and request.",
+            help="Only these types, comma-separated: event types, payout.*, webhook.attempted, request.",
             autocompletion=completion(("*", "payout.*", "webhook.attempted", "request", *get_args(EventType))),
         ),
     ] = "*",
@@ -86,36 +86,36 @@ def watch(
     ready_file: ReadyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print everything as it happens, until Ctrl-C: payout changes, webhook attempts and API calls.
+    """Print events, webhook attempts and API calls as they happen, until Ctrl-C.
 
-    With --json each line is one JSON object; the first is {"listening": true}. With --limit and --timeout, the exit code
-    is 4 if fewer events than the limit arrived.
+    With --json, each line is one JSON object; the first is {"listening": true}. With --limit and --timeout, the exit code
+    is 4 if fewer events than the limit arrive.
     """
     client = connect(url, api_key, ready_file)
-    seen = 0
+    received = 0
     filters = {"types": types, "limit": limit, "timeout": timeout}
-    with suppress(KeyboardInterrupt), ends_on_sigterm(), client.stream(STREAM, **filters) as found:
+    with suppress(KeyboardInterrupt), interrupt_on_sigterm(), client.stream(STREAM, **filters) as found:
         for kind, data in messages(found):
             if kind == "":
                 show({"listening": True}, as_json=as_json, text="Listening. Press Ctrl-C to stop.")
                 continue
-            seen += 1
+            received += 1
             about = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
             show({"event": kind, **data}, as_json=as_json, text=f"{data.get('at', '')}  {kind:<20} {about}")
-        if limit is not None and timeout is not None and seen < limit:
-            raise not_met(f"{seen} of {limit} events arrived in {timeout:g} s.")
-        if timeout is None and seen != limit:
+        if limit is not None and timeout is not None and received < limit:
+            raise not_met(f"Only {received} of {limit} events arrived within {timeout:g} s.")
+        if timeout is None and received != limit:
             raise unreachable("The stream has ended.")
 
 
 @contextmanager
-def ends_on_sigterm() -> Iterator[None]:
-    """Python would end at once on SIGTERM, whatever is still to be tidied up."""
+def interrupt_on_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM. By default Python would end at once, without cleaning up."""
 
-    def end(_: int, __: FrameType | None) -> None:
+    def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -123,5 +123,5 @@ def ends_on_sigterm() -> Iterator[None]:
 
 
 def line(event: dict[str, Any]) -> str:
-    """An event in one line."""
+    """Return an event in one line."""
     return f"{event['id']}  {event['created_at']}  {event['type']:<20} {event['payout_id'] or ''}"

@@ -1,4 +1,4 @@
-"""`psp faults`: make calls and webhooks go wrong, and stop it."""
+"""`psp faults`: inject faults into API calls and webhooks."""
 
 import json
 from typing import Annotated, Any, get_args
@@ -10,7 +10,7 @@ from sandbox.cli.client import Client, Shown, members_of, with_client
 from sandbox.cli.options import OnlyMethod, Paging, completion, given, identifier, pairs
 from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
-app = App("Faults of the API and of webhooks.")
+app = App("Faults injected into API calls and webhooks.")
 _PATH = "/sandbox/v1/faults"
 _Id = Annotated[str, identifier("The fault's id.")]
 
@@ -20,7 +20,7 @@ _Id = Annotated[str, identifier("The fault's id.")]
 def list_(client: Client, paging: Paging) -> Shown:
     """List the merchant's faults with their hits, newest first."""
     page = client.get(_PATH, **paging)
-    lines = [*map(_line, page["data"])] or ["There are no faults."]
+    lines = [*map(_line, page["data"])] or ["No faults."]
     if page["has_more"]:
         lines.append(f"More results: --cursor {page['next_cursor']}")
     return Shown(page, "\n".join(lines))
@@ -37,15 +37,19 @@ def get(client: Client, fault_id: _Id) -> Shown:
 @with_client
 def add(
     client: Client,
-    target: Annotated[FaultTarget, typer.Argument(help="What goes wrong.")],
-    kind: Annotated[FaultKind, typer.Argument(help="How it goes wrong.")],
+    target: Annotated[FaultTarget, typer.Argument(help="Where to inject the fault.")],
+    kind: Annotated[FaultKind, typer.Argument(help="The kind of fault.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the kind, such as milliseconds=500 or status=503."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A parameter of the kind, such as milliseconds=500 or status=503. Can be repeated.",
+        ),
     ] = None,
     match: Annotated[
         list[str] | None,
-        typer.Option("--match", metavar="KEY=VALUE", help="A condition; the options below are shortcuts for this."),
+        typer.Option("--match", metavar="KEY=VALUE", help="A condition; the options below are shortcuts. Can be repeated."),
     ] = None,
     method: OnlyMethod = None,
     path: Annotated[str | None, typer.Option("--path", help="Only calls to this path; * matches anything.")] = None,
@@ -64,9 +68,9 @@ def add(
     ] = 1.0,
     count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after this many hits.")] = None,
     ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after this many seconds.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="With the same seed, the same calls are hit again.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed hits the same calls again.")] = None,
 ) -> Shown:
-    """Add a fault."""
+    """Add a fault to the API or to webhooks."""
     named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
     body = {
         "target": target,
@@ -89,7 +93,7 @@ def delete(client: Client, fault_id: _Id) -> Shown:
 
 
 def _value(text: str) -> Any:
-    """What is JSON (a number) as that, anything else as text."""
+    """Parse JSON, such as a number; return anything else as text."""
     try:
         return json.loads(text)
     except ValueError:

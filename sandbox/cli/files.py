@@ -1,4 +1,4 @@
-"""Files that commands read: many bodies at once, as JSON or CSV, and one body as JSON."""
+"""Read the files that commands take: one JSON body, or many items as JSON or CSV."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ _FLAGS: Final = {"true": True, "false": False}
 
 
 def read_json(file: Path) -> Any:
-    """The JSON of a file. Raises BadParameter."""
+    """Return the JSON of a file. Raises BadParameter."""
     try:
         return json.loads(_text(file))
     except ValueError as error:
@@ -24,7 +24,10 @@ def read_json(file: Path) -> Any:
 
 
 def read_items(file: Path, member: str) -> list[Any]:
-    """The items of a JSON file (a list, or an object that has one as `member`) or of a CSV file. Raises BadParameter."""
+    """Return the items of a CSV or JSON file. JSON is a list, or an object with the list as `member`.
+
+    Raises BadParameter.
+    """
     if file.suffix.lower() == ".csv":
         return _rows(file)
     found = read_json(file)
@@ -35,7 +38,7 @@ def read_items(file: Path, member: str) -> list[Any]:
 
 
 def batch_shown(found: dict[str, Any], member: str, line: Callable[[dict[str, Any]], str]) -> Shown:
-    """What became of the items of a batch; it fails if one of them was refused."""
+    """Format the results of a batch, one line per item. It is a failure if an item was refused."""
     lines, bad = [], 0
     for number, result in enumerate(found["results"], 1):
         if "problem" in result:
@@ -43,7 +46,7 @@ def batch_shown(found: dict[str, Any], member: str, line: Callable[[dict[str, An
             lines.append(f"{number}: {result['status']} {result['problem']['code']}: {result['problem']['detail']}")
         else:
             lines.append(f"{number}: {line(result[member])}")
-    failure = refused(f"{bad} of {len(found['results'])} were refused.") if bad else None
+    failure = refused(f"{bad} of {len(found['results'])} items were refused.") if bad else None
     return Shown(found, "\n".join(lines), failure)
 
 
@@ -55,7 +58,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             item: dict[str, Any] = {}
             for name, value in row.items():
                 if name is None or value is None:
-                    raise typer.BadParameter(f"{file}, line {reader.line_num}: the number of values differs from the header's.")
+                    raise typer.BadParameter(
+                        f"{file}, line {reader.line_num}: the row and the header have different numbers of values."
+                    )
                 if value:
                     outer, dot, inner = name.partition(".")
                     place, key = (item.setdefault(outer, {}), inner) if dot else (item, name)

@@ -1,4 +1,4 @@
-"""`psp ipn send`: sign a bank's callback and post it, as the bank would."""
+"""`psp ipn send`: sign and send a callback as a bank would."""
 
 import json
 import os
@@ -18,12 +18,12 @@ app = App("Send callbacks as a bank would.")
 
 @app.callback()
 def _group() -> None:
-    """Keeps `send` a command of its own while it is the only one."""
+    """Make typer treat `send` as a subcommand although it is the only command."""
 
 
 @app.command("send")
 def send(
-    payout: Annotated[str, typer.Argument(help="The payout's id, or with --by-reference the bank's psp_reference.")],
+    payout: Annotated[str, typer.Argument(help="The payout's id or, with --by-reference, its psp_reference.")],
     status: Annotated[PayoutStatus, typer.Argument(help="The status that the bank reports.", case_sensitive=False)],
     secret: Annotated[
         str | None, typer.Option("--secret", envvar="PSP_IPN_SECRET", help="The merchant's IPN secret (whsec_…).")
@@ -34,17 +34,17 @@ def send(
     url: Annotated[
         str, typer.Option("--url", envvar="PSP_IPN_URL", help="The URL of the IPN receiver.")
     ] = "http://127.0.0.1:8001",
-    by_reference: Annotated[bool, typer.Option("--by-reference", help="Name the payout by its psp_reference.")] = False,
+    by_reference: Annotated[bool, typer.Option("--by-reference", help="Identify the payout by its psp_reference.")] = False,
     psp_reference: Annotated[str | None, typer.Option("--psp-reference", help="The bank's reference for the payout.")] = None,
     failure_code: FailureCode = None,
     failure_reason: Annotated[str | None, typer.Option("--failure-reason", help="Why it failed, in words.")] = None,
     message_id: Annotated[
-        str | None, typer.Option("--message-id", help="The webhook-id. Sending the same one again has no effect.")
+        str | None, typer.Option("--message-id", help="The webhook-id. A repeated one has no effect. Default: a random one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign a callback with the merchant's IPN secret, and send it."""
-    from sandbox.domain.webhook_signing import decode_secret, headers  # here, as it loads cryptography
+    from sandbox.domain.webhook_signing import decode_secret, headers  # here, because it loads cryptography
 
     url, secret = from_ready_file(ready_file, url, "ipn_url", secret, "ipn_secret")
     host_of(url)

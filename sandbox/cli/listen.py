@@ -1,11 +1,11 @@
-"""`psp listen`: have webhooks delivered to a URL for as long as the command runs, and print each as it happens."""
+"""`psp listen`: deliver webhooks to a URL while the command runs, and print each delivery."""
 
 from typing import Annotated, get_args
 
 import typer
 
 from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, show
-from sandbox.cli.events import STREAM, ends_on_sigterm
+from sandbox.cli.events import STREAM, interrupt_on_sigterm
 from sandbox.cli.failures import unreachable
 from sandbox.cli.options import completion
 from sandbox.cli.stream import messages
@@ -13,12 +13,12 @@ from sandbox.domain.choices import EventType
 
 
 def listen(
-    forward_to: Annotated[str, typer.Option("--forward-to", help="Where webhooks are delivered to.")],
+    forward_to: Annotated[str, typer.Option("--forward-to", help="The URL to deliver webhooks to.")],
     events: Annotated[
         str,
         typer.Option(
             "--events",
-            help="Only these types, comma-separated: payout.failed,payout.*",
+            help="Only these types, comma-separated, such as payout.failed,payout.returned, or payout.*.",
             autocompletion=completion(("*", "payout.*", *get_args(EventType))),
         ),
     ] = "*",
@@ -28,20 +28,20 @@ def listen(
     ready_file: ReadyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a webhook endpoint, print its secret and each delivery, and delete it at Ctrl-C.
+    """Create a webhook endpoint, print its secret and each delivery, and delete the endpoint on Ctrl-C.
 
-    With --json each line is one JSON object; the first is the endpoint with its secret.
+    With --json, each line is one JSON object; the first is the endpoint with its secret.
     """
     client = connect(url, api_key, ready_file)
     body = {"url": forward_to, "event_types": events.split(","), "description": "psp listen"}
     endpoint = client.post("/api/v1/webhook-endpoints", body)
     types: dict[str, str] = {}
-    seen = 0
+    deliveries = 0
     try:
-        with ends_on_sigterm(), client.stream(STREAM) as lines:
+        with interrupt_on_sigterm(), client.stream(STREAM) as lines:
             for kind, data in messages(lines):
                 if kind == "":
-                    # Only now is nothing missed that happens once the reader knows of the endpoint.
+                    # Print the endpoint only now: from here on, the stream misses nothing that is sent to it.
                     text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Press Ctrl-C to stop."
                     show(endpoint, as_json=as_json, text=text)
                 elif "event_id" in data and "delivery_id" not in data:
@@ -51,14 +51,14 @@ def listen(
                     answer = data["status"] or data["error"]
                     text = f"{data['at']}  {event_type:<20} {data['event_id']}  {answer}  {data['duration_ms']} ms"
                     show({**data, "event_type": event_type}, as_json=as_json, text=text)
-                    seen += 1
-                    if seen == limit:
+                    deliveries += 1
+                    if deliveries == limit:
                         return
         raise unreachable("The stream has ended.")
     except KeyboardInterrupt:
         pass
     finally:
-        # A reset of the sandbox, or a person, may have been quicker.
+        # Ignore the answer: a reset or somebody else may already have deleted the endpoint.
         client.send("DELETE", f"/api/v1/webhook-endpoints/{endpoint['id']}")
 
 

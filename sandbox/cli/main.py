@@ -1,4 +1,4 @@
-"""The command `psp`: a list of the commands, each of which is written in a module of its own."""
+"""The command `psp`: the list of its commands. Each is in its own module."""
 
 from typing import Annotated
 
@@ -41,7 +41,7 @@ app = App(
     pretty_exceptions_show_locals=False,
 )
 app.command("up")(up.up)
-# What follows the first word of the command belongs to the command, with or without --. Its exit codes are its own.
+# Everything after the command's first word belongs to that command, with or without --. It has its own exit codes.
 app.command("run", context_settings={"allow_interspersed_args": False}, epilog=None)(run.run)
 app.command("down")(down.down)
 app.command("doctor")(doctor.doctor)
@@ -75,7 +75,7 @@ app.add_typer(bench.app, name="bench")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # here, as it takes longer to load than all commands
+        from importlib.metadata import version  # here, because it takes longer to load than all commands
 
         typer.echo(f"psp {version('psp-sandbox')}")
         raise typer.Exit
@@ -91,7 +91,7 @@ def _options(
 
 
 def main() -> None:
-    # Completion finds its variable by this name, however the program was started.
+    # Set the name, because completion derives its environment variable from it.
     app(prog_name="psp")
 
 

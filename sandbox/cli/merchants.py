@@ -1,4 +1,4 @@
-"""`psp merchants` for the operator, `psp keys` for a merchant's admin."""
+"""`psp merchants`, for the operator, and `psp keys`, for a merchant's admin."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from sandbox.cli.client import Client, Shown, listed, members_of, with_client, w
 from sandbox.cli.options import Paging, given, identifier
 from sandbox.domain.choices import Role
 
-app = App("Merchants, each a sandbox of its own. Needs the operator's key.")
+app = App("Merchants. Each has its own separate world. Needs the operator's key.")
 keys_app = App("The merchant's API keys. Needs an admin key.")
 _MERCHANTS = "/sandbox/v1/merchants"
 _KEYS = "/sandbox/v1/keys"
@@ -26,10 +26,10 @@ def list_(client: Client, paging: Paging) -> Shown:
 @with_operator
 def create(
     client: Client,
-    name: Annotated[str, typer.Argument(help="What to call it.")],
+    name: Annotated[str, typer.Argument(help="The merchant's name.")],
     opening_balance: Annotated[str | None, typer.Option("--opening-balance", help="The opening balance.")] = None,
     webhook_url: Annotated[str | None, typer.Option("--webhook-url", help="The URL of its first webhook endpoint.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Makes ids, jitter and faults repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Make ids, jitter and faults repeatable.")] = None,
     frozen_at: Annotated[str | None, typer.Option("--frozen-at", help="Freeze its clock at this time.")] = None,
 ) -> Shown:
     """Create a merchant. Its key and secrets are shown only in this response."""

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands take, with their completion."""
+"""Options and arguments that several commands share, with their completion."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, get_args
@@ -15,14 +15,14 @@ CreatedTo = Annotated[str | None, typer.Option("--created-to", help="Only items 
 
 
 class Paging(dict[str, Any]):
-    """The part of a list to ask for, as query parameters. A command with a parameter of this type has these options."""
+    """The query parameters for a page of a list. A command with a parameter of this type gets these options."""
 
     options: ClassVar[dict[str, tuple[Any, Any]]] = {"limit": (Limit, 20), "cursor": (Cursor, None)}
-    """By name: the annotation for typer, and the default."""
+    """For each option's name, the annotation for typer and the default."""
 
 
 class CreatedPaging(Paging):
-    """The same for a list that can be filtered by the time of creation."""
+    """The same, for a list that can be filtered by creation time."""
 
     options: ClassVar[dict[str, tuple[Any, Any]]] = {
         "created_from": (CreatedFrom, None),
@@ -33,18 +33,18 @@ class CreatedPaging(Paging):
 
 OnlyMethod = Annotated[Method | None, typer.Option("--method", help="Only calls with this method.", case_sensitive=False)]
 MetadataPairs = Annotated[
-    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A pair of the metadata. Can be repeated.")
+    list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="A metadata entry. Can be repeated.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def identifier(help: str) -> Any:
-    """An argument that becomes a part of a path."""
+    """Return an argument for an id that becomes part of a URL's path."""
     return typer.Argument(help=help, callback=path_part)
 
 
 def path_part(value: str | None) -> str | None:
-    """An id as a part of a path. Raises BadParameter for what would lead to another path."""
+    """Quote an id for a URL's path. Raises BadParameter if it would change the path."""
     if value is None:
         return None
     if value in ("", ".", ".."):
@@ -53,7 +53,7 @@ def path_part(value: str | None) -> str | None:
 
 
 def several(flag: str, choices: Any, help: str) -> Any:
-    """An option that takes values of a Literal, comma-separated or by giving it again, in capitals or not."""
+    """Return an option for values of a Literal, comma-separated or repeated. Upper and lower case are equal."""
     values: tuple[str, ...] = get_args(choices)
 
     def check(given: list[str] | None) -> list[str]:
@@ -65,7 +65,7 @@ def several(flag: str, choices: Any, help: str) -> Any:
 
 
 def one_of(value: str, choices: Sequence[str]) -> str:
-    """The choice that a value is, whatever its case. Raises BadParameter."""
+    """Return the choice that equals a value, ignoring case. Raises BadParameter if there is none."""
     found = next((choice for choice in choices if choice.lower() == value.strip().lower()), None)
     if found is None:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
@@ -73,7 +73,7 @@ def one_of(value: str, choices: Sequence[str]) -> str:
 
 
 def completion(choices: Iterable[str]) -> Callable[[str], list[str]]:
-    """Completes the last of several comma-separated values."""
+    """Return a completion for the last of several comma-separated values."""
 
     def complete(incomplete: str) -> list[str]:
         before, comma, last = incomplete.rpartition(",")
@@ -83,7 +83,7 @@ def completion(choices: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    """KEY=VALUE pairs as a dictionary. Raises BadParameter, which does not repeat the pair: it may be a secret."""
+    """Parse KEY=VALUE pairs. Raises BadParameter without quoting the pair, because it may be a secret."""
     for pair in given or []:
         if "=" not in pair:
             raise typer.BadParameter(f"{option} takes KEY=VALUE.")
@@ -91,11 +91,11 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 
 def given(**members: Any) -> dict[str, Any]:
-    """The members that are not None."""
+    """Return the members that are not None."""
     return {name: value for name, value in members.items() if value is not None}
 
 
-# What follows reads the sandbox's own files only when a shell asks for completion.
+# These completions read the sandbox's own files, so they import only when a shell asks.
 
 
 def _banks(incomplete: str) -> list[tuple[str, str]]:
@@ -133,12 +133,12 @@ FailureCode = Annotated[
     ),
 ]
 ScenarioName = Annotated[
-    str | None, typer.Option("--scenario", help="The scenario to follow, by its name.", autocompletion=_scenarios)
+    str | None, typer.Option("--scenario", help="The name of the scenario to follow.", autocompletion=_scenarios)
 ]
 
 
 def destination(account: str | None, bank: str | None, wallet: str | None) -> dict[str, str] | None:
-    """Where money goes, None unless an account is given. Raises BadParameter for what contradicts itself."""
+    """Return a destination; None if no account is given. Raises BadParameter if the options contradict each other."""
     if account is None:
         if bank or wallet:
             raise typer.BadParameter("--bank and --wallet need --account.")

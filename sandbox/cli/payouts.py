@@ -1,4 +1,4 @@
-"""`psp payouts`: create, read, list, decide and simulate payouts."""
+"""`psp payouts`: create, show, list, decide on and simulate payouts."""
 
 import uuid
 from pathlib import Path
@@ -37,7 +37,7 @@ _Key = Annotated[str | None, typer.Option("--idempotency-key", help="Default: a 
 def create(
     client: Client,
     amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")],
-    account: Annotated[str, typer.Argument(help="The account's number; its last four digits choose what happens.")],
+    account: Annotated[str, typer.Argument(help="The account number. Its last four digits select the scenario.")],
     bank: Bank = None,
     wallet: Wallet = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference. Default: a random one.")] = None,
@@ -84,7 +84,8 @@ def get(
     client: Client,
     payout_id: _Id,
     wait_for: Annotated[
-        list[str] | None, several("--wait-for", PayoutStatus, "Wait until it reaches one of these: SUCCESS,FAILED.")
+        list[str] | None,
+        several("--wait-for", PayoutStatus, "Wait until it reaches one of these states, such as SUCCESS,FAILED."),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0, max=30, help="Seconds to wait.")] = 10,
 ) -> Shown:
@@ -96,14 +97,14 @@ def get(
     lines = [_line(payout), *map(_change, timeline)]
     failure = None
     if wanted and not _reached(timeline, wanted):
-        failure = not_met(f"The payout is {payout['status']}, and not {' or '.join(wanted)}.")
+        failure = not_met(f"The payout is {payout['status']}, not {' or '.join(wanted)}.")
     return Shown({**payout, "timeline": timeline}, "\n".join(lines), failure)
 
 
 @app.command("timeline")
 @with_client
 def timeline(client: Client, payout_id: _Id) -> Shown:
-    """Show every change of a payout, oldest first."""
+    """Show every status change of a payout, oldest first."""
     found = client.get(f"{_PATH}/{payout_id}/timeline")
     return listed(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
 
@@ -114,7 +115,7 @@ def list_(
     client: Client,
     paging: CreatedPaging,
     status: Annotated[list[str] | None, several("--status", PayoutStatus, "Only payouts in these states.")] = None,
-    dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only to this kind of destination.")] = None,
+    dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only payouts to this kind of destination.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
     metadata: MetadataPairs = None,
@@ -176,16 +177,16 @@ def simulate(
     status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.", case_sensitive=False)],
     failure_code: FailureCode = None,
 ) -> Shown:
-    """Move a payout to another status, as its bank would."""
+    """Move a payout to another status, as the bank would."""
     body = {"status": status, **given(failure_code=failure_code)}
     payout = client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", body)
     return Shown(payout, _line(payout))
 
 
 def _reached(timeline: list[dict[str, Any]], wanted: list[str]) -> bool:
-    """Whether a payout has been in one of these states since it was last tried."""
-    tries = [place for place, entry in enumerate(timeline) if entry["from"] == "FAILED"]
-    return any(entry["to"] in wanted for entry in timeline[tries[-1] if tries else 0 :])
+    """Return whether a payout has reached one of these states since it was last reinitiated."""
+    retries = [index for index, entry in enumerate(timeline) if entry["from"] == "FAILED"]
+    return any(entry["to"] in wanted for entry in timeline[retries[-1] if retries else 0 :])
 
 
 def _header(scenario: str | None) -> dict[str, str] | None:

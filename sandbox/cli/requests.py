@@ -1,4 +1,4 @@
-"""`psp requests`: the journal of API calls."""
+"""`psp requests`: list and show API calls from the journal."""
 
 import json
 from typing import Annotated
@@ -26,7 +26,7 @@ def list_(
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies contain this text.")] = None,
 ) -> Shown:
-    """List the newest calls, newest first."""
+    """List recent calls, newest first."""
     page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, **paging)
     return listed(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
 

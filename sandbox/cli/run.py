@@ -1,4 +1,4 @@
-"""`psp run`: a sandbox for as long as one command takes."""
+"""`psp run`: run one command with a sandbox that is stopped afterwards."""
 
 import shutil
 import signal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sandbox.runtime.supervisor import Options
 
 NOT_STARTED: Final = 125
-"""The exit code when there was no sandbox to run the command in; a command seldom ends with it, as with docker run."""
+"""The exit code if the sandbox could not start. Commands rarely use it themselves; docker run uses it, too."""
 
 
 def run(
@@ -41,20 +41,20 @@ def run(
     scenarios: Scenarios = None,
     verbose: Verbose = False,
 ) -> None:
-    """Start a sandbox, run a command in it, stop the sandbox, and end with the command's exit code.
+    """Start a sandbox, run a command with it, stop the sandbox, and exit with the command's exit code.
 
-    The command finds PSP_URL, PSP_API_KEY, PSP_ADMIN_KEY, PSP_IPN_URL and PSP_IPN_SECRET in its environment. Signals
-    are passed on to it. Ports are free ones unless given, so several runs do not meet.
+    The command gets PSP_URL, PSP_API_KEY, PSP_ADMIN_KEY, PSP_IPN_URL and PSP_IPN_SECRET in its environment. Signals are
+    forwarded to it. By default the sandbox uses free ports, so that several runs do not conflict.
 
-    Exit code: the command's; 128 + n if signal n ended it; 125: the sandbox could not start; 126: the command cannot be
-    executed; 127: it was not found; 2: usage error.
+    Exit code: the command's own; 128 + n if signal n ended it; 125 if the sandbox could not start; 126 if the command
+    cannot be executed; 127 if it was not found; 2 for a usage error.
     """
     options = read_options(ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose)
     raise typer.Exit(run_command(options, command))
 
 
 def run_command(options: "Options", command: list[str]) -> int:
-    """Run the command in a sandbox and give the exit code. Standard output is the command's alone."""
+    """Run a command with a sandbox, and return the exit code. Nothing but the command writes to standard output."""
     from sandbox.runtime.guest import NOT_FOUND, Guest, GuestError
     from sandbox.runtime.run_directories import StartError
     from sandbox.runtime.supervisor import Supervisor
@@ -77,5 +77,5 @@ def run_command(options: "Options", command: list[str]) -> int:
         return NOT_STARTED
     if guest.exit_code is not None:
         return guest.exit_code
-    # It was asked to end before the command began.
+    # The run was asked to end before the command started.
     return 128 + signal.Signals.__members__.get(reason, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""`psp sales`: sales, their reconciliation, and the two runs that pay them."""
+"""`psp sales`: record, show, reconcile and pay sales."""
 
 from typing import Annotated, Literal
 
@@ -10,16 +10,16 @@ from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedPaging, identifier
 from sandbox.domain.choices import SaleStatus
 
-app = App("Sales, and the advance and final payments for them.")
+app = App("Sales, and their advance and final payments.")
 
 
 @app.command("create")
 @with_client
 def create(
     client: Client,
-    user_id: Annotated[str, typer.Argument(help="The id of the user who sold.")],
-    brand: Annotated[str, typer.Argument(help="Whose goods.")],
-    earning: Annotated[str, typer.Argument(help="What the user earns from it, such as 40.00.")],
+    user_id: Annotated[str, typer.Argument(help="The id of the user who made the sale.")],
+    brand: Annotated[str, typer.Argument(help="The brand that was sold.")],
+    earning: Annotated[str, typer.Argument(help="The amount that the user earns, such as 40.00.")],
 ) -> Shown:
     """Record a sale."""
     sale = client.post("/api/v1/sales", {"user_id": user_id, "brand": brand, "earning": earning})
@@ -29,7 +29,7 @@ def create(
 @app.command("get")
 @with_client
 def get(client: Client, sale_id: Annotated[str, identifier("The sale's id.")]) -> Shown:
-    """Show a sale and what was paid for it."""
+    """Show a sale and its payments."""
     sale = client.get(f"/api/v1/sales/{sale_id}")
     lines = [f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}  {sale['attempts']} attempts"]
     lines += [f"  {payment['created_at']}  {payment['kind']:<8}{payment['amount']:>16}" for payment in sale["payments"]]
@@ -69,7 +69,7 @@ def reconcile(
         list[str] | None, typer.Option("--decline", help="The id of a sale to decline. Can be repeated.")
     ] = None,
 ) -> Shown:
-    """Approve and decline sales, all or none."""
+    """Approve and decline sales: all of them, or none if one is refused."""
     verdicts = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in approve or []]
     verdicts += [{"sale_id": sale_id, "status": "DECLINED"} for sale_id in decline or []]
     if not verdicts:
@@ -82,10 +82,12 @@ def reconcile(
 @with_client
 def run(
     client: Client,
-    which: Annotated[Literal["advance", "final"], typer.Argument(help="Pay advances, or settle reconciled sales.")],
+    which: Annotated[
+        Literal["advance", "final"], typer.Argument(help="Pay advances, or make the final payments of reconciled sales.")
+    ],
 ) -> Shown:
-    """Pay for sales, each exactly once. The exit code is 1 if a payment fails."""
+    """Pay sales that are due, each exactly once. The exit code is 1 if a payment fails."""
     found = client.post(f"/api/v1/payouts/{which}/run")
     text = f"{found['paid']} sales were paid, {found['total_amount']} in total."
-    failure = refused(f"{found['failed']} payments failed; `psp sales list` says why.") if found["failed"] else None
+    failure = refused(f"{found['failed']} payments failed; `psp sales list` shows why.") if found["failed"] else None
     return Shown(found, text, failure)

@@ -1,4 +1,4 @@
-"""`psp scenarios`: which scenarios apply, what one would do, and scenarios of your own."""
+"""`psp scenarios`: list and explain scenarios, and add your own."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +10,18 @@ from sandbox.cli.client import Client, Shown, with_client
 from sandbox.cli.files import read_json
 from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, identifier, pairs
 
-app = App("What payouts do, and scenarios of your own.")
+app = App("Scenarios that payouts follow: the built-in ones and your own.")
 _PATH = "/sandbox/v1/scenarios"
-_Id = Annotated[str, identifier("The id of a scenario of your own.")]
+_Id = Annotated[str, identifier("The id of your own scenario.")]
 _File = Annotated[
-    Path, typer.Argument(help="A JSON file with a body of POST /sandbox/v1/scenarios.", dir_okay=False, exists=True)
+    Path, typer.Argument(help="A JSON file with the body of POST /sandbox/v1/scenarios.", dir_okay=False, exists=True)
 ]
 
 
 @app.command("list")
 @with_client
 def list_(client: Client) -> Shown:
-    """List all scenarios that apply, with their delays; the first that matches wins."""
+    """List all scenarios with their steps and delays. The first one that matches a payout wins."""
     page = client.get(_PATH)
     return Shown(page, "\n".join(map(_line, page["data"])))
 
@@ -29,7 +29,7 @@ def list_(client: Client) -> Shown:
 @app.command("get")
 @with_client
 def get(client: Client, rule_id: _Id) -> Shown:
-    """Show a scenario of your own."""
+    """Show one of your own scenarios."""
     rule = client.get(f"{_PATH}/{rule_id}")
     return Shown(rule, _line(rule))
 
@@ -43,10 +43,10 @@ def explain(
     bank: Bank = None,
     wallet: Wallet = None,
     scenario: ScenarioName = None,
-    user_id: Annotated[str | None, typer.Option("--user-id", help="The user whose payout it would be.")] = None,
+    user_id: Annotated[str | None, typer.Option("--user-id", help="The user of the payout.")] = None,
     metadata: MetadataPairs = None,
 ) -> Shown:
-    """Explain which scenario a payout would follow, and what would happen when. Creates nothing."""
+    """Explain which scenario a payout would follow, with its steps and their times. Creates nothing."""
     body = {
         "merchant_reference": "explain",
         "amount": amount,
@@ -62,7 +62,7 @@ def explain(
 @app.command("add")
 @with_client
 def add(client: Client, file: _File) -> Shown:
-    """Add a scenario of your own."""
+    """Add your own scenario."""
     rule = client.post(_PATH, read_json(file))
     return Shown(rule, f"{rule['id']}  {rule['name']}")
 
@@ -70,7 +70,7 @@ def add(client: Client, file: _File) -> Shown:
 @app.command("replace")
 @with_client
 def replace(client: Client, rule_id: _Id, file: _File) -> Shown:
-    """Replace a scenario of your own. Payouts that already follow it keep their path."""
+    """Replace one of your own scenarios. Payouts that already follow it keep the old steps."""
     rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
     return Shown(rule, _line(rule))
 
@@ -78,7 +78,7 @@ def replace(client: Client, rule_id: _Id, file: _File) -> Shown:
 @app.command("delete")
 @with_client
 def delete(client: Client, rule_id: _Id) -> Shown:
-    """Delete a scenario of your own."""
+    """Delete one of your own scenarios."""
     client.ask("DELETE", f"{_PATH}/{rule_id}")
     return Shown({"deleted": rule_id}, f"Deleted {rule_id}.")
 
@@ -89,7 +89,7 @@ def _line(rule: dict[str, Any]) -> str:
 
 
 def path_of(steps: list[dict[str, Any]]) -> str:
-    """A path in one line, such as `PROCESSING → RETRY → (2 s) PROCESSING → SUCCESS`."""
+    """Return the steps in one line, such as `PROCESSING → RETRY → (2 s) PROCESSING → SUCCESS`."""
     return " → ".join(map(_step, steps)) or "stays PENDING"
 
 

@@ -28,17 +28,19 @@ def set_(
         typer.Option("--default-scenario", help="The scenario for payouts that match no other."),
     ] = None,
     review_threshold: Annotated[
-        str | None, typer.Option("--review-threshold", help="Review payouts of this amount or more; none: no reviews.")
+        str | None, typer.Option("--review-threshold", help="Review payouts of this amount or more; none disables reviews.")
     ] = None,
     rate_limit: Annotated[
-        str | None, typer.Option("--rate-limit", help="Requests per minute that the API accepts; none: no limit.")
+        str | None, typer.Option("--rate-limit", help="Requests per minute that the API accepts; none disables the limit.")
     ] = None,
     approvals_expire_after: Annotated[
         str | None,
-        typer.Option("--approvals-expire-after", help="Seconds, in the merchant's time, to wait for approval; none: forever."),
+        typer.Option(
+            "--approvals-expire-after", help="Seconds on the merchant's clock to wait for approval; none waits forever."
+        ),
     ] = None,
 ) -> Shown:
-    """Change settings. Only what the options give changes."""
+    """Change settings. What no option mentions stays as it is."""
     body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
     if review_threshold is not None:
         body["review_threshold"] = None if review_threshold == "none" else review_threshold

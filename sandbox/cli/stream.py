@@ -1,4 +1,4 @@
-"""Server-sent events, as the sandbox's stream writes them."""
+"""Parse the sandbox's stream of server-sent events."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def messages(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(type, members) of each event; the type is empty for the comment that the stream begins with."""
+    """Yield the type and members of each event. The type is empty for the comment that starts the stream."""
     kind = ""
     for line in lines:
         if line == ": listening":

@@ -1,4 +1,4 @@
-"""`psp trigger EVENT`: make an event happen, along the path that leads to it."""
+"""`psp trigger EVENT`: make an event happen along the real path that leads to it."""
 
 import io
 import uuid
@@ -14,20 +14,20 @@ from sandbox.cli.failures import not_met
 from sandbox.domain.choices import EventType
 
 _LONGEST_WAIT: Final = 30
-"""Seconds that a state is waited for, which is as long as the API holds an answer."""
+"""Seconds to wait for a state: the longest time that the API holds a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """How a payout comes to an event: its built-in scenario, the state that this leads to, and what is done to it then."""
+    """How a payout gets to an event: its built-in scenario, the state to wait for, and the actions to take then."""
 
     scenario: str
     until: str
     actions: tuple[str, ...] = ()
 
 
-# A payout that has failed or is paid went through PROCESSING, as every real one does. RETURNED comes a minute after SUCCESS by
-# its scenario, in a frozen world never by itself; so the bank's return is simulated.
+# Every path is a real one: a failed or paid payout went through PROCESSING. The scenario for RETURNED takes a minute after
+# SUCCESS, and in a frozen world never gets there, so the return is simulated.
 ROUTES: Final[dict[EventType, _Route]] = {
     "payout.requested": _Route("pending", "REQUESTED"),
     "payout.created": _Route("pending", "PENDING"),
@@ -50,13 +50,13 @@ def trigger(
     event: Annotated[EventType, typer.Argument(help="The event's type.")],
     amount: Annotated[str, typer.Option("--amount", help="The amount of the payout or the credit.")] = "100.00",
 ) -> Shown:
-    """Create a payout or a bulk credit, take it along the real path until the event happens, and print the event.
+    """Create a payout or a bulk credit, lead it to the event along the real path, and print the event.
 
-    The worker handles it like any other: payout.failed passes through PROCESSING. The exit code is 4 if the event does not
-    happen in time.
+    The worker handles it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
+    event does not happen in time.
     """
     with client.waiting(f"Waiting for {event}"):
-        found = _credit_somebody(client, amount) if event == "bulk_credit.completed" else _lead_payout_to(client, event, amount)
+        found = _credit_new_user(client, amount) if event == "bulk_credit.completed" else _lead_payout_to(client, event, amount)
     return Shown(found, line(found))
 
 
@@ -72,7 +72,7 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
     }
     path = "/api/v1/payouts"
     payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": route.scenario})["id"]
-    # It answers at once if the payout has passed through the state already.
+    # The API answers at once if the payout has already passed through the state.
     payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_LONGEST_WAIT)
     for action in route.actions:
         if action.isupper():
@@ -82,16 +82,16 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
     events: list[dict[str, Any]] = client.get("/api/v1/events", payout_id=payout_id, limit=100)["data"]
     found = next((item for item in events if item["type"] == event), None)
     if found is None:
-        raise not_met(f"There is no {event} of payout {payout_id}, which is {payout['status']}.")
+        raise not_met(f"Payout {payout_id} is {payout['status']} and has no {event} event.")
     return found
 
 
-def _credit_somebody(client: Client, amount: str) -> dict[str, Any]:
+def _credit_new_user(client: Client, amount: str) -> dict[str, Any]:
     user_id = client.post("/api/v1/users", {"name": "Bulk Credit"})["id"]
     activity_id = bulk_credit.upload(client, "trigger.csv", io.BytesIO(f"uuid,amount\n{user_id},{amount}\n".encode()))
     bulk_credit.watch(client, activity_id, 2 * _LONGEST_WAIT)
     events: list[dict[str, Any]] = client.get("/api/v1/events", limit=100)["data"]
     found = next((item for item in events if item["data"].get("activity_id") == activity_id), None)
     if found is None:
-        raise not_met(f"Bulk credit {activity_id} is done, and there is no bulk_credit.completed of it.")
+        raise not_met(f"Bulk credit {activity_id} is done, but has no bulk_credit.completed event.")
     return found

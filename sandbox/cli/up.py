@@ -1,4 +1,4 @@
-"""`psp up`: everything started by one command, and stopped by Ctrl-C."""
+"""`psp up`: start the whole sandbox, and stop it on Ctrl-C."""
 
 import json
 import shlex
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from sandbox.runtime.supervisor import Options
 
 
-Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use a fresh store and delete it at the end.")]
-Data = Annotated[Path | None, typer.Option("--data", help="Where data, keys and logs are kept.", show_default=".psp")]
+Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use fresh data, and delete it at the end.")]
+Data = Annotated[Path | None, typer.Option("--data", help="The directory for data, keys and logs.", show_default=".psp")]
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 picks a free one.")]
-IpnPort = Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 picks a free one.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="Worker processes.")]
-ApiProcesses = Annotated[int, typer.Option("--api-processes", min=1, max=64, help="API processes, which share the port.")]
-ReadyFile = Annotated[
-    Path | None, typer.Option("--ready-file", help="Write URLs and keys to this JSON file when all is ready.")
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The API's port; 0 uses a free one.")]
+IpnPort = Annotated[int, typer.Option("--ipn-port", min=0, max=65535, help="The IPN receiver's port; 0 uses a free one.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=64, help="The number of worker processes.")]
+ApiProcesses = Annotated[
+    int, typer.Option("--api-processes", min=1, max=64, help="The number of API processes, which share the port.")
 ]
-Scenarios = Annotated[Path | None, typer.Option("--scenarios", help="A TOML file with scenarios for the demo merchant.")]
+ReadyFile = Annotated[
+    Path | None, typer.Option("--ready-file", help="Write URLs and keys to this JSON file when everything is ready.")
+]
+Scenarios = Annotated[
+    Path | None, typer.Option("--scenarios", help="A TOML file with your own scenarios for the demo merchant.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Copy the logs to the terminal.")]
 
 
@@ -39,19 +43,19 @@ def up(
     workers: Workers = 1,
     api_processes: ApiProcesses = 1,
     ready_file: ReadyFile = None,
-    no_seed: Annotated[bool, typer.Option("--no-seed", help="Create no demo merchant and no keys.")] = False,
+    no_seed: Annotated[bool, typer.Option("--no-seed", help="Do not create the demo merchants and their keys.")] = False,
     scenarios: Scenarios = None,
     verbose: Verbose = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the ready object as one line of JSON instead of the banner.")
+        bool, typer.Option("--json", help="Print the content of the ready file, one line of JSON, instead of the banner.")
     ] = False,
 ) -> None:
-    """Start the sandbox: stores, API, worker, IPN receiver. Ctrl-C or `psp down` stops it.
+    """Start the sandbox: stores, API, worker and IPN receiver. Ctrl-C or `psp down` stops it.
 
-    Runs on an embedded PostgreSQL and Redis, or on DATABASE_URL and REDIS_URL. If it cannot start, the exit code is 1.
+    Use an embedded PostgreSQL and Redis unless DATABASE_URL and REDIS_URL are set. The exit code is 1 if it cannot start.
     """
     if scenarios is not None and no_seed:
-        raise typer.BadParameter("--scenarios belong to the demo merchant, which --no-seed does not create.")
+        raise typer.BadParameter("--scenarios needs the demo merchant, which --no-seed does not create.")
     options = read_options(
         ephemeral, data, host, port, ipn_port, workers, api_processes, ready_file, scenarios, verbose, seed=not no_seed
     )
@@ -72,9 +76,9 @@ def read_options(
     *,
     seed: bool = True,
 ) -> "Options":
-    """What the command line of `up` and `run` asks for. Raises BadParameter for what contradicts itself."""
+    """Return the options of a run. Raises BadParameter if they contradict each other."""
     if ephemeral and data is not None:
-        raise typer.BadParameter("--ephemeral keeps nothing, so it takes no --data.")
+        raise typer.BadParameter("Give --ephemeral or --data, not both.")
     if port and port == ipn_port:
         raise typer.BadParameter("--port and --ipn-port must differ.")
     if scenarios is not None:
@@ -85,7 +89,7 @@ def read_options(
             read_rules(scenarios, load_directory())
         except ValueError as error:
             raise typer.BadParameter(f"--scenarios: {error}") from None
-    from sandbox.runtime.supervisor import Options  # here, so that other commands need not load it
+    from sandbox.runtime.supervisor import Options  # here, because other commands do not need it
 
     return Options(
         data=None if ephemeral else data or Path(".psp"),
@@ -102,7 +106,7 @@ def read_options(
 
 
 def run_up(options: "Options", as_json: bool) -> None:
-    """Run until stopped, and print what a person (or, with `as_json`, a program) needs. Raises Failure."""
+    """Run the sandbox until it is stopped. Print its URLs and keys, as text or JSON. Raises Failure."""
     from sandbox.runtime.run_directories import StartError
     from sandbox.runtime.supervisor import Supervisor
 
@@ -122,7 +126,7 @@ def run_up(options: "Options", as_json: bool) -> None:
 
 
 def _print(write: Callable[[str], int], text: str) -> None:
-    """Print; a terminal or a reader that has gone away must not keep the run from stopping in order."""
+    """Print, ignoring errors: a closed terminal or pipe must not prevent an orderly stop."""
     try:
         write(text)
         sys.stdout.flush()
@@ -151,7 +155,7 @@ def _banner(ready: "Ready") -> str:
     lines += [f"  {name:<15} {value}" for name, value in rows if value]
     if keys.api_key:
         lines += ["", "Create a payout:", "", _curl(ready.api_url, keys.api_key)]
-    return "\n".join([*lines, "", "Ctrl-C stops it.", ""])
+    return "\n".join([*lines, "", "Press Ctrl-C to stop.", ""])
 
 
 def _curl(api_url: str, api_key: str) -> str:

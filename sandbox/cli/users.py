@@ -1,4 +1,4 @@
-"""`psp users`: users and their wallets, and many of them for load and for bulk credits."""
+"""`psp users`: manage users and their wallets, and create many of them for load tests and bulk credits."""
 
 import csv
 from collections.abc import Set
@@ -21,8 +21,8 @@ _PATH = "/api/v1/users"
 _Id = Annotated[str, identifier("The user's id.")]
 _Amount = Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]
 _ExternalId = Annotated[str | None, typer.Option("--external-id", help="Your own id for the user.")]
-_Account = Annotated[str | None, typer.Option("--account", help="The account that the user's payouts go to.")]
-_AT_ONCE: Final = 1000
+_Account = Annotated[str | None, typer.Option("--account", help="The account number for the user's payouts.")]
+_USERS_PER_REQUEST: Final = 1000
 _FIRST: Final = ("Ayesha", "Bilal", "Danish", "Fatima", "Hamza", "Iqra", "Junaid", "Maryam", "Omar", "Sana", "Usman", "Zainab")
 _LAST: Final = ("Ahmed", "Akhtar", "Butt", "Chaudhry", "Hussain", "Khan", "Malik", "Mirza", "Qureshi", "Raza", "Shah", "Sheikh")
 
@@ -83,13 +83,13 @@ def get(client: Client, user_id: _Id) -> Shown:
 def change(
     client: Client,
     user_id: _Id,
-    name: Annotated[str | None, typer.Option("--name", help="Another name.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="A new name.")] = None,
     external_id: _ExternalId = None,
     account: _Account = None,
     bank: Bank = None,
     wallet: Wallet = None,
 ) -> Shown:
-    """Change a user. Only what the options give changes; payouts already requested keep their destination."""
+    """Change a user. What no option mentions stays as it is. Payouts already requested keep their destination."""
     body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
@@ -164,25 +164,25 @@ def request(client: Client, user_id: _Id, amount: _Amount) -> Shown:
 @with_client
 def seed(
     client: Client,
-    total: Annotated[int, typer.Option("--total", min=1, max=1_000_000, help="How many users.")],
+    total: Annotated[int, typer.Option("--total", min=1, max=1_000_000, help="The number of users.")],
     export: Annotated[
         Path | None, typer.Option("--export", help="Write a CSV for `psp bulk-credit`: each user's id and an amount.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same users and amounts.")] = 1,
 ) -> Shown:
     """Create users, 1000 per request. Users of the same --seed that already exist are skipped."""
-    # Before any user is made: a path that cannot be written is worth no work.
-    with nullcontext() if export is None else _opened(export) as file:
-        made, amounts = _make(client, total, seed)
+    # Open the file first, to fail before any user is created.
+    with nullcontext() if export is None else _open_export(export) as file:
+        created, amounts = _create_missing(client, total, seed)
         if file is not None:
-            ids = made | _ids_there(client, amounts.keys() - made.keys())
+            ids = created | _existing_ids(client, amounts.keys() - created.keys())
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("uuid", "amount"))
             writer.writerows((ids[external_id], amount) for external_id, amount in amounts.items())
-    count = len(made)
+    count = len(created)
     found = {"total": total, "made": count, "found": total - count, "export": None if export is None else str(export)}
     text = f"{total} users: {count} created, {total - count} already existed."
-    return Shown(found, f"{text} {export} is for `psp bulk-credit`." if export else text)
+    return Shown(found, f"{text} Credit them with: psp bulk-credit {export}" if export else text)
 
 
 def _shown(user: dict[str, Any]) -> Shown:
@@ -195,37 +195,38 @@ def _line(user: dict[str, Any]) -> str:
     return f"{user['id']}  {user['name']}  {account}"
 
 
-def _opened(export: Path) -> TextIO:
+def _open_export(export: Path) -> TextIO:
     try:
         return export.open("w", newline="", encoding="utf-8")
     except OSError as error:
         raise typer.BadParameter(f"{export} cannot be written: {error.strerror}") from error
 
 
-def _make(client: Client, total: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Make the users who are not there yet: their external ids and ids; and everybody's external id and amount."""
+def _create_missing(client: Client, total: int, seed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Create the users that do not exist. Return the ids of the new ones and the amounts of all, by external id."""
     from rich.console import Console
     from rich.progress import track
 
-    random = Random(seed)  # noqa: S311 -- repeatable on purpose
-    made: dict[str, str] = {}
+    random = Random(seed)  # noqa: S311 (repeatable on purpose)
+    created: dict[str, str] = {}
     amounts: dict[str, str] = {}
-    parts = range(0, total, _AT_ONCE)
-    for start in track(parts, "Making users", console=Console(stderr=True)) if client.is_watched else parts:
-        users = [_user(random, seed, number) for number in range(start, min(start + _AT_ONCE, total))]
+    starts = range(0, total, _USERS_PER_REQUEST)
+    for start in track(starts, "Creating users", console=Console(stderr=True)) if client.is_watched else starts:
+        users = [_user(random, seed, number) for number in range(start, min(start + _USERS_PER_REQUEST, total))]
         amounts |= {user["external_id"]: f"{random.randrange(100, 500_000) / 100:.2f}" for user in users}
-        # Under a new key each time: a former run's answer would tell of users made now. Their external ids keep them single.
+        # Use a new idempotency key: with an old one, the replayed answer would count an earlier run's users as created now.
+        # The external ids prevent duplicates.
         results = client.post(f"{_PATH}/batch", {"users": users})["results"]
         for user, result in zip(users, results, strict=True):
             if result["status"] == 201:
-                made[user["external_id"]] = result["user"]["id"]
+                created[user["external_id"]] = result["user"]["id"]
             elif result["status"] != 409:
                 raise refused(f"{user['external_id']} could not be created: {result['problem']['detail']}")
-    return made, amounts
+    return created, amounts
 
 
-def _ids_there(client: Client, external_ids: Set[str]) -> dict[str, str]:
-    """The ids of users who are there, by their external ids: page by page, as a request for each would take far longer."""
+def _existing_ids(client: Client, external_ids: Set[str]) -> dict[str, str]:
+    """Return the ids of existing users by external id. Reads page by page: one request per user would take far longer."""
     found: dict[str, str] = {}
     cursor = None
     while len(found) < len(external_ids):
@@ -238,7 +239,7 @@ def _ids_there(client: Client, external_ids: Set[str]) -> dict[str, str]:
 
 
 def _user(random: Random, seed: int, number: int) -> dict[str, Any]:
-    # Never 0003: to an account with that ending every payment fails.
+    # The account number must not end in 0003, which makes every payment fail.
     account = f"{random.randrange(10**9, 10**10)}0001"
     return {
         "name": f"{random.choice(_FIRST)} {random.choice(_LAST)}",

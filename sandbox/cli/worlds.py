@@ -15,7 +15,7 @@ _PATH = "/sandbox/v1/snapshots"
 
 @with_client
 def reset(client: Client, yes: Yes = False) -> Shown:
-    """Reset the merchant to its initial state. Asks first on a terminal.
+    """Reset the merchant to its initial state. Ask for confirmation on a terminal.
 
     API keys, webhook endpoints and snapshots are kept.
     """
@@ -23,14 +23,14 @@ def reset(client: Client, yes: Yes = False) -> Shown:
         typer.confirm(f"Delete all payouts, users and events of this merchant at {client.url}?", abort=True, err=True)
     found = client.post("/sandbox/v1/reset")
     balance = found["balance"]
-    return Shown(found, f"Reset. The balance is {balance['balance']} {balance['currency']}.")
+    return Shown(found, f"Reset done. The balance is {balance['balance']} {balance['currency']}.")
 
 
 @app.command("create")
 @with_client
 def create(
     client: Client,
-    name: Annotated[str, typer.Argument(help="What to call it.")] = "snapshot",
+    name: Annotated[str, typer.Argument(help="The snapshot's name.")] = "snapshot",
 ) -> Shown:
     """Take a snapshot of the merchant's world."""
     return members_of(client.post(_PATH, {"name": name}))
@@ -54,7 +54,7 @@ def get(client: Client, snapshot_id: _Id) -> Shown:
 @app.command("restore")
 @with_client
 def restore(client: Client, snapshot_id: _Id) -> Shown:
-    """Restore a snapshot: the world becomes what it was then."""
+    """Restore the merchant's world from a snapshot."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
     return Shown(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
