@@ -93,7 +93,7 @@ class SummaryBench:
 
 @dataclass(frozen=True, slots=True)
 class BulkCreditBench:
-    """The options of the bench: one file of `rows` rows, each for a user of its own, created in advance."""
+    """The options of the bench: one file of `rows` rows, each for a different user. The users are created in advance."""
 
     stack: Stack
     rows: int

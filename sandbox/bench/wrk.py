@@ -14,7 +14,7 @@ from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _FOLDER = Path(__file__).parent
 _TIMEOUT: Final = 60
-"""Seconds until wrk gives up on an answer. Long, so that a pause of the whole machine counts as latency, not as an error."""
+"""Seconds until wrk stops waiting for an answer. Long, so that a pause of the machine counts as latency, not as an error."""
 
 
 @dataclass(frozen=True, slots=True)

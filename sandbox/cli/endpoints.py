@@ -70,7 +70,7 @@ def update(
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
 ) -> Shown:
-    """Change an endpoint. What no option mentions stays as it is."""
+    """Change an endpoint. Omitted options leave their fields unchanged."""
     body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")

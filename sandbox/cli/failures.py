@@ -58,7 +58,7 @@ def unreachable(detail: str) -> Failure:
 
 
 def not_met(detail: str) -> Failure:
-    """Return a failure: the command waited in vain."""
+    """Return a failure: the condition that the command waited for was not met."""
     return Failure(ExitCode.NOT_MET, _problem("CONDITION_NOT_MET", "Condition not met", 408, detail))
 
 

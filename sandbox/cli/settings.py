@@ -40,7 +40,7 @@ def set_(
         ),
     ] = None,
 ) -> Shown:
-    """Change settings. What no option mentions stays as it is."""
+    """Change settings. Omitted options leave their settings unchanged."""
     body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
     if review_threshold is not None:
         body["review_threshold"] = None if review_threshold == "none" else review_threshold

@@ -89,7 +89,7 @@ def change(
     bank: Bank = None,
     wallet: Wallet = None,
 ) -> Shown:
-    """Change a user. What no option mentions stays as it is. Payouts already requested keep their destination."""
+    """Change a user. Omitted options leave their fields unchanged. Payouts already requested keep their destination."""
     body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
