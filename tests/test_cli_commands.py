@@ -140,7 +140,7 @@ def test_faults_are_added_listed_and_deleted(world: World) -> None:
     assert (made["kind"], made["remaining"]) == ("error", 2)
     assert made["id"] in run(world, "faults", "list").output
     assert run(world, "faults", "delete", made["id"]).exit_code == 0
-    assert "no faults" in run(world, "faults", "list").output
+    assert "No faults." in run(world, "faults", "list").output
     assert run(world, "faults", "add", "api", "explosion").exit_code == 2
     assert run(world, "faults", "add", "api", "drop").exit_code == 1
     assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2

@@ -44,7 +44,7 @@ def test_reset_asks_first_on_a_terminal(world: World) -> None:
     assert "[y/N]" in screen
     assert world.payout(payout)["id"] == payout
     code, screen = on_terminal(world, "reset", typed="y\n")
-    assert (code, "Reset." in screen) == (0, True)
+    assert (code, "Reset done." in screen) == (0, True)
     assert world.get("/api/v1/payouts").json()["data"] == []
 
 
@@ -57,7 +57,7 @@ def test_reset_asks_nobody_who_said_yes_or_is_a_script(world: World, option: str
 
 def test_who_waits_on_a_terminal_sees_for_what(world: World) -> None:
     code, screen = on_terminal(world, "drain")
-    assert (code, "Waiting until nothing is due" in screen) == (0, True)
+    assert (code, "Waiting for due work" in screen) == (0, True)
     code, screen = on_terminal(world, "drain", "--json")
     assert (code, "Waiting" in screen) == (0, False)
 

@@ -58,7 +58,7 @@ def create(
 ) -> None:
     """Create payouts over HTTP with wrk, and compare with the same writes by pgbench.
 
-    Nothing is switched off: authentication, idempotency, logs, events, and the worker, which settles payouts all the while.
+    Nothing is switched off: authentication, idempotency, logs, events, and the worker, which settles the payouts.
     pgbench writes one payout per transaction to the same database, first as separate prepared statements, then as one
     function inside the database, with 16 and with 64 clients; the better result counts. A ratio is the rate over HTTP
     divided by pgbench's.
