@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.store import DUE_OWN, KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
+from sandbox.aggregator.store import DUE_OWN, FETCHES_KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
 from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.domain.address_guard import Network
 from sandbox.feed.service import FeedService
@@ -135,11 +135,11 @@ async def test_whatever_the_vendor_does_all_rows_are_there_once(driven: Driven) 
     assert await driven.earned() == {"074092": "2500.00"}
     driven.assert_within_the_limit()
     said = [fetch["error"] for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
-    assert said[:2] == ["timed out after 1 s", "the vendor answered 500"]
-    assert "the vendor answered 429" in said
-    assert "the answer broke off" in said
-    assert "the vendor answered 302" in said
-    assert "the answer is larger than 2097152 bytes" in said
+    assert said[:2] == ["timed out after 1 s", "the vendor responded with 500"]
+    assert "the vendor responded with 429" in said
+    assert "the response broke off" in said
+    assert "the vendor responded with 302" in said
+    assert "the response is larger than 2097152 bytes" in said
     assert len(said) == 9
 
 
@@ -190,7 +190,7 @@ async def test_newest_first_with_an_empty_page_in_the_middle_skips_none(driven: 
         assert [int(query["page"]) for _, query, _ in vendor.calls] == [1, 2, 1, 2, 3]
     assert await driven.earned() == {"074092": "2500.00"}
     said = [(fetch["status"], fetch["error"]) for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
-    assert said == [(200, "there were 2 pages or more, and now there are 0; reading begins anew")]
+    assert said == [(200, "the vendor had 2 pages or more and now has 0; reading starts over")]
 
 
 async def test_a_time_that_is_none_stops_no_reading(driven: Driven) -> None:
@@ -251,7 +251,7 @@ async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
-        driven.now += KEPT - MINUTE
+        driven.now += FETCHES_KEPT - MINUTE
         await driven.call()
         assert len(await driven.fetches()) == 2
         driven.now += 2 * MINUTE

@@ -23,7 +23,7 @@ from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get,
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
-# Those that carry keys; a vendor's Host or Content-Length are none of a merchant's business.
+# Only headers that carry keys. A merchant must not set headers such as Host or Content-Length.
 HeaderName = Annotated[
     str,
     msgspec.Meta(
@@ -67,7 +67,7 @@ class AggregatorApi:
         {200: VendorBalance},
         errors=("NOT_FOUND",),
         path_schemas=_USER,
-        description="`balance` = earned − spent − paid_out. Users' ids are text.",
+        description="`balance` = earned − spent − paid_out. User ids are strings.",
     )
     async def get_vendor_balance(self, request: Request, user_id: str) -> VendorBalance:
         return await self._aggregator.balance(request.merchant_id, user_id)
@@ -85,7 +85,7 @@ class AggregatorApi:
 
     @get(
         "/aggregator/v1/payouts",
-        "List users with requested payouts that were not paid",
+        "List users with requested payouts that have not been paid",
         {200: list[UnpaidRequests]},
         query=(LIMIT, CURSOR),
     )
@@ -121,13 +121,13 @@ class AggregatorApi:
     async def replay_dead_letters(self, request: Request) -> CommandResult:
         return await self._aggregator.replay(request.context)
 
-    @get("/aggregator/v1/source", "Get where transactions are read from", {200: Source})
+    @get("/aggregator/v1/source", "Get the source of transactions", {200: Source})
     async def get_source(self, request: Request) -> Source:
         return await self._aggregator.source(request.merchant_id)
 
     @put(
         "/aggregator/v1/source",
-        "Set where transactions are read from",
+        "Set the source of transactions",
         {200: Source},
         SourceBody,
         access="admin",

@@ -1,4 +1,4 @@
-"""Fetch a page of a vendor's feed: over HTTP, or from our own feed in this process."""
+"""Fetch a page of a vendor's feed, over HTTP or from the sandbox's own feed in this process."""
 
 import errno
 import os
@@ -24,21 +24,21 @@ from sandbox.webhooks.resolver import NameResolver
 from sandbox.webhooks.sockets import open_socket
 
 TIMEOUT: Final = 15.0
-"""Seconds for everything: name, connection, request, and the whole answer."""
+"""Seconds for the whole call: look-up, connection, request and response."""
 BODY_LIMIT: Final = 2 * 1024 * 1024
 OWN: Final = "own:/vendor/v1/transactions"
-"""What the record of a fetch says of our own feed."""
+"""The address of the sandbox's own feed in the list of fetches."""
 
 _HEADERS: Final = {
     "User-Agent": "PSP-Sandbox-Aggregator/1",
     "Accept": "application/json",
-    # A compressed answer could unpack to far more than the limit.
+    # A compressed response could decompress to far more than the limit.
     "Accept-Encoding": "identity",
 }
 
 
 class FetchFailedError(Exception):
-    """A call that brought no page; the message is a sentence's end that holds no secret."""
+    """A call that returned no page. The message is stored and shown, so it contains no secrets."""
 
     def __init__(self, message: str, status: int | None = None, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
@@ -47,8 +47,8 @@ class FetchFailedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """Whose feed, and which page of what was made since when."""
+class PageRequest:
+    """A request for one page of a feed. `url` is None for the sandbox's own feed; `since` is the earliest creation time."""
 
     merchant_id: str
     url: str | None
@@ -57,7 +57,7 @@ class Ask:
     page: int
 
     def address(self) -> str:
-        """The address with its query, as it is asked for and recorded; keys are in headers and not here."""
+        """Return the URL with its query, as requested and recorded. It contains no keys; those are in headers."""
         query = {"page": str(self.page), "limit": str(PAGE_SIZE)}
         if self.since is not None:
             query["startDate"] = render(self.since)
@@ -65,35 +65,38 @@ class Ask:
 
 
 class VendorClient(Protocol):
-    """What can fetch a page."""
+    """Fetches pages."""
 
     in_order: bool
     """Whether rows appear in the order of their times."""
 
-    async def fetch(self, ask: Ask) -> bytes:
-        """The body of a 200. Raises FetchFailedError."""
+    async def fetch(self, request: PageRequest) -> bytes:
+        """Return the body of a 200 response. Raises FetchFailedError."""
 
 
 class OwnVendor:
-    """Our own feed, without the way over HTTP: no call of an API key is spent on it."""
+    """Reads the sandbox's own feed without HTTP, so that it does not count in the rate limit of an API key."""
 
     in_order = True
 
     def __init__(self, feed: FeedService) -> None:
         self._feed = feed
 
-    async def fetch(self, ask: Ask) -> bytes:
-        """The page as the API would answer it. Raises FetchFailedError."""
-        first = SMALLEST_ID if ask.since is None else first_id_at(milliseconds(ask.since))
+    async def fetch(self, request: PageRequest) -> bytes:
+        """Return the page as the API would. Raises FetchFailedError."""
+        first = SMALLEST_ID if request.since is None else first_id_at(milliseconds(request.since))
         try:
-            page = await self._feed.page(ask.merchant_id, Span(first, LARGEST_ID), ask.page, PAGE_SIZE)
+            page = await self._feed.page(request.merchant_id, Span(first, LARGEST_ID), request.page, PAGE_SIZE)
         except Problem as problem:
             raise FetchFailedError(problem.detail, problem.status) from None
         return msgspec.json.encode(page)
 
 
 class HttpVendor:
-    """Vendors over one aiohttp session, every wait and every size bounded. Make it inside a running event loop; close it."""
+    """Calls vendors over one aiohttp session. Every wait and size is bounded.
+
+    Create it inside a running event loop, and close it.
+    """
 
     in_order = False
 
@@ -103,16 +106,16 @@ class HttpVendor:
         timeout: float = TIMEOUT,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        """Take the private networks that may be reached (SANDBOX_WEBHOOK_ALLOW), and the seconds of a whole call.
+        """`allowed_networks` are the private networks that calls can reach (SANDBOX_WEBHOOK_ALLOW).
 
-        `resolver` replaces the system's name servers; it is closed with the client.
+        `timeout` is in seconds and covers a whole call. `resolver` replaces the system's name servers; the client closes it.
         """
         self._allowed = tuple(allowed_networks)
         self._seconds = timeout
         self._resolver = resolver or NameResolver()
         self._session = aiohttp.ClientSession(
-            # A connection for each call: calls are twelve seconds apart, and vendors close idle ones when they like.
-            # Each merchant has one under way at most, and the worker limits how many merchants do.
+            # One connection per call: calls are twelve seconds apart, and vendors may close idle connections before that.
+            # No limit is needed: each merchant has at most one call in progress, and the worker limits the merchants.
             connector=aiohttp.TCPConnector(
                 limit=0, resolver=self._resolver, force_close=True, socket_factory=self._guarded_socket
             ),
@@ -122,8 +125,8 @@ class HttpVendor:
             auto_decompress=False,
             trust_env=False,
         )
-        # aiohttp repeats a GET by itself when its connection is lost, which would be a call that nobody counted. It has no
-        # public switch; a test drops a connection and counts the calls.
+        # aiohttp repeats a GET when its connection is lost, and nothing would count that call. There is no public option to
+        # turn this off. A test drops a connection and counts the calls.
         self._session._retry_connection = False
 
     async def close(self) -> None:
@@ -131,32 +134,34 @@ class HttpVendor:
         await self._session.close()
         await self._resolver.close()
 
-    async def fetch(self, ask: Ask) -> bytes:
-        """The body of the vendor's 200. Raises FetchFailedError; never str(error) of aiohttp, which may hold the URL."""
+    async def fetch(self, request: PageRequest) -> bytes:
+        """Return the body of the vendor's 200 response. Raises FetchFailedError."""
+        # Error messages never use str(error): aiohttp puts the URL into it.
         try:
-            async with self._session.get(URL(ask.address()), headers=ask.headers, allow_redirects=False) as response:
+            async with self._session.get(URL(request.address()), headers=request.headers, allow_redirects=False) as response:
                 if response.status != 200:
                     retry_after = parse_retry_after(response.headers.get("retry-after"), datetime.now(UTC))
-                    raise FetchFailedError(f"the vendor answered {response.status}", response.status, retry_after)
+                    raise FetchFailedError(f"the vendor responded with {response.status}", response.status, retry_after)
                 return await _read(response.content)
         except TimeoutError:
             raise FetchFailedError(f"timed out after {self._seconds:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            # Several addresses' errors come as one, with a text only; it names addresses, and no URL.
+            # If several addresses fail, aiohttp raises one error with a text only. The text names addresses, not the URL.
             raise FetchFailedError(f"could not connect: {error.os_error.strerror or error.os_error}"[:300]) from None
         except aiohttp.ClientPayloadError:
-            raise FetchFailedError("the answer broke off") from None
+            raise FetchFailedError("the response broke off") from None
         except aiohttp.ServerDisconnectedError:
-            raise FetchFailedError("the vendor closed the connection without a complete answer") from None
+            raise FetchFailedError("the vendor closed the connection without a complete response") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Too many open files, say: our own trouble, and no answer of the vendor's.
+            # Can be a local error such as too many open files, so the message does not blame the vendor.
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
             raise FetchFailedError(f"the request failed ({reason})") from None
 
     def _guarded_socket(self, addr_info: aiohttp.AddrInfoType) -> socket.socket:
-        """Open the socket for an address that is about to be connected to, or refuse it.
+        """Open the socket for a new connection. Raises OSError if the address is not allowed.
 
-        Here, and not on the URL, because a name may resolve to something else between a check and the connection.
+        Checking the URL instead would not be safe: the name can resolve to another address between the check and the
+        connection (DNS rebinding).
         """
         family, kind, protocol, _, address = addr_info
         reason = refusal(str(address[0]), self._allowed)
@@ -172,6 +177,6 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
         chunk = await content.read(65_536)
         size += len(chunk)
         if size > BODY_LIMIT:
-            raise FetchFailedError(f"the answer is larger than {BODY_LIMIT} bytes", 200)
+            raise FetchFailedError(f"the response is larger than {BODY_LIMIT} bytes", 200)
         chunks.append(chunk)
     return b"".join(chunks)

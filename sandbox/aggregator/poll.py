@@ -1,4 +1,4 @@
-"""Poll a merchant's vendor once: claim the call, make it outside of any transaction, record what came of it."""
+"""Poll a merchant's vendor once: claim the call, make it outside of any transaction, record the result."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 
 
 class Poller:
-    """Polls vendors over HTTP, and our own feed for merchants that have none."""
+    """Polls vendors over HTTP, and the sandbox's own feed for merchants without a vendor."""
 
     def __init__(
         self,
@@ -34,71 +34,71 @@ class Poller:
         http: VendorClient,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Take what opens the vendors' headers, the two ways to fetch a page, and the host's clock."""
+        """`box` opens the vendors' sealed headers. `clock` returns the host's time."""
         self._box = box
         self._own = own
         self._http = http
         self._clock = clock
 
-    async def due(self, http_at_most: int, own_at_most: int) -> tuple[list[str], list[str]]:
-        """Merchants whose poll is due: those of a vendor over HTTP, and those of our own feed; at most so many of each."""
+    async def due(self, http_limit: int, own_limit: int) -> tuple[list[str], list[str]]:
+        """Return the merchants whose poll is due: with a vendor over HTTP, and with the sandbox's own feed."""
         now = self._clock()
         async with connection() as conn:
-            http = await conn.fetch(DUE_HTTP, now, http_at_most)
-            own = await conn.fetch(DUE_OWN, now, own_at_most)
+            http = await conn.fetch(DUE_HTTP, now, http_limit)
+            own = await conn.fetch(DUE_OWN, now, own_limit)
         return [record["merchant_id"] for record in http], [record["merchant_id"] for record in own]
 
     async def poll(self, merchant_id: str) -> bool:
-        """Make the merchant's next call if it is due and the limit allows it; says whether one was made."""
+        """Make the merchant's next call if it is due and the rate limit allows it. Return whether a call was made."""
         claim = await claim_poll(merchant_id, self._box, self._clock())
         if claim is None:
             return False
-        client = self._own if claim.ask.url is None else self._http
+        client = self._own if claim.request.url is None else self._http
         try:
-            await self._take(claim, client)
+            await self._read_page(claim, client)
         except FetchFailedError as failure:
-            await self._failed(claim, failure)
+            await self._record_failure(claim, failure)
         except UnreadablePageError as error:
-            await self._failed(claim, FetchFailedError(str(error), 200))
+            await self._record_failure(claim, FetchFailedError(str(error), 200))
         except (*CONNECTION_ERRORS, *RETRYABLE):
-            raise  # nothing can be recorded just now; the lease lapses, and the page is asked for again
+            raise  # nothing can be recorded now; the lease expires, and the page is requested again
         except Exception as error:
-            # A defect of ours. Unrecorded, it would come again with the page, at every lapse of its lease and unseen.
-            _log.exception("page_not_taken", merchant_id=merchant_id, fetch_id=claim.fetch_id)
-            await self._failed(claim, FetchFailedError(f"the page could not be taken ({type(error).__name__})"))
+            # A bug of ours. If it were not recorded, it would recur unseen each time that the lease expires.
+            _log.exception("page_not_read", merchant_id=merchant_id, fetch_id=claim.fetch_id)
+            await self._record_failure(claim, FetchFailedError(f"the page could not be processed ({type(error).__name__})"))
         return True
 
-    async def _take(self, claim: Claim, client: VendorClient) -> None:
-        page = read_page(await client.fetch(claim.ask), claim.cursor.page)
+    async def _read_page(self, claim: Claim, client: VendorClient) -> None:
+        page = read_page(await client.fetch(claim.request), claim.cursor.page)
         if has_shrunk(claim.cursor, page.total_pages):
-            error = f"there were {claim.cursor.page} pages or more, and now there are {page.total_pages}; reading begins anew"
-            await self._failed(claim, FetchFailedError(error, 200), restart=True)
+            error = f"the vendor had {claim.cursor.page} pages or more and now has {page.total_pages}; reading starts over"
+            await self._record_failure(claim, FetchFailedError(error, 200), restart=True)
             return
-        await _require_room(claim.merchant_id, page)
-        await self._succeeded(claim, page, client.in_order)
+        await _require_capacity(claim.merchant_id, page)
+        await self._record_page(claim, page, client.in_order)
 
-    async def _succeeded(self, claim: Claim, page: RowsOfPage, in_order: bool) -> None:
+    async def _record_page(self, claim: Claim, page: RowsOfPage, in_order: bool) -> None:
         ended = self._clock()
         newest = max((row.created_at for row in page.rows), default=None)
         cursor, due = after_page(claim.cursor, newest, page.total_pages, claim.began, ended, in_order=in_order)
-        # Our own ids rise: the last one seen, understood or not, tells whether there is anything new, without a call.
+        # The sandbox's own ids increase. The last one read, valid or not, shows without a call whether there are new rows.
         ids = [row.vendor_id for row in page.rows] + [row.vendor_id for row in page.bad if row.vendor_id is not None]
         last_id = max(ids, default=None) if in_order else None
         await record_fetch(claim, Outcome(ended, 200, page.rows, page.bad), cursor, due, last_id)
 
-    async def _failed(self, claim: Claim, failure: FetchFailedError, *, restart: bool = False) -> None:
+    async def _record_failure(self, claim: Claim, failure: FetchFailedError, *, restart: bool = False) -> None:
         ended = self._clock()
         cursor, due = after_failure(claim.cursor, failure.retry_after, ended, restart=restart)
         await record_fetch(claim, Outcome(ended, failure.status, error=str(failure)), cursor, due, None)
 
 
-async def _require_room(merchant_id: str, page: RowsOfPage) -> None:
-    """Raise UnreadablePageError if the page's bad rows are too many to keep: then reading waits, and none is skipped."""
+async def _require_capacity(merchant_id: str, page: RowsOfPage) -> None:
+    """Raise UnreadablePageError if there is no capacity for the page's dead letters. Then reading waits and skips no row."""
     if not page.bad:
         return
     async with connection() as conn:
         new, left = await dead_letters_left(conn, merchant_id, page.bad)
     if new > left:
         raise UnreadablePageError(
-            f"{new} more of its rows cannot be parsed, and only {LARGEST_DEAD_LETTERS} such rows are kept"
+            f"{new} more of its rows cannot be parsed, but at most {LARGEST_DEAD_LETTERS} dead letters are kept"
         )

@@ -1,4 +1,4 @@
-"""What the API offers of the aggregator: balances, the record of fetches, dead letters, and where the vendor is."""
+"""Read aggregated balances, fetches and dead letters; replay dead letters; set the source."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from piccolo.columns import Column
 from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
-from sandbox.aggregator.store import lock_cursor, open_headers, seal_headers, take_rows
+from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_headers
 from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.address_guard import Network
@@ -31,7 +31,7 @@ from sandbox.unit_of_work.transaction import write_rows
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_REPLAYED_AT_ONCE: Final = 1000
+_REPLAY_BATCH: Final = 1000
 
 _WAITING: Final = """
 SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
@@ -42,14 +42,14 @@ _TO_REPLAY: Final = """
 SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
 ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
 """
-_NOTHING_READ: Final[Mapping[Column | str, Any]] = {
+_START_OVER: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
     VendorCursors.seen: None,
     VendorCursors.walk_began: None,
     VendorCursors.last_id: None,
 }
-_OF_A_VENDOR: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
+_VENDOR_TABLES: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
 
 
 class VendorBalance(msgspec.Struct):
@@ -64,7 +64,7 @@ class VendorBalance(msgspec.Struct):
 
 
 class UnpaidRequests(msgspec.Struct):
-    """The amount a user has requested and not been paid."""
+    """The amount that a user has requested but not been paid."""
 
     user_id: str
     requested_payout: Decimal
@@ -87,7 +87,7 @@ class Fetch(msgspec.Struct):
 
 
 class DeadLetter(msgspec.Struct):
-    """A vendor's row that could not be parsed, as it was received."""
+    """A vendor's row that could not be parsed, as received."""
 
     id: str
     raw: str
@@ -96,30 +96,30 @@ class DeadLetter(msgspec.Struct):
 
 
 class Replayed(msgspec.Struct):
-    """How many dead letters were parsed this time, and how many remain."""
+    """The number of dead letters that could be parsed this time, and the number that remain."""
 
     replayed: int
     remaining: int
 
 
 class Source(msgspec.Struct):
-    """Where transactions are read from. Without a `url`, that is the sandbox's own feed. Header values are not shown."""
+    """The source of transactions. Without a `url`, it is the sandbox's own feed. Header values are not shown."""
 
     url: Address | None
     header_names: list[str]
 
 
 class AggregatorService:
-    """Reads what was aggregated; changes where from."""
+    """Reads aggregated data, replays dead letters and sets the source."""
 
     def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
-        """Take what seals a vendor's headers, and the private networks that a vendor may be in."""
+        """`box` seals vendors' headers. `allowed_networks` are the private networks that vendors can be in."""
         self._work = work
         self._box = box
         self._allowed = tuple(allowed_networks)
 
     async def balance(self, merchant_id: str, user_id: str) -> VendorBalance:
-        """A user's balance, as of the last page read. Raises NOT_FOUND for a user of whom no row came."""
+        """Return a user's balance as of the last page read. Raises NOT_FOUND if the vendor has sent no row for the user."""
         found = await self._user(merchant_id, user_id)
         return VendorBalance(
             user_id=user_id,
@@ -131,7 +131,7 @@ class AggregatorService:
         )
 
     async def requested(self, merchant_id: str, user_id: str) -> UnpaidRequests:
-        """What a user waits for. Raises NOT_FOUND for a user of whom no row came."""
+        """Return the amount a user has requested but not been paid. Raises NOT_FOUND as `balance` does."""
         found = await self._user(merchant_id, user_id)
         return UnpaidRequests(user_id, found["payout"] - found["paid_out"])
 
@@ -145,45 +145,45 @@ class AggregatorService:
         return record
 
     async def waiting(self, merchant_id: str, window: Window) -> Page:
-        """A page of all users that wait for money, those last heard of for the first time first."""
+        """Return a page of the users with unpaid requests, newest user first."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_WAITING, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
     async def fetches(self, merchant_id: str, window: Window) -> Page:
-        """A page of the record of calls, newest first."""
+        """Return a page of calls to the vendor, newest first."""
         async with db_errors_as_503():
             records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
         found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
     async def dead_letters(self, merchant_id: str, window: Window) -> Page:
-        """A page of rows that could not be understood, newest first."""
+        """Return a page of rows that could not be parsed, newest first."""
         async with db_errors_as_503():
             records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)
         found = [DeadLetter(str(r["id"]), r["raw"], r["reason"], render(r["created_at"])) for r in records]
         return page(found, window.limit, [letter.id for letter in found])
 
     async def replay(self, context: RequestContext) -> CommandResult:
-        """Retry all dead letters, each that is understood counting once: 200 with Replayed."""
+        """Retry all dead letters and count each that can be parsed once. Responds with 200 and Replayed."""
         return await self._work.run_repeatable(context, lambda: self._replay(context.merchant_id))
 
     async def _replay(self, merchant_id: str) -> CommandResult:
-        """Oldest first, a thousand to a transaction."""
+        """Retry all dead letters, oldest first, _REPLAY_BATCH in each transaction."""
         replayed, remaining, after = 0, 0, "00000000-0000-0000-0000-000000000000"
         now = truncate(datetime.now(UTC))
         while True:
             async with db_errors_as_503():
-                letters, understood = await write_rows(partial(_replay, merchant_id=merchant_id, after=after, now=now))
-            replayed += understood
-            remaining += len(letters) - understood
-            if len(letters) < _REPLAYED_AT_ONCE:
+                letters, parsed = await write_rows(partial(_replay, merchant_id=merchant_id, after=after, now=now))
+            replayed += parsed
+            remaining += len(letters) - parsed
+            if len(letters) < _REPLAY_BATCH:
                 return CommandResult(200, msgspec.json.encode(Replayed(replayed, remaining)))
             after = letters[-1]["id"]
 
     async def source(self, merchant_id: str) -> Source:
-        """Where the merchant's transactions are read from."""
+        """Return the source of the merchant's transactions."""
         async with db_errors_as_503():
             record = await _source(merchant_id)
         if record is None:
@@ -191,16 +191,16 @@ class AggregatorService:
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
 
     def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """What the type cannot say of a source."""
+        """Return the faults of a source's members that its type cannot express."""
         url = members.get("url")
         fault = None if url is None else _fault(url, self._allowed)
         return [] if fault is None else [("url", fault)]
 
     async def set_source(self, context: RequestContext, url: str | None, headers: Mapping[str, str]) -> CommandResult:
-        """Read from another vendor, or from the same with other headers: 200 with the Source. Raises VALIDATION_ERROR.
+        """Set the vendor's URL and headers. Responds with 200 and the Source. Raises VALIDATION_ERROR.
 
-        Another address begins anew: what the former vendor's rows came to is dropped, as two vendors' ids and users have
-        nothing to do with each other. The calls made so far go on counting.
+        A new URL starts over and deletes the previous vendor's data, because vendors share neither ids nor users. Calls made so
+        far still count in the rate limit.
         """
         fault = None if url is None else _fault(url, self._allowed)
         if fault is not None:
@@ -212,17 +212,17 @@ class AggregatorService:
         now = truncate(datetime.now(UTC))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # The merchant's lock comes before the cursor's here, as where a merchant is deleted.
+            # The merchant's lock comes before the cursor's, as in deleting a merchant. Otherwise the two could deadlock.
             record = await lock_cursor(conn, context.merchant_id, now)
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             if record["url"] == url:
                 await _poll_anew(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
-                for table in _OF_A_VENDOR:
+                for table in _VENDOR_TABLES:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", context.merchant_id)  # noqa: S608 -- constants
                 await _poll_anew(
-                    context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_NOTHING_READ}
+                    context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_START_OVER}
                 )
             return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
 
@@ -232,17 +232,17 @@ class AggregatorService:
 async def _replay(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, after: str, now: datetime
 ) -> tuple[Sequence[Mapping[str, Any]], int]:
-    """Retry the next dead letters; returns them, and how many were understood. Raises NOT_FOUND."""
+    """Retry the next batch of dead letters. Return them and the number that could be parsed. Raises NOT_FOUND."""
     if await lock_cursor(conn, merchant_id, now) is None:
         raise Problem("NOT_FOUND", "This merchant was deleted.")
-    letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAYED_AT_ONCE)
-    understood = {letter["id"]: row for letter in letters if (row := _understood(letter["raw"])) is not None}
-    if understood:
-        await take_rows(conn, merchant_id, list(understood.values()), now)
+    letters = await conn.fetch(_TO_REPLAY, merchant_id, after, _REPLAY_BATCH)
+    parsed = {letter["id"]: row for letter in letters if (row := _parse(letter["raw"])) is not None}
+    if parsed:
+        await add_rows(conn, merchant_id, list(parsed.values()), now)
         await conn.execute(
-            "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(understood)
+            "DELETE FROM vendor_dead_letters WHERE merchant_id = $1 AND id = ANY ($2::uuid[])", merchant_id, list(parsed)
         )
-    return letters, len(understood)
+    return letters, len(parsed)
 
 
 def _balance(merchant_id: str, user_id: str) -> First:
@@ -277,7 +277,7 @@ def _poll_anew(merchant_id: str, now: datetime, changes: Mapping[Column | str, A
     return c.update(values).where(c.merchant_id == merchant_id)
 
 
-def _understood(raw: str) -> VendorRow | None:
+def _parse(raw: str) -> VendorRow | None:
     try:
         return read_row(raw.encode())
     except ValueError:

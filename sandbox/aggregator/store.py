@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.aggregator.clients import Ask
+from sandbox.aggregator.clients import PageRequest
 from sandbox.domain.clock import milliseconds
 from sandbox.domain.ids import first_id_at, uuid7
 from sandbox.domain.vendor_polling import LEASE, WINDOW, Cursor, earliest_call
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-KEPT: Final = timedelta(days=7)
+FETCHES_KEPT: Final = timedelta(days=7)
 """How long the record of a fetch is kept."""
 LARGEST_DEAD_LETTERS: Final = 10_000
+"""Maximum dead letters per merchant."""
 
-# Vendors over HTTP whose time has come. And merchants without one who have rows newer than the last that was taken: the
-# latest entry of an index for each, so that idle merchants cost next to nothing.
+# DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
+# latter reads one index entry per merchant, so that idle merchants cost next to nothing.
 DUE_HTTP: Final = (
     "SELECT merchant_id::text FROM vendor_cursors WHERE url IS NOT NULL AND next_poll_at <= $1 ORDER BY next_poll_at LIMIT $2"
 )
@@ -57,7 +58,7 @@ ON CONFLICT (merchant_id) DO NOTHING
 _RECENT: Final = "SELECT ended_by FROM vendor_fetches WHERE merchant_id = $1 AND id >= $2 AND ended_by > $3"
 _PUT_OFF: Final = "UPDATE vendor_cursors SET next_poll_at = $2 WHERE merchant_id = $1"
 _CUT_OFF: Final = """
-UPDATE vendor_fetches SET outcome = 'FAILED', error = 'nothing more was heard of the worker that made the call'
+UPDATE vendor_fetches SET outcome = 'FAILED', error = 'the worker that made the call did not finish it'
 WHERE merchant_id = $1 AND id = $2 AND outcome = 'RUNNING'
 """
 _BEGIN: Final = """
@@ -76,7 +77,7 @@ WHERE merchant_id = $1 AND id = $2
 """
 _FORGET: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
 
-# A row that is there already adds to no balance, so a page that is read again, whole or in part, changes nothing.
+# A row that exists already is not added to the balances. So reading a page again, wholly or partly, changes nothing.
 _TAKE: Final = """
 WITH added AS (
     INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
@@ -113,18 +114,18 @@ _RANDOM: Final = SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A call that this process alone may make now."""
+    """A call that only this process can make now."""
 
     merchant_id: str
     fetch_id: str
     cursor: Cursor
     began: datetime
-    ask: Ask
+    request: PageRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a call: rows, or an error that says why not."""
+    """The result of a call: rows, or an error."""
 
     ended: datetime
     status: int | None = None
@@ -134,11 +135,12 @@ class Outcome:
 
 
 async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: datetime) -> "Record | None":
-    """Lock the merchant's cursor until the transaction ends, making it if need be; None if the merchant is gone."""
+    """Lock the merchant's cursor until the transaction ends. Create it if needed; return None if the merchant was deleted."""
     record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
     if record is not None:
         return record
-    # Under the merchant's lock, once in its life: so it cannot be under deletion, whose locks come in another order.
+    # Create it under the merchant's lock, so that no deletion of the merchant runs at the same time: that takes locks in
+    # another order.
     if await conn.fetchrow(_MERCHANT, merchant_id) is None:
         return None
     await conn.execute(_FIRST, merchant_id, now)
@@ -146,16 +148,16 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
 
 
 async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim | None:
-    """Claim the merchant's next call, if it is due and the limit lets it begin at `now`; it is counted from here on.
+    """Claim the merchant's next call if it is due and the rate limit allows it at `now`. From then on, the call counts.
 
-    A process that dies after this has spent the call; its lease lapses and another process asks for the same page.
+    If the process dies after the claim, the call still counts. Its lease expires, and another process requests the same page.
     """
 
     async def claim(conn: "PoolConnectionProxy[Any]") -> Claim | None:
         record = await lock_cursor(conn, merchant_id, now)
         if record is None or record["next_poll_at"] > now:
             return None
-        # Those begun before the window and its longest call have ended before it.
+        # Calls that started earlier than this had ended before the window.
         first = first_id_at(milliseconds(now - WINDOW - 4 * LEASE))
         recent = await conn.fetch(_RECENT, merchant_id, first, now - WINDOW)
         at = earliest_call([call["ended_by"] for call in recent], now)
@@ -165,19 +167,21 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
         if record["fetch_id"] is not None:
             await conn.execute(_CUT_OFF, merchant_id, record["fetch_id"])
         cursor = Cursor(record["since"], record["page"], record["seen"], record["walk_began"], record["failures"])
-        ask = Ask(merchant_id, record["url"], open_headers(box, merchant_id, record["headers"]), cursor.since, cursor.page)
+        headers = open_headers(box, merchant_id, record["headers"])
+        request = PageRequest(merchant_id, record["url"], headers, cursor.since, cursor.page)
         fetch_id = new_id(now)
-        await conn.execute(_BEGIN, merchant_id, fetch_id, ask.address(), cursor.page, now, now + LEASE)
+        await conn.execute(_BEGIN, merchant_id, fetch_id, request.address(), cursor.page, now, now + LEASE)
         await conn.execute(_LEASED, merchant_id, now + LEASE, fetch_id, now)
-        return Claim(merchant_id, fetch_id, cursor, now, ask)
+        return Claim(merchant_id, fetch_id, cursor, now, request)
 
     return await write_rows(claim)
 
 
 async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: datetime, last_id: str | None) -> bool:
-    """Write a page's rows, what they come to, and the cursor that follows, all or nothing; and the record of the call.
+    """Write a page's rows, their balances, the next cursor and the record of the call, all or nothing.
 
-    False, and only the record, if the claim has lapsed or the source was changed: someone else asks for the page then.
+    If the claim has expired or the source has changed, write only the record of the call and return False. Another process
+    requests the page then.
     """
 
     async def record(conn: "PoolConnectionProxy[Any]") -> bool:
@@ -185,23 +189,23 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         if cursor_row is None:
             return False
         if cursor_row["fetch_id"] != claim.fetch_id:
-            await _end(conn, claim, outcome, "FAILED", 0, "it was too late, or the source has changed")
+            await _end(conn, claim, outcome, "FAILED", 0, "the response came too late, or the source was changed")
             return False
-        new = await take_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
-        await _bury(conn, claim.merchant_id, outcome.bad, outcome.ended)
+        new = await add_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
+        await _add_dead_letters(conn, claim.merchant_id, outcome.bad, outcome.ended)
         await conn.execute(
             _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.seen, cursor.walk_began, cursor.failures, due,
             last_id, outcome.ended,
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
-        await conn.execute(_FORGET, claim.merchant_id, first_id_at(milliseconds(outcome.ended - KEPT)))
+        await conn.execute(_FORGET, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
         return True
 
     return await write_rows(record)
 
 
-async def take_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:
-    """Write rows that are new, and add them to their users' balances; returns how many. The cursor is locked."""
+async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Sequence[VendorRow], now: datetime) -> int:
+    """Insert new rows and add them to their users' balances. Return how many were new. The caller must lock the cursor."""
     if not rows:
         return 0
     users = sorted({row.user_id for row in rows})
@@ -215,40 +219,40 @@ async def take_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Se
 
 
 async def dead_letters_left(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
-    """How many of these rows are no dead letters yet, and how many more of those the merchant may have."""
+    """Return how many of these rows would be new dead letters, and how many more the merchant can have."""
     counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
     assert counts is not None
     return counts["new"], LARGEST_DEAD_LETTERS - counts["kept"]
 
 
 def seal_headers(box: SecretBox, merchant_id: str, headers: str, nonce: bytes) -> bytes:
-    """Seal the JSON of a vendor's headers: they hold its keys."""
+    """Seal the JSON of a vendor's headers, which contain its keys."""
     return box.seal(headers, f"{merchant_id}/vendor", nonce)
 
 
 def open_headers(box: SecretBox, merchant_id: str, sealed: bytes | None) -> dict[str, str]:
-    """The headers that are sent to a vendor."""
+    """Return the headers of calls to a vendor; none if they cannot be opened."""
     if sealed is None:
         return {}
     try:
         return msgspec.json.decode(box.open(sealed, f"{merchant_id}/vendor"), type=dict[str, str])
     except SealedSecretError:
-        # Under another SANDBOX_SECRET_KEY: the vendor will refuse the call, which the record then shows.
+        # Sealed under another SANDBOX_SECRET_KEY. The vendor will refuse the call, and the record will show it.
         return {}
 
 
 def new_id(now: datetime) -> str:
-    """A new id at the host's time."""
+    """Return a new id with the time `now`."""
     return new_ids(now, 1)[0]
 
 
 def new_ids(now: datetime, count: int) -> list[str]:
-    """New ids at the host's time, in rising order."""
+    """Return new ids with the time `now`, in increasing order."""
     start = _RANDOM.getrandbits(31)
     return [uuid7(milliseconds(now), start + number, _RANDOM.getrandbits(42)) for number in range(count)]
 
 
-async def _bury(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
+async def _add_dead_letters(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
     if bad:
         await conn.execute(
             _BURY, merchant_id, now, new_ids(now, len(bad)),
@@ -257,7 +261,7 @@ async def _bury(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequenc
 
 
 def _digest(row: BadRow) -> bytes:
-    # Of its text, so that a row that comes again is kept once.
+    # A digest of the row's text, so that a row received repeatedly is kept once.
     return hashlib.sha256(row.raw.encode()).digest()
 
 

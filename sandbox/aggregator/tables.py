@@ -1,4 +1,4 @@
-"""The tables of the aggregator: how far it has read, and what it has read."""
+"""The tables of the aggregator."""
 
 from piccolo.columns import UUID, Bytea, Integer, Numeric, Text, Timestamptz
 from piccolo.table import Table
@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class VendorCursors(Table, db=ENGINE):
-    """How far a merchant's vendor has been read. `headers` are sealed. The row locks what is aggregated."""
+    """How far a merchant's vendor has been read. `headers` are sealed. The row is the lock of the aggregated data."""
 
     merchant_id = UUID(primary_key=True, default=None)
     url = Text(null=True, default=None)
@@ -42,7 +42,7 @@ class VendorFetches(Table, db=ENGINE):
 
 
 class VendorTransactions(Table, db=ENGINE):
-    """A row that a vendor showed."""
+    """A row of a vendor's feed."""
 
     merchant_id = UUID(primary_key=True, default=None)
     vendor_id = Text(primary_key=True, default=None)
@@ -53,7 +53,7 @@ class VendorTransactions(Table, db=ENGINE):
 
 
 class VendorBalances(Table, db=ENGINE):
-    """What a vendor's rows come to, by user."""
+    """The sums of a vendor's rows per user."""
 
     merchant_id = UUID(primary_key=True, default=None)
     user_id = Text(primary_key=True, default=None)
@@ -66,7 +66,7 @@ class VendorBalances(Table, db=ENGINE):
 
 
 class VendorDeadLetters(Table, db=ENGINE):
-    """A row that could not be understood. Its text, `raw`, is called `row` here: Table has a method of that name."""
+    """A row that could not be parsed. The column `raw`, its text, is `row` here, because Table has a method `raw`."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)

@@ -1,4 +1,4 @@
-"""`/vendor/v1/transactions`, the one endpoint that speaks camelCase: the challenge's vendor does."""
+"""`/vendor/v1/transactions`. It is the only endpoint with camelCase members, like the vendor feed that it models."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ class FeedApi:
         "/vendor/v1/transactions",
         "List users' transactions, oldest first",
         {200: VendorPage},
-        # Requests that are not valid count as well, as they do with real vendors.
+        # Invalid requests count too, as they do with real vendors.
         key_rate_limit=PER_MINUTE,
         query=(
             parameter("startDate", "Only rows created at or after this time.", type="string", anyOf=_DATE),

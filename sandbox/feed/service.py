@@ -1,4 +1,4 @@
-"""The vendor feed: what a merchant's users earned, spent, asked for and were paid, page by page in one lasting order."""
+"""The vendor feed: what a merchant's users earned, spent, requested and were paid, in pages with a stable order."""
 
 import re
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, first_id_at
 LARGEST_PAGE: Final = 1000
 LARGEST_PAGE_NUMBER: Final = 1_000_000
 _DAY: Final = 86_400_000
-# Python's own parser takes weeks as well: 2026-W47-1.
+# Python's parser also accepts week dates such as 2026-W47-1. This pattern excludes them.
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 
-# By id, which rises as rows are added: a row never moves to another page. One statement, so that the count and the page
-# are of one moment. Rows are counted inside the primary key (the order there keeps the planner from walking the table
-# where one merchant has most of it); only the page's own are fetched.
+# Ordered by id. Ids increase as rows are added, so a row never moves to another page. One statement reads the count and the
+# page as of the same moment. It counts rows in the primary key's index, and fetches only the page's rows. (ORDER BY in the count
+# prevents a scan of the whole table if one merchant owns most of it.)
 _PAGE: Final = f"""
 SELECT (SELECT count(*) FROM (
     SELECT FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id
@@ -40,7 +40,7 @@ LEFT JOIN LATERAL (
 
 
 class VendorTransaction(msgspec.Struct, rename="camel"):
-    """One row of the feed; `userId` is text (`"074092"` keeps its zero), `type` earned, spent, payout or paid_out.
+    """One row of the feed. `userId` is a string (`"074092"` keeps its zero); `type` is earned, spent, payout or paid_out.
 
     A payout that ends unpaid adds a `payout` row with the negative amount; a returned payout also adds a
     negative `paid_out` row.
@@ -72,14 +72,14 @@ class VendorPage(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows to look at: those whose ids are not below `first` and below `end`."""
+    """A range of row ids, from `first` (inclusive) to `end` (exclusive)."""
 
     first: str = SMALLEST_ID
     end: str = LARGEST_ID
 
 
 def span(start: str | None, end: str | None) -> Span:
-    """What startDate and endDate ask for, both inclusive; a plain date means its whole day. Raises VALIDATION_ERROR."""
+    """Return the span from startDate to endDate, both inclusive. A plain date means the whole day. Raises VALIDATION_ERROR."""
     return Span(
         SMALLEST_ID if start is None else first_id_at(_moment("startDate", start)[0]),
         LARGEST_ID if end is None else first_id_at(_moment("endDate", end)[1] + 1),
@@ -87,13 +87,13 @@ def span(start: str | None, end: str | None) -> Span:
 
 
 def _moment(name: str, text: str) -> tuple[int, int]:
-    """The first and the last millisecond since the epoch that a time or a date means."""
+    """Return the first and last millisecond since the epoch of a time or a date."""
     try:
         if _DATE.match(text):
             day = date.fromisoformat(text)
             first = clock.milliseconds(datetime(day.year, day.month, day.day, tzinfo=UTC))
             return first, first + _DAY - 1
-        # An unescaped + in a query means a space.
+        # An unescaped + in a query string is decoded to a space.
         moment = clock.parse(text.replace(" ", "+"))
         last = clock.milliseconds(moment)
         return last + (moment.microsecond % 1000 > 0), last
@@ -105,7 +105,7 @@ class FeedService:
     """Reads the feed."""
 
     async def page(self, merchant_id: str, part: Span, number: int, limit: int) -> VendorPage:
-        """Page `number` (from 1) of a merchant's rows, `limit` to a page."""
+        """Return page `number`, from 1, of a merchant's rows, with `limit` rows per page."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_PAGE, merchant_id, part.first, part.end, (number - 1) * limit, limit)
         total = records[0]["total"]
