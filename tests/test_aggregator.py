@@ -217,7 +217,7 @@ async def test_a_defect_of_ours_is_recorded_and_waits_longer_each_time(driven: D
     waits = [(after - before).total_seconds() for before, after in zip(driven.calls, driven.calls[1:], strict=False)]
     assert waits == [20, 40]
     fetches = [(fetch["outcome"], fetch["error"]) for fetch in await driven.fetches()]
-    assert fetches == [("FAILED", "the page could not be taken (OverflowError)")] * 2 + [("SUCCEEDED", None)]
+    assert fetches == [("FAILED", "the page could not be processed (OverflowError)")] * 2 + [("SUCCEEDED", None)]
     assert await driven.ids() == ["row-1"]
 
 

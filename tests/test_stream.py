@@ -192,9 +192,9 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(world: World, streams: 
     stream, send = await streams.open(world.merchant_id, stands, None, None), Stuck()
     async with serving(stream, send) as served:
         await send.met.wait()
-        stream.hear(Message([], CALL.notes * MOST_WAITING))
+        stream.receive(Message([], CALL.notes * MOST_WAITING))
         assert not served.done()
-        stream.hear(CALL)
+        stream.receive(CALL)
         await served
 
 
@@ -218,7 +218,7 @@ async def test_a_revoked_key_ends_it_however_much_happens(world: World, streams:
 
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
-        stream.hear(CALL)
+        stream.receive(CALL)
         await asyncio.sleep(0)
 
     stream = await streams.open(world.merchant_id, check_key, None, None)
@@ -252,7 +252,7 @@ async def test_its_place_is_kept_however_much_happens(world: World, streams: Str
         return float(at)
 
     async def send(message: Any) -> None:
-        stream.hear(CALL)  # there is always something more to send
+        stream.receive(CALL)  # there is always something more to send
         await asyncio.sleep(0)
 
     stream = await streams.open(world.merchant_id, stands, None, None)
@@ -275,5 +275,5 @@ async def test_it_shows_that_it_lives_while_only_other_things_happen(
     stream = await streams.open(world.merchant_id, stands, None, None, ["payout.*"])
     async with serving(stream, send):
         while b": heartbeat\n\n" not in sent:
-            stream.hear(CALL)
+            stream.receive(CALL)
             await asyncio.sleep(0)

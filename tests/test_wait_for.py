@@ -227,7 +227,7 @@ async def test_who_can_wait_hears_all_from_the_moment_that_the_connection_is_the
     listener = LiveListener(world.stack.redis_url)
 
     async def begin() -> bool:
-        async with listener.hearing(world.merchant_id, heard.put_nowait, 60) as is_heard:
+        async with listener.subscribe(world.merchant_id, heard.put_nowait, 60) as is_subscribed:
             while not heard.empty():
                 heard.get_nowait()
             payout = await asyncio.to_thread(world.create_payout, "0004")
@@ -237,7 +237,7 @@ async def test_who_can_wait_hears_all_from_the_moment_that_the_connection_is_the
                 assert message is not None
                 transitions = message.transitions
             assert [transition.payout_id for transition in transitions] == [payout["id"]]
-            return is_heard
+            return is_subscribed
 
     try:
         hearing = asyncio.create_task(begin())
@@ -248,12 +248,12 @@ async def test_who_can_wait_hears_all_from_the_moment_that_the_connection_is_the
         await listener.close()
 
 
-async def test_who_cannot_wait_is_told_that_nothing_is_heard_yet() -> None:
+async def test_who_cannot_wait_is_told_that_nothing_is_subscribed_yet() -> None:
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()
     try:
         for patience in (0, 0.05):
-            async with listener.hearing("somebody", lambda _: None, patience) as is_heard:
-                assert not is_heard
+            async with listener.subscribe("somebody", lambda _: None, patience) as is_subscribed:
+                assert not is_subscribed
     finally:
         await listener.close()

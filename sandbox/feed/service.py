@@ -21,8 +21,8 @@ _DAY: Final = 86_400_000
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 
 # Ordered by id. Ids increase as rows are added, so a row never moves to another page. One statement reads the count and the
-# page as of the same moment. It counts rows in the primary key's index, and fetches only the page's rows. (ORDER BY in the count
-# prevents a scan of the whole table if one merchant owns most of it.)
+# page as of the same moment. It counts rows in the primary key's index, and fetches only the page's rows. (ORDER BY in the
+# count prevents a scan of the whole table if one merchant owns most of it.)
 _PAGE: Final = f"""
 SELECT (SELECT count(*) FROM (
     SELECT FROM user_transactions WHERE merchant_id = $1 AND id >= $2 AND id < $3 ORDER BY merchant_id, id

@@ -49,7 +49,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the journal can show of an operation's calls. The default is for a path that belongs to no operation."""
+    """What the journal is allowed to show of an operation's calls. The default is for a path that belongs to no operation."""
 
     request: redaction.Shape = redaction.NEVER
     answers: Mapping[int, redaction.Shape] = field(default_factory=dict)
@@ -232,7 +232,7 @@ def _key(merchant_id: str) -> str:
 
 
 def _redact(entry: Entry, rules: Rules, as_declared: bool) -> None:
-    """Redact everything that not all of the merchant's key holders can see, and cut what remains to its limits."""
+    """Redact everything except what anyone with one of the merchant's keys can see, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     entry.path = redaction.address(entry.path) if rules.is_ours else redaction.path(entry.path)
     entry.headers = _headers(entry.headers)

@@ -53,7 +53,7 @@ class LiveListener:
         """Start listening."""
         self._task = asyncio.create_task(self._listen_forever())
 
-    def leave(self) -> None:
+    def begin_closing(self) -> None:
         """Set `closing` and call every callback with None, so that requests that listen end."""
         self.closing = True
         for channel in self._channels.values():
@@ -70,7 +70,7 @@ class LiveListener:
         return channel is not None and channel.confirmed.is_set()
 
     @asynccontextmanager
-    async def hearing(self, merchant_id: str, callback: Callback, patience: float = 0.0) -> AsyncIterator[bool]:
+    async def subscribe(self, merchant_id: str, callback: Callback, patience: float = 0.0) -> AsyncIterator[bool]:
         """Pass the merchant's messages to `callback` during the block. A callback registered twice gets each message once.
 
         Waits for Redis to confirm the subscription, up to `patience` seconds if Redis is not connected. Yields whether it has.

@@ -142,7 +142,7 @@ class EventStream:
             await end_tasks(*tasks)
             await self._streams.release(self._merchant_id, self._slot)
 
-    def hear(self, message: Message | None) -> None:
+    def receive(self, message: Message | None) -> None:
         """Queue a message's wanted events. If the queue is too long, the client is disconnected."""
         if message is None:
             self._queue.append(_MISSING)
@@ -192,7 +192,7 @@ class EventStream:
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
-        async with self._listener.hearing(self._merchant_id, self.hear, _PATIENCE_SECONDS) as is_subscribed:
+        async with self._listener.subscribe(self._merchant_id, self.receive, _PATIENCE_SECONDS) as is_subscribed:
             self._queue.clear()  # the stream starts here, so no event is missing yet
             if not is_subscribed:
                 yield _MISSING

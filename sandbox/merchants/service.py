@@ -1,4 +1,4 @@
-"""Merchants and their API keys: each merchant is a whole sandbox of its own."""
+"""Create and delete merchants, and manage their API keys."""
 
 import hashlib
 import os

@@ -30,7 +30,7 @@ FROM worlds w CROSS JOIN merchants m WHERE w.merchant_id = $1 AND m.merchant_id 
 
 
 class Settings(msgspec.Struct, kw_only=True):
-    """A merchant's settings. `rate_limit` is in requests a minute, `approvals_expire_after` in seconds of its own time.
+    """A merchant's settings. `rate_limit` is in requests per minute, `approvals_expire_after` in seconds of its clock.
 
     null means: no review by amount, no rate limit, approvals never expire.
     """

@@ -63,7 +63,7 @@ class PayoutWaits:
         pause = _FIRST_PAUSE
         try:
             # Subscribe before reading: a change between the two still arrives.
-            async with self._listener.hearing(merchant_id, waits.receive):
+            async with self._listener.subscribe(merchant_id, waits.receive):
                 while True:
                     wait.wake.clear()
                     is_over = wait.reached

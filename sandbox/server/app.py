@@ -161,4 +161,4 @@ def create_app(settings: Settings) -> Application:
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue))
     middleware = api_middleware(settings, keys, limiter, inject_before)
     litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    return Application(RequestLog(litestar, journal), operations, listener.leave)
+    return Application(RequestLog(litestar, journal), operations, listener.begin_closing)

@@ -89,7 +89,7 @@ class EndpointApi:
         {204: None},
         errors=("NOT_FOUND",),
         idempotency="optional",
-        description="Its deliveries stay in the log. Those still to be sent become failed, and none can be resent.",
+        description="Its deliveries stay in the log. Pending deliveries become failed, and none can be resent.",
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: str) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)

@@ -185,7 +185,7 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
         for part in parts:
             await conn.execute(*part)
         if gone:
-            await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint answered 410 Gone.")
+            await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint responded with 410 Gone.")
 
     await write_rows(write)
 

@@ -11,7 +11,7 @@ SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO K
 
 -- name: busy
 -- Endpoints to which a worker is posting at this moment. Deliveries are claimed in the order of the index, so one that is in
--- progress is among the first. Only resends can move ahead of it meanwhile; the LIMIT leaves room for them.
+-- progress is among the first. Only resends can be ahead of it; the LIMIT leaves room for them.
 SELECT e.id::text FROM webhook_endpoints e
 WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
     SELECT FROM (
