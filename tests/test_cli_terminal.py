@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox.cli.client import listed
+from sandbox.cli.client import as_table
 from tests.harness.command import run
 from tests.harness.world import World
 
@@ -63,6 +63,6 @@ def test_who_waits_on_a_terminal_sees_for_what(world: World) -> None:
 
 
 def test_a_list_is_written_for_people_in_a_table() -> None:
-    shown = listed({"data": [{"id": "a", "event_types": ["payout.*", "bulk_credit.completed"]}]}, "id", "event_types")
+    shown = as_table({"data": [{"id": "a", "event_types": ["payout.*", "bulk_credit.completed"]}]}, "id", "event_types")
     assert "payout.*, bulk_credit.completed" in shown.text
     assert "[" not in shown.text

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedPaging, Paging, identifier, pairs
 
@@ -16,23 +16,23 @@ _Id = Annotated[str, identifier("The user's id at the vendor.")]
 
 @app.command("user")
 @with_client
-def user(client: Client, user_id: _Id) -> Shown:
+def user(client: Client, user_id: _Id) -> Output:
     """Show a user's balance according to the vendor."""
-    return members_of(client.get(f"{_PATH}/users/{user_id}"))
+    return as_members(client.get(f"{_PATH}/users/{user_id}"))
 
 
 @app.command("requested")
 @with_client
-def requested(client: Client, user_id: _Id) -> Shown:
+def requested(client: Client, user_id: _Id) -> Output:
     """Show the unpaid amount that a user has requested, according to the vendor."""
-    return members_of(client.get(f"{_PATH}/users/{user_id}/payouts"))
+    return as_members(client.get(f"{_PATH}/users/{user_id}/payouts"))
 
 
 @app.command("waiting")
 @with_client
-def waiting(client: Client, paging: Paging) -> Shown:
+def waiting(client: Client, paging: Paging) -> Output:
     """List users with unpaid payout requests."""
-    return listed(client.get(f"{_PATH}/payouts", **paging), "user_id", "requested_payout")
+    return as_table(client.get(f"{_PATH}/payouts", **paging), "user_id", "requested_payout")
 
 
 @app.command("source")
@@ -47,7 +47,7 @@ def source(
             "--header", metavar="NAME=VALUE", help="Send this header to the vendor, such as X-API-KEY=secret. Can be repeated."
         ),
     ] = None,
-) -> Shown:
+) -> Output:
     """Show where transactions are read from, or change it. A change deletes everything read before."""
     if set_ is not None and own:
         raise typer.BadParameter("Give --set or --own, not both.")
@@ -60,31 +60,31 @@ def source(
         found = client.get(f"{_PATH}/source")
     sent = f", with {', '.join(found['header_names'])}" if found["header_names"] else ""
     where = found["url"] or "the sandbox's own feed"
-    return Shown(found, f"Transactions are read from {where}{sent}.")
+    return Output(found, f"Transactions are read from {where}{sent}.")
 
 
 @app.command("fetches")
 @with_client
-def fetches(client: Client, paging: CreatedPaging) -> Shown:
+def fetches(client: Client, paging: CreatedPaging) -> Output:
     """List the calls to the vendor, newest first."""
     page = client.get(f"{_PATH}/fetches", **paging)
-    return listed(page, "at", "page", "outcome", "status", "rows", "new_rows", "dead_letters", "duration_ms", "error")
+    return as_table(page, "at", "page", "outcome", "status", "rows", "new_rows", "dead_letters", "duration_ms", "error")
 
 
 @app.command("dead-letters")
 @with_client
-def dead_letters(client: Client, paging: CreatedPaging) -> Shown:
+def dead_letters(client: Client, paging: CreatedPaging) -> Output:
     """List the vendor's rows that could not be parsed, newest first."""
-    return listed(client.get(f"{_PATH}/dead-letters", **paging), "id", "created_at", "reason", "raw")
+    return as_table(client.get(f"{_PATH}/dead-letters", **paging), "id", "created_at", "reason", "raw")
 
 
 @app.command("replay")
 @with_client
-def replay(client: Client) -> Shown:
+def replay(client: Client) -> Output:
     """Retry all dead letters. The exit code is 1 if some still cannot be parsed."""
     found = client.post(f"{_PATH}/dead-letters/replay")
     failure = refused(f"{found['remaining']} rows still cannot be parsed.") if found["remaining"] else None
-    return Shown(found, f"{found['replayed']} rows were parsed.", failure)
+    return Output(found, f"{found['replayed']} rows were parsed.", failure)
 
 
 @app.command("feed")
@@ -95,10 +95,10 @@ def feed(
     end_date: Annotated[str | None, typer.Option("--end-date", help="Only rows up to and including this date.")] = None,
     page: Annotated[int, typer.Option("--page", min=1, help="The page number.")] = 1,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Rows per page.")] = 20,
-) -> Shown:
+) -> Output:
     """Show a page of the sandbox's own vendor feed, which allows 5 calls a minute."""
     params = {"startDate": start_date, "endDate": end_date, "page": page, "limit": limit}
     found = client.get("/vendor/v1/transactions", **params)
-    shown = listed({"data": found["items"]}, "id", "userId", "createdAt", "type", "amount")
+    shown = as_table({"data": found["items"]}, "id", "userId", "createdAt", "type", "amount")
     meta = found["meta"]
-    return Shown(found, f"{shown.text}\nPage {meta['currentPage']} of {meta['totalPages']}.")
+    return Output(found, f"{shown.text}\nPage {meta['currentPage']} of {meta['totalPages']}.")

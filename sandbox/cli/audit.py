@@ -1,11 +1,11 @@
 """`psp audit`: check every invariant of the ledger."""
 
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import check_failed
 
 
 @with_client
-def audit(client: Client) -> Shown:
+def audit(client: Client) -> Output:
     """Check every invariant of the merchant's ledger. The exit code is 1 if one is violated."""
     report = client.get("/sandbox/v1/audit")
     lines = []
@@ -14,4 +14,4 @@ def audit(client: Client) -> Shown:
         lines += [f"      {problem}" for problem in check["problems"]]
     violated = [check["name"] for check in report["checks"] if not check["ok"]]
     failure = None if report["ok"] else check_failed(f"These invariants are violated: {', '.join(violated)}.")
-    return Shown(report, "\n".join(lines), failure)
+    return Output(report, "\n".join(lines), failure)

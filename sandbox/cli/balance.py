@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, as_table, with_client
 from sandbox.cli.options import CreatedPaging
 from sandbox.domain.choices import Account
 
@@ -14,9 +14,9 @@ app = App("The merchant's balance.")
 
 @app.command("show")
 @with_client
-def show(client: Client) -> Shown:
+def show(client: Client) -> Output:
     """Show the balance: available, locked and total."""
-    return members_of(client.get("/api/v1/balance"))
+    return as_members(client.get("/api/v1/balance"))
 
 
 @app.command("history")
@@ -26,7 +26,7 @@ def history(
     paging: CreatedPaging,
     payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
     account: Annotated[Account | None, typer.Option("--account", help="Only entries on this account.")] = None,
-) -> Shown:
+) -> Output:
     """List ledger entries, newest first."""
     page = client.get(
         "/api/v1/balance/history",
@@ -34,11 +34,11 @@ def history(
         account=account,
         **paging,
     )
-    return listed(page, "created_at", "account", "direction", "amount", "balance_after", "reason", "payout_id")
+    return as_table(page, "created_at", "account", "direction", "amount", "balance_after", "reason", "payout_id")
 
 
 @app.command("top-up")
 @with_client
-def top_up(client: Client, amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]) -> Shown:
+def top_up(client: Client, amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]) -> Output:
     """Add money to the available balance."""
-    return members_of(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))
+    return as_members(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sandbox.cli.bench_run import print_result, showing_progress
+from sandbox.cli.bench_run import print_result, show_progress
 
 _REFUSED = {
     "ready_file": "--ready-file does not work in a comparison, which starts both sandboxes itself.",
@@ -36,7 +36,7 @@ def compare(
         opened = opened_bench(bench, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    with showing_progress(as_json) as shown:
+    with show_progress(as_json) as shown:
         shown.start("starting", 2 * rounds)
         result = compare(revision, bench, opened, rounds, options["api_processes"], options["workers"], shown.advance)
     figures = compare_json(result)

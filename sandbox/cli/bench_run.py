@@ -40,13 +40,13 @@ def measure(
     """Run a bench on the ready file's sandbox, or on a fresh one. A failure ends the command with code 1."""
     from sandbox.bench.stack import open_stack
 
-    with showing_progress(as_json) as shown, open_stack(ready_file, api_processes, workers) as stack:
+    with show_progress(as_json) as shown, open_stack(ready_file, api_processes, workers) as stack:
         bench = open_bench(stack, shown.advance)
         shown.start("starting", bench.steps)
         return bench.run()
 
 
-class _Shown:
+class _ProgressBar:
     """A progress bar on standard error, unless it is hidden."""
 
     def __init__(self, visible: bool) -> None:
@@ -73,11 +73,11 @@ class _Shown:
 
 
 @contextmanager
-def showing_progress(as_json: bool) -> "Iterator[_Shown]":
+def show_progress(as_json: bool) -> "Iterator[_ProgressBar]":
     """Show the progress of a measurement. A BenchError ends the command with code 1."""
     from sandbox.bench.stack import BenchError
 
-    shown = _Shown(sys.stderr.isatty() and not as_json)
+    shown = _ProgressBar(sys.stderr.isatty() and not as_json)
     try:
         with shown.bar:
             shown.start("starting", None)

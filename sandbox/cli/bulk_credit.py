@@ -6,7 +6,7 @@ from typing import IO, Annotated, Any, Final
 
 import typer
 
-from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import not_met, refused
 from sandbox.cli.options import Paging, path_part
 from sandbox.domain.choices import ItemStatus
@@ -37,7 +37,7 @@ def bulk_credit(
     ] = None,
     status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
-) -> Shown:
+) -> Output:
     """Credit many wallets from a CSV file and wait until it is done, or show an earlier bulk credit.
 
     The exit code is 1 if rows are invalid or fail, and 4 if it is not done in time.
@@ -48,10 +48,10 @@ def bulk_credit(
         raise typer.BadParameter("--status needs --items.")
     if items is not None:
         page = client.get(f"{_PATH}/{items}/items", status=status, **paging)
-        return listed(page, "line", "uuid", "amount", "status", "error")
+        return as_table(page, "line", "uuid", "amount", "status", "error")
     if shown is not None:
         activity = client.get(f"{_PATH}/{shown}")
-        return Shown(activity, _line(activity))
+        return Output(activity, _line(activity))
     if file is not None:
         with file.open("rb") as content:
             activity_id = upload(client, file.name, content)
@@ -88,14 +88,14 @@ def watch(client: Client, activity_id: str, timeout: float) -> dict[str, Any]:
             time.sleep(0.1)
 
 
-def _outcome(client: Client, activity: dict[str, Any]) -> Shown:
+def _outcome(client: Client, activity: dict[str, Any]) -> Output:
     bad = activity["invalid"] + activity["failed"]
     lines = [_line(activity)]
     for status in ("FAILED", "INVALID", "DUPLICATE") if bad else ():
         found = client.get(f"{_PATH}/{activity['activity_id']}/items", status=status, limit=_SHOWN)["data"]
         lines += [f"  line {item['line']}: {item['uuid']},{item['amount']}: {item['error']}" for item in found]
     failure = refused(f"{bad} of {activity['total']} rows were not credited.") if bad else None
-    return Shown(activity, "\n".join(lines), failure)
+    return Output(activity, "\n".join(lines), failure)
 
 
 def _line(activity: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from sandbox.cli.failures import Failure, answered_with, unreachable
+from sandbox.cli.failures import Failure, failed_response, unreachable
 from sandbox.cli.options import CreatedPaging, Paging
 from sandbox.infrastructure.settings import DEVELOPMENT_ADMIN_KEY, LOOPBACK_HOSTS
 
@@ -92,11 +92,11 @@ class Client:
         """Send a request, and return the JSON of the answer; None if it has no body."""
         response = self.send(method, path, **options)
         if not response.is_success:
-            raise answered_with(response)
+            raise failed_response(response)
         try:
             return response.json() if response.content else None
         except ValueError:
-            raise answered_with(response) from None
+            raise failed_response(response) from None
 
     @contextmanager
     def stream(self, path: str, /, **params: Any) -> Iterator[Iterator[str]]:
@@ -110,7 +110,7 @@ class Client:
             with self._open() as http, http.stream("GET", path, headers=headers, timeout=timeout, params=filled) as response:
                 if not response.is_success:
                     response.read()
-                    raise answered_with(response)
+                    raise failed_response(response)
                 yield response.iter_lines()
         except httpx.ConnectError as error:
             raise self._unreachable(error) from None
@@ -193,7 +193,7 @@ def host_of(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Output:
     """The result of a command: the JSON answer, the text for people, and the failure if the command failed."""
 
     answer: Any
@@ -201,7 +201,7 @@ class Shown:
     failure: Failure | None = None
 
 
-def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown]], Callable[..., None]]:
+def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Output]], Callable[..., None]]:
     """Return a decorator that turns a function of a Client and its own arguments into a command.
 
     The command adds the options of the connector, of a Paging parameter, and --json. It prints the result, and raises its
@@ -210,7 +210,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Shown
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
 
-    def decorate(function: Callable[..., Shown]) -> Callable[..., None]:
+    def decorate(function: Callable[..., Output]) -> Callable[..., None]:
         def command(*, as_json: bool, **arguments: Any) -> None:
             client = connector(**{parameter.name: arguments.pop(parameter.name) for parameter in shared})
             for parameter in paging:
@@ -248,7 +248,7 @@ with_operator = _commands(connect_operator)
 """Decorator for a command that takes the operator's client."""
 
 
-def listed(page: dict[str, Any], *members: str) -> Shown:
+def as_table(page: dict[str, Any], *members: str) -> Output:
     """Format a page of a list as a table with these members of its items."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -265,14 +265,14 @@ def listed(page: dict[str, Any], *members: str) -> Shown:
     lines = [line.rstrip() for line in captured.get().splitlines() if line.strip()] if page["data"] else ["No results."]
     if page.get("has_more"):
         lines.append(f"More results: --cursor {page['next_cursor']}")
-    return Shown(page, "\n".join(lines))
+    return Output(page, "\n".join(lines))
 
 
-def members_of(found: dict[str, Any]) -> Shown:
+def as_members(found: dict[str, Any]) -> Output:
     """Format an object with one line per member."""
     width = max(map(len, found)) + 2
     lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]
-    return Shown(found, "\n".join(lines))
+    return Output(found, "\n".join(lines))
 
 
 def _plain(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import not_met
 
 app = App("The clock of the merchant whose key is used.")
@@ -18,10 +18,10 @@ _UNITS: Final = (86_400, 3600, 60, 1)
 
 @app.command("show")
 @with_client
-def show_(client: Client) -> Shown:
+def show_(client: Client) -> Output:
     """Show the clock."""
     clock = client.get("/sandbox/v1/clock")
-    return Shown(clock, _line(clock))
+    return Output(clock, _line(clock))
 
 
 @app.command("freeze")
@@ -31,11 +31,11 @@ def freeze(
     at: Annotated[
         str | None, typer.Option("--at", help="The time to freeze at, such as 2030-01-01T00:00:00Z. Default: now.")
     ] = None,
-) -> Shown:
+) -> Output:
     """Freeze the clock. With --at, advance it to that time first; the exit code is 4 if work due by then remains."""
     with client.waiting("Freezing"):
         run = client.post("/sandbox/v1/clock/freeze", {} if at is None else {"at": at})
-    return _shown(run)
+    return _output(run)
 
 
 @app.command("advance")
@@ -45,7 +45,7 @@ def advance(
     span: Annotated[str | None, typer.Argument(help="How far: 75h, 2m, 10s, 1d12h, or a number of seconds.")] = None,
     seconds: Annotated[float | None, typer.Option("--seconds", help="How far, in seconds.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The time to advance to, such as 2030-01-01T00:00:00Z.")] = None,
-) -> Shown:
+) -> Output:
     """Advance the clock by SPAN or --seconds, or to --to, and run all work that falls due on the way.
 
     One call does a limited amount of work. The exit code is 4 if work remains; run the same command again to continue.
@@ -56,26 +56,26 @@ def advance(
         raise typer.BadParameter(f"{seconds} is not a number of seconds.")
     body = {"to": to} if to is not None else {"seconds": seconds_of(span) if span is not None else seconds}
     with client.waiting("Advancing the clock"):
-        return _shown(client.post("/sandbox/v1/clock/advance", body))
+        return _output(client.post("/sandbox/v1/clock/advance", body))
 
 
 @app.command("resume")
 @with_client
-def resume(client: Client) -> Shown:
+def resume(client: Client) -> Output:
     """Resume a frozen clock from its current time."""
     clock = client.post("/sandbox/v1/clock/resume")
-    return Shown(clock, _line(clock))
+    return Output(clock, _line(clock))
 
 
 @with_client
-def drain(client: Client) -> Shown:
+def drain(client: Client) -> Output:
     """Wait until all due work is done. The exit code is 4 if work remains."""
     with client.waiting("Waiting for due work"):
         drained = client.post("/sandbox/v1/drain")
     text = f"Steps taken: {drained['steps']}."
     if drained["drained"]:
-        return Shown(drained, f"{text} No work is due.")
-    return Shown(drained, text, not_met(f"Work is still due: {drained['stopped_because']}."))
+        return Output(drained, f"{text} No work is due.")
+    return Output(drained, text, not_met(f"Work is still due: {drained['stopped_because']}."))
 
 
 def seconds_of(span: str) -> float:
@@ -86,13 +86,13 @@ def seconds_of(span: str) -> float:
     return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part is not None)
 
 
-def _shown(run: dict[str, Any]) -> Shown:
+def _output(run: dict[str, Any]) -> Output:
     lines = [f"{_line(run)} Steps taken: {run['steps']}."]
     for item in run["ran"]:
         what = f"{item['payout_id']} to {item['to']}" if item["kind"] == "payout_step" else f"webhook {item['outcome']}"
         lines.append(f"  {item['at']}  {what}")
     failure = None if run["complete"] else not_met(f"Some due work is not done: {run['stopped_because']}.")
-    return Shown(run, "\n".join(lines), failure)
+    return Output(run, "\n".join(lines), failure)
 
 
 def _line(clock: dict[str, Any]) -> str:

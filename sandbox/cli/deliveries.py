@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.options import CreatedPaging, identifier
 from sandbox.domain.choices import DeliveryStatus
 
@@ -22,7 +22,7 @@ def list_(
     endpoint_id: Annotated[str | None, typer.Option("--endpoint", help="Only deliveries to this endpoint.")] = None,
     event_id: Annotated[str | None, typer.Option("--event", help="Only deliveries of this event.")] = None,
     status: Annotated[DeliveryStatus | None, typer.Option("--status", help="Only deliveries in this state.")] = None,
-) -> Shown:
+) -> Output:
     """List deliveries, newest first."""
     page = client.get(
         _PATH,
@@ -31,12 +31,12 @@ def list_(
         status=status,
         **paging,
     )
-    return listed(page, "id", "created_at", "event_type", "endpoint_id", "status", "attempt_count", "next_attempt_at")
+    return as_table(page, "id", "created_at", "event_type", "endpoint_id", "status", "attempt_count", "next_attempt_at")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, delivery_id: _Id) -> Shown:
+def get(client: Client, delivery_id: _Id) -> Output:
     """Show a delivery and its attempts."""
     delivery = client.get(f"{_PATH}/{delivery_id}")
     lines = [_line(delivery)]
@@ -44,15 +44,15 @@ def get(client: Client, delivery_id: _Id) -> Shown:
         fault = f"  fault {attempt['fault_kind']}" if attempt["fault_kind"] else ""
         answer = attempt["status"] or attempt["error"]
         lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {answer}  {attempt['duration_ms']} ms{fault}")
-    return Shown(delivery, "\n".join(lines))
+    return Output(delivery, "\n".join(lines))
 
 
 @app.command("resend")
 @with_client
-def resend(client: Client, delivery_id: _Id) -> Shown:
+def resend(client: Client, delivery_id: _Id) -> Output:
     """Resend a webhook now. If that fails, its retry schedule starts over."""
     delivery = client.post(f"{_PATH}/{delivery_id}/resend")
-    return Shown(delivery, _line(delivery))
+    return Output(delivery, _line(delivery))
 
 
 def _line(delivery: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, as_table, with_client
 from sandbox.cli.options import Paging, completion, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 
@@ -29,16 +29,16 @@ _Description = Annotated[str | None, typer.Option("--description", help="A descr
 
 @app.command("list")
 @with_client
-def list_(client: Client, paging: Paging) -> Shown:
+def list_(client: Client, paging: Paging) -> Output:
     """List endpoints, newest first."""
-    return listed(client.get(_PATH, **paging), "id", "url", "event_types", "status", "disabled_reason")
+    return as_table(client.get(_PATH, **paging), "id", "url", "event_types", "status", "disabled_reason")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, endpoint_id: _Id) -> Shown:
+def get(client: Client, endpoint_id: _Id) -> Output:
     """Show an endpoint."""
-    return members_of(client.get(f"{_PATH}/{endpoint_id}"))
+    return as_members(client.get(f"{_PATH}/{endpoint_id}"))
 
 
 @app.command("create")
@@ -51,10 +51,10 @@ def create(
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
     description: _Description = None,
-) -> Shown:
+) -> Output:
     """Create an endpoint. Its secret is shown only in this response."""
     body = {"url": target, **_body(events, signing, signing_time, retry_profile, description)}
-    return members_of(client.post(_PATH, body))
+    return as_members(client.post(_PATH, body))
 
 
 @app.command("update")
@@ -69,34 +69,34 @@ def update(
     retry_profile: _Retries = None,
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
-) -> Shown:
+) -> Output:
     """Change an endpoint. Omitted options leave their fields unchanged."""
     body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")
-    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
+    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
 
 
 @app.command("enable")
 @with_client
-def enable(client: Client, endpoint_id: _Id) -> Shown:
+def enable(client: Client, endpoint_id: _Id) -> Output:
     """Enable an endpoint. Its due deliveries are sent."""
-    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
+    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
 
 
 @app.command("disable")
 @with_client
-def disable(client: Client, endpoint_id: _Id) -> Shown:
+def disable(client: Client, endpoint_id: _Id) -> Output:
     """Disable an endpoint. Its events are kept and can be resent."""
-    return members_of(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
+    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, endpoint_id: _Id) -> Shown:
+def delete(client: Client, endpoint_id: _Id) -> Output:
     """Delete an endpoint."""
     client.ask("DELETE", f"{_PATH}/{endpoint_id}")
-    return Shown({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
+    return Output({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
 
 
 def _body(

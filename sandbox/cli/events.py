@@ -14,11 +14,11 @@ from sandbox.cli.client import (
     ApiKey,
     AsJson,
     Client,
+    Output,
     ReadyFile,
-    Shown,
     Url,
+    as_table,
     connect,
-    listed,
     show,
     with_client,
 )
@@ -38,25 +38,25 @@ def list_(
     client: Client,
     paging: CreatedPaging,
     payout: Annotated[str | None, typer.Option("--payout", help="Only events of this payout.")] = None,
-) -> Shown:
+) -> Output:
     """List events, newest first."""
     page = client.get("/api/v1/events", payout_id=payout, **paging)
-    return listed(page, "id", "created_at", "type", "payout_id")
+    return as_table(page, "id", "created_at", "type", "payout_id")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, event_id: _Id) -> Shown:
+def get(client: Client, event_id: _Id) -> Output:
     """Show an event and its deliveries."""
     found = client.get(f"/api/v1/events/{event_id}")
     lines = [line(found)]
     lines += [f"  {item['id']}  to endpoint {item['endpoint_id']}  {item['status']}" for item in found["deliveries"]]
-    return Shown(found, "\n".join(lines))
+    return Output(found, "\n".join(lines))
 
 
 @app.command("resend")
 @with_client
-def resend(client: Client, event_id: _Id) -> Shown:
+def resend(client: Client, event_id: _Id) -> Output:
     """Resend an event now to every endpoint that received it and still exists."""
     found = client.get(f"/api/v1/events/{event_id}")["deliveries"]
     existing = {endpoint["id"] for endpoint in client.get("/api/v1/webhook-endpoints", limit=100)["data"]}
@@ -66,7 +66,7 @@ def resend(client: Client, event_id: _Id) -> Shown:
         raise refused(reason)
     sent = [client.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend") for delivery in deliveries]
     lines = [f"{delivery['id']}  to endpoint {delivery['endpoint_id']}  {delivery['status']}" for delivery in sent]
-    return Shown({"deliveries": sent}, "\n".join(lines))
+    return Output({"deliveries": sent}, "\n".join(lines))
 
 
 @app.command("watch")

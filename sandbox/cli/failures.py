@@ -62,7 +62,7 @@ def not_met(detail: str) -> Failure:
     return Failure(ExitCode.NOT_MET, _problem("CONDITION_NOT_MET", "Condition not met", 408, detail))
 
 
-def answered_with(response: "httpx.Response") -> Failure:
+def failed_response(response: "httpx.Response") -> Failure:
     """Return a failure with an answer's problem. A status other than 4xx counts as unreachable."""
     exit_code = ExitCode.REFUSED if 400 <= response.status_code < 500 else ExitCode.UNREACHABLE
     try:

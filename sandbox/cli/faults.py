@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, with_client
 from sandbox.cli.options import OnlyMethod, Paging, completion, given, identifier, pairs
 from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
@@ -17,20 +17,20 @@ _Id = Annotated[str, identifier("The fault's id.")]
 
 @app.command("list")
 @with_client
-def list_(client: Client, paging: Paging) -> Shown:
+def list_(client: Client, paging: Paging) -> Output:
     """List the merchant's faults with their hits, newest first."""
     page = client.get(_PATH, **paging)
     lines = [*map(_line, page["data"])] or ["No faults."]
     if page["has_more"]:
         lines.append(f"More results: --cursor {page['next_cursor']}")
-    return Shown(page, "\n".join(lines))
+    return Output(page, "\n".join(lines))
 
 
 @app.command("get")
 @with_client
-def get(client: Client, fault_id: _Id) -> Shown:
+def get(client: Client, fault_id: _Id) -> Output:
     """Show a fault and how often it has hit."""
-    return members_of(client.get(f"{_PATH}/{fault_id}"))
+    return as_members(client.get(f"{_PATH}/{fault_id}"))
 
 
 @app.command("add")
@@ -69,7 +69,7 @@ def add(
     count: Annotated[int | None, typer.Option("--count", min=1, max=1_000_000, help="Stop after this many hits.")] = None,
     ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Stop after this many seconds.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="The same seed hits the same calls again.")] = None,
-) -> Shown:
+) -> Output:
     """Add a fault to the API or to webhooks."""
     named = given(method=method, path=path, reference=reference, event_type=event_type, endpoint_id=endpoint)
     body = {
@@ -81,15 +81,15 @@ def add(
         **{name: _value(text) for name, text in pairs("--set", set_).items()},
     }
     fault = client.post(_PATH, body)
-    return Shown(fault, _line(fault))
+    return Output(fault, _line(fault))
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, fault_id: _Id) -> Shown:
+def delete(client: Client, fault_id: _Id) -> Output:
     """Delete a fault."""
     client.ask("DELETE", f"{_PATH}/{fault_id}")
-    return Shown({"deleted": fault_id}, f"Deleted {fault_id}.")
+    return Output({"deleted": fault_id}, f"Deleted {fault_id}.")
 
 
 def _value(text: str) -> Any:

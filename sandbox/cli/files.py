@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typer
 
-from sandbox.cli.client import Shown
+from sandbox.cli.client import Output
 from sandbox.cli.failures import refused
 
 _LARGEST: Final = 64 * 2**20
@@ -37,7 +37,7 @@ def read_items(file: Path, member: str) -> list[Any]:
     return items
 
 
-def batch_shown(found: dict[str, Any], member: str, line: Callable[[dict[str, Any]], str]) -> Shown:
+def batch_output(found: dict[str, Any], member: str, line: Callable[[dict[str, Any]], str]) -> Output:
     """Format the results of a batch, one line per item. It is a failure if an item was refused."""
     lines, bad = [], 0
     for number, result in enumerate(found["results"], 1):
@@ -47,7 +47,7 @@ def batch_shown(found: dict[str, Any], member: str, line: Callable[[dict[str, An
         else:
             lines.append(f"{number}: {line(result[member])}")
     failure = refused(f"{bad} of {len(found['results'])} items were refused.") if bad else None
-    return Shown(found, "\n".join(lines), failure)
+    return Output(found, "\n".join(lines), failure)
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

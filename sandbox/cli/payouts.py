@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import not_met
-from sandbox.cli.files import batch_shown, read_items
+from sandbox.cli.files import batch_output, read_items
 from sandbox.cli.options import (
     Bank,
     CreatedPaging,
@@ -48,7 +48,7 @@ def create(
     ] = False,
     scenario: ScenarioName = None,
     key: _Key = None,
-) -> Shown:
+) -> Output:
     """Create a payout, to HBL unless --bank or --wallet is given."""
     body = {
         "merchant_reference": reference or f"cli-{uuid.uuid4()}",
@@ -58,7 +58,7 @@ def create(
         **given(account_title=title, metadata=pairs("--metadata", metadata) or None),
     }
     payout = client.post(_PATH, body, key=key, headers=_header(scenario))
-    return Shown(payout, _line(payout))
+    return Output(payout, _line(payout))
 
 
 @app.command("batch")
@@ -68,14 +68,14 @@ def batch(
     file: Annotated[Path, typer.Argument(help="JSON or CSV: 1 to 1000 payouts.", dir_okay=False, exists=True)],
     scenario: ScenarioName = None,
     key: _Key = None,
-) -> Shown:
+) -> Output:
     """Create many payouts in one request. Each succeeds or fails independently; the exit code is 1 if any is refused.
 
     JSON is a list of bodies as POST /payouts takes them, or {"payouts": list}. A CSV file has a header with the field names;
     metadata.KEY is a key of the metadata.
     """
     found = client.post(f"{_PATH}/batch", {"payouts": read_items(file, "payouts")}, key=key, headers=_header(scenario))
-    return batch_shown(found, "payout", _line)
+    return batch_output(found, "payout", _line)
 
 
 @app.command("get")
@@ -88,7 +88,7 @@ def get(
         several("--wait-for", PayoutStatus, "Wait until it reaches one of these states, such as SUCCESS,FAILED."),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0, max=30, help="Seconds to wait.")] = 10,
-) -> Shown:
+) -> Output:
     """Show a payout and its timeline. With --wait-for, the exit code is 4 if it does not reach one of the states in time."""
     wanted = wait_for or []
     with client.waiting(f"Waiting for {' or '.join(wanted)}"):
@@ -98,15 +98,15 @@ def get(
     failure = None
     if wanted and not _reached(timeline, wanted):
         failure = not_met(f"The payout is {payout['status']}, not {' or '.join(wanted)}.")
-    return Shown({**payout, "timeline": timeline}, "\n".join(lines), failure)
+    return Output({**payout, "timeline": timeline}, "\n".join(lines), failure)
 
 
 @app.command("timeline")
 @with_client
-def timeline(client: Client, payout_id: _Id) -> Shown:
+def timeline(client: Client, payout_id: _Id) -> Output:
     """Show every status change of a payout, oldest first."""
     found = client.get(f"{_PATH}/{payout_id}/timeline")
-    return listed(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
+    return as_table(found, "at", "from", "to", "cause", "scenario", "step", "event_id")
 
 
 @app.command("list")
@@ -119,7 +119,7 @@ def list_(
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
     metadata: MetadataPairs = None,
-) -> Shown:
+) -> Output:
     """List payouts, newest first."""
     filters: dict[str, Any] = {f"metadata[{name}]": value for name, value in pairs("--metadata", metadata).items()}
     page = client.get(
@@ -131,40 +131,40 @@ def list_(
         **paging,
         **filters,
     )
-    return listed(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
+    return as_table(page, "id", "merchant_reference", "amount", "account_number", "status", "failure_code")
 
 
 @app.command("requests")
 @with_client
-def requests(client: Client, paging: Paging) -> Shown:
+def requests(client: Client, paging: Paging) -> Output:
     """List users with payout requests waiting for approval."""
-    return listed(client.get(f"{_PATH}/requests", **paging), "user_id", "total_requested")
+    return as_table(client.get(f"{_PATH}/requests", **paging), "user_id", "total_requested")
 
 
 @app.command("approve")
 @with_client
-def approve(client: Client, payout_id: _Id) -> Shown:
+def approve(client: Client, payout_id: _Id) -> Output:
     """Approve a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "approve")
 
 
 @app.command("reject")
 @with_client
-def reject(client: Client, payout_id: _Id) -> Shown:
+def reject(client: Client, payout_id: _Id) -> Output:
     """Reject a payout that is waiting for approval."""
     return _acted(client, "PATCH", payout_id, "reject")
 
 
 @app.command("cancel")
 @with_client
-def cancel(client: Client, payout_id: _Id) -> Shown:
+def cancel(client: Client, payout_id: _Id) -> Output:
     """Cancel a payout that the bank is not processing."""
     return _acted(client, "POST", payout_id, "cancel")
 
 
 @app.command("reinitiate")
 @with_client
-def reinitiate(client: Client, payout_id: _Id) -> Shown:
+def reinitiate(client: Client, payout_id: _Id) -> Output:
     """Retry a failed payout."""
     return _acted(client, "POST", payout_id, "reinitiate")
 
@@ -176,11 +176,11 @@ def simulate(
     payout_id: _Id,
     status: Annotated[PayoutStatus, typer.Argument(help="The status to move it to.", case_sensitive=False)],
     failure_code: FailureCode = None,
-) -> Shown:
+) -> Output:
     """Move a payout to another status, as the bank would."""
     body = {"status": status, **given(failure_code=failure_code)}
     payout = client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", body)
-    return Shown(payout, _line(payout))
+    return Output(payout, _line(payout))
 
 
 def _reached(timeline: list[dict[str, Any]], wanted: list[str]) -> bool:
@@ -193,9 +193,9 @@ def _header(scenario: str | None) -> dict[str, str] | None:
     return {"X-Sandbox-Scenario": scenario} if scenario else None
 
 
-def _acted(client: Client, method: str, payout_id: str, action: str) -> Shown:
+def _acted(client: Client, method: str, payout_id: str, action: str) -> Output:
     payout = client.write(method, f"{_PATH}/{payout_id}/{action}")
-    return Shown(payout, _line(payout))
+    return Output(payout, _line(payout))
 
 
 def _change(entry: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.options import OnlyMethod, Paging, identifier
 
 app = App("The journal of API calls.")
@@ -25,15 +25,15 @@ def list_(
     ] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies contain this text.")] = None,
-) -> Shown:
+) -> Output:
     """List recent calls, newest first."""
     page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, **paging)
-    return listed(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
+    return as_table(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, entry_id: Annotated[str, identifier("The entry's id in the journal.")]) -> Shown:
+def get(client: Client, entry_id: Annotated[str, identifier("The entry's id in the journal.")]) -> Output:
     """Show a call with its headers and bodies; secrets are redacted."""
     found = client.get(f"{_PATH}/{entry_id}")
-    return Shown(found, json.dumps(found, indent=2))
+    return Output(found, json.dumps(found, indent=2))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, with_client
+from sandbox.cli.client import Client, Output, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedPaging, identifier
 from sandbox.domain.choices import SaleStatus
@@ -20,22 +20,22 @@ def create(
     user_id: Annotated[str, typer.Argument(help="The id of the user who made the sale.")],
     brand: Annotated[str, typer.Argument(help="The brand that was sold.")],
     earning: Annotated[str, typer.Argument(help="The amount that the user earns, such as 40.00.")],
-) -> Shown:
+) -> Output:
     """Record a sale."""
     sale = client.post("/api/v1/sales", {"user_id": user_id, "brand": brand, "earning": earning})
-    return Shown(sale, f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}")
+    return Output(sale, f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, sale_id: Annotated[str, identifier("The sale's id.")]) -> Shown:
+def get(client: Client, sale_id: Annotated[str, identifier("The sale's id.")]) -> Output:
     """Show a sale and its payments."""
     sale = client.get(f"/api/v1/sales/{sale_id}")
     lines = [f"{sale['id']}  {sale['earning']} for {sale['brand']}  {sale['status']}  {sale['attempts']} attempts"]
     lines += [f"  {payment['created_at']}  {payment['kind']:<8}{payment['amount']:>16}" for payment in sale["payments"]]
     if sale["last_error"]:
         lines.append(f"  {sale['last_error']}")
-    return Shown(sale, "\n".join(lines))
+    return Output(sale, "\n".join(lines))
 
 
 @app.command("list")
@@ -45,7 +45,7 @@ def list_(
     paging: CreatedPaging,
     status: Annotated[SaleStatus | None, typer.Option("--status", help="Only sales in this state.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only sales of this user.")] = None,
-) -> Shown:
+) -> Output:
     """List sales, newest first."""
     page = client.get(
         "/api/v1/sales",
@@ -53,7 +53,7 @@ def list_(
         user_id=user_id,
         **paging,
     )
-    return listed(
+    return as_table(
         page, "id", "user_id", "brand", "earning", "status", "advance_amount", "final_amount", "attempts", "last_error"
     )
 
@@ -68,14 +68,14 @@ def reconcile(
     decline: Annotated[
         list[str] | None, typer.Option("--decline", help="The id of a sale to decline. Can be repeated.")
     ] = None,
-) -> Shown:
+) -> Output:
     """Approve and decline sales: all of them, or none if one is refused."""
     verdicts = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in approve or []]
     verdicts += [{"sale_id": sale_id, "status": "DECLINED"} for sale_id in decline or []]
     if not verdicts:
         raise typer.BadParameter("Give at least one sale with --approve or --decline.")
     found = client.post("/api/v1/reconcile", verdicts)
-    return Shown(found, f"{found['reconciled']} sales were reconciled.")
+    return Output(found, f"{found['reconciled']} sales were reconciled.")
 
 
 @app.command("run")
@@ -85,9 +85,9 @@ def run(
     which: Annotated[
         Literal["advance", "final"], typer.Argument(help="Pay advances, or make the final payments of reconciled sales.")
     ],
-) -> Shown:
+) -> Output:
     """Pay sales that are due, each exactly once. The exit code is 1 if a payment fails."""
     found = client.post(f"/api/v1/payouts/{which}/run")
     text = f"{found['paid']} sales were paid, {found['total_amount']} in total."
     failure = refused(f"{found['failed']} payments failed; `psp sales list` shows why.") if found["failed"] else None
-    return Shown(found, text, failure)
+    return Output(found, text, failure)

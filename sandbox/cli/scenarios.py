@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.files import read_json
 from sandbox.cli.options import Bank, MetadataPairs, ScenarioName, Wallet, destination, given, identifier, pairs
 
@@ -20,18 +20,18 @@ _File = Annotated[
 
 @app.command("list")
 @with_client
-def list_(client: Client) -> Shown:
+def list_(client: Client) -> Output:
     """List all scenarios with their steps and delays. The first one that matches a payout wins."""
     page = client.get(_PATH)
-    return Shown(page, "\n".join(map(_line, page["data"])))
+    return Output(page, "\n".join(map(_line, page["data"])))
 
 
 @app.command("get")
 @with_client
-def get(client: Client, rule_id: _Id) -> Shown:
+def get(client: Client, rule_id: _Id) -> Output:
     """Show one of your own scenarios."""
     rule = client.get(f"{_PATH}/{rule_id}")
-    return Shown(rule, _line(rule))
+    return Output(rule, _line(rule))
 
 
 @app.command("explain")
@@ -45,7 +45,7 @@ def explain(
     scenario: ScenarioName = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="The user of the payout.")] = None,
     metadata: MetadataPairs = None,
-) -> Shown:
+) -> Output:
     """Explain which scenario a payout would follow, with its steps and their times. Creates nothing."""
     body = {
         "merchant_reference": "explain",
@@ -56,31 +56,31 @@ def explain(
     found = client.post(f"{_PATH}/explain", body)
     lines = [f"{found['scenario']} ({found['source']}), by {', '.join(found['matched_by']) or 'the default'}"]
     lines += [f"  {step['at']!s:>8} s  {step['to']:<11}{step['failure_code'] or ''}" for step in found["steps"]]
-    return Shown(found, "\n".join(lines))
+    return Output(found, "\n".join(lines))
 
 
 @app.command("add")
 @with_client
-def add(client: Client, file: _File) -> Shown:
+def add(client: Client, file: _File) -> Output:
     """Add your own scenario."""
     rule = client.post(_PATH, read_json(file))
-    return Shown(rule, f"{rule['id']}  {rule['name']}")
+    return Output(rule, f"{rule['id']}  {rule['name']}")
 
 
 @app.command("replace")
 @with_client
-def replace(client: Client, rule_id: _Id, file: _File) -> Shown:
+def replace(client: Client, rule_id: _Id, file: _File) -> Output:
     """Replace one of your own scenarios. Payouts that already follow it keep the old steps."""
     rule = client.write("PUT", f"{_PATH}/{rule_id}", read_json(file))
-    return Shown(rule, _line(rule))
+    return Output(rule, _line(rule))
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, rule_id: _Id) -> Shown:
+def delete(client: Client, rule_id: _Id) -> Output:
     """Delete one of your own scenarios."""
     client.ask("DELETE", f"{_PATH}/{rule_id}")
-    return Shown({"deleted": rule_id}, f"Deleted {rule_id}.")
+    return Output({"deleted": rule_id}, f"Deleted {rule_id}.")
 
 
 def _line(rule: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, with_client
 from sandbox.domain.choices import DefaultScenario
 
 app = App("Show and change the merchant's settings.")
@@ -14,9 +14,9 @@ _PATH: Final = "/sandbox/v1/settings"
 
 @app.command("show")
 @with_client
-def show(client: Client) -> Shown:
+def show(client: Client) -> Output:
     """Show all settings."""
-    return members_of(client.get(_PATH))
+    return as_members(client.get(_PATH))
 
 
 @app.command("set")
@@ -39,7 +39,7 @@ def set_(
             "--approvals-expire-after", help="Seconds on the merchant's clock to wait for approval; none waits forever."
         ),
     ] = None,
-) -> Shown:
+) -> Output:
     """Change settings. Omitted options leave their settings unchanged."""
     body: dict[str, Any] = {} if default_scenario is None else {"default_scenario": default_scenario}
     if review_threshold is not None:
@@ -49,7 +49,7 @@ def set_(
             body[name] = _whole(name, value)
     if not body:
         raise typer.BadParameter("Give at least one setting; see --help.")
-    return members_of(client.write("PATCH", _PATH, body))
+    return as_members(client.write("PATCH", _PATH, body))
 
 
 def _whole(name: str, value: str) -> int | None:

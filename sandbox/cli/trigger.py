@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli import bulk_credit
-from sandbox.cli.client import Client, Shown, with_client
+from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
 from sandbox.domain.choices import EventType
@@ -49,7 +49,7 @@ def trigger(
     client: Client,
     event: Annotated[EventType, typer.Argument(help="The event's type.")],
     amount: Annotated[str, typer.Option("--amount", help="The amount of the payout or the credit.")] = "100.00",
-) -> Shown:
+) -> Output:
     """Create a payout or a bulk credit, lead it to the event along the real path, and print the event.
 
     The worker handles it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
@@ -57,7 +57,7 @@ def trigger(
     """
     with client.waiting(f"Waiting for {event}"):
         found = _credit_new_user(client, amount) if event == "bulk_credit.completed" else _lead_payout_to(client, event, amount)
-    return Shown(found, line(found))
+    return Output(found, line(found))
 
 
 def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, Any]:

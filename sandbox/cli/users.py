@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, as_table, with_client
 from sandbox.cli.failures import refused
-from sandbox.cli.files import batch_shown, read_items
+from sandbox.cli.files import batch_output, read_items
 from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given, identifier
 from sandbox.domain.choices import RecordedType, TransactionType
 
@@ -33,10 +33,10 @@ def list_(
     client: Client,
     paging: CreatedPaging,
     external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user with this external id.")] = None,
-) -> Shown:
+) -> Output:
     """List users, newest first."""
     page = client.get(_PATH, external_id=external_id, **paging)
-    return listed(page, "id", "name", "external_id", "vendor_user_id", "created_at")
+    return as_table(page, "id", "name", "external_id", "vendor_user_id", "created_at")
 
 
 @app.command("create")
@@ -49,11 +49,11 @@ def create(
     account: _Account = None,
     bank: Bank = None,
     wallet: Wallet = None,
-) -> Shown:
+) -> Output:
     """Create a user with a wallet."""
     where = destination(account, bank, wallet)
     body = given(name=name, external_id=external_id, vendor_user_id=vendor_user_id, destination=where)
-    return _shown(client.post(_PATH, body))
+    return _output(client.post(_PATH, body))
 
 
 @app.command("batch")
@@ -62,20 +62,20 @@ def batch(
     client: Client,
     file: Annotated[Path, typer.Argument(help="JSON or CSV: 1 to 1000 users.", dir_okay=False, exists=True)],
     key: Annotated[str | None, typer.Option("--idempotency-key", help="Default: a random one.")] = None,
-) -> Shown:
+) -> Output:
     """Create many users in one request. Each succeeds or fails independently; the exit code is 1 if any is refused.
 
     JSON is a list of bodies as POST /users takes them, or {"users": list}. A CSV file has a header with the field names;
     destination.bank_code is a field of the destination.
     """
-    return batch_shown(client.post(f"{_PATH}/batch", {"users": read_items(file, "users")}, key=key), "user", _line)
+    return batch_output(client.post(f"{_PATH}/batch", {"users": read_items(file, "users")}, key=key), "user", _line)
 
 
 @app.command("get")
 @with_client
-def get(client: Client, user_id: _Id) -> Shown:
+def get(client: Client, user_id: _Id) -> Output:
     """Show a user."""
-    return _shown(client.get(f"{_PATH}/{user_id}"))
+    return _output(client.get(f"{_PATH}/{user_id}"))
 
 
 @app.command("change")
@@ -88,12 +88,12 @@ def change(
     account: _Account = None,
     bank: Bank = None,
     wallet: Wallet = None,
-) -> Shown:
+) -> Output:
     """Change a user. Omitted options leave their fields unchanged. Payouts already requested keep their destination."""
     body = given(name=name, external_id=external_id, destination=destination(account, bank, wallet))
     if not body:
         raise typer.BadParameter("Give at least one of --name, --external-id and --account.")
-    return _shown(client.write("PATCH", f"{_PATH}/{user_id}", body))
+    return _output(client.write("PATCH", f"{_PATH}/{user_id}", body))
 
 
 @app.command("transactions")
@@ -103,10 +103,10 @@ def transactions(
     user_id: _Id,
     paging: CreatedPaging,
     kind: Annotated[TransactionType | None, typer.Option("--type", help="Only transactions of this type.")] = None,
-) -> Shown:
+) -> Output:
     """List a user's transactions, newest first."""
     page = client.get(f"{_PATH}/{user_id}/transactions", type=kind, **paging)
-    return listed(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
+    return as_table(page, "created_at", "type", "amount", "reference", "payout_id", "transfer_id")
 
 
 @app.command("history")
@@ -116,25 +116,25 @@ def history(
     user_id: _Id,
     paging: CreatedPaging,
     payout_id: Annotated[str | None, typer.Option("--payout-id", help="Only entries for this payout.")] = None,
-) -> Shown:
+) -> Output:
     """List the ledger entries of a user's wallet, newest first."""
     page = client.get(f"{_PATH}/{user_id}/history", payout_id=payout_id, **paging)
-    return listed(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
+    return as_table(page, "created_at", "reason", "direction", "amount", "balance_after", "payout_id", "transfer_id")
 
 
 @app.command("summary")
 @with_client
-def summary(client: Client, user_id: _Id) -> Shown:
+def summary(client: Client, user_id: _Id) -> Output:
     """Show the totals of a user's wallet."""
     found = client.get(f"{_PATH}/{user_id}/summary")
-    return Shown(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
+    return Output(found, "\n".join(f"{name:<18}{amount:>16}" for name, amount in found.items() if name != "user_id"))
 
 
 @app.command("balance")
 @with_client
-def balance(client: Client, user_id: _Id) -> Shown:
+def balance(client: Client, user_id: _Id) -> Output:
     """Show a user's balance and how much of it can be paid out."""
-    return members_of(client.get(f"{_PATH}/{user_id}/balance"))
+    return as_members(client.get(f"{_PATH}/{user_id}/balance"))
 
 
 @app.command("record")
@@ -145,19 +145,19 @@ def record(
     kind: Annotated[RecordedType, typer.Argument(help="What to record.", case_sensitive=False)],
     amount: _Amount,
     reference: Annotated[str | None, typer.Option("--reference", help="Your own reference.")] = None,
-) -> Shown:
+) -> Output:
     """Record what a user earned or spent."""
     body = {"type": kind, "amount": amount, **given(reference=reference)}
     found = client.post(f"{_PATH}/{user_id}/transactions", body)
-    return Shown(found, f"{found['id']}  {found['type']} {found['amount']}")
+    return Output(found, f"{found['id']}  {found['type']} {found['amount']}")
 
 
 @app.command("request")
 @with_client
-def request(client: Client, user_id: _Id, amount: _Amount) -> Shown:
+def request(client: Client, user_id: _Id, amount: _Amount) -> Output:
     """Request a payout to the user's destination. It waits for `psp payouts approve`."""
     payout = client.post(f"{_PATH}/{user_id}/payout", {"amount": amount})
-    return Shown(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
+    return Output(payout, f"{payout['id']}  {payout['amount']} {payout['currency']}  {payout['status']}")
 
 
 @app.command("seed")
@@ -169,7 +169,7 @@ def seed(
         Path | None, typer.Option("--export", help="Write a CSV for `psp bulk-credit`: each user's id and an amount.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same users and amounts.")] = 1,
-) -> Shown:
+) -> Output:
     """Create users, 1000 per request. Users of the same --seed that already exist are skipped."""
     # Open the file first, to fail before any user is created.
     with nullcontext() if export is None else _open_export(export) as file:
@@ -182,11 +182,11 @@ def seed(
     count = len(created)
     found = {"total": total, "made": count, "found": total - count, "export": None if export is None else str(export)}
     text = f"{total} users: {count} created, {total - count} already existed."
-    return Shown(found, f"{text} Credit them with: psp bulk-credit {export}" if export else text)
+    return Output(found, f"{text} Credit them with: psp bulk-credit {export}" if export else text)
 
 
-def _shown(user: dict[str, Any]) -> Shown:
-    return Shown(user, _line(user))
+def _output(user: dict[str, Any]) -> Output:
+    return Output(user, _line(user))
 
 
 def _line(user: dict[str, Any]) -> str:

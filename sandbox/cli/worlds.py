@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Shown, listed, members_of, with_client
+from sandbox.cli.client import Client, Output, as_members, as_table, with_client
 from sandbox.cli.options import Paging, Yes, identifier
 
 app = App("Snapshots of the merchant's world.")
@@ -14,7 +14,7 @@ _PATH = "/sandbox/v1/snapshots"
 
 
 @with_client
-def reset(client: Client, yes: Yes = False) -> Shown:
+def reset(client: Client, yes: Yes = False) -> Output:
     """Reset the merchant to its initial state. Ask for confirmation on a terminal.
 
     API keys, webhook endpoints and snapshots are kept.
@@ -23,7 +23,7 @@ def reset(client: Client, yes: Yes = False) -> Shown:
         typer.confirm(f"Delete all payouts, users and events of this merchant at {client.url}?", abort=True, err=True)
     found = client.post("/sandbox/v1/reset")
     balance = found["balance"]
-    return Shown(found, f"Reset done. The balance is {balance['balance']} {balance['currency']}.")
+    return Output(found, f"Reset done. The balance is {balance['balance']} {balance['currency']}.")
 
 
 @app.command("create")
@@ -31,38 +31,38 @@ def reset(client: Client, yes: Yes = False) -> Shown:
 def create(
     client: Client,
     name: Annotated[str, typer.Argument(help="The snapshot's name.")] = "snapshot",
-) -> Shown:
+) -> Output:
     """Take a snapshot of the merchant's world."""
-    return members_of(client.post(_PATH, {"name": name}))
+    return as_members(client.post(_PATH, {"name": name}))
 
 
 @app.command("list")
 @with_client
-def list_(client: Client, paging: Paging) -> Shown:
+def list_(client: Client, paging: Paging) -> Output:
     """List snapshots, newest first."""
     page = client.get(_PATH, **paging)
-    return listed(page, "id", "clock_at", "rows", "name")
+    return as_table(page, "id", "clock_at", "rows", "name")
 
 
 @app.command("get")
 @with_client
-def get(client: Client, snapshot_id: _Id) -> Shown:
+def get(client: Client, snapshot_id: _Id) -> Output:
     """Show a snapshot."""
-    return members_of(client.get(f"{_PATH}/{snapshot_id}"))
+    return as_members(client.get(f"{_PATH}/{snapshot_id}"))
 
 
 @app.command("restore")
 @with_client
-def restore(client: Client, snapshot_id: _Id) -> Shown:
+def restore(client: Client, snapshot_id: _Id) -> Output:
     """Restore the merchant's world from a snapshot."""
     found = client.post(f"{_PATH}/{snapshot_id}/restore")
     clock = "frozen at" if found["frozen"] else "running from"
-    return Shown(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
+    return Output(found, f"Restored {found['name']}, {found['rows']} rows. The clock is {clock} {found['now']}.")
 
 
 @app.command("delete")
 @with_client
-def delete(client: Client, snapshot_id: _Id) -> Shown:
+def delete(client: Client, snapshot_id: _Id) -> Output:
     """Delete a snapshot."""
     client.ask("DELETE", f"{_PATH}/{snapshot_id}")
-    return Shown({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")
+    return Output({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")

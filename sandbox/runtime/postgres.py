@@ -79,7 +79,7 @@ class Postgres:
         if not self.data.exists():
             self._create(run_step)
         version = self.data / "PG_VERSION"
-        found = version.read_text("ascii").strip() if version.exists() else "no"
+        found = version.read_text("ascii").strip() if version.exists() else "unknown"
         if found != str(VERSION):
             raise StartError(f"{self.data} is not a PostgreSQL {VERSION} data directory: its version is {found!r}.")
         if not reachable(self.data, self.user):
