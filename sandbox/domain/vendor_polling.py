@@ -17,6 +17,7 @@ from typing import Final
 PAGE_SIZE: Final = 1000
 INTERVAL: Final = timedelta(seconds=20)
 CALLS: Final = 5
+"""The vendor's limit: calls per WINDOW."""
 WINDOW: Final = timedelta(seconds=61)
 """The vendor's minute plus a second, because the clocks of two workers' machines differ a little."""
 LEASE: Final = timedelta(seconds=30)
