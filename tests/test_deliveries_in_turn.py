@@ -9,7 +9,7 @@ import pytest
 from sandbox.domain.clock import RUNNING, Clock
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks import attempt
-from sandbox.webhooks.outbox import LEASE, Claimed, Recorded
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from sandbox.webhooks.sender import SendResult, WebhookSender
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -19,8 +19,8 @@ AT = datetime(2031, 1, 1, tzinfo=UTC)
 FROZEN = Clock(AT, timedelta(0))
 
 
-def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock: Clock = FROZEN) -> Claimed:
-    return Claimed(
+def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock: Clock = FROZEN) -> ClaimedDelivery:
+    return ClaimedDelivery(
         id=f"d{number}",
         event_id=f"v{number}",
         endpoint_id=endpoint_id,
@@ -38,9 +38,9 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
     )
 
 
-def recorded(one: Claimed, status: int) -> Recorded:
+def recorded(one: ClaimedDelivery, status: int) -> AttemptResult:
     result = SendResult(status, {}, "", None, 1)
-    return Recorded(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
+    return AttemptResult(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
 
 
 class Scripted(attempt.Attempts):
@@ -50,7 +50,7 @@ class Scripted(attempt.Attempts):
         super().__init__(sender, SecretBox(bytes(32)))
         self.statuses = list(statuses)
 
-    async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
+    async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         return recorded(claimed, self.statuses.pop(0))
 
 
@@ -77,7 +77,7 @@ async def test_what_is_not_attempted_is_given_back(
 ) -> None:
     given_back: list[Any] = []
 
-    async def release_claims(merchant_id: str, rest: Sequence[Claimed]) -> None:
+    async def release_claims(merchant_id: str, rest: Sequence[ClaimedDelivery]) -> None:
         given_back.extend(one.id for one in rest)
 
     monkeypatch.setattr(attempt, "release_claims", release_claims)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import structlog
 
-from sandbox.aggregator.clients import Ask, FetchFailedError, HttpVendor
+from sandbox.aggregator.clients import FetchFailedError, HttpVendor, PageRequest
 from sandbox.bulk_credit.api import UploadForm
 from sandbox.bulk_credit.upload import Upload, receive_file
 from sandbox.db.engine import (
@@ -226,7 +226,7 @@ async def test_a_call_that_this_machine_cannot_make_is_logged_and_named(monkeypa
             with structlog.testing.capture_logs() as logs:
                 result = await sender.send(peer.url, b"{}", {})
                 with pytest.raises(FetchFailedError, match="oo many open files"):
-                    await vendor.fetch(Ask("m", peer.url, {}, None, 1))
+                    await vendor.fetch(PageRequest("m", peer.url, {}, None, 1))
             monkeypatch.undo()
     finally:
         await vendor.close()

@@ -7,19 +7,19 @@ import pytest
 
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.clock import RUNNING
-from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
 
 
-def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> Recorded:
+def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> AttemptResult:
     """An attempt under the lease that was answered with 200."""
-    claimed = Claimed(delivery_id, "", endpoint_id, url, b"", "fast", "host", 1, 1, "", b"", "r", lease, RUNNING)
-    return Recorded(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), "", None, None, 200, {}, "", None, 1, gone=False)
+    claimed = ClaimedDelivery(delivery_id, "", endpoint_id, url, b"", "fast", "host", 1, 1, "", b"", "r", lease, RUNNING)
+    return AttemptResult(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), "", None, None, 200, {}, "", None, 1, gone=False)
 
 
-async def record(database_url: str, merchant_id: str, results: list[Recorded]) -> None:
+async def record(database_url: str, merchant_id: str, results: list[AttemptResult]) -> None:
     await open_pool(database_url, 1)
     try:
         await record_attempts(merchant_id, results)

@@ -12,7 +12,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.aggregator.clients import Ask, HttpVendor
+from sandbox.aggregator.clients import HttpVendor, PageRequest
 from sandbox.domain.clock import RUNNING
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -21,7 +21,7 @@ from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, SLOWED_CALLS, Capacity
 from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.outbox import LEASE, Claimed, Recorded
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sender import LIMIT, WebhookSender
 from tests.harness.names import BlackHole, silent_port
@@ -37,8 +37,8 @@ class Outbox:
     """Deliveries in memory, in the place of the tables: claimed within the capacity that is given, recorded in a list."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.recorded: dict[str, list[Recorded]] = defaultdict(list)
-        self._due: dict[str, dict[str, deque[Claimed]]] = defaultdict(lambda: defaultdict(deque))
+        self.recorded: dict[str, list[AttemptResult]] = defaultdict(list)
+        self._due: dict[str, dict[str, deque[ClaimedDelivery]]] = defaultdict(lambda: defaultdict(deque))
         self._changed = asyncio.Condition()
         self._nothing_found: set[str] = set()
         monkeypatch.setattr(deliver, "claim_due", self._claim)
@@ -50,17 +50,17 @@ class Outbox:
         now = datetime.now(UTC)
         secret = BOX.seal(new_secret(bytes(32)), f"{merchant_id}/{url}", bytes(12))
         for _ in range(count):
-            one = Claimed(
+            one = ClaimedDelivery(
                 id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), endpoint_id=url, url=url, sealed_secret=secret,
                 retry_profile="standard", signing_time="host", scheduled=0, attempt=1, event_type="payout.created", body=b"{}",
                 request_id="r", lease=now + LEASE, clock=RUNNING,
             )  # fmt: skip
             self._due[merchant_id][url].append(one)
 
-    async def until_recorded(self, merchant_id: str, url: str, count: int) -> list[Recorded]:
+    async def until_recorded(self, merchant_id: str, url: str, count: int) -> list[AttemptResult]:
         """Wait until so many attempts at an endpoint were recorded, and give them."""
 
-        def found() -> list[Recorded]:
+        def found() -> list[AttemptResult]:
             return [result for result in self.recorded[merchant_id] if result.claimed.url == url]
 
         async with self._changed:
@@ -74,7 +74,7 @@ class Outbox:
 
     async def _claim(
         self, merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
-    ) -> tuple[list[Claimed], frozenset[str]]:
+    ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
         await asyncio.sleep(0)
         claimed = [
             waiting.popleft()
@@ -87,7 +87,7 @@ class Outbox:
                 self._changed.notify_all()
         return claimed, frozenset()
 
-    async def _record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
+    async def _record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         async with self._changed:
             self.recorded[merchant_id] += results
             self._changed.notify_all()
@@ -161,8 +161,8 @@ async def _among_silent_vendors() -> None:
         writer.write(OK)
         await writer.drain()
 
-    def ask(url: str) -> Ask:
-        return Ask(merchant_id="m", url=url, headers={}, since=None, page=1)
+    def ask(url: str) -> PageRequest:
+        return PageRequest(merchant_id="m", url=url, headers={}, since=None, page=1)
 
     loop = asyncio.get_running_loop()
     transport, hole = await loop.create_datagram_endpoint(BlackHole, ("127.0.0.1", 0))

@@ -23,7 +23,7 @@ from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import NO_IDS, Claim, read_due, reserve_ids
 from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
 from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
-from sandbox.webhooks.outbox import Claimed, Recorded, claim_in
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -94,7 +94,7 @@ class _Instant:
     is_last: bool
     has_steps: bool
     has_deliveries: bool
-    claimed: Sequence[Claimed] = ()
+    claimed: Sequence[ClaimedDelivery] = ()
 
 
 class ClockAdvancer:
@@ -105,7 +105,7 @@ class ClockAdvancer:
         self._seconds = seconds
         self._most_steps = steps
         self._attempts: Attempts | None = None
-        self._sending: set[asyncio.Task[list[Recorded]]] = set()
+        self._sending: set[asyncio.Task[list[AttemptResult]]] = set()
 
     def start(self, attempts: Attempts) -> None:
         """Set what sends webhooks. It is not passed to the constructor, because it needs a running event loop."""
@@ -192,11 +192,11 @@ class ClockAdvancer:
         # Reserve no ids before there is something to do: the number of waits must not change the ids of a seeded world.
         return await self._work.decide(Claim(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
-    async def _send(self, merchant_id: str, claimed: Sequence[Claimed]) -> list[Recorded]:
+    async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         attempts = self._require_attempts()
         runs = split_into_runs(claimed)
         attempts.begin(merchant_id, runs)
-        results: list[Recorded] = []
+        results: list[AttemptResult] = []
         await asyncio.gather(*(attempts.attempt_in_order(merchant_id, run, results.append) for run in runs))
         for start in range(0, len(results), RECORD_AT_MOST):
             await attempts.record(merchant_id, results[start : start + RECORD_AT_MOST])
@@ -228,7 +228,7 @@ def _steps(unit: UnitOfWork) -> list[PayoutStep | DeliveryAttempt]:
     ]
 
 
-def _attempt(result: Recorded) -> PayoutStep | DeliveryAttempt:
+def _attempt(result: AttemptResult) -> PayoutStep | DeliveryAttempt:
     claimed = result.claimed
     outcome = judge(result.http_status) if result.error is None or result.gone else "failed"
     return DeliveryAttempt(

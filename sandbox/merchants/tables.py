@@ -48,7 +48,7 @@ everything that they wrote, and neither can start anything new.
 
 LOCK: Final = "worlds"
 """The table whose row is the merchant's lock. The row is only updated, never deleted and inserted again: a transaction that
-waits for the lock would find no merchant.
+waits for the lock would otherwise find no merchant.
 """
 
 WORLD: Final = (

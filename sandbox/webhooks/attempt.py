@@ -22,7 +22,7 @@ from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
 from sandbox.webhooks.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultInjectingSender, Sent
-from sandbox.webhooks.outbox import Claimed, Recorded, record_attempts, release_claims
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 
 RECORD_AT_MOST: Final = 256
@@ -35,13 +35,13 @@ _CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
 
 
-def split_into_runs(claimed: Iterable[Claimed]) -> list[list[Claimed]]:
+def split_into_runs(claimed: Iterable[ClaimedDelivery]) -> list[list[ClaimedDelivery]]:
     """Split deliveries into runs that can proceed in parallel.
 
     If the clock is frozen, all deliveries to one endpoint form one run and keep their order. Otherwise each delivery is a run.
     """
-    runs: list[list[Claimed]] = []
-    run_by_endpoint: dict[str, list[Claimed]] = {}
+    runs: list[list[ClaimedDelivery]] = []
+    run_by_endpoint: dict[str, list[ClaimedDelivery]] = {}
     for delivery in claimed:
         if delivery.clock.frozen_at is not None and delivery.endpoint_id in run_by_endpoint:
             run_by_endpoint[delivery.endpoint_id].append(delivery)
@@ -77,12 +77,12 @@ class Attempts:
         """Yield how many deliveries each of the merchant's endpoints can take; reserve that capacity until the context ends."""
         return self._capacity.claiming(merchant_id, time.monotonic())
 
-    def begin(self, merchant_id: str, runs: Iterable[Sequence[Claimed]]) -> None:
+    def begin(self, merchant_id: str, runs: Iterable[Sequence[ClaimedDelivery]]) -> None:
         """Count each claimed run as one call in progress. `attempt_in_order` ends it."""
         for run in runs:
             self._capacity.begin(merchant_id, run[0].endpoint_id)
 
-    async def attempt(self, merchant_id: str, claimed: Claimed) -> Recorded:
+    async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
         at = claimed.clock.now(datetime.now(UTC))
         try:
@@ -100,8 +100,8 @@ class Attempts:
     async def attempt_in_order(
         self,
         merchant_id: str,
-        run: Sequence[Claimed],
-        on_attempt: Callable[[Recorded], None],
+        run: Sequence[ClaimedDelivery],
+        on_attempt: Callable[[AttemptResult], None],
         may_continue: Callable[[], bool] = lambda: True,
     ) -> int:
         """Make a run's attempts one after the other and pass each result to `on_attempt`.
@@ -123,7 +123,7 @@ class Attempts:
             self._capacity.end(merchant_id, run[0].endpoint_id)
         return 0
 
-    async def _release(self, merchant_id: str, claimed: Sequence[Claimed]) -> None:
+    async def _release(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
         try:
             await release_claims(merchant_id, claimed)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
@@ -134,12 +134,12 @@ class Attempts:
         """Wake the merchant again shortly: another process is still posting earlier deliveries."""
         self._wake_later(merchant_id, _RECHECK_SECONDS)
 
-    def _postpone(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+    def _postpone(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
         """Return an attempt that a fault postponed. It appears in the log, but uses up no retry."""
         assert sent.not_before is not None
         if claimed.clock.frozen_at is None:
             self._wake_later(merchant_id, (sent.not_before - at).total_seconds())
-        return Recorded(
+        return AttemptResult(
             claimed=claimed,
             scheduled=claimed.scheduled,
             status="PENDING",
@@ -156,7 +156,7 @@ class Attempts:
             gone=False,
         )
 
-    async def record(self, merchant_id: str, results: Sequence[Recorded]) -> None:
+    async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         """Write at most RECORD_AT_MOST attempts and the resulting delivery statuses. Retries until PostgreSQL accepts them."""
 
         def log_retry(error: BaseException) -> None:
@@ -170,7 +170,7 @@ class Attempts:
             return
         self._on_recorded(merchant_id, [_note(result) for result in results])
 
-    def _decide(self, merchant_id: str, claimed: Claimed, at: datetime, sent: Sent) -> Recorded:
+    def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
         result = sent.result
         outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
         DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
@@ -199,7 +199,7 @@ class Attempts:
             error=result.error,
             ms=result.duration_ms,
         )
-        return Recorded(
+        return AttemptResult(
             claimed=claimed,
             scheduled=claimed.scheduled + 1,
             status=status,
@@ -216,7 +216,7 @@ class Attempts:
             gone=outcome == "gone",
         )
 
-    def _secret(self, merchant_id: str, claimed: Claimed) -> bytes:
+    def _secret(self, merchant_id: str, claimed: ClaimedDelivery) -> bytes:
         secret = self._secrets.get(claimed.sealed_secret)
         if secret is None:
             opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
@@ -226,7 +226,7 @@ class Attempts:
         return secret
 
 
-def _note(result: Recorded) -> Note:
+def _note(result: AttemptResult) -> Note:
     claimed = result.claimed
     return Note(
         "webhook.attempted",

@@ -14,7 +14,7 @@ from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
-from sandbox.webhooks.outbox import Claimed, Recorded, claim_due
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
 
 _log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class _MerchantDeliveries:
         self._merchant_id = merchant_id
         self._unrecorded: dict[str, int] = {}
         """By endpoint: deliveries claimed here and not recorded yet."""
-        self._results: list[Recorded] = []
+        self._results: list[AttemptResult] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._recording: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._run())
@@ -116,7 +116,7 @@ class _MerchantDeliveries:
         if busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
 
-    async def _call(self, run: Sequence[Claimed]) -> None:
+    async def _call(self, run: Sequence[ClaimedDelivery]) -> None:
         deliverer = self._deliverer
         released = await deliverer.attempts.attempt_in_order(
             self._merchant_id, run, self._add_result, lambda: not deliverer.stopping
@@ -127,7 +127,7 @@ class _MerchantDeliveries:
         if self._recording is not None:
             await asyncio.shield(self._recording)
 
-    def _add_result(self, result: Recorded) -> None:
+    def _add_result(self, result: AttemptResult) -> None:
         self._results.append(result)
         if self._recording is None:
             self._recording = asyncio.create_task(self._record())

@@ -16,7 +16,7 @@ from sandbox.domain.fault import Fault, Hit, damaged_body, note
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, Rules
-from sandbox.webhooks.outbox import Claimed
+from sandbox.webhooks.outbox import ClaimedDelivery
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
 _LONGEST_REORDER: Final = timedelta(seconds=1)
@@ -50,7 +50,7 @@ class FaultInjectingSender:
         # By merchant too: endpoint ids are unique only within a merchant, and worlds with the same seed share them.
         self._held_back: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def send(self, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
+    async def send(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes) -> Sent:
         """Sign a delivery with `secret` and attempt it once. `at` is in the merchant's time. Raises nothing."""
         try:
             hit = await self._find_hit(merchant_id, claimed, at) if claimed.faults else None
@@ -67,7 +67,7 @@ class FaultInjectingSender:
             held_back.set()
         return sent
 
-    def _record_in_journal(self, merchant_id: str, claimed: Claimed, at: datetime, hit: Hit, sent: Sent) -> None:
+    def _record_in_journal(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, hit: Hit, sent: Sent) -> None:
         if self._journal is None:
             return
         result = sent.result
@@ -88,7 +88,7 @@ class FaultInjectingSender:
         )
         self._journal.note(merchant_id, entry, Rules(is_ours=True))
 
-    async def _find_hit(self, merchant_id: str, claimed: Claimed, at: datetime) -> Hit | None:
+    async def _find_hit(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime) -> Hit | None:
         def matches(fault: Fault) -> bool:
             until = _postponed_until(fault, claimed)
             if until is not None and at >= until:
@@ -104,7 +104,9 @@ class FaultInjectingSender:
         async with self._locks.setdefault(merchant_id, asyncio.Lock()):
             return await first_hit(merchant_id, claimed.faults, matches, f"{claimed.id}:{claimed.attempt}")
 
-    async def _send_with_fault(self, fault: Fault, merchant_id: str, claimed: Claimed, at: datetime, secret: bytes) -> Sent:
+    async def _send_with_fault(
+        self, fault: Fault, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes
+    ) -> Sent:
         if fault.kind == "drop":
             return Sent("", None, SendResult(None, {}, "", "fault: dropped", 0))
         until = _postponed_until(fault, claimed)
@@ -123,7 +125,7 @@ class FaultInjectingSender:
         return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, secret, age)
 
     async def _sign_and_send(
-        self, claimed: Claimed, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
+        self, claimed: ClaimedDelivery, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
     ) -> Sent:
         """Sign the delivery's own body, but send `body`. `age` makes the timestamp that much older."""
         # With the host's time, every library can verify the webhook, whatever the merchant's clock says.
@@ -141,7 +143,7 @@ class FaultInjectingSender:
             del self._held_back[endpoint]
 
 
-def _postponed_until(fault: Fault, claimed: Claimed) -> datetime | None:
+def _postponed_until(fault: Fault, claimed: ClaimedDelivery) -> datetime | None:
     """Return the time, in the merchant's time, to which the fault postpones a delivery; None if it does not.
 
     With a frozen clock an endpoint gets one delivery at a time, so no delivery could overtake one that waits here. So a

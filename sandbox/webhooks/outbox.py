@@ -35,7 +35,7 @@ _DISABLE: Final = _SQL["disable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedDelivery:
     """A delivery claimed until `lease`, with everything that its HTTP call needs."""
 
     id: str
@@ -59,10 +59,10 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class AttemptResult:
     """The result of one attempt, ready to be written. `next_attempt_at` and `at` are in the merchant's time."""
 
-    claimed: Claimed
+    claimed: ClaimedDelivery
     scheduled: int
     status: str
     next_attempt_at: datetime | None
@@ -83,7 +83,7 @@ class Recorded:
 
 async def claim_due(
     merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
-) -> tuple[list[Claimed], frozenset[str]]:
+) -> tuple[list[ClaimedDelivery], frozenset[str]]:
     """Claim due deliveries: at most `capacity[endpoint]` for each endpoint, `capacity_of_others` for endpoints not in it.
 
     With a frozen clock, deliveries are sent one after the other and these limits do not apply. The claim then skips busy
@@ -97,7 +97,7 @@ async def claim_due(
     if clock.frozen_at is None:
         return await _claim(write_alone, merchant_id, clock, capacity, capacity_of_others), frozenset()
 
-    async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[Claimed], frozenset[str]]:
+    async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[ClaimedDelivery], frozenset[str]]:
         # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
         clock = await _clock(conn, _LOCK, merchant_id)
         return ([], frozenset()) if clock is None else await _claim_frozen(conn, merchant_id, clock)
@@ -105,7 +105,7 @@ async def claim_due(
     return await write_rows(claim_frozen)
 
 
-async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[Claimed]:
+async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[ClaimedDelivery]:
     """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
     clock = await _clock(conn, _CLOCK, merchant_id)
     if clock is None:
@@ -123,7 +123,7 @@ async def _clock(conn: "PoolConnectionProxy[Any]", statement: str, merchant_id: 
 
 async def _claim_frozen(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock
-) -> tuple[list[Claimed], frozenset[str]]:
+) -> tuple[list[ClaimedDelivery], frozenset[str]]:
     """Claim for endpoints that are not busy. Returns the busy ones too. The caller must hold the merchant's lock."""
     real = datetime.now(UTC)
     busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(real), real))
@@ -136,7 +136,7 @@ async def _claim(
     clock: Clock,
     capacity: Mapping[str, int],
     capacity_of_others: int,
-) -> list[Claimed]:
+) -> list[ClaimedDelivery]:
     real = datetime.now(UTC)
     lease = real + LEASE
     records = await fetch(
@@ -144,7 +144,7 @@ async def _claim(
     )
     faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
     return [
-        Claimed(
+        ClaimedDelivery(
             id=r["id"],
             event_id=r["event_id"],
             endpoint_id=r["endpoint_id"],
@@ -165,12 +165,12 @@ async def _claim(
     ]
 
 
-async def release_claims(merchant_id: str, claimed: Sequence[Claimed]) -> None:
+async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
     await write_alone(_GIVE_BACK, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
 
 
-async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None:
+async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) -> None:
     """Write attempts and the resulting delivery statuses in one transaction. Raises asyncpg's errors; then writes nothing."""
     # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
@@ -190,12 +190,12 @@ async def record_attempts(merchant_id: str, results: Sequence[Recorded]) -> None
     await write_rows(write)
 
 
-def _each_delivery_once(results: Sequence[Recorded]) -> list[list[Recorded]]:
+def _each_delivery_once(results: Sequence[AttemptResult]) -> list[list[AttemptResult]]:
     """Split results into parts that contain each delivery at most once, because a statement does not see its own changes.
 
     Duplicates happen: a restore releases leases, so this process can claim and attempt the same delivery a second time.
     """
-    parts: list[list[Recorded]] = []
+    parts: list[list[AttemptResult]] = []
     occurrences: Counter[str] = Counter()
     for result in results:
         index = occurrences[result.claimed.id]
@@ -206,7 +206,7 @@ def _each_delivery_once(results: Sequence[Recorded]) -> list[list[Recorded]]:
     return parts
 
 
-def _columns(result: Recorded) -> dict[str, object]:
+def _columns(result: AttemptResult) -> dict[str, object]:
     return {
         "id": result.claimed.id,
         "lease": result.claimed.lease,
