@@ -73,7 +73,7 @@ TO_CREDIT = json.dumps({str(n): {"status": "FAILED", "error": "e"} for n in rang
 NEW_TRANSFERS = json.dumps([row(n, transfer_id=str(uuid.UUID(int=n))) for n in range(1, BATCH + 1)])
 ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
-    "sandbox.aggregator.store._FORGET": (MERCHANT, ids(20)[0]),
+    "sandbox.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
     "sandbox.clock.service._UNFINISHED": (MERCHANT, ids()[0]),
     "sandbox.balance.service._HISTORY": (MERCHANT, list(MOVEMENTS)),

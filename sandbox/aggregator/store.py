@@ -51,13 +51,13 @@ SELECT url, headers, since, page, seen, walk_began, failures, next_poll_at, fetc
 FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
 """
 _MERCHANT: Final = "SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
-_FIRST: Final = """
+_CREATE_CURSOR: Final = """
 INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, updated_at) VALUES ($1, 1, 0, $2, $2)
 ON CONFLICT (merchant_id) DO NOTHING
 """
 _RECENT: Final = "SELECT ended_by FROM vendor_fetches WHERE merchant_id = $1 AND id >= $2 AND ended_by > $3"
-_PUT_OFF: Final = "UPDATE vendor_cursors SET next_poll_at = $2 WHERE merchant_id = $1"
-_CUT_OFF: Final = """
+_POSTPONE: Final = "UPDATE vendor_cursors SET next_poll_at = $2 WHERE merchant_id = $1"
+_MARK_ABANDONED: Final = """
 UPDATE vendor_fetches SET outcome = 'FAILED', error = 'the worker that made the call did not finish it'
 WHERE merchant_id = $1 AND id = $2 AND outcome = 'RUNNING'
 """
@@ -75,10 +75,10 @@ UPDATE vendor_fetches SET outcome = $3, status = $4, rows = $5, new_rows = $6, d
     ended_by = $10
 WHERE merchant_id = $1 AND id = $2
 """
-_FORGET: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
+_DELETE_OLD_FETCHES: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
 
 # A row that exists already is not added to the balances. So reading a page again, wholly or partly, changes nothing.
-_TAKE: Final = """
+_ADD_ROWS: Final = """
 WITH added AS (
     INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
     SELECT $1, r.* FROM unnest($2::text[], $3::text[], $4::text[], $5::numeric[], $6::timestamptz[]) AS r
@@ -104,7 +104,7 @@ SELECT (SELECT count(DISTINCT digest) FROM unnest($2::bytea[]) AS d (digest) WHE
     SELECT FROM vendor_dead_letters l WHERE l.merchant_id = $1 AND l.digest = d.digest
 )) AS new, (SELECT count(*) FROM vendor_dead_letters WHERE merchant_id = $1) AS kept
 """
-_BURY: Final = """
+_INSERT_DEAD_LETTERS: Final = """
 INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at)
 SELECT $1, d.*, $2 FROM unnest($3::uuid[], $4::bytea[], $5::text[], $6::text[]) AS d
 ON CONFLICT (merchant_id, digest) DO NOTHING
@@ -143,7 +143,7 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
     # another order.
     if await conn.fetchrow(_MERCHANT, merchant_id) is None:
         return None
-    await conn.execute(_FIRST, merchant_id, now)
+    await conn.execute(_CREATE_CURSOR, merchant_id, now)
     return await conn.fetchrow(_LOCK, merchant_id)
 
 
@@ -162,10 +162,10 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
         recent = await conn.fetch(_RECENT, merchant_id, first, now - WINDOW)
         at = earliest_call([call["ended_by"] for call in recent], now)
         if at > now:
-            await conn.execute(_PUT_OFF, merchant_id, at)
+            await conn.execute(_POSTPONE, merchant_id, at)
             return None
         if record["fetch_id"] is not None:
-            await conn.execute(_CUT_OFF, merchant_id, record["fetch_id"])
+            await conn.execute(_MARK_ABANDONED, merchant_id, record["fetch_id"])
         cursor = Cursor(record["since"], record["page"], record["seen"], record["walk_began"], record["failures"])
         headers = open_headers(box, merchant_id, record["headers"])
         request = PageRequest(merchant_id, record["url"], headers, cursor.since, cursor.page)
@@ -198,7 +198,7 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
             last_id, outcome.ended,
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
-        await conn.execute(_FORGET, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
+        await conn.execute(_DELETE_OLD_FETCHES, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
         return True
 
     return await write_rows(record)
@@ -210,7 +210,7 @@ async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Seq
         return 0
     users = sorted({row.user_id for row in rows})
     new: int = await conn.fetchval(
-        _TAKE, merchant_id,
+        _ADD_ROWS, merchant_id,
         [row.vendor_id for row in rows], [row.user_id for row in rows], [row.type for row in rows],
         [row.amount for row in rows], [row.created_at for row in rows],
         users, new_ids(now, len(users)), now,
@@ -255,7 +255,7 @@ def new_ids(now: datetime, count: int) -> list[str]:
 async def _add_dead_letters(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow], now: datetime) -> None:
     if bad:
         await conn.execute(
-            _BURY, merchant_id, now, new_ids(now, len(bad)),
+            _INSERT_DEAD_LETTERS, merchant_id, now, new_ids(now, len(bad)),
             [_digest(row) for row in bad], [row.raw for row in bad], [row.reason for row in bad],
         )  # fmt: skip
 

@@ -48,14 +48,13 @@ CHECKS: Final = {
     "timeline_without_holes": "Every payout's changes are numbered without gaps, and each starts where the previous one ended.",
     "timeline_ends_in_status": "Every payout's status is the status after its last change.",
     "changes_are_legal": "Every status change is allowed, and its event has the right type.",
-    "changes_move_money": "Every status change moved exactly the money that it should.",
+    "changes_move_money": "Every status change made exactly the transfer that it requires, of the payout's full amount.",
     "transfers_have_their_event": "Every transfer of a payout belongs to exactly one event of that payout.",
     "successes_have_a_reference": "Every payout in SUCCESS has a psp_reference.",
     "wallets_match_sums": "Every wallet's balance equals its user's totals.",
     "sums_match_transfers": "Every user's totals match the transfers of the user's wallet.",
     "sums_match_payouts": "Every user's requested, approved and paid totals match the user's payouts.",
-    "sales_are_paid_once": "Every sale's advance and final payment were paid at most once, in the right amount, each by a "
-    "transfer.",
+    "sales_are_paid_once": "Every sale's advance and final amounts match its payments, and each payment matches its transfer.",
     "bulk_credits_have_transfers": "Every credited row of a bulk credit has exactly one transfer.",
     "idempotency_names_payouts": "Every payout that an idempotency key refers to exists.",
 }
