@@ -21,6 +21,7 @@ from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
 from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
 from sandbox.infrastructure.backoff import backoff
+from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
@@ -211,6 +212,7 @@ async def work(settings: Settings) -> None:
         await journal.close()
         await health.close()
         await close_pool()
+        end_log_buffering()
 
 
 def main() -> None:

@@ -1,38 +1,49 @@
-"""Structured logs on standard output: one JSON object per line, with the request id if there is one."""
+"""Structured logs: one JSON object a line on standard output, with the request id wherever there is one.
 
+Lines are gathered for a few milliseconds and written together: a write per line costs a busy process a system call each.
+Warnings and errors are written at once, with all lines before them.
+"""
+
+import asyncio
+import atexit
 import contextlib
 import logging
 import sys
-from typing import Any
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from sandbox.domain.redaction import scrub
 
+FLUSH_SECONDS: Final = 0.02
+"""How long a line may wait. SIGKILL loses the lines that wait."""
+_MOST_LINES: Final = 200
+"""Lines that may wait; one more writes them all."""
+
 
 def configure_logs(level: str, log_format: str, process: str) -> None:
     """Set up logging for this process. Every line contains `process`: api, worker or ipn."""
     numeric = getattr(logging, level.upper())
-    is_console = log_format == "console"
-    renderer: Any = structlog.dev.ConsoleRenderer() if is_console else _render_json
-    scrubbers: list[Any] = [lambda _, __, event: _scrubbed(event)] if is_console else []
+    processors: list[Any] = [_finish(process), _console_renderer() if log_format == "console" else _render_json]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper("iso", utc=True),
-            structlog.processors.format_exc_info,
-            _add_process(process),
-            *scrubbers,
-            renderer,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.WriteLoggerFactory(_Output()),  # type: ignore[arg-type]  # structlog uses no other methods of a file
+        logger_factory=lambda *_: _LineLogger(_output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_output)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING))
+    atexit.register(_output.flush)
+
+
+def end_log_buffering() -> None:
+    """Write the lines that wait, and each later line at once: call it before the event loop or the process ends."""
+    _output.end_buffering()
 
 
 class _Formatter(logging.Formatter):
@@ -42,24 +53,83 @@ class _Formatter(logging.Formatter):
         return _scrub_lines(super().format(record))
 
 
-class _Output:
-    """Standard output. If it cannot be written, for example because the disk is full, work continues without logs."""
+class LineBuffer:
+    """Standard output. If it cannot be written, because the disk is full, say, work continues without a log.
+
+    Any thread may add lines. Without a running event loop there is no timer, and each line is written at once.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._lock = threading.Lock()
+        self._buffers = True
+        self._has_timer = False
 
     def write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.write(text)
+        """Write text, which ends its lines itself, soon."""
+        self._lines.append(text)
+        if len(self._lines) > _MOST_LINES or not (self._has_timer or self._start_timer()):
+            self.flush()
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
+        """Write what waits now."""
+        # One thread at a time takes lines, so none is written twice. What others add meanwhile stays for the next time.
+        with self._lock:
+            lines = self._lines[:]
+            del self._lines[: len(lines)]
+            if lines:
+                with contextlib.suppress(OSError):
+                    sys.stdout.write("".join(lines))
+                    sys.stdout.flush()
+
+    def end_buffering(self) -> None:
+        """Write what waits now, and whatever comes later at once."""
+        self._buffers = self._has_timer = False
+        self.flush()
+
+    def _start_timer(self) -> bool:
+        if self._buffers:
+            with contextlib.suppress(RuntimeError):  # no loop runs in this thread
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._on_timer)
+                self._has_timer = True
+        return self._has_timer
+
+    def _on_timer(self) -> None:
+        self._has_timer = False
+        self.flush()
 
 
-def _add_process(process: str) -> Any:
-    def add(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+_output: Final = LineBuffer()
+
+
+class _LineLogger:
+    """What structlog hands its rendered lines to."""
+
+    def __init__(self, output: LineBuffer) -> None:
+        self._output = output
+
+    def info(self, line: str) -> None:
+        self._output.write(line + "\n")
+
+    def warning(self, line: str) -> None:
+        self._output.write(line + "\n")
+        self._output.flush()
+
+    debug = info
+    error = critical = warning
+
+
+def _finish(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]]:
+    # One processor instead of structlog's own four: each costs a call per line.
+    def finish(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+        if "exc_info" in event:
+            structlog.processors.format_exc_info(logger, method, event)
+        event["level"] = method
+        event["timestamp"] = datetime.now(UTC)
         event["process"] = process
         return event
 
-    return add
+    return finish
 
 
 def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
@@ -68,9 +138,22 @@ def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
     return line if scrub(line) == line else msgspec.json.encode(_scrubbed(event), enc_hook=repr).decode()
 
 
+def _console_renderer() -> Callable[[Any, str, dict[str, Any]], str]:
+    renderer: Any = structlog.dev.ConsoleRenderer()
+
+    def render(logger: Any, method: str, event: dict[str, Any]) -> str:
+        event["timestamp"] = event["timestamp"].isoformat().replace("+00:00", "Z")
+        line: str = renderer(logger, method, _scrubbed(event))
+        return line
+
+    return render
+
+
 def _scrubbed(event: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: value if isinstance(value, int | float | None) else _scrub_lines(value if isinstance(value, str) else repr(value))
+        name: value
+        if isinstance(value, int | float | datetime | None)
+        else _scrub_lines(value if isinstance(value, str) else repr(value))
         for name, value in event.items()
     }
 

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
+from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.runtime.open_files import raise_limit_of_open_files
 from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
@@ -37,6 +38,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.leave()
         await super().shutdown(sockets)
+        # uvicorn ends the process by the signal that it got, so nothing that runs at exit would write the last lines.
+        end_log_buffering()
 
 
 def bounded(app: Any, public_url: str, limits: Limits, **options: Any) -> uvicorn.Config:
