@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard output, with the request id wherever there is one.
+"""Structured logs on standard output: one JSON object per line, with the request id if there is one.
 
 Lines are gathered for a few milliseconds and written together: a write per line costs a busy process a system call each.
 Warnings and errors are written at once, with all lines before them.
@@ -35,6 +35,7 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
         logger_factory=lambda *_: _LineLogger(_output),
         cache_logger_on_first_use=True,
     )
+    _output.buffers = True
     handler = logging.StreamHandler(_output)
     handler.setFormatter(_Formatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=max(numeric, logging.WARNING))
@@ -43,7 +44,8 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
 
 def end_log_buffering() -> None:
     """Write the lines that wait, and each later line at once: call it before the event loop or the process ends."""
-    _output.end_buffering()
+    _output.buffers = False
+    _output.flush()
 
 
 class _Formatter(logging.Formatter):
@@ -54,7 +56,7 @@ class _Formatter(logging.Formatter):
 
 
 class LineBuffer:
-    """Standard output. If it cannot be written, because the disk is full, say, work continues without a log.
+    """Standard output. If it cannot be written, for example because the disk is full, work continues without logs.
 
     Any thread may add lines. Without a running event loop there is no timer, and each line is written at once.
     """
@@ -62,13 +64,15 @@ class LineBuffer:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._lock = threading.Lock()
-        self._buffers = True
-        self._has_timer = False
+        self.buffers = True
+        """Whether lines may wait."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop in which a timer is set."""
 
     def write(self, text: str) -> None:
         """Write text, which ends its lines itself, soon."""
         self._lines.append(text)
-        if len(self._lines) > _MOST_LINES or not (self._has_timer or self._start_timer()):
+        if len(self._lines) > _MOST_LINES or not self._has_timer():
             self.flush()
 
     def flush(self) -> None:
@@ -82,20 +86,19 @@ class LineBuffer:
                     sys.stdout.write("".join(lines))
                     sys.stdout.flush()
 
-    def end_buffering(self) -> None:
-        """Write what waits now, and whatever comes later at once."""
-        self._buffers = self._has_timer = False
-        self.flush()
-
-    def _start_timer(self) -> bool:
-        if self._buffers:
-            with contextlib.suppress(RuntimeError):  # no loop runs in this thread
-                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._on_timer)
-                self._has_timer = True
-        return self._has_timer
+    def _has_timer(self) -> bool:
+        if not self.buffers:
+            return False
+        if self._loop is None or self._loop.is_closed():
+            try:
+                self._loop = asyncio.get_running_loop()
+            except RuntimeError:  # in this thread, no loop runs
+                return False
+            self._loop.call_later(FLUSH_SECONDS, self._on_timer)
+        return True
 
     def _on_timer(self) -> None:
-        self._has_timer = False
+        self._loop = None
         self.flush()
 
 

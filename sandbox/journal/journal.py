@@ -111,6 +111,7 @@ class Journal:
         self._counter = itertools.count()
         self._has_entries = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._redis_is_down = False
 
     def start(self) -> None:
@@ -120,7 +121,9 @@ class Journal:
     async def close(self) -> None:
         """Stop writing in the background, and try once to write the queue."""
         if self._task is not None:
-            await end_tasks(self._task)
+            # A write in progress ends first: if it were cancelled, the calls that it took would be lost.
+            async with self._writing:
+                await end_tasks(self._task)
             with contextlib.suppress(*REDIS_ERRORS):
                 await self._write()
         await self._redis.aclose()
@@ -181,7 +184,8 @@ class Journal:
         while True:
             await self._has_entries.wait()
             try:
-                await self._write()
+                async with self._writing:
+                    await self._write()
                 self._redis_is_down = False
             except REDIS_ERRORS as error:
                 if not self._redis_is_down:
