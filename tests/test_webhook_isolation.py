@@ -39,6 +39,7 @@ class Outbox:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.recorded: dict[str, list[AttemptResult]] = defaultdict(list)
         self._due: dict[str, dict[str, deque[ClaimedDelivery]]] = defaultdict(lambda: defaultdict(deque))
+        self.claims = 0
         self._changed = asyncio.Condition()
         self._nothing_found: set[str] = set()
         monkeypatch.setattr(deliver, "claim_due", self._claim)
@@ -76,6 +77,7 @@ class Outbox:
         self, merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
     ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
         await asyncio.sleep(0)
+        self.claims += 1
         claimed = [
             waiting.popleft()
             for endpoint_id, waiting in self._due[merchant_id].items()
@@ -287,3 +289,17 @@ async def test_the_caches_of_names_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     await resolver.resolve("localhost", 80)
     assert resolver._resolver is not first
     await resolver.close()
+
+
+async def test_deliveries_are_claimed_once_for_a_wake_unless_capacity_was_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = Outbox(monkeypatch)
+    async with serving(answers_unless_told_to_hang) as peer, sending(LOOPBACK) as sender, delivering(sender) as deliverer:
+        outbox.add("m", peer.url, 3)
+        before = asyncio.all_tasks()
+        deliverer.wake("m")
+        (task,) = asyncio.all_tasks() - before
+        await asyncio.wait_for(task, 60)
+        assert (len(outbox.recorded["m"]), outbox.claims) == (3, 1)
+        outbox.add("m", peer.url, 5 * ENDPOINT_CALLS)
+        deliverer.wake("m")
+        await asyncio.wait_for(outbox.until_recorded("m", peer.url, 5 * ENDPOINT_CALLS + 3), 60)

@@ -14,20 +14,12 @@ AT_ONCE: Final = 4
 _TIMERS: Final = 10_000
 
 
-class Advancer:
-    """Takes the due steps of the merchants that are woken, now or at a set time."""
+class MerchantTimers:
+    """Wake merchants at set times: each has one timer, for the earliest."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
-        self.deliver: Callable[[str], None] = lambda merchant_id: None
-        """Called with the id of a merchant that may have deliveries due."""
-        self._tasks = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))
+    def __init__(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
         self._timers: dict[str, asyncio.TimerHandle] = {}
-
-    def wake(self, merchant_id: str) -> None:
-        """Look for due steps and deliveries of the merchant."""
-        if not self._tasks.stopping:
-            self.deliver(merchant_id)
-            self._tasks.wake(merchant_id)
 
     def later(self, merchant_id: str, seconds: float) -> None:
         """Wake the merchant after `seconds`, unless an earlier timer is set.
@@ -46,19 +38,38 @@ class Advancer:
             return
         self._timers[merchant_id] = loop.call_at(at, self._on_timer, merchant_id)
 
-    async def committed(self, unit: UnitOfWork) -> None:
-        """Follow up on a committed unit: deliver its webhooks now, and set a timer for its next due step."""
-        if unit.deliveries:
-            self.deliver(unit.merchant_id)
-        if unit.next_due is not None:
-            self.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())
-
-    async def stop(self, seconds: float) -> None:
-        """Cancel the timers, start no more batches, and wait up to `seconds` for the running ones to commit."""
+    def cancel(self) -> None:
+        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
-        await self._tasks.stop(seconds)
+        self._timers.clear()
 
     def _on_timer(self, merchant_id: str) -> None:
         self._timers.pop(merchant_id, None)
-        self.wake(merchant_id)
+        self._wake(merchant_id)
+
+
+class Advancer:
+    """Takes the due steps of the merchants that are woken, now or at a set time."""
+
+    def __init__(self, work: UnitsOfWork, deliver: Callable[[str], None]) -> None:
+        """`deliver` is called with the id of a merchant that has new deliveries due."""
+        self._deliver = deliver
+        self._tasks = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))
+        self._timers = MerchantTimers(self._tasks.wake)
+
+    def wake(self, merchant_id: str) -> None:
+        """Look for due steps of the merchant."""
+        self._tasks.wake(merchant_id)
+
+    async def committed(self, unit: UnitOfWork) -> None:
+        """Follow up on a committed unit: deliver its webhooks now, and set a timer for its next due step."""
+        if any(delivery.enabled for delivery in unit.deliveries):
+            self._deliver(unit.merchant_id)
+        if unit.next_due is not None:
+            self._timers.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())
+
+    async def stop(self, seconds: float) -> None:
+        """Cancel the timers, start no more batches, and wait up to `seconds` for the running ones to commit."""
+        self._timers.cancel()
+        await self._tasks.stop(seconds)

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,13 +21,14 @@ from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
 from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
+from sandbox.infrastructure import wake
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.infrastructure.wake import CREDIT_JOB, QUEUE, WORKER_SEEN, connect, mark, pack, redis_settings
+from sandbox.infrastructure.wake import CREDITS, DELIVERIES, QUEUE, STEPS, WORKER_SEEN, connect, pack, redis_settings
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
 from sandbox.runtime.open_files import raise_limit_of_open_files
@@ -40,12 +42,11 @@ from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
-from worker.advance import Advancer
+from worker.advance import Advancer, MerchantTimers
 from worker.aggregate import AggregateLoop
 from worker.credit import crediting_tasks
 from worker.health import HealthServer
 from worker.job_notifications import JobNotificationWorker
-from worker.merchant_tasks import MerchantTasks
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
@@ -54,20 +55,20 @@ _RUN_SECONDS: Final = 1500
 """Shorter than the half hour between a run of advances and a run of finals."""
 _STABLE_SECONDS: Final = 10.0
 """How long a connection to Redis must last before its loss counts as a new outage, which resets the backoff."""
+Wakes = Mapping[str, Callable[[str], None]]
+"""By kind of work: what wakes it for a merchant."""
 _log = structlog.get_logger()
 
 
-async def advance(ctx: dict[str, Any], merchant_id: str) -> None:
-    """Wake the merchant's steps and deliveries (arq job). If it is lost, the next sweep finds the work."""
-    # Delete the mark before looking for work: a wake that comes after the look must queue a new job.
-    await ctx["redis"].delete(mark(merchant_id))
-    ctx["advancer"].wake(merchant_id)
+async def take_wakes(ctx: dict[str, Any]) -> None:
+    """Wake the work of all merchants that were woken since the last job (arq job).
 
-
-async def credit(ctx: dict[str, Any], merchant_id: str) -> None:
-    """Wake the merchant's bulk credits (arq job). If it is lost, the next sweep finds the work."""
-    await ctx["redis"].delete(mark(merchant_id, CREDIT_JOB))
-    ctx["crediter"].wake(merchant_id)
+    If it is lost, the next job takes its wakes, or the next sweep finds the work.
+    """
+    wakes: Wakes = ctx["wakes"]
+    for kind, merchant_id in await wake.take_wakes(ctx["redis"]):
+        if kind in wakes:
+            wakes[kind](merchant_id)
 
 
 async def pay_advances(ctx: dict[str, Any]) -> None:
@@ -101,7 +102,7 @@ def scheduled() -> list[CronJob]:
     ]
 
 
-async def listen_forever(settings: Settings, advancer: Advancer, crediter: MerchantTasks, sales: SalesService) -> None:
+async def listen_forever(settings: Settings, wakes: Wakes, sales: SalesService) -> None:
     """Run the jobs that arrive through Redis.
 
     arq's worker ends when Redis goes away. Start it again, with a growing delay.
@@ -114,14 +115,14 @@ async def listen_forever(settings: Settings, advancer: Advancer, crediter: Merch
     async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):
         started = clock()
         with attempt:
-            await _listen(settings, advancer, crediter, sales)
+            await _listen(settings, wakes, sales)
         if clock() - started > _STABLE_SECONDS:
             attempt.retry_state.attempt_number = 1
 
 
-async def _listen(settings: Settings, advancer: Advancer, crediter: MerchantTasks, sales: SalesService) -> None:
+async def _listen(settings: Settings, wakes: Wakes, sales: SalesService) -> None:
     worker = JobNotificationWorker(
-        functions=[advance, credit],
+        functions=[take_wakes],
         cron_jobs=scheduled(),
         redis_pool=await connect(redis_settings(settings.redis_url)),
         queue_name=QUEUE,
@@ -131,7 +132,7 @@ async def _listen(settings: Settings, advancer: Advancer, crediter: MerchantTask
         max_tries=1,
         handle_signals=False,
         health_check_interval=60,
-        ctx={"advancer": advancer, "crediter": crediter, "sales": sales},
+        ctx={"wakes": wakes, "sales": sales},
         job_serializer=pack,
         job_deserializer=msgspec.msgpack.decode,
     )
@@ -169,21 +170,27 @@ async def work(settings: Settings) -> None:
     feed.start()
     notifier = Notifier()
     work = UnitsOfWork(load_catalogue(), notifier)
-    advancer = Advancer(work)
     box = SecretBox(settings.secret_key)
     journal = Journal(settings.redis_url, feed.notes)
     journal.start()
-    deliverer = Deliverer(Attempts(sender, box, advancer.later, feed.notes, journal))
-    advancer.deliver = deliverer.wake
+    timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
+    deliverer = Deliverer(Attempts(sender, box, timers.later, feed.notes, journal))
+    advancer = Advancer(work, deliverer.wake)
     crediter = crediting_tasks(work)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [advancer.committed, feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
+    wakes = {STEPS: advancer.wake, DELIVERIES: deliverer.wake, CREDITS: crediter.wake}
+
+    def wake_all(merchant_id: str) -> None:
+        advancer.wake(merchant_id)
+        deliverer.wake(merchant_id)
+
     tasks = [
-        asyncio.create_task(listen_forever(settings, advancer, crediter, SalesService(work))),
-        asyncio.create_task(sweep_forever(advancer, crediter)),
+        asyncio.create_task(listen_forever(settings, wakes, SalesService(work))),
+        asyncio.create_task(sweep_forever(wake_all, crediter.wake)),
         asyncio.create_task(aggregate.run()),
     ]
     health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
@@ -201,6 +208,7 @@ async def work(settings: Settings) -> None:
             raise RuntimeError("a worker loop ended")
     finally:
         await end_tasks(*tasks)
+        timers.cancel()
         await advancer.stop(_STOP_SECONDS)
         await crediter.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)

@@ -46,9 +46,10 @@ class MerchantTasks:
     async def _run(self, merchant_id: str) -> None:
         try:
             while not self.stopping:
-                self._woken.discard(merchant_id)
                 # One turn per batch: a merchant with a million rows does not block another's ten.
                 async with self._turns:
+                    # Only now: the batch serves all wakes that came while it waited for its turn.
+                    self._woken.discard(merchant_id)
                     more = await self._run_batch(merchant_id)
                 if not more and merchant_id not in self._woken:
                     return

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -11,8 +12,6 @@ from sandbox.db.engine import CONNECTION_ERRORS, connection
 from sandbox.infrastructure.metrics import WORK_LAG
 from sandbox.unit_of_work.transaction import write_alone, write_rows
 from sandbox.webhooks.outbox import LEASE
-from worker.advance import Advancer
-from worker.merchant_tasks import MerchantTasks
 
 INTERVAL: Final = 0.5
 _LONGEST_INTERVAL: Final = 5.0
@@ -103,8 +102,10 @@ async def purge_expired_keys(now: datetime) -> None:
     await write_alone(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
 
 
-async def sweep_forever(advancer: Advancer, crediter: MerchantTasks) -> None:
-    """Sweep every half second. If a sweep takes more than 50 ms, wait ten times as long as it took, up to 5 seconds.
+async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:
+    """Sweep every half second: call `wake` for merchants with due steps or deliveries, `wake_credits` for bulk credits.
+
+    If a sweep takes more than 50 ms, wait ten times as long as it took, up to 5 seconds.
 
     Frozen worlds are checked only once, when the leases of any earlier worker have expired.
     """
@@ -115,9 +116,9 @@ async def sweep_forever(advancer: Advancer, crediter: MerchantTasks) -> None:
         try:
             merchants = await due_merchants(datetime.now(UTC))
             for merchant_id in merchants:
-                advancer.wake(merchant_id)
+                wake(merchant_id)
             for merchant_id in await merchants_to_credit():
-                crediter.wake(merchant_id)
+                wake_credits(merchant_id)
             if not merchants:
                 WORK_LAG.labels("payouts").set(0)
             if started - purged > PURGE_INTERVAL:
@@ -125,7 +126,7 @@ async def sweep_forever(advancer: Advancer, crediter: MerchantTasks) -> None:
                 purged = started
             if frozen_at is not None and started > frozen_at:
                 for merchant_id in await frozen_merchants_left_behind():
-                    advancer.wake(merchant_id)
+                    wake(merchant_id)
                 frozen_at = None
         except CONNECTION_ERRORS as error:
             _log.warning("sweep_lost", error=repr(error)[:300])

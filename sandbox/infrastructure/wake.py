@@ -1,6 +1,11 @@
-"""Wake the workers when a merchant has work. A wake is a hint: if it is lost, the next sweep finds the work."""
+"""Wake the workers when a merchant has work. A wake is a hint: if it is lost, the next sweep finds the work.
+
+Wakes gather in a Redis set until a worker takes them all. One job in the queue stands for the whole set, however many requests
+and merchants it comes from.
+"""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -14,12 +19,19 @@ from sandbox.infrastructure.tasks import end_tasks
 QUEUE: Final = "psp:jobs"
 JOB_NOTIFICATIONS: Final = "psp:job-notifications"
 """The channel that notifies workers of new jobs."""
-JOB: Final = "advance"
-CREDIT_JOB: Final = "credit"
+JOB: Final = "take_wakes"
+STEPS: Final = "steps"
+DELIVERIES: Final = "deliveries"
+CREDITS: Final = "credits"
 WORKER_SEEN: Final = "psp:worker-seen"
 """A key that expires soon and that running workers renew."""
-_MARK: Final = "psp:woken:"
+_WOKEN: Final = "psp:woken"
+"""The set of wakes, each a kind of work and a merchant's id."""
+_MARK: Final = "psp:woken:queued"
+"""The key that says that a job is queued and has not started."""
 _MARK_MILLISECONDS: Final = 1000
+_PAUSE: Final = 0.005
+"""Seconds between bursts. The first wake after a pause is sent at once."""
 _QUEUE_LIMIT: Final = 10_000
 """How many wakes may wait to be sent; the sweep covers the rest."""
 _SEND_TIMEOUT: Final = 30.0
@@ -45,9 +57,14 @@ async def connect(settings: RedisSettings) -> ArqRedis:
     return await create_pool(settings, default_queue_name=QUEUE, job_serializer=pack, job_deserializer=msgspec.msgpack.decode)
 
 
-def mark(merchant_id: str, job: str = JOB) -> str:
-    """Return the key that marks a job for the merchant as queued and not started."""
-    return f"{_MARK}{job}:{merchant_id}"
+async def take_wakes(redis: ArqRedis) -> Iterable[tuple[str, str]]:
+    """Take all wakes: kinds of work, and whose it is. Raises RedisError or OSError."""
+    async with redis.pipeline(transaction=False) as pipe:
+        # The mark goes first: a wake that is added after the set was read queues a new job.
+        pipe.delete(_MARK)
+        pipe.spop(_WOKEN, _QUEUE_LIMIT)
+        _, wakes = await pipe.execute()
+    return [(kind, merchant_id) for kind, _, merchant_id in (wake.decode().partition(":") for wake in wakes)]
 
 
 _MAKE_WORK_DUE: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
@@ -55,12 +72,12 @@ _MAKE_CREDITS_WAIT: Final = {Effect.BULK_CREDIT_WAITS, Effect.WORLD_RESTORED}
 
 
 class Waker:
-    """Sends wakes in the background, at most one per merchant and job at a time. Never fails and never blocks the caller."""
+    """Sends wakes in the background, in bursts. Never fails and never blocks the caller."""
 
     def __init__(self, redis_url: str) -> None:
         self._settings = redis_settings(redis_url)
         self._redis: ArqRedis | None = None
-        self._wakes: dict[tuple[str, str], None] = {}
+        self._wakes: set[str] = set()
         self._has_wakes = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._down = False
@@ -69,25 +86,21 @@ class Waker:
         """Start sending."""
         self._task = asyncio.create_task(self._send_all())
 
-    def wake(self, merchant_id: str) -> None:
-        """Wake a worker for the merchant's due payout steps and deliveries."""
-        self._add(merchant_id, JOB)
-
-    def wake_credit(self, merchant_id: str) -> None:
-        """Wake a worker for the merchant's bulk credits."""
-        self._add(merchant_id, CREDIT_JOB)
-
     async def committed(self, unit: UnitOfWork) -> None:
         """Wake workers for the work that a committed unit left."""
-        due = unit.next_due
-        if not unit.is_quiet and ((due is not None and due <= unit.now) or unit.deliveries or unit.effects & _MAKE_WORK_DUE):
-            self.wake(unit.merchant_id)
+        due, makes_work_due = unit.next_due, bool(unit.effects & _MAKE_WORK_DUE)
+        if not unit.is_quiet:
+            if makes_work_due or (due is not None and due <= unit.now):
+                self.wake(STEPS, unit.merchant_id)
+            if makes_work_due or any(delivery.enabled for delivery in unit.deliveries):
+                self.wake(DELIVERIES, unit.merchant_id)
         if unit.effects & _MAKE_CREDITS_WAIT:
-            self.wake_credit(unit.merchant_id)
+            self.wake(CREDITS, unit.merchant_id)
 
-    def _add(self, merchant_id: str, job: str) -> None:
+    def wake(self, kind: str, merchant_id: str) -> None:
+        """Wake a worker for a kind of the merchant's work: STEPS, DELIVERIES or CREDITS that are due."""
         if len(self._wakes) < _QUEUE_LIMIT:
-            self._wakes[merchant_id, job] = None
+            self._wakes.add(f"{kind}:{merchant_id}")
             self._has_wakes.set()
 
     async def close(self) -> None:
@@ -106,24 +119,28 @@ class Waker:
         while True:
             await self._has_wakes.wait()
             self._has_wakes.clear()
-            wakes, self._wakes = self._wakes, {}
+            wakes, self._wakes = self._wakes, set()
             try:
                 # A Redis that hangs would block this loop forever.
                 async with asyncio.timeout(_SEND_TIMEOUT):
                     redis = await self._connection()
-                    for merchant_id, job in wakes:
-                        await _enqueue(redis, merchant_id, job)
-                    await redis.publish(JOB_NOTIFICATIONS, b"")
+                    await _send(redis, wakes)
                 self._down = False
             except REDIS_ERRORS as error:
                 if not self._down:
                     _log.warning("redis_unavailable", error=repr(error)[:300], note="the sweep finds the work")
                 self._down = True
                 await asyncio.sleep(0.2)
+            await asyncio.sleep(_PAUSE)
 
 
-async def _enqueue(redis: ArqRedis, merchant_id: str, job: str) -> None:
-    # A queued job will find this work too, so one job is enough. The worker deletes the mark before it looks for work, so
-    # a later wake adds a new job and none is lost. The mark expires in case this process dies between the two steps.
-    if await redis.set(mark(merchant_id, job), b"1", px=_MARK_MILLISECONDS, nx=True):
-        await redis.enqueue_job(job, merchant_id)
+async def _send(redis: ArqRedis, wakes: set[str]) -> None:
+    # A queued job takes these wakes too, so one job is enough. The worker deletes the mark before it reads the set, so a later
+    # wake adds a new job and none is lost. The mark expires in case this process dies between the two steps.
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.sadd(_WOKEN, *wakes)
+        pipe.set(_MARK, b"1", px=_MARK_MILLISECONDS, nx=True)
+        _, is_marked = await pipe.execute()
+    if is_marked:
+        await redis.enqueue_job(JOB)
+        await redis.publish(JOB_NOTIFICATIONS, b"")

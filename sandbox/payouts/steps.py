@@ -15,19 +15,19 @@ BATCH: Final = 256
 """The most payouts in one transaction."""
 
 
-async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH) -> int:
-    """Run the steps that are due now, for at most `limit` payouts. Return how many payouts had a due step.
+async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH) -> bool:
+    """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
     these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors; then nothing was written.
     """
 
-    async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> int:
+    async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
         if not unit.due:
-            raise NothingToDoError(0)
+            raise NothingToDoError(False)
         take_claimed_steps(unit)
         BATCH_SIZE.labels("worker").observe(len(unit.due))
-        return len(unit.due)
+        return unit.more_due
 
     return await work.decide(Claim(merchant_id, limit, due=limit), decide)
 

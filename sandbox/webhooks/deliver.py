@@ -34,7 +34,7 @@ class Deliverer:
         running = self._merchants.get(merchant_id)
         if running is None:
             running = self._merchants[merchant_id] = _MerchantDeliveries(self, merchant_id)
-        running.again.set()
+        running.claim_again()
 
     async def stop(self, seconds: float) -> None:
         """Stop claiming. Wait up to `seconds` until the calls in progress have ended and are recorded."""
@@ -61,6 +61,10 @@ class _MerchantDeliveries:
 
     def __init__(self, deliverer: Deliverer, merchant_id: str) -> None:
         self.again = asyncio.Event()
+        """Set when there is something to claim, or when all results are recorded."""
+        self._claims_again = False
+        self._may_have_left = False
+        """Whether the last claim may have left due deliveries, which can be claimed once others are recorded."""
         self._deliverer = deliverer
         self._merchant_id = merchant_id
         self._unrecorded: dict[str, int] = {}
@@ -70,12 +74,18 @@ class _MerchantDeliveries:
         self._recording: asyncio.Task[None] | None = None
         self.task = asyncio.create_task(self._run())
 
+    def claim_again(self) -> None:
+        """Claim now, or when the current claim has ended."""
+        self._claims_again = True
+        self.again.set()
+
     async def _run(self) -> None:
         try:
             while True:
                 await self.again.wait()
                 self.again.clear()
-                if not self._deliverer.stopping:
+                if self._claims_again and not self._deliverer.stopping:
+                    self._claims_again = False
                     await self._claim()
                 if not self._unrecorded and not self.again.is_set():
                     return
@@ -101,12 +111,17 @@ class _MerchantDeliveries:
             for endpoint_id, count in self._unrecorded.items():
                 # Results that wait to be recorded count too. Without this bound they could wait beyond their leases.
                 capacity[endpoint_id] = min(capacity.get(endpoint_id, free.others), max(0, ENDPOINT_CALLS - count))
+            left = free.others == 0 or 0 in capacity.values()
+            # Until the claim has ended, the one before counts too: a result may be recorded meanwhile.
+            self._may_have_left |= left
             claimed, busy = await claim_due(self._merchant_id, capacity, free.others)
             runs = split_into_runs(claimed)
             attempts.begin(self._merchant_id, runs)
         claims = Counter(delivery.endpoint_id for delivery in claimed)
         if any(count == capacity.get(endpoint_id, free.others) for endpoint_id, count in claims.items()):
-            self.again.set()  # an endpoint that used all of its capacity can have more due, and more capacity by now
+            self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
+        # In a frozen world an endpoint's deliveries go one after the other, whatever its capacity.
+        self._may_have_left = left or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
         for endpoint_id, count in claims.items():
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + count
         for run in runs:
@@ -123,7 +138,7 @@ class _MerchantDeliveries:
         )
         if released:
             self._end(run[0].endpoint_id, released)
-            self.again.set()
+            self.claim_again()
         if self._recording is not None:
             await asyncio.shield(self._recording)
 
@@ -145,6 +160,7 @@ class _MerchantDeliveries:
                 await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     self._end(result.claimed.endpoint_id, 1)
+                self._claims_again |= self._may_have_left
                 self.again.set()
         finally:
             self._recording = None
