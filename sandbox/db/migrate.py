@@ -8,8 +8,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from sandbox.db.engine import ENGINE
 
@@ -29,6 +31,11 @@ def migration_ids() -> frozenset[str]:
     return frozenset(found[1] for path in _FOLDER.glob("sandbox_*.py") if (found := _ID.search(path.read_text())))
 
 
+async def completed_migrations(conn: "asyncpg.Connection[Any] | PoolConnectionProxy[Any]") -> set[str]:
+    """Return the ids of the migrations that have run. Raises UndefinedTableError if none has."""
+    return {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
+
+
 async def migrate(database_url: str) -> str:
     """Run all pending migrations and return Piccolo's report. Raises MigrationError.
 
@@ -36,8 +43,6 @@ async def migrate(database_url: str) -> str:
     """
     # Piccolo's migration manager finds its engine only through this variable.
     os.environ["PICCOLO_CONF"] = "sandbox.db.piccolo_conf"
-    from piccolo.apps.migrations.commands.forwards import run_forwards
-
     try:
         conn = await asyncpg.connect(database_url, timeout=10)
     except (OSError, asyncpg.PostgresError, TimeoutError) as error:
@@ -46,6 +51,12 @@ async def migrate(database_url: str) -> str:
         version = int(await conn.fetchval("SHOW server_version_num"))
         if version < _OLDEST_VERSION:
             raise MigrationError(f"PostgreSQL 15 or newer is required, but this server is version {version // 10000}.")
+        with contextlib.suppress(asyncpg.UndefinedTableError):
+            # Piccolo takes half a second to find out that there is nothing to do.
+            if migration_ids() <= await completed_migrations(conn):
+                return "All migrations have run.\n"
+        from piccolo.apps.migrations.commands.forwards import run_forwards
+
         await conn.execute("SELECT pg_advisory_lock($1)", _LOCK)
         ENGINE.config = {"dsn": database_url}
         await ENGINE.start_connection_pool(min_size=0, max_size=2)

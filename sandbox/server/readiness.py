@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from sandbox.db.engine import CONNECTION_ERRORS, connection
-from sandbox.db.migrate import migration_ids
+from sandbox.db.migrate import completed_migrations, migration_ids
 from sandbox.domain.errors import Problem
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.wake import WORKER_SEEN
@@ -80,7 +80,7 @@ class Readiness:
 async def _database() -> Missing:
     try:
         async with connection() as conn:
-            ran = {record["name"] for record in await conn.fetch("SELECT name FROM migration WHERE app_name = 'sandbox'")}
+            ran = await completed_migrations(conn)
     except (*CONNECTION_ERRORS, asyncpg.InvalidAuthorizationSpecificationError):
         return {"database": "PostgreSQL does not answer, or refuses the connection"}
     except asyncpg.PostgresError:
