@@ -11,4 +11,5 @@ def main() -> None:
     serve(create_app(settings), settings.ipn_port, settings.host, settings.public_url)
 
 
-main()
+if __name__ == "__main__":
+    main()

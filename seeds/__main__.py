@@ -21,4 +21,5 @@ def main() -> None:
     sys.stdout.write(msgspec.json.encode(seeded).decode() + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -241,13 +241,14 @@ def test_a_start_that_waits_for_a_store_says_for_which() -> None:
 
     for body, told in ((b'{"detail": "Not ready: no worker."}', "status 503, Not ready: no worker."), (b"no", "status 503")):
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            probe = Probe("127.0.0.1", listener.getsockname()[1], "/health/ready", lambda: None)
+            probe = Probe("127.0.0.1", listener.getsockname()[1], "/health/ready")
             try:
+                assert not probe.answered()
                 connection, _ = listener.accept()
                 with connection:
                     connection.recv(1000)
                     connection.sendall(answer(503, body))
-                until(lambda probe=probe: probe.last_result != "no answer")
+                until(lambda probe=probe: probe.answered() or probe.last_result != "no answer")
                 assert probe.last_result == told
             finally:
-                probe.stop()
+                probe.close()

@@ -32,7 +32,7 @@ from sandbox.infrastructure.wake import CREDITS, DELIVERIES, QUEUE, STEPS, WORKE
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
 from sandbox.runtime.open_files import raise_limit_of_open_files
-from sandbox.runtime.process_start import start_process
+from sandbox.runtime.process_start import report_up, start_process
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
@@ -200,6 +200,7 @@ async def work(settings: Settings) -> None:
                 await health.start(settings.host, settings.metrics_port)
             except OSError as error:
                 sys.exit(f"settings: SANDBOX_METRICS_PORT {settings.metrics_port} cannot be used ({error.strerror}).")
+        report_up()
         ended = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:

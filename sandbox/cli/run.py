@@ -22,7 +22,7 @@ from sandbox.cli.up import (
 )
 
 if TYPE_CHECKING:
-    from sandbox.runtime.supervisor import Options
+    from sandbox.runtime.options import Options
 
 NOT_STARTED: Final = 125
 """The exit code if the sandbox could not start. Commands rarely use it themselves; docker run uses it, too."""

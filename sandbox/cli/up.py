@@ -12,8 +12,8 @@ import typer
 from sandbox.cli.failures import refused
 
 if TYPE_CHECKING:
+    from sandbox.runtime.options import Options
     from sandbox.runtime.ready import Ready
-    from sandbox.runtime.supervisor import Options
 
 
 Ephemeral = Annotated[bool, typer.Option("--ephemeral", help="Use fresh data, and delete it at the end.")]
@@ -89,7 +89,7 @@ def read_options(
             read_rules(scenarios, load_directory())
         except ValueError as error:
             raise typer.BadParameter(f"--scenarios: {error}") from None
-    from sandbox.runtime.supervisor import Options  # here, because other commands do not need it
+    from sandbox.runtime.options import Options  # here, because other commands do not need it
 
     return Options(
         data=None if ephemeral else data or Path(".psp"),

@@ -1,6 +1,7 @@
 """One supervised process: start it, watch it, restart it with a growing delay when it dies, and stop it within a time limit."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -8,15 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from sandbox.runtime.forking import CAN_FORK, Forked, fork, module_of
 from sandbox.runtime.run_directories import SystemUser
 
 _FIRST_DELAY = 0.2
 _LONGEST_DELAY = 5.0
 _STEADY_SECONDS = 10.0
 _LASTING_SECONDS = 5.0
-_TIED = str(Path(__file__).with_name("tied.py"))
+_PR_SET_PDEATHSIG = 1
+
+Process = subprocess.Popen[bytes] | Forked
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,31 +39,32 @@ class Command:
     stop_seconds: float = 10.0
     kill_signal: signal.Signals = signal.SIGKILL
     """The signal that ends it at once. PostgreSQL needs SIGQUIT, which ends its backends too."""
+    stdout: int | None = None
+    """Where standard output goes instead of to the log."""
     tied: bool = False
     """Whether the kernel sends it `stop_signal` when this process dies. Linux only."""
 
 
-def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> "subprocess.Popen[bytes]":
-    """Start a process in its own session.
+def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Process:
+    """Start a process in its own session. A module of ours is forked where that is possible.
 
     A terminal's Ctrl-C then reaches only the supervisor, which stops everything in order. Standard error always goes to
     the log; so does standard output if `stdout` is None.
     """
     command.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    user, argv = command.user, list(command.argv)
-    if command.tied and sys.platform == "linux":
-        number = int(command.stop_signal)
-        uid, gid = (user.uid, user.gid) if user else (os.geteuid(), os.getegid())
-        # With -I and -S Python starts in 15 ms. tied.py needs neither packages nor the caller's environment.
-        tie = [sys.executable, "-I", "-S", _TIED, *map(str, (os.getpid(), number, uid, gid))]
-        user, argv = None, tie + argv
+    output = log if stdout is None else stdout
+    user = command.user
     try:
+        if CAN_FORK and user is None and module_of(command.argv) is not None:
+            with open(os.devnull, "rb") as nothing:
+                source = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
+                return fork(command.argv, command.env, (source, output, log), command.pass_fds, command.cwd)
         return subprocess.Popen(  # noqa: S603 (argv lists of our own, no shell)
-            argv,
+            command.argv,
             env=dict(command.env),
             stdin=stdin,
-            stdout=log if stdout is None else stdout,
+            stdout=output,
             stderr=log,
             pass_fds=command.pass_fds,
             cwd=command.cwd,
@@ -67,9 +73,27 @@ def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None 
             extra_groups=[] if user else None,
             umask=0o077,
             start_new_session=True,
+            # Safe: the supervisor has no other threads.
+            preexec_fn=_tie(command.stop_signal) if command.tied and sys.platform == "linux" else None,
         )
     finally:
         os.close(log)
+
+
+def _tie(number: signal.Signals) -> Callable[[], None]:
+    """Return a function that makes the kernel send this signal to a child when its parent dies.
+
+    For programs that cannot read the lifeline: when supervisor and reaper are both killed, nothing else stops them.
+    """
+    # Looked up before the fork. It runs after the child has changed its user, because that cancels the request.
+    return partial(_request_signal, ctypes.CDLL(None).prctl, int(number), os.getpid())
+
+
+def _request_signal(prctl: Callable[..., int], number: int, parent: int) -> None:
+    # If this fails, the run is as safe as on a system without the call: the reaper still stops the program.
+    prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 class Child:
@@ -82,7 +106,7 @@ class Child:
         self.deaths = 0
         self.exit_status: int | None = None
         self._probe = probe
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._started = 0.0
         self._restart_at: float | None = None
 
@@ -110,7 +134,7 @@ class Child:
     def start(self) -> None:
         self._restart_at = None
         self._started = time.monotonic()
-        self._process = spawn(self.command)
+        self._process = spawn(self.command, stdout=self.command.stdout)
 
     def is_up(self) -> bool:
         # Poll last: the probe's result says nothing about a process that has died in the meantime.

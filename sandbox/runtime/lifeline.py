@@ -21,15 +21,11 @@ class Lifeline:
 
     def cut(self) -> None:
         """Tell every reader that the run is over."""
-        if self._writer >= 0:
-            os.close(self._writer)
-            self._writer = -1
-
-    def close(self) -> None:
-        self.cut()
+        # The reading end first: the reaper ends every process that still holds one.
         if self.reader >= 0:
             os.close(self.reader)
-            self.reader = -1
+            os.close(self._writer)
+            self.reader = self._writer = -1
 
 
 def follow_lifeline() -> None:

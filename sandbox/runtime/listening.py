@@ -1,16 +1,15 @@
 """The listening sockets that the API and the IPN receiver inherit, and the probe that checks whether they answer."""
 
 import errno
-import http.client
 import json
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sandbox.runtime.run_directories import StartError
 
+_PROBE_SECONDS = 5.0
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (only names them; binds nothing)
 BY_MAKE = "PSP_UP_BY_MAKE"
 """Set when make runs `psp up`. Error messages then show the make command line."""
@@ -78,40 +77,54 @@ def http_url(host: str, port: int) -> str:
 
 
 class Probe:
-    """Sends GET `path` in a thread until the answer is 200. Then sets `answered` and calls `wake`.
+    """Sends GET `path` until the answer is 200. It never blocks: each call of `answered` continues the exchange.
 
-    The thread may block: the socket listens before the process behind it accepts, so a connection waits until the process
-    is ready. That is also the fastest way to notice it.
+    The socket listens before the process behind it accepts, so the connection waits until the process is ready. That is also
+    the fastest way to notice it.
     """
 
-    def __init__(self, host: str, port: int, path: str, wake: Callable[[], None]) -> None:
-        self.answered = False
+    def __init__(self, host: str, port: int, path: str) -> None:
         self.last_result = "no answer"
-        self._stopped = threading.Event()
-        self._target = (_WILDCARDS.get(host, host), port, path)
-        self._wake = wake
-        threading.Thread(target=self._ask, name=f"probe {path}", daemon=True).start()
+        self._answered = False
+        self._target = (_WILDCARDS.get(host, host), port)
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {http_url(host, port)[7:]}\r\nConnection: close\r\n\r\n".encode()
+        self._connection: socket.socket | None = None
+        self._received = b""
+        self._deadline = 0.0
 
-    def stop(self) -> None:
-        self._stopped.set()
+    def answered(self) -> bool:
+        """Send the request, or read its answer. Return whether an answer was 200."""
+        try:
+            if not self._answered:
+                self._ask()
+        except BlockingIOError:
+            if time.monotonic() > self._deadline:
+                self.last_result = f"no answer within {_PROBE_SECONDS:.0f} seconds"
+                self.close()
+        except OSError as error:
+            self.last_result = str(error) or type(error).__name__
+            self.close()
+        return self._answered
+
+    def close(self) -> None:
+        """Drop the current request."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _ask(self) -> None:
-        host, port, path = self._target
-        while not self._stopped.is_set():
-            connection = http.client.HTTPConnection(host, port, timeout=5)
-            try:
-                connection.request("GET", path)
-                response = connection.getresponse()
-                self.last_result = f"status {response.status}{_detail(response.read())}"
-                if response.status == 200:
-                    self.answered = True
-                    self._wake()
-                    return
-            except (OSError, http.client.HTTPException) as error:
-                self.last_result = str(error) or type(error).__name__
-            finally:
-                connection.close()
-            time.sleep(0.05)
+        if self._connection is None:
+            self._deadline, self._received = time.monotonic() + _PROBE_SECONDS, b""
+            self._connection = socket.create_connection(self._target, timeout=1)
+            self._connection.sendall(self._request)
+            self._connection.setblocking(False)
+        while part := self._connection.recv(65_536):
+            self._received += part
+        self.close()
+        head, _, body = self._received.partition(b"\r\n\r\n")
+        status = head[9:12].decode("ascii", "replace")
+        self.last_result = f"status {status}{_detail(body)}"
+        self._answered = status == "200"
 
 
 def _detail(body: bytes) -> str:

@@ -1,32 +1,35 @@
-"""Copy the logs of a run's processes to the terminal, for `--verbose`."""
+"""Copy the logs of a run's processes to the terminal, for `--verbose`.
 
-import threading
-from collections.abc import Callable
+    python -m sandbox.runtime.log_echo LOGS LIFELINE
+
+This is a process of its own. A paused terminal must not stop the supervisor, and a supervisor that forks must not have threads.
+The processes write to files rather than pipes, so that they do not fail when the supervisor is killed.
+"""
+
+import select
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
 
 
 class LogEcho:
-    """Follows all logs in a directory, in a thread, and passes each new line to `say` with the name of its process.
+    """Follows all logs in a directory and prints each new line with the name of its process."""
 
-    The processes write to files rather than pipes, so that they do not fail when the supervisor is killed.
-    """
-
-    def __init__(self, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._say = say
         self._read: dict[Path, int] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="log echo", daemon=True)
-        self._thread.start()
+        self._stopped = False
 
-    def stop(self) -> None:
-        """Copy the remaining lines and end."""
-        self._stopped.set()
-        self._thread.join(2)
+    def stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Copy the remaining lines and end. This is a signal handler."""
+        self._stopped = True
 
-    def _follow(self) -> None:
-        while not self._stopped.wait(0.1):
+    def follow(self, lifeline: int) -> None:
+        """Copy until `stop` is called or the supervisor dies. Raises OSError if the terminal is gone."""
+        while not self._stopped:
             self._copy()
+            self._stopped |= bool(select.select([lifeline], [], [], 0.1)[0])
         self._copy()
 
     def _copy(self) -> None:
@@ -45,4 +48,19 @@ class LogEcho:
                 continue  # half a line: wait for the rest
             self._read[log] = offset + (whole or len(data))
             for line in data[: whole or len(data)].decode("utf-8", "replace").splitlines():
-                self._say(f"[{log.stem}] {line}")
+                sys.stdout.write(f"[{log.stem}] {line}\n")
+            sys.stdout.flush()
+
+
+def main() -> None:
+    """Copy until SIGTERM, or until the supervisor or the terminal is gone."""
+    echo = LogEcho(Path(sys.argv[1]))
+    signal.signal(signal.SIGTERM, echo.stop)
+    try:
+        echo.follow(int(sys.argv[2]))
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()

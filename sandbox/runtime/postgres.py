@@ -99,7 +99,7 @@ class Postgres:
             initdb.append("--no-sync")
             single += ["-c", "fsync=off"]
         run_step("initdb", initdb, "")
-        run_step("initdb", [*single, "postgres"], f"CREATE DATABASE {DATABASE}\n")
+        run_step("initdb", [*single, "postgres"], f"CREATE DATABASE {DATABASE} STRATEGY file_copy\n")
         fresh.rename(self.data)
 
     def _clear_leftovers(self) -> None:

@@ -1,6 +1,7 @@
 """Find and end the processes of a run by what they work on, for when their process ids are unknown."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -25,9 +26,24 @@ def redis_processes(socket: Path) -> list[psutil.Process]:
     return _matching(lambda process: process.name() == "valkey-server" and str(socket) in process.cmdline())
 
 
-def processes_of_run(run_id: str) -> list[psutil.Process]:
-    """Return every process, except our own, whose environment has this run's id."""
-    return _matching(lambda process: process.environ().get("SANDBOX_RUN_ID") == run_id)
+def processes_of_run(run_id: str, lifeline: int) -> list[psutil.Process]:
+    """Return every process, except our own, that holds this run's lifeline or whose environment has its id."""
+    pipe = f"pipe:[{os.fstat(lifeline).st_ino}]"
+
+    def belongs(process: psutil.Process) -> bool:
+        # A forked process shows the supervisor's environment. We fork on Linux only, which has /proc.
+        return process.environ().get("SANDBOX_RUN_ID") == run_id or pipe in _open_files(process.pid)
+
+    return _matching(belongs)
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed in the meantime
+                found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
 
 
 def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:

@@ -48,7 +48,10 @@ def clean_up(arguments: ReaperArguments) -> None:
     if arguments.ready_file is not None:
         delete_ready_file(Path(arguments.ready_file), arguments.database_url)
     # Our own processes follow the lifeline themselves; the signals are for any that hang.
-    end_processes(lambda: processes_of_run(arguments.run_id), [(None, 0.5), (signal.SIGTERM, 10.5), (signal.SIGKILL, 5)])
+    end_processes(
+        lambda: processes_of_run(arguments.run_id, arguments.lifeline),
+        [(None, 0.5), (signal.SIGTERM, 10.5), (signal.SIGKILL, 5)],
+    )
     if arguments.redis is not None:
         socket = Path(arguments.redis)
         end_processes(lambda: redis_processes(socket), [(signal.SIGTERM, 5), (signal.SIGKILL, 5)])

@@ -5,22 +5,21 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from sandbox.runtime.child import Child, Command, last_lines, rotate, spawn
+from sandbox.runtime.child import Child, Command, Process, last_lines, rotate, spawn
 from sandbox.runtime.environment import child_environment, store_environment
+from sandbox.runtime.forking import CAN_FORK, module_of, preload
 from sandbox.runtime.guest import Guest
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
 from sandbox.runtime.listening import Probe, http_url, listen_all
-from sandbox.runtime.log_echo import LogEcho
+from sandbox.runtime.options import Options, run_module
 from sandbox.runtime.postgres import Postgres
+from sandbox.runtime.process_start import UP_FILE
 from sandbox.runtime.ready import Ready, SeedKeys, prepare_ready_file, read_seed_keys, write_ready_file
 from sandbox.runtime.reaper import ReaperArguments, delete_ready_file
 from sandbox.runtime.redis_server import RedisServer
@@ -32,40 +31,6 @@ _START_SECONDS = 180.0
 _STEP_SECONDS = 300.0
 _MOST_EARLY_DEATHS = 6
 _CHECK_SECONDS = 0.5
-
-
-def _module(name: str) -> tuple[str, ...]:
-    # -P: do not import a `worker` or `seeds` directory from the current directory instead of ours.
-    return (sys.executable, "-P", "-m", name)
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """The commands of our own processes."""
-
-    api: Sequence[str] = _module("sandbox.server.serve")
-    ipn: Sequence[str] = _module("ipn")
-    worker: Sequence[str] = _module("worker")
-    migrate: Sequence[str] = _module("sandbox.db.migrate")
-    seeds: Sequence[str] = _module("seeds")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of a run. If `data` is None, the run is ephemeral."""
-
-    data: Path | None = Path(".psp")
-    host: str = "127.0.0.1"
-    port: int = 8000
-    ipn_port: int = 8001
-    workers: int = 1
-    api_processes: int = 1
-    seed: bool = True
-    ready_file: Path | None = None
-    scenarios: Path | None = None
-    """A TOML file with scenarios for the demo merchant."""
-    verbose: bool = False
-    programs: Programs = Programs()
 
 
 class Supervisor:
@@ -83,11 +48,12 @@ class Supervisor:
         self._groups: list[list[Child]] = [[], [], [], []]
         """Children in the order in which they are stopped: API and IPN, workers, Redis, PostgreSQL."""
         self._reaper: Child | None = None
-        self._step: subprocess.Popen[bytes] | None = None
+        self._step: Process | None = None
         self._probes: list[Probe] = []
         self._listeners: list[socket.socket] = []
         self._directories: RunDirectories | None = None
-        self._echo: LogEcho | None = None
+        self._echo: Child | None = None
+        self._is_preloaded = False
         self._lock: int | None = None
         self._env: dict[str, str] = {}
         self._stores: dict[str, str] = {}
@@ -145,7 +111,7 @@ class Supervisor:
         for name in ("reaper", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
             rotate(directories.logs / f"{name}.log")
         if options.verbose:
-            self._echo = LogEcho(directories.logs, self._say)
+            self._start_echo(directories.logs)
         self._start_reaper(postgres, redis)
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
@@ -188,6 +154,21 @@ class Supervisor:
         self._reaper = Child(command, lambda child: True)
         self._reaper.start()
 
+    def _start_echo(self, logs: Path) -> None:
+        reader = self._lifeline.reader
+        argv = [*run_module("sandbox.runtime.log_echo"), str(logs), str(reader)]
+        command = Command("echo", argv, self._env, self._log("echo"), (reader,), stdout=2)
+        self._echo = Child(command, lambda child: True)
+        self._echo.start()
+
+    def _preload(self) -> None:
+        """Import our own programs once, before the first is forked. Called while a store starts, which takes as long."""
+        if CAN_FORK and not self._is_preloaded:
+            self._is_preloaded = True
+            programs = self._options.programs
+            modules = map(module_of, (programs.api, programs.worker, programs.ipn, programs.migrate, programs.seeds))
+            preload(filter(None, modules), self._env, self._handle_signals)
+
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
             command = Command("redis", redis.argv(), self._stores, self._log("redis"), cwd=Path("/"), stop_seconds=5, tied=True)
@@ -213,6 +194,7 @@ class Supervisor:
                 tied=True,
             )
             self._launch(3, Child(command, lambda child: child.pid is not None and postgres.is_ready(child.pid)))
+        self._preload()
         stores = self._groups[2] + self._groups[3]
         self._await("the stores", lambda: all(child.is_up() for child in stores))
         for child in stores:
@@ -236,25 +218,29 @@ class Supervisor:
         if listener is not None:
             env["SANDBOX_LISTEN_FD"] = str(listener.fileno())
             fds.append(listener.fileno())
-        # API and IPN are also probed through their ports. A worker has no probe: it counts as up after a second.
-        least_age = 0.0 if listener is not None else 1.0
-        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: child.age > least_age)
+            # API and IPN are also probed through their ports.
+            return Child(Command(name, argv, env, log, tuple(fds)), lambda child: True)
+        assert self._directories is not None
+        up_file = self._directories.run / f"{name}.up"
+        up_file.unlink(missing_ok=True)
+        env[UP_FILE] = str(up_file)
+        return Child(Command(name, argv, env, log, tuple(fds)), lambda child: _reports_up(child, up_file))
 
     def _await_processes(self, port: int, ipn_port: int) -> None:
         host = self._options.host
-        api = Probe(host, port, "/health/ready", self._signals.wake)
-        ipn = Probe(host, ipn_port, "/health", self._signals.wake)
+        api = Probe(host, port, "/health/ready")
+        ipn = Probe(host, ipn_port, "/health")
         self._probes = [api, ipn]
         children = self._groups[0] + self._groups[1]
         try:
             self._await(
                 "the API and the IPN receiver",
-                lambda: api.answered and ipn.answered and all(child.is_up() for child in children),
+                lambda: api.answered() and ipn.answered() and all(child.is_up() for child in children),
                 lambda: f" (API: GET /health/ready: {api.last_result}; IPN: GET /health: {ipn.last_result})",
             )
         finally:
-            api.stop()
-            ipn.stop()
+            api.close()
+            ipn.close()
         for child in self._groups[0]:
             child.was_up = True
 
@@ -316,6 +302,7 @@ class Supervisor:
             source.write(stdin.encode())
             source.seek(0)
             self._step = spawn(command, source.fileno(), output.fileno())
+            self._preload()
             deadline = time.monotonic() + _STEP_SECONDS
             while self._step.poll() is None:
                 if time.monotonic() > deadline:
@@ -336,7 +323,7 @@ class Supervisor:
         if self._options.ready_file is not None and self._env:
             delete_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
         for probe in self._probes:
-            probe.stop()
+            probe.close()
         if self._step is not None and self._step.poll() is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._step.pid, signal.SIGKILL)
@@ -346,14 +333,15 @@ class Supervisor:
         for listener in self._listeners:
             listener.close()
         if self._echo is not None:
-            self._echo.stop()
+            self._echo.send_stop()
+            self._wait_gone([self._echo], 2.0)
+            self._echo.destroy()
         if self._directories is not None:
             delete_trees(self._directories.remove)
         self._lifeline.cut()
         if self._reaper is not None:
             self._wait_gone([self._reaper], 20.0)
             self._reaper.destroy()
-        self._lifeline.close()
         if self._lock is not None:
             os.close(self._lock)
 
@@ -377,6 +365,14 @@ class Supervisor:
             if time.monotonic() > deadline or self._signals.impatient:
                 return
             self._signals.wait(0.1)
+
+
+def _reports_up(child: Child, up_file: Path) -> bool:
+    """Return whether the process has reported that it is up. If it cannot report, it counts as up after a second."""
+    try:
+        return child.age > 1.0 or up_file.read_text() == str(child.pid)
+    except OSError:
+        return False
 
 
 def _describe(status: int | None) -> str:

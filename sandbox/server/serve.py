@@ -22,6 +22,10 @@ _OTHER_FILES: Final = 256
 """Files that a process opens beside its connections, and more: stores, logs, a bulk credit's file."""
 
 
+PRELOAD: Final = ("sandbox.server.app",)
+"""The modules that `main` imports, for a supervisor that imports them before it forks."""
+
+
 class Server(uvicorn.Server):
     """Checks its connections each second, and says when it is about to end, before it waits for requests under way."""
 

@@ -46,7 +46,7 @@ from sandbox.cli.failures import Failure
 from sandbox.cli.run import run_command
 from sandbox.cli.up import run_up
 from sandbox.runtime import child
-from sandbox.runtime.supervisor import Options, Programs
+from sandbox.runtime.options import Options, Programs
 child._FIRST_DELAY = 0.01
 def program(text):
     return (sys.executable, "-c", text)
