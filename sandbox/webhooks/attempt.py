@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 
 import structlog
+from prometheus_client import Histogram
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
@@ -33,6 +35,12 @@ _LONGEST_ATTEMPT: Final = timedelta(seconds=TIMEOUT + 1)
 """Upper bound of the time that one attempt takes."""
 _CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
+
+
+# Looking up a label costs as much as the observation.
+@cache
+def _seconds(outcome: str) -> Histogram:
+    return DELIVERY_SECONDS.labels(outcome)
 
 
 def split_into_runs(claimed: Iterable[ClaimedDelivery]) -> list[list[ClaimedDelivery]]:
@@ -69,6 +77,8 @@ class Attempts:
         self._sender = FaultInjectingSender(sender, journal)
         self._box = box
         self._wake_later = wake_later
+        # Bound once: structlog would bind a logger for each line otherwise.
+        self._log = structlog.get_logger().bind()
         self._on_recorded = on_recorded
         self._secrets: dict[bytes, bytes] = {}
         self._capacity = Capacity()
@@ -173,7 +183,7 @@ class Attempts:
     def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
         result = sent.result
         outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
-        DELIVERY_SECONDS.labels(outcome).observe(result.duration_ms / 1000)
+        _seconds(outcome).observe(result.duration_ms / 1000)
         real = datetime.now(UTC)
         due: datetime | None = None
         status = "SUCCEEDED"
@@ -187,7 +197,7 @@ class Attempts:
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
                 self._wake_later(merchant_id, (due - now).total_seconds())
-        _log.info(
+        self._log.info(
             "delivery_attempt",
             request_id=claimed.request_id,
             merchant_id=merchant_id,

@@ -7,6 +7,7 @@ again: delivery is at least once.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,8 @@ from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
 
+_GATHER_SECONDS: Final = 0.01
+"""How long the first result waits for others, so that one transaction records them together."""
 _log = structlog.get_logger()
 
 
@@ -103,6 +106,8 @@ class _MerchantDeliveries:
             self._deliverer.forget(self._merchant_id)
             if self._calls:
                 await asyncio.gather(*self._calls, return_exceptions=True)
+            if self._recording is not None:
+                await asyncio.shield(self._recording)
 
     async def _claim(self) -> None:
         attempts = self._deliverer.attempts
@@ -139,8 +144,6 @@ class _MerchantDeliveries:
         if released:
             self._end(run[0].endpoint_id, released)
             self.claim_again()
-        if self._recording is not None:
-            await asyncio.shield(self._recording)
 
     def _add_result(self, result: AttemptResult) -> None:
         self._results.append(result)
@@ -155,6 +158,8 @@ class _MerchantDeliveries:
     async def _record(self) -> None:
         """Write the results in batches, including those that arrive meanwhile. ENDPOINT_CALLS bounds how many can wait."""
         try:
+            # Calls that were claimed together end within milliseconds of each other.
+            await asyncio.sleep(_GATHER_SECONDS)
             while self._results:
                 batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]
                 await self._deliverer.attempts.record(self._merchant_id, batch)

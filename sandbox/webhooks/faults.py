@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import hashlib
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from weakref import WeakValueDictionary
 
+import msgspec
 import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
@@ -23,8 +23,7 @@ _LONGEST_REORDER: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """The outcome of an attempt.
 
     `signature` and `signed_at` (the webhook-timestamp in Unix seconds) are as sent; empty and None if nothing was sent. `fault`
@@ -60,7 +59,9 @@ class FaultInjectingSender:
         if hit is None:
             sent = await self._sign_and_send(claimed, claimed.body, at, secret)
         else:
-            sent = replace(await self._send_with_fault(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault)
+            sent = msgspec.structs.replace(
+                await self._send_with_fault(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault
+            )
             self._record_in_journal(merchant_id, claimed, at, hit, sent)
         held_back = self._held_back.get((merchant_id, claimed.endpoint_id))
         if held_back is not None and (hit is None or hit.fault.kind != "reorder"):

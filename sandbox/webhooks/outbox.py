@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from sandbox.db.engine import connection
 from sandbox.db.rows import as_json
@@ -34,8 +35,7 @@ _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedDelivery:
+class ClaimedDelivery(msgspec.Struct, frozen=True):
     """A delivery claimed until `lease`, with everything that its HTTP call needs."""
 
     id: str
@@ -58,8 +58,7 @@ class ClaimedDelivery:
     faults: tuple[Fault, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptResult:
+class AttemptResult(msgspec.Struct, frozen=True):
     """The result of one attempt, ready to be written. `next_attempt_at` and `at` are in the merchant's time."""
 
     claimed: ClaimedDelivery

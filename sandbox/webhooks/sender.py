@@ -11,12 +11,12 @@ import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 from typing import Final
 
 import aiohttp
+import msgspec
 from aiohttp import http_exceptions
 from aiohttp.abc import AbstractResolver
 from yarl import URL
@@ -51,8 +51,7 @@ DEFAULT_HEADERS: Final = {
 """Headers of every webhook, besides its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendResult:
+class SendResult(msgspec.Struct, frozen=True):
     """The result of one attempt. It succeeded only if `error` is None and `status` is 2xx.
 
     If there is a `status`, the server responded, even if `error` says that the response broke off or was a redirect. No string
