@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from ipn.callback import CallbackBody, CallbackService, callback_faults
+from ipn.callback import CallbackBody, CallbackService, callback_errors
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
@@ -39,7 +39,7 @@ class CallbackApi:
         self._callbacks = callbacks
 
     def _check(self, members: Mapping[str, Any]) -> list[tuple[str, str]]:
-        return callback_faults(members)
+        return callback_errors(members)
 
     @post("/ipn/callback", "Report a payout's status", {200: Payout}, CallbackBody, access="public", check=_check)
     async def callback(self, request: Request, body: CallbackBody) -> CommandResult:

@@ -54,7 +54,7 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     failure_reason: Reason | None = None
 
 
-def callback_faults(members: Mapping[str, Any]) -> list[tuple[str, str]]:
+def callback_errors(members: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the type cannot say of a callback's members, as far as they are there."""
     faults = []
     if members.get("payout_id") is None and members.get("psp_reference") is None:
@@ -76,7 +76,7 @@ class CallbackService:
 
         Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
         """
-        faults = callback_faults(msgspec.structs.asdict(body))
+        faults = callback_errors(msgspec.structs.asdict(body))
         if faults:
             raise all_invalid(faults)
         merchant_id, payout_id = await self._verified(body, raw, headers)

@@ -16,7 +16,7 @@ from tests.harness.waiting import until
 from tests.harness.world import World
 
 JOURNAL = "/sandbox/v1/requests"
-RULES = Rules(request=ANY, answers={200: ANY})
+RULES = Rules(request=ANY, responses={200: ANY})
 
 
 def journal(world: World, **params: Any) -> list[dict[str, Any]]:

@@ -280,6 +280,6 @@ async def test_pages() -> None:
             assert html.status_code == 200
             assert str(kind.status) in html.text
             told = (await client.get(f"/problems/{code}")).json()
-            assert (told["code"], told["cure"]) == (code, kind.cure)
+            assert (told["code"], told["cure"]) == (code, kind.resolution)
         assert len((await client.get("/problems")).json()["data"]) == len(CODES)
         assert "INVALID_STATE" in (await client.get("/problems", headers={"accept": "text/html"})).text

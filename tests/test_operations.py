@@ -13,12 +13,12 @@ import pytest
 from sandbox.bulk_credit.upload import Upload
 from sandbox.docs.openapi import DEFAULT_URL, build, documented
 from sandbox.domain.errors import Problem
-from sandbox.http.answers import Response
 from sandbox.http.middleware import api_middleware
 from sandbox.http.operation import CURSOR, LIMIT, Operation, get, operations_of, post
 from sandbox.http.paging import Page, window
 from sandbox.http.rate_limit import RateLimiter
 from sandbox.http.request import Caller, Request
+from sandbox.http.responses import Response
 from sandbox.http.routes import create_litestar
 from sandbox.infrastructure.settings import Settings
 from sandbox.server.app import BODY_LIMIT, create_app

@@ -101,7 +101,7 @@ def test_no_path_query_header_or_sentence_shows_a_secret(secret: tuple[str, str]
 @settings(max_examples=100)
 @given(spelled(), st.integers(0, 400), st.sampled_from(SHAPES), st.integers(0, 7), st.booleans())
 def test_no_body_shows_a_secret_wherever_it_is_cut(
-    secret: tuple[str, str], cut: int, shape: Shape, place: int, as_declared: bool
+    secret: tuple[str, str], cut: int, shape: Shape, place: int, is_validated: bool
 ) -> None:
     text, body = secret
     string_ = f'"{text}"'
@@ -117,7 +117,7 @@ def test_no_body_shows_a_secret_wherever_it_is_cut(
     ]
     raw = documents[place].encode("utf-8")
     for whole in (raw, raw[: max(1, len(raw) - cut % len(raw))]):
-        assert not leaks(redaction.body(whole, shape, 4000, as_declared=as_declared).decode("utf-8", "replace"), body)
+        assert not leaks(redaction.body(whole, shape, 4000, is_validated=is_validated).decode("utf-8", "replace"), body)
         assert not leaks(redaction.text_body(whole, 4000).decode("utf-8", "replace"), body) or whole is not raw
 
 
@@ -149,7 +149,7 @@ def test_what_no_type_allows_is_not_shown_whatever_it_looks_like(secret: str, cu
                     raw + secret.encode(),
                     b'{"a": ' + secret.encode(),
                 ):
-                    shown = redaction.body(whole, shape_of(kind), 4000, as_declared=whole is raw and kind is not SourceBody)
+                    shown = redaction.body(whole, shape_of(kind), 4000, is_validated=whole is raw and kind is not SourceBody)
                     assert not leaks(shown.decode(), secret)
 
 
@@ -157,7 +157,7 @@ def test_what_is_declared_is_shown_as_it_came() -> None:
     shape = shape_of(CreateEndpointBody)
     raw = b'{ "url" : "https://example.com/hook",\n "description": "100% \\u00fc\\"",  "event_types": ["a" , 1.50, true] }'
     assert redaction.json_body(raw, shape) == raw
-    assert redaction.body(raw, shape, 20, as_declared=True) == raw[:20]
+    assert redaction.body(raw, shape, 20, is_validated=True) == raw[:20]
     assert redaction.json_body(b'{"url": "https://u:p@example.com/hook?a=b&c#d", "typo": [1, null, {"a": true}]}', shape) == (
         b'{"url": "https://example.com/hook?a=[redacted]&[redacted]#[redacted]", '
         b'"typo": ["[redacted]", null, {"a": "[redacted]"}]}'
@@ -222,7 +222,7 @@ def test_every_member_that_is_called_a_secret_or_a_url_is_marked() -> None:
     seen: set[Any] = set()
     missing = []
     for operation in documented(create_app(Settings.load(env)).operations):
-        for kind in (operation.body, *operation.answers.values()):
+        for kind in (operation.body, *operation.responses.values()):
             for struct, name, hint in _members(page_item(kind) or kind, seen) if kind is not None else ():
                 shape = shape_of(hint)
                 if _CALLED_SECRET.search(name) and not shape.conceals and (struct, name) not in _NO_SECRET:

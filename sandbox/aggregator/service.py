@@ -23,7 +23,7 @@ from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.vendor_rows import LONGEST_USER_ID, VendorRow, read_row
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.transaction import write_rows
@@ -144,21 +144,21 @@ class AggregatorService:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
 
-    async def waiting(self, merchant_id: str, window: Window) -> Page:
+    async def waiting(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with unpaid requests, newest user first."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_WAITING, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
-    async def fetches(self, merchant_id: str, window: Window) -> Page:
+    async def fetches(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of calls to the vendor, newest first."""
         async with db_errors_as_503():
             records = await _fetches(merchant_id, window.before, window.since, window.limit + 1)
         found = [Fetch(**{**r, "id": str(r["id"]), "at": render(r["at"])}) for r in records]
         return page(found, window.limit, [fetch.id for fetch in found])
 
-    async def dead_letters(self, merchant_id: str, window: Window) -> Page:
+    async def dead_letters(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of rows that could not be parsed, newest first."""
         async with db_errors_as_503():
             records = await _dead_letters(merchant_id, window.before, window.since, window.limit + 1)

@@ -13,7 +13,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class BalanceService:
         async with db_errors_as_503(), connection() as conn:
             return await read_balance(conn, merchant_id)
 
-    async def history(self, merchant_id: str, window: Window, params: Mapping[str, str]) -> Page:
+    async def history(self, merchant_id: str, window: PageWindow, params: Mapping[str, str]) -> Page:
         """Return a page of ledger entries, newest first. `params` may have the filters payout_id and account."""
         accounts = [params["account"]] if "account" in params else [AVAILABLE, LOCKED]
         reasons = [reason for reason, m in _BALANCE_MOVEMENTS.items() if m.debit in accounts or m.credit in accounts]

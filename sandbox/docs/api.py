@@ -11,9 +11,9 @@ from sandbox.docs.page import docs_page, problem_page, problems_page
 from sandbox.domain.errors import CODES, Problem
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.http.accept import quality
-from sandbox.http.answers import Response
 from sandbox.http.operation import JSON, Operation, get, operations_of
 from sandbox.http.request import Request
+from sandbox.http.responses import Response
 
 _HTML: Final = "text/html"
 _HEADERS: Final = {
@@ -114,5 +114,5 @@ def _explained(code: str, public_url: str) -> dict[str, Any]:
         "code": code,
         "status": kind.status,
         "title": kind.title,
-        "cure": kind.cure,
+        "cure": kind.resolution,
     }

@@ -30,7 +30,7 @@ A mock payment service provider for payouts.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
 byte for byte, for 24 hours.
 """
-_OF_ACCESS: Final = {
+_ERRORS_BY_ACCESS: Final = {
     "member": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "RATE_LIMITED", "UNAVAILABLE"),
     "admin": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "RATE_LIMITED", "UNAVAILABLE"),
     "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
@@ -67,7 +67,7 @@ def build(operations: Iterable[Operation], public_url: str) -> Json:
     found = documented(operations)
     types = [Payout, ProblemBody, FieldError, RefusedItem]
     for operation in found:
-        types += [kind for kind in (operation.body, *operation.answers.values()) if kind is not None]
+        types += [kind for kind in (operation.body, *operation.responses.values()) if kind is not None]
     builder = _Builder(Schemas(types), public_url)
     links = _links_of_types(found)
     paths: Json = {}
@@ -94,7 +94,7 @@ def _links_of_types(found: Sequence[Operation]) -> Links:
     """What the answers of one type link to, wherever they come from: a list's items as well as a new object."""
     links: Links = {}
     for operation in found:
-        for kind in operation.answers.values():
+        for kind in operation.responses.values():
             if kind is not None and operation.links:
                 links.setdefault(page_item(kind) or kind, {}).update(operation.links)
     return links
@@ -151,7 +151,7 @@ class _Builder:
         if operation.body is not None:
             made["requestBody"] = self._body(operation)
         made["responses"] = {
-            str(status): self._answer(operation, status, kind, links) for status, kind in operation.answers.items()
+            str(status): self._answer(operation, status, kind, links) for status, kind in operation.responses.items()
         } | self._problems(operation, bool(names))
         return made
 
@@ -192,7 +192,7 @@ class _Builder:
         return found
 
     def _problems(self, operation: Operation, has_path_parameters: bool) -> Json:
-        codes = {*operation.errors, *_OF_ACCESS[operation.access], "INTERNAL_ERROR"}
+        codes = {*operation.errors, *_ERRORS_BY_ACCESS[operation.access], "INTERNAL_ERROR"}
         if operation.access != "public":
             codes.add("VALIDATION_ERROR")
         if operation.body is not None:
@@ -211,7 +211,7 @@ class _Builder:
         return {
             str(status): self._problem(status, possible, operation.idempotency != "none")
             for status, possible in sorted(by_status.items())
-            if status not in operation.answers
+            if status not in operation.responses
         }
 
     def _problem(self, status: int, codes: list[str], is_stored: bool) -> Json:
@@ -225,7 +225,7 @@ class _Builder:
             if replayed:
                 headers |= _headers("Idempotent-Replayed")
             self._responses[name] = {
-                "description": "\n".join(f"* `{code}`: {CODES[code].title}. {CODES[code].cure}" for code in codes),
+                "description": "\n".join(f"* `{code}`: {CODES[code].title}. {CODES[code].resolution}" for code in codes),
                 "headers": headers,
                 "content": {
                     MEDIA_TYPE: {

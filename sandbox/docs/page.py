@@ -47,7 +47,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class CommandResult:
+class DocumentedResponse:
     """An answer that is no problem."""
 
     status: str
@@ -68,7 +68,7 @@ class Card:
     body: tuple[Variant, ...]
     example: str
     curl: str
-    answers: tuple[CommandResult, ...]
+    responses: tuple[DocumentedResponse, ...]
     errors: tuple[tuple[int, str, str], ...]
     """Status, code and title."""
 
@@ -146,7 +146,7 @@ class _Reader:
             body=self.variants(media["schema"]) if media else (),
             example=_example(media_type, example),
             curl=self._curl(path, method, operation, media_type, example),
-            answers=tuple(self._answers(operation["responses"])),
+            responses=tuple(self._responses(operation["responses"])),
             errors=tuple(self._errors(operation["responses"])),
         )
 
@@ -213,12 +213,12 @@ class _Reader:
             lines.append(f"-d {shlex.quote(json.dumps(example, ensure_ascii=False))}")
         return " \\\n  ".join(lines)
 
-    def _answers(self, responses: Json) -> Iterator[CommandResult]:
+    def _responses(self, responses: Json) -> Iterator[DocumentedResponse]:
         for status, response in responses.items():
             if "$ref" not in response:
                 media = next(iter(response.get("content", {}).values()), None)
                 variants = self.variants(media["schema"]) if media else ()
-                yield CommandResult(status, HTTPStatus(int(status)).phrase, variants)
+                yield DocumentedResponse(status, HTTPStatus(int(status)).phrase, variants)
 
     def _errors(self, responses: Json) -> Iterator[tuple[int, str, str]]:
         for response in responses.values():

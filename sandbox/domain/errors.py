@@ -17,7 +17,7 @@ class Kind(msgspec.Struct, frozen=True):
 
     status: int
     title: str
-    cure: str
+    resolution: str
 
 
 CODES: Final[dict[str, Kind]] = {
@@ -129,7 +129,7 @@ class Problem(Exception):
         super().__init__(f"{code}: {detail or kind.title}")
         self.code = code
         self.status = kind.status
-        self.detail = detail or kind.cure
+        self.detail = detail or kind.resolution
         self.errors = errors
         self.headers: Mapping[str, str] = headers or {}
 

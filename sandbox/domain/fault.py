@@ -54,7 +54,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class InjectedFault:
     """A fault that hits, and the number of its match, from 1."""
 
     fault: Fault
@@ -77,7 +77,7 @@ def damaged_body(kind: str, body: bytes) -> bytes:
     return body[: len(body) // 2] if kind == "truncated_body" else body
 
 
-def note(hit: Hit) -> FaultNote:
+def note(hit: InjectedFault) -> FaultNote:
     """Return a hit as the journal shows it."""
     return FaultNote(hit.fault.id, hit.fault.kind, hit.fault.seed, hit.counter)
 

@@ -316,12 +316,12 @@ def _atom(atom: bytes, want: Shape) -> bytes:
     return atom if want.kind in ("text", "any") or atom == b"null" else msgspec.json.encode(HIDDEN)
 
 
-def body(raw: bytes, shape: Shape, limit: int, *, as_declared: bool) -> bytes:
+def body(raw: bytes, shape: Shape, limit: int, *, is_validated: bool) -> bytes:
     """Return at most `limit` bytes of a body. `raw` is its beginning, somewhat longer than `limit` if the body is.
 
-    `as_declared` says that the body was decoded as its type, so it has no undeclared members.
+    `is_validated` says that the body was decoded as its type, so it has no undeclared members.
     """
-    if as_declared and not shape.conceals and not has_secret(raw.decode("latin-1")):
+    if is_validated and not shape.conceals and not has_secret(raw.decode("latin-1")):
         return raw[:limit]
     return json_body(raw, shape)[:limit]
 

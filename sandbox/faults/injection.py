@@ -15,7 +15,7 @@ from litestar.types import Receive, Send
 
 from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.errors import CODES, Problem
-from sandbox.domain.fault import FAULTED, Fault, Hit
+from sandbox.domain.fault import FAULTED, Fault, InjectedFault
 from sandbox.faults.store import first_hit
 from sandbox.http.request import Request
 
@@ -80,7 +80,7 @@ def _contains_in_order(text: bytes, parts: Sequence[bytes]) -> bool:
     return True
 
 
-def _problem(hit: Hit) -> Problem:
+def _problem(hit: InjectedFault) -> Problem:
     fault = hit.fault
     status = int(fault.parameters.get("status", 429))
     code = _CODES.get(status, "UNAVAILABLE")
@@ -93,7 +93,7 @@ def _problem(hit: Hit) -> Problem:
     return problem
 
 
-async def inject_response(hit: Hit, message: Any, receive: Receive, send: Send) -> None:
+async def inject_response(hit: InjectedFault, message: Any, receive: Receive, send: Send) -> None:
     """Send one ASGI message of a response, delayed or damaged by the fault. Other kinds of faults do not change it."""
     kind, is_start = hit.fault.kind, message["type"] == "http.response.start"
     transport = getattr(getattr(send, "__self__", None), "transport", None)  # uvicorn's: ASGI cannot break a connection

@@ -15,7 +15,7 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.faults.requests import LARGEST_COUNT, FaultBody, kind_of, match_of, parameters_of
 from sandbox.faults.tables import Faults
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitsOfWork
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class FaultService:
 
         return await self._work.run(context, action)
 
-    async def list(self, merchant_id: str, window: Window) -> Page:
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of faults, newest first, including spent and expired ones."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.domain.fault import Fault, Hit
+from sandbox.domain.fault import Fault, InjectedFault
 from sandbox.unit_of_work.transaction import write_rows
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _HIT: Final = "UPDATE faults SET hits = hits + 1 WHERE merchant_id = $1 AND id =
 
 async def first_hit(
     merchant_id: str, faults: Sequence[Fault], matches: Callable[[Fault], bool], draw_key: str | None = None
-) -> Hit | None:
+) -> InjectedFault | None:
     """Return the first fault that matches and hits, and count it; None if no fault hits. Raises asyncpg's errors.
 
     `draw_key` decides the chance: the same key always gives the same result. By default, the fault's number of matches is
@@ -44,9 +44,11 @@ async def first_hit(
     return None
 
 
-async def _count(conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None) -> Hit | None:
+async def _count(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, fault: Fault, draw_key: str | None
+) -> InjectedFault | None:
     counter = await conn.fetchval(_COUNT, merchant_id, fault.id, datetime.now(UTC))
     if counter is None or not fault.hits(draw_key or str(counter)):
         return None
     await conn.execute(_HIT, merchant_id, fault.id)
-    return Hit(fault, counter)
+    return InjectedFault(fault, counter)

@@ -19,7 +19,7 @@ from sandbox.http.accept import accepts, names
 from sandbox.http.operation import JSON, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
-from sandbox.http.request import Keys, Request
+from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS, Settings
 
 Handler = Callable[[Request], Awaitable[Any]]
@@ -28,7 +28,7 @@ Middleware = Callable[[Operation, Handler], Handler]
 _KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
 
-def authentication(settings: Settings, keys: Keys) -> Middleware:
+def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
     """Find the caller by the API key, or check the operator's key. Raises MISSING_API_KEY or INVALID_API_KEY."""
     refused = DEVELOPMENT_API_KEYS if settings.host not in LOOPBACK_HOSTS else ()
     operators_key = settings.admin_key.encode()
@@ -95,12 +95,12 @@ def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
     """Let the merchant's faults of the API hit. `inject` raises what a fault answers, or notes the fault in the request."""
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
-        async def suffer(request: Request) -> Any:
+        async def inject_then_proceed(request: Request) -> Any:
             if request.caller.faults:
                 await inject(request)
             return await proceed(request)
 
-        return suffer if _has_merchant(operation) else proceed
+        return inject_then_proceed if _has_merchant(operation) else proceed
 
     return middleware
 
@@ -178,16 +178,16 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
     if receive is not None:
 
         async def form(request: Request) -> Any:
-            _require_no_coding(request)
+            _require_identity_encoding(request)
             request.body = await receive(request)
-            request.content = request.body.digest
+            request.fingerprinted_body = request.body.digest
             return await proceed(request)
 
         return form
     if operation.body is None:
 
         async def fingerprinted(request: Request) -> Any:
-            request.content = await request.read()
+            request.fingerprinted_body = await request.read()
             return await proceed(request)
 
         return proceed if operation.idempotency == "none" else fingerprinted
@@ -196,18 +196,18 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
 
     async def json(request: Request) -> Any:
         if requires_body or await request.read():
-            _require_no_coding(request)
+            _require_identity_encoding(request)
             _require_json(request)
-            request.json = request.content = await request.read()
+            request.json = request.fingerprinted_body = await request.read()
         else:
-            request.content = b"{}"
+            request.fingerprinted_body = b"{}"
         try:
-            request.body = decode(decoder, request.content, operation.check)
+            request.body = decode(decoder, request.fingerprinted_body, operation.check)
         except Problem as problem:
             if operation.explain is None:
                 raise
             raise operation.explain(problem) from None
-        request.as_declared = True
+        request.is_validated = True
         return await proceed(request)
 
     return json
@@ -218,7 +218,7 @@ PARSING: Final = (idempotency_key, query_filters, request_body)
 
 
 def api_middleware(
-    settings: Settings, keys: Keys, limiter: RateLimiter, inject: Callable[[Request], Awaitable[None]]
+    settings: Settings, keys: ApiKeyLookup, limiter: RateLimiter, inject: Callable[[Request], Awaitable[None]]
 ) -> tuple[Middleware, ...]:
     """All checks of the API, in their order."""
     return (
@@ -252,7 +252,7 @@ def _has_merchant(operation: Operation) -> bool:
     return operation.access in ("member", "admin")
 
 
-def _require_no_coding(request: Request) -> None:
+def _require_identity_encoding(request: Request) -> None:
     coding = (request.header("content-encoding") or "identity").strip()
     if coding.lower() != "identity":
         raise Problem(

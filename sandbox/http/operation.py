@@ -13,7 +13,7 @@ import msgspec
 
 from sandbox.domain.body import Check
 from sandbox.domain.errors import Problem
-from sandbox.http.paging import DEFAULT_LIMIT, LARGEST_LIMIT
+from sandbox.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data"
@@ -57,7 +57,7 @@ class Operation:
     path: str
     """With path parameters in braces: `/api/v1/payouts/{payout_id}`."""
     summary: str
-    answers: Mapping[int, Any]
+    responses: Mapping[int, Any]
     """Status → the type of the body (None: no body)."""
     body: Any = None
     """The type of the request's JSON body, or of the form that `receive` reads."""
@@ -102,7 +102,7 @@ class Operation:
     @property
     def status(self) -> int:
         """The status of an answer that is a plain value."""
-        first: int = next(iter(self.answers))
+        first: int = next(iter(self.responses))
         return first
 
     @property
@@ -165,7 +165,7 @@ def parameter(name: str, description: str, **schema: Any) -> Parameter:
     return Parameter(name, description, schema or {"type": "string"})
 
 
-def several(choices: Sequence[str]) -> dict[str, Any]:
+def list_of_choices(choices: Sequence[str]) -> dict[str, Any]:
     """The schema of a parameter that takes one or more of the choices, comma-separated."""
     return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": len(choices)}
 
@@ -175,7 +175,7 @@ def page_item(kind: Any) -> Any:
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 
-LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=LARGEST_LIMIT,
+LIMIT = parameter("limit", "The maximum number of results.", type="integer", minimum=1, maximum=MAX_LIMIT,
                   default=DEFAULT_LIMIT)  # fmt: skip
 CURSOR = parameter("cursor", "The next_cursor of the previous page.", type="string", minLength=1, maxLength=200)
 CREATED_FROM = parameter("created_from", "Only items created at or after this time.", type="string", format="date-time")

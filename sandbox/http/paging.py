@@ -14,7 +14,7 @@ from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import LARGEST_ID, first_id_at, is_uuid
 
 DEFAULT_LIMIT: Final = 20
-LARGEST_LIMIT: Final = 100
+MAX_LIMIT: Final = 100
 
 
 class Page(msgspec.Struct):
@@ -26,7 +26,7 @@ class Page(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PageWindow:
     """Which part of a list is asked for: `limit` items whose ids are below `before` and not below `since`.
 
     `suffix` is what of the cursor stands behind the id, for lists with several items an id.
@@ -38,13 +38,13 @@ class Window:
     suffix: str = ""
 
 
-def window(query: Mapping[str, str]) -> Window:
+def window(query: Mapping[str, str]) -> PageWindow:
     """Read `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive) of a query that was checked."""
     before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (LARGEST_ID, "")
     since = first_id_at(_time(query, "created_from"))
     if "created_to" in query:
         before = min(before, first_id_at(_time(query, "created_to")))
-    return Window(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
+    return PageWindow(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
 
 
 def cursor_errors(query: Mapping[str, str]) -> list[Fault]:

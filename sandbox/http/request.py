@@ -1,11 +1,11 @@
-"""A request on its way through the checks to its handler: what came with it, and what the checks found."""
+"""A request as it passes through the middleware, with what the checks added to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sandbox.domain.errors import Problem
-from sandbox.domain.fault import Fault, Hit
+from sandbox.domain.fault import Fault, InjectedFault
 from sandbox.domain.fingerprint import digest, fingerprint
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.http.operation import Operation
@@ -15,15 +15,15 @@ Receive = Callable[[], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose key the request came with."""
+    """The owner of the request's API key."""
 
     merchant_id: str
     key_id: str
     role: str
     rate_limit: int | None = None
-    """Requests a minute that the merchant's API takes; None for no limit."""
+    """Maximum requests per minute for the merchant; None for no limit."""
     faults: tuple[Fault, ...] = ()
-    """The merchant's faults of the API."""
+    """The merchant's API faults."""
 
     @property
     def is_admin(self) -> bool:
@@ -31,19 +31,19 @@ class Caller:
         return self.role == "admin"
 
 
-NOBODY: Final = Caller("", "", "")
-"""The caller of a request without a merchant's key."""
+ANONYMOUS: Final = Caller("", "", "")
+"""The caller of a request without a merchant's API key."""
 
 
-class Keys(Protocol):
-    """Knows API keys."""
+class ApiKeyLookup(Protocol):
+    """Looks up API keys."""
 
     async def caller(self, api_key: str) -> Caller:
-        """Whose key it is. Raises INVALID_API_KEY, or UNAVAILABLE."""
+        """Return the caller that owns the key. Raises INVALID_API_KEY or UNAVAILABLE."""
 
 
 class PayloadTooLarge(Problem):
-    """The body has more bytes than its operation takes."""
+    """The body is larger than its operation allows."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -53,17 +53,18 @@ class PayloadTooLarge(Problem):
 
 
 class Request:
-    """One request of one operation."""
+    """One request to one operation."""
 
     __slots__ = (
-        "_body_limit", "_first", "_key", "_public_url", "_raw", "_receive", "as_declared", "body", "caller", "content", "fault",
-        "headers", "is_head", "json", "method", "operation", "path", "path_parameters", "query", "query_string", "request_id",
+        "_body_limit", "_header_by_name", "_key", "_public_url", "_raw", "_receive", "body", "caller", "fault",
+        "fingerprinted_body", "headers", "is_head", "is_validated", "json", "method", "operation", "path", "path_parameters",
+        "query", "query_string", "request_id",
     )  # fmt: skip
 
     def __init__(
         self, operation: Operation, scope: Mapping[str, Any], receive: Receive, public_url: str, body_limit: int
     ) -> None:
-        """Take an ASGI scope whose state has the `request_id` and the `method` that the client sent."""
+        """Read an ASGI scope. Its state must contain the `request_id` and the `method` that the client sent."""
         state = scope["state"]
         self.operation = operation
         self.method: str = scope["method"]
@@ -73,36 +74,36 @@ class Request:
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.request_id: str = state["request_id"]
         self.is_head: bool = state["method"] == "HEAD"
-        """Whether the client sent HEAD, which is served as GET without its body: it has nothing to wait for."""
-        self.caller = NOBODY
-        self.fault: Hit | None = None
-        """The fault that hit; it may harm the answer as well."""
+        """Whether the client sent HEAD, which is served as GET without a body, and never waits (`wait_for`)."""
+        self.caller = ANONYMOUS
+        self.fault: InjectedFault | None = None
+        """The injected fault, if any; it may also alter the response."""
         self.query: Mapping[str, str] = {}
-        """The query's parameters, as the operation documents them."""
+        """The query parameters, checked against the operation's declaration."""
         self.body: Any = None
         """The decoded body."""
-        self.as_declared = False
-        """Whether the body is what the operation declares, so that its members are known."""
+        self.is_validated = False
+        """Whether the body passed validation, so that it has declared fields only."""
         self.json: bytes = b""
-        """The body's bytes, if they are said to be JSON."""
-        self.content: bytes = b""
-        """What of the body counts for its idempotency key."""
+        """The body's bytes, if the Content-Type is JSON."""
+        self.fingerprinted_body: bytes = b""
+        """The bytes that the idempotency fingerprint covers."""
         self._receive = receive
         self._public_url = public_url
         self._body_limit = body_limit
         self._raw: bytes | None = None
         self._key: str | None = None
-        # Reversed, so that the first of several counts.
-        self._first = dict(reversed(self.headers))
+        # Reversed, so that the first of duplicate headers wins.
+        self._header_by_name = dict(reversed(self.headers))
 
     @property
     def merchant_id(self) -> str:
-        """The caller's merchant; empty for a request without a merchant's key."""
+        """The id of the caller's merchant; empty for a request without a merchant's API key."""
         return self.caller.merchant_id
 
     @property
     def context(self) -> RequestContext:
-        """Whose request it is, its idempotency key, and where it comes from: for problems, logs and timelines."""
+        """The merchant, the idempotency key and the request's origin, for problems, logs and timelines."""
         caller = self.caller
         return RequestContext(
             caller.merchant_id, self._idempotency_key(), self.request_id, self.path, self._public_url, caller.key_id or None
@@ -112,46 +113,46 @@ class Request:
         if self._key is None:
             return None
         of_body = fingerprint if self.operation.receive is None else digest
-        return IdempotencyKey(self._key, of_body(self.method, self.path, self.query_string, self.content))
+        return IdempotencyKey(self._key, of_body(self.method, self.path, self.query_string, self.fingerprinted_body))
 
     def set_key(self, key: str) -> None:
-        """Take the idempotency key that the request came with."""
+        """Set the request's idempotency key."""
         self._key = key
 
     def header(self, name: str) -> str | None:
-        """A header by its name in lower case; the first if it came more than once."""
-        value = self._first.get(name.encode())
+        """Return a header by its lower-case name; the first if it was sent more than once, None if it was not sent."""
+        value = self._header_by_name.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
     def header_list(self, *names: bytes) -> list[str]:
-        """All values of the headers with these names in lower case."""
+        """Return all values of the headers with these lower-case names."""
         return [value.decode("latin-1") for name, value in self.headers if name in names]
 
     @property
     def accept(self) -> str | None:
-        """The Accept header, None if there is none; several are one list (RFC 9110, 5.3)."""
-        given = self.header_list(b"accept") if b"accept" in self._first else None
+        """The Accept header, or None; multiple headers are joined into one list (RFC 9110, 5.3)."""
+        given = self.header_list(b"accept") if b"accept" in self._header_by_name else None
         return None if given is None else ", ".join(given)
 
     async def read(self) -> bytes:
-        """The body's bytes. Raises PAYLOAD_TOO_LARGE, or VALIDATION_ERROR if the client left in the middle."""
+        """Return the whole body. Raises PAYLOAD_TOO_LARGE, or VALIDATION_ERROR if the client disconnected mid-body."""
         if self._raw is None:
             self._raw = b"".join([chunk async for chunk in self.stream()])
         return self._raw
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """The body in parts, as they arrive. Raises as `read`."""
+        """Yield the body's chunks as they arrive. Raises the same errors as `read`."""
         if self._raw is not None:
             yield self._raw
             return
-        length = self._first.get(b"content-length", b"")
+        length = self._header_by_name.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._body_limit:
             raise PayloadTooLarge(self._body_limit)
         size, more = 0, True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                # Nobody is there to read it; and it is no defect of ours.
+                # No one will read this response. Raise a client error, so that it is not logged as our failure.
                 raise Problem(
                     "VALIDATION_ERROR",
                     "The client disconnected before the request was complete.",

@@ -10,10 +10,10 @@ from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from sandbox.http.answers import ProblemHandler, response_of
 from sandbox.http.middleware import Handler, Middleware
 from sandbox.http.operation import Operation, takes_body
 from sandbox.http.request import Request
+from sandbox.http.responses import ProblemHandler, response_of
 
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 

@@ -52,7 +52,7 @@ class Rules:
     """What the journal is allowed to show of an operation's calls. The default is for a path that belongs to no operation."""
 
     request: redaction.Shape = redaction.NEVER
-    answers: Mapping[int, redaction.Shape] = field(default_factory=dict)
+    responses: Mapping[int, redaction.Shape] = field(default_factory=dict)
     """Status → the shape of the response body. A status not listed has a problem as its body."""
     parameters: frozenset[str] = frozenset()
     """Names of query parameters."""
@@ -128,15 +128,15 @@ class Journal:
                 await self._write()
         await self._redis.aclose()
 
-    def note(self, merchant_id: str, entry: Entry, rules: Rules, *, as_declared: bool = False) -> None:
+    def note(self, merchant_id: str, entry: Entry, rules: Rules, *, is_validated: bool = False) -> None:
         """Redact a call by the rules and queue it for writing.
 
-        `as_declared` says that the request body was decoded as the type that the rules describe.
+        `is_validated` says that the request body was decoded as the type that the rules describe.
         """
         counter = next(self._counter) & 0xFFFFFFFF
         entry_id = uuid7(time.time_ns() // 1_000_000, counter, random.getrandbits(42))
         # Redact and cut now, not when writing: the queue holds up to 1000 entries, and headers can have any size.
-        _redact(entry, rules, as_declared)
+        _redact(entry, rules, is_validated)
         self._queue.append((merchant_id, entry_id, entry))
         self._has_entries.set()
 
@@ -235,7 +235,7 @@ def _key(merchant_id: str) -> str:
     return f"psp:journal:{merchant_id}"
 
 
-def _redact(entry: Entry, rules: Rules, as_declared: bool) -> None:
+def _redact(entry: Entry, rules: Rules, is_validated: bool) -> None:
     """Redact everything except what anyone with one of the merchant's keys can see, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     entry.path = redaction.address(entry.path) if rules.is_ours else redaction.path(entry.path)
@@ -244,9 +244,9 @@ def _redact(entry: Entry, rules: Rules, as_declared: bool) -> None:
         entry.request_body = redaction.text_body(entry.request_body, BODY_LIMIT)
         entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
         return
-    entry.request_body = redaction.body(entry.request_body, rules.request, BODY_LIMIT, as_declared=as_declared)
-    answer = rules.answers.get(entry.status, _PROBLEM)
-    entry.response_body = redaction.body(entry.response_body, answer, BODY_LIMIT, as_declared=True)
+    entry.request_body = redaction.body(entry.request_body, rules.request, BODY_LIMIT, is_validated=is_validated)
+    answer = rules.responses.get(entry.status, _PROBLEM)
+    entry.response_body = redaction.body(entry.response_body, answer, BODY_LIMIT, is_validated=True)
 
 
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -7,10 +7,10 @@ from typing import Final
 from sandbox.domain.errors import invalid
 from sandbox.http.middleware import api_key_of
 from sandbox.http.operation import get, parameter
-from sandbox.http.request import Keys, Request
+from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.live.streams import MEDIA_TYPE, EventStream, Streams
 
-LARGEST_LIMIT: Final = 1_000_000
+MAX_LIMIT: Final = 1_000_000
 LONGEST: Final = 86_400
 _TYPES: Final = r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"
 
@@ -18,7 +18,7 @@ _TYPES: Final = r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"
 class StreamApi:
     """The operation that streams changes as they happen."""
 
-    def __init__(self, streams: Streams, keys: Keys) -> None:
+    def __init__(self, streams: Streams, keys: ApiKeyLookup) -> None:
         self._streams = streams
         self._keys = keys
 
@@ -28,7 +28,7 @@ class StreamApi:
         {200: str},
         media_type=MEDIA_TYPE,
         query=(
-            parameter("limit", "Stop after this many events.", type="integer", minimum=1, maximum=LARGEST_LIMIT),
+            parameter("limit", "Stop after this many events.", type="integer", minimum=1, maximum=MAX_LIMIT),
             parameter(
                 "types",
                 "Only these types, comma-separated; payout.* means every type that starts with payout. Default: all.",

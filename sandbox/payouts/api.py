@@ -12,7 +12,7 @@ from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, parameter, post, several
+from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, list_of_choices, parameter, post
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
@@ -109,7 +109,7 @@ class PayoutApi:
         query=(
             LIMIT,
             CURSOR,
-            parameter("status", "Only payouts with one of these statuses.", **several(STATUSES)),
+            parameter("status", "Only payouts with one of these statuses.", **list_of_choices(STATUSES)),
             parameter(
                 "metadata",
                 "Only payouts with this pair in their metadata: `metadata[order]=17`.",
@@ -140,7 +140,7 @@ class PayoutApi:
                 "wait_for",
                 "Delay the response until the payout is in one of these statuses, has been in one since it was last "
                 "reinitiated, or has ended in another status (FAILED, CANCELLED, REJECTED, RETURNED).",
-                **several(STATUSES),
+                **list_of_choices(STATUSES),
             ),
             parameter(
                 "timeout",

@@ -17,7 +17,7 @@ from sandbox.domain.payout import COLUMNS, Payout, pair_of, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
 from sandbox.domain.query_errors import entries
 from sandbox.domain.unit import CommandResult, RequestContext
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitsOfWork
@@ -184,7 +184,7 @@ class PayoutService:
     async def list(
         self,
         merchant_id: str,
-        window: Window,
+        window: PageWindow,
         statuses: Sequence[str],
         dest_types: Sequence[str],
         filters: Mapping[str, str],

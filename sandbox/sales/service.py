@@ -14,7 +14,7 @@ from sandbox.domain.ids import SMALLEST_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.sales.payments import CHUNK, Attempt, add_attempts, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
@@ -128,7 +128,7 @@ class SalesService:
             raise Problem("NOT_FOUND", f"Sale {sale_id} not found.")
         return to_sale(record)
 
-    async def list(self, merchant_id: str, window: Window, statuses: Sequence[str], user_id: str | None) -> Page:
+    async def list(self, merchant_id: str, window: PageWindow, statuses: Sequence[str], user_id: str | None) -> Page:
         """Return a page of sales, newest first; with a `user_id`, only that user's."""
         statement, more = (_LIST, []) if user_id is None else (_LIST_OF_USER, [user_id])
         async with db_errors_as_503(), connection() as conn:

@@ -4,9 +4,9 @@ import asyncio
 
 import msgspec
 
-from sandbox.http.answers import Response
 from sandbox.http.operation import get
 from sandbox.http.request import Request
+from sandbox.http.responses import Response
 from sandbox.infrastructure.metrics import exposition
 from sandbox.server.readiness import Readiness
 

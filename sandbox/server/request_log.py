@@ -19,7 +19,7 @@ from sandbox.domain.fault import note
 from sandbox.domain.ids import uuid7
 from sandbox.faults.injection import inject_response
 from sandbox.http.operation import Operation, page_item
-from sandbox.http.request import NOBODY, Request
+from sandbox.http.request import ANONYMOUS, Request
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
 from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, Rules
 
@@ -101,7 +101,7 @@ class RequestLog:
                     response_body=answer[:_JOURNALED_BYTES],
                     fault=None if request.fault is None else note(request.fault),
                 )
-                self._journal.note(request.merchant_id, entry, rules_of(request.operation), as_declared=request.as_declared)
+                self._journal.note(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
             self._log.info(
                 "request",
                 request_id=request_id,
@@ -117,7 +117,7 @@ class RequestLog:
 def rules_of(operation: Operation) -> Rules:
     """What may be shown of the calls of an operation, by the types that it declares."""
     answers = {}
-    for status, kind in operation.answers.items():
+    for status, kind in operation.responses.items():
         item = page_item(kind)
         answers[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
     names = redaction.names_of(parameter.name for parameter in operation.query)
@@ -125,7 +125,7 @@ def rules_of(operation: Operation) -> Rules:
 
 
 def _is_journaled(request: Request) -> bool:
-    return request.caller is not NOBODY and request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
+    return request.caller is not ANONYMOUS and request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
 
 
 # Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.

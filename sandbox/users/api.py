@@ -9,10 +9,10 @@ from sandbox.domain.body_errors import Fault
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction
-from sandbox.http.answers import Response
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, patch, post
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
+from sandbox.http.responses import Response
 from sandbox.users.history import TRANSACTION_TYPES
 from sandbox.users.requests import (
     ChangeUserBody,

@@ -9,7 +9,7 @@ from sandbox.domain.choices import TransactionType
 from sandbox.domain.clock import render
 from sandbox.domain.ledger import ADVANCE, CLAW_BACK, CREDIT, FINAL, WALLET, WALLET_MOVEMENTS, wallet_of
 from sandbox.domain.user_commands import Transaction
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 
 TRANSACTION_TYPES: Final[tuple[TransactionType, ...]] = get_args(TransactionType)
 _FROM_LEDGER: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (FINAL, CLAW_BACK)}
@@ -52,7 +52,7 @@ SELECT * FROM (
 """  # noqa: S608 -- constants
 
 
-async def wallet_entries(merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
+async def wallet_entries(merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:
     """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries."""
     statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_OF_PAYOUT, payout_id)
     async with db_errors_as_503(), connection() as conn:
@@ -61,7 +61,7 @@ async def wallet_entries(merchant_id: str, user_id: str, window: Window, payout_
     return page(entries, window.limit, [entry.transfer_id for entry in entries])
 
 
-async def transactions(merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
+async def transactions(merchant_id: str, user_id: str, window: PageWindow, types: Sequence[str]) -> Page:
     """Return a page of a user's transactions of these TRANSACTION_TYPES, newest first."""
     stored = [kind for kind in types if kind not in _FROM_LEDGER]
     reasons = [reason for reason, kind in _TYPE_OF.items() if kind in types]

@@ -19,7 +19,7 @@ from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
@@ -233,7 +233,7 @@ class UserService:
 
         return await self._work.run(context, action)
 
-    async def list(self, merchant_id: str, window: Window, external_id: str | None) -> Page:
+    async def list(self, merchant_id: str, window: PageWindow, external_id: str | None) -> Page:
         """Return a page of users, newest first; with an `external_id`, at most the one user who has it."""
         statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
         async with db_errors_as_503(), connection() as conn:
@@ -253,12 +253,12 @@ class UserService:
         require_id(user_id)
         return await self._work.submit(RecordTransaction(context, user_id, kind, amount, reference))
 
-    async def transactions(self, merchant_id: str, user_id: str, window: Window, types: Sequence[str]) -> Page:
+    async def transactions(self, merchant_id: str, user_id: str, window: PageWindow, types: Sequence[str]) -> Page:
         """Return a page of a user's transactions of these types, newest first. Raises NOT_FOUND."""
         await self._row(merchant_id, user_id)
         return await transactions(merchant_id, user_id, window, types)
 
-    async def history(self, merchant_id: str, user_id: str, window: Window, payout_id: str | None) -> Page:
+    async def history(self, merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:
         """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries. Raises NOT_FOUND."""
         await self._row(merchant_id, user_id)
         return await wallet_entries(merchant_id, user_id, window, payout_id)
@@ -285,7 +285,7 @@ class UserService:
             await self._cache.fill(merchant_id, user_id, cached, user.version, summary)
         return summary, False
 
-    async def requests(self, merchant_id: str, window: Window) -> Page:
+    async def requests(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with payout requests waiting for approval, newest user first."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)

@@ -15,7 +15,7 @@ from sandbox.domain.fault import damaged_body
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.webhooks.sender import DEFAULT_HEADERS
 
@@ -215,7 +215,7 @@ class DeliveryService:
     def __init__(self, work: UnitsOfWork) -> None:
         self._work = work
 
-    async def events(self, merchant_id: str, window: Window, payout_id: str | None = None) -> Page:
+    async def events(self, merchant_id: str, window: PageWindow, payout_id: str | None = None) -> Page:
         """Return a page of events, newest first: of all payouts, or of one."""
         arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
         statement = _EVENTS
@@ -233,7 +233,7 @@ class DeliveryService:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
-            whole_list = Window(1000, LARGEST_ID, SMALLEST_ID)
+            whole_list = PageWindow(1000, LARGEST_ID, SMALLEST_ID)
             records = await conn.fetch(*_deliveries_query(merchant_id, whole_list, STATUSES, None, event_id))
         return EventWithDeliveries(
             **_event_members(record), deliveries=[Delivery(**_delivery_members(found)) for found in records]
@@ -242,7 +242,7 @@ class DeliveryService:
     async def list(
         self,
         merchant_id: str,
-        window: Window,
+        window: PageWindow,
         statuses: Sequence[str],
         endpoint_id: str | None = None,
         event_id: str | None = None,
@@ -290,7 +290,7 @@ class DeliveryService:
 
 
 def _deliveries_query(
-    merchant_id: str, window: Window, statuses: Sequence[str], endpoint_id: str | None, event_id: str | None
+    merchant_id: str, window: PageWindow, statuses: Sequence[str], endpoint_id: str | None, event_id: str | None
 ) -> tuple[Any, ...]:
     """Return the statement and its arguments. Each statement reads at most a few times a page's length."""
     common = (merchant_id, window.before, window.since, window.limit + 1)

@@ -27,7 +27,7 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitsOfWork
 from sandbox.unit_of_work.sealed import run_sealed
@@ -184,7 +184,7 @@ class EndpointService:
         (record,) = await WebhookEndpoints.insert(row).returning(*_SHOWN)
         return _to_endpoint(record)
 
-    async def list(self, merchant_id: str, window: Window) -> Page:
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of endpoints, newest first."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)

@@ -12,7 +12,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
-from sandbox.domain.fault import Fault, Hit, damaged_body, note
+from sandbox.domain.fault import Fault, InjectedFault, damaged_body, note
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, Rules
@@ -68,7 +68,9 @@ class FaultInjectingSender:
             held_back.set()
         return sent
 
-    def _record_in_journal(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, hit: Hit, sent: Sent) -> None:
+    def _record_in_journal(
+        self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, hit: InjectedFault, sent: Sent
+    ) -> None:
         if self._journal is None:
             return
         result = sent.result
@@ -89,7 +91,7 @@ class FaultInjectingSender:
         )
         self._journal.note(merchant_id, entry, Rules(is_ours=True))
 
-    async def _find_hit(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime) -> Hit | None:
+    async def _find_hit(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime) -> InjectedFault | None:
         def matches(fault: Fault) -> bool:
             until = _postponed_until(fault, claimed)
             if until is not None and at >= until:

@@ -15,7 +15,7 @@ from sandbox.domain.clock import Clock, render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
-from sandbox.http.paging import Page, Window, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import Action, UnitsOfWork
@@ -113,7 +113,7 @@ class WorldService:
 
         return await self._replace_world(context, action)
 
-    async def list(self, merchant_id: str, window: Window) -> Page:
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of snapshots, newest first."""
         async with db_errors_as_503():
             records = await _page(merchant_id, window.before, window.since, window.limit + 1)
