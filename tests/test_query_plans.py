@@ -20,7 +20,7 @@ import pytest
 from sandbox.aggregator.tables import VendorCursors
 from sandbox.domain.bulk_credit import ITEM_STATUSES
 from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.merchants.settings import Settings
@@ -34,8 +34,8 @@ ROWS = 5000
 """Rows that the merchant has in each table. A statement that reads them all is far above the limits."""
 FEW = 100
 SMALL_MERCHANTS = 1000
-MOST_ROWS = 700
-MOST_PAGES = 2500
+MAX_ROWS = 700
+MAX_PAGES = 2500
 ROWS_A_MERCHANT = 8
 """What a statement that looks at every merchant may read for each."""
 
@@ -113,8 +113,8 @@ MADE_FOR: Mapping[str, object] = {
     "settings": Settings(default_scenario="SUCCESS", review_threshold=None, rate_limit=None, approvals_expire_after=None),
     "counts": {"total": 0, INVALID: 0, DUPLICATE: 0},
     "changes": {VendorCursors.headers: None},
-    "before": LARGEST_ID,
-    "since": SMALLEST_ID,
+    "before": MAX_ID,
+    "since": MIN_ID,
     "limit": BATCH,
     "now": datetime.fromisoformat(NOW),
     "reason": "",
@@ -194,7 +194,7 @@ def test_no_statement_reads_more_because_of_what_the_planner_believes(
     too_much = {}
     for name, reading in readings[world].items():
         more = merchants * ROWS_A_MERCHANT if name.startswith(EVERY_MERCHANT) else 0
-        if reading.rows > MOST_ROWS + more or reading.pages > MOST_PAGES + 2 * more:
+        if reading.rows > MAX_ROWS + more or reading.pages > MAX_PAGES + 2 * more:
             too_much[name] = reading
     assert not too_much, "\n".join(f"{name}: {reading}" for name, reading in too_much.items())
 

@@ -18,7 +18,7 @@ from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_COMMAND, UnitOfWork
-from sandbox.domain.user_commands import LARGEST_SUM
+from sandbox.domain.user_commands import MAX_SUM
 from sandbox.unit_of_work.claim import Claim
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
 from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 2000
 """The most rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
-_LARGEST_FUNDS: Final = Decimal("99999999999999999.99")
+_MAX_FUNDS: Final = Decimal("99999999999999999.99")
 """The total that bulk credits may bring a merchant's wallets to. The ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
@@ -124,10 +124,10 @@ def _decide(
             outcomes.append(_Outcome(line, "INVALID", error="uuid: user not found"))
         elif user_id in fail_listed:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
-        elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
+        elif before + amount > MAX_SUM or in_wallets + amount > _MAX_FUNDS:
             # A total that overflows its column would fail the chunk forever, and block every later file of the merchant.
-            limit = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
-            whose = "the user's credits" if limit == LARGEST_SUM else "the total of all wallets"
+            limit = MAX_SUM if before + amount > MAX_SUM else _MAX_FUNDS
+            whose = "the user's credits" if limit == MAX_SUM else "the total of all wallets"
             outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {limit}"))
         else:
             credited[user_id] = before + amount

@@ -22,17 +22,17 @@ from sandbox.domain.webhook_schedule import judge
 from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import NO_IDS, Claim, read_due, reserve_ids
 from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
-from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
+from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, Attempts, split_into_runs
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-MOST_SECONDS: Final = 25.0
+MAX_SECONDS: Final = 25.0
 """Maximum real time of one run."""
-MOST_STEPS: Final = 10_000
+MAX_STEPS: Final = 10_000
 """Maximum steps of one run. The run ends after the instant that reaches it."""
-MOST_LISTED: Final = 1000
+MAX_LISTED_STEPS: Final = 1000
 """Maximum steps that a response lists."""
 
 # The earliest due time of each kind of work that a merchant's clock brings about. To add a kind of work, add a column here and
@@ -83,9 +83,9 @@ class Run:
     ran: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
 
     def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
-        """Count all the steps, and list the first MOST_LISTED."""
+        """Count all the steps, and list the first MAX_LISTED_STEPS."""
         self.steps += len(done)
-        self.ran += done[: MOST_LISTED - len(self.ran)]
+        self.ran += done[: MAX_LISTED_STEPS - len(self.ran)]
 
 
 @dataclass(slots=True)
@@ -100,10 +100,10 @@ class _Instant:
 class ClockAdvancer:
     """Advances merchants' clocks and runs the work that falls due."""
 
-    def __init__(self, work: UnitsOfWork, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
+    def __init__(self, work: UnitsOfWork, seconds: float = MAX_SECONDS, steps: int = MAX_STEPS) -> None:
         self._work = work
         self._seconds = seconds
-        self._most_steps = steps
+        self._max_steps = steps
         self._attempts: Attempts | None = None
         self._sending: set[asyncio.Task[list[AttemptResult]]] = set()
 
@@ -150,8 +150,8 @@ class ClockAdvancer:
             if time.monotonic() >= deadline:
                 run.stopped_because = f"{self._seconds:g} seconds of real time have passed"
                 return run
-            if run.steps >= self._most_steps:
-                run.stopped_because = f"{self._most_steps} steps were taken"
+            if run.steps >= self._max_steps:
+                run.stopped_because = f"{self._max_steps} steps were taken"
                 return run
 
     async def credit(self, merchant_id: str) -> None:
@@ -198,8 +198,8 @@ class ClockAdvancer:
         attempts.begin(merchant_id, runs)
         results: list[AttemptResult] = []
         await asyncio.gather(*(attempts.attempt_in_order(merchant_id, run, results.append) for run in runs))
-        for start in range(0, len(results), RECORD_AT_MOST):
-            await attempts.record(merchant_id, results[start : start + RECORD_AT_MOST])
+        for start in range(0, len(results), MAX_RECORDED_ATTEMPTS):
+            await attempts.record(merchant_id, results[start : start + MAX_RECORDED_ATTEMPTS])
         return sorted(results, key=lambda result: (result.at, result.claimed.id))
 
     def _require_attempts(self) -> Attempts:

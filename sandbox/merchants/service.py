@@ -36,7 +36,7 @@ from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 
 KEY_PREFIX: Final = "sk_sandbox_"
-LARGEST_KEY_COUNT: Final = 100
+MAX_KEYS: Final = 100
 
 
 class NewMerchant(msgspec.Struct):
@@ -179,22 +179,22 @@ class MerchantService:
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.
 
-        The result is VALIDATION_ERROR if the merchant has LARGEST_KEY_COUNT active keys.
+        The result is VALIDATION_ERROR if the merchant has MAX_KEYS active keys.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
             keys = await _every_key(context.merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
-            if count >= LARGEST_KEY_COUNT:
+            if count >= MAX_KEYS:
                 raise Problem(
                     "VALIDATION_ERROR",
-                    f"A merchant has at most {LARGEST_KEY_COUNT} keys; delete one first.",
-                    errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
+                    f"A merchant has at most {MAX_KEYS} keys; delete one first.",
+                    errors=[("role", f"would be key number {count + 1} of at most {MAX_KEYS}")],
                 )
             # Keys survive a reset, but a seeded world generates the same ids again.
             taken = {str(record["id"]) for record in keys}
-            candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
+            candidates = (unit.ids.next() for _ in range(MAX_KEYS))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
             await _insert_key(context.merchant_id, created.id, created.api_key, role, name, now)

@@ -10,7 +10,7 @@ import structlog
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.errors import Problem, all_invalid
-from sandbox.domain.ids import SMALLEST_ID, is_uuid
+from sandbox.domain.ids import MIN_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
@@ -85,7 +85,7 @@ class _Progress(msgspec.Struct):
     behind: str
 
 
-_START: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
+_START: Final = _Progress(RunResult(0, 0, ZERO), MIN_ID)
 
 
 class SalesService:
@@ -197,7 +197,7 @@ class SalesService:
 
         Raises asyncpg's errors if the merchants cannot be listed; sales paid before that stay paid.
         """
-        merchant_id = SMALLEST_ID
+        merchant_id = MIN_ID
         while True:
             async with connection() as conn:
                 found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_PER_PAGE)]

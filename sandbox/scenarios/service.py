@@ -19,7 +19,7 @@ from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
-from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
+from sandbox.scenarios.rules import MAX_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.tables import ScenarioRules
 from sandbox.unit_of_work.runner import UnitsOfWork
 
@@ -160,8 +160,8 @@ class ScenarioService:
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if len(unit.rules) >= LARGEST_COUNT:
-                raise Problem("INVALID_STATE", f"You can have at most {LARGEST_COUNT} scenarios of your own; delete one first.")
+            if len(unit.rules) >= MAX_COUNT:
+                raise Problem("INVALID_STATE", f"You can have at most {MAX_COUNT} scenarios of your own; delete one first.")
             self._require_free(unit.rules, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NO_IDS: Final = -1
 """The weight of a unit that makes no ids: in a repeatable world, those of later requests stay what they were."""
-_FEWEST_DUE: Final = 16
+_MIN_DUE: Final = 16
 # Ids are not secrets, and many are made: asking the system's own source costs a system call for each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 
@@ -77,7 +77,7 @@ async def read_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: in
     """Read the payouts whose step is due into the unit, the earliest first, and their users."""
     # Each change is a delivery for every endpoint. With many endpoints fewer payouts go into one transaction, so that the
     # merchant's lock is never held for long.
-    limit = max(_FEWEST_DUE, limit // max(1, len(unit.subscriptions)))
+    limit = max(_MIN_DUE, limit // max(1, len(unit.subscriptions)))
     unit.due = [to_row(record) for record in await conn.fetch(_PAYOUTS_DUE, unit.merchant_id, unit.now, limit)]
     unit.more_due = len(unit.due) == limit
     users = [row.payout.user_id for row in unit.due if row.payout.user_id is not None]

@@ -43,9 +43,9 @@ from sandbox.webhooks.tables import WebhookEndpoints
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-LARGEST_COUNT: Final = 16
+MAX_COUNT: Final = 16
 """Maximum endpoints per merchant. Each event creates up to this many deliveries, in the transaction that causes the event."""
-DELIVERIES_FAILED_AT_ONCE: Final = 5000
+MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 """Maximum deliveries that one transaction fails. More would hold the merchant's lock too long."""
 
 # All columns but the sealed secret.
@@ -154,15 +154,15 @@ class EndpointService:
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
         """Insert an endpoint in the caller's transaction, which must hold the merchant's lock.
 
-        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has LARGEST_COUNT endpoints
+        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_COUNT endpoints
         already. Nothing is written then.
         """
         fault = url_fault(new.url, self._allowed)
         if fault is not None:
             raise invalid("url", fault)
         taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
-        if len(taken) >= LARGEST_COUNT:
-            raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
+        if len(taken) >= MAX_COUNT:
+            raise Problem("INVALID_STATE", f"A merchant has at most {MAX_COUNT} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
         while endpoint_id in taken:  # endpoints survive a reset, but a seeded world generates the same ids again
             endpoint_id = unit.ids.next()
@@ -235,7 +235,7 @@ class EndpointService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             if await _one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
-            limit = DELIVERIES_FAILED_AT_ONCE
+            limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
             failed = [
                 await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
                 for status in ("PENDING", "PAUSED")

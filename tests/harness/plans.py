@@ -11,7 +11,7 @@ import asyncpg
 
 from sandbox.db.engine import APPLICATION_ROLE, PLANNER
 from sandbox.db.migrate import migrate
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"
@@ -268,7 +268,7 @@ def _default(sql: str, number: int, kind: str) -> object:
             return MERCHANT
         above, below = (re.search(rf"{sign}=? (\([^()]*)?\${number}\b", sql) is not None for sign in "<>")
         if above != below:
-            return LARGEST_ID if above else SMALLEST_ID
+            return MAX_ID if above else MIN_ID
     return DEFAULTS[kind]
 
 
