@@ -25,7 +25,7 @@ from sandbox.server.health import HealthApi
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.summary_cache import SummaryCache
 
 BODY_LIMIT = 64 * 1024
@@ -56,7 +56,9 @@ def create_app(settings: Settings) -> ASGIApp:
     notifier = Notifier()
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, feed.committed]
-    work = UnitsOfWork(load_catalogue(), notifier, settings.batch_limit, settings.queue_limit)
+    work = UnitOfWorkRunner(
+        load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
+    )
     readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
     service = CallbackService(work, SecretBox(settings.secret_key))
 

@@ -20,7 +20,7 @@ from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.domain.webhook_signing import decode_secret, verify
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.requests import failure_faults
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
@@ -65,7 +65,7 @@ def callback_errors(members: Mapping[str, Any]) -> list[tuple[str, str]]:
 class CallbackService:
     """Takes banks' callbacks."""
 
-    def __init__(self, work: UnitsOfWork, box: SecretBox) -> None:
+    def __init__(self, work: UnitOfWorkRunner, box: SecretBox) -> None:
         self._work = work
         self._box = box
 

@@ -27,7 +27,7 @@ from sandbox.merchants.service import KEY_PREFIX, MerchantService, MerchantSpec
 from sandbox.scenarios.builtin import load_catalogue, read_rules
 from sandbox.scenarios.service import ScenarioService
 from sandbox.unit_of_work.notifier import Notifier
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.endpoints import EndpointService
 from seeds.demo_users import USERS_MERCHANT, seed_users
 
@@ -56,7 +56,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
     directory = load_directory()
     rules = [] if scenarios is None else read_rules(scenarios, directory)
     box = SecretBox(settings.secret_key)
-    work = UnitsOfWork(load_catalogue(), Notifier())
+    work = UnitOfWorkRunner(load_catalogue(), Notifier())
     merchants = MerchantService(work, box, EndpointService(work, box, settings.webhook_allow))
     api_key, member_api_key, users_key = _keys(settings)
     await open_pool(settings.database_url, 2)

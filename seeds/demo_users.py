@@ -14,13 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.domain.directory import Directory
-from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.settings import Settings
 from sandbox.sales.requests import CreateSaleBody
 from sandbox.sales.service import SalesService
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.requests import CreateUserBody, DestinationBody
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
@@ -30,7 +30,7 @@ _LAST: Final = "umar"
 _EARNING: Final = Decimal("40.00")
 
 
-async def seed_users(settings: Settings, work: UnitsOfWork, directory: Directory) -> None:
+async def seed_users(settings: Settings, work: UnitOfWorkRunner, directory: Directory) -> None:
     """Create the users, their transactions, payout request and sales, unless they exist.
 
     The merchant must exist, and the connection pool must be open. Raises ValueError if a step is refused.
@@ -40,7 +40,7 @@ async def seed_users(settings: Settings, work: UnitsOfWork, directory: Directory
     try:
         # The last user is created last, so if it exists, everything does. A run that resumes after a crash uses the same
         # idempotency keys, so nothing is done twice.
-        if not (await users.list(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), _LAST)).data:
+        if not (await users.list(USERS_MERCHANT, PageWindow(1, LARGEST_ID, SMALLEST_ID), _LAST)).data:
             await _create_all(users, SalesService(work), settings.public_url)
     finally:
         await cache.close()

@@ -1,17 +1,19 @@
 """The loop: requests in flight commit together, one bad one harms no neighbour, and the queue is bounded."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 
+import asyncpg
 import pytest
 
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
 
@@ -46,7 +48,7 @@ def units() -> list[UnitOfWork]:
 
 
 @pytest.fixture
-async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitsOfWork]:
+async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitOfWorkRunner]:
     async def committed(unit: UnitOfWork) -> None:
         units.append(unit)
 
@@ -56,7 +58,7 @@ async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitsOfWork
 
 
 @pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
-async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, work: UnitsOfWork, decision: str) -> None:
+async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, work: UnitOfWorkRunner, decision: str) -> None:
     """A defect in deciding, a defect behind the line, and a NUL that PostgreSQL refuses: each costs only its own."""
     commands = [Probe(request_of(world.merchant_id), decision if number == 17 else "") for number in range(50)]
     answers = await asyncio.gather(*(work.submit(c) for c in commands), return_exceptions=True)
@@ -64,12 +66,12 @@ async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World,
     assert await available(world) == Decimal("1000049.00")
 
 
-async def test_commands_in_flight_commit_together(world: World, work: UnitsOfWork, units: list[UnitOfWork]) -> None:
+async def test_commands_in_flight_commit_together(world: World, work: UnitOfWorkRunner, units: list[UnitOfWork]) -> None:
     await asyncio.gather(*(work.submit(Probe(request_of(world.merchant_id))) for _ in range(65)))
     assert [len(unit.posted) for unit in units] == [64, 1]
 
 
-async def test_the_queue_is_bounded(world: World, work: UnitsOfWork) -> None:
+async def test_the_queue_is_bounded(world: World, work: UnitOfWorkRunner) -> None:
     answers = await asyncio.gather(
         *(work.submit(Probe(request_of(world.merchant_id))) for _ in range(150)), return_exceptions=True
     )
@@ -81,7 +83,7 @@ async def test_the_queue_is_bounded(world: World, work: UnitsOfWork) -> None:
     assert (await work.submit(Probe(request_of(world.merchant_id)))).status == 200
 
 
-async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: World, work: UnitsOfWork) -> None:
+async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: World, work: UnitOfWorkRunner) -> None:
     key = IdempotencyKey("k", b"f" * 32)
     first = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id, key))))
     await asyncio.sleep(0)
@@ -92,7 +94,7 @@ async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: Worl
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World, work: UnitsOfWork) -> None:
+async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World, work: UnitOfWorkRunner) -> None:
     caller = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id))))
     await asyncio.sleep(0)
     caller.cancel()
@@ -100,7 +102,7 @@ async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World,
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_merchant_that_is_gone_is_not_found(work: UnitsOfWork) -> None:
+async def test_a_merchant_that_is_gone_is_not_found(work: UnitOfWorkRunner) -> None:
     with pytest.raises(Problem, match="NOT_FOUND"):
         await work.submit(Probe(request_of("00000000-0000-7000-8000-00000000dead")))
 
@@ -127,3 +129,94 @@ async def available(world: World) -> Decimal:
         )
     assert isinstance(balance, Decimal)
     return balance
+
+
+@pytest.fixture
+def worlds(stack: Stack) -> Iterator[list[World]]:
+    """Merchants with 1000.00 each."""
+    with ExitStack() as opened:
+        yield [opened.enter_context(World.create(stack, opening_balance="1000.00")) for _ in range(12)]
+
+
+def probes(worlds: Sequence[World], each: int = 1, decision: str = "") -> list[Probe]:
+    return [Probe(request_of(world.merchant_id), decision) for _ in range(each) for world in worlds]
+
+
+async def transactions(units: Sequence[UnitOfWork]) -> int:
+    """How many transactions wrote these units' transfers."""
+    ids = [unit.posted[0].transfer.id for unit in units if unit.posted]
+    async with connection() as conn:
+        found = await conn.fetch("SELECT DISTINCT xmin::text FROM transfers WHERE id = ANY ($1::uuid[])", ids)
+    return len(found)
+
+
+async def test_merchants_in_flight_commit_together(
+    work: UnitOfWorkRunner, units: list[UnitOfWork], worlds: list[World]
+) -> None:
+    results = await asyncio.gather(*(work.submit(probe) for probe in probes(worlds, each=2)))
+    assert {result.status for result in results} == {200}
+    assert [len(unit.posted) for unit in units] == [2] * len(worlds)
+    assert await transactions(units) == 1
+    assert [await available(world) for world in worlds] == [Decimal("1002.00")] * len(worlds)
+
+
+@pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
+async def test_a_bad_command_harms_no_other_merchant(work: UnitOfWorkRunner, worlds: list[World], decision: str) -> None:
+    commands = [*probes(worlds), *probes(worlds[3:4], decision=decision), *probes(worlds[3:4])]
+    results = await asyncio.gather(*(work.submit(command) for command in commands), return_exceptions=True)
+    assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [len(worlds)]
+    expected = [Decimal("1001.00")] * len(worlds)
+    expected[3] = Decimal("1002.00")
+    assert [await available(world) for world in worlds] == expected
+
+
+async def test_a_deleted_merchant_stops_no_other(work: UnitOfWorkRunner, worlds: list[World]) -> None:
+    gone = Probe(request_of("00000000-0000-7000-8000-00000000dead"))
+    results = await asyncio.gather(*(work.submit(c) for c in [gone, *probes(worlds)]), return_exceptions=True)
+    assert isinstance(results[0], Problem)
+    assert results[0].code == "NOT_FOUND"
+    assert not any(isinstance(result, Exception) for result in results[1:])
+
+
+async def test_a_merchant_that_is_locked_elsewhere_waits_alone(
+    work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
+) -> None:
+    """And none of the others waits for it, however many rounds there are."""
+    locked, *others = worlds
+    holder = await asyncpg.connect(stack.database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR UPDATE", locked.merchant_id)
+            waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([locked], each=3)]
+            for _ in range(5):
+                await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
+            assert not any(task.done() for task in waiting)
+        assert [(await task).status for task in waiting] == [200] * 3
+    finally:
+        await holder.close()
+    assert await available(locked) == Decimal("1003.00")
+    assert {await available(world) for world in others} == {Decimal("1005.00")}
+
+
+async def test_a_hot_merchant_holds_up_no_quiet_one(
+    work: UnitOfWorkRunner, units: list[UnitOfWork], worlds: list[World]
+) -> None:
+    """Each merchant that waits is in the next round, as long as they are no more than fit in one."""
+    hot, *quiet = worlds
+    commands = [*probes([hot], each=80), *probes(quiet)]
+    await asyncio.gather(*(work.submit(command) for command in commands))
+    rounds = [unit.merchant_id for unit in units]
+    assert set(rounds[: len(worlds)]) == {world.merchant_id for world in worlds}
+    assert len(units[rounds.index(hot.merchant_id)].posted) == 64 - len(quiet), "it takes the room that the others leave"
+
+
+async def test_one_merchant_a_transaction_if_the_database_is_distributed(pool: None, worlds: list[World]) -> None:
+    units: list[UnitOfWork] = []
+
+    async def committed(unit: UnitOfWork) -> None:
+        units.append(unit)
+
+    work = units_of_work(committed, merchants_at_once=1)
+    await asyncio.gather(*(work.submit(probe) for probe in probes(worlds, each=2)))
+    await work.close()
+    assert await transactions(units) == len(worlds)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import MAX_ID
+from sandbox.domain.ids import LARGEST_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
 from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, Rules
 from sandbox.live.feed import Note, connect
@@ -130,7 +130,7 @@ def entry(number: int, **members: Any) -> Entry:
 
 
 async def all_of(journal: Journal, merchant_id: str) -> list[JournalEntry]:
-    return await journal.page(merchant_id, MAX_ID, 10 * ENTRIES_KEPT, lambda _: True)
+    return await journal.page(merchant_id, LARGEST_ID, 10 * ENTRIES_KEPT, lambda _: True)
 
 
 async def written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
@@ -264,6 +264,6 @@ async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody()
     try:
         journal.note("m", entry(1), RULES)
         with pytest.raises(Problem, match="UNAVAILABLE"):
-            await journal.page("m", MAX_ID, 1, lambda _: True)
+            await journal.page("m", LARGEST_ID, 1, lambda _: True)
     finally:
         await journal.close()

@@ -16,10 +16,10 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.tables import WORLD
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.unit_of_work.claim import Claim, claim
+from sandbox.unit_of_work.claim import ClaimRequest, claim
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.worlds import service, store
-from sandbox.worlds.store import MAX_SNAPSHOT_ROWS
+from sandbox.worlds.store import LARGEST_SNAPSHOT
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
@@ -248,10 +248,10 @@ def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
         try:
             for _ in range(2):
                 async with transaction() as conn:
-                    await claim(conn, load_catalogue(), [Claim(world.merchant_id)])
+                    await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
                     await store.empty_world(conn, world.merchant_id)
                 async with transaction() as conn:
-                    await claim(conn, load_catalogue(), [Claim(world.merchant_id)])
+                    await claim(conn, load_catalogue(), [ClaimRequest(world.merchant_id)])
                     assert await store.restore_world(conn, world.merchant_id, snapshot_id) is not None
         finally:
             await close_pool()
@@ -419,7 +419,7 @@ def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouch
 
 
 def test_a_merchant_has_a_bounded_number_of_snapshots(world: World) -> None:
-    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.MAX_COUNT)]
+    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.LARGEST_COUNT)]
     refused = world.client.post("/sandbox/v1/snapshots")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
     listed = world.get("/sandbox/v1/snapshots", limit=100).json()["data"]
@@ -437,7 +437,7 @@ def test_a_world_that_is_too_large_is_refused(world: World) -> None:
         "INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at) "
         "SELECT $1, 'k' || i, '\\x00', 200, '', '2040-01-01' FROM generate_series(1, $2::int) i",
         world.merchant_id,
-        MAX_SNAPSHOT_ROWS,
+        LARGEST_SNAPSHOT,
     )
     refused = world.client.post("/sandbox/v1/snapshots")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")

@@ -11,9 +11,11 @@ from sandbox.merchants.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
 # The benchmarks' scripts measure PostgreSQL; no module runs them statement by statement.
-FILES = [path for path in sorted(ROOT.glob("sandbox/**/*.sql")) if "bench" not in path.parts]
+_ALL = [path for path in sorted(ROOT.glob("sandbox/**/*.sql")) if "bench" not in path.parts]
+FUNCTIONS = [path for path in _ALL if "CREATE OR REPLACE FUNCTION" in path.read_text()]
+FILES = [path for path in _ALL if path not in FUNCTIONS]
 _TABLE = re.compile(rf"(?<![\w.])(?<!AS )({'|'.join(TABLES)})\b(?!\.)(?:\s+(?:AS\s+)?(\w+))?")
-_INSERT = re.compile(r"INTO \w+(?: AS \w+)? \(merchant_id,[^()]*\)\s+(?:SELECT |VALUES \()\$1,")
+_INSERT = re.compile(r"INTO \w+(?: AS \w+)? \(merchant_id,[^()]*\)\s+(?:SELECT |VALUES \()(?:\$1|k\.merchant_id),")
 _FILTER = re.compile(r"(?:(\w+)\.)?\bmerchant_id = \$1(?!\d)")
 
 
@@ -60,6 +62,16 @@ def test_every_table_is_filtered_by_the_merchant(path: Path) -> None:
     assert {name: bad for name, text in statements.items() if (bad := tables_without_merchant(text))} == {}
 
 
+@pytest.mark.parametrize("path", FUNCTIONS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_table_of_a_function_is_filtered_by_the_merchant(path: Path) -> None:
+    """The merchant is an argument, or one of an array of them."""
+    text = re.sub(r"--[^\n]*|'[^']*'", "", path.read_text())
+    (body,) = re.findall(r"AS \$function\$(.*)\$function\$;", text, re.DOTALL)
+    statements = re.sub(r"p_merchant\b|p_merchants\[g\.unit\]", "$1", body).split(";")
+    assert len(statements) > 5
+    assert {statement: bad for statement in statements if (bad := tables_without_merchant(statement))} == {}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_module_beside_holds_each_statement(path: Path) -> None:
     """So the tests of query plans and of writes see it."""
@@ -93,7 +105,7 @@ def test_the_checker_sees_a_table_without_the_merchant(statement: str, tables: l
 def test_statements_are_read_by_name_without_comments() -> None:
     text = "-- Header\n\n-- name: first\n-- Why.\nSELECT 1\n    -- Inside.\n    + 2;\n\n-- name: second\nSELECT 3;\n"
     assert parse_statements(text) == {"first": "SELECT 1\n    + 2", "second": "SELECT 3"}
-    assert read_statements("sandbox.unit_of_work.claim")["lock"].startswith("UPDATE worlds SET")
+    assert read_statements("sandbox.unit_of_work.users")["credit"].startswith("INSERT INTO users")
 
 
 @pytest.mark.parametrize(

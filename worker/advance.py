@@ -6,7 +6,7 @@ from typing import Final
 
 from sandbox.domain.unit import UnitOfWork
 from sandbox.payouts.steps import take_due_steps
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from worker.merchant_tasks import MerchantTasks
 
 AT_ONCE: Final = 4
@@ -52,7 +52,7 @@ class MerchantTimers:
 class Advancer:
     """Takes the due steps of the merchants that are woken, now or at a set time."""
 
-    def __init__(self, work: UnitsOfWork, deliver: Callable[[str], None]) -> None:
+    def __init__(self, work: UnitOfWorkRunner, deliver: Callable[[str], None]) -> None:
         """`deliver` is called with the id of a merchant that has new deliveries due."""
         self._deliver = deliver
         self._tasks = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))

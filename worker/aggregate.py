@@ -12,11 +12,11 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.infrastructure.tasks import end_tasks
 
 INTERVAL: Final = 1.0
-_MAX_INTERVAL: Final = 5.0
+_LONGEST_INTERVAL: Final = 5.0
 """Upper bound. A slow look may have waited for a connection, or the whole machine may have paused."""
-MAX_HTTP_POLLS: Final = 128
+HTTP_AT_ONCE: Final = 128
 """Concurrent calls to vendors, one per merchant. Each holds a page of up to 2 MiB; a vendor that hangs holds it for 15 s."""
-MAX_OWN_POLLS: Final = 8
+OWN_AT_ONCE: Final = 8
 """Concurrent reads of our own feed. They never hang, so they have slots of their own and do not queue behind vendors."""
 _log = structlog.get_logger()
 
@@ -37,15 +37,15 @@ class AggregateLoop:
         while True:
             started = time.monotonic()
             try:
-                http, own = await self._poller.due(2 * MAX_HTTP_POLLS, 2 * MAX_OWN_POLLS)
-                self._start(self._http, http, MAX_HTTP_POLLS)
-                self._start(self._own, own, MAX_OWN_POLLS)
+                http, own = await self._poller.due(2 * HTTP_AT_ONCE, 2 * OWN_AT_ONCE)
+                self._start(self._http, http, HTTP_AT_ONCE)
+                self._start(self._own, own, OWN_AT_ONCE)
             except CONNECTION_ERRORS as error:
                 _log.warning("aggregate_lost", error=repr(error)[:300])
             except Exception:
                 # A bug for one merchant must not end the loop that serves all of them.
                 _log.exception("aggregate_failed")
-            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _MAX_INTERVAL))
+            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _LONGEST_INTERVAL))
 
     async def stop(self, seconds: float) -> None:
         """Wait up to `seconds` for running polls, then cancel the rest. A cancelled poll runs again when its lease expires."""

@@ -37,7 +37,7 @@ from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
 from sandbox.unit_of_work.notifier import Notifier
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.attempt import Attempts
 from sandbox.webhooks.deliver import Deliverer
@@ -169,7 +169,7 @@ async def work(settings: Settings) -> None:
     feed = LiveFeed(settings.redis_url)
     feed.start()
     notifier = Notifier()
-    work = UnitsOfWork(load_catalogue(), notifier)
+    work = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
     box = SecretBox(settings.secret_key)
     journal = Journal(settings.redis_url, feed.notes)
     journal.start()

@@ -14,10 +14,10 @@ from sandbox.unit_of_work.transaction import write_alone, write_rows
 from sandbox.webhooks.outbox import LEASE
 
 INTERVAL: Final = 0.5
-_MAX_INTERVAL: Final = 5.0
+_LONGEST_INTERVAL: Final = 5.0
 """Upper bound. A slow sweep may have waited for a lock, or the whole machine may have paused."""
 PURGE_INTERVAL: Final = 60.0
-_MAX_MERCHANTS: Final = 1000
+_AT_MOST: Final = 1000
 _log = structlog.get_logger()
 
 # Reads one index entry, the earliest, per merchant with a running clock, however many rows the merchant has.
@@ -64,7 +64,7 @@ SELECT l.merchant_id::text, l.key, l.expires_at FROM worlds w CROSS JOIN LATERAL
 # One key per statement: a DELETE of many is a join, for which the planner may read all keys. Comparing expires_at spares a key
 # that a new request has taken over since the SELECT.
 _PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND expires_at = $3"
-_MAX_PURGED_KEYS: Final = 10_000
+_PURGED_AT_ONCE: Final = 10_000
 
 _PURGE_OPERATORS: Final = """
 DELETE FROM operator_keys WHERE key = ANY (ARRAY(
@@ -76,19 +76,19 @@ DELETE FROM operator_keys WHERE key = ANY (ARRAY(
 async def due_merchants(now: datetime) -> list[str]:
     """Return merchants with a step or delivery due at the host's time `now`, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _MAX_MERCHANTS)]
+        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _AT_MOST)]
 
 
 async def frozen_merchants_left_behind() -> list[str]:
     """Return merchants with a frozen clock and a due delivery, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _MAX_MERCHANTS)]
+        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _AT_MOST)]
 
 
 async def merchants_to_credit() -> list[str]:
     """Return merchants with an unfinished bulk credit, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _MAX_MERCHANTS)]
+        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _AT_MOST)]
 
 
 async def purge_expired_keys(now: datetime) -> None:
@@ -97,9 +97,9 @@ async def purge_expired_keys(now: datetime) -> None:
     `now` is the host's time. A merchant's keys expire by the merchant's own clock.
     """
     async with connection() as conn:
-        expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
+        expired = await conn.fetch(_EXPIRED, now, _PURGED_AT_ONCE)
     await write_rows(lambda conn: conn.executemany(_PURGE, [tuple(record) for record in expired]))
-    await write_alone(_PURGE_OPERATORS, now, _MAX_PURGED_KEYS)
+    await write_alone(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
 
 
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:
@@ -133,4 +133,4 @@ async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str
         except Exception:
             # A bug for one merchant must not end the loop that serves all of them.
             _log.exception("sweep_failed")
-        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _MAX_INTERVAL))
+        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _LONGEST_INTERVAL))

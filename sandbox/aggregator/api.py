@@ -18,7 +18,7 @@ from sandbox.domain.body_errors import Fault
 from sandbox.domain.fields import Url
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
-from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH
+from sandbox.domain.vendor_rows import LONGEST_USER_ID
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, post, put
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
@@ -41,7 +41,7 @@ HeaderValue = Annotated[
     ),
 ]
 
-_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_USER_ID_LENGTH}}
+_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER_ID}}
 _WINDOW: Final = (LIMIT, CURSOR, CREATED_FROM, CREATED_TO)
 
 

@@ -22,10 +22,10 @@ from sandbox.domain.destination_url import url_fault
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH, VendorRow, read_row
+from sandbox.domain.vendor_rows import LONGEST_USER_ID, VendorRow, read_row
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.transaction import write_rows
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Source(msgspec.Struct):
 class AggregatorService:
     """Reads aggregated data, replays dead letters and sets the source."""
 
-    def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+    def __init__(self, work: UnitOfWorkRunner, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
         """`box` seals vendors' headers. `allowed_networks` are the private networks that vendors can be in."""
         self._work = work
         self._box = box
@@ -137,7 +137,7 @@ class AggregatorService:
 
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
-        if 1 <= len(user_id) <= MAX_USER_ID_LENGTH and user_id.isprintable():
+        if 1 <= len(user_id) <= LONGEST_USER_ID and user_id.isprintable():
             async with db_errors_as_503():
                 record = await _balance(merchant_id, user_id)
         if record is None:
@@ -167,7 +167,7 @@ class AggregatorService:
 
     async def replay(self, context: RequestContext) -> CommandResult:
         """Retry all dead letters and count each that can be parsed once. Responds with 200 and Replayed."""
-        return await self._work.run_repeatable(context, lambda: self._replay(context.merchant_id))
+        return await self._work.run_idempotent(context, lambda: self._replay(context.merchant_id))
 
     async def _replay(self, merchant_id: str) -> CommandResult:
         """Retry all dead letters, oldest first, _REPLAY_BATCH in each transaction."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FETCHES_KEPT: Final = timedelta(days=7)
 """How long the record of a fetch is kept."""
-MAX_DEAD_LETTERS: Final = 10_000
+LARGEST_DEAD_LETTERS: Final = 10_000
 """Maximum dead letters per merchant."""
 
 # DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
@@ -222,7 +222,7 @@ async def dead_letters_left(conn: "PoolConnectionProxy[Any]", merchant_id: str, 
     """Return how many of these rows would be new dead letters, and how many more the merchant can have."""
     counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
     assert counts is not None
-    return counts["new"], MAX_DEAD_LETTERS - counts["kept"]
+    return counts["new"], LARGEST_DEAD_LETTERS - counts["kept"]
 
 
 def seal_headers(box: SecretBox, merchant_id: str, headers: str, nonce: bytes) -> bytes:

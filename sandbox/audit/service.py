@@ -16,7 +16,7 @@ import msgspec
 from sandbox.audit import checks as audit_sql
 from sandbox.db.engine import RETRYABLE, connection, consistent_read, db_errors_as_503, plan_by_statistics
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
-from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS
 from sandbox.domain.user import sum_for
@@ -158,7 +158,7 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
     the ids gives the commit order, but no index contains it, so that pass comes second.
     """
     problems: list[str] = []
-    last: str | None = MIN_ID
+    last: str | None = SMALLEST_ID
     carried: dict[str, Decimal] = {}
     while last is not None and not problems:
         record = await _chain(conn, audit_sql.CHAIN_BY_TIME, merchant_id, last, TRANSFERS_PER_WINDOW, carried)
@@ -167,7 +167,7 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
         carried.update(zip(record["accounts"], record["balances"], strict=True))
     if not problems:
         return []
-    record = await _chain(conn, audit_sql.CHAIN_BY_COUNTER, merchant_id, MIN_ID, None, {})
+    record = await _chain(conn, audit_sql.CHAIN_BY_COUNTER, merchant_id, SMALLEST_ID, None, {})
     by_counter: list[str] = record["problems"]
     return by_counter
 
@@ -197,12 +197,12 @@ async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) 
     ]
     columns = [list(column) for column in zip(*table, strict=True)]
     columns.append(sorted({reason for *_, reason in table if reason}))
-    after = MIN_ID
-    while after != MAX_ID:
+    after = SMALLEST_ID
+    while after != LARGEST_ID:
         record = await conn.fetchrow(audit_sql.LAST_OF_WINDOW, merchant_id, after, PAYOUTS_PER_WINDOW)
         assert record is not None
         # The last window is open-ended, so that it also finds events and transfers of payouts that do not exist.
-        last = record["last"] if record["count"] == PAYOUTS_PER_WINDOW else MAX_ID
+        last = record["last"] if record["count"] == PAYOUTS_PER_WINDOW else LARGEST_ID
         for name, problem in await conn.fetch(
             audit_sql.PAYOUTS, merchant_id, PROBLEMS_SHOWN, after, last, *columns, timeout=_STATEMENT_SECONDS
         ):

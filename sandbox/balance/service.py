@@ -14,7 +14,7 @@ from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -83,12 +83,12 @@ class TopUp:
     needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Transfer the amount. Raises VALIDATION_ERROR if the balance would exceed MAX_BALANCE."""
-        if unit.balances[AVAILABLE] + self.amount > MAX_BALANCE:
+        """Transfer the amount. Raises VALIDATION_ERROR if the balance would exceed LARGEST_BALANCE."""
+        if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"The balance would exceed {MAX_BALANCE}.",
-                errors=[("amount", f"would take the balance above {MAX_BALANCE}")],
+                f"The balance would exceed {LARGEST_BALANCE}.",
+                errors=[("amount", f"would take the balance above {LARGEST_BALANCE}")],
             )
         unit.transfer(TOP_UP, self.amount, None, "top-up")
         available_balance, locked = unit.balances[AVAILABLE], unit.balances[LOCKED]
@@ -101,13 +101,13 @@ class TopUp:
         return CommandResult(200, msgspec.json.encode(balance))
 
 
-MAX_BALANCE: Final = Decimal("99999999999999.99")
+LARGEST_BALANCE: Final = Decimal("99999999999999.99")
 
 
 class BalanceService:
     """The operations on a merchant's balance."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
     async def get(self, merchant_id: str) -> Balance:
@@ -136,7 +136,7 @@ class BalanceService:
         return page(entries, window.limit, [entry.id for entry in entries])
 
     async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
-        """Add money to the available balance: 200 with the balance, or 400 if it would exceed MAX_BALANCE."""
+        """Add money to the available balance: 200 with the balance, or 400 if it would exceed LARGEST_BALANCE."""
         return await self._work.submit(TopUp(context, amount))
 
 

@@ -18,10 +18,10 @@ from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_COMMAND, UnitOfWork
-from sandbox.domain.user_commands import MAX_SUM
-from sandbox.unit_of_work.claim import Claim
+from sandbox.domain.user_commands import LARGEST_SUM
+from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
-from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
+from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.unit_of_work.users import add_credits
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHUNK: Final = 2000
 """The most rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
-_MAX_FUNDS: Final = Decimal("99999999999999999.99")
+_LARGEST_FUNDS: Final = Decimal("99999999999999999.99")
 """The total that bulk credits may bring a merchant's wallets to. The ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
@@ -73,7 +73,7 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str]) -> bool:
+async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, fail_listed: Set[str]) -> bool:
     """Credit the next rows of a merchant's oldest unfinished bulk credit. Return whether there may be more to do.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors; then nothing
@@ -98,7 +98,7 @@ async def credit_chunk(work: UnitsOfWork, merchant_id: str, fail_listed: Set[str
         await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
         return True
 
-    return await work.decide(Claim(merchant_id, CHUNK // IDS_PER_COMMAND + 1), decide)
+    return await work.decide(ClaimRequest(merchant_id, CHUNK // IDS_PER_COMMAND + 1), decide)
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
@@ -124,10 +124,10 @@ def _decide(
             outcomes.append(_Outcome(line, "INVALID", error="uuid: user not found"))
         elif user_id in fail_listed:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
-        elif before + amount > MAX_SUM or in_wallets + amount > _MAX_FUNDS:
+        elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
             # A total that overflows its column would fail the chunk forever, and block every later file of the merchant.
-            limit = MAX_SUM if before + amount > MAX_SUM else _MAX_FUNDS
-            whose = "the user's credits" if limit == MAX_SUM else "the total of all wallets"
+            limit = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
+            whose = "the user's credits" if limit == LARGEST_SUM else "the total of all wallets"
             outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {limit}"))
         else:
             credited[user_id] = before + amount

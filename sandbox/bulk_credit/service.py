@@ -23,8 +23,8 @@ from sandbox.domain.idempotency import lookup
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, page
-from sandbox.unit_of_work.claim import Claim
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.claim import ClaimRequest
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -53,7 +53,7 @@ WHERE merchant_id = $1 AND activity_id = $2 AND status = 'FAILED'
 class BulkCreditService:
     """The operations on bulk credits."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
         self._turns = asyncio.Semaphore(_CONCURRENT_FILES)
 
@@ -117,7 +117,7 @@ class BulkCreditService:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
             return unit.ids.next(), unit.now, lookup(unit, context)
 
-        return await self._work.decide(Claim(context.merchant_id, keys=(context.key.key,)), decide)
+        return await self._work.decide(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -166,7 +166,7 @@ class BulkCreditService:
             accepted = Accepted(activity_id, UPLOADED)
             return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
 
-        return await self._work.run_part(context, accept, prepare=copy)
+        return await self._work.run_reserved(context, accept, prepare=copy)
 
 
 def _one(merchant_id: str, activity_id: str) -> First:

@@ -11,7 +11,7 @@ import typer
 from sandbox.cli.client import Output
 from sandbox.cli.failures import refused
 
-_MAX_FILE_SIZE: Final = 64 * 2**20
+_LARGEST: Final = 64 * 2**20
 _FLAGS: Final = {"true": True, "false": False}
 
 
@@ -73,8 +73,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 def _text(file: Path) -> str:
     try:
-        if file.stat().st_size > _MAX_FILE_SIZE:
-            raise typer.BadParameter(f"{file} is larger than {_MAX_FILE_SIZE // 2**20} MB.")
+        if file.stat().st_size > _LARGEST:
+            raise typer.BadParameter(f"{file} is larger than {_LARGEST // 2**20} MB.")
         return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}") from error

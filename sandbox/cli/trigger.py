@@ -13,7 +13,7 @@ from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
 from sandbox.domain.choices import EventType
 
-_MAX_WAIT_SECONDS: Final = 30
+_LONGEST_WAIT: Final = 30
 """Seconds to wait for a state: the longest time that the API holds a request."""
 
 
@@ -73,7 +73,7 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
     path = "/api/v1/payouts"
     payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": route.scenario})["id"]
     # The API answers at once if the payout has already passed through the state.
-    payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_MAX_WAIT_SECONDS)
+    payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_LONGEST_WAIT)
     for action in route.actions:
         if action.isupper():
             client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": action})
@@ -89,7 +89,7 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
 def _credit_new_user(client: Client, amount: str) -> dict[str, Any]:
     user_id = client.post("/api/v1/users", {"name": "Bulk Credit"})["id"]
     activity_id = bulk_credit.upload(client, "trigger.csv", io.BytesIO(f"uuid,amount\n{user_id},{amount}\n".encode()))
-    bulk_credit.watch(client, activity_id, 2 * _MAX_WAIT_SECONDS)
+    bulk_credit.watch(client, activity_id, 2 * _LONGEST_WAIT)
     events: list[dict[str, Any]] = client.get("/api/v1/events", limit=100)["data"]
     found = next((item for item in events if item["data"].get("activity_id") == activity_id), None)
     if found is None:

@@ -20,19 +20,19 @@ from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.webhook_schedule import judge
 from sandbox.payouts.steps import BATCH, take_claimed_steps
-from sandbox.unit_of_work.claim import NO_IDS, Claim, read_due, reserve_ids
-from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
-from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, Attempts, split_into_runs
+from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim_due
+from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-MAX_SECONDS: Final = 25.0
+MOST_SECONDS: Final = 25.0
 """Maximum real time of one run."""
-MAX_STEPS: Final = 10_000
+MOST_STEPS: Final = 10_000
 """Maximum steps of one run. The run ends after the instant that reaches it."""
-MAX_LISTED_STEPS: Final = 1000
+MOST_LISTED: Final = 1000
 """Maximum steps that a response lists."""
 
 # The earliest due time of each kind of work that a merchant's clock brings about. To add a kind of work, add a column here and
@@ -83,9 +83,9 @@ class Run:
     ran: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
 
     def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
-        """Count all the steps, and list the first MAX_LISTED_STEPS."""
+        """Count all the steps, and list the first MOST_LISTED."""
         self.steps += len(done)
-        self.ran += done[: MAX_LISTED_STEPS - len(self.ran)]
+        self.ran += done[: MOST_LISTED - len(self.ran)]
 
 
 @dataclass(slots=True)
@@ -100,10 +100,10 @@ class _Instant:
 class ClockAdvancer:
     """Advances merchants' clocks and runs the work that falls due."""
 
-    def __init__(self, work: UnitsOfWork, seconds: float = MAX_SECONDS, steps: int = MAX_STEPS) -> None:
+    def __init__(self, work: UnitOfWorkRunner, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
         self._work = work
         self._seconds = seconds
-        self._max_steps = steps
+        self._most_steps = steps
         self._attempts: Attempts | None = None
         self._sending: set[asyncio.Task[list[AttemptResult]]] = set()
 
@@ -150,8 +150,8 @@ class ClockAdvancer:
             if time.monotonic() >= deadline:
                 run.stopped_because = f"{self._seconds:g} seconds of real time have passed"
                 return run
-            if run.steps >= self._max_steps:
-                run.stopped_because = f"{self._max_steps} steps were taken"
+            if run.steps >= self._most_steps:
+                run.stopped_because = f"{self._most_steps} steps were taken"
                 return run
 
     async def credit(self, merchant_id: str) -> None:
@@ -176,8 +176,7 @@ class ClockAdvancer:
             has_steps, has_deliveries = _is_due(due["payouts"], unit.now), _is_due(due["deliveries"], unit.now)
             instant = _Instant(unit, is_last, has_steps, has_deliveries)
             if has_steps:
-                await reserve_ids(conn, unit, BATCH)
-                await read_due(conn, unit, BATCH)
+                await claim_due(conn, unit, BATCH)
                 take_claimed_steps(unit)
             elif not moved and not has_deliveries:
                 raise NothingToDoError(instant)
@@ -185,12 +184,12 @@ class ClockAdvancer:
 
         async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
             if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
-                # Claim in the same transaction. Otherwise a worker could take them while the clock is frozen.
+                # ClaimRequest in the same transaction. Otherwise a worker could take them while the clock is frozen.
                 with self._require_attempts().claiming(merchant_id) as free:
                     instant.claimed = await claim_in(conn, merchant_id, free.others)
 
         # Reserve no ids before there is something to do: the number of waits must not change the ids of a seeded world.
-        return await self._work.decide(Claim(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
+        return await self._work.decide(ClaimRequest(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
     async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         attempts = self._require_attempts()
@@ -198,8 +197,8 @@ class ClockAdvancer:
         attempts.begin(merchant_id, runs)
         results: list[AttemptResult] = []
         await asyncio.gather(*(attempts.attempt_in_order(merchant_id, run, results.append) for run in runs))
-        for start in range(0, len(results), MAX_RECORDED_ATTEMPTS):
-            await attempts.record(merchant_id, results[start : start + MAX_RECORDED_ATTEMPTS])
+        for start in range(0, len(results), RECORD_AT_MOST):
+            await attempts.record(merchant_id, results[start : start + RECORD_AT_MOST])
         return sorted(results, key=lambda result: (result.at, result.claimed.id))
 
     def _require_attempts(self) -> Attempts:

@@ -22,7 +22,7 @@ from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
 from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
 from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ClockService:
     """Reads, freezes, advances and resumes clocks. `on_advanced` receives a merchant and how far its clock advanced."""
 
     def __init__(
-        self, work: UnitsOfWork, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
+        self, work: UnitOfWorkRunner, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
     ) -> None:
         self._work = work
         self._advancer = advancer
@@ -155,7 +155,7 @@ class ClockService:
             result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
             return CommandResult(200, msgspec.json.encode(result), provisional=not result.drained)
 
-        return await self._work.run_repeatable(context, drain)
+        return await self._work.run_idempotent(context, drain)
 
     async def _move(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
         with in_flight(context.merchant_id, context.key):
@@ -181,7 +181,7 @@ class ClockService:
             # means 100 seconds from the start of the first request.
             return CommandResult(200, render(goal).encode(), provisional=True)
 
-        first = await self._work.run_part(context, begin, weight=0)
+        first = await self._work.run_reserved(context, begin, weight=0)
         if not first.provisional:
             return first
         run = await self._advancer.run(context.merchant_id, goal, since=began)

@@ -13,7 +13,7 @@ from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, 
 from sandbox.http.operation import get, post
 from sandbox.http.request import Request
 from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class VerifyAccount:
 class DirectoryApi:
     """The operations on the directory."""
 
-    def __init__(self, directory: Directory, work: UnitsOfWork) -> None:
+    def __init__(self, directory: Directory, work: UnitOfWorkRunner) -> None:
         self._directory = directory
         self._listing = directory.as_json()
         self._work = work

@@ -20,7 +20,7 @@ from sandbox.domain.money import InvalidAmountError, parse_amount
 Fault = tuple[str, str]
 """The path of a member, such as `payouts[2].amount`, and what is wrong with it."""
 
-MAX_ERRORS: Final = 1000
+MOST: Final = 1000
 """The most errors that one answer lists."""
 _SUGGESTIONS: Final = 20
 """How many unknown members of one object get a "did you mean"; each costs a search."""
@@ -50,13 +50,13 @@ def parse_tree(body: bytes) -> Any:
 
 
 def find_errors(kind: Any, tree: Any) -> tuple[list[Fault], Any]:
-    """Check a parsed body against a type. Return its errors, at most MAX_ERRORS, and its valid part.
+    """Check a parsed body against a type. Return its errors, at most MOST, and its valid part.
 
     In the valid part, objects are dicts of their valid members, and amounts are Decimals.
     """
     walk = _Walk()
     found = walk.check(_described(kind), tree, "")
-    return walk.errors[:MAX_ERRORS], None if found is _WRONG else found
+    return walk.errors[:MOST], None if found is _WRONG else found
 
 
 @lru_cache(maxsize=256)
@@ -91,7 +91,7 @@ def _members(pairs: list[tuple[str, Any]]) -> Members:
     found = Members(pairs)
     if len(found) < len(pairs):
         times = Counter(name for name, _ in pairs)
-        found.twice = [name for name in found if times[name] > 1][:MAX_ERRORS]
+        found.twice = [name for name in found if times[name] > 1][:MOST]
     return found
 
 
@@ -104,7 +104,7 @@ class _Walk:
         self.errors: list[Fault] = []
 
     def wrong(self, path: str, message: str) -> Any:
-        if len(self.errors) < MAX_ERRORS:
+        if len(self.errors) < MOST:
             self.errors.append((path or "body", message))
         return _WRONG
 
@@ -211,7 +211,7 @@ class _Walk:
 
     def _check_unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
-        for number, name in enumerate(unknown[:MAX_ERRORS]):
+        for number, name in enumerate(unknown[:MOST]):
             hint = suggestion(name, known) if number < _SUGGESTIONS else ""
             if not hint:
                 hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"

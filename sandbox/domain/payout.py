@@ -113,15 +113,69 @@ def to_payout(record: Mapping[str, Any]) -> Payout:
     )
 
 
-def to_row(record: Mapping[str, Any]) -> PayoutRow:
-    """Return a stored payout from a record with COLUMNS."""
-    return PayoutRow(
-        payout=to_payout(record),
-        step=record["step"],
-        due_at=record["due_at"],
-        request_id=record["request_id"],
-        created_at=record["created_at"],
-        processed_at=record["processed_at"],
-        path=record["path"],
-        scenario_header=record["scenario_header"],
-    )
+class StoredPayout(msgspec.Struct):
+    """A row of `payouts` as JSON has it, but for the merchant."""
+
+    id: str
+    merchant_reference: str
+    amount: Decimal
+    currency: str
+    dest_type: str
+    bank_code: str | None
+    wallet_code: str | None
+    account_number: str
+    account_title: str | None
+    status: str
+    scenario: str
+    failure_code: str | None
+    failure_reason: str | None
+    psp_reference: str | None
+    attempts: int
+    metadata: dict[str, str]
+    user_id: str | None
+    step: int
+    due_at: datetime | None
+    changes: int
+    request_id: str
+    path: msgspec.Raw
+    scenario_header: str | None
+    created_at: datetime
+    updated_at: datetime
+    processed_at: datetime | None
+
+    def row(self) -> PayoutRow:
+        """Return the payout with its place in its scenario."""
+        payout = Payout(
+            id=self.id,
+            merchant_reference=self.merchant_reference,
+            amount=self.amount,
+            currency=self.currency,
+            dest_type=self.dest_type,
+            bank_code=self.bank_code,
+            wallet_code=self.wallet_code,
+            account_number=self.account_number,
+            account_title=self.account_title,
+            status=self.status,
+            scenario=self.scenario,
+            failure_code=self.failure_code,
+            failure_reason=self.failure_reason,
+            psp_reference=self.psp_reference,
+            attempts=self.attempts,
+            version=self.changes,
+            metadata=self.metadata,
+            user_id=self.user_id,
+            created_at=render(self.created_at),
+            updated_at=render(self.updated_at),
+            processed_at=None if self.processed_at is None else render(self.processed_at),
+        )
+        path = bytes(self.path).decode()
+        return PayoutRow(
+            payout=payout,
+            step=self.step,
+            due_at=self.due_at,
+            request_id=self.request_id,
+            created_at=self.created_at,
+            processed_at=self.processed_at,
+            path=None if path == "null" else path,
+            scenario_header=self.scenario_header,
+        )

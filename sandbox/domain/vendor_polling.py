@@ -25,8 +25,8 @@ LEASE: Final = timedelta(seconds=30)
 OVERLAP: Final = timedelta(seconds=60)
 """How late a row may become visible at a vendor that commits out of order."""
 FIRST_BACKOFF: Final = timedelta(seconds=20)
-MAX_BACKOFF: Final = timedelta(minutes=5)
-MAX_RETRY_AFTER: Final = timedelta(hours=1)
+LONGEST_BACKOFF: Final = timedelta(minutes=5)
+LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def after_failure(
     `restart` starts the walk again at its first page.
     """
     failures = cursor.failures + 1
-    wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), MAX_BACKOFF)
+    wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LONGEST_BACKOFF)
     if retry_after is not None:
-        wait = max(wait, min(retry_after, MAX_RETRY_AFTER))
+        wait = max(wait, min(retry_after, LONGEST_RETRY_AFTER))
     return Cursor(cursor.since, failures=failures) if restart else replace(cursor, failures=failures), ended + wait

@@ -7,15 +7,15 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.domain.choices import FaultTarget, Method
 from sandbox.domain.errors import all_invalid
-from sandbox.domain.fault import MAX_MS
+from sandbox.domain.fault import LONGEST_MS
 from sandbox.domain.fields import Uuid
 from sandbox.scenarios.rules import Probability
 
-MAX_COUNT: Final = 50
+LARGEST_COUNT: Final = 50
 """Maximum faults per merchant. Each of the merchant's requests checks all of them."""
 
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
-Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_MS)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MS)]
 Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
 Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
 Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]

@@ -21,7 +21,7 @@ from sandbox.domain.redaction import scrub
 
 FLUSH_SECONDS: Final = 0.02
 """How long a line may wait. SIGKILL loses the lines that wait."""
-_MAX_LINES: Final = 200
+_MOST_LINES: Final = 200
 """Lines that may wait; one more writes them all."""
 
 
@@ -72,7 +72,7 @@ class LineBuffer:
     def write(self, text: str) -> None:
         """Write text, which ends its lines itself, soon."""
         self._lines.append(text)
-        if len(self._lines) > _MAX_LINES or not self._has_timer():
+        if len(self._lines) > _MOST_LINES or not self._has_timer():
             self.flush()
 
     def flush(self) -> None:

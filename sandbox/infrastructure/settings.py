@@ -41,6 +41,8 @@ class Settings:
     """Private networks that webhooks may be delivered to."""
     batch_limit: int
     queue_limit: int
+    merchants_per_transaction: int
+    """Merchants whose requests may share a transaction. A distributed database needs 1."""
     pool_size: int
     log_level: str
     log_format: str
@@ -56,7 +58,7 @@ class Settings:
         settings = cls(
             database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
             redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
-            admin_key=read.text("SANDBOX_ADMIN_KEY", DEVELOPMENT_ADMIN_KEY, min_length=16),
+            admin_key=read.text("SANDBOX_ADMIN_KEY", DEVELOPMENT_ADMIN_KEY, least=16),
             secret_key=read.key("SANDBOX_SECRET_KEY"),
             host=host,
             port=port,
@@ -65,6 +67,7 @@ class Settings:
             webhook_allow=read.networks("SANDBOX_WEBHOOK_ALLOW"),
             batch_limit=read.integer("SANDBOX_BATCH_LIMIT", 256, 1, 1000),
             queue_limit=read.integer("SANDBOX_QUEUE_LIMIT", 2048, 1, 100_000),
+            merchants_per_transaction=read.integer("SANDBOX_MERCHANTS_PER_TRANSACTION", 64, 1, 1000),
             pool_size=read.integer("SANDBOX_POOL_SIZE", 8, 2, 100),
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
@@ -86,12 +89,12 @@ class Settings:
 class _Reader:
     env: Mapping[str, str]
 
-    def text(self, name: str, default: str | None = None, min_length: int = 1) -> str:
+    def text(self, name: str, default: str | None = None, least: int = 1) -> str:
         value = self.env.get(name, "").strip() or default
         if value is None:
             raise SettingsError(f"{name} is required, but it is not set.")
-        if len(value) < min_length:
-            raise SettingsError(f"{name} must have at least {min_length} characters.")
+        if len(value) < least:
+            raise SettingsError(f"{name} must have at least {least} characters.")
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:

@@ -24,7 +24,7 @@ from redis.asyncio import Redis
 from sandbox.domain import redaction
 from sandbox.domain.errors import ProblemBody, unavailable
 from sandbox.domain.fault import FaultNote
-from sandbox.domain.ids import MAX_ID, uuid7
+from sandbox.domain.ids import LARGEST_ID, uuid7
 from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
@@ -37,12 +37,12 @@ HEADERS_LIMIT: Final = 8000
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
 """The live stream has no end, and reading the journal must not fill it."""
-_MAX_QUEUE_LENGTH: Final = 1000
+_LARGEST_QUEUE: Final = 1000
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
 _ID_SIZE: Final = 36
 """Bytes of the id before each entry. It allows finding an entry without decoding the others."""
-_MAX_HEADERS: Final = 100
+_LARGEST_HEADER_COUNT: Final = 100
 _PROBLEM: Final = redaction.shape_of(ProblemBody)
 _log = structlog.get_logger()
 
@@ -107,7 +107,7 @@ class Journal:
         """`on_recorded` receives a merchant and a live-feed note for each call recorded."""
         self._on_recorded = on_recorded
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
-        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_MAX_QUEUE_LENGTH)
+        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_LARGEST_QUEUE)
         self._counter = itertools.count()
         self._has_entries = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -158,7 +158,7 @@ class Journal:
     ) -> list[JournalEntry]:
         """Return at most `limit` wanted calls, newest first, older than the one with the id `before`. Raises UNAVAILABLE."""
         found: list[JournalEntry] = []
-        has_passed = before == MAX_ID
+        has_passed = before == LARGEST_ID
         for value in await self._read(merchant_id):
             if not has_passed:
                 has_passed = value.startswith(before.encode())
@@ -252,7 +252,7 @@ def _redact(entry: Entry, rules: Rules, is_validated: bool) -> None:
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept: list[tuple[bytes, bytes]] = []
     bytes_left = HEADERS_LIMIT
-    for name, value in redaction.headers(given[:_MAX_HEADERS]):
+    for name, value in redaction.headers(given[:_LARGEST_HEADER_COUNT]):
         bytes_left -= len(name) + len(value)
         if bytes_left < 0:
             break

@@ -18,8 +18,8 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
 CHANNEL: Final = "psp:live:"
-_MAX_QUEUE_LENGTH: Final = 1000
-_MAX_BATCH_SIZE: Final = 64
+_LARGEST_QUEUE: Final = 1000
+_LARGEST_BATCH: Final = 64
 _PAUSE_SECONDS: Final = 0.5
 _log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class LiveFeed:
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_MAX_QUEUE_LENGTH)
+        self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_LARGEST_QUEUE)
         self._has_messages = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._encode = msgspec.msgpack.Encoder().encode
@@ -102,7 +102,7 @@ class LiveFeed:
                 await self._has_messages.wait()
                 self._has_messages.clear()
                 while self._queue:
-                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH_SIZE))]
+                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _LARGEST_BATCH))]
                     try:
                         async with redis.pipeline(transaction=False) as pipe:
                             for merchant_id, content in batch:

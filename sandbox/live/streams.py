@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
 
 MEDIA_TYPE: Final = "text/event-stream"
-MAX_STREAMS: Final = 32
+MOST_STREAMS: Final = 32
 """Maximum streams of one merchant at a time, in all processes together."""
-MAX_WAITING: Final = 1000
+MOST_WAITING: Final = 1000
 """Maximum events queued for a slow client. With one more, the client is disconnected."""
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment keeps the stream alive. Also the interval at which its slot is renewed."""
@@ -50,7 +50,7 @@ return 1
 
 
 class Streams:
-    """Opens streams, at most MAX_STREAMS per merchant."""
+    """Opens streams, at most MOST_STREAMS per merchant."""
 
     def __init__(self, redis_url: str, listener: LiveListener) -> None:
         self._redis = connect(redis_url)
@@ -73,7 +73,7 @@ class Streams:
         """Return a response that streams events from now on.
 
         The stream ends after `limit` events or `seconds`, if given, and when `check_key` raises INVALID_API_KEY. It sends and
-        counts only events of `types`; a type can end in `*`. Raises RATE_LIMITED if the merchant has MAX_STREAMS streams,
+        counts only events of `types`; a type can end in `*`. Raises RATE_LIMITED if the merchant has MOST_STREAMS streams,
         UNAVAILABLE without Redis.
         """
         slot = f"{uuid.uuid4()}"
@@ -81,7 +81,7 @@ class Streams:
             if not await self.take(merchant_id, slot):
                 raise Problem(
                     "RATE_LIMITED",
-                    f"A merchant has at most {MAX_STREAMS} streams at a time; close one first.",
+                    f"A merchant has at most {MOST_STREAMS} streams at a time; close one first.",
                     headers={"Retry-After": "1"},
                 )
         except REDIS_ERRORS as error:
@@ -91,7 +91,7 @@ class Streams:
     async def take(self, merchant_id: str, slot: str) -> bool:
         """Take or renew a slot; return False if none is free. Raises redis's errors."""
         now = time.time_ns() // 1_000_000
-        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _SLOT_TTL_MS, slot, MAX_STREAMS]))
+        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _SLOT_TTL_MS, slot, MOST_STREAMS]))
 
     async def release(self, merchant_id: str, slot: str) -> None:
         """Release a slot."""
@@ -155,7 +155,7 @@ class EventStream:
                     self._queue.append(_event(note.kind, note.data, None))
         if self._queue:  # events that are not wanted must not delay the heartbeat
             self._changed.set()
-        if len(self._queue) > MAX_WAITING:
+        if len(self._queue) > MOST_WAITING:
             self._too_slow.set()
 
     def _wants(self, kind: str) -> bool:

@@ -18,8 +18,8 @@ from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
 
-MAX_SEED = 2**63 - 1
-Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {MAX_SEED}"})]
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {LARGEST_SEED}"})]
 T = TypeVar("T")
 
 
@@ -44,8 +44,8 @@ def _seed(seed: float | None) -> int | None:
     """Return the seed as int; JSON can write it as 5.0. Raises VALIDATION_ERROR if it is not a whole number in range."""
     if seed is None:
         return None
-    if not 0 <= seed <= MAX_SEED or seed != int(seed):
-        raise invalid("seed", f"must be a whole number from 0 to {MAX_SEED}")
+    if not 0 <= seed <= LARGEST_SEED or seed != int(seed):
+        raise invalid("seed", f"must be a whole number from 0 to {LARGEST_SEED}")
     return int(seed)
 
 

@@ -25,10 +25,10 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
-from sandbox.unit_of_work.claim import NO_IDS, Claim, claim
+from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.operator import run_for_operator
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.unit_of_work.tables import Worlds
 from sandbox.unit_of_work.transaction import write_rows
@@ -36,7 +36,7 @@ from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 
 KEY_PREFIX: Final = "sk_sandbox_"
-MAX_KEYS: Final = 100
+LARGEST_KEY_COUNT: Final = 100
 
 
 class NewMerchant(msgspec.Struct):
@@ -94,7 +94,7 @@ class MerchantSpec:
 class MerchantService:
     """Creates and deletes merchants, and manages their keys."""
 
-    def __init__(self, work: UnitsOfWork, box: SecretBox, endpoints: EndpointService) -> None:
+    def __init__(self, work: UnitOfWorkRunner, box: SecretBox, endpoints: EndpointService) -> None:
         self._work = work
         self._box = box
         self._endpoints = endpoints
@@ -167,7 +167,7 @@ class MerchantService:
                 raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
             # The lock waits for work in progress; later work finds no merchant. Recording attempts takes no merchant's lock and
             # locks rows in another order than these deletes. If the two deadlock, the transaction is retried.
-            if not await claim(conn, self._work.catalogue, [Claim(merchant_id, NO_IDS)]):
+            if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, NO_IDS)]):
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             async with as_owner(conn):
                 for table in TABLES:
@@ -179,22 +179,22 @@ class MerchantService:
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.
 
-        The result is VALIDATION_ERROR if the merchant has MAX_KEYS active keys.
+        The result is VALIDATION_ERROR if the merchant has LARGEST_KEY_COUNT active keys.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
             keys = await _every_key(context.merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
-            if count >= MAX_KEYS:
+            if count >= LARGEST_KEY_COUNT:
                 raise Problem(
                     "VALIDATION_ERROR",
-                    f"A merchant has at most {MAX_KEYS} keys; delete one first.",
-                    errors=[("role", f"would be key number {count + 1} of at most {MAX_KEYS}")],
+                    f"A merchant has at most {LARGEST_KEY_COUNT} keys; delete one first.",
+                    errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
                 )
             # Keys survive a reset, but a seeded world generates the same ids again.
             taken = {str(record["id"]) for record in keys}
-            candidates = (unit.ids.next() for _ in range(MAX_KEYS))
+            candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
             await _insert_key(context.merchant_id, created.id, created.api_key, role, name, now)
@@ -236,7 +236,7 @@ class MerchantService:
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
         async with db_errors_as_503():
-            await self._work.decide(Claim(merchant_id, NO_IDS), ensure)
+            await self._work.decide(ClaimRequest(merchant_id, NO_IDS), ensure)
 
     async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
         """Revoke a well-known key if it exists."""
@@ -267,7 +267,7 @@ async def open_world(
 
     The merchant's id counter must be 0. Returns the unit of work that wrote the world.
     """
-    (unit,) = await claim(conn, catalogue, [Claim(merchant_id)])
+    (unit,) = await claim(conn, catalogue, [ClaimRequest(merchant_id)])
     await open_accounts(conn, merchant_id, unit.now)
     unit.balances = dict.fromkeys(MERCHANT_ACCOUNTS, ZERO)
     if seed is not None:

@@ -15,7 +15,7 @@ from sandbox.domain.choices import DefaultScenario
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.merchants.tables import Merchants
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.tables import Worlds
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Change:
 class SettingsService:
     """Reads and changes settings."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
     async def get(self, merchant_id: str) -> Settings:

@@ -27,7 +27,7 @@ EXAMPLE: Final = {
     "account_title": "AYESHA KHAN",
 }
 DEST_TYPES: Final = get_args(DestType)
-MAX_WAIT_SECONDS: Final = 30
+LONGEST_WAIT: Final = 30
 DEFAULT_WAIT: Final = 10
 """How long to wait for a status in seconds, if the request has no `timeout`."""
 _SEE: Final = {
@@ -147,7 +147,7 @@ class PayoutApi:
                 "Seconds of real time to wait. After that, the response is the payout in its current status.",
                 type="number",
                 minimum=0,
-                maximum=MAX_WAIT_SECONDS,
+                maximum=LONGEST_WAIT,
                 default=DEFAULT_WAIT,
             ),
         ),

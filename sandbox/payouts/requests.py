@@ -28,7 +28,7 @@ AccountNumber = Annotated[
 ]
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
 
-MAX_BATCH_SIZE: Final = 1000
+LARGEST_BATCH: Final = 1000
 
 
 class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +49,7 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /payouts/batch`; each item is validated on its own."""
 
-    payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH_SIZE)]
+    payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
 class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

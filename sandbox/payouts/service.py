@@ -20,7 +20,7 @@ from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
 from sandbox.payouts.waiting import PayoutWaits
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 _GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
@@ -101,7 +101,7 @@ class Timeline(msgspec.Struct):
 class PayoutService:
     """The operations on payouts. Every change goes through the merchant's queue."""
 
-    def __init__(self, work: UnitsOfWork, directory: Directory, waits: PayoutWaits) -> None:
+    def __init__(self, work: UnitOfWorkRunner, directory: Directory, waits: PayoutWaits) -> None:
         self._work = work
         self._waits = waits
         self._directory = directory

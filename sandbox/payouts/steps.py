@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sandbox.domain.scenario_runner import take_all
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.metrics import BATCH_SIZE, WORK_LAG
-from sandbox.unit_of_work.claim import Claim
-from sandbox.unit_of_work.runner import NothingToDoError, UnitsOfWork
+from sandbox.unit_of_work.claim import ClaimRequest
+from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -15,7 +15,7 @@ BATCH: Final = 256
 """The most payouts in one transaction."""
 
 
-async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH) -> bool:
+async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = BATCH) -> bool:
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
@@ -29,7 +29,7 @@ async def take_due_steps(work: UnitsOfWork, merchant_id: str, limit: int = BATCH
         BATCH_SIZE.labels("worker").observe(len(unit.due))
         return unit.more_due
 
-    return await work.decide(Claim(merchant_id, limit, due=limit), decide)
+    return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide)
 
 
 def take_claimed_steps(unit: UnitOfWork) -> None:

@@ -16,8 +16,8 @@ from sandbox.live.listener import LiveListener
 
 _MAX_PAYOUTS_PER_READ: Final = 256
 _FIRST_PAUSE: Final = 0.25
-"""Seconds between reads while the feed is down. Doubles up to _MAX_PAUSE_SECONDS."""
-_MAX_PAUSE_SECONDS: Final = 2.0
+"""Seconds between reads while the feed is down. Doubles up to _LONGEST_PAUSE."""
+_LONGEST_PAUSE: Final = 2.0
 
 _ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
 """A payout stays in these statuses, unless it FAILED and is reinitiated. So a wait ends when it reaches one of them."""
@@ -74,7 +74,7 @@ class PayoutWaits:
                         return payout
                     if not self._listener.is_live(merchant_id):
                         left = min(left, pause)
-                        pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+                        pause = min(pause * 2, _LONGEST_PAUSE)
                     try:
                         async with asyncio.timeout(left):
                             await wait.wake.wait()

@@ -16,7 +16,7 @@ from sandbox.runtime.forking import CAN_FORK, Forked, fork, module_of
 from sandbox.runtime.run_directories import SystemUser
 
 _FIRST_DELAY = 0.2
-_MAX_DELAY_SECONDS = 5.0
+_LONGEST_DELAY = 5.0
 _STEADY_SECONDS = 10.0
 _LASTING_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -153,7 +153,7 @@ class Child:
                     self.deaths = 0
                 return False
             self._process = None
-            self._restart_at = now + min(_MAX_DELAY_SECONDS, _FIRST_DELAY * 2**self.deaths)
+            self._restart_at = now + min(_LONGEST_DELAY, _FIRST_DELAY * 2**self.deaths)
             self.deaths += 1
             return True
         if self._restart_at is not None and now >= self._restart_at:

@@ -29,7 +29,7 @@ from sandbox.runtime.signals import Signals, StopRequested
 _START_SECONDS = 180.0
 """A busy machine has taken 84 seconds. A process that dies is noticed at once, whatever the limit."""
 _STEP_SECONDS = 300.0
-_MAX_EARLY_EXITS = 6
+_MOST_EARLY_DEATHS = 6
 _CHECK_SECONDS = 0.5
 
 
@@ -258,19 +258,19 @@ class Supervisor:
         self._signals.wait(seconds)
         self._handle_signals()
 
-    def _watch(self, max_seconds: float = _CHECK_SECONDS) -> None:
-        """Wait up to `max_seconds` seconds for an event, then handle signals and restart dead children.
+    def _watch(self, longest: float = _CHECK_SECONDS) -> None:
+        """Wait up to `longest` seconds for an event, then handle signals and restart dead children.
 
         Raises StopRequested, or StartError if a child that was never up keeps dying.
         """
         children = self._children()
         now = time.monotonic()
         due = [child.restart_at - now for child in children if child.restart_at is not None]
-        self._pause(min([max_seconds, *due]))
+        self._pause(min([longest, *due]))
         for child in children:
             if not child.check():
                 continue
-            if not child.was_up and child.deaths >= _MAX_EARLY_EXITS:
+            if not child.was_up and child.deaths >= _MOST_EARLY_DEATHS:
                 raise StartError(f"{child.name} does not start.{self._end_of_log(child)}")
             if child.was_up:
                 self._say(f"{child.name} ended ({_describe(child.exit_status)}); restarting it.")

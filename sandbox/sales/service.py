@@ -10,7 +10,7 @@ import structlog
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.errors import Problem, all_invalid
-from sandbox.domain.ids import MIN_ID, is_uuid
+from sandbox.domain.ids import SMALLEST_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
@@ -19,7 +19,7 @@ from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS
 from sandbox.sales.payments import CHUNK, Attempt, add_attempts, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.sales.tables import Sales
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -85,13 +85,13 @@ class _Progress(msgspec.Struct):
     behind: str
 
 
-_START: Final = _Progress(RunResult(0, 0, ZERO), MIN_ID)
+_START: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
 
 
 class SalesService:
     """The operations on sales."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
     async def create(self, context: RequestContext, body: CreateSaleBody, earning: Decimal) -> CommandResult:  # fmt: skip
@@ -190,14 +190,14 @@ class SalesService:
             if not (result.provisional or result.replayed or result.status >= 400):
                 _record_run(context, kind, msgspec.json.decode(result.body, type=RunResult))
 
-        return await self._work.run_parts(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
+        return await self._work.run_resumable(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
 
     async def run_for_all(self, kind: str) -> None:
         """Run the payments of every merchant whose clock is not frozen. A run that fails is logged; the others continue.
 
         Raises asyncpg's errors if the merchants cannot be listed; sales paid before that stay paid.
         """
-        merchant_id = MIN_ID
+        merchant_id = SMALLEST_ID
         while True:
             async with connection() as conn:
                 found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_PER_PAGE)]

@@ -18,15 +18,15 @@ from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, 
 from sandbox.domain.scenario_engine import can_follow
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 
-MAX_COUNT: Final = 100
+LARGEST_COUNT: Final = 100
 """The most rules of one merchant. Every create checks all of them."""
-MAX_WAIT_SECONDS: Final = 3650 * 86400
+LONGEST_WAIT: Final = 3650 * 86400
 """The longest delay of a step in seconds: ten years."""
 
 # Integers are accepted too: in JSON, 60 and 60.0 are the same number.
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Position = Annotated[float, msgspec.Meta(ge=1, le=MAX_COUNT, multiple_of=1)]
+Position = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_COUNT, multiple_of=1)]
 StepStatus = Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
 Name = Annotated[
     str,
@@ -210,8 +210,8 @@ def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not valid TOML: {error}") from None
     found = entries.get("scenario")
-    if set(entries) != {"scenario"} or not isinstance(found, list) or not 1 <= len(found) <= MAX_COUNT:
-        raise ValueError(f"the file must contain 1 to {MAX_COUNT} [[scenario]] tables and nothing else")
+    if set(entries) != {"scenario"} or not isinstance(found, list) or not 1 <= len(found) <= LARGEST_COUNT:
+        raise ValueError(f"the file must contain 1 to {LARGEST_COUNT} [[scenario]] tables and nothing else")
     decoder = msgspec.json.Decoder(RuleBody)
     rules: list[RuleBody] = []
     for number, entry in enumerate(found, 1):

@@ -19,9 +19,9 @@ from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_faults, new_payout
-from sandbox.scenarios.rules import MAX_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
+from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
 from sandbox.scenarios.tables import ScenarioRules
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -107,7 +107,7 @@ class Explanation(msgspec.Struct):
 class ScenarioService:
     """The operations on scenarios."""
 
-    def __init__(self, work: UnitsOfWork, directory: Directory) -> None:
+    def __init__(self, work: UnitOfWorkRunner, directory: Directory) -> None:
         self._work = work
         self._catalogue = work.catalogue
         self._directory = directory
@@ -136,7 +136,7 @@ class ScenarioService:
 
     async def explain(self, context: RequestContext, body: ExplainBody) -> CommandResult:
         """Explain what a payout would do: 200 with an Explanation. Raises VALIDATION_ERROR if the payout is invalid."""
-        return await self._work.run_repeatable(context, lambda: self._explain(context.merchant_id, body))
+        return await self._work.run_idempotent(context, lambda: self._explain(context.merchant_id, body))
 
     async def _explain(self, merchant_id: str, body: ExplainBody) -> CommandResult:
         new = new_payout(body, self._directory)
@@ -160,8 +160,8 @@ class ScenarioService:
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if len(unit.rules) >= MAX_COUNT:
-                raise Problem("INVALID_STATE", f"You can have at most {MAX_COUNT} scenarios of your own; delete one first.")
+            if len(unit.rules) >= LARGEST_COUNT:
+                raise Problem("INVALID_STATE", f"You can have at most {LARGEST_COUNT} scenarios of your own; delete one first.")
             self._require_free(unit.rules, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)

@@ -58,7 +58,7 @@ from sandbox.server.health import HealthApi
 from sandbox.server.readiness import Readiness
 from sandbox.server.request_log import RequestLog
 from sandbox.unit_of_work.notifier import Notifier
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.api import UserApi
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
@@ -89,7 +89,9 @@ def create_app(settings: Settings) -> Application:
     waker = Waker(settings.redis_url)
 
     notifier = Notifier()
-    work = UnitsOfWork(load_catalogue(), notifier, settings.batch_limit, settings.queue_limit)
+    work = UnitOfWorkRunner(
+        load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
+    )
     limiter = RateLimiter(settings.redis_url)
     keys = KeyRing()
     readiness = Readiness(settings.redis_url)

@@ -21,7 +21,7 @@ from sandbox.infrastructure.metrics import REQUESTS
 from sandbox.server.request_log import METHODS, choose_request_id
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
-_MAX_METHOD_LENGTH: Final = 8
+_LONGEST_METHOD: Final = 8
 _UPGRADE: Final = frozenset({b"upgrade", b"http2-settings"})
 _PARSED: Final = frozenset(method.encode() for method in METHODS)
 _STAND_IN: Final = b"TRACE"
@@ -126,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _with_known_method(self, data: bytes) -> bytes:
         """The beginning of a request, with a method that the parser knows; nothing while the method is not whole."""
         self._begun = b""
-        end = data.find(b" ", 0, _MAX_METHOD_LENGTH)
+        end = data.find(b" ", 0, _LONGEST_METHOD)
         if end > 0 and data[:end] in _PARSED:
             return data
         method, space, rest = data.partition(b" ")

@@ -1,41 +1,50 @@
-"""Claim merchants for a unit of work each: lock them, then read all that their commands need to see."""
+"""Claim each merchant for a unit of work: lock it and read the rows that its commands need.
 
+One statement calls the database function `psp_claim` (claim.sql) for each merchant.
+"""
+
+import base64
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.db.statements import read_statements
+import msgspec
+
 from sandbox.domain.clock import Clock, milliseconds
 from sandbox.domain.events import Subscription
 from sandbox.domain.ids import IdSource
-from sandbox.domain.ledger import MERCHANT_ACCOUNTS
-from sandbox.domain.payout import to_row
-from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.ledger import MERCHANT_ACCOUNTS, wallet_of
+from sandbox.domain.payout import PayoutRow, StoredPayout
+from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import IDS_PER_COMMAND, KeyRecord, UnitOfWork
-from sandbox.unit_of_work.users import read_users
+from sandbox.domain.user import UserRow
 
 if TYPE_CHECKING:
+    from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
 NO_IDS: Final = -1
-"""The weight of a unit that makes no ids: in a repeatable world, those of later requests stay what they were."""
-_MIN_DUE: Final = 16
-# Ids are not secrets, and many are made: asking the system's own source costs a system call for each.
+"""Reserves no ids, so that later requests in a seeded world get the same ids."""
+# Ids are not secrets, and we generate many. The OS random source would cost a system call each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 
-_SQL: Final = read_statements(__name__)
-_LOCK: Final = _SQL["lock"]
-_READ: Final = _SQL["read"]
-_PAYOUTS_BY_ID: Final = _SQL["payouts_by_id"]
-_PAYOUTS_DUE: Final = _SQL["payouts_due"]
+# The inner ORDER BY makes the function lock merchants in the order of their ids, so that transactions cannot deadlock.
+_CLAIM: Final = """
+SELECT c.* FROM (
+    SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::json[], $6::int[]) AS n (merchant_id, ids, needs, due)
+    ORDER BY n.merchant_id OFFSET 0
+) n CROSS JOIN LATERAL psp_claim(n.merchant_id, n.ids, $1, $2, n.needs, n.due) c
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What one merchant's unit of work needs to see. `weight` is the number of payouts that it may touch."""
+class ClaimRequest:
+    """The rows that one merchant's unit of work needs. `weight` is the number of payouts that it may touch."""
 
     merchant_id: str
     weight: int = 1
@@ -43,59 +52,52 @@ class Claim:
     references: Sequence[str] = ()
     payout_ids: Sequence[str] = ()
     user_ids: Sequence[str] = ()
-    due: int = 0
-    """Payouts to claim whose step is due, at most; fewer where each change has deliveries to many endpoints."""
+    due_limit: int = 0
+    """Maximum number of due payouts to claim. Reduced if the merchant has many endpoints."""
 
 
 async def claim(
-    conn: "PoolConnectionProxy[Any]", catalogue: Catalogue, claims: Sequence[Claim], real_now: datetime | None = None
+    conn: "PoolConnectionProxy[Any]", catalogue: Catalogue, claims: Sequence[ClaimRequest], *, wait: bool = True
 ) -> list[UnitOfWork]:
-    """Lock merchants until the transaction ends, and read what their units of work need to see.
+    """Lock merchants until the transaction ends, and return a unit of work for each, with the rows it needs.
 
-    Locks are taken in the order of merchant ids, so that no two transactions wait for each other in a circle. A merchant
-    that was deleted has no unit. `real_now` is the host's time, for tests. Raises asyncpg's errors.
+    Skips deleted merchants. Also skips merchants that are locked elsewhere, unless `wait` is true. Raises asyncpg's errors.
     """
-    units = []
-    for wanted in sorted(claims, key=lambda one: one.merchant_id):
-        unit = await _lock(conn, catalogue, wanted, real_now)
-        if unit is not None:
-            await _read(conn, unit, wanted)
-            if wanted.due:
-                await read_due(conn, unit, wanted.due)
-            units.append(unit)
-    return units
+    return [_unit(record, catalogue) for record in await _call(conn, claims, wait)]
 
 
-async def reserve_ids(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, weight: int) -> None:
-    """Give ids, as of its now, to a unit that was claimed with NO_IDS: for as many payouts as `weight` says."""
-    record = await conn.fetchrow(_LOCK, unit.merchant_id, (weight + 1) * IDS_PER_COMMAND)
-    assert record is not None, "the merchant is locked"
+async def claim_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: int) -> None:
+    """Reserve ids for `limit` payouts in a unit that was claimed with NO_IDS, and load the payouts that are due."""
+    (record,) = await _call(conn, [ClaimRequest(unit.merchant_id, limit, due_limit=limit)], wait=True)
     unit.ids = _ids(unit.now, record["counter"], record["seed"])
+    _read_due(unit, record)
 
 
-async def read_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: int) -> None:
-    """Read the payouts whose step is due into the unit, the earliest first, and their users."""
-    # Each change is a delivery for every endpoint. With many endpoints fewer payouts go into one transaction, so that the
-    # merchant's lock is never held for long.
-    limit = max(_MIN_DUE, limit // max(1, len(unit.subscriptions)))
-    unit.due = [to_row(record) for record in await conn.fetch(_PAYOUTS_DUE, unit.merchant_id, unit.now, limit)]
-    unit.more_due = len(unit.due) == limit
-    users = [row.payout.user_id for row in unit.due if row.payout.user_id is not None]
-    if users:
-        await read_users(conn, unit, users)
+async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest], wait: bool) -> "list[Record]":
+    found: list[Record] = await conn.fetch(
+        _CLAIM,
+        wait,
+        datetime.now(UTC),
+        [one.merchant_id for one in claims],
+        [(one.weight + 1) * IDS_PER_COMMAND for one in claims],
+        [_needs(one) for one in claims],
+        [one.due_limit for one in claims],
+    )
+    return found
 
 
-async def _lock(
-    conn: "PoolConnectionProxy[Any]", catalogue: Catalogue, wanted: Claim, real_now: datetime | None
-) -> UnitOfWork | None:
-    record = await conn.fetchrow(_LOCK, wanted.merchant_id, (wanted.weight + 1) * IDS_PER_COMMAND)
-    if record is None:
-        return None
-    # The host's time is read after the wait for the lock: units of one merchant follow each other in time as well.
+def _needs(one: ClaimRequest) -> str | None:
+    needs = {"keys": one.keys, "references": one.references, "payouts": one.payout_ids, "users": one.user_ids}
+    found = {name: values for name, values in needs.items() if values}
+    return msgspec.json.encode(found).decode() if found else None
+
+
+def _unit(record: "Record", catalogue: Catalogue) -> UnitOfWork:
+    # Read the wall clock after the wait for the lock, so that timestamps increase in lock order.
     clock = Clock(record["clock_frozen_at"], record["clock_offset"])
-    now = clock.now(real_now or datetime.now(UTC))
-    return UnitOfWork(
-        merchant_id=wanted.merchant_id,
+    now = clock.now(datetime.now(UTC))
+    unit = UnitOfWork(
+        merchant_id=record["merchant_id"],
         now=now,
         ids=_ids(now, record["counter"], record["seed"]),
         default_scenario=record["default_scenario"],
@@ -103,7 +105,32 @@ async def _lock(
         clock=clock,
         approvals_expire_after=record["approvals_expire_after"],
         review_threshold=record["review_threshold"],
+        subscriptions=_subscriptions(record["endpoint_rows"]),
+        rules=_rules(record["rule_rows"]),
     )
+    if record["balances"] is not None:  # a merchant that is being created has no accounts yet
+        unit.balances = dict(zip(MERCHANT_ACCOUNTS, record["balances"], strict=True))
+        unit.balance_version = record["balance_version"]
+    if record["key_rows"] is not None:
+        unit.keys = {
+            key: KeyRecord(base64.b64decode(fingerprint), status, base64.b64decode(body), location)
+            for key, fingerprint, status, body, location in _decode_keys(record["key_rows"])
+        }
+    unit.references = set(record["taken"] or ())
+    if record["payout_rows"] is not None:
+        unit.payouts = {row.payout.id: row for row in _payouts(record["payout_rows"])}
+    _read_due(unit, record)
+    return unit
+
+
+def _read_due(unit: UnitOfWork, record: "Record") -> None:
+    if record["due_rows"] is not None:
+        unit.due = _payouts(record["due_rows"])
+        unit.more_due = len(unit.due) == record["due_limit"]
+    if record["user_rows"] is not None:
+        for user, wallet in _decode_users(record["user_rows"]):
+            unit.users[user.id] = user
+            unit.balances[wallet_of(user.id)] = wallet
 
 
 def _ids(now: datetime, counter: int, seed: int | None) -> IdSource:
@@ -111,21 +138,25 @@ def _ids(now: datetime, counter: int, seed: int | None) -> IdSource:
     return IdSource(milliseconds(now), counter & 0xFFFFFFFF, source.getrandbits)
 
 
-async def _read(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, wanted: Claim) -> None:
-    record = await conn.fetchrow(_READ, unit.merchant_id, list(MERCHANT_ACCOUNTS), wanted.keys, wanted.references, unit.now)
-    assert record is not None
-    if record["balances"] is not None:  # a merchant that is being created has no accounts yet
-        unit.balances = dict(zip(MERCHANT_ACCOUNTS, record["balances"], strict=True))
-        unit.balance_version = record["version"]
-    unit.subscriptions = [Subscription(id_, tuple(types), status == "ENABLED") for id_, types, status in record["endpoints"]]
-    unit.keys = {
-        key: KeyRecord(fingerprint, status, body, location) for key, fingerprint, status, body, location in record["keys"]
-    }
-    unit.references = set(record["taken"])
-    unit.rules = [stored_rule(*rule) for rule in record["rules"]]
-    if wanted.payout_ids:
-        for found in await conn.fetch(_PAYOUTS_BY_ID, unit.merchant_id, wanted.payout_ids):
-            unit.payouts[found["id"]] = to_row(found)
-    users = [*wanted.user_ids, *(row.payout.user_id for row in unit.payouts.values() if row.payout.user_id is not None)]
-    if users:
-        await read_users(conn, unit, users)
+def _payouts(text: str) -> list[PayoutRow]:
+    return [stored.row() for stored in _decode_payouts(text)]
+
+
+# Every unit of work reads these, and they hardly ever change.
+
+
+@lru_cache(maxsize=4096)
+def _subscriptions(text: str | None) -> Sequence[Subscription]:
+    endpoints = [] if text is None else msgspec.json.decode(text, type=list[tuple[str, tuple[str, ...], str]])
+    return tuple(Subscription(id_, types, status == "ENABLED") for id_, types, status in endpoints)
+
+
+@lru_cache(maxsize=4096)
+def _rules(text: str | None) -> Sequence[Scenario]:
+    rules = [] if text is None else msgspec.json.decode(text, type=list[tuple[str, str, str, str]])
+    return tuple(stored_rule(*rule) for rule in rules)
+
+
+_decode_keys: Final = msgspec.json.Decoder(list[tuple[str, str, int, str, str | None]]).decode
+_decode_payouts: Final = msgspec.json.Decoder(list[StoredPayout]).decode
+_decode_users: Final = msgspec.json.Decoder(list[tuple[UserRow, Decimal]]).decode

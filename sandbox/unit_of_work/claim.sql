@@ -1,67 +1,122 @@
--- Lock a merchant and read what its unit of work needs. `$1` is the merchant in every statement.
-
+-- Lock a merchant and read what its unit of work needs. One statement calls it for each of a batch's merchants.
+--
+-- Each statement here has a snapshot of its own, taken when it begins (READ COMMITTED, and the function is VOLATILE). So what
+-- is read after the lock includes everything that the lock's previous holder committed. A single statement that locks and
+-- reads would not: its snapshot is older than the wait.
+--
 -- Rows are looked up one key at a time: LATERAL, with OFFSET 0 so that the planner does not turn the look-up into a join.
--- With `= ANY` it may read all of the merchant's rows where it believes that there are few. `by_key` in sandbox/db/rows.py
--- explains why the key is a range with an ORDER BY.
+-- `by_key` in sandbox/db/rows.py explains why the key is a range with an ORDER BY.
+CREATE OR REPLACE FUNCTION psp_claim(
+    p_merchant uuid,
+    p_ids bigint,              -- how many ids to reserve
+    p_wait boolean,            -- wait for a merchant that is locked elsewhere; else return no row for it
+    p_now timestamptz,         -- the host's time
+    p_needs json,              -- arrays of `keys`, `references`, `payouts` and `users` to look up; each may be missing
+    p_due int                  -- payouts to read whose step is due, at most; fewer where there are many endpoints
+) RETURNS TABLE (
+    merchant_id text, counter bigint, seed bigint, clock_frozen_at timestamptz, clock_offset interval, default_scenario text,
+    approvals_expire_after interval, review_threshold numeric, balances numeric[], balance_version bigint,
+    endpoint_rows text, rule_rows text, key_rows text, taken text[], payout_rows text, due_rows text, due_limit int, user_rows text
+) LANGUAGE plpgsql VOLATILE AS $function$
+#variable_conflict use_column
+DECLARE
+    v_world record;
+    v_users uuid[];
+BEGIN
+    -- This is the merchant's lock. Every worker takes it before any other of the merchant's rows, and merchants in the order of
+    -- their ids, so no two of them deadlock.
+    IF p_wait THEN
+        SELECT w.* INTO v_world FROM worlds w WHERE w.merchant_id = p_merchant FOR NO KEY UPDATE;
+    ELSE
+        SELECT w.* INTO v_world FROM worlds w WHERE w.merchant_id = p_merchant FOR NO KEY UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    merchant_id := v_world.merchant_id;
+    counter := v_world.id_sequence;
+    seed := v_world.seed;
+    clock_frozen_at := v_world.clock_frozen_at;
+    clock_offset := v_world.clock_offset;
+    default_scenario := v_world.default_scenario;
+    approvals_expire_after := v_world.approvals_expire_after;
+    review_threshold := v_world.review_threshold;
 
--- name: lock
--- Taking ids takes the merchant's lock: the next worker for this merchant waits here until the previous one commits, and its
--- later statements see everything that was committed. Keep this a separate statement: a statement has one snapshot, taken
--- before the wait. Every worker locks this row before any other, so no two of them deadlock.
-UPDATE worlds SET id_sequence = id_sequence + $2 WHERE merchant_id = $1
-RETURNING id_sequence - $2 AS counter, seed, clock_frozen_at, clock_offset, default_scenario, approvals_expire_after,
-    review_threshold;
-
--- name: read
-SELECT a.balances, a.version,
-    ARRAY(SELECT ROW (id::text, event_types, status) FROM webhook_endpoints WHERE merchant_id = $1 ORDER BY id) AS endpoints,
-    ARRAY(SELECT ROW (k.key, k.fingerprint, k.status, k.body, k.location)
-        FROM unnest($3::text[]) AS n (key)
-        CROSS JOIN LATERAL (
-            SELECT * FROM idempotency_keys
-            WHERE idempotency_keys.merchant_id = $1 AND idempotency_keys.key >= n.key AND idempotency_keys.key <= n.key
-            ORDER BY idempotency_keys.merchant_id, idempotency_keys.key OFFSET 0
-        ) k
-        WHERE k.expires_at > $5) AS keys,
-    ARRAY(SELECT p.merchant_reference
-        FROM unnest($4::text[]) AS n (reference)
-        CROSS JOIN LATERAL (
-            SELECT merchant_reference FROM payouts
-            WHERE payouts.merchant_id = $1
-                AND payouts.merchant_reference >= n.reference AND payouts.merchant_reference <= n.reference
-            ORDER BY payouts.merchant_id, payouts.merchant_reference OFFSET 0
-        ) p) AS taken,
-    ARRAY(SELECT ROW (id::text, name, match::text, steps::text) FROM scenario_rules WHERE merchant_id = $1
-        ORDER BY position) AS rules
-FROM (
-    SELECT array_agg(a.balance ORDER BY n.place) AS balances,
-        sum(a.version) FILTER (WHERE n.account IN ('AVAILABLE', 'LOCKED'))::bigint AS version
-    FROM unnest($2::text[]) WITH ORDINALITY AS n (account, place)
+    SELECT array_agg(a.balance ORDER BY n.place),
+        sum(a.version) FILTER (WHERE n.account IN ('AVAILABLE', 'LOCKED'))::bigint
+    INTO balances, balance_version
+    FROM unnest(ARRAY['AVAILABLE', 'FUNDING', 'LOCKED', 'SETTLEMENT', 'USER_FUNDS']) WITH ORDINALITY AS n (account, place)
     CROSS JOIN LATERAL (
-        SELECT balance, version FROM accounts
-        WHERE accounts.merchant_id = $1 AND accounts.account >= n.account AND accounts.account <= n.account
-        ORDER BY accounts.merchant_id, accounts.account OFFSET 0
-    ) a
-) a;
+        SELECT a.balance, a.version FROM accounts a
+        WHERE a.merchant_id = p_merchant AND a.account >= n.account AND a.account <= n.account
+        ORDER BY a.merchant_id, a.account OFFSET 0
+    ) a;
 
--- name: payouts_by_id
--- The columns are COLUMNS of sandbox/domain/payout.py.
-SELECT p.*
-FROM unnest($2::uuid[]) AS n (id)
-CROSS JOIN LATERAL (
-    SELECT id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number,
-        account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata,
-        user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id,
-        path::text AS path, scenario_header
-    FROM payouts WHERE payouts.merchant_id = $1 AND payouts.id >= n.id AND payouts.id <= n.id
-    ORDER BY payouts.merchant_id, payouts.id OFFSET 0
-) p;
+    SELECT json_agg(json_build_array(e.id, e.event_types, e.status) ORDER BY e.id)::text, count(*)
+    INTO endpoint_rows, due_limit
+    FROM webhook_endpoints e WHERE e.merchant_id = p_merchant;
 
--- name: payouts_due
--- The columns are COLUMNS of sandbox/domain/payout.py.
-SELECT id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number,
-    account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata,
-    user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id,
-    path::text AS path, scenario_header
-FROM payouts WHERE merchant_id = $1 AND due_at <= $2
-ORDER BY merchant_id, due_at, id LIMIT $3;
+    SELECT json_agg(json_build_array(r.id, r.name, r.match::text, r.steps::text) ORDER BY r.position)::text INTO rule_rows
+    FROM scenario_rules r WHERE r.merchant_id = p_merchant;
+
+    IF p_needs -> 'keys' IS NOT NULL THEN
+        SELECT json_agg(json_build_array(
+            k.key, encode(k.fingerprint, 'base64'), k.status, encode(k.body, 'base64'), k.location
+        ))::text INTO key_rows
+        FROM json_array_elements_text(p_needs -> 'keys') AS n (key)
+        CROSS JOIN LATERAL (
+            SELECT * FROM idempotency_keys i
+            WHERE i.merchant_id = p_merchant AND i.key >= n.key AND i.key <= n.key
+            ORDER BY i.merchant_id, i.key OFFSET 0
+        ) k
+        WHERE k.expires_at > coalesce(clock_frozen_at, p_now + clock_offset);
+    END IF;
+
+    IF p_needs -> 'references' IS NOT NULL THEN
+        SELECT array_agg(p.merchant_reference) INTO taken
+        FROM json_array_elements_text(p_needs -> 'references') AS n (reference)
+        CROSS JOIN LATERAL (
+            SELECT p.merchant_reference FROM payouts p
+            WHERE p.merchant_id = p_merchant AND p.merchant_reference >= n.reference AND p.merchant_reference <= n.reference
+            ORDER BY p.merchant_id, p.merchant_reference OFFSET 0
+        ) p;
+    END IF;
+
+    v_users := ARRAY(SELECT n.id::uuid FROM json_array_elements_text(p_needs -> 'users') AS n (id));
+    IF p_needs -> 'payouts' IS NOT NULL THEN
+        SELECT json_agg(p)::text, v_users || array_agg(p.user_id) FILTER (WHERE p.user_id IS NOT NULL) INTO payout_rows, v_users
+        FROM json_array_elements_text(p_needs -> 'payouts') AS n (id)
+        CROSS JOIN LATERAL (
+            SELECT p.* FROM payouts p WHERE p.merchant_id = p_merchant AND p.id >= n.id::uuid AND p.id <= n.id::uuid
+            ORDER BY p.merchant_id, p.id OFFSET 0
+        ) p;
+    END IF;
+    IF p_due > 0 THEN
+        -- Each change is a delivery for every endpoint. With many endpoints fewer payouts go into one transaction, so that
+        -- the merchant's lock is never held for long.
+        due_limit := greatest(least(16, p_due), p_due / greatest(1, due_limit));
+        SELECT json_agg(p)::text, v_users || array_agg(p.user_id) FILTER (WHERE p.user_id IS NOT NULL) INTO due_rows, v_users
+        FROM (
+            SELECT p.* FROM payouts p
+            WHERE p.merchant_id = p_merchant AND p.due_at <= coalesce(clock_frozen_at, p_now + clock_offset)
+            ORDER BY p.merchant_id, p.due_at, p.id LIMIT due_limit
+        ) p;
+    END IF;
+    IF cardinality(v_users) > 0 THEN
+        SELECT json_agg(json_build_array(u, (
+            SELECT a.balance FROM accounts a WHERE a.merchant_id = p_merchant AND a.account = 'WALLET:' || u.id
+        )))::text INTO user_rows
+        FROM (SELECT DISTINCT n.id FROM unnest(v_users) AS n (id)) n
+        CROSS JOIN LATERAL (
+            SELECT u.* FROM users u WHERE u.merchant_id = p_merchant AND u.id >= n.id AND u.id <= n.id
+            ORDER BY u.merchant_id, u.id OFFSET 0
+        ) u;
+    END IF;
+    -- A look that finds nothing due takes no ids, and writes nothing: how often workers look may not change the ids of a
+    -- repeatable world.
+    IF p_ids > 0 AND (p_due = 0 OR due_rows IS NOT NULL) THEN
+        UPDATE worlds w SET id_sequence = w.id_sequence + p_ids WHERE w.merchant_id = p_merchant;
+    END IF;
+    RETURN NEXT;
+END
+$function$;

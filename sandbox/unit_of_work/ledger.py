@@ -1,24 +1,20 @@
-"""Write transfers and balances. Nothing else does: the statements are in ledger.sql."""
+"""Open accounts, and credit many wallets at once. All other transfers and balances are written by `psp_write`."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
-from sandbox.domain.ledger import MERCHANT_ACCOUNTS, Posted
+from sandbox.domain.ledger import MERCHANT_ACCOUNTS
 from sandbox.domain.money import ZERO
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _SQL: Final = read_statements(__name__)
-_TRANSFERS: Final = _SQL["transfers"]
-_BALANCES: Final = _SQL["balances"]
 _CREDITS: Final = _SQL["credits"]
 _OPEN_ACCOUNTS: Final = _SQL["open_accounts"]
 
@@ -30,49 +26,6 @@ class WalletCredit(msgspec.Struct):
     user_id: str
     amount: str
     line: int
-
-
-async def write_transfers(
-    conn: "PoolConnectionProxy[Any]",
-    merchant_id: str,
-    now: datetime,
-    posted: Sequence[Posted],
-    balances: Mapping[str, Decimal],
-) -> None:
-    """Write accepted transfers and the resulting `balances`, in the caller's transaction.
-
-    The caller must hold the merchant's lock, and must have read `balances` under it. Raises RuntimeError outside a transaction
-    or if an account is missing, and asyncpg.CheckViolationError for a balance that an account must not have.
-    """
-    if not conn.is_in_transaction():
-        raise RuntimeError("money moves only inside a transaction")
-    if not posted:
-        return
-    changes: Counter[str] = Counter()
-    rows = []
-    for result in posted:
-        transfer = result.transfer
-        debit, credit = transfer.debit_account, transfer.credit_account
-        changes[debit] += 1
-        changes[credit] += 1
-        rows.append(
-            {
-                "id": transfer.id,
-                "debit_account": debit,
-                "credit_account": credit,
-                "amount": transfer.amount,
-                "debit_after": result.debit_balance_after,
-                "credit_after": result.credit_balance_after,
-                "reason": transfer.movement.reason,
-                "payout_id": transfer.payout_id,
-                "description": transfer.description,
-            }
-        )
-    await conn.execute(_TRANSFERS, merchant_id, now, as_json(rows))
-    accounts = [{"account": account, "balance": balances[account], "changes": n} for account, n in sorted(changes.items())]
-    written = await conn.execute(_BALANCES, merchant_id, now, as_json(accounts))
-    if written != f"INSERT 0 {len(accounts)}":
-        raise RuntimeError(f"an account of {sorted(changes)} is missing")
 
 
 async def credit_wallets(

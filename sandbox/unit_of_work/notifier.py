@@ -1,4 +1,4 @@
-"""Tell the rest of the process what a unit of work did: the one place where wake-ups, caches and the live feed subscribe."""
+"""Notify the rest of the process of units of work. Wake-ups, caches and the live feed subscribe here."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,24 +12,24 @@ _log = structlog.get_logger()
 
 
 class Notifier:
-    """The listeners of one process. They are quick, never block, and hand slow work on."""
+    """The listeners of one process. They must be quick, must not block, and hand slow work off."""
 
     def __init__(self) -> None:
         self.before_commit: list[Listener] = []
-        """Told of a unit when all of it is written, under the merchant's lock. An error rolls the unit back.
+        """Called after a unit is written and before its COMMIT, under the merchant's lock. An error rolls the unit back.
 
-        Only for caches that nobody who has seen the commit may find unchanged.
+        Only for caches that must be invalidated before anyone can see the commit.
         """
         self.after_commit: list[Listener] = []
-        """Told of a unit right after its commit. What they raise is logged, and changes nothing any more."""
+        """Called right after the commit. Exceptions are logged and otherwise ignored."""
 
-    async def committing(self, unit: UnitOfWork) -> None:
-        """Tell of a unit that is about to be committed."""
+    async def notify_before_commit(self, unit: UnitOfWork) -> None:
+        """Call the before-commit listeners."""
         for listener in self.before_commit:
             await listener(unit)
 
-    async def committed(self, unit: UnitOfWork) -> None:
-        """Count what a committed unit did, log what it could not do, and tell the listeners."""
+    async def notify_after_commit(self, unit: UnitOfWork) -> None:
+        """Count a committed unit's status changes, log its stuck payouts, and call the after-commit listeners."""
         for payout_id, error in unit.stuck.items():
             _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=payout_id, error=error)
         for event in unit.events:

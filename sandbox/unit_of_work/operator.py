@@ -16,7 +16,7 @@ from sandbox.domain.idempotency import is_stored, record_of, refuse, stored_resu
 from sandbox.domain.unit import CommandResult, KeyRecord, RequestContext
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import seal, unseal
 from sandbox.unit_of_work.transaction import with_retries
 from sandbox.unit_of_work.write import KEY_LIFETIME
@@ -43,7 +43,7 @@ ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXC
 """
 
 
-async def run_for_operator(work: UnitsOfWork, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
+async def run_for_operator(work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
     """Run an action of the operator's once for its key; the effect and the key's record commit together.
 
     Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and those refusals of the action that are not stored. A caller that is
@@ -54,7 +54,7 @@ async def run_for_operator(work: UnitsOfWork, box: SecretBox, context: RequestCo
         with in_flight(_IN_FLIGHT, context.key):
             return await with_retries(lambda: _once(box, context, action), repeatable=context.key is not None)
 
-    return await work.finish(alone())
+    return await work.run_to_completion(alone())
 
 
 async def _once(box: SecretBox, context: RequestContext, action: Action) -> CommandResult:

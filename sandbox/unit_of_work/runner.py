@@ -1,26 +1,22 @@
 """Run units of work: claim → decide → write, in one short transaction, then tell the notifier.
 
-Commands that wait for one merchant commit together (`submit`). What is rare and needs SQL of its own runs alone (`run`).
-Either way the merchant's lock, the idempotency key, retries and a COMMIT whose outcome is unknown are handled here.
+Commands share transactions (`submit`). Less common operations with custom SQL run in their own transaction (`run`). Both get
+the merchant's lock, the idempotency key, retries, and the handling of a COMMIT whose outcome is unknown from here.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import structlog
-
-from sandbox.db.engine import CONNECTION_ERRORS, transaction
-from sandbox.domain.errors import Problem, unavailable
+from sandbox.db.engine import transaction
+from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import checkpoint, execute, lookup, refuse, store
 from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
-from sandbox.infrastructure.metrics import BATCH_SIZE
-from sandbox.unit_of_work.claim import NO_IDS, Claim, claim
-from sandbox.unit_of_work.in_flight import in_flight, release, reserve
+from sandbox.unit_of_work.batches import Batches
+from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim
+from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.transaction import with_retries
 from sandbox.unit_of_work.write import write
@@ -30,26 +26,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Prepare = Callable[["PoolConnectionProxy[Any]"], Awaitable[None]]
-"""What a transaction does before it claims: what takes long, and nobody needs to wait for."""
+"""Slow work done in the transaction before the merchant is locked."""
 Decide = Callable[["PoolConnectionProxy[Any]", UnitOfWork], Awaitable[T]]
-"""Decide in a claimed unit. It may run SQL of its own, and may run again after a rollback."""
+"""Decide what to do with a claimed unit. May run SQL. Runs again if the transaction is retried."""
 AfterWrite = Callable[["PoolConnectionProxy[Any]", T], Awaitable[None]]
-"""What a transaction does when all is written, such as claiming deliveries that it wrote itself; given what was decided."""
+"""Runs after the write, for example to claim the deliveries just written. Receives the result of `decide`."""
 Action = Callable[["PoolConnectionProxy[Any]", UnitOfWork], Awaitable[CommandResult]]
-"""A `Decide` under an idempotency key. Raises Problem to refuse, before it has written anything."""
-Part = Callable[["PoolConnectionProxy[Any]", UnitOfWork, bytes | None], Awaitable[CommandResult]]
-"""An `Action` of several transactions, with its checkpoint."""
+"""A `Decide` under an idempotency key. To refuse, it raises Problem before it writes anything."""
+ResumableAction = Callable[["PoolConnectionProxy[Any]", UnitOfWork, bytes | None], Awaitable[CommandResult]]
+"""One transaction of an action that takes several. Receives the last checkpoint."""
 
 BATCH_LIMIT: Final = 256
 QUEUE_LIMIT: Final = 10_000
-_log = structlog.get_logger()
+MERCHANTS_AT_ONCE: Final = 64
 
 
 class NothingToDoError(Exception):
-    """Raised while deciding: roll the transaction back, and return `result`.
+    """Raise this while deciding to roll the transaction back and return `result`.
 
-    So a look that finds nothing costs no flush to the disk and uses up none of the merchant's ids: how often workers look
-    may not change the ids of a repeatable world.
+    A poll that finds nothing then costs no flush to disk and no ids. Polling must not change the ids of a seeded world.
     """
 
     def __init__(self, result: Any = None) -> None:
@@ -57,33 +52,29 @@ class NothingToDoError(Exception):
         self.result = result
 
 
-@dataclass(slots=True)
-class _Waiting:
-    command: Command
-    result: "asyncio.Future[CommandResult]"
-
-
-class UnitsOfWork:
-    """Runs the units of work of one process: at most one batch of a merchant at a time, a bounded queue for each."""
+class UnitOfWorkRunner:
+    """Runs the units of work of one process."""
 
     def __init__(
-        self, catalogue: Catalogue, notifier: Notifier, batch_limit: int = BATCH_LIMIT, queue_limit: int = QUEUE_LIMIT
+        self,
+        catalogue: Catalogue,
+        notifier: Notifier,
+        batch_limit: int = BATCH_LIMIT,
+        queue_limit: int = QUEUE_LIMIT,
+        merchants_at_once: int = MERCHANTS_AT_ONCE,
     ) -> None:
         self.catalogue = catalogue
         self.notifier = notifier
-        self._batch_limit = batch_limit
-        self._queue_limit = queue_limit
-        self._queues: dict[str, deque[_Waiting]] = {}
+        self._batches = Batches(self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._weight = 0
 
     async def decide(
-        self, wanted: Claim, decide: Decide[T], prepare: Prepare | None = None, after_write: AfterWrite[T] | None = None
+        self, wanted: ClaimRequest, decide: Decide[T], prepare: Prepare | None = None, after_write: AfterWrite[T] | None = None
     ) -> T:
-        """One transaction for one merchant: claim → decide → write, and the notifier after the COMMIT.
+        """Run one transaction for one merchant: claim → decide → write. Call the notifier after the COMMIT.
 
-        Raises NOT_FOUND if the merchant is gone, what `decide` raises, and asyncpg's errors. Nothing is written then, unless
-        the connection broke during COMMIT.
+        Raises NOT_FOUND if the merchant was deleted, whatever `decide` raises, and asyncpg's errors. If it raises, nothing was
+        written, unless the connection broke during COMMIT.
         """
         try:
             async with transaction() as conn:
@@ -98,119 +89,119 @@ class UnitsOfWork:
                 await write(conn, units)
                 if after_write is not None:
                     await after_write(conn, decided)
-                await self.notifier.committing(unit)
+                await self.notifier.notify_before_commit(unit)
         except NothingToDoError as nothing:
             return cast(T, nothing.result)
-        await self.notifier.committed(unit)
+        await self.notifier.notify_after_commit(unit)
         return decided
 
-    async def run_commands(self, merchant_id: str, commands: Sequence[Command]) -> list[CommandResult]:
-        """Decide commands of one merchant in order, in one transaction. Raises as `decide` does."""
+    async def decide_together(self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T]) -> dict[str, T]:
+        """Run one transaction for several merchants. Return the decision for each merchant that could be locked.
 
-        async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> list[CommandResult]:
+        Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises whatever `decide`
+        raises and asyncpg's errors. If it raises, nothing was written for any merchant, unless the connection broke during
+        COMMIT.
+        """
+        async with transaction() as conn:
+            units = await claim(conn, self.catalogue, wanted, wait=False)
+            decided = {unit.merchant_id: decide(unit) for unit in units}
+            for unit in units:
+                run_due_inline(unit)
+            await write(conn, units)
+            for unit in units:
+                await self.notifier.notify_before_commit(unit)
+        for unit in units:
+            await self.notifier.notify_after_commit(unit)
+        return decided
+
+    async def _run_batches(self, batches: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
+        wanted = [_claim_of(merchant_id, commands) for merchant_id, commands in batches.items()]
+        return await self.decide_together(
+            wanted, lambda unit: [execute(unit, command) for command in batches[unit.merchant_id]]
+        )
+
+    async def _run_batch(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+        async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
             return [execute(unit, command) for command in commands]
 
-        needs = [command.needs for command in commands]
-        wanted = Claim(
-            merchant_id,
-            weight=sum(need.weight for need in needs),
-            keys=[command.context.key.key for command in commands if command.context.key is not None],
-            references=[reference for need in needs for reference in need.references],
-            payout_ids=[payout_id for need in needs for payout_id in need.payout_ids],
-            user_ids=[user_id for need in needs for user_id in need.user_ids],
-        )
-        return await self.decide(wanted, decide)
+        return await self.decide(_claim_of(merchant_id, commands), decide)
 
     async def submit(self, command: Command) -> CommandResult:
-        """Wait for the command's turn among its merchant's, and return its result.
-
-        Raises IDEMPOTENCY_KEY_IN_FLIGHT if its key is under way here, and UNAVAILABLE if the queue is full or
-        PostgreSQL is away. A caller that is cancelled does not take its command back: it is committed or not.
-        """
-        merchant_id, weight = command.context.merchant_id, command.needs.weight
-        if self._weight + weight > self._queue_limit and self._weight > 0:
-            raise unavailable("Too many requests are waiting. Nothing was done: retry.")
-        reserve(merchant_id, command.context.key)
-        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
-        self._weight += weight
-        queue = self._queues.get(merchant_id)
-        if queue is None:
-            queue = self._queues[merchant_id] = deque()
-            self._begin(self._drain(merchant_id, queue))
-        queue.append(_Waiting(command, future))
-        # The caller may be gone by then; the key stays reserved until the batch has ended all the same.
-        future.add_done_callback(_mark_seen)
-        return await asyncio.shield(future)
+        """Execute a command in a transaction that it shares with other commands. Raises the errors of `Batches.submit`."""
+        return await self._batches.submit(command)
 
     async def run(self, context: RequestContext, action: Action, weight: int = 1) -> CommandResult:
-        """Run an action once for its key, under the merchant's lock; its effect and the key's record commit together.
+        """Run an action once per key, under the merchant's lock. Its effect and the key's record commit together.
 
-        `weight` reserves ids as for so many payouts. A second request with the key gets IDEMPOTENCY_KEY_IN_FLIGHT; in another
-        process it waits for the lock of the first one, and repeats its result. Raises NOT_FOUND if the merchant is gone,
-        UNAVAILABLE if PostgreSQL is away. A caller that is cancelled does not take the action back.
+        Reserves ids for `weight` payouts. A concurrent request with the same key gets IDEMPOTENCY_KEY_IN_FLIGHT; in another
+        process it waits for the first one's lock and returns its result. Raises NOT_FOUND if the merchant was deleted and
+        UNAVAILABLE if PostgreSQL is unavailable. Cancelling the caller does not cancel the action.
         """
 
         async def alone() -> CommandResult:
             with in_flight(context.merchant_id, context.key):
-                return await self.run_part(context, action, weight)
+                return await self.run_reserved(context, action, weight)
 
-        return await self.finish(alone())
+        return await self.run_to_completion(alone())
 
-    async def run_parts(
-        self, context: RequestContext, action: Part, weight: int = 1, on_part: Callable[[CommandResult], None] = lambda _: None
+    async def run_resumable(
+        self,
+        context: RequestContext,
+        action: ResumableAction,
+        weight: int = 1,
+        on_part: Callable[[CommandResult], None] = lambda _: None,
     ) -> CommandResult:
-        """As `run`, for what takes several transactions: the action runs again as long as its result is provisional.
+        """Like `run`, for actions that span several transactions. Runs the action again while its result is provisional.
 
-        It is given the checkpoint, which is the body of the result before: under the key, one that an earlier request with
-        this key left behind when its process died. Without a key, such a request begins anew. `on_part` is called with each
-        result after its commit.
+        The action receives the last checkpoint: the body of the previous result or, for a retried key, the one stored before
+        the process died. Without a key, a retry starts over. `on_part` is called with each result after its commit.
         """
 
         async def parts() -> CommandResult:
-            before: bytes | None = None
+            last_checkpoint: bytes | None = None
 
             async def part(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-                return await action(conn, unit, checkpoint(unit, context) or before)
+                return await action(conn, unit, checkpoint(unit, context) or last_checkpoint)
 
             with in_flight(context.merchant_id, context.key):
                 while True:
-                    result = await self.run_part(context, part, weight)
+                    result = await self.run_reserved(context, part, weight)
                     on_part(result)
                     if not result.provisional:
                         return result
-                    before = result.body
+                    last_checkpoint = result.body
 
-        return await self.finish(parts())
+        return await self.run_to_completion(parts())
 
-    async def run_repeatable(self, context: RequestContext, work: Callable[[], Awaitable[CommandResult]]) -> CommandResult:
-        """Do work that has transactions of its own and may be done twice without harm, unless its key has a result already.
+    async def run_idempotent(self, context: RequestContext, work: Callable[[], Awaitable[CommandResult]]) -> CommandResult:
+        """Run idempotent work that manages its own transactions, unless its key already has a result.
 
-        Its result is stored under the key afterwards, unless it is provisional: repeated, the request continues. Raises as
-        `run`, and what the work raises.
+        Stores the result under the key. A provisional result is not stored; a retry resumes the work. Raises the errors of
+        `run` and of the work.
         """
         if context.key is None:
             return await work()
         with in_flight(context.merchant_id, context.key):
-            result = await self.run_part(context, _no_result, NO_IDS)
+            result = await self.run_reserved(context, _no_result, NO_IDS)
             if result is not _NO_RESULT:
                 return result
             done = await work()
             return done if done.provisional else await self.store(context, done)
 
     async def store(self, context: RequestContext, result: CommandResult) -> CommandResult:
-        """Store the result of a request that was executed elsewhere under its key; returns what is stored there then."""
+        """Store under its key the result of a request that was executed elsewhere. Return the stored result."""
 
         async def stored(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             return result
 
-        return await self.run_part(context, stored, NO_IDS)
+        return await self.run_reserved(context, stored, NO_IDS)
 
-    async def run_part(
+    async def run_reserved(
         self, context: RequestContext, action: Action, weight: int = 1, prepare: Prepare | None = None
     ) -> CommandResult:
-        """As `run`, for a caller that reserves the key itself (`in_flight`), through several transactions.
+        """Like `run`, but the caller holds the key's reservation (`in_flight`), across several transactions.
 
-        What `prepare` wrote is rolled back if the key has a result already.
+        If the key already has a result, the rows that `prepare` wrote are rolled back.
         """
         key = context.key
 
@@ -227,15 +218,16 @@ class UnitsOfWork:
                     store(unit, context, result)
             return result
 
-        wanted = Claim(context.merchant_id, weight, keys=() if key is None else (key.key,))
+        wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
         return await with_retries(lambda: self.decide(wanted, decide, prepare), repeatable=key is not None)
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that goes on to its end even if the client leaves, which cancels the handler that waits for it."""
+    async def run_to_completion(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work to completion, even if the client disconnects and the handler is cancelled."""
         return await asyncio.shield(self._begin(work))
 
     async def close(self) -> None:
-        """Wait until all that was accepted is committed or refused."""
+        """Wait until all accepted commands are committed or refused."""
+        await self._batches.close()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -245,48 +237,18 @@ class UnitsOfWork:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _drain(self, merchant_id: str, queue: deque[_Waiting]) -> None:
-        try:
-            while queue:
-                batch: list[_Waiting] = []
-                weight = 0
-                while queue and (not batch or weight + queue[0].command.needs.weight <= self._batch_limit):
-                    waiting = queue.popleft()
-                    weight += waiting.command.needs.weight
-                    batch.append(waiting)
-                BATCH_SIZE.labels("api").observe(weight)
-                try:
-                    await self._run(merchant_id, batch)
-                finally:
-                    self._weight -= weight
-                    for waiting in batch:
-                        release(merchant_id, waiting.command.context.key)
-        finally:
-            # No await between the last look at the queue and here, so no command can slip in unseen.
-            del self._queues[merchant_id]
 
-    async def _run(self, merchant_id: str, batch: list[_Waiting]) -> None:
-        """Run a batch; one that fails because of its own data is halved until the command at fault is alone."""
-        commands = [waiting.command for waiting in batch]
-        repeatable = all(command.context.key is not None for command in commands)
-        try:
-            results = await with_retries(lambda: self.run_commands(merchant_id, commands), repeatable=repeatable)
-        except Problem as problem:
-            if isinstance(problem.__cause__, CONNECTION_ERRORS):
-                _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
-            _fail(batch, problem)
-        except Exception as error:
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                await self._run(merchant_id, batch[:middle])
-                await self._run(merchant_id, batch[middle:])
-                return
-            _log.exception("command_failed", merchant_id=merchant_id, request_id=commands[0].context.request_id)
-            _fail(batch, error)
-        else:
-            for waiting, result in zip(batch, results, strict=True):
-                if not waiting.result.done():
-                    waiting.result.set_result(result)
+def _claim_of(merchant_id: str, commands: Sequence[Command]) -> ClaimRequest:
+    """Return one claim for all the commands of a merchant."""
+    needs = [command.needs for command in commands]
+    return ClaimRequest(
+        merchant_id,
+        weight=sum(need.weight for need in needs),
+        keys=[command.context.key.key for command in commands if command.context.key is not None],
+        references=[reference for need in needs for reference in need.references],
+        payout_ids=[payout_id for need in needs for payout_id in need.payout_ids],
+        user_ids=[user_id for need in needs for user_id in need.user_ids],
+    )
 
 
 _NO_RESULT: Final = CommandResult(102, b"", provisional=True)
@@ -294,15 +256,3 @@ _NO_RESULT: Final = CommandResult(102, b"", provisional=True)
 
 async def _no_result(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
     return _NO_RESULT
-
-
-def _fail(batch: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.result.done():
-            waiting.result.set_exception(error)
-
-
-def _mark_seen(future: "asyncio.Future[CommandResult]") -> None:
-    """Mark an error as seen, for a caller that left."""
-    if not future.cancelled():
-        future.exception()

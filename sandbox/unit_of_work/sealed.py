@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SealedSecretError, SecretBox
-from sandbox.unit_of_work.runner import Action, UnitsOfWork
+from sandbox.unit_of_work.runner import Action, UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 
-async def run_sealed(work: UnitsOfWork, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
-    """As `UnitsOfWork.run`, for an action whose result holds a secret. Raises as it does, and as `unseal`."""
+async def run_sealed(work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
+    """As `UnitOfWorkRunner.run`, for an action whose result holds a secret. Raises as it does, and as `unseal`."""
     if context.key is None:
         return await work.run(context, action)
     purpose = f"{context.merchant_id}/answer/{context.key.key}"

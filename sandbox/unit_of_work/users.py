@@ -1,14 +1,13 @@
 """Read users and their wallets into a unit of work, under the merchant's lock, and write those that changed."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.ledger import wallet_of
 from sandbox.domain.unit import UnitOfWork
-from sandbox.domain.user import UserRow, UserTransaction, to_user
+from sandbox.domain.user import to_user
 from sandbox.unit_of_work.ledger import WalletCredit
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 _SQL: Final = read_statements(__name__)
 _READ: Final = _SQL["read"]
-_WRITE: Final = _SQL["write"]
-_TRANSACTIONS: Final = _SQL["transactions"]
 _CREDIT: Final = _SQL["credit"]
 
 
@@ -34,18 +31,3 @@ async def add_credits(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, credit
     rows = as_json({"user_id": credit.user_id, "amount": credit.amount} for credit in credits_)
     for user_id, version in await conn.fetch(_CREDIT, unit.merchant_id, unit.now, rows):
         unit.credited[user_id] = version
-
-
-async def write_users(
-    conn: "PoolConnectionProxy[Any]",
-    merchant_id: str,
-    now: datetime,
-    users: Sequence[UserRow],
-    transactions: Sequence[UserTransaction],
-) -> None:
-    """Write changed users and their new transactions. Raises RuntimeError if a user is missing, and asyncpg's errors."""
-    written = await conn.execute(_WRITE, merchant_id, now, as_json(users))
-    if written != f"INSERT 0 {len(users)}":
-        raise RuntimeError("a claimed user is missing")
-    if transactions:
-        await conn.execute(_TRANSACTIONS, merchant_id, now, as_json(transactions))

@@ -14,27 +14,6 @@ CROSS JOIN LATERAL (
     ORDER BY users.merchant_id, users.id OFFSET 0
 ) u;
 
--- name: write
-INSERT INTO users AS t (merchant_id, id, name, vendor_user_id, created_at, earned, spent, credited, advances, finals, requested,
-    approved, paid, version, updated_at)
-SELECT $1, k.id, k.name, k.vendor_user_id, k.created_at, n.earned, n.spent, n.credited, n.advances, n.finals, n.requested,
-    n.approved, n.paid, n.version, $2
-FROM json_to_recordset($3::json) AS n (id uuid, earned numeric, spent numeric, credited numeric, advances numeric,
-    finals numeric, requested numeric, approved numeric, paid numeric, version bigint)
-CROSS JOIN LATERAL (
-    SELECT * FROM users WHERE users.merchant_id = $1 AND users.id >= n.id AND users.id <= n.id
-    ORDER BY users.merchant_id, users.id OFFSET 0
-) k
-ON CONFLICT (merchant_id, id) DO UPDATE SET earned = EXCLUDED.earned, spent = EXCLUDED.spent, credited = EXCLUDED.credited,
-    advances = EXCLUDED.advances, finals = EXCLUDED.finals, requested = EXCLUDED.requested, approved = EXCLUDED.approved,
-    paid = EXCLUDED.paid, version = EXCLUDED.version, updated_at = EXCLUDED.updated_at;
-
--- name: transactions
-INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, reference, transfer_id, payout_id, created_at)
-SELECT $1, id, user_id, type, amount, reference, transfer_id, payout_id, $2
-FROM json_to_recordset($3::json) AS t (id uuid, user_id uuid, type text, amount numeric, reference text, transfer_id uuid,
-    payout_id uuid);
-
 -- name: credit
 -- A file may credit a user more than once: its amounts are added up first, since ON CONFLICT may meet a row only once.
 INSERT INTO users AS t (merchant_id, id, name, vendor_user_id, created_at, earned, spent, advances, finals, requested, approved,

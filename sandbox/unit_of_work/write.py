@@ -1,56 +1,57 @@
-"""Write what units of work decided, each table with one statement."""
+"""Write the decisions of units of work, with one call of the database function `psp_write` (write.sql)."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.db.rows import as_json
-from sandbox.db.statements import read_statements
+from sandbox.domain.ledger import Posted
 from sandbox.domain.payout import PayoutRow, pair_of
 from sandbox.domain.unit import UnitOfWork
-from sandbox.unit_of_work.ledger import write_transfers
-from sandbox.unit_of_work.users import write_users
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 KEY_LIFETIME: Final = timedelta(hours=24)
-
-_SQL: Final = read_statements(__name__)
-_CREATE: Final = _SQL["create"]
-_METADATA: Final = _SQL["metadata"]
-_CHANGE: Final = _SQL["change"]
-_EVENTS: Final = _SQL["events"]
-_DELIVERIES: Final = _SQL["deliveries"]
-_KEYS: Final = _SQL["keys"]
+_Rows = Callable[[UnitOfWork], Iterable[object]]
 
 
 async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
-    """Write all that the units decided, in the transaction that claimed them. Raises asyncpg's errors."""
-    for unit in units:
-        await _write(conn, unit)
+    """Write everything the units decided, in the transaction that claimed them.
+
+    Raises RuntimeError outside a transaction, asyncpg.CheckViolationError for a balance that an account must not have, and
+    asyncpg's other errors.
+    """
+    if not conn.is_in_transaction():
+        raise RuntimeError("money moves only inside a transaction")
+    rows = [_of_each(units, of_one) for of_one in _TABLES]
+    if any(part is not None for part in rows):
+        await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows)
 
 
-async def _write(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
-    merchant, now = unit.merchant_id, unit.now
+def _of_each(units: Sequence[UnitOfWork], of_one: _Rows) -> list[str] | None:
+    """Return one table's rows as a JSON array per unit, or None if no unit has any."""
+    found = [list(of_one(unit)) for unit in units]
+    return [as_json(rows) for rows in found] if any(found) else None
+
+
+def _created(unit: UnitOfWork) -> Iterable[object]:
+    return map(_columns, unit.created)
+
+
+def _metadata(unit: UnitOfWork) -> Iterable[object]:
+    for row in unit.created:
+        for name, value in row.payout.metadata.items():
+            yield {"pair": pair_of(name, value), "payout_id": row.payout.id}
+
+
+def _changed(unit: UnitOfWork) -> Iterable[object]:
     created = {row.payout.id for row in unit.created}
-    await _write_payouts(conn, unit, [row for id_, row in unit.changed.items() if id_ not in created])
-    await write_transfers(conn, merchant, now, unit.posted, unit.balances)
-    if unit.changed_users:
-        await write_users(conn, merchant, now, list(unit.changed_users.values()), unit.user_transactions)
-    if unit.events:
-        await conn.execute(_EVENTS, merchant, now, as_json(unit.events))
-    if unit.deliveries:
-        await conn.execute(_DELIVERIES, merchant, now, as_json(unit.deliveries))
-    if unit.new_keys:
-        keys = (
-            {"key": key, "fingerprint": kept.fingerprint, "status": kept.status, "body": kept.body, "location": kept.location}
-            | ({} if kept.expires else {"expires_at": "infinity"})
-            for key, kept in unit.new_keys.items()
-        )
-        await conn.execute(_KEYS, merchant, now + KEY_LIFETIME, as_json(keys))
+    return [_columns(row) for id_, row in unit.changed.items() if id_ not in created]
 
 
 def _columns(row: PayoutRow) -> dict[str, object]:
@@ -66,17 +67,57 @@ def _columns(row: PayoutRow) -> dict[str, object]:
     }
 
 
-async def _write_payouts(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, changed: list[PayoutRow]) -> None:
-    if unit.created:
-        await conn.execute(_CREATE, unit.merchant_id, unit.now, as_json(map(_columns, unit.created)))
-        pairs = [
-            {"pair": pair_of(name, value), "payout_id": row.payout.id}
-            for row in unit.created
-            for name, value in row.payout.metadata.items()
-        ]
-        if pairs:
-            await conn.execute(_METADATA, unit.merchant_id, as_json(pairs))
-    if changed:
-        written = await conn.execute(_CHANGE, unit.merchant_id, unit.now, as_json(map(_columns, changed)))
-        if written != f"INSERT 0 {len(changed)}":
-            raise RuntimeError("a claimed payout is gone")
+def _transfers(unit: UnitOfWork) -> Iterable[object]:
+    for result in unit.posted:
+        transfer = result.transfer
+        yield {
+            "id": transfer.id,
+            "debit_account": transfer.debit_account,
+            "credit_account": transfer.credit_account,
+            "amount": transfer.amount,
+            "debit_after": result.debit_balance_after,
+            "credit_after": result.credit_balance_after,
+            "reason": transfer.movement.reason,
+            "payout_id": transfer.payout_id,
+            "description": transfer.description,
+        }
+
+
+def _balances(unit: UnitOfWork) -> Iterable[object]:
+    return balances_of(unit.posted, unit.balances)
+
+
+def balances_of(posted: Sequence[Posted], balances: Mapping[str, Decimal]) -> list[dict[str, object]]:
+    """Return each account that the transfers change, with its final balance and the number of changes."""
+    changes: Counter[str] = Counter()
+    for result in posted:
+        changes[result.transfer.debit_account] += 1
+        changes[result.transfer.credit_account] += 1
+    return [{"account": account, "balance": balances[account], "changes": n} for account, n in sorted(changes.items())]
+
+
+def _keys(unit: UnitOfWork) -> Iterable[object]:
+    for key, stored in unit.new_keys.items():
+        row: dict[str, object] = {
+            "key": key, "fingerprint": stored.fingerprint, "status": stored.status, "body": stored.body,
+            "location": stored.location,
+        }  # fmt: skip
+        yield row if stored.expires else row | {"expires_at": "infinity"}
+
+
+_TABLES: Final[Sequence[_Rows]] = (
+    _created,
+    _metadata,
+    _changed,
+    _transfers,
+    _balances,
+    lambda unit: unit.changed_users.values(),
+    lambda unit: unit.user_transactions,
+    lambda unit: unit.events,
+    lambda unit: unit.deliveries,
+    _keys,
+)
+"""The rows of each table, in the order of the arguments of `psp_write`."""
+_WRITE: Final = (
+    f"SELECT psp_write($1::uuid[], $2::timestamptz[], {', '.join(f'${n + 3}::json[]' for n in range(len(_TABLES)))})"
+)

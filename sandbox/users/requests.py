@@ -14,7 +14,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Amount, Name, Text64
 from sandbox.payouts.requests import AccountNumber, Code, destination, destination_faults
 
-MAX_BATCH_SIZE = 1000
+LARGEST_BATCH = 1000
 
 # Printable ASCII without the slash: the aggregator accepts these as user ids, and they fit into its paths.
 VendorUserId = Annotated[
@@ -57,7 +57,7 @@ class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users/batch`; each item is validated on its own."""
 
-    users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH_SIZE)]
+    users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 
 
 class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

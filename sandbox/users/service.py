@@ -20,7 +20,7 @@ from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, 
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.creation import insert_users
 from sandbox.users.history import transactions, wallet_entries
 from sandbox.users.requests import (
@@ -151,7 +151,7 @@ class RequestedPayout(msgspec.Struct):
 class UserService:
     """The operations on users and their wallets."""
 
-    def __init__(self, work: UnitsOfWork, directory: Directory, cache: SummaryCache) -> None:
+    def __init__(self, work: UnitOfWorkRunner, directory: Directory, cache: SummaryCache) -> None:
         self._work = work
         self._directory = directory
         self._cache = cache

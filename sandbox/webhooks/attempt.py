@@ -27,11 +27,11 @@ from sandbox.webhooks.faults import FaultInjectingSender, Sent
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 
-MAX_RECORDED_ATTEMPTS: Final = 256
+RECORD_AT_MOST: Final = 256
 """Maximum number of attempts that one transaction records."""
 _SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
-_MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
+_LONGEST_ATTEMPT: Final = timedelta(seconds=TIMEOUT + 1)
 """Upper bound of the time that one attempt takes."""
 _CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
@@ -123,7 +123,7 @@ class Attempts:
         is_gone = False
         try:
             for index, claimed in enumerate(run):
-                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _MAX_ATTEMPT_DURATION):
+                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _LONGEST_ATTEMPT):
                     await self._release(merchant_id, run[index:])
                     return len(run) - index
                 result = await self.attempt(merchant_id, claimed)
@@ -167,7 +167,7 @@ class Attempts:
         )
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
-        """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
+        """Write at most RECORD_AT_MOST attempts and the resulting delivery statuses. Retries until PostgreSQL accepts them."""
 
         def log_retry(error: BaseException) -> None:
             _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])

@@ -16,12 +16,12 @@ CALLS: Final = 2000
 """Maximum number of calls in progress in one process."""
 ENDPOINT_CALLS: Final = 128
 """Maximum number of calls in progress to one endpoint, whatever is free."""
-MAX_CALLS_WHEN_SLOWED: Final = 2
+SLOWED_CALLS: Final = 2
 """Maximum number of calls in progress to an endpoint that asked to slow down."""
 _ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant; all of them can use their capacity at once."""
 _FLOOR: Final = 8
-_MAX_SLOWED_MERCHANTS: Final = 10_000
+_MERCHANTS_SLOWED: Final = 10_000
 
 
 class FreeCapacity(NamedTuple):
@@ -69,7 +69,7 @@ class Capacity:
         capacity_of_others = max(floor, min(max(part, 1), left))
         for endpoint_id in self._still_slowed(merchant_id, now):
             calls = merchant.calls.get(endpoint_id, 0)
-            named[endpoint_id] = max(0, min(MAX_CALLS_WHEN_SLOWED - calls, named.get(endpoint_id, capacity_of_others)))
+            named[endpoint_id] = max(0, min(SLOWED_CALLS - calls, named.get(endpoint_id, capacity_of_others)))
         return FreeCapacity(named, capacity_of_others)
 
     @contextmanager
@@ -107,8 +107,8 @@ class Capacity:
             del self._merchants[merchant_id]
 
     def slow_down(self, merchant_id: str, endpoint_id: str, until: float) -> None:
-        """Limit an endpoint to MAX_CALLS_WHEN_SLOWED until a time of the monotonic clock that `free_capacity` uses."""
-        if len(self._slowed) >= _MAX_SLOWED_MERCHANTS:  # entries of merchants that no longer deliver are never looked up
+        """Limit an endpoint to SLOWED_CALLS until a time of the monotonic clock that `free_capacity` uses."""
+        if len(self._slowed) >= _MERCHANTS_SLOWED:  # entries of merchants that no longer deliver are never looked up
             self._slowed.clear()
         self._slowed.setdefault(merchant_id, {})[endpoint_id] = until
 

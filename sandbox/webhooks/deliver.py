@@ -13,7 +13,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, Attempts, split_into_runs
+from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
 
@@ -161,7 +161,7 @@ class _MerchantDeliveries:
             # Calls that were claimed together end within milliseconds of each other.
             await asyncio.sleep(_GATHER_SECONDS)
             while self._results:
-                batch, self._results = self._results[:MAX_RECORDED_ATTEMPTS], self._results[MAX_RECORDED_ATTEMPTS:]
+                batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]
                 await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     self._end(result.claimed.endpoint_id, 1)

@@ -12,11 +12,11 @@ from sandbox.domain.choices import DeliveryStatus
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
-from sandbox.domain.ids import MAX_ID, MIN_ID, is_uuid
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.sender import DEFAULT_HEADERS
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 class DeliveryService:
     """Reads events and deliveries, and resends a delivery."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
     async def events(self, merchant_id: str, window: PageWindow, payout_id: str | None = None) -> Page:
@@ -233,7 +233,7 @@ class DeliveryService:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
-            whole_list = PageWindow(1000, MAX_ID, MIN_ID)
+            whole_list = PageWindow(1000, LARGEST_ID, SMALLEST_ID)
             records = await conn.fetch(*_deliveries_query(merchant_id, whole_list, STATUSES, None, event_id))
         return EventWithDeliveries(
             **_event_members(record), deliveries=[Delivery(**_delivery_members(found)) for found in records]

@@ -29,7 +29,7 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.webhooks.requests import (
     DEFAULT_TYPES,
@@ -43,9 +43,9 @@ from sandbox.webhooks.tables import WebhookEndpoints
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-MAX_COUNT: Final = 16
+LARGEST_COUNT: Final = 16
 """Maximum endpoints per merchant. Each event creates up to this many deliveries, in the transaction that causes the event."""
-MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
+DELIVERIES_FAILED_AT_ONCE: Final = 5000
 """Maximum deliveries that one transaction fails. More would hold the merchant's lock too long."""
 
 # All columns but the sealed secret.
@@ -114,7 +114,7 @@ class NewEndpoint:
 class EndpointService:
     """Creates, reads, changes and deletes webhook endpoints."""
 
-    def __init__(self, work: UnitsOfWork, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
+    def __init__(self, work: UnitOfWorkRunner, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
         """`box` seals the secrets. `allowed_networks` are the private networks that webhooks can be delivered to."""
         self._work = work
         self._box = box
@@ -154,15 +154,15 @@ class EndpointService:
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
         """Insert an endpoint in the caller's transaction, which must hold the merchant's lock.
 
-        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_COUNT endpoints
+        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has LARGEST_COUNT endpoints
         already. Nothing is written then.
         """
         fault = url_fault(new.url, self._allowed)
         if fault is not None:
             raise invalid("url", fault)
         taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
-        if len(taken) >= MAX_COUNT:
-            raise Problem("INVALID_STATE", f"A merchant has at most {MAX_COUNT} webhook endpoints; delete one first.")
+        if len(taken) >= LARGEST_COUNT:
+            raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
         while endpoint_id in taken:  # endpoints survive a reset, but a seeded world generates the same ids again
             endpoint_id = unit.ids.next()
@@ -235,7 +235,7 @@ class EndpointService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             if await _one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
-            limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
+            limit = DELIVERIES_FAILED_AT_ONCE
             failed = [
                 await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
                 for status in ("PENDING", "PAUSED")
@@ -247,7 +247,7 @@ class EndpointService:
             return CommandResult(204, b"")
 
         # The loop terminates: new events arrive more slowly than pending deliveries are failed.
-        return await self._work.run_parts(context, action)
+        return await self._work.run_resumable(context, action)
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:

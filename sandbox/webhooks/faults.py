@@ -19,7 +19,7 @@ from sandbox.journal.journal import Entry, Journal, Rules
 from sandbox.webhooks.outbox import ClaimedDelivery
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
-_MAX_REORDER_DELAY: Final = timedelta(seconds=1)
+_LONGEST_REORDER: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
 
 
@@ -141,7 +141,7 @@ class FaultInjectingSender:
         """Wait until this process has sent another delivery to the endpoint, one second at most."""
         overtaken = self._held_back[endpoint] = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(overtaken.wait(), _MAX_REORDER_DELAY.total_seconds())
+            await asyncio.wait_for(overtaken.wait(), _LONGEST_REORDER.total_seconds())
         if self._held_back.get(endpoint) is overtaken:
             del self._held_back[endpoint]
 
@@ -155,7 +155,7 @@ def _postponed_until(fault: Fault, claimed: ClaimedDelivery) -> datetime | None:
     if fault.kind == "delay":
         wait = timedelta(milliseconds=fault.parameters["milliseconds"])
     elif fault.kind == "reorder" and claimed.clock.frozen_at is not None:
-        wait = _MAX_REORDER_DELAY
+        wait = _LONGEST_REORDER
     else:
         return None
     # The delivery's id is a UUIDv7, so it begins with the time of its creation.

@@ -18,14 +18,14 @@ from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWor
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
-from sandbox.unit_of_work.runner import Action, UnitsOfWork
-from sandbox.worlds.store import MAX_SNAPSHOT_ROWS, count_rows, empty_world, restore_world, take_snapshot
+from sandbox.unit_of_work.runner import Action, UnitOfWorkRunner
+from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, restore_world, take_snapshot
 from sandbox.worlds.tables import Snapshots
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-MAX_COUNT: Final = 20
+LARGEST_COUNT: Final = 20
 
 
 class Reset(msgspec.Struct):
@@ -60,7 +60,7 @@ class Restored(msgspec.Struct):
 class WorldService:
     """Resets, snapshots and restores worlds."""
 
-    def __init__(self, work: UnitsOfWork) -> None:
+    def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
 
     async def reset(self, context: RequestContext) -> CommandResult:
@@ -78,14 +78,14 @@ class WorldService:
     async def take(self, context: RequestContext, name: str) -> CommandResult:
         """Take a snapshot of the world. Responds with 201 and the Snapshot.
 
-        The result is INVALID_STATE if the merchant has MAX_COUNT snapshots or more than MAX_SNAPSHOT_ROWS rows.
+        The result is INVALID_STATE if the merchant has LARGEST_COUNT snapshots or more than LARGEST_SNAPSHOT rows.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(context.merchant_id) >= MAX_COUNT:
-                raise Problem("INVALID_STATE", f"A merchant has at most {MAX_COUNT} snapshots; delete one first.")
-            if await count_rows(conn, context.merchant_id) > MAX_SNAPSHOT_ROWS:
-                raise Problem("INVALID_STATE", f"A snapshot has at most {MAX_SNAPSHOT_ROWS} rows; this merchant has more.")
+            if await _count(context.merchant_id) >= LARGEST_COUNT:
+                raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
+            if await count_rows(conn, context.merchant_id) > LARGEST_SNAPSHOT:
+                raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows; this merchant has more.")
             real = truncate(datetime.now(UTC))
             # A snapshot's id uses the host's time. It is not part of the world, whose time and ids can go back.
             record = await take_snapshot(conn, context.merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
@@ -144,7 +144,7 @@ class WorldService:
         # Without the clock lease, an advance in progress would continue in the new world to a target of the old one.
         with in_flight(context.merchant_id, context.key):
             async with db_errors_as_503(), clock_lease(context.merchant_id):
-                return await self._work.finish(self._work.run_part(context, action))
+                return await self._work.run_to_completion(self._work.run_reserved(context, action))
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snapshots]:

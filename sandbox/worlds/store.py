@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-MAX_SNAPSHOT_ROWS: Final = 100_000
+LARGEST_SNAPSHOT: Final = 100_000
 """Maximum rows in a snapshot."""
 _ROWS_PER_PART: Final = 250
 """Rows per array. The largest rows are stored responses to batches, of about a megabyte each."""
@@ -113,8 +113,8 @@ class RestoredWorld:
 
 
 async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
-    """Return the number of rows of the world. If it exceeds MAX_SNAPSHOT_ROWS, counting stops early."""
-    count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, MAX_SNAPSHOT_ROWS + 1)
+    """Return the number of rows of the world. If it exceeds LARGEST_SNAPSHOT, counting stops early."""
+    count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, LARGEST_SNAPSHOT + 1)
     return count
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import asyncpg
 
 from sandbox.db.engine import APPLICATION_ROLE, PLANNER
 from sandbox.db.migrate import migrate
-from sandbox.domain.ids import MAX_ID, MIN_ID
+from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"
@@ -201,15 +201,24 @@ class Database:
             values = ", ".join(_literal(value, kind) for value, kind in given)
             calls[name] = f"EXECUTE s{number}({values})" if types else f"EXECUTE s{number}"
             await conn.execute(f"EXPLAIN {calls[name]}")
-        return Planned(conn, calls)
+        return Planned(conn, calls, {name for name, (sql, _) in statements.items() if _CALLS_A_FUNCTION.search(sql)})
+
+
+_CALLS_A_FUNCTION = re.compile(r"\bpsp_\w+\(")
+# The rows that a session has read of each table, as far as they are not in the common statistics yet.
+_ROWS_READ = "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
 
 
 class Planned:
     """Statements that are already planned, to run later."""
 
-    def __init__(self, conn: "asyncpg.Connection[asyncpg.Record]", calls: Mapping[str, str]) -> None:
+    def __init__(
+        self, conn: "asyncpg.Connection[asyncpg.Record]", calls: Mapping[str, str], functions: Collection[str]
+    ) -> None:
+        """Take the calls by name, and the names of those that call a function, whose own plans EXPLAIN does not show."""
         self._conn = conn
         self._calls = calls
+        self._functions = functions
 
     async def read(self) -> dict[str, Reading]:
         """Run each statement with its generic plan, roll it back, and close the connection.
@@ -219,22 +228,29 @@ class Planned:
         readings, failed = {}, []
         for name, call in self._calls.items():
             plan = json.loads(await self._conn.fetchval(f"EXPLAIN (FORMAT JSON) {call}"))[0]["Plan"]
-            if not _reads(plan):
+            if not _reads(plan) and name not in self._functions:
                 continue
             transaction = self._conn.transaction()
             await transaction.start()
             try:
+                before = await self._rows_read()
                 text = await self._conn.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {call}")
             except asyncpg.PostgresError as error:
                 failed.append(f"{name}: {error}")
             else:
                 plan = json.loads(text)[0]["Plan"]
-                readings[name] = Reading(_rows(plan), plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
+                rows = _rows(plan)
+                if name in self._functions:  # of the table of which it reads most
+                    rows = float(max(n - before.get(table, 0) for table, n in (await self._rows_read()).items()))
+                readings[name] = Reading(rows, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
             finally:
                 await transaction.rollback()
         await self._conn.close()
         assert not failed, "\n".join(failed)
         return readings
+
+    async def _rows_read(self) -> dict[str, int]:
+        return dict(await self._conn.fetch(_ROWS_READ))
 
 
 def _is_read(plan: Mapping[str, Any]) -> bool:
@@ -268,7 +284,7 @@ def _default(sql: str, number: int, kind: str) -> object:
             return MERCHANT
         above, below = (re.search(rf"{sign}=? (\([^()]*)?\${number}\b", sql) is not None for sign in "<>")
         if above != below:
-            return MAX_ID if above else MIN_ID
+            return LARGEST_ID if above else SMALLEST_ID
     return DEFAULTS[kind]
 
 
@@ -278,7 +294,9 @@ def _literal(value: object, kind: str) -> str:
     if isinstance(value, bytes):
         value = f"\\x{value.hex()}"
     if isinstance(value, list):
-        inner = ",".join("NULL" if one is None else '"' + str(one).replace("\\", "\\\\") + '"' for one in value)
+        inner = ",".join(
+            "NULL" if one is None else '"' + str(one).replace("\\", "\\\\").replace('"', '\\"') + '"' for one in value
+        )
         value = "{" + inner + "}"
     return "'" + str(value).replace("'", "''") + f"'::{kind}"
 
@@ -308,6 +326,7 @@ DEFAULTS: Mapping[str, object] = {
     "int4": BATCH,
     "int4[]": [BATCH] * BATCH,
     "int8": BATCH,
+    "int8[]": [BATCH],
     "numeric": 1,
     "numeric[]": [1] * BATCH,
     "bool": True,

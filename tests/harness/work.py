@@ -3,14 +3,16 @@
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.notifier import Listener, Notifier
-from sandbox.unit_of_work.runner import UnitsOfWork
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 
-def units_of_work(*after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000) -> UnitsOfWork:
+def units_of_work(
+    *after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000, merchants_at_once: int = 64
+) -> UnitOfWorkRunner:
     """Return a runner of units of work in this process; it calls the listeners after each commit."""
     notifier = Notifier()
     notifier.after_commit += after_commit
-    return UnitsOfWork(load_catalogue(), notifier, batch_limit, queue_limit)
+    return UnitOfWorkRunner(load_catalogue(), notifier, batch_limit, queue_limit, merchants_at_once)
 
 
 def request_of(merchant_id: str, key: IdempotencyKey | None = None, request_id: str = "test") -> RequestContext:

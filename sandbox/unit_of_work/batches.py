@@ -1,0 +1,258 @@
+"""Queue commands and run them in shared transactions ("rounds"), whichever merchants they are for.
+
+There is no timer: while one round commits, the next one fills.
+
+A merchant has at most one batch running in this process, so its commands are decided in the order of their arrival. Merchants
+take turns: with M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_once⌉ rounds. A busy merchant gets
+the capacity that the others leave.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from sandbox.db.engine import CONNECTION_ERRORS
+from sandbox.domain.errors import Problem, unavailable
+from sandbox.domain.unit import Command, CommandResult
+from sandbox.infrastructure.metrics import BATCH_SIZE
+from sandbox.unit_of_work.in_flight import release, reserve
+from sandbox.unit_of_work.transaction import with_retries
+
+RunBatches = Callable[[Mapping[str, Sequence[Command]]], Awaitable[Mapping[str, Sequence[CommandResult]]]]
+"""Decide batches of several merchants in one transaction. Skips merchants that are locked elsewhere or were deleted."""
+RunBatch = Callable[[str, Sequence[Command]], Awaitable[Sequence[CommandResult]]]
+"""Decide one merchant's batch. Waits for the merchant's lock."""
+
+ROUNDS: Final = 2
+"""Rounds running at once: while PostgreSQL works on one, Python prepares the other."""
+ALONE: Final = 4
+"""Merchants whose lock we wait for at once. Each holds a connection."""
+_PATIENCE: Final = 0.05
+"""Seconds after which a round that waits for a lock no longer delays the next round."""
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _QueuedCommand:
+    command: Command
+    result: "asyncio.Future[CommandResult]"
+
+
+_Batch = list[_QueuedCommand]
+
+
+class Batches:
+    """The command queues of one process. `queue_limit` bounds the total weight of all queued commands."""
+
+    def __init__(
+        self, together: RunBatches, alone: RunBatch, batch_limit: int, queue_limit: int, merchants_at_once: int
+    ) -> None:
+        self._together = together
+        self._run_one = alone
+        self._batch_limit = batch_limit
+        self._queue_limit = queue_limit
+        self._merchants_at_once = merchants_at_once
+        self._queues: dict[str, deque[_QueuedCommand]] = {}
+        """The queued commands of each merchant that has any queued or running."""
+        self._ready: deque[str] = deque()
+        """Merchants with queued commands and none running, in the order of their turns."""
+        self._weight = 0
+        self._rounds = 0
+        self._alone = asyncio.Semaphore(ALONE)
+        self._is_dispatched = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, command: Command) -> CommandResult:
+        """Queue the command behind its merchant's other commands, and return its result.
+
+        Raises IDEMPOTENCY_KEY_IN_FLIGHT if a request with its key is in progress in this process, and UNAVAILABLE if the queue
+        is full or PostgreSQL is unavailable. Cancelling the caller does not cancel the command: it still commits or fails.
+        """
+        merchant_id, weight = command.context.merchant_id, command.needs.weight
+        if self._weight + weight > self._queue_limit and self._weight > 0:
+            raise unavailable("Too many requests are waiting. Nothing was done: retry.")
+        reserve(merchant_id, command.context.key)
+        future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
+        # Even if the caller is cancelled, the key stays reserved until the batch ends.
+        future.add_done_callback(_mark_seen)
+        self._weight += weight
+        queue = self._queues.get(merchant_id)
+        if queue is None:
+            queue = self._queues[merchant_id] = deque()
+            self._ready.append(merchant_id)
+        queue.append(_QueuedCommand(command, future))
+        self._dispatch_soon()
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Wait until all accepted commands are committed or refused."""
+        while self._queues:
+            self._dispatch()
+            await asyncio.wait(self._tasks)
+
+    def _dispatch_soon(self) -> None:
+        """Start a round after this iteration of the event loop, so that commands arriving together run together."""
+        if not self._is_dispatched:
+            self._is_dispatched = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._is_dispatched = False
+        while self._ready and self._rounds < ROUNDS:
+            batches = self._next_round()
+            self._rounds += 1
+            self._begin(self._run_round(batches))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _next_round(self) -> dict[str, _Batch]:
+        """Return the batches of the merchants whose turn it is: a fair share each, then what capacity remains, in order."""
+        turn = [self._ready.popleft() for _ in range(min(len(self._ready), self._merchants_at_once))]
+        share = max(1, self._batch_limit // len(turn))
+        batches: dict[str, _Batch] = {}
+        total = 0
+        for merchant_id in turn:
+            if total >= self._batch_limit:  # a heavy command took more than its share: these come first next time
+                self._ready.appendleft(merchant_id)
+                continue
+            batches[merchant_id] = []
+            total += self._fill(merchant_id, batches[merchant_id], share)
+        for merchant_id, batch in batches.items():
+            total += self._fill(merchant_id, batch, self._batch_limit - total)
+        BATCH_SIZE.labels("api").observe(total)
+        return batches
+
+    def _fill(self, merchant_id: str, batch: _Batch, room: int) -> int:
+        """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
+        queue, taken = self._queues[merchant_id], 0
+        while queue and (not batch or taken + queue[0].command.needs.weight <= room):
+            waiting = queue.popleft()
+            taken += waiting.command.needs.weight
+            batch.append(waiting)
+        return taken
+
+    async def _run_round(self, batches: dict[str, _Batch]) -> None:
+        slot = _Slot(self._end_round)
+        try:
+            if len(batches) == 1 and not self._alone.locked():
+                ((merchant_id, batch),) = batches.items()
+                batches.clear()
+                await self._run_alone(merchant_id, batch)
+            else:
+                left = await self._run_together(batches)
+                for merchant_id in left:
+                    self._begin(self._run_alone(merchant_id, batches.pop(merchant_id)))
+        finally:
+            for merchant_id, batch in batches.items():
+                self._end_batch(merchant_id, batch)
+            slot.end()
+
+    async def _run_together(self, batches: Mapping[str, _Batch]) -> list[str]:
+        """Run a round in one transaction. Return the merchants that must run alone: locked elsewhere, deleted, or failing."""
+        commands = {merchant_id: [waiting.command for waiting in batch] for merchant_id, batch in batches.items()}
+        repeatable = {merchant_id for merchant_id, batch in commands.items() if _is_repeatable(batch)}
+        try:
+            results = await with_retries(lambda: self._together(commands), repeatable=len(repeatable) == len(batches))
+        except Problem as problem:
+            if not isinstance(problem.__cause__, CONNECTION_ERRORS):
+                return list(batches)
+            # The round may have committed. Commands without a key are never repeated.
+            for merchant_id, batch in batches.items():
+                if merchant_id not in repeatable:
+                    _fail(batch, problem)
+            return [merchant_id for merchant_id in batches if merchant_id in repeatable]
+        except Exception:
+            # Rolled back. On its own, the failing merchant does not harm the others.
+            _log.warning("round_failed", merchants=len(batches), exc_info=True)
+            return list(batches)
+        for merchant_id, decided in results.items():
+            _answer(batches[merchant_id], decided)
+        return [merchant_id for merchant_id in batches if merchant_id not in results]
+
+    async def _run_alone(self, merchant_id: str, batch: _Batch) -> None:
+        """Run a merchant's batch in its own transaction, waiting for the merchant's lock."""
+        try:
+            async with self._alone:
+                await self._run(merchant_id, batch)
+        finally:
+            self._end_batch(merchant_id, batch)
+
+    async def _run(self, merchant_id: str, batch: _Batch) -> None:
+        """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
+        commands = [waiting.command for waiting in batch]
+        try:
+            results = await with_retries(lambda: self._run_one(merchant_id, commands), repeatable=_is_repeatable(commands))
+        except Problem as problem:
+            if isinstance(problem.__cause__, CONNECTION_ERRORS):
+                _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
+            _fail(batch, problem)
+        except Exception as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._run(merchant_id, batch[:middle])
+                await self._run(merchant_id, batch[middle:])
+                return
+            _log.exception("command_failed", merchant_id=merchant_id, request_id=commands[0].context.request_id)
+            _fail(batch, error)
+        else:
+            _answer(batch, results)
+
+    def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
+        """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
+        for waiting in batch:
+            self._weight -= waiting.command.needs.weight
+            release(merchant_id, waiting.command.context.key)
+        if self._queues[merchant_id]:
+            self._ready.append(merchant_id)
+            self._dispatch_soon()
+        else:
+            del self._queues[merchant_id]
+
+    def _end_round(self) -> None:
+        self._rounds -= 1
+        self._dispatch()
+
+
+class _Slot:
+    """One of the ROUNDS slots. Freed when the round ends or has waited for too long, whichever comes first."""
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free: Callable[[], None] | None = free
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.end)
+
+    def end(self) -> None:
+        """Free the slot, once."""
+        self._timer.cancel()
+        if self._free is not None:
+            free, self._free = self._free, None
+            free()
+
+
+def _is_repeatable(commands: Sequence[Command]) -> bool:
+    """Return whether all commands have keys. A key reveals whether its command has committed before."""
+    return all(command.context.key is not None for command in commands)
+
+
+def _answer(batch: _Batch, results: Sequence[CommandResult]) -> None:
+    for waiting, result in zip(batch, results, strict=True):
+        if not waiting.result.done():
+            waiting.result.set_result(result)
+
+
+def _fail(batch: _Batch, error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.result.done():
+            waiting.result.set_exception(error)
+
+
+def _mark_seen(future: "asyncio.Future[CommandResult]") -> None:
+    """Retrieve the exception, so that asyncio does not log it as never retrieved."""
+    if not future.cancelled():
+        future.exception()
