@@ -115,11 +115,12 @@ class Supervisor:
         self._start_reaper(postgres, redis)
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
+        self._start_background(ipn_socket)  # while the seeds run: nobody waits for these two alone
         keys = SeedKeys()
         scenarios = options.scenarios
         if options.seed:
             keys = read_seed_keys(self._run_step("seeds", [*options.programs.seeds, *([str(scenarios)] if scenarios else [])]))
-        self._start_processes(api_socket, ipn_socket)
+        self._start_api(api_socket)
         self._await_processes(port, ipn_port)
         ready = Ready(
             api_url=http_url(options.host, port),
@@ -200,12 +201,14 @@ class Supervisor:
         for child in stores:
             child.was_up = True
 
-    def _start_processes(self, api_socket: socket.socket, ipn_socket: socket.socket) -> None:
+    def _start_api(self, api_socket: socket.socket) -> None:
         options = self._options
-        several = options.api_processes > 1
         for number in range(1, options.api_processes + 1):
-            name = f"api-{number}" if several else "api"
+            name = f"api-{number}" if options.api_processes > 1 else "api"
             self._launch(0, self._process(name, options.programs.api, api_socket))
+
+    def _start_background(self, ipn_socket: socket.socket) -> None:
+        options = self._options
         self._launch(0, self._process("ipn", options.programs.ipn, ipn_socket))
         for number in range(1, options.workers + 1):
             name = f"worker-{number}" if options.workers > 1 else "worker"
