@@ -86,7 +86,8 @@ def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> N
         "signal.signal(signal.SIGINT, note)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(count))\n"
         "print('started', flush=True)\n"
-        "while True: time.sleep(1000)\n"
+        # Short: Python goes back to sleep when the second signal comes just after it has handled the first.
+        "while True: time.sleep(0.05)\n"
     )
     with_terminal = (
         "import fcntl, os, sys, termios\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.argv[1], sys.argv[1:])"
