@@ -19,7 +19,7 @@ from sandbox.bench.receiver import Received
 from sandbox.bench.report import create_json
 from sandbox.bench.stack import BenchError, Stack, create_merchant, open_stack
 from sandbox.bench.wrk import WrkRun, parse_wrk, run_wrk
-from sandbox.cli.main import app
+from sandbox.cli.main import create_app
 from sandbox.domain.webhook_signing import headers
 
 SECRET = bytes(range(32))
@@ -89,7 +89,7 @@ def test_anything_else_is_no_rate(text: str) -> None:
     ],
 )
 def test_what_is_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
-    ran = CliRunner().invoke(app, ["bench", *arguments])
+    ran = CliRunner().invoke(create_app(), ["bench", *arguments])
     assert ran.exit_code == 2
     assert arguments[1] in ran.output
 
@@ -117,7 +117,7 @@ def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() ->
 
 
 def test_a_file_that_is_no_ready_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    ran = CliRunner().invoke(app, ["bench", "create", "--ready-file", str(tmp_path / "none.json")])
+    ran = CliRunner().invoke(create_app(), ["bench", "create", "--ready-file", str(tmp_path / "none.json")])
     assert ran.exit_code == 1
     assert "is not a ready file" in ran.output
 
@@ -133,7 +133,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Pat
 
 
 def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
-    ran = CliRunner().invoke(app, ["bench", *arguments, "--json", "--ready-file", str(stack[1])])
+    ran = CliRunner().invoke(create_app(), ["bench", *arguments, "--json", "--ready-file", str(stack[1])])
     assert ran.exit_code == 0, ran.output
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
@@ -217,7 +217,7 @@ def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> 
 
 
 def test_more_held_than_payouts_can_take_is_refused(stack: tuple[Stack, Path]) -> None:
-    ran = CliRunner().invoke(app, ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])])
+    ran = CliRunner().invoke(create_app(), ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])])
     assert ran.exit_code == 1
     assert "at most 20 can be held" in ran.output
 

@@ -17,7 +17,7 @@ from sandbox.bench.cpu import CpuMeter, cpu_seconds, kind_of
 from sandbox.bench.machine import Machine
 from sandbox.bench.revision import check_out
 from sandbox.bench.stack import BenchError, Stack
-from sandbox.cli.main import app
+from sandbox.cli.main import create_app
 from tests.harness.waiting import until
 
 MACHINE = Machine("a CPU", 2, 4.0, "Linux 6", "18.1", "3.11", "0123456789ab", 0.5, 0.05)
@@ -128,13 +128,13 @@ def test_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository:
     ],
 )
 def test_wrong_arguments_are_usage_errors(arguments: list[str], message: str) -> None:
-    ran = CliRunner().invoke(app, ["bench", "compare", *arguments, "--json"])
+    ran = CliRunner().invoke(create_app(), ["bench", "compare", *arguments, "--json"])
     assert ran.exit_code == 2
     assert message in ran.output
 
 
 def test_an_unknown_revision_ends_the_command_with_1() -> None:
-    ran = CliRunner().invoke(app, ["bench", "compare", "no-such-revision", "create"])
+    ran = CliRunner().invoke(create_app(), ["bench", "compare", "no-such-revision", "create"])
     assert ran.exit_code == 1
     assert "no-such-revision" in ran.output
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.testing import CliRunner
 
-from sandbox.cli.main import app
+from sandbox.cli.main import create_app
 from sandbox.domain import choices
 from sandbox.domain.payout_states import EVENT_OF, REINITIATED
 from sandbox.scenarios.builtin import load_catalogue
@@ -29,7 +29,7 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
             if isinstance(command, TyperGroup):
                 yield from within(command, (*words, name))
 
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(create_app())
     assert isinstance(root, TyperGroup)
     return within(root, ())
 
@@ -42,7 +42,7 @@ def complete(line: str) -> set[str]:
     """What a bash shell is offered at the end of a line."""
     words = line.split(" ")
     asked = {"_PSP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    return set(CliRunner().invoke(app, [], env=asked).stdout.split())
+    return set(CliRunner().invoke(create_app(), [], env=asked).stdout.split())
 
 
 def test_help_is_in_plain_words() -> None:

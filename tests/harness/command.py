@@ -9,11 +9,11 @@ from unittest import mock
 
 import typer
 
-from sandbox.cli.main import app
+from sandbox.cli.main import create_app
 from tests.harness.world import World
 
 # Typer's test runner rebuilds all commands for each run, which takes longer than most commands.
-_PSP: Final = typer.main.get_command(app)
+_PSP: Final = typer.main.get_command(create_app())
 
 
 @dataclass(frozen=True)
