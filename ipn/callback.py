@@ -14,12 +14,12 @@ from sandbox.domain.clock import Clock
 from sandbox.domain.errors import Problem, all_invalid
 from sandbox.domain.fields import PRINTABLE, FailureCode
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.payout_commands import MovePayout
+from sandbox.domain.payout_commands import TransitionPayout
 from sandbox.domain.payout_states import FAILED, RETURNED
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.domain.webhook_signing import decode_secret, verify
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.payouts.requests import failure_faults
+from sandbox.payouts.requests import failure_errors
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
@@ -56,10 +56,10 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 def callback_errors(members: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the type cannot say of a callback's members, as far as they are there."""
-    faults = []
+    errors = []
     if members.get("payout_id") is None and members.get("psp_reference") is None:
-        faults.append(("payout_id", "is required if psp_reference is not given: one of them says which payout is meant"))
-    return faults + failure_faults(members, FAILING)
+        errors.append(("payout_id", "is required if psp_reference is not given: one of them says which payout is meant"))
+    return errors + failure_errors(members, FAILING)
 
 
 class CallbackService:
@@ -76,9 +76,9 @@ class CallbackService:
 
         Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
         """
-        faults = callback_errors(msgspec.structs.asdict(body))
-        if faults:
-            raise all_invalid(faults)
+        errors = callback_errors(msgspec.structs.asdict(body))
+        if errors:
+            raise all_invalid(errors)
         merchant_id, payout_id = await self._verified(body, raw, headers)
         # The same message may come again: its id is its idempotency key. A body that was signed under an id that was seen
         # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that
@@ -89,10 +89,10 @@ class CallbackService:
         digest = hashlib.sha256(message_id.encode()).digest()
         key = IdempotencyKey("\x1fipn:" + message_id, digest, stores_refusals=False, expires=False, waits=True)
         return await self._work.submit(
-            MovePayout(
+            TransitionPayout(
                 replace(context, merchant_id=merchant_id, key=key),
                 payout_id,
-                "move",
+                "transition",
                 status=body.status,
                 cause="ipn",
                 failure_code=body.failure_code,

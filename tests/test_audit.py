@@ -19,7 +19,7 @@ from sandbox.db.engine import ENGINE, close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
-from sandbox.domain.payout_commands import CreatePayout, MovePayout
+from sandbox.domain.payout_commands import CreatePayout, TransitionPayout
 from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
 from sandbox.domain.user_commands import RecordTransaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
@@ -51,7 +51,7 @@ class Ledger:
     user: str
 
 
-async def run(merchant_id: str, *commands: CreatePayout | MovePayout | RecordTransaction) -> Sequence[CommandResult]:
+async def run(merchant_id: str, *commands: CreatePayout | TransitionPayout | RecordTransaction) -> Sequence[CommandResult]:
     of_merchant = [replace(command, context=replace(command.context, merchant_id=merchant_id)) for command in commands]
     answers = await asyncio.gather(*(WORK.submit(command) for command in of_merchant))
     assert all(answer.status < 300 for answer in answers), [answer.body for answer in answers]
@@ -67,8 +67,8 @@ def create(reference: str, suffix: str, *, requires_approval: bool = False) -> C
     return CreatePayout(request_of("", key), new_payout(body, DIRECTORY))
 
 
-def move(payout_id: str, verb: str, status: str = "", cause: str = "api") -> MovePayout:
-    return MovePayout(request_of(""), payout_id, verb, status=status, cause=cause)
+def transition(payout_id: str, verb: str, status: str = "", cause: str = "api") -> TransitionPayout:
+    return TransitionPayout(request_of(""), payout_id, verb, status=status, cause=cause)
 
 
 async def new_merchant(balance: Decimal | None = BALANCE) -> str:
@@ -102,15 +102,15 @@ async def ledger(pool: None) -> Ledger:
         create("rejected", "0001", requires_approval=True),
     )
     approved, rejected = (str(answer.location).rpartition("/")[2] for answer in answers)
-    await run(merchant_id, move(approved, "approve"), move(rejected, "reject"))
+    await run(merchant_id, transition(approved, "approve"), transition(rejected, "reject"))
     while await take_due_steps(WORK, merchant_id):
         pass
     await run(
         merchant_id,
-        move(ids[1], "reinitiate"),
-        move(ids[8], "cancel"),
-        move(ids[3], "move", "SUCCESS", "ipn"),
-        move(ids[7], "move", "RETURNED", "simulation"),
+        transition(ids[1], "reinitiate"),
+        transition(ids[8], "cancel"),
+        transition(ids[3], "transition", "SUCCESS", "ipn"),
+        transition(ids[7], "transition", "RETURNED", "simulation"),
     )
     while await take_due_steps(WORK, merchant_id):
         pass

@@ -15,7 +15,7 @@ from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout_states import REQUESTED, RETURNED, TRANSITIONS
-from sandbox.domain.user import feed_rows, sum_for
+from sandbox.domain.user import feed_rows, total_field_for
 from sandbox.domain.vendor_rows import read_row
 from sandbox.feed.service import FeedService
 from tests.harness.vendor import Vendor, row
@@ -55,7 +55,7 @@ def test_on_any_path_the_feeds_rows_add_up_to_what_is_asked_for_and_what_is_paid
     sums = {"PAYOUT": Decimal(0), "PAID_OUT": Decimal(0)}
     before = None
     for status in walked(choices):
-        after = sum_for(status)
+        after = total_field_for(status)
         for kind, amount in feed_rows(before, after, AMOUNT):
             sums[kind] += amount
         before = after

@@ -23,7 +23,7 @@ from sandbox.domain.ledger import (
 )
 from sandbox.domain.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS, legal_from
-from sandbox.domain.scenario_engine import begin, decide
+from sandbox.domain.scenario_engine import decide, next_step
 from sandbox.scenarios.builtin import load_catalogue
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -133,7 +133,7 @@ def test_final_states_are_final() -> None:
 def test_every_scenario_takes_only_legal_changes_and_ends() -> None:
     for scenario in load_catalogue().scenarios:
         status, step, now = "PENDING", 0, NOW
-        _, due = begin(scenario, 0, now, "")
+        _, due = next_step(scenario, 0, now, "")
         taken = 0
         while due is not None:
             decision = decide(scenario, step, due)

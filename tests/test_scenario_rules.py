@@ -18,9 +18,9 @@ from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import execute
 from sandbox.domain.ids import IdSource
-from sandbox.domain.payout_commands import CreatePayout, MovePayout, NewPayout
+from sandbox.domain.payout_commands import CreatePayout, NewPayout, TransitionPayout
 from sandbox.domain.payout_states import HOLDS_FUNDS, PENDING, PROCESSING, TRANSITIONS
-from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin, decide, draw, is_taken
+from sandbox.domain.scenario_engine import Facts, Match, Scenario, decide, draw, is_taken, next_step
 from sandbox.domain.scenario_runner import take_steps
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import UnitOfWork
@@ -79,7 +79,7 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
         if found is None:
             continue
         balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
-        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", CATALOGUE, balances, rules=[found])
+        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", CATALOGUE, balances, custom_scenarios=[found])
         new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
         assert execute(unit, CreatePayout(context, new)).status == 201
         (row,) = unit.created
@@ -92,7 +92,7 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
                 # A path that the table forbids would have ended where it stood.
                 assert all((event.from_status, event.to_status) in TRANSITIONS for event in unit.events)
             elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
-                execute(unit, MovePayout(context, row.payout.id, "move", status=PROCESSING, cause="ipn"))
+                execute(unit, TransitionPayout(context, row.payout.id, "transition", status=PROCESSING, cause="ipn"))
             else:
                 break
         assert row.due_at is None
@@ -113,7 +113,7 @@ def outcome(steps: list[RuleStep], payout_id: str) -> str:
     found = legal(steps)
     assert found is not None
     status, now = PENDING, NOW
-    step, due_at = begin(found, 0, now, payout_id)
+    step, due_at = next_step(found, 0, now, payout_id)
     while due_at is not None:
         now = due_at
         decision = decide(found, step, now, payout_id)
@@ -159,9 +159,9 @@ def test_an_accepted_path_is_told_with_the_shares_that_add_up(steps: list[RuleSt
 
 def test_facts_that_a_rule_may_look_at() -> None:
     facts = Facts(Decimal(5), "12345678900007", "HBL", None, "u", {"a": "b"}, "h")
-    assert Match(user_id="u", scenario_header="h").holds(facts)
-    assert not Match(user_id="v").holds(facts)
-    assert not Match(scenario_header="i").holds(facts)
+    assert Match(user_id="u", scenario_header="h").matches(facts)
+    assert not Match(user_id="v").matches(facts)
+    assert not Match(scenario_header="i").matches(facts)
 
 
 # ---- a file of rules

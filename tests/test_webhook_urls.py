@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from sandbox.domain.destination_url import url_fault
+from sandbox.domain.destination_url import url_error
 from tests.harness.names import Names
 from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
 from tests.harness.world import Stack, World
@@ -71,18 +71,18 @@ ACCEPTED = [
 
 @pytest.mark.parametrize(("url", "fault"), REFUSED)
 def test_what_could_never_be_posted_to_is_refused(url: str, fault: str) -> None:
-    assert (url_fault(url, LOOPBACK) or "").startswith(fault)
+    assert (url_error(url, LOOPBACK) or "").startswith(fault)
 
 
 @pytest.mark.parametrize("url", ACCEPTED)
 def test_all_others_are_taken(url: str) -> None:
-    assert url_fault(url, LOOPBACK) is None
+    assert url_error(url, LOOPBACK) is None
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)))
 def test_no_url_raises(text: str) -> None:
     for url in (text, f"http://{text}", f"http://[{text}]/"):
-        assert isinstance(url_fault(url, ()), str | None)
+        assert isinstance(url_error(url, ()), str | None)
 
 
 HOSTS = st.one_of(
@@ -99,7 +99,7 @@ async def test_what_is_taken_can_be_posted_to(host: str, rest: str) -> None:
     """Whatever the name may resolve to: here each resolves to a server on loopback."""
     async with serving(answering(OK)) as peer, sending(resolver=Names(anything="127.0.0.1")) as sender:
         url = f"http://{host}:{peer.port}{rest}"
-        assume(url_fault(url, LOOPBACK) is None)
+        assume(url_error(url, LOOPBACK) is None)
         # An address that is not this server's may be refused or not be reached; the URL must be no reason.
         assume(not host.startswith("[") and not host.replace(".", "").isdigit())
         result = await sender.send(url, b"{}", {})

@@ -14,7 +14,7 @@ from sandbox.aggregator.service import (
     UnpaidRequests,
     VendorBalance,
 )
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import Url
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
@@ -58,7 +58,7 @@ class AggregatorApi:
     def __init__(self, aggregator: AggregatorService) -> None:
         self._aggregator = aggregator
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._aggregator.check(members)
 
     @get(

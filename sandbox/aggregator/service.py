@@ -16,9 +16,9 @@ from sandbox.aggregator.store import add_rows, lock_cursor, open_headers, seal_h
 from sandbox.aggregator.tables import VendorBalances, VendorCursors, VendorDeadLetters, VendorFetches
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.address_guard import Network
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render, truncate
-from sandbox.domain.destination_url import url_fault
+from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
@@ -190,11 +190,11 @@ class AggregatorService:
             return Source(None, [])
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
 
-    def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults of a source's members that its type cannot express."""
+    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors of a source's members that its type cannot express."""
         url = members.get("url")
-        fault = None if url is None else _fault(url, self._allowed)
-        return [] if fault is None else [("url", fault)]
+        error = None if url is None else _url_error(url, self._allowed)
+        return [] if error is None else [("url", error)]
 
     async def set_source(self, context: RequestContext, url: str | None, headers: Mapping[str, str]) -> CommandResult:
         """Set the vendor's URL and headers. Responds with 200 and the Source. Raises VALIDATION_ERROR.
@@ -202,9 +202,9 @@ class AggregatorService:
         A new URL starts over and deletes the previous vendor's data, because vendors share neither ids nor users. Calls made so
         far still count in the rate limit.
         """
-        fault = None if url is None else _fault(url, self._allowed)
-        if fault is not None:
-            raise invalid("url", fault)
+        error = None if url is None else _url_error(url, self._allowed)
+        if error is not None:
+            raise invalid("url", error)
         kept = {} if url is None else dict(headers)
         sealed = None
         if kept:
@@ -284,7 +284,7 @@ def _parse(raw: str) -> VendorRow | None:
         return None
 
 
-def _fault(url: str, allowed_networks: Sequence[Network]) -> str | None:
+def _url_error(url: str, allowed_networks: Sequence[Network]) -> str | None:
     if "?" in url or "#" in url:
         return "must have no query string: the sandbox adds its own; send keys in headers"
-    return url_fault(url, allowed_networks)
+    return url_error(url, allowed_networks)

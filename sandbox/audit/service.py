@@ -19,7 +19,7 @@ from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS
-from sandbox.domain.user import sum_for
+from sandbox.domain.user import total_field_for
 
 if TYPE_CHECKING:
     from asyncpg import Connection
@@ -138,7 +138,7 @@ async def check(conn: "Reader", merchant_id: str) -> AuditReport:
         records = await conn.fetch(statement, merchant_id, PROBLEMS_SHOWN, *arguments, timeout=_STATEMENT_SECONDS)
         findings.add(name, [record[0] for record in records])
     requested, approved, paid = (
-        [status for status in STATUSES if sum_for(status) == place] for place in ("requested", "approved", "paid")
+        [status for status in STATUSES if total_field_for(status) == place] for place in ("requested", "approved", "paid")
     )
     for name, problem in await conn.fetch(
         audit_sql.USERS, merchant_id, PROBLEMS_SHOWN, requested, approved, paid, timeout=_STATEMENT_SECONDS

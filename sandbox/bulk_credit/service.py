@@ -105,7 +105,7 @@ class BulkCreditService:
                 raise Problem("NOT_RETRYABLE", f"The activity is {record['status']} and has no failed rows.")
             await conn.execute(_RETRY_ITEMS, unit.merchant_id, activity_id)
             await _retry(unit.merchant_id, activity_id, unit.now)
-            unit.effects.add(Effect.BULK_CREDIT_WAITS)
+            unit.effects.add(Effect.BULK_CREDIT_PENDING)
             return CommandResult(202, msgspec.json.encode(Accepted(activity_id, PROCESSING)))
 
         return await self._work.run(context, action)
@@ -162,7 +162,7 @@ class BulkCreditService:
             await _count(context.merchant_id, activity_id, counts)
 
         async def accept(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            unit.effects.add(Effect.BULK_CREDIT_WAITS)
+            unit.effects.add(Effect.BULK_CREDIT_PENDING)
             accepted = Accepted(activity_id, UPLOADED)
             return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
 

@@ -163,7 +163,7 @@ class ClockAdvancer:
 
     async def _run_instant(self, merchant_id: str, target: datetime | None) -> _Instant:
         async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Instant:
-            unit.is_quiet = True
+            unit.suppress_wakeups = True
             goal = unit.now if target is None else max(unit.now, target)
             due = await conn.fetchrow(_NEXT_DUE, merchant_id)
             assert due is not None

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.clock.service import ClockRun, ClockService, ClockState, Drained
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock_target import moment, seconds_on
 from sandbox.domain.errors import invalid
 from sandbox.domain.fields import EmptyBody, Time
@@ -40,7 +40,7 @@ class ClockApi:
     def __init__(self, clock: ClockService) -> None:
         self._clock = clock
 
-    def _check_advance(self, members: Mapping[str, Any]) -> list[Fault]:
+    def _check_advance(self, members: Mapping[str, Any]) -> list[FieldProblem]:
         return [("seconds", _ONE_OF_TWO)] if ("seconds" in members) == ("to" in members) else []
 
     @get("/sandbox/v1/clock", "Get the clock", {200: ClockState})

@@ -146,7 +146,7 @@ async def _acquire(pool: "asyncpg.Pool[Any]") -> "PoolConnectionProxy[Any]":
 
 
 @contextmanager
-def _translate_losses() -> Iterator[None]:
+def _translate_connection_errors() -> Iterator[None]:
     """Translate the driver's generic errors: a statement that timed out, a connection that broke."""
     try:
         yield
@@ -160,14 +160,14 @@ async def connection() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     pool = _pool()
     conn = await _acquire(pool)
     try:
-        with _translate_losses():
+        with _translate_connection_errors():
             yield conn
     finally:
         await pool.release(conn)
 
 
 @contextmanager
-def _piccolo_joins(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
+def _bind_piccolo(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
     """Run Piccolo's queries inside the transaction that is open on the connection."""
     variable: ContextVar[Any] = ENGINE.current_transaction
     outer, current = variable.get(), _CurrentTransaction(conn)
@@ -191,10 +191,10 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     pool = _pool()
     conn = await _acquire(pool)
     try:
-        with _translate_losses():
+        with _translate_connection_errors():
             await conn.execute("BEGIN")
             try:
-                with _piccolo_joins(conn):
+                with _bind_piccolo(conn):
                     yield conn
                 await conn.execute("COMMIT")
             except BaseException:

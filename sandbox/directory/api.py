@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from sandbox.domain.account_verification import Verification, verify
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory, DirectoryJson
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.http.operation import get, post
 from sandbox.http.request import Request
-from sandbox.payouts.requests import VerifyAccountBody, destination, destination_faults
+from sandbox.payouts.requests import VerifyAccountBody, destination, destination_errors
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 
@@ -37,8 +37,8 @@ class DirectoryApi:
         self._listing = directory.as_json()
         self._work = work
 
-    def _check(self, members: Mapping[str, Any]) -> list[Fault]:
-        return destination_faults(members, self._directory)
+    def _check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        return destination_errors(members, self._directory)
 
     @get("/api/v1/directory", "List banks and wallets that payouts can go to", {200: DirectoryJson})
     async def get_directory(self, request: Request) -> DirectoryJson:

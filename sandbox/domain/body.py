@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.domain.body_errors import Fault, Members, find_errors, parse_tree, raw_items, shown
+from sandbox.domain.body_errors import FieldProblem, Members, find_errors, parse_tree, raw_items, shown
 from sandbox.domain.errors import Problem, all_invalid, invalid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
 
-Check = Callable[[Mapping[str, Any]], Sequence[Fault]]
+Check = Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
 """Rules beyond the type: a body's valid members → what else is wrong with them."""
 
 _NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
@@ -73,7 +73,7 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
     if check is not None and isinstance(right, dict):
         # Drop errors of members that already have one, or contain one: they are consequences of it.
         known = {path for field, _ in errors for path in _with_parents(field)}
-        errors += [fault for fault in check(right) if fault[0] not in known]
+        errors += [error for error in check(right) if error[0] not in known]
     return all_invalid(errors or [("body", shown(reason))])
 
 

@@ -17,7 +17,7 @@ from msgspec import inspect
 
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
-Fault = tuple[str, str]
+FieldProblem = tuple[str, str]
 """The path of a member, such as `payouts[2].amount`, and what is wrong with it."""
 
 MOST: Final = 1000
@@ -49,7 +49,7 @@ def parse_tree(body: bytes) -> Any:
     return json.loads(body.decode(), object_pairs_hook=_members, parse_int=Number, parse_float=Number, parse_constant=_refuse)
 
 
-def find_errors(kind: Any, tree: Any) -> tuple[list[Fault], Any]:
+def find_errors(kind: Any, tree: Any) -> tuple[list[FieldProblem], Any]:
     """Check a parsed body against a type. Return its errors, at most MOST, and its valid part.
 
     In the valid part, objects are dicts of their valid members, and amounts are Decimals.
@@ -101,7 +101,7 @@ def _refuse(constant: str) -> None:
 
 class _Walk:
     def __init__(self) -> None:
-        self.errors: list[Fault] = []
+        self.errors: list[FieldProblem] = []
 
     def wrong(self, path: str, message: str) -> Any:
         if len(self.errors) < MOST:

@@ -24,7 +24,7 @@ _PORT: Final = re.compile(r"[0-9]{1,5}\Z")
 _AUTHORITY: Final = re.compile(r"https?://(?!:[0-9]*(?:[/?#]|\Z))([^/?#]*)", re.IGNORECASE)
 
 
-def url_fault(url: str, allowed_networks: Iterable[Network]) -> str | None:
+def url_error(url: str, allowed_networks: Iterable[Network]) -> str | None:
     """Return why no request to `url` is possible, to follow the field's name in a sentence; None if one is.
 
     `url` is printable ASCII. `allowed_networks` are the private networks that the operator allows. Never raises.

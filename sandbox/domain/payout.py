@@ -46,9 +46,9 @@ class PayoutRow:
     """A stored payout: the object that the API shows, and its progress in its scenario.
 
     `step` is the number of the scenario's next step, and `due_at` when that is due in the merchant's time (None: it does not
-    run by itself). `request_id` is the last request that changed the payout. `path` is a copy of the steps if it follows a
-    merchant's own rule, so that later changes to the rule do not affect it. `scenario_header` is the X-Sandbox-Scenario of
-    the request that created it.
+    run by itself). `request_id` is the last request that changed the payout. `steps_json` is a copy of the steps if the payout
+    follows a merchant's own scenario, so that later changes to that scenario do not affect it. `scenario_header` is the
+    X-Sandbox-Scenario of the request that created it.
     """
 
     payout: Payout
@@ -57,13 +57,13 @@ class PayoutRow:
     request_id: str
     created_at: datetime
     processed_at: datetime | None
-    path: str | None = None
+    steps_json: str | None = None
     scenario_header: str | None = None
 
-    def take(self, scenario: Scenario) -> None:
+    def assign_scenario(self, scenario: Scenario) -> None:
         """Set the payout's scenario."""
         self.payout.scenario = scenario.name
-        self.path = scenario.path
+        self.steps_json = scenario.steps_json
 
 
 COLUMNS: Final = (
@@ -75,7 +75,7 @@ COLUMNS: Final = (
 """The columns of `payouts` that `to_row` and `to_payout` read."""
 
 
-def pair_of(name: str, value: str) -> str:
+def metadata_pair_id(name: str, value: str) -> str:
     """Return a metadata pair's key in `payout_metadata`: a hash of 16 bytes, so that long values do not bloat the index."""
     # Names and values have no control characters, so the separator keeps different pairs different.
     return str(UUID(bytes=hashlib.sha256(f"{name}\x1f{value}".encode()).digest()[:16]))
@@ -168,7 +168,7 @@ class StoredPayout(msgspec.Struct):
             updated_at=render(self.updated_at),
             processed_at=None if self.processed_at is None else render(self.processed_at),
         )
-        path = bytes(self.path).decode()
+        steps = bytes(self.path).decode()
         return PayoutRow(
             payout=payout,
             step=self.step,
@@ -176,6 +176,6 @@ class StoredPayout(msgspec.Struct):
             request_id=self.request_id,
             created_at=self.created_at,
             processed_at=self.processed_at,
-            path=None if path == "null" else path,
+            steps_json=None if steps == "null" else steps,
             scenario_header=self.scenario_header,
         )

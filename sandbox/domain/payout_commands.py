@@ -1,4 +1,4 @@
-"""Payout commands: create, approve, reject, cancel, reinitiate, or move one the way its bank would. Pure."""
+"""Payout commands: create, approve, reject, cancel, reinitiate, or change one's state as its bank would. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.idempotency import add_stored_notice
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.scenario_engine import resume_step
-from sandbox.domain.scenario_selection import choose, choose_after_review, follow, scenario_of
+from sandbox.domain.scenario_selection import choose, choose_after_review, scenario_of, schedule_next_step
 from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -20,7 +20,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class NewPayout:
-    """A validated request for a payout. Codes are main codes of the directory, not aliases; the amount has two places."""
+    """A validated request for a payout. Codes are canonical directory codes, not aliases; the amount has two decimal places."""
 
     merchant_reference: str
     amount: Decimal
@@ -75,7 +75,7 @@ class CreatePayouts:
         """Create every payout that can be created. Raises VALIDATION_ERROR if the shared scenario header is unknown."""
         for item in self.items:
             if isinstance(item, NewPayout):
-                unit.catalogue.check_header(item.scenario_header, unit.rules)
+                unit.catalogue.check_header(item.scenario_header, unit.custom_scenarios)
         results: list[dict[str, object]] = []
         for item in self.items:
             try:
@@ -97,7 +97,7 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
     Raises DUPLICATE_REFERENCE, INSUFFICIENT_BALANCE, or VALIDATION_ERROR for an unknown X-Sandbox-Scenario, having
     changed nothing.
     """
-    unit.catalogue.check_header(new.scenario_header, unit.rules)
+    unit.catalogue.check_header(new.scenario_header, unit.custom_scenarios)
     if new.merchant_reference in unit.references:
         raise Problem(
             "DUPLICATE_REFERENCE",
@@ -138,19 +138,19 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
         scenario_header=new.scenario_header,
     )
     scenario = choose(unit, row)
-    row.take(scenario)
+    row.assign_scenario(scenario)
     if status == states.PENDING:
-        follow(unit, row, scenario, 0)
+        schedule_next_step(unit, row, scenario, 0)
     unit.open_payout(row, status, "api", context.actor)
     return row
 
 
 @dataclass(frozen=True, slots=True)
-class MovePayout:
-    """Move one payout to another state. Result: 200 with the payout.
+class TransitionPayout:
+    """Change one payout's state. Result: 200 with the payout.
 
-    `verb` is one of VERBS, or `move` to `status` for a bank's callback or a simulation. A `move` to the current state changes
-    nothing.
+    `verb` is one of VERBS, or `transition` (to `status`) for a bank's callback or a simulation. A `transition` to the current
+    state changes nothing.
     """
 
     context: RequestContext
@@ -161,8 +161,8 @@ class MovePayout:
     failure_code: str | None = None
     failure_reason: str | None = None
     psp_reference: str | None = None
-    may_decide: bool = False
-    """Whether a `move` may approve or reject a payout that is waiting for a decision."""
+    can_approve: bool = False
+    """Whether a `transition` may approve or reject a payout that is waiting for a decision."""
 
     @property
     def needs(self) -> Needs:
@@ -170,19 +170,19 @@ class MovePayout:
         return Needs(payout_ids=(self.payout_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Move the payout. Raises NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
+        """Change the payout's state. Raises NOT_FOUND, FORBIDDEN, INVALID_STATE or INSUFFICIENT_BALANCE."""
         row = unit.payouts.get(self.payout_id)
         if row is None:
             raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
         source = row.payout.status
         target = self._target(source)
-        if self.verb == "move":
+        if self.verb == "transition":
             if target == source:
                 return CommandResult(200, _encode(row.payout))
             self._check_authority(source, target)
-        # Failing a payout in review rejects it, whether the verb was `reject` or `move`.
+        # Failing a payout in review rejects it, whether the verb was `reject` or `transition`.
         is_rejected = source == states.IN_REVIEW and target == states.FAILED
-        move_on_request(
+        transition_by_request(
             unit,
             row,
             target,
@@ -202,14 +202,14 @@ class MovePayout:
                 f"A payout in {source} is waiting for the merchant's decision, which a bank's callback cannot make. With an "
                 f"`admin` key, it can move to {states.either(states.legal_from(source))}.",
             )
-        if self.cause == "ipn" and target in _NOT_BY_BANKS:
-            possible = [status for status in states.legal_from(source) if status not in _NOT_BY_BANKS]
+        if self.cause == "ipn" and target in _MERCHANT_ONLY_STATES:
+            possible = [status for status in states.legal_from(source) if status not in _MERCHANT_ONLY_STATES]
             raise Problem(
                 "INVALID_STATE",
                 f"A bank's callback cannot move a payout from {source} to {target}. "
                 + (f"It can move it to {states.either(possible)}." if possible else f"It cannot change a payout in {source}."),
             )
-        if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.may_decide:
+        if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.can_approve:
             raise Problem(
                 "FORBIDDEN",
                 f"Moving a payout from {source} to {target} approves or rejects it, which requires a key with the "
@@ -217,14 +217,14 @@ class MovePayout:
             )
 
     def _target(self, status: str) -> str:
-        if self.verb == "move":
+        if self.verb == "transition":
             return self.status
         target = VERBS[self.verb].get(status)
         if target is None:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {status} cannot be {PAST[self.verb]}; only a payout in {states.either(tuple(VERBS[self.verb]))} "
-                f"can. {states.next_states(status)}",
+                f"A payout in {status} cannot be {PAST_PARTICIPLES[self.verb]}; only a payout in "
+                f"{states.either(tuple(VERBS[self.verb]))} can. {states.next_states(status)}",
             )
         return target
 
@@ -235,12 +235,12 @@ VERBS: Final = {
     "cancel": dict.fromkeys((states.REQUESTED, states.PENDING, states.ON_HOLD, states.IN_REVIEW), states.CANCELLED),
     "reinitiate": {states.FAILED: states.PENDING},
 }
-_NOT_BY_BANKS: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
+_MERCHANT_ONLY_STATES: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
 """States that only the merchant's own requests lead to."""
-PAST: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
+PAST_PARTICIPLES: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
 
 
-def move_on_request(
+def transition_by_request(
     unit: UnitOfWork,
     row: PayoutRow,
     target: str,
@@ -251,14 +251,14 @@ def move_on_request(
     failure_reason: str | None = None,
     psp_reference: str | None = None,
 ) -> None:
-    """Move a payout because of a request, and set what its scenario does next.
+    """Change a payout's state because of a request, and schedule its scenario's next step.
 
     Raises INVALID_STATE or INSUFFICIENT_BALANCE, having changed nothing.
     """
     source = row.payout.status
     scenario, step = None, row.step
     if target == states.PENDING:
-        # An approved payout keeps the scenario chosen at its creation. A reinitiated one gets a new choice.
+        # An approved payout keeps the scenario that was chosen when it was created. For a reinitiated one, choose again.
         scenario, step = choose(unit, row) if source == states.FAILED else scenario_of(unit, row), 0
     elif target == states.PROCESSING:
         scenario = scenario_of(unit, row)
@@ -266,7 +266,7 @@ def move_on_request(
             # The scenario ends with the review, so the account number's suffix chooses how the payout continues.
             scenario, step = choose_after_review(unit, row), 0
         step = resume_step(scenario, step)
-    unit.move(
+    unit.transition(
         row,
         target,
         cause,
@@ -277,7 +277,7 @@ def move_on_request(
         psp_reference=psp_reference,
     )
     if scenario is not None:
-        follow(unit, row, scenario, step)
+        schedule_next_step(unit, row, scenario, step)
     else:
         # The request decided the outcome, so the scenario takes no more steps.
         row.due_at = None

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import NUL, TWICE, Fault, shown, suggestion
+from sandbox.domain.body_errors import NUL, TWICE, FieldProblem, shown, suggestion
 from sandbox.domain.ids import is_uuid
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
@@ -21,13 +21,13 @@ _MOST: Final = 100
 
 def find_query_errors(
     pairs: Iterable[tuple[str, str]], allowed: Sequence[str], schemas: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[Fault], dict[str, str]]:
+) -> tuple[list[FieldProblem], dict[str, str]]:
     """Check query parameters. Return their errors, and the valid ones by name.
 
     `schemas` are the JSON schemas of the parameters that have one. An object is sent as `name[KEY]=value` and returned under
     `name[KEY]`. An array is sent comma-separated.
     """
-    faults: list[Fault] = []
+    errors: list[FieldProblem] = []
     right: dict[str, str] = {}
     given = list(pairs)
     if len(given) > _MOST:
@@ -41,20 +41,20 @@ def find_query_errors(
             hint = suggestion(name, known) or (
                 f"; known parameters: {', '.join(known)}" if known else "; none are allowed here"
             )
-            faults.append((shown(name) or "query", f"is not a known parameter{hint}"))
-        elif name in right or any(field == name for field, _ in faults):
-            faults.append((shown(name), TWICE))
+            errors.append((shown(name) or "query", f"is not a known parameter{hint}"))
+        elif name in right or any(field == name for field, _ in errors):
+            errors.append((shown(name), TWICE))
         else:
             wrong = _wrong(value, schema) if entry is None else _wrong_entry(entry[2], value, schema)
             if wrong is None:
                 right[name] = value
             else:
-                faults.append((shown(name), wrong))
+                errors.append((shown(name), wrong))
     for name, shown_name in zip(allowed, known, strict=True):
         most = schemas.get(name, {}).get("maxProperties", _MOST)
         if len(entries(right, name)) > most:
-            faults.append((name, f"can be given at most {most} times as {shown_name}"))
-    return faults, right
+            errors.append((name, f"can be given at most {most} times as {shown_name}"))
+    return errors, right
 
 
 def entries(params: Mapping[str, str], name: str) -> dict[str, str]:

@@ -112,7 +112,7 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], draw_key: str) -> tuple[
     RETURNED. Delays are ignored. If no rule matches, a destination that ends in 0003 fails. `draw_key` decides which of the
     steps with a probability are taken.
     """
-    rule = next((rule for rule in rules if rule.match.holds(facts)), None)
+    rule = next((rule for rule in rules if rule.match.matches(facts)), None)
     if rule is None:
         return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
     status, code = PAYOUT_PENDING, None

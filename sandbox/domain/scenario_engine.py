@@ -57,7 +57,7 @@ class Match:
     metadata: tuple[tuple[str, str], ...] = ()
     scenario_header: str | None = None
 
-    def holds(self, facts: Facts) -> bool:
+    def matches(self, facts: Facts) -> bool:
         """Return whether all conditions hold."""
         return (
             (self.suffix is None or facts.account_number.endswith(self.suffix))
@@ -71,7 +71,7 @@ class Match:
             and all(facts.metadata.get(name) == value for name, value in self.metadata)
         )
 
-    def members(self) -> tuple[str, ...]:
+    def condition_names(self) -> tuple[str, ...]:
         """Return the names of the conditions that are set."""
         return tuple(name for name in self.__slots__ if getattr(self, name) not in (None, ()))
 
@@ -84,7 +84,7 @@ class Scenario:
     match: Match
     steps: tuple[Step, ...]
     id: str | None = None
-    path: str | None = None
+    steps_json: str | None = None
     """A merchant's own steps as stored JSON. A payout keeps a copy, so later changes to the rule do not affect it."""
 
 
@@ -118,7 +118,7 @@ class Catalogue:
         """Return the scenario with this name. Raises KeyError."""
         return self._by_name[name]
 
-    def knows(self, name: str) -> bool:
+    def contains(self, name: str) -> bool:
         """Return whether a built-in scenario has this name."""
         return name in self._by_name
 
@@ -129,7 +129,7 @@ class Catalogue:
         if not any(header in (rule.name, rule.match.scenario_header) for rule in rules):
             raise invalid(field, "is not a known scenario; GET /sandbox/v1/scenarios lists all scenarios")
 
-    def applying(self, default: str, review_threshold: Decimal | None) -> list[Scenario]:
+    def applicable(self, default: str, review_threshold: Decimal | None) -> list[Scenario]:
         """Return the built-in scenarios that apply to a merchant in order of precedence: review, suffixes, default."""
         by_suffix = [scenario for scenario in self.scenarios if scenario is not self._review]
         review = []
@@ -151,8 +151,8 @@ class Catalogue:
             if named is not None:
                 return Choice(named, ("name",))
         for rule in rules:
-            if rule.match.holds(facts):
-                return Choice(rule, rule.match.members())
+            if rule.match.matches(facts):
+                return Choice(rule, rule.match.condition_names())
         if header is not None and header in self._by_name:
             return Choice(self._by_name[header], ("name",))
         if self._review is not None and review_threshold is not None and facts.amount >= review_threshold:
@@ -165,7 +165,9 @@ class Catalogue:
         return Choice(self._by_name[default], ("default",)) if found is None else Choice(found, ("suffix",))
 
 
-def begin(scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING") -> tuple[int, datetime | None]:
+def next_step(
+    scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING"
+) -> tuple[int, datetime | None]:
     """Return the first step from `step` on that a payout in `status` takes, and when it is due if its delay starts `now`."""
     while step < len(scenario.steps) and not (
         can_follow(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)
@@ -201,7 +203,7 @@ def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") ->
     while due_at is not None and due_at <= now and step < len(scenario.steps):
         found = scenario.steps[step]
         taken.append((step, found))
-        step, due_at = begin(scenario, step + 1, now, payout_id, found.to)
+        step, due_at = next_step(scenario, step + 1, now, payout_id, found.to)
         if found.wait:
             due_at = None
     return Decision(tuple(taken), step, due_at)

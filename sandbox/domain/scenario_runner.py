@@ -43,7 +43,7 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, row.step, row.payout.id)):
         # The only thing that can fall due while a payout waits for a decision is the end of that wait.
         row.due_at = None
-        unit.move(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
+        unit.transition(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
         return
     decision = decide(scenario, row.step, unit.now, row.payout.id)
     row.step, row.due_at = decision.step, decision.due_at
@@ -52,6 +52,6 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
             # A request moved the payout off its scenario between two steps. Stop here: the next request decides.
             row.due_at = None
             return
-        unit.move(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
+        unit.transition(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
     if row.payout.status == IN_REVIEW and row.due_at is None:
         row.due_at = unit.approval_due

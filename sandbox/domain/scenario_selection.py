@@ -1,7 +1,7 @@
 """Choose the scenario that a payout follows, and set its next step. Pure."""
 
 from sandbox.domain.payout import Payout, PayoutRow
-from sandbox.domain.scenario_engine import Facts, Match, Scenario, begin
+from sandbox.domain.scenario_engine import Facts, Match, Scenario, next_step
 from sandbox.domain.stored_scenario import stored_steps
 from sandbox.domain.unit import UnitOfWork
 
@@ -22,7 +22,7 @@ def facts_of(payout: Payout, header: str | None) -> Facts:
 def choose(unit: UnitOfWork, row: PayoutRow) -> Scenario:
     """Choose a payout's scenario by the merchant's current rules and settings."""
     facts = facts_of(row.payout, row.scenario_header)
-    return unit.catalogue.choose(facts, unit.rules, unit.default_scenario, unit.review_threshold).scenario
+    return unit.catalogue.choose(facts, unit.custom_scenarios, unit.default_scenario, unit.review_threshold).scenario
 
 
 def choose_after_review(unit: UnitOfWork, row: PayoutRow) -> Scenario:
@@ -32,11 +32,11 @@ def choose_after_review(unit: UnitOfWork, row: PayoutRow) -> Scenario:
 
 def scenario_of(unit: UnitOfWork, row: PayoutRow) -> Scenario:
     """Return the scenario chosen for a payout, with its steps of that time. Raises KeyError if a built-in one is gone."""
-    if row.path is None:
+    if row.steps_json is None:
         return unit.catalogue.named(row.payout.scenario)
-    return Scenario(row.payout.scenario, Match(), stored_steps(row.path), path=row.path)
+    return Scenario(row.payout.scenario, Match(), stored_steps(row.steps_json), steps_json=row.steps_json)
 
 
-def follow(unit: UnitOfWork, row: PayoutRow, scenario: Scenario, step: int) -> None:
+def schedule_next_step(unit: UnitOfWork, row: PayoutRow, scenario: Scenario, step: int) -> None:
     """Set a payout's next step to `step` of the scenario, or the first later one it takes. Its delay starts now."""
-    row.step, row.due_at = begin(scenario, step, unit.now, row.payout.id)
+    row.step, row.due_at = next_step(scenario, step, unit.now, row.payout.id)

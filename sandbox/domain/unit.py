@@ -17,7 +17,7 @@ from sandbox.domain.clock import RUNNING, Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
 from sandbox.domain.ids import IdSource
-from sandbox.domain.ledger import GIVE_BACK, PAY_OUT, Movement, Posted, Refused, Transfer, post
+from sandbox.domain.ledger import PAY_OUT, PAYOUT_REVERSAL, Movement, Posted, Refused, Transfer, post
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.payout_states import (
     FAILED,
@@ -32,7 +32,7 @@ from sandbox.domain.payout_states import (
     next_states,
 )
 from sandbox.domain.scenario_engine import Catalogue, Scenario
-from sandbox.domain.user import DEBITED, UserRow, UserTransaction, feed_rows, sum_for
+from sandbox.domain.user import DEBITED_FIELDS, UserRow, UserTransaction, feed_rows, total_field_for
 
 IDS_PER_COMMAND: Final = 512
 """Ids reserved for a payout's changes. A change has one event, at most two transfers and one delivery for each of up to 16
@@ -127,11 +127,11 @@ class Command(Protocol):
 class Effect(Enum):
     """What else a unit of work did that other parts of the process must react to."""
 
-    CALLERS_CHANGED = auto()
+    REQUEST_POLICY_CHANGED = auto()
     """The merchant's rate limit or faults changed; every request is checked against them."""
     WORLD_RESET = auto()
     WORLD_RESTORED = auto()
-    BULK_CREDIT_WAITS = auto()
+    BULK_CREDIT_PENDING = auto()
     WORK_DUE = auto()
     """Existing work may have become due: a delivery was resent, or a clock was unfrozen."""
 
@@ -160,7 +160,7 @@ class UnitOfWork:
     references: set[str] = field(default_factory=set)
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     users: dict[str, UserRow] = field(default_factory=dict)
-    rules: Sequence[Scenario] = ()
+    custom_scenarios: Sequence[Scenario] = ()
     """The merchant's own scenarios, in order."""
     due: Sequence[PayoutRow] = ()
     """Payouts with a step that is due, earliest first."""
@@ -181,7 +181,7 @@ class UnitOfWork:
     credited: dict[str, int] = field(default_factory=dict)
     """Users that a bulk credit has already written: id → new version."""
     effects: set[Effect] = field(default_factory=set)
-    is_quiet: bool = False
+    suppress_wakeups: bool = False
     """Do not wake workers for the work this unit leaves due: an advance of the clock runs that work itself."""
 
     now_text: str = ""
@@ -221,7 +221,7 @@ class UnitOfWork:
         self.created.append(row)
         self._record(row, change.event, None, cause, None, transfer_id, actor)
 
-    def move(
+    def transition(
         self,
         row: PayoutRow,
         status: str,
@@ -254,7 +254,7 @@ class UnitOfWork:
         # Nothing may fail from here on.
         payout.status = status
         if scenario is not None:
-            row.take(scenario)
+            row.assign_scenario(scenario)
         self._move_wallet(payout, source, status)
         self._update_details(payout, source, failure_code, failure_reason, psp_reference)
         if status == PENDING:
@@ -309,13 +309,13 @@ class UnitOfWork:
 
     def _check_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Raise INSUFFICIENT_BALANCE if the user's wallet cannot cover the change."""
-        before, after = sum_for(source), sum_for(status)
+        before, after = total_field_for(source), total_field_for(status)
         if payout.user_id is None or before == after or after is None:
             return
         user = self.users[payout.user_id]
         # A requested payout already holds its amount. A new or reinitiated one needs it to be available.
         free = user.balance if before == "requested" else user.available
-        if before not in DEBITED and free < payout.amount:
+        if before not in DEBITED_FIELDS and free < payout.amount:
             raise Problem(
                 "INSUFFICIENT_BALANCE",
                 f"The amount is {payout.amount}, but the user's wallet has {free} available; request less, or credit the user.",
@@ -323,12 +323,12 @@ class UnitOfWork:
 
     def _move_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Apply a payout's change to the user's wallet. `_check_wallet` has passed, so this cannot fail."""
-        before, after = sum_for(source), sum_for(status)
+        before, after = total_field_for(source), total_field_for(status)
         if payout.user_id is None or before == after:
             return
         user = self.users[payout.user_id]
-        if (before in DEBITED) != (after in DEBITED):
-            movement = PAY_OUT if after in DEBITED else GIVE_BACK
+        if (before in DEBITED_FIELDS) != (after in DEBITED_FIELDS):
+            movement = PAY_OUT if after in DEBITED_FIELDS else PAYOUT_REVERSAL
             self.transfer(movement, payout.amount, payout.id, payout.merchant_reference, user.id)
         if before is not None:
             setattr(user, before, getattr(user, before) - payout.amount)

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from sandbox.domain.payout_states import HOLDS_FUNDS, REQUESTED, SUCCESS
 
-DEBITED: Final = frozenset({"approved", "paid"})
+DEBITED_FIELDS: Final = frozenset({"approved", "paid"})
 """The sums of payouts that have left the wallet."""
 
 
-def sum_for(status: str | None) -> str | None:
+def total_field_for(status: str | None) -> str | None:
     """Return which of a user's sums includes a payout in `status`: requested, approved, paid or None.
 
     A requested payout is held in the wallet. It leaves the wallet when it is approved.

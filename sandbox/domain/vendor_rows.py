@@ -123,7 +123,7 @@ def read_row(raw: bytes) -> VendorRow:
     try:
         row = _row.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(_faults(raw) or str(error)) from None
+        raise ValueError(_errors(raw) or str(error)) from None
     try:
         # Only payouts can be reversed; earnings and spending are never negative.
         parse = parse_signed_amount if row.type in ("payout", "paid_out") else parse_amount
@@ -141,7 +141,7 @@ def read_row(raw: bytes) -> VendorRow:
     )
 
 
-def _faults(raw: bytes) -> str:
+def _errors(raw: bytes) -> str:
     """Return all errors of a row as one text; empty if the row is not JSON."""
     try:
         found, _ = find_errors(_Row, parse_tree(raw))

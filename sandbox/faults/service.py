@@ -76,7 +76,7 @@ class FaultService:
                 created_at=unit.now,
             )
             (record,) = await Faults.insert(row).returning(*Faults.all_columns())
-            unit.effects.add(Effect.CALLERS_CHANGED)
+            unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
             fault = _to_fault(record)
             return CommandResult(201, msgspec.json.encode(fault), f"/sandbox/v1/faults/{fault.id}")
 
@@ -105,7 +105,7 @@ class FaultService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if not (is_uuid(fault_id) and await _delete(context.merchant_id, fault_id)):
                 raise _not_found()
-            unit.effects.add(Effect.CALLERS_CHANGED)
+            unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
             return CommandResult(204, b"")
 
         return await self._work.run(context, action)

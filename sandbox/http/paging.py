@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import LARGEST_ID, first_id_at, is_uuid
 
@@ -47,7 +47,7 @@ def window(query: Mapping[str, str]) -> PageWindow:
     return PageWindow(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
 
 
-def cursor_errors(query: Mapping[str, str]) -> list[Fault]:
+def cursor_errors(query: Mapping[str, str]) -> list[FieldProblem]:
     """What is wrong with a query's cursor, which its schema cannot say."""
     try:
         if "cursor" in query:

@@ -68,7 +68,7 @@ async def take_wakes(redis: ArqRedis) -> Iterable[tuple[str, str]]:
 
 
 _MAKE_WORK_DUE: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
-_MAKE_CREDITS_WAIT: Final = {Effect.BULK_CREDIT_WAITS, Effect.WORLD_RESTORED}
+_CREDITS_PENDING: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED}
 
 
 class Waker:
@@ -89,12 +89,12 @@ class Waker:
     async def committed(self, unit: UnitOfWork) -> None:
         """Wake workers for the work that a committed unit left."""
         due, makes_work_due = unit.next_due, bool(unit.effects & _MAKE_WORK_DUE)
-        if not unit.is_quiet:
+        if not unit.suppress_wakeups:
             if makes_work_due or (due is not None and due <= unit.now):
                 self.wake(STEPS, unit.merchant_id)
             if makes_work_due or any(delivery.enabled for delivery in unit.deliveries):
                 self.wake(DELIVERIES, unit.merchant_id)
-        if unit.effects & _MAKE_CREDITS_WAIT:
+        if unit.effects & _CREDITS_PENDING:
             self.wake(CREDITS, unit.merchant_id)
 
     def wake(self, kind: str, merchant_id: str) -> None:

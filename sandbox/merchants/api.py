@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from sandbox.domain.body import amount_of
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import Role
 from sandbox.domain.clock_target import moment
 from sandbox.domain.errors import Problem, all_invalid, invalid
@@ -51,39 +51,39 @@ def _seed(seed: float | None) -> int | None:
 
 def _spec(body: CreateMerchantBody, webhook_fault: Callable[[str], str | None]) -> MerchantSpec:
     """Convert a body to a MerchantSpec. Raises VALIDATION_ERROR, which names every invalid member."""
-    faults: list[Fault] = []
+    errors: list[FieldProblem] = []
     amount = body.opening_balance
     balance = None
     if bytes(amount) != b"null":
-        balance = _read(lambda: amount_of(amount, "opening_balance", zero=True), faults)
+        balance = _read(lambda: amount_of(amount, "opening_balance", zero=True), errors)
     seed, frozen_at, more = _rest(msgspec.structs.asdict(body), webhook_fault)
-    faults += more
-    if faults:
-        raise all_invalid(faults)
+    errors += more
+    if errors:
+        raise all_invalid(errors)
     return MerchantSpec(body.name, balance or None, body.webhook_url, seed, frozen_at)
 
 
 def _rest(
     members: Mapping[str, Any], webhook_fault: Callable[[str], str | None]
-) -> tuple[int | None, datetime | None, list[Fault]]:
-    """Return the seed, the time at which the clock is frozen, and the faults of both and of the URL. All are optional."""
-    faults: list[Fault] = []
-    seed = _read(lambda: _seed(members.get("seed")), faults)
+) -> tuple[int | None, datetime | None, list[FieldProblem]]:
+    """Return the seed, the time at which the clock is frozen, and the errors of both and of the URL. All are optional."""
+    errors: list[FieldProblem] = []
+    seed = _read(lambda: _seed(members.get("seed")), errors)
     at, url = members.get("frozen_at"), members.get("webhook_url")
     # The limits are those of freezing the clock of a merchant without activity: after 1970, at most ten years ahead.
     frozen_at = None
     if at is not None:
-        frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), faults)
+        frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), errors)
     wrong = None if url is None else webhook_fault(url)
-    faults += [] if wrong is None else [("webhook_url", wrong)]
-    return seed, frozen_at, faults
+    errors += [] if wrong is None else [("webhook_url", wrong)]
+    return seed, frozen_at, errors
 
 
-def _read(member: Callable[[], T], faults: list[Fault]) -> T | None:
+def _read(member: Callable[[], T], errors: list[FieldProblem]) -> T | None:
     try:
         return member()
     except Problem as problem:
-        faults.extend(problem.errors)
+        errors.extend(problem.errors)
         return None
 
 
@@ -93,7 +93,7 @@ class MerchantApi:
     def __init__(self, merchants: MerchantService) -> None:
         self._merchants = merchants
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return _rest(members, self._merchants.webhook_fault)[2]
 
     @post(

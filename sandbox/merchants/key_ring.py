@@ -15,7 +15,7 @@ from sandbox.http.request import Caller
 _TTL_SECONDS: Final = 0.5
 """How long a key is cached. A revoked key must stop working within one second in every process."""
 _LARGEST_CACHE: Final = 10_000
-_CHANGE_CALLERS: Final = {Effect.CALLERS_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
+_CHANGE_REQUEST_POLICY: Final = {Effect.REQUEST_POLICY_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
 _LOOKUP: Final = f"""
 SELECT k.merchant_id::text AS merchant_id, k.id::text AS id, k.role, m.rate_limit,
@@ -52,7 +52,7 @@ class KeyRing:
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Drop the merchant's keys from the cache if a unit of work changed what is cached with them."""
-        if unit.effects & _CHANGE_CALLERS:
+        if unit.effects & _CHANGE_REQUEST_POLICY:
             self.forget(unit.merchant_id)
 
     def forget(self, merchant_id: str) -> None:

@@ -77,7 +77,7 @@ class SettingsService:
                     setattr(settings, name, value)
             await _set(context.merchant_id, settings)
             await _set_rate_limit(context.merchant_id, settings.rate_limit)
-            unit.effects.add(Effect.CALLERS_CHANGED)
+            unit.effects.add(Effect.REQUEST_POLICY_CHANGED)
             return CommandResult(200, msgspec.json.encode(_settings(await conn.fetchrow(_GET, context.merchant_id))))
 
         return await self._work.run(context, action)

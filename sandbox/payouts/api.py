@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.payout import Payout
@@ -69,7 +69,7 @@ class PayoutApi:
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._payouts.check(members)
 
     @post(
@@ -170,16 +170,16 @@ class PayoutApi:
 
     @_moving("POST", "cancel", "Cancel a payout")
     async def cancel_payout(self, request: Request, payout_id: str) -> CommandResult:
-        return await self._payouts.move(request.context, payout_id, "cancel")
+        return await self._payouts.transition(request.context, payout_id, "cancel")
 
     @_moving("POST", "reinitiate", "Retry a failed payout", "INSUFFICIENT_BALANCE")
     async def reinitiate_payout(self, request: Request, payout_id: str) -> CommandResult:
-        return await self._payouts.move(request.context, payout_id, "reinitiate")
+        return await self._payouts.transition(request.context, payout_id, "reinitiate")
 
     @_moving("PATCH", "approve", "Approve a payout", admin=True)
     async def approve_payout(self, request: Request, payout_id: str) -> CommandResult:
-        return await self._payouts.move(request.context, payout_id, "approve")
+        return await self._payouts.transition(request.context, payout_id, "approve")
 
     @_moving("PATCH", "reject", "Reject a payout", admin=True)
     async def reject_payout(self, request: Request, payout_id: str) -> CommandResult:
-        return await self._payouts.move(request.context, payout_id, "reject")
+        return await self._payouts.transition(request.context, payout_id, "reject")

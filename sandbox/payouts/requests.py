@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from sandbox.domain.body_errors import Fault, suggestion
+from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import DestType
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import all_invalid
@@ -66,13 +66,13 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
 
     Raises VALIDATION_ERROR with every invalid field.
     """
-    errors: list[Fault] = []
+    errors: list[FieldProblem] = []
     try:
         amount = parse_amount(bytes(body.amount))
     except InvalidAmountError as error:
         errors.append(("amount", str(error)))
     codes = _codes(body.dest_type, body.bank_code, body.wallet_code, directory)
-    errors += destination_faults(msgspec.structs.asdict(body), directory)
+    errors += destination_errors(msgspec.structs.asdict(body), directory)
     if errors:
         raise all_invalid(errors)
     bank_code, wallet_code = codes
@@ -97,37 +97,37 @@ def destination(
     members = {
         "dest_type": dest_type, "bank_code": bank_code, "wallet_code": wallet_code, "account_number": account_number
     }  # fmt: skip
-    faults = destination_faults(members, directory)
-    if faults:
-        raise all_invalid(faults)
+    errors = destination_errors(members, directory)
+    if errors:
+        raise all_invalid(errors)
     return _codes(dest_type, bank_code, wallet_code, directory)
 
 
-def destination_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """Return the faults in a destination. Absent fields are skipped, but `dest_type` requires its own code."""
+def destination_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the errors in a destination. Absent fields are skipped, but `dest_type` requires its own code."""
     dest_type, account_number = members.get("dest_type"), members.get("account_number")
-    faults: list[Fault] = []
+    errors: list[FieldProblem] = []
     iban_code = None
     for kind, name in (("BANK", "bank_code"), ("WALLET", "wallet_code")):
         code = members.get(name)
         if dest_type not in (kind, None):
-            faults += [(name, f"must be omitted when dest_type is {dest_type}")] if code is not None else []
+            errors += [(name, f"must be omitted when dest_type is {dest_type}")] if code is not None else []
         elif code is None:
-            faults += [(name, f"is required when dest_type is {kind}")] if dest_type is not None else []
+            errors += [(name, f"is required when dest_type is {kind}")] if dest_type is not None else []
         else:
             found = directory.bank(code) if kind == "BANK" else directory.wallet(code)
             if found is None:
-                faults.append((name, unknown_code(kind, code, directory)))
+                errors.append((name, unknown_code(kind, code, directory)))
             elif dest_type is not None:
                 iban_code = found.iban_code
     if account_number is not None:
         message = check_account_number(account_number, iban_code)
-        faults += [] if message is None else [("account_number", message.rstrip("."))]
-    return faults
+        errors += [] if message is None else [("account_number", message.rstrip("."))]
+    return errors
 
 
-def failure_faults(members: Mapping[str, Any], failing: Sequence[str]) -> list[Fault]:
-    """Return the faults for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
+def failure_errors(members: Mapping[str, Any], failing: Sequence[str]) -> list[FieldProblem]:
+    """Return the errors for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
     status = members.get("status")
     if status is None or status in failing:
         return []

@@ -8,17 +8,17 @@ import msgspec
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain.body import decode
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.payout import COLUMNS, Payout, pair_of, to_payout
-from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, MovePayout, NewPayout
+from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
+from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
 from sandbox.domain.query_errors import entries
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_faults, new_payout
+from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -107,9 +107,9 @@ class PayoutService:
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
-    def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults in a create's body that its type cannot express."""
-        return destination_faults(members, self._directory)
+    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors in a create's body that its type cannot express."""
+        return destination_errors(members, self._directory)
 
     async def create(
         self,
@@ -139,10 +139,10 @@ class PayoutService:
                 items.append(problem.within(f"payouts[{position}]"))
         return await self._work.submit(CreatePayouts(context, items))
 
-    async def move(self, context: RequestContext, payout_id: str, verb: str) -> CommandResult:
+    async def transition(self, context: RequestContext, payout_id: str, verb: str) -> CommandResult:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for a malformed id; other refusals are returned."""
         _require_id(payout_id)
-        return await self._work.submit(MovePayout(context, payout_id, verb))
+        return await self._work.submit(TransitionPayout(context, payout_id, verb))
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """Return a payout. Raises NOT_FOUND."""
@@ -160,17 +160,18 @@ class PayoutService:
         status: str,
         failure_code: str | None,
         *,
-        may_decide: bool,
+        can_approve: bool,
     ) -> CommandResult:
-        """Move a payout to `status` as its bank would. `may_decide`: whether the caller may approve and reject.
+        """Move a payout to `status` as its bank would. `can_approve`: whether the caller may approve and reject.
 
         Raises NOT_FOUND if the id is malformed; other refusals are returned.
         """
         _require_id(payout_id)
-        move = MovePayout(
-            context, payout_id, "move", status=status, cause="simulation", failure_code=failure_code, may_decide=may_decide,
+        transition = TransitionPayout(
+            context, payout_id, "transition",
+            status=status, cause="simulation", failure_code=failure_code, can_approve=can_approve,
         )  # fmt: skip
-        return await self._work.submit(move)
+        return await self._work.submit(transition)
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout:
         """Return a payout once it has reached one of `statuses`, or after `seconds` of real time. Raises NOT_FOUND."""
@@ -203,7 +204,7 @@ class PayoutService:
         if reference is not None:
             statement, arguments = _LIST_OF_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
         elif metadata:
-            pair = pair_of(*next(iter(metadata.items())))
+            pair = metadata_pair_id(*next(iter(metadata.items())))
             statement, arguments = _LIST_OF_METADATA, (pair, statuses, dest_types, *bounds, more, wanted, user_id)
         elif user_id is not None:
             statement, arguments = _LIST_OF_USER, (user_id, statuses, dest_types, *bounds, more)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.errors import all_invalid
 from sandbox.domain.fields import FailureCode
@@ -14,7 +14,7 @@ from sandbox.domain.payout_states import FAILED, REJECTED, RETURNED
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import post
 from sandbox.http.request import Request
-from sandbox.payouts.requests import failure_faults
+from sandbox.payouts.requests import failure_errors
 from sandbox.payouts.service import PayoutService
 
 
@@ -31,8 +31,8 @@ class SimulateApi:
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
 
-    def _check(self, members: Mapping[str, Any]) -> list[Fault]:
-        return failure_faults(members, (FAILED, RETURNED, REJECTED))
+    def _check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        return failure_errors(members, (FAILED, RETURNED, REJECTED))
 
     @post(
         "/sandbox/v1/payouts/{payout_id}/simulate",
@@ -48,13 +48,13 @@ class SimulateApi:
         "to PROCESSING or FAILED) needs an `admin` key.",
     )
     async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: str) -> CommandResult:
-        faults = self._check(msgspec.structs.asdict(body))
-        if faults:
-            raise all_invalid(faults)
+        errors = self._check(msgspec.structs.asdict(body))
+        if errors:
+            raise all_invalid(errors)
         return await self._payouts.simulate(
             request.context,
             payout_id,
             body.status,
             body.failure_code,
-            may_decide=request.caller.is_admin,
+            can_approve=request.caller.is_admin,
         )

@@ -118,7 +118,7 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
         metadata={"kind": kind, "sale_id": sale.id, "brand": sale.brand},
     )
     # Steps with a probability are drawn again for each attempt. In a repeatable world, the draws repeat too.
-    failure = failure_of(facts, unit.rules, f"{sale.id}:{kind}:{sale.attempts}")
+    failure = failure_of(facts, unit.custom_scenarios, f"{sale.id}:{kind}:{sale.attempts}")
     if failure is not None:
         code, scenario = failure
         return Attempt(sale.id, user.id, amount, None, f"{kind} failed: {code} (scenario {scenario})")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import delete, get, post, put
 from sandbox.http.paging import Page
@@ -38,10 +38,10 @@ class ScenarioApi:
     def __init__(self, scenarios: ScenarioService) -> None:
         self._scenarios = scenarios
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._scenarios.check(members)
 
-    def _check_payout(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check_payout(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._scenarios.check_payout(members)
 
     @get(

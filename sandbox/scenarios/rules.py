@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.body import decode
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem, all_invalid
 from sandbox.domain.fields import Amount, FailureCode, Text64, Text500, Uuid
@@ -100,14 +100,14 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
     Raises VALIDATION_ERROR with every invalid field.
     """
     match: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
-    errors: list[Fault] = []
+    errors: list[FieldProblem] = []
     for name in match.keys() & {"amount_from", "amount_to"}:
         try:
             match[name] = parse_amount(bytes(match[name]))
         except InvalidAmountError as error:
             errors.append((f"match.{name}", str(error)))
-    errors += [fault for fault in match_faults(match, directory) if fault[0] not in dict(errors)]
-    errors += path_faults(body.steps)
+    errors += [error for error in match_errors(match, directory) if error[0] not in dict(errors)]
+    errors += path_errors(body.steps)
     if errors:
         raise all_invalid(errors)
     if "bank_code" in match:
@@ -119,65 +119,65 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
     return msgspec.json.encode(match).decode(), msgspec.json.encode(body.steps).decode()
 
 
-def rule_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """Return the faults in a rule that its type cannot express. Absent fields are skipped."""
+def rule_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the errors in a rule that its type cannot express. Absent fields are skipped."""
     match, steps = members.get("match"), members.get("steps")
-    faults = [] if match is None else match_faults(match, directory)
+    errors = [] if match is None else match_errors(match, directory)
     if steps is not None and all("to" in step for step in steps):
-        faults += path_faults([RuleStep(**step) for step in steps])
-    return faults
+        errors += path_errors([RuleStep(**step) for step in steps])
+    return errors
 
 
-def match_faults(match: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """Return the faults in a rule's match. Amounts are Decimals; anything else in their place is skipped."""
-    faults: list[Fault] = []
+def match_errors(match: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the errors in a rule's match. Amounts are Decimals; anything else in their place is skipped."""
+    errors: list[FieldProblem] = []
     if not match:
-        faults.append(("match", "must have at least one condition"))
+        errors.append(("match", "must have at least one condition"))
     low, high = match.get("amount_from"), match.get("amount_to")
     if isinstance(low, Decimal) and isinstance(high, Decimal) and low > high:
-        faults.append(("match.amount_to", f"must not be less than amount_from ({low})"))
+        errors.append(("match.amount_to", f"must not be less than amount_from ({low})"))
     bank_code, wallet_code = match.get("bank_code"), match.get("wallet_code")
     if bank_code is not None and directory.bank(bank_code) is None:
-        faults.append(("match.bank_code", unknown_code("BANK", bank_code, directory)))
+        errors.append(("match.bank_code", unknown_code("BANK", bank_code, directory)))
     if wallet_code is not None and directory.wallet(wallet_code) is None:
-        faults.append(("match.wallet_code", unknown_code("WALLET", wallet_code, directory)))
-    return faults
+        errors.append(("match.wallet_code", unknown_code("WALLET", wallet_code, directory)))
+    return errors
 
 
-def path_faults(steps: list[RuleStep]) -> list[Fault]:
-    """Return the faults in a path that starts from PENDING, up to the first illegal change.
+def path_errors(steps: list[RuleStep]) -> list[FieldProblem]:
+    """Return the errors in a path that starts from PENDING, up to the first illegal change.
 
     Every change must be legal, whichever of the steps with a probability below 1 are skipped. Every step must be reachable:
     a payout that took a final step has left the path.
     """
-    faults: list[Fault] = []
+    errors: list[FieldProblem] = []
     for number, step in enumerate(steps):
         if step.failure_code is not UNSET and step.to not in (FAILED, RETURNED):
             message = f"is only allowed on a step to {FAILED} or {RETURNED}; omit it on a step to {step.to}"
-            faults.append((f"steps[{number}].failure_code", message))
+            errors.append((f"steps[{number}].failure_code", message))
         if step.psp_reference is not UNSET and step.to != SUCCESS:
             message = f"is only allowed on a step to {SUCCESS}; omit it on a step to {step.to}"
-            faults.append((f"steps[{number}].psp_reference", message))
+            errors.append((f"steps[{number}].psp_reference", message))
     # The statuses that payouts can have before a step, and whether they got there by a release after a wait. A release moves
     # the payout to PROCESSING, so a step to PROCESSING right after the wait is the release itself.
     before = {(PENDING, False)}
     for number, step in enumerate(steps):
         reaching = {(status, released) for status, released in before if can_follow(status, step.to)}
         if not reaching:
-            faults.append((f"steps[{number}].to", _unreachable(step.to, {status for status, _ in before})))
+            errors.append((f"steps[{number}].to", _unreachable(step.to, {status for status, _ in before})))
             break
         illegal = [(status, released) for status, released in sorted(reaching) if not _is_legal(status, step.to, released)]
         if illegal:
-            faults.append((f"steps[{number}].to", _illegal(step.to, *illegal[0])))
+            errors.append((f"steps[{number}].to", _illegal(step.to, *illegal[0])))
             break
         if step.wait and number < len(steps) - 1 and not _is_legal(step.to, PROCESSING):
             message = f"a payout in {step.to} cannot be released to {PROCESSING}, so no later step would run"
-            faults.append((f"steps[{number}].wait", f"is only allowed on the last step: {message}"))
+            errors.append((f"steps[{number}].wait", f"is only allowed on the last step: {message}"))
             break
         # Payouts that skip the step keep their status, and those that have ended never take it.
         not_taking = before if step.probability < 1 else before - reaching
         before = not_taking | {(PROCESSING, True) if step.wait else (step.to, False)}
-    return faults
+    return errors
 
 
 def _unreachable(target: str, ended: set[str]) -> str:
@@ -217,11 +217,11 @@ def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
     for number, entry in enumerate(found, 1):
         try:
             # Convert to JSON, so that a file passes exactly the same checks as a request.
-            rules.append(decode(decoder, msgspec.json.encode(entry), lambda members: rule_faults(members, directory)))
+            rules.append(decode(decoder, msgspec.json.encode(entry), lambda members: rule_errors(members, directory)))
             check_rule(rules[-1], directory)
         except Problem as problem:
-            faults = "; ".join(f"{field}: {message}" for field, message in problem.errors)
-            raise ValueError(f"scenario {number}: {faults}") from None
+            errors = "; ".join(f"{field}: {message}" for field, message in problem.errors)
+            raise ValueError(f"scenario {number}: {errors}") from None
     names = [rule.name for rule in rules]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:

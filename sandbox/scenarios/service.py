@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from piccolo.query.methods.delete import Delete
 
 from sandbox.db.engine import connection, db_errors_as_503
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
@@ -18,8 +18,8 @@ from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIO
 from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.payouts.requests import destination_faults, new_payout
-from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_faults
+from sandbox.payouts.requests import destination_errors, new_payout
+from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_errors
 from sandbox.scenarios.tables import ScenarioRules
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -112,20 +112,20 @@ class ScenarioService:
         self._catalogue = work.catalogue
         self._directory = directory
 
-    def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults in a rule that its type cannot express."""
-        return rule_faults(members, self._directory)
+    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors in a rule that its type cannot express."""
+        return rule_errors(members, self._directory)
 
-    def check_payout(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults in a payout to explain that its type cannot express."""
-        return destination_faults(members, self._directory)
+    def check_payout(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors in a payout to explain that its type cannot express."""
+        return destination_errors(members, self._directory)
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
         """Return all scenarios in the order in which they are tried: own rules, by amount, by suffix, the default."""
         rules, default, review_threshold = await self._read(merchant_id)
         return [
             *(_render(rule, position) for position, rule in enumerate(rules, 1)),
-            *(_render(scenario, None) for scenario in self._catalogue.applying(default, review_threshold)),
+            *(_render(scenario, None) for scenario in self._catalogue.applicable(default, review_threshold)),
         ]
 
     async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
@@ -160,11 +160,11 @@ class ScenarioService:
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if len(unit.rules) >= LARGEST_COUNT:
+            if len(unit.custom_scenarios) >= LARGEST_COUNT:
                 raise Problem("INVALID_STATE", f"You can have at most {LARGEST_COUNT} scenarios of your own; delete one first.")
-            self._require_free(unit.rules, body.name)
+            self._require_free(unit.custom_scenarios, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
-            position = await _write(conn, unit, rule, match, steps, len(unit.rules), body.position)
+            position = await _write(conn, unit, rule, match, steps, len(unit.custom_scenarios), body.position)
             return CommandResult(201, msgspec.json.encode(_render(rule, position)), f"/sandbox/v1/scenarios/{rule.id}")
 
         return await self._work.run(context, action)
@@ -177,8 +177,8 @@ class ScenarioService:
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            index = _index(unit.rules, rule_id)
-            self._require_free([rule for rule in unit.rules if rule.id != rule_id], body.name)
+            index = _index(unit.custom_scenarios, rule_id)
+            self._require_free([rule for rule in unit.custom_scenarios if rule.id != rule_id], body.name)
             rule = stored_rule(rule_id, body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, index, body.position)
             return CommandResult(200, msgspec.json.encode(_render(rule, position)))
@@ -201,8 +201,8 @@ class ScenarioService:
         """Delete a rule: 204, or 404. Payouts that already follow it keep their path."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            _index(unit.rules, rule_id)  # raises NOT_FOUND
-            left = [rule.id for rule in unit.rules if rule.id != rule_id]
+            _index(unit.custom_scenarios, rule_id)  # raises NOT_FOUND
+            left = [rule.id for rule in unit.custom_scenarios if rule.id != rule_id]
             await _delete(context.merchant_id, rule_id)
             await conn.execute(_ORDER, context.merchant_id, left)
             return CommandResult(204, b"")
@@ -218,7 +218,7 @@ class ScenarioService:
         return rules, record["default_scenario"], record["review_threshold"]
 
     def _require_free(self, others: Sequence[Scenario], name: str) -> None:
-        if self._catalogue.knows(name):
+        if self._catalogue.contains(name):
             raise Problem("INVALID_STATE", f"{name} is a built-in scenario; choose another name.")
         if any(rule.name == name for rule in others):
             raise Problem(
@@ -254,7 +254,7 @@ async def _write(
 
     The rule goes to `position`, or to the end if that is beyond it; if it is unset, to `index`.
     """
-    ids = [other.id for other in unit.rules if other.id != rule.id]
+    ids = [other.id for other in unit.custom_scenarios if other.id != rule.id]
     index = index if position is UNSET else min(int(position) - 1, len(ids))
     ids.insert(index, rule.id)
     r = ScenarioRules
@@ -266,7 +266,7 @@ async def _write(
 
 def _render(scenario: Scenario, position: int | None) -> ScenarioRule:
     match = scenario.match
-    members = {name: getattr(match, name) for name in match.members()}
+    members = {name: getattr(match, name) for name in match.condition_names()}
     for name in members.keys() & {"amount_from", "amount_to"}:
         members[name] = str(members[name])
     if match.metadata:

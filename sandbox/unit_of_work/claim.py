@@ -106,7 +106,7 @@ def _unit(record: "Record", catalogue: Catalogue) -> UnitOfWork:
         approvals_expire_after=record["approvals_expire_after"],
         review_threshold=record["review_threshold"],
         subscriptions=_subscriptions(record["endpoint_rows"]),
-        rules=_rules(record["rule_rows"]),
+        custom_scenarios=_rules(record["rule_rows"]),
     )
     if record["balances"] is not None:  # a merchant that is being created has no accounts yet
         unit.balances = dict(zip(MERCHANT_ACCOUNTS, record["balances"], strict=True))

@@ -10,7 +10,7 @@ import msgspec
 
 from sandbox.db.rows import as_json
 from sandbox.domain.ledger import Posted
-from sandbox.domain.payout import PayoutRow, pair_of
+from sandbox.domain.payout import PayoutRow, metadata_pair_id
 from sandbox.domain.unit import UnitOfWork
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _created(unit: UnitOfWork) -> Iterable[object]:
 def _metadata(unit: UnitOfWork) -> Iterable[object]:
     for row in unit.created:
         for name, value in row.payout.metadata.items():
-            yield {"pair": pair_of(name, value), "payout_id": row.payout.id}
+            yield {"pair": metadata_pair_id(name, value), "payout_id": row.payout.id}
 
 
 def _changed(unit: UnitOfWork) -> Iterable[object]:
@@ -61,7 +61,7 @@ def _columns(row: PayoutRow) -> dict[str, object]:
         "due_at": row.due_at,
         "changes": row.payout.version,
         "request_id": row.request_id,
-        "path": row.path,
+        "path": row.steps_json,
         "scenario_header": row.scenario_header,
         "processed_at": row.processed_at,
     }

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from sandbox.balance.service import LedgerEntry
 from sandbox.domain.body import amount_of
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction
@@ -46,7 +46,7 @@ class UserApi:
     def __init__(self, users: UserService) -> None:
         self._users = users
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._users.check(members)
 
     @post(

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType, RecordedType
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Amount, Name, Text64
-from sandbox.payouts.requests import AccountNumber, Code, destination, destination_faults
+from sandbox.payouts.requests import AccountNumber, Code, destination, destination_errors
 
 LARGEST_BATCH = 1000
 
@@ -104,9 +104,9 @@ def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None
         raise problem.within("destination") from None
 
 
-def user_faults(members: Mapping[str, Any], directory: Directory) -> list[Fault]:
-    """Return the faults in a body that creates or changes a user, as far as its type cannot express them."""
+def user_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the errors in a body that creates or changes a user, as far as its type cannot express them."""
     where = members.get("destination")
     if not isinstance(where, dict):
         return []
-    return [(f"destination.{field}", message) for field, message in destination_faults(where, directory)]
+    return [(f"destination.{field}", message) for field, message in destination_errors(where, directory)]

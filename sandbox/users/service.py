@@ -10,7 +10,7 @@ from msgspec import UNSET
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.body import decode
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
@@ -31,7 +31,7 @@ from sandbox.users.requests import (
     NewUser,
     new_user,
     user_codes,
-    user_faults,
+    user_errors,
 )
 from sandbox.users.summary_cache import Missed, SummaryCache
 
@@ -157,9 +157,9 @@ class UserService:
         self._cache = cache
         self._item = msgspec.json.Decoder(CreateUserBody)
 
-    def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults in a user's body that its type cannot express."""
-        return user_faults(members, self._directory)
+    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors in a user's body that its type cannot express."""
+        return user_errors(members, self._directory)
 
     async def create(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
         """Create a user with an empty wallet: 201 with the user. Returns 409 if an id is taken; raises VALIDATION_ERROR."""

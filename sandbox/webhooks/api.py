@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, delete, get, parameter, patch, post
@@ -33,7 +33,7 @@ class EndpointApi:
     def __init__(self, endpoints: EndpointService) -> None:
         self._endpoints = endpoints
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[Fault]:
+    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return self._endpoints.check(members)
 
     @post(

@@ -19,9 +19,9 @@ from piccolo.query.methods.update import Update
 from sandbox.db.engine import db_errors_as_503
 from sandbox.db.rows import update_by_key
 from sandbox.domain.address_guard import Network
-from sandbox.domain.body_errors import Fault
+from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
-from sandbox.domain.destination_url import url_fault
+from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
@@ -36,7 +36,7 @@ from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
     check_endpoint,
-    endpoint_faults,
+    endpoint_errors,
 )
 from sandbox.webhooks.tables import WebhookEndpoints
 
@@ -120,9 +120,9 @@ class EndpointService:
         self._box = box
         self._allowed = tuple(allowed_networks)
 
-    def check(self, members: Mapping[str, Any]) -> list[Fault]:
-        """Return the faults of an endpoint's members that its type cannot express."""
-        return endpoint_faults(members, self._allowed)
+    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the errors of an endpoint's members that its type cannot express."""
+        return endpoint_errors(members, self._allowed)
 
     async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
         """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
@@ -157,9 +157,9 @@ class EndpointService:
         Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has LARGEST_COUNT endpoints
         already. Nothing is written then.
         """
-        fault = url_fault(new.url, self._allowed)
-        if fault is not None:
-            raise invalid("url", fault)
+        error = url_error(new.url, self._allowed)
+        if error is not None:
+            raise invalid("url", error)
         taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
         if len(taken) >= LARGEST_COUNT:
             raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")

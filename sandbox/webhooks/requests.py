@@ -7,9 +7,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.address_guard import Network
-from sandbox.domain.body_errors import Fault, suggestion
+from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
-from sandbox.domain.destination_url import url_fault
+from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, all_invalid
 from sandbox.domain.fields import Text500, Url
 
@@ -60,21 +60,21 @@ def explain_planned(problem: Problem) -> Problem:
 
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
     """Check what the decoder cannot. Raises VALIDATION_ERROR, which names every invalid member."""
-    faults = endpoint_faults(
+    errors = endpoint_errors(
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
-    if faults:
-        raise all_invalid(faults)
+    if errors:
+        raise all_invalid(errors)
 
 
-def endpoint_faults(members: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[Fault]:
-    """Return the faults that the body's type cannot express, in those of `members` that are present."""
-    fault = url_fault(members["url"], allowed_networks) if "url" in members else None
-    faults = [] if fault is None else [("url", fault)]
-    return faults + _unknown_types(members.get("event_types", ()))
+def endpoint_errors(members: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[FieldProblem]:
+    """Return the errors that the body's type cannot express, in those of `members` that are present."""
+    error = url_error(members["url"], allowed_networks) if "url" in members else None
+    errors = [] if error is None else [("url", error)]
+    return errors + _unknown_types(members.get("event_types", ()))
 
 
-def _unknown_types(event_types: Sequence[str]) -> list[Fault]:
+def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:
     return [
         (
             f"event_types[{index}]",

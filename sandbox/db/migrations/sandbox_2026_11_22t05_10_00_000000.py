@@ -8,7 +8,7 @@ ID = "2026-11-22T05:10:00:000000"
 VERSION = "1.38.0"
 DESCRIPTION = "Payouts by metadata"
 
-# A pair as 16 bytes of its SHA-256, as `sandbox.domain.payout.pair_of` has it.
+# A pair as 16 bytes of its SHA-256, as `sandbox.domain.payout.metadata_pair_id` has it.
 _PAIR = "encode(substring(sha256(convert_to(m.key || chr(31) || m.value, 'UTF8')) FROM 1 FOR 16), 'hex')::uuid"
 
 STATEMENTS = (
