@@ -1,4 +1,4 @@
-"""`python -m ipn`: the IPN process, on a socket that it inherits (SANDBOX_LISTEN_FD) or on host and port."""
+"""`python -m ipn`: the IPN process, on an inherited socket (SANDBOX_LISTEN_FD) or on host and port."""
 
 from ipn.app import create_app
 from sandbox.runtime.process_start import start_process
@@ -6,7 +6,7 @@ from sandbox.server.serve import serve
 
 
 def main() -> None:
-    """Serve, or say in one line which setting is wrong and exit 1."""
+    """Serve the IPN application. For an invalid setting, print one line that names it and exit with status 1."""
     settings = start_process("ipn")
     serve(create_app(settings), settings.ipn_port, settings.host, settings.public_url)
 

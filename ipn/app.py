@@ -1,4 +1,4 @@
-"""The IPN application: what banks call. Its own small process, on a port of its own."""
+"""The IPN application, which receives bank callbacks. It runs as a separate process on a separate port."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -33,13 +33,13 @@ _HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 class CallbackApi:
-    """The operation that banks call. It is signed, and needs no key."""
+    """The operation that banks call. Requests are signed and need no API key."""
 
     def __init__(self, callbacks: CallbackService) -> None:
         self._callbacks = callbacks
 
-    def _check(self, members: Mapping[str, Any]) -> list[tuple[str, str]]:
-        return callback_errors(members)
+    def _check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return callback_errors(fields)
 
     @post("/ipn/callback", "Report a payout's status", {200: Payout}, CallbackBody, access="public", check=_check)
     async def callback(self, request: Request, body: CallbackBody) -> CommandResult:
@@ -48,7 +48,7 @@ class CallbackApi:
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """Build the IPN application."""
+    """Return the IPN application. It connects to no store before its lifespan starts."""
     waker = Waker(settings.redis_url)
     summaries = SummaryCache(settings.redis_url)
 
@@ -59,7 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
     work = UnitOfWorkRunner(
         load_catalogue(), notifier, settings.batch_limit, settings.queue_limit, settings.merchants_per_transaction
     )
-    readiness = Readiness(settings.redis_url, with_worker=False)  # a callback needs none
+    readiness = Readiness(settings.redis_url, with_worker=False)  # callbacks need no worker
     service = CallbackService(work, SecretBox(settings.secret_key))
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""A bank's callback: find whose payout it speaks of, check the signature, and move the payout as the bank says."""
+"""Process a bank's callback: find the payout it refers to, verify the signature, apply the bank's status."""
 
 import hashlib
 from collections.abc import Mapping
@@ -25,10 +25,11 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 Reference = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=PRINTABLE)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=PRINTABLE)]
 
-FAILING: Final = (FAILED, RETURNED)
-_CANDIDATES: Final = 1000
-# Payouts of worlds with one seed share their ids, and banks may give merchants the same reference: the signature tells whose
-# callback it is. The newest merchants come first, and of a merchant's payouts with one reference the newest is meant.
+_FAILED_STATUSES: Final = (FAILED, RETURNED)
+_MAX_CANDIDATES: Final = 1000
+# Merchants with the same seed have payouts with the same ids, and banks may reuse a reference for several merchants. The
+# signature determines the merchant. The newest merchants come first; if several of a merchant's payouts share a reference, use
+# the newest.
 _FIND: Final = """
 WITH named AS MATERIALIZED (SELECT id, merchant_id FROM payouts WHERE {named} = $1 LIMIT 10000)
 SELECT p.id::text AS payout_id, m.*, w.*
@@ -45,7 +46,7 @@ _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
 
 
 class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /ipn/callback`; it names the payout by its id or by the bank's reference."""
+    """The body of `POST /ipn/callback`. It identifies the payout by its id or by the bank's reference."""
 
     payout_id: str | None = None
     psp_reference: Reference | None = None
@@ -54,16 +55,16 @@ class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     failure_reason: Reason | None = None
 
 
-def callback_errors(members: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the type cannot say of a callback's members, as far as they are there."""
+def callback_errors(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return validation errors in the given fields that the schema cannot express."""
     errors = []
-    if members.get("payout_id") is None and members.get("psp_reference") is None:
-        errors.append(("payout_id", "is required if psp_reference is not given: one of them says which payout is meant"))
-    return errors + failure_errors(members, FAILING)
+    if fields.get("payout_id") is None and fields.get("psp_reference") is None:
+        errors.append(("payout_id", "is required if psp_reference is not given"))
+    return errors + failure_errors(fields, _FAILED_STATUSES)
 
 
 class CallbackService:
-    """Takes banks' callbacks."""
+    """Handles bank callbacks."""
 
     def __init__(self, work: UnitOfWorkRunner, box: SecretBox) -> None:
         self._work = work
@@ -72,19 +73,20 @@ class CallbackService:
     async def receive(
         self, body: CallbackBody, raw: bytes, headers: Mapping[str, str], context: RequestContext
     ) -> CommandResult:
-        """Move the payout: 200 with it, also for a `webhook-id` seen before and for the state that it is in already.
+        """Apply the bank's status to the payout.
 
-        Raises VALIDATION_ERROR, NOT_FOUND for an unknown payout, and INVALID_SIGNATURE.
+        Returns 200 with the payout, including for a repeated `webhook-id` or an unchanged status.
+        Raises VALIDATION_ERROR, NOT_FOUND if the payout is unknown, INVALID_SIGNATURE, or INVALID_STATE if the payout cannot
+        change to the status.
         """
         errors = callback_errors(msgspec.structs.asdict(body))
         if errors:
             raise all_invalid(errors)
-        merchant_id, payout_id = await self._verified(body, raw, headers)
-        # The same message may come again: its id is its idempotency key. A body that was signed under an id that was seen
-        # before is that message, so the fingerprint is of the id alone. The prefix is no printable character, so that
-        # no key of the merchant's own can be the same. It never lapses: a signature may be fresh by the host's clock
-        # while days have passed by the merchant's. A copy that comes while the first one is at work waits and gets its answer:
-        # a bank that sends twice at once is no error.
+        merchant_id, payout_id = await self._find_signer(body, raw, headers)
+        # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
+        # same message; the fingerprint therefore uses only the id. The unprintable prefix prevents collisions with merchants'
+        # keys. The key never expires, because the merchant's clock may jump by days while the signature is still valid. A
+        # concurrent duplicate waits for the first one's response; it is not an error.
         message_id = headers["webhook-id"]
         digest = hashlib.sha256(message_id.encode()).digest()
         key = IdempotencyKey("\x1fipn:" + message_id, digest, stores_refusals=False, expires=False, waits=True)
@@ -97,29 +99,32 @@ class CallbackService:
                 cause="ipn",
                 failure_code=body.failure_code,
                 failure_reason=body.failure_reason,
-                # When the payout was named by its id, the reference is what the bank calls it.
+                # If payout_id identifies the payout, psp_reference is the reference to store.
                 psp_reference=body.psp_reference if body.payout_id is not None else None,
             )
         )
 
-    async def _verified(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
-        """The merchant and payout that are meant, the signature checked with the merchant's secret."""
+    async def _find_signer(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
+        """Return the ids of the merchant and payout whose secret verifies the signature.
+
+        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret does.
+        """
         records: list[Any] = []
         if body.payout_id is None or is_uuid(body.payout_id):
-            statement, name = (_FIND_BY_REFERENCE, body.psp_reference)
+            statement, identifier = (_FIND_BY_REFERENCE, body.psp_reference)
             if body.payout_id is not None:
-                statement, name = (_FIND_BY_ID, body.payout_id)
+                statement, identifier = (_FIND_BY_ID, body.payout_id)
             async with db_errors_as_503(), connection() as conn:
-                records = await conn.fetch(statement, name, _CANDIDATES)
+                records = await conn.fetch(statement, identifier, _MAX_CANDIDATES)
         if not records:
-            raise Problem("NOT_FOUND", "There is no such payout; name it by its payout_id or psp_reference.")
-        real = datetime.now(UTC)
+            raise Problem("NOT_FOUND", "Payout not found; check payout_id or psp_reference.")
+        wall_time = datetime.now(UTC)
         reason: str | None = None
         for record in records:
             secret = decode_secret(self._box.open(record["ipn_secret"], f"{record['merchant_id']}/ipn"))
-            # A bank lives in the host's time, a test in its merchant's: either will do.
-            merchant_now = Clock(record["clock_frozen_at"], record["clock_offset"]).now(real)
-            for now in dict.fromkeys((int(real.timestamp()), int(merchant_now.timestamp()))):
+            # Banks sign with wall-clock time, tests may use the merchant's clock; accept both.
+            merchant_time = Clock(record["clock_frozen_at"], record["clock_offset"]).now(wall_time)
+            for now in dict.fromkeys((int(wall_time.timestamp()), int(merchant_time.timestamp()))):
                 reason = verify((secret,), headers, raw, now)
                 if reason is None:
                     return record["merchant_id"], record["payout_id"]

@@ -13,7 +13,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from sandbox.server.protocol import Limits
-from sandbox.server.serve import affordable
+from sandbox.server.serve import fit_to_open_files
 from tests.harness.bounded_server import PUBLIC_URL, Connection, serving
 from tests.harness.raw_http import connect, raw_request, read_answer
 from tests.harness.waiting import until
@@ -346,7 +346,7 @@ def test_connections_leave_files_for_the_stores(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    assert affordable(Limits()).connections == connections
+    assert fit_to_open_files(Limits()).connections == connections
     assert asked == ([] if raised is None else [raised])
 
 

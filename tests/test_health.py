@@ -14,7 +14,7 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.http.operation import operations_of
 from sandbox.http.routes import create_litestar
 from sandbox.server.health import HealthApi
-from sandbox.server.readiness import BOUND, Readiness
+from sandbox.server.readiness import CHECK_TIMEOUT, Readiness
 from sandbox.server.request_log import RequestLog
 from tests.harness.proxy import Proxy
 from tests.harness.waiting import until
@@ -25,9 +25,9 @@ FRESH = "not_migrated"
 
 
 @asynccontextmanager
-async def asking(database_url: str, redis_url: str, bound: float = BOUND) -> AsyncIterator[httpx.AsyncClient]:
+async def asking(database_url: str, redis_url: str, check_timeout: float = CHECK_TIMEOUT) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application that has the routes of health and these stores."""
-    readiness = Readiness(redis_url, bound=bound)
+    readiness = Readiness(redis_url, timeout=check_timeout)
     app = create_litestar(operations_of(HealthApi(readiness)), (), "http://sandbox.test", 0)
     await open_pool(database_url, 2)
     try:
@@ -112,7 +112,7 @@ async def test_a_database_that_is_a_migration_behind(stack: Stack, monkeypatch: 
 
 async def test_stores_that_hang_from_the_beginning(silent: int) -> None:
     # Without a bound of its own the answer would never come: nobody ever speaks here.
-    async with asking(f"postgresql://u@127.0.0.1:{silent}/x", f"redis://127.0.0.1:{silent}", bound=0.2) as client:
+    async with asking(f"postgresql://u@127.0.0.1:{silent}/x", f"redis://127.0.0.1:{silent}", check_timeout=0.2) as client:
         assert missing(await client.get("/health/ready")) == {"database", "redis"}
 
 
@@ -127,7 +127,7 @@ async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped:
         database_url = f"postgresql://postgres@127.0.0.1:{database.port}/sandbox?sslmode=disable"
         async with asking(database_url, f"redis://127.0.0.1:{redis.port}") as client:
             await until_ready(client)
-        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", bound=0.5) as client:
+        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", check_timeout=0.5) as client:
             await until_ready(client)  # connected
             for name in stopped:
                 proxies[name].flows.clear()
@@ -152,8 +152,8 @@ async def until_ready(client: httpx.AsyncClient) -> httpx.Response:
             await asyncio.sleep(0.02)
 
 
-def test_the_bound_keeps_the_answer_within_three_seconds() -> None:
-    assert BOUND <= 2.5
+def test_the_timeout_keeps_the_response_within_three_seconds() -> None:
+    assert CHECK_TIMEOUT <= 2.5
 
 
 def test_the_running_api_and_ipn_are_ready(stack: Stack) -> None:
@@ -168,7 +168,7 @@ async def worker_health(database_url: str, redis_url: str) -> AsyncIterator[str]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = HealthServer(Readiness(redis_url, with_worker=False, bound=0.2), "http://sandbox.test")
+    server = HealthServer(Readiness(redis_url, with_worker=False, timeout=0.2), "http://sandbox.test")
     await open_pool(database_url, 2)
     await server.start("127.0.0.1", port)
     try:

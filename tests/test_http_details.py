@@ -134,7 +134,7 @@ def test_a_body_without_a_content_type_is_told_so(world: World, kind: str | None
     headers = {"x-idempotency-key": str(uuid.uuid4())} | ({} if kind is None else {"content-type": kind})
     answer = world.client.post("/api/v1/payouts", content=b"{}", headers=headers)
     detail = problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
-    assert detail == "Send Content-Type: application/json; this request names no content type."
+    assert detail == "Send Content-Type: application/json; this request has no Content-Type."
 
 
 @pytest.mark.parametrize(("path", "most"), [("/api/v1/payouts/batch", "2097152"), ("/ipn/callback", "65536")])

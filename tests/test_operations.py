@@ -276,5 +276,5 @@ def test_a_handler_takes_what_its_declaration_names() -> None:
             return body
 
     for wrong in (WrongPath(), NoBody()):
-        with pytest.raises(TypeError, match="its declaration says"):
+        with pytest.raises(TypeError, match="its declaration requires"):
             operations_of(wrong)

@@ -1,7 +1,7 @@
-"""The checks that a request passes on its way to its handler, in the order of this file.
+"""The checks before a handler, in the order of this file.
 
-Each is asked once, at startup, for every operation: it returns a handler that checks and then proceeds, or `proceed` itself
-where the operation has nothing to check.
+Each is called once per operation at startup. It returns a handler that checks and then proceeds, or `proceed` itself if the
+operation does not need the check.
 """
 
 import hmac
@@ -29,43 +29,43 @@ _KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
 
 def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
-    """Find the caller by the API key, or check the operator's key. Raises MISSING_API_KEY or INVALID_API_KEY."""
-    refused = DEVELOPMENT_API_KEYS if settings.host not in LOOPBACK_HOSTS else ()
-    operators_key = settings.admin_key.encode()
+    """Look up the caller by API key, or check the operator's key. Raises MISSING_API_KEY or INVALID_API_KEY."""
+    rejected_keys = DEVELOPMENT_API_KEYS if settings.host not in LOOPBACK_HOSTS else ()
+    operator_key = settings.admin_key.encode()
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         async def by_api_key(request: Request) -> Any:
             api_key = api_key_of(request)
-            if api_key in refused:
-                # The seeds revoke them, but a run without seeds finds those that one on loopback made.
-                raise Problem("INVALID_API_KEY", "Use a key of your own: the development keys are accepted on loopback only.")
+            if api_key in rejected_keys:
+                # Seeding revokes them, but an unseeded run may find keys created by an earlier loopback run.
+                raise Problem("INVALID_API_KEY", "Use another key: the development keys are accepted on loopback only.")
             request.caller = await keys.caller(api_key)
             return await proceed(request)
 
-        async def by_operators_key(request: Request) -> Any:
+        async def by_operator_key(request: Request) -> Any:
             given = request.header("x-admin-key")
             if not given:
                 raise Problem("MISSING_API_KEY", "Send the operator's key in the X-ADMIN-KEY header.")
-            if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operators_key):
-                raise Problem("INVALID_API_KEY", "Check the X-ADMIN-KEY header: it is not the operator's key.")
+            if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), operator_key):
+                raise Problem("INVALID_API_KEY", "The X-ADMIN-KEY header does not match the operator's key.")
             return await proceed(request)
 
         if operation.access == "public":
             return proceed
-        return by_operators_key if operation.access == "operator" else by_api_key
+        return by_operator_key if operation.access == "operator" else by_api_key
 
     return middleware
 
 
 def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
-    """Raise NOT_ACCEPTABLE unless the client accepts JSON, problems, or what the operation answers."""
+    """Raise NOT_ACCEPTABLE unless the client accepts JSON, problems or the operation's media type."""
     if operation.access == "public":
         return proceed
     media_types = {JSON, operation.media_type}
 
     async def negotiate(request: Request) -> Any:
         given = request.accept
-        # Problems are JSON too: a wildcard does not mean them where JSON is refused.
+        # Problems are JSON too: if the client excludes JSON, a wildcard must not match problems.
         if given is not None and not accepts(given, *media_types) and not names(given, MEDIA_TYPE):
             raise Problem("NOT_ACCEPTABLE")
         return await proceed(request)
@@ -74,16 +74,16 @@ def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
 
 
 def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
-    """Raise RATE_LIMITED when the merchant's own limit is reached.
+    """Raise RATE_LIMITED when the merchant's configured limit is reached.
 
-    It covers /api/v1 alone: the sandbox's controls go on working, or the limit could not be lifted.
+    Applies only to /api/v1; otherwise the limit could lock you out of the controls that lift it.
     """
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         async def limit(request: Request) -> Any:
             caller = request.caller
             if caller.rate_limit is not None:
-                await limiter.check("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
+                await limiter.enforce_if_redis_is_up("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
             return await proceed(request)
 
         return limit if _has_merchant(operation) and operation.path.startswith("/api/v1/") else proceed
@@ -92,7 +92,7 @@ def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
 
 
 def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
-    """Let the merchant's faults of the API hit. `inject` raises what a fault answers, or notes the fault in the request."""
+    """Inject the merchant's API faults. `inject` raises the fault's response, or stores the fault on the request."""
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         async def inject_then_proceed(request: Request) -> Any:
@@ -106,7 +106,7 @@ def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
 
 
 def role(operation: Operation, proceed: Handler) -> Handler:
-    """Raise FORBIDDEN unless the key's role is admin, where the operation needs one."""
+    """Raise FORBIDDEN unless the key's role is admin; for admin operations."""
 
     async def require_admin(request: Request) -> Any:
         if not request.caller.is_admin:
@@ -117,7 +117,7 @@ def role(operation: Operation, proceed: Handler) -> Handler:
 
 
 def key_rate_limit(limiter: RateLimiter) -> Middleware:
-    """Raise RATE_LIMITED when the operation's own limit is reached. Requests that are refused later count as well."""
+    """Raise RATE_LIMITED when the operation's limit per key is reached. Requests that later checks reject count as well."""
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         per_minute = operation.key_rate_limit
@@ -126,7 +126,7 @@ def key_rate_limit(limiter: RateLimiter) -> Middleware:
 
         async def limit(request: Request) -> Any:
             caller = request.caller
-            await limiter.require(operation.id, caller.key_id, caller.merchant_id, per_minute)
+            await limiter.enforce(operation.id, caller.key_id, caller.merchant_id, per_minute)
             return await proceed(request)
 
         return limit
@@ -135,42 +135,42 @@ def key_rate_limit(limiter: RateLimiter) -> Middleware:
 
 
 def idempotency_key(operation: Operation, proceed: Handler) -> Handler:
-    """Take the request's idempotency key. Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY."""
+    """Read the request's idempotency key. Raises MISSING_IDEMPOTENCY_KEY or INVALID_IDEMPOTENCY_KEY."""
     is_required = operation.idempotency == "required"
 
-    async def take(request: Request) -> Any:
+    async def read_key(request: Request) -> Any:
         keys = {_unquote(value) for value in request.header_list(b"x-idempotency-key", b"idempotency-key")}
         if not keys and is_required:
             raise Problem("MISSING_IDEMPOTENCY_KEY")
         if len(keys) > 1:
-            # To take one of them would execute a retry again whose sender means the other.
+            # Picking one could execute a retry twice if the client meant the other.
             raise Problem("INVALID_IDEMPOTENCY_KEY", "The request has two different keys. Send one of them.")
         if keys:
             request.set_key(keys.pop())
         return await proceed(request)
 
-    return proceed if operation.idempotency == "none" else take
+    return proceed if operation.idempotency == "none" else read_key
 
 
 def query_filters(operation: Operation, proceed: Handler) -> Handler:
-    """Check the query against the declared parameters. Raises VALIDATION_ERROR with every one that is at fault."""
+    """Check the query against the declared parameters. Raises VALIDATION_ERROR listing every invalid parameter."""
     allowed = [parameter.name for parameter in operation.query]
     schemas = {parameter.name: parameter.schema for parameter in operation.query}
 
     async def check(request: Request) -> Any:
         if request.query_string:
             given = parse_qsl(request.query_string.decode("latin-1"), keep_blank_values=True)
-            faults, request.query = find_query_errors(given, allowed, schemas)
-            faults += cursor_errors(request.query)
-            if faults:
-                raise all_invalid(faults)
+            errors, request.query = find_query_errors(given, allowed, schemas)
+            errors += cursor_errors(request.query)
+            if errors:
+                raise all_invalid(errors)
         return await proceed(request)
 
     return proceed if operation.access == "public" else check
 
 
 def request_body(operation: Operation, proceed: Handler) -> Handler:
-    """Decode the body as the declared type.
+    """Decode the body into the declared type.
 
     Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE, MALFORMED_JSON or VALIDATION_ERROR.
     """
@@ -214,13 +214,13 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
 
 
 PARSING: Final = (idempotency_key, query_filters, request_body)
-"""What every application checks; the API checks who calls before."""
+"""Checks shared by all applications; the API authenticates first."""
 
 
 def api_middleware(
     settings: Settings, keys: ApiKeyLookup, limiter: RateLimiter, inject: Callable[[Request], Awaitable[None]]
 ) -> tuple[Middleware, ...]:
-    """All checks of the API, in their order."""
+    """Return all checks of the API, in order."""
     return (
         authentication(settings, keys),
         content_negotiation,
@@ -233,9 +233,9 @@ def api_middleware(
 
 
 def api_key_of(request: Request) -> str:
-    """The API key of a request: its X-API-KEY, or its bearer token.
+    """Return a request's API key: its X-API-KEY or its bearer token.
 
-    Raises MISSING_API_KEY, or INVALID_API_KEY if both are there and differ.
+    Raises MISSING_API_KEY, or INVALID_API_KEY if both were sent and differ.
     """
     given = request.header("x-api-key")
     scheme, _, token = (request.header("authorization") or "").strip().partition(" ")
@@ -257,7 +257,7 @@ def _require_identity_encoding(request: Request) -> None:
     if coding.lower() != "identity":
         raise Problem(
             "UNSUPPORTED_MEDIA_TYPE",
-            f"Content-Encoding {coding[:50]!r} is not supported: send the body as it is, without compression.",
+            f"Content-Encoding {coding[:50]!r} is not supported: send the body without compression.",
             headers={"Accept-Encoding": "identity"},
         )
 
@@ -265,16 +265,16 @@ def _require_identity_encoding(request: Request) -> None:
 def _require_json(request: Request) -> None:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        wrong = f", not {kind[:100]!r}" if kind else "; this request names no content type"
+        wrong = f", not {kind[:100]!r}" if kind else "; this request has no Content-Type"
         raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json{wrong}.")
 
 
 def _unquote(given: str) -> str:
-    """The key that a header's value means: a structured-field string (RFC 8941, 3.3.3) means what is inside its quotes."""
+    """Return the key in a header value, unquoting structured-field strings (RFC 8941, 3.3.3)."""
     key = given.strip(" \t")
     if len(key) >= 2 and key[0] == key[-1] == '"':
         inner = re.sub(r'\\(["\\])', r"\1", key[1:-1])
-        # A quote inside that is not escaped means that the value was no structured-field string at all.
+        # An unescaped quote means that the value is not a structured-field string.
         if not re.search(r'(?<!\\)"', key[1:-1]):
             key = inner
     try:

@@ -1,6 +1,6 @@
-"""An operation of the API, declared once as a value: its route, its checks and its document come from it.
+"""An API operation. Its route, checks and OpenAPI entry are derived from this declaration.
 
-The methods of a slice's API class carry their declaration as a decorator; `operations_of` collects them.
+The methods of a slice's API class are declared with a decorator; `operations_of` collects them.
 """
 
 import functools
@@ -19,7 +19,7 @@ JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data"
 
 Access = Literal["public", "member", "admin", "operator"]
-"""Who may call an operation: anyone, any key of a merchant, a merchant's admin keys, or the sandbox's operator."""
+"""Who may call an operation: anyone, any of a merchant's API keys, its admin keys only, or the sandbox's operator."""
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
@@ -34,64 +34,64 @@ class Parameter:
 
 
 class Form(Protocol):
-    """A body that was received while it arrived."""
+    """A request body parsed from a stream."""
 
     @property
     def digest(self) -> bytes:
-        """What makes two bodies the same under one idempotency key."""
+        """Digest that identifies the body for idempotency."""
 
 
 async def _unbound(*_: Any, **__: Any) -> Any:
-    raise TypeError("this operation belongs to no object yet: see operations_of")
+    raise TypeError("this operation is not bound to an API object; see operations_of")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """What an operation takes, answers and demands. As a decorator it declares the method of an API class below it.
+    """An operation's inputs, responses and requirements. Used as a decorator on a method of an API class.
 
     The handler takes the request, path parameters as keywords, and the decoded body if it has a parameter `body`. It returns a
-    CommandResult, a value (sent with the first status of `answers`) or an ASGI response.
+    CommandResult, a plain value (sent with the first status of `responses`) or an ASGI response.
     """
 
     method: str
     path: str
-    """With path parameters in braces: `/api/v1/payouts/{payout_id}`."""
+    """Path parameters are in braces: `/api/v1/payouts/{payout_id}`."""
     summary: str
     responses: Mapping[int, Any]
-    """Status → the type of the body (None: no body)."""
+    """Status → type of the response body (None: no body)."""
     body: Any = None
     """The type of the request's JSON body, or of the form that `receive` reads."""
     optional_body: bool = False
-    """Whether no body means the same as `{}`. A body without members is always optional."""
+    """Whether a missing body means `{}`. A body type without fields is always optional."""
     description: str = ""
     errors: Sequence[str] = ()
-    """Codes of `sandbox.domain.errors.CODES` beyond those that every operation with its access and body has."""
+    """Codes of `sandbox.domain.errors.CODES`, in addition to those implied by its access and body."""
     query: Sequence[Parameter] = ()
-    """The query parameters. All others are refused, except by public operations, which ignore them."""
+    """The query parameters. Unknown ones are rejected, except by public operations, which ignore them."""
     access: Access = "member"
     idempotency: Literal["required", "optional", "none"] = "none"
     example: Any = None
-    """An example of the request's body."""
+    """An example request body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Name → (operation id, the path parameter that the answer's id becomes)."""
+    """Name → (operation id, the path parameter that takes the response's id)."""
     path_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Path parameter → its JSON schema, where it is not a UUID."""
     media_type: str = JSON
-    """The media type of answers that are not problems."""
+    """The media type of responses that are not problems."""
     is_documented: bool = True
-    """Whether the document has it. Pages for people are not in it."""
+    """Whether the OpenAPI document includes it; HTML pages are excluded."""
     key_rate_limit: int | None = None
-    """Requests that a key may make in any 60 seconds; None for no limit."""
+    """Maximum requests per API key in any 60 seconds; None for no limit."""
     check: Callable[..., Sequence[tuple[str, str]]] | None = None
-    """A method of the API class, asked about a refused body: its valid members → what else is wrong with them."""
+    """Called for an invalid body: a method of the API class that returns further errors in the body's valid fields."""
     explain: Callable[[Problem], Problem] | None = None
-    """Rewords the refusal of a body."""
+    """Rewords the problem for an invalid body."""
     receive: Callable[[Any], Awaitable[Form]] | None = None
-    """Reads the multipart body of a request while it arrives; None for JSON."""
+    """Parses a multipart body as it arrives; None for JSON."""
     body_limit: int | None = None
-    """The body's maximum size in bytes; None for the application's."""
+    """The body's maximum size in bytes; None for the application's default."""
     id: str = ""
-    """The name of the method that it declares."""
+    """The name of the decorated method."""
     handler: Callable[..., Awaitable[Any]] = _unbound
 
     def __call__(self, handler: H) -> H:
@@ -101,13 +101,13 @@ class Operation:
 
     @property
     def status(self) -> int:
-        """The status of an answer that is a plain value."""
+        """The status of a response to a plain value."""
         first: int = next(iter(self.responses))
         return first
 
     @property
     def requires_body(self) -> bool:
-        """Whether a request without a body is refused."""
+        """Whether a request without a body is rejected."""
         if self.body is None or self.optional_body:
             return False
         is_struct = isinstance(self.body, type) and issubclass(self.body, msgspec.Struct)
@@ -132,9 +132,9 @@ delete: Final = functools.partial(Operation, "DELETE")
 
 
 def operations_of(*apis: object) -> list[Operation]:
-    """The operations that the methods of these objects declare, bound to them, in the order of the source.
+    """Return the operations declared on these objects, bound, in source order.
 
-    Raises TypeError for a handler whose parameters are not those of its declaration.
+    Raises TypeError if a handler's parameters do not match its declaration.
     """
     found = []
     for api in apis:
@@ -148,30 +148,30 @@ def operations_of(*apis: object) -> list[Operation]:
     return found
 
 
-def takes_body(operation: Operation) -> bool:
-    """Whether the handler wants the decoded body."""
+def has_body_parameter(operation: Operation) -> bool:
+    """Return whether the handler has a parameter for the decoded body."""
     return "body" in inspect.signature(operation.handler).parameters
 
 
 def _require_matching_parameters(operation: Operation) -> None:
-    wanted = ["request", *(["body"] if takes_body(operation) else []), *operation.path_parameters]
+    wanted = ["request", *(["body"] if has_body_parameter(operation) else []), *operation.path_parameters]
     given = list(inspect.signature(operation.handler).parameters)
-    if sorted(given) != sorted(wanted) or given[0] != "request" or (takes_body(operation) and operation.body is None):
-        raise TypeError(f"{operation.id} takes {', '.join(given)}; its declaration says {', '.join(wanted)}")
+    if sorted(given) != sorted(wanted) or given[0] != "request" or (has_body_parameter(operation) and operation.body is None):
+        raise TypeError(f"{operation.id} has parameters {', '.join(given)}; its declaration requires {', '.join(wanted)}")
 
 
 def parameter(name: str, description: str, **schema: Any) -> Parameter:
-    """A query parameter; the rest is its JSON schema."""
+    """Return a query parameter. The keywords are its JSON schema; the default is a string."""
     return Parameter(name, description, schema or {"type": "string"})
 
 
 def list_of_choices(choices: Sequence[str]) -> dict[str, Any]:
-    """The schema of a parameter that takes one or more of the choices, comma-separated."""
+    """Return the schema of a parameter that accepts one or more of the choices, comma-separated."""
     return {"type": "array", "items": {"type": "string", "enum": list(choices)}, "minItems": 1, "maxItems": len(choices)}
 
 
 def page_item(kind: Any) -> Any:
-    """X where the type is `list[X]`, which stands for a page of X; None for every other type."""
+    """Return X if the type is `list[X]`, which declares a page of X; None for every other type."""
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 

@@ -1,4 +1,4 @@
-"""Lists: limit and cursor in, a page out. A cursor is the last id of a page, so page N costs what page 1 costs."""
+"""Cursor pagination. A cursor encodes the last id of a page, so reading page N costs the same as page 1."""
 
 import base64
 import binascii
@@ -27,9 +27,9 @@ class Page(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class PageWindow:
-    """Which part of a list is asked for: `limit` items whose ids are below `before` and not below `since`.
+    """The requested part of a list: up to `limit` items with ids in [`since`, `before`).
 
-    `suffix` is what of the cursor stands behind the id, for lists with several items an id.
+    `suffix` is the part of the cursor after the id, for lists that have several items per id.
     """
 
     limit: int
@@ -39,16 +39,16 @@ class PageWindow:
 
 
 def window(query: Mapping[str, str]) -> PageWindow:
-    """Read `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive) of a query that was checked."""
+    """Return the window for a checked query's `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive)."""
     before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (LARGEST_ID, "")
-    since = first_id_at(_time(query, "created_from"))
+    since = first_id_at(_milliseconds(query, "created_from"))
     if "created_to" in query:
-        before = min(before, first_id_at(_time(query, "created_to")))
+        before = min(before, first_id_at(_milliseconds(query, "created_to")))
     return PageWindow(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
 
 
 def cursor_errors(query: Mapping[str, str]) -> list[FieldProblem]:
-    """What is wrong with a query's cursor, which its schema cannot say."""
+    """Return the errors in a query's cursor that its schema cannot express."""
     try:
         if "cursor" in query:
             _read_cursor(query["cursor"])
@@ -58,21 +58,21 @@ def cursor_errors(query: Mapping[str, str]) -> list[FieldProblem]:
 
 
 def page(items: Sequence[Any], limit: int, cursor_of: Sequence[str]) -> Page:
-    """A page of at most `limit` items; one more item than that says that there are more.
+    """Return a page of at most `limit` items. An extra item in `items` means that there are more.
 
-    `cursor_of[i]` is the id (and suffix) that item i stands at.
+    `cursor_of[i]` is the id (and suffix) of item i.
     """
-    more = len(items) > limit
-    return Page(list(items[:limit]), more, _write_cursor(cursor_of[limit - 1]) if more else None)
+    has_more = len(items) > limit
+    return Page(list(items[:limit]), has_more, _write_cursor(cursor_of[limit - 1]) if has_more else None)
 
 
 def selected(query: Mapping[str, str], name: str, choices: Sequence[str]) -> list[str]:
-    """The values to look for: those given, comma-separated, or all."""
+    """Return the values of a comma-separated query parameter, or all choices if it was not given."""
     return list(dict.fromkeys(query[name].split(","))) if name in query else list(choices)
 
 
-def _time(query: Mapping[str, str], name: str) -> int:
-    # An unescaped + in a query means a space.
+def _milliseconds(query: Mapping[str, str], name: str) -> int:
+    # An unescaped + in a query is decoded as a space.
     return clock.milliseconds(clock.parse(query[name].replace(" ", "+"))) if name in query else 0
 
 

@@ -1,6 +1,6 @@
-"""At most so many requests in any window of a merchant's time, counted in Redis for all processes together.
+"""Sliding-window rate limits, counted in Redis across all processes.
 
-The window goes by the host's time, which a frozen clock does not stop, and by what the merchant passes by hand.
+The window is measured in host time plus the time by which the merchant's clock was advanced. A frozen clock does not stop it.
 """
 
 import time
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 MINUTE: Final = 60.0
 
-# The times of the last requests that passed, oldest first, no more of them than the limit: a request passes if the one
-# that many places before it is a whole window old. Atomic, as all scripts are, and of two or three steps whatever the
-# limit. A process whose clock is behind counts from the newest time known, so that no window holds one too many; a
-# clock that was ahead is forgotten with the list, a window after the last request, by Redis's own clock.
+# The list holds the times of the last allowed requests, oldest first, at most `limit` of them. A request is allowed if the
+# entry `limit` places from the end is at least one window old. Redis runs scripts atomically, and the cost does not depend on
+# the limit. A process with a slow clock uses the newest recorded time instead, so that no window exceeds the limit. Times
+# from a fast clock disappear when Redis expires the list, one window after the last allowed request.
 _SCRIPT: Final = """
 local window, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = string.format('%.0f', tonumber(ARGV[1]) + tonumber(redis.call('GET', KEYS[2]) or '0'))
@@ -37,65 +37,67 @@ _log = structlog.get_logger()
 
 
 class RateLimiter:
-    """Counts requests by (scope, merchant, id)."""
+    """Counts requests by scope, merchant and identity."""
 
     def __init__(self, redis_url: str) -> None:
-        """Take where Redis is. Nothing is connected before the first request that has a limit."""
+        """Connect to `redis_url` only when the first limited request arrives."""
         self._url = redis_url
         self._redis: Redis | None = None
-        self._away = False
+        self._is_redis_down = False
 
-    async def wait(self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float) -> float:
-        """Count a request at the time `now` if it may pass, and return 0; else the seconds until one would.
+    async def seconds_to_wait(
+        self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float
+    ) -> float:
+        """Count a request if it is allowed and return 0; otherwise return the seconds until the next one is allowed.
 
-        `merchant_id` says whose request it is, and whose time may have been passed by hand. `window` and `now` are in
-        seconds (Unix time), to the millisecond. Raises an error of REDIS_ERRORS when Redis is away.
+        `merchant_id` selects the clock whose advances count. `window` (seconds) and `now` (Unix time in seconds) have
+        millisecond precision. Raises one of REDIS_ERRORS if Redis is unavailable.
         """
         if self._redis is None:
             from redis.asyncio import Redis
 
             self._redis = Redis.from_url(self._url, socket_timeout=1, socket_connect_timeout=1)
-        # Worlds of one seed have API keys of the same ids, so the merchant's is part of the name.
+        # Merchants with the same seed have API keys with the same ids, so the Redis key includes the merchant id.
         key = f"psp:rate:{scope}:{merchant_id}:{identity}"
-        # The times go as text of whole milliseconds: Lua would write a large number in powers of ten.
-        milliseconds = await self._redis.eval(  # type: ignore[misc]  # redis-py types one method for both of its clients
+        # Send times as strings of whole milliseconds: Lua would format large numbers in scientific notation.
+        milliseconds = await self._redis.eval(  # type: ignore[misc]  # redis-py types this method for its sync and async clients alike
             _SCRIPT, 2, key, clock_advance_key(merchant_id), str(int(now * 1000)), str(int(window * 1000)), str(limit)
         )
         return int(milliseconds) / 1000
 
-    async def require(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
-        """Let a request pass or raise RATE_LIMITED; UNAVAILABLE when Redis is away: this limit must hold."""
+    async def enforce(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
+        """Count a request. Raises RATE_LIMITED, or UNAVAILABLE if Redis is unavailable, because this limit must always hold."""
         try:
-            seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
+            seconds = await self.seconds_to_wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not answer, so requests cannot be counted.") from error
-        _refuse(seconds, per_minute)
+            raise unavailable("Redis does not respond, so requests cannot be counted.") from error
+        _raise_if_limited(seconds, per_minute)
 
-    async def check(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
-        """Let a request pass or raise RATE_LIMITED; when Redis is away it passes: nothing is protected by this limit."""
+    async def enforce_if_redis_is_up(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
+        """Count a request. Raises RATE_LIMITED. Allows the request if Redis is unavailable: this limit protects nothing."""
         try:
-            seconds = await self.wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
+            seconds = await self.seconds_to_wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
-            if not self._away:
-                _log.warning("redis_unavailable", error=repr(error)[:300], note="requests pass uncounted")
-            self._away = True
+            if not self._is_redis_down:
+                _log.warning("redis_unavailable", error=repr(error)[:300], note="requests are not rate limited")
+            self._is_redis_down = True
             return
-        self._away = False
-        _refuse(seconds, per_minute)
+        self._is_redis_down = False
+        _raise_if_limited(seconds, per_minute)
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections to Redis."""
         if self._redis is not None:
             await self._redis.aclose()
 
 
-def _refuse(seconds: float, per_minute: int) -> None:
+def _raise_if_limited(seconds: float, per_minute: int) -> None:
     if seconds <= 0:
         return
-    # Rounded up: after so many whole seconds a request does pass.
-    whole = str(-int(-seconds // 1))
+    # Rounded up, so that a retry after this many seconds is allowed.
+    retry_after = str(-int(-seconds // 1))
     raise Problem(
         "RATE_LIMITED",
-        f"At most {per_minute} requests a minute; the next one passes in {whole} s.",
-        headers={"Retry-After": whole},
+        f"The limit is {per_minute} requests per minute; retry in {retry_after} s.",
+        headers={"Retry-After": retry_after},
     )

@@ -1,4 +1,4 @@
-"""Turn what handlers return into responses, and every error into its problem."""
+"""Convert handlers' return values into responses, and exceptions into problems."""
 
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
@@ -19,18 +19,18 @@ _log = structlog.get_logger()
 
 
 class Connection(Protocol):
-    """A request as Litestar hands it to an exception handler."""
+    """A request as Litestar passes it to an exception handler."""
 
     scope: Any
 
 
 class Response:
-    """A response whose body is bytes already."""
+    """A response with an encoded body."""
 
     __slots__ = ("_body", "_headers", "_status")
 
     def __init__(self, status: int, body: bytes = b"", media_type: str = JSON, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Take header names in any case. Text is in UTF-8. A 204 has neither content type nor length."""
+        """Header names may be in any case. Text bodies are UTF-8. A 204 has no Content-Type and no Content-Length."""
         self._status = status
         self._body = body
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
@@ -40,39 +40,39 @@ class Response:
             self._headers.append((b"content-length", b"%d" % len(body)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})
         await send({"type": "http.response.body", "body": self._body, "more_body": False})
 
 
 def response_of(returned: Any, status: int) -> ASGIApp:
-    """The response for what a handler returned; `status` is that of plain values, which are sent as JSON."""
+    """Return the response for a handler's return value. Plain values are sent as JSON with `status`."""
     if isinstance(returned, CommandResult):
-        return _answered(returned)
+        return _command_response(returned)
     if callable(returned):
         app: ASGIApp = returned
         return app
     return Response(status, _encode(returned))
 
 
-def _answered(answer: CommandResult) -> Response:
-    """A command's answer, the stored bytes where it is a replay."""
-    headers = list(answer.problem_headers)
-    if answer.location is not None:
-        headers.append(("location", answer.location))
-    if answer.replayed:
+def _command_response(result: CommandResult) -> Response:
+    """Return a command's response; for a replay it has the stored bytes."""
+    headers = list(result.problem_headers)
+    if result.location is not None:
+        headers.append(("location", result.location))
+    if result.replayed:
         headers.append(("idempotent-replayed", "true"))
-    return Response(answer.status, answer.body, JSON if answer.status < 400 else MEDIA_TYPE, headers)
+    return Response(result.status, result.body, JSON if result.status < 400 else MEDIA_TYPE, headers)
 
 
 class ProblemHandler:
-    """The one exception handler: RFC 9457 for whatever was raised; a 500 tells its request id and nothing else."""
+    """Exception handler that converts all exceptions to RFC 9457 problems. A 500 contains the request id but no details."""
 
     def __init__(self, public_url: str) -> None:
         self._public_url = public_url
 
     def __call__(self, connection: Connection, error: Exception) -> litestar.Response[bytes]:
-        """The response for an error; also for OPTIONS, which no route takes."""
+        """Return the response for an exception; also for OPTIONS, which has no routes."""
         scope = connection.scope
         request_id = scope["state"]["request_id"]
         problem = _problem(error, request_id)
@@ -93,7 +93,7 @@ def _problem(error: Exception, request_id: str) -> Problem:
     if isinstance(error, CONNECTION_ERRORS):
         _log_cause(request_id, "UNAVAILABLE", error)
         return database_unavailable(error)
-    # The rest of what the router refuses: a Host that is none, a path or a method that nobody serves.
+    # The remaining errors come from the router: an invalid Host, an unknown path or an unsupported method.
     if isinstance(error, MethodNotAllowedException):
         allowed = {name.strip() for name in (error.headers or {}).get("allow", "").split(",")} - {""}
         if "GET" in allowed:
@@ -108,6 +108,6 @@ def _problem(error: Exception, request_id: str) -> Problem:
 
 
 def _log_cause(request_id: str, code: str, cause: BaseException | None) -> None:
-    """Say in the log what is behind a 503: the answer names no more than the part that is missing."""
+    """Log the cause of a 503; its response names only the unavailable part."""
     if code == "UNAVAILABLE" and cause is not None:
         _log.warning("unavailable", request_id=request_id, error=type(cause).__name__, cause=str(cause)[:300])

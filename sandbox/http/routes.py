@@ -1,4 +1,4 @@
-"""Compile operations into plain ASGI applications, and let Litestar route requests to them."""
+"""Compile operations into plain ASGI applications, and have Litestar route requests to them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +11,7 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.http.middleware import Handler, Middleware
-from sandbox.http.operation import Operation, takes_body
+from sandbox.http.operation import Operation, has_body_parameter
 from sandbox.http.request import Request
 from sandbox.http.responses import ProblemHandler, response_of
 
@@ -21,7 +21,7 @@ Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 class _Router(Litestar):
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
-        # The default ones help Litestar to read requests, which it never does here. Importing them, and Pydantic, costs 100 ms.
+        # The default plugins parse requests, which Litestar never does here. Importing them, with Pydantic, takes 100 ms.
         return [*plugins, MsgspecDIPlugin()]
 
 
@@ -32,10 +32,10 @@ def create_litestar(
     body_limit: int,
     lifespan: Lifespan | None = None,
 ) -> Litestar:
-    """A Litestar application that serves the operations, each behind those checks that it needs.
+    """Return a Litestar application that serves the operations, each behind the middleware that applies to it.
 
-    `public_url` is where problem types are explained; `body_limit` is the maximum size of a body in bytes, for operations that
-    have none of their own.
+    `public_url` is the base URL of the problem pages. `body_limit` is the maximum body size in bytes, for operations that set
+    no limit themselves.
     """
     return _Router(
         [_route(operation, compile_operation(operation, middleware, public_url, body_limit)) for operation in operations],
@@ -47,9 +47,9 @@ def create_litestar(
 
 
 def compile_operation(operation: Operation, middleware: Sequence[Middleware], public_url: str, body_limit: int) -> ASGIApp:
-    """The ASGI application of an operation: its checks in the order of `middleware`, then its handler.
+    """Return the ASGI application of an operation: its checks in the order of `middleware`, then its handler.
 
-    It raises what they raise, and leaves the request in the scope's state, where the request log finds it.
+    The application does not handle their exceptions. It stores the request in the scope's state for the request log.
     """
     handler = _invoke(operation)
     for check in reversed(middleware):
@@ -75,22 +75,22 @@ def _invoke(operation: Operation) -> Handler:
     async def with_body(request: Request) -> Any:
         return await handler(request, body=request.body, **request.path_parameters)
 
-    return with_body if takes_body(operation) else without_body
+    return with_body if has_body_parameter(operation) else without_body
 
 
 def _route(operation: Operation, application: ASGIApp) -> HTTPRouteHandler:
-    """A route of Litestar's that leads to the application.
+    """Return a Litestar route to the application.
 
-    The application stands where Litestar has a handler's middleware, and answers before any of Litestar's own reading of the
-    request. Litestar's handlers for bare ASGI applications would do, had they path parameters.
+    The application is installed as the handler's middleware, so it responds before Litestar parses the request. Litestar's
+    handlers for plain ASGI applications do not support path parameters.
     """
 
-    def instead_of(app: ASGIApp) -> ASGIApp:
+    def replace_endpoint(app: ASGIApp) -> ASGIApp:
         return application
 
     async def endpoint() -> None:
-        raise AssertionError("the operation's application answers in place of this")
+        raise AssertionError("the operation's application runs instead of this")
 
     path = operation.path.replace("}", ":str}")
-    route = HTTPRouteHandler(path, http_method=operation.method, name=operation.id, middleware=[instead_of])  # type: ignore[arg-type]  # a plain text is one of its methods
+    route = HTTPRouteHandler(path, http_method=operation.method, name=operation.id, middleware=[replace_endpoint])  # type: ignore[arg-type]  # a str, not its Method literal
     return route(endpoint)

@@ -1,4 +1,4 @@
-"""Compose the API: every slice's operations, the checks before them, and what must live as long as the process."""
+"""Compose the API: every slice's operations, their middleware, and the objects that live as long as the process."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -71,21 +71,21 @@ from sandbox.worlds.api import WorldApi
 from sandbox.worlds.service import WorldService
 
 BODY_LIMIT = 2 * 1024 * 1024
-"""A batch of 1000 payouts with all their metadata is about a megabyte."""
+"""In bytes. A batch of 1000 payouts with all their metadata is about a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The API as an ASGI application, and the operations that it serves."""
+    """The API as an ASGI application, with its operations."""
 
     asgi: ASGIApp
     operations: Sequence[Operation]
-    leave: Callable[[], None]
-    """To be called when the process is about to end, before its requests are waited for."""
+    on_shutdown: Callable[[], None]
+    """Call it at the start of a shutdown, before waiting for pending requests."""
 
 
 def create_app(settings: Settings) -> Application:
-    """Build the API. Nothing is connected before its first start-up event."""
+    """Return the API. It connects to no store before its lifespan starts."""
     waker = Waker(settings.redis_url)
 
     notifier = Notifier()
@@ -122,7 +122,7 @@ def create_app(settings: Settings) -> Application:
         try:
             yield
         finally:
-            # What was accepted is finished before the stores are let go.
+            # Finish accepted commands before the connections to the stores close.
             await asyncio.wait_for(work.close(), 20)
             await summaries.close()
             await clock.close(5)

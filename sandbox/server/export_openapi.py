@@ -9,7 +9,7 @@ from sandbox.server.app import create_app
 
 
 def export(path: Path) -> None:
-    """Write the document to `path`, as it is kept in the repository. Connects to no store."""
+    """Write the document to `path`, exactly as committed. Connects to no store."""
     settings = Settings.load(
         {
             "DATABASE_URL": "postgresql://nowhere/",

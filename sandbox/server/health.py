@@ -1,4 +1,4 @@
-"""`/health`, `/health/ready` and `/metrics`: public, with no key."""
+"""`/health`, `/health/ready` and `/metrics`: public, without an API key."""
 
 import asyncio
 
@@ -12,18 +12,18 @@ from sandbox.server.readiness import Readiness
 
 
 class Ready(msgspec.Struct):
-    """The answer of `/health/ready` when nothing is missing."""
+    """The response of `/health/ready` if every part is available."""
 
     status: str
 
 
 class HealthApi:
-    """The operations of health."""
+    """The health and metrics operations."""
 
     def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
 
-    @get("/health", "Alive", {200: dict[str, str]}, access="public")
+    @get("/health", "Check liveness", {200: dict[str, str]}, access="public")
     async def health(self, request: Request) -> dict[str, str]:
         return {"status": "alive"}
 
@@ -33,7 +33,7 @@ class HealthApi:
         {200: Ready},
         access="public",
         errors=("UNAVAILABLE",),
-        description="Answers within 3 seconds. `errors` names each part that is missing.",
+        description="Responds within 3 seconds. `errors` names each unavailable part.",
     )
     async def ready(self, request: Request) -> Ready:
         await self._readiness.require()

@@ -1,12 +1,11 @@
-"""Whether this process can do its work: PostgreSQL and Redis answer, the schema is the newest, a worker lives.
+"""Check readiness: PostgreSQL and Redis respond, all migrations have run, and a worker is running.
 
-Each part is asked by itself and waited for no longer than BOUND, whatever hangs. What hangs is not asked again meanwhile:
-whoever looks next waits for the same question.
+Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started again; later calls wait for the same one.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 
@@ -16,76 +15,73 @@ from sandbox.domain.errors import Problem
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.wake import WORKER_SEEN
 
-if TYPE_CHECKING:
-    pass
+CHECK_TIMEOUT: Final = 2.0
+"""Seconds per check; the checks run concurrently."""
+_REDIS_TIMEOUT: Final = 5.0
+"""Socket timeout in seconds, so that a check of Redis always ends."""
 
-BOUND: Final = 2.0
-"""Seconds for each part; all are asked at the same time."""
-_PATIENCE: Final = 5.0
-"""Seconds after which Redis itself is given up, so that a question to it always ends."""
-
-Missing = Mapping[str, str]
-"""Part → what is wrong with it: `database`, `migrated`, `redis`, `worker`."""
+Unavailable = Mapping[str, str]
+"""Part → error message. The parts are `database`, `migrated`, `redis` and `worker`."""
 
 
 class Readiness:
-    """Looks at the stores. `with_worker` says whether a worker must have been seen too."""
+    """Checks the stores and, if `with_worker`, that a worker is running."""
 
-    def __init__(self, redis_url: str, *, with_worker: bool = True, bound: float = BOUND) -> None:
+    def __init__(self, redis_url: str, *, with_worker: bool = True, timeout: float = CHECK_TIMEOUT) -> None:
         from redis.asyncio import Redis
 
-        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
+        self._redis: Redis = Redis.from_url(redis_url, socket_timeout=_REDIS_TIMEOUT, socket_connect_timeout=_REDIS_TIMEOUT)
         self._with_worker = with_worker
-        self._bound = bound
-        self._questions: dict[str, asyncio.Task[Missing]] = {}
+        self._timeout = timeout
+        self._checks: dict[str, asyncio.Task[Unavailable]] = {}
 
-    async def missing(self) -> Missing:
-        """What is missing; nothing if the process is ready. Answers within the bound."""
+    async def find_unavailable(self) -> Unavailable:
+        """Return the unavailable parts; none if the process is ready. Takes at most the timeout."""
         database, redis = await asyncio.gather(
-            self._ask("database", _database, "PostgreSQL does not answer"),
-            self._ask("redis", self._look_at_redis, "Redis does not answer"),
+            self._run("database", _check_database, "PostgreSQL does not respond"),
+            self._run("redis", self._check_redis, "Redis does not respond"),
         )
         return {**database, **redis}
 
     async def require(self) -> None:
-        """Raise UNAVAILABLE, naming each part that is missing, unless the process is ready."""
-        missing = await self.missing()
-        if missing:
-            detail = f"Not ready: {'; '.join(missing.values())}."
-            raise Problem("UNAVAILABLE", detail, errors=tuple(missing.items()), headers={"Retry-After": "1"})
+        """Raise UNAVAILABLE, naming each unavailable part, unless the process is ready."""
+        unavailable = await self.find_unavailable()
+        if unavailable:
+            detail = f"Not ready: {'; '.join(unavailable.values())}."
+            raise Problem("UNAVAILABLE", detail, errors=tuple(unavailable.items()), headers={"Retry-After": "1"})
 
     async def close(self) -> None:
-        """Let Redis go. Questions that hang end with the pool that they hang on."""
-        for question in self._questions.values():
-            question.cancel()
+        """Close the connection to Redis. A hanging check of the database ends when its pool closes."""
+        for task in self._checks.values():
+            task.cancel()
         await self._redis.aclose()
 
-    async def _ask(self, part: str, question: Callable[[], Awaitable[Missing]], silence: str) -> Missing:
-        task = self._questions.get(part)
+    async def _run(self, part: str, check: Callable[[], Awaitable[Unavailable]], timeout_message: str) -> Unavailable:
+        task = self._checks.get(part)
         if task is None:
-            task = self._questions[part] = asyncio.ensure_future(question())
-            task.add_done_callback(lambda _: self._questions.pop(part, None))
-        # Not cancelled when it is late: ending a statement takes an answer of PostgreSQL's, too.
-        await asyncio.wait({task}, timeout=self._bound)
-        return task.result() if task.done() else {part: silence}
+            task = self._checks[part] = asyncio.ensure_future(check())
+            task.add_done_callback(lambda _: self._checks.pop(part, None))
+        # Do not cancel a late check: cancelling a statement also waits for PostgreSQL.
+        await asyncio.wait({task}, timeout=self._timeout)
+        return task.result() if task.done() else {part: timeout_message}
 
-    async def _look_at_redis(self) -> Missing:
+    async def _check_redis(self) -> Unavailable:
         try:
-            is_seen = bool(await self._redis.exists(WORKER_SEEN))
+            has_worker = bool(await self._redis.exists(WORKER_SEEN))
         except REDIS_ERRORS:
-            return {"redis": "Redis does not answer"}
-        return {} if is_seen or not self._with_worker else {"worker": "no worker has been seen in the last 5 seconds"}
+            return {"redis": "Redis does not respond"}
+        return {} if has_worker or not self._with_worker else {"worker": "no worker has been seen in the last 5 seconds"}
 
 
-async def _database() -> Missing:
+async def _check_database() -> Unavailable:
     try:
         async with connection() as conn:
-            ran = await completed_migrations(conn)
+            completed = await completed_migrations(conn)
     except (*CONNECTION_ERRORS, asyncpg.InvalidAuthorizationSpecificationError):
-        return {"database": "PostgreSQL does not answer, or refuses the connection"}
+        return {"database": "PostgreSQL does not respond, or rejects the connection"}
     except asyncpg.PostgresError:
-        ran = set()  # no table of migrations, or not even our role: a database that was never migrated
+        completed = set()  # the migrations table or even our role is missing: the database was never migrated
     known = migration_ids()
-    if known <= ran:
+    if known <= completed:
         return {}
-    return {"migrated": f"{len(known - ran)} of {len(known)} migrations have not run (python -m sandbox.db.migrate)"}
+    return {"migrated": f"{len(known - completed)} of {len(known)} migrations have not run (python -m sandbox.db.migrate)"}

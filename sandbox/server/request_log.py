@@ -1,4 +1,4 @@
-"""The outermost layer: names each request, counts it, logs it, and says its id in the answer."""
+"""Outermost ASGI layer: gives each request an id, counts it, logs it, and adds the id to the response."""
 
 import functools
 import random
@@ -25,16 +25,16 @@ from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry,
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _JOURNALED_BYTES: Final = BODY_LIMIT + 500
-"""So much of a body is kept until it is redacted: whatever begins in what is shown is long enough then to be known."""
+"""Bytes of a body kept for redaction: enough to recognize a secret that starts inside the part shown."""
 
 
 class RequestLog:
-    """Wraps an ASGI application. A request's state holds its `request_id` and the `method` that the client sent."""
+    """Wraps an ASGI application. Sets `request_id`, and `method` as the client sent it, in the request's state."""
 
     def __init__(self, app: ASGIApp, journal: Journal | None = None) -> None:
         self._app = app
         self._journal = journal
-        # Bound here and not at each line, which would cost half of what a line does.
+        # Binding per line would make each log line 50 % slower.
         self._log = structlog.get_logger().bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,39 +48,39 @@ class RequestLog:
         method = scope["method"] if scope["method"] in METHODS else "OTHER"
         is_head = method == "HEAD"
         if method in _ROUTED_AS:
-            # A copy: the server must still know what was asked.
+            # Copy: the server still needs the original method.
             scope = {**scope, "method": _ROUTED_AS[method]}
         header = (b"x-request-id", request_id.encode())
-        status, answer, replayed = 0, b"", False
+        status, body, replayed = 0, b"", False
 
-        async def named(message: Any) -> None:
-            nonlocal status, answer, replayed
+        async def send_with_id(message: Any) -> None:
+            nonlocal status, body, replayed
             if message["type"] == "http.response.start":
                 status = message["status"]
                 replayed = any(name == b"idempotent-replayed" for name, _ in message["headers"])
                 message["headers"] = [*message["headers"], header]
             elif is_head:
-                return  # sent below, and empty
-            elif not answer:
-                answer = message.get("body", b"")
-            await deliver(message)
+                return  # an empty body was already sent
+            elif not body:
+                body = message.get("body", b"")
+            await send_or_inject(message)
             if is_head:
-                # At once, so that what streams sees its client leave.
-                await deliver({"type": "http.response.body", "body": b"", "more_body": False})
+                # End the response at once, so that a streaming handler sees a disconnect.
+                await send_or_inject({"type": "http.response.body", "body": b"", "more_body": False})
 
-        async def deliver(message: Any) -> None:
+        async def send_or_inject(message: Any) -> None:
             request: Request | None = state.get("request")
             if request is not None and request.fault is not None:
                 await inject_response(request.fault, message, receive, send)
             else:
                 await send(message)
 
-        began = time.perf_counter()
+        started = time.perf_counter()
         try:
-            await self._app(scope, receive, named)
+            await self._app(scope, receive, send_with_id)
         finally:
-            seconds = time.perf_counter() - began
-            # The route's template, not the path: ids would make a counter each.
+            seconds = time.perf_counter() - started
+            # Use the route's template: each path with an id would add a counter.
             route = scope.get("path_template") or "unknown"
             _counter(method, route, status).inc()
             _seconds(route).observe(seconds)
@@ -98,7 +98,7 @@ class RequestLog:
                     replayed=replayed,
                     headers=request.headers,
                     request_body=request.json[:_JOURNALED_BYTES],
-                    response_body=answer[:_JOURNALED_BYTES],
+                    response_body=body[:_JOURNALED_BYTES],
                     fault=None if request.fault is None else note(request.fault),
                 )
                 self._journal.note(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
@@ -112,23 +112,23 @@ class RequestLog:
             )
 
 
-# An operation compares as itself, and there are as many as routes.
+# Operations compare by identity, so the cache has one entry per route.
 @functools.cache
 def rules_of(operation: Operation) -> Rules:
-    """What may be shown of the calls of an operation, by the types that it declares."""
-    answers = {}
+    """Return the redaction rules for an operation's journal entries, derived from its declared types."""
+    responses = {}
     for status, kind in operation.responses.items():
         item = page_item(kind)
-        answers[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
+        responses[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
     names = redaction.names_of(parameter.name for parameter in operation.query)
-    return Rules(redaction.shape_of(operation.body), answers, names)
+    return Rules(redaction.shape_of(operation.body), responses, names)
 
 
 def _is_journaled(request: Request) -> bool:
     return request.caller is not ANONYMOUS and request.path.startswith(JOURNALED) and not request.path.startswith(NOT_JOURNALED)
 
 
-# Bounded by methods, routes and statuses; a look-up of labels costs more than the counting.
+# At most one entry per method, route and status. Looking up labels costs more than counting.
 @functools.cache
 def _counter(method: str, route: str, status: int) -> Counter:
     return REQUESTS.labels(method, route, str(status))
@@ -140,17 +140,15 @@ def _seconds(route: str) -> Histogram:
 
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-
-
 _ROUTED_AS: Final[dict[str, Any]] = {"HEAD": "GET", "OPTIONS": "ALLOW?"}
-"""HEAD is a GET whose body is not sent. Litestar's own answer to OPTIONS lists some methods only; asked for a method that
-no path has, its router names all of them, and the handler of errors answers."""
+"""HEAD is a GET without a response body. Litestar's response to OPTIONS lists only some methods. For a method that no route
+has, its router raises an error that lists all of them, which `ProblemHandler` turns into the response."""
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """A request's id: the X-Request-Id of its headers if that is 1 to 128 printable ASCII characters, else a new UUIDv7.
+    """Return the X-Request-Id header if it is 1 to 128 printable ASCII characters, otherwise a new UUIDv7.
 
-    It is shown wherever the request is told of, so one that holds a key or a secret is not taken.
+    Logs and problems show the id, so an X-Request-Id that contains a key or a secret is ignored.
     """
     given = next((value for name, value in headers if name == b"x-request-id"), b"")
     if _PRINTABLE.match(given) and not redaction.has_secret(given.decode()):

@@ -1,4 +1,4 @@
-"""`python -m sandbox.server.serve`: one API process, on a socket that it inherits (SANDBOX_LISTEN_FD) or on host and port."""
+"""`python -m sandbox.server.serve`: one API process, on an inherited socket (SANDBOX_LISTEN_FD) or on host and port."""
 
 import asyncio
 import gc
@@ -18,18 +18,16 @@ from sandbox.runtime.open_files import raise_limit_of_open_files
 from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
 
-_OTHER_FILES: Final = 256
-"""Files that a process opens beside its connections, and more: stores, logs, a bulk credit's file."""
-
-
+_RESERVED_FILES: Final = 256
+"""File descriptors reserved for other uses than client connections: stores, logs, a bulk credit's file."""
 PRELOAD: Final = ("sandbox.server.app",)
-"""The modules that `main` imports, for a supervisor that imports them before it forks."""
+"""The modules that `main` imports; a supervisor imports them before it forks."""
 
 
 class Server(uvicorn.Server):
-    """Checks its connections each second, and says when it is about to end, before it waits for requests under way."""
+    """Checks its connections every second. Calls `on_shutdown` before it waits for pending requests."""
 
-    leave: Callable[[], None] = staticmethod(lambda: None)
+    on_shutdown: Callable[[], None] = staticmethod(lambda: None)
 
     async def on_tick(self, counter: int) -> bool:
         """Called by uvicorn ten times a second."""
@@ -40,16 +38,16 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.leave()
+        self.on_shutdown()
         await super().shutdown(sockets)
-        # uvicorn ends the process by the signal that it got, so nothing that runs at exit would write the last lines.
+        # uvicorn ends the process with the signal that it received, so no exit handler would flush the log.
         end_log_buffering()
 
 
-def bounded(app: Any, public_url: str, limits: Limits, **options: Any) -> uvicorn.Config:
-    """uvicorn's configuration for an ASGI application, with connections within the limits.
+def uvicorn_config(app: Any, public_url: str, limits: Limits, **options: Any) -> uvicorn.Config:
+    """Return uvicorn's configuration for an ASGI application whose connections have these limits.
 
-    `public_url` is where problem types are explained; the options are uvicorn's own.
+    `public_url` is the base URL of the problem pages; the options are uvicorn's.
     """
     return uvicorn.Config(
         app,
@@ -68,16 +66,16 @@ def bounded(app: Any, public_url: str, limits: Limits, **options: Any) -> uvicor
     )
 
 
-def serve(app: Any, port: int, host: str, public_url: str, leave: Callable[[], None] = lambda: None) -> None:
-    """Serve an ASGI application until SIGTERM or SIGINT; requests under way are finished, for 10 s at most.
+def serve(app: Any, port: int, host: str, public_url: str, on_shutdown: Callable[[], None] = lambda: None) -> None:
+    """Serve an ASGI application until SIGTERM or SIGINT, then finish pending requests for up to 10 s.
 
-    `leave` is called first, to tell those that wait or stream that their time has come.
+    A shutdown first calls `on_shutdown`, which must end long polls and streams.
     """
-    config = bounded(app, public_url, affordable(Limits()), host=host, port=port, lifespan="on")
-    # What is loaded by now stays for good. Left out of collections, each of which would have every request wait for it.
+    config = uvicorn_config(app, public_url, fit_to_open_files(Limits()), host=host, port=port, lifespan="on")
+    # Objects loaded so far live as long as the process. Exclude them from garbage collections, which pause all requests.
     gc.freeze()
     server = Server(config)
-    server.leave = leave
+    server.on_shutdown = on_shutdown
     inherited = os.environ.get("SANDBOX_LISTEN_FD", "")
     sockets = [socket.socket(fileno=int(inherited))] if inherited.isdigit() else None
     server.run(sockets=sockets)
@@ -85,25 +83,28 @@ def serve(app: Any, port: int, host: str, public_url: str, leave: Callable[[], N
         sys.exit(1)
 
 
-def affordable(limits: Limits) -> Limits:
-    """The limits with as many connections as the process may open files, which is raised as far as that is allowed."""
+def fit_to_open_files(limits: Limits) -> Limits:
+    """Return the limits with at most as many connections as the process may open files.
+
+    Raises the soft limit of open files first, up to the hard limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    needed = limits.connections + _RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return replace(limits, connections=soft - _OTHER_FILES)
+        return replace(limits, connections=soft - _RESERVED_FILES)
     return limits
 
 
 def main() -> None:
-    """Serve the API, or say in one line which setting is wrong and exit 1."""
+    """Serve the API. For an invalid setting, print one line that names it and exit with status 1."""
     from sandbox.server.app import create_app
 
     settings = start_process("api")
     raise_limit_of_open_files()
     application = create_app(settings)
-    serve(application.asgi, settings.port, settings.host, settings.public_url, application.leave)
+    serve(application.asgi, settings.port, settings.host, settings.public_url, application.on_shutdown)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from sandbox.server.protocol import BoundedProtocol, Limits
-from sandbox.server.serve import Server, bounded
+from sandbox.server.serve import Server, uvicorn_config
 
 PUBLIC_URL = "http://sandbox.test"
 
@@ -19,7 +19,7 @@ PUBLIC_URL = "http://sandbox.test"
 def serving(app: Any, limits: Limits) -> Iterator[str]:
     """Serve an ASGI application and yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(bounded(app, PUBLIC_URL, limits, lifespan="off"))
+    server = Server(uvicorn_config(app, PUBLIC_URL, limits, lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -90,7 +90,7 @@ class Connection:
     """A client's connection to an application, in virtual time."""
 
     def __init__(self, app: Any, limits: Limits, state: ServerState | None = None) -> None:
-        config = bounded(app, PUBLIC_URL, limits, lifespan="off")
+        config = uvicorn_config(app, PUBLIC_URL, limits, lifespan="off")
         config.load()
         self._loop = _Loop()
         self._transport = _Transport()
