@@ -8,17 +8,17 @@ from typing import Final
 import pytest
 
 from tests.harness.imports import (
-    FLOORS,
+    LAYERS,
     PACKAGES,
     PURE,
     ROOT,
     Import,
     api_imports,
     cycles,
-    floors_needed,
     folder_arrows,
     folder_of,
     impurities,
+    layers_needed,
     own_imports,
     picture,
     read_sources,
@@ -36,8 +36,8 @@ def test_imports_go_down_only() -> None:
 
 
 def test_every_folder_is_on_one_floor() -> None:
-    on_floors = Counter(folder for floor in FLOORS for folder in floor.folders)
-    assert on_floors == Counter({folder_of(module) for module in SOURCES if module != "sandbox"} | {"tests"})
+    in_layers = Counter(folder for layer in LAYERS for folder in layer.folders)
+    assert in_layers == Counter({folder_of(module) for module in SOURCES if module != "sandbox"} | {"tests"})
 
 
 def test_no_folders_import_each_other_in_a_circle() -> None:
@@ -130,8 +130,8 @@ def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
     files = cycles((one.importer, one.imported) for one in imports)
     assert files == [["sandbox.payouts.service", "sandbox.payouts.steps", "sandbox.payouts.waiting"]]
     assert cycles(folder_arrows(imports)) == [["payouts", "sales", "users"]]
-    assert floors_needed(folder_arrows(imports)) == 1
-    assert floors_needed([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
+    assert layers_needed(folder_arrows(imports)) == 1
+    assert layers_needed([("cli", "server"), ("server", "db"), ("cli", "db")]) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,20 +17,20 @@ ROOT: Final = Path(__file__).parent.parent.parent
 PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
 
 
-class Floor(NamedTuple):
-    """Folders that may import all floors below, and each other if `free`."""
+class Layer(NamedTuple):
+    """Folders that may import all layers below, and each other if `free`."""
 
     name: str
     folders: tuple[str, ...]
     free: bool = False
 
 
-FLOORS: Final = (
-    Floor("domain", ("domain",)),
-    Floor("infrastructure", ("infrastructure", "db"), free=True),
-    Floor("unit of work", ("unit_of_work",)),
-    Floor("http", ("http",)),
-    Floor(
+LAYERS: Final = (
+    Layer("domain", ("domain",)),
+    Layer("infrastructure", ("infrastructure", "db"), free=True),
+    Layer("unit of work", ("unit_of_work",)),
+    Layer("http", ("http",)),
+    Layer(
         "slices",
         (
             "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "live",
@@ -38,11 +38,11 @@ FLOORS: Final = (
         ),
         free=True,
     ),
-    Floor("edges: shared", ("docs", "runtime")),
-    Floor("edges: server", ("server",)),
-    Floor("edges: programs", ("bench", "ipn", "seeds", "worker")),
-    Floor("edges: command line", ("cli",)),
-    Floor("tests", ("tests",)),
+    Layer("shared by the entry points", ("docs", "runtime")),
+    Layer("server", ("server",)),
+    Layer("programs", ("bench", "ipn", "seeds", "worker")),
+    Layer("command line", ("cli",)),
+    Layer("tests", ("tests",)),
 )  # fmt: skip
 """From the bottom up."""
 
@@ -118,8 +118,8 @@ def relative_imports(sources: Mapping[str, str]) -> list[str]:
 
 
 def upward_imports(imports: Iterable[Import]) -> set[Import]:
-    """Return imports of a higher floor, of another folder on a floor that is not `free`, or of a folder without a floor."""
-    heights = {folder: height for height, floor in enumerate(FLOORS) for folder in floor.folders}
+    """Return imports of a higher layer, of another folder in a layer that is not `free`, or of a folder without a layer."""
+    heights = {folder: height for height, layer in enumerate(LAYERS) for folder in layer.folders}
 
     def is_upward(one: Import) -> bool:
         importer, imported = folder_of(one.importer), folder_of(one.imported)
@@ -128,7 +128,7 @@ def upward_imports(imports: Iterable[Import]) -> set[Import]:
         if importer not in heights or imported not in heights:
             return True
         below = heights[importer] - heights[imported]
-        return below < 0 or (below == 0 and not FLOORS[heights[importer]].free)
+        return below < 0 or (below == 0 and not LAYERS[heights[importer]].free)
 
     return {one for one in imports if is_upward(one)}
 
@@ -156,8 +156,8 @@ def cycles(arrows: Iterable[tuple[str, str]]) -> list[list[str]]:
     return sorted(sorted(group) for group in groups if group)
 
 
-def floors_needed(arrows: Iterable[tuple[str, str]]) -> int:
-    """Return how many floors the arrows need: the length of the longest path down, with a cycle counted as one."""
+def layers_needed(arrows: Iterable[tuple[str, str]]) -> int:
+    """Return how many layers the arrows need: the length of the longest path down, with a cycle counted as one."""
     reached = _reach(arrows)
 
     @cache
@@ -192,21 +192,21 @@ def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[s
 
 
 def picture(sources: Mapping[str, str]) -> str:
-    """Return a text with the floors from the top down, the counts, and any upward imports."""
+    """Return a text with the layers from the top down, the counts, and any upward imports."""
     imports = own_imports(sources)
     arrows = folder_arrows(imports)
     upward = upward_imports(imports)
     files = [(one.importer, one.imported) for one in imports]
     folders = {folder_of(module) for module in sources if module != "sandbox"}
-    width = max(len(floor.name) for floor in FLOORS)
+    width = max(len(layer.name) for layer in LAYERS)
     rows = [
-        f"{floor.name:<{width}}  {' '.join(present)}"
-        for floor in reversed(FLOORS)
-        if (present := [folder for folder in floor.folders if folder in folders])
+        f"{layer.name:<{width}}  {' '.join(present)}"
+        for layer in reversed(LAYERS)
+        if (present := [folder for folder in layer.folders if folder in folders])
     ]
     counts = (
         f"{len(sources)} files, {len(imports)} imports; {len(folders)} folders, {len(arrows)} arrows; "
-        f"floors that the arrows need: {floors_needed(arrows)}; "
+        f"layers that the arrows need: {layers_needed(arrows)}; "
         f"upward: {len(folder_arrows(upward))} arrows, {len(upward)} imports; "
         f"cycles: {len(cycles(arrows))} of folders, {len(cycles(files))} of files"
     )
