@@ -13,6 +13,7 @@ from sandbox.db.engine import close_pool, connection, open_pool, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.payouts.steps import take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
@@ -220,3 +221,36 @@ async def test_one_merchant_a_transaction_if_the_database_is_distributed(pool: N
     await asyncio.gather(*(work.submit(probe) for probe in probes(worlds, each=2)))
     await work.close()
     assert await transactions(units) == len(worlds)
+
+
+async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool: None, worlds: list[World]) -> None:
+    """And a merchant that is locked elsewhere has no part in it."""
+
+    def make_due() -> None:
+        for world in worlds:
+            # A frozen clock keeps the sandbox's own workers away from what is then due by the table alone.
+            assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
+            world.create_payout("0012")
+            stack.execute("UPDATE payouts SET due_at = created_at WHERE merchant_id = $1", world.merchant_id)
+
+    await asyncio.to_thread(make_due)
+    units: list[UnitOfWork] = []
+
+    async def committed(unit: UnitOfWork) -> None:
+        units.append(unit)
+
+    locked, *others = worlds
+    merchants = [world.merchant_id for world in worlds]
+    holder = await asyncpg.connect(stack.database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR UPDATE", locked.merchant_id)
+            more = await take_due_steps_together(units_of_work(committed), merchants)
+    finally:
+        await holder.close()
+    assert more == {world.merchant_id: False for world in others}
+    assert [len(unit.changed) for unit in units] == [1] * len(others)
+    ids = [unit.events[0].id for unit in units]
+    async with connection() as conn:
+        assert len(await conn.fetch("SELECT DISTINCT xmin::text FROM events WHERE id = ANY ($1::uuid[])", ids)) == 1
+    assert await take_due_steps_together(units_of_work(), merchants) == dict.fromkeys(merchants, False)

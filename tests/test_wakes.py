@@ -109,7 +109,7 @@ async def test_a_lost_wake_costs_only_the_time_to_the_next_sweep(
 ) -> None:
     await asyncio.to_thread(world.post, "/api/v1/webhook-endpoints", {"url": receiver.url})
     work = units_of_work()  # tells nobody of what it commits
-    answer = (await work.run_commands(world.merchant_id, [create(world.merchant_id, "unheard")]))[0]
+    answer = await work.submit(create(world.merchant_id, "unheard"))
     payout_id = str(answer.location).rpartition("/")[2]
     await asyncio.to_thread(world.wait_for, payout_id, "SUCCESS")
     await asyncio.to_thread(receiver.wait_for, "payout.created", "payout.succeeded")
@@ -123,7 +123,7 @@ async def test_a_full_batch_of_steps_leaves_more_and_another_one_does_not(pool: 
 
     world, work = await asyncio.to_thread(new_world), units_of_work()
     try:
-        await work.run_commands(world.merchant_id, [create(world.merchant_id, f"R{number}") for number in range(20)])
+        await asyncio.gather(*(work.submit(create(world.merchant_id, f"R{number}")) for number in range(20)))
         await asyncio.to_thread(
             stack.execute, "UPDATE payouts SET due_at = created_at, step = 1 WHERE merchant_id = $1", world.merchant_id
         )

@@ -2,16 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
+import structlog
+
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.unit import UnitOfWork
-from sandbox.payouts.steps import take_due_steps
+from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from worker.merchant_tasks import MerchantTasks
 
 AT_ONCE: Final = 4
-"""Merchants advanced at the same time; each needs a connection."""
+"""Merchants advanced alone at the same time. Each needs a connection."""
 _TIMERS: Final = 10_000
+_log = structlog.get_logger()
 
 
 class MerchantTimers:
@@ -50,17 +55,30 @@ class MerchantTimers:
 
 
 class Advancer:
-    """Takes the due steps of the merchants that are woken, now or at a set time."""
+    """Takes the due steps of the merchants that are woken, now or at a set time.
 
-    def __init__(self, work: UnitOfWorkRunner, deliver: Callable[[str], None]) -> None:
+    Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
+    fails, gets a transaction of its own, which waits for its lock.
+    """
+
+    def __init__(self, work: UnitOfWorkRunner, deliver: Callable[[str], None], merchants_at_once: int = 64) -> None:
         """`deliver` is called with the id of a merchant that has new deliveries due."""
+        self._work = work
         self._deliver = deliver
-        self._tasks = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))
-        self._timers = MerchantTimers(self._tasks.wake)
+        self._merchants_at_once = merchants_at_once
+        self._alone = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))
+        self._timers = MerchantTimers(self.wake)
+        self._woken: dict[str, None] = {}
+        """Merchants that wait for a round, in the order of their turns."""
+        self._rounds: asyncio.Task[None] | None = None
 
     def wake(self, merchant_id: str) -> None:
         """Look for due steps of the merchant."""
-        self._tasks.wake(merchant_id)
+        if self._alone.stopping:
+            return
+        self._woken[merchant_id] = None
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._run_rounds())
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Follow up on a committed unit: deliver its webhooks now, and set a timer for its next due step."""
@@ -72,4 +90,33 @@ class Advancer:
     async def stop(self, seconds: float) -> None:
         """Cancel the timers, start no more batches, and wait up to `seconds` for the running ones to commit."""
         self._timers.cancel()
-        await self._tasks.stop(seconds)
+        self._woken.clear()
+        self._alone.stopping = True
+        if self._rounds is not None:
+            await asyncio.wait({self._rounds}, timeout=seconds)
+        await self._alone.stop(seconds)
+
+    async def _run_rounds(self) -> None:
+        try:
+            while self._woken:
+                merchants = list(islice(self._woken, self._merchants_at_once))
+                for merchant_id in merchants:
+                    del self._woken[merchant_id]
+                await self._run_round(merchants)
+        finally:
+            # No await between the last look and here, so no wake-up is lost.
+            self._rounds = None
+
+    async def _run_round(self, merchants: list[str]) -> None:
+        more: dict[str, bool] = {}
+        try:
+            more = await take_due_steps_together(self._work, merchants)
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+            _log.warning("advance_lost", merchants=len(merchants), error=repr(error)[:300])
+        except Exception:
+            _log.exception("round_failed", merchants=len(merchants))
+        for merchant_id in merchants:
+            if merchant_id not in more:
+                self._alone.wake(merchant_id)
+            elif more[merchant_id] and not self._alone.stopping:
+                self._woken[merchant_id] = None

@@ -175,7 +175,7 @@ async def work(settings: Settings) -> None:
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
     deliverer = Deliverer(Attempts(sender, box, timers.later, feed.notes, journal))
-    advancer = Advancer(work, deliverer.wake)
+    advancer = Advancer(work, deliverer.wake, settings.merchants_per_transaction)
     crediter = crediting_tasks(work)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)

@@ -1,5 +1,6 @@
-"""Run the due payout steps of one merchant in one transaction."""
+"""Run due payout steps, of one merchant or of several in one transaction."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.domain.scenario_runner import take_all
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 256
 """The most payouts in one transaction."""
+_MIN_SHARE: Final = 16
+"""The most payouts of one merchant among many."""
 
 
 async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = BATCH) -> bool:
@@ -25,16 +28,27 @@ async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
         if not unit.due:
             raise NothingToDoError(False)
-        take_claimed_steps(unit)
         BATCH_SIZE.labels("worker").observe(len(unit.due))
-        return unit.more_due
+        return take_claimed_steps(unit)
 
     return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide)
 
 
-def take_claimed_steps(unit: UnitOfWork) -> None:
-    """Run the due steps of the payouts that the unit claimed."""
+async def take_due_steps_together(work: UnitOfWorkRunner, merchant_ids: Collection[str]) -> dict[str, bool]:
+    """Run the steps that are due now for several merchants, in one transaction. Return for each whether more may be due.
+
+    Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors; then
+    nothing was written for any merchant.
+    """
+    share = max(_MIN_SHARE, BATCH // len(merchant_ids))
+    requests = [ClaimRequest(merchant_id, share, due_limit=share) for merchant_id in merchant_ids]
+    return await work.decide_together(requests, take_claimed_steps)
+
+
+def take_claimed_steps(unit: UnitOfWork) -> bool:
+    """Run the due steps of the payouts that the unit claimed. Return whether more may be due."""
     if unit.due:
         lag = max((unit.now - row.due_at).total_seconds() for row in unit.due if row.due_at is not None)
         WORK_LAG.labels("payouts").set(lag)
         take_all(unit, unit.due)
+    return unit.more_due
