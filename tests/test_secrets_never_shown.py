@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from sandbox.cli.main import app
+from sandbox.cli.main import create_app
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -216,7 +216,7 @@ def everything(world: World, member_key: str, watcher: Watcher) -> dict[str, str
     for log in logs_of(world.stack).glob("*.log"):
         found[log.name] = log.read_text("utf-8", "replace")
     for arguments in (["events", "list"], ["aggregator", "source"], ["aggregator", "fetches"], ["settings", "show"]):
-        ran = CliRunner().invoke(app, [*arguments, "--json", "--url", world.stack.api_url, "--api-key", world.api_key])
+        ran = CliRunner().invoke(create_app(), [*arguments, "--json", "--url", world.stack.api_url, "--api-key", world.api_key])
         found[f"psp {' '.join(arguments)}"] = ran.output
     store = redis.Redis.from_url(world.stack.redis_url)
     found["redis journal"] = "\n".join(
