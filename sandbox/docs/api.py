@@ -1,4 +1,4 @@
-"""`/`, `/openapi.json`, `/docs` and `/problems`: the API's description, for programs and for people. Public, with no key."""
+"""`/`, `/openapi.json`, `/docs` and `/problems`: the API's documentation as JSON and HTML. Public, without an API key."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -34,7 +34,7 @@ _LINKS: Final = {
 
 
 class Root(msgspec.Struct):
-    """The answer of `/`."""
+    """The response of `/`."""
 
     name: str
     version: str
@@ -43,21 +43,21 @@ class Root(msgspec.Struct):
 
 
 class DocsApi:
-    """The operations that describe all others."""
+    """The operations that document the API."""
 
     def __init__(self, operations: Sequence[Operation], public_url: str, catalogue: Catalogue) -> None:
-        """Describe these operations and its own. `public_url` is what links and commands name."""
+        """Document these operations and its own. `public_url` is the base URL in links and commands."""
         self._operations = (*operations, *operations_of(self))
         self._public_url = public_url
         self._catalogue = catalogue
-        self._made: tuple[bytes, bytes] | None = None
+        self._cached: tuple[bytes, bytes] | None = None
 
     def _document(self) -> tuple[bytes, bytes]:
-        """The OpenAPI document and the page that shows it; made for the first request, and kept as bytes."""
-        if self._made is None:
+        """Return the OpenAPI document and its HTML page. Built on the first request and cached as bytes."""
+        if self._cached is None:
             document = build(self._operations, self._public_url)
-            self._made = encode(document), docs_page(document, self._catalogue).encode()
-        return self._made
+            self._cached = encode(document), docs_page(document, self._catalogue).encode()
+        return self._cached
 
     @get("/openapi.json", "Get this document", {200: dict[str, Any]}, access="public")
     async def openapi(self, request: Request) -> Response:
@@ -67,19 +67,19 @@ class DocsApi:
     async def docs(self, request: Request) -> Response:
         return _page(self._document()[1])
 
-    @get("/problems", "List the codes of problems", {200: dict[str, Any]}, access="public", is_documented=False)
+    @get("/problems", "List problem codes", {200: dict[str, Any]}, access="public", is_documented=False)
     async def problems(self, request: Request) -> Response | dict[str, Any]:
         if _wants_html(request):
             return _page(problems_page().encode())
-        return {"data": [_explained(code, self._public_url) for code in CODES]}
+        return {"data": [_problem_json(code, self._public_url) for code in CODES]}
 
     @get("/problems/{code}", "Explain a problem", {200: dict[str, Any]}, access="public", is_documented=False)
     async def problem(self, request: Request, code: str) -> Response | dict[str, Any]:
         if code not in CODES:
-            raise Problem("NOT_FOUND", "There is no such code; /problems lists them all.")
+            raise Problem("NOT_FOUND", "Unknown problem code; /problems lists all codes.")
         if _wants_html(request):
             return _page(problem_page(code).encode())
-        return _explained(code, self._public_url)
+        return _problem_json(code, self._public_url)
 
     @get("/", "List the sandbox's URLs", {200: Root}, access="public")
     async def root(self, request: Request) -> Response | Root:
@@ -102,12 +102,12 @@ def _page(body: bytes) -> Response:
 
 
 def _wants_html(request: Request) -> bool:
-    """Browsers name HTML; a program that follows a problem's `type` gets JSON."""
+    """Return whether the client is a browser. Programs that follow a problem's `type` get JSON."""
     accept = (request.accept or "").lower()
     return "text/html" in accept and quality(accept, "text/html") >= max(quality(accept, JSON), 0.001)
 
 
-def _explained(code: str, public_url: str) -> dict[str, Any]:
+def _problem_json(code: str, public_url: str) -> dict[str, Any]:
     kind = CODES[code]
     return {
         "type": f"{public_url}/problems/{code}",

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, built from the operations as they are declared."""
+"""Build the OpenAPI 3.1 document from the declared operations."""
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -16,17 +16,17 @@ from sandbox.webhooks.requests import EVENT_TYPES
 Links = dict[Any, dict[str, tuple[str, str]]]
 
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
-"""The address in the document that is kept in the repository."""
+"""The server URL in the committed document."""
 
 _INFO: Final = """\
 A mock payment service provider for payouts.
 
 * Money is a decimal string with exactly two decimal places in every response. Requests accept a string or a JSON number.
 * Times are RFC 3339, in UTC, with milliseconds. Ids are UUIDs.
-* Unknown fields and unknown query parameters are refused.
+* Unknown fields and unknown query parameters are rejected.
 * Every response has an `X-Request-Id`: yours, if you send one of 1 to 128 printable ASCII characters.
-* Every GET path answers HEAD too. The request line and headers may take 64 KB; a request must arrive without long pauses.
-* Errors are RFC 9457 problems; `type` links to a page that explains the code and its cure.
+* Every GET path supports HEAD. The request line and headers are limited to 64 KB; a request must arrive without long pauses.
+* Errors are RFC 9457 problems; `type` links to a page that explains the code and what to do.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
 byte for byte, for 24 hours.
 """
@@ -36,49 +36,49 @@ _ERRORS_BY_ACCESS: Final = {
     "operator": ("NOT_ACCEPTABLE", "MISSING_API_KEY", "INVALID_API_KEY", "UNAVAILABLE"),
     "public": (),
 }
-_SCHEMES: Final[dict[str, list[Json]]] = {
+_SECURITY_BY_ACCESS: Final[dict[str, list[Json]]] = {
     "member": [{"ApiKey": []}, {"BearerKey": []}],
     "admin": [{"ApiKey": []}, {"BearerKey": []}],
     "operator": [{"OperatorKey": []}],
     "public": [],
 }
-_NOTES: Final = {
+_NOTE_BY_ACCESS: Final = {
     "admin": "Needs a key with the `admin` role.",
     "operator": "Needs the operator's key.",
 }
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
-_STYLES: Final[dict[str, Json]] = {
+_SERIALIZATION_BY_TYPE: Final[dict[str, Json]] = {
     "array": {"style": "form", "explode": False},
     "object": {"style": "deepObject", "explode": True},
 }
-"""How a query parameter of a type is written: values with commas between them; `name[KEY]=value`."""
+"""Serialization per type: comma-separated arrays; `name[KEY]=value` objects."""
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
-_TAGS: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator"}
+_TAG_BY_ROOT: Final = {"vendor": "Vendor feed", "aggregator": "Aggregator"}
 
 
 def documented(operations: Iterable[Operation]) -> list[Operation]:
-    """The operations that the document has, by path and method."""
+    """Return the operations included in the document, sorted by path and method."""
     found = [operation for operation in operations if operation.is_documented]
     return sorted(found, key=lambda operation: (operation.path, _METHODS.index(operation.method)))
 
 
 def build(operations: Iterable[Operation], public_url: str) -> Json:
-    """The document of the operations. `public_url` is where they and the problems' pages are."""
+    """Build the document. `public_url` is the base URL of the API and of the problem pages."""
     found = documented(operations)
     types = [Payout, ProblemBody, FieldError, RefusedItem]
     for operation in found:
         types += [kind for kind in (operation.body, *operation.responses.values()) if kind is not None]
     builder = _Builder(Schemas(types), public_url)
-    links = _links_of_types(found)
+    links = _links_by_type(found)
     paths: Json = {}
     for operation in found:
         paths.setdefault(operation.path, {})[operation.method.lower()] = builder.operation(operation, links)
-    tags = {tag for path in paths.values() for made in path.values() for tag in made["tags"]}
+    tags = {tag for path in paths.values() for entry in path.values() for tag in entry["tags"]}
     return {
         "openapi": "3.1.0",
         "info": {"title": "PSP Sandbox", "version": version("psp-sandbox"), "description": _INFO},
         "servers": [{"url": public_url}],
-        "tags": [{"name": tag, "description": TAGS[tag]} for tag in sorted(tags, key=_rank)],
+        "tags": [{"name": tag, "description": TAGS[tag]} for tag in sorted(tags, key=_tag_sort_key)],
         "paths": paths,
         "webhooks": {event: webhook(event) for event in EVENT_TYPES},
         "components": builder.components(),
@@ -86,12 +86,12 @@ def build(operations: Iterable[Operation], public_url: str) -> Json:
 
 
 def encode(document: Json) -> bytes:
-    """The document as it is served and kept: indented, so that a change reads well in a diff."""
+    """Return the document as served and as committed: indented, so that diffs are readable."""
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
-def _links_of_types(found: Sequence[Operation]) -> Links:
-    """What the answers of one type link to, wherever they come from: a list's items as well as a new object."""
+def _links_by_type(found: Sequence[Operation]) -> Links:
+    """Collect links by response type, for list items and single objects alike."""
     links: Links = {}
     for operation in found:
         for kind in operation.responses.values():
@@ -104,15 +104,15 @@ def _tag(path: str) -> str:
     parts = [part for part in path.split("/") if part]
     if not parts:
         return "Service"
-    if parts[0] in _TAGS:
-        return _TAGS[parts[0]]
+    if parts[0] in _TAG_BY_ROOT:
+        return _TAG_BY_ROOT[parts[0]]
     if parts[0] == "sandbox":
         return f"Sandbox: {parts[2].replace('-', ' ')}"
     return parts[2].replace("-", " ").capitalize() if parts[0] == "api" else "Service"
 
 
-def _rank(tag: str) -> tuple[bool, bool, bool, str]:
-    """What most people look for stands first."""
+def _tag_sort_key(tag: str) -> tuple[bool, bool, bool, str]:
+    """Sort the most used tags first."""
     return tag == "Service", tag.startswith("Sandbox"), tag != "Payouts", tag
 
 
@@ -123,12 +123,12 @@ class _Builder:
         self._responses: Json = {}
 
     def operation(self, operation: Operation, links: Links) -> Json:
-        """An operation object."""
-        made: Json = {"operationId": operation.id, "summary": operation.summary, "tags": [_tag(operation.path)]}
-        description = " ".join(filter(None, (operation.description, _NOTES.get(operation.access))))
+        """Return an operation object."""
+        operation_object: Json = {"operationId": operation.id, "summary": operation.summary, "tags": [_tag(operation.path)]}
+        description = " ".join(filter(None, (operation.description, _NOTE_BY_ACCESS.get(operation.access))))
         if description:
-            made["description"] = description
-        made["security"] = _SCHEMES[operation.access]
+            operation_object["description"] = description
+        operation_object["security"] = _SECURITY_BY_ACCESS[operation.access]
         names = operation.path_parameters
         parameters: list[Json] = [
             {"name": name, "in": "path", "required": True, "schema": dict(operation.path_schemas.get(name, _UUID))}
@@ -140,20 +140,20 @@ class _Builder:
                 "in": "query",
                 "description": query.description,
                 "schema": dict(query.schema),
-                **_STYLES.get(str(query.schema.get("type")), {}),
+                **_SERIALIZATION_BY_TYPE.get(str(query.schema.get("type")), {}),
             }
             for query in operation.query
         ]
         if operation.idempotency != "none":
             parameters.append({"$ref": f"#/components/parameters/{operation.idempotency}-idempotency-key"})
         if parameters:
-            made["parameters"] = parameters
+            operation_object["parameters"] = parameters
         if operation.body is not None:
-            made["requestBody"] = self._body(operation)
-        made["responses"] = {
-            str(status): self._answer(operation, status, kind, links) for status, kind in operation.responses.items()
+            operation_object["requestBody"] = self._body(operation)
+        operation_object["responses"] = {
+            str(status): self._response(operation, status, kind, links) for status, kind in operation.responses.items()
         } | self._problems(operation, bool(names))
-        return made
+        return operation_object
 
     def _body(self, operation: Operation) -> Json:
         schema = self._schemas.of(operation.body)
@@ -162,30 +162,30 @@ class _Builder:
             media["example"] = operation.example
         return {"required": operation.requires_body, "content": {operation.body_media_type: media}}
 
-    def _answer(self, operation: Operation, status: int, kind: Any, links: Links) -> Json:
+    def _response(self, operation: Operation, status: int, kind: Any, links: Links) -> Json:
         headers = _headers("X-Request-Id")
         if status == 201:
             headers |= _headers("Location")
         if operation.idempotency != "none":
             headers |= _headers("Idempotent-Replayed")
-        answer: Json = {"description": operation.summary if status < 400 else "Not ready.", "headers": headers}
+        response: Json = {"description": operation.summary if status < 400 else "Not ready.", "headers": headers}
         if kind is None:
-            return answer
+            return response
         schema = self._schemas.of(kind)
-        answer["content"] = {operation.media_type: {"schema": schema}}
+        response["content"] = {operation.media_type: {"schema": schema}}
         item = page_item(kind)
-        found = operation.links or links.get(item or kind, {})
-        members = self._resolved(self._schemas.of(item) if item else schema).get("properties", {})
-        for name, (target, parameter) in found.items():
-            member = "id" if "id" in members else parameter
-            pointer = f"/data/0/{member}" if item else f"/{member}"
-            answer.setdefault("links", {})[name] = {
+        targets = operation.links or links.get(item or kind, {})
+        properties = self._resolve(self._schemas.of(item) if item else schema).get("properties", {})
+        for name, (target, parameter) in targets.items():
+            field = "id" if "id" in properties else parameter
+            pointer = f"/data/0/{field}" if item else f"/{field}"
+            response.setdefault("links", {})[name] = {
                 "operationId": target,
                 "parameters": {parameter: f"$response.body#{pointer}"},
             }
-        return answer
+        return response
 
-    def _resolved(self, schema: Json) -> Json:
+    def _resolve(self, schema: Json) -> Json:
         if "$ref" not in schema:
             return schema
         found: Json = self._schemas.components[schema["$ref"].rpartition("/")[2]]
@@ -205,7 +205,7 @@ class _Builder:
         if operation.idempotency == "required":
             codes.add("MISSING_IDEMPOTENCY_KEY")
         by_status: dict[int, list[str]] = {}
-        for code in CODES:  # in their order there
+        for code in CODES:  # in the order of CODES
             if code in codes:
                 by_status.setdefault(CODES[code].status, []).append(code)
         return {
@@ -215,14 +215,14 @@ class _Builder:
         }
 
     def _problem(self, status: int, codes: list[str], is_stored: bool) -> Json:
-        """A reference to the response of these codes; operations that can answer the same share it."""
-        replayed = is_stored and status in (404, 409, 422)
-        name = ".".join([str(status), *codes, *(["stored"] if replayed else [])])
+        """Return a reference to the response for these codes; operations with the same set of errors share it."""
+        has_replays = is_stored and status in (404, 409, 422)
+        name = ".".join([str(status), *codes, *(["stored"] if has_replays else [])])
         if name not in self._responses:
             headers = _headers("X-Request-Id")
             if status in (429, 503):
                 headers |= _headers("Retry-After")
-            if replayed:
+            if has_replays:
                 headers |= _headers("Idempotent-Replayed")
             self._responses[name] = {
                 "description": "\n".join(f"* `{code}`: {CODES[code].title}. {CODES[code].resolution}" for code in codes),
@@ -248,7 +248,7 @@ class _Builder:
         return msgspec.json.decode(body)
 
     def components(self) -> Json:
-        """What the rest refers to. To be asked for last."""
+        """Return the components. Call this last, because the other methods add to them."""
         return {
             "schemas": dict(sorted(self._schemas.components.items())),
             "responses": dict(sorted(self._responses.items())),

@@ -1,14 +1,14 @@
-"""Parts of the OpenAPI document that are the same whatever the routes: headers, keys, and the webhooks' deliveries."""
+"""Parts of the OpenAPI document that do not depend on the routes: headers, security schemes and webhooks."""
 
 from typing import Final
 
 from sandbox.docs.schemas import PAYOUT_EXAMPLE, REF, Json
 from sandbox.domain.payout_states import CANCELLED, FAILED, FAILURES, REJECTED, RETURNED, SUCCESS, TRANSITIONS
 
-_ENDS: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
+_FINAL_STATUSES: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
 
 _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
-"""Printable ASCII that neither begins nor ends with a space (HTTP cuts those off), and not just two quotes."""
+"""Printable ASCII without leading or trailing spaces (HTTP strips them), except an empty pair of quotes."""
 
 HEADERS: Final[Json] = {
     "X-Request-Id": {
@@ -49,33 +49,33 @@ SECURITY_SCHEMES: Final[Json] = {
         "scheme": "bearer",
         "description": "A merchant's key, instead of X-API-KEY.",
     },
-    "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's."},
+    "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's key."},
 }
 TAGS: Final = {
-    "Payouts": "Create payouts, follow them and decide about them. Also pays for sales.",
+    "Payouts": "Create payouts, follow them, and approve or decline them. Also pays for sales.",
     "Aggregator": "Balances per user, calculated from a vendor's feed of transactions.",
     "Balance": "The merchant's balance and its ledger entries.",
     "Directory": "Banks and wallets that payouts can go to.",
     "Events": "The log of events, each with its webhook deliveries.",
     "Reconcile": "Approve or decline sales.",
-    "Sales": "Sales of users, and what was paid for them.",
+    "Sales": "Users' sales and the payouts for them.",
     "Users": "A merchant's users and their wallets.",
     "Vendor feed": "The sandbox's own feed of users' transactions.",
     "Verify account": "Check an account before paying it.",
     "Wallet": "Credit many wallets from one CSV file.",
     "Webhook deliveries": "Deliveries of webhooks and their attempts.",
-    "Webhook endpoints": "Where webhooks are delivered to.",
+    "Webhook endpoints": "The URLs to which webhooks are delivered.",
     "Sandbox: audit": "Check the ledger.",
     "Sandbox: balance": "Add money.",
     "Sandbox: clock": "Freeze the merchant's clock and move it forward.",
     "Sandbox: drain": "Wait until all due work is done.",
     "Sandbox: faults": "Make the API or webhooks misbehave.",
     "Sandbox: keys": "The merchant's API keys.",
-    "Sandbox: merchants": "Create and delete merchants. Each is a whole sandbox.",
-    "Sandbox: payouts": "Move payouts by hand.",
+    "Sandbox: merchants": "Create and delete merchants. Each is a separate sandbox.",
+    "Sandbox: payouts": "Set the status of payouts manually.",
     "Sandbox: requests": "The journal of API calls.",
     "Sandbox: reset": "Return a merchant to its initial state.",
-    "Sandbox: scenarios": "What payouts do, and rules of your own.",
+    "Sandbox: scenarios": "Built-in scenarios for payouts, and your own rules.",
     "Sandbox: settings": "A merchant's settings.",
     "Sandbox: snapshots": "Save a merchant's state and restore it.",
     "Sandbox: stream": "Changes as they happen, as server-sent events.",
@@ -98,19 +98,19 @@ _ACTIVITY_EXAMPLE: Final[Json] = {
 }
 
 
-def _payout_in(status: str, previous: str | None) -> Json:
-    """The example of a payout that has just come from one state to another."""
+def _payout_example(status: str, previous: str | None) -> Json:
+    """Return an example of a payout after a change from the status `previous` (None: after its creation)."""
     if previous is None:
         return {**PAYOUT_EXAMPLE, "status": status}
     paid = {"psp_reference": "PSP202601319F3A6C1D0E9B"} if status in (SUCCESS, RETURNED) else {}
-    failed = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
-    told = {} if failed is None else {"failure_code": failed, "failure_reason": FAILURES[failed]}
-    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _ENDS else {}
-    return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **told, **ended}
+    failure_code = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
+    failure = {} if failure_code is None else {"failure_code": failure_code, "failure_reason": FAILURES[failure_code]}
+    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _FINAL_STATUSES else {}
+    return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **failure, **ended}
 
 
 def webhook(event: str) -> Json:
-    """A path item of the `webhooks` section: what an endpoint is sent for one type of event."""
+    """Return the path item for one event type in the `webhooks` section."""
     of_payout = event.startswith("payout.")
     data: Json = {"$ref": REF.format(name="Payout" if of_payout else "Activity")}
     sources = [source for (source, _), change in TRANSITIONS.items() if change.event == event] or [None]
@@ -138,7 +138,7 @@ def webhook(event: str) -> Json:
             "timestamp": {"type": "string", "format": "date-time", "description": "The merchant's time of the event."},
             "livemode": {"const": False},
             "previous_status": {
-                "description": "The payout's status before; null if it was created." if of_payout else "Always null.",
+                "description": "The payout's previous status; null if it was created." if of_payout else "Always null.",
                 "enum": sources,
             },
             "data": data,
@@ -151,7 +151,7 @@ def webhook(event: str) -> Json:
         "timestamp": "2026-01-31T12:00:00.000Z",
         "livemode": False,
         "previous_status": sources[0],
-        "data": _payout_in(statuses[0], sources[0]) if of_payout else _ACTIVITY_EXAMPLE,
+        "data": _payout_example(statuses[0], sources[0]) if of_payout else _ACTIVITY_EXAMPLE,
     }
     return {
         "post": {
@@ -167,7 +167,7 @@ def webhook(event: str) -> Json:
             "responses": {
                 "2XX": {"description": "Delivered, if sent within 15 s."},
                 "410": {"description": "Disables the endpoint."},
-                "default": {"description": "A failure, which is retried later. Redirects are not followed."},
+                "default": {"description": "A failure; retried later. Redirects are not followed."},
             },
         }
     }

@@ -1,4 +1,4 @@
-"""The documentation's pages, rendered from the OpenAPI document: what it says is all that they say. Pure."""
+"""Render the documentation pages from the OpenAPI document alone. Pure."""
 
 import json
 import re
@@ -19,8 +19,8 @@ from sandbox.domain.scenario_engine import Catalogue, Scenario
 Json = Mapping[str, Any]
 
 _HERE: Final = Path(__file__).parent
-_MANY: Final = 12
-"""So many choices of a member are written out; of more, the first few."""
+_MAX_LISTED_CHOICES: Final = 12
+"""A longer list of choices is shortened to its first five."""
 _KEYS: Final = {
     "ApiKey": ("X-API-KEY", "$PSP_API_KEY"),
     "OperatorKey": ("X-ADMIN-KEY", "$PSP_ADMIN_KEY"),
@@ -29,7 +29,7 @@ _KEYS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A parameter, or a member of a body."""
+    """A parameter, or a field of a body."""
 
     name: str
     place: str
@@ -40,7 +40,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A shape that a body or an answer may have."""
+    """One of the possible shapes of a request or response body."""
 
     title: str
     fields: tuple[Field, ...]
@@ -48,7 +48,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class DocumentedResponse:
-    """An answer that is no problem."""
+    """A response other than the shared problem responses."""
 
     status: str
     phrase: str
@@ -57,7 +57,7 @@ class DocumentedResponse:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An operation, ready to be shown."""
+    """An operation, prepared for the template."""
 
     id: str
     method: str
@@ -74,8 +74,8 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """A scenario: what chooses it, its steps in words, and the failure it ends in."""
+class ScenarioRow:
+    """A scenario: its selection rule, its steps in words, and its failure code."""
 
     name: str
     chosen_by: str
@@ -84,7 +84,7 @@ class Route:
 
 
 def docs_page(document: Json, catalogue: Catalogue) -> str:
-    """`/docs`."""
+    """Return the HTML of `/docs`."""
     reader = _Reader(document)
     groups: dict[str, list[Card]] = {tag["name"]: [] for tag in document["tags"]}
     for path, methods in document["paths"].items():
@@ -99,7 +99,7 @@ def docs_page(document: Json, catalogue: Catalogue) -> str:
             base_url=reader.base_url,
             intro=_paragraphs(document["info"]["description"]),
             groups=[(tag, _anchor(tag), cards) for tag, cards in groups.items()],
-            scenarios=[_path(scenario) for scenario in catalogue.scenarios],
+            scenarios=[_scenario_row(scenario) for scenario in catalogue.scenarios],
             events=list(document["webhooks"]),
             webhook=reader.webhook("payout.succeeded"),
             codes=CODES,
@@ -108,12 +108,12 @@ def docs_page(document: Json, catalogue: Catalogue) -> str:
 
 
 def problems_page() -> str:
-    """`/problems`."""
+    """Return the HTML of `/problems`."""
     return _templates().get_template("problems.html").render(title="Problems", codes=CODES)
 
 
 def problem_page(code: str) -> str:
-    """`/problems/{code}`, for a code of CODES."""
+    """Return the HTML of `/problems/{code}` for a code of CODES."""
     kind = CODES[code]
     return (
         _templates()
@@ -123,18 +123,18 @@ def problem_page(code: str) -> str:
 
 
 class _Reader:
-    """Reads operations out of a document, following its references."""
+    """Reads operations from a document and resolves its references."""
 
     def __init__(self, document: Json) -> None:
         self._document = document
         self.base_url: str = document["servers"][0]["url"]
 
     def card(self, path: str, method: str, operation: Json) -> Card:
-        """An operation, ready to be shown."""
-        parameters = [self._resolved(parameter) for parameter in operation.get("parameters", ())]
+        """Return an operation, prepared for the template."""
+        parameters = [self._resolve(parameter) for parameter in operation.get("parameters", ())]
         content = operation.get("requestBody", {}).get("content", {})
-        nothing: tuple[str, Json] = ("", {})
-        media_type, media = next(iter(content.items()), nothing)
+        no_body: tuple[str, Json] = ("", {})
+        media_type, media = next(iter(content.items()), no_body)
         example = media.get("example")
         return Card(
             id=operation["operationId"],
@@ -151,29 +151,27 @@ class _Reader:
         )
 
     def webhook(self, event: str) -> tuple[tuple[Field, ...], str]:
-        """The headers and an example of the body that an endpoint gets for one type of event."""
+        """Return the headers and an example body of a webhook for one event type."""
         operation = self._document["webhooks"][event]["post"]
         headers = tuple(self._field(p["name"], p["schema"], p["required"], p) for p in operation["parameters"])
         return headers, _example("application/json", operation["requestBody"]["content"]["application/json"]["example"])
 
     def variants(self, schema: Json) -> tuple[Variant, ...]:
-        """The shapes of a schema: one, or those of its `oneOf`."""
+        """Return the variants of a schema: itself, or its `oneOf` options."""
         name = schema.get("$ref", "").rpartition("/")[2]
-        schema = self._resolved(schema)
+        schema = self._resolve(schema)
         if "oneOf" in schema:
             return tuple(variant for option in schema["oneOf"] for variant in self.variants(option))
         required = schema.get("required", ())
-        fields = tuple(
-            self._field(member, found, member in required, {}) for member, found in schema.get("properties", {}).items()
-        )
+        fields = tuple(self._field(name, found, name in required, {}) for name, found in schema.get("properties", {}).items())
         return (Variant(name or self._kind(schema), fields),) if fields or name or schema else ()
 
     def _field(self, name: str, schema: Json, required: bool, parameter: Json) -> Field:
-        described = parameter.get("description") or self._resolved(schema).get("description", "")
+        described = parameter.get("description") or self._resolve(schema).get("description", "")
         return Field(name, parameter.get("in", ""), self._kind(schema), required, described)
 
     def _kind(self, schema: Json) -> str:
-        """A schema in a few words."""
+        """Describe a schema in a few words."""
         if "$ref" in schema:
             name = str(schema["$ref"]).rpartition("/")[2]
             return name.lower() if name in ("Amount", "Money") else name
@@ -181,7 +179,7 @@ class _Reader:
             return json.dumps(schema["const"])
         if "enum" in schema:
             choices = ["null" if choice is None else str(choice) for choice in schema["enum"]]
-            if len(choices) > _MANY:
+            if len(choices) > _MAX_LISTED_CHOICES:
                 return f"one of {', '.join(choices[:5])} … ({len(choices)} in all)"
             return "one of " + ", ".join(choices)
         if "anyOf" in schema or "oneOf" in schema:
@@ -189,10 +187,10 @@ class _Reader:
             return " or ".join(dict.fromkeys(kinds))
         kind = schema.get("type", "any")
         kinds = kind if isinstance(kind, list) else [kind]
-        text = " or ".join(self._one(k, schema) for k in kinds)
+        text = " or ".join(self._single_kind(k, schema) for k in kinds)
         return text + _bounds(schema)
 
-    def _one(self, kind: str, schema: Json) -> str:
+    def _single_kind(self, kind: str, schema: Json) -> str:
         if kind == "array":
             return f"list of {self._kind(schema.get('items', {}))}"
         if kind == "string" and "format" in schema:
@@ -223,11 +221,11 @@ class _Reader:
     def _errors(self, responses: Json) -> Iterator[tuple[int, str, str]]:
         for response in responses.values():
             if "$ref" in response:
-                media = next(iter(self._resolved(response)["content"].values()))
+                media = next(iter(self._resolve(response)["content"].values()))
                 for code in media["schema"]["properties"]["code"]["enum"]:
                     yield CODES[code].status, code, CODES[code].title
 
-    def _resolved(self, found: Json) -> Json:
+    def _resolve(self, found: Json) -> Json:
         while "$ref" in found:
             target: Any = self._document
             for part in found["$ref"].removeprefix("#/").split("/"):
@@ -237,7 +235,7 @@ class _Reader:
 
 
 def _example(media_type: str, example: Any) -> str:
-    """An example as it is sent: JSON, or the file of a form."""
+    """Return an example as text: JSON, or the file of a form."""
     if example is None:
         return ""
     return str(example["file"]) if _is_form(media_type) else json.dumps(example, indent=2, ensure_ascii=False)
@@ -248,14 +246,14 @@ def _is_form(media_type: str) -> bool:
 
 
 def _bounds(schema: Json) -> str:
-    least = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
-    most = schema.get("maximum", schema.get("maxLength", schema.get("maxItems", schema.get("maxProperties"))))
-    if least is None and most is None:
-        return ""
-    return f", at most {most}" if least is None else f", {least} or more" if most is None else f", {least} to {most}"
+    minimum = schema.get("minimum", schema.get("minLength", schema.get("minItems")))
+    maximum = schema.get("maximum", schema.get("maxLength", schema.get("maxItems", schema.get("maxProperties"))))
+    if minimum is None:
+        return "" if maximum is None else f", at most {maximum}"
+    return f", {minimum} or more" if maximum is None else f", {minimum} to {maximum}"
 
 
-def _path(scenario: Scenario) -> Route:
+def _scenario_row(scenario: Scenario) -> ScenarioRow:
     states = ["PENDING"]
     for step in scenario.steps:
         seconds = int(step.after.total_seconds())
@@ -267,7 +265,7 @@ def _path(scenario: Scenario) -> Route:
     codes = [step.failure_code for step in scenario.steps if step.failure_code]
     match = scenario.match
     chosen_by = f"…{match.suffix}" if match.suffix else f"amount ≥ {match.amount_from}"
-    return Route(scenario.name, chosen_by, " → ".join(states).replace("→ (waits", "(waits"), ", ".join(codes))
+    return ScenarioRow(scenario.name, chosen_by, " → ".join(states).replace("→ (waits", "(waits"), ", ".join(codes))
 
 
 def _anchor(text: str) -> str:
@@ -275,13 +273,13 @@ def _anchor(text: str) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """The lines of a description; the list markers are the page's own matter."""
+    """Return the lines of a description without list markers; the template adds its own."""
     return [line.removeprefix("* ") for line in text.splitlines() if line.strip()]
 
 
 def _code(text: str) -> Markup:
-    """Escaped text, with what stands in backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 -- escaped just before
+    """Return the text as escaped HTML, with text in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 -- the text is escaped
 
 
 @cache
@@ -294,6 +292,6 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters["code"] = _code
-    # Ours, and written for a <style>: escaping would break its selectors.
+    # Our own file for a <style> element; escaping would break its selectors.
     found.globals["style"] = Markup((_HERE / "style.css").read_text(encoding="utf-8"))  # noqa: S704 -- our own file
     return found

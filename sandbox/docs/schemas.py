@@ -1,7 +1,7 @@
-"""JSON schemas of bodies and answers: msgspec's own, made as exact as the code that decodes them. Pure.
+"""JSON schemas of request and response bodies: msgspec's schemas, refined to match the decoding code. Pure.
 
-What a schema here calls valid is what the API accepts, as far as JSON Schema can say it; the rest (an IBAN's check
-digits, a reference that is taken) is in the descriptions.
+A schema accepts the bodies that the API accepts. The descriptions cover the rules that JSON Schema cannot express, such as an
+IBAN's check digits or a unique reference.
 """
 
 import inspect
@@ -22,7 +22,7 @@ REF: Final = "#/components/schemas/{name}"
 AMOUNT: Final[Json] = {
     "description": "More than 0, at most 999999999999.99, with at most two decimal places; a decimal string or a JSON number.",
     "anyOf": [
-        # Written without a lookahead for "more than 0", which not every regex engine has.
+        # No lookahead for "more than 0": not every regex engine supports it.
         {"type": "string", "pattern": r"^([1-9][0-9]{0,11}(\.[0-9]{1,2})?|0\.(0[1-9]|[1-9][0-9]?))$"},
         {"type": "number", "minimum": 0.01, "maximum": 999999999999.99, "multipleOf": 0.01},
     ],
@@ -35,7 +35,7 @@ MONEY: Final[Json] = {
     "examples": ["1500.00"],
 }
 _AMOUNTS: Final = frozenset({"amount", "earning", "amount_from", "amount_to", "review_threshold"})
-"""Members that take an amount wherever their type is raw JSON."""
+"""Fields that contain an amount if their type is raw JSON."""
 _ACCOUNT_NUMBER: Final[Json] = {
     "description": (
         "10 to 16 digits, or a Pakistani IBAN of this bank or wallet (its check digits are verified). "
@@ -50,15 +50,14 @@ _ACCOUNT_NUMBER: Final[Json] = {
 _STATUS: Final[Json] = {"type": "string", "enum": list(STATUSES)}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _EVENT_TYPES: Final[Json] = {
-    "description": "The event types to send, or patterns of them.",
+    "description": "The event types to send; patterns such as `payout.*` are allowed.",
     "type": "array",
     "items": {"type": "string", "enum": ["*", "payout.*", "bulk_credit.*", *EVENT_TYPES]},
     "minItems": 1,
     "maxItems": 32,
 }
 _SIGNING_TIME: Final[Json] = {
-    "description": "Whose time `webhook-timestamp` is: the host's, which every library verifies (the default), or the "
-    "merchant's.",
+    "description": "The clock of `webhook-timestamp`: the host's (the default; every library can verify it) or the merchant's.",
     "type": "string",
     "enum": list(get_args(SigningTime)),
 }
@@ -75,14 +74,14 @@ _URL: Final[Json] = {
 
 
 def _results(created: str) -> Json:
-    """The results of a batch: what was created, or the problem of what was refused."""
+    """Return the schema of a batch's results: created objects, and problems for rejected items."""
     items = [{"$ref": REF.format(name=name)} for name in (created, "RefusedItem")]
     return {"type": "array", "items": {"oneOf": items}, "minItems": 1, "maxItems": 1000}
 
 
 _BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
 _WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
-_KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
+_FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
     "Payout": {
         "id": _UUID,
         "currency": {"type": "string", "const": "PKR"},
@@ -143,8 +142,8 @@ _KNOWN: Final[Mapping[str, Mapping[str, Json]]] = {
     "CreateEndpointBody": {"event_types": {**_EVENT_TYPES, "default": ["payout.*"]}, "signing_time": _SIGNING_TIME},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
 }
-"""Component → member → its schema, where the type says less than is known."""
-_RULES: Final[Mapping[str, Json]] = {
+"""Component → field → its schema, where the Python type is less precise."""
+_CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
     "SimulateBody": {
         "anyOf": [
             {"properties": {"status": {"enum": ["FAILED", "REJECTED", "RETURNED"]}}},
@@ -153,7 +152,7 @@ _RULES: Final[Mapping[str, Json]] = {
     },
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},
 }
-"""Component → what holds between its members."""
+"""Component → rules that involve several of its fields."""
 PAYOUT_EXAMPLE: Final[Json] = {
     "id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77",
     "merchant_reference": "INV-1001",
@@ -180,27 +179,27 @@ PAYOUT_EXAMPLE: Final[Json] = {
 
 
 class Schemas:
-    """The components of one document, gathered from all the types that it names."""
+    """The schema components of one document, collected from all types that it uses."""
 
     def __init__(self, types: Iterable[Any]) -> None:
-        known: list[Any] = []
+        unwrapped: list[Any] = []
         for kind in types:
             item = page_item(kind)
-            known += [kind if item is None else item]
-        self._types = known
-        made, found = msgspec.json.schema_components([_describable(kind) for kind in known], ref_template=REF)
-        self._made = [_tidy(schema) for schema in made]
+            unwrapped += [kind if item is None else item]
+        self._types = unwrapped
+        schemas, components = msgspec.json.schema_components([_describable(kind) for kind in unwrapped], ref_template=REF)
+        self._schemas = [_simplify(schema) for schema in schemas]
         self.components: Json = {"Amount": AMOUNT, "Money": MONEY}
-        for name, schema in found.items():
+        for name, schema in components.items():
             self._add(name, schema)
 
     def of(self, kind: Any) -> Json:
-        """The schema of a type: a reference where it has a name. `list[X]` is a page of X."""
+        """Return the schema of a type, as a reference if the type has a name. `list[X]` means a page of X."""
         item = page_item(kind)
         if item is None:
-            found: Json = self._made[self._types.index(kind)]
+            found: Json = self._schemas[self._types.index(kind)]
             return found
-        schema = self._made[self._types.index(item)]
+        schema = self._schemas[self._types.index(item)]
         page = {
             "description": "One page of a list, newest first.",
             "type": "object",
@@ -218,44 +217,44 @@ class Schemas:
         return {"$ref": REF.format(name=name)}
 
     def _add(self, name: str, schema: Json) -> None:
-        schema = _tidy(schema)
-        members = schema.get("properties", {})
+        schema = _simplify(schema)
+        properties = schema.get("properties", {})
         is_request = schema.get("additionalProperties") is False
         if is_request:
-            for member in _AMOUNTS & members.keys():
-                members[member] = _with_amount(members[member], member in schema.get("required", ()))
-            for member in {"url", "webhook_url"} & members.keys():
-                kinds = members[member].get("type")
-                members[member] = {**_URL, "type": kinds}
+            for field in _AMOUNTS & properties.keys():
+                properties[field] = _with_amount(properties[field], field in schema.get("required", ()))
+            for field in {"url", "webhook_url"} & properties.keys():
+                kinds = properties[field].get("type")
+                properties[field] = {**_URL, "type": kinds}
         else:
-            for member, found in members.items():
-                if member.endswith("_at") or member in ("at", "now", "timestamp"):
-                    members[member] = _as_time(found)
-        members.update(_KNOWN.get(name, {}))
-        schema.update(_RULES.get(name, {}))
+            for field, found in properties.items():
+                if field.endswith("_at") or field in ("at", "now", "timestamp"):
+                    properties[field] = _as_time(found)
+        properties.update(_FIELD_SCHEMAS.get(name, {}))
+        schema.update(_CROSS_FIELD_RULES.get(name, {}))
         if name == "Payout":
             schema["examples"] = [PAYOUT_EXAMPLE]
         if name == "CreatePayoutsBody":
-            members["payouts"]["items"] = {"$ref": REF.format(name="CreatePayoutBody")}
-        if is_request and {"dest_type", "bank_code", "wallet_code", "account_number"} <= members.keys():
-            self._split(name, schema)
+            properties["payouts"]["items"] = {"$ref": REF.format(name="CreatePayoutBody")}
+        if is_request and {"dest_type", "bank_code", "wallet_code", "account_number"} <= properties.keys():
+            self._add_per_destination(name, schema)
         else:
             self.components[name] = schema
 
-    def _split(self, name: str, schema: Json) -> None:
-        """One schema for each kind of destination: which code it needs is then part of the schema."""
+    def _add_per_destination(self, name: str, schema: Json) -> None:
+        """Add one schema per destination type, so that each schema requires its own code."""
         codes = {"BANK": ("bank_code", _BANK_CODES), "WALLET": ("wallet_code", _WALLET_CODES)}
         names = {"BANK": f"{name}ToBank", "WALLET": f"{name}ToWallet"}
-        for kind, (member, choices) in codes.items():
+        for kind, (code_field, choices) in codes.items():
             properties = dict(schema["properties"])
             properties["dest_type"] = {"type": "string", "const": kind}
-            for other in ("bank_code", "wallet_code"):
-                properties[other] = {"type": "null"}
-            properties[member] = {"type": "string", "enum": choices}
+            for unused in ("bank_code", "wallet_code"):
+                properties[unused] = {"type": "null"}
+            properties[code_field] = {"type": "string", "enum": choices}
             properties["account_number"] = _ACCOUNT_NUMBER
-            required = [*schema["required"], member]
+            required = [*schema["required"], code_field]
             self.components[names[kind]] = {**schema, "properties": properties, "required": required}
-        refs = {kind: REF.format(name=found) for kind, found in names.items()}
+        refs = {kind: REF.format(name=component) for kind, component in names.items()}
         self.components[name] = {
             **({"description": schema["description"]} if "description" in schema else {}),
             "oneOf": [{"$ref": ref} for ref in refs.values()],
@@ -264,7 +263,7 @@ class Schemas:
 
 
 def _describable(kind: Any) -> Any:
-    """The type itself, or one that says the same where msgspec cannot describe it: a default that is raw JSON."""
+    """Return the type, or an equivalent one if msgspec cannot describe it because a default is raw JSON."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return kind
     fields = msgspec.structs.fields(kind)
@@ -290,7 +289,7 @@ def _describable(kind: Any) -> Any:
 
 
 def _with_amount(schema: Json, is_required: bool) -> Json:
-    """The schema of an amount in place of raw JSON's; a member that may be left out may as well be null."""
+    """Return the schema of an amount in place of raw JSON. An optional field may also be null."""
     if schema.keys() - {"default", "anyOf", "type"}:
         return schema
     amount = {"$ref": REF.format(name="Amount")}
@@ -302,19 +301,19 @@ def _as_time(schema: Json) -> Json:
     return {**schema, "format": "date-time"} if kinds == "string" or kinds == ["string", "null"] else schema
 
 
-def _tidy(schema: Any) -> Any:
-    """msgspec's schema in the words of a document: `$` for Python's end of text, nullable types in short, no noise."""
+def _simplify(schema: Any) -> Any:
+    """Return msgspec's schema in common JSON Schema style: `$` instead of `\\Z`, short nullable types, no redundant keys."""
     if isinstance(schema, list):
-        return [_tidy(item) for item in schema]
+        return [_simplify(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("format") == "decimal":
         return {"$ref": REF.format(name="Money")}
-    found = {name: _tidy(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
+    found = {name: _simplify(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
     if isinstance(found.get("pattern"), str):
         found["pattern"] = found["pattern"].replace(r"\Z", "$")
     if isinstance(found.get("description"), str):
-        # A docstring. Python 3.13 and newer take its indentation away, older ones leave it: the document is the same.
+        # A docstring. Python 3.13 strips its indentation, older versions do not; the document must be the same for all.
         found["description"] = inspect.cleandoc(found["description"])
     if found.get("default", ...) is None:
         del found["default"]

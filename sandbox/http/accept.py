@@ -12,7 +12,7 @@ def accepts(header: str | None, *media_types: str) -> bool:
     return any(quality(header, media_type) > 0 for media_type in media_types)
 
 
-def names(header: str | None, media_type: str) -> bool:
+def names_explicitly(header: str | None, media_type: str) -> bool:
     """Return whether an Accept header allows a media type (in lower case) by its full name, not by a wildcard."""
     return header is not None and _weights(header).get(media_type, 0.0) > 0
 

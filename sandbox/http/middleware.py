@@ -15,7 +15,7 @@ import msgspec
 from sandbox.domain.body import decode
 from sandbox.domain.errors import MEDIA_TYPE, Problem, all_invalid
 from sandbox.domain.query_errors import find_query_errors
-from sandbox.http.accept import accepts, names
+from sandbox.http.accept import accepts, names_explicitly
 from sandbox.http.operation import JSON, Operation
 from sandbox.http.paging import cursor_errors
 from sandbox.http.rate_limit import RateLimiter
@@ -25,7 +25,7 @@ from sandbox.infrastructure.settings import DEVELOPMENT_API_KEYS, LOOPBACK_HOSTS
 Handler = Callable[[Request], Awaitable[Any]]
 Middleware = Callable[[Operation, Handler], Handler]
 
-_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+_IDEMPOTENCY_KEY: Final = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 
 
 def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
@@ -66,7 +66,7 @@ def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
     async def negotiate(request: Request) -> Any:
         given = request.accept
         # Problems are JSON too: if the client excludes JSON, a wildcard must not match problems.
-        if given is not None and not accepts(given, *media_types) and not names(given, MEDIA_TYPE):
+        if given is not None and not accepts(given, *media_types) and not names_explicitly(given, MEDIA_TYPE):
             raise Problem("NOT_ACCEPTABLE")
         return await proceed(request)
 
@@ -86,7 +86,7 @@ def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
                 await limiter.enforce_if_redis_is_up("api", caller.merchant_id, caller.merchant_id, caller.rate_limit)
             return await proceed(request)
 
-        return limit if _has_merchant(operation) and operation.path.startswith("/api/v1/") else proceed
+        return limit if _requires_api_key(operation) and operation.path.startswith("/api/v1/") else proceed
 
     return middleware
 
@@ -100,13 +100,13 @@ def fault_injection(inject: Callable[[Request], Awaitable[None]]) -> Middleware:
                 await inject(request)
             return await proceed(request)
 
-        return inject_then_proceed if _has_merchant(operation) else proceed
+        return inject_then_proceed if _requires_api_key(operation) else proceed
 
     return middleware
 
 
 def role(operation: Operation, proceed: Handler) -> Handler:
-    """Raise FORBIDDEN unless the key's role is admin; for admin operations."""
+    """For admin operations, raise FORBIDDEN unless the key's role is admin."""
 
     async def require_admin(request: Request) -> Any:
         if not request.caller.is_admin:
@@ -248,7 +248,7 @@ def api_key_of(request: Request) -> str:
     return key
 
 
-def _has_merchant(operation: Operation) -> bool:
+def _requires_api_key(operation: Operation) -> bool:
     return operation.access in ("member", "admin")
 
 
@@ -278,7 +278,7 @@ def _unquote(given: str) -> str:
         if not re.search(r'(?<!\\)"', key[1:-1]):
             key = inner
     try:
-        if not _KEY.match(key.encode("latin-1")):
+        if not _IDEMPOTENCY_KEY.match(key.encode("latin-1")):
             raise ValueError
     except ValueError:
         raise Problem(

@@ -40,14 +40,12 @@ class RateLimiter:
     """Counts requests by scope, merchant and identity."""
 
     def __init__(self, redis_url: str) -> None:
-        """Connect to `redis_url` only when the first limited request arrives."""
+        """The connection to Redis opens with the first limited request."""
         self._url = redis_url
         self._redis: Redis | None = None
         self._is_redis_down = False
 
-    async def seconds_to_wait(
-        self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float
-    ) -> float:
+    async def acquire(self, scope: str, identity: str, merchant_id: str, limit: int, window: float, now: float) -> float:
         """Count a request if it is allowed and return 0; otherwise return the seconds until the next one is allowed.
 
         `merchant_id` selects the clock whose advances count. `window` (seconds) and `now` (Unix time in seconds) have
@@ -68,15 +66,15 @@ class RateLimiter:
     async def enforce(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
         """Count a request. Raises RATE_LIMITED, or UNAVAILABLE if Redis is unavailable, because this limit must always hold."""
         try:
-            seconds = await self.seconds_to_wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
+            seconds = await self.acquire(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
             raise unavailable("Redis does not respond, so requests cannot be counted.") from error
         _raise_if_limited(seconds, per_minute)
 
     async def enforce_if_redis_is_up(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
-        """Count a request. Raises RATE_LIMITED. Allows the request if Redis is unavailable: this limit protects nothing."""
+        """Count a request. Raises RATE_LIMITED. Allows the request if Redis is unavailable: this limit is only simulated."""
         try:
-            seconds = await self.seconds_to_wait(scope, identity, merchant_id, per_minute, MINUTE, time.time())
+            seconds = await self.acquire(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
             if not self._is_redis_down:
                 _log.warning("redis_unavailable", error=repr(error)[:300], note="requests are not rate limited")

@@ -51,7 +51,7 @@ def compile_operation(operation: Operation, middleware: Sequence[Middleware], pu
 
     The application does not handle their exceptions. It stores the request in the scope's state for the request log.
     """
-    handler = _invoke(operation)
+    handler = _handler_of(operation)
     for check in reversed(middleware):
         handler = check(operation, handler)
     limit = body_limit if operation.body_limit is None else operation.body_limit
@@ -66,7 +66,7 @@ def compile_operation(operation: Operation, middleware: Sequence[Middleware], pu
     return application
 
 
-def _invoke(operation: Operation) -> Handler:
+def _handler_of(operation: Operation) -> Handler:
     handler = operation.handler
 
     async def without_body(request: Request) -> Any:
