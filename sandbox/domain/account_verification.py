@@ -14,7 +14,7 @@ REFUSALS = {
     "0007": "ACCOUNT_CLOSED",
     "0008": "ACCOUNT_BLOCKED",
 }
-"""The last four digits of invalid accounts → why. Every other account is valid."""
+"""The last four digits of invalid accounts → the failure code. Every other account is valid."""
 
 _GIVEN_NAMES = (
     "AHMED", "AISHA", "ALI", "AMINA", "ASAD", "BILAL", "FAISAL", "FATIMA", "HAMZA", "HASSAN", "HINA", "IMRAN",
@@ -29,7 +29,7 @@ _FAMILY_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The answer to `POST /verify-account`."""
+    """The response to `POST /verify-account`."""
 
     valid: bool
     account_title: str | None

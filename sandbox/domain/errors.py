@@ -1,4 +1,4 @@
-"""Every error of the API: RFC 9457 problems, each code with its status, title and cure. Pure."""
+"""Every error of the API: RFC 9457 problems, each code with its status, title and resolution. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -13,7 +13,7 @@ _IN_DETAIL: Final = 5
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What an error code means: its status, its title, and how to fix it."""
+    """The meaning of an error code: HTTP status, title, and how to fix the error."""
 
     status: int
     title: str
@@ -88,7 +88,7 @@ CONTENTION: Final = "Other requests kept changing the same data. Retry this one.
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong with one field of the request."""
+    """The error of one field of the request."""
 
     field: str
     message: str
@@ -115,7 +115,7 @@ class RefusedItem(msgspec.Struct):
 
 
 class Problem(Exception):
-    """A refusal or failure to answer a request with: a code of CODES, the detail of this case, and optional headers."""
+    """An error response to a request: a code of CODES, the detail of this case, and optional headers."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ def invalid(field: str, message: str) -> Problem:
 
 
 def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
-    """Return a VALIDATION_ERROR for several fields, each as its path and what is wrong with it."""
+    """Return a VALIDATION_ERROR for several fields, each given as its path and the error message."""
     listed = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_IN_DETAIL])
     more = f"; and {len(errors) - _IN_DETAIL} more" if len(errors) > _IN_DETAIL else ""
     end = "" if not more and listed.endswith("?") else "."

@@ -1,4 +1,4 @@
-"""Run commands under idempotency keys: replay a key's stored answer, or store a new one. Pure."""
+"""Run commands under idempotency keys: replay a key's stored response, or store a new one. Pure."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from sandbox.domain.unit import Command, CommandResult, IdempotencyKey, KeyRecor
 UNFINISHED: Final = 102
 """The stored status of a key whose request takes several transactions and has no result yet."""
 _NEEDS_NEW_KEY: Final = (
-    "This answer is stored under your idempotency key for 24 hours. To try again, send a new idempotency key."
+    "This response is stored under your idempotency key for 24 hours. To try again, send a new idempotency key."
 )
 
 
@@ -35,7 +35,7 @@ def lookup(unit: UnitOfWork, context: RequestContext) -> CommandResult | None:
 
 
 def stored_result(record: KeyRecord | None, key: IdempotencyKey, context: RequestContext) -> CommandResult | None:
-    """Do the same as `lookup` for a key's record, None if there is none."""
+    """Like `lookup`, for an already loaded record (None if the key is new)."""
     if record is None:
         return None
     if record.fingerprint != key.fingerprint:
@@ -66,7 +66,7 @@ def store(unit: UnitOfWork, context: RequestContext, result: CommandResult) -> N
 
 
 def record_of(key: IdempotencyKey, result: CommandResult) -> KeyRecord | None:
-    """Return what to store under a key; None for a result that is not stored."""
+    """Return the record to store under a key; None for a result that is not stored."""
     if result.provisional:
         # A checkpoint never expires: the merchant's clock may advance by days while the request runs.
         return KeyRecord(key.fingerprint, UNFINISHED, result.body, None, expires=False)

@@ -46,8 +46,8 @@ class PayoutRow:
     """A stored payout: the object that the API shows, and its progress in its scenario.
 
     `step` is the number of the scenario's next step, and `due_at` when that is due in the merchant's time (None: it does not
-    run by itself). `request_id` is the last request that changed the payout. `steps_json` is a copy of the steps if the payout
-    follows a merchant's own scenario, so that later changes to that scenario do not affect it. `scenario_header` is the
+    run automatically). `request_id` is the last request that changed the payout. `steps_json` is a copy of the steps if the
+    payout follows a merchant's own scenario, so that later changes to that scenario do not affect it. `scenario_header` is the
     X-Sandbox-Scenario of the request that created it.
     """
 

@@ -279,5 +279,5 @@ def transition_by_request(
     if scenario is not None:
         schedule_next_step(unit, row, scenario, step)
     else:
-        # The request decided the outcome, so the scenario takes no more steps.
+        # The request decided the outcome, so the scenario has no more steps to run.
         row.due_at = None

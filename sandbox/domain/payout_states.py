@@ -1,4 +1,4 @@
-"""A payout's state machine as one table: every legal change, the money it moves and its event. Pure."""
+"""A payout's state machine as one table: every legal change, its transfer and its event. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ REINITIATED: Final[EventType] = "payout.reinitiated"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A legal change of state: the money it moves, if any, and the event it emits."""
+    """A legal change of state: the transfer it posts, if any, and the event it emits."""
 
     movement: Movement | None
     event: EventType

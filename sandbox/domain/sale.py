@@ -1,4 +1,4 @@
-"""Sales and their payments: an advance while the sale is pending, the rest once it is reconciled. Pure."""
+"""Sales and their payments: an advance while the sale is pending, and a final payment once it is reconciled. Pure."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -101,7 +101,7 @@ def advance_of(earning: Decimal) -> Decimal:
 
 
 def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:
-    """Return the final payment of a reconciled sale; a declined one takes its advance back with a negative amount."""
+    """Return the final payment of a reconciled sale. For a declined one, it is negative and takes back the advance."""
     return (earning if status == APPROVED else ZERO) - (advance or ZERO)
 
 

@@ -1,4 +1,4 @@
-"""Decide what a payout does next. Pure: takes the scenario, the payout's step and the time, returns the steps to take."""
+"""Choose a payout's scenario, and decide which of its steps to take now. Pure: the current time is passed in."""
 
 import hashlib
 import tomllib
@@ -11,7 +11,7 @@ from typing import Any, Final
 from sandbox.domain.errors import invalid
 
 HEADER: Final = "X-Sandbox-Scenario"
-"""The header of a create request that names a scenario, or holds a value that a rule matches."""
+"""The header of a create request that names a scenario, or is a value that a rule matches on."""
 
 _FINAL: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
 
@@ -25,7 +25,7 @@ class Step:
     failure_code: str | None = None
     psp_reference: str | None = None
     probability: float = 1.0
-    """How likely a payout takes the step. A payout that does not take it continues with the next one."""
+    """The share of payouts that take the step. The others continue with the next one."""
     wait: bool = False
     """Stop after this step. The later steps run once a request releases the payout."""
 
@@ -45,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The conditions of a scenario. Every condition that is not None must hold."""
+    """The conditions of a scenario. Every condition that is not None must be met."""
 
     suffix: str | None = None
     account_number: str | None = None
@@ -58,7 +58,7 @@ class Match:
     scenario_header: str | None = None
 
     def matches(self, facts: Facts) -> bool:
-        """Return whether all conditions hold."""
+        """Return whether all conditions are met."""
         return (
             (self.suffix is None or facts.account_number.endswith(self.suffix))
             and (self.amount_from is None or facts.amount >= self.amount_from)
@@ -78,7 +78,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A named sequence of steps and the conditions that choose it. A merchant's own rule has an id, a built-in one has none."""
+    (
+        """A named sequence of steps and the conditions that choose it.
+
+    A merchant's own scenario is called a rule; only rules have an id.
+    """
+        ""
+    )
 
     name: str
     match: Match
@@ -90,7 +96,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A payout's scenario and what chose it: the names of its conditions, `name` or `default`."""
+    """A payout's scenario and the reason for the choice: the names of the conditions that matched, `name` or `default`."""
 
     scenario: Scenario
     matched_by: tuple[str, ...]
@@ -98,7 +104,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The steps to take now, the step after them, and when that is due (None: it does not run by itself)."""
+    """The steps to take now, the step after them, and when that is due (None: it does not run automatically)."""
 
     taken: tuple[tuple[int, Step], ...]
     step: int
@@ -106,7 +112,10 @@ class Decision:
 
 
 class Catalogue:
-    """The built-in scenarios, by name and suffix. The one with `amount_from` is the review of large amounts."""
+    """The built-in scenarios, by name and suffix.
+
+    The scenario with an `amount_from` condition sends large payouts to review.
+    """
 
     def __init__(self, scenarios: Iterable[Scenario]) -> None:
         self.scenarios = tuple(scenarios)
@@ -138,7 +147,7 @@ class Catalogue:
         return [*review, *by_suffix, Scenario(default, Match(), self.named(default).steps)]
 
     def choose(self, facts: Facts, rules: Sequence[Scenario], default: str, review_threshold: Decimal | None) -> Choice:
-        """Choose by the header's name, the first rule that matches, the review threshold, the suffix, or the default.
+        """Choose by the scenario that the header names, the first matching rule, the review threshold, the suffix, or the default.
 
         Payouts of `review_threshold` or more are reviewed; None means no reviews.
         A rule that matches on the header's value takes precedence over a built-in scenario with that name.
@@ -168,7 +177,10 @@ class Catalogue:
 def next_step(
     scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING"
 ) -> tuple[int, datetime | None]:
-    """Return the first step from `step` on that a payout in `status` takes, and when it is due if its delay starts `now`."""
+    """Starting at `step`, return the index of the next step this payout will take, and its due time counted from `now`.
+
+    `status` is the payout's status before that step. The due time is None if no step is left.
+    """
     while step < len(scenario.steps) and not (
         can_follow(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)
     ):
@@ -185,14 +197,14 @@ def can_follow(status: str, target: str) -> bool:
 
 
 def is_taken(probability: float, payout_id: str, step: int) -> bool:
-    """Return whether a payout takes a step: always the same for the same payout and step."""
+    """Return whether a payout takes a step. The result is always the same for the same payout and step."""
     if probability >= 1:
         return True
     return draw(f"{payout_id}:{step}") < probability
 
 
 def draw(text: str) -> float:
-    """Return a pseudo-random number in [0, 1), always the same for the same text."""
+    """Return a pseudo-random number in [0, 1) that depends only on the text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
@@ -201,16 +213,16 @@ def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") ->
     taken: list[tuple[int, Step]] = []
     due_at: datetime | None = now
     while due_at is not None and due_at <= now and step < len(scenario.steps):
-        found = scenario.steps[step]
-        taken.append((step, found))
-        step, due_at = next_step(scenario, step + 1, now, payout_id, found.to)
-        if found.wait:
+        current = scenario.steps[step]
+        taken.append((step, current))
+        step, due_at = next_step(scenario, step + 1, now, payout_id, current.to)
+        if current.wait:
             due_at = None
     return Decision(tuple(taken), step, due_at)
 
 
 def has_stopped(scenario: Scenario, step: int, payout_id: str) -> bool:
-    """Return whether a payout whose next step is `step` stays as it is: the scenario has ended, or waits for a release."""
+    """Return whether a payout whose next step is `step` runs no more steps: its scenario has ended, or waits for a release."""
     if step >= len(scenario.steps):
         return True
     while step > 0 and not is_taken(scenario.steps[step - 1].probability, payout_id, step - 1):
@@ -219,7 +231,7 @@ def has_stopped(scenario: Scenario, step: int, payout_id: str) -> bool:
 
 
 def resume_step(scenario: Scenario, step: int) -> int:
-    """Return the next step of a payout that a request has moved to PROCESSING when its next step was `step`.
+    """Return the next step of a payout that a request has changed to PROCESSING when its next step was `step`.
 
     If that step leads to PROCESSING, the request has already done it, so skip it.
     """
@@ -235,12 +247,12 @@ def read_steps(entries: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
 
 def read_match(entry: Mapping[str, Any]) -> Match:
     """Read a match from decoded TOML or JSON, with amounts as text. Raises TypeError or ValueError for an invalid one."""
-    members = dict(entry)
+    conditions = dict(entry)
     for name in ("amount_from", "amount_to"):
-        if name in members:
-            members[name] = Decimal(members[name])
-    members["metadata"] = tuple(members.get("metadata", {}).items())
-    return Match(**members)
+        if name in conditions:
+            conditions[name] = Decimal(conditions[name])
+    conditions["metadata"] = tuple(conditions.get("metadata", {}).items())
+    return Match(**conditions)
 
 
 def parse_catalogue(text: str) -> Catalogue:

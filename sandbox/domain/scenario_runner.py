@@ -13,8 +13,8 @@ from sandbox.domain.unit import UnitOfWork
 def take_all(unit: UnitOfWork, rows: Iterable[PayoutRow]) -> None:
     """Take the due steps of several payouts.
 
-    A payout whose step fails (for example, because its scenario no longer exists) stops until a request moves it. It does not
-    block the others.
+    A payout whose step fails (for example, because its scenario no longer exists) stops until a request changes its
+    state. It does not block the others.
     """
     for row in rows:
         try:
@@ -25,9 +25,11 @@ def take_all(unit: UnitOfWork, rows: Iterable[PayoutRow]) -> None:
 
 
 def run_due_inline(unit: UnitOfWork) -> None:
-    """Take the due steps of the unit's own payouts if the merchant's clock is frozen. Otherwise leave them to a worker.
+    """Take the due steps of the payouts that the unit created or changed, but only if the merchant's clock is frozen.
 
-    A frozen, seeded world must produce the same ids in every run. Ids come from the merchant's counter, and a worker would
+    Otherwise a worker takes them.
+
+    A frozen, seeded world must produce the same ids each time. Ids come from the merchant's counter, and a worker would
     draw from it at a random point between the merchant's calls.
     """
     if unit.clock.frozen_at is None:
@@ -41,7 +43,7 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     unit.changed[row.payout.id] = row
     scenario, status = scenario_of(unit, row), row.payout.status
     if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, row.step, row.payout.id)):
-        # The only thing that can fall due while a payout waits for a decision is the end of that wait.
+        # While a payout waits for a decision, only the end of that wait can become due.
         row.due_at = None
         unit.transition(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
         return
@@ -49,7 +51,8 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
         if (row.payout.status, step.to) not in TRANSITIONS:
-            # A request moved the payout off its scenario between two steps. Stop here: the next request decides.
+            # Between two steps, a request changed the payout to a state that the scenario cannot continue from. Stop here: the
+            # next request decides.
             row.due_at = None
             return
         unit.transition(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)

@@ -31,12 +31,15 @@ def choose_after_review(unit: UnitOfWork, row: PayoutRow) -> Scenario:
 
 
 def scenario_of(unit: UnitOfWork, row: PayoutRow) -> Scenario:
-    """Return the scenario chosen for a payout, with its steps of that time. Raises KeyError if a built-in one is gone."""
+    """Return the scenario chosen for a payout, with its steps as they were when it was chosen.
+
+    Raises KeyError if a built-in one no longer exists.
+    """
     if row.steps_json is None:
         return unit.catalogue.named(row.payout.scenario)
     return Scenario(row.payout.scenario, Match(), stored_steps(row.steps_json), steps_json=row.steps_json)
 
 
 def schedule_next_step(unit: UnitOfWork, row: PayoutRow, scenario: Scenario, step: int) -> None:
-    """Set a payout's next step to `step` of the scenario, or the first later one it takes. Its delay starts now."""
+    """Set a payout's next step: the first one from `step` on that the payout will take. Its delay starts now."""
     row.step, row.due_at = next_step(scenario, step, unit.now, row.payout.id)

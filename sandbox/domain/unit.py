@@ -36,7 +36,7 @@ from sandbox.domain.user import DEBITED_FIELDS, UserRow, UserTransaction, feed_r
 
 IDS_PER_COMMAND: Final = 512
 """Ids reserved for a payout's changes. A change has one event, at most two transfers and one delivery for each of up to 16
-endpoints, and a merchant's own scenario may take all of its 20 steps at once."""
+endpoints, and all 20 steps of a merchant's own scenario can be due at once."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -52,12 +52,12 @@ class IdempotencyKey:
     expires: bool = True
     """Whether the key expires after a day of the merchant's time."""
     waits: bool = False
-    """What to do while the first request with this key is running: wait for its answer, or (False) refuse at once."""
+    """Whether a second request with this key waits for the first one's response instead of being rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Whose request this is, with the details that problems, logs and timelines show."""
+    """The merchant that sends the request, and the details that problems, logs and timelines show."""
 
     merchant_id: str
     """Empty for the operator's requests, which belong to no merchant."""
@@ -71,7 +71,7 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """A command's answer: HTTP status, body, and the path of the object it created."""
+    """A command's response: HTTP status, body, and the path of the object it created."""
 
     status: int
     body: bytes
@@ -84,7 +84,7 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is stored under an idempotency key: the answer or, with status UNFINISHED, the checkpoint of a running request."""
+    """The record stored under an idempotency key: the response, or the checkpoint of a running request (status UNFINISHED)."""
 
     fingerprint: bytes
     status: int
@@ -95,7 +95,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The rows that a command needs claimed."""
+    """The rows to claim for a command."""
 
     payout_ids: Sequence[str] = ()
     references: Sequence[str] = ()
@@ -110,7 +110,7 @@ NO_NEEDS: Final = Needs()
 
 
 class Command(Protocol):
-    """A merchant's request, as a decision to make inside a unit of work."""
+    """A merchant's request that is executed inside a unit of work."""
 
     @property
     def context(self) -> RequestContext:
@@ -125,7 +125,7 @@ class Command(Protocol):
 
 
 class Effect(Enum):
-    """What else a unit of work did that other parts of the process must react to."""
+    """A side effect of a unit of work that other parts of the process must react to."""
 
     REQUEST_POLICY_CHANGED = auto()
     """The merchant's rate limit or faults changed; every request is checked against them."""
@@ -147,7 +147,7 @@ class UnitOfWork:
     catalogue: Catalogue
     """The built-in scenarios."""
 
-    # Claimed: the merchant's state as the transaction found it.
+    # Claimed: the merchant's state when the transaction locked it.
     balances: dict[str, Decimal] = field(default_factory=dict)
     clock: Clock = RUNNING
     approvals_expire_after: timedelta | None = None
@@ -167,7 +167,7 @@ class UnitOfWork:
     more_due: bool = False
     """Whether more payouts may be due than `due` holds."""
 
-    # Decided: what the transaction will write.
+    # Decided: the rows that the transaction will write.
     created: list[PayoutRow] = field(default_factory=list)
     changed: dict[str, PayoutRow] = field(default_factory=dict)
     stuck: dict[str, str] = field(default_factory=dict)
@@ -182,7 +182,7 @@ class UnitOfWork:
     """Users that a bulk credit has already written: id → new version."""
     effects: set[Effect] = field(default_factory=set)
     suppress_wakeups: bool = False
-    """Do not wake workers for the work this unit leaves due: an advance of the clock runs that work itself."""
+    """Do not wake workers for work that is due after this unit: a clock advance does that work itself."""
 
     now_text: str = ""
     _subscribers: dict[str, list[Subscription]] = field(default_factory=dict)
@@ -234,13 +234,13 @@ class UnitOfWork:
         failure_reason: str | None = None,
         psp_reference: str | None = None,
     ) -> None:
-        """Move a payout to `status`, with its money, timeline, event and deliveries.
+        """Change a payout's state to `status`: post the transfers, and add the timeline entry, event and deliveries.
 
         `request` is the request that asks for the change; None if the change follows from an earlier request.
         `scenario` replaces the payout's scenario.
 
         Raises INVALID_STATE if TRANSITIONS forbids the change, INSUFFICIENT_BALANCE if it locks funds again and there are
-        not enough. In both cases nothing has changed.
+        not enough. In both cases, nothing has changed.
         """
         payout = row.payout
         source = payout.status
@@ -271,8 +271,8 @@ class UnitOfWork:
     ) -> str:
         """Post a transfer and return its id. `user_id` is the wallet's owner, if the movement has a wallet.
 
-        Raises INSUFFICIENT_BALANCE, having changed nothing. A wallet has no lower limit here: callers that take money out
-        check it first, and a clawback may leave it negative.
+        Raises INSUFFICIENT_BALANCE, having changed nothing. A wallet has no lower limit here: callers check it before they
+        debit it, and a clawback may leave it negative.
         """
         transfer = Transfer(self.ids.next(), movement, amount, payout_id, description, user_id)
         result = post(self.balances, transfer)
@@ -286,7 +286,7 @@ class UnitOfWork:
         return transfer.id
 
     def touch_user(self, user: UserRow) -> None:
-        """Mark a user's sums as changed, so that they are written and their cached copy is dropped."""
+        """Mark a user's totals as changed, so that they are written and their cached copy is dropped."""
         user.version += 1
         self.changed_users[user.id] = user
 
@@ -348,7 +348,7 @@ class UnitOfWork:
         failure_reason: str | None,
         psp_reference: str | None,
     ) -> None:
-        """Set attempts, failure and PSP reference of a payout that has moved from `source` to its status."""
+        """Set attempts, failure and PSP reference of a payout whose state has changed from `source`."""
         status = payout.status
         payout.updated_at = self.now_text
         if status == PROCESSING and source in (PENDING, RETRY):

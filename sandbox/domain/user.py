@@ -1,4 +1,4 @@
-"""A user and the sums kept for the user's wallet. Pure."""
+"""A user and the totals of the user's wallet. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from typing import Any, Final
 from sandbox.domain.payout_states import HOLDS_FUNDS, REQUESTED, SUCCESS
 
 DEBITED_FIELDS: Final = frozenset({"approved", "paid"})
-"""The sums of payouts that have left the wallet."""
+"""The totals of payouts that have been debited from the wallet."""
 
 
 def total_field_for(status: str | None) -> str | None:
-    """Return which of a user's sums includes a payout in `status`: requested, approved, paid or None.
+    """Return the field of UserRow whose total includes a payout in `status`: requested, approved, paid or None.
 
     A requested payout is held in the wallet. It leaves the wallet when it is approved.
     """
@@ -25,10 +25,10 @@ def total_field_for(status: str | None) -> str | None:
 
 
 def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tuple[str, Decimal]]:
-    """Return the rows (type, amount) that a payout adds to the vendor feed when it moves between two of the user's sums.
+    """Return the rows (type, amount) that a payout adds to the vendor feed when it goes from one total to another.
 
-    PAYOUT rows add up to what is requested or paid, PAID_OUT rows to what is paid. So a payout that ends unpaid reverses its
-    rows with negative amounts, and one that is reinitiated adds a new row.
+    PAYOUT rows add up to requested + approved + paid, PAID_OUT rows to paid. So a payout that ends unpaid reverses its rows with
+    negative amounts, and one that is reinitiated adds a new row.
     """
     rows = []
     for kind, counted, counts in (
@@ -71,7 +71,7 @@ class UserRow:
 
     @property
     def available(self) -> Decimal:
-        """The balance less requested payouts: what a new payout may take."""
+        """The balance less requested payouts: the most that a new payout can have."""
         return self.balance - self.requested
 
 
@@ -95,7 +95,7 @@ COLUMNS: Final = (
     "id::text AS id, name, external_id, vendor_user_id, dest_type, bank_code, wallet_code, account_number, earned, spent, "
     "credited, advances, finals, requested, approved, paid, version, created_at"
 )
-"""What to select from `users` so that `to_user` can read it."""
+"""The columns of `users` that `to_user` reads."""
 
 
 def to_user(record: Mapping[str, Any]) -> UserRow:

@@ -49,19 +49,19 @@ class RecordTransaction:
         return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Record the transaction. Raises NOT_FOUND, or VALIDATION_ERROR if the user's sum would exceed LARGEST_SUM."""
+        """Record the transaction. Raises NOT_FOUND, or VALIDATION_ERROR if the user's total would exceed LARGEST_SUM."""
         user = user_of(unit, self.user_id)
-        member = "earned" if self.type == "EARNED" else "spent"
-        total = getattr(user, member) + self.amount
+        field = "earned" if self.type == "EARNED" else "spent"
+        total = getattr(user, field) + self.amount
         if total > LARGEST_SUM:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"This amount would take the user's total {member} above {LARGEST_SUM}.",
-                errors=[("amount", f"would take the user's total {member} above {LARGEST_SUM}")],
+                f"This amount would take the user's total {field} above {LARGEST_SUM}.",
+                errors=[("amount", f"would take the user's total {field} above {LARGEST_SUM}")],
             )
         movement = EARN if self.type == "EARNED" else SPEND
         transfer_id = unit.transfer(movement, self.amount, None, self.reference or "", user.id)
-        setattr(user, member, total)
+        setattr(user, field, total)
         row = UserTransaction(unit.ids.next(), user.id, self.type, self.amount, self.reference, transfer_id, None)
         unit.user_transactions.append(row)
         unit.touch_user(user)
