@@ -147,7 +147,9 @@ class Catalogue:
         return [*review, *by_suffix, Scenario(default, Match(), self.named(default).steps)]
 
     def choose(self, facts: Facts, rules: Sequence[Scenario], default: str, review_threshold: Decimal | None) -> Choice:
-        """Choose by the scenario that the header names, the first matching rule, the review threshold, the suffix, or the default.
+        """Choose a payout's scenario.
+
+        In order: by the scenario that the header names, the first matching rule, the review threshold, the suffix, the default.
 
         Payouts of `review_threshold` or more are reviewed; None means no reviews.
         A rule that matches on the header's value takes precedence over a built-in scenario with that name.

@@ -27,8 +27,8 @@ def total_field_for(status: str | None) -> str | None:
 def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tuple[str, Decimal]]:
     """Return the rows (type, amount) that a payout adds to the vendor feed when it goes from one total to another.
 
-    PAYOUT rows add up to requested + approved + paid, PAID_OUT rows to paid. So a payout that ends unpaid reverses its rows with
-    negative amounts, and one that is reinitiated adds a new row.
+    PAYOUT rows add up to requested + approved + paid, PAID_OUT rows to paid. A payout that ends unpaid reverses its rows
+    with negative amounts, and one that is reinitiated adds a new row.
     """
     rows = []
     for kind, counted, counts in (
