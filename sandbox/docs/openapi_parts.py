@@ -52,7 +52,7 @@ SECURITY_SCHEMES: Final[Json] = {
     "OperatorKey": {"type": "apiKey", "in": "header", "name": "X-ADMIN-KEY", "description": "The operator's key."},
 }
 TAGS: Final = {
-    "Payouts": "Create payouts, follow them, and approve or decline them. Also pays for sales.",
+    "Payouts": "Create payouts, follow them, and approve, reject or cancel them. Also pays for sales.",
     "Aggregator": "Balances per user, calculated from a vendor's feed of transactions.",
     "Balance": "The merchant's balance and its ledger entries.",
     "Directory": "Banks and wallets that payouts can go to.",

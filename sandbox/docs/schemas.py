@@ -64,7 +64,7 @@ _SIGNING_TIME: Final[Json] = {
 _URL: Final[Json] = {
     "description": (
         "http:// or https://, with no user name or password; an IPv4 address is four decimal numbers; private addresses may be "
-        "refused."
+        "rejected."
     ),
     "type": "string",
     "format": "uri",
