@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.domain.body_errors import FieldProblem, Members, find_errors, parse_tree, raw_items, shown
+from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, parse_tree, raw_items, shown
 from sandbox.domain.errors import Problem, all_invalid, invalid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
 
 Check = Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
-"""Rules beyond the type: a body's valid members → what else is wrong with them."""
+"""Checks that the schema cannot express: a body's valid fields → their further errors."""
 
 _NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
@@ -24,7 +24,7 @@ _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None = None) -> T:
     """Decode a body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR that lists every error.
 
-    If the body is refused, `check` adds the errors of its valid members. If it is accepted, the caller runs its own checks.
+    If the body is refused, `check` adds the errors of its valid fields. If it is accepted, the caller runs its own checks.
     The raw items of a batch are not decoded here.
     """
     kind: Any = decoder.type
@@ -38,13 +38,13 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None 
         if batch is None:
             raise _malformed(error, body) from None
         value = batch
-    if _has_hidden_errors(body) if items is None else _repeats_member(body, items):
+    if _has_hidden_errors(body) if items is None else _repeats_items_field(body, items):
         raise _refusal(kind, body, check, "")
     return value
 
 
 def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) -> Decimal:
-    """Return a member's amount. `zero` allows 0. Raises VALIDATION_ERROR."""
+    """Return a field's amount. `zero` allows 0. Raises VALIDATION_ERROR."""
     try:
         return parse_amount(bytes(raw), zero=zero)
     except InvalidAmountError as error:
@@ -71,7 +71,7 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
     except RecursionError as error:
         return _malformed(error, body)
     if check is not None and isinstance(right, dict):
-        # Drop errors of members that already have one, or contain one: they are consequences of it.
+        # Drop errors of fields that already have one, or contain one: they are consequences of it.
         known = {path for field, _ in errors for path in _with_parents(field)}
         errors += [error for error in check(right) if error[0] not in known]
     return all_invalid(errors or [("body", shown(reason))])
@@ -83,7 +83,7 @@ def _with_parents(field: str) -> list[str]:
 
 
 def _has_hidden_errors(body: bytes) -> bool:
-    """Return whether the body has an error that the decoder ignores: a duplicate member, or a NUL, which PostgreSQL refuses."""
+    """Return whether the body has an error that the decoder ignores: a duplicate field, or a NUL, which PostgreSQL refuses."""
     if b"\\" not in body:
         # The usual case: without escapes, a regular expression finds all names. If they are unique, nothing is wrong.
         names = [text for text, colon in _NAMES.findall(body) if colon]
@@ -96,19 +96,19 @@ def _has_hidden_errors(body: bytes) -> bool:
 
 
 def _has_duplicate_or_nul(value: Any) -> bool:
-    if isinstance(value, Members):
-        return bool(value.twice) or any("\0" in name or _has_duplicate_or_nul(item) for name, item in value.items())
+    if isinstance(value, JsonObject):
+        return bool(value.duplicates) or any("\0" in name or _has_duplicate_or_nul(item) for name, item in value.items())
     if isinstance(value, list):
         return any(_has_duplicate_or_nul(item) for item in value)
     return isinstance(value, str) and "\0" in value
 
 
-def _repeats_member(body: bytes, items: str) -> bool:
-    """Return whether a batch's only member is given more than once."""
+def _repeats_items_field(body: bytes, items: str) -> bool:
+    """Return whether a batch's only field occurs more than once."""
     if b"\\" not in body and body.count(f'"{items}"'.encode()) == 1:
         return False
     try:
-        return bool(parse_tree(body).twice)
+        return bool(parse_tree(body).duplicates)
     except (RecursionError, ValueError):
         return False  # the error is in an item, and decoding that item reports it
 

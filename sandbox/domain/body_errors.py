@@ -18,12 +18,12 @@ from msgspec import inspect
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 FieldProblem = tuple[str, str]
-"""The path of a member, such as `payouts[2].amount`, and what is wrong with it."""
+"""The path of a field, such as `payouts[2].amount`, and its error message."""
 
 MOST: Final = 1000
-"""The most errors that one answer lists."""
+"""The most errors that one response lists."""
 _SUGGESTIONS: Final = 20
-"""How many unknown members of one object get a "did you mean"; each costs a search."""
+"""How many unknown fields of one object get a "did you mean"; each costs a search."""
 _WRONG: Final = object()
 NUL: Final = "must not contain a NUL character"
 TWICE: Final = "is given more than once"
@@ -35,24 +35,26 @@ class Number(str):
     __slots__ = ()
 
 
-class Members(dict[str, Any]):
-    """A JSON object; `twice` holds the names that occur more than once."""
+class JsonObject(dict[str, Any]):
+    """A JSON object; `duplicates` are the names that occur more than once."""
 
-    twice: Sequence[str] = ()
+    duplicates: Sequence[str] = ()
 
 
 def parse_tree(body: bytes) -> Any:
-    """Parse a JSON body into Members, lists, strings, booleans, None, and Number for numbers.
+    """Parse a JSON body into JsonObject, lists, strings, booleans, None, and Number for numbers.
 
     Raises ValueError if it is not JSON in UTF-8, RecursionError if it is nested too deeply.
     """
-    return json.loads(body.decode(), object_pairs_hook=_members, parse_int=Number, parse_float=Number, parse_constant=_refuse)
+    return json.loads(
+        body.decode(), object_pairs_hook=_json_object, parse_int=Number, parse_float=Number, parse_constant=_refuse
+    )
 
 
 def find_errors(kind: Any, tree: Any) -> tuple[list[FieldProblem], Any]:
     """Check a parsed body against a type. Return its errors, at most MOST, and its valid part.
 
-    In the valid part, objects are dicts of their valid members, and amounts are Decimals.
+    In the valid part, objects are dicts of their valid fields, and amounts are Decimals.
     """
     walk = _Walk()
     found = walk.check(_described(kind), tree, "")
@@ -61,12 +63,12 @@ def find_errors(kind: Any, tree: Any) -> tuple[list[FieldProblem], Any]:
 
 @lru_cache(maxsize=256)
 def raw_items(kind: Any) -> str | None:
-    """Return the name of the member with a batch's items, which are validated one by one; None if the type is no batch."""
+    """Return the name of the field with a batch's items, which are validated one by one; None if the type is not a batch."""
     info = _described(kind)
     if isinstance(info, inspect.StructType):
-        for member in info.fields:
-            if isinstance(member.type, inspect.ListType) and isinstance(member.type.item_type, inspect.RawType):
-                return member.encode_name
+        for field in info.fields:
+            if isinstance(field.type, inspect.ListType) and isinstance(field.type.item_type, inspect.RawType):
+                return field.encode_name
     return None
 
 
@@ -78,7 +80,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
 
 
 def shown(text: str) -> str:
-    """Return a client's text in a form that is safe to repeat in an answer: short and printable."""
+    """Return a client's text in a form that is safe to repeat in a response: short and printable."""
     return "".join(c if c.isprintable() else "�" for c in text[:100])
 
 
@@ -87,11 +89,11 @@ def _described(kind: Any) -> inspect.Type:
     return inspect.type_info(kind)
 
 
-def _members(pairs: list[tuple[str, Any]]) -> Members:
-    found = Members(pairs)
+def _json_object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    found = JsonObject(pairs)
     if len(found) < len(pairs):
         times = Counter(name for name, _ in pairs)
-        found.twice = [name for name in found if times[name] > 1][:MOST]
+        found.duplicates = [name for name in found if times[name] > 1][:MOST]
     return found
 
 
@@ -122,12 +124,12 @@ class _Walk:
         if any(isinstance(option, inspect.AnyType) for option in options):
             return self._check_any(value, path)
         structs = [option for option in options if isinstance(option, inspect.StructType)]
-        if len(structs) > 1 and isinstance(value, Members):
+        if len(structs) > 1 and isinstance(value, JsonObject):
             return self._check_tagged(structs, value, path)
         for option in options:
-            if isinstance(option, inspect.StructType) and isinstance(value, Members):
+            if isinstance(option, inspect.StructType) and isinstance(value, JsonObject):
                 return self._check_struct(option, value, path)
-            if isinstance(option, inspect.DictType) and isinstance(value, Members):
+            if isinstance(option, inspect.DictType) and isinstance(value, JsonObject):
                 return self._check_dict(option, value, path)
             if isinstance(option, inspect.ListType) and isinstance(value, list):
                 return self._check_list(option, value, path, _expected(options, extra))
@@ -141,12 +143,12 @@ class _Walk:
         return self.wrong(path, message)
 
     def _check_any(self, value: Any, path: str) -> Any:
-        """Check a value of any type, which still must not have duplicate members or NUL characters."""
+        """Check a value of any type, which still must not have duplicate fields or NUL characters."""
         if isinstance(value, list):
             for place, item in enumerate(value):
                 self._check_any(item, f"{path}[{place}]")
-        elif isinstance(value, Members):
-            for name in value.twice:
+        elif isinstance(value, JsonObject):
+            for name in value.duplicates:
                 self.wrong(_join(path, name), TWICE)
             for name, item in value.items():
                 if "\0" in name:
@@ -163,7 +165,7 @@ class _Walk:
         except InvalidAmountError as error:
             return self.wrong(path, str(error))
 
-    def _check_tagged(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
+    def _check_tagged(self, structs: Sequence[inspect.StructType], value: JsonObject, path: str) -> Any:
         name = structs[0].tag_field or ""
         tags = {str(struct.tag): struct for struct in structs}
         given = value.get(name)
@@ -177,39 +179,39 @@ class _Walk:
             self.wrong(_join(path, name), f"must be one of {choices}{hint}")
         return self._check_common(structs, value, path)
 
-    def _check_common(self, structs: Sequence[inspect.StructType], value: Members, path: str) -> Any:
-        """Check an object whose kind is unknown: report only what is wrong for every kind."""
-        for twice in value.twice:
-            self.wrong(_join(path, twice), TWICE)
+    def _check_common(self, structs: Sequence[inspect.StructType], value: JsonObject, path: str) -> Any:
+        """Check an object whose kind is unknown: report only the errors that it has for every kind."""
+        for name in value.duplicates:
+            self.wrong(_join(path, name), TWICE)
         kinds: dict[str, list[inspect.Field]] = {}
-        for member in (member for struct in structs for member in struct.fields):
-            kinds.setdefault(member.encode_name, []).append(member)
-        for name, members in kinds.items():
-            if len(members) == len(structs):
-                if name not in value and members[0].required:
-                    self.wrong(_join(path, name), _required(inspect.UnionType(tuple(member.type for member in members))))
-                elif name in value and all(member.type == members[0].type for member in members):
-                    self.check(members[0].type, value[name], _join(path, name))
+        for field in (field for struct in structs for field in struct.fields):
+            kinds.setdefault(field.encode_name, []).append(field)
+        for name, fields in kinds.items():
+            if len(fields) == len(structs):
+                if name not in value and fields[0].required:
+                    self.wrong(_join(path, name), _required(inspect.UnionType(tuple(field.type for field in fields))))
+                elif name in value and all(field.type == fields[0].type for field in fields):
+                    self.check(fields[0].type, value[name], _join(path, name))
         self._check_unknown(kinds, structs[0].tag_field, value, path)
         return _WRONG
 
-    def _check_struct(self, info: inspect.StructType, value: Members, path: str) -> dict[str, Any]:
-        for name in value.twice:
+    def _check_struct(self, info: inspect.StructType, value: JsonObject, path: str) -> dict[str, Any]:
+        for name in value.duplicates:
             self.wrong(_join(path, name), TWICE)
         right: dict[str, Any] = {}
-        for member in info.fields:
-            name = member.encode_name
+        for field in info.fields:
+            name = field.encode_name
             if name in value:
-                found = self.check(member.type, value[name], _join(path, name))
+                found = self.check(field.type, value[name], _join(path, name))
                 if found is not _WRONG:
                     right[name] = found
-            elif member.required:
-                self.wrong(_join(path, name), _required(member.type))
+            elif field.required:
+                self.wrong(_join(path, name), _required(field.type))
         if info.forbid_unknown_fields:
-            self._check_unknown([member.encode_name for member in info.fields], info.tag_field, value, path)
+            self._check_unknown([field.encode_name for field in info.fields], info.tag_field, value, path)
         return right
 
-    def _check_unknown(self, known: Collection[str], tag_field: str | None, value: Members, path: str) -> None:
+    def _check_unknown(self, known: Collection[str], tag_field: str | None, value: JsonObject, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
         for number, name in enumerate(unknown[:MOST]):
             hint = suggestion(name, known) if number < _SUGGESTIONS else ""
@@ -217,11 +219,11 @@ class _Walk:
                 hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"
             self.wrong(_join(path, name), f"is not a known field{hint}")
 
-    def _check_dict(self, info: inspect.DictType, value: Members, path: str) -> Any:
-        for name in value.twice:
+    def _check_dict(self, info: inspect.DictType, value: JsonObject, path: str) -> Any:
+        for name in value.duplicates:
             self.wrong(_join(path, name), TWICE)
         if not _fits(len(value), info.min_length, info.max_length):
-            return self.wrong(path, f"must have {_range(info.min_length, info.max_length)} members")
+            return self.wrong(path, f"must have {_range(info.min_length, info.max_length)} fields")
         right: dict[str, Any] = {}
         for name, item in value.items():
             options, extra = _options(info.key_type)
@@ -255,7 +257,7 @@ def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
 
 
 def _scalar(info: inspect.Type, value: Any) -> Any:
-    """Return the value if it matches a type without members, else _WRONG."""
+    """Return the value if it matches a type without fields, else _WRONG."""
     fits = False
     if isinstance(info, inspect.RawType):
         fits = True

@@ -11,7 +11,7 @@ _LONGEST_INTEGER: Final = 18
 
 
 def fingerprint(method: str, path: str, query: bytes, body: bytes) -> bytes:
-    """Return the SHA-256 of a request with a JSON body, ignoring member order, white space and the spelling of numbers.
+    """Return the SHA-256 of a request with a JSON body, ignoring field order, white space and the spelling of numbers.
 
     A body that is not JSON is compared byte by byte. It will be refused, and nothing of it is stored.
     """

@@ -1,6 +1,6 @@
 """Remove secrets from requests before they appear in the journal, the live stream, logs and problems. Pure.
 
-Only values on an allowlist are shown: headers and query parameters by name, members of a JSON body by the type that declares
+Only values on an allowlist are shown: headers and query parameters by name, fields of a JSON body by the type that declares
 them. A type marks secrets with SECRET and URLs with ADDRESS. Allowed values are still searched for keys and secrets, which
 have known prefixes, in every encoding that a decoder would undo. A value that contains one is hidden as a whole.
 """
@@ -17,9 +17,9 @@ _HIDDEN: Final = HIDDEN.encode()
 CUT: Final = "...[cut]"
 _MARKER: Final = "shown"
 SECRET: Final = msgspec.Meta(extra={_MARKER: "never"})
-"""Marks the type of a member that is a key or a secret."""
+"""Marks the type of a field that is a key or a secret."""
 ADDRESS: Final = msgspec.Meta(extra={_MARKER: "address"})
-"""Marks the type of a member that is a URL: its user name, password, query values and fragment are hidden."""
+"""Marks the type of a field that is a URL: its user name, password, query values and fragment are hidden."""
 Secret = Annotated[str, SECRET]
 Address = Annotated[str, ADDRESS]
 
@@ -156,32 +156,32 @@ def _bounded(shown: str, whole: str | bytes) -> str:
 class Shape:
     """Says which parts of a JSON value may be shown. Built from the type that declares the value."""
 
-    __slots__ = ("conceals", "items", "kind", "members", "others")
+    __slots__ = ("conceals", "fields", "items", "kind", "others")
 
     def __init__(
         self,
         kind: str,
-        members: "dict[str, Shape] | None" = None,
+        fields: "dict[str, Shape] | None" = None,
         others: "Shape | None" = None,
         items: "Shape | None" = None,
     ) -> None:
         """Create a shape of kind never, address, text, any or nested.
 
-        A nested shape has the shapes of its declared `members`, of its `others` (undeclared members) and of its `items`.
+        A nested shape has the shapes of its declared `fields`, of its `others` (undeclared fields) and of its `items`.
         """
         self.kind = kind
-        self.members = members or {}
+        self.fields = fields or {}
         self.others = others
         self.items = items
-        parts = [*self.members.values(), *(part for part in (others, items) if part is not None)]
+        parts = [*self.fields.values(), *(part for part in (others, items) if part is not None)]
         self.conceals: bool = kind in ("never", "address", "any") or any(part.conceals for part in parts)
         """Whether some part of a value that matches its type is hidden."""
 
-    def member(self, name: str) -> "Shape":
-        """Return the shape of a member."""
+    def field(self, name: str) -> "Shape":
+        """Return the shape of a field."""
         if self.kind == "any":
             return NEVER if _SECRET_NAME.search(name) else self
-        return self.members.get(name, self.others or NEVER)
+        return self.fields.get(name, self.others or NEVER)
 
     def item(self) -> "Shape":
         """Return the shape of a list's items."""
@@ -190,7 +190,7 @@ class Shape:
 
 NEVER: Final = Shape("never")
 ANY: Final = Shape("any")
-"""JSON without a declared type, such as an endpoint's response: show it, except secrets and members named like secrets."""
+"""JSON without a declared type, such as an endpoint's response: show it, except secrets and fields named like secrets."""
 _TEXT: Final = Shape("text")
 _ADDRESS: Final = Shape("address")
 _OF_MARKER: Final = {"never": NEVER, "address": _ADDRESS}
@@ -213,9 +213,9 @@ def _shape(info: msgspec.inspect.Type) -> Shape:
             if isinstance(inner, msgspec.inspect.RawType) and (extra or {}).get("amount"):
                 return _TEXT
             return _OF_MARKER[marked] if marked in _OF_MARKER else _shape(inner)
-        case msgspec.inspect.StructType(fields=fields, tag_field=tag):
-            members = {field.encode_name: _shape(field.type) for field in fields}
-            return Shape("nested", members | ({tag: _TEXT} if tag else {}))
+        case msgspec.inspect.StructType(fields=declared, tag_field=tag):
+            fields = {field.encode_name: _shape(field.type) for field in declared}
+            return Shape("nested", fields | ({tag: _TEXT} if tag else {}))
         case msgspec.inspect.DictType(value_type=value):
             return Shape("nested", others=_shape(value))
         case msgspec.inspect.CollectionType(item_type=item):
@@ -234,15 +234,15 @@ def _union(options: list[Shape]) -> Shape:
     for kind in (NEVER, _ADDRESS):
         if any(option.kind == kind.kind for option in options):
             return kind
-    members: dict[str, Shape] = {}
+    fields: dict[str, Shape] = {}
     for option in options:
-        for name, shape in option.members.items():
-            members[name] = _union([members[name], shape]) if name in members else shape
+        for name, shape in option.fields.items():
+            fields[name] = _union([fields[name], shape]) if name in fields else shape
     others = [option.others for option in options if option.others is not None]
     items = [option.items for option in options if option.items is not None]
     if any(option.kind == "any" for option in options):
         return ANY
-    return Shape("nested", members, _union(others) if others else None, _union(items) if items else None)
+    return Shape("nested", fields, _union(others) if others else None, _union(items) if items else None)
 
 
 _JSON_TOKEN: Final = re.compile(
@@ -277,7 +277,7 @@ def json_body(raw: bytes, shape: Shape) -> bytes:
             state = _COMMA_OR_END if stack else _DONE
         elif state in (_NAME_OR_END, _NAME) and string:
             name = _decoded(string)
-            want = stack[-1][1].member(name)
+            want = stack[-1][1].field(name)
             shown = b'"' + _HIDDEN + b'"' if has_secret(name) else string
             state = _COLON
         elif state == _COLON and mark == b":":
@@ -319,7 +319,7 @@ def _atom(atom: bytes, want: Shape) -> bytes:
 def body(raw: bytes, shape: Shape, limit: int, *, is_validated: bool) -> bytes:
     """Return at most `limit` bytes of a body. `raw` is its beginning, somewhat longer than `limit` if the body is.
 
-    `is_validated` says that the body was decoded as its type, so it has no undeclared members.
+    `is_validated` says that the body was decoded as its type, so it has no undeclared fields.
     """
     if is_validated and not shape.conceals and not has_secret(raw.decode("latin-1")):
         return raw[:limit]
