@@ -14,13 +14,13 @@ import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
 from sandbox.directory.catalogue import load_directory
-from sandbox.domain.ids import LARGEST_ID
+from sandbox.domain.ids import MAX_ID
 from tests.harness.iban import make_iban
 
 _PROTECTED: Final = frozenset(os.environ.get("CONTRACT_PROTECTED", "").split())
 """Ids of the merchants and keys that existed before the run, including its own keys: these must not be deleted."""
 _NOBODY: Final = "00000000-0000-7000-8000-000000000000"
-_CURSOR: Final = base64.urlsafe_b64encode(LARGEST_ID.encode()).decode()
+_CURSOR: Final = base64.urlsafe_b64encode(MAX_ID.encode()).decode()
 _IBAN: Final = re.compile(r"PK[0-9]{2}[A-Z]{4}([A-Z0-9]{16})")
 _KEY: Final = "X-IDEMPOTENCY-KEY"
 

@@ -36,7 +36,7 @@ OPENING_BALANCE: Final = Decimal("1000000.00")
 
 
 class Seeded(msgspec.Struct):
-    """Ids, keys and secrets of the demo merchants. The two `users_` members are the second merchant's."""
+    """Ids, keys and secrets of the demo merchants. The `users_…` fields belong to the second merchant."""
 
     merchant_id: str
     api_key: str
@@ -72,8 +72,8 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
         if settings.host not in LOOPBACK_HOSTS:
             # The development keys are public: they are in the source. They must not work where other hosts can connect.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
-                await merchants.revoke_plain_key(DEMO_MERCHANT, known)
-            await merchants.revoke_plain_key(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
+                await merchants.revoke_key_by_value(DEMO_MERCHANT, known)
+            await merchants.revoke_key_by_value(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
         if await merchants.secrets(USERS_MERCHANT) is None:
             spec = MerchantSpec("Demo merchant with users", OPENING_BALANCE, merchant_id=USERS_MERCHANT, api_key=users_key)
             await merchants.create(spec)

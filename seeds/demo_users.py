@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from sandbox.domain.directory import Directory
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.unit import CommandResult, IdempotencyKey, RequestContext
 from sandbox.http.paging import PageWindow
 from sandbox.infrastructure.settings import Settings
@@ -40,7 +40,7 @@ async def seed_users(settings: Settings, work: UnitOfWorkRunner, directory: Dire
     try:
         # The last user is created last, so if it exists, everything does. A run that resumes after a crash uses the same
         # idempotency keys, so nothing is done twice.
-        if not (await users.list(USERS_MERCHANT, PageWindow(1, LARGEST_ID, SMALLEST_ID), _LAST)).data:
+        if not (await users.list(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), _LAST)).data:
             await _create_all(users, SalesService(work), settings.public_url)
     finally:
         await cache.close()

@@ -27,7 +27,7 @@ settings.register_profile("psp", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("psp")
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
 _READY = "PSP_TEST_STACK"
-_LONGEST = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
+_SLOWEST_FIRST = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
 """Files that take longest. They are begun first, so that none is left to run alone at the end."""
 
 
@@ -64,7 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; the others stay in their order."""
-    place = {name: number for number, name in enumerate(_LONGEST)}
+    place = {name: number for number, name in enumerate(_SLOWEST_FIRST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 

@@ -7,7 +7,7 @@ from sandbox.aggregator.clients import OwnVendor
 from sandbox.aggregator.poll import Poller
 from sandbox.feed.service import FeedService
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from worker.aggregate import HTTP_AT_ONCE, OWN_AT_ONCE, AggregateLoop
+from worker.aggregate import MAX_HTTP_POLLS, MAX_OWN_POLLS, AggregateLoop
 
 
 class Hanging(Poller):
@@ -16,12 +16,12 @@ class Hanging(Poller):
     def __init__(self) -> None:
         own = OwnVendor(FeedService())
         super().__init__(SecretBox(bytes(32)), own, own)
-        self.own = [f"own-{number}" for number in range(OWN_AT_ONCE)]
+        self.own = [f"own-{number}" for number in range(MAX_OWN_POLLS)]
         self.hanging: set[str] = set()
         self.over = asyncio.Event()
 
     async def due(self, http_at_most: int, own_at_most: int) -> tuple[list[str], list[str]]:
-        return [f"http-{number}" for number in range(HTTP_AT_ONCE + 10)][:http_at_most], self.own[:own_at_most]
+        return [f"http-{number}" for number in range(MAX_HTTP_POLLS + 10)][:http_at_most], self.own[:own_at_most]
 
     async def poll(self, merchant_id: str) -> bool:
         if merchant_id.startswith("http"):
@@ -38,7 +38,7 @@ async def test_vendors_that_hang_take_nothing_from_who_reads_our_own_feed() -> N
     loop = AggregateLoop(poller)
     running = asyncio.create_task(loop.run())
     await asyncio.wait_for(poller.over.wait(), 120)
-    assert len(poller.hanging) == HTTP_AT_ONCE
+    assert len(poller.hanging) == MAX_HTTP_POLLS
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.aggregator.clients import HttpVendor, OwnVendor
 from sandbox.aggregator.poll import Poller
-from sandbox.aggregator.store import DUE_OWN, FETCHES_KEPT, LARGEST_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
+from sandbox.aggregator.store import DUE_OWN, FETCHES_KEPT, MAX_DEAD_LETTERS, Claim, Outcome, claim_poll, record_fetch
 from sandbox.db.engine import close_pool, connection, open_pool
 from sandbox.domain.address_guard import Network
 from sandbox.feed.service import FeedService
@@ -271,7 +271,7 @@ async def fill_dead_letters(driven: Driven, count: int) -> None:
 async def test_too_many_rows_that_cannot_be_understood_stop_the_reading_and_lose_nothing(driven: Driven) -> None:
     with Vendor([row(1, amount="much"), row(2)]) as vendor:
         await driven.point_at(vendor.url)
-        await fill_dead_letters(driven, LARGEST_DEAD_LETTERS)
+        await fill_dead_letters(driven, MAX_DEAD_LETTERS)
         await driven.call()
         assert await driven.ids() == []
         async with connection() as conn:
@@ -285,7 +285,7 @@ async def test_what_is_kept_already_needs_no_room(driven: Driven) -> None:
     with Vendor([row(1, amount="much"), row(2)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
-        await fill_dead_letters(driven, LARGEST_DEAD_LETTERS - 1)
+        await fill_dead_letters(driven, MAX_DEAD_LETTERS - 1)
         vendor.rows.append(row(3))
         await driven.call()
         assert await driven.ids() == ["row-2", "row-3"]

@@ -180,7 +180,7 @@ async def test_an_empty_ledger_passes(pool: None) -> None:
 
 
 async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_module, "SMALL", 3)
+    monkeypatch.setattr(audit_module, "MAX_TRANSFERS_PER_SNAPSHOT", 3)
     monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 2)
     monkeypatch.setattr(audit_module, "PAYOUTS_PER_WINDOW", 2)
     monkeypatch.setattr(audit_module, "KEYS_PER_WINDOW", 2)
@@ -236,7 +236,7 @@ async def test_only_the_first_problems_are_shown(ledger: Ledger, superuser: "asy
     await superuser.execute("UPDATE events SET type = 'payout.odd' WHERE merchant_id = $1", ledger.merchant_id)
     report = await check(superuser, ledger.merchant_id)
     legal = next(c for c in report.checks if c.name == "changes_are_legal")
-    assert len(legal.problems) == audit_module.PROBLEMS_SHOWN
+    assert len(legal.problems) == audit_module.MAX_PROBLEMS_SHOWN
 
 
 async def test_who_is_in_the_way_is_tried_to_get_past_and_then_named(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

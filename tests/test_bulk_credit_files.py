@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sandbox.bulk_credit import service as service_module
 from sandbox.bulk_credit.process import _decide
 from sandbox.bulk_credit.service import BulkCreditService
-from sandbox.bulk_credit.upload import LARGEST_FILE, Upload
+from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain import bulk_credit_csv as csv_rows
 from sandbox.domain.bulk_credit_csv import Row, read_rows
@@ -92,7 +92,7 @@ def rows_of(content: bytes) -> list[Row]:
 
 @pytest.mark.parametrize("line", [b"x,1\n", b"\n", b"  \r\n", b" " * 2000 + b"\n"])
 def test_a_file_of_too_many_lines_is_refused_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
-    monkeypatch.setattr(csv_rows, "MOST_ROWS", 500)
+    monkeypatch.setattr(csv_rows, "MAX_ROWS", 500)
     deque(read_rows(io.BytesIO(HEADER + line * 500)), maxlen=0)
     with pytest.raises(Problem) as caught:
         deque(read_rows(io.BytesIO(HEADER + line * 501)), maxlen=0)
@@ -192,7 +192,7 @@ def test_a_quote_that_is_not_closed_credits_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("beyond", [1, 1024**2], ids=["by_a_byte", "by_a_megabyte"])
 def test_a_file_too_large_is_told_how_large_it_may_be(world: World, beyond: int) -> None:
-    answer = send(world, HEADER.ljust(LARGEST_FILE + beyond))
+    answer = send(world, HEADER.ljust(MAX_FILE_SIZE + beyond))
     assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
     assert answer.json()["detail"] == "The file is larger than 50 MB; split it."
 
@@ -257,7 +257,7 @@ def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None
     activity = finished(world, activity_id)
     assert counts(activity) == (102, 1, 101, 0)
     (refused,) = items(world, activity_id, status="INVALID")
-    assert (refused["line"], refused["error"]) == (102, "amount: would take the user's credits above 99999999999999.99")
+    assert (refused["line"], refused["error"]) == (102, "amount: would bring the user's credits above 99999999999999.99")
     world.assert_clean()
 
 
@@ -269,5 +269,5 @@ def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
     rows = [{"line": line, "user_id": "u", "amount": amount, "credited": ZERO} for line, amount in ((2, "1.00"), (3, "0.99"))]
     outcomes, credits_ = _decide(unit, rows, frozenset())
     assert [outcome.status for outcome in outcomes] == ["INVALID", "SUCCEEDED"]
-    assert outcomes[0].error == "amount: would take the total of all wallets above 99999999999999999.99"
+    assert outcomes[0].error == "amount: would bring the total of all wallets above 99999999999999999.99"
     assert [credit.amount for credit in credits_] == ["0.99"]

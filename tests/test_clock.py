@@ -15,7 +15,7 @@ from sandbox.clock.advancer import ClockAdvancer
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.webhook_schedule import next_attempt
 from sandbox.infrastructure.secrets_at_rest import SecretBox
-from sandbox.webhooks.attempt import Attempts
+from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -273,7 +273,7 @@ async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None
     (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
     advancer = ClockAdvancer(units_of_work(), seconds=0.3)
     sender = WebhookSender()
-    advancer.start(Attempts(sender, SecretBox(bytes(32))))
+    advancer.set_attempts(AttemptRunner(sender, SecretBox(bytes(32))))
     stopped = await advancer.run(world.merchant_id, due["next_attempt_at"] + timedelta(days=1))
     await sender.close()
     assert (stopped.stopped_because, stopped.steps) == ("0.3 seconds of real time have passed", 0)

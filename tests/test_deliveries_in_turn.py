@@ -28,7 +28,7 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
         sealed_secret=b"",
         retry_profile="fast",
         signing_time="host",
-        scheduled=0,
+        scheduled_attempts=0,
         attempt=1,
         event_type="payout.created",
         body=b"{}",
@@ -43,7 +43,7 @@ def recorded(one: ClaimedDelivery, status: int) -> AttemptResult:
     return AttemptResult(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
 
 
-class Scripted(attempt.Attempts):
+class Scripted(attempt.AttemptRunner):
     """Answers as it is told, without a network."""
 
     def __init__(self, sender: WebhookSender, statuses: Sequence[int]) -> None:
@@ -56,9 +56,9 @@ class Scripted(attempt.Attempts):
 
 def test_an_endpoints_deliveries_are_one_run_in_a_frozen_world_and_many_in_a_running_one() -> None:
     frozen = [claimed(1, "a"), claimed(2, "b"), claimed(3, "a"), claimed(4, "b")]
-    assert [[one.id for one in run] for run in attempt.split_into_runs(frozen)] == [["d1", "d3"], ["d2", "d4"]]
+    assert [[one.id for one in run] for run in attempt.split_into_sequences(frozen)] == [["d1", "d3"], ["d2", "d4"]]
     running = [claimed(1, "a", clock=RUNNING), claimed(2, "a", clock=RUNNING)]
-    assert [[one.id for one in run] for run in attempt.split_into_runs(running)] == [["d1"], ["d2"]]
+    assert [[one.id for one in run] for run in attempt.split_into_sequences(running)] == [["d1"], ["d2"]]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ async def test_what_is_not_attempted_is_given_back(
         run = [claimed(number, lease=lease) for number in range(3)]
         attempts = Scripted(sender, statuses)
         attempts.begin("m", [run])
-        left = await attempts.attempt_in_order("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
+        left = await attempts.attempt_sequence("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
     finally:
         await sender.close()
     ids = [one.id for one in run]

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.domain.fault import LONGEST_MS, Fault
+from sandbox.domain.fault import MAX_MS, Fault
 from sandbox.domain.webhook_signing import decode_secret, verify
-from sandbox.faults.requests import LARGEST_COUNT
+from sandbox.faults.requests import MAX_FAULTS
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -174,7 +174,7 @@ def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: W
         "INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, count, matches, hits, created_at) "
         "SELECT $1, gen_random_uuid(), 'webhooks', 'drop', '{}', '{}', 1, 1, 1, (n = 1)::int, now() "
         "FROM generate_series(1, $2::int) n",
-        world.merchant_id, LARGEST_COUNT,
+        world.merchant_id, MAX_FAULTS,
     )  # fmt: skip
     body = {"target": "webhooks", "kind": "drop"}
     assert world.post(FAULTS, body).status_code == 201
@@ -185,7 +185,7 @@ def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: W
     "body",
     [
         {}, {"target": "api"}, {"target": "api", "kind": "drop"}, {"target": "webhooks", "kind": "latency", "milliseconds": 1},
-        {"target": "api", "kind": "latency"}, {"target": "api", "kind": "latency", "milliseconds": LONGEST_MS + 1},
+        {"target": "api", "kind": "latency"}, {"target": "api", "kind": "latency", "milliseconds": MAX_MS + 1},
         {"target": "api", "kind": "error", "status": 200}, {"target": "api", "kind": "error", "status": 500.5},
         {"target": "api", "kind": "error", "status": 500, "probability": 2},
         {"target": "api", "kind": "error", "status": 500, "count": 0},
@@ -401,5 +401,5 @@ def test_how_often_and_how_long_follow_from_the_seed() -> None:
     assert 400 < sum(draws) < 600
     assert make(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
     spread = sorted(make(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))
-    assert spread[0] < 50 < 200 < spread[500] < 320 < 1000 < spread[-1] <= LONGEST_MS
-    assert make(parameters={"milliseconds": 60_000.0, "sigma": 3.0}).milliseconds(3) <= LONGEST_MS
+    assert spread[0] < 50 < 200 < spread[500] < 320 < 1000 < spread[-1] <= MAX_MS
+    assert make(parameters={"milliseconds": 60_000.0, "sigma": 3.0}).milliseconds(3) <= MAX_MS

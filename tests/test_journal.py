@@ -7,16 +7,16 @@ import httpx
 import pytest
 
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import LARGEST_ID
+from sandbox.domain.ids import MAX_ID
 from sandbox.domain.redaction import ANY, CUT, TEXT_LIMIT
-from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, Rules
+from sandbox.journal.journal import BODY_LIMIT, ENTRIES_KEPT, HEADERS_LIMIT, Entry, Journal, JournalEntry, RedactionRules
 from sandbox.live.feed import Note, connect
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
 
 JOURNAL = "/sandbox/v1/requests"
-RULES = Rules(request=ANY, responses={200: ANY})
+RULES = RedactionRules(request=ANY, responses={200: ANY})
 
 
 def journal(world: World, **params: Any) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def entry(number: int, **members: Any) -> Entry:
 
 
 async def all_of(journal: Journal, merchant_id: str) -> list[JournalEntry]:
-    return await journal.page(merchant_id, LARGEST_ID, 10 * ENTRIES_KEPT, lambda _: True)
+    return await journal.page(merchant_id, MAX_ID, 10 * ENTRIES_KEPT, lambda _: True)
 
 
 async def written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
@@ -146,12 +146,12 @@ async def test_it_is_bounded_in_redis_and_in_memory_and_forgets_the_oldest(world
     try:
         # More at once than the queue holds, before it is written: the newest are kept.
         for number in range(3 * ENTRIES_KEPT):
-            journal.note(world.merchant_id, entry(number), RULES)
+            journal.record(world.merchant_id, entry(number), RULES)
         journal.start()
         found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * ENTRIES_KEPT - 1)), 60)
         assert [int(e.request_id) for e in found] == list(range(3 * ENTRIES_KEPT - 1, 2 * ENTRIES_KEPT - 1, -1))
         for number in range(3 * ENTRIES_KEPT, 4 * ENTRIES_KEPT):
-            journal.note(world.merchant_id, entry(number), RULES)
+            journal.record(world.merchant_id, entry(number), RULES)
         found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * ENTRIES_KEPT - 1)), 60)
         assert len(found) == ENTRIES_KEPT
     finally:
@@ -165,7 +165,7 @@ async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> 
         secret = b"whsec_" + b"A" * 40
         body = b'["' + b"x" * (BODY_LIMIT - 40) + b'", "' + secret + b'", "' + b"y" * 5000 + b'"]'
         noted = entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}')
-        journal.note(world.merchant_id, noted, RULES)
+        journal.record(world.merchant_id, noted, RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         assert BODY_LIMIT - 40 < len(found.request_body) <= BODY_LIMIT
         assert "A" not in found.request_body
@@ -183,7 +183,7 @@ async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) ->
         text = "x" * (TEXT_LIMIT - 30) + "sk_sandbox_" + "A" * 48 + "ü" * 100_000
         raw = text.encode()
         noted = entry(1, path=text, query=b"q=" + raw, headers=[(b"user-agent", raw), (b"accept", b"*/*")])
-        journal.note(world.merchant_id, noted, Rules(parameters=frozenset({"q"})))
+        journal.record(world.merchant_id, noted, RedactionRules(parameters=frozenset({"q"})))
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         # Where a secret is found, all of the value goes: what is left of it might be some of the secret.
         for kept in (found.path, found.query, found.request_headers["user-agent"], notes[0].data["path"]):
@@ -211,7 +211,7 @@ async def test_a_call_takes_little_room_whatever_its_headers_are(world: World, h
     try:
         large = b"b" * 100_000
         members = {"query": large, "path": large.decode(), "request_body": large, "response_body": large}
-        journal.note(world.merchant_id, entry(1, headers=headers, **members), RULES)
+        journal.record(world.merchant_id, entry(1, headers=headers, **members), RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         shown = dict(found.request_headers)
         left_out = shown.pop(CUT, "0 more")
@@ -234,7 +234,7 @@ async def test_a_secret_is_known_by_its_name_however_that_is_written(world: Worl
         body = f'{{"a": "b", "{name}" : "hush", "{name}_id": "shown"}}'.encode()
         header = name.lower().encode()
         noted = entry(1, request_body=body, response_body=body, headers=[(header, b"hush")])
-        journal.note(world.merchant_id, noted, RULES)
+        journal.record(world.merchant_id, noted, RULES)
         (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
         assert found.request_body == f'{{"a": "b", "{name}" : "[redacted]", "{name}_id": "shown"}}'
         assert found.response_body == found.request_body
@@ -262,8 +262,8 @@ async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody()
     journal = Journal("redis://127.0.0.1:1")
     journal.start()
     try:
-        journal.note("m", entry(1), RULES)
+        journal.record("m", entry(1), RULES)
         with pytest.raises(Problem, match="UNAVAILABLE"):
-            await journal.page("m", LARGEST_ID, 1, lambda _: True)
+            await journal.page("m", MAX_ID, 1, lambda _: True)
     finally:
         await journal.close()

@@ -21,7 +21,7 @@ from sandbox.domain.ledger import (
     post,
     wallet_of,
 )
-from sandbox.domain.money import LARGEST, InvalidAmountError, parse_amount, round_half_up
+from sandbox.domain.money import MAX_AMOUNT, InvalidAmountError, parse_amount, round_half_up
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS, legal_from
 from sandbox.domain.scenario_engine import decide, next_step
 from sandbox.scenarios.builtin import load_catalogue
@@ -54,7 +54,7 @@ def test_what_is_none(raw: bytes) -> None:
         parse_amount(raw)
 
 
-@given(st.decimals(min_value="0.01", max_value=LARGEST, places=2))
+@given(st.decimals(min_value="0.01", max_value=MAX_AMOUNT, places=2))
 def test_an_amount_comes_back_exactly(amount: Decimal) -> None:
     assert parse_amount(f'"{amount}"'.encode()) == amount
     assert parse_amount(str(amount).encode()) == amount

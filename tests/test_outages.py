@@ -243,12 +243,12 @@ def test_a_start_that_waits_for_a_store_says_for_which() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             probe = Probe("127.0.0.1", listener.getsockname()[1], "/health/ready")
             try:
-                assert not probe.answered()
+                assert not probe.succeeded()
                 connection, _ = listener.accept()
                 with connection:
                     connection.recv(1000)
                     connection.sendall(answer(503, body))
-                until(lambda probe=probe: probe.answered() or probe.last_result != "no answer")
+                until(lambda probe=probe: probe.succeeded() or probe.last_result != "no response")
                 assert probe.last_result == told
             finally:
                 probe.close()

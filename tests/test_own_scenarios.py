@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from sandbox.scenarios.builtin import load_catalogue
-from sandbox.scenarios.rules import LARGEST_COUNT
+from sandbox.scenarios.rules import MAX_RULES
 from tests.harness.waiting import until
 from tests.harness.world import World
 
@@ -302,7 +302,7 @@ def test_a_merchant_has_at_most_so_many_rules(world: World) -> None:
         "INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) "
         "SELECT $1, gen_random_uuid(), 'r' || n, n, '{\"suffix\": \"0\"}', '[{\"to\": \"FAILED\"}]' "
         "FROM generate_series(1, $2::int) n",
-        world.merchant_id, LARGEST_COUNT - 1,
+        world.merchant_id, MAX_RULES - 1,
     )  # fmt: skip
     rule(world, "last")
     answer = world.post(RULES, {"name": "more", "match": {"suffix": "7"}, "steps": PAID})

@@ -20,22 +20,22 @@ import pytest
 from sandbox.aggregator.tables import VendorCursors
 from sandbox.domain.bulk_credit import ITEM_STATUSES
 from sandbox.domain.bulk_credit_csv import DUPLICATE, INVALID
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.merchants.settings import Settings
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
 from sandbox.webhooks.endpoints import Endpoint
 from tests.harness import statements
-from tests.harness.plans import BATCH, MERCHANT, NOW, Database, Reading, ids, json_rows, row
+from tests.harness.plans import BATCH, MERCHANT, NOW, Database, ReadCost, ids, json_rows, row
 from tests.harness.world import Stack
 
 ROWS = 5000
 """Rows that the merchant has in each table. A statement that reads them all is far above the limits."""
 FEW = 100
 SMALL_MERCHANTS = 1000
-MOST_ROWS = 700
-MOST_PAGES = 2500
+MAX_ROWS = 700
+MAX_PAGES = 2500
 ROWS_A_MERCHANT = 8
 """What a statement that looks at every merchant may read for each."""
 
@@ -85,28 +85,28 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.aggregator.store._RECENT": (MERCHANT, ids(ROWS - BATCH)[0]),
     "sandbox.clock.service._UNFINISHED": (MERCHANT, ids()[0]),
     "sandbox.balance.service._HISTORY": (MERCHANT, list(MOVEMENTS)),
-    "sandbox.balance.service._HISTORY_OF_PAYOUT": (MERCHANT, list(MOVEMENTS)),
+    "sandbox.balance.service._HISTORY_BY_PAYOUT": (MERCHANT, list(MOVEMENTS)),
     "sandbox.bulk_credit.process._WRITE": (MERCHANT, A, "COMPLETED", 0, 0, 0),
     "sandbox.bulk_credit.process._WRITE_ROWS": (MERCHANT, A, 20, 20 * BATCH, TO_CREDIT),
     "sandbox.bulk_credit.service._ITEMS": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
-    "sandbox.payouts.service._LIST_OF_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
-    "sandbox.payouts.service._LIST_OF_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
-    "sandbox.payouts.service._LIST_OF_USER": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"]),
+    "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
+    "sandbox.payouts.service._LIST_BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
+    "sandbox.payouts.service._LIST_BY_USER": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.waiting._WAS_IN_STATUS": (MERCHANT, A, list(STATUSES), "payout.reinitiated"),
     "sandbox.sales.payments._RECORD_ATTEMPTS[ADVANCE]": (MERCHANT, TO_PAY, A, [None] * BATCH),
     "sandbox.sales.payments._RECORD_ATTEMPTS[FINAL]": (MERCHANT, TO_PAY, A, [None] * BATCH),
     "sandbox.sales.service._LIST": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
-    "sandbox.sales.service._LIST_OF_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
+    "sandbox.sales.service._LIST_BY_USER": (MERCHANT, ["PENDING", "APPROVED", "DECLINED"]),
     "sandbox.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
     "sandbox.users.history._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
     "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, list(MOVEMENTS)),
     "sandbox.users.service._CHANGE": (MERCHANT, A, A, "another", None, None, None, None),
     "sandbox.users.service._HAS_EXTERNAL_ID": (MERCHANT, A, ids(2)[0]),
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),
-    "sandbox.webhooks.deliveries._LIST_OF_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
+    "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
     "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
@@ -135,8 +135,8 @@ MADE_FOR: Mapping[str, object] = {
     "settings": Settings(default_scenario="SUCCESS", review_threshold=None, rate_limit=None, approvals_expire_after=None),
     "counts": {"total": 0, INVALID: 0, DUPLICATE: 0},
     "changes": {VendorCursors.headers: None},
-    "before": LARGEST_ID,
-    "since": SMALLEST_ID,
+    "before": MAX_ID,
+    "since": MIN_ID,
     "limit": BATCH,
     "now": datetime.fromisoformat(NOW),
     "reason": "",
@@ -180,11 +180,11 @@ def hot() -> dict[str, tuple[str, Sequence[object]]]:
 
 
 @pytest.fixture(scope="module")
-def readings(stack: Stack) -> Iterator[dict[str, dict[str, Reading]]]:
+def readings(stack: Stack) -> Iterator[dict[str, dict[str, ReadCost]]]:
     """What each statement reads, by the world that it is planned and run in."""
     database = Database(stack.database_url, f"plans_{uuid.uuid4().hex}")
 
-    async def look() -> dict[str, dict[str, Reading]]:
+    async def look() -> dict[str, dict[str, ReadCost]]:
         await database.create()
         every = hot() | await database.foreign_keys()
         found = {}
@@ -200,7 +200,7 @@ def readings(stack: Stack) -> Iterator[dict[str, dict[str, Reading]]]:
         await database.fill(1000, 1000 + SMALL_MERCHANTS - 1, 1)
         await database.analyze()
         found["and many small ones"] = await (await database.planned(every)).read()
-        await database.believe_in_one_row_each()
+        await database.fake_one_row_statistics()
         found["one row each, it believes"] = await (await database.planned(every)).read()
         return found
 
@@ -212,19 +212,19 @@ def readings(stack: Stack) -> Iterator[dict[str, dict[str, Reading]]]:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_no_statement_reads_more_because_of_what_the_planner_believes(
-    readings: dict[str, dict[str, Reading]], world: str
+    readings: dict[str, dict[str, ReadCost]], world: str
 ) -> None:
     merchants = 1 + SMALL_MERCHANTS * (WORLDS.index(world) >= WORLDS.index("and many small ones"))
     too_much = {}
     for name, reading in readings[world].items():
         more = merchants * ROWS_A_MERCHANT if name.startswith(EVERY_MERCHANT) else 0
-        most_pages = MOST_PAGES * TABLES_OF_A_FUNCTION.get(name, 1) + 2 * more
-        if reading.rows > MOST_ROWS + more or reading.pages > most_pages:
+        most_pages = MAX_PAGES * TABLES_OF_A_FUNCTION.get(name, 1) + 2 * more
+        if reading.rows > MAX_ROWS + more or reading.pages > most_pages:
             too_much[name] = reading
     assert not too_much, "\n".join(f"{name}: {reading}" for name, reading in too_much.items())
 
 
-def test_statements_find_rows(readings: dict[str, dict[str, Reading]]) -> None:
+def test_statements_find_rows(readings: dict[str, dict[str, ReadCost]]) -> None:
     """A statement that is given what is not there reads nothing, however bad its plan; so each is given what is there."""
     blind = {name for name, reading in readings["one large merchant"].items() if reading.rows == 0}
     assert blind <= FIND_NOTHING
@@ -236,8 +236,8 @@ FIND_NOTHING = {
     "sandbox.unit_of_work.operator._READ",
     "sandbox.sales.payments._DUE[FINAL]",
     "sandbox.users.history._HISTORY",
-    "sandbox.users.history._HISTORY_OF_PAYOUT",
-    "worker.sweep._PURGE_OPERATORS",
+    "sandbox.users.history._HISTORY_BY_PAYOUT",
+    "worker.sweep._PURGE_OPERATOR_KEYS",
 }
 """There are no such rows: vendors over HTTP, failed rows of a file, final payments, wallets' transfers, operators' keys."""
 

@@ -19,7 +19,7 @@ from sandbox.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.worlds import service, store
-from sandbox.worlds.store import LARGEST_SNAPSHOT
+from sandbox.worlds.store import MAX_SNAPSHOT_ROWS
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import request_of, units_of_work
@@ -419,7 +419,7 @@ def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouch
 
 
 def test_a_merchant_has_a_bounded_number_of_snapshots(world: World) -> None:
-    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.LARGEST_COUNT)]
+    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.MAX_SNAPSHOTS)]
     refused = world.client.post("/sandbox/v1/snapshots")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
     listed = world.get("/sandbox/v1/snapshots", limit=100).json()["data"]
@@ -437,7 +437,7 @@ def test_a_world_that_is_too_large_is_refused(world: World) -> None:
         "INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at) "
         "SELECT $1, 'k' || i, '\\x00', 200, '', '2040-01-01' FROM generate_series(1, $2::int) i",
         world.merchant_id,
-        LARGEST_SNAPSHOT,
+        MAX_SNAPSHOT_ROWS,
     )
     refused = world.client.post("/sandbox/v1/snapshots")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")

@@ -44,7 +44,7 @@ def in_use() -> socket.socket:
 
 def test_run_gives_the_command_its_sandbox_and_ends_with_its_exit_code(start: Starter) -> None:
     script = 'env | grep ^PSP_ | sort; curl -sS -o /dev/null -w "%{http_code}\\n" "$PSP_URL/health"; exit 7'
-    run = start(has_stores=False, guest=[*SHELL, script])
+    run = start(has_stores=False, user_command=[*SHELL, script])
     lines = run.output().splitlines()
     assert run.process.returncode == 7
     names = ["PSP_ADMIN_KEY", "PSP_API_KEY", "PSP_IPN_SECRET", "PSP_IPN_URL", "PSP_URL"]
@@ -61,7 +61,7 @@ def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number
     """The sandbox is there until the command has tidied up; its exit code is the run's."""
     name = number.name.removeprefix("SIG")
     tidy = 'curl -sS -o /dev/null -w "%{http_code}" "$PSP_URL/health"; exit 9'
-    run = start(has_stores=False, guest=[*SHELL, f"trap '{tidy}' {name}; echo started; while :; do sleep 0.05; done"])
+    run = start(has_stores=False, user_command=[*SHELL, f"trap '{tidy}' {name}; echo started; while :; do sleep 0.05; done"])
     assert run.process.stdout is not None
     assert run.process.stdout.readline() == "started\n"
     run.note()
@@ -70,7 +70,7 @@ def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number
 
 
 def test_run_says_which_signal_ended_the_command(start: Starter) -> None:
-    run = start(has_stores=False, guest=[*SHELL, "kill -KILL $$"])
+    run = start(has_stores=False, user_command=[*SHELL, "kill -KILL $$"])
     run.output()
     assert run.process.returncode == 128 + signal.SIGKILL
 
@@ -94,7 +94,7 @@ def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> N
     )
     keyboard, terminal = os.openpty()
     try:
-        run = start([sys.executable, "-c", with_terminal], False, terminal, guest=[sys.executable, "-c", counting])
+        run = start([sys.executable, "-c", with_terminal], False, terminal, user_command=[sys.executable, "-c", counting])
         assert run.process.stdout is not None
         assert run.process.stdout.readline() == "started\n"
         run.note()
@@ -115,14 +115,14 @@ def test_run_does_not_start_a_sandbox_for_a_command_that_is_not_there() -> None:
 
 def test_run_says_that_a_command_cannot_be_executed(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no program")
-    run = start(has_stores=False, guest=[str(tmp_path / "text")])
+    run = start(has_stores=False, user_command=[str(tmp_path / "text")])
     assert "Permission denied" in run.output()
     assert run.process.returncode == 126
 
 
 def test_run_without_a_sandbox_runs_nothing(start: Starter) -> None:
     with in_use() as taken:
-        run = start(has_stores=False, port=taken.getsockname()[1], guest=[*SHELL, "echo ran"])
+        run = start(has_stores=False, port=taken.getsockname()[1], user_command=[*SHELL, "echo ran"])
         text = run.output()
     assert "already in use" in text
     assert "ran" not in text.split()

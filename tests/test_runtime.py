@@ -96,7 +96,7 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
     assert wait_for(lambda: select_one(ready) == "1", "PostgreSQL's return")
     again = wait_for(lambda: run.child("valkey-server"), "Redis' return")
     assert again.pid != redis.pid
-    run.note()
+    run.remember_descendants()
 
     code, text = run.end()
 
@@ -146,7 +146,7 @@ def test_ctrl_c_during_the_start_leaves_nothing(start: Starter, data: Path) -> N
     migration = "import time; time.sleep(1000)"
     run = start(data=str(data), programs={"migrate": migration})
     wait_for(lambda: run.child(migration), "the migration")
-    run.note()
+    run.remember_descendants()
     code, text = run.end(signal.SIGINT)
     assert (code, text) == (0, "stopped\n")
 
@@ -256,7 +256,7 @@ def test_an_ordinary_user_can_run_it(start: Starter) -> None:
         shutil.chown(place, "nobody")
         run = start(ordinary, ready_file=str(place / "ready.json"), data=str(place / "data"))
         run.ready()
-        assert {process.username() for process in run.note()} == {"nobody"}
+        assert {process.username() for process in run.remember_descendants()} == {"nobody"}
         assert run.end()[0] == 0
     finally:
         shutil.rmtree(place, ignore_errors=True)

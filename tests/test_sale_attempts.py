@@ -45,7 +45,7 @@ async def test_advances_are_paid_on_the_hour_and_finals_at_half_past(monkeypatch
 
     monkeypatch.setattr(SalesService, "run_for_all", note)
     for now in (datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)):
-        for job in main.scheduled():
+        for job in main.cron_jobs():
             job.calculate_next(now)
             await job.coroutine({"sales": SalesService(units_of_work())})
     assert sorted((at.hour, at.minute, at.second, kind) for at, kind in ran) == [

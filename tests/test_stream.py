@@ -12,7 +12,7 @@ import pytest
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.live.feed import Message, Note, connect
 from sandbox.live.listener import LiveListener
-from sandbox.live.streams import MOST_STREAMS, MOST_WAITING, EventStream, Streams
+from sandbox.live.streams import MAX_QUEUED_EVENTS, MAX_STREAMS, EventStream, Streams
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -92,8 +92,8 @@ def test_it_ends_after_the_seconds_asked_for(world: World) -> None:
 
 def test_there_are_so_many_streams_and_no_more(world: World) -> None:
     with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(watching(world, timeout=300)) for _ in range(MOST_STREAMS)]
-        assert len(opened) == MOST_STREAMS
+        opened = [stack.enter_context(watching(world, timeout=300)) for _ in range(MAX_STREAMS)]
+        assert len(opened) == MAX_STREAMS
         refused = world.get("/sandbox/v1/stream", timeout=0)
         assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
         assert int(refused.headers["retry-after"]) >= 1
@@ -192,7 +192,7 @@ async def test_a_client_that_reads_too_slowly_is_cut_off(world: World, streams: 
     stream, send = await streams.open(world.merchant_id, stands, None, None), Stuck()
     async with serving(stream, send) as served:
         await send.met.wait()
-        stream.receive(Message([], CALL.notes * MOST_WAITING))
+        stream.receive(Message([], CALL.notes * MAX_QUEUED_EVENTS))
         assert not served.done()
         stream.receive(CALL)
         await served

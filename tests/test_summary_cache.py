@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ReadOnlyError
 
 from sandbox.domain.unit import UnitOfWork
-from sandbox.users.summary_cache import SECONDS, Missed, SummaryCache
+from sandbox.users.summary_cache import TTL_SECONDS, CacheMiss, SummaryCache
 from tests.harness.world import Stack
 
 
@@ -31,11 +31,11 @@ def changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
 
 async def put(cache: SummaryCache, merchant: str, user: str, version: int, summary: bytes) -> None:
     missed = await cache.get(merchant, user)
-    assert isinstance(missed, Missed)
+    assert isinstance(missed, CacheMiss)
     await cache.fill(merchant, user, missed, version, summary)
 
 
-async def answered(cache: SummaryCache, merchant: str, user: str) -> bytes | Missed:
+async def answered(cache: SummaryCache, merchant: str, user: str) -> bytes | CacheMiss:
     """What a look says when Redis is there again."""
     async with asyncio.timeout(30):
         while (found := await cache.get(merchant, user)) is None:  # noqa: ASYNC110 -- nothing tells when Redis is there again
@@ -57,7 +57,7 @@ async def test_a_world_that_was_exchanged_is_not_served_until_redis_knows_of_it(
         patched.setattr(cache._redis, "incr", refuse)
         await cache.forget(merchant)
         assert await cache.get(merchant, user) is None
-    assert isinstance(await answered(cache, merchant, user), Missed)
+    assert isinstance(await answered(cache, merchant, user), CacheMiss)
 
 
 async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
@@ -68,19 +68,19 @@ async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
     with monkeypatch.context() as patched:
         patched.setattr(cache, "_drop", refuse)
         await cache.committing(changed(merchant, user, 2))
-        cache._away_until = 0.0
+        cache._unavailable_until = 0.0
         assert await cache.get(merchant, user) is None
-    assert isinstance(await answered(cache, merchant, user), Missed)
+    assert isinstance(await answered(cache, merchant, user), CacheMiss)
 
 
 async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     missed = await cache.get(merchant, user)
-    assert isinstance(missed, Missed)
+    assert isinstance(missed, CacheMiss)
     await cache.committing(changed(merchant, user, 5))
     await cache.committing(changed(merchant, user, 3))
     await cache.fill(merchant, user, missed, 4, b"4")
-    assert isinstance(await cache.get(merchant, user), Missed)
+    assert isinstance(await cache.get(merchant, user), CacheMiss)
     await cache.fill(merchant, user, missed, 5, b"5")
     assert await cache.get(merchant, user) == b"5"
 
@@ -89,7 +89,7 @@ async def test_an_exchanged_world_begins_with_versions_of_its_own(cache: Summary
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     await cache.committing(changed(merchant, user, 5))
     before = await cache.get(merchant, user)
-    assert isinstance(before, Missed)
+    assert isinstance(before, CacheMiss)
     await cache.forget(merchant)
     await cache.fill(merchant, user, before, 9, b"of the world before")
     await put(cache, merchant, user, 2, b"2")
@@ -99,7 +99,7 @@ async def test_an_exchanged_world_begins_with_versions_of_its_own(cache: Summary
 async def test_time_that_is_passed_by_hand_adds_up(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     await put(cache, merchant, user, 1, b"1")
-    await cache.pass_time(merchant, timedelta(seconds=SECONDS / 2))
+    await cache.add_clock_advance(merchant, timedelta(seconds=TTL_SECONDS / 2))
     assert await cache.get(merchant, user) == b"1"
-    await cache.pass_time(merchant, timedelta(seconds=SECONDS / 2))
-    assert isinstance(await cache.get(merchant, user), Missed)
+    await cache.add_clock_advance(merchant, timedelta(seconds=TTL_SECONDS / 2))
+    assert isinstance(await cache.get(merchant, user), CacheMiss)

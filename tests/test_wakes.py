@@ -13,7 +13,7 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.payout_commands import CreatePayout
 from sandbox.domain.unit import IdempotencyKey
-from sandbox.infrastructure.wake import DELIVERIES, JOB, QUEUE, STEPS, Waker, connect, redis_settings, take_wakes
+from sandbox.infrastructure.wake import DELIVERIES, JOB, QUEUE, STEPS, Waker, connect, redis_settings, take_wake_ups
 from sandbox.payouts.requests import CreatePayoutBody, new_payout
 from sandbox.payouts.steps import take_due_steps
 from tests.harness.receiver import Receiver
@@ -54,7 +54,7 @@ async def wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     async with asyncio.timeout(60):
         while len(found) < count:
-            found |= set(await take_wakes(redis))
+            found |= set(await take_wake_ups(redis))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.sales import payments
 from sandbox.sales import service as sales
 from sandbox.users import history
@@ -34,7 +34,7 @@ def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
         # Aggregated already, and before there is anything to read: a worker would begin at once, and make this row itself.
         world.stack.execute(
             "INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at) "
-            "VALUES ($1, 1, 0, $2, $3, $2)", world.merchant_id, NOW, LARGEST_ID,
+            "VALUES ($1, 1, 0, $2, $3, $2)", world.merchant_id, NOW, MAX_ID,
         )  # fmt: skip
         for statement in (
             "INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, "
@@ -52,19 +52,19 @@ def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
 TEN = [f"00000000-0000-7000-8000-{number:012d}" for number in range(10)]
 # Each with its arguments behind the merchant's id; USER stands for the user's.
 QUERIES: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "history": (history._HISTORY, ("USER", LARGEST_ID, SMALLEST_ID, 21, REASONS)),
-    "history of a payout": (history._HISTORY_OF_PAYOUT, ("USER", LARGEST_ID, SMALLEST_ID, 21, LARGEST_ID)),
+    "history": (history._HISTORY, ("USER", MAX_ID, MIN_ID, 21, REASONS)),
+    "history of a payout": (history._HISTORY_BY_PAYOUT, ("USER", MAX_ID, MIN_ID, 21, MAX_ID)),
     "transactions": (
         history._TRANSACTIONS,
-        ("USER", LARGEST_ID, SMALLEST_ID, 21, ["EARNED", "SPENT", "PAYOUT", "PAID_OUT"], REASONS[2:6]),
+        ("USER", MAX_ID, MIN_ID, 21, ["EARNED", "SPENT", "PAYOUT", "PAID_OUT"], REASONS[2:6]),
     ),
-    "transactions of a rare type": (history._TRANSACTIONS, ("USER", LARGEST_ID, SMALLEST_ID, 21, [], ["WALLET_ADVANCE"])),
-    "one sale": (sales._GET, (LARGEST_ID,)),
-    "sales": (sales._LIST, (STATUSES, LARGEST_ID, SMALLEST_ID, 21)),
-    "sales of a user": (sales._LIST_OF_USER, (STATUSES, LARGEST_ID, SMALLEST_ID, 21, "USER")),
+    "transactions of a rare type": (history._TRANSACTIONS, ("USER", MAX_ID, MIN_ID, 21, [], ["WALLET_ADVANCE"])),
+    "one sale": (sales._GET, (MAX_ID,)),
+    "sales": (sales._LIST, (STATUSES, MAX_ID, MIN_ID, 21)),
+    "sales of a user": (sales._LIST_BY_USER, (STATUSES, MAX_ID, MIN_ID, 21, "USER")),
     "sales to reconcile": (sales._TO_RECONCILE, (TEN,)),
-    "advances due": (payments._DUE["ADVANCE"], (SMALLEST_ID, 100)),
-    "finals due": (payments._DUE["FINAL"], (SMALLEST_ID, 100)),
+    "advances due": (payments._DUE["ADVANCE"], (MIN_ID, 100)),
+    "finals due": (payments._DUE["FINAL"], (MIN_ID, 100)),
     "advances tried": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
     "finals tried": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10)),
     "reconciled": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10)),

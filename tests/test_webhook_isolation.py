@@ -18,8 +18,8 @@ from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
-from sandbox.webhooks.attempt import Attempts
-from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, SLOWED_CALLS, Capacity
+from sandbox.webhooks.attempt import AttemptRunner
+from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, Capacity
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
@@ -29,7 +29,7 @@ from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, 
 
 NEVER = 3600.0
 """Seconds: longer than any test may take."""
-MOST_ENDPOINTS = 16
+MAX_ENDPOINTS = 16
 BOX = SecretBox(bytes(32))
 
 
@@ -53,8 +53,8 @@ class Outbox:
         for _ in range(count):
             one = ClaimedDelivery(
                 id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), endpoint_id=url, url=url, sealed_secret=secret,
-                retry_profile="standard", signing_time="host", scheduled=0, attempt=1, event_type="payout.created", body=b"{}",
-                request_id="r", lease=now + LEASE, clock=RUNNING,
+                retry_profile="standard", signing_time="host", scheduled_attempts=0, attempt=1,
+                event_type="payout.created", body=b"{}", request_id="r", lease=now + LEASE, clock=RUNNING,
             )  # fmt: skip
             self._due[merchant_id][url].append(one)
 
@@ -74,14 +74,14 @@ class Outbox:
             await self._changed.wait_for(lambda: merchant_id in self._nothing_found)
 
     async def _claim(
-        self, merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
+        self, merchant_id: str, capacity: Mapping[str, int], default_capacity: int
     ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
         await asyncio.sleep(0)
         self.claims += 1
         claimed = [
             waiting.popleft()
             for endpoint_id, waiting in self._due[merchant_id].items()
-            for _ in range(min(len(waiting), capacity.get(endpoint_id, capacity_of_others)))
+            for _ in range(min(len(waiting), capacity.get(endpoint_id, default_capacity)))
         ]
         if not claimed:
             async with self._changed:
@@ -97,7 +97,7 @@ class Outbox:
 
 @asynccontextmanager
 async def delivering(sender: WebhookSender) -> AsyncIterator[Deliverer]:
-    deliverer = Deliverer(Attempts(sender, BOX))
+    deliverer = Deliverer(AttemptRunner(sender, BOX))
     try:
         yield deliverer
     finally:
@@ -131,7 +131,7 @@ async def _with_names_never_answered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def _among_silent_names(outbox: Outbox, hole: BlackHole, server: str) -> None:
     resolver = NameResolver(NEVER, nameservers=[server], tries=10_000)
-    names = {f"host-{number}.example" for number in range(MOST_ENDPOINTS)}
+    names = {f"host-{number}.example" for number in range(MAX_ENDPOINTS)}
     async with (
         serving(answers_unless_told_to_hang) as peer,
         sending(NEVER, resolver=resolver) as sender,
@@ -170,7 +170,7 @@ async def _among_silent_vendors() -> None:
     transport, hole = await loop.create_datagram_endpoint(BlackHole, ("127.0.0.1", 0))
     server = f"127.0.0.1:{transport.get_extra_info('sockname')[1]}"
     client = HttpVendor(LOOPBACK, NEVER, NameResolver(NEVER, nameservers=[server], tries=10_000))
-    names = {f"vendor-{number}.example" for number in range(MOST_ENDPOINTS)}
+    names = {f"vendor-{number}.example" for number in range(MAX_ENDPOINTS)}
     waiting = [asyncio.create_task(client.fetch(ask(f"http://{name}/"))) for name in names]
     try:
         await hole.until_asked(names)
@@ -194,7 +194,7 @@ async def test_endpoints_that_never_answer_delay_no_other(monkeypatch: pytest.Mo
         delivering(sender) as deliverer,
     ):
         for merchant_id in merchants:
-            for number in range(MOST_ENDPOINTS - 1):
+            for number in range(MAX_ENDPOINTS - 1):
                 outbox.add(merchant_id, f"http://127.0.0.1:{peer.port}/hang/{number}", 2 * ENDPOINT_CALLS)
             deliverer.wake(merchant_id)
         for merchant_id in merchants:
@@ -214,32 +214,32 @@ def fill(capacity: Capacity, merchant_id: str, endpoints: int) -> int:
     while True:
         free = capacity.free_capacity(merchant_id, 0.0)
         for number in range(endpoints):
-            for _ in range(free.named.get(str(number), free.others)):
+            for _ in range(free.by_endpoint.get(str(number), free.default)):
                 capacity.begin(merchant_id, str(number))
                 begun += 1
-        if not any(free.named.get(str(number), free.others) for number in range(endpoints)):
+        if not any(free.by_endpoint.get(str(number), free.default) for number in range(endpoints)):
             return begun
 
 
-@given(st.lists(st.integers(1, MOST_ENDPOINTS), min_size=1, max_size=16))
+@given(st.lists(st.integers(1, MAX_ENDPOINTS), min_size=1, max_size=16))
 def test_however_much_hangs_there_is_room_for_one_more(endpoints: list[int]) -> None:
     """Sixteen merchants may hang with all of their endpoints, and another merchant's is still called at once."""
     capacity = Capacity()
     begun = sum(fill(capacity, f"hanging-{number}", count) for number, count in enumerate(endpoints))
     assert begun <= CALLS < LIMIT
-    assert capacity.free_capacity("newcomer", 0.0).others >= 1
+    assert capacity.free_capacity("newcomer", 0.0).default >= 1
 
 
-@given(st.integers(0, 8), st.integers(1, MOST_ENDPOINTS - 1))
+@given(st.integers(0, 8), st.integers(1, MAX_ENDPOINTS - 1))
 def test_within_a_merchant_too(others: int, hanging: int) -> None:
     """Also when other merchants' endpoints hang, before or after its own."""
     capacity = Capacity()
     fill(capacity, "merchant", hanging)
     for number in range(others):
-        fill(capacity, f"other-{number}", MOST_ENDPOINTS)
-    assert capacity.free_capacity("merchant", 0.0).others >= 1
+        fill(capacity, f"other-{number}", MAX_ENDPOINTS)
+    assert capacity.free_capacity("merchant", 0.0).default >= 1
     fill(capacity, "last", hanging)
-    assert capacity.free_capacity("last", 0.0).others >= 1
+    assert capacity.free_capacity("last", 0.0).default >= 1
 
 
 def test_an_endpoint_alone_gets_all_that_one_may_have_and_gives_it_back() -> None:
@@ -254,11 +254,11 @@ def test_who_asked_for_fewer_calls_gets_fewer_until_then_and_is_no_other_merchan
     """Worlds of one seed have endpoints of the same ids."""
     capacity = Capacity()
     capacity.slow_down("merchant", "endpoint", 10.0)
-    assert capacity.free_capacity("merchant", 9.0).named == {"endpoint": SLOWED_CALLS}
+    assert capacity.free_capacity("merchant", 9.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED}
     capacity.begin("merchant", "endpoint")
-    assert capacity.free_capacity("merchant", 9.0).named == {"endpoint": SLOWED_CALLS - 1}
-    assert capacity.free_capacity("twin", 9.0).named == {}
-    assert capacity.free_capacity("merchant", 10.0).named["endpoint"] > SLOWED_CALLS
+    assert capacity.free_capacity("merchant", 9.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED - 1}
+    assert capacity.free_capacity("twin", 9.0).by_endpoint == {}
+    assert capacity.free_capacity("merchant", 10.0).by_endpoint["endpoint"] > MAX_CALLS_WHEN_SLOWED
 
 
 async def test_a_local_name_needs_no_name_server() -> None:

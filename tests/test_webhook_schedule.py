@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sandbox.domain.webhook_schedule import (
     PROFILES,
     RETRY_AFTER_LIMIT,
-    judge,
+    classify_response,
     next_attempt,
     parse_retry_after,
     slows_down,
@@ -133,7 +133,7 @@ def test_no_retry_after_raises_or_leaves_its_bounds(value: str) -> None:
     ],
 )
 def test_only_2xx_succeeds_and_410_ends_the_endpoint(status: int | None, outcome: str) -> None:
-    assert judge(status) == outcome
+    assert classify_response(status) == outcome
 
 
 def test_what_slows_an_endpoint_down() -> None:

@@ -1,4 +1,4 @@
-"""Take due payout steps of the merchants that are woken, and wake delivery of the webhooks they cause."""
+"""Run the due payout steps of woken merchants, and start delivering the webhooks that they cause."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from worker.merchant_tasks import MerchantTasks
 
-AT_ONCE: Final = 4
+MAX_CONCURRENT_MERCHANTS: Final = 4
 """Merchants advanced alone at the same time. Each needs a connection."""
-_TIMERS: Final = 10_000
+_MAX_TIMERS: Final = 10_000
 _log = structlog.get_logger()
 
 
 class MerchantTimers:
-    """Wake merchants at set times: each has one timer, for the earliest."""
+    """Wake merchants at given times. Each merchant has one timer, set to its earliest time."""
 
     def __init__(self, wake: Callable[[str], None]) -> None:
         self._wake = wake
@@ -32,14 +32,14 @@ class MerchantTimers:
         With too many timers set, do nothing: the sweep finds the work.
         """
         loop = asyncio.get_running_loop()
-        # Due times are rounded down to milliseconds. Without the extra millisecond the wake can come too early.
+        # Due times are rounded down to milliseconds. Without the extra millisecond, the wake-up can come too early.
         at = loop.time() + max(seconds, 0.0) + 0.001
         timer = self._timers.get(merchant_id)
         if timer is not None:
             if timer.when() <= at:
                 return
             timer.cancel()
-        elif len(self._timers) >= _TIMERS:
+        elif len(self._timers) >= _MAX_TIMERS:
             return
         self._timers[merchant_id] = loop.call_at(at, self._on_timer, merchant_id)
 
@@ -55,7 +55,7 @@ class MerchantTimers:
 
 
 class Advancer:
-    """Takes the due steps of the merchants that are woken, now or at a set time.
+    """Runs the due steps of woken merchants, now or at a given time.
 
     Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
     fails, gets a transaction of its own, which waits for its lock.
@@ -66,7 +66,7 @@ class Advancer:
         self._work = work
         self._deliver = deliver
         self._merchants_at_once = merchants_at_once
-        self._alone = MerchantTasks("advance", AT_ONCE, lambda merchant_id: take_due_steps(work, merchant_id))
+        self._alone = MerchantTasks("advance", MAX_CONCURRENT_MERCHANTS, lambda merchant_id: take_due_steps(work, merchant_id))
         self._timers = MerchantTimers(self.wake)
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""

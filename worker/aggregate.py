@@ -1,4 +1,4 @@
-"""Poll the vendor feeds that are due, concurrently, so that one slow vendor delays no other."""
+"""Poll the vendor feeds that are due, concurrently, so that one slow vendor does not delay the others."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.infrastructure.tasks import end_tasks
 
 INTERVAL: Final = 1.0
-_LONGEST_INTERVAL: Final = 5.0
-"""Upper bound. A slow look may have waited for a connection, or the whole machine may have paused."""
-HTTP_AT_ONCE: Final = 128
+_MAX_INTERVAL: Final = 5.0
+"""Upper bound of the interval. A slow query may have waited for a connection, or the whole machine may have paused."""
+MAX_HTTP_POLLS: Final = 128
 """Concurrent calls to vendors, one per merchant. Each holds a page of up to 2 MiB; a vendor that hangs holds it for 15 s."""
-OWN_AT_ONCE: Final = 8
-"""Concurrent reads of our own feed. They never hang, so they have slots of their own and do not queue behind vendors."""
+MAX_OWN_POLLS: Final = 8
+"""Concurrent reads of our own feed. They never hang, so they have separate slots and do not queue behind vendors."""
 _log = structlog.get_logger()
 
 
@@ -32,20 +32,20 @@ class AggregateLoop:
     async def run(self) -> None:
         """Look for due polls every second.
 
-        If a look takes more than 0.1 s, wait ten times as long as it took, up to 5 seconds.
+        If that takes more than 0.1 s, wait ten times as long as it took, up to 5 seconds.
         """
         while True:
             started = time.monotonic()
             try:
-                http, own = await self._poller.due(2 * HTTP_AT_ONCE, 2 * OWN_AT_ONCE)
-                self._start(self._http, http, HTTP_AT_ONCE)
-                self._start(self._own, own, OWN_AT_ONCE)
+                http, own = await self._poller.due(2 * MAX_HTTP_POLLS, 2 * MAX_OWN_POLLS)
+                self._start(self._http, http, MAX_HTTP_POLLS)
+                self._start(self._own, own, MAX_OWN_POLLS)
             except CONNECTION_ERRORS as error:
                 _log.warning("aggregate_lost", error=repr(error)[:300])
             except Exception:
                 # A bug for one merchant must not end the loop that serves all of them.
                 _log.exception("aggregate_failed")
-            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _LONGEST_INTERVAL))
+            await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _MAX_INTERVAL))
 
     async def stop(self, seconds: float) -> None:
         """Wait up to `seconds` for running polls, then cancel the rest. A cancelled poll runs again when its lease expires."""
@@ -53,9 +53,9 @@ class AggregateLoop:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             await end_tasks(*late)
 
-    def _start(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], at_once: int) -> None:
+    def _start(self, tasks: dict[str, asyncio.Task[None]], due: Sequence[str], limit: int) -> None:
         for merchant_id in due:
-            if merchant_id not in tasks and len(tasks) < at_once:
+            if merchant_id not in tasks and len(tasks) < limit:
                 tasks[merchant_id] = asyncio.create_task(self._poll(merchant_id, tasks))
 
     async def _poll(self, merchant_id: str, tasks: dict[str, asyncio.Task[None]]) -> None:

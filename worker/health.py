@@ -1,6 +1,6 @@
 """A worker's `/health`, `/health/ready` and `/metrics`, served on SANDBOX_METRICS_PORT.
 
-They share the event loop with the work, so a worker whose loop is blocked does not answer.
+They share the event loop with the work, so a worker whose loop is blocked does not respond.
 """
 
 import asyncio

@@ -10,11 +10,11 @@ from sandbox.infrastructure.wake import JOB_NOTIFICATIONS
 _BUSY_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 0.5
 """Poll interval without notifications. It bounds the delay of arq's cron jobs, and of a job whose notification was lost."""
-_MOST_NOTIFICATIONS: Final = 1000
+_MAX_NOTIFICATIONS: Final = 1000
 
 
 class JobNotificationWorker(Worker):
-    """An arq worker on a given pool. It raises RedisError or OSError when Redis goes away."""
+    """An arq worker on a given pool. It raises RedisError or OSError when Redis becomes unavailable."""
 
     async def main(self) -> None:
         """Run jobs until cancelled. Replaces arq's own loop, which only polls."""
@@ -25,7 +25,7 @@ class JobNotificationWorker(Worker):
                 await self._poll_iteration()
                 # The end of a job frees a slot for a queued one but sends no notification, so poll while jobs run.
                 if await notifications.get_message(timeout=_BUSY_SECONDS if self.tasks else _IDLE_SECONDS) is not None:
-                    for _ in range(_MOST_NOTIFICATIONS):
+                    for _ in range(_MAX_NOTIFICATIONS):
                         # Drop the notifications received so far: the next poll serves them all.
                         if await notifications.get_message(timeout=0) is None:
                             break

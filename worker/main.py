@@ -1,6 +1,6 @@
 """A worker process: takes due steps, delivers webhooks, credits wallets, polls vendors, and sweeps for missed work.
 
-arq delivers wakes through Redis. Without Redis the sweep finds the work, more slowly. Without PostgreSQL the worker waits.
+arq delivers wake-ups through Redis. Without Redis the sweep finds the work, more slowly. Without PostgreSQL the worker waits.
 """
 
 import asyncio
@@ -39,50 +39,50 @@ from sandbox.server.readiness import Readiness
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.webhooks.attempt import Attempts
+from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
 from worker.advance import Advancer, MerchantTimers
 from worker.aggregate import AggregateLoop
-from worker.credit import crediting_tasks
+from worker.credit import create_bulk_credit_tasks
 from worker.health import HealthServer
 from worker.job_notifications import JobNotificationWorker
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
-_RUN_SECONDS: Final = 1500
-"""Shorter than the half hour between a run of advances and a run of finals."""
+_PAYMENT_SECONDS: Final = 1500
+"""Shorter than the half hour between paying advances and paying final payments."""
 _STABLE_SECONDS: Final = 10.0
 """How long a connection to Redis must last before its loss counts as a new outage, which resets the backoff."""
-Wakes = Mapping[str, Callable[[str], None]]
-"""By kind of work: what wakes it for a merchant."""
+WakeHandlers = Mapping[str, Callable[[str], None]]
+"""By kind of work: what wake_handlers it for a merchant."""
 _log = structlog.get_logger()
 
 
-async def take_wakes(ctx: dict[str, Any]) -> None:
-    """Wake the work of all merchants that were woken since the last job (arq job).
+async def take_wake_ups(ctx: dict[str, Any]) -> None:
+    """Start the due steps, deliveries and bulk credits of all merchants woken since the last job (arq job).
 
-    If it is lost, the next job takes its wakes, or the next sweep finds the work.
+    If it is lost, the next job takes its wake-ups, or the next sweep finds the work.
     """
-    wakes: Wakes = ctx["wakes"]
-    for kind, merchant_id in await wake.take_wakes(ctx["redis"]):
-        if kind in wakes:
-            wakes[kind](merchant_id)
+    wake_handlers: WakeHandlers = ctx["wake_handlers"]
+    for kind, merchant_id in await wake.take_wake_ups(ctx["redis"]):
+        if kind in wake_handlers:
+            wake_handlers[kind](merchant_id)
 
 
 async def pay_advances(ctx: dict[str, Any]) -> None:
     """Pay the advances that are due (arq cron job, on the hour).
 
-    arq runs it in one worker. Two workers would also pay each advance only once.
+    arq runs it in one worker. Even if two workers ran it, each advance would be paid only once.
     """
     await _pay_sales(ctx["sales"], ADVANCE)
 
 
 async def pay_finals(ctx: dict[str, Any]) -> None:
-    """Pay the finals that are due (arq cron job, at half past).
+    """Pay the final payments that are due (arq cron job, at half past).
 
-    arq runs it in one worker. Two workers would also pay each final only once.
+    arq runs it in one worker. Even if two workers ran it, each final payment would be paid only once.
     """
     await _pay_sales(ctx["sales"], FINAL)
 
@@ -94,18 +94,18 @@ async def _pay_sales(sales: SalesService, kind: str) -> None:
         _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="the next run pays the rest")
 
 
-def scheduled() -> list[CronJob]:
+def cron_jobs() -> list[CronJob]:
     """Return the cron jobs, which run at fixed times of the host's clock."""
     return [
-        cron(job, minute=minute, second=0, timeout=_RUN_SECONDS, max_tries=1, keep_result=0)
+        cron(job, minute=minute, second=0, timeout=_PAYMENT_SECONDS, max_tries=1, keep_result=0)
         for job, minute in ((pay_advances, 0), (pay_finals, 30))
     ]
 
 
-async def listen_forever(settings: Settings, wakes: Wakes, sales: SalesService) -> None:
+async def listen_forever(settings: Settings, wake_handlers: WakeHandlers, sales: SalesService) -> None:
     """Run the jobs that arrive through Redis.
 
-    arq's worker ends when Redis goes away. Start it again, with a growing delay.
+    arq's worker ends when Redis becomes unavailable. Start it again, with a growing delay.
     """
 
     def log_outage(error: BaseException) -> None:
@@ -115,15 +115,15 @@ async def listen_forever(settings: Settings, wakes: Wakes, sales: SalesService) 
     async for attempt in backoff(0.2, 2.0, REDIS_ERRORS, log_outage):
         started = clock()
         with attempt:
-            await _listen(settings, wakes, sales)
+            await _listen(settings, wake_handlers, sales)
         if clock() - started > _STABLE_SECONDS:
             attempt.retry_state.attempt_number = 1
 
 
-async def _listen(settings: Settings, wakes: Wakes, sales: SalesService) -> None:
+async def _listen(settings: Settings, wake_handlers: WakeHandlers, sales: SalesService) -> None:
     worker = JobNotificationWorker(
-        functions=[take_wakes],
-        cron_jobs=scheduled(),
+        functions=[take_wake_ups],
+        cron_jobs=cron_jobs(),
         redis_pool=await connect(redis_settings(settings.redis_url)),
         queue_name=QUEUE,
         max_jobs=100,
@@ -132,7 +132,7 @@ async def _listen(settings: Settings, wakes: Wakes, sales: SalesService) -> None
         max_tries=1,
         handle_signals=False,
         health_check_interval=60,
-        ctx={"wakes": wakes, "sales": sales},
+        ctx={"wake_handlers": wake_handlers, "sales": sales},
         job_serializer=pack,
         job_deserializer=msgspec.msgpack.decode,
     )
@@ -166,31 +166,31 @@ async def work(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await open_pool(settings.database_url, settings.pool_size)
     sender = WebhookSender(settings.webhook_allow)
-    feed = LiveFeed(settings.redis_url)
-    feed.start()
+    live_feed = LiveFeed(settings.redis_url)
+    live_feed.start()
     notifier = Notifier()
     work = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
     box = SecretBox(settings.secret_key)
-    journal = Journal(settings.redis_url, feed.notes)
+    journal = Journal(settings.redis_url, live_feed.notes)
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
-    deliverer = Deliverer(Attempts(sender, box, timers.later, feed.notes, journal))
+    deliverer = Deliverer(AttemptRunner(sender, box, timers.later, live_feed.notes, journal))
     advancer = Advancer(work, deliverer.wake, settings.merchants_per_transaction)
-    crediter = crediting_tasks(work)
+    bulk_credit_tasks = create_bulk_credit_tasks(work)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
-    notifier.after_commit += [advancer.committed, feed.committed]
+    notifier.after_commit += [advancer.committed, live_feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
-    wakes = {STEPS: advancer.wake, DELIVERIES: deliverer.wake, CREDITS: crediter.wake}
+    wake_handlers = {STEPS: advancer.wake, DELIVERIES: deliverer.wake, CREDITS: bulk_credit_tasks.wake}
 
     def wake_all(merchant_id: str) -> None:
         advancer.wake(merchant_id)
         deliverer.wake(merchant_id)
 
     tasks = [
-        asyncio.create_task(listen_forever(settings, wakes, SalesService(work))),
-        asyncio.create_task(sweep_forever(wake_all, crediter.wake)),
+        asyncio.create_task(listen_forever(settings, wake_handlers, SalesService(work))),
+        asyncio.create_task(sweep_forever(wake_all, bulk_credit_tasks.wake)),
         asyncio.create_task(aggregate.run()),
     ]
     health = HealthServer(Readiness(settings.redis_url, with_worker=False), settings.public_url)
@@ -211,13 +211,13 @@ async def work(settings: Settings) -> None:
         await end_tasks(*tasks)
         timers.cancel()
         await advancer.stop(_STOP_SECONDS)
-        await crediter.stop(_STOP_SECONDS)
+        await bulk_credit_tasks.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await aggregate.stop(_STOP_SECONDS)
         await sender.close()
         await summaries.close()
         await vendors.close()
-        await feed.close()
+        await live_feed.close()
         await journal.close()
         await health.close()
         await close_pool()

@@ -12,18 +12,18 @@ _log = structlog.get_logger()
 
 
 class MerchantTasks:
-    """Run batches of one kind of work for each merchant that is woken, until a batch finds nothing more to do.
+    """Run batches of one kind of work for each woken merchant, until a batch finds nothing more to do.
 
-    `run_batch` takes a merchant's id and returns whether there may be more work. At most `at_once` batches run at the same
-    time. `name` begins the log events: `advance` logs `advance_lost` and `advance_failed`. After a failure the sweep wakes
+    `run_batch` takes a merchant's id and returns whether there may be more work. At most `max_concurrent` batches run at the
+    same time. `name` begins the log events: `advance` logs `advance_lost` and `advance_failed`. After a failure the sweep wakes
     the merchant again.
     """
 
-    def __init__(self, name: str, at_once: int, run_batch: Callable[[str], Awaitable[object]]) -> None:
+    def __init__(self, name: str, max_concurrent: int, run_batch: Callable[[str], Awaitable[object]]) -> None:
         self.stopping = False
         self._name = name
         self._run_batch = run_batch
-        self._turns = asyncio.Semaphore(at_once)
+        self._turns = asyncio.Semaphore(max_concurrent)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._woken: set[str] = set()
         """Merchants woken since their current batch began, which may have missed the new work."""
@@ -46,9 +46,9 @@ class MerchantTasks:
     async def _run(self, merchant_id: str) -> None:
         try:
             while not self.stopping:
-                # One turn per batch: a merchant with a million rows does not block another's ten.
+                # One turn per batch: a merchant with a million rows does not block a merchant with ten.
                 async with self._turns:
-                    # Only now: the batch serves all wakes that came while it waited for its turn.
+                    # Clear this only now: the batch serves all wake-ups that came while the task waited for its turn.
                     self._woken.discard(merchant_id)
                     more = await self._run_batch(merchant_id)
                 if not more and merchant_id not in self._woken:

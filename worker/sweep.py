@@ -1,4 +1,4 @@
-"""Find merchants with due work, even if their wakes were lost, and purge expired idempotency keys."""
+"""Find merchants with due work, even if their wake-ups were lost, and purge expired idempotency keys."""
 
 import asyncio
 import time
@@ -14,15 +14,15 @@ from sandbox.unit_of_work.transaction import write_alone, write_rows
 from sandbox.webhooks.outbox import LEASE
 
 INTERVAL: Final = 0.5
-_LONGEST_INTERVAL: Final = 5.0
-"""Upper bound. A slow sweep may have waited for a lock, or the whole machine may have paused."""
+_MAX_INTERVAL: Final = 5.0
+"""Upper bound of the interval. A slow sweep may have waited for a lock, or the whole machine may have paused."""
 PURGE_INTERVAL: Final = 60.0
-_AT_MOST: Final = 1000
+_MAX_MERCHANTS: Final = 1000
 _log = structlog.get_logger()
 
 # Reads one index entry, the earliest, per merchant with a running clock, however many rows the merchant has.
 # (With EXISTS the planner may scan the table in the hope of an early due row; with min() it may read all of a merchant's rows.)
-# A delivery with an attempt in progress counts as due, too; an extra wake does no harm.
+# A delivery with an attempt in progress counts as due, too; an extra wake-up does no harm.
 _DUE: Final = """
 SELECT w.merchant_id::text FROM worlds w
 WHERE w.clock_frozen_at IS NULL AND (
@@ -64,9 +64,9 @@ SELECT l.merchant_id::text, l.key, l.expires_at FROM worlds w CROSS JOIN LATERAL
 # One key per statement: a DELETE of many is a join, for which the planner may read all keys. Comparing expires_at spares a key
 # that a new request has taken over since the SELECT.
 _PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND expires_at = $3"
-_PURGED_AT_ONCE: Final = 10_000
+_MAX_PURGED_KEYS: Final = 10_000
 
-_PURGE_OPERATORS: Final = """
+_PURGE_OPERATOR_KEYS: Final = """
 DELETE FROM operator_keys WHERE key = ANY (ARRAY(
     SELECT key FROM operator_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
 )) AND expires_at <= $1
@@ -76,41 +76,40 @@ DELETE FROM operator_keys WHERE key = ANY (ARRAY(
 async def due_merchants(now: datetime) -> list[str]:
     """Return merchants with a step or delivery due at the host's time `now`, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _AT_MOST)]
+        return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _MAX_MERCHANTS)]
 
 
 async def frozen_merchants_left_behind() -> list[str]:
     """Return merchants with a frozen clock and a due delivery, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _AT_MOST)]
+        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _MAX_MERCHANTS)]
 
 
 async def merchants_to_credit() -> list[str]:
     """Return merchants with an unfinished bulk credit, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _AT_MOST)]
+        return [record["merchant_id"] for record in await conn.fetch(_TO_CREDIT, _MAX_MERCHANTS)]
 
 
 async def purge_expired_keys(now: datetime) -> None:
-    """Delete up to ten thousand merchants' and ten thousand operator's idempotency keys that have expired.
+    """Delete up to 10,000 expired merchant keys and 10,000 expired operator keys (idempotency keys).
 
     `now` is the host's time. A merchant's keys expire by the merchant's own clock.
     """
     async with connection() as conn:
-        expired = await conn.fetch(_EXPIRED, now, _PURGED_AT_ONCE)
+        expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
     await write_rows(lambda conn: conn.executemany(_PURGE, [tuple(record) for record in expired]))
-    await write_alone(_PURGE_OPERATORS, now, _PURGED_AT_ONCE)
+    await write_alone(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
 
 
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:
     """Sweep every half second: call `wake` for merchants with due steps or deliveries, `wake_credits` for bulk credits.
 
-    If a sweep takes more than 50 ms, wait ten times as long as it took, up to 5 seconds.
-
-    Frozen worlds are checked only once, when the leases of any earlier worker have expired.
+    If a sweep takes more than 50 ms, wait ten times as long as it took, up to 5 seconds. Frozen worlds are checked only once,
+    when the leases of any earlier worker have expired.
     """
     purged = 0.0
-    frozen_at: float | None = time.monotonic() + LEASE.total_seconds()
+    check_frozen_after: float | None = time.monotonic() + LEASE.total_seconds()
     while True:
         started = time.monotonic()
         try:
@@ -124,13 +123,13 @@ async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str
             if started - purged > PURGE_INTERVAL:
                 await purge_expired_keys(datetime.now(UTC))
                 purged = started
-            if frozen_at is not None and started > frozen_at:
+            if check_frozen_after is not None and started > check_frozen_after:
                 for merchant_id in await frozen_merchants_left_behind():
                     wake(merchant_id)
-                frozen_at = None
+                check_frozen_after = None
         except CONNECTION_ERRORS as error:
             _log.warning("sweep_lost", error=repr(error)[:300])
         except Exception:
             # A bug for one merchant must not end the loop that serves all of them.
             _log.exception("sweep_failed")
-        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _LONGEST_INTERVAL))
+        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _MAX_INTERVAL))

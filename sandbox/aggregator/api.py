@@ -18,7 +18,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.fields import Url
 from sandbox.domain.redaction import Secret
 from sandbox.domain.unit import CommandResult
-from sandbox.domain.vendor_rows import LONGEST_USER_ID
+from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, post, put
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
@@ -41,7 +41,7 @@ HeaderValue = Annotated[
     ),
 ]
 
-_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER_ID}}
+_USER: Final[dict[str, Any]] = {"user_id": {"type": "string", "minLength": 1, "maxLength": MAX_USER_ID_LENGTH}}
 _WINDOW: Final = (LIMIT, CURSOR, CREATED_FROM, CREATED_TO)
 
 
@@ -58,8 +58,8 @@ class AggregatorApi:
     def __init__(self, aggregator: AggregatorService) -> None:
         self._aggregator = aggregator
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._aggregator.check(members)
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._aggregator.check(fields)
 
     @get(
         "/aggregator/v1/users/{user_id}",
@@ -90,7 +90,7 @@ class AggregatorApi:
         query=(LIMIT, CURSOR),
     )
     async def list_requested_payouts(self, request: Request) -> Page:
-        return await self._aggregator.waiting(request.merchant_id, window(request.query))
+        return await self._aggregator.list_unpaid(request.merchant_id, window(request.query))
 
     @get(
         "/aggregator/v1/fetches",
@@ -135,8 +135,8 @@ class AggregatorApi:
         example={"url": "https://vendor.example/vendor/v1/transactions", "headers": {"X-API-KEY": "the vendor's API key"}},
         check=_check,
         description="`url` is the vendor's list of transactions. It is called with `startDate`, `page` and `limit` every "
-        "20 seconds, at most 5 times in any 60 seconds. Another URL starts over and drops what was read from the previous "
-        "one.",
+        "20 seconds, at most 5 times in any 60 seconds. Another URL restarts polling from the beginning and deletes "
+        "everything read from the previous one.",
     )
     async def set_source(self, request: Request, body: SourceBody) -> CommandResult:
         return await self._aggregator.set_source(request.context, body.url, body.headers)

@@ -16,7 +16,7 @@ from yarl import URL
 from sandbox.domain.address_guard import Network, refusal
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, first_id_at
+from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
 from sandbox.domain.vendor_polling import PAGE_SIZE
 from sandbox.domain.webhook_schedule import parse_retry_after
 from sandbox.feed.service import FeedService, Span
@@ -84,9 +84,9 @@ class OwnVendor:
 
     async def fetch(self, request: PageRequest) -> bytes:
         """Return the page as the API would. Raises FetchFailedError."""
-        first = SMALLEST_ID if request.since is None else first_id_at(milliseconds(request.since))
+        first = MIN_ID if request.since is None else first_id_at(milliseconds(request.since))
         try:
-            page = await self._feed.page(request.merchant_id, Span(first, LARGEST_ID), request.page, PAGE_SIZE)
+            page = await self._feed.page(request.merchant_id, Span(first, MAX_ID), request.page, PAGE_SIZE)
         except Problem as problem:
             raise FetchFailedError(problem.detail, problem.status) from None
         return msgspec.json.encode(page)

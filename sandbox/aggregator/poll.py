@@ -9,7 +9,7 @@ from sandbox.aggregator.clients import FetchFailedError, VendorClient
 from sandbox.aggregator.store import (
     DUE_HTTP,
     DUE_OWN,
-    LARGEST_DEAD_LETTERS,
+    MAX_DEAD_LETTERS,
     Claim,
     Outcome,
     claim_poll,
@@ -100,5 +100,5 @@ async def _require_capacity(merchant_id: str, page: RowsOfPage) -> None:
         new, left = await dead_letters_left(conn, merchant_id, page.bad)
     if new > left:
         raise UnreadablePageError(
-            f"{new} more of its rows cannot be parsed, but at most {LARGEST_DEAD_LETTERS} dead letters are kept"
+            f"{new} more of its rows cannot be parsed, but at most {MAX_DEAD_LETTERS} dead letters are kept"
         )

@@ -22,7 +22,7 @@ from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.domain.vendor_rows import LONGEST_USER_ID, VendorRow, read_row
+from sandbox.domain.vendor_rows import MAX_USER_ID_LENGTH, VendorRow, read_row
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _REPLAY_BATCH: Final = 1000
 
-_WAITING: Final = """
+_LIST_UNPAID: Final = """
 SELECT id::text AS id, user_id, payout - paid_out AS requested FROM vendor_balances
 WHERE merchant_id = $1 AND id < $2 AND id >= $3 AND payout > paid_out
 ORDER BY vendor_balances.merchant_id, vendor_balances.id DESC LIMIT $4
@@ -42,11 +42,11 @@ _TO_REPLAY: Final = """
 SELECT id::text AS id, raw FROM vendor_dead_letters WHERE merchant_id = $1 AND id > $2
 ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
 """
-_START_OVER: Final[Mapping[Column | str, Any]] = {
+_FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
     VendorCursors.seen: None,
-    VendorCursors.walk_began: None,
+    VendorCursors.sync_started_at: None,
     VendorCursors.last_id: None,
 }
 _VENDOR_TABLES: Final = ("vendor_transactions", "vendor_balances", "vendor_dead_letters")
@@ -137,17 +137,17 @@ class AggregatorService:
 
     async def _user(self, merchant_id: str, user_id: str) -> Mapping[str, Any]:
         record: Mapping[str, Any] | None = None
-        if 1 <= len(user_id) <= LONGEST_USER_ID and user_id.isprintable():
+        if 1 <= len(user_id) <= MAX_USER_ID_LENGTH and user_id.isprintable():
             async with db_errors_as_503():
                 record = await _balance(merchant_id, user_id)
         if record is None:
             raise Problem("NOT_FOUND", "The vendor has sent no transaction for this user.")
         return record
 
-    async def waiting(self, merchant_id: str, window: PageWindow) -> Page:
+    async def list_unpaid(self, merchant_id: str, window: PageWindow) -> Page:
         """Return a page of the users with unpaid requests, newest user first."""
         async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(_WAITING, merchant_id, window.before, window.since, window.limit + 1)
+            records = await conn.fetch(_LIST_UNPAID, merchant_id, window.before, window.since, window.limit + 1)
         found = [UnpaidRequests(r["user_id"], r["requested"]) for r in records]
         return page(found, window.limit, [r["id"] for r in records])
 
@@ -166,7 +166,7 @@ class AggregatorService:
         return page(found, window.limit, [letter.id for letter in found])
 
     async def replay(self, context: RequestContext) -> CommandResult:
-        """Retry all dead letters and count each that can be parsed once. Responds with 200 and Replayed."""
+        """Retry all dead letters, and count each parseable one exactly once. Responds with 200 and Replayed."""
         return await self._work.run_idempotent(context, lambda: self._replay(context.merchant_id))
 
     async def _replay(self, merchant_id: str) -> CommandResult:
@@ -190,17 +190,17 @@ class AggregatorService:
             return Source(None, [])
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
 
-    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors of a source's members that its type cannot express."""
-        url = members.get("url")
+    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in the source's fields beyond its schema."""
+        url = fields.get("url")
         error = None if url is None else _url_error(url, self._allowed)
         return [] if error is None else [("url", error)]
 
     async def set_source(self, context: RequestContext, url: str | None, headers: Mapping[str, str]) -> CommandResult:
         """Set the vendor's URL and headers. Responds with 200 and the Source. Raises VALIDATION_ERROR.
 
-        A new URL starts over and deletes the previous vendor's data, because vendors share neither ids nor users. Calls made so
-        far still count in the rate limit.
+        Changing the URL restarts polling from the beginning and deletes the previous vendor's data, because vendors share
+        neither ids nor users. Calls made so far still count in the rate limit.
         """
         error = None if url is None else _url_error(url, self._allowed)
         if error is not None:
@@ -217,12 +217,12 @@ class AggregatorService:
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             if record["url"] == url:
-                await _poll_anew(context.merchant_id, now, {VendorCursors.headers: sealed})
+                await _reset_polling(context.merchant_id, now, {VendorCursors.headers: sealed})
             else:
                 for table in _VENDOR_TABLES:
                     await conn.execute(f"DELETE FROM {table} WHERE merchant_id = $1", context.merchant_id)  # noqa: S608 -- constants
-                await _poll_anew(
-                    context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_START_OVER}
+                await _reset_polling(
+                    context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_FROM_THE_BEGINNING}
                 )
             return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
 
@@ -271,7 +271,7 @@ def _source(merchant_id: str) -> First:
     return c.select(c.url, c.headers).where(c.merchant_id == merchant_id).first()
 
 
-def _poll_anew(merchant_id: str, now: datetime, changes: Mapping[Column | str, Any]) -> Update[VendorCursors]:
+def _reset_polling(merchant_id: str, now: datetime, changes: Mapping[Column | str, Any]) -> Update[VendorCursors]:
     c = VendorCursors
     values: dict[Column | str, Any] = {c.failures: 0, c.next_poll_at: now, c.fetch_id: None, c.updated_at: now, **changes}
     return c.update(values).where(c.merchant_id == merchant_id)

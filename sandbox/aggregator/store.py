@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FETCHES_KEPT: Final = timedelta(days=7)
 """How long the record of a fetch is kept."""
-LARGEST_DEAD_LETTERS: Final = 10_000
+MAX_DEAD_LETTERS: Final = 10_000
 """Maximum dead letters per merchant."""
 
 # DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
@@ -194,7 +194,7 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         new = await add_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
         await _add_dead_letters(conn, claim.merchant_id, outcome.bad, outcome.ended)
         await conn.execute(
-            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.seen, cursor.walk_began, cursor.failures, due,
+            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.seen, cursor.sync_started_at, cursor.failures, due,
             last_id, outcome.ended,
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
@@ -222,7 +222,7 @@ async def dead_letters_left(conn: "PoolConnectionProxy[Any]", merchant_id: str, 
     """Return how many of these rows would be new dead letters, and how many more the merchant can have."""
     counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
     assert counts is not None
-    return counts["new"], LARGEST_DEAD_LETTERS - counts["kept"]
+    return counts["new"], MAX_DEAD_LETTERS - counts["kept"]
 
 
 def seal_headers(box: SecretBox, merchant_id: str, headers: str, nonce: bytes) -> bytes:

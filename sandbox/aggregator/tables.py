@@ -15,7 +15,7 @@ class VendorCursors(Table, db=ENGINE):
     since = Timestamptz(null=True, default=None)
     page = Integer(default=None)
     seen = Timestamptz(null=True, default=None)
-    walk_began = Timestamptz(null=True, default=None)
+    sync_started_at = Timestamptz(null=True, db_column_name="walk_began", default=None)
     last_id = UUID(null=True, default=None)
     failures = Integer(default=None)
     next_poll_at = Timestamptz(default=None)

@@ -8,7 +8,7 @@ from sandbox.audit.service import audit as audit_merchant
 from sandbox.http.operation import get
 from sandbox.http.request import Request
 
-_AT_ONCE: Final = 2
+_MAX_CONCURRENT_AUDITS: Final = 2
 """Maximum concurrent audits in this process. Each holds a connection of the pool that all requests share."""
 
 
@@ -16,7 +16,7 @@ class AuditApi:
     """The operation that audits a merchant."""
 
     def __init__(self) -> None:
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = asyncio.Semaphore(_MAX_CONCURRENT_AUDITS)
 
     @get(
         "/sandbox/v1/audit",

@@ -1,4 +1,4 @@
-"""The audit's SQL statements. Each is correct by itself: it sees one moment, and every transaction entirely or not at all.
+"""The audit's SQL statements. Each statement reads one consistent snapshot.
 
 Statements over payouts, transfers or idempotency keys take a window as parameters and read it by an index, so that none runs
 long, however many rows there are. $1 is the merchant and $2 the maximum number of problems in every statement but

@@ -1,8 +1,8 @@
 """Recompute every invariant of a merchant's ledger from its entries, while the merchant keeps working.
 
 The audit takes no lock. It reads a small merchant in one database snapshot. It reads a large one window by window, each
-statement in a snapshot of its own, so that no snapshot holds up the vacuum. Every window is consistent in itself: transfers
-and events are never changed, and a payout changes together with its timeline.
+statement in its own snapshot, so that no snapshot holds up the vacuum. Every window is consistent: transfers and events never
+change, and a payout changes together with its timeline.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import msgspec
 from sandbox.audit import checks as audit_sql
 from sandbox.db.engine import RETRYABLE, connection, consistent_read, db_errors_as_503, plan_by_statistics
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
 from sandbox.domain.payout_states import HOLDS_FUNDS, STATUSES, TRANSITIONS
 from sandbox.domain.user import total_field_for
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     Reader = Connection[Any] | PoolConnectionProxy[Any]
 
-PROBLEMS_SHOWN: Final = 20
-SMALL: Final = 100_000
+MAX_PROBLEMS_SHOWN: Final = 20
+MAX_TRANSFERS_PER_SNAPSHOT: Final = 100_000
 """Maximum transfers of a merchant that is read in one snapshot. More would hold up the vacuum for minutes, not seconds."""
 TRANSFERS_PER_WINDOW: Final = 50_000
 PAYOUTS_PER_WINDOW: Final = 10_000
@@ -83,7 +83,7 @@ class _Findings:
 
     def add(self, name: str, problems: Sequence[str]) -> None:
         found = self.problems[name]
-        found += problems[: PROBLEMS_SHOWN - len(found)]
+        found += problems[: MAX_PROBLEMS_SHOWN - len(found)]
 
     def report(self) -> AuditReport:
         checks = [Check(name, not found, CHECKS[name], found) for name, found in self.problems.items()]
@@ -110,9 +110,11 @@ async def _audit(merchant_id: str) -> AuditReport:
         if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         count = await conn.fetchval(
-            "SELECT count(*) FROM (SELECT FROM transfers WHERE merchant_id = $1 LIMIT $2) t", merchant_id, SMALL + 1
+            "SELECT count(*) FROM (SELECT FROM transfers WHERE merchant_id = $1 LIMIT $2) t",
+            merchant_id,
+            MAX_TRANSFERS_PER_SNAPSHOT + 1,
         )
-        if count <= SMALL:
+        if count <= MAX_TRANSFERS_PER_SNAPSHOT:
             return await check(conn, merchant_id)
     async with connection() as conn:
         return await check(conn, merchant_id)
@@ -135,13 +137,13 @@ async def check(conn: "Reader", merchant_id: str) -> AuditReport:
         "bulk_credits_have_transfers": (audit_sql.BULK_CREDITS, ()),
     }
     for name, (statement, arguments) in unwindowed.items():
-        records = await conn.fetch(statement, merchant_id, PROBLEMS_SHOWN, *arguments, timeout=_STATEMENT_SECONDS)
+        records = await conn.fetch(statement, merchant_id, MAX_PROBLEMS_SHOWN, *arguments, timeout=_STATEMENT_SECONDS)
         findings.add(name, [record[0] for record in records])
     requested, approved, paid = (
         [status for status in STATUSES if total_field_for(status) == place] for place in ("requested", "approved", "paid")
     )
     for name, problem in await conn.fetch(
-        audit_sql.USERS, merchant_id, PROBLEMS_SHOWN, requested, approved, paid, timeout=_STATEMENT_SECONDS
+        audit_sql.USERS, merchant_id, MAX_PROBLEMS_SHOWN, requested, approved, paid, timeout=_STATEMENT_SECONDS
     ):
         findings.add(name, [problem])
     findings.add("running_balances_chain", await _broken_chains(conn, merchant_id))
@@ -158,7 +160,7 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
     the ids gives the commit order, but no index contains it, so that pass comes second.
     """
     problems: list[str] = []
-    last: str | None = SMALLEST_ID
+    last: str | None = MIN_ID
     carried: dict[str, Decimal] = {}
     while last is not None and not problems:
         record = await _chain(conn, audit_sql.CHAIN_BY_TIME, merchant_id, last, TRANSFERS_PER_WINDOW, carried)
@@ -167,7 +169,7 @@ async def _broken_chains(conn: "Reader", merchant_id: str) -> list[str]:
         carried.update(zip(record["accounts"], record["balances"], strict=True))
     if not problems:
         return []
-    record = await _chain(conn, audit_sql.CHAIN_BY_COUNTER, merchant_id, SMALLEST_ID, None, {})
+    record = await _chain(conn, audit_sql.CHAIN_BY_COUNTER, merchant_id, MIN_ID, None, {})
     by_counter: list[str] = record["problems"]
     return by_counter
 
@@ -178,7 +180,7 @@ async def _chain(
     record = await conn.fetchrow(
         statement,
         merchant_id,
-        PROBLEMS_SHOWN,
+        MAX_PROBLEMS_SHOWN,
         after,
         limit,
         list(carried),
@@ -197,14 +199,14 @@ async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) 
     ]
     columns = [list(column) for column in zip(*table, strict=True)]
     columns.append(sorted({reason for *_, reason in table if reason}))
-    after = SMALLEST_ID
-    while after != LARGEST_ID:
+    after = MIN_ID
+    while after != MAX_ID:
         record = await conn.fetchrow(audit_sql.LAST_OF_WINDOW, merchant_id, after, PAYOUTS_PER_WINDOW)
         assert record is not None
         # The last window is open-ended, so that it also finds events and transfers of payouts that do not exist.
-        last = record["last"] if record["count"] == PAYOUTS_PER_WINDOW else LARGEST_ID
+        last = record["last"] if record["count"] == PAYOUTS_PER_WINDOW else MAX_ID
         for name, problem in await conn.fetch(
-            audit_sql.PAYOUTS, merchant_id, PROBLEMS_SHOWN, after, last, *columns, timeout=_STATEMENT_SECONDS
+            audit_sql.PAYOUTS, merchant_id, MAX_PROBLEMS_SHOWN, after, last, *columns, timeout=_STATEMENT_SECONDS
         ):
             findings.add(name, [problem])
         after = last
@@ -215,7 +217,7 @@ async def _check_keys(conn: "Reader", merchant_id: str, findings: _Findings) -> 
     after: str | None = ""
     while after is not None:
         record = await conn.fetchrow(
-            audit_sql.IDEMPOTENCY, merchant_id, PROBLEMS_SHOWN, after, KEYS_PER_WINDOW, timeout=_STATEMENT_SECONDS
+            audit_sql.IDEMPOTENCY, merchant_id, MAX_PROBLEMS_SHOWN, after, KEYS_PER_WINDOW, timeout=_STATEMENT_SECONDS
         )
         assert record is not None
         findings.add("idempotency_names_payouts", record["problems"])

@@ -40,7 +40,7 @@ SELECT t.* FROM unnest($2::text[]) AS r (reason) CROSS JOIN LATERAL (
     ORDER BY merchant_id DESC, reason DESC, transfers.id DESC LIMIT $5
 ) t ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
-_HISTORY_OF_PAYOUT: Final = f"""
+_HISTORY_BY_PAYOUT: Final = f"""
 SELECT {ENTRY_COLUMNS} FROM transfers
 WHERE merchant_id = $1 AND (payout_id, id) <= ($6::uuid, $3::uuid) AND (payout_id, id) >= ($6, $4)
     AND payout_id IS NOT NULL AND reason = ANY ($2::text[])
@@ -83,12 +83,12 @@ class TopUp:
     needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Transfer the amount. Raises VALIDATION_ERROR if the balance would exceed LARGEST_BALANCE."""
-        if unit.balances[AVAILABLE] + self.amount > LARGEST_BALANCE:
+        """Transfer the amount. Raises VALIDATION_ERROR if the balance would exceed MAX_BALANCE."""
+        if unit.balances[AVAILABLE] + self.amount > MAX_BALANCE:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"The balance would exceed {LARGEST_BALANCE}.",
-                errors=[("amount", f"would take the balance above {LARGEST_BALANCE}")],
+                f"The balance would exceed {MAX_BALANCE}.",
+                errors=[("amount", f"would bring the balance above {MAX_BALANCE}")],
             )
         unit.transfer(TOP_UP, self.amount, None, "top-up")
         available_balance, locked = unit.balances[AVAILABLE], unit.balances[LOCKED]
@@ -101,7 +101,7 @@ class TopUp:
         return CommandResult(200, msgspec.json.encode(balance))
 
 
-LARGEST_BALANCE: Final = Decimal("99999999999999.99")
+MAX_BALANCE: Final = Decimal("99999999999999.99")
 
 
 class BalanceService:
@@ -122,7 +122,7 @@ class BalanceService:
         arguments: list[Any] = [reasons, window.before, window.since, window.limit + 2]
         statement = _HISTORY
         if "payout_id" in params:
-            statement = _HISTORY_OF_PAYOUT
+            statement = _HISTORY_BY_PAYOUT
             arguments.append(params["payout_id"])
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, *arguments)
@@ -136,7 +136,7 @@ class BalanceService:
         return page(entries, window.limit, [entry.id for entry in entries])
 
     async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
-        """Add money to the available balance: 200 with the balance, or 400 if it would exceed LARGEST_BALANCE."""
+        """Add money to the available balance: 200 with the balance, or 400 if it would exceed MAX_BALANCE."""
         return await self._work.submit(TopUp(context, amount))
 
 

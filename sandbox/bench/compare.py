@@ -33,7 +33,7 @@ Opened = Callable[[Stack], AbstractContextManager[Measure]]
 
 _UNITS = {"bulk-credit": "row"}
 """The unit of CPU time for a bench without payouts."""
-_SMALLEST_SHARE = 0.02
+_MIN_SHARE = 0.02
 """The smallest share of all CPU time that is compared. The kernel counts ticks of 10 ms, so smaller figures are noise."""
 
 
@@ -144,9 +144,7 @@ def _is_small_share(name: str, rounds: Sequence[Mapping[str, float]]) -> bool:
     prefix, _, kind = name.rpartition(".")
     if not prefix.startswith("cpu_us_per_") or kind == TOTAL:
         return False
-    return median(figures[name] for figures in rounds) < _SMALLEST_SHARE * median(
-        figures[f"{prefix}.{TOTAL}"] for figures in rounds
-    )
+    return median(figures[name] for figures in rounds) < _MIN_SHARE * median(figures[f"{prefix}.{TOTAL}"] for figures in rounds)
 
 
 def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:

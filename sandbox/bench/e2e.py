@@ -21,10 +21,10 @@ EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
 GRACE_SECONDS = 1.0
 _WARM_UP_SECONDS = 1.0
 _WARM_UP_RATE = 100
-MOST_PER_SECOND = 100_000
+MAX_PER_SECOND = 100_000
 _FRACTION = re.compile(r"(\d{1,3}(?:\.\d{1,3})?)x", re.ASCII)
 _NUMBER = re.compile(r"\d{1,6}", re.ASCII)
-HIGHEST_FRACTION = 2.0
+MAX_FRACTION = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Rate:
 
 def parse_rate(text: str) -> Rate:
     """Parse a rate: `200`, or `0.5x` for half of the top rate. Raises ValueError."""
-    if (fraction := _FRACTION.fullmatch(text)) and 0 < float(fraction[1]) <= HIGHEST_FRACTION:
+    if (fraction := _FRACTION.fullmatch(text)) and 0 < float(fraction[1]) <= MAX_FRACTION:
         return Rate(float(fraction[1]), is_fraction=True)
-    if _NUMBER.fullmatch(text) and 1 <= int(text) <= MOST_PER_SECOND:
+    if _NUMBER.fullmatch(text) and 1 <= int(text) <= MAX_PER_SECOND:
         return Rate(int(text))
     raise ValueError(
-        f"{text!r} is not a rate. Give creates per second, 1 to {MOST_PER_SECOND}, or a fraction of the top rate, "
-        f"such as 0.5x, up to {HIGHEST_FRACTION:.0f}x."
+        f"{text!r} is not a rate. Give creates per second, 1 to {MAX_PER_SECOND}, or a fraction of the top rate, "
+        f"such as 0.5x, up to {MAX_FRACTION:.0f}x."
     )
 
 

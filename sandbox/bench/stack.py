@@ -22,7 +22,7 @@ from sandbox.bench.cpu import CpuMeter, find_supervisor
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
-_LONGEST_SECONDS = 1800.0
+_MAX_SECONDS = 1800.0
 """The time limit of one API call. The audit of a million payouts takes minutes."""
 OPENING_BALANCE = "99999999999.00"
 _MISSING_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'", re.MULTILINE)
@@ -169,7 +169,7 @@ def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: ob
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
     try:
-        with urllib.request.urlopen(request, timeout=_LONGEST_SECONDS) as response:  # noqa: S310 (our own sandbox)
+        with urllib.request.urlopen(request, timeout=_MAX_SECONDS) as response:  # noqa: S310 (our own sandbox)
             content = response.read()
             return json.loads(content) if content else None
     except urllib.error.HTTPError as error:

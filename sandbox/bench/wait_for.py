@@ -22,7 +22,7 @@ from sandbox.bench.pacer import Pacer
 from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, create_merchant
 
 _TIMEOUT = 30
-LONGEST_SECONDS = 20.0
+MAX_SECONDS = 20.0
 """The longest delay of a payment. Even on a slow machine it must come before a held request times out."""
 _REASONS_KEPT = 5
 
@@ -105,9 +105,9 @@ class WaitForBench:
 
     def run(self) -> WaitForResult:
         """Measure. Raises BenchError if a create fails. A request that is not answered with SUCCESS is part of the result."""
-        if self.delay > LONGEST_SECONDS:
+        if self.delay > MAX_SECONDS:
             raise BenchError(
-                f"At {self.rate} creates per second, at most {round(self.rate * LONGEST_SECONDS):,} can be held; "
+                f"At {self.rate} creates per second, at most {round(self.rate * MAX_SECONDS):,} can be held; "
                 "lower --held or raise --rate."
             )
         machine = describe_machine(Database(self.stack.database_url).version)
@@ -146,7 +146,7 @@ class WaitForBench:
             machine=machine,
             rate=self.rate,
             sent=sent,
-            held=waiters.most_held,
+            held=waiters.max_held,
             answered=answers.paid,
             missing=sent - answers.paid,
             reasons=answers.reasons,
@@ -168,7 +168,7 @@ class _Waiters:
     def __init__(self, stack: Stack, merchant: Merchant, answers: _Answers) -> None:
         self._answers = answers
         self.held = 0
-        self.most_held = 0
+        self.max_held = 0
         self._connections = Connections(stack.api_url)
         self._none_held = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
@@ -178,7 +178,7 @@ class _Waiters:
     def wait(self, payout_id: str) -> None:
         """Hold a request for the payout."""
         self.held += 1
-        self.most_held = max(self.most_held, self.held)
+        self.max_held = max(self.max_held, self.held)
         request = f"GET /api/v1/payouts/{payout_id}{self._tail}".encode()
         if self._connections.free:
             self._connections.free.popleft().send(request, self._on_answer)

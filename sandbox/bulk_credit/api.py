@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import msgspec
 
 from sandbox.bulk_credit.service import BulkCreditService, position_line
-from sandbox.bulk_credit.upload import LARGEST_FILE, Upload, receive_file
+from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload, receive_file
 from sandbox.domain.bulk_credit import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.domain.fields import Uuid
 from sandbox.domain.unit import CommandResult
@@ -58,7 +58,7 @@ class BulkCreditApi:
         idempotency="required",
         links=_SEE,
         receive=receive_file,
-        body_limit=LARGEST_FILE + _FORM_OVERHEAD,
+        body_limit=MAX_FILE_SIZE + _FORM_OVERHEAD,
         example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},
         description="Each row succeeds or fails independently. Workers credit the rows in the background: poll the "
         "activity, or subscribe to `bulk_credit.completed`.",

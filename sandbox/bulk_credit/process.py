@@ -1,6 +1,6 @@
 """Credit the rows of a bulk credit in the worker, in chunks of one transaction each.
 
-The transaction that credits a row also moves it out of PENDING. So each row is credited exactly once, whatever crashes.
+The transaction that credits a row also moves it out of PENDING. So each row is credited exactly once, even after a crash.
 """
 
 import os
@@ -18,7 +18,7 @@ from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_COMMAND, UnitOfWork
-from sandbox.domain.user_commands import LARGEST_SUM
+from sandbox.domain.user_commands import MAX_SUM
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 CHUNK: Final = 2000
-"""The most rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
-_LARGEST_FUNDS: Final = Decimal("99999999999999999.99")
-"""The total that bulk credits may bring a merchant's wallets to. The ledger's columns hold ten times as much."""
+"""Maximum number of rows credited in one transaction. It bounds how long the merchant's other requests wait for the lock."""
+_MAX_FUNDS: Final = Decimal("99999999999999999.99")
+"""Maximum total of a merchant's wallets after a bulk credit. The ledger's columns hold ten times as much."""
 FAIL_LIST: Final = "BULK_CREDIT_FAIL_USER_IDS"
 
 _NEXT: Final = f"""
@@ -58,7 +58,7 @@ WHERE merchant_id = $1 AND id = $2 RETURNING {COLUMNS}
 """  # noqa: S608 -- constants
 
 
-def fail_listed_users() -> set[str]:
+def read_user_ids_to_fail() -> set[str]:
     """Return the ids of the users whose rows must fail, from the environment variable BULK_CREDIT_FAIL_USER_IDS.
 
     Its value is a list separated by commas or white space, or `@` and the path of a file with such a list. A file can be
@@ -73,7 +73,7 @@ def fail_listed_users() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, fail_listed: Set[str]) -> bool:
+async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fail: Set[str]) -> bool:
     """Credit the next rows of a merchant's oldest unfinished bulk credit. Return whether there may be more to do.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors; then nothing
@@ -92,7 +92,7 @@ async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, fail_listed: Se
             # repeatable world must not depend on the number of workers either.
             raise NothingToDoError(False)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
-        outcomes, credits_ = _decide(unit, rows, fail_listed)
+        outcomes, credits_ = _decide(unit, rows, user_ids_to_fail)
         await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
         await add_credits(conn, unit, credits_)
         await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
@@ -111,7 +111,7 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
 
 
 def _decide(
-    unit: UnitOfWork, rows: Sequence[Mapping[str, Any]], fail_listed: Set[str]
+    unit: UnitOfWork, rows: Sequence[Mapping[str, Any]], user_ids_to_fail: Set[str]
 ) -> tuple[list[_Outcome], list[WalletCredit]]:
     """Return the outcome of each row, and the credits of the rows that succeed."""
     outcomes, credits_ = [], []
@@ -122,13 +122,13 @@ def _decide(
         before = credited.get(user_id, row["credited"])
         if before is None:
             outcomes.append(_Outcome(line, "INVALID", error="uuid: user not found"))
-        elif user_id in fail_listed:
+        elif user_id in user_ids_to_fail:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
-        elif before + amount > LARGEST_SUM or in_wallets + amount > _LARGEST_FUNDS:
+        elif before + amount > MAX_SUM or in_wallets + amount > _MAX_FUNDS:
             # A total that overflows its column would fail the chunk forever, and block every later file of the merchant.
-            limit = LARGEST_SUM if before + amount > LARGEST_SUM else _LARGEST_FUNDS
-            whose = "the user's credits" if limit == LARGEST_SUM else "the total of all wallets"
-            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would take {whose} above {limit}"))
+            limit = MAX_SUM if before + amount > MAX_SUM else _MAX_FUNDS
+            subject = "the user's credits" if limit == MAX_SUM else "the total of all wallets"
+            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would bring {subject} above {limit}"))
         else:
             credited[user_id] = before + amount
             in_wallets += amount

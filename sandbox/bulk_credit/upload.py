@@ -18,7 +18,7 @@ from multipart import (  # type: ignore[import-untyped]  # it carries no types
 from sandbox.domain.errors import Problem, invalid, unavailable
 from sandbox.http.request import PayloadTooLarge, Request
 
-LARGEST_FILE: Final = 50 * 1024 * 1024
+MAX_FILE_SIZE: Final = 50 * 1024 * 1024
 _OTHER_PARTS: Final = 4
 _IN_MEMORY: Final = 256 * 1024
 
@@ -34,7 +34,7 @@ class Upload:
 async def receive_file(request: Request) -> Upload:
     """Return the part `file` of a multipart body.
 
-    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE above LARGEST_FILE, VALIDATION_ERROR if the body is not valid multipart
+    Raises UNSUPPORTED_MEDIA_TYPE, PAYLOAD_TOO_LARGE above MAX_FILE_SIZE, VALIDATION_ERROR if the body is not valid multipart
     or does not have the part exactly once, or UNAVAILABLE if the file cannot be written to disk.
     """
     kind, options = parse_options_header(request.header("content-type") or "")
@@ -54,7 +54,7 @@ async def receive_file(request: Request) -> Upload:
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             raise unavailable(f"The server cannot write the uploaded file to disk ({reason}).", 30) from error
         raise
-    return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO in all but name
+    return Upload(spooled, digest)  # type: ignore[arg-type]  # a SpooledTemporaryFile is a BinaryIO at run time
 
 
 async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTemporaryFile[bytes]") -> bytes:
@@ -63,7 +63,7 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
     found = False
     segment: MultipartSegment | None = None
     try:
-        parser = PushMultipartParser(boundary, max_segment_size=LARGEST_FILE, max_segment_count=_OTHER_PARTS + 1)
+        parser = PushMultipartParser(boundary, max_segment_size=MAX_FILE_SIZE, max_segment_count=_OTHER_PARTS + 1)
         with parser:
             async for chunk in request.stream():
                 for event in parser.parse(chunk):
@@ -79,7 +79,7 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
                         digest.update(event)
                         target.write(event)
     except ParserLimitReached:
-        if segment is None or segment.bytes_received <= LARGEST_FILE:
+        if segment is None or segment.bytes_received <= MAX_FILE_SIZE:
             raise invalid("body", f"must have at most {_OTHER_PARTS + 1} parts, with short headers") from None
         raise _too_large() from None
     except PayloadTooLarge:
@@ -92,4 +92,4 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
 
 
 def _too_large() -> Problem:
-    return Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {LARGEST_FILE // 1024**2} MB; split it.")
+    return Problem("PAYLOAD_TOO_LARGE", f"The file is larger than {MAX_FILE_SIZE // 1024**2} MB; split it.")

@@ -133,7 +133,7 @@ def wait_for(
     """Create payouts at a steady rate, and for each hold a request with wait_for until it is paid.
 
     A scenario delays each payment just long enough to keep --held requests open. The percentiles measure the time from
-    the payout's transition to the arrival of the answer.
+    the payout's transition to the arrival of the response.
     """
     from sandbox.bench import report
     from sandbox.bench.wait_for import WaitForBench

@@ -1,4 +1,4 @@
-"""Shared by the commands that call a running sandbox: its URL and key, the calls, and printing the answers."""
+"""Shared by the commands that call a running sandbox: its URL and key, the calls, and printing the responses."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8000"
 _DEMO_KEY: Final = "sk_sandbox_demo_admin"
 """The demo merchant's development key, which works only on loopback."""
 
-_WIDEST: Final = 1000
+_MAX_WIDTH: Final = 1000
 
 Url = Annotated[str, typer.Option("--url", envvar="PSP_URL", help="The URL of the sandbox's API.")]
 ApiKey = Annotated[
@@ -70,7 +70,7 @@ class Client:
         return self.ask("GET", path, params=joined)
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
-        """Send POST, and return the JSON. Takes the options of `write`."""
+        """Send POST, and return the JSON. Accepts the options of `write`."""
         return self.write("POST", path, body, **options)
 
     def write(
@@ -89,7 +89,7 @@ class Client:
         return self.ask(method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """Send a request, and return the JSON of the answer; None if it has no body."""
+        """Send a request, and return the JSON of the response; None if it has no body."""
         response = self.send(method, path, **options)
         if not response.is_success:
             raise failed_response(response)
@@ -157,7 +157,7 @@ def connect_operator(url: Url = DEFAULT_URL, admin_key: AdminKey = None, ready_f
 
 
 def from_ready_file(path: Path | None, url: str, url_name: str, key: str | None, key_name: str) -> tuple[str, str | None]:
-    """Return the URL and the key: the given ones or, with a ready file, its members. A given key takes precedence.
+    """Return the URL and the key: the given ones or, with a ready file, those in the file. A given key takes precedence.
 
     Raises BadParameter if the file is not a ready file.
     """
@@ -194,9 +194,9 @@ def host_of(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The result of a command: the JSON answer, the text for people, and the failure if the command failed."""
+    """The result of a command: the JSON response, the text for people, and the failure if the command failed."""
 
-    answer: Any
+    response: Any
     text: str
     failure: Failure | None = None
 
@@ -219,7 +219,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
             client.is_watched = is_watched(as_json)
             client.asks = not as_json and sys.stdin.isatty()
             shown = function(client, **arguments)
-            show(shown.answer, as_json=as_json, text=shown.text)
+            show(shown.response, as_json=as_json, text=shown.text)
             if shown.failure is not None:
                 raise shown.failure
 
@@ -248,18 +248,18 @@ with_operator = _commands(connect_operator)
 """Decorator for a command that takes the operator's client."""
 
 
-def as_table(page: dict[str, Any], *members: str) -> Output:
-    """Format a page of a list as a table with these members of its items."""
+def as_table(page: dict[str, Any], *fields: str) -> Output:
+    """Format a page of a list as a table with these fields of its items."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*members, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(*fields, box=SIMPLE_HEAD, pad_edge=False)
     for item in page["data"]:
-        table.add_row(*(escape("" if item[member] is None else _plain(item[member])) for member in members))
+        table.add_row(*(escape("" if item[field] is None else _plain(item[field])) for field in fields))
     # Without a terminal, do not truncate: a script that cuts out columns needs whole ids.
-    console = Console(width=None if sys.stdout.isatty() else _WIDEST)
+    console = Console(width=None if sys.stdout.isatty() else _MAX_WIDTH)
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines() if line.strip()] if page["data"] else ["No results."]
@@ -269,7 +269,7 @@ def as_table(page: dict[str, Any], *members: str) -> Output:
 
 
 def as_members(found: dict[str, Any]) -> Output:
-    """Format an object with one line per member."""
+    """Format an object with one line per field."""
     width = max(map(len, found)) + 2
     lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]
     return Output(found, "\n".join(lines))
@@ -282,7 +282,7 @@ def _plain(value: Any) -> str:
 
 
 def show(value: Any, *, as_json: bool, text: str) -> None:
-    """Print an answer as JSON or as text."""
+    """Print a response as JSON or as text."""
     typer.echo(json.dumps(value) if as_json else text)
 
 

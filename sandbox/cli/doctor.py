@@ -70,7 +70,7 @@ def _run_check(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
     except Exception as error:
-        # Report any exception as this check's result, and go on with the other checks.
+        # Report any exception as this check's result, and continue with the other checks.
         return Finding(name, False, str(error) or type(error).__name__)
 
 
@@ -145,7 +145,7 @@ async def _database(url: str) -> str:
         connection = await asyncpg.connect(url, timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # The URL may contain a password, so name only the host.
-        raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) does not answer: {error}") from error
+        raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) does not respond: {error}") from error
     try:
         number = int(await connection.fetchval("SHOW server_version_num"))
     finally:
@@ -163,7 +163,7 @@ async def _redis(url: str) -> str:
     try:
         await client.ping()
     except (TimeoutError, OSError, RedisError) as error:
-        raise RuntimeError(f"REDIS_URL ({urlsplit(url).hostname or 'local'}) does not answer: {error}") from error
+        raise RuntimeError(f"REDIS_URL ({urlsplit(url).hostname or 'local'}) does not respond: {error}") from error
     finally:
         await client.aclose()
     return "Redis answers"

@@ -22,7 +22,7 @@ _Events = Annotated[
     ),
 ]
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
-_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="Whose clock webhook-timestamp uses.")]
+_SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="The clock that webhook-timestamp uses.")]
 _Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="The retry schedule for failed attempts.")]
 _Description = Annotated[str | None, typer.Option("--description", help="A description.")]
 

@@ -1,4 +1,4 @@
-"""The entry point of `psp`. It does what cannot wait until all modules are loaded, which takes a second."""
+"""The entry point of `psp`. It does the work that must happen before all modules are loaded, which takes a second."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def main() -> None:
 def delete_stale_ready_file(arguments: Sequence[str]) -> None:
     """Delete the ready file that `psp up` or `psp run` will write.
 
-    A script may already wait for it, and must not read that of an earlier run. If the file cannot be deleted, the command
+    A script may already wait for it, and must not read the file of an earlier run. If the file cannot be deleted, the command
     reports it.
     """
     own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)

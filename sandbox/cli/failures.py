@@ -38,7 +38,7 @@ class Failure(Exception):
 
 
 def refused(detail: str, code: str = "REFUSED") -> Failure:
-    """Return a failure: the request was refused or not fully carried out."""
+    """Return a failure: the request was refused or not fully executed."""
     return Failure(ExitCode.REFUSED, _problem(code, "Refused", 409, detail))
 
 
@@ -53,7 +53,7 @@ def usage_error(detail: str) -> Failure:
 
 
 def unreachable(detail: str) -> Failure:
-    """Return a failure: the sandbox does not answer."""
+    """Return a failure: the sandbox does not respond."""
     return Failure(ExitCode.UNREACHABLE, _problem("UNREACHABLE", "Sandbox unreachable", 503, detail))
 
 
@@ -63,7 +63,7 @@ def not_met(detail: str) -> Failure:
 
 
 def failed_response(response: "httpx.Response") -> Failure:
-    """Return a failure with an answer's problem. A status other than 4xx counts as unreachable."""
+    """Return a failure with a response's problem. A status other than 4xx counts as unreachable."""
     exit_code = ExitCode.REFUSED if 400 <= response.status_code < 500 else ExitCode.UNREACHABLE
     try:
         problem = response.json()
@@ -72,8 +72,8 @@ def failed_response(response: "httpx.Response") -> Failure:
         # For a single field, the detail already says it.
         lines += wrong if len(wrong) > 1 else []
     except (ValueError, KeyError, TypeError):
-        detail = f"Unexpected answer {response.status_code} from {response.request.url}: not a sandbox? Check --url."
-        return Failure(exit_code, _problem("UNEXPECTED_ANSWER", "Unexpected answer", response.status_code, detail))
+        detail = f"Unexpected response {response.status_code} from {response.request.url}: not a sandbox? Check --url."
+        return Failure(exit_code, _problem("UNEXPECTED_ANSWER", "Unexpected response", response.status_code, detail))
     return Failure(exit_code, problem, "\n".join(lines))
 
 

@@ -29,7 +29,7 @@ def list_(client: Client, paging: Paging) -> Output:
 @app.command("get")
 @with_client
 def get(client: Client, fault_id: _Id) -> Output:
-    """Show a fault and how often it has hit."""
+    """Show a fault and its number of hits."""
     return as_members(client.get(f"{_PATH}/{fault_id}"))
 
 

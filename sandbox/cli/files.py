@@ -1,4 +1,4 @@
-"""Read the files that commands take: one JSON body, or many items as JSON or CSV."""
+"""Read the files passed to commands: one JSON body, or many items as JSON or CSV."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import typer
 from sandbox.cli.client import Output
 from sandbox.cli.failures import refused
 
-_LARGEST: Final = 64 * 2**20
+_MAX_FILE_SIZE: Final = 64 * 2**20
 _FLAGS: Final = {"true": True, "false": False}
 
 
@@ -23,21 +23,21 @@ def read_json(file: Path) -> Any:
         raise typer.BadParameter(f"{file} is not valid JSON: {error}") from error
 
 
-def read_items(file: Path, member: str) -> list[Any]:
-    """Return the items of a CSV or JSON file. JSON is a list, or an object with the list as `member`.
+def read_items(file: Path, field: str) -> list[Any]:
+    """Return the items of a CSV or JSON file. JSON is a list, or an object with the list as `field`.
 
     Raises BadParameter.
     """
     if file.suffix.lower() == ".csv":
         return _rows(file)
     found = read_json(file)
-    items = found.get(member) if isinstance(found, dict) and set(found) == {member} else found
+    items = found.get(field) if isinstance(found, dict) and set(found) == {field} else found
     if not isinstance(items, list):
-        raise typer.BadParameter(f'{file} must hold a list, or {{"{member}": list}}.')
+        raise typer.BadParameter(f'{file} must hold a list, or {{"{field}": list}}.')
     return items
 
 
-def batch_output(found: dict[str, Any], member: str, line: Callable[[dict[str, Any]], str]) -> Output:
+def batch_output(found: dict[str, Any], field: str, line: Callable[[dict[str, Any]], str]) -> Output:
     """Format the results of a batch, one line per item. It is a failure if an item was refused."""
     lines, bad = [], 0
     for number, result in enumerate(found["results"], 1):
@@ -45,7 +45,7 @@ def batch_output(found: dict[str, Any], member: str, line: Callable[[dict[str, A
             bad += 1
             lines.append(f"{number}: {result['status']} {result['problem']['code']}: {result['problem']['detail']}")
         else:
-            lines.append(f"{number}: {line(result[member])}")
+            lines.append(f"{number}: {line(result[field])}")
     failure = refused(f"{bad} of {len(found['results'])} items were refused.") if bad else None
     return Output(found, "\n".join(lines), failure)
 
@@ -73,8 +73,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 def _text(file: Path) -> str:
     try:
-        if file.stat().st_size > _LARGEST:
-            raise typer.BadParameter(f"{file} is larger than {_LARGEST // 2**20} MB.")
+        if file.stat().st_size > _MAX_FILE_SIZE:
+            raise typer.BadParameter(f"{file} is larger than {_MAX_FILE_SIZE // 2**20} MB.")
         return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"{file} cannot be read: {error}") from error

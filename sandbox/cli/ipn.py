@@ -54,14 +54,14 @@ def send(
         key = decode_secret(secret)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    members = {
+    fields = {
         "psp_reference" if by_reference else "payout_id": payout,
         "status": status,
         **given(
             psp_reference=None if by_reference else psp_reference, failure_code=failure_code, failure_reason=failure_reason
         ),
     }
-    body = json.dumps(members).encode()
+    body = json.dumps(fields).encode()
     signed = headers(message_id or f"msg_{os.urandom(12).hex()}", int(time.time()), body, (key,))
-    answer = Client(url, {"Content-Type": "application/json"}).ask("POST", "/ipn/callback", content=body, headers=signed)
-    show(answer, as_json=as_json, text=f"Accepted: {answer['id']}  {answer['status']}")
+    response = Client(url, {"Content-Type": "application/json"}).ask("POST", "/ipn/callback", content=body, headers=signed)
+    show(response, as_json=as_json, text=f"Accepted: {response['id']}  {response['status']}")

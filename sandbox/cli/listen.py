@@ -58,7 +58,7 @@ def listen(
     except KeyboardInterrupt:
         pass
     finally:
-        # Ignore the answer: a reset or somebody else may already have deleted the endpoint.
+        # Ignore the response: the endpoint may already have been deleted, for example by a reset.
         client.send("DELETE", f"/api/v1/webhook-endpoints/{endpoint['id']}")
 
 

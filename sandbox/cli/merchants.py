@@ -59,7 +59,7 @@ def list_keys(client: Client, paging: Paging) -> Output:
 @with_client
 def create_key(
     client: Client,
-    role: Annotated[Role, typer.Argument(help="What the key may do: a member cannot approve, reconcile or manage keys.")],
+    role: Annotated[Role, typer.Argument(help="The key's role: a member cannot approve, reconcile or manage keys.")],
     name: Annotated[str | None, typer.Option("--name", help="A name for the key.")] = None,
 ) -> Output:
     """Create a key. It is shown only in this response."""

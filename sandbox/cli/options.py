@@ -86,13 +86,13 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     """Parse KEY=VALUE pairs. Raises BadParameter without quoting the pair, because it may be a secret."""
     for pair in given or []:
         if "=" not in pair:
-            raise typer.BadParameter(f"{option} takes KEY=VALUE.")
+            raise typer.BadParameter(f"{option} must be KEY=VALUE.")
     return dict(pair.partition("=")[::2] for pair in given or [])
 
 
-def given(**members: Any) -> dict[str, Any]:
-    """Return the members that are not None."""
-    return {name: value for name, value in members.items() if value is not None}
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 # These completions read the sandbox's own files, so they import only when a shell asks.

@@ -24,7 +24,7 @@ def list_(
         int | None, typer.Option("--status", min=100, max=599, help="Only calls with this response status.")
     ] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Only calls whose path or bodies contain this text.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Only calls with this text in their path or bodies.")] = None,
 ) -> Output:
     """List recent calls, newest first."""
     page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, **paging)

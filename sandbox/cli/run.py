@@ -55,9 +55,9 @@ def run(
 
 def run_command(options: "Options", command: list[str]) -> int:
     """Run a command with a sandbox, and return the exit code. Nothing but the command writes to standard output."""
-    from sandbox.runtime.guest import NOT_FOUND, Guest, GuestError
     from sandbox.runtime.run_directories import StartError
     from sandbox.runtime.supervisor import Supervisor
+    from sandbox.runtime.user_command import NOT_FOUND, UserCommand, UserCommandError
 
     def say(line: str) -> None:
         sys.stderr.write(f"{line}\n")
@@ -66,16 +66,16 @@ def run_command(options: "Options", command: list[str]) -> int:
     if shutil.which(command[0]) is None and "/" not in command[0]:
         say(f"psp run: {command[0]}: command not found")
         return NOT_FOUND
-    guest = Guest(command)
+    user_command = UserCommand(command)
     try:
-        reason = Supervisor(options, say, lambda ready: None).run(guest)
-    except GuestError as error:
+        reason = Supervisor(options, say, lambda ready: None).run(user_command)
+    except UserCommandError as error:
         say(f"psp run: {error}")
         return error.exit_code
     except StartError as error:
         say(f"psp run: {error}")
         return NOT_STARTED
-    if guest.exit_code is not None:
-        return guest.exit_code
+    if user_command.exit_code is not None:
+        return user_command.exit_code
     # The run was asked to end before the command started.
     return 128 + signal.Signals.__members__.get(reason, signal.SIGTERM)

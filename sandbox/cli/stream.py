@@ -6,7 +6,7 @@ from typing import Any
 
 
 def messages(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the type and members of each event. The type is empty for the comment that starts the stream."""
+    """Yield the type and fields of each event. The type is empty for the comment that starts the stream."""
     kind = ""
     for line in lines:
         if line == ": listening":

@@ -1,4 +1,4 @@
-"""`psp trigger EVENT`: make an event happen along the real path that leads to it."""
+"""`psp trigger EVENT`: make an event happen in the way it really happens."""
 
 import io
 import uuid
@@ -13,21 +13,21 @@ from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
 from sandbox.domain.choices import EventType
 
-_LONGEST_WAIT: Final = 30
+_MAX_WAIT_SECONDS: Final = 30
 """Seconds to wait for a state: the longest time that the API holds a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """How a payout gets to an event: its built-in scenario, the state to wait for, and the actions to take then."""
+    """How to make a payout cause an event: its built-in scenario, the state to wait for, and the actions to take then."""
 
     scenario: str
     until: str
     actions: tuple[str, ...] = ()
 
 
-# Every path is a real one: a failed or paid payout went through PROCESSING. The scenario for RETURNED takes a minute after
-# SUCCESS, and in a frozen world never gets there, so the return is simulated.
+# Every route goes through real states: a failed or paid payout went through PROCESSING. The scenario for RETURNED takes a
+# minute after SUCCESS, and never happens in a frozen world, so the return is simulated.
 ROUTES: Final[dict[EventType, _Route]] = {
     "payout.requested": _Route("pending", "REQUESTED"),
     "payout.created": _Route("pending", "PENDING"),
@@ -50,9 +50,9 @@ def trigger(
     event: Annotated[EventType, typer.Argument(help="The event's type.")],
     amount: Annotated[str, typer.Option("--amount", help="The amount of the payout or the credit.")] = "100.00",
 ) -> Output:
-    """Create a payout or a bulk credit, lead it to the event along the real path, and print the event.
+    """Create a payout or a bulk credit, move it to the event through all its real states, and print the event.
 
-    The worker handles it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
+    A worker processes it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
     event does not happen in time.
     """
     with client.waiting(f"Waiting for {event}"):
@@ -72,8 +72,8 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
     }
     path = "/api/v1/payouts"
     payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": route.scenario})["id"]
-    # The API answers at once if the payout has already passed through the state.
-    payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_LONGEST_WAIT)
+    # The API responds at once if the payout has already passed through the state.
+    payout = client.get(f"{path}/{payout_id}", wait_for=route.until, timeout=_MAX_WAIT_SECONDS)
     for action in route.actions:
         if action.isupper():
             client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": action})
@@ -89,7 +89,7 @@ def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, 
 def _credit_new_user(client: Client, amount: str) -> dict[str, Any]:
     user_id = client.post("/api/v1/users", {"name": "Bulk Credit"})["id"]
     activity_id = bulk_credit.upload(client, "trigger.csv", io.BytesIO(f"uuid,amount\n{user_id},{amount}\n".encode()))
-    bulk_credit.watch(client, activity_id, 2 * _LONGEST_WAIT)
+    bulk_credit.watch(client, activity_id, 2 * _MAX_WAIT_SECONDS)
     events: list[dict[str, Any]] = client.get("/api/v1/events", limit=100)["data"]
     found = next((item for item in events if item["data"].get("activity_id") == activity_id), None)
     if found is None:

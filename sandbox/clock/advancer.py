@@ -1,7 +1,7 @@
 """Advance a merchant's clock, running due work one instant at a time.
 
 Each instant is one transaction. Under the merchant's lock it finds the earliest time at which work falls due, sets the clock
-to that time, takes the payout steps that are due, and claims the due webhooks. The webhooks are then sent outside of any
+to that time, runs the payout steps that are due, and claims the due webhooks. The webhooks are then sent outside of any
 transaction, and recorded before the clock advances further. A process that dies leaves the clock at an instant; resuming from
 there repeats nothing but webhooks that were in progress.
 """
@@ -15,27 +15,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from sandbox.bulk_credit.process import credit_chunk, fail_listed_users
+from sandbox.bulk_credit.process import credit_chunk, read_user_ids_to_fail
 from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.unit import UnitOfWork
-from sandbox.domain.webhook_schedule import judge
+from sandbox.domain.webhook_schedule import classify_response
 from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
-from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
+from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-MOST_SECONDS: Final = 25.0
-"""Maximum real time of one run."""
-MOST_STEPS: Final = 10_000
-"""Maximum steps of one run. The run ends after the instant that reaches it."""
-MOST_LISTED: Final = 1000
-"""Maximum steps that a response lists."""
+MAX_SECONDS: Final = 25.0
+"""Maximum real time of one `run`."""
+MAX_STEPS: Final = 10_000
+"""Maximum number of steps in one `run`, which ends after the instant that reaches it."""
+MAX_LISTED_STEPS: Final = 1000
+"""Maximum number of steps that a response lists."""
 
-# The earliest due time of each kind of work that a merchant's clock brings about. To add a kind of work, add a column here and
+# The earliest due time of each kind of work that depends on a merchant's clock. To add a kind of work, add a column here and
 # run the work in `_run_instant`. A delivery in progress is still due, so the clock waits for it.
 _NEXT_DUE: Final = """
 SELECT
@@ -73,8 +73,8 @@ class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
 
 
 @dataclass(slots=True)
-class Run:
-    """The result of one run: the time that the clock reached, and why it stopped before its target (None if it did not)."""
+class AdvanceResult:
+    """The result of `ClockAdvancer.run`. `now` is the time that the clock reached; `stopped_because` is None at the target."""
 
     now: datetime
     clock: Clock
@@ -83,9 +83,9 @@ class Run:
     ran: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
 
     def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
-        """Count all the steps, and list the first MOST_LISTED."""
+        """Count all steps, and list the first MAX_LISTED_STEPS."""
         self.steps += len(done)
-        self.ran += done[: MOST_LISTED - len(self.ran)]
+        self.ran += done[: MAX_LISTED_STEPS - len(self.ran)]
 
 
 @dataclass(slots=True)
@@ -100,15 +100,15 @@ class _Instant:
 class ClockAdvancer:
     """Advances merchants' clocks and runs the work that falls due."""
 
-    def __init__(self, work: UnitOfWorkRunner, seconds: float = MOST_SECONDS, steps: int = MOST_STEPS) -> None:
+    def __init__(self, work: UnitOfWorkRunner, seconds: float = MAX_SECONDS, steps: int = MAX_STEPS) -> None:
         self._work = work
         self._seconds = seconds
-        self._most_steps = steps
-        self._attempts: Attempts | None = None
+        self._max_steps = steps
+        self._attempts: AttemptRunner | None = None
         self._sending: set[asyncio.Task[list[AttemptResult]]] = set()
 
-    def start(self, attempts: Attempts) -> None:
-        """Set what sends webhooks. It is not passed to the constructor, because it needs a running event loop."""
+    def set_attempts(self, attempts: AttemptRunner) -> None:
+        """Set the object that sends webhooks. It needs a running event loop, so it is not passed to the constructor."""
         self._attempts = attempts
 
     async def close(self, seconds: float) -> None:
@@ -116,31 +116,31 @@ class ClockAdvancer:
         if self._sending:
             await asyncio.wait(self._sending, timeout=seconds)
 
-    async def run(self, merchant_id: str, target: datetime | None = None, since: datetime | None = None) -> Run:
+    async def run(self, merchant_id: str, target: datetime | None = None, since: datetime | None = None) -> AdvanceResult:
         """Advance the merchant's clock to `target`, running due work. Without a target, run only the work due now.
 
-        Work at or before `since` runs, but is neither counted nor listed: workers may have started it already. Raises NOT_FOUND
-        if the merchant was deleted, and asyncpg's errors. After an error the clock stands at the last instant that committed.
+        Work due at or before `since` runs, but is neither counted nor listed: workers may have started it already. Raises
+        NOT_FOUND if the merchant was deleted, and asyncpg's errors. After an error, the clock is at the last committed instant.
         """
         deadline = time.monotonic() + self._seconds
-        run = Run(datetime.now(UTC), RUNNING)
+        result = AdvanceResult(datetime.now(UTC), RUNNING)
         delay = 0.002
         while True:
             instant = await self._run_instant(merchant_id, target)
-            run.now, run.clock = instant.unit.now, instant.unit.clock
-            if instant.has_steps and (since is None or run.now > since):
-                run.add(_steps(instant.unit))
+            result.now, result.clock = instant.unit.now, instant.unit.clock
+            if instant.has_steps and (since is None or result.now > since):
+                result.add(_steps(instant.unit))
             if instant.claimed:
                 sending = asyncio.create_task(self._send(merchant_id, instant.claimed))
                 self._sending.add(sending)
                 sending.add_done_callback(self._sending.discard)
                 await asyncio.wait({sending}, timeout=deadline - time.monotonic())
-                if not sending.done():  # it continues and is recorded; the next run waits for it
-                    run.stopped_because = "a webhook endpoint has not responded yet"
-                    return run
-                run.add([_attempt(result) for result in sending.result() if since is None or result.at > since])
+                if not sending.done():  # it continues and is recorded; the next `run` waits for it
+                    result.stopped_because = "a webhook endpoint has not responded yet"
+                    return result
+                result.add([_attempt(result) for result in sending.result() if since is None or result.at > since])
             if instant.is_last:
-                return run
+                return result
             if instant.has_steps or instant.claimed:
                 delay = 0.002
             else:
@@ -148,18 +148,18 @@ class ClockAdvancer:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.1)
             if time.monotonic() >= deadline:
-                run.stopped_because = f"{self._seconds:g} seconds of real time have passed"
-                return run
-            if run.steps >= self._most_steps:
-                run.stopped_because = f"{self._most_steps} steps were taken"
-                return run
+                result.stopped_because = f"{self._seconds:g} seconds of real time have passed"
+                return result
+            if result.steps >= self._max_steps:
+                result.stopped_because = f"{self._max_steps} steps were taken"
+                return result
 
-    async def credit(self, merchant_id: str) -> None:
+    async def process_bulk_credits(self, merchant_id: str) -> None:
         """Process the merchant's bulk credits, which do not depend on its clock, until done or out of time."""
         deadline = time.monotonic() + self._seconds
         more = True
         while more and time.monotonic() < deadline:
-            more = await credit_chunk(self._work, merchant_id, fail_listed_users())
+            more = await credit_chunk(self._work, merchant_id, read_user_ids_to_fail())
 
     async def _run_instant(self, merchant_id: str, target: datetime | None) -> _Instant:
         async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> _Instant:
@@ -185,32 +185,32 @@ class ClockAdvancer:
         async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
             if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
                 # ClaimRequest in the same transaction. Otherwise a worker could take them while the clock is frozen.
-                with self._require_attempts().claiming(merchant_id) as free:
-                    instant.claimed = await claim_in(conn, merchant_id, free.others)
+                with self._require_attempts().reserve_capacity(merchant_id) as free:
+                    instant.claimed = await claim_in(conn, merchant_id, free.default)
 
         # Reserve no ids before there is something to do: the number of waits must not change the ids of a seeded world.
         return await self._work.decide(ClaimRequest(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
     async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         attempts = self._require_attempts()
-        runs = split_into_runs(claimed)
-        attempts.begin(merchant_id, runs)
+        sequences = split_into_sequences(claimed)
+        attempts.begin(merchant_id, sequences)
         results: list[AttemptResult] = []
-        await asyncio.gather(*(attempts.attempt_in_order(merchant_id, run, results.append) for run in runs))
-        for start in range(0, len(results), RECORD_AT_MOST):
-            await attempts.record(merchant_id, results[start : start + RECORD_AT_MOST])
+        await asyncio.gather(*(attempts.attempt_sequence(merchant_id, sequence, results.append) for sequence in sequences))
+        for start in range(0, len(results), MAX_RECORDED_ATTEMPTS):
+            await attempts.record(merchant_id, results[start : start + MAX_RECORDED_ATTEMPTS])
         return sorted(results, key=lambda result: (result.at, result.claimed.id))
 
-    def _require_attempts(self) -> Attempts:
-        assert self._attempts is not None, "start was not called"
+    def _require_attempts(self) -> AttemptRunner:
+        assert self._attempts is not None, "set_attempts was not called"
         return self._attempts
 
 
 async def move_clock(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, moment: datetime, real: datetime
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, moment: datetime, wall_now: datetime
 ) -> Clock:
-    """Set a merchant's clock to `moment`. `real` is the host's time. The transaction must hold the merchant's lock."""
-    moved = clock.moved(moment, real)
+    """Set a merchant's clock to `moment`. `wall_now` is the host's time. The transaction must hold the merchant's lock."""
+    moved = clock.moved(moment, wall_now)
     await conn.execute(_SET, merchant_id, moved.frozen_at, moved.offset)
     return moved
 
@@ -229,7 +229,7 @@ def _steps(unit: UnitOfWork) -> list[PayoutStep | DeliveryAttempt]:
 
 def _attempt(result: AttemptResult) -> PayoutStep | DeliveryAttempt:
     claimed = result.claimed
-    outcome = judge(result.http_status) if result.error is None or result.gone else "failed"
+    outcome = classify_response(result.http_status) if result.error is None or result.gone else "failed"
     return DeliveryAttempt(
         render(result.at), claimed.id, claimed.event_id, claimed.endpoint_id, claimed.attempt, outcome, result.http_status
     )

@@ -40,8 +40,8 @@ class ClockApi:
     def __init__(self, clock: ClockService) -> None:
         self._clock = clock
 
-    def _check_advance(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        return [("seconds", _ONE_OF_TWO)] if ("seconds" in members) == ("to" in members) else []
+    def _check_advance(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        return [("seconds", _ONE_OF_TWO)] if ("seconds" in fields) == ("to" in fields) else []
 
     @get("/sandbox/v1/clock", "Get the clock", {200: ClockState})
     async def get_clock(self, request: Request) -> ClockState:

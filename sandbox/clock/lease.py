@@ -1,4 +1,4 @@
-"""Lease a merchant's clock, so that one request moves it at a time. If the process dies, the lease expires within seconds.
+"""Lease a merchant's clock, so that only one request at a time moves it. If the process dies, the lease expires within seconds.
 
 The lease keeps responses consistent. It does not protect money: every move of a clock is a transaction under the merchant's
 lock.
@@ -41,13 +41,13 @@ class ClockLeasedError(Problem):
 async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     """Hold the lease of a merchant's clock during the block. Raises ClockLeasedError if it is not free within two seconds."""
     holder = str(uuid.uuid4())
-    until_taken = AsyncRetrying(
+    until_acquiren = AsyncRetrying(
         wait=wait_exponential(0.02, max=0.2),
         stop=stop_after_delay(_WAIT_SECONDS),
-        retry=retry_if_result(lambda taken: not taken),
+        retry=retry_if_result(lambda is_acquired: not is_acquired),
         retry_error_callback=lambda _: False,
     )
-    if not await until_taken(_take, merchant_id, holder):
+    if not await until_acquiren(_acquire, merchant_id, holder):
         raise ClockLeasedError
     renewal = asyncio.create_task(_renew(merchant_id, holder))
     try:
@@ -58,7 +58,7 @@ async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
             await write_rows(lambda _: _release(merchant_id, holder).run())
 
 
-async def _take(merchant_id: str, holder: str) -> bool:
+async def _acquire(merchant_id: str, holder: str) -> bool:
     return bool(await write_rows(lambda _: _lease(merchant_id, holder, datetime.now(UTC)).run()))
 
 
@@ -66,7 +66,7 @@ async def _renew(merchant_id: str, holder: str) -> None:
     while True:
         await asyncio.sleep(_RENEWAL_SECONDS)
         try:
-            await _take(merchant_id, holder)
+            await _acquire(merchant_id, holder)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("clock_lease_lost", merchant_id=merchant_id, error=repr(error)[:300])
 

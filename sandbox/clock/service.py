@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from piccolo.query.methods.select import First
 
-from sandbox.clock.advancer import ClockAdvancer, DeliveryAttempt, PayoutStep, Run, move_clock
+from sandbox.clock.advancer import AdvanceResult, ClockAdvancer, DeliveryAttempt, PayoutStep, move_clock
 from sandbox.clock.lease import ClockLeasedError, clock_lease
 from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503
 from sandbox.db.rows import by_key
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LAST_YEAR: Final = 9000
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
-# A merchant with nothing but an opening balance can go back: all later ids and times follow from the clock alone.
+# The clock of a merchant with nothing but an opening balance can go back: all later ids and times depend on the clock alone.
 _HAS_ACTIVITY: Final = """
 SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
 """
@@ -78,7 +78,7 @@ class Drained(msgspec.Struct):
 
 
 class ClockService:
-    """Reads, freezes, advances and resumes clocks. `on_advanced` receives a merchant and how far its clock advanced."""
+    """Reads, freezes, advances and resumes clocks. `on_advanced` receives a merchant and its clock's advance."""
 
     def __init__(
         self, work: UnitOfWorkRunner, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
@@ -112,7 +112,7 @@ class ClockService:
         return await self._finish(self._move(context, target, freeze=False))
 
     async def resume(self, context: RequestContext) -> CommandResult:
-        """Let a frozen clock run again from its time. Responds with 200 and a ClockState."""
+        """Resume a frozen clock from its current time. Responds with 200 and a ClockState."""
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if unit.clock.frozen_at is None:
@@ -150,7 +150,7 @@ class ClockService:
 
     async def _drain(self, context: RequestContext) -> CommandResult:
         async def drain() -> CommandResult:
-            await self._advancer.credit(context.merchant_id)
+            await self._advancer.process_bulk_credits(context.merchant_id)
             run = await self._advancer.run(context.merchant_id)
             result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
             return CommandResult(200, msgspec.json.encode(result), provisional=not result.drained)
@@ -233,7 +233,7 @@ def _state(clock: Clock) -> ClockState:
     )
 
 
-def _report(began: datetime, run: Run) -> ClockRun:
+def _report(began: datetime, run: AdvanceResult) -> ClockRun:
     return ClockRun(
         **msgspec.structs.asdict(_state(run.clock)),
         began=render(began),

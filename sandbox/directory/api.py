@@ -37,8 +37,8 @@ class DirectoryApi:
         self._listing = directory.as_json()
         self._work = work
 
-    def _check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        return destination_errors(members, self._directory)
+    def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        return destination_errors(fields, self._directory)
 
     @get("/api/v1/directory", "List banks and wallets that payouts can go to", {200: DirectoryJson})
     async def get_directory(self, request: Request) -> DirectoryJson:

@@ -20,7 +20,7 @@ from sandbox.domain.money import InvalidAmountError, parse_amount
 FieldProblem = tuple[str, str]
 """The path of a field, such as `payouts[2].amount`, and its error message."""
 
-MOST: Final = 1000
+MAX_ERRORS: Final = 1000
 """The most errors that one response lists."""
 _SUGGESTIONS: Final = 20
 """How many unknown fields of one object get a "did you mean"; each costs a search."""
@@ -52,13 +52,13 @@ def parse_tree(body: bytes) -> Any:
 
 
 def find_errors(kind: Any, tree: Any) -> tuple[list[FieldProblem], Any]:
-    """Check a parsed body against a type. Return its errors, at most MOST, and its valid part.
+    """Check a parsed body against a type. Return its errors, at most MAX_ERRORS, and its valid part.
 
     In the valid part, objects are dicts of their valid fields, and amounts are Decimals.
     """
     walk = _Walk()
     found = walk.check(_described(kind), tree, "")
-    return walk.errors[:MOST], None if found is _WRONG else found
+    return walk.errors[:MAX_ERRORS], None if found is _WRONG else found
 
 
 @lru_cache(maxsize=256)
@@ -93,7 +93,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = JsonObject(pairs)
     if len(found) < len(pairs):
         times = Counter(name for name, _ in pairs)
-        found.duplicates = [name for name in found if times[name] > 1][:MOST]
+        found.duplicates = [name for name in found if times[name] > 1][:MAX_ERRORS]
     return found
 
 
@@ -106,7 +106,7 @@ class _Walk:
         self.errors: list[FieldProblem] = []
 
     def wrong(self, path: str, message: str) -> Any:
-        if len(self.errors) < MOST:
+        if len(self.errors) < MAX_ERRORS:
             self.errors.append((path or "body", message))
         return _WRONG
 
@@ -213,7 +213,7 @@ class _Walk:
 
     def _check_unknown(self, known: Collection[str], tag_field: str | None, value: JsonObject, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
-        for number, name in enumerate(unknown[:MOST]):
+        for number, name in enumerate(unknown[:MAX_ERRORS]):
             hint = suggestion(name, known) if number < _SUGGESTIONS else ""
             if not hint:
                 hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"

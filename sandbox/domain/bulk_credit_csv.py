@@ -11,9 +11,9 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 HEADER: Final = ["uuid", "amount"]
-MOST_ROWS: Final = 1_000_000
-_LONGEST_LINE: Final = 1000
-_SKIPPED_AT_ONCE: Final = 64 * 1024
+MAX_ROWS: Final = 1_000_000
+_MAX_LINE_LENGTH: Final = 1000
+_SKIP_CHUNK_SIZE: Final = 64 * 1024
 _SHOWN: Final = 100
 
 PENDING: Final = "PENDING"
@@ -35,22 +35,22 @@ def read_rows(file: BinaryIO) -> Iterator[Row | None]:
     """Yield the rows after the header, and None for a blank line, so that the caller can pause after any number of lines.
 
     A row that repeats an earlier one, the same user and amount, is a duplicate. Raises VALIDATION_ERROR if the header is
-    missing, PAYLOAD_TOO_LARGE for more than MOST_ROWS lines, including blank ones.
+    missing, PAYLOAD_TOO_LARGE for more than MAX_ROWS lines, including blank ones.
     """
     first = _read_line(file)
     header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
-    if len(first) > _LONGEST_LINE or [cell.strip().lower() for cell in _cells(header)] != HEADER:
+    if len(first) > _MAX_LINE_LENGTH or [cell.strip().lower() for cell in _cells(header)] != HEADER:
         raise invalid("file", "must begin with the header uuid,amount")
     seen: dict[int, int] = {}
     number = 1
     while raw := _read_line(file):
         number += 1
-        if number > MOST_ROWS + 1:
-            raise Problem("PAYLOAD_TOO_LARGE", f"The file has more than {MOST_ROWS} rows, including blank lines. Split it.")
+        if number > MAX_ROWS + 1:
+            raise Problem("PAYLOAD_TOO_LARGE", f"The file has more than {MAX_ROWS} rows, including blank lines. Split it.")
         text = raw.decode("utf-8", "replace").strip()
-        if len(raw) > _LONGEST_LINE:
+        if len(raw) > _MAX_LINE_LENGTH:
             # The cut may fall inside the amount, so do not use any part of the line.
-            yield _invalid(number, [text], f"is longer than {_LONGEST_LINE} bytes")
+            yield _invalid(number, [text], f"is longer than {_MAX_LINE_LENGTH} bytes")
         elif text:
             yield _row(number, text, seen)
         else:
@@ -59,9 +59,9 @@ def read_rows(file: BinaryIO) -> Iterator[Row | None]:
 
 def _read_line(file: BinaryIO) -> bytes:
     """Return the next line with its line end, cut one byte past the limit; empty at the end of the file."""
-    line = rest = file.readline(_LONGEST_LINE + 1)
-    while len(line) > _LONGEST_LINE and rest and not rest.endswith(b"\n"):
-        rest = file.readline(_SKIPPED_AT_ONCE)
+    line = rest = file.readline(_MAX_LINE_LENGTH + 1)
+    while len(line) > _MAX_LINE_LENGTH and rest and not rest.endswith(b"\n"):
+        rest = file.readline(_SKIP_CHUNK_SIZE)
     return line
 
 

@@ -42,15 +42,15 @@ class Clock:
     frozen_at: datetime | None
     offset: timedelta
 
-    def now(self, real: datetime) -> datetime:
-        """Return the merchant's time, in whole milliseconds, when the host's time is `real`."""
-        return truncate(self.frozen_at if self.frozen_at is not None else real + self.offset)
+    def now(self, wall_now: datetime) -> datetime:
+        """Return the merchant's time, in whole milliseconds, when the host's time is `wall_now`."""
+        return truncate(self.frozen_at if self.frozen_at is not None else wall_now + self.offset)
 
-    def moved(self, moment: datetime, real: datetime) -> "Clock":
-        """Return the clock set to `moment` when the host's time is `real`; it stays frozen or running."""
+    def moved(self, moment: datetime, wall_now: datetime) -> "Clock":
+        """Return the clock set to `moment` when the host's time is `wall_now`; it stays frozen or running."""
         if self.frozen_at is not None:
             return Clock(moment, self.offset)
-        return Clock(None, moment - real)
+        return Clock(None, moment - wall_now)
 
 
 RUNNING: Final = Clock(None, timedelta())

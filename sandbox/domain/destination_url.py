@@ -13,7 +13,7 @@ from yarl import URL
 
 from sandbox.domain.address_guard import Network, refusal
 
-_LONGEST_NAME: Final = 253
+_MAX_NAME_LENGTH: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
 # URL parsers take a host whose last label is a number for an IPv4 address (WHATWG URL, "ends in a number"). The HTTP client
 # does so only if it is four decimal numbers.
@@ -84,10 +84,10 @@ def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
             return _address_fault(str(IPv4Address(host)), allowed_networks)
         except ValueError:
             return "must write an IPv4 address as four decimal numbers from 0 to 255, such as 203.0.113.7"
-    if len(name) > _LONGEST_NAME or not all(_LABEL.match(label) for label in labels):
+    if len(name) > _MAX_NAME_LENGTH or not all(_LABEL.match(label) for label in labels):
         return (
             "must name a host in letters, digits, hyphens and underscores, with at most 63 characters between full stops "
-            f"and {_LONGEST_NAME} in all"
+            f"and {_MAX_NAME_LENGTH} in all"
         )
     return None
 

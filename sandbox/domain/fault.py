@@ -11,9 +11,9 @@ import msgspec
 
 from sandbox.domain.scenario_engine import draw
 
-FAULTED: Final = ("/api/v1/", "/vendor/", "/aggregator/")
+FAULT_PATH_PREFIXES: Final = ("/api/v1/", "/vendor/", "/aggregator/")
 """The paths that API faults apply to. The sandbox's own controls are exempt, so a merchant can always remove a fault."""
-LONGEST_MS: Final = 60_000
+MAX_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Fault:
         return self.probability >= 1 or self._draw("hit", draw_key) < self.probability
 
     def milliseconds(self, counter: int) -> float:
-        """Return the delay of the counter-th match: fixed or, with a sigma, lognormal with that median; at most LONGEST_MS."""
+        """Return the delay of the counter-th match: fixed or, with a sigma, lognormal with that median; at most MAX_MS."""
         sigma = self.parameters.get("sigma", 0.0)
         fixed = self.parameters["milliseconds"]
         if not sigma:
             return fixed
         normal = NormalDist().inv_cdf(max(self._draw("wait", str(counter)), 1e-12))
-        return min(fixed * exp(sigma * normal), LONGEST_MS)
+        return min(fixed * exp(sigma * normal), MAX_MS)
 
     def _draw(self, what: str, draw_key: str) -> float:
         return draw(f"{self.id if self.seed is None else self.seed}:{what}:{draw_key}")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-_LONGEST_INTEGER: Final = 18
+_MAX_INTEGER_DIGITS: Final = 18
 """Whole numbers of up to this many digits are written out, as the decoder's `int` would be."""
 
 
@@ -39,7 +39,7 @@ def _number(text: str) -> Any:
         return 0
     assert isinstance(exponent, int)  # JSON has no NaN and no infinity
     exponent += len(shown) - len(whole)
-    if exponent >= 0 and len(whole) + exponent <= _LONGEST_INTEGER:
+    if exponent >= 0 and len(whole) + exponent <= _MAX_INTEGER_DIGITS:
         return (-1 if sign else 1) * int(whole) * 10**exponent
     # Not a Decimal, which msgspec would write as a string: "1.5" and 1.5 are different values.
     return msgspec.Raw(f"{'-' if sign else ''}{whole}e{exponent}".encode())

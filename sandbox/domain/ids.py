@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
-LARGEST_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-SMALLEST_ID: Final = "00000000-0000-0000-0000-000000000000"
+MAX_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+MIN_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 def is_uuid(text: str) -> bool:

@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Final
 
 CURRENCY: Final = "PKR"
-LARGEST: Final = Decimal("999999999999.99")
+MAX_AMOUNT: Final = Decimal("999999999999.99")
 ZERO: Final = Decimal("0.00")
 PAISA: Final = Decimal("0.01")
 
@@ -48,7 +48,7 @@ def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
         raise InvalidAmountError(explain) from None
     if zero and value == 0:
         return ZERO
-    if exact != value or not ZERO < exact <= LARGEST:
+    if exact != value or not ZERO < exact <= MAX_AMOUNT:
         raise InvalidAmountError(explain)
     return exact
 

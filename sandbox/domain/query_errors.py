@@ -14,8 +14,8 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3}
 _WHOLE: Final = re.compile(r"[0-9]{1,18}\Z")
 _ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
-_LONGEST: Final = 1000
-_MOST: Final = 100
+_MAX_LENGTH: Final = 1000
+_MAX_PARAMETERS: Final = 100
 """The most parameters of one query."""
 
 
@@ -30,8 +30,8 @@ def find_query_errors(
     errors: list[FieldProblem] = []
     right: dict[str, str] = {}
     given = list(pairs)
-    if len(given) > _MOST:
-        return [("query", f"must have at most {_MOST} parameters; this one has {len(given)}")], right
+    if len(given) > _MAX_PARAMETERS:
+        return [("query", f"must have at most {_MAX_PARAMETERS} parameters; this one has {len(given)}")], right
     known = [f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name for name in allowed]
     for name, value in given:
         entry = _ENTRY.match(name)
@@ -51,7 +51,7 @@ def find_query_errors(
             else:
                 errors.append((shown(name), wrong))
     for name, shown_name in zip(allowed, known, strict=True):
-        most = schemas.get(name, {}).get("maxProperties", _MOST)
+        most = schemas.get(name, {}).get("maxProperties", _MAX_PARAMETERS)
         if len(entries(right, name)) > most:
             errors.append((name, f"can be given at most {most} times as {shown_name}"))
     return errors, right
@@ -70,8 +70,8 @@ def _wrong_entry(key: str, value: str, schema: Mapping[str, Any]) -> str | None:
 def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
     if "\0" in value:
         return NUL
-    if len(value) > _LONGEST:
-        return f"must have at most {_LONGEST} characters"
+    if len(value) > _MAX_LENGTH:
+        return f"must have at most {_MAX_LENGTH} characters"
     kind = schema.get("type")
     if kind in ("integer", "number"):
         return _wrong_number(value, schema)
@@ -84,8 +84,8 @@ def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
         return f"must be one or more of {', '.join(choices)}, comma-separated{suggestion(unknown or '', choices)}"
     if "enum" in schema and value not in schema["enum"]:
         return f"must be one of {', '.join(schema['enum'])}{suggestion(value, schema['enum'])}"
-    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", _LONGEST):
-        return f"must have {schema.get('minLength', 0)} to {schema.get('maxLength', _LONGEST)} characters"
+    if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", _MAX_LENGTH):
+        return f"must have {schema.get('minLength', 0)} to {schema.get('maxLength', _MAX_LENGTH)} characters"
     if schema.get("format") == "uuid" and not is_uuid(value):
         return "must be an id: a UUID in lower case"
     formats = [option.get("format") for option in (schema, *schema.get("anyOf", ()))]

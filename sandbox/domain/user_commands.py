@@ -12,7 +12,7 @@ from sandbox.domain.payout_commands import NewPayout, create
 from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 from sandbox.domain.user import UserRow, UserTransaction
 
-LARGEST_SUM: Final = Decimal("99999999999999.99")
+MAX_SUM: Final = Decimal("99999999999999.99")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -49,15 +49,15 @@ class RecordTransaction:
         return Needs(user_ids=(self.user_id,))
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        """Record the transaction. Raises NOT_FOUND, or VALIDATION_ERROR if the user's total would exceed LARGEST_SUM."""
+        """Record the transaction. Raises NOT_FOUND, or VALIDATION_ERROR if the user's total would exceed MAX_SUM."""
         user = user_of(unit, self.user_id)
         field = "earned" if self.type == "EARNED" else "spent"
         total = getattr(user, field) + self.amount
-        if total > LARGEST_SUM:
+        if total > MAX_SUM:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"This amount would take the user's total {field} above {LARGEST_SUM}.",
-                errors=[("amount", f"would take the user's total {field} above {LARGEST_SUM}")],
+                f"This amount would take the user's total {field} above {MAX_SUM}.",
+                errors=[("amount", f"would take the user's total {field} above {MAX_SUM}")],
             )
         movement = EARN if self.type == "EARNED" else SPEND
         transfer_id = unit.transfer(movement, self.amount, None, self.reference or "", user.id)

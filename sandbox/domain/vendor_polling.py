@@ -1,12 +1,12 @@
 """Decide when and from where to read a vendor's feed next. Pure: times are passed in.
 
-A feed is read in walks. A walk reads all pages of rows created since a start time, one page per call. When it is complete, the
+A feed is read in walks. A sync reads all pages of rows created since a start time, one page per call. When it is complete, the
 start time moves to the newest row it read. That row is read again, because a vendor's clock may be coarse; ids identify rows
 that are read twice.
 
-A walk has no end time, so rows added during it can only move rows to later pages: if the vendor lists the oldest first, they
+A sync has no end time, so rows added during it can only move rows to later pages: if the vendor lists the oldest first, they
 come last; if it lists the newest first, rows shift to later pages and are read again. If the number of pages shrinks, rows may
-have moved to pages already read, so the walk starts over.
+have moved to pages already read, so the sync starts over.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ LEASE: Final = timedelta(seconds=30)
 OVERLAP: Final = timedelta(seconds=60)
 """How late a row may become visible at a vendor that commits out of order."""
 FIRST_BACKOFF: Final = timedelta(seconds=20)
-LONGEST_BACKOFF: Final = timedelta(minutes=5)
-LONGEST_RETRY_AFTER: Final = timedelta(hours=1)
+MAX_BACKOFF: Final = timedelta(minutes=5)
+MAX_RETRY_AFTER: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Cursor:
     """The position in a feed."""
 
     since: datetime | None = None
-    """The walk's start time: older rows have been read. None until the first walk is complete."""
+    """The sync's start time: older rows have been read. None until the first sync is complete."""
     page: int = 1
     """The page to request next."""
     seen: datetime | None = None
-    """The time of the newest row in this walk so far."""
-    walk_began: datetime | None = None
+    """The time of the newest row in this sync so far."""
+    sync_started_at: datetime | None = None
     failures: int = 0
     """Consecutive failed calls."""
 
@@ -64,18 +64,18 @@ def after_page(
     our own feed. Another vendor's rows may be late, or dated in the future; the cursor must not move past late ones.
     """
     seen = max((moment for moment in (cursor.seen, newest) if moment is not None), default=None)
-    walk_began = began if cursor.page == 1 or cursor.walk_began is None else cursor.walk_began
+    sync_started_at = began if cursor.page == 1 or cursor.sync_started_at is None else cursor.sync_started_at
     if cursor.page < total_pages:
-        return Cursor(cursor.since, cursor.page + 1, seen, walk_began), ended
+        return Cursor(cursor.since, cursor.page + 1, seen, sync_started_at), ended
     since = cursor.since
     if seen is not None:
-        reached = seen if in_order else min(seen, walk_began) - OVERLAP
+        reached = seen if in_order else min(seen, sync_started_at) - OVERLAP
         since = reached if since is None else max(since, reached)
     return Cursor(since), max(ended, began + INTERVAL)
 
 
 def has_shrunk(cursor: Cursor, total_pages: int) -> bool:
-    """Return whether the walk now has fewer pages: the vendor had said before that the requested page exists."""
+    """Return whether the sync now has fewer pages: the vendor had said before that the requested page exists."""
     return cursor.page > 1 and total_pages < cursor.page
 
 
@@ -84,10 +84,10 @@ def after_failure(
 ) -> tuple[Cursor, datetime]:
     """Return the cursor after a failed call, and when to retry the page: with exponential backoff, or after `retry_after`.
 
-    `restart` starts the walk again at its first page.
+    `restart` starts the sync again at its first page.
     """
     failures = cursor.failures + 1
-    wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LONGEST_BACKOFF)
+    wait = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), MAX_BACKOFF)
     if retry_after is not None:
-        wait = max(wait, min(retry_after, LONGEST_RETRY_AFTER))
+        wait = max(wait, min(retry_after, MAX_RETRY_AFTER))
     return Cursor(cursor.since, failures=failures) if restart else replace(cursor, failures=failures), ended + wait

@@ -12,9 +12,9 @@ from sandbox.domain import clock
 from sandbox.domain.body_errors import find_errors, parse_tree
 from sandbox.domain.money import InvalidAmountError, parse_amount, parse_signed_amount
 
-LONGEST_ID: Final = 200
-LONGEST_USER_ID: Final = 64
-LONGEST_RAW: Final = 10_000
+MAX_ID_LENGTH: Final = 200
+MAX_USER_ID_LENGTH: Final = 64
+MAX_RAW_LENGTH: Final = 10_000
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9000
 """Years outside this range are not real times, and adding to them could overflow."""
@@ -113,8 +113,8 @@ def read_page(body: bytes, requested: int) -> RowsOfPage:
         except ValueError as error:
             # Replace what PostgreSQL's text cannot store. Only rows that are not JSON contain it.
             text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
-            cut = f"cut after {LONGEST_RAW} characters; " if len(text) > LONGEST_RAW else ""
-            bad.append(BadRow(text[:LONGEST_RAW], (cut + str(error))[:_REASON], _id_of(raw)))
+            cut = f"cut after {MAX_RAW_LENGTH} characters; " if len(text) > MAX_RAW_LENGTH else ""
+            bad.append(BadRow(text[:MAX_RAW_LENGTH], (cut + str(error))[:_REASON], _id_of(raw)))
     return RowsOfPage(rows, bad, meta.total_pages)
 
 
@@ -137,7 +137,7 @@ def read_row(raw: bytes) -> VendorRow:
     if not _FIRST_YEAR <= created_at.year <= _LAST_YEAR:
         raise ValueError(f"createdAt must be from {_FIRST_YEAR} to {_LAST_YEAR}")
     return VendorRow(
-        _text("id", row.id, LONGEST_ID), _text("userId", row.user_id, LONGEST_USER_ID), row.type, amount, created_at
+        _text("id", row.id, MAX_ID_LENGTH), _text("userId", row.user_id, MAX_USER_ID_LENGTH), row.type, amount, created_at
     )
 
 
@@ -152,7 +152,7 @@ def _errors(raw: bytes) -> str:
 
 def _id_of(raw: bytes) -> str | None:
     try:
-        return _text("id", _id.decode(raw).id, LONGEST_ID)
+        return _text("id", _id.decode(raw).id, MAX_ID_LENGTH)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 

@@ -93,7 +93,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
         return None
 
 
-def judge(status: int | None) -> Outcome:
+def classify_response(status: int | None) -> Outcome:
     """Return an attempt's outcome: 2xx succeeded, 410 gone (the endpoint wants no more deliveries), anything else failed.
 
     `status` is None if there was no response. A 3xx is a failure, because redirects are never followed.

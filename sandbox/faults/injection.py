@@ -1,4 +1,4 @@
-"""Inject faults into API requests: a response that is late, an error, truncated or missing.
+"""Inject faults into API requests: delay the response, replace it with an error, truncate it or drop it.
 
 A fault that responds instead of the API does so before anything is executed. A fault that damages the response does so after
 the commit. So no fault can corrupt the ledger.
@@ -15,7 +15,7 @@ from litestar.types import Receive, Send
 
 from sandbox.db.engine import db_errors_as_503
 from sandbox.domain.errors import CODES, Problem
-from sandbox.domain.fault import FAULTED, Fault, InjectedFault
+from sandbox.domain.fault import FAULT_PATH_PREFIXES, Fault, InjectedFault
 from sandbox.faults.store import first_hit
 from sandbox.http.request import Request
 
@@ -45,7 +45,7 @@ async def inject_before(request: Request) -> None:
     Raises the problem that a fault responds with.
     """
     path, faults = request.path, request.caller.faults
-    if not path.startswith(FAULTED):
+    if not path.startswith(FAULT_PATH_PREFIXES):
         return
     raw = await request.read() if any("reference" in fault.match for fault in faults) else b""
 

@@ -7,15 +7,15 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.domain.choices import FaultTarget, Method
 from sandbox.domain.errors import all_invalid
-from sandbox.domain.fault import LONGEST_MS
+from sandbox.domain.fault import MAX_MS
 from sandbox.domain.fields import Uuid
 from sandbox.scenarios.rules import Probability
 
-LARGEST_COUNT: Final = 50
-"""Maximum faults per merchant. Each of the merchant's requests checks all of them."""
+MAX_FAULTS: Final = 50
+"""Maximum number of faults per merchant. Each of the merchant's requests checks all of them."""
 
 # JSON knows one kind of number: 60 and 60.0 are the same whole number.
-Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MS)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_MS)]
 Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
 Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]
 Seed = Annotated[float, msgspec.Meta(ge=0, le=2**53 - 1, multiple_of=1)]
@@ -93,7 +93,7 @@ class _DeliveryFault(_Fault, forbid_unknown_fields=True, kw_only=True, tag_field
 
 
 class LatencyFault(_ApiFault, forbid_unknown_fields=True, kw_only=True, tag="latency"):
-    """Responds this many milliseconds later; with a `sigma`, lognormal around that, at most a minute."""
+    """Responds this many milliseconds later; with a `sigma`, the delay is lognormal with that median, at most a minute."""
 
     milliseconds: Milliseconds
     sigma: Annotated[float, msgspec.Meta(ge=0, le=3)] = 0.0
@@ -175,7 +175,7 @@ _COMMON: Final = ("target", "match", "probability", "count", "ttl_seconds", "see
 
 
 def match_of(body: FaultBody) -> dict[str, str]:
-    """Return the members of a fault's match that are set. Raises VALIDATION_ERROR if one does not fit the fault's target."""
+    """Return the fields of a fault's match that are set. Raises VALIDATION_ERROR if one does not fit the fault's target."""
     given = {name: value for name, value in msgspec.structs.asdict(body.match).items() if value is not UNSET}
     known = RequestMatch if body.target == "api" else DeliveryMatch
     unknown = [name for name in given if name not in known.__struct_fields__]

@@ -13,7 +13,7 @@ from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
-from sandbox.faults.requests import LARGEST_COUNT, FaultBody, kind_of, match_of, parameters_of
+from sandbox.faults.requests import MAX_FAULTS, FaultBody, kind_of, match_of, parameters_of
 from sandbox.faults.tables import Faults
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -50,16 +50,16 @@ class FaultService:
         """Create a fault. Responds with 201 and the fault.
 
         Webhook faults take effect at once; API faults do so within a second in other processes. Raises VALIDATION_ERROR. With
-        LARGEST_COUNT faults already, the result is INVALID_STATE.
+        MAX_FAULTS faults already, the result is INVALID_STATE.
         """
         match = match_of(body)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(context.merchant_id) >= LARGEST_COUNT:
+            if await _count(context.merchant_id) >= MAX_FAULTS:
                 # Delete faults that cannot hit any more.
                 await _delete_spent(context.merchant_id, unit.now)
-                if await _count(context.merchant_id) >= LARGEST_COUNT:
-                    raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} faults; delete one first.")
+                if await _count(context.merchant_id) >= MAX_FAULTS:
+                    raise Problem("INVALID_STATE", f"A merchant has at most {MAX_FAULTS} faults; delete one first.")
             row = Faults(
                 merchant_id=context.merchant_id,
                 id=unit.ids.next(),
@@ -68,7 +68,7 @@ class FaultService:
                 match=msgspec.json.encode(match).decode(),
                 parameters=msgspec.json.encode(parameters_of(body)).decode(),
                 probability=body.probability,
-                most_hits=None if body.count is None else int(body.count),
+                max_hits=None if body.count is None else int(body.count),
                 seed=None if body.seed is None else int(body.seed),
                 matches=0,
                 hits=0,
@@ -129,7 +129,7 @@ def _delete(merchant_id: str, fault_id: str) -> Delete:
 
 
 def _delete_spent(merchant_id: str, now: datetime) -> Delete:
-    spent = (Faults.hits >= Faults.most_hits) | (Faults.expires_at <= now)
+    spent = (Faults.hits >= Faults.max_hits) | (Faults.expires_at <= now)
     return Faults.delete().where(Faults.merchant_id == merchant_id, spent)
 
 

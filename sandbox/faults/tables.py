@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class Faults(Table, db=ENGINE):
-    """A fault. The column `count`, the maximum number of hits, is `most_hits` here, because Table has a method `count`."""
+    """A fault. The column `count`, the maximum number of hits, is `max_hits` here, because Table has a method `count`."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -16,7 +16,7 @@ class Faults(Table, db=ENGINE):
     match = JSONB(default=None)
     parameters = JSONB(default=None)
     probability = DoublePrecision(default=None)
-    most_hits = Integer(null=True, db_column_name="count", default=None)
+    max_hits = Integer(null=True, db_column_name="count", default=None)
     seed = BigInt(null=True, default=None)
     matches = BigInt(default=None)
     hits = BigInt(default=None)

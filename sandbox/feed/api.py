@@ -1,8 +1,8 @@
-"""`/vendor/v1/transactions`. It is the only endpoint with camelCase members, like the vendor feed that it models."""
+"""`/vendor/v1/transactions`. It is the only endpoint with camelCase fields, like the vendor feed that it models."""
 
 from typing import Final
 
-from sandbox.feed.service import LARGEST_PAGE, LARGEST_PAGE_NUMBER, FeedService, VendorPage, span
+from sandbox.feed.service import MAX_PAGE_NUMBER, MAX_PAGE_SIZE, FeedService, VendorPage, span
 from sandbox.http.operation import get, parameter
 from sandbox.http.request import Request
 
@@ -31,8 +31,8 @@ class FeedApi:
                 type="string",
                 anyOf=_DATE,
             ),
-            parameter("page", "The page number.", type="integer", minimum=1, maximum=LARGEST_PAGE_NUMBER, default=1),
-            parameter("limit", "Rows per page.", type="integer", minimum=1, maximum=LARGEST_PAGE, default=DEFAULT_LIMIT),
+            parameter("page", "The page number.", type="integer", minimum=1, maximum=MAX_PAGE_NUMBER, default=1),
+            parameter("limit", "Rows per page.", type="integer", minimum=1, maximum=MAX_PAGE_SIZE, default=DEFAULT_LIMIT),
         ),
         description=f"At most {PER_MINUTE} requests per key in any 60 seconds. Rows added between pages come last.",
     )

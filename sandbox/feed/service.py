@@ -12,10 +12,10 @@ from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain import clock
 from sandbox.domain.errors import invalid
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, first_id_at
+from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
 
-LARGEST_PAGE: Final = 1000
-LARGEST_PAGE_NUMBER: Final = 1_000_000
+MAX_PAGE_SIZE: Final = 1000
+MAX_PAGE_NUMBER: Final = 1_000_000
 _DAY: Final = 86_400_000
 # Python's parser also accepts week dates such as 2026-W47-1. This pattern excludes them.
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
@@ -74,15 +74,15 @@ class VendorPage(msgspec.Struct):
 class Span:
     """A range of row ids, from `first` (inclusive) to `end` (exclusive)."""
 
-    first: str = SMALLEST_ID
-    end: str = LARGEST_ID
+    first: str = MIN_ID
+    end: str = MAX_ID
 
 
 def span(start: str | None, end: str | None) -> Span:
     """Return the span from startDate to endDate, both inclusive. A plain date means the whole day. Raises VALIDATION_ERROR."""
     return Span(
-        SMALLEST_ID if start is None else first_id_at(_moment("startDate", start)[0]),
-        LARGEST_ID if end is None else first_id_at(_moment("endDate", end)[1] + 1),
+        MIN_ID if start is None else first_id_at(_moment("startDate", start)[0]),
+        MAX_ID if end is None else first_id_at(_moment("endDate", end)[1] + 1),
     )
 
 

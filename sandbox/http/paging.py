@@ -11,7 +11,7 @@ import msgspec
 from sandbox.domain import clock
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.errors import Problem, invalid
-from sandbox.domain.ids import LARGEST_ID, first_id_at, is_uuid
+from sandbox.domain.ids import MAX_ID, first_id_at, is_uuid
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
@@ -40,7 +40,7 @@ class PageWindow:
 
 def window(query: Mapping[str, str]) -> PageWindow:
     """Return the window for a checked query's `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive)."""
-    before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (LARGEST_ID, "")
+    before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (MAX_ID, "")
     since = first_id_at(_milliseconds(query, "created_from"))
     if "created_to" in query:
         before = min(before, first_id_at(_milliseconds(query, "created_to")))

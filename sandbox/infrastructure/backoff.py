@@ -6,9 +6,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 
 def backoff(
-    first: float, longest: float, errors: tuple[type[BaseException], ...], on_outage: Callable[[BaseException], None]
+    first: float, max_pause: float, errors: tuple[type[BaseException], ...], on_outage: Callable[[BaseException], None]
 ) -> AsyncRetrying:
-    """Retry after any of `errors`, without limit, with pauses that double from `first` to `longest` seconds.
+    """Retry after any of `errors`, without limit, with pauses that double from `first` to `max_pause` seconds.
 
     Calls `on_outage` with the first error of an outage. An outage ends when the call succeeds. A loop that never returns ends
     it by setting its attempt's `retry_state.attempt_number` to 1; the next pause is then `first` again.
@@ -20,5 +20,5 @@ def backoff(
             on_outage(error)
 
     return AsyncRetrying(
-        wait=wait_exponential(first, max=longest), retry=retry_if_exception_type(errors), before_sleep=report_first
+        wait=wait_exponential(first, max=max_pause), retry=retry_if_exception_type(errors), before_sleep=report_first
     )

@@ -1,6 +1,6 @@
 """Structured logs on standard output: one JSON object per line, with the request id if there is one.
 
-Lines are gathered for a few milliseconds and written together: a write per line costs a busy process a system call each.
+Lines are collected for a few milliseconds and written together: one write per line would be one system call per line.
 Warnings and errors are written at once, with all lines before them.
 """
 
@@ -20,9 +20,9 @@ import structlog
 from sandbox.domain.redaction import scrub
 
 FLUSH_SECONDS: Final = 0.02
-"""How long a line may wait. SIGKILL loses the lines that wait."""
-_MOST_LINES: Final = 200
-"""Lines that may wait; one more writes them all."""
+"""How long a line can stay in the buffer. SIGKILL loses the buffered lines."""
+_MAX_LINES: Final = 200
+"""Maximum number of buffered lines; one more causes all to be written."""
 
 
 def configure_logs(level: str, log_format: str, process: str) -> None:
@@ -43,7 +43,7 @@ def configure_logs(level: str, log_format: str, process: str) -> None:
 
 
 def end_log_buffering() -> None:
-    """Write the lines that wait, and each later line at once: call it before the event loop or the process ends."""
+    """Write the buffered lines now, and each later line at once. Call this before the event loop or the process ends."""
     _output.buffers = False
     _output.flush()
 
@@ -65,19 +65,19 @@ class LineBuffer:
         self._lines: list[str] = []
         self._lock = threading.Lock()
         self.buffers = True
-        """Whether lines may wait."""
+        """Whether lines are buffered."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which a timer is set."""
 
     def write(self, text: str) -> None:
-        """Write text, which ends its lines itself, soon."""
+        """Buffer text, which includes its line ends."""
         self._lines.append(text)
-        if len(self._lines) > _MOST_LINES or not self._has_timer():
+        if len(self._lines) > _MAX_LINES or not self._has_timer():
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits now."""
-        # One thread at a time takes lines, so none is written twice. What others add meanwhile stays for the next time.
+        """Write the buffered lines now."""
+        # One thread at a time takes lines, so none is written twice. Lines that others add meanwhile stay in the buffer.
         with self._lock:
             lines = self._lines[:]
             del self._lines[: len(lines)]
@@ -106,7 +106,7 @@ _output: Final = LineBuffer()
 
 
 class _LineLogger:
-    """What structlog hands its rendered lines to."""
+    """The logger that receives structlog's rendered lines."""
 
     def __init__(self, output: LineBuffer) -> None:
         self._output = output
@@ -123,7 +123,7 @@ class _LineLogger:
 
 
 def _finish(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]]:
-    # One processor instead of structlog's own four: each costs a call per line.
+    # One processor instead of structlog's four: each costs a call per line.
     def finish(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
         if "exc_info" in event:
             structlog.processors.format_exc_info(logger, method, event)

@@ -1,4 +1,4 @@
-"""The errors that mean that Redis is unavailable. The client wraps socket errors, so no other OSError comes from Redis."""
+"""The errors raised when Redis is unavailable. The client wraps socket errors, so no other OSError comes from Redis."""
 
 from typing import Final
 

@@ -12,7 +12,7 @@ NONCE_SIZE = 12
 
 _VERSION = b"\x01"
 _TAG_SIZE = 16
-_LEAST_SIZE = len(_VERSION) + NONCE_SIZE + _TAG_SIZE
+_MIN_SIZE = len(_VERSION) + NONCE_SIZE + _TAG_SIZE
 
 
 class SealedSecretError(ValueError):
@@ -53,7 +53,7 @@ class SecretBox:
         Raises SealedSecretError if the secret is cut off, has an unknown version, was changed, or was sealed for another
         context or with another key. The last three look the same.
         """
-        if len(sealed) < _LEAST_SIZE:
+        if len(sealed) < _MIN_SIZE:
             raise SealedSecretError("The sealed secret is too short.")
         if sealed[:1] != _VERSION:
             raise SealedSecretError(f"The sealed secret has version {sealed[0]}, which this release cannot open.")

@@ -38,7 +38,7 @@ class Settings:
     public_url: str
     """The base of problem `type` links and `Location` headers, without a trailing slash."""
     webhook_allow: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-    """Private networks that webhooks may be delivered to."""
+    """Private networks to which webhooks can be delivered."""
     batch_limit: int
     queue_limit: int
     merchants_per_transaction: int
@@ -58,7 +58,7 @@ class Settings:
         settings = cls(
             database_url=read.url("DATABASE_URL", ("postgresql", "postgres")),
             redis_url=read.url("REDIS_URL", ("redis", "rediss", "unix")),
-            admin_key=read.text("SANDBOX_ADMIN_KEY", DEVELOPMENT_ADMIN_KEY, least=16),
+            admin_key=read.text("SANDBOX_ADMIN_KEY", DEVELOPMENT_ADMIN_KEY, min_length=16),
             secret_key=read.key("SANDBOX_SECRET_KEY"),
             host=host,
             port=port,
@@ -89,12 +89,12 @@ class Settings:
 class _Reader:
     env: Mapping[str, str]
 
-    def text(self, name: str, default: str | None = None, least: int = 1) -> str:
+    def text(self, name: str, default: str | None = None, min_length: int = 1) -> str:
         value = self.env.get(name, "").strip() or default
         if value is None:
             raise SettingsError(f"{name} is required, but it is not set.")
-        if len(value) < least:
-            raise SettingsError(f"{name} must have at least {least} characters.")
+        if len(value) < min_length:
+            raise SettingsError(f"{name} must have at least {min_length} characters.")
         return value
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:

@@ -1,7 +1,7 @@
-"""Wake the workers when a merchant has work. A wake is a hint: if it is lost, the next sweep finds the work.
+"""Wake the workers when a merchant has work. A wake-up is a hint: if it is lost, the next sweep finds the work.
 
-Wakes gather in a Redis set until a worker takes them all. One job in the queue stands for the whole set, however many requests
-and merchants it comes from.
+Wake-ups are collected in a Redis set until a worker takes them all. There is one queued job for the whole set, however many
+requests and merchants the wake-ups come from.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ from sandbox.infrastructure.tasks import end_tasks
 QUEUE: Final = "psp:jobs"
 JOB_NOTIFICATIONS: Final = "psp:job-notifications"
 """The channel that notifies workers of new jobs."""
-JOB: Final = "take_wakes"
+JOB: Final = "take_wake_ups"
 STEPS: Final = "steps"
 DELIVERIES: Final = "deliveries"
 CREDITS: Final = "credits"
 WORKER_SEEN: Final = "psp:worker-seen"
 """A key that expires soon and that running workers renew."""
-_WOKEN: Final = "psp:woken"
-"""The set of wakes, each a kind of work and a merchant's id."""
-_MARK: Final = "psp:woken:queued"
+_WAKE_UPS_KEY: Final = "psp:woken"
+"""The set of wake-ups, each a kind of work and a merchant's id."""
+_JOB_QUEUED_KEY: Final = "psp:woken:queued"
 """The key that says that a job is queued and has not started."""
-_MARK_MILLISECONDS: Final = 1000
+_JOB_QUEUED_TTL_MS: Final = 1000
 _PAUSE: Final = 0.005
-"""Seconds between bursts. The first wake after a pause is sent at once."""
+"""Seconds between bursts. The first wake-up after a pause is sent at once."""
 _QUEUE_LIMIT: Final = 10_000
-"""How many wakes may wait to be sent; the sweep covers the rest."""
+"""Maximum number of unsent wake-ups; the sweep finds the work of the others."""
 _SEND_TIMEOUT: Final = 30.0
-"""Seconds for sending all waiting wakes."""
+"""Seconds for sending all queued wake-ups."""
 _log = structlog.get_logger()
 
 
@@ -57,30 +57,30 @@ async def connect(settings: RedisSettings) -> ArqRedis:
     return await create_pool(settings, default_queue_name=QUEUE, job_serializer=pack, job_deserializer=msgspec.msgpack.decode)
 
 
-async def take_wakes(redis: ArqRedis) -> Iterable[tuple[str, str]]:
-    """Take all wakes: kinds of work, and whose it is. Raises RedisError or OSError."""
+async def take_wake_ups(redis: ArqRedis) -> Iterable[tuple[str, str]]:
+    """Take all wake-ups. Return the kind of work and the merchant of each. Raises RedisError or OSError."""
     async with redis.pipeline(transaction=False) as pipe:
-        # The mark goes first: a wake that is added after the set was read queues a new job.
-        pipe.delete(_MARK)
-        pipe.spop(_WOKEN, _QUEUE_LIMIT)
-        _, wakes = await pipe.execute()
-    return [(kind, merchant_id) for kind, _, merchant_id in (wake.decode().partition(":") for wake in wakes)]
+        # Delete the key first: a wake-up that is added after the set was read queues a new job.
+        pipe.delete(_JOB_QUEUED_KEY)
+        pipe.spop(_WAKE_UPS_KEY, _QUEUE_LIMIT)
+        _, wake_ups = await pipe.execute()
+    return [(kind, merchant_id) for kind, _, merchant_id in (wake_up.decode().partition(":") for wake_up in wake_ups)]
 
 
-_MAKE_WORK_DUE: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
-_CREDITS_PENDING: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED}
+_WORK_DUE_EFFECTS: Final = {Effect.WORK_DUE, Effect.WORLD_RESTORED}
+_BULK_CREDIT_EFFECTS: Final = {Effect.BULK_CREDIT_PENDING, Effect.WORLD_RESTORED}
 
 
 class Waker:
-    """Sends wakes in the background, in bursts. Never fails and never blocks the caller."""
+    """Sends wake-ups in the background, in bursts. Never fails and never blocks the caller."""
 
     def __init__(self, redis_url: str) -> None:
         self._settings = redis_settings(redis_url)
         self._redis: ArqRedis | None = None
-        self._wakes: set[str] = set()
-        self._has_wakes = asyncio.Event()
+        self._wake_ups: set[str] = set()
+        self._has_wake_ups = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._down = False
+        self._is_redis_down = False
 
     def start(self) -> None:
         """Start sending."""
@@ -88,23 +88,23 @@ class Waker:
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Wake workers for the work that a committed unit left."""
-        due, makes_work_due = unit.next_due, bool(unit.effects & _MAKE_WORK_DUE)
+        due, makes_work_due = unit.next_due, bool(unit.effects & _WORK_DUE_EFFECTS)
         if not unit.suppress_wakeups:
             if makes_work_due or (due is not None and due <= unit.now):
                 self.wake(STEPS, unit.merchant_id)
             if makes_work_due or any(delivery.enabled for delivery in unit.deliveries):
                 self.wake(DELIVERIES, unit.merchant_id)
-        if unit.effects & _CREDITS_PENDING:
+        if unit.effects & _BULK_CREDIT_EFFECTS:
             self.wake(CREDITS, unit.merchant_id)
 
     def wake(self, kind: str, merchant_id: str) -> None:
         """Wake a worker for a kind of the merchant's work: STEPS, DELIVERIES or CREDITS that are due."""
-        if len(self._wakes) < _QUEUE_LIMIT:
-            self._wakes.add(f"{kind}:{merchant_id}")
-            self._has_wakes.set()
+        if len(self._wake_ups) < _QUEUE_LIMIT:
+            self._wake_ups.add(f"{kind}:{merchant_id}")
+            self._has_wake_ups.set()
 
     async def close(self) -> None:
-        """Stop sending. The sweep finds the work of wakes that were not sent."""
+        """Stop sending. The sweep finds the work of wake-ups that were not sent."""
         if self._task is not None:
             await end_tasks(self._task)
         if self._redis is not None:
@@ -117,30 +117,30 @@ class Waker:
 
     async def _send_all(self) -> None:
         while True:
-            await self._has_wakes.wait()
-            self._has_wakes.clear()
-            wakes, self._wakes = self._wakes, set()
+            await self._has_wake_ups.wait()
+            self._has_wake_ups.clear()
+            wake_ups, self._wake_ups = self._wake_ups, set()
             try:
                 # A Redis that hangs would block this loop forever.
                 async with asyncio.timeout(_SEND_TIMEOUT):
                     redis = await self._connection()
-                    await _send(redis, wakes)
-                self._down = False
+                    await _send(redis, wake_ups)
+                self._is_redis_down = False
             except REDIS_ERRORS as error:
-                if not self._down:
+                if not self._is_redis_down:
                     _log.warning("redis_unavailable", error=repr(error)[:300], note="the sweep finds the work")
-                self._down = True
+                self._is_redis_down = True
                 await asyncio.sleep(0.2)
             await asyncio.sleep(_PAUSE)
 
 
-async def _send(redis: ArqRedis, wakes: set[str]) -> None:
-    # A queued job takes these wakes too, so one job is enough. The worker deletes the mark before it reads the set, so a later
-    # wake adds a new job and none is lost. The mark expires in case this process dies between the two steps.
+async def _send(redis: ArqRedis, wake_ups: set[str]) -> None:
+    # A queued job takes these wake-ups too, so one job is enough. The worker deletes _JOB_QUEUED_KEY before it reads the
+    # set, so a later wake-up adds a new job and none is lost. The key expires in case this process dies between the two steps.
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.sadd(_WOKEN, *wakes)
-        pipe.set(_MARK, b"1", px=_MARK_MILLISECONDS, nx=True)
-        _, is_marked = await pipe.execute()
-    if is_marked:
+        pipe.sadd(_WAKE_UPS_KEY, *wake_ups)
+        pipe.set(_JOB_QUEUED_KEY, b"1", px=_JOB_QUEUED_TTL_MS, nx=True)
+        _, is_new_job = await pipe.execute()
+    if is_new_job:
         await redis.enqueue_job(JOB)
         await redis.publish(JOB_NOTIFICATIONS, b"")

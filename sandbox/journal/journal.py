@@ -3,8 +3,7 @@
 Losing Redis or an entry loses no money. Entries are written in the background, in batches. The queue is bounded and drops the
 oldest entries, so the journal never slows down a request or makes it fail.
 
-In Redis, a merchant's calls are a list, newest last. A batch is one push, which costs a busy API a tenth of one command per
-call.
+In Redis, a merchant's calls are a list, newest last. A batch is one push, a tenth of the cost of one command per call.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from redis.asyncio import Redis
 from sandbox.domain import redaction
 from sandbox.domain.errors import ProblemBody, unavailable
 from sandbox.domain.fault import FaultNote
-from sandbox.domain.ids import LARGEST_ID, uuid7
+from sandbox.domain.ids import MAX_ID, uuid7
 from sandbox.domain.unit import Effect, UnitOfWork
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
@@ -37,31 +36,31 @@ HEADERS_LIMIT: Final = 8000
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
 """The live stream has no end, and reading the journal must not fill it."""
-_LARGEST_QUEUE: Final = 1000
+_MAX_QUEUE_LENGTH: Final = 1000
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
 _ID_SIZE: Final = 36
 """Bytes of the id before each entry. It allows finding an entry without decoding the others."""
-_LARGEST_HEADER_COUNT: Final = 100
+_MAX_HEADERS: Final = 100
 _PROBLEM: Final = redaction.shape_of(ProblemBody)
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What the journal is allowed to show of an operation's calls. The default is for a path that belongs to no operation."""
+class RedactionRules:
+    """The parts of an operation's calls that are not redacted. The default is for a path that belongs to no operation."""
 
     request: redaction.Shape = redaction.NEVER
     responses: Mapping[int, redaction.Shape] = field(default_factory=dict)
     """Status → the shape of the response body. A status not listed has a problem as its body."""
     parameters: frozenset[str] = frozenset()
     """Names of query parameters."""
-    is_ours: bool = False
+    is_outbound: bool = False
     """The sandbox made the call: its path is a URL, and another party responded."""
 
 
 class Entry(msgspec.Struct, array_like=True):
-    """A call as it is stored. Query, headers and bodies are raw until `Journal.note` redacts them."""
+    """A call as it is stored. Query, headers and bodies are raw until `Journal.record` redacts them."""
 
     at: str
     method: str
@@ -99,7 +98,7 @@ class JournalEntry(msgspec.Struct):
 
 
 class Journal:
-    """Records calls and reads them. `note` never waits and never fails."""
+    """Records calls and reads them. `record` never waits and never fails."""
 
     def __init__(
         self, redis_url: str, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
@@ -107,12 +106,12 @@ class Journal:
         """`on_recorded` receives a merchant and a live-feed note for each call recorded."""
         self._on_recorded = on_recorded
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
-        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_LARGEST_QUEUE)
+        self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_MAX_QUEUE_LENGTH)
         self._counter = itertools.count()
         self._has_entries = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
-        self._redis_is_down = False
+        self._is_redis_down = False
 
     def start(self) -> None:
         """Start writing in the background."""
@@ -128,7 +127,7 @@ class Journal:
                 await self._write()
         await self._redis.aclose()
 
-    def note(self, merchant_id: str, entry: Entry, rules: Rules, *, is_validated: bool = False) -> None:
+    def record(self, merchant_id: str, entry: Entry, rules: RedactionRules, *, is_validated: bool = False) -> None:
         """Redact a call by the rules and queue it for writing.
 
         `is_validated` says that the request body was decoded as the type that the rules describe.
@@ -158,7 +157,7 @@ class Journal:
     ) -> list[JournalEntry]:
         """Return at most `limit` wanted calls, newest first, older than the one with the id `before`. Raises UNAVAILABLE."""
         found: list[JournalEntry] = []
-        has_passed = before == LARGEST_ID
+        has_passed = before == MAX_ID
         for value in await self._read(merchant_id):
             if not has_passed:
                 has_passed = value.startswith(before.encode())
@@ -186,11 +185,11 @@ class Journal:
             try:
                 async with self._writing:
                     await self._write()
-                self._redis_is_down = False
+                self._is_redis_down = False
             except REDIS_ERRORS as error:
-                if not self._redis_is_down:
-                    _log.warning("journal_away", error=repr(error)[:300])
-                self._redis_is_down = True
+                if not self._is_redis_down:
+                    _log.warning("journal_unavailable", error=repr(error)[:300])
+                self._is_redis_down = True
             except Exception:
                 # A call that cannot be written must not end the loop.
                 _log.exception("journal_failed")
@@ -235,12 +234,12 @@ def _key(merchant_id: str) -> str:
     return f"psp:journal:{merchant_id}"
 
 
-def _redact(entry: Entry, rules: Rules, is_validated: bool) -> None:
+def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
     """Redact everything except what anyone with one of the merchant's keys can see, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
-    entry.path = redaction.address(entry.path) if rules.is_ours else redaction.path(entry.path)
+    entry.path = redaction.address(entry.path) if rules.is_outbound else redaction.path(entry.path)
     entry.headers = _headers(entry.headers)
-    if rules.is_ours:
+    if rules.is_outbound:
         entry.request_body = redaction.text_body(entry.request_body, BODY_LIMIT)
         entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
         return
@@ -252,7 +251,7 @@ def _redact(entry: Entry, rules: Rules, is_validated: bool) -> None:
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     kept: list[tuple[bytes, bytes]] = []
     bytes_left = HEADERS_LIMIT
-    for name, value in redaction.headers(given[:_LARGEST_HEADER_COUNT]):
+    for name, value in redaction.headers(given[:_MAX_HEADERS]):
         bytes_left -= len(name) + len(value)
         if bytes_left < 0:
             break

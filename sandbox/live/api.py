@@ -11,7 +11,7 @@ from sandbox.http.request import ApiKeyLookup, Request
 from sandbox.live.streams import MEDIA_TYPE, EventStream, Streams
 
 MAX_LIMIT: Final = 1_000_000
-LONGEST: Final = 86_400
+MAX_SECONDS: Final = 86_400
 _TYPES: Final = r"^[a-z_.]{0,40}\*?(,[a-z_.]{0,40}\*?){0,19}$"
 
 
@@ -35,7 +35,7 @@ class StreamApi:
                 type="string",
                 pattern=_TYPES,
             ),
-            parameter("timeout", "Stop after this many seconds.", type="number", minimum=0, maximum=LONGEST),
+            parameter("timeout", "Stop after this many seconds.", type="number", minimum=0, maximum=MAX_SECONDS),
         ),
         description="Payout changes have their event's type (`event: payout.succeeded`), webhook attempts are "
         "`webhook.attempted`, API calls are `request`; each `data:` is one JSON object. A comment says when the stream is "

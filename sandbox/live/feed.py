@@ -18,8 +18,8 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
 CHANNEL: Final = "psp:live:"
-_LARGEST_QUEUE: Final = 1000
-_LARGEST_BATCH: Final = 64
+_MAX_QUEUE_LENGTH: Final = 1000
+_MAX_BATCH_SIZE: Final = 64
 _PAUSE_SECONDS: Final = 0.5
 _log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Transition(msgspec.Struct, array_like=True):
 
 
 class Note(msgspec.Struct, array_like=True):
-    """Anything else: its kind, which is the name of the stream's event, and its members."""
+    """Anything else: its kind, which is the name of the stream's event, and its fields."""
 
     kind: str
     data: dict[str, Any]
@@ -50,12 +50,12 @@ class Message(msgspec.Struct, array_like=True):
     notes: list[Note]
 
 
-def connect(redis_url: str, *, patient: bool = False) -> Redis:
+def connect(redis_url: str, *, read_timeout: float | None = 2.0) -> Redis:
     """Return a Redis client with short timeouts: live messages are not worth waiting for.
 
-    A `patient` client waits for responses without a timeout, as a subscription must.
+    A subscription must wait without a `read_timeout`, which is in seconds.
     """
-    client: Redis = Redis.from_url(redis_url, socket_timeout=None if patient else 2, socket_connect_timeout=2)
+    client: Redis = Redis.from_url(redis_url, socket_timeout=read_timeout, socket_connect_timeout=2)
     return client
 
 
@@ -67,7 +67,7 @@ class LiveFeed:
 
     def __init__(self, redis_url: str) -> None:
         self._redis_url = redis_url
-        self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_LARGEST_QUEUE)
+        self._queue: deque[tuple[str, UnitOfWork | list[Note]]] = deque(maxlen=_MAX_QUEUE_LENGTH)
         self._has_messages = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._encode = msgspec.msgpack.Encoder().encode
@@ -102,7 +102,7 @@ class LiveFeed:
                 await self._has_messages.wait()
                 self._has_messages.clear()
                 while self._queue:
-                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _LARGEST_BATCH))]
+                    batch = [self._queue.popleft() for _ in range(min(len(self._queue), _MAX_BATCH_SIZE))]
                     try:
                         async with redis.pipeline(transaction=False) as pipe:
                             for merchant_id, content in batch:

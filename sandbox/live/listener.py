@@ -19,7 +19,7 @@ from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import CHANNEL, Message, connect
 
-_CONFIRMED_WITHIN: Final = 0.5
+_CONFIRM_SECONDS: Final = 0.5
 """How long a connected Redis can take to confirm a subscription, in seconds."""
 _NOBODY: Final = CHANNEL + "nobody"
 _log = structlog.get_logger()
@@ -70,10 +70,10 @@ class LiveListener:
         return channel is not None and channel.confirmed.is_set()
 
     @asynccontextmanager
-    async def subscribe(self, merchant_id: str, callback: Callback, patience: float = 0.0) -> AsyncIterator[bool]:
+    async def subscribe(self, merchant_id: str, callback: Callback, max_wait: float = 0.0) -> AsyncIterator[bool]:
         """Pass the merchant's messages to `callback` during the block. A callback registered twice gets each message once.
 
-        Waits for Redis to confirm the subscription, up to `patience` seconds if Redis is not connected. Yields whether it has.
+        Waits for Redis to confirm the subscription, up to `max_wait` seconds if Redis is not connected. Yields whether it has.
         If not, no messages arrive until the callback is called with None.
         """
         name = CHANNEL + merchant_id
@@ -85,7 +85,7 @@ class LiveListener:
             if channel.callbacks.total() == 1:
                 # Later callbacks rely on this subscription, so send it even if this request is cancelled now.
                 await asyncio.shield(self._send("subscribe", name))
-            seconds = patience if self._pubsub is None else max(patience, _CONFIRMED_WITHIN)
+            seconds = max_wait if self._pubsub is None else max(max_wait, _CONFIRM_SECONDS)
             if not channel.confirmed.is_set() and seconds > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(channel.confirmed.wait(), seconds)
@@ -110,7 +110,7 @@ class LiveListener:
         def log_outage(error: BaseException) -> None:
             _log.warning("redis_unavailable", error=repr(error)[:300], note="live updates are not received")
 
-        redis = connect(self._redis_url, patient=True)
+        redis = connect(self._redis_url, read_timeout=None)
         try:
             async for attempt in backoff(0.1, 2.0, REDIS_ERRORS, log_outage):
                 with attempt:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from litestar.types import Receive, Scope, Send
 
 MEDIA_TYPE: Final = "text/event-stream"
-MOST_STREAMS: Final = 32
+MAX_STREAMS: Final = 32
 """Maximum streams of one merchant at a time, in all processes together."""
-MOST_WAITING: Final = 1000
+MAX_QUEUED_EVENTS: Final = 1000
 """Maximum events queued for a slow client. With one more, the client is disconnected."""
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment keeps the stream alive. Also the interval at which its slot is renewed."""
@@ -32,13 +32,13 @@ _KEY_CHECK_SECONDS: Final = 0.25
 """Interval of checking the key. Keys are cached for half a second, so a revoked key's stream ends within a second."""
 _GRACE_SECONDS: Final = 1.0
 """How long a stream whose key was revoked can take to end normally. After that, the client is disconnected."""
-_PATIENCE_SECONDS: Final = 5.0
-"""How long a new stream waits for Redis. After that, it starts without."""
+_SUBSCRIBE_TIMEOUT: Final = 5.0
+"""How long a new stream waits for Redis. After that, it starts without a subscription."""
 _MISSING: Final = b": events may be missing here\n\n"
 _encode: Final = msgspec.json.Encoder().encode
 
-# Slots are members of a sorted set, scored by the time at which they expire. So the slots of a process that died become free.
-_TAKE: Final = """
+# Slots are elements of a sorted set, scored by their expiry time. So the slots of a process that died become free.
+_ACQUIRE: Final = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 if not redis.call('ZSCORE', KEYS[1], ARGV[3]) and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[4]) then
     return 0
@@ -50,11 +50,11 @@ return 1
 
 
 class Streams:
-    """Opens streams, at most MOST_STREAMS per merchant."""
+    """Opens streams, at most MAX_STREAMS per merchant."""
 
     def __init__(self, redis_url: str, listener: LiveListener) -> None:
         self._redis = connect(redis_url)
-        self._take = self._redis.register_script(_TAKE)
+        self._acquire = self._redis.register_script(_ACQUIRE)
         self._listener = listener
 
     async def close(self) -> None:
@@ -73,25 +73,25 @@ class Streams:
         """Return a response that streams events from now on.
 
         The stream ends after `limit` events or `seconds`, if given, and when `check_key` raises INVALID_API_KEY. It sends and
-        counts only events of `types`; a type can end in `*`. Raises RATE_LIMITED if the merchant has MOST_STREAMS streams,
+        counts only events of `types`; a type can end in `*`. Raises RATE_LIMITED if the merchant has MAX_STREAMS streams,
         UNAVAILABLE without Redis.
         """
         slot = f"{uuid.uuid4()}"
         try:
-            if not await self.take(merchant_id, slot):
+            if not await self.acquire(merchant_id, slot):
                 raise Problem(
                     "RATE_LIMITED",
-                    f"A merchant has at most {MOST_STREAMS} streams at a time; close one first.",
+                    f"A merchant has at most {MAX_STREAMS} streams at a time; close one first.",
                     headers={"Retry-After": "1"},
                 )
         except REDIS_ERRORS as error:
             raise unavailable("Redis does not respond, so there is no live stream.") from error
         return EventStream(self, self._listener, merchant_id, check_key, slot, limit, seconds, types)
 
-    async def take(self, merchant_id: str, slot: str) -> bool:
-        """Take or renew a slot; return False if none is free. Raises redis's errors."""
+    async def acquire(self, merchant_id: str, slot: str) -> bool:
+        """Acquire or renew a slot; return False if none is free. Raises redis's errors."""
         now = time.time_ns() // 1_000_000
-        return bool(await self._take(keys=[_key(merchant_id)], args=[now, _SLOT_TTL_MS, slot, MOST_STREAMS]))
+        return bool(await self._acquire(keys=[_key(merchant_id)], args=[now, _SLOT_TTL_MS, slot, MAX_STREAMS]))
 
     async def release(self, merchant_id: str, slot: str) -> None:
         """Release a slot."""
@@ -133,7 +133,7 @@ class EventStream:
             asyncio.create_task(self._write(send)),
             asyncio.create_task(_wait_for_disconnect(receive)),
             asyncio.create_task(self._too_slow.wait()),
-            asyncio.create_task(self._end_with_key()),
+            asyncio.create_task(self._end_when_key_revoked()),
             asyncio.create_task(self._renew_slot()),
         ]
         try:
@@ -149,19 +149,19 @@ class EventStream:
         else:
             for item in message.transitions:
                 if self._wants(item.type):
-                    self._queue.append(_event(item.type, _members(item), item.event_id))
+                    self._queue.append(_event(item.type, _fields(item), item.event_id))
             for note in message.notes:
                 if self._wants(note.kind):
                     self._queue.append(_event(note.kind, note.data, None))
         if self._queue:  # events that are not wanted must not delay the heartbeat
             self._changed.set()
-        if len(self._queue) > MOST_WAITING:
+        if len(self._queue) > MAX_QUEUED_EVENTS:
             self._too_slow.set()
 
     def _wants(self, kind: str) -> bool:
         return kind in self._exact or kind.startswith(self._prefixes)
 
-    async def _end_with_key(self) -> None:
+    async def _end_when_key_revoked(self) -> None:
         while True:
             try:
                 await self._check_key()
@@ -179,7 +179,7 @@ class EventStream:
         while True:
             await asyncio.sleep(HEARTBEAT)
             with contextlib.suppress(*REDIS_ERRORS):
-                await self._streams.take(self._merchant_id, self._slot)
+                await self._streams.acquire(self._merchant_id, self._slot)
 
     async def _write(self, send: "Send") -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
@@ -192,7 +192,7 @@ class EventStream:
     async def _chunks(self) -> AsyncGenerator[bytes, None]:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
-        async with self._listener.subscribe(self._merchant_id, self.receive, _PATIENCE_SECONDS) as is_subscribed:
+        async with self._listener.subscribe(self._merchant_id, self.receive, _SUBSCRIBE_TIMEOUT) as is_subscribed:
             self._queue.clear()  # the stream starts here, so no event is missing yet
             if not is_subscribed:
                 yield _MISSING
@@ -228,7 +228,7 @@ def _event(kind: str, data: dict[str, Any], id_: str | None) -> bytes:
     return head.encode() + b"data: " + _encode(data) + b"\n\n"
 
 
-def _members(item: Transition) -> dict[str, Any]:
+def _fields(item: Transition) -> dict[str, Any]:
     return {
         "event_id": item.event_id,
         "type": item.type,

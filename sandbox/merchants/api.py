@@ -18,8 +18,8 @@ from sandbox.http.paging import Page, page, window
 from sandbox.http.request import Request
 from sandbox.merchants.service import ApiKey, Merchant, MerchantService, MerchantSpec, NewApiKey, NewMerchant
 
-LARGEST_SEED = 2**63 - 1
-Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {LARGEST_SEED}"})]
+MAX_SEED = 2**63 - 1
+Seed = Annotated[int, msgspec.Meta(extra={"must": f"a whole number from 0 to {MAX_SEED}"})]
 T = TypeVar("T")
 
 
@@ -44,44 +44,44 @@ def _seed(seed: float | None) -> int | None:
     """Return the seed as int; JSON can write it as 5.0. Raises VALIDATION_ERROR if it is not a whole number in range."""
     if seed is None:
         return None
-    if not 0 <= seed <= LARGEST_SEED or seed != int(seed):
-        raise invalid("seed", f"must be a whole number from 0 to {LARGEST_SEED}")
+    if not 0 <= seed <= MAX_SEED or seed != int(seed):
+        raise invalid("seed", f"must be a whole number from 0 to {MAX_SEED}")
     return int(seed)
 
 
-def _spec(body: CreateMerchantBody, webhook_fault: Callable[[str], str | None]) -> MerchantSpec:
-    """Convert a body to a MerchantSpec. Raises VALIDATION_ERROR, which names every invalid member."""
+def _spec(body: CreateMerchantBody, webhook_url_error: Callable[[str], str | None]) -> MerchantSpec:
+    """Convert a body to a MerchantSpec. Raises VALIDATION_ERROR with every invalid field."""
     errors: list[FieldProblem] = []
     amount = body.opening_balance
     balance = None
     if bytes(amount) != b"null":
         balance = _read(lambda: amount_of(amount, "opening_balance", zero=True), errors)
-    seed, frozen_at, more = _rest(msgspec.structs.asdict(body), webhook_fault)
+    seed, frozen_at, more = _validate_optional(msgspec.structs.asdict(body), webhook_url_error)
     errors += more
     if errors:
         raise all_invalid(errors)
     return MerchantSpec(body.name, balance or None, body.webhook_url, seed, frozen_at)
 
 
-def _rest(
-    members: Mapping[str, Any], webhook_fault: Callable[[str], str | None]
+def _validate_optional(
+    fields: Mapping[str, Any], webhook_url_error: Callable[[str], str | None]
 ) -> tuple[int | None, datetime | None, list[FieldProblem]]:
-    """Return the seed, the time at which the clock is frozen, and the errors of both and of the URL. All are optional."""
+    """Return the seed, the time at which the clock is frozen, and the errors in these and in the URL. All are optional."""
     errors: list[FieldProblem] = []
-    seed = _read(lambda: _seed(members.get("seed")), errors)
-    at, url = members.get("frozen_at"), members.get("webhook_url")
+    seed = _read(lambda: _seed(fields.get("seed")), errors)
+    at, url = fields.get("frozen_at"), fields.get("webhook_url")
     # The limits are those of freezing the clock of a merchant without activity: after 1970, at most ten years ahead.
     frozen_at = None
     if at is not None:
         frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), errors)
-    wrong = None if url is None else webhook_fault(url)
+    wrong = None if url is None else webhook_url_error(url)
     errors += [] if wrong is None else [("webhook_url", wrong)]
     return seed, frozen_at, errors
 
 
-def _read(member: Callable[[], T], errors: list[FieldProblem]) -> T | None:
+def _read(read: Callable[[], T], errors: list[FieldProblem]) -> T | None:
     try:
-        return member()
+        return read()
     except Problem as problem:
         errors.extend(problem.errors)
         return None
@@ -93,8 +93,8 @@ class MerchantApi:
     def __init__(self, merchants: MerchantService) -> None:
         self._merchants = merchants
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return _rest(members, self._merchants.webhook_fault)[2]
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return _validate_optional(fields, self._merchants.webhook_url_error)[2]
 
     @post(
         "/sandbox/v1/merchants",
@@ -109,7 +109,7 @@ class MerchantApi:
         "at that time from the start, and again after each reset.",
     )
     async def create_merchant(self, request: Request, body: CreateMerchantBody) -> CommandResult:
-        return await self._merchants.create_once(request.context, _spec(body, self._merchants.webhook_fault))
+        return await self._merchants.create_once(request.context, _spec(body, self._merchants.webhook_url_error))
 
     @get(
         "/sandbox/v1/merchants",

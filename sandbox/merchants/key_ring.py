@@ -14,7 +14,7 @@ from sandbox.http.request import Caller
 
 _TTL_SECONDS: Final = 0.5
 """How long a key is cached. A revoked key must stop working within one second in every process."""
-_LARGEST_CACHE: Final = 10_000
+_MAX_CACHED_KEYS: Final = 10_000
 _CHANGE_REQUEST_POLICY: Final = {Effect.REQUEST_POLICY_CHANGED, Effect.WORLD_RESET, Effect.WORLD_RESTORED}
 
 _LOOKUP: Final = f"""
@@ -77,7 +77,7 @@ class KeyRing:
             record["rate_limit"],
             tuple(to_fault(*fault) for fault in record["faults"]),
         )
-        if len(self._cache) >= _LARGEST_CACHE:
+        if len(self._cache) >= _MAX_CACHED_KEYS:
             self._cache.clear()
         if generation == self._generation:
             # The time counts from before the query, so that a slow response does not keep a revoked key alive.

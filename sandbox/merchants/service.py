@@ -36,7 +36,7 @@ from sandbox.unit_of_work.write import write
 from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
 
 KEY_PREFIX: Final = "sk_sandbox_"
-LARGEST_KEY_COUNT: Final = 100
+MAX_KEYS: Final = 100
 
 
 class NewMerchant(msgspec.Struct):
@@ -99,8 +99,8 @@ class MerchantService:
         self._box = box
         self._endpoints = endpoints
 
-    def webhook_fault(self, url: str) -> str | None:
-        """Return what is wrong with the URL of a first endpoint, such as "must begin with https://"; None if it is fine."""
+    def webhook_url_error(self, url: str) -> str | None:
+        """Return the validation error in the URL of a first endpoint, such as "must begin with https://", or None."""
         return next((message for _, message in self._endpoints.check({"url": url})), None)
 
     async def create(self, spec: MerchantSpec) -> NewMerchant:
@@ -122,14 +122,14 @@ class MerchantService:
 
     async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
-        bits = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
-        # The merchant's id does not follow from the seed, because several merchants can use the same seed.
+        rng = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
+        # The merchant's id does not derive from the seed, because several merchants can use the same seed.
         merchant_id = spec.merchant_id or new_id(now)
         api_key = spec.api_key or _new_key()
-        # Neither does this secret. Merchants with the same seed have the same payout ids, so only the secret shows which
-        # merchant a callback is for.
+        # The IPN secret does not derive from the seed either. Merchants with the same seed have the same payout ids, so only
+        # the secret shows which merchant a callback is for.
         ipn_secret = new_secret(os.urandom(32))
-        webhook_secret = new_secret(bits.randbytes(32))
+        webhook_secret = new_secret(rng.randbytes(32))
         merchant = Merchants(
             merchant_id=merchant_id,
             name=spec.name,
@@ -143,7 +143,7 @@ class MerchantService:
         await Merchants.insert(merchant)
         await Worlds.insert(Worlds(merchant_id=merchant_id, seed=seed, clock_frozen_at=spec.frozen_at))
         # Timelines contain the id of the key that made each change, so a seeded world needs the same key id each time.
-        key_id = new_id(now) if seed is None else uuid7(0, 0, bits.getrandbits(42))
+        key_id = new_id(now) if seed is None else uuid7(0, 0, rng.getrandbits(42))
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
         unit = await open_world(conn, self._work.catalogue, merchant_id, seed, spec.opening_balance)
         if spec.webhook_url is not None:
@@ -159,7 +159,7 @@ class MerchantService:
     async def delete(self, context: RequestContext, merchant_id: str) -> CommandResult:
         """Delete a merchant and all its data in one transaction. Responds with 204.
 
-        NOT_FOUND is raised, or with an idempotency key stored as the command's result.
+        Raises NOT_FOUND; with an idempotency key, stores it as the result instead.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
@@ -179,22 +179,22 @@ class MerchantService:
     async def create_key(self, context: RequestContext, role: str, name: str) -> CommandResult:
         """Create an API key with the role. Responds with 201 and the NewApiKey.
 
-        The result is VALIDATION_ERROR if the merchant has LARGEST_KEY_COUNT active keys.
+        The result is VALIDATION_ERROR if the merchant has MAX_KEYS active keys.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             now = truncate(datetime.now(UTC))
-            keys = await _every_key(context.merchant_id)
+            keys = await _all_keys(context.merchant_id)
             count = sum(record["revoked_at"] is None for record in keys)
-            if count >= LARGEST_KEY_COUNT:
+            if count >= MAX_KEYS:
                 raise Problem(
                     "VALIDATION_ERROR",
-                    f"A merchant has at most {LARGEST_KEY_COUNT} keys; delete one first.",
-                    errors=[("role", f"would be key number {count + 1} of at most {LARGEST_KEY_COUNT}")],
+                    f"A merchant has at most {MAX_KEYS} keys; delete one first.",
+                    errors=[("role", f"would exceed the maximum of {MAX_KEYS} keys")],
                 )
             # Keys survive a reset, but a seeded world generates the same ids again.
             taken = {str(record["id"]) for record in keys}
-            candidates = (unit.ids.next() for _ in range(LARGEST_KEY_COUNT))
+            candidates = (unit.ids.next() for _ in range(MAX_KEYS))
             key_id = next((id_ for id_ in candidates if id_ not in taken), None) or new_id(now)
             created = NewApiKey(key_id, _new_key(), role)
             await _insert_key(context.merchant_id, created.id, created.api_key, role, name, now)
@@ -216,7 +216,7 @@ class MerchantService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # Under the merchant's lock: if two admins revoke each other's keys at the same time, the second one is refused.
-            roles = {str(r["id"]): r["role"] for r in await _every_key(context.merchant_id) if r["revoked_at"] is None}
+            roles = {str(r["id"]): r["role"] for r in await _all_keys(context.merchant_id) if r["revoked_at"] is None}
             role = roles.pop(key_id, None)
             if role is None:
                 raise Problem("NOT_FOUND", "Active API key not found; GET /sandbox/v1/keys lists them.")
@@ -232,16 +232,16 @@ class MerchantService:
         now = truncate(datetime.now(UTC))
 
         async def ensure(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> None:
-            if not await _restore_plain(merchant_id, _digest(api_key)):
+            if not await _restore_by_digest(merchant_id, _digest(api_key)):
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
         async with db_errors_as_503():
             await self._work.decide(ClaimRequest(merchant_id, NO_IDS), ensure)
 
-    async def revoke_plain_key(self, merchant_id: str, api_key: str) -> None:
+    async def revoke_key_by_value(self, merchant_id: str, api_key: str) -> None:
         """Revoke a well-known key if it exists."""
         async with db_errors_as_503():
-            revoked = _revoke_plain(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
+            revoked = _revoke_by_digest(merchant_id, _digest(api_key), truncate(datetime.now(UTC)))
             await write_rows(lambda _: revoked.run())
 
     async def secrets(self, merchant_id: str) -> tuple[str, str] | None:
@@ -271,7 +271,7 @@ async def open_world(
     await open_accounts(conn, merchant_id, unit.now)
     unit.balances = dict.fromkeys(MERCHANT_ACCOUNTS, ZERO)
     if seed is not None:
-        # With a running clock, ids of the host's time would differ each time. All later ids sort after time 0.
+        # With a running clock, ids based on wall-clock time would differ between runs. All later ids sort after time 0.
         unit.ids.begin_at(0)
     if opening_balance is not None:
         unit.transfer(TOP_UP, opening_balance, None, "opening balance")
@@ -297,7 +297,7 @@ def _page_of_keys(merchant_id: str, before: str, limit: int) -> Select[ApiKeys]:
     return found.order_by(k.id, ascending=False).limit(limit)
 
 
-def _every_key(merchant_id: str) -> Select[ApiKeys]:
+def _all_keys(merchant_id: str) -> Select[ApiKeys]:
     k = ApiKeys
     return k.select(k.id, k.role, k.revoked_at).where(k.merchant_id == merchant_id)
 
@@ -307,13 +307,13 @@ def _revoke(merchant_id: str, key_id: str, now: datetime) -> Update[ApiKeys]:
     return k.update({k.revoked_at: now}).where(k.merchant_id == merchant_id, k.id == key_id)
 
 
-def _revoke_plain(merchant_id: str, digest: bytes, now: datetime) -> Update[ApiKeys]:
+def _revoke_by_digest(merchant_id: str, digest: bytes, now: datetime) -> Update[ApiKeys]:
     k = ApiKeys
     found = k.update({k.revoked_at: now})
     return found.where(k.merchant_id == merchant_id, k.key_hash == digest, k.revoked_at.is_null())
 
 
-def _restore_plain(merchant_id: str, digest: bytes) -> Update[ApiKeys]:
+def _restore_by_digest(merchant_id: str, digest: bytes) -> Update[ApiKeys]:
     k = ApiKeys
     return k.update({k.revoked_at: None}).where(k.merchant_id == merchant_id, k.key_hash == digest).returning(k.id)
 

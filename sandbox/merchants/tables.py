@@ -46,7 +46,7 @@ Delete their rows first, in a statement of its own. It waits for both writers; a
 everything that they wrote, and neither can start anything new.
 """
 
-LOCK: Final = "worlds"
+WORLDS_TABLE: Final = "worlds"
 """The table whose row is the merchant's lock. The row is only updated, never deleted and inserted again: a transaction that
 waits for the lock would otherwise find no merchant.
 """
@@ -72,10 +72,10 @@ WORLD: Final = (
     "payouts",
     "idempotency_keys",
     "accounts",
-    LOCK,
+    WORLDS_TABLE,
 )
-"""The tables of a merchant's world. A snapshot contains all of them. A reset empties all but ENDPOINTS and LOCK, whose row it
-sets to its defaults.
+"""The tables of a merchant's world. A snapshot contains all of them. A reset empties all but ENDPOINTS and WORLDS_TABLE,
+whose row it sets to its defaults.
 """
 
 TABLES: Final = (

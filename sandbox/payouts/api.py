@@ -27,7 +27,7 @@ EXAMPLE: Final = {
     "account_title": "AYESHA KHAN",
 }
 DEST_TYPES: Final = get_args(DestType)
-LONGEST_WAIT: Final = 30
+MAX_WAIT_SECONDS: Final = 30
 DEFAULT_WAIT: Final = 10
 """How long to wait for a status in seconds, if the request has no `timeout`."""
 _SEE: Final = {
@@ -69,8 +69,8 @@ class PayoutApi:
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._payouts.check(members)
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._payouts.check(fields)
 
     @post(
         "/api/v1/payouts",
@@ -147,7 +147,7 @@ class PayoutApi:
                 "Seconds of real time to wait. After that, the response is the payout in its current status.",
                 type="number",
                 minimum=0,
-                maximum=LONGEST_WAIT,
+                maximum=MAX_WAIT_SECONDS,
                 default=DEFAULT_WAIT,
             ),
         ),

@@ -14,8 +14,8 @@ from sandbox.domain.iban import check_account_number
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_commands import NewPayout
 
-# These types check the form only. The directory checks that a code exists and that an account number fits it: its messages
-# are more helpful.
+# These types check the format only. The directory checks that a code exists and that an account number matches it, because
+# its messages are more helpful.
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=20, pattern=PRINTABLE)]
 AccountNumber = Annotated[
     str,
@@ -28,7 +28,7 @@ AccountNumber = Annotated[
 ]
 Metadata = Annotated[dict[Text64, Text500], msgspec.Meta(max_length=20)]
 
-LARGEST_BATCH: Final = 1000
+MAX_BATCH_SIZE: Final = 1000
 
 
 class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +49,7 @@ class CreatePayoutBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
 class CreatePayoutsBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /payouts/batch`; each item is validated on its own."""
 
-    payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+    payouts: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH_SIZE)]
 
 
 class VerifyAccountBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -94,22 +94,22 @@ def destination(
     dest_type: str, bank_code: str | None, wallet_code: str | None, account_number: str, directory: Directory
 ) -> tuple[str | None, str | None]:
     """Return the directory's bank code and wallet code for a destination; one of them is None. Raises VALIDATION_ERROR."""
-    members = {
+    fields = {
         "dest_type": dest_type, "bank_code": bank_code, "wallet_code": wallet_code, "account_number": account_number
     }  # fmt: skip
-    errors = destination_errors(members, directory)
+    errors = destination_errors(fields, directory)
     if errors:
         raise all_invalid(errors)
     return _codes(dest_type, bank_code, wallet_code, directory)
 
 
-def destination_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the errors in a destination. Absent fields are skipped, but `dest_type` requires its own code."""
-    dest_type, account_number = members.get("dest_type"), members.get("account_number")
+def destination_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the validation errors in a destination. Skips absent fields, but `dest_type` requires its kind of code."""
+    dest_type, account_number = fields.get("dest_type"), fields.get("account_number")
     errors: list[FieldProblem] = []
     iban_code = None
     for kind, name in (("BANK", "bank_code"), ("WALLET", "wallet_code")):
-        code = members.get(name)
+        code = fields.get(name)
         if dest_type not in (kind, None):
             errors += [(name, f"must be omitted when dest_type is {dest_type}")] if code is not None else []
         elif code is None:
@@ -126,12 +126,12 @@ def destination_errors(members: Mapping[str, Any], directory: Directory) -> list
     return errors
 
 
-def failure_errors(members: Mapping[str, Any], failing: Sequence[str]) -> list[FieldProblem]:
-    """Return the errors for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
-    status = members.get("status")
+def failure_errors(fields: Mapping[str, Any], failing: Sequence[str]) -> list[FieldProblem]:
+    """Return the validation errors for a `failure_code` or `failure_reason` that is sent with a status outside `failing`."""
+    status = fields.get("status")
     if status is None or status in failing:
         return []
-    given = [name for name in ("failure_code", "failure_reason") if members.get(name) is not None]
+    given = [name for name in ("failure_code", "failure_reason") if fields.get(name) is not None]
     return [(name, f"is only allowed if status is one of {', '.join(failing)}; omit it for {status}") for name in given]
 
 

@@ -42,13 +42,13 @@ SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-_LIST_OF_REFERENCE: Final = f"""
+_LIST_BY_REFERENCE: Final = f"""
 SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "merchant_reference", "$2")} OFFSET 0) p
 WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
     AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
 """  # noqa: S608 -- constants
 
-_LIST_OF_USER: Final = f"""
+_LIST_BY_USER: Final = f"""
 SELECT {COLUMNS} FROM payouts
 WHERE merchant_id = $1 AND (user_id, id) < ($2::uuid, $5::uuid) AND (user_id, id) >= ($2, $6::uuid)
     AND user_id IS NOT NULL AND status = ANY ($3::text[]) AND dest_type = ANY ($4::text[])
@@ -57,7 +57,7 @@ ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC LIMIT $7
 
 # The first metadata pair is a range of an index, ordered by id. Each of its payouts is looked up by primary key, and the other
 # filters are applied after that.
-_LIST_OF_METADATA: Final = f"""
+_LIST_BY_METADATA: Final = f"""
 SELECT {COLUMNS} FROM payout_metadata m
 CROSS JOIN LATERAL (SELECT * FROM payouts WHERE {by_key("payouts", "id", "m.payout_id")} OFFSET 0) p
 WHERE m.merchant_id = $1 AND (m.pair, m.payout_id) < ($2::uuid, $5::uuid) AND (m.pair, m.payout_id) >= ($2, $6::uuid)
@@ -107,9 +107,9 @@ class PayoutService:
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
 
-    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors in a create's body that its type cannot express."""
-        return destination_errors(members, self._directory)
+    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in a create request that its schema cannot express."""
+        return destination_errors(fields, self._directory)
 
     async def create(
         self,
@@ -195,23 +195,23 @@ class PayoutService:
         `filters` may have status, dest_type, merchant_reference, user_id and any number of `metadata[KEY]`. A payout must
         match all of them.
         """
-        more = window.limit + 1
+        fetch_limit = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = filters.get("merchant_reference"), filters.get("user_id")
         metadata = entries(filters, "metadata")
         wanted = msgspec.json.encode(metadata).decode()
         arguments: tuple[Any, ...]
         if reference is not None:
-            statement, arguments = _LIST_OF_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
+            statement, arguments = _LIST_BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
         elif metadata:
             pair = metadata_pair_id(*next(iter(metadata.items())))
-            statement, arguments = _LIST_OF_METADATA, (pair, statuses, dest_types, *bounds, more, wanted, user_id)
+            statement, arguments = _LIST_BY_METADATA, (pair, statuses, dest_types, *bounds, fetch_limit, wanted, user_id)
         elif user_id is not None:
-            statement, arguments = _LIST_OF_USER, (user_id, statuses, dest_types, *bounds, more)
+            statement, arguments = _LIST_BY_USER, (user_id, statuses, dest_types, *bounds, fetch_limit)
         elif "status" in filters or "dest_type" in filters:
-            statement, arguments = _LIST, (statuses, dest_types, *bounds, more)
+            statement, arguments = _LIST, (statuses, dest_types, *bounds, fetch_limit)
         else:
-            statement, arguments = _LIST_ALL, (*bounds, more)
+            statement, arguments = _LIST_ALL, (*bounds, fetch_limit)
         async with db_errors_as_503(), connection() as conn:
             found = [to_payout(record) for record in await conn.fetch(statement, merchant_id, *arguments)]
         return page(found, window.limit, [payout.id for payout in found])

@@ -31,8 +31,8 @@ class SimulateApi:
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
 
-    def _check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        return failure_errors(members, (FAILED, RETURNED, REJECTED))
+    def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        return failure_errors(fields, (FAILED, RETURNED, REJECTED))
 
     @post(
         "/sandbox/v1/payouts/{payout_id}/simulate",

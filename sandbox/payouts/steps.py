@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 BATCH: Final = 256
-"""The most payouts in one transaction."""
+"""Maximum number of payouts in one transaction."""
 _MIN_SHARE: Final = 16
 """The most payouts of one merchant among many."""
 

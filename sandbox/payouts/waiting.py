@@ -16,8 +16,8 @@ from sandbox.live.listener import LiveListener
 
 _MAX_PAYOUTS_PER_READ: Final = 256
 _FIRST_PAUSE: Final = 0.25
-"""Seconds between reads while the feed is down. Doubles up to _LONGEST_PAUSE."""
-_LONGEST_PAUSE: Final = 2.0
+"""Seconds between reads while the feed is down. Doubles up to _MAX_PAUSE_SECONDS."""
+_MAX_PAUSE_SECONDS: Final = 2.0
 
 _ENDED: Final = frozenset({FAILED, CANCELLED, REJECTED, RETURNED})
 """A payout stays in these statuses, unless it FAILED and is reinitiated. So a wait ends when it reaches one of them."""
@@ -62,7 +62,7 @@ class PayoutWaits:
         waits.add(payout_id, wait)
         pause = _FIRST_PAUSE
         try:
-            # Subscribe before reading: a change between the two still arrives.
+            # Subscribe before reading: a change between the two is still received.
             async with self._listener.subscribe(merchant_id, waits.receive):
                 while True:
                     wait.wake.clear()
@@ -74,7 +74,7 @@ class PayoutWaits:
                         return payout
                     if not self._listener.is_live(merchant_id):
                         left = min(left, pause)
-                        pause = min(pause * 2, _LONGEST_PAUSE)
+                        pause = min(pause * 2, _MAX_PAUSE_SECONDS)
                     try:
                         async with asyncio.timeout(left):
                             await wait.wake.wait()
@@ -125,7 +125,7 @@ class _MerchantWaits:
             del self.by_payout[payout_id]
 
     def receive(self, message: Message | None) -> None:
-        if message is None:  # messages may have been lost: every wait reads again
+        if message is None:  # messages may have been lost, so every wait reads again
             for waits in self.by_payout.values():
                 for wait in waits:
                     wait.wake.set()

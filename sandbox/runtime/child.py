@@ -16,7 +16,7 @@ from sandbox.runtime.forking import CAN_FORK, Forked, fork, module_of
 from sandbox.runtime.run_directories import SystemUser
 
 _FIRST_DELAY = 0.2
-_LONGEST_DELAY = 5.0
+_MAX_DELAY_SECONDS = 5.0
 _STEADY_SECONDS = 10.0
 _LASTING_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -41,8 +41,8 @@ class Command:
     """The signal that ends it at once. PostgreSQL needs SIGQUIT, which ends its backends too."""
     stdout: int | None = None
     """Where standard output goes instead of to the log."""
-    tied: bool = False
-    """Whether the kernel sends it `stop_signal` when this process dies. Linux only."""
+    dies_with_parent: bool = False
+    """Whether the kernel sends it `stop_signal` when its parent, the supervisor, dies. Linux only."""
 
 
 def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Process:
@@ -74,13 +74,15 @@ def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None 
             umask=0o077,
             start_new_session=True,
             # Safe: the supervisor has no other threads.
-            preexec_fn=_tie(command.stop_signal) if command.tied and sys.platform == "linux" else None,
+            preexec_fn=_parent_death_hook(command.stop_signal)
+            if command.dies_with_parent and sys.platform == "linux"
+            else None,
         )
     finally:
         os.close(log)
 
 
-def _tie(number: signal.Signals) -> Callable[[], None]:
+def _parent_death_hook(number: signal.Signals) -> Callable[[], None]:
     """Return a function that makes the kernel send this signal to a child when its parent dies.
 
     For programs that cannot read the lifeline: when supervisor and reaper are both killed, nothing else stops them.
@@ -153,7 +155,7 @@ class Child:
                     self.deaths = 0
                 return False
             self._process = None
-            self._restart_at = now + min(_LONGEST_DELAY, _FIRST_DELAY * 2**self.deaths)
+            self._restart_at = now + min(_MAX_DELAY_SECONDS, _FIRST_DELAY * 2**self.deaths)
             self.deaths += 1
             return True
         if self._restart_at is not None and now >= self._restart_at:

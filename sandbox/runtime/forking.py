@@ -140,7 +140,7 @@ def _run(
         except BaseException:
             traceback.print_exc()
     finally:
-        # Run nothing that belongs to the parent: no `finally` of its frames, no exit handlers, no flush of its buffers.
+        # Run nothing that belongs to the parent process: no `finally` of its frames, no exit handlers, no flush of its buffers.
         os._exit(status)
 
 

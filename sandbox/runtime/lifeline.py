@@ -1,6 +1,6 @@
-"""A pipe that tells every process of a run when the supervisor has died, even by SIGKILL.
+"""A pipe through which every process of a run notices that the supervisor has died, even by SIGKILL.
 
-Only the supervisor holds the write end, and it never writes. A read blocks until the kernel closes that end.
+Only the supervisor has the write end open, and it never writes. A read blocks until the kernel closes that end.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The listening sockets that the API and the IPN receiver inherit, and the probe that checks whether they answer."""
+"""The listening sockets that the API and the IPN receiver inherit, and the probe that checks whether they respond."""
 
 import errno
 import json
@@ -77,34 +77,34 @@ def http_url(host: str, port: int) -> str:
 
 
 class Probe:
-    """Sends GET `path` until the answer is 200. It never blocks: each call of `answered` continues the exchange.
+    """Sends GET `path` until the response is 200. It never blocks: each call of `succeeded` continues the exchange.
 
-    The socket listens before the process behind it accepts, so the connection waits until the process is ready. That is also
-    the fastest way to notice it.
+    The socket listens before the process accepts connections, so the connection waits until the process is ready. This also
+    detects readiness fastest.
     """
 
     def __init__(self, host: str, port: int, path: str) -> None:
-        self.last_result = "no answer"
-        self._answered = False
+        self.last_result = "no response"
+        self._has_succeeded = False
         self._target = (_WILDCARDS.get(host, host), port)
         self._request = f"GET {path} HTTP/1.1\r\nHost: {http_url(host, port)[7:]}\r\nConnection: close\r\n\r\n".encode()
         self._connection: socket.socket | None = None
         self._received = b""
         self._deadline = 0.0
 
-    def answered(self) -> bool:
-        """Send the request, or read its answer. Return whether an answer was 200."""
+    def succeeded(self) -> bool:
+        """Send the request, or read its response. Return whether a response was 200."""
         try:
-            if not self._answered:
+            if not self._has_succeeded:
                 self._ask()
         except BlockingIOError:
             if time.monotonic() > self._deadline:
-                self.last_result = f"no answer within {_PROBE_SECONDS:.0f} seconds"
+                self.last_result = f"no response within {_PROBE_SECONDS:.0f} seconds"
                 self.close()
         except OSError as error:
             self.last_result = str(error) or type(error).__name__
             self.close()
-        return self._answered
+        return self._has_succeeded
 
     def close(self) -> None:
         """Drop the current request."""
@@ -124,7 +124,7 @@ class Probe:
         head, _, body = self._received.partition(b"\r\n\r\n")
         status = head[9:12].decode("ascii", "replace")
         self.last_result = f"status {status}{_detail(body)}"
-        self._answered = status == "200"
+        self._has_succeeded = status == "200"
 
 
 def _detail(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a run is asked to start."""
+"""The options of a run."""
 
 import sys
 from collections.abc import Sequence

@@ -11,7 +11,7 @@ from sandbox.infrastructure.settings import Settings, SettingsError
 from sandbox.runtime.lifeline import follow_lifeline
 
 UP_FILE: Final = "SANDBOX_UP_FILE"
-"""Names the file in which a process without a port says that it is up."""
+"""The environment variable with the path of the file in which a process without a port reports that it is up."""
 
 
 def start_process(name: str) -> Settings:
@@ -29,8 +29,8 @@ def start_process(name: str) -> Settings:
 
 
 def report_up() -> None:
-    """Tell the supervisor that this process now does its work. Without a supervisor: nothing."""
+    """Report to the supervisor that this process is ready. Without a supervisor, do nothing."""
     path = os.environ.get(UP_FILE)
     if path:
-        with contextlib.suppress(OSError):  # the supervisor then takes it to be up once it has lasted a while
+        with contextlib.suppress(OSError):  # the supervisor then considers it up after a while
             Path(path).write_text(str(os.getpid()))

@@ -35,10 +35,10 @@ class Ready:
 
     def to_json(self) -> str:
         """Return the content of the ready file: one line of JSON."""
-        members = asdict(self)
-        members |= members.pop("keys")
-        del members["users_api_key"]
-        return json.dumps(members)
+        fields = asdict(self)
+        fields |= fields.pop("keys")
+        del fields["users_api_key"]
+        return json.dumps(fields)
 
 
 def read_seed_keys(output: str) -> SeedKeys:

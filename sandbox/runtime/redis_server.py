@@ -48,7 +48,7 @@ class RedisServer:
         return argv
 
     def is_ready(self) -> bool:
-        """Return whether the server answers PING."""
+        """Return whether the server responds to PING."""
         try:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.settimeout(0.5)

@@ -19,7 +19,7 @@ import psutil  # type: ignore[import-untyped]  # the package has no types
 
 _SHARED_HOME = Path("/var/lib/psp-sandbox")
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+\Z")
-_LONGEST_SOCKET = 100  # the kernel's limit is 107 bytes on Linux and 103 on macOS
+_MAX_SOCKET_PATH_LENGTH = 100  # the kernel's limit is 107 bytes on Linux and 103 on macOS
 _LOCK_SECONDS = 45.0
 LOCK_NAME = "psp.lock"
 """The file in a data directory that a run's supervisor and reaper keep locked. It holds the supervisor's pid."""
@@ -206,8 +206,8 @@ def _move_home(directories: RunDirectories) -> None:
 
 def _choose_run(directories: RunDirectories) -> None:
     run = directories.home / "run"
-    longest = run / "pg" / ".s.PGSQL.5432.lock"
-    if len(os.fsencode(longest)) > _LONGEST_SOCKET or not _PLAIN_PATH.match(str(run)):
+    longest_path = run / "pg" / ".s.PGSQL.5432.lock"
+    if len(os.fsencode(longest_path)) > _MAX_SOCKET_PATH_LENGTH or not _PLAIN_PATH.match(str(run)):
         run = Path(tempfile.mkdtemp(prefix="psp-run-", dir="/tmp"))
         directories.remove.append(run)
     _make(run, 0o711)
@@ -224,7 +224,7 @@ def hand_over(path: Path, user: SystemUser | None) -> None:
 
 
 def delete_trees(paths: list[Path]) -> None:
-    """Delete directory trees as far as possible, ignoring errors."""
+    """Delete directory trees, ignoring errors."""
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -28,7 +28,7 @@ class Signals:
         self._before: dict[signal.Signals, object] = {}
         self._wakeup_before = -1
         self.reason: str | None = None
-        self.impatient = False
+        self.force_stop = False
         """Set by a second Ctrl-C: stop waiting for anything."""
         self._first_at = 0.0
         self._taken: list[signal.Signals] = []
@@ -64,7 +64,7 @@ class Signals:
             self._first_at = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._first_at > _SECOND_AFTER:
             # `timeout` and some shells send the same signal twice in a row; a person takes longer.
-            self.impatient = True
+            self.force_stop = True
 
     def wake(self) -> None:
         """End the current or next `wait`. Thread-safe."""
@@ -72,7 +72,7 @@ class Signals:
             if self._writer >= 0:
                 os.write(self._writer, b"\0")
         except OSError:
-            pass  # the pipe is full, so a wake is pending; or it is closed, so nobody waits
+            pass  # the pipe is full, so a wake-up is pending; or it is closed, so nothing waits
 
     def wait(self, seconds: float) -> None:
         """Sleep up to `seconds`, until a signal, the end of a child or a `wake`."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from sandbox.runtime.child import Child, Command, Process, last_lines, rotate, spawn
 from sandbox.runtime.environment import child_environment, store_environment
 from sandbox.runtime.forking import CAN_FORK, module_of, preload
-from sandbox.runtime.guest import Guest
 from sandbox.runtime.lifeline import LIFELINE_FD, Lifeline
 from sandbox.runtime.listening import Probe, http_url, listen_all
 from sandbox.runtime.options import Options, run_module
@@ -25,16 +24,17 @@ from sandbox.runtime.reaper import ReaperArguments, delete_ready_file
 from sandbox.runtime.redis_server import RedisServer
 from sandbox.runtime.run_directories import RunDirectories, StartError, delete_trees, empty_metrics, lock_data, open_directories
 from sandbox.runtime.signals import Signals, StopRequested
+from sandbox.runtime.user_command import UserCommand
 
 _START_SECONDS = 180.0
 """A busy machine has taken 84 seconds. A process that dies is noticed at once, whatever the limit."""
 _STEP_SECONDS = 300.0
-_MOST_EARLY_DEATHS = 6
+_MAX_EARLY_EXITS = 6
 _CHECK_SECONDS = 0.5
 
 
 class Supervisor:
-    """One run of the sandbox. When `run` returns or raises, nothing of it is left running."""
+    """One run of the sandbox. When `run` returns or raises, none of its processes is left running."""
 
     def __init__(self, options: Options, say: Callable[[str], None], on_ready: Callable[[Ready], None]) -> None:
         self._options = options
@@ -42,7 +42,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._signals = Signals()
         self._handle_signals = self._signals.check
-        """Raises StopRequested for a signal or, once there is a guest, forwards the signal to it."""
+        """Raises StopRequested for a signal or, once a user's command runs, forwards the signal to it."""
         self._lifeline = Lifeline()
         self._run_id = secrets.token_hex(8)
         self._groups: list[list[Child]] = [[], [], [], []]
@@ -56,28 +56,29 @@ class Supervisor:
         self._is_preloaded = False
         self._lock: int | None = None
         self._env: dict[str, str] = {}
-        self._stores: dict[str, str] = {}
+        self._store_env: dict[str, str] = {}
 
-    def run(self, guest: Guest | None = None) -> str:
+    def run(self, user_command: UserCommand | None = None) -> str:
         """Start everything, watch it until asked to stop, stop it, and return the reason of the stop.
 
-        A guest starts when all is ready; the run stops when it ends. Call this in the main thread. Raises StartError.
+        If given, the command starts once everything is ready; when the command ends, the run stops. Call this in the main
+        thread. Raises StartError.
         """
         with self._signals:
             try:
                 ready = self._start()
                 self._on_ready(ready)
-                if guest is not None:
-                    guest.start(ready)
-                    self._handle_signals = lambda: guest.forward(self._signals)
-                while guest is None or guest.running:
+                if user_command is not None:
+                    user_command.start(ready)
+                    self._handle_signals = lambda: user_command.forward(self._signals)
+                while user_command is None or user_command.running:
                     self._watch()
                 return "the command has ended"
             except StopRequested as request:
                 return str(request)
             finally:
-                if guest is not None:
-                    guest.end()
+                if user_command is not None:
+                    user_command.end()
                 self._stop()
 
     # Starting.
@@ -106,7 +107,7 @@ class Supervisor:
             port,
             ipn_port,
         )
-        self._stores = store_environment()
+        self._store_env = store_environment()
         self._env |= {"SANDBOX_RUN_ID": self._run_id, LIFELINE_FD: str(self._lifeline.reader)}
         for name in ("reaper", "redis", "postgres", "initdb", "migrate", "seeds", "ipn"):
             rotate(directories.logs / f"{name}.log")
@@ -172,27 +173,29 @@ class Supervisor:
 
     def _start_stores(self, postgres: Postgres | None, redis: RedisServer | None) -> None:
         if redis is not None:
-            command = Command("redis", redis.argv(), self._stores, self._log("redis"), cwd=Path("/"), stop_seconds=5, tied=True)
+            command = Command(
+                "redis", redis.argv(), self._store_env, self._log("redis"), cwd=Path("/"), stop_seconds=5, dies_with_parent=True
+            )
             self._launch(2, Child(command, lambda child: redis.is_ready()))
         if postgres is not None:
             user = postgres.user
 
             def step(name: str, argv: Sequence[str], stdin: str) -> str:
-                command = Command(name, argv, self._stores, self._log(name), user=user, cwd=Path("/"), tied=True)
+                command = Command(name, argv, self._store_env, self._log(name), user=user, cwd=Path("/"), dies_with_parent=True)
                 return self._finish_step(command, stdin)
 
             postgres.prepare(step)
             command = Command(
                 "postgres",
                 postgres.argv(),
-                self._stores,
+                self._store_env,
                 self._log("postgres"),
                 user=user,
                 cwd=Path("/"),
                 stop_signal=signal.SIGINT,  # a fast shutdown: PostgreSQL ends all connections and writes a checkpoint
                 stop_seconds=30,
                 kill_signal=signal.SIGQUIT,
-                tied=True,
+                dies_with_parent=True,
             )
             self._launch(3, Child(command, lambda child: child.pid is not None and postgres.is_ready(child.pid)))
         self._preload()
@@ -238,7 +241,7 @@ class Supervisor:
         try:
             self._await(
                 "the API and the IPN receiver",
-                lambda: api.answered() and ipn.answered() and all(child.is_up() for child in children),
+                lambda: api.succeeded() and ipn.succeeded() and all(child.is_up() for child in children),
                 lambda: f" (API: GET /health/ready: {api.last_result}; IPN: GET /health: {ipn.last_result})",
             )
         finally:
@@ -261,19 +264,19 @@ class Supervisor:
         self._signals.wait(seconds)
         self._handle_signals()
 
-    def _watch(self, longest: float = _CHECK_SECONDS) -> None:
-        """Wait up to `longest` seconds for an event, then handle signals and restart dead children.
+    def _watch(self, max_seconds: float = _CHECK_SECONDS) -> None:
+        """Wait up to `max_seconds` seconds for an event, then handle signals and restart dead children.
 
         Raises StopRequested, or StartError if a child that was never up keeps dying.
         """
         children = self._children()
         now = time.monotonic()
         due = [child.restart_at - now for child in children if child.restart_at is not None]
-        self._pause(min([longest, *due]))
+        self._pause(min([max_seconds, *due]))
         for child in children:
             if not child.check():
                 continue
-            if not child.was_up and child.deaths >= _MOST_EARLY_DEATHS:
+            if not child.was_up and child.deaths >= _MAX_EARLY_EXITS:
                 raise StartError(f"{child.name} does not start.{self._end_of_log(child)}")
             if child.was_up:
                 self._say(f"{child.name} ended ({_describe(child.exit_status)}); restarting it.")
@@ -349,7 +352,7 @@ class Supervisor:
             os.close(self._lock)
 
     def _stop_group(self, group: list[Child]) -> None:
-        if not self._signals.impatient:
+        if not self._signals.force_stop:
             for child in group:
                 child.send_stop()
             self._wait_gone(group, max((child.command.stop_seconds for child in group), default=0))
@@ -365,7 +368,7 @@ class Supervisor:
     def _wait_gone(self, group: list[Child], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not all(child.gone() for child in group):
-            if time.monotonic() > deadline or self._signals.impatient:
+            if time.monotonic() > deadline or self._signals.force_stop:
                 return
             self._signals.wait(0.1)
 

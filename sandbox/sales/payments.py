@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 CHUNK: Final = 1000
-"""The most sales paid in one transaction. It bounds how long the merchant's other requests wait for the lock."""
+"""Maximum number of sales paid in one transaction. It bounds how long the merchant's other requests wait for the lock."""
 
 _DUE: Final = {
     kind: f"""

@@ -10,7 +10,7 @@ import structlog
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.errors import Problem, all_invalid
-from sandbox.domain.ids import SMALLEST_ID, is_uuid
+from sandbox.domain.ids import MIN_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
 from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
@@ -39,7 +39,7 @@ SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     ORDER BY merchant_id DESC, status DESC, sales.id DESC LIMIT $5
 ) s ORDER BY s.id DESC LIMIT $5
 """  # noqa: S608 -- constants
-_LIST_OF_USER: Final = f"""
+_LIST_BY_USER: Final = f"""
 SELECT s.* FROM unnest($2::text[]) AS k (status) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM sales
     WHERE merchant_id = $1 AND status <> '' AND (user_id, status, id) < ($6::uuid, k.status, $3::uuid)
@@ -78,14 +78,14 @@ class Reconciled(msgspec.Struct):
     sales: list[Sale]
 
 
-class _Progress(msgspec.Struct):
-    """The checkpoint of a run: its result so far. `behind` is the id of the last sale that it tried."""
+class _Progress(msgspec.Struct, rename={"last_id": "behind"}):
+    """The checkpoint of a run: its result so far. `last_id` is the id of the last sale that was tried."""
 
     total: RunResult
-    behind: str
+    last_id: str
 
 
-_START: Final = _Progress(RunResult(0, 0, ZERO), SMALLEST_ID)
+_START: Final = _Progress(RunResult(0, 0, ZERO), MIN_ID)
 
 
 class SalesService:
@@ -130,9 +130,9 @@ class SalesService:
 
     async def list(self, merchant_id: str, window: PageWindow, statuses: Sequence[str], user_id: str | None) -> Page:
         """Return a page of sales, newest first; with a `user_id`, only that user's."""
-        statement, more = (_LIST, []) if user_id is None else (_LIST_OF_USER, [user_id])
+        statement, extra = (_LIST, []) if user_id is None else (_LIST_BY_USER, [user_id])
         async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *more)
+            records = await conn.fetch(statement, merchant_id, statuses, window.before, window.since, window.limit + 1, *extra)
         found = [to_sale(record) for record in records]
         return page(found, window.limit, [sale.id for sale in found])
 
@@ -170,7 +170,7 @@ class SalesService:
         """Pay all due advances (`ADVANCE`) or final payments (`FINAL`): 200 with a RunResult.
 
         Each chunk is one transaction, which also stores a checkpoint under the idempotency key. If the run dies between two
-        chunks, the sales before are paid exactly once. Repeated with the same key, the run resumes, and its result counts
+        chunks, the sales paid before are paid exactly once. Repeated with the same key, the run resumes, and its result counts
         all chunks.
         """
         attempts: list[Attempt] = []
@@ -178,7 +178,7 @@ class SalesService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
             done = _START if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
             # This may run again after a rollback, so replace the attempts of the run before.
-            attempts[:], last_id = await pay_chunk(conn, unit, kind, done.behind, CHUNK)
+            attempts[:], last_id = await pay_chunk(conn, unit, kind, done.last_id, CHUNK)
             total = add_attempts(done.total, attempts)
             if last_id is None:
                 return CommandResult(200, msgspec.json.encode(total))
@@ -197,7 +197,7 @@ class SalesService:
 
         Raises asyncpg's errors if the merchants cannot be listed; sales paid before that stay paid.
         """
-        merchant_id = SMALLEST_ID
+        merchant_id = MIN_ID
         while True:
             async with connection() as conn:
                 found = [record[0] for record in await conn.fetch(_MERCHANTS[kind], merchant_id, _MERCHANTS_PER_PAGE)]

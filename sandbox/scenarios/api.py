@@ -38,11 +38,11 @@ class ScenarioApi:
     def __init__(self, scenarios: ScenarioService) -> None:
         self._scenarios = scenarios
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._scenarios.check(members)
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._scenarios.check(fields)
 
-    def _check_payout(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._scenarios.check_payout(members)
+    def _check_payout(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._scenarios.check_payout(fields)
 
     @get(
         "/sandbox/v1/scenarios",

@@ -1,4 +1,4 @@
-"""The rules that are a merchant's own scenarios, and their validation. Pure."""
+"""Custom scenarios (a merchant's own rules) and their validation. Pure."""
 
 import tomllib
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, 
 from sandbox.domain.scenario_engine import can_follow
 from sandbox.payouts.requests import AccountNumber, Code, CreatePayoutBody, unknown_code
 
-LARGEST_COUNT: Final = 100
-"""The most rules of one merchant. Every create checks all of them."""
-LONGEST_WAIT: Final = 3650 * 86400
-"""The longest delay of a step in seconds: ten years."""
+MAX_RULES: Final = 100
+"""Maximum number of rules per merchant. Every create checks all of them."""
+MAX_WAIT_SECONDS: Final = 3650 * 86400
+"""Maximum delay of a step in seconds: ten years."""
 
 # Integers are accepted too: in JSON, 60 and 60.0 are the same number.
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Position = Annotated[float, msgspec.Meta(ge=1, le=LARGEST_COUNT, multiple_of=1)]
+Position = Annotated[float, msgspec.Meta(ge=1, le=MAX_RULES, multiple_of=1)]
 StepStatus = Literal["PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "RETURNED"]
 Name = Annotated[
     str,
@@ -119,9 +119,9 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
     return msgspec.json.encode(match).decode(), msgspec.json.encode(body.steps).decode()
 
 
-def rule_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the errors in a rule that its type cannot express. Absent fields are skipped."""
-    match, steps = members.get("match"), members.get("steps")
+def rule_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the validation errors in a rule that its schema cannot express. Absent fields are skipped."""
+    match, steps = fields.get("match"), fields.get("steps")
     errors = [] if match is None else match_errors(match, directory)
     if steps is not None and all("to" in step for step in steps):
         errors += path_errors([RuleStep(**step) for step in steps])
@@ -129,7 +129,7 @@ def rule_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldP
 
 
 def match_errors(match: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the errors in a rule's match. Amounts are Decimals; anything else in their place is skipped."""
+    """Return the validation errors in a rule's match. An amount that is not a Decimal is skipped."""
     errors: list[FieldProblem] = []
     if not match:
         errors.append(("match", "must have at least one condition"))
@@ -145,9 +145,9 @@ def match_errors(match: Mapping[str, Any], directory: Directory) -> list[FieldPr
 
 
 def path_errors(steps: list[RuleStep]) -> list[FieldProblem]:
-    """Return the errors in a path that starts from PENDING, up to the first illegal change.
+    """Return the validation errors in a path that starts from PENDING, up to the first illegal change.
 
-    Every change must be legal, whichever of the steps with a probability below 1 are skipped. Every step must be reachable:
+    Every change must be legal, no matter which steps with a probability below 1 are skipped. Every step must be reachable:
     a payout that took a final step has left the path.
     """
     errors: list[FieldProblem] = []
@@ -210,14 +210,14 @@ def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"not valid TOML: {error}") from None
     found = entries.get("scenario")
-    if set(entries) != {"scenario"} or not isinstance(found, list) or not 1 <= len(found) <= LARGEST_COUNT:
-        raise ValueError(f"the file must contain 1 to {LARGEST_COUNT} [[scenario]] tables and nothing else")
+    if set(entries) != {"scenario"} or not isinstance(found, list) or not 1 <= len(found) <= MAX_RULES:
+        raise ValueError(f"the file must contain 1 to {MAX_RULES} [[scenario]] tables and nothing else")
     decoder = msgspec.json.Decoder(RuleBody)
     rules: list[RuleBody] = []
     for number, entry in enumerate(found, 1):
         try:
             # Convert to JSON, so that a file passes exactly the same checks as a request.
-            rules.append(decode(decoder, msgspec.json.encode(entry), lambda members: rule_errors(members, directory)))
+            rules.append(decode(decoder, msgspec.json.encode(entry), lambda fields: rule_errors(fields, directory)))
             check_rule(rules[-1], directory)
         except Problem as problem:
             errors = "; ".join(f"{field}: {message}" for field, message in problem.errors)

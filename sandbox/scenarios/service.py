@@ -19,7 +19,7 @@ from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_errors, new_payout
-from sandbox.scenarios.rules import LARGEST_COUNT, ExplainBody, RuleBody, check_rule, rule_errors
+from sandbox.scenarios.rules import MAX_RULES, ExplainBody, RuleBody, check_rule, rule_errors
 from sandbox.scenarios.tables import ScenarioRules
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -112,13 +112,13 @@ class ScenarioService:
         self._catalogue = work.catalogue
         self._directory = directory
 
-    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors in a rule that its type cannot express."""
-        return rule_errors(members, self._directory)
+    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in a rule that its schema cannot express."""
+        return rule_errors(fields, self._directory)
 
-    def check_payout(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors in a payout to explain that its type cannot express."""
-        return destination_errors(members, self._directory)
+    def check_payout(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in a payout to explain that its schema cannot express."""
+        return destination_errors(fields, self._directory)
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
         """Return all scenarios in the order in which they are tried: own rules, by amount, by suffix, the default."""
@@ -160,8 +160,8 @@ class ScenarioService:
         match, steps = check_rule(body, self._directory)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if len(unit.custom_scenarios) >= LARGEST_COUNT:
-                raise Problem("INVALID_STATE", f"You can have at most {LARGEST_COUNT} scenarios of your own; delete one first.")
+            if len(unit.custom_scenarios) >= MAX_RULES:
+                raise Problem("INVALID_STATE", f"You can have at most {MAX_RULES} scenarios of your own; delete one first.")
             self._require_free(unit.custom_scenarios, body.name)
             rule = stored_rule(unit.ids.next(), body.name, match, steps)
             position = await _write(conn, unit, rule, match, steps, len(unit.custom_scenarios), body.position)
@@ -266,16 +266,16 @@ async def _write(
 
 def _render(scenario: Scenario, position: int | None) -> ScenarioRule:
     match = scenario.match
-    members = {name: getattr(match, name) for name in match.condition_names()}
-    for name in members.keys() & {"amount_from", "amount_to"}:
-        members[name] = str(members[name])
+    fields = {name: getattr(match, name) for name in match.condition_names()}
+    for name in fields.keys() & {"amount_from", "amount_to"}:
+        fields[name] = str(fields[name])
     if match.metadata:
-        members["metadata"] = dict(match.metadata)
+        fields["metadata"] = dict(match.metadata)
     return ScenarioRule(
         id=scenario.id,
         name=scenario.name,
         source="builtin" if scenario.id is None else "own",
-        match=ScenarioMatch(**members),
+        match=ScenarioMatch(**fields),
         steps=[
             ScenarioStep(s.to, s.after.total_seconds(), s.failure_code, s.psp_reference, s.probability, s.wait)
             for s in scenario.steps

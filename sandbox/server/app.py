@@ -63,7 +63,7 @@ from sandbox.users.api import UserApi
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.api import DeliveryApi, EndpointApi
-from sandbox.webhooks.attempt import Attempts
+from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.sender import WebhookSender
@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> Application:
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
     payouts = PayoutService(work, directory, PayoutWaits(listener))
-    clock = ClockService(work, advancer, summaries.pass_time)
+    clock = ClockService(work, advancer, summaries.add_clock_advance)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -117,7 +117,7 @@ def create_app(settings: Settings) -> Application:
         sender = WebhookSender(settings.webhook_allow)
         feed.start()
         listener.start()
-        advancer.start(Attempts(sender, box, on_recorded=feed.notes, journal=journal))
+        advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
         try:
             yield

@@ -21,7 +21,7 @@ from sandbox.faults.injection import inject_response
 from sandbox.http.operation import Operation, page_item
 from sandbox.http.request import ANONYMOUS, Request
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
-from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, Rules
+from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, RedactionRules
 
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{1,128}\Z")
 _JOURNALED_BYTES: Final = BODY_LIMIT + 500
@@ -101,7 +101,7 @@ class RequestLog:
                     response_body=body[:_JOURNALED_BYTES],
                     fault=None if request.fault is None else note(request.fault),
                 )
-                self._journal.note(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
+                self._journal.record(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
             self._log.info(
                 "request",
                 request_id=request_id,
@@ -114,14 +114,14 @@ class RequestLog:
 
 # Operations compare by identity, so the cache has one entry per route.
 @functools.cache
-def rules_of(operation: Operation) -> Rules:
+def rules_of(operation: Operation) -> RedactionRules:
     """Return the redaction rules for an operation's journal entries, derived from its declared types."""
     responses = {}
     for status, kind in operation.responses.items():
         item = page_item(kind)
         responses[status] = redaction.shape_of(kind) if item is None else redaction.page_of(redaction.shape_of(item))
     names = redaction.names_of(parameter.name for parameter in operation.query)
-    return Rules(redaction.shape_of(operation.body), responses, names)
+    return RedactionRules(redaction.shape_of(operation.body), responses, names)
 
 
 def _is_journaled(request: Request) -> bool:

@@ -46,8 +46,8 @@ class UserApi:
     def __init__(self, users: UserService) -> None:
         self._users = users
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._users.check(members)
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._users.check(fields)
 
     @post(
         "/api/v1/users",

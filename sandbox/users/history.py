@@ -30,7 +30,7 @@ _HISTORY: Final = f"""
 SELECT t.* FROM unnest($6::text[]) AS r (reason) CROSS JOIN LATERAL (SELECT {ENTRY_COLUMNS} {_RANGE}) t
 ORDER BY transfer_id DESC LIMIT $5
 """  # noqa: S608 -- constants
-_HISTORY_OF_PAYOUT: Final = f"""
+_HISTORY_BY_PAYOUT: Final = f"""
 SELECT {ENTRY_COLUMNS} FROM transfers WHERE merchant_id = $1 AND payout_id = $6 AND id < $3 AND id >= $4
     AND $2::uuid = {_USER} AND {_IS_WALLET_ENTRY}
 ORDER BY merchant_id, payout_id, transfers.id DESC LIMIT $5
@@ -54,7 +54,7 @@ SELECT * FROM (
 
 async def wallet_entries(merchant_id: str, user_id: str, window: PageWindow, payout_id: str | None) -> Page:
     """Return a page of a wallet's ledger entries, newest first; with a `payout_id`, only its entries."""
-    statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_OF_PAYOUT, payout_id)
+    statement, argument = (_HISTORY, _REASONS) if payout_id is None else (_HISTORY_BY_PAYOUT, payout_id)
     async with db_errors_as_503(), connection() as conn:
         records = await conn.fetch(statement, merchant_id, user_id, window.before, window.since, window.limit + 1, argument)
     entries = [_shown(entry) for r in records for entry in ledger_entries(r) if entry.account == wallet_of(user_id)]

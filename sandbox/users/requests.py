@@ -14,7 +14,7 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.fields import Amount, Name, Text64
 from sandbox.payouts.requests import AccountNumber, Code, destination, destination_errors
 
-LARGEST_BATCH = 1000
+MAX_BATCH_SIZE = 1000
 
 # Printable ASCII without the slash: the aggregator accepts these as user ids, and they fit into its paths.
 VendorUserId = Annotated[
@@ -57,7 +57,7 @@ class ChangeUserBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class CreateUsersBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of `POST /users/batch`; each item is validated on its own."""
 
-    users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
+    users: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH_SIZE)]
 
 
 class CreateTransactionBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -104,9 +104,9 @@ def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None
         raise problem.within("destination") from None
 
 
-def user_errors(members: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the errors in a body that creates or changes a user, as far as its type cannot express them."""
-    where = members.get("destination")
+def user_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
+    """Return the validation errors in a body that creates or changes a user that its schema cannot express."""
+    where = fields.get("destination")
     if not isinstance(where, dict):
         return []
     return [(f"destination.{field}", message) for field, message in destination_errors(where, directory)]

@@ -33,7 +33,7 @@ from sandbox.users.requests import (
     user_codes,
     user_errors,
 )
-from sandbox.users.summary_cache import Missed, SummaryCache
+from sandbox.users.summary_cache import CacheMiss, SummaryCache
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -157,9 +157,9 @@ class UserService:
         self._cache = cache
         self._item = msgspec.json.Decoder(CreateUserBody)
 
-    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors in a user's body that its type cannot express."""
-        return user_errors(members, self._directory)
+    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in a user's body that its schema cannot express."""
+        return user_errors(fields, self._directory)
 
     async def create(self, context: RequestContext, body: CreateUserBody) -> CommandResult:
         """Create a user with an empty wallet: 201 with the user. Returns 409 if an id is taken; raises VALIDATION_ERROR."""
@@ -235,9 +235,9 @@ class UserService:
 
     async def list(self, merchant_id: str, window: PageWindow, external_id: str | None) -> Page:
         """Return a page of users, newest first; with an `external_id`, at most the one user who has it."""
-        statement, more = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
+        statement, extra = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
         async with db_errors_as_503(), connection() as conn:
-            records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *more)
+            records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *extra)
         found = [_user(to_user(record)) for record in records]
         return page(found, window.limit, [user.id for user in found])
 
@@ -281,7 +281,7 @@ class UserService:
             return cached, True
         user = await self._row(merchant_id, user_id)
         summary = msgspec.json.encode(_summary(user))
-        if isinstance(cached, Missed):
+        if isinstance(cached, CacheMiss):
             await self._cache.fill(merchant_id, user_id, cached, user.version, summary)
         return summary, False
 

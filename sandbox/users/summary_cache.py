@@ -6,7 +6,7 @@
   high: that user's summaries are not cached until it expires, which is harmless.
 - Replacing a merchant's world (reset, restore) increments its epoch. Summaries and versions of earlier epochs are ignored.
 - While Redis is down, summaries are computed each time. Pending drops are remembered until it is back, and this process
-  serves none of the summaries that they concern. Another process may serve them if Redis answers reads but refuses writes.
+  serves none of the summaries that they concern. Another process may serve them if Redis accepts reads but refuses writes.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from sandbox.infrastructure.clock_advance import clock_advance_key
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 
-SECONDS: Final = 120
+TTL_SECONDS: Final = 120
 _VERSION_SECONDS: Final = 300
-"""Longer than any reader takes from reading the database to filling the cache."""
+"""Longer than any reader needs between reading the database and filling the cache."""
 _BATCH: Final = 500
 _MAX_PENDING_DROPS: Final = 100_000
 _REPLACE_WORLD: Final = {Effect.WORLD_RESET, Effect.WORLD_RESTORED}
@@ -55,7 +55,7 @@ end
 """
 
 
-class Missed(msgspec.Struct):
+class CacheMiss(msgspec.Struct):
     """A cache miss: pass it to `fill`."""
 
     epoch: str
@@ -63,14 +63,14 @@ class Missed(msgspec.Struct):
     """Milliseconds by which the merchant's clock had been advanced manually at the time of the lookup."""
 
 
-_Lookup = asyncio.Future[bytes | Missed | None]
+_Lookup = asyncio.Future[bytes | CacheMiss | None]
 
 
 class _Cached(msgspec.Struct):
     """A cache entry. It names the merchant because two seeded merchants may have users with the same id."""
 
     merchant_id: str
-    missed: Missed
+    miss: CacheMiss
     expires: int
     """Unix time in milliseconds, if the merchant's clock is not advanced manually until then."""
     summary: msgspec.Raw
@@ -90,13 +90,13 @@ class SummaryCache:
         """Pending epoch increments: merchant → how often `forget` was called."""
         self._lookups: dict[tuple[str, str], _Lookup] = {}
         self._lookup_task: asyncio.Task[None] | None = None
-        self._away_until = 0.0
+        self._unavailable_until = 0.0
         self._retry: asyncio.Task[None] | None = None
         self._retry_until = 0.0
 
-    async def get(self, merchant_id: str, user_id: str) -> bytes | Missed | None:
-        """Return the cached summary as JSON, or a Missed to pass to `fill`; None if the cache is not available."""
-        if self._away_until > time.monotonic():
+    async def get(self, merchant_id: str, user_id: str) -> bytes | CacheMiss | None:
+        """Return the cached summary as JSON, or a CacheMiss to pass to `fill`; None if the cache is not available."""
+        if self._unavailable_until > time.monotonic():
             return None
         if merchant_id in self._to_forget or user_id in self._to_drop.get(merchant_id, ()):
             return None  # a drop is pending, so the cached summary is outdated
@@ -122,47 +122,47 @@ class SummaryCache:
             keys = [key for (m, user), _ in lookups for key in (_key(user), _epoch_key(m), clock_advance_key(m))]
             values: list[bytes | None] = await self._redis.mget(keys)
         except REDIS_ERRORS as error:
-            self._mark_away(error)
+            self._mark_unavailable(error)
             values = []
         for index, ((merchant_id, _), lookup) in enumerate(lookups):
             if not lookup.done():
-                lookup.set_result(self._summary_or_missed(merchant_id, *values[3 * index : 3 * index + 3]) if values else None)
+                lookup.set_result(self._summary_or_miss(merchant_id, *values[3 * index : 3 * index + 3]) if values else None)
 
-    def _summary_or_missed(
+    def _summary_or_miss(
         self, merchant_id: str, value: bytes | None, epoch: bytes | None, advanced: bytes | None
-    ) -> bytes | Missed:
-        """Return the summary in a cache entry if it is valid now, else a Missed."""
-        now = Missed((epoch or b"0").decode(), int(advanced or 0))
+    ) -> bytes | CacheMiss:
+        """Return the summary in a cache entry if it is valid now, else a CacheMiss."""
+        now = CacheMiss((epoch or b"0").decode(), int(advanced or 0))
         if value is not None:
             with contextlib.suppress(msgspec.MsgspecError):
                 cached = self._decoder.decode(value)
-                advanced_since = now.advanced - cached.missed.advanced
+                advanced_since = now.advanced - cached.miss.advanced
                 if (
                     cached.merchant_id == merchant_id
-                    and cached.missed.epoch == now.epoch
+                    and cached.miss.epoch == now.epoch
                     and advanced_since >= 0
                     and time.time() * 1000 + advanced_since < cached.expires
                 ):
                     return bytes(cached.summary)
         return now
 
-    async def fill(self, merchant_id: str, user_id: str, missed: Missed, version: int, summary: bytes) -> None:
+    async def fill(self, merchant_id: str, user_id: str, miss: CacheMiss, version: int, summary: bytes) -> None:
         """Cache a summary that was read from the database at the user's `version`, unless a newer version has dropped it."""
-        expires = int((time.time() + SECONDS) * 1000)
-        value = msgspec.json.encode(_Cached(merchant_id, missed, expires, msgspec.Raw(summary)))
-        keys = [_key(user_id), _epoch_key(merchant_id), f"{_version_keys(merchant_id)}{missed.epoch}:{user_id}"]
+        expires = int((time.time() + TTL_SECONDS) * 1000)
+        value = msgspec.json.encode(_Cached(merchant_id, miss, expires, msgspec.Raw(summary)))
+        keys = [_key(user_id), _epoch_key(merchant_id), f"{_version_keys(merchant_id)}{miss.epoch}:{user_id}"]
         try:
-            await self._fill(keys=keys, args=[value, version, SECONDS, missed.epoch])
+            await self._fill(keys=keys, args=[value, version, TTL_SECONDS, miss.epoch])
         except REDIS_ERRORS as error:
-            self._mark_away(error)
+            self._mark_unavailable(error)
 
     async def forget(self, merchant_id: str) -> None:
         """Drop all summaries of a merchant whose world was replaced."""
         self._to_forget[merchant_id] += 1
-        if self._away_until > time.monotonic() or not await self._catch_up():
+        if self._unavailable_until > time.monotonic() or not await self._send_pending():
             self._retry_later()
 
-    async def pass_time(self, merchant_id: str, advanced: timedelta) -> None:
+    async def add_clock_advance(self, merchant_id: str, advanced: timedelta) -> None:
         """Age a merchant's summaries and rate limits by the time that its clock was advanced manually."""
         milliseconds = advanced // timedelta(milliseconds=1)
         if milliseconds <= 0:
@@ -170,18 +170,18 @@ class SummaryCache:
         try:
             await self._redis.incrby(clock_advance_key(merchant_id), milliseconds)
         except REDIS_ERRORS as error:
-            self._mark_away(error)
+            self._mark_unavailable(error)
             await self.forget(merchant_id)
 
     async def committing(self, unit: UnitOfWork) -> None:
-        """Drop the summaries that a unit of work outdates, before its COMMIT."""
+        """Drop the summaries that a unit of work invalidates, before its COMMIT."""
         if unit.effects & _REPLACE_WORLD:
             await self.forget(unit.merchant_id)
         versions = unit.credited | {user.id: user.version for user in unit.changed_users.values()}
         if not versions:
             return
         self._to_drop.setdefault(unit.merchant_id, {}).update(versions)
-        if self._away_until > time.monotonic() or not await self._catch_up():
+        if self._unavailable_until > time.monotonic() or not await self._send_pending():
             self._retry_later()
 
     async def committed(self, unit: UnitOfWork) -> None:
@@ -196,14 +196,14 @@ class SummaryCache:
         with contextlib.suppress(*REDIS_ERRORS):
             await self._redis.aclose()
 
-    async def _catch_up(self) -> bool:
+    async def _send_pending(self) -> bool:
         """Send all pending epoch increments and drops; return whether Redis accepted them."""
         while self._to_forget:
             merchant_id, calls = next(iter(self._to_forget.items()))
             try:
                 await self._redis.incr(_epoch_key(merchant_id))
             except REDIS_ERRORS as error:
-                self._mark_away(error)
+                self._mark_unavailable(error)
                 return False
             if self._to_forget[merchant_id] == calls:
                 del self._to_forget[merchant_id]
@@ -216,7 +216,7 @@ class SummaryCache:
                     args=[msgspec.json.encode(part), _VERSION_SECONDS, _key(""), _version_keys(merchant_id)],
                 )
             except REDIS_ERRORS as error:
-                self._mark_away(error)
+                self._mark_unavailable(error)
                 return False
             for user_id, version in part.items():
                 if versions.get(user_id) == version:
@@ -231,23 +231,23 @@ class SummaryCache:
             # Too many to remember: serve nothing until every cached summary has expired.
             self._to_drop.clear()
             self._to_forget.clear()
-            self._away_until = now + SECONDS
-        self._retry_until = now + SECONDS
+            self._unavailable_until = now + TTL_SECONDS
+        self._retry_until = now + TTL_SECONDS
         if self._retry is None or self._retry.done():
-            self._retry = asyncio.create_task(self._retry_until_caught_up())
+            self._retry = asyncio.create_task(self._retry_until_sent())
 
-    async def _retry_until_caught_up(self) -> None:
+    async def _retry_until_sent(self) -> None:
         # By _retry_until, every summary with a pending drop has expired, so there is nothing left to drop.
         while (self._to_drop or self._to_forget) and time.monotonic() < self._retry_until:
             await asyncio.sleep(0.25)
-            await self._catch_up()
+            await self._send_pending()
         self._to_drop.clear()
         self._to_forget.clear()
 
-    def _mark_away(self, error: Exception) -> None:
-        if self._away_until < time.monotonic() - 10:
+    def _mark_unavailable(self, error: Exception) -> None:
+        if self._unavailable_until < time.monotonic() - 10:
             _log.warning("redis_unavailable", error=repr(error)[:300], note="summaries are not cached")
-        self._away_until = max(self._away_until, time.monotonic() + 0.5)
+        self._unavailable_until = max(self._unavailable_until, time.monotonic() + 0.5)
 
 
 def _key(user_id: str) -> str:

@@ -33,8 +33,8 @@ class EndpointApi:
     def __init__(self, endpoints: EndpointService) -> None:
         self._endpoints = endpoints
 
-    def _check(self, members: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return self._endpoints.check(members)
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return self._endpoints.check(fields)
 
     @post(
         "/api/v1/webhook-endpoints",

@@ -1,6 +1,6 @@
-"""Make one webhook delivery attempt: sign, post, judge the response and record the result.
+"""Make one webhook delivery attempt: sign, post, classify the response and record the result.
 
-Workers and the clock advancer share this code.
+Used by workers and the clock advancer.
 """
 
 import time
@@ -15,7 +15,7 @@ from prometheus_client import Histogram
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
-from sandbox.domain.webhook_schedule import judge, next_attempt, parse_retry_after, slows_down
+from sandbox.domain.webhook_schedule import classify_response, next_attempt, parse_retry_after, slows_down
 from sandbox.domain.webhook_signing import decode_secret
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
@@ -27,13 +27,13 @@ from sandbox.webhooks.faults import FaultInjectingSender, Sent
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 
-RECORD_AT_MOST: Final = 256
-"""Maximum number of attempts that one transaction records."""
+MAX_RECORDED_ATTEMPTS: Final = 256
+"""Maximum number of attempts recorded in one transaction."""
 _SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
-_LONGEST_ATTEMPT: Final = timedelta(seconds=TIMEOUT + 1)
-"""Upper bound of the time that one attempt takes."""
-_CACHED_SECRETS: Final = 10_000
+_MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
+"""Maximum duration of one attempt."""
+_MAX_CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
 
 
@@ -43,23 +43,24 @@ def _seconds(outcome: str) -> Histogram:
     return DELIVERY_SECONDS.labels(outcome)
 
 
-def split_into_runs(claimed: Iterable[ClaimedDelivery]) -> list[list[ClaimedDelivery]]:
-    """Split deliveries into runs that can proceed in parallel.
+def split_into_sequences(claimed: Iterable[ClaimedDelivery]) -> list[list[ClaimedDelivery]]:
+    """Split deliveries into sequences that can proceed in parallel.
 
-    If the clock is frozen, all deliveries to one endpoint form one run and keep their order. Otherwise each delivery is a run.
+    If the clock is frozen, all deliveries to one endpoint form one sequence and keep their order. Otherwise each delivery is
+    its own sequence.
     """
-    runs: list[list[ClaimedDelivery]] = []
-    run_by_endpoint: dict[str, list[ClaimedDelivery]] = {}
+    sequences: list[list[ClaimedDelivery]] = []
+    sequence_by_endpoint: dict[str, list[ClaimedDelivery]] = {}
     for delivery in claimed:
-        if delivery.clock.frozen_at is not None and delivery.endpoint_id in run_by_endpoint:
-            run_by_endpoint[delivery.endpoint_id].append(delivery)
+        if delivery.clock.frozen_at is not None and delivery.endpoint_id in sequence_by_endpoint:
+            sequence_by_endpoint[delivery.endpoint_id].append(delivery)
         else:
-            run_by_endpoint[delivery.endpoint_id] = run = [delivery]
-            runs.append(run)
-    return runs
+            sequence_by_endpoint[delivery.endpoint_id] = sequence = [delivery]
+            sequences.append(sequence)
+    return sequences
 
 
-class Attempts:
+class AttemptRunner:
     """Makes attempts at claimed deliveries.
 
     `wake_later` receives a merchant and the seconds until its next attempt. `on_recorded` receives a merchant and a live-feed
@@ -83,14 +84,14 @@ class Attempts:
         self._secrets: dict[bytes, bytes] = {}
         self._capacity = Capacity()
 
-    def claiming(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
-        """Yield how many deliveries each of the merchant's endpoints can take; reserve that capacity until the context ends."""
-        return self._capacity.claiming(merchant_id, time.monotonic())
+    def reserve_capacity(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
+        """Yield how many deliveries each endpoint of the merchant can receive; reserve that capacity until the context ends."""
+        return self._capacity.reserve_capacity(merchant_id, time.monotonic())
 
-    def begin(self, merchant_id: str, runs: Iterable[Sequence[ClaimedDelivery]]) -> None:
-        """Count each claimed run as one call in progress. `attempt_in_order` ends it."""
-        for run in runs:
-            self._capacity.begin(merchant_id, run[0].endpoint_id)
+    def begin(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
+        """Count each claimed sequence as one call in progress. `attempt_sequence` ends it."""
+        for sequence in sequences:
+            self._capacity.begin(merchant_id, sequence[0].endpoint_id)
 
     async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
@@ -107,30 +108,30 @@ class Attempts:
                 return self._postpone(merchant_id, claimed, at, sent)
         return self._decide(merchant_id, claimed, at, sent)
 
-    async def attempt_in_order(
+    async def attempt_sequence(
         self,
         merchant_id: str,
-        run: Sequence[ClaimedDelivery],
+        sequence: Sequence[ClaimedDelivery],
         on_attempt: Callable[[AttemptResult], None],
         may_continue: Callable[[], bool] = lambda: True,
     ) -> int:
-        """Make a run's attempts one after the other and pass each result to `on_attempt`.
+        """Make a sequence's attempts one after the other and pass each result to `on_attempt`.
 
-        Call `begin` with the run first; this method ends it. It releases the rest of the run, which stays due, if an attempt
-        could outlast its lease, if the endpoint responded with 410, or if `may_continue` returns False. Returns the number of
-        deliveries released. Raises nothing but CancelledError.
+        Call `begin` with the sequence first; this method ends it. If an attempt could outlast its lease, if the endpoint
+        responded with 410, or if `may_continue` returns False, it releases the rest of the sequence, which stays due. Returns
+        the number of deliveries released. Raises nothing but CancelledError.
         """
         is_gone = False
         try:
-            for index, claimed in enumerate(run):
-                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _LONGEST_ATTEMPT):
-                    await self._release(merchant_id, run[index:])
-                    return len(run) - index
+            for index, claimed in enumerate(sequence):
+                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _MAX_ATTEMPT_DURATION):
+                    await self._release(merchant_id, sequence[index:])
+                    return len(sequence) - index
                 result = await self.attempt(merchant_id, claimed)
                 on_attempt(result)
                 is_gone = result.gone
         finally:
-            self._capacity.end(merchant_id, run[0].endpoint_id)
+            self._capacity.end(merchant_id, sequence[0].endpoint_id)
         return 0
 
     async def _release(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
@@ -151,7 +152,7 @@ class Attempts:
             self._wake_later(merchant_id, (sent.not_before - at).total_seconds())
         return AttemptResult(
             claimed=claimed,
-            scheduled=claimed.scheduled,
+            scheduled_attempts=claimed.scheduled_attempts,
             status="PENDING",
             next_attempt_at=sent.not_before,
             at=at,
@@ -167,7 +168,7 @@ class Attempts:
         )
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
-        """Write at most RECORD_AT_MOST attempts and the resulting delivery statuses. Retries until PostgreSQL accepts them."""
+        """Write up to MAX_RECORDED_ATTEMPTS attempts with their deliveries' new statuses. Retry until PostgreSQL accepts."""
 
         def log_retry(error: BaseException) -> None:
             _log.warning("record_failed", merchant_id=merchant_id, error=repr(error)[:300])
@@ -175,25 +176,25 @@ class Attempts:
         try:
             await backoff(0.05, 2.0, (*CONNECTION_ERRORS, *RETRYABLE), log_retry)(record_attempts, merchant_id, results)
         except Exception:
-            # The leases expire and the webhooks are delivered again. That is allowed; ending the caller's loop is not.
+            # Do not end the caller's loop. The leases expire, and the webhooks are delivered again, which is allowed.
             _log.exception("record_refused", merchant_id=merchant_id)
             return
         self._on_recorded(merchant_id, [_note(result) for result in results])
 
     def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
         result = sent.result
-        outcome = judge(result.status) if result.error is None or result.status == 410 else "failed"
+        outcome = classify_response(result.status) if result.error is None or result.status == 410 else "failed"
         _seconds(outcome).observe(result.duration_ms / 1000)
-        real = datetime.now(UTC)
+        wall_now = datetime.now(UTC)
         due: datetime | None = None
         status = "SUCCEEDED"
         if outcome != "succeeded":
-            retry_after = parse_retry_after(result.response_headers.get("retry-after"), real)
+            retry_after = parse_retry_after(result.response_headers.get("retry-after"), wall_now)
             if slows_down(result.status):
                 pause = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
-            now = claimed.clock.now(real)
-            due = next_attempt(claimed.retry_profile, claimed.scheduled + 1, now, claimed.id, retry_after)
+            now = claimed.clock.now(wall_now)
+            due = next_attempt(claimed.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
                 self._wake_later(merchant_id, (due - now).total_seconds())
@@ -211,7 +212,7 @@ class Attempts:
         )
         return AttemptResult(
             claimed=claimed,
-            scheduled=claimed.scheduled + 1,
+            scheduled_attempts=claimed.scheduled_attempts + 1,
             status=status,
             next_attempt_at=due,
             at=at,
@@ -230,7 +231,7 @@ class Attempts:
         secret = self._secrets.get(claimed.sealed_secret)
         if secret is None:
             opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
-            if len(self._secrets) >= _CACHED_SECRETS:
+            if len(self._secrets) >= _MAX_CACHED_SECRETS:
                 self._secrets.clear()
             secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
         return secret

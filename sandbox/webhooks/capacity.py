@@ -1,4 +1,4 @@
-"""Share a process's calls among webhook endpoints, so that an endpoint that hangs delays no other. Pure.
+"""Share a process's calls among webhook endpoints, so that one hanging endpoint does not delay the others. Pure.
 
 A call that hangs lasts 15 s; a normal call lasts milliseconds. With one common limit, hanging calls would soon use all of it.
 So a merchant's calls in progress are limited to a quarter of the capacity that is free at that moment, and an endpoint's to
@@ -15,20 +15,20 @@ from typing import Final, NamedTuple
 CALLS: Final = 2000
 """Maximum number of calls in progress in one process."""
 ENDPOINT_CALLS: Final = 128
-"""Maximum number of calls in progress to one endpoint, whatever is free."""
-SLOWED_CALLS: Final = 2
+"""Maximum number of calls in progress to one endpoint, however much capacity is free."""
+MAX_CALLS_WHEN_SLOWED: Final = 2
 """Maximum number of calls in progress to an endpoint that asked to slow down."""
-_ENDPOINTS: Final = 16
+_MAX_ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant; all of them can use their capacity at once."""
-_FLOOR: Final = 8
-_MERCHANTS_SLOWED: Final = 10_000
+_MIN_CALLS: Final = 8
+_MAX_SLOWED_MERCHANTS: Final = 10_000
 
 
 class FreeCapacity(NamedTuple):
-    """The number of calls that can start: to each endpoint in `named`, and to each of the merchant's other endpoints."""
+    """The number of calls that can start: to each endpoint in `by_endpoint`, and to each of the merchant's other endpoints."""
 
-    named: dict[str, int]
-    others: int
+    by_endpoint: dict[str, int]
+    default: int
 
 
 @dataclass(slots=True)
@@ -50,38 +50,41 @@ class Capacity:
     def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
         """Return how many calls can start for a merchant. `now` is in seconds of a monotonic clock.
 
-        All endpoints can use their capacity at once. An endpoint that has used all of it can ask again at once and gets more.
+        All endpoints can use their capacity at once. When an endpoint has used its share, another call can return more.
         """
         merchant = self._merchants.get(merchant_id) or _Merchant()
         left = max(0, (self._free - self._reserved) // 4 - merchant.total)
         share = min(ENDPOINT_CALLS, left // 2)
-        # A merchant can already exceed its share, because others came after it. Each of its endpoints still gets a few calls.
-        floor = min(_FLOOR, max(1, (self._free - self._reserved) // 64)) if self._free >= 64 else 0
+        # A merchant can already exceed its share, because other merchants started calls later. Each of its endpoints still gets
+        # a few calls.
+        minimum = min(_MIN_CALLS, max(1, (self._free - self._reserved) // 64)) if self._free >= 64 else 0
         below = sorted((calls, endpoint_id) for endpoint_id, calls in merchant.calls.items() if calls < share)
-        others = max(0, _ENDPOINTS - len(merchant.calls))
-        named = {endpoint_id: max(0, floor - calls) for endpoint_id, calls in merchant.calls.items()}
+        other_endpoints = max(0, _MAX_ENDPOINTS - len(merchant.calls))
+        by_endpoint = {endpoint_id: max(0, minimum - calls) for endpoint_id, calls in merchant.calls.items()}
         # If all endpoints use their capacity now, they take no more than half of what is left.
-        part, rest = divmod(left // 2, max(1, len(below) + others))
+        part, rest = divmod(left // 2, max(1, len(below) + other_endpoints))
         for calls, endpoint_id in below:
             # The remainder of the division goes to the endpoints with the fewest calls.
-            named[endpoint_id] = max(named[endpoint_id], min(part + (rest > others), share - calls))
-            rest -= rest > others
-        capacity_of_others = max(floor, min(max(part, 1), left))
+            by_endpoint[endpoint_id] = max(by_endpoint[endpoint_id], min(part + (rest > other_endpoints), share - calls))
+            rest -= rest > other_endpoints
+        default_capacity = max(minimum, min(max(part, 1), left))
         for endpoint_id in self._still_slowed(merchant_id, now):
             calls = merchant.calls.get(endpoint_id, 0)
-            named[endpoint_id] = max(0, min(SLOWED_CALLS - calls, named.get(endpoint_id, capacity_of_others)))
-        return FreeCapacity(named, capacity_of_others)
+            by_endpoint[endpoint_id] = max(
+                0, min(MAX_CALLS_WHEN_SLOWED - calls, by_endpoint.get(endpoint_id, default_capacity))
+            )
+        return FreeCapacity(by_endpoint, default_capacity)
 
     @contextmanager
-    def claiming(self, merchant_id: str, now: float) -> Iterator[FreeCapacity]:
+    def reserve_capacity(self, merchant_id: str, now: float) -> Iterator[FreeCapacity]:
         """Yield a merchant's free capacity, and reserve it until the claim has ended and its calls have started.
 
         Without the reservation, concurrent claims would use the same capacity twice.
         """
         free = self.free_capacity(merchant_id, now)
         merchant = self._merchants.get(merchant_id)
-        others = max(0, _ENDPOINTS - (0 if merchant is None else len(merchant.calls)))
-        reserved = sum(free.named.values()) + others * free.others
+        other_endpoints = max(0, _MAX_ENDPOINTS - (0 if merchant is None else len(merchant.calls)))
+        reserved = sum(free.by_endpoint.values()) + other_endpoints * free.default
         self._reserved += reserved
         try:
             yield free
@@ -107,8 +110,8 @@ class Capacity:
             del self._merchants[merchant_id]
 
     def slow_down(self, merchant_id: str, endpoint_id: str, until: float) -> None:
-        """Limit an endpoint to SLOWED_CALLS until a time of the monotonic clock that `free_capacity` uses."""
-        if len(self._slowed) >= _MERCHANTS_SLOWED:  # entries of merchants that no longer deliver are never looked up
+        """Limit an endpoint to MAX_CALLS_WHEN_SLOWED until a time of the monotonic clock that `free_capacity` uses."""
+        if len(self._slowed) >= _MAX_SLOWED_MERCHANTS:  # entries of merchants that no longer deliver are never looked up
             self._slowed.clear()
         self._slowed.setdefault(merchant_id, {})[endpoint_id] = until
 

@@ -13,7 +13,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.webhooks.attempt import RECORD_AT_MOST, Attempts, split_into_runs
+from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
 
@@ -25,7 +25,7 @@ _log = structlog.get_logger()
 class Deliverer:
     """Delivers the webhooks of each merchant passed to `wake`."""
 
-    def __init__(self, attempts: Attempts) -> None:
+    def __init__(self, attempts: AttemptRunner) -> None:
         self.attempts = attempts
         self._merchants: dict[str, _MerchantDeliveries] = {}
         self._stopping = False
@@ -60,14 +60,14 @@ class Deliverer:
 
 
 class _MerchantDeliveries:
-    """One merchant's deliveries in this process: calls in progress, and results that wait to be recorded."""
+    """One merchant's deliveries in this process: calls in progress, and results not recorded yet."""
 
     def __init__(self, deliverer: Deliverer, merchant_id: str) -> None:
         self.again = asyncio.Event()
         """Set when there is something to claim, or when all results are recorded."""
         self._claims_again = False
         self._may_have_left = False
-        """Whether the last claim may have left due deliveries, which can be claimed once others are recorded."""
+        """Whether the last claim may have left due deliveries, which can be claimed after other results are recorded."""
         self._deliverer = deliverer
         self._merchant_id = merchant_id
         self._unrecorded: dict[str, int] = {}
@@ -102,7 +102,7 @@ class _MerchantDeliveries:
             # The sweep wakes the merchant again, and the claims expire with their leases.
             _log.exception("deliveries_failed", merchant_id=self._merchant_id)
         finally:
-            # No await since the last check of `again`, so no wake is lost in between.
+            # No await since the last check of `again`, so no wake-up is lost in between.
             self._deliverer.forget(self._merchant_id)
             if self._calls:
                 await asyncio.gather(*self._calls, return_exceptions=True)
@@ -111,38 +111,38 @@ class _MerchantDeliveries:
 
     async def _claim(self) -> None:
         attempts = self._deliverer.attempts
-        with attempts.claiming(self._merchant_id) as free:
-            capacity = dict(free.named)
+        with attempts.reserve_capacity(self._merchant_id) as free:
+            capacity = dict(free.by_endpoint)
             for endpoint_id, count in self._unrecorded.items():
-                # Results that wait to be recorded count too. Without this bound they could wait beyond their leases.
-                capacity[endpoint_id] = min(capacity.get(endpoint_id, free.others), max(0, ENDPOINT_CALLS - count))
-            left = free.others == 0 or 0 in capacity.values()
+                # Count unrecorded results too. Without this bound they could wait until their leases have expired.
+                capacity[endpoint_id] = min(capacity.get(endpoint_id, free.default), max(0, ENDPOINT_CALLS - count))
+            left = free.default == 0 or 0 in capacity.values()
             # Until the claim has ended, the one before counts too: a result may be recorded meanwhile.
             self._may_have_left |= left
-            claimed, busy = await claim_due(self._merchant_id, capacity, free.others)
-            runs = split_into_runs(claimed)
-            attempts.begin(self._merchant_id, runs)
+            claimed, busy = await claim_due(self._merchant_id, capacity, free.default)
+            sequences = split_into_sequences(claimed)
+            attempts.begin(self._merchant_id, sequences)
         claims = Counter(delivery.endpoint_id for delivery in claimed)
-        if any(count == capacity.get(endpoint_id, free.others) for endpoint_id, count in claims.items()):
+        if any(count == capacity.get(endpoint_id, free.default) for endpoint_id, count in claims.items()):
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
-        # In a frozen world an endpoint's deliveries go one after the other, whatever its capacity.
+        # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more.
         self._may_have_left = left or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
         for endpoint_id, count in claims.items():
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + count
-        for run in runs:
-            call = asyncio.create_task(self._call(run))
+        for sequence in sequences:
+            call = asyncio.create_task(self._call(sequence))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
         if busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
 
-    async def _call(self, run: Sequence[ClaimedDelivery]) -> None:
+    async def _call(self, sequence: Sequence[ClaimedDelivery]) -> None:
         deliverer = self._deliverer
-        released = await deliverer.attempts.attempt_in_order(
-            self._merchant_id, run, self._add_result, lambda: not deliverer.stopping
+        released = await deliverer.attempts.attempt_sequence(
+            self._merchant_id, sequence, self._add_result, lambda: not deliverer.stopping
         )
         if released:
-            self._end(run[0].endpoint_id, released)
+            self._end(sequence[0].endpoint_id, released)
             self.claim_again()
 
     def _add_result(self, result: AttemptResult) -> None:
@@ -161,7 +161,7 @@ class _MerchantDeliveries:
             # Calls that were claimed together end within milliseconds of each other.
             await asyncio.sleep(_GATHER_SECONDS)
             while self._results:
-                batch, self._results = self._results[:RECORD_AT_MOST], self._results[RECORD_AT_MOST:]
+                batch, self._results = self._results[:MAX_RECORDED_ATTEMPTS], self._results[MAX_RECORDED_ATTEMPTS:]
                 await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     self._end(result.claimed.endpoint_id, 1)

@@ -12,7 +12,7 @@ from sandbox.domain.choices import DeliveryStatus
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID, is_uuid
+from sandbox.domain.ids import MAX_ID, MIN_ID, is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.http.paging import Page, PageWindow, page
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 STATUSES: Final[tuple[DeliveryStatus, ...]] = get_args(DeliveryStatus)
-ATTEMPTS_SHOWN: Final = 100
+MAX_ATTEMPTS_SHOWN: Final = 100
 """A delivery shows its newest attempts only: resends add attempts without limit, and each can hold 20,000 bytes."""
 
 _EVENT_COLUMNS: Final = "id::text AS id, type, created_at, payout_id::text AS payout_id, from_status, body"
@@ -33,7 +33,7 @@ SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND id < $2 AND id >=
 ORDER BY merchant_id DESC, events.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-_EVENTS_OF_PAYOUT: Final = f"""
+_EVENTS_BY_PAYOUT: Final = f"""
 SELECT {_EVENT_COLUMNS} FROM events WHERE merchant_id = $1 AND payout_id = $5 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
 """  # noqa: S608 -- constants
@@ -80,7 +80,7 @@ CROSS JOIN LATERAL (
 
 # An event has at most one delivery per endpoint. The query reads them as a range in the order of their index, which no other
 # index has. With an equality, the planner may scan the primary key instead, because that has the order of the result.
-_LIST_OF_EVENT: Final = f"""
+_LIST_BY_EVENT: Final = f"""
 SELECT {_COLUMNS} FROM (
     SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
     ORDER BY merchant_id, event_id OFFSET 0
@@ -220,10 +220,10 @@ class DeliveryService:
         arguments: list[Any] = [merchant_id, window.before, window.since, window.limit + 1]
         statement = _EVENTS
         if payout_id is not None:
-            statement = _EVENTS_OF_PAYOUT
+            statement = _EVENTS_BY_PAYOUT
             arguments.append(payout_id)
         async with db_errors_as_503(), connection() as conn:
-            found = [Event(**_event_members(record)) for record in await conn.fetch(statement, *arguments)]
+            found = [Event(**_event_fields(record)) for record in await conn.fetch(statement, *arguments)]
         return page(found, window.limit, [event.id for event in found])
 
     async def event(self, merchant_id: str, event_id: str) -> EventWithDeliveries:
@@ -233,10 +233,10 @@ class DeliveryService:
             record = await conn.fetchrow(_EVENT, merchant_id, event_id)
             if record is None:
                 raise Problem("NOT_FOUND", f"Event {event_id} not found.")
-            whole_list = PageWindow(1000, LARGEST_ID, SMALLEST_ID)
+            whole_list = PageWindow(1000, MAX_ID, MIN_ID)
             records = await conn.fetch(*_deliveries_query(merchant_id, whole_list, STATUSES, None, event_id))
         return EventWithDeliveries(
-            **_event_members(record), deliveries=[Delivery(**_delivery_members(found)) for found in records]
+            **_event_fields(record), deliveries=[Delivery(**_delivery_fields(found)) for found in records]
         )
 
     async def list(
@@ -250,7 +250,7 @@ class DeliveryService:
         """Return a page of deliveries in one of `statuses`, newest first; optionally of one endpoint or event only."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(*_deliveries_query(merchant_id, window, statuses, endpoint_id, event_id))
-        found = [Delivery(**_delivery_members(record)) for record in records]
+        found = [Delivery(**_delivery_fields(record)) for record in records]
         return page(found, window.limit, [delivery.id for delivery in found])
 
     async def get(self, merchant_id: str, delivery_id: str) -> DeliveryWithAttempts:
@@ -261,9 +261,9 @@ class DeliveryService:
             if record is None:
                 raise _no_delivery(delivery_id)
             body = await conn.fetchval(_BODY, merchant_id, record["event_id"])
-            attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, ATTEMPTS_SHOWN)
+            attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, MAX_ATTEMPTS_SHOWN)
         shown = [_to_attempt(attempt, record["event_id"], body.encode()) for attempt in attempts]
-        return DeliveryWithAttempts(**_delivery_members(record), attempts=shown)
+        return DeliveryWithAttempts(**_delivery_fields(record), attempts=shown)
 
     async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
         """Make a delivery due now and restart its retry schedule. Responds with 200 and the delivery.
@@ -284,7 +284,7 @@ class DeliveryService:
             record = await conn.fetchrow(_RESEND, context.merchant_id, delivery_id, unit.now)
             assert record is not None, "only a reset or a restore deletes a delivery, and both need the merchant's lock"
             unit.effects.add(Effect.WORK_DUE)
-            return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_members(record))))
+            return CommandResult(200, msgspec.json.encode(Delivery(**_delivery_fields(record))))
 
         return await self._work.run(context, action)
 
@@ -296,13 +296,13 @@ def _deliveries_query(
     common = (merchant_id, window.before, window.since, window.limit + 1)
     endpoints = None if endpoint_id is None else [endpoint_id]
     if event_id is not None:
-        return _LIST_OF_EVENT, *common, event_id, statuses, endpoints
+        return _LIST_BY_EVENT, *common, event_id, statuses, endpoints
     if endpoints is None and len(statuses) == len(STATUSES):
         return _LIST_ALL, *common
     return _LIST, *common, endpoints, statuses
 
 
-def _event_members(record: Mapping[str, Any]) -> dict[str, Any]:
+def _event_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     created_at = render(record["created_at"])
     return {
         "id": record["id"],
@@ -316,7 +316,7 @@ def _event_members(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _delivery_members(record: Mapping[str, Any]) -> dict[str, Any]:
+def _delivery_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     next_attempt_at = record["next_attempt_at"]
     return {
         "id": record["id"],

@@ -43,10 +43,10 @@ from sandbox.webhooks.tables import WebhookEndpoints
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-LARGEST_COUNT: Final = 16
-"""Maximum endpoints per merchant. Each event creates up to this many deliveries, in the transaction that causes the event."""
-DELIVERIES_FAILED_AT_ONCE: Final = 5000
-"""Maximum deliveries that one transaction fails. More would hold the merchant's lock too long."""
+MAX_ENDPOINTS: Final = 16
+"""Maximum number of endpoints per merchant. Each event creates up to this many deliveries in its transaction."""
+MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
+"""Maximum number of deliveries that one transaction sets to FAILED. More would hold the merchant's lock too long."""
 
 # All columns but the sealed secret.
 _SHOWN: Final = (
@@ -120,9 +120,9 @@ class EndpointService:
         self._box = box
         self._allowed = tuple(allowed_networks)
 
-    def check(self, members: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the errors of an endpoint's members that its type cannot express."""
-        return endpoint_errors(members, self._allowed)
+    def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
+        """Return the validation errors in an endpoint's fields that its schema cannot express."""
+        return endpoint_errors(fields, self._allowed)
 
     async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
         """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
@@ -154,15 +154,15 @@ class EndpointService:
     async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
         """Insert an endpoint in the caller's transaction, which must hold the merchant's lock.
 
-        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has LARGEST_COUNT endpoints
+        Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_ENDPOINTS endpoints
         already. Nothing is written then.
         """
         error = url_error(new.url, self._allowed)
         if error is not None:
             raise invalid("url", error)
         taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
-        if len(taken) >= LARGEST_COUNT:
-            raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} webhook endpoints; delete one first.")
+        if len(taken) >= MAX_ENDPOINTS:
+            raise Problem("INVALID_STATE", f"A merchant has at most {MAX_ENDPOINTS} webhook endpoints; delete one first.")
         endpoint_id = unit.ids.next()
         while endpoint_id in taken:  # endpoints survive a reset, but a seeded world generates the same ids again
             endpoint_id = unit.ids.next()
@@ -206,9 +206,9 @@ class EndpointService:
         endpoint_id: str,
         body: ChangeEndpointBody,
     ) -> CommandResult:
-        """Change the members that the body contains. Responds with 200 and the endpoint.
+        """Change the fields that the body contains. Responds with 200 and the endpoint.
 
-        NOT_FOUND is stored as the command's result, but for an id that is not a UUID. Raises VALIDATION_ERROR.
+        NOT_FOUND is stored as the command's result, but raised for an id that is not a UUID. Raises VALIDATION_ERROR.
         """
         _require_id(endpoint_id)
         check_endpoint(body, self._allowed)
@@ -235,7 +235,7 @@ class EndpointService:
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             if await _one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
-            limit = DELIVERIES_FAILED_AT_ONCE
+            limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
             failed = [
                 await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
                 for status in ("PENDING", "PAUSED")

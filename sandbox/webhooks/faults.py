@@ -15,11 +15,11 @@ from sandbox.domain.clock import render
 from sandbox.domain.fault import Fault, InjectedFault, damaged_body, note
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
 from sandbox.faults.store import first_hit
-from sandbox.journal.journal import Entry, Journal, Rules
+from sandbox.journal.journal import Entry, Journal, RedactionRules
 from sandbox.webhooks.outbox import ClaimedDelivery
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
-_LONGEST_REORDER: Final = timedelta(seconds=1)
+_MAX_REORDER_DELAY: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
 
 
@@ -89,16 +89,16 @@ class FaultInjectingSender:
             response_body=(result.error or result.response_body).encode(),
             fault=note(hit),
         )
-        self._journal.note(merchant_id, entry, Rules(is_ours=True))
+        self._journal.record(merchant_id, entry, RedactionRules(is_outbound=True))
 
     async def _find_hit(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime) -> InjectedFault | None:
         def matches(fault: Fault) -> bool:
             until = _postponed_until(fault, claimed)
             if until is not None and at >= until:
-                # The fault has postponed this delivery already. It does so only once.
+                # The fault has already postponed this delivery, and does so only once.
                 return False
             if fault.kind == "reorder" and (merchant_id, claimed.endpoint_id) in self._held_back:
-                # Another delivery is held back already. This is the one that overtakes it.
+                # Another delivery is held back already. This delivery overtakes it.
                 return False
             return fault.matches_delivery(claimed.event_type, claimed.endpoint_id)
 
@@ -141,7 +141,7 @@ class FaultInjectingSender:
         """Wait until this process has sent another delivery to the endpoint, one second at most."""
         overtaken = self._held_back[endpoint] = asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(overtaken.wait(), _LONGEST_REORDER.total_seconds())
+            await asyncio.wait_for(overtaken.wait(), _MAX_REORDER_DELAY.total_seconds())
         if self._held_back.get(endpoint) is overtaken:
             del self._held_back[endpoint]
 
@@ -155,7 +155,7 @@ def _postponed_until(fault: Fault, claimed: ClaimedDelivery) -> datetime | None:
     if fault.kind == "delay":
         wait = timedelta(milliseconds=fault.parameters["milliseconds"])
     elif fault.kind == "reorder" and claimed.clock.frozen_at is not None:
-        wait = _LONGEST_REORDER
+        wait = _MAX_REORDER_DELAY
     else:
         return None
     # The delivery's id is a UUIDv7, so it begins with the time of its creation.

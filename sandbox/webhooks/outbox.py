@@ -23,14 +23,14 @@ LEASE: Final = timedelta(seconds=30)
 """How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
 
 FROZEN_CLAIM_LIMIT: Final = 64
-"""Maximum deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
+"""Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
 _SQL: Final = read_statements(__name__)
 _CLOCK: Final = _SQL["clock"]
 _LOCK: Final = _SQL["lock"]
 _BUSY: Final = _SQL["busy"]
 _CLAIM: Final = _SQL["claim"]
-_GIVE_BACK: Final = _SQL["give_back"]
+_RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
 
@@ -46,7 +46,7 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     retry_profile: str
     signing_time: str
     """The clock of the webhook-timestamp: `host` or `merchant`."""
-    scheduled: int
+    scheduled_attempts: int
     """Number of attempts that count in the retry schedule so far."""
     attempt: int
     """Number of this attempt, from 1. It counts every attempt, including resends and postponed ones."""
@@ -62,7 +62,7 @@ class AttemptResult(msgspec.Struct, frozen=True):
     """The result of one attempt, ready to be written. `next_attempt_at` and `at` are in the merchant's time."""
 
     claimed: ClaimedDelivery
-    scheduled: int
+    scheduled_attempts: int
     status: str
     next_attempt_at: datetime | None
     at: datetime
@@ -81,9 +81,9 @@ class AttemptResult(msgspec.Struct, frozen=True):
 
 
 async def claim_due(
-    merchant_id: str, capacity: Mapping[str, int], capacity_of_others: int
+    merchant_id: str, capacity: Mapping[str, int], default_capacity: int
 ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
-    """Claim due deliveries: at most `capacity[endpoint]` for each endpoint, `capacity_of_others` for endpoints not in it.
+    """Claim due deliveries: at most `capacity[endpoint]` for each endpoint, `default_capacity` for endpoints not in `capacity`.
 
     With a frozen clock, deliveries are sent one after the other and these limits do not apply. The claim then skips busy
     endpoints, those with an attempt in progress in any process. Returns the deliveries and the ids of the busy endpoints.
@@ -94,7 +94,7 @@ async def claim_due(
     if clock is None:
         return [], frozenset()
     if clock.frozen_at is None:
-        return await _claim(write_alone, merchant_id, clock, capacity, capacity_of_others), frozenset()
+        return await _claim(write_alone, merchant_id, clock, capacity, default_capacity), frozenset()
 
     async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[ClaimedDelivery], frozenset[str]]:
         # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
@@ -104,13 +104,13 @@ async def claim_due(
     return await write_rows(claim_frozen)
 
 
-async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_of_each: int) -> list[ClaimedDelivery]:
+async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_per_endpoint: int) -> list[ClaimedDelivery]:
     """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
     clock = await _clock(conn, _CLOCK, merchant_id)
     if clock is None:
         return []
     if clock.frozen_at is None:
-        return await _claim(conn.fetch, merchant_id, clock, {}, capacity_of_each)
+        return await _claim(conn.fetch, merchant_id, clock, {}, capacity_per_endpoint)
     claimed, _ = await _claim_frozen(conn, merchant_id, clock)
     return claimed
 
@@ -124,8 +124,8 @@ async def _claim_frozen(
     conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock
 ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
     """Claim for endpoints that are not busy. Returns the busy ones too. The caller must hold the merchant's lock."""
-    real = datetime.now(UTC)
-    busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(real), real))
+    wall_now = datetime.now(UTC)
+    busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(wall_now), wall_now))
     return await _claim(conn.fetch, merchant_id, clock, dict.fromkeys(busy, 0), FROZEN_CLAIM_LIMIT), busy
 
 
@@ -134,12 +134,12 @@ async def _claim(
     merchant_id: str,
     clock: Clock,
     capacity: Mapping[str, int],
-    capacity_of_others: int,
+    default_capacity: int,
 ) -> list[ClaimedDelivery]:
-    real = datetime.now(UTC)
-    lease = real + LEASE
+    wall_now = datetime.now(UTC)
+    lease = wall_now + LEASE
     records = await fetch(
-        _CLAIM, merchant_id, clock.now(real), real, list(capacity), list(capacity.values()), capacity_of_others, lease
+        _CLAIM, merchant_id, clock.now(wall_now), wall_now, list(capacity), list(capacity.values()), default_capacity, lease
     )
     faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
     return [
@@ -151,7 +151,7 @@ async def _claim(
             sealed_secret=r["secret"],
             retry_profile=r["retry_profile"],
             signing_time=r["signing_time"] or "host",
-            scheduled=r["scheduled"],
+            scheduled_attempts=r["scheduled"],
             attempt=r["attempts"] + 1,
             event_type=r["type"],
             body=r["body"].encode(),
@@ -166,7 +166,7 @@ async def _claim(
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
-    await write_alone(_GIVE_BACK, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
+    await write_alone(_RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) -> None:
@@ -211,7 +211,7 @@ def _columns(result: AttemptResult) -> dict[str, object]:
         "lease": result.claimed.lease,
         "status": result.status,
         "next_attempt_at": result.next_attempt_at,
-        "scheduled": result.scheduled,
+        "scheduled": result.scheduled_attempts,
         "at": result.at,
         "url": result.claimed.url,
         "signature": result.signature,

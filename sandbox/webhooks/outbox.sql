@@ -57,7 +57,7 @@ CROSS JOIN LATERAL (
     ORDER BY events.merchant_id, events.id OFFSET 0
 ) v;
 
--- name: give_back
+-- name: release
 INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
     updated_at, leased_until)
 SELECT $1, k.id, k.event_id, k.endpoint_id, k.status, k.attempts, k.scheduled, k.created_at, k.updated_at, NULL

@@ -51,7 +51,7 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 
 
 def explain_planned(problem: Problem) -> Problem:
-    """Return an endpoint body's problem. Its errors say of planned members that they are not supported yet."""
+    """Return a body's problem with the errors of planned fields replaced by "is not supported yet"."""
     errors = [(field, _NOT_SUPPORTED) if field in _PLANNED else (field, message) for field, message in problem.errors]
     if errors == list(problem.errors):
         return problem
@@ -59,7 +59,7 @@ def explain_planned(problem: Problem) -> Problem:
 
 
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
-    """Check what the decoder cannot. Raises VALIDATION_ERROR, which names every invalid member."""
+    """Check everything that the decoder cannot check. Raises VALIDATION_ERROR with every invalid field."""
     errors = endpoint_errors(
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
@@ -67,11 +67,11 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
         raise all_invalid(errors)
 
 
-def endpoint_errors(members: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[FieldProblem]:
-    """Return the errors that the body's type cannot express, in those of `members` that are present."""
-    error = url_error(members["url"], allowed_networks) if "url" in members else None
+def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[FieldProblem]:
+    """Return the validation errors that the schema cannot express. Skips absent fields."""
+    error = url_error(fields["url"], allowed_networks) if "url" in fields else None
     errors = [] if error is None else [("url", error)]
-    return errors + _unknown_types(members.get("event_types", ()))
+    return errors + _unknown_types(fields.get("event_types", ()))
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:

@@ -13,7 +13,7 @@ from aiodns.error import ARES_ETIMEOUT, DNSError
 from aiohttp import AsyncResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-SECONDS: Final = 5.0
+TIMEOUT_SECONDS: Final = 5.0
 """Timeout of one look-up. It is part of a call's 15 s."""
 _SERVER_SECONDS: Final = 2.0
 """Timeout of a name server's first try; the second try waits twice as long."""
@@ -33,7 +33,7 @@ class NameResolver(AbstractResolver):
     in progress per host name. No look-up waits for another. Create it inside a running event loop, and close it.
     """
 
-    def __init__(self, seconds: float = SECONDS, **options: Any) -> None:
+    def __init__(self, seconds: float = TIMEOUT_SECONDS, **options: Any) -> None:
         """`seconds` is the timeout of one look-up. `options` go to `aiodns.DNSResolver`; tests pass `nameservers`."""
         self._seconds = seconds
         self._options = {"timeout": _SERVER_SECONDS, "tries": _TRIES, **options}

@@ -68,7 +68,7 @@ class SendResult(msgspec.Struct, frozen=True):
 
 
 class _Attempt:
-    """What the connector did for one `send`. The socket factory knows the address, but not which `send` it serves."""
+    """The state of the connection for one `send`. The socket factory knows the address, but not which `send` it serves."""
 
     __slots__ = ("opened", "refused")
 
@@ -178,7 +178,7 @@ class WebhookSender:
                 response = await self._session.post(target, data=body, headers=headers, allow_redirects=False, timeout=left)
             try:
                 status = response.status
-                received = _kept_headers(response)
+                received = _stored_headers(response)
                 await _read(response.content, chunks)
             finally:
                 # If the body was not read to its end (too large, or cancelled), give up the connection. Reading on to keep it
@@ -199,7 +199,7 @@ class WebhookSender:
                 return None
             error = _describe(caught, attempt, self._seconds)
         duration = round((perf_counter() - started) * 1000)
-        return SendResult(status, received, _kept_body(chunks), error, duration)
+        return SendResult(status, received, _stored_body(chunks), error, duration)
 
     def _guarded_socket(self, addr_info: aiohttp.AddrInfoType) -> socket.socket:
         """Open the socket for a new connection. Raises OSError if the address is not allowed.
@@ -239,7 +239,7 @@ async def _read(content: aiohttp.StreamReader, chunks: list[bytes]) -> None:
         left -= len(chunk)
 
 
-def _kept_body(chunks: list[bytes]) -> str:
+def _stored_body(chunks: list[bytes]) -> str:
     raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
     if len(text) * 3 <= BODY_LIMIT:
@@ -248,7 +248,7 @@ def _kept_body(chunks: list[bytes]) -> str:
     return text.encode()[:BODY_LIMIT].decode("utf-8", "ignore")
 
 
-def _kept_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _stored_headers(response: aiohttp.ClientResponse) -> dict[str, str]:
     kept: dict[str, str] = {}
     for name, value in response.headers.items():
         name = _clean(name, HEADER_NAME_LIMIT).lower()

@@ -19,13 +19,13 @@ from sandbox.http.paging import Page, PageWindow, page
 from sandbox.merchants.service import new_id, open_world
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.runner import Action, UnitOfWorkRunner
-from sandbox.worlds.store import LARGEST_SNAPSHOT, count_rows, empty_world, restore_world, take_snapshot
+from sandbox.worlds.store import MAX_SNAPSHOT_ROWS, count_rows, empty_world, restore_world, take_snapshot
 from sandbox.worlds.tables import Snapshots
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-LARGEST_COUNT: Final = 20
+MAX_SNAPSHOTS: Final = 20
 
 
 class Reset(msgspec.Struct):
@@ -78,17 +78,17 @@ class WorldService:
     async def take(self, context: RequestContext, name: str) -> CommandResult:
         """Take a snapshot of the world. Responds with 201 and the Snapshot.
 
-        The result is INVALID_STATE if the merchant has LARGEST_COUNT snapshots or more than LARGEST_SNAPSHOT rows.
+        The result is INVALID_STATE if the merchant has MAX_SNAPSHOTS snapshots or more than MAX_SNAPSHOT_ROWS rows.
         """
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            if await _count(context.merchant_id) >= LARGEST_COUNT:
-                raise Problem("INVALID_STATE", f"A merchant has at most {LARGEST_COUNT} snapshots; delete one first.")
-            if await count_rows(conn, context.merchant_id) > LARGEST_SNAPSHOT:
-                raise Problem("INVALID_STATE", f"A snapshot has at most {LARGEST_SNAPSHOT} rows; this merchant has more.")
-            real = truncate(datetime.now(UTC))
+            if await _count(context.merchant_id) >= MAX_SNAPSHOTS:
+                raise Problem("INVALID_STATE", f"A merchant has at most {MAX_SNAPSHOTS} snapshots; delete one first.")
+            if await count_rows(conn, context.merchant_id) > MAX_SNAPSHOT_ROWS:
+                raise Problem("INVALID_STATE", f"A snapshot has at most {MAX_SNAPSHOT_ROWS} rows; this merchant has more.")
+            wall_now = truncate(datetime.now(UTC))
             # A snapshot's id uses the host's time. It is not part of the world, whose time and ids can go back.
-            record = await take_snapshot(conn, context.merchant_id, new_id(real), name, unit.now, real, unit.ids.next())
+            record = await take_snapshot(conn, context.merchant_id, new_id(wall_now), name, unit.now, wall_now, unit.ids.next())
             snapshot = _to_snapshot(record)
             return CommandResult(201, msgspec.json.encode(snapshot), f"/sandbox/v1/snapshots/{snapshot.id}")
 

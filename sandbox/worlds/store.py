@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.db.engine import as_owner
 from sandbox.domain.clock import Clock
-from sandbox.merchants.tables import ENDPOINTS, LOCK, LOCKED_BY_OTHERS, WORLD
+from sandbox.merchants.tables import ENDPOINTS, LOCKED_BY_OTHERS, WORLD, WORLDS_TABLE
 
 if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-LARGEST_SNAPSHOT: Final = 100_000
+MAX_SNAPSHOT_ROWS: Final = 100_000
 """Maximum rows in a snapshot."""
 _ROWS_PER_PART: Final = 250
 """Rows per array. The largest rows are stored responses to batches, of about a megabyte each."""
@@ -35,11 +35,11 @@ _WRITTEN: Final = ", ".join(
     for table in WORLD
 )
 _PARTS: Final = " UNION ALL ".join(
-    f"SELECT count, size, {table in _APPEND_ONLY} AS stands FROM {table}_written"  # noqa: S608 -- constants
+    f"SELECT count, size, {table in _APPEND_ONLY} AS is_append_only FROM {table}_written"  # noqa: S608 -- constants
     for table in WORLD
 )
 
-_ALL_BEFORE: Final = " AND ".join(
+_NO_LATER_ROWS: Final = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table} WHERE merchant_id = $1 AND id > $6)" for table in _APPEND_ONLY
 )
 
@@ -47,10 +47,10 @@ _ALL_BEFORE: Final = " AND ".join(
 _TAKE: Final = f"""
 WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, standing_rows, stands)
-SELECT $1, $2, $3, p.count, p.size, $4, $5, p.position, p.standing, p.position IS NOT NULL
+SELECT $1, $2, $3, p.count, p.size, $4, $5, p.position, p.append_only_rows, p.position IS NOT NULL
 FROM (
-    SELECT sum(count) AS count, sum(size) AS size, coalesce(sum(count) FILTER (WHERE stands), 0) AS standing,
-        CASE WHEN {_ALL_BEFORE} THEN $6::uuid END AS position
+    SELECT sum(count) AS count, sum(size) AS size, coalesce(sum(count) FILTER (WHERE is_append_only), 0) AS append_only_rows,
+        CASE WHEN {_NO_LATER_ROWS} THEN $6::uuid END AS position
     FROM ({_PARTS}) w
 ) p
 RETURNING id, name, rows, size, clock_at, created_at
@@ -89,10 +89,11 @@ _COUNT_APPEND_ONLY: Final = " + ".join(
 
 _MAY_SKIP_KEYS: Final = "SELECT current_setting('is_superuser') = 'on'"
 
-_NONE_STANDS: Final = "UPDATE snapshots SET stands = false WHERE merchant_id = $1"
+_MARK_NONE_INTACT: Final = "UPDATE snapshots SET stands = false WHERE merchant_id = $1"
 
-# A snapshot "stands" if the world still contains all of its append-only rows. After a restore, later snapshots no longer do.
-_MARK_STANDING: Final = """
+# A snapshot is intact (column `stands`) if the world still contains all of its append-only rows. After a restore, later
+# snapshots are not.
+_MARK_INTACT: Final = """
 UPDATE snapshots s SET stands = s.position IS NOT NULL AND (s.id = $2 OR ($3 AND s.stands AND s.position <= r.position))
 FROM snapshots r WHERE s.merchant_id = $1 AND r.merchant_id = $1 AND r.id = $2
 """
@@ -113,8 +114,8 @@ class RestoredWorld:
 
 
 async def count_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> int:
-    """Return the number of rows of the world. If it exceeds LARGEST_SNAPSHOT, counting stops early."""
-    count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, LARGEST_SNAPSHOT + 1)
+    """Return the number of rows of the world. If it exceeds MAX_SNAPSHOT_ROWS, counting stops early."""
+    count: int = await conn.fetchval(f"SELECT {_COUNTS}", merchant_id, MAX_SNAPSHOT_ROWS + 1)
     return count
 
 
@@ -135,8 +136,8 @@ async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> tup
     Returns the merchant's seed and opening balance.
     """
     async with _as_owner_without_foreign_keys(conn):
-        await _empty(conn, merchant_id, kept=(ENDPOINTS, LOCK))
-    await conn.execute(_NONE_STANDS, merchant_id)
+        await _empty(conn, merchant_id, kept=(ENDPOINTS, WORLDS_TABLE))
+    await conn.execute(_MARK_NONE_INTACT, merchant_id)
     merchant = await conn.fetchrow(_INITIAL_VALUES, merchant_id)
     assert merchant is not None
     await conn.execute(_RESET_STATE, merchant_id, merchant["begins_at"])
@@ -150,8 +151,8 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
         return None
     async with _as_owner_without_foreign_keys(conn) as without_keys:
         # With foreign keys checked, a payout cannot be deleted while a transfer that is kept references it.
-        stands = record["stands"] and without_keys and await _delete_later_rows(conn, merchant_id, record)
-        kept = (*_APPEND_ONLY, LOCK) if stands else (LOCK,)
+        is_intact = record["stands"] and without_keys and await _delete_later_rows(conn, merchant_id, record)
+        kept = (*_APPEND_ONLY, WORLDS_TABLE) if is_intact else (WORLDS_TABLE,)
         await _empty(conn, merchant_id, kept)
         inserts = (
             f"INSERT INTO {table} SELECT r.* FROM snapshot_rows s "  # noqa: S608 -- constants
@@ -164,7 +165,7 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     clock = await conn.fetchrow(_RESTORE_STATE, merchant_id, snapshot_id)
     assert clock is not None, "every snapshot contains the row of its world"
     await conn.execute(_RELEASE, merchant_id)
-    await conn.execute(_MARK_STANDING, merchant_id, snapshot_id, stands)
+    await conn.execute(_MARK_INTACT, merchant_id, snapshot_id, is_intact)
     return RestoredWorld(record["name"], record["rows"], Clock(clock["clock_frozen_at"], clock["clock_offset"]))
 
 
@@ -172,7 +173,7 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
     """Delete the append-only rows with ids after a snapshot's position. Return whether exactly the snapshot's rows remain.
 
     Ids begin with the merchant's time. If the host's clock was set back, later rows can have smaller ids and remain, so compare
-    the count too. (A snapshot that would contain rows with ids after its position gets no position, and never stands.)
+    the count too. (A snapshot that would contain rows with ids after its position gets no position, and is never intact.)
     """
     for table in _APPEND_ONLY:
         await conn.execute(

@@ -1,4 +1,4 @@
-"""Name servers for tests: one with the addresses of your choice, and one that never answers."""
+"""Name servers for tests: one with given addresses, and one that never responds."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ class Names(AbstractResolver):
 
 
 class BlackHole(asyncio.DatagramProtocol):
-    """A name server on loopback that never answers. It records the names of all queries in `names`."""
+    """A name server on loopback that never responds. It records the names of all queries in `names`."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()

@@ -11,14 +11,14 @@ import asyncpg
 
 from sandbox.db.engine import APPLICATION_ROLE, PLANNER
 from sandbox.db.migrate import migrate
-from sandbox.domain.ids import LARGEST_ID, SMALLEST_ID
+from sandbox.domain.ids import MAX_ID, MIN_ID
 
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"
 BATCH = 60
 """The number of rows that a statement is asked for."""
 
-# The n-th row of every table has the same id, whatever the column's name: so a statement finds rows with any id it is given.
+# The n-th row of every table has the same id, whatever the column's name: so a statement finds rows with any of these ids.
 # Of the rows that can be due, one in twenty is due.
 _FILL = """
 CREATE TEMP TABLE seed AS
@@ -99,8 +99,8 @@ def ids(first: int = 1, count: int = BATCH) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How much a statement read: rows of tables, and pages of tables and indexes."""
+class ReadCost:
+    """The cost of a statement: the rows of tables, and the pages of tables and indexes, that it read."""
 
     rows: float
     pages: int
@@ -124,11 +124,11 @@ class Database:
         await server.execute(f"CREATE DATABASE {self._name}")
         await server.close()
         await migrate(self.url)
-        tables = await self._owner(
+        tables = await self._execute_as_owner(
             "SELECT format('%I', relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
         )
         for (table,) in tables:
-            await self._owner(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+            await self._execute_as_owner(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
 
     async def drop(self) -> None:
         """Drop the database."""
@@ -136,7 +136,7 @@ class Database:
         await server.execute(f"DROP DATABASE {self._name} WITH (FORCE)")
         await server.close()
 
-    async def _owner(self, sql: str) -> list[asyncpg.Record]:
+    async def _execute_as_owner(self, sql: str) -> list[asyncpg.Record]:
         conn = await asyncpg.connect(self.url)
         try:
             return await conn.fetch(sql)
@@ -160,11 +160,11 @@ class Database:
 
     async def analyze(self) -> None:
         """Update the planner's statistics of all tables."""
-        await self._owner("ANALYZE")
+        await self._execute_as_owner("ANALYZE")
 
-    async def believe_in_one_row_each(self) -> None:
+    async def fake_one_row_statistics(self) -> None:
         """Set the planner's statistics as if no merchant had more than one row in any table."""
-        await self._owner(
+        await self._execute_as_owner(
             "SELECT pg_clear_attribute_stats('public', tablename, 'merchant_id', false), "
             "pg_restore_attribute_stats('schemaname', 'public', 'relname', tablename::text, 'attname', 'merchant_id', "
             "'inherited', false, 'null_frac', 0::real, 'avg_width', 16, 'n_distinct', -1::real) "
@@ -173,7 +173,7 @@ class Database:
 
     async def foreign_keys(self) -> dict[str, tuple[str, Sequence[object]]]:
         """Return PostgreSQL's own look-ups for foreign keys, without their row locks, by constraint name."""
-        found = await self._owner(
+        found = await self._execute_as_owner(
             """
             SELECT conname, confrelid::regclass::text AS referenced, ARRAY(
                 SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS k (number, place)
@@ -220,7 +220,7 @@ class Planned:
         self._calls = calls
         self._functions = functions
 
-    async def read(self) -> dict[str, Reading]:
+    async def read(self) -> dict[str, ReadCost]:
         """Run each statement with its generic plan, roll it back, and close the connection.
 
         Statements that read no table are left out. Raises AssertionError if statements fail.
@@ -242,7 +242,7 @@ class Planned:
                 rows = _rows(plan)
                 if name in self._functions:  # of the table of which it reads most
                     rows = float(max(n - before.get(table, 0) for table, n in (await self._rows_read()).items()))
-                readings[name] = Reading(rows, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
+                readings[name] = ReadCost(rows, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
             finally:
                 await transaction.rollback()
         await self._conn.close()
@@ -270,7 +270,7 @@ def _rows(plan: Mapping[str, Any]) -> float:
 
 
 def _arguments(sql: str, arguments: Sequence[object], types: Sequence[str]) -> list[object]:
-    """The arguments; what is left out or `...` is the merchant, the end of a range, or what finds rows by its type."""
+    """Fill in omitted or `...` arguments with defaults: the merchant, a range end, or a matching value by type."""
     given = [*arguments, *[...] * (len(types) - len(arguments))]
     return [
         _default(sql, number, kind) if value is ... else value
@@ -284,7 +284,7 @@ def _default(sql: str, number: int, kind: str) -> object:
             return MERCHANT
         above, below = (re.search(rf"{sign}=? (\([^()]*)?\${number}\b", sql) is not None for sign in "<>")
         if above != below:
-            return LARGEST_ID if above else SMALLEST_ID
+            return MAX_ID if above else MIN_ID
     return DEFAULTS[kind]
 
 

@@ -1,4 +1,4 @@
-"""A proxy in front of a store that can freeze: like a store stopped by SIGSTOP, it accepts connections and never answers."""
+"""A proxy in front of a store that can freeze: like a store stopped by SIGSTOP, it accepts connections and never responds."""
 
 import asyncio
 import contextlib

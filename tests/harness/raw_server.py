@@ -17,7 +17,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 @dataclass
 class Peer:
-    """A local server: what it has received, and `over`, which tells its handlers that the test has ended."""
+    """A local server: what it has received, and `over`, which is set when the test has ended."""
 
     port: int = 0
     connections: int = 0

@@ -35,7 +35,7 @@ class Received:
 
 
 class Receiver:
-    """Answers 200, unless the test sets `answer`: a function from the delivery to (status, headers, body)."""
+    """Responds with 200, unless the test sets `answer`: a function from the delivery to (status, headers, body)."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []

@@ -58,10 +58,10 @@ given = json.loads(sys.argv[1])
 programs = replace(programs, **{{name: program(text) for name, text in given.pop("programs", {{}}).items()}})
 for name in ("data", "ready_file"):
     given[name] = Path(given[name]) if given.get(name) else None
-guest = given.pop("guest", None)
+user_command = given.pop("user_command", None)
 options = Options(programs=programs, **given)
 try:
-    sys.exit(run_up(options, as_json=True) if guest is None else run_command(options, guest))
+    sys.exit(run_up(options, as_json=True) if user_command is None else run_command(options, user_command))
 except Failure as failure:
     failure.show(as_json=False)
     sys.exit(failure.exit_code)
@@ -144,10 +144,10 @@ class Run:
             return json.loads(self.ready_file.read_text()) if self.ready_file.exists() else None
 
         found = wait_for(look, "ready")
-        self.note()
+        self.remember_descendants()
         return found
 
-    def note(self) -> list[psutil.Process]:
+    def remember_descendants(self) -> list[psutil.Process]:
         """Return its current descendants, and remember them for `assert_nothing_left`."""
         now = psutil.Process(self.process.pid).children(recursive=True)
         self.seen |= {process.pid: process for process in now}
@@ -182,8 +182,8 @@ class Starter:
     def __call__(self, prefix: Sequence[str] = (), has_stores: bool = True, stdin: int | None = None, **options: Any) -> Run:
         """Start a run.
 
-        `prefix` is a command that runs it. `options` are the members of `Options`, and also `programs` (Python source texts
-        that replace our programs, by name) and `guest` (the command of `psp run`).
+        `prefix` is a command that runs it. `options` are the fields of `Options`, and also `programs` (Python source texts
+        that replace our programs, by name) and `user_command` (the command of `psp run`).
         """
         ready_file = Path(options.setdefault("ready_file", str(self._folder / f"ready-{len(self._runs)}.json")))
         options.setdefault("data", None)

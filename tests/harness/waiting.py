@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-_LONGEST_PAUSE = 0.1
+_MAX_PAUSE_SECONDS = 0.1
 
 
 def until(condition: Callable[[], T], seconds: float = 30, pause: float = 0.01) -> T:
@@ -24,4 +24,4 @@ def until(condition: Callable[[], T], seconds: float = 30, pause: float = 0.01) 
             assert found, f"did not happen within {seconds} s"
             return found
         time.sleep(pause)
-        pause = max(pause, min(pause * 1.5, _LONGEST_PAUSE))
+        pause = max(pause, min(pause * 1.5, _MAX_PAUSE_SECONDS))

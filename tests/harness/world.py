@@ -90,7 +90,7 @@ class World:
 
     @classmethod
     def create(cls, stack: Stack, **body: Any) -> "World":
-        """Create a merchant. `body` has members of the body of `POST /sandbox/v1/merchants`."""
+        """Create a merchant. `body` has fields of the body of `POST /sandbox/v1/merchants`."""
         answer = httpx.post(
             f"{stack.api_url}/sandbox/v1/merchants",
             json={"name": "test", **body},
@@ -115,7 +115,7 @@ class World:
         """GET with these query parameters."""
         return self.client.get(path, params=params)
 
-    def payout_body(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
+    def payout_body(self, suffix: str = "0001", **fields: Any) -> dict[str, Any]:
         """Return a body that creates a payout to an account with this suffix."""
         return {
             "merchant_reference": f"ref-{next(_numbers)}-{uuid.uuid4().hex[:8]}",
@@ -123,12 +123,12 @@ class World:
             "dest_type": "BANK",
             "bank_code": "HBL",
             "account_number": f"1234567890{suffix}",
-            **members,
+            **fields,
         }
 
-    def create_payout(self, suffix: str = "0001", **members: Any) -> dict[str, Any]:
+    def create_payout(self, suffix: str = "0001", **fields: Any) -> dict[str, Any]:
         """Create a payout and return it. Fails unless the response is 201."""
-        answer = self.post("/api/v1/payouts", self.payout_body(suffix, **members))
+        answer = self.post("/api/v1/payouts", self.payout_body(suffix, **fields))
         assert answer.status_code == 201, answer.text
         created: dict[str, Any] = answer.json()
         return created

@@ -16,7 +16,7 @@ NOT_FOUND = 127
 _GRACE_SECONDS = 10.0
 
 
-class GuestError(StartError):
+class UserCommandError(StartError):
     """The command could not be started. `exit_code` is the one a shell would return."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -24,7 +24,7 @@ class GuestError(StartError):
         self.exit_code = exit_code
 
 
-class Guest:
+class UserCommand:
     """One command. It runs in our process group, so it can use the terminal."""
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ class Guest:
         self._kill_at: float | None = None
 
     def start(self, ready: Ready) -> None:
-        """Start the command with the sandbox's URLs and keys in its environment. Raises GuestError."""
+        """Start the command with the sandbox's URLs and keys in its environment. Raises UserCommandError."""
         try:
             # The command inherits the descriptors that our caller opened for it, such as make's jobserver. Ours are not
             # inheritable.
@@ -41,9 +41,9 @@ class Guest:
                 self._argv, env=dict(os.environ) | environment_for(ready), close_fds=False
             )
         except FileNotFoundError as error:
-            raise GuestError(f"{self._argv[0]}: command not found", NOT_FOUND) from error
+            raise UserCommandError(f"{self._argv[0]}: command not found", NOT_FOUND) from error
         except OSError as error:
-            raise GuestError(f"{self._argv[0]}: {error.strerror}", NOT_EXECUTABLE) from error
+            raise UserCommandError(f"{self._argv[0]}: {error.strerror}", NOT_EXECUTABLE) from error
 
     @property
     def running(self) -> bool:
