@@ -129,13 +129,13 @@ class Batches:
         BATCH_SIZE.labels("api").observe(total)
         return batches
 
-    def _fill(self, merchant_id: str, batch: _Batch, room: int) -> int:
+    def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
         """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
         queue, taken = self._queues[merchant_id], 0
-        while queue and (not batch or taken + queue[0].command.needs.weight <= room):
-            waiting = queue.popleft()
-            taken += waiting.command.needs.weight
-            batch.append(waiting)
+        while queue and (not batch or taken + queue[0].command.needs.weight <= capacity):
+            queued = queue.popleft()
+            taken += queued.command.needs.weight
+            batch.append(queued)
         return taken
 
     async def _run_round(self, batches: dict[str, _Batch]) -> None:
@@ -156,18 +156,18 @@ class Batches:
 
     async def _run_together(self, batches: Mapping[str, _Batch]) -> list[str]:
         """Run a round in one transaction. Return the merchants that must run alone: locked elsewhere, deleted, or failing."""
-        commands = {merchant_id: [waiting.command for waiting in batch] for merchant_id, batch in batches.items()}
-        repeatable = {merchant_id for merchant_id, batch in commands.items() if _is_repeatable(batch)}
+        commands = {merchant_id: [queued.command for queued in batch] for merchant_id, batch in batches.items()}
+        retry_safe = {merchant_id for merchant_id, batch in commands.items() if _is_retry_safe(batch)}
         try:
-            results = await with_retries(lambda: self._together(commands), repeatable=len(repeatable) == len(batches))
+            results = await with_retries(lambda: self._together(commands), retry_safe=len(retry_safe) == len(batches))
         except Problem as problem:
             if not isinstance(problem.__cause__, CONNECTION_ERRORS):
                 return list(batches)
             # The round may have committed. Commands without a key are never repeated.
             for merchant_id, batch in batches.items():
-                if merchant_id not in repeatable:
+                if merchant_id not in retry_safe:
                     _fail(batch, problem)
-            return [merchant_id for merchant_id in batches if merchant_id in repeatable]
+            return [merchant_id for merchant_id in batches if merchant_id in retry_safe]
         except Exception:
             # Rolled back. On its own, the failing merchant does not harm the others.
             _log.warning("round_failed", merchants=len(batches), exc_info=True)
@@ -186,9 +186,9 @@ class Batches:
 
     async def _run(self, merchant_id: str, batch: _Batch) -> None:
         """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
-        commands = [waiting.command for waiting in batch]
+        commands = [queued.command for queued in batch]
         try:
-            results = await with_retries(lambda: self._run_one(merchant_id, commands), repeatable=_is_repeatable(commands))
+            results = await with_retries(lambda: self._run_one(merchant_id, commands), retry_safe=_is_retry_safe(commands))
         except Problem as problem:
             if isinstance(problem.__cause__, CONNECTION_ERRORS):
                 _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
@@ -206,9 +206,9 @@ class Batches:
 
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
         """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
-        for waiting in batch:
-            self._weight -= waiting.command.needs.weight
-            release(merchant_id, waiting.command.context.key)
+        for queued in batch:
+            self._weight -= queued.command.needs.weight
+            release(merchant_id, queued.command.context.key)
         if self._queues[merchant_id]:
             self._ready.append(merchant_id)
             self._dispatch_soon()
@@ -235,21 +235,21 @@ class _Slot:
             free()
 
 
-def _is_repeatable(commands: Sequence[Command]) -> bool:
+def _is_retry_safe(commands: Sequence[Command]) -> bool:
     """Return whether all commands have keys. A key reveals whether its command has committed before."""
     return all(command.context.key is not None for command in commands)
 
 
 def _answer(batch: _Batch, results: Sequence[CommandResult]) -> None:
-    for waiting, result in zip(batch, results, strict=True):
-        if not waiting.result.done():
-            waiting.result.set_result(result)
+    for queued, result in zip(batch, results, strict=True):
+        if not queued.result.done():
+            queued.result.set_result(result)
 
 
 def _fail(batch: _Batch, error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.result.done():
-            waiting.result.set_exception(error)
+    for queued in batch:
+        if not queued.result.done():
+            queued.result.set_exception(error)
 
 
 def _mark_seen(future: "asyncio.Future[CommandResult]") -> None:

@@ -1,7 +1,7 @@
-"""Which idempotency keys this process is executing at the moment.
+"""The idempotency keys of the requests that this process is executing.
 
-It tells a second request with a key that comes too early, nothing more: that a key has its effect once is held by the
-merchant's lock, for requests of other processes as well, which wait for it and repeat the first one's answer.
+A second request with the same key is refused early. That is all: the merchant's lock is what ensures that a key takes effect
+only once, also across processes, where a second request waits for the lock and returns the first one's result.
 """
 
 from collections.abc import Iterator
@@ -11,30 +11,30 @@ from typing import Final
 from sandbox.domain.errors import Problem
 from sandbox.domain.unit import IdempotencyKey
 
-_held: Final[set[tuple[str, str]]] = set()
+_reserved: Final[set[tuple[str, str]]] = set()
 
 
 def reserve(merchant_id: str, key: IdempotencyKey | None) -> None:
-    """Hold a merchant's key until it is released, unless its requests wait for each other.
+    """Reserve a merchant's key until it is released. Does nothing for keys whose requests wait for each other.
 
-    Raises IDEMPOTENCY_KEY_IN_FLIGHT if it is held.
+    Raises IDEMPOTENCY_KEY_IN_FLIGHT if the key is reserved.
     """
     if key is None or key.waits:
         return
-    if (merchant_id, key.key) in _held:
+    if (merchant_id, key.key) in _reserved:
         raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
-    _held.add((merchant_id, key.key))
+    _reserved.add((merchant_id, key.key))
 
 
 def release(merchant_id: str, key: IdempotencyKey | None) -> None:
-    """Let go of a key that was held."""
+    """Release a reserved key."""
     if key is not None and not key.waits:
-        _held.discard((merchant_id, key.key))
+        _reserved.discard((merchant_id, key.key))
 
 
 @contextmanager
 def in_flight(merchant_id: str, key: IdempotencyKey | None) -> Iterator[None]:
-    """Hold a key for a block that executes its request."""
+    """Reserve a key for the block that executes its request."""
     reserve(merchant_id, key)
     try:
         yield

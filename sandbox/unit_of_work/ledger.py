@@ -1,4 +1,4 @@
-"""Open accounts, and credit many wallets at once. All other transfers and balances are written by `psp_write`."""
+"""Open accounts, and credit many wallets at once. `psp_write` writes all other transfers and balances."""
 
 from collections.abc import Sequence
 from datetime import datetime

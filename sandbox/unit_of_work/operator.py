@@ -1,6 +1,6 @@
-"""The operator's actions under the operator's idempotency keys.
+"""Run the operator's actions under the operator's idempotency keys.
 
-A merchant that is being created has no idempotency keys of its own yet, so these have a table. As everywhere, the effect and
+These keys have a table of their own, because a merchant that is being created has no keys yet. As everywhere, an action and
 the record of its key commit together.
 """
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 Action = Callable[["PoolConnectionProxy[Any]"], Awaitable[CommandResult]]
-"""Do it, in the transaction. May run again after a rollback. Raises Problem to refuse; a refusal that is stored (404, 409,
-422) before it has written anything."""
+"""Runs in the transaction, and again if the transaction is retried. To refuse with 404, 409 or 422, it raises Problem before it
+writes anything."""
 
 _IN_FLIGHT: Final = "operator"
-"""Stands for the merchant in `in_flight`; no merchant's id looks like it."""
+"""The operator's merchant id in `in_flight`. No real merchant id looks like it."""
 
-# Held until the transaction ends, however it does. Another process learns at once that the key is in use; waiting for the
-# row in the unique index would not tell it.
+# Held until the transaction ends. Another process learns at once that the key is in use; the unique index would only make it
+# wait.
 _LOCK: Final = "SELECT pg_try_advisory_xact_lock($1)"
 _READ: Final = "SELECT fingerprint, status, body, location FROM operator_keys WHERE key = $1 AND expires_at > $2"
-# A lapsed key keeps its row until it is purged, so a new request takes the row over.
+# An expired key keeps its row until it is purged, so a new request takes over the row.
 _WRITE: Final = """
 INSERT INTO operator_keys (key, fingerprint, status, body, location, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status, body = EXCLUDED.body,
@@ -44,15 +44,15 @@ ON CONFLICT (key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXC
 
 
 async def run_for_operator(work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
-    """Run an action of the operator's once for its key; the effect and the key's record commit together.
+    """Run an operator's action once per key. The action and the key's record commit together.
 
-    Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and those refusals of the action that are not stored. A caller that is
-    cancelled does not take the action back.
+    Raises IDEMPOTENCY_KEY_IN_FLIGHT, UNAVAILABLE, and the action's refusals that are not stored. Cancelling the caller does not
+    cancel the action.
     """
 
     async def alone() -> CommandResult:
         with in_flight(_IN_FLIGHT, context.key):
-            return await with_retries(lambda: _once(box, context, action), repeatable=context.key is not None)
+            return await with_retries(lambda: _once(box, context, action), retry_safe=context.key is not None)
 
     return await work.run_to_completion(alone())
 
@@ -65,7 +65,7 @@ async def _once(box: SecretBox, context: RequestContext, action: Action) -> Comm
         purpose = f"operator/answer/{key.key}"
         if not await conn.fetchval(_LOCK, _lock_number(key.key)):
             raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT")
-        # Not before the lock: its holder has committed by now.
+        # Read after the lock is taken: its previous holder has committed by now.
         now = truncate(datetime.now(UTC))
         found = await conn.fetchrow(_READ, key.key, now)
         result = stored_result(None if found is None else KeyRecord(*found), key, context)
@@ -78,11 +78,11 @@ async def _once(box: SecretBox, context: RequestContext, action: Action) -> Comm
                 raise
             result = refuse(problem, context, stored=True)
         record = record_of(key, result)
-        assert record is not None, "no action of the operator's takes several transactions"
+        assert record is not None, "operator actions take one transaction"
         await conn.execute(_WRITE, key.key, record.fingerprint, record.status, record.body, record.location, now + KEY_LIFETIME)
     return unseal(box, purpose, result)
 
 
 def _lock_number(key: str) -> int:
-    """The key as a signed 64-bit number, as advisory locks take it."""
+    """Return the key as a signed 64-bit number, which advisory locks need."""
     return int.from_bytes(hashlib.sha256(f"operator key {key}".encode()).digest()[:8], signed=True)

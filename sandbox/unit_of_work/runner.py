@@ -219,7 +219,7 @@ class UnitOfWorkRunner:
             return result
 
         wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
-        return await with_retries(lambda: self.decide(wanted, decide, prepare), repeatable=key is not None)
+        return await with_retries(lambda: self.decide(wanted, decide, prepare), retry_safe=key is not None)
 
     async def run_to_completion(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to completion, even if the client disconnects and the handler is cancelled."""

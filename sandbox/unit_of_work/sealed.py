@@ -1,4 +1,4 @@
-"""Results that hold a secret, such as a new API key: shown to the caller, and stored under their idempotency key encrypted."""
+"""Results that contain a secret, such as a new API key. They are stored under their idempotency key in encrypted form."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def run_sealed(work: UnitOfWorkRunner, box: SecretBox, context: RequestContext, action: Action) -> CommandResult:
-    """As `UnitOfWorkRunner.run`, for an action whose result holds a secret. Raises as it does, and as `unseal`."""
+    """Like `UnitOfWorkRunner.run`, for an action whose result contains a secret. Also raises the errors of `unseal`."""
     if context.key is None:
         return await work.run(context, action)
     purpose = f"{context.merchant_id}/answer/{context.key.key}"
@@ -25,7 +25,7 @@ async def run_sealed(work: UnitOfWorkRunner, box: SecretBox, context: RequestCon
 
 
 def seal(box: SecretBox, purpose: str, result: CommandResult) -> CommandResult:
-    """A success with its body encrypted for `purpose`, to be stored; a refusal, which holds no secret, as it is."""
+    """Return a successful result with its body encrypted for `purpose`. Refusals contain no secret and stay as they are."""
     if result.status >= 400:
         return result
     body = box.seal(result.body.decode(), purpose, os.urandom(NONCE_SIZE))
@@ -33,7 +33,7 @@ def seal(box: SecretBox, purpose: str, result: CommandResult) -> CommandResult:
 
 
 def unseal(box: SecretBox, purpose: str, result: CommandResult) -> CommandResult:
-    """The result that `seal` was given. Raises INVALID_STATE if it was sealed with another SANDBOX_SECRET_KEY."""
+    """Return the result that `seal` was given. Raises INVALID_STATE if it was sealed with another SANDBOX_SECRET_KEY."""
     if result.status >= 400:
         return result
     try:

@@ -1,4 +1,4 @@
-"""Writing transactions: all of them are opened here, and repeated here when another was in the way or the connection broke."""
+"""Open writing transactions, and retry them after a conflict or a lost connection. Nothing else opens them."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,33 +18,33 @@ _WAIT: Final = wait_exponential(multiplier=0.05)
 
 
 async def write_rows(body: Callable[["PoolConnectionProxy[Any]"], Awaitable[T]]) -> T:
-    """Write rows that the merchant's lock does not guard (webhook attempts, a vendor's pages) in one transaction.
+    """Write rows that the merchant's lock does not protect (webhook attempts, a vendor's pages) in one transaction.
 
-    Returns what the body returns. Raises what it raises, having written nothing, and CONNECTION_ERRORS.
+    Returns the result of the body. Raises the errors of the body, after rolling back, and CONNECTION_ERRORS.
     """
     async with transaction() as conn:
         return await body(conn)
 
 
 async def write_alone(statement: str, *arguments: object) -> "list[Record]":
-    """Run one writing statement as a transaction of its own; returns its rows. Raises as `write_rows`."""
+    """Run one writing statement as its own transaction, and return its rows. Raises what `write_rows` raises."""
     async with connection() as conn:
         found: list[Record] = await conn.fetch(statement, *arguments)
         return found
 
 
-async def with_retries(attempt: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
-    """Run a transaction at most three times: again if another was in the way, and if the connection broke.
+async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool) -> T:
+    """Run a transaction, and retry it up to twice after a conflict or, if it is `retry_safe`, after a lost connection.
 
-    A connection that breaks during COMMIT leaves open whether it happened. Only a transaction that finds out by itself, by an
-    idempotency key, is `repeatable` then. Raises UNAVAILABLE when it gives up.
+    If the connection breaks during COMMIT, the outcome is unknown. A retry is safe then only if the transaction starts by
+    looking up its idempotency key. Raises UNAVAILABLE when it gives up.
     """
-    errors = (*RETRYABLE, *CONNECTION_ERRORS) if repeatable else RETRYABLE
+    errors = (*RETRYABLE, *CONNECTION_ERRORS) if retry_safe else RETRYABLE
     failed: Exception | None = None
 
     async def again() -> T:
         nonlocal failed
-        if failed is not None:  # the attempt that was made below is the first one
+        if failed is not None:  # the attempt below was the first one
             error, failed = failed, None
             raise error
         return await attempt()

@@ -1,4 +1,4 @@
-"""Read users and their wallets into a unit of work, under the merchant's lock, and write those that changed."""
+"""Read users and their wallets into a unit of work, and add up their bulk credits."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
