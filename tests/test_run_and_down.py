@@ -64,7 +64,7 @@ def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number
     run = start(has_stores=False, user_command=[*SHELL, f"trap '{tidy}' {name}; echo started; while :; do sleep 0.05; done"])
     assert run.process.stdout is not None
     assert run.process.stdout.readline() == "started\n"
-    run.note()
+    run.remember_descendants()
     code, text = run.end(number)
     assert (code, text) == (9, "200")
 
@@ -97,7 +97,7 @@ def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> N
         run = start([sys.executable, "-c", with_terminal], False, terminal, user_command=[sys.executable, "-c", counting])
         assert run.process.stdout is not None
         assert run.process.stdout.readline() == "started\n"
-        run.note()
+        run.remember_descendants()
         os.write(keyboard, b"\x03")
         assert os.read(keyboard, 2) == b"^C", "the terminal has taken it"
         # A SIGTERM is passed on, after what came before it.
