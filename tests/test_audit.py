@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 
 from sandbox.audit import service as audit_module
+from sandbox.audit.checks import REFERENCES
 from sandbox.audit.service import CHECKS, AuditReport, audit, check
 from sandbox.bulk_credit.process import credit_chunk
 from sandbox.db.engine import ENGINE, close_pool, open_pool
@@ -29,7 +30,7 @@ from sandbox.payouts.steps import take_due_steps
 from sandbox.sales.service import SalesService
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.webhooks.endpoints import EndpointService
-from tests.harness.audit_corruptions import COPIES, CORRUPTIONS, Corruption
+from tests.harness.audit_corruptions import COPIES, CORRUPTIONS, DANGLING_REFERENCES, Corruption
 from tests.harness.work import request_of, units_of_work
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: py
     monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 2)
     monkeypatch.setattr(audit_module, "PAYOUTS_PER_WINDOW", 2)
     monkeypatch.setattr(audit_module, "KEYS_PER_WINDOW", 2)
+    monkeypatch.setattr(audit_module, "IDS_PER_WINDOW", 2)
     report = await audit(ledger.merchant_id)
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []
 
@@ -230,6 +232,20 @@ async def test_a_corruption_is_found_by_its_checks_and_by_no_other(
 
 def test_every_check_has_a_corruption() -> None:
     assert frozenset().union(*(one.found_by for one in CORRUPTIONS.values())) == CHECKS.keys()
+    assert DANGLING_REFERENCES.keys() == REFERENCES.keys()
+
+
+async def test_a_dangling_reference_in_any_window_is_found(
+    ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "IDS_PER_WINDOW", 1)
+    await superuser.execute("DELETE FROM payouts WHERE merchant_id = $1", ledger.merchant_id)
+    report = await check(superuser, ledger.merchant_id)
+    problems = next(c.problems for c in report.checks if c.name == "references_exist")
+    count = await superuser.fetchval(
+        "SELECT count(DISTINCT payout_id) FROM transfers WHERE merchant_id = $1 AND payout_id IS NOT NULL", ledger.merchant_id
+    )
+    assert sum("transfers.payout_id" in problem for problem in problems) == count
 
 
 async def test_only_the_first_problems_are_shown(ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -1,11 +1,13 @@
 """The audit's SQL statements. Each statement reads one consistent snapshot.
 
-Statements over payouts, transfers or idempotency keys take a window as parameters and read it by an index, so that none runs
-long, however many rows there are. $1 is the merchant and $2 the maximum number of problems in every statement but
+Statements over payouts, transfers, references or idempotency keys take a window as parameters and read it by an index, so that
+none runs long, however many rows there are. $1 is the merchant and $2 the maximum number of problems in every statement but
 LAST_OF_WINDOW.
 """
 
 from typing import Final
+
+from sandbox.db.rows import by_key
 
 # Sums by pairs of accounts first: there are few pairs, whatever the number of transfers.
 BALANCES: Final = """
@@ -171,6 +173,28 @@ SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
             THEN substring(location FROM 17)::uuid END)
     LIMIT $2) AS problems
 """
+
+# These references have no foreign key: it would look the referenced row up again for each row that is written. Each statement
+# reads a window of at most $4 different ids after the id $3, by an index on that column. `last` is null if it was the last one.
+REFERENCES: Final = {
+    f"{table}.{column}": f"""
+WITH part AS MATERIALIZED (
+    SELECT DISTINCT {column} AS id FROM {table} WHERE merchant_id = $1 AND {column} > $3 ORDER BY {column} LIMIT $4
+)
+SELECT (SELECT max(id::text) FROM part HAVING count(*) = $4) AS last, ARRAY(
+    SELECT format('{table}.{column} refers to %s, which does not exist in {referenced}', part.id) FROM part
+    WHERE NOT EXISTS (SELECT FROM {referenced} r WHERE {by_key("r", "id", "part.id")} OFFSET 0)
+    LIMIT $2) AS problems
+"""  # noqa: S608 -- constants
+    for table, column, referenced in (
+        ("transfers", "payout_id", "payouts"),
+        ("events", "payout_id", "payouts"),
+        ("webhook_deliveries", "event_id", "events"),
+        ("webhook_attempts", "delivery_id", "webhook_deliveries"),
+        ("user_transactions", "user_id", "users"),
+        ("bulk_credit_items", "activity_id", "bulk_credits"),
+    )
+}
 
 # Compares each user's totals with the user's wallet, transfers and payouts. $3 … $5: the statuses of requested, approved and
 # paid payouts.

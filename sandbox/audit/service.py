@@ -33,6 +33,8 @@ MAX_TRANSFERS_PER_SNAPSHOT: Final = 100_000
 TRANSFERS_PER_WINDOW: Final = 50_000
 PAYOUTS_PER_WINDOW: Final = 10_000
 KEYS_PER_WINDOW: Final = 10_000
+IDS_PER_WINDOW: Final = 10_000
+"""Different referenced ids in one statement of REFERENCES."""
 _STATEMENT_SECONDS: Final = 300.0
 """Timeout of a statement. Only a database that hangs reaches it."""
 _ATTEMPTS: Final = 3
@@ -57,6 +59,7 @@ CHECKS: Final = {
     "sales_are_paid_once": "Every sale's advance and final amounts match its payments, and each payment matches its transfer.",
     "bulk_credits_have_transfers": "Every credited row of a bulk credit has exactly one transfer.",
     "idempotency_names_payouts": "Every payout that an idempotency key refers to exists.",
+    "references_exist": "Every payout, event, delivery, user and bulk credit that another row refers to exists.",
 }
 """The checks in the order of the report, each with the invariant that it verifies."""
 
@@ -148,7 +151,10 @@ async def check(conn: "Reader", merchant_id: str) -> AuditReport:
         findings.add(name, [problem])
     findings.add("running_balances_chain", await _broken_chains(conn, merchant_id))
     await _check_payouts(conn, merchant_id, findings)
-    await _check_keys(conn, merchant_id, findings)
+    keys = await _problems_by_window(conn, audit_sql.IDEMPOTENCY, merchant_id, "", KEYS_PER_WINDOW)
+    findings.add("idempotency_names_payouts", keys)
+    for statement in audit_sql.REFERENCES.values():
+        findings.add("references_exist", await _problems_by_window(conn, statement, merchant_id, MIN_ID, IDS_PER_WINDOW))
     return findings.report()
 
 
@@ -212,13 +218,13 @@ async def _check_payouts(conn: "Reader", merchant_id: str, findings: _Findings) 
         after = last
 
 
-async def _check_keys(conn: "Reader", merchant_id: str, findings: _Findings) -> None:
-    """Check that the payouts that idempotency keys refer to exist, one window of keys at a time."""
-    after: str | None = ""
-    while after is not None:
-        record = await conn.fetchrow(
-            audit_sql.IDEMPOTENCY, merchant_id, MAX_PROBLEMS_SHOWN, after, KEYS_PER_WINDOW, timeout=_STATEMENT_SECONDS
-        )
+async def _problems_by_window(conn: "Reader", statement: str, merchant_id: str, after: str, size: int) -> list[str]:
+    """Run a statement that returns its window's last key and problems, one window of `size` keys at a time."""
+    problems: list[str] = []
+    last: str | None = after
+    while last is not None:
+        record = await conn.fetchrow(statement, merchant_id, MAX_PROBLEMS_SHOWN, last, size, timeout=_STATEMENT_SECONDS)
         assert record is not None
-        findings.add("idempotency_names_payouts", record["problems"])
-        after = record["last"]
+        problems += record["problems"]
+        last = record["last"]
+    return problems

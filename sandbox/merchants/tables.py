@@ -88,5 +88,5 @@ TABLES: Final = (
     "merchants",
 )
 """All tables with a merchant's rows, in an order of deletion that foreign keys allow: a referencing table comes before the
-referenced one. The only exception is webhook_attempts: deleting a delivery also deletes its attempts.
+referenced one. Most references have no foreign key, so no row is deleted because another one is: each table is named here.
 """

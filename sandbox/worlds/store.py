@@ -20,7 +20,10 @@ _ROWS_PER_PART: Final = 250
 """Rows per array. The largest rows are stored responses to batches, of about a megabyte each."""
 
 _APPEND_ONLY: Final = ("user_transactions", "events", "transfers")
-"""Tables whose rows never change. To restore them, it is enough to delete the rows that were added after the snapshot."""
+"""Tables whose rows never change. To restore them, it is enough to delete the rows that were added after the snapshot.
+
+They have no foreign keys, so the rows that they refer to can be deleted and inserted again.
+"""
 
 _COUNTS: Final = " + ".join(
     f"(SELECT count(*) FROM (SELECT FROM {table} WHERE merchant_id = $1 LIMIT $2) t)"  # noqa: S608 -- constants
@@ -149,9 +152,8 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
     record = await conn.fetchrow(_SNAPSHOT, merchant_id, snapshot_id)
     if record is None:
         return None
-    async with _as_owner_without_foreign_keys(conn) as without_keys:
-        # With foreign keys checked, a payout cannot be deleted while a transfer that is kept references it.
-        is_intact = record["stands"] and without_keys and await _delete_later_rows(conn, merchant_id, record)
+    async with _as_owner_without_foreign_keys(conn):
+        is_intact = record["stands"] and await _delete_later_rows(conn, merchant_id, record)
         kept = (*_APPEND_ONLY, WORLDS_TABLE) if is_intact else (WORLDS_TABLE,)
         await _empty(conn, merchant_id, kept)
         inserts = (
@@ -187,26 +189,25 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
 
 
 @asynccontextmanager
-async def _as_owner_without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[bool]:
+async def _as_owner_without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> AsyncIterator[None]:
     """Work as the owner, who can delete ledger rows, and without foreign key checks if the owner can disable them.
 
-    Yields whether the checks are disabled. They cost four times as much as the deletes and find nothing: referencing rows are
-    deleted in the same transaction, and restored rows satisfied the same keys before. Only a superuser can disable them; the
-    owner of the embedded database is one.
+    The checks take longer than the deletes and find nothing: referencing rows are deleted in the same transaction, and restored
+    rows satisfied the same keys before. Only a superuser can disable them; the owner of the embedded database is one.
     """
     async with as_owner(conn):
         may_skip: bool = await conn.fetchval(_MAY_SKIP_KEYS)
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = replica")
-        yield may_skip
+        yield
         if may_skip:
             await conn.execute("SET LOCAL session_replication_role = origin")
 
 
 async def _empty(conn: "PoolConnectionProxy[Any]", merchant_id: str, kept: Collection[str]) -> None:
     await conn.execute(_LOCK_DELIVERIES, merchant_id)
-    # Two statements: only the second one sees an attempt that was recorded while the first one waited for its delivery. Without
-    # foreign keys, deleting the delivery does not delete that attempt.
+    # Two statements: only the second one sees an attempt that was recorded while the first one waited for its delivery. No
+    # foreign key deletes that attempt with the delivery.
     for tables in (LOCKED_BY_OTHERS, [table for table in WORLD if table not in (*LOCKED_BY_OTHERS, *kept)]):
         deletes = (f"DELETE FROM {table} WHERE merchant_id = $1" for table in tables)  # noqa: S608 -- constants
         await conn.execute(_as_one_statement(deletes), merchant_id)

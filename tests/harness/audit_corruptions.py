@@ -1,6 +1,6 @@
 """Every way to corrupt a merchant's ledger, and the audit checks that must find it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ CORRUPTIONS = {
     ),
     "a payout that is gone": corruption(
         "DELETE FROM payouts WHERE merchant_id = $1 AND id = $2",
-        "timeline_without_holes", "idempotency_names_payouts", names="target",
+        "timeline_without_holes", "idempotency_names_payouts", "references_exist", names="target",
     ),
     "an idempotency key that names no id": corruption(
         "UPDATE idempotency_keys SET location = '/api/v1/payouts/none' "
@@ -182,3 +182,27 @@ CORRUPTIONS = {
         "bulk_credits_have_transfers", target="user", names="target",
     ),
 }  # fmt: skip
+DANGLING_REFERENCES = {
+    "transfers.payout_id": corruption(
+        "UPDATE transfers SET payout_id = $2 WHERE merchant_id = $1 AND reason = 'WALLET_EARN'", target="user",
+    ),
+    "events.payout_id": corruption(
+        "DELETE FROM payouts WHERE merchant_id = $1 AND id = $2",
+        "timeline_without_holes", "idempotency_names_payouts", target="failed",
+    ),
+    "webhook_deliveries.event_id": corruption(
+        "INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, "
+        "updated_at) VALUES ($1, $2, $2, $2, 'SUCCEEDED', 1, 1, now(), now())",
+    ),
+    "webhook_attempts.delivery_id": corruption(
+        "INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, response_headers, response_body, "
+        "duration_ms) VALUES ($1, $2, 1, now(), '', '', '{}', '', 1)",
+    ),
+    "user_transactions.user_id": corruption("DELETE FROM users WHERE merchant_id = $1 AND id = $2", target="user"),
+    "bulk_credit_items.activity_id": corruption("DELETE FROM bulk_credits WHERE merchant_id = $1 AND id = $2", target="user"),
+}  # fmt: skip
+"""Corruptions after which a column that has no foreign key refers to a row that does not exist."""
+CORRUPTIONS |= {
+    f"{column} refers to nothing": replace(one, found_by=one.found_by | {"references_exist"}, names=f"{column} refers to")
+    for column, one in DANGLING_REFERENCES.items()
+}
