@@ -112,7 +112,7 @@ def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() ->
     received.take("/0", signed, body.replace(b"1.00", b"9.00"))
     no_payout = b'{"type":"bulk_credit.completed"}'
     received.take("/0", headers("event-2", int(time.time()), no_payout, [SECRET]), no_payout)
-    assert list(received.arrived) == [("p1", "payout.created")]
+    assert list(received.arrived) == [("p1", "payout.created", "0")]
     assert (received.duplicates, received.refused, len(received.reasons)) == (1, 3, 3)
 
 
@@ -177,11 +177,19 @@ def test_create_measures_both_ways_and_leaves_a_clean_ledger(
 
 def test_e2e_receives_every_event(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "e2e", "--rate", "20", "--seconds", "1", "--connections", "4", "--drain", "60")
-    own = {"rate", "sent", "delivered", "missing", "p50_ms", "p95_ms", "p99_ms", "backlog"}
+    own = {"rate", "sent", "delivered", "missing", "p50_ms", "p95_ms", "p99_ms", "behind", "backlog"}
     assert set(found) == own | {"cpu_us_per_payout", "loop_s"}
     check_cpu(found)
     assert (found["rate"], found["sent"], found["delivered"], found["missing"]) == (20, 20, 20, 0)
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_e2e_waits_for_every_endpoint(stack: tuple[Stack, Path], tmp_path: Path) -> None:
+    output = tmp_path / "all.json"
+    arguments = ("--rate", "20", "--seconds", "1", "--webhooks", "3", "--connections", "4", "--drain", "60")
+    found = run(stack, "e2e", *arguments, "--output", str(output))
+    assert (found["sent"], found["delivered"], found["missing"]) == (20, 20, 0)
+    assert json.loads(output.read_text())["events"] == 20 * 3 * 3
 
 
 def test_e2e_spreads_its_load_over_merchants_whose_secrets_differ(stack: tuple[Stack, Path]) -> None:
@@ -206,6 +214,16 @@ def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, P
     assert {path: paths.count(path) for path in paths} == {
         f"/{number}/{endpoint}": 3 * each[number] for number in (0, 1) for endpoint in (0, 1)
     }
+
+
+@needs_wrk
+def test_reads_measures_both_kinds(stack: tuple[Stack, Path]) -> None:
+    found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
+    reads = ("payout", "balance")
+    kinds = {f"{read}_rps" for read in reads} | {f"{read}_p99_ms" for read in reads}
+    assert set(found) == kinds | {f"cpu_us_per_{read}_read" for read in reads} | {"loop_s"}
+    assert min(found[name] for name in kinds) > 0
+    assert all(found[f"cpu_us_per_{read}_read"]["api"] > 0 for read in reads)
 
 
 def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:
@@ -237,6 +255,6 @@ def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tup
 @needs_wrk
 def test_creates_that_are_refused_fail_the_run(stack: tuple[Stack, Path]) -> None:
     merchant = create_merchant(stack[0], "bench test")
-    stranger = type(merchant)(merchant.merchant_id, "sk_sandbox_of_nobody", merchant.webhook_secret)
+    stranger = type(merchant)(merchant.merchant_id, "sk_sandbox_of_nobody")
     with pytest.raises(BenchError, match=r"over HTTP [1-9]\d* were refused"):
         run_wrk(stack[0], [stranger], 2, 5)

@@ -1,5 +1,6 @@
 """`psp bench compare`: run one bench alternately on another revision and on this code, with the same client and machine."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from sandbox.bench.database import Database
 from sandbox.bench.e2e import E2eBench, Rate, parse_rate
 from sandbox.bench.load import open_load
 from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.reads import ReadsBench
 from sandbox.bench.revision import ROOT, check_out
 from sandbox.bench.stack import Stack, open_stack
 from sandbox.bench.wait_for import WaitForBench
@@ -31,8 +33,11 @@ Measure = Callable[[], Mapping[str, Any]]
 Opened = Callable[[Stack], AbstractContextManager[Measure]]
 """Prepares a sandbox for measurements. It is called for the other revision's sandbox first."""
 
-_UNITS = {"bulk-credit": "row"}
+_UNITS = {"bulk-credit": "row", "reads": "read"}
 """The unit of CPU time for a bench without payouts."""
+_CPU_NAME = re.compile(r"^cpu_us_per_(\w+)\.")
+_LABELS = {"payout": "CPU", "summary": "read", "payout_read": "payout", "balance_read": "balance"}
+"""How the report names the unit of CPU time."""
 _MIN_SHARE = 0.02
 """The smallest share of all CPU time that is compared. The kernel counts ticks of 10 ms, so smaller figures are noise."""
 
@@ -120,7 +125,7 @@ def better_direction(name: str) -> Better | None:
     """Return whether a figure is better when higher or lower; None if it does not measure the sandbox's performance."""
     if name.endswith(("_rps", "_per_second")):
         return "higher"
-    if name.endswith(("_ms", "seconds")) or name.startswith("cpu_us_per_") or name in ("missing", "backlog"):
+    if name.endswith(("_ms", "seconds")) or name.startswith("cpu_us_per_") or name in ("missing", "behind", "backlog"):
         return "lower"
     return None
 
@@ -162,6 +167,9 @@ def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
     def summary(stack: Stack) -> Mapping[str, Any]:
         return report.summary_json(SummaryBench(stack, options["seconds"], 1, options["connections"]).run())
 
+    def reads(stack: Stack) -> Mapping[str, Any]:
+        return report.reads_json(ReadsBench(stack, options["seconds"], 1, options["connections"]).run())
+
     def bulk_credit(stack: Stack) -> Mapping[str, Any]:
         return report.bulk_credit_json(BulkCreditBench(stack, options["rows"]).run())
 
@@ -174,6 +182,7 @@ def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
         "e2e": lambda: _E2e(options).open,
         "wait-for": lambda: partial(_open_whole, wait_for),
         "summary": lambda: partial(_open_whole, summary),
+        "reads": lambda: partial(_open_whole, reads),
         "bulk-credit": lambda: partial(_open_whole, bulk_credit),
         "world": lambda: partial(_open_whole, world),
     }
@@ -223,8 +232,9 @@ class _E2e:
 
         def measure() -> Mapping[str, Any]:
             bench = E2eBench(
-                stack, self._rate, options["seconds"], options["connections"], options["drain"], options["merchants"]
-            )
+                stack, self._rate, options["seconds"], options["connections"], options["drain"], options["merchants"],
+                options["webhooks"],
+            )  # fmt: skip
             return report.e2e_json(bench.run())
 
         yield measure
@@ -265,7 +275,7 @@ def compare_report(result: Comparison, command: str) -> Group:
         span = f"{min(known):.2f}–{max(known):.2f}" if known else "–"
         ratio = Text("–" if figure.ratio is None else f"{figure.ratio:.3f}", "bold")
         values = (f"{value:,.1f}" if value >= 10 else f"{value:.3f}" for value in (figure.revision, figure.current))
-        label = name.replace("cpu_us_per_payout.", "CPU µs, ").replace("cpu_us_per_summary.", "read µs, ")
+        label = _CPU_NAME.sub(lambda found: f"{_LABELS.get(found[1], found[1])} µs, ", name)
         table.add_row(label, *values, ratio, span, figure.better, figure.verdict)
     return Group(
         Text(result.machine.line),

@@ -14,7 +14,7 @@ from sandbox.bench.load import top_rate
 from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.pacer import Pacer, Sent
 from sandbox.bench.receiver import Received, Receiver
-from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_merchant
+from sandbox.bench.stack import BenchError, Merchant, Stack, check_audit, create_endpoint, create_merchant
 from sandbox.domain.webhook_signing import decode_secret
 
 EXPECTED = ("payout.created", "payout.processing", "payout.succeeded")
@@ -62,15 +62,17 @@ class E2eResult:
     sent: int
     """Creates answered with 201."""
     delivered: int
-    """Payouts whose three events all arrived; equals `sent` if nothing is missing."""
+    """Payouts whose webhooks all arrived; equals `sent` if nothing is missing."""
     missing: int
-    """Events that had not arrived at the end of the wait."""
+    """Webhooks that had not arrived at the end of the wait."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    """Time from sending the request to receiving `payout.succeeded`."""
+    """Time from sending the request to receiving `payout.succeeded` at the last endpoint."""
+    behind: int
+    """Payouts that lacked a webhook when the last create was sent."""
     backlog: int
-    """Events that had not arrived one second after the last create."""
+    """Webhooks that had not arrived one second after the last create."""
     answer_p50_ms: float
     answer_p99_ms: float
     """Time from sending the request to its answer."""
@@ -81,8 +83,10 @@ class E2eResult:
     generator_late_ms: float
     """How far the load generator was behind its schedule at the worst moment."""
     merchants: int
+    webhooks: int
+    """Endpoints per merchant."""
     cpu_us: Mapping[str, float]
-    """CPU microseconds per payout, by kind of process, until all its events have arrived."""
+    """CPU microseconds per payout, by kind of process, until all its webhooks have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class E2eBench:
     connections: int
     drain: float
     merchants: int = 1
+    webhooks: int = 1
     progress: Callable[[str, int], None] = field(default=lambda what, done: None)
 
     @property
@@ -118,14 +123,16 @@ class E2eBench:
             url = await receiver.open()
             merchants = []
             for number in range(self.merchants):
-                path = f"/{number}"
-                merchants.append(await asyncio.to_thread(create_merchant, self.stack, "bench e2e", url + path))
-                received.secrets[path] = decode_secret(merchants[-1].webhook_secret)
+                merchants.append(await asyncio.to_thread(create_merchant, self.stack, "bench e2e"))
+                for endpoint in range(self.webhooks):
+                    path = f"/{number}/{endpoint}"
+                    secret = await asyncio.to_thread(create_endpoint, self.stack, merchants[-1], url + path)
+                    received.secrets[path] = decode_secret(secret)
             self.progress("warming up", 0)
             warm_up, _ = await self._send(merchants, min(rate, _WARM_UP_RATE), _WARM_UP_SECONDS)
             await self._wait_for_events(received, len(warm_up.payouts), self.drain)
-            if missing := _count_missing(warm_up, received):
-                raise BenchError(f"{missing} events of the warm-up did not arrive in time.")
+            if missing := sum(_count_missing(warm_up, received, self.webhooks).values()):
+                raise BenchError(f"{missing} webhooks of the warm-up did not arrive in time.")
             await asyncio.to_thread(database.analyze)
             received.arrived.clear()
             ticker = asyncio.create_task(self._tick(rate))
@@ -141,7 +148,7 @@ class E2eBench:
         self.progress("auditing", 0)
         for merchant in merchants:
             await asyncio.to_thread(check_audit, self.stack, merchant)
-        return _result(machine, rate, sent, received, self.merchants, cpu.micros_per(len(sent.payouts)))
+        return _result(machine, rate, sent, received, self.merchants, self.webhooks, cpu.micros_per(len(sent.payouts)))
 
     async def _send(self, merchants: Sequence[Merchant], rate: int, seconds: float) -> tuple[Sent, float]:
         pacer = Pacer(self.stack, merchants, self.connections)
@@ -156,10 +163,10 @@ class E2eBench:
         return pacer.sent, ended
 
     async def _wait_for_events(self, received: Received, payouts: int, seconds: float) -> None:
-        """Wait up to `seconds` for the events of `payouts` payouts. Raises BenchError if a webhook was not valid."""
+        """Wait up to `seconds` for the webhooks of `payouts` payouts. Raises BenchError if a webhook was not valid."""
         # Poll: an asyncio.Event would cost time at each of some thousand arrivals per second.
         deadline = time.perf_counter() + seconds
-        while len(received.arrived) < payouts * len(EXPECTED):
+        while len(received.arrived) < payouts * len(EXPECTED) * self.webhooks:
             if time.perf_counter() > deadline:
                 break
             await asyncio.sleep(0.02)
@@ -172,37 +179,40 @@ class E2eBench:
             self.progress(f"{rate} creates per second", 1)
 
 
-def _count_missing(sent: Sent, received: Received, until: float = inf) -> int:
-    """Return how many expected events had not arrived by `until`."""
-    arrived = received.arrived
-    return sum(arrived.get((payout, kind), inf) >= until for payout in sent.payouts for kind in EXPECTED)
+def _count_missing(sent: Sent, received: Received, webhooks: int, until: float = inf) -> dict[str, int]:
+    """Return how many webhooks had not arrived by `until`, for each payout that lacked one."""
+    arrived, expected = received.arrived, [(kind, str(endpoint)) for kind in EXPECTED for endpoint in range(webhooks)]
+    counts = {payout: sum(arrived.get((payout, *key), inf) >= until for key in expected) for payout in sent.payouts}
+    return {payout: count for payout, count in counts.items() if count}
 
 
 def _result(
-    machine: Machine, rate: int, sent: Sent, received: Received, merchants: int, cpu_us: Mapping[str, float]
+    machine: Machine, rate: int, sent: Sent, received: Received, merchants: int, webhooks: int, cpu_us: Mapping[str, float]
 ) -> E2eResult:
     arrived = received.arrived
     unexpected = {key for key in arrived if key[1] not in EXPECTED or key[0] not in sent.payouts}
     if unexpected:
         raise BenchError(f"{len(unexpected)} unexpected events arrived, such as {next(iter(unexpected))}.")
-    latencies = [
-        arrived[payout, "payout.succeeded"] - at
-        for payout, at in sent.payouts.items()
-        if (payout, "payout.succeeded") in arrived
-    ]
+    latencies = []
+    for payout, at in sent.payouts.items():
+        times = [arrived.get((payout, "payout.succeeded", str(endpoint)), inf) for endpoint in range(webhooks)]
+        if max(times) < inf:
+            latencies.append(max(times) - at)
     if not latencies:
         raise BenchError("No payout.succeeded event arrived.")
     last = max(sent.payouts.values())
+    missing = _count_missing(sent, received, webhooks)
     return E2eResult(
         machine=machine,
         rate=rate,
         sent=len(sent.payouts),
-        delivered=sum(all((payout, kind) in arrived for kind in EXPECTED) for payout in sent.payouts),
-        missing=_count_missing(sent, received),
+        delivered=len(sent.payouts) - len(missing),
+        missing=sum(missing.values()),
         p50_ms=percentile(latencies, 50) * 1000,
         p95_ms=percentile(latencies, 95) * 1000,
         p99_ms=percentile(latencies, 99) * 1000,
-        backlog=_count_missing(sent, received, last + GRACE_SECONDS),
+        behind=len(_count_missing(sent, received, webhooks, last)),
+        backlog=sum(_count_missing(sent, received, webhooks, last + GRACE_SECONDS).values()),
         answer_p50_ms=percentile(sent.answer_seconds, 50) * 1000,
         answer_p99_ms=percentile(sent.answer_seconds, 99) * 1000,
         events=len(arrived),
@@ -210,6 +220,7 @@ def _result(
         drained_after=max(0.0, max(arrived.values()) - last),
         generator_late_ms=sent.latest * 1000,
         merchants=merchants,
+        webhooks=webhooks,
         cpu_us=cpu_us,
     )
 

@@ -36,8 +36,8 @@ class Received:
 
     secrets: dict[str, bytes] = field(default_factory=dict)
     """The secret of each endpoint, by its path."""
-    arrived: dict[tuple[str, str], float] = field(default_factory=dict)
-    """When each event first arrived, by the payout's id and the event's type."""
+    arrived: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """When each event first arrived, by the payout's id, the event's type and the last segment of the endpoint's path."""
     ids: set[tuple[str, str]] = field(default_factory=set)
     """Path and `webhook-id` of each webhook. A duplicate has the same ones."""
     duplicates: int = 0
@@ -62,7 +62,7 @@ class Received:
             self.duplicates += 1
             return
         self.ids.add(message_id)
-        self.arrived.setdefault((event.data.id, event.type), now)
+        self.arrived.setdefault((event.data.id, event.type, path.rpartition("/")[2]), now)
 
     def refuse(self, reason: str) -> None:
         """Count an invalid delivery."""

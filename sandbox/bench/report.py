@@ -14,6 +14,7 @@ from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import CLIENTS, WAYS
+from sandbox.bench.reads import READS, ReadsResult
 from sandbox.bench.wait_for import WaitForResult
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
 from sandbox.bench.world import WorldResult
@@ -118,6 +119,7 @@ def e2e_json(result: E2eResult) -> dict[str, Any]:
         "p50_ms": round(result.p50_ms, 2),
         "p95_ms": round(result.p95_ms, 2),
         "p99_ms": round(result.p99_ms, 2),
+        "behind": result.behind,
         "backlog": result.backlog,
         **cpu_json(result.cpu_us, result.machine),
     }
@@ -143,12 +145,13 @@ def e2e_report(result: E2eResult, command: str) -> Group:
         Text(f"$ {command}"),
         table,
         Text(
-            f"{result.sent:,} payouts sent, {result.delivered:,} delivered with all three events, {result.missing:,} "
-            f"events missing, {result.duplicates:,} duplicates; every signature is valid.",
+            f"{result.sent:,} payouts sent, {result.delivered:,} delivered with all webhooks, {result.missing:,} "
+            f"webhooks missing, {result.duplicates:,} duplicates; every signature is valid.",
             "bold",
         ),
         Text(
-            f"Backlog one second after the last create: {result.backlog:,} events. The last event arrived "
+            f"When the last create was sent, {result.behind:,} payouts, or {result.behind / result.rate:.2f} s of creates, "
+            f"lacked a webhook; one second later {result.backlog:,} webhooks were missing. The last webhook arrived "
             f"{result.drained_after:.2f} s after the last create. The load generator was at most "
             f"{result.generator_late_ms:.0f} ms behind its schedule. The audit is clean."
         ),
@@ -215,6 +218,33 @@ def summary_report(result: SummaryResult, command: str) -> Group:
         Text(f"Summaries to creates: {result.ratio:.2f}", "bold"),
         cpu_line(result.cpu_us_of_reads, "summary"),
         cpu_line(result.cpu_us),
+    )
+
+
+def reads_json(result: ReadsResult) -> dict[str, Any]:
+    """Return the figures of `psp bench reads --json`: the medians."""
+    figures: dict[str, Any] = {}
+    for read in READS:
+        figures[f"{read}_rps"] = round(result.rps(read), 1)
+        figures[f"{read}_p99_ms"] = round(result.p99_ms(read), 2)
+        figures[f"cpu_us_per_{read}_read"] = _rounded(result.cpu_us[read])
+    return figures | {"loop_s": result.machine.loop_s}
+
+
+def reads_report(result: ReadsResult, command: str) -> Group:
+    """Render the rate of each round, and the CPU time per read."""
+    columns = (str(number) for number in range(1, len(result.runs[READS[0]]) + 1))
+    table = Table("", *columns, "median", "p99 in ms", title="reads per second")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for read, name in zip(READS, ("GET /payouts/{id}", "GET /balance"), strict=True):
+        rates = (f"{run.rps:,.0f}" for run in result.runs[read])
+        table.add_row(name, *rates, Text(f"{result.rps(read):,.0f}", "bold"), f"{result.p99_ms(read):,.1f}")
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        *(cpu_line(result.cpu_us[read], f"{read} read") for read in READS),
     )
 
 

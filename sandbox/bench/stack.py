@@ -53,7 +53,6 @@ class Merchant:
 
     merchant_id: str
     api_key: str
-    webhook_secret: str
 
 
 @contextlib.contextmanager
@@ -140,13 +139,11 @@ def _read(ready_file: Path) -> Stack:
         raise BenchError(f"{ready_file} is not a ready file of `psp up` ({error}).") from error
 
 
-def create_merchant(stack: Stack, name: str, webhook_url: str | None = None) -> Merchant:
+def create_merchant(stack: Stack, name: str) -> Merchant:
     """Create a merchant with a balance that no measurement uses up. Raises BenchError."""
-    body: dict[str, Any] = {"name": name, "opening_balance": OPENING_BALANCE}
-    if webhook_url is not None:
-        body["webhook_url"] = webhook_url
+    body = {"name": name, "opening_balance": OPENING_BALANCE}
     created = call(stack, "POST", "/sandbox/v1/merchants", {"X-ADMIN-KEY": stack.admin_key}, body)
-    return Merchant(created["merchant_id"], created["api_key"], created["webhook_secret"])
+    return Merchant(created["merchant_id"], created["api_key"])
 
 
 def create_endpoint(stack: Stack, merchant: Merchant, url: str) -> str:

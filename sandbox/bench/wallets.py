@@ -77,7 +77,7 @@ class SummaryBench:
         for number in range(1, self.rounds + 1):
             self.progress(f"round {number}: summaries", 0)
             with self.stack.cpu() as cpu:
-                read = run_wrk(self.stack, [merchant], self.connections, self.seconds, "summary.lua", path)
+                read = run_wrk(self.stack, [merchant], self.connections, self.seconds, "reads.lua", [path])
             reads.append(read.rps)
             read_cpu.append(cpu.micros_per(read.requests))
             self.progress(f"round {number}: creates", self.seconds)

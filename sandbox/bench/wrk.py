@@ -48,9 +48,10 @@ def run_wrk(
     connections: int,
     seconds: int,
     script: str = "create.lua",
-    path: str = "/",
+    paths: Sequence[str] = ("/",),
 ) -> WrkRun:
     """Run a wrk script over `connections` connections for `seconds`. By default, create payouts for the merchants in rotation.
+    `reads.lua` reads `paths` in turn, with the key of the only merchant.
 
     Raises BenchError if any request is refused or gets no answer.
     """
@@ -60,10 +61,11 @@ def run_wrk(
     # Pass the keys through the environment, because every user can read the command line of a process.
     keys = ",".join(merchant.api_key for merchant in merchants)
     env = os.environ | {"PSP_BENCH_API_KEYS": keys, "PSP_BENCH_RUN": secrets.token_hex(4)}
+    env["PSP_BENCH_PATHS"] = " ".join(paths)
     try:
         limit = seconds + 2 * _TIMEOUT
         ended = subprocess.run(  # noqa: S603 (a fixed command)
-            [*argv, f"{stack.api_url}{path}"],
+            [*argv, f"{stack.api_url}/"],
             env=env,
             check=False,
             capture_output=True,

@@ -85,6 +85,9 @@ def e2e(
     drain: Annotated[float, typer.Option("--drain", min=1, max=3600, help="Seconds to wait for the last events.")] = 15,
     connections: _Connections = 64,
     merchants: _Merchants = 1,
+    webhooks: Annotated[
+        int, typer.Option("--webhooks", min=1, max=16, help="Webhook endpoints per merchant; each receives all events.")
+    ] = 1,
     ready_file: _ReadyFile = None,
     api_processes: _ApiProcesses = 1,
     workers: _Workers = 1,
@@ -93,9 +96,10 @@ def e2e(
 ) -> None:
     """Create payouts at a steady rate, and receive and verify all their webhooks.
 
-    The percentiles measure the time from sending the request to receiving payout.succeeded. Each payout causes three
-    events, and counts as delivered when all three have arrived. The backlog is the number of events that had not arrived
-    one second after the last create. `sent` and `delivered` count payouts; `missing` and `backlog` count events.
+    The percentiles measure the time from sending the request to receiving payout.succeeded at every endpoint. Each payout
+    causes three events, and counts as delivered when all three have arrived at every endpoint. `behind` is the number of
+    payouts that lacked a webhook when the last create was sent. `backlog` is the number of webhooks that had not arrived
+    one second later. `missing` counts webhooks, `sent` and `delivered` count payouts.
 
     For a fraction such as 0.5x, a few seconds of full load without webhooks first measure the top rate.
     """
@@ -108,7 +112,7 @@ def e2e(
         raise typer.BadParameter(str(error), param_hint="--rate") from None
 
     def open_bench(stack: "Stack", progress: "Progress") -> E2eBench:
-        return E2eBench(stack, asked, seconds, connections, drain, merchants, progress)
+        return E2eBench(stack, asked, seconds, connections, drain, merchants, webhooks, progress)
 
     result = measure(open_bench, ready_file, api_processes, workers, as_json)
     print_result(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
@@ -175,6 +179,34 @@ def summary(
     result = measure(open_bench, ready_file, api_processes, workers, as_json)
     figures = report.summary_json(result)
     print_result(figures, asdict(result) | figures, report.summary_report, result, as_json, output)
+
+
+@app.command("reads")
+def reads(
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 5,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
+    ] = 3,
+    connections: _Connections = 64,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Read payouts by id and the balance, alternately, with wrk.
+
+    `cpu_us_per_payout_read` and `cpu_us_per_balance_read` are the CPU time of the sandbox's processes per read.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.reads import ReadsBench
+
+    def open_bench(stack: "Stack", progress: "Progress") -> ReadsBench:
+        return ReadsBench(stack, seconds, rounds, connections, progress)
+
+    result = measure(open_bench, ready_file, api_processes, workers, as_json)
+    figures = report.reads_json(result)
+    print_result(figures, asdict(result) | figures, report.reads_report, result, as_json, output)
 
 
 @app.command("bulk-credit")
