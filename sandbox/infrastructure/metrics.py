@@ -13,6 +13,9 @@ REQUEST_SECONDS: Final = Histogram(
 BATCH_SIZE: Final = Histogram(
     "psp_batch_size", "Payouts in one transaction, by loop.", ("loop",), buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
+BATCH_MERCHANTS: Final = Histogram(
+    "psp_batch_merchants", "Merchants in one transaction, by loop.", ("loop",), buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+)
 STATUSES: Final = Counter("psp_payouts", "Payouts that entered a status.", ("status",))
 WORK_LAG: Final = Gauge(
     "psp_work_lag_seconds", "Seconds that the oldest due work had waited when it was claimed, by kind.", ("kind",),

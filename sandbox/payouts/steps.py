@@ -1,11 +1,11 @@
 """Run due payout steps, of one merchant or of several in one transaction."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.domain.scenario_runner import take_all
 from sandbox.domain.unit import UnitOfWork
-from sandbox.infrastructure.metrics import BATCH_SIZE, WORK_LAG
+from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE, WORK_LAG
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 
@@ -28,7 +28,7 @@ async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
         if not unit.due:
             raise NothingToDoError(False)
-        BATCH_SIZE.labels("worker").observe(len(unit.due))
+        _count([len(unit.due)])
         return take_claimed_steps(unit)
 
     return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide)
@@ -42,7 +42,23 @@ async def take_due_steps_together(work: UnitOfWorkRunner, merchant_ids: Collecti
     """
     share = max(_MIN_SHARE, BATCH // len(merchant_ids))
     requests = [ClaimRequest(merchant_id, share, due_limit=share) for merchant_id in merchant_ids]
-    return await work.decide_together(requests, take_claimed_steps)
+    sizes: list[int] = []
+
+    def decide(unit: UnitOfWork) -> bool:
+        if unit.due:
+            sizes.append(len(unit.due))
+        return take_claimed_steps(unit)
+
+    more = await work.decide_together(requests, decide)
+    if sizes:
+        _count(sizes)
+    return more
+
+
+def _count(sizes: Sequence[int]) -> None:
+    """Count a transaction in the metrics. `sizes` has the number of payouts of each merchant."""
+    BATCH_SIZE.labels("worker").observe(sum(sizes))
+    BATCH_MERCHANTS.labels("worker").observe(len(sizes))
 
 
 def take_claimed_steps(unit: UnitOfWork) -> bool:

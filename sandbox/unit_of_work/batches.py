@@ -18,7 +18,7 @@ import structlog
 from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.domain.errors import Problem, unavailable
 from sandbox.domain.unit import Command, CommandResult
-from sandbox.infrastructure.metrics import BATCH_SIZE
+from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve
 from sandbox.unit_of_work.transaction import with_retries
 
@@ -172,6 +172,8 @@ class Batches:
             # Rolled back. On its own, the failing merchant does not harm the others.
             _log.warning("round_failed", merchants=len(batches), exc_info=True)
             return list(batches)
+        if results:
+            BATCH_MERCHANTS.labels("api").observe(len(results))
         for merchant_id, decided in results.items():
             _answer(batches[merchant_id], decided)
         return [merchant_id for merchant_id in batches if merchant_id not in results]
@@ -202,6 +204,7 @@ class Batches:
             _log.exception("command_failed", merchant_id=merchant_id, request_id=commands[0].context.request_id)
             _fail(batch, error)
         else:
+            BATCH_MERCHANTS.labels("api").observe(1)
             _answer(batch, results)
 
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:

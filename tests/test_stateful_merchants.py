@@ -1,0 +1,322 @@
+"""Several merchants at once against a tiny model, through two API processes and two workers, some of which are killed."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+
+import httpx
+import psutil
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness.lanes import ADVANCE, SLOTS, Call, Lane
+from tests.harness.merchant_model import MerchantModel, outcomes
+from tests.harness.supervised import end, is_over, wait_for
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+API, WORKER = "sandbox.server.serve", "worker"
+RICH, POOR = Decimal("1000000.00"), Decimal("1000.00")
+MERCHANTS = 5
+RUNNING = 3
+"""The first merchants have running clocks, so workers take their steps. The others are frozen, and their requests take them."""
+MAX_CALLS = 4
+"""Requests of one merchant in a burst: the model tries all their orders."""
+
+
+@dataclass
+class Sandbox:
+    """A sandbox that this file may hurt."""
+
+    stack: Stack
+    supervisor: psutil.Process
+
+    def processes(self, module: str) -> list[psutil.Process]:
+        """Return the two processes that run this module. Killed ones may take a moment to return."""
+
+        def look() -> list[psutil.Process] | None:
+            found = []
+            for child in self.supervisor.children():
+                with contextlib.suppress(psutil.Error):
+                    if module in child.cmdline()[:4] and not is_over(child):
+                        found.append(child)
+            return found if len(found) == 2 else None
+
+        return wait_for(look, f"the return of {module}")
+
+    def kill(self, module: str, number: int) -> None:
+        """SIGKILL one of the two processes. The supervisor starts it again."""
+        victim = self.processes(module)[number]
+        os.kill(victim.pid, signal.SIGKILL)
+        wait_for(lambda: is_over(victim), "the death of a killed process")
+
+    def merchants_per_transaction(self, loop: str) -> tuple[float, float]:
+        """Return how many transactions there were, and how many of them were for several merchants."""
+        text = httpx.get(f"{self.stack.api_url}/metrics", timeout=60).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        found = {
+            sample.name + sample.labels.get("le", ""): sample.value
+            for sample in samples
+            if sample.name.startswith("psp_batch_merchants") and sample.labels["loop"] == loop
+        }
+        return found["psp_batch_merchants_count"], found["psp_batch_merchants_count"] - found["psp_batch_merchants_bucket1.0"]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    folder = tmp_path_factory.mktemp("merchants")
+    ready = folder / "ready.json"
+    arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sandbox.cli.main", *arguments, "--ready-file", str(ready)],
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"SANDBOX_MERCHANTS_PER_TRANSACTION": "64"},
+        )
+    try:
+        until(lambda: ready.exists() or process.poll() is not None, seconds=300)
+        yield Sandbox(Stack(**json.loads(ready.read_text())), psutil.Process(process.pid))
+    finally:
+        end(process)
+
+
+@dataclass
+class Merchant:
+    """A merchant and all states that the model may be in. One state is left as soon as the sandbox was looked at."""
+
+    world: World
+    models: list[MerchantModel]
+    is_frozen: bool
+    ids: dict[str, str] = field(default_factory=dict)
+    """Payouts by reference."""
+    done: list[Call] = field(default_factory=list)
+
+    def view(self) -> tuple[str, str, dict[str, str]]:
+        """Return what `MerchantModel.view` returns, from the sandbox."""
+        payouts, cursor = {}, None
+        while True:
+            page = self.world.get("/api/v1/payouts", limit=100, **({"cursor": cursor} if cursor else {})).json()
+            payouts |= {payout["merchant_reference"]: payout["status"] for payout in page["data"]}
+            if (cursor := page["next_cursor"]) is None:
+                return (*self.world.balance(), payouts)
+
+    def paths(self) -> dict[str, tuple[str, ...]]:
+        """Return the states that each payout passed through, by its reference."""
+        rows = self.world.stack.execute(
+            "SELECT p.merchant_reference, array_agg(e.to_status ORDER BY e.change) AS path FROM payouts p "
+            "JOIN events e ON e.merchant_id = p.merchant_id AND e.payout_id = p.id WHERE p.merchant_id = $1 GROUP BY 1",
+            self.world.merchant_id,
+        )
+        return {row["merchant_reference"]: tuple(row["path"]) for row in rows}
+
+    def finish(self, calls: list[Call]) -> None:
+        """Find the states of the model that explain all responses, and wait until the sandbox is in one of them."""
+        after = outcomes(self.models, [(call.apply, call.response.result) for call in calls if call.response is not None])
+        assert after, [(call.path, call.body, call.response) for call in calls]
+        with contextlib.suppress(AssertionError):
+            self.models = until(lambda: (view := self.view()) and [model for model in after if model.view() == view], 120)
+            return
+        assert self.view() == after[0].view()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A request, as drawn: which merchant sends what to which API process."""
+
+    merchant: int
+    kind: str
+    lane: int
+    is_sent_twice: bool
+    """Whether it goes to both API processes, with one key."""
+    suffix: str
+    amount: Decimal
+    approval: bool
+    which: int
+
+
+CHOICES = st.builds(
+    Choice,
+    merchant=st.integers(0, MERCHANTS - 1),
+    kind=st.sampled_from(
+        ("create", "create", "create", "create", "approve", "cancel", "reject", "top up", "advance", "repeat")
+    ),
+    lane=st.integers(0, 1),
+    is_sent_twice=st.sampled_from((False, False, True)),
+    suffix=st.sampled_from(("0001", "0003", "0004", "0002", "0012", "0013", "0014")),
+    amount=st.decimals("0.01", "700.00", places=2),
+    approval=st.booleans(),
+    which=st.integers(0, 99),
+)
+VICTIMS = st.sampled_from((None, None, None, (API, 0), (API, 1), (WORKER, 0), (WORKER, 1)))
+
+
+def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
+    """A machine that sends bursts of requests of several merchants, and kills a process in the middle of some bursts."""
+
+    class Merchants(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lanes: list[Lane] = []
+            self.merchants: list[Merchant] = []
+            self.is_settled = True
+            for number in range(MERCHANTS):
+                is_frozen = number >= RUNNING
+                opening = POOR if is_frozen else RICH
+                world = World.create(sandbox.stack, opening_balance=str(opening))
+                if is_frozen:
+                    assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
+                self.merchants.append(Merchant(world, [MerchantModel(opening)], is_frozen))
+
+        @rule(choices=st.lists(CHOICES, min_size=10, max_size=SLOTS), victim=VICTIMS, moment=st.integers(0, 15))
+        def burst(self, choices: list[Choice], victim: tuple[str, int] | None, moment: int) -> None:
+            """Send requests at the same instant, kill a process `moment` milliseconds later, and look at every merchant."""
+            self.connect()
+            self.is_settled = False
+            calls: dict[int, list[Call]] = defaultdict(list)
+            sent: list[tuple[Lane, int, Call]] = []
+            # An API process reads in one go what arrived while it was suspended. So do workers that are suspended until all of
+            # it is committed.
+            workers = sandbox.processes(WORKER) if victim is None else []
+            for process in (*workers, *(lane.process for lane in self.lanes)):
+                process.suspend()
+            try:
+                for slot, choice in enumerate(choices):
+                    call = self.call(choice, calls[choice.merchant])
+                    if call is not None:
+                        for lane in self.lanes if choice.is_sent_twice else [self.lanes[choice.lane]]:
+                            lane.send(slot, call)
+                            sent.append((lane, slot, call))
+                for lane in self.lanes:
+                    lane.process.resume()
+                if victim is not None:
+                    time.sleep(moment / 1000)  # whichever moment this hits, nothing may be lost or done twice
+                    sandbox.kill(*victim)
+                unknown = [call for lane, slot, call in sent if not call.receive(lane.receive(slot))]
+                for call in unknown:
+                    call.repeat()
+            finally:
+                for process in (*workers, *(lane.process for lane in self.lanes)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.resume()
+            for number, merchant in enumerate(self.merchants):
+                self.remember(merchant, calls[number])
+                merchant.finish([call for call in calls[number] if call not in merchant.done])
+                merchant.done += [call for call in calls[number] if call not in merchant.done]
+            self.is_settled = True
+
+        def connect(self) -> None:
+            """Have a lane to each API process."""
+            processes = sandbox.processes(API)
+            if [lane.process for lane in self.lanes] != processes:
+                self.disconnect()
+                first, second = processes
+                self.lanes = [Lane(first, second, sandbox.stack.api_url), Lane(second, first, sandbox.stack.api_url)]
+
+        def disconnect(self) -> None:
+            for lane in self.lanes:
+                lane.close()
+            self.lanes = []
+
+        def call(self, choice: Choice, others: list[Call]) -> Call | None:
+            """Make the request, and add it to its merchant's others in this burst; None if it cannot be sent now."""
+            merchant = self.merchants[choice.merchant]
+            world = merchant.world
+            if len(others) == MAX_CALLS or any(call.path == ADVANCE for call in others if call not in merchant.done):
+                return None
+            if choice.kind == "repeat":
+                call = merchant.done[choice.which % len(merchant.done)] if merchant.done else None
+                if call is None or call in others:
+                    return None
+            elif choice.kind == "create":
+                suffix = choice.suffix
+                if not merchant.is_frozen:
+                    # Nothing may depend on how far a worker is: no delays, and only what stays is approved or cancelled.
+                    suffix = "0004" if choice.approval else {"0003": "0003", "0004": "0004", "0014": "0003"}.get(suffix, "0001")
+                body = world.payout_body(suffix, amount=str(choice.amount), requires_approval=choice.approval)
+                reference = body["merchant_reference"]
+                apply = partial(
+                    MerchantModel.create, reference=reference, amount=choice.amount, suffix=suffix, approval=choice.approval
+                )
+                call = Call(world, "POST", "/api/v1/payouts", body, apply, reference)
+            elif choice.kind == "advance" and merchant.is_frozen:
+                if others:
+                    return None  # it takes several transactions, between which others would come
+                seconds = (2, 30, 60, 120)[choice.which % 4]
+                apply_advance = partial(MerchantModel.advance, seconds=seconds)
+                call = Call(world, "POST", ADVANCE, {"seconds": seconds}, apply_advance)
+            elif choice.kind in ("approve", "cancel", "reject"):
+                targets = [name for name in merchant.ids if merchant.is_frozen or self.stays(merchant, name)]
+                if not targets:
+                    return None
+                reference = targets[choice.which % len(targets)]
+                method = "POST" if choice.kind == "cancel" else "PATCH"
+                path = f"/api/v1/payouts/{merchant.ids[reference]}/{choice.kind}"
+                decide = partial(MerchantModel.decide, reference=reference, verb=choice.kind)
+                call = Call(world, method, path, {}, decide)
+            else:
+                amount = {"amount": str(choice.amount)}
+                call = Call(
+                    world, "POST", "/sandbox/v1/balance/top-up", amount, partial(MerchantModel.top_up, amount=choice.amount)
+                )
+            others.append(call)
+            return call
+
+        def stays(self, merchant: Merchant, reference: str) -> bool:
+            """Return whether no worker moves this payout."""
+            return merchant.models[0].payouts[reference].suffix == "0004"
+
+        def remember(self, merchant: Merchant, calls: list[Call]) -> None:
+            for call in calls:
+                assert call.response is not None
+                if call.reference and call.response.status == 201:
+                    merchant.ids[call.reference] = json.loads(call.response.content)["id"]
+
+        def teardown(self) -> None:
+            self.disconnect()
+            for merchant in self.merchants if self.is_settled else ():
+                paths = {name: payout.path for name, payout in merchant.models[0].payouts.items()}
+                assert merchant.paths() == paths
+                merchant.world.assert_clean()
+            for merchant in self.merchants:
+                merchant.world.client.close()
+
+    return Merchants
+
+
+def play(sandbox: Sandbox, examples: int, steps: int, *, derandomize: bool) -> None:
+    options = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        derandomize=derandomize,
+        phases=(Phase.generate,),  # smaller bursts find less, and what dies when differs each time
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine(sandbox), settings=options)
+    for loop, least in (("api", examples), ("worker", 1)):
+        transactions, shared = sandbox.merchants_per_transaction(loop)
+        assert shared >= least, f"only {shared} of {transactions} transactions of {loop} were for several merchants"
+
+
+def test_merchants_agree_with_the_model_whatever_dies(sandbox: Sandbox) -> None:
+    """The same bursts and kills each time."""
+    play(sandbox, 5, 6, derandomize=True)
+
+
+@pytest.mark.nightly
+def test_merchants_agree_with_the_model_whatever_dies_and_whatever_is_asked(sandbox: Sandbox) -> None:
+    play(sandbox, 60, 15, derandomize=False)
