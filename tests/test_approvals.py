@@ -7,7 +7,7 @@ import pytest
 from sandbox.domain.scenario_engine import Match, Scenario, Step, has_stopped
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
-from tests.test_users import ask, make_user, record, summary
+from tests.test_users import make_user, record, request_payout, summary
 
 PATH = "/sandbox/v1/settings"
 DAY = 86_400
@@ -54,7 +54,7 @@ def test_a_users_request_that_expires_is_available_again(world: World) -> None:
     expire_after(world, DAY)
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
-    ask(world, user_id, "70")
+    request_payout(world, user_id, "70")
     assert summary(world, user_id)["available"] == "30.00"
     advance(world, DAY)
     assert (summary(world, user_id)["available"], summary(world, user_id)["payout_requested"]) == ("100.00", "0.00")

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from sandbox.cli.clock import seconds_of
-from tests.harness.command import ask, invoke, run
+from tests.harness.command import invoke, run, run_json
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -22,31 +22,31 @@ REFUSED = DESTINATION | {"account_number": "12345678900003"}
 
 def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
     assert "No results" in run(world, "snapshots", "list").output
-    snapshot = ask(world, "snapshots", "create", "before")
+    snapshot = run_json(world, "snapshots", "create", "before")
     world.create_payout()
     assert "1000000.00 PKR" in run(world, "reset").output
     assert world.get("/api/v1/payouts").json()["data"] == []
-    assert ask(world, "snapshots", "restore", snapshot["id"])["rows"] == snapshot["rows"]
-    assert ask(world, "snapshots", "list")["data"] == [snapshot]
+    assert run_json(world, "snapshots", "restore", snapshot["id"])["rows"] == snapshot["rows"]
+    assert run_json(world, "snapshots", "list")["data"] == [snapshot]
     assert snapshot["id"] in run(world, "snapshots", "delete", snapshot["id"]).output
     assert run(world, "snapshots", "restore", snapshot["id"]).exit_code == 1
     assert run(world, "snapshots", "delete", snapshot["id"]).exit_code == 1
 
 
 def test_reset_prints_the_answer(world: World) -> None:
-    assert ask(world, "reset")["balance"]["available_balance"] == "1000000.00"
+    assert run_json(world, "reset")["balance"]["available_balance"] == "1000000.00"
 
 
 def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
-    assert ask(world, "clock", "show")["frozen"] is False
-    assert ask(world, "clock", "freeze", "--at", "2031-01-01T00:00:00Z")["now"] == "2031-01-01T00:00:00.000Z"
-    assert ask(world, "clock", "advance", "75h")["now"] == "2031-01-04T03:00:00.000Z"
-    assert ask(world, "clock", "advance", "--seconds", "1.5")["now"] == "2031-01-04T03:00:01.500Z"
-    assert ask(world, "clock", "advance", "--to", "2031-02-01T00:00:00Z")["now"] == "2031-02-01T00:00:00.000Z"
+    assert run_json(world, "clock", "show")["frozen"] is False
+    assert run_json(world, "clock", "freeze", "--at", "2031-01-01T00:00:00Z")["now"] == "2031-01-01T00:00:00.000Z"
+    assert run_json(world, "clock", "advance", "75h")["now"] == "2031-01-04T03:00:00.000Z"
+    assert run_json(world, "clock", "advance", "--seconds", "1.5")["now"] == "2031-01-04T03:00:01.500Z"
+    assert run_json(world, "clock", "advance", "--to", "2031-02-01T00:00:00Z")["now"] == "2031-02-01T00:00:00.000Z"
     payout = world.create_payout("0011")
     assert payout["id"] in run(world, "clock", "advance", "30d").output
     assert "Frozen at 2031-03-03" in run(world, "clock", "show").output
-    assert ask(world, "drain")["drained"] is True
+    assert run_json(world, "drain")["drained"] is True
     assert "Running" in run(world, "clock", "resume").output
     for wrong in ([], ["10s", "--seconds", "3"], ["soon"], [""], ["--seconds", "nan"]):
         assert run(world, "clock", "advance", *wrong).exit_code == 2
@@ -55,17 +55,17 @@ def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
 
 def test_a_running_clock_says_plainly_how_far_it_is_from_the_hosts(world: World) -> None:
     assert "same as the host's" in run(world, "clock", "show").output
-    ask(world, "clock", "advance", "2000d")
+    run_json(world, "clock", "advance", "2000d")
     assert "2000 days, 0:00:00 ahead of the host's" in run(world, "clock", "show").output
-    ask(world, "reset")
-    ask(world, "clock", "freeze", "--at", "2001-01-01T00:00:00Z")
-    ask(world, "clock", "resume")
+    run_json(world, "reset")
+    run_json(world, "clock", "freeze", "--at", "2001-01-01T00:00:00Z")
+    run_json(world, "clock", "resume")
     assert "behind the host's" in run(world, "clock", "show").output
 
 
 def test_what_can_be_shown_is_shown_without_being_told(world: World) -> None:
     for group in ("balance", "clock", "settings"):
-        assert ask(world, group).keys() == ask(world, group, "show").keys()
+        assert run_json(world, group).keys() == run_json(world, group, "show").keys()
         assert run(world, group).output
     assert "history" in invoke("balance", "--help").output
 
@@ -79,17 +79,17 @@ def test_spans_are_read() -> None:
 
 
 def test_events_are_listed_and_sent_again(world: World, receiver: Receiver) -> None:
-    quiet = ask(world, "trigger", "payout.created")
+    quiet = run_json(world, "trigger", "payout.created")
     assert run(world, "events", "resend", quiet["id"]).exit_code == 1
     made = [world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"] for _ in range(2)]
-    event = ask(world, "trigger", "payout.failed")
+    event = run_json(world, "trigger", "payout.failed")
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 2)
     # An endpoint that is deleted, as every `psp listen` leaves one, is no obstacle.
     assert world.client.delete(f"/api/v1/webhook-endpoints/{made[0]}").status_code == 204
-    listed = ask(world, "events", "list", "--payout", event["payout_id"])["data"]
+    listed = run_json(world, "events", "list", "--payout", event["payout_id"])["data"]
     assert [item["type"] for item in listed] == ["payout.failed", "payout.processing", "payout.created"]
     assert "More results" in run(world, "events", "list", "--limit", "1").output
-    assert len(ask(world, "events", "resend", event["id"])["deliveries"]) == 1
+    assert len(run_json(world, "events", "resend", event["id"])["deliveries"]) == 1
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 3)
     assert world.client.delete(f"/api/v1/webhook-endpoints/{made[1]}").status_code == 204
     assert run(world, "events", "resend", event["id"]).exit_code == 1
@@ -106,7 +106,7 @@ def test_listen_delivers_while_it_runs_and_leaves_no_endpoint(world: World, rece
     ) as process:
         assert process.stdout is not None
         endpoint = json.loads(process.stdout.readline())
-        event = ask(world, "trigger", "payout.failed")
+        event = run_json(world, "trigger", "payout.failed")
         told = json.loads(process.stdout.readline())
         assert (told["event_id"], told["event_type"], told["status"]) == (event["id"], "payout.failed", 200)
         assert receiver.received[0].verify(endpoint["secret"])["type"] == "payout.failed"
@@ -126,17 +126,19 @@ def test_scenarios_are_listed_explained_added_and_deleted(world: World, tmp_path
     rule = tmp_path / "rule.json"
     steps = [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": 9}]
     rule.write_text(json.dumps({"name": "slow_bank", "match": {"suffix": "7777"}, "steps": steps}))
-    made = ask(world, "scenarios", "add", str(rule))
+    made = run_json(world, "scenarios", "add", str(rule))
     assert "slow_bank" in run(world, "scenarios", "list").output
-    explained = ask(world, "scenarios", "explain", "5", "12345678907777")
+    explained = run_json(world, "scenarios", "explain", "5", "12345678907777")
     assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("slow_bank", "own", made["id"])
     assert run(world, "scenarios", "delete", made["id"]).exit_code == 0
-    assert ask(world, "scenarios", "explain", "5", "12345678907777")["source"] == "builtin"
+    assert run_json(world, "scenarios", "explain", "5", "12345678907777")["source"] == "builtin"
     assert run(world, "scenarios", "delete", made["id"]).exit_code == 1
 
 
 def test_faults_are_added_listed_and_deleted(world: World) -> None:
-    made = ask(world, "faults", "add", "api", "error", "--set", "status=503", "--match", "path=/api/v1/balance", "--count", "2")
+    made = run_json(
+        world, "faults", "add", "api", "error", "--set", "status=503", "--match", "path=/api/v1/balance", "--count", "2"
+    )
     assert (made["kind"], made["remaining"]) == ("error", 2)
     assert made["id"] in run(world, "faults", "list").output
     assert run(world, "faults", "delete", made["id"]).exit_code == 0
@@ -149,104 +151,106 @@ def test_faults_are_added_listed_and_deleted(world: World) -> None:
 def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
     user = make_user(world, destination=PENDING)
     assert user in run(world, "users", "list").output
-    ask(world, "users", "record", user, "earned", "100.00")
-    ask(world, "users", "record", user, "spent", "10.00", "--reference", "coffee")
+    run_json(world, "users", "record", user, "earned", "100.00")
+    run_json(world, "users", "record", user, "spent", "10.00", "--reference", "coffee")
     assert run(world, "users", "request", user, "90.01").exit_code == 1
-    first, second = (ask(world, "users", "request", user, "40.00")["id"] for _ in range(2))
-    assert ask(world, "payouts", "requests")["data"] == [{"user_id": user, "total_requested": "80.00"}]
-    assert ask(world, "payouts", "approve", first)["status"] == "PENDING"
-    assert ask(world, "payouts", "reject", second)["status"] == "REJECTED"
+    first, second = (run_json(world, "users", "request", user, "40.00")["id"] for _ in range(2))
+    assert run_json(world, "payouts", "requests")["data"] == [{"user_id": user, "total_requested": "80.00"}]
+    assert run_json(world, "payouts", "approve", first)["status"] == "PENDING"
+    assert run_json(world, "payouts", "reject", second)["status"] == "REJECTED"
     assert run(world, "payouts", "approve", second).exit_code == 1
-    assert ask(world, "users", "summary", user)["payout_approved"] == "40.00"
+    assert run_json(world, "users", "summary", user)["payout_approved"] == "40.00"
     assert "payout_approved" in run(world, "users", "summary", user).output
-    assert ask(world, "payouts", "cancel", first)["status"] == "CANCELLED"
+    assert run_json(world, "payouts", "cancel", first)["status"] == "CANCELLED"
     world.assert_clean()
 
 
 def test_a_user_is_made_changed_and_traced(world: World) -> None:
-    user = ask(world, "users", "create", "Ayesha Khan", "--external-id", "ayesha", "--account", REFUSED["account_number"])["id"]
+    user = run_json(world, "users", "create", "Ayesha Khan", "--external-id", "ayesha", "--account", REFUSED["account_number"])[
+        "id"
+    ]
     assert run(world, "users", "create", "B", "--external-id", "ayesha").exit_code == 1
     assert run(world, "users", "create", "B", "--bank", "HBL").exit_code == 2
-    assert ask(world, "users", "get", user)["destination"]["bank_code"] == "HBL"
+    assert run_json(world, "users", "get", user)["destination"]["bank_code"] == "HBL"
     assert run(world, "users", "change", user).exit_code == 2
-    changed = ask(world, "users", "change", user, "--account", "03001234567", "--wallet", "JAZZCASH")
+    changed = run_json(world, "users", "change", user, "--account", "03001234567", "--wallet", "JAZZCASH")
     assert (changed["destination"]["wallet_code"], changed["name"]) == ("JAZZCASH", "Ayesha Khan")
     assert "JAZZCASH 03001234567" in run(world, "users", "get", user).output
-    ask(world, "users", "record", user, "earned", "100.00")
-    payout = ask(world, "users", "request", user, "40.00")["id"]
-    ask(world, "payouts", "approve", payout)
-    assert {t["amount"] for t in ask(world, "users", "transactions", user, "--type", "PAYOUT")["data"]} == {"40.00"}
+    run_json(world, "users", "record", user, "earned", "100.00")
+    payout = run_json(world, "users", "request", user, "40.00")["id"]
+    run_json(world, "payouts", "approve", payout)
+    assert {t["amount"] for t in run_json(world, "users", "transactions", user, "--type", "PAYOUT")["data"]} == {"40.00"}
     assert "EARNED" in run(world, "users", "transactions", user).output
     assert run(world, "users", "transactions", user, "--type", "GIFT").exit_code == 2
-    assert [e["reason"] for e in ask(world, "users", "history", user, "--payout-id", payout)["data"]] == ["WALLET_PAYOUT"]
+    assert [e["reason"] for e in run_json(world, "users", "history", user, "--payout-id", payout)["data"]] == ["WALLET_PAYOUT"]
     assert "WALLET_EARN" in run(world, "users", "history", user).output
 
 
 def test_settings_are_shown_and_set(world: World) -> None:
     assert "100000.00" in run(world, "settings", "show").output
-    changed = ask(world, "settings", "set", "--approvals-expire-after", "60", "--review-threshold", "none")
-    assert changed == ask(world, "settings", "show")
+    changed = run_json(world, "settings", "set", "--approvals-expire-after", "60", "--review-threshold", "none")
+    assert changed == run_json(world, "settings", "show")
     assert (changed["approvals_expire_after"], changed["review_threshold"]) == (60, None)
-    changed = ask(world, "settings", "set", "--default-scenario", "PENDING", "--rate-limit", "5000")
+    changed = run_json(world, "settings", "set", "--default-scenario", "PENDING", "--rate-limit", "5000")
     assert (changed["default_scenario"], changed["rate_limit"]) == ("PENDING", 5000)
-    assert ask(world, "settings", "set", "--approvals-expire-after", "none")["approvals_expire_after"] is None
+    assert run_json(world, "settings", "set", "--approvals-expire-after", "none")["approvals_expire_after"] is None
     assert run(world, "settings", "set").exit_code == 2
     assert run(world, "settings", "set", "--rate-limit", "many").exit_code == 2
     assert run(world, "settings", "set", "--review-threshold", "0").exit_code == 1
 
 
 def test_a_failed_payout_is_begun_anew(world: World) -> None:
-    failed = ask(world, "trigger", "payout.failed")["payout_id"]
-    assert ask(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
-    paid = ask(world, "trigger", "payout.succeeded")["payout_id"]
+    failed = run_json(world, "trigger", "payout.failed")["payout_id"]
+    assert run_json(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
+    paid = run_json(world, "trigger", "payout.succeeded")["payout_id"]
     assert run(world, "payouts", "reinitiate", paid).exit_code == 1
 
 
 def test_sales_are_made_reconciled_and_paid(world: World) -> None:
-    ask(world, "clock", "freeze")  # the run of every half hour passes frozen worlds by
+    run_json(world, "clock", "freeze")  # the run of every half hour passes frozen worlds by
     user = make_user(world)
-    sales = [ask(world, "sales", "create", user, "Khaadi", "40.00")["id"] for _ in range(3)]
-    assert ask(world, "sales", "run", "advance") == {"paid": 3, "failed": 0, "total_amount": "12.00"}
+    sales = [run_json(world, "sales", "create", user, "Khaadi", "40.00")["id"] for _ in range(3)]
+    assert run_json(world, "sales", "run", "advance") == {"paid": 3, "failed": 0, "total_amount": "12.00"}
     declined, *approved = sales
     assert run(world, "sales", "reconcile").exit_code == 2
-    found = ask(world, "sales", "reconcile", "--decline", declined, *(f"--approve={sale}" for sale in approved))
+    found = run_json(world, "sales", "reconcile", "--decline", declined, *(f"--approve={sale}" for sale in approved))
     assert found["reconciled"] == 3
     assert run(world, "sales", "reconcile", "--approve", declined).exit_code == 1
     assert "3 sales were paid, 68.00 in total" in run(world, "sales", "run", "final").output
-    assert {sale["final_amount"] for sale in ask(world, "sales", "list")["data"]} == {"-4.00", "36.00"}
+    assert {sale["final_amount"] for sale in run_json(world, "sales", "list")["data"]} == {"-4.00", "36.00"}
     assert declined in run(world, "sales", "list", "--status", "DECLINED").output
 
 
 def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
     user = make_user(world, destination=REFUSED)
-    sale = ask(world, "sales", "create", user, "Khaadi", "40.00")["id"]
-    assert ask(world, "sales", "run", "advance", code=1)["failed"] == 1
-    assert ask(world, "sales", "get", sale)["attempts"] >= 1
+    sale = run_json(world, "sales", "create", user, "Khaadi", "40.00")["id"]
+    assert run_json(world, "sales", "run", "advance", code=1)["failed"] == 1
+    assert run_json(world, "sales", "get", sale)["attempts"] >= 1
     assert "BANK_REJECTED" in run(world, "sales", "get", sale).output
-    assert [found["id"] for found in ask(world, "sales", "list", "--user-id", user)["data"]] == [sale]
+    assert [found["id"] for found in run_json(world, "sales", "list", "--user-id", user)["data"]] == [sale]
 
 
 def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: World) -> None:
     assert "the sandbox's own feed" in run(world, "aggregator", "source").output
     for command in ("waiting", "fetches", "dead-letters"):
-        assert ask(world, "aggregator", command)["data"] == []
+        assert run_json(world, "aggregator", command)["data"] == []
         assert "No results" in run(world, "aggregator", command).output
-    assert ask(world, "aggregator", "replay") == {"replayed": 0, "remaining": 0}
+    assert run_json(world, "aggregator", "replay") == {"replayed": 0, "remaining": 0}
     assert run(world, "aggregator", "user", "074092").exit_code == 1
-    source = ask(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "X-API-KEY=secret")
+    source = run_json(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "X-API-KEY=secret")
     assert source == {"url": "http://127.0.0.1:9/feed", "header_names": ["X-API-KEY"]}
-    assert ask(world, "aggregator", "source", "--own")["url"] is None
+    assert run_json(world, "aggregator", "source", "--own")["url"] is None
     assert run(world, "aggregator", "source", "--own", "--set", "http://127.0.0.1:9/feed").exit_code == 2
     assert run(world, "aggregator", "source", "--header", "X-API-KEY=secret").exit_code == 2
     wrong = run(world, "aggregator", "source", "--set", "http://127.0.0.1:9/feed", "--header", "secret")
     assert wrong.exit_code == 2
     assert "secret" not in wrong.output
-    assert ask(world, "aggregator", "source")["url"] is None
+    assert run_json(world, "aggregator", "source")["url"] is None
 
 
 def test_lists_go_on_where_the_page_before_ended(world: World) -> None:
     first, second = (world.create_payout()["id"] for _ in range(2))
-    page = ask(world, "payouts", "list", "--limit", "1")
+    page = run_json(world, "payouts", "list", "--limit", "1")
     assert f"--cursor {page['next_cursor']}" in run(world, "payouts", "list", "--limit", "1").output
     listed = run(world, "payouts", "list", "--cursor", page["next_cursor"]).output
     assert first in listed

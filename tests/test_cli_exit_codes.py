@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from sandbox.cli.client import Client
-from tests.harness.command import Ran, invoke, run
+from tests.harness.command import CompletedCommand, invoke, run
 from tests.harness.world import World
 
 NOWHERE = "no-such-payout"
 
 
-def problem_of(ran: Ran) -> dict[str, Any]:
+def problem_of(ran: CompletedCommand) -> dict[str, Any]:
     """The one JSON object on stderr, which every failure with --json is."""
     problem: dict[str, Any] = json.loads(ran.stderr)
     assert {"type", "title", "status", "detail", "code"} <= problem.keys()

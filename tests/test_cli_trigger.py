@@ -8,7 +8,7 @@ import pytest
 from sandbox.cli.client import Client
 from sandbox.cli.trigger import ROUTES
 from sandbox.domain.choices import EventType
-from tests.harness.command import ask, invoke, run
+from tests.harness.command import invoke, run, run_json
 from tests.harness.world import World
 
 PATHS: dict[EventType, list[str]] = {
@@ -29,7 +29,7 @@ PATHS: dict[EventType, list[str]] = {
 
 def trigger(world: World, event: EventType) -> list[dict[str, Any]]:
     """Trigger an event; returns the payout's timeline up to it."""
-    found = ask(world, "trigger", event)
+    found = run_json(world, "trigger", event)
     assert found["type"] == event
     timeline: list[dict[str, Any]] = world.get(f"/api/v1/payouts/{found['payout_id']}/timeline").json()["data"]
     place = next(place for place, entry in enumerate(timeline) if entry["event_id"] == found["id"])
@@ -47,14 +47,14 @@ def test_each_event_comes_the_real_way(world: World, event: EventType) -> None:
 
 
 def test_in_a_frozen_world_the_calls_themselves_take_the_steps(world: World) -> None:
-    ask(world, "clock", "freeze")
+    run_json(world, "clock", "freeze")
     for event, path in PATHS.items():
         assert [entry["to"] for entry in trigger(world, event)] == path
     world.assert_clean()
 
 
 def test_a_bulk_credit_is_completed(world: World) -> None:
-    found = ask(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
+    found = run_json(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
     assert (found["type"], found["payout_id"], found["data"]["succeeded"]) == ("bulk_credit.completed", None, 1)
     world.assert_clean()
 
@@ -73,7 +73,7 @@ def test_an_event_that_does_not_come_is_4(monkeypatch: pytest.MonkeyPatch) -> No
         waits.append(options.get("params", {}).get("timeout"))
         return {"data": []} if path.endswith("/events") else {"id": "payout", "status": "PENDING"}
 
-    monkeypatch.setattr(Client, "ask", answer)
+    monkeypatch.setattr(Client, "run_json", answer)
     ran = invoke("trigger", "payout.succeeded", "--json")
     assert (ran.exit_code, ran.stdout) == (4, "")
     assert json.loads(ran.stderr)["code"] == "CONDITION_NOT_MET"

@@ -5,19 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.harness.command import Ran, run
+from tests.harness.command import CompletedCommand, run
 from tests.harness.world import World
 
 TOTAL = 150
 """More than a page of users."""
 
 
-def seed(world: World, *arguments: str) -> Ran:
+def seed(world: World, *arguments: str) -> CompletedCommand:
     """Run `psp users seed` with the world's key."""
     return run(world, "users", "seed", *arguments, "--json")
 
 
-def told(ran: Ran) -> dict[str, Any]:
+def told(ran: CompletedCommand) -> dict[str, Any]:
     """What a run that went well printed."""
     assert ran.exit_code == 0, ran.output
     found: dict[str, Any] = json.loads(ran.stdout)

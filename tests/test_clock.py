@@ -134,7 +134,7 @@ def test_a_payout_settled_at_once_in_a_frozen_world_keeps_all_its_times(world: W
 
 def test_an_endpoint_down_for_days_gets_its_ten_attempts_in_one_advance(world: World, receiver: Receiver) -> None:
     """At their right times, the return of a payout among them in order; and a resend afterwards recovers."""
-    receiver.answer = lambda _: (500, {}, b"down")
+    receiver.respond = lambda _: (500, {}, b"down")
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     created = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
     assert created.status_code == 201
@@ -169,7 +169,7 @@ def test_an_endpoint_down_for_days_gets_its_ten_attempts_in_one_advance(world: W
     assert told == expected
     assert world.balance() == ("1000000.00", "0.00")
 
-    receiver.answer = lambda _: (200, {}, b"")
+    receiver.respond = lambda _: (200, {}, b"")
     assert world.post(f"/api/v1/webhook-deliveries/{delivery['id']}/resend").status_code == 200
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
     (delivery,) = world.get("/api/v1/webhook-deliveries").json()["data"]
@@ -202,7 +202,7 @@ def test_only_one_moves_the_clock_and_a_slow_answer_does_not(world: World, recei
         free.wait(30)
         return 200, {}, b""
 
-    receiver.answer = answer
+    receiver.respond = answer
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     world.create_payout("0012")

@@ -90,7 +90,7 @@ async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world:
     context = request_of(world.merchant_id, key)
     answer = await cut_off.advance(context, seconds_on(200 * 3600))
     assert not json.loads(answer.body)["complete"]
-    await asyncio.to_thread(world.pass_time, 300 * 3600)
+    await asyncio.to_thread(world.shift_clock, 300 * 3600)
     last = answer
     while not json.loads(last.body)["complete"]:
         last = await cut_off.advance(context, seconds_on(200 * 3600))
@@ -108,7 +108,7 @@ def test_the_same_request_while_it_runs_is_told_so(world: World, receiver: Recei
         free.wait(60)
         return 200, {}, b""
 
-    receiver.answer = answer
+    receiver.respond = answer
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     freeze(world)
     world.create_payout("0012")

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 from sandbox.server.protocol import Limits
 from sandbox.server.serve import fit_to_open_files
 from tests.harness.bounded_server import PUBLIC_URL, Connection, serving
-from tests.harness.raw_http import connect, raw_request, read_answer
+from tests.harness.raw_http import connect, raw_request, read_response
 from tests.harness.waiting import until
 from tests.harness.world import World
 
@@ -76,7 +76,7 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None
     assert connection.is_open
     await connection.wait(1)
     assert not connection.is_open
-    assert connection.got == b""
+    assert connection.received == b""
 
 
 @pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"GET /", b"POST / HTTP/1.1\r\n"])
@@ -86,9 +86,9 @@ async def test_a_head_that_does_not_end_is_timed_out_however_it_drips(begun: byt
     for _ in range(29):
         await connection.wait(1)
         await connection.send(b"a")
-        assert connection.got == b""
+        assert connection.received == b""
     await connection.wait(1)
-    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    assert code_of(connection.received) == "REQUEST_TIMEOUT"
     await connection.wait(3)
     assert not connection.is_open
 
@@ -97,12 +97,12 @@ async def test_a_head_that_does_not_end_is_timed_out_however_it_drips(begun: byt
 async def test_what_is_no_head_at_all_is_timed_out_too(drip: bytes) -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(GET)
-    answered = connection.got
+    answered = connection.received
     for _ in range(30):
         await connection.send(drip)
         await connection.wait(1)
     assert not connection.is_open
-    assert connection.got == answered
+    assert connection.received == answered
 
 
 async def test_a_second_head_has_its_own_time() -> None:
@@ -113,7 +113,7 @@ async def test_a_second_head_has_its_own_time() -> None:
     await connection.send(GET[:10])
     await connection.wait(29)
     await connection.send(GET[10:])
-    assert connection.got.count(b"HTTP/1.1 200 OK") == 2
+    assert connection.received.count(b"HTTP/1.1 200 OK") == 2
     assert connection.is_open
 
 
@@ -122,9 +122,9 @@ async def test_a_body_that_stops_is_timed_out_and_the_application_is_told() -> N
     connection = Connection(app, LIMITS)
     await connection.send(post(1000) + b"x" * 500)
     await connection.wait(29)
-    assert connection.got == b""
+    assert connection.received == b""
     await connection.wait(1)
-    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    assert code_of(connection.received) == "REQUEST_TIMEOUT"
     assert app.disconnects == 1
     await connection.wait(3)
     assert not connection.is_open
@@ -136,7 +136,7 @@ async def test_a_slow_body_that_keeps_its_rate_takes_as_long_as_it_needs() -> No
     for _ in range(100):
         await connection.wait(10)
         await connection.send(b"x" * 1000)
-    assert connection.got.endswith(b"100000")
+    assert connection.received.endswith(b"100000")
 
 
 async def test_a_body_slower_than_its_rate_is_timed_out() -> None:
@@ -145,7 +145,7 @@ async def test_a_body_slower_than_its_rate_is_timed_out() -> None:
     for _ in range(40):
         await connection.wait(1)
         await connection.send(b"x")
-    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    assert code_of(connection.received) == "REQUEST_TIMEOUT"
 
 
 async def test_a_burst_does_not_buy_a_long_silence() -> None:
@@ -153,7 +153,7 @@ async def test_a_burst_does_not_buy_a_long_silence() -> None:
     await connection.send(post(100_000))
     await connection.send(b"x" * 60_000)  # at the lowest rate that is ten minutes' worth
     await connection.wait(30)
-    assert code_of(connection.got) == "REQUEST_TIMEOUT"
+    assert code_of(connection.received) == "REQUEST_TIMEOUT"
 
 
 async def test_a_body_that_we_do_not_read_is_nobody_elses_fault() -> None:
@@ -164,7 +164,7 @@ async def test_a_body_that_we_do_not_read_is_nobody_elses_fault() -> None:
     assert connection.is_open
     app.may_read.set()
     await connection.send(b"x" * 130_000)
-    assert connection.got.endswith(b"200000")
+    assert connection.received.endswith(b"200000")
 
 
 async def test_a_client_that_waits_for_a_100_is_waited_for() -> None:
@@ -174,9 +174,9 @@ async def test_a_client_that_waits_for_a_100_is_waited_for() -> None:
     await connection.wait(600)
     app.may_read.set()
     await connection.settle()
-    assert connection.got == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert connection.received == b"HTTP/1.1 100 Continue\r\n\r\n"
     await connection.send(b"abc")
-    assert connection.got.endswith(b"3")
+    assert connection.received.endswith(b"3")
 
 
 async def test_an_answer_may_take_its_time() -> None:
@@ -184,10 +184,10 @@ async def test_an_answer_may_take_its_time() -> None:
     connection = Connection(app, LIMITS)
     await connection.send(post(3) + b"abc")
     await connection.wait(3600)
-    assert (connection.is_open, connection.got) == (True, b"")
+    assert (connection.is_open, connection.received) == (True, b"")
     app.may_answer.set()
     await connection.settle()
-    assert connection.got.endswith(b"3")
+    assert connection.received.endswith(b"3")
 
 
 async def test_a_request_begun_behind_one_that_is_served_does_not_end_it() -> None:
@@ -197,9 +197,9 @@ async def test_a_request_begun_behind_one_that_is_served_does_not_end_it() -> No
     await connection.wait(3600)
     app.may_answer.set()
     await connection.settle()
-    assert b"HTTP/1.1 200 OK" in connection.got
+    assert b"HTTP/1.1 200 OK" in connection.received
     await connection.wait(30)
-    assert b"HTTP/1.1 408 " in connection.got
+    assert b"HTTP/1.1 408 " in connection.received
 
 
 async def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for() -> None:
@@ -212,8 +212,8 @@ async def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for() 
     for _ in range(30):
         await connection.send(b"x" * 1000)
         await connection.wait(1)
-    assert connection.got.startswith(b"HTTP/1.1 401 ")
-    assert connection.got.count(b"HTTP/1.1") == 1
+    assert connection.received.startswith(b"HTTP/1.1 401 ")
+    assert connection.received.count(b"HTTP/1.1") == 1
     assert not connection.is_open
 
 
@@ -221,7 +221,7 @@ async def test_a_client_that_reads_nothing_is_cut_off() -> None:
     connection = Connection(App(may_answer=False), LIMITS)
     await connection.send(GET)
     for left in (50_000, 40_000, 30_000):
-        connection.leave_unsent(left)
+        connection.set_unsent(left)
         await connection.wait(59)
         assert not connection.is_aborted
     await connection.wait(60)
@@ -248,35 +248,35 @@ async def test_a_head_that_is_too_long_is_refused_in_any_shape(name: str) -> Non
         await connection.send(part)
     if name == "a head after another's":
         # The first is answered, and then the connection is closed.
-        assert connection.got.count(b"HTTP/1.1 200 OK") == 1
+        assert connection.received.count(b"HTTP/1.1 200 OK") == 1
         assert not connection.is_open
         return
-    assert code_of(connection.got) == "HEADERS_TOO_LARGE"
+    assert code_of(connection.received) == "HEADERS_TOO_LARGE"
     if name in ("one header in one packet", "one header that does not end", "many headers"):
-        assert b"\r\nx-request-id: mine\r\n" in connection.got
-    said = connection.got
+        assert b"\r\nx-request-id: mine\r\n" in connection.received
+    said = connection.received
     await connection.send(b"a" * 100_000)
     await connection.wait(2)
     assert connection.is_open  # so that the client can read what it was told
     await connection.wait(1)
     assert not connection.is_open
-    assert connection.got == said
+    assert connection.received == said
 
 
 async def test_a_head_within_the_limit_passes_and_so_does_any_body() -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(post(50_000, "A: " + "a" * 800) + b"x" * 50_000)
-    assert connection.got.endswith(b"50000")
+    assert connection.received.endswith(b"50000")
     chunks = b"".join(b"1\r\nx\r\n" for _ in range(5000))
     await connection.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
-    assert connection.got.endswith(b"5000")
+    assert connection.received.endswith(b"5000")
 
 
 async def test_trailers_are_no_headers() -> None:
     app = App()
     connection = Connection(app, LIMITS)
     await connection.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-API-KEY: other\r\n\r\n")
-    assert connection.got.startswith(b"HTTP/1.1 200 ")
+    assert connection.received.startswith(b"HTTP/1.1 200 ")
     assert [name for name, _ in app.scopes[0]["headers"]] == [b"transfer-encoding"]
 
 
@@ -306,7 +306,7 @@ async def test_a_request_that_asks_for_another_protocol_keeps_its_body(asked: st
     head = f"POST /path?a=b HTTP/1.1\r\nHost: x\r\n{asked}X-Request-Id: mine\r\nContent-Length: 5\r\n\r\n".encode()
     for part in {1: [head + b"hello" + GET], 2: [head, b"hello" + GET], 3: [head[:40], head[40:] + b"he", b"llo" + GET]}[parts]:
         await connection.send(part)
-    assert [answer.rpartition(b"\r\n")[2] for answer in connection.got.split(b"HTTP/1.1 200 OK")[1:]] == [b"5", b"0"]
+    assert [answer.rpartition(b"\r\n")[2] for answer in connection.received.split(b"HTTP/1.1 200 OK")[1:]] == [b"5", b"0"]
     assert connection.is_open
     request = app.scopes[0]
     assert (request["method"], request["path"], request["query_string"]) == ("POST", "/path", b"a=b")
@@ -320,14 +320,14 @@ async def test_one_connection_too_many_is_told_so_and_closed() -> None:
     connections = [Connection(App(), LIMITS, state) for _ in range(LIMITS.connections)]
     assert all(connection.is_open for connection in connections)
     late = Connection(App(), LIMITS, state)
-    assert code_of(late.got) == "UNAVAILABLE"
-    assert b"\r\nretry-after: 1\r\n" in late.got
+    assert code_of(late.received) == "UNAVAILABLE"
+    assert b"\r\nretry-after: 1\r\n" in late.received
     assert not late.is_open
     connections[0].protocol.connection_lost(None)
     late.protocol.connection_lost(None)
     again = Connection(App(), LIMITS, state)
     await again.send(GET)
-    assert again.got.startswith(b"HTTP/1.1 200 ")
+    assert again.received.startswith(b"HTTP/1.1 200 ")
     for connection in connections[1:]:
         connection.protocol.connection_lost(None)
 
@@ -371,7 +371,7 @@ def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:
         bodies = [open_ones.enter_context(held(url, post(100))) for _ in range(10)]
         assert raw_request(url, GET).status_code == 204
         for connection in bodies + heads:
-            assert read_answer(connection).status_code == 408
+            assert read_response(connection).status_code == 408
             assert connection.recv(100) == b""
         for connection in silent:
             assert connection.recv(100) == b""
@@ -387,7 +387,7 @@ def test_a_server_has_room_again_when_connections_end() -> None:
         held = [connect(url) for _ in range(3)]
         for connection in held:  # all three are there
             connection.sendall(GET)
-            assert read_answer(connection).status_code == 204
+            assert read_response(connection).status_code == 204
         refused = raw_request(url, GET)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         for connection in held:
@@ -411,7 +411,7 @@ def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: Wor
                     connection.sendall(b"a" * 65_536)
             except (ConnectionError, TimeoutError):
                 pass  # closed by then; the answer was sent before
-            refused.append(read_answer(connection))
+            refused.append(read_response(connection))
 
     thread = threading.Thread(target=send_100_megabytes)
     thread.start()
@@ -420,7 +420,7 @@ def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: Wor
             assert client.get("/health").status_code == 200
         for connection in slow:
             connection.sendall(b"x\r\n\r\n")
-            assert read_answer(connection).status_code == 200
+            assert read_response(connection).status_code == 200
             connection.close()
     thread.join()
     assert (refused[0].status_code, refused[0].json()["code"]) == (431, "HEADERS_TOO_LARGE")
@@ -444,8 +444,8 @@ async def test_a_stream_outlives_the_limits_of_requests() -> None:
         await connection.wait(3600)
         more.set()
         await connection.settle()
-        assert connection.got.count(b"1\r\nx\r\n") == number
-    assert connection.got.endswith(b"0\r\n\r\n")
+        assert connection.received.count(b"1\r\nx\r\n") == number
+    assert connection.received.endswith(b"0\r\n\r\n")
 
 
 def test_a_half_open_connection_does_not_hold_up_a_stop() -> None:

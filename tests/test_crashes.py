@@ -112,7 +112,7 @@ def interrupted(own_stack: tuple[Stack, psutil.Process]) -> Iterator[Interrupted
     """Made before all else in this file, as its last test has to wait for what was left claimed."""
     stack, supervisor = own_stack
     with Receiver() as receiver, World.create(stack, opening_balance="1000.00") as world:
-        receiver.answer = lambda _: (500, {}, b"down")
+        receiver.respond = lambda _: (500, {}, b"down")
         frozen = {"at": "2031-01-01T00:00:00Z"}
         assert world.client.post("/sandbox/v1/clock/freeze", json=frozen).status_code == 200
         world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})

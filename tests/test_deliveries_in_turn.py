@@ -95,7 +95,7 @@ async def test_what_is_not_attempted_is_given_back(
 
 
 def test_an_endpoint_that_is_gone_gets_nothing_more(world: World, receiver: Receiver) -> None:
-    receiver.answer = lambda _: (410, {}, b"")
+    receiver.respond = lambda _: (410, {}, b"")
     made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
     world.client.post("/sandbox/v1/clock/freeze", json={})
     batch = {"payouts": [world.payout_body("0004") for _ in range(20)]}
@@ -106,7 +106,7 @@ def test_an_endpoint_that_is_gone_gets_nothing_more(world: World, receiver: Rece
     assert "410" in world.get(path).json()["disabled_reason"]
     assert len(receiver.received) == 1
     # Enabled again, it gets the rest, in order.
-    receiver.answer = lambda _: (200, {}, b"")
+    receiver.respond = lambda _: (200, {}, b"")
     assert world.patch(path, {"status": "ENABLED"}).json()["disabled_reason"] is None
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
     ids = [got.headers["webhook-id"] for got in receiver.received]

@@ -153,7 +153,7 @@ def test_chance_repeats_with_its_seed(world: World) -> None:
 def test_a_fault_lapses_in_the_merchants_time_or_is_taken_away(world: World) -> None:
     fault(world, "api", "error", status=500, ttl_seconds=3600)
     assert world.get("/api/v1/balance").status_code == 500
-    world.pass_time(3600)
+    world.shift_clock(3600)
     assert world.get("/api/v1/balance").status_code == 200
     made = fault(world, "api", "error", status=500)
     assert world.get("/api/v1/balance").status_code == 500
@@ -262,7 +262,7 @@ def test_a_delivery_is_late_in_the_merchants_time_and_only_once(world: World, re
     world.create_payout("0004")
     (delivery,) = until(lambda: [d for d in world.get("/api/v1/webhook-deliveries").json()["data"] if d["attempt_count"]])
     assert (delivery["status"], receiver.received) == ("PENDING", [])
-    world.pass_time(3600)
+    world.shift_clock(3600)
     until(lambda: world.get("/api/v1/webhook-deliveries").json()["data"][0]["status"] == "SUCCEEDED")
     assert len(receiver.received) == 1
 

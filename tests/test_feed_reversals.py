@@ -21,7 +21,7 @@ from sandbox.feed.service import FeedService
 from tests.harness.vendor import Vendor, row
 from tests.harness.world import Stack, World
 from tests.test_aggregator import BOX, LATER, Driven, driven
-from tests.test_users import DESTINATION, ask, make_user, record, summary
+from tests.test_users import DESTINATION, make_user, record, request_payout, summary
 from tests.test_vendor_feed import another_key
 
 __all__ = ["driven"]
@@ -95,7 +95,7 @@ def test_what_the_aggregator_says_is_pending_is_what_is_pending(stack: Stack, pa
         for choices in paths:
             users.append(make_user(world, destination=destination))
             record(world, users[-1], "EARNED", "100")
-            payout_id = ask(world, users[-1], "30")["id"]
+            payout_id = request_payout(world, users[-1], "30")["id"]
             for status in walked(choices)[1:]:
                 answer = world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status})
                 assert answer.status_code == 200, answer.text
@@ -126,7 +126,7 @@ def test_the_rows_of_a_payout_that_is_returned_and_of_one_that_is_tried_again(wo
     world.post("/sandbox/v1/clock/freeze")
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, user_id, "EARNED", "100")
-    returned, failed = ask(world, user_id, "30")["id"], ask(world, user_id, "20")["id"]
+    returned, failed = request_payout(world, user_id, "30")["id"], request_payout(world, user_id, "20")["id"]
     for status in ("PENDING", "SUCCESS", RETURNED):
         assert world.post(f"/sandbox/v1/payouts/{returned}/simulate", {"status": status}).status_code == 200
     for status in ("PENDING", "FAILED"):
@@ -142,7 +142,7 @@ def test_payouts_that_ended_unpaid_before_there_were_reversals_get_them_once(wor
     world.post("/sandbox/v1/clock/freeze")
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, user_id, "EARNED", "100")
-    ids = [ask(world, user_id, amount)["id"] for amount in ("10", "20", "30")]
+    ids = [request_payout(world, user_id, amount)["id"] for amount in ("10", "20", "30")]
     for payout_id, path in zip(ids, (("PENDING", "SUCCESS", RETURNED), ("REJECTED",), ("PENDING", "SUCCESS")), strict=True):
         for status in path:
             assert world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status}).status_code == 200

@@ -18,8 +18,8 @@ from tests.harness.imports import (
     folder_arrows,
     folder_of,
     impurities,
+    internal_imports,
     layers_needed,
-    own_imports,
     picture,
     read_sources,
     relative_imports,
@@ -27,7 +27,7 @@ from tests.harness.imports import (
 )
 
 SOURCES: Final = read_sources()
-IMPORTS: Final = own_imports(SOURCES)
+IMPORTS: Final = internal_imports(SOURCES)
 
 
 def test_imports_go_down_only() -> None:
@@ -73,7 +73,7 @@ def test_only_two_files_write_balances_and_transfers() -> None:
 
 
 def upward(sources: dict[str, str]) -> list[str]:
-    return sorted(map(str, upward_imports(own_imports(sources))))
+    return sorted(map(str, upward_imports(internal_imports(sources))))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_checker_sees_an_upward_import_however_it_is_written(line: str) -> N
 )
 def test_the_checker_refuses_a_forbidden_import_in_the_real_tree(importer: str, imported: str) -> None:
     changed = {**SOURCES, importer: f"{SOURCES[importer]}\nimport {imported}\n"}
-    assert upward_imports(own_imports(changed)) == {Import(importer, imported)}
+    assert upward_imports(internal_imports(changed)) == {Import(importer, imported)}
 
 
 def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
@@ -125,7 +125,7 @@ def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
         "sandbox.sales.service": "import sandbox.payouts.service",
         "sandbox.sales.store": "",
     }
-    imports = own_imports(sources)
+    imports = internal_imports(sources)
     assert upward_imports(imports) == set()
     files = cycles((one.importer, one.imported) for one in imports)
     assert files == [["sandbox.payouts.service", "sandbox.payouts.steps", "sandbox.payouts.waiting"]]
@@ -181,4 +181,4 @@ def test_the_checker_sees_relative_imports_and_apis_that_import_each_other() -> 
         "sandbox.server.app": "import sandbox.users.api",
         "sandbox.payouts.api": "import sandbox.payouts.simulate_api",
     }
-    assert api_imports(own_imports(sources)) == {Import("sandbox.users.api", "sandbox.payouts.simulate_api")}
+    assert api_imports(internal_imports(sources)) == {Import("sandbox.users.api", "sandbox.payouts.simulate_api")}

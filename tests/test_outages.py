@@ -35,7 +35,7 @@ from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
 from sandbox.runtime.listening import Probe
 from sandbox.server.request_log import RequestLog
-from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
+from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.waiting import until
 from tests.harness.world import Stack
 
@@ -221,7 +221,7 @@ async def test_a_call_that_this_machine_cannot_make_is_logged_and_named(monkeypa
 
     vendor = HttpVendor(LOOPBACK)
     try:
-        async with serving(answering(OK)) as peer, sending() as sender:
+        async with serving(responding_with(OK)) as peer, sending() as sender:
             monkeypatch.setattr("sandbox.webhooks.sockets.socket.socket", no_files)
             with structlog.testing.capture_logs() as logs:
                 result = await sender.send(peer.url, b"{}", {})

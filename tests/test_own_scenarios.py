@@ -132,7 +132,7 @@ def test_a_path_is_followed_with_its_waits_reference_and_code(world: World) -> N
     payout = world.create_payout("0007")
     for status, seconds in (("PROCESSING", 1800.5), ("RETRY", 3600), ("SUCCESS", 86400)):
         found = world.wait_for(payout["id"], status)
-        world.pass_time(seconds)
+        world.shift_clock(seconds)
     assert found["psp_reference"] == "BANK-1"
     assert world.wait_for(payout["id"], "RETURNED")["failure_code"] == "MY_OWN_CODE"
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS", "RETURNED"]

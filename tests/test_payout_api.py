@@ -194,7 +194,7 @@ class TestIdempotency:
     def test_a_key_lapses_after_24_hours_of_the_merchants_time(self, world: World) -> None:
         body = world.payout_body("0004")
         assert world.post("/api/v1/payouts", body, key="day").status_code == 201
-        world.pass_time(24 * 3600 + 1)
+        world.shift_clock(24 * 3600 + 1)
         assert problem(world.post("/api/v1/payouts", body, key="day")) == (409, "DUPLICATE_REFERENCE")
 
 

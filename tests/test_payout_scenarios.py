@@ -55,7 +55,7 @@ def test_a_suffix_chooses_the_path(
         # A wait begins when the change before it has happened: the n-th RETRY, or what stands before the last change.
         reached = 3 + 2 * number if "RETRY" in path else len(path) - 1
         until(lambda reached=reached: len(world.path_of(created["id"])) >= reached)
-        world.pass_time(seconds)
+        world.shift_clock(seconds)
     done = world.wait_for(created["id"], path[-1])
 
     assert world.path_of(created["id"]) == path

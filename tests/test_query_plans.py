@@ -161,7 +161,7 @@ WORLDS = (
 def queries() -> dict[str, tuple[str, Sequence[object]]]:
     """Piccolo's queries, with the arguments that they are made for."""
     found = {}
-    for name, make in statements.query_makers().items():
+    for name, make in statements.query_builders().items():
         made = make(**{parameter: MADE_FOR[parameter] for parameter in signature(make).parameters})
         (query,) = made.querystrings
         found[name] = query.compile_string(engine_type="postgres")
@@ -248,7 +248,7 @@ def test_every_statement_is_looked_at() -> None:
     put_together = {name for name, text in statements.inline().items() if text.endswith("{")}
     assert {name for name in put_together if not name.startswith(tuple(PUT_TOGETHER))} == set()
     assert set(ARGUMENTS) <= {name.split(":")[0] for name in hot()}
-    names = (*statements.constants(), *statements.inline(), *statements.query_makers())
+    names = (*statements.constants(), *statements.inline(), *statements.query_builders())
     assert [key for key in (*COLD, *PUT_TOGETHER) if not any(name.startswith(key) for name in names)] == []
 
 

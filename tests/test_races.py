@@ -106,7 +106,7 @@ def test_one_slow_endpoint_delays_no_other(stack: Stack, receiver: Receiver) -> 
     # same from here, but not time after time.
     for _ in range(4):
         with Receiver() as slow, World.create(stack, opening_balance="1000000.00") as world:
-            slow.answer = hold
+            slow.respond = hold
             if delivered_while_all_are_held(slow, world):
                 release.set()
                 slow.wait_for("payout.succeeded", seconds=60)

@@ -118,7 +118,7 @@ def test_an_endpoint_of_a_frozen_world_gets_its_events_one_at_a_time_and_in_orde
         return answer
 
     with Receiver() as one, Receiver() as other:
-        one.answer, other.answer = counting(0), counting(1)
+        one.respond, other.respond = counting(0), counting(1)
         orders = [order_of(stack, (one, other), number) for number in range(WORLDS)]
     first = orders[0]
     assert [len(webhooks) for webhooks in first] == [EVENTS, EVENTS]
@@ -133,7 +133,7 @@ def test_what_failed_comes_again_in_the_order_in_which_it_falls_due(stack: Stack
     orders = []
     for _ in range(3):
         receiver.received.clear()
-        receiver.answer = lambda _: (500 if len(receiver.received) < 3 else 200, {}, b"")
+        receiver.respond = lambda _: (500 if len(receiver.received) < 3 else 200, {}, b"")
         with World.create(stack, opening_balance="1000000.00", seed=78) as world:
             world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
             wanted = {"url": receiver.url, "event_types": ["payout.created"]}

@@ -299,7 +299,7 @@ def test_webhooks_under_way_survive_a_reset_and_a_restore(world: World, receiver
         gate.wait(20)
         return 200, {}, b""
 
-    receiver.answer = answer
+    receiver.respond = answer
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
     payout = world.create_payout()
     leased = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL"

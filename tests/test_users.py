@@ -28,7 +28,7 @@ def record(world: World, user_id: str, kind: str, amount: str) -> None:
     assert answer.status_code == 201, answer.text
 
 
-def ask(world: World, user_id: str, amount: str) -> dict[str, Any]:
+def request_payout(world: World, user_id: str, amount: str) -> dict[str, Any]:
     answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
     assert answer.status_code == 201, answer.text
     payout: dict[str, Any] = answer.json()
@@ -44,7 +44,7 @@ def test_the_summary_of_the_contract(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "1000")
     record(world, user_id, "SPENT", "100")
-    paid = ask(world, user_id, "50")
+    paid = request_payout(world, user_id, "50")
     assert paid["status"] == "REQUESTED"
     assert paid["user_id"] == user_id
     assert world.patch(f"/api/v1/payouts/{paid['id']}/approve").status_code == 200
@@ -56,9 +56,9 @@ def test_the_summary_of_the_contract(world: World) -> None:
     world.stack.execute(
         "UPDATE users SET account_number = '12345678900004' WHERE merchant_id = $1 AND id = $2", world.merchant_id, user_id
     )
-    approved = ask(world, user_id, "50")
+    approved = request_payout(world, user_id, "50")
     assert world.patch(f"/api/v1/payouts/{approved['id']}/approve").status_code == 200
-    ask(world, user_id, "30")
+    request_payout(world, user_id, "30")
     assert summary(world, user_id) == {
         "user_id": user_id,
         "currency": "PKR",
@@ -83,7 +83,7 @@ def test_what_waits_is_summed_up_by_user(world: World) -> None:
     for user_id, amounts in ((first, ("30", "19.5")), (second, ("15",))):
         record(world, user_id, "EARNED", "100")
         for amount in amounts:
-            ask(world, user_id, amount)
+            request_payout(world, user_id, amount)
     record(world, none, "EARNED", "100")
     found = world.get("/api/v1/payouts/requests").json()
     assert found == {
@@ -111,14 +111,14 @@ def test_what_waits_is_summed_up_by_user(world: World) -> None:
 def test_a_payout_that_comes_to_nothing_gives_the_money_back(world: World, suffix: str, verb: str, ends_in: str) -> None:
     user_id = make_user(world, destination={**DESTINATION, "account_number": f"1234567890{suffix}"})
     record(world, user_id, "EARNED", "80")
-    payout = ask(world, user_id, "80")
+    payout = request_payout(world, user_id, "80")
     assert summary(world, user_id)["available"] == "0.00"
     move = world.post if verb == "cancel" else world.patch
     assert move(f"/api/v1/payouts/{payout['id']}/{verb}").status_code == 200
     if ends_in == "RETURNED":
         world.wait_for(payout["id"], "SUCCESS")
         assert summary(world, user_id)["payout_paid"] == "80.00"
-        world.pass_time(61)
+        world.shift_clock(61)
     world.wait_for(payout["id"], ends_in)
     until(lambda: summary(world, user_id)["balance"] == "80.00")
     assert summary(world, user_id)["available"] == "80.00"
@@ -129,10 +129,10 @@ def test_a_payout_that_comes_to_nothing_gives_the_money_back(world: World, suffi
 def test_a_failed_payout_is_tried_again_only_from_what_is_free(world: World) -> None:
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900003"})
     record(world, user_id, "EARNED", "80")
-    payout = ask(world, user_id, "80")
+    payout = request_payout(world, user_id, "80")
     world.patch(f"/api/v1/payouts/{payout['id']}/approve")
     world.wait_for(payout["id"], "FAILED")
-    ask(world, user_id, "1")
+    request_payout(world, user_id, "1")
     answer = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
     assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
     record(world, user_id, "EARNED", "1")
@@ -162,7 +162,7 @@ def test_requests_that_race_never_exceed_what_is_available(world: World) -> None
 def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
-    payout = ask(world, user_id, "100")
+    payout = request_payout(world, user_id, "100")
     record(world, user_id, "SPENT", "0.01")
     answer = world.patch(f"/api/v1/payouts/{payout['id']}/approve")
     assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
@@ -173,7 +173,7 @@ def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None
 def test_approving_needs_an_admin(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
-    payout = ask(world, user_id, "100")
+    payout = request_payout(world, user_id, "100")
     member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
     answer = httpx.patch(
         f"{world.stack.api_url}/api/v1/payouts/{payout['id']}/approve",
@@ -237,7 +237,7 @@ def test_transactions_are_listed_newest_first(world: World) -> None:
     user_id = make_user(world)
     for kind, amount in (("EARNED", "3"), ("SPENT", "2"), ("EARNED", "1")):
         record(world, user_id, kind, amount)
-    ask(world, user_id, "1")
+    request_payout(world, user_id, "1")
     path = f"/api/v1/users/{user_id}/transactions"
     assert [t["amount"] for t in world.get(path).json()["data"]] == ["1.00", "1.00", "2.00", "3.00"]
     assert [t["amount"] for t in world.get(path, type="EARNED").json()["data"]] == ["1.00", "3.00"]
@@ -250,7 +250,7 @@ def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
     assert [world.get(path).headers["x-cache"] for _ in range(3)] == ["MISS", "HIT", "HIT"]
     record(world, user_id, "EARNED", "100")
     assert world.get(path).headers["x-cache"] == "MISS"
-    payout = ask(world, user_id, "40")
+    payout = request_payout(world, user_id, "40")
     assert world.get(path).headers["x-cache"] == "MISS"
     world.patch(f"/api/v1/payouts/{payout['id']}/approve")
     until(lambda: summary(world, user_id)["payout_paid"] == "40.00")
@@ -348,7 +348,7 @@ def test_a_change_of_nobody_is_not_found(world: World, stack: Stack) -> None:
 def test_a_payout_goes_where_it_was_asked_for_whatever_the_user_is_changed_to(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "10")
-    payout_id = ask(world, user_id, "5")["id"]
+    payout_id = request_payout(world, user_id, "5")["id"]
     world.patch(f"/api/v1/users/{user_id}", {"destination": {**DESTINATION, "account_number": "12345678900003"}})
     assert world.payout(payout_id)["account_number"] == DESTINATION["account_number"]
-    assert ask(world, user_id, "5")["account_number"] == "12345678900003"
+    assert request_payout(world, user_id, "5")["account_number"] == "12345678900003"

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 from tests.test_sales import ADVANCE, FINAL, reconcile, run, sell
-from tests.test_users import DESTINATION, ask, make_user, record, summary
+from tests.test_users import DESTINATION, make_user, record, request_payout, summary
 
 
 def pages(world: World, path: str, limit: int, **filters: str) -> list[dict[str, Any]]:
@@ -44,8 +44,8 @@ def busy(world: World) -> tuple[World, str]:
     )
     assert answer.status_code == 202, answer.text
     until(lambda: summary(world, user_id)["credited"] == "7.50")
-    paid, returned = ask(world, user_id, "20")["id"], ask(world, user_id, "30")["id"]
-    ask(world, user_id, "5")
+    paid, returned = request_payout(world, user_id, "20")["id"], request_payout(world, user_id, "30")["id"]
+    request_payout(world, user_id, "5")
     for payout_id, path in ((paid, ("PENDING", "SUCCESS")), (returned, ("PENDING", "SUCCESS", "RETURNED"))):
         for status in path:
             assert world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status}).status_code == 200

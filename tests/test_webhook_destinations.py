@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sandbox.domain.address_guard import refusal
 from sandbox.webhooks.sender import WebhookSender
-from tests.harness.names import Names
-from tests.harness.raw_server import LOOPBACK, OK, Peer, answering, sending, serving
+from tests.harness.names import StubResolver
+from tests.harness.raw_server import LOOPBACK, OK, Peer, responding_with, sending, serving
 
 # https
 
@@ -52,7 +52,7 @@ def certificate(folder: Path, name: str, valid_for: timedelta = timedelta(days=1
 
 async def test_https_is_spoken_and_a_certificate_nobody_signed_is_refused(tmp_path: Path) -> None:
     server = certificate(tmp_path, "127.0.0.1")
-    async with serving(answering(OK), tls=server) as peer:
+    async with serving(responding_with(OK), tls=server) as peer:
         url = peer.url.replace("http", "https")
         async with sending(ssl_context=ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))) as sender:
             trusted = await sender.send(url, b"{}", {})
@@ -68,7 +68,7 @@ async def test_https_is_spoken_and_a_certificate_nobody_signed_is_refused(tmp_pa
 async def test_a_certificate_for_another_host_or_of_the_past_is_refused(tmp_path: Path, name: str, days: int) -> None:
     server = certificate(tmp_path, name, timedelta(days=days))
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-    async with serving(answering(OK), tls=server) as peer, sending(ssl_context=trusting) as sender:
+    async with serving(responding_with(OK), tls=server) as peer, sending(ssl_context=trusting) as sender:
         result = await sender.send(peer.url.replace("http", "https"), b"{}", {})
     assert result.error is not None
     assert result.error.startswith("TLS certificate not valid: ")
@@ -79,7 +79,7 @@ async def test_https_to_a_server_without_tls_is_an_error() -> None:
         await reader.read(1)
         writer.write(OK)
         await writer.drain()
-        await peer.until_left(reader)
+        await peer.wait_for_disconnect(reader)
 
     async with serving(plain) as peer, sending() as sender:
         result = await sender.send(peer.url.replace("http", "https"), b"{}", {})
@@ -93,8 +93,8 @@ async def test_https_to_a_server_without_tls_is_an_error() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
 async def test_private_addresses_are_refused_however_they_are_written(host: str) -> None:
     names = {"evil.test": ["127.0.0.1"], "localhost": ["::1", "127.0.0.1"]}
-    sender = WebhookSender(resolver=Names(names))
-    async with serving(answering(OK)) as peer:
+    sender = WebhookSender(resolver=StubResolver(names))
+    async with serving(responding_with(OK)) as peer:
         result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
         await sender.close()
     assert result.status is None
@@ -106,7 +106,7 @@ async def test_private_addresses_are_refused_however_they_are_written(host: str)
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "0"])
 async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
     sender = WebhookSender()
-    async with serving(answering(OK)) as peer:
+    async with serving(responding_with(OK)) as peer:
         result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
         await sender.close()
     assert result.status is None
@@ -116,10 +116,10 @@ async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
 
 async def test_a_name_that_turns_private_is_refused_at_the_next_connection() -> None:
     """DNS rebinding: the name was fine before, and what counts is where the next connection would go."""
-    names = Names({"rebind.test": ["127.0.0.2"]})
+    names = StubResolver({"rebind.test": ["127.0.0.2"]})
     sender = WebhookSender([ip_network("127.0.0.2/32")], resolver=names)
     closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    async with serving(answering(closing, then_close=True), host="0.0.0.0") as peer:  # noqa: S104 - all of 127/8
+    async with serving(responding_with(closing, then_close=True), host="0.0.0.0") as peer:  # noqa: S104 - all of 127/8
         url = f"http://rebind.test:{peer.port}/"
         assert (await sender.send(url, b"{}", {})).status == 200
         names.addresses["rebind.test"] = ["127.0.0.1"]
@@ -133,8 +133,8 @@ async def test_a_name_that_turns_private_is_refused_at_the_next_connection() -> 
 
 
 async def test_of_several_addresses_only_an_allowed_one_is_connected() -> None:
-    names = Names({"mixed.test": ["10.0.0.1", "fd00::1", "127.0.0.1"], "private.test": ["10.0.0.1", "fd00::1"]})
-    async with serving(answering(OK)) as peer, sending(resolver=names) as sender:
+    names = StubResolver({"mixed.test": ["10.0.0.1", "fd00::1", "127.0.0.1"], "private.test": ["10.0.0.1", "fd00::1"]})
+    async with serving(responding_with(OK)) as peer, sending(resolver=names) as sender:
         assert (await sender.send(f"http://mixed.test:{peer.port}/", b"{}", {})).status == 200
         result = await sender.send(f"http://private.test:{peer.port}/", b"{}", {})
     assert result.error is not None

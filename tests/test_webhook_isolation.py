@@ -24,7 +24,7 @@ from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sender import LIMIT, WebhookSender
-from tests.harness.names import BlackHole, silent_port
+from tests.harness.names import SilentNameServer, silent_port
 from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, serving
 
 NEVER = 3600.0
@@ -108,7 +108,7 @@ async def answers_unless_told_to_hang(peer: Peer, reader: asyncio.StreamReader, 
     """Answer every request but those to /hang, which are taken and never answered."""
     while (request := await read_request(reader)) is not None:
         if request.startswith(b"POST /hang"):
-            await peer.until_left(reader)
+            await peer.wait_for_disconnect(reader)
             return
         writer.write(OK)
         await writer.drain()
@@ -122,14 +122,14 @@ def test_names_that_are_never_answered_delay_no_endpoint_of_any_merchant(monkeyp
 async def _with_names_never_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox(monkeypatch)
     loop = asyncio.get_running_loop()
-    transport, hole = await loop.create_datagram_endpoint(BlackHole, ("127.0.0.1", 0))
+    transport, hole = await loop.create_datagram_endpoint(SilentNameServer, ("127.0.0.1", 0))
     try:
         await _among_silent_names(outbox, hole, f"127.0.0.1:{transport.get_extra_info('sockname')[1]}")
     finally:
         transport.close()
 
 
-async def _among_silent_names(outbox: Outbox, hole: BlackHole, server: str) -> None:
+async def _among_silent_names(outbox: Outbox, hole: SilentNameServer, server: str) -> None:
     resolver = NameResolver(NEVER, nameservers=[server], tries=10_000)
     names = {f"host-{number}.example" for number in range(MAX_ENDPOINTS)}
     async with (
@@ -140,7 +140,7 @@ async def _among_silent_names(outbox: Outbox, hole: BlackHole, server: str) -> N
         for name in names:
             outbox.add("unresolvable", f"http://{name}/", ENDPOINT_CALLS)
         deliverer.wake("unresolvable")
-        await hole.until_asked(names)
+        await hole.wait_for_queries(names)
         await outbox.until_full("unresolvable")
         # One of the same merchant, as if in the place of a name, and one of another's; by address, and by a local name.
         for merchant_id, host in (("unresolvable", "127.0.0.1"), ("other", "127.0.0.1"), ("third", "localhost")):
@@ -167,13 +167,13 @@ async def _among_silent_vendors() -> None:
         return PageRequest(merchant_id="m", url=url, headers={}, since=None, page=1)
 
     loop = asyncio.get_running_loop()
-    transport, hole = await loop.create_datagram_endpoint(BlackHole, ("127.0.0.1", 0))
+    transport, hole = await loop.create_datagram_endpoint(SilentNameServer, ("127.0.0.1", 0))
     server = f"127.0.0.1:{transport.get_extra_info('sockname')[1]}"
     client = HttpVendor(LOOPBACK, NEVER, NameResolver(NEVER, nameservers=[server], tries=10_000))
     names = {f"vendor-{number}.example" for number in range(MAX_ENDPOINTS)}
     waiting = [asyncio.create_task(client.fetch(ask(f"http://{name}/"))) for name in names]
     try:
-        await hole.until_asked(names)
+        await hole.wait_for_queries(names)
         async with serving(vendor) as peer:
             assert await client.fetch(ask(f"http://127.0.0.1:{peer.port}/")) == b"{}"
         assert not any(task.done() for task in waiting)

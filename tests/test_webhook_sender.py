@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.webhooks.sender import BODY_LIMIT
-from tests.harness.raw_server import OK, Peer, answering, read_request, sending, sent_to, serving, silent
+from tests.harness.raw_server import OK, Peer, read_request, responding_with, send_once, sending, serving, silent
 
 # The request
 
 
 async def test_it_posts_the_body_as_it_is_with_the_headers_and_keeps_the_connection() -> None:
-    async with serving(answering(OK)) as peer, sending() as sender:
+    async with serving(responding_with(OK)) as peer, sending() as sender:
         for number in range(5):
             result = await sender.send(peer.url, b'{"n": 1}', {"webhook-id": f"evt-{number}"})
             assert (result.status, result.response_body, result.error) == (200, "{}", None)
@@ -34,7 +34,7 @@ async def test_cookies_are_not_kept_and_proxies_not_used(monkeypatch: pytest.Mon
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     cookie = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n"
-    async with serving(answering(cookie)) as peer, sending() as sender:
+    async with serving(responding_with(cookie)) as peer, sending() as sender:
         assert (await sender.send(peer.url, b"{}", {})).error is None
         assert (await sender.send(peer.url, b"{}", {})).error is None
     assert b"cookie:" not in peer.requests[1].lower()
@@ -42,9 +42,9 @@ async def test_cookies_are_not_kept_and_proxies_not_used(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    async with serving(answering(OK)) as target, sending() as sender:
+    async with serving(responding_with(OK)) as target, sending() as sender:
         location = f"HTTP/1.1 {status} Moved\r\nLocation: {target.url}\r\nContent-Length: 0\r\n\r\n".encode()
-        async with serving(answering(location)) as peer:
+        async with serving(responding_with(location)) as peer:
             result = await sender.send(peer.url, b"{}", {})
     assert (result.status, result.error) == (status, "redirect not followed")
     assert target.connections == 0
@@ -57,7 +57,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
 async def test_every_status_is_an_answer_and_not_an_error(status: int, reason: str) -> None:
     answer = f"HTTP/1.1 {status} {reason}\r\nRetry-After: 7\r\n".encode()
     answer += b"\r\n" if status == 204 else b"Content-Length: 4\r\n\r\ngone"
-    result = await sent_to(answering(answer))
+    result = await send_once(responding_with(answer))
     assert (result.status, result.error) == (status, None)
     assert result.response_headers["retry-after"] == "7"
 
@@ -66,18 +66,18 @@ async def test_an_endless_body_is_cut_and_costs_the_connection() -> None:
     async def endless(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n" + b"a" * 1_000_000)
-        await peer.until_left(reader)
+        await peer.wait_for_disconnect(reader)
 
     async with serving(endless) as peer, sending() as sender:
         result = await sender.send(peer.url, b"{}", {})
-        await asyncio.wait_for(peer.left.wait(), 60)
+        await asyncio.wait_for(peer.disconnected.wait(), 60)
     assert (result.status, result.error) == (200, None)
     assert result.response_body == "a" * BODY_LIMIT
 
 
 async def test_a_body_of_exactly_the_limit_is_whole() -> None:
     body = b"b" * BODY_LIMIT
-    result = await sent_to(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + body))
+    result = await send_once(responding_with(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + body))
     assert (result.response_body, result.error) == (body.decode(), None)
 
 
@@ -92,7 +92,7 @@ async def test_a_body_of_exactly_the_limit_is_whole() -> None:
     ],
 )
 async def test_a_body_can_be_stored_as_text(raw: bytes, kept: str) -> None:
-    result = await sent_to(answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(raw), raw)))
+    result = await send_once(responding_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(raw), raw)))
     assert result.response_body == kept
     assert len(result.response_body.encode()) <= BODY_LIMIT
 
@@ -100,7 +100,7 @@ async def test_a_body_can_be_stored_as_text(raw: bytes, kept: str) -> None:
 async def test_a_compressed_body_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(10_000_000))
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
-    result = await sent_to(answering(answer))
+    result = await send_once(responding_with(answer))
     assert (result.status, result.error) == (200, None)
     assert len(result.response_body) <= len(bomb)
 
@@ -108,7 +108,7 @@ async def test_a_compressed_body_is_not_unpacked() -> None:
 async def test_response_headers_are_bounded_joined_and_storable() -> None:
     many = b"".join(b"X-Header-%d: %b\r\n" % (number, b"v" * 2000) for number in range(60))
     head = b"HTTP/1.1 200 OK\r\nX-Odd: \xff\xe9\r\nX-Two: 1\r\nX-Two: 2\r\nContent-Length: 0\r\n"
-    result = await sent_to(answering(head + many + b"\r\n"))
+    result = await send_once(responding_with(head + many + b"\r\n"))
     assert result.error is None
     assert len(result.response_headers) == 50
     assert result.response_headers["x-odd"] == "\ufffd\ufffd"
@@ -136,7 +136,7 @@ async def test_response_headers_are_bounded_joined_and_storable() -> None:
     ],
 )
 async def test_a_malformed_response_is_an_error(answer: bytes) -> None:
-    result = await sent_to(answering(answer, then_close=True))
+    result = await send_once(responding_with(answer, then_close=True))
     assert result.status is None
     assert result.error in {
         "the response is not valid HTTP",
@@ -152,20 +152,20 @@ async def test_a_malformed_response_is_an_error(answer: bytes) -> None:
     ],
 )
 async def test_a_body_that_breaks_off_keeps_what_came(answer: bytes, kept: str) -> None:
-    result = await sent_to(answering(answer, then_close=True))
+    result = await send_once(responding_with(answer, then_close=True))
     assert result.error == "the response broke off or its body is malformed"
     assert (result.status, result.response_body) == (200, kept)
 
 
 async def test_huge_response_headers_are_an_error() -> None:
-    result = await sent_to(answering(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"h" * 200_000 + b"\r\n\r\n", then_close=True))
+    result = await send_once(responding_with(b"HTTP/1.1 200 OK\r\nX-Huge: " + b"h" * 200_000 + b"\r\n\r\n", then_close=True))
     assert (result.status, result.error) == (None, "the response's headers are too large")
 
 
 async def test_a_server_that_never_answers_times_out() -> None:
     async with serving(silent) as peer, sending(seconds=2) as sender:
         result = await sender.send(peer.url, b"{}", {})
-        await asyncio.wait_for(peer.left.wait(), 60)
+        await asyncio.wait_for(peer.disconnected.wait(), 60)
     assert (result.status, result.error) == (None, "timed out after 2 s")
     assert result.duration_ms >= 1950
 
@@ -174,12 +174,12 @@ async def test_a_slow_drip_is_bounded_by_the_whole_timeout() -> None:
     async def drip(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
-        while not peer.over.is_set() and not writer.is_closing():
+        while not peer.test_ended.is_set() and not writer.is_closing():
             writer.write(b"d")
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    result = await sent_to(drip, seconds=2)
+    result = await send_once(drip, seconds=2)
     assert (result.status, result.error) == (200, "timed out after 2 s")
     assert set(result.response_body) <= {"d"}
 
@@ -268,7 +268,7 @@ async def test_errors_do_not_repeat_the_url() -> None:
 
 
 async def test_header_injection_is_an_error_and_nothing_is_sent() -> None:
-    async with serving(answering(OK)) as peer, sending() as sender:
+    async with serving(responding_with(OK)) as peer, sending() as sender:
         result = await sender.send(peer.url, b"{}", {"webhook-id": "x\r\nEvil: 1"})
         assert (result.status, result.error) == (
             None,
@@ -279,7 +279,7 @@ async def test_header_injection_is_an_error_and_nothing_is_sent() -> None:
 
 
 async def test_a_closed_sender_answers_with_an_error() -> None:
-    async with serving(answering(OK)) as peer, sending() as sender:
+    async with serving(responding_with(OK)) as peer, sending() as sender:
         await sender.close()
         assert (await sender.send(peer.url, b"{}", {})).error == "the request failed (RuntimeError)"
 
@@ -287,11 +287,11 @@ async def test_a_closed_sender_answers_with_an_error() -> None:
 async def test_cancelling_raises_and_closes_the_connection() -> None:
     async with serving(silent) as peer, sending() as sender:
         task = asyncio.create_task(sender.send(peer.url, b"{}", {}))
-        await asyncio.wait_for(peer.asked.wait(), 60)
+        await asyncio.wait_for(peer.request_arrived.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(peer.left.wait(), 60)
+        await asyncio.wait_for(peer.disconnected.wait(), 60)
 
 
 # Turns
@@ -299,7 +299,7 @@ async def test_cancelling_raises_and_closes_the_connection() -> None:
 
 async def test_under_load_every_sender_gets_its_turn_and_none_times_out() -> None:
     """Without an order of its own, whoever asks just as a connection comes free would starve those who wait."""
-    async with serving(answering(OK)) as peer, sending(seconds=60, limit=2) as sender:
+    async with serving(responding_with(OK)) as peer, sending(seconds=60, limit=2) as sender:
 
         async def greedy(name: str) -> None:
             for _ in range(20):

@@ -6,8 +6,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from sandbox.domain.destination_url import url_error
-from tests.harness.names import Names
-from tests.harness.raw_server import LOOPBACK, OK, answering, sending, serving
+from tests.harness.names import StubResolver
+from tests.harness.raw_server import LOOPBACK, OK, responding_with, sending, serving
 from tests.harness.world import Stack, World
 
 HOST = "must name a host in letters"
@@ -97,7 +97,7 @@ HOSTS = st.one_of(
 @example("example.com.", "/%zz")
 async def test_what_is_taken_can_be_posted_to(host: str, rest: str) -> None:
     """Whatever the name may resolve to: here each resolves to a server on loopback."""
-    async with serving(answering(OK)) as peer, sending(resolver=Names(anything="127.0.0.1")) as sender:
+    async with serving(responding_with(OK)) as peer, sending(resolver=StubResolver(anything="127.0.0.1")) as sender:
         url = f"http://{host}:{peer.port}{rest}"
         assume(url_error(url, LOOPBACK) is None)
         # An address that is not this server's may be refused or not be reached; the URL must be no reason.

@@ -151,7 +151,7 @@ def test_versions_order_the_copies_of_a_payout_and_bodies_carry_what_the_log_sho
 
 
 def test_a_deleted_endpoints_deliveries_stay_in_the_log(world: World, receiver: Receiver) -> None:
-    receiver.answer = lambda _: (500, {}, b"not now")
+    receiver.respond = lambda _: (500, {}, b"not now")
     gone, stays = (endpoint(world, receiver.url, event_types=["payout.created"]) for _ in range(2))
     world.create_payout("0004")
     until(lambda: all(found["attempt_count"] for found in deliveries(world)))
@@ -229,12 +229,12 @@ def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: Wor
     def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
         return (refusals.pop(0), {}, b"no") if refusals else (200, {}, b"yes")
 
-    receiver.answer = answer
+    receiver.respond = answer
     secret = endpoint(world, receiver.url, event_types=["payout.created"])["secret"]
     world.create_payout("0004")
     for attempt, seconds in ((1, 5), (2, 300)):
         until(lambda attempt=attempt: deliveries(world)[0]["attempt_count"] >= attempt)
-        world.pass_time(seconds)
+        world.shift_clock(seconds)
     until(lambda: deliveries(world)[0]["status"] == "SUCCEEDED")
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
     assert len({received.headers["x-sandbox-now"] for received in receiver.received}) == 3
@@ -244,22 +244,22 @@ def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: Wor
 
 
 def test_a_used_up_schedule_fails_and_can_be_resent(world: World, receiver: Receiver) -> None:
-    receiver.answer = lambda _: (500, {}, b"no")
+    receiver.respond = lambda _: (500, {}, b"no")
     endpoint(world, receiver.url, event_types=["payout.created"], retry_profile="fast")
     world.create_payout("0004")
     for attempt in range(1, 6):
         until(lambda attempt=attempt: deliveries(world)[0]["attempt_count"] >= attempt)
-        world.pass_time(16)
+        world.shift_clock(16)
     (failed,) = until(lambda: deliveries(world, status="FAILED"))
     assert (failed["attempt_count"], failed["next_attempt_at"]) == (6, None)
-    receiver.answer = lambda _: (200, {}, b"")
+    receiver.respond = lambda _: (200, {}, b"")
     assert world.post(f"/api/v1/webhook-deliveries/{failed['id']}/resend").status_code == 200
     (resent,) = until(lambda: deliveries(world, status="SUCCEEDED"))
     assert (resent["id"], resent["attempt_count"]) == (failed["id"], 7)
 
 
 def test_a_410_disables_the_endpoint_and_what_happens_then_is_kept(world: World, receiver: Receiver) -> None:
-    receiver.answer = lambda _: (410, {}, b"")
+    receiver.respond = lambda _: (410, {}, b"")
     created = endpoint(world, receiver.url, event_types=["payout.created"])
     world.create_payout("0004")
     path = f"/api/v1/webhook-endpoints/{created['id']}"
@@ -268,7 +268,7 @@ def test_a_410_disables_the_endpoint_and_what_happens_then_is_kept(world: World,
     world.create_payout("0004")
     (paused,) = deliveries(world, status="PAUSED")
     assert world.post(f"/api/v1/webhook-deliveries/{paused['id']}/resend").json()["code"] == "INVALID_STATE"
-    receiver.answer = lambda _: (200, {}, b"")
+    receiver.respond = lambda _: (200, {}, b"")
     assert world.patch(path, {"status": "ENABLED"}).status_code == 200
     assert world.post(f"/api/v1/webhook-deliveries/{paused['id']}/resend").status_code == 200
     until(lambda: deliveries(world, status="SUCCEEDED"))
@@ -277,7 +277,7 @@ def test_a_410_disables_the_endpoint_and_what_happens_then_is_kept(world: World,
 
 def test_a_redirect_is_a_failure_and_never_followed(world: World, receiver: Receiver) -> None:
     with Receiver() as elsewhere:
-        receiver.answer = lambda _: (302, {"location": elsewhere.url}, b"")
+        receiver.respond = lambda _: (302, {"location": elsewhere.url}, b"")
         endpoint(world, receiver.url, event_types=["payout.created"])
         world.create_payout("0004")
         (delivery,) = until(lambda: [found for found in deliveries(world) if found["attempt_count"]])
@@ -295,7 +295,7 @@ def test_endpoints_that_hang_refuse_or_do_not_resolve_keep_no_other_waiting(worl
         return 200, {}, b""
 
     with Receiver() as hanging:
-        hanging.answer = hang
+        hanging.respond = hang
         for url in (hanging.url, "http://127.0.0.1:9/refuses", "http://no-such-host.invalid/"):
             endpoint(world, url, event_types=["payout.*"])
         endpoint(world, receiver.url)

@@ -41,13 +41,13 @@ class ClockLeasedError(Problem):
 async def clock_lease(merchant_id: str) -> AsyncIterator[None]:
     """Hold the lease of a merchant's clock during the block. Raises ClockLeasedError if it is not free within two seconds."""
     holder = str(uuid.uuid4())
-    until_acquiren = AsyncRetrying(
+    retry_until_acquired = AsyncRetrying(
         wait=wait_exponential(0.02, max=0.2),
         stop=stop_after_delay(_WAIT_SECONDS),
         retry=retry_if_result(lambda is_acquired: not is_acquired),
         retry_error_callback=lambda _: False,
     )
-    if not await until_acquiren(_acquire, merchant_id, holder):
+    if not await retry_until_acquired(_acquire, merchant_id, holder):
         raise ClockLeasedError
     renewal = asyncio.create_task(_renew(merchant_id, holder))
     try:

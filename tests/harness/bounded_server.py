@@ -100,7 +100,7 @@ class Connection:
         self.protocol.connection_made(self._transport)
 
     @property
-    def got(self) -> bytes:
+    def received(self) -> bytes:
         return self._transport.written
 
     @property
@@ -120,7 +120,7 @@ class Connection:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    def leave_unsent(self, size: int) -> None:
+    def set_unsent(self, size: int) -> None:
         """Pretend that this many bytes wait for the client to read them."""
         self._transport.unsent = size
 

@@ -17,7 +17,7 @@ _PSP: Final = typer.main.get_command(create_app())
 
 
 @dataclass(frozen=True)
-class Ran:
+class CompletedCommand:
     """A command's exit code and output."""
 
     exit_code: int
@@ -30,7 +30,7 @@ class Ran:
         return self.stdout + self.stderr
 
 
-def invoke(*arguments: str) -> Ran:
+def invoke(*arguments: str) -> CompletedCommand:
     """Run `psp` with these arguments, an empty standard input and no terminal."""
     stdout, stderr = io.StringIO(), io.StringIO()
     stdin = mock.patch("sys.stdin", io.StringIO())
@@ -40,15 +40,15 @@ def invoke(*arguments: str) -> Ran:
         except SystemExit as ended:
             code = ended.code or 0
     assert isinstance(code, int)
-    return Ran(code, stdout.getvalue(), stderr.getvalue())
+    return CompletedCommand(code, stdout.getvalue(), stderr.getvalue())
 
 
-def run(world: World, *arguments: str) -> Ran:
+def run(world: World, *arguments: str) -> CompletedCommand:
     """Run a command with the world's URL and API key."""
     return invoke(*arguments, "--url", world.stack.api_url, "--api-key", world.api_key)
 
 
-def ask(world: World, *arguments: str, code: int = 0) -> Any:
+def run_json(world: World, *arguments: str, code: int = 0) -> Any:
     """Run a command with --json and return its parsed output. Fails unless the exit code is `code`."""
     ran = run(world, *arguments, "--json")
     assert ran.exit_code == code, ran.output

@@ -101,7 +101,7 @@ def folder_of(module: str) -> str:
     return rest[0] if first == "sandbox" and rest else first
 
 
-def own_imports(sources: Mapping[str, str]) -> set[Import]:
+def internal_imports(sources: Mapping[str, str]) -> set[Import]:
     """Return every import of one of our modules by another, also inside functions."""
     found = set()
     for importer, text in sources.items():
@@ -171,7 +171,7 @@ def layers_needed(arrows: Iterable[tuple[str, str]]) -> int:
 def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[str]:
     """Return each impurity in a pure module or in a module that it imports at run time, with the import path to it."""
     graph = defaultdict(set)
-    for one in own_imports(sources):
+    for one in internal_imports(sources):
         if one.at_run_time:
             # Importing a module also runs its parent packages.
             graph[one.importer].update(_prefixes(one.imported))
@@ -193,7 +193,7 @@ def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[s
 
 def picture(sources: Mapping[str, str]) -> str:
     """Return a text with the layers from the top down, the counts, and any upward imports."""
-    imports = own_imports(sources)
+    imports = internal_imports(sources)
     arrows = folder_arrows(imports)
     upward = upward_imports(imports)
     files = [(one.importer, one.imported) for one in imports]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 
-class Names(AbstractResolver):
+class StubResolver(AbstractResolver):
     """Resolves names to `addresses`, as a merchant's own name server could.
 
     Other names resolve to `anything`, or do not exist without it.
@@ -39,7 +39,7 @@ class Names(AbstractResolver):
         """Nothing to do."""
 
 
-class BlackHole(asyncio.DatagramProtocol):
+class SilentNameServer(asyncio.DatagramProtocol):
     """A name server on loopback that never responds. It records the names of all queries in `names`."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class BlackHole(asyncio.DatagramProtocol):
         self.names.add(".".join(labels))
         self.more.set()
 
-    async def until_asked(self, names: set[str]) -> None:
+    async def wait_for_queries(self, names: set[str]) -> None:
         """Wait until it has been asked for all of these names."""
         while not names <= self.names:
             await self.more.wait()

@@ -13,7 +13,7 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection((parts.hostname, parts.port), timeout=60)
 
 
-def read_answer(connection: socket.socket, method: str = "GET") -> httpx.Response:
+def read_response(connection: socket.socket, method: str = "GET") -> httpx.Response:
     """Read the next response from a connection."""
     answer = http.client.HTTPResponse(connection, method=method)
     answer.begin()
@@ -26,4 +26,4 @@ def raw_request(url: str, *parts: bytes) -> httpx.Response:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for part in parts:
             connection.sendall(part)
-        return read_answer(connection)
+        return read_response(connection)

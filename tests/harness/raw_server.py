@@ -17,27 +17,27 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 @dataclass
 class Peer:
-    """A local server: what it has received, and `over`, which is set when the test has ended."""
+    """A local server: what it has received, and `test_ended`, which is set when the test has ended."""
 
     port: int = 0
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    left: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    request_arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    test_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook"
 
-    async def until_left(self, reader: asyncio.StreamReader) -> None:
+    async def wait_for_disconnect(self, reader: asyncio.StreamReader) -> None:
         """Wait until the client has closed the connection."""
         try:
             while await reader.read(65536):
                 pass
         except ConnectionError:
             pass
-        self.left.set()
+        self.disconnected.set()
 
 
 Handler = Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -75,13 +75,13 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str
     try:
         yield peer
     finally:
-        peer.over.set()
+        peer.test_ended.set()
         server.close()
         if running:
             await asyncio.wait(running, timeout=10)
 
 
-def answering(answer: bytes, then_close: bool = False) -> Handler:
+def responding_with(answer: bytes, then_close: bool = False) -> Handler:
     """Return a handler that answers every request with these bytes and keeps the connection open, unless `then_close`."""
 
     async def handler(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,7 +91,7 @@ def answering(answer: bytes, then_close: bool = False) -> Handler:
             await writer.drain()
             if then_close:
                 return
-        peer.left.set()
+        peer.disconnected.set()
 
     return handler
 
@@ -100,8 +100,8 @@ async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Strea
     request = await read_request(reader)
     if request is not None:
         peer.requests.append(request)
-        peer.asked.set()
-    await peer.until_left(reader)  # a client may also leave before it has sent its request
+        peer.request_arrived.set()
+    await peer.wait_for_disconnect(reader)  # a client may also leave before it has sent its request
 
 
 @asynccontextmanager
@@ -118,6 +118,6 @@ async def sending(
         await sender.close()
 
 
-async def sent_to(handler: Handler, seconds: float = 15.0) -> SendResult:
+async def send_once(handler: Handler, seconds: float = 15.0) -> SendResult:
     async with serving(handler) as peer, sending(seconds) as sender:
         return await sender.send(peer.url, b"{}", {"webhook-id": "evt-1"})

@@ -39,7 +39,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
-        self.answer: Callable[[Received], tuple[int, dict[str, str], bytes]] = lambda _: (200, {}, b"")
+        self.respond: Callable[[Received], tuple[int, dict[str, str], bytes]] = lambda _: (200, {}, b"")
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 got = Received({name.lower(): value for name, value in self.headers.items()}, body, self.path)
-                status, headers, answer = receiver.answer(got)
+                status, headers, answer = receiver.respond(got)
                 receiver.received.append(got)
                 self.send_response(status)
                 for name, value in headers.items():

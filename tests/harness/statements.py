@@ -55,7 +55,7 @@ def constants() -> dict[str, str]:
 
 
 @functools.cache
-def query_makers() -> dict[str, Callable[..., Query[Any, Any]]]:
+def query_builders() -> dict[str, Callable[..., Query[Any, Any]]]:
     """Return the functions that build a Piccolo query without running it, by `module.function`."""
     return {
         f"{module.__name__}.{name}": value
@@ -72,14 +72,14 @@ def _makes_query(function: FunctionType) -> bool:
 
 
 def queries_elsewhere() -> list[str]:
-    """Return the places (`module:line`) that build a Piccolo query outside of `query_makers`."""
+    """Return the places (`module:line`) that build a Piccolo query outside of `query_builders`."""
     found = []
     for module in modules():
         tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
         made = {
             call
             for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef) and f"{module.__name__}.{node.name}" in query_makers()
+            if isinstance(node, ast.FunctionDef) and f"{module.__name__}.{node.name}" in query_builders()
             for call in ast.walk(node)
         }
         found += [

@@ -19,14 +19,14 @@ SERVER = """
 import http.server, os, socket
 from sandbox.runtime.lifeline import follow_lifeline
 follow_lifeline()
-class CommandResult(http.server.BaseHTTPRequestHandler):
+class PidHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         text = str(os.getpid()).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), CommandResult, bind_and_activate=False)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), PidHandler, bind_and_activate=False)
 server.socket = socket.socket(fileno=int(os.environ["SANDBOX_LISTEN_FD"]))
 server.serve_forever()
 """

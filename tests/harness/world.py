@@ -151,7 +151,7 @@ class World:
         found = self.get("/api/v1/balance").json()
         return found["available_balance"], found["locked_balance"]
 
-    def pass_time(self, seconds: float) -> None:
+    def shift_clock(self, seconds: float) -> None:
         """Move the merchant's clock forward, without running anything."""
         self.stack.execute(
             "UPDATE worlds SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
