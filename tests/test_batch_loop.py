@@ -12,6 +12,7 @@ import pytest
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
+from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
 from sandbox.payouts.steps import take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -254,3 +255,24 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
     async with connection() as conn:
         assert len(await conn.fetch("SELECT DISTINCT xmin::text FROM events WHERE id = ANY ($1::uuid[])", ids)) == 1
     assert await take_due_steps_together(units_of_work(), merchants) == dict.fromkeys(merchants, False)
+
+
+async def test_in_a_frozen_world_the_steps_of_a_command_run_before_the_next_command(
+    stack: Stack, work: UnitOfWorkRunner, units: list[UnitOfWork]
+) -> None:
+    """Each payout locks the whole balance and fails at once, which unlocks it for the next. All share one transaction."""
+    with World.create(stack, opening_balance="1000.00") as world:
+        assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
+        body = world.payout_body("0003")
+        bank, account = body["bank_code"], body["account_number"]
+        commands = [
+            CreatePayout(
+                request_of(world.merchant_id),
+                NewPayout(f"r{number}", Decimal("1000.00"), "BANK", bank, None, account, None, {}, requires_approval=False),
+            )
+            for number in range(5)
+        ]
+        responses = await asyncio.gather(*(work.submit(command) for command in commands))
+        assert [response.status for response in responses] == [201] * 5
+        assert [len(unit.created) for unit in units] == [5]
+        assert await available(world) == Decimal("1000.00")

@@ -116,13 +116,11 @@ class UnitOfWorkRunner:
 
     async def _run_batches(self, batches: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
         wanted = [_claim_of(merchant_id, commands) for merchant_id, commands in batches.items()]
-        return await self.decide_together(
-            wanted, lambda unit: [execute(unit, command) for command in batches[unit.merchant_id]]
-        )
+        return await self.decide_together(wanted, lambda unit: _execute_all(unit, batches[unit.merchant_id]))
 
     async def _run_batch(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
-            return [execute(unit, command) for command in commands]
+            return _execute_all(unit, commands)
 
         return await self.decide(_claim_of(merchant_id, commands), decide)
 
@@ -249,6 +247,19 @@ def _claim_of(merchant_id: str, commands: Sequence[Command]) -> ClaimRequest:
         payout_ids=[payout_id for need in needs for payout_id in need.payout_ids],
         user_ids=[user_id for need in needs for user_id in need.user_ids],
     )
+
+
+def _execute_all(unit: UnitOfWork, commands: Sequence[Command]) -> Sequence[CommandResult]:
+    """Execute a merchant's commands in order.
+
+    In a frozen world, each command's due steps run before the next command. Otherwise a result could depend on which requests
+    happen to share a transaction.
+    """
+    results = []
+    for command in commands:
+        results.append(execute(unit, command))
+        run_due_inline(unit)
+    return results
 
 
 _NO_RESULT: Final = CommandResult(102, b"", provisional=True)
