@@ -1,4 +1,4 @@
-"""Process a bank's callback: find the payout it refers to, verify the signature, apply the bank's status."""
+"""Process a bank's callback: find its payout, verify the signature, and apply the bank's status."""
 
 import hashlib
 from collections.abc import Mapping
@@ -105,9 +105,9 @@ class CallbackService:
         )
 
     async def _find_signer(self, body: CallbackBody, raw: bytes, headers: Mapping[str, str]) -> tuple[str, str]:
-        """Return the ids of the merchant and payout whose secret verifies the signature.
+        """Return the ids of the merchant whose secret verifies the signature, and of its payout.
 
-        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret does.
+        Raises NOT_FOUND if no payout matches, INVALID_SIGNATURE if no merchant's secret verifies the signature.
         """
         records: list[Any] = []
         if body.payout_id is None or is_uuid(body.payout_id):

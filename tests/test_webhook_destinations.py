@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.domain.address_guard import refusal
+from sandbox.domain.address_guard import refusal_reason
 from sandbox.webhooks.sender import WebhookSender
 from tests.harness.names import StubResolver
 from tests.harness.raw_server import LOOPBACK, OK, Peer, responding_with, sending, serving
@@ -148,7 +148,7 @@ async def test_a_refusal_is_final_and_asked_for_once(monkeypatch: pytest.MonkeyP
         asked.append(address)
         return "no"
 
-    monkeypatch.setattr("sandbox.webhooks.sender.refusal", counting)
+    monkeypatch.setattr("sandbox.webhooks.sender.refusal_reason", counting)
     async with sending() as sender:
         assert (await sender.send("http://127.0.0.1:9/", b"{}", {})).error == "no"
     assert asked == ["127.0.0.1"]
@@ -211,28 +211,28 @@ PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "2001:4860:4860::8888", "64:ff
 @pytest.mark.parametrize("address", NEVER)
 def test_metadata_and_link_local_are_never_allowed(address: str) -> None:
     everything = [ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network(ip_address(address.partition("%")[0]))]
-    assert (refusal(address, everything) or "").endswith("is never allowed")
+    assert (refusal_reason(address, everything) or "").endswith("is never allowed")
 
 
 @pytest.mark.parametrize(("address", "kind"), REFUSED)
 def test_other_addresses_that_are_not_public_need_an_allowance(address: str, kind: str) -> None:
-    assert f" is {kind} and not allowed" in (refusal(address, ()) or "")
-    assert refusal(address, [ip_network("203.0.113.0/24")]) is not None
-    assert refusal(address, [ip_network("0.0.0.0/0"), ip_network("::/0")]) is None
+    assert f" is {kind} and not allowed" in (refusal_reason(address, ()) or "")
+    assert refusal_reason(address, [ip_network("203.0.113.0/24")]) is not None
+    assert refusal_reason(address, [ip_network("0.0.0.0/0"), ip_network("::/0")]) is None
 
 
 def test_an_allowance_is_for_what_the_address_stands_for() -> None:
     private = [ip_network("10.0.0.0/8")]
-    assert refusal("::ffff:10.0.0.1", private) is None
-    assert refusal("64:ff9b::10.0.0.1", private) is None
-    assert refusal("64:ff9b::10.0.0.1", [ip_network("64:ff9b::/96")]) is not None
+    assert refusal_reason("::ffff:10.0.0.1", private) is None
+    assert refusal_reason("64:ff9b::10.0.0.1", private) is None
+    assert refusal_reason("64:ff9b::10.0.0.1", [ip_network("64:ff9b::/96")]) is not None
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_public_addresses_pass(address: str) -> None:
-    assert refusal(address, ()) is None
+    assert refusal_reason(address, ()) is None
 
 
 @given(st.one_of(st.text(), st.ip_addresses().map(str)))
 def test_the_guard_never_raises(address: str) -> None:
-    assert isinstance(refusal(address, LOOPBACK), str | None)
+    assert isinstance(refusal_reason(address, LOOPBACK), str | None)

@@ -1,4 +1,4 @@
-"""A worker process: takes due steps, delivers webhooks, credits wallets, polls vendors, and sweeps for missed work.
+"""A worker process: runs due payout steps, delivers webhooks, credits wallets, polls vendors, and sweeps for missed work.
 
 arq delivers wake-ups through Redis. Without Redis the sweep finds the work, more slowly. Without PostgreSQL the worker waits.
 """
@@ -52,11 +52,11 @@ from worker.sweep import sweep_forever
 _HEARTBEAT_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 8.0
 _PAYMENT_SECONDS: Final = 1500
-"""Shorter than the half hour between paying advances and paying final payments."""
+"""Time limit of a job that pays advances or final payments. Shorter than the half hour between the two."""
 _STABLE_SECONDS: Final = 10.0
-"""How long a connection to Redis must last before its loss counts as a new outage, which resets the backoff."""
+"""A connection to Redis that lasted this long resets the backoff: its loss is a new outage."""
 WakeHandlers = Mapping[str, Callable[[str], None]]
-"""By kind of work: what wake_handlers it for a merchant."""
+"""For each kind of work, the function that wakes a merchant for it."""
 _log = structlog.get_logger()
 
 
@@ -91,7 +91,7 @@ async def _pay_sales(sales: SalesService, kind: str) -> None:
     try:
         await sales.run_for_all(kind)
     except CONNECTION_ERRORS as error:
-        _log.warning("run_lost", kind=kind, error=repr(error)[:300], note="the next run pays the rest")
+        _log.warning("sales_run_interrupted", kind=kind, error=repr(error)[:300], note="the next run pays the rest")
 
 
 def cron_jobs() -> list[CronJob]:
@@ -105,7 +105,7 @@ def cron_jobs() -> list[CronJob]:
 async def listen_forever(settings: Settings, wake_handlers: WakeHandlers, sales: SalesService) -> None:
     """Run the jobs that arrive through Redis.
 
-    arq's worker ends when Redis becomes unavailable. Start it again, with a growing delay.
+    arq's worker ends when Redis becomes unavailable. It is restarted, with an increasing delay.
     """
 
     def log_outage(error: BaseException) -> None:
@@ -159,7 +159,7 @@ async def _heartbeat(settings: Settings) -> None:
         await redis.aclose()
 
 
-async def work(settings: Settings) -> None:
+async def run_worker(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT, then finish the running batches."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -169,14 +169,14 @@ async def work(settings: Settings) -> None:
     live_feed = LiveFeed(settings.redis_url)
     live_feed.start()
     notifier = Notifier()
-    work = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
+    runner = UnitOfWorkRunner(load_catalogue(), notifier, merchants_at_once=settings.merchants_per_transaction)
     box = SecretBox(settings.secret_key)
     journal = Journal(settings.redis_url, live_feed.notes)
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
     deliverer = Deliverer(AttemptRunner(sender, box, timers.later, live_feed.notes, journal))
-    advancer = Advancer(work, deliverer.wake, settings.merchants_per_transaction)
-    bulk_credit_tasks = create_bulk_credit_tasks(work)
+    advancer = Advancer(runner, deliverer.wake, settings.merchants_per_transaction)
+    bulk_credit_tasks = create_bulk_credit_tasks(runner)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [advancer.committed, live_feed.committed]
@@ -189,7 +189,7 @@ async def work(settings: Settings) -> None:
         deliverer.wake(merchant_id)
 
     tasks = [
-        asyncio.create_task(listen_forever(settings, wake_handlers, SalesService(work))),
+        asyncio.create_task(listen_forever(settings, wake_handlers, SalesService(runner))),
         asyncio.create_task(sweep_forever(wake_all, bulk_credit_tasks.wake)),
         asyncio.create_task(aggregate.run()),
     ]
@@ -225,12 +225,12 @@ async def work(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run a worker. If a setting is wrong, print one line that names it and exit with code 1."""
+    """Run a worker. If a setting is not valid, print one line that names it and exit with code 1."""
     settings = start_process("worker")
     raise_limit_of_open_files()
-    # Everything loaded so far stays. Exclude it from garbage collection, which pauses all work.
+    # All objects so far are permanent. Exclude them from garbage collection, whose pauses stop all work.
     gc.freeze()
-    uvloop.run(work(settings))
+    uvloop.run(run_worker(settings))
 
 
 if __name__ == "__main__":

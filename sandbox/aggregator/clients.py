@@ -13,7 +13,7 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from sandbox.domain.address_guard import Network, refusal
+from sandbox.domain.address_guard import Network, refusal_reason
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, MIN_ID, first_id_at
@@ -164,7 +164,7 @@ class HttpVendor:
         connection (DNS rebinding).
         """
         family, kind, protocol, _, address = addr_info
-        reason = refusal(str(address[0]), self._allowed)
+        reason = refusal_reason(str(address[0]), self._allowed)
         if reason is not None:
             raise OSError(errno.EACCES, reason)
         return open_socket(family, kind, protocol)

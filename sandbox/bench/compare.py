@@ -1,4 +1,4 @@
-"""`psp bench compare`: run one bench alternately on another revision and on this code, with the same client and machine."""
+"""`psp bench compare`: run a bench alternately on another revision and on this code, with the same client and machine."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from sandbox.bench.world import WorldBench
 Better = Literal["higher", "lower"]
 Measure = Callable[[], Mapping[str, Any]]
 """Takes one measurement of one sandbox, and returns the figures that the bench's `--json` prints."""
-Opened = Callable[[Stack], AbstractContextManager[Measure]]
+PrepareBench = Callable[[Stack], AbstractContextManager[Measure]]
 """Prepares a sandbox for measurements. It is called for the other revision's sandbox first."""
 
 _UNITS = {"bulk-credit": "row", "reads": "read"}
@@ -44,7 +44,7 @@ _MIN_SHARE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The medians of one figure. `ratio` is `current` divided by `revision`; None if `revision` is 0."""
+    """A figure's medians for the other revision and this code. `ratio` is `current` / `revision`; None if `revision` is 0."""
 
     revision: float
     current: float
@@ -64,23 +64,23 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The figures of all rounds."""
+    """The figures of all rounds: `revision_rounds` of the other revision, `current_rounds` of this code."""
 
     machine: Machine
     bench: str
     revision: str
     """The other revision's commit. This code's commit is in `machine`."""
-    before: Sequence[Mapping[str, float]]
-    after: Sequence[Mapping[str, float]]
+    revision_rounds: Sequence[Mapping[str, float]]
+    current_rounds: Sequence[Mapping[str, float]]
 
     @property
     def figures(self) -> dict[str, Figure]:
         """The figures that can be compared."""
-        return compare_figures(self.before, self.after)
+        return compare_figures(self.revision_rounds, self.current_rounds)
 
 
 def compare(
-    revision: str, bench: str, opened: Opened, rounds: int, api_processes: int, workers: int, progress: Progress
+    revision: str, bench: str, prepare: PrepareBench, rounds: int, api_processes: int, workers: int, progress: Progress
 ) -> Comparison:
     """Measure the other revision and this code alternately, `rounds` times each. Raises BenchError.
 
@@ -94,35 +94,39 @@ def compare(
         stacks = [closing.enter_context(open_stack(None, api_processes, workers, folder)) for folder in folders]
         machine = describe_machine(Database(stacks[1].database_url).version)
         progress("warming up", 0)
-        measures = [closing.enter_context(opened(stack)) for stack in stacks]
-        before: list[dict[str, float]] = []
-        after: list[dict[str, float]] = []
+        measures = [closing.enter_context(prepare(stack)) for stack in stacks]
+        of_revision: list[dict[str, float]] = []
+        of_current: list[dict[str, float]] = []
         for number in range(1, rounds + 1):
-            for name, measure, figures in zip((other.commit[:12], "this code"), measures, (before, after), strict=True):
+            names = (other.commit[:12], "this code")
+            for name, measure, figures in zip(names, measures, (of_revision, of_current), strict=True):
                 progress(f"round {number}: {name}", 0)
                 pace = loop_seconds()
                 figures.append(flatten(measure()) | {"loop_s": pace})
                 progress(f"round {number}: {name}", 1)
-    return Comparison(machine, bench, other.commit, before, after)
+    return Comparison(machine, bench, other.commit, of_revision, of_current)
 
 
-def compare_figures(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+def compare_figures(
+    revision_rounds: Sequence[Mapping[str, float]], current_rounds: Sequence[Mapping[str, float]]
+) -> dict[str, Figure]:
     """Return the medians and ratios of the figures that every round has and that can be better or worse."""
     found = {}
-    for name in before[0]:
+    for name in revision_rounds[0]:
         better = better_direction(name)
-        if better is None or not all(name in figures for figures in (*before, *after)):
+        if better is None or not all(name in figures for figures in (*revision_rounds, *current_rounds)):
             continue
-        old, new = ([figures[name] for figures in rounds] for rounds in (before, after))
-        if _is_small_share(name, before) and _is_small_share(name, after):
+        revision, current = ([figures[name] for figures in rounds] for rounds in (revision_rounds, current_rounds))
+        if _is_small_share(name, revision_rounds) and _is_small_share(name, current_rounds):
             continue
-        ratios = [_ratio(a, b) for a, b in zip(old, new, strict=True)]
-        found[name] = Figure(median(old), median(new), _ratio(median(old), median(new)), better, ratios)
+        ratios = [_ratio(a, b) for a, b in zip(revision, current, strict=True)]
+        medians = median(revision), median(current)
+        found[name] = Figure(*medians, _ratio(*medians), better, ratios)
     return found
 
 
 def better_direction(name: str) -> Better | None:
-    """Return whether a figure is better when higher or lower; None if it does not measure the sandbox's performance."""
+    """Return whether higher or lower is better for a figure; None if it does not measure the sandbox's performance."""
     if name.endswith(("_rps", "_per_second")):
         return "higher"
     if name.endswith(("_ms", "seconds")) or name.startswith("cpu_us_per_") or name in ("missing", "behind", "backlog"):
@@ -141,8 +145,8 @@ def flatten(figures: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _ratio(before: float, after: float) -> float | None:
-    return after / before if before else None
+def _ratio(revision: float, current: float) -> float | None:
+    return current / revision if revision else None
 
 
 def _is_small_share(name: str, rounds: Sequence[Mapping[str, float]]) -> bool:
@@ -152,14 +156,14 @@ def _is_small_share(name: str, rounds: Sequence[Mapping[str, float]]) -> bool:
     return median(figures[name] for figures in rounds) < _MIN_SHARE * median(figures[f"{prefix}.{TOTAL}"] for figures in rounds)
 
 
-def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
-    """Return how to measure a bench once, with the options of its command.
+def bench_preparer(bench: str, options: Mapping[str, Any]) -> PrepareBench:
+    """Return a function that prepares a sandbox for measurements of a bench. `options` are those of the bench's command.
 
     Raises KeyError for an unknown bench, and ValueError for a wrong rate.
     """
 
     def create(stack: Stack) -> AbstractContextManager[Measure]:
-        return _open_create(stack, options["connections"], options["merchants"], options["webhooks"], options["seconds"])
+        return _prepare_create(stack, options["connections"], options["merchants"], options["webhooks"], options["seconds"])
 
     def world(stack: Stack) -> Mapping[str, Any]:
         return report.world_json(WorldBench(stack, options["payouts"], 1, options["clients"]).run())
@@ -177,21 +181,21 @@ def opened_bench(bench: str, options: Mapping[str, Any]) -> Opened:
         bench = WaitForBench(stack, options["rate"], options["seconds"], options["held"], options["connections"])
         return report.wait_for_json(bench.run())
 
-    opened: dict[str, Callable[[], Opened]] = {
+    preparers: dict[str, Callable[[], PrepareBench]] = {
         "create": lambda: create,
-        "e2e": lambda: _E2e(options).open,
-        "wait-for": lambda: partial(_open_whole, wait_for),
-        "summary": lambda: partial(_open_whole, summary),
-        "reads": lambda: partial(_open_whole, reads),
-        "bulk-credit": lambda: partial(_open_whole, bulk_credit),
-        "world": lambda: partial(_open_whole, world),
+        "e2e": lambda: _E2e(options).prepare,
+        "wait-for": lambda: partial(_prepare_standalone, wait_for),
+        "summary": lambda: partial(_prepare_standalone, summary),
+        "reads": lambda: partial(_prepare_standalone, reads),
+        "bulk-credit": lambda: partial(_prepare_standalone, bulk_credit),
+        "world": lambda: partial(_prepare_standalone, world),
     }
-    return opened[bench]()
+    return preparers[bench]()
 
 
 @contextmanager
-def _open_create(stack: Stack, connections: int, merchants: int, webhooks: int, seconds: int) -> Iterator[Measure]:
-    """Prepare the create bench without pgbench: the other revision is the baseline here."""
+def _prepare_create(stack: Stack, connections: int, merchants: int, webhooks: int, seconds: int) -> Iterator[Measure]:
+    """Prepare the create bench. It runs without pgbench, because here the other revision is the baseline."""
 
     def measure() -> Mapping[str, Any]:
         run = load.run(seconds)
@@ -209,7 +213,7 @@ def _open_create(stack: Stack, connections: int, merchants: int, webhooks: int, 
 
 
 @contextmanager
-def _open_whole(run: Callable[[Stack], Mapping[str, Any]], stack: Stack) -> Iterator[Measure]:
+def _prepare_standalone(run: Callable[[Stack], Mapping[str, Any]], stack: Stack) -> Iterator[Measure]:
     """Prepare a bench that creates its own merchants for each measurement."""
     yield partial(run, stack)
 
@@ -217,7 +221,7 @@ def _open_whole(run: Callable[[Stack], Mapping[str, Any]], stack: Stack) -> Iter
 class _E2e:
     """The e2e bench. A fractional rate is a fraction of the other revision's top rate, for both sandboxes.
 
-    Times at different rates could not be compared.
+    Both run at that same rate, because times at different rates cannot be compared.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -225,7 +229,7 @@ class _E2e:
         self._rate: Rate = parse_rate(options["rate"])
 
     @contextmanager
-    def open(self, stack: Stack) -> Iterator[Measure]:
+    def prepare(self, stack: Stack) -> Iterator[Measure]:
         options = self._options
         if self._rate.is_fraction:
             self._rate = Rate(self._rate.per_second(stack, options["connections"], options["merchants"]))
@@ -241,20 +245,21 @@ class _E2e:
 
 
 def compare_json(result: Comparison) -> dict[str, Any]:
-    """Return the commits, the machine's speed during the measurements, and each figure of both with its ratio."""
+    """Return the commits, the machine's speed during the measurements, and both sandboxes' figures with their ratios."""
     shown = {name: asdict(figure) for name, figure in result.figures.items()}
     for figure in shown.values():
         figure["revision"], figure["current"] = round(figure["revision"], 4), round(figure["current"], 4)
         figure["ratio"] = None if figure["ratio"] is None else round(figure["ratio"], 3)
         figure["ratios"] = [None if ratio is None else round(ratio, 3) for ratio in figure["ratios"]]
-    rate = {"rate": result.after[0]["rate"]} if "rate" in result.after[0] else {}
-    pace = {"revision": _pace(result.before), "current": _pace(result.after)}
+    first = result.current_rounds[0]
+    rate = {"rate": first["rate"]} if "rate" in first else {}
+    pace = {"revision": _pace(result.revision_rounds), "current": _pace(result.current_rounds)}
     return {
         "revision": result.revision,
         "current": result.machine.commit,
         "bench": result.bench,
         **rate,
-        "rounds": len(result.after),
+        "rounds": len(result.current_rounds),
         "loop_s": pace,
         "figures": shown,
     }
@@ -262,9 +267,9 @@ def compare_json(result: Comparison) -> dict[str, Any]:
 
 def compare_report(result: Comparison, command: str) -> Group:
     """Render one line per figure: both medians, the ratio, and whether it is better."""
-    title = f"{result.bench}, medians of {len(result.after)} rounds"
-    if "rate" in result.after[0]:
-        title += f", {result.after[0]['rate']:,.0f} creates per second"
+    title = f"{result.bench}, medians of {len(result.current_rounds)} rounds"
+    if "rate" in result.current_rounds[0]:
+        title += f", {result.current_rounds[0]['rate']:,.0f} creates per second"
     columns = ("", result.revision[:7], "this code", "ratio", "rounds", "better", "")
     table = Table(*columns, title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
     table.columns[0].no_wrap = True
@@ -283,8 +288,9 @@ def compare_report(result: Comparison, command: str) -> Group:
         table,
         Text(
             "A ratio is this code's figure divided by the revision's. `rounds` shows the lowest and the highest ratio. CPU is "
-            f"the time per {_UNITS.get(result.bench, 'payout')}. To show the machine's speed, a sum of a million squares in "
-            f"Python took {_pace(result.before):.3f} s (revision) and {_pace(result.after):.3f} s (this code) meanwhile."
+            f"the time per {_UNITS.get(result.bench, 'payout')}. For reference, summing a million squares in Python took "
+            f"{_pace(result.revision_rounds):.3f} s (revision) and {_pace(result.current_rounds):.3f} s (this code) during "
+            "these rounds."
         ),
     )
 

@@ -218,7 +218,7 @@ def _result(
         events=len(arrived),
         duplicates=received.duplicates,
         drained_after=max(0.0, max(arrived.values()) - last),
-        generator_late_ms=sent.latest * 1000,
+        generator_late_ms=sent.max_lag_seconds * 1000,
         merchants=merchants,
         webhooks=webhooks,
         cpu_us=cpu_us,

@@ -33,7 +33,7 @@ class Sent:
     payouts: dict[str, float] = field(default_factory=dict)
     """When each payout's request was sent, by the payout's id."""
     answer_seconds: list[float] = field(default_factory=list)
-    latest: float = 0.0
+    max_lag_seconds: float = 0.0
     """The longest delay of a request behind its schedule, in seconds."""
     failed: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Pacer:
         while self._waiting and free:
             at, number = self._waiting.popleft()
             now = time.perf_counter()
-            self.sent.latest = max(self.sent.latest, now - at)
+            self.sent.max_lag_seconds = max(self.sent.max_lag_seconds, now - at)
             self.sent.requests += 1
             request = self._requests[number % len(self._requests)]
             free.popleft().send(request % (number, number), partial(self._on_answer, now))

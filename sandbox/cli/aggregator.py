@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.options import CreatedPaging, Paging, identifier, pairs
 
@@ -18,14 +18,14 @@ _Id = Annotated[str, identifier("The user's id at the vendor.")]
 @with_client
 def user(client: Client, user_id: _Id) -> Output:
     """Show a user's balance according to the vendor."""
-    return as_members(client.get(f"{_PATH}/users/{user_id}"))
+    return as_fields(client.get(f"{_PATH}/users/{user_id}"))
 
 
 @app.command("requested")
 @with_client
 def requested(client: Client, user_id: _Id) -> Output:
     """Show the unpaid amount that a user has requested, according to the vendor."""
-    return as_members(client.get(f"{_PATH}/users/{user_id}/payouts"))
+    return as_fields(client.get(f"{_PATH}/users/{user_id}/payouts"))
 
 
 @app.command("waiting")
@@ -55,7 +55,7 @@ def source(
         raise typer.BadParameter("--header needs --set.")
     headers = pairs("--header", header)
     if set_ is not None or own:
-        found = client.ask("PUT", f"{_PATH}/source", json={"url": set_, "headers": headers})
+        found = client.request_json("PUT", f"{_PATH}/source", json={"url": set_, "headers": headers})
     else:
         found = client.get(f"{_PATH}/source")
     sent = f", with {', '.join(found['header_names'])}" if found["header_names"] else ""

@@ -38,7 +38,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands with the same help. Its command `show`, if it has one, is the default: `psp balance --json`."""
+    """A command group whose help is formatted like `Command`'s. `show`, if present, is the default: `psp balance --json`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _labelled(super().get_params(ctx))

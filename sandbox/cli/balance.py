@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.options import CreatedPaging
 from sandbox.domain.choices import Account
 
@@ -16,7 +16,7 @@ app = App("The merchant's balance.")
 @with_client
 def show(client: Client) -> Output:
     """Show the balance: available, locked and total."""
-    return as_members(client.get("/api/v1/balance"))
+    return as_fields(client.get("/api/v1/balance"))
 
 
 @app.command("history")
@@ -41,4 +41,4 @@ def history(
 @with_client
 def top_up(client: Client, amount: Annotated[str, typer.Argument(help="The amount, such as 1500.00.")]) -> Output:
     """Add money to the available balance."""
-    return as_members(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))
+    return as_fields(client.post("/sandbox/v1/balance/top-up", {"amount": amount}))

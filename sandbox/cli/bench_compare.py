@@ -30,15 +30,15 @@ def compare(
     same time, each on its own stores, and one client measures them alternately. `create` skips pgbench.
     """
     options = _options_of(context, bench)
-    from sandbox.bench.compare import compare, compare_json, compare_report, opened_bench
+    from sandbox.bench.compare import bench_preparer, compare, compare_json, compare_report
 
     try:
-        opened = opened_bench(bench, options)
+        prepare = bench_preparer(bench, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     with show_progress(as_json) as shown:
         shown.start("starting", 2 * rounds)
-        result = compare(revision, bench, opened, rounds, options["api_processes"], options["workers"], shown.advance)
+        result = compare(revision, bench, prepare, rounds, options["api_processes"], options["workers"], shown.advance)
     figures = compare_json(result)
     print_result(figures, figures, compare_report, result, as_json, None)
 

@@ -45,11 +45,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON
 class Client:
     """A client of a running sandbox with one caller's key. A call that fails raises Failure, which ends the command.
 
-    `is_watched` says whether to show progress on a terminal, `asks` whether the command may ask for confirmation.
+    `is_watched` says whether to show progress on a terminal; `may_prompt` says whether the command may ask for confirmation.
     """
 
     is_watched = False
-    asks = False
+    may_prompt = False
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
@@ -58,7 +58,7 @@ class Client:
     def _open(self) -> "httpx.Client":
         import httpx
 
-        # One client per request: a command makes few, and then no connection stays open however the command ends.
+        # Use one client per request. A command makes few requests, and this way no connection stays open after it ends.
         # Loading the certificate authorities takes 30 ms, and plain HTTP does not need them.
         verify = self.url.lower().startswith("https:")
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
@@ -67,7 +67,7 @@ class Client:
         """Send GET, and return the JSON. Omits parameters that are None or empty; joins lists with commas."""
         filled = {name: value for name, value in params.items() if value not in (None, [])}
         joined = {name: ",".join(value) if isinstance(value, list) else value for name, value in filled.items()}
-        return self.ask("GET", path, params=joined)
+        return self.request_json("GET", path, params=joined)
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
         """Send POST, and return the JSON. Accepts the options of `write`."""
@@ -86,9 +86,11 @@ class Client:
         """Send JSON, or a form if `files` is given, with an idempotency key: `key`, or a new one. Return the JSON."""
         if "files" not in options:
             options["json"] = {} if body is None else body
-        return self.ask(method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options)
+        return self.request_json(
+            method, path, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **(headers or {})}, **options
+        )
 
-    def ask(self, method: str, path: str, **options: Any) -> Any:
+    def request_json(self, method: str, path: str, **options: Any) -> Any:
         """Send a request, and return the JSON of the response; None if it has no body."""
         response = self.send(method, path, **options)
         if not response.is_success:
@@ -202,10 +204,10 @@ class Output:
 
 
 def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Output]], Callable[..., None]]:
-    """Return a decorator that turns a function of a Client and its own arguments into a command.
+    """Return a decorator that turns a function of a Client and further arguments into a command.
 
-    The command adds the options of the connector, of a Paging parameter, and --json. It prints the result, and raises its
-    failure.
+    The command has the function's options, the connector's, those of a Paging parameter, and --json. It prints the Output that
+    the function returns, and raises its failure.
     """
     shared = [*inspect.signature(connector).parameters.values()]
     as_json_option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
@@ -217,7 +219,7 @@ def _commands(connector: Callable[..., Client]) -> Callable[[Callable[..., Outpu
                 names = parameter.annotation.options
                 arguments[parameter.name] = parameter.annotation({name: arguments.pop(name) for name in names})
             client.is_watched = is_watched(as_json)
-            client.asks = not as_json and sys.stdin.isatty()
+            client.may_prompt = not as_json and sys.stdin.isatty()
             shown = function(client, **arguments)
             show(shown.response, as_json=as_json, text=shown.text)
             if shown.failure is not None:
@@ -268,7 +270,7 @@ def as_table(page: dict[str, Any], *fields: str) -> Output:
     return Output(page, "\n".join(lines))
 
 
-def as_members(found: dict[str, Any]) -> Output:
+def as_fields(found: dict[str, Any]) -> Output:
     """Format an object with one line per field."""
     width = max(map(len, found)) + 2
     lines = [f"{name:<{width}}{_plain(value)}" for name, value in found.items()]

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.options import Paging, completion, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 
@@ -38,7 +38,7 @@ def list_(client: Client, paging: Paging) -> Output:
 @with_client
 def get(client: Client, endpoint_id: _Id) -> Output:
     """Show an endpoint."""
-    return as_members(client.get(f"{_PATH}/{endpoint_id}"))
+    return as_fields(client.get(f"{_PATH}/{endpoint_id}"))
 
 
 @app.command("create")
@@ -54,7 +54,7 @@ def create(
 ) -> Output:
     """Create an endpoint. Its secret is shown only in this response."""
     body = {"url": target, **_body(events, signing, signing_time, retry_profile, description)}
-    return as_members(client.post(_PATH, body))
+    return as_fields(client.post(_PATH, body))
 
 
 @app.command("update")
@@ -74,28 +74,28 @@ def update(
     body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")
-    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
+    return as_fields(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
 
 
 @app.command("enable")
 @with_client
 def enable(client: Client, endpoint_id: _Id) -> Output:
     """Enable an endpoint. Its due deliveries are sent."""
-    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
+    return as_fields(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "ENABLED"}))
 
 
 @app.command("disable")
 @with_client
 def disable(client: Client, endpoint_id: _Id) -> Output:
     """Disable an endpoint. Its events are kept and can be resent."""
-    return as_members(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
+    return as_fields(client.write("PATCH", f"{_PATH}/{endpoint_id}", {"status": "DISABLED"}))
 
 
 @app.command("delete")
 @with_client
 def delete(client: Client, endpoint_id: _Id) -> Output:
     """Delete an endpoint."""
-    client.ask("DELETE", f"{_PATH}/{endpoint_id}")
+    client.request_json("DELETE", f"{_PATH}/{endpoint_id}")
     return Output({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
 
 

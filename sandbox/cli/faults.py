@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, with_client
+from sandbox.cli.client import Client, Output, as_fields, with_client
 from sandbox.cli.options import OnlyMethod, Paging, completion, given, identifier, pairs
 from sandbox.domain.choices import EventType, FaultKind, FaultTarget
 
@@ -30,7 +30,7 @@ def list_(client: Client, paging: Paging) -> Output:
 @with_client
 def get(client: Client, fault_id: _Id) -> Output:
     """Show a fault and its number of hits."""
-    return as_members(client.get(f"{_PATH}/{fault_id}"))
+    return as_fields(client.get(f"{_PATH}/{fault_id}"))
 
 
 @app.command("add")
@@ -88,7 +88,7 @@ def add(
 @with_client
 def delete(client: Client, fault_id: _Id) -> Output:
     """Delete a fault."""
-    client.ask("DELETE", f"{_PATH}/{fault_id}")
+    client.request_json("DELETE", f"{_PATH}/{fault_id}")
     return Output({"deleted": fault_id}, f"Deleted {fault_id}.")
 
 

@@ -63,5 +63,7 @@ def send(
     }
     body = json.dumps(fields).encode()
     signed = headers(message_id or f"msg_{os.urandom(12).hex()}", int(time.time()), body, (key,))
-    response = Client(url, {"Content-Type": "application/json"}).ask("POST", "/ipn/callback", content=body, headers=signed)
+    response = Client(url, {"Content-Type": "application/json"}).request_json(
+        "POST", "/ipn/callback", content=body, headers=signed
+    )
     show(response, as_json=as_json, text=f"Accepted: {response['id']}  {response['status']}")

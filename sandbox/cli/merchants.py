@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client, with_operator
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client, with_operator
 from sandbox.cli.options import Paging, given, identifier
 from sandbox.domain.choices import Role
 
@@ -37,14 +37,14 @@ def create(
         "name": name,
         **given(opening_balance=opening_balance, webhook_url=webhook_url, seed=seed, frozen_at=frozen_at),
     }
-    return as_members(client.post(_MERCHANTS, body))
+    return as_fields(client.post(_MERCHANTS, body))
 
 
 @app.command("delete")
 @with_operator
 def delete(client: Client, merchant_id: Annotated[str, identifier("The merchant's id.")]) -> Output:
     """Delete a merchant and all its data."""
-    client.ask("DELETE", f"{_MERCHANTS}/{merchant_id}")
+    client.request_json("DELETE", f"{_MERCHANTS}/{merchant_id}")
     return Output({"deleted": merchant_id}, f"Deleted {merchant_id}.")
 
 
@@ -63,12 +63,12 @@ def create_key(
     name: Annotated[str | None, typer.Option("--name", help="A name for the key.")] = None,
 ) -> Output:
     """Create a key. It is shown only in this response."""
-    return as_members(client.post(_KEYS, {"role": role, **given(name=name)}))
+    return as_fields(client.post(_KEYS, {"role": role, **given(name=name)}))
 
 
 @keys_app.command("revoke")
 @with_client
 def revoke_key(client: Client, key_id: Annotated[str, identifier("The key's id.")]) -> Output:
     """Revoke a key; it stops working within a second. The last admin key cannot be revoked."""
-    client.ask("DELETE", f"{_KEYS}/{key_id}")
+    client.request_json("DELETE", f"{_KEYS}/{key_id}")
     return Output({"revoked": key_id}, f"Revoked {key_id}.")

@@ -52,8 +52,8 @@ def path_part(value: str | None) -> str | None:
     return quote(value, safe="")
 
 
-def several(flag: str, choices: Any, help: str) -> Any:
-    """Return an option for values of a Literal, comma-separated or repeated. Upper and lower case are equal."""
+def multi_choice_option(flag: str, choices: Any, help: str) -> Any:
+    """Return an option for values of a Literal, comma-separated or repeated. Case is ignored."""
     values: tuple[str, ...] = get_args(choices)
 
     def check(given: list[str] | None) -> list[str]:
@@ -95,7 +95,7 @@ def given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-# These completions read the sandbox's own files, so they import only when a shell asks.
+# These completions read the sandbox's files, so they import modules only when a shell requests a completion.
 
 
 def _banks(incomplete: str) -> list[tuple[str, str]]:

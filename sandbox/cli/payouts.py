@@ -21,8 +21,8 @@ from sandbox.cli.options import (
     destination,
     given,
     identifier,
+    multi_choice_option,
     pairs,
-    several,
 )
 from sandbox.domain.choices import DestType, PayoutStatus
 
@@ -85,7 +85,7 @@ def get(
     payout_id: _Id,
     wait_for: Annotated[
         list[str] | None,
-        several("--wait-for", PayoutStatus, "Wait until it reaches one of these states, such as SUCCESS,FAILED."),
+        multi_choice_option("--wait-for", PayoutStatus, "Wait until it reaches one of these states, such as SUCCESS,FAILED."),
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0, max=30, help="Seconds to wait.")] = 10,
 ) -> Output:
@@ -114,7 +114,7 @@ def timeline(client: Client, payout_id: _Id) -> Output:
 def list_(
     client: Client,
     paging: CreatedPaging,
-    status: Annotated[list[str] | None, several("--status", PayoutStatus, "Only payouts in these states.")] = None,
+    status: Annotated[list[str] | None, multi_choice_option("--status", PayoutStatus, "Only payouts in these states.")] = None,
     dest_type: Annotated[DestType | None, typer.Option("--dest-type", help="Only payouts to this kind of destination.")] = None,
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,

@@ -79,7 +79,7 @@ def replace(client: Client, rule_id: _Id, file: _File) -> Output:
 @with_client
 def delete(client: Client, rule_id: _Id) -> Output:
     """Delete one of your own scenarios."""
-    client.ask("DELETE", f"{_PATH}/{rule_id}")
+    client.request_json("DELETE", f"{_PATH}/{rule_id}")
     return Output({"deleted": rule_id}, f"Deleted {rule_id}.")
 
 

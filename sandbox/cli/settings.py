@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, with_client
+from sandbox.cli.client import Client, Output, as_fields, with_client
 from sandbox.domain.choices import DefaultScenario
 
 app = App("Show and change the merchant's settings.")
@@ -16,7 +16,7 @@ _PATH: Final = "/sandbox/v1/settings"
 @with_client
 def show(client: Client) -> Output:
     """Show all settings."""
-    return as_members(client.get(_PATH))
+    return as_fields(client.get(_PATH))
 
 
 @app.command("set")
@@ -49,7 +49,7 @@ def set_(
             body[name] = _whole(name, value)
     if not body:
         raise typer.BadParameter("Give at least one setting; see --help.")
-    return as_members(client.write("PATCH", _PATH, body))
+    return as_fields(client.write("PATCH", _PATH, body))
 
 
 def _whole(name: str, value: str) -> int | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, TextIO
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.failures import refused
 from sandbox.cli.files import batch_output, read_items
 from sandbox.cli.options import Bank, CreatedPaging, Wallet, destination, given, identifier
@@ -134,7 +134,7 @@ def summary(client: Client, user_id: _Id) -> Output:
 @with_client
 def balance(client: Client, user_id: _Id) -> Output:
     """Show a user's balance and how much of it can be paid out."""
-    return as_members(client.get(f"{_PATH}/{user_id}/balance"))
+    return as_fields(client.get(f"{_PATH}/{user_id}/balance"))
 
 
 @app.command("record")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from sandbox.cli.app import App
-from sandbox.cli.client import Client, Output, as_members, as_table, with_client
+from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.options import Paging, Yes, identifier
 
 app = App("Snapshots of the merchant's world.")
@@ -19,7 +19,7 @@ def reset(client: Client, yes: Yes = False) -> Output:
 
     API keys, webhook endpoints and snapshots are kept.
     """
-    if not yes and client.asks:
+    if not yes and client.may_prompt:
         typer.confirm(f"Delete all payouts, users and events of this merchant at {client.url}?", abort=True, err=True)
     found = client.post("/sandbox/v1/reset")
     balance = found["balance"]
@@ -33,7 +33,7 @@ def create(
     name: Annotated[str, typer.Argument(help="The snapshot's name.")] = "snapshot",
 ) -> Output:
     """Take a snapshot of the merchant's world."""
-    return as_members(client.post(_PATH, {"name": name}))
+    return as_fields(client.post(_PATH, {"name": name}))
 
 
 @app.command("list")
@@ -48,7 +48,7 @@ def list_(client: Client, paging: Paging) -> Output:
 @with_client
 def get(client: Client, snapshot_id: _Id) -> Output:
     """Show a snapshot."""
-    return as_members(client.get(f"{_PATH}/{snapshot_id}"))
+    return as_fields(client.get(f"{_PATH}/{snapshot_id}"))
 
 
 @app.command("restore")
@@ -64,5 +64,5 @@ def restore(client: Client, snapshot_id: _Id) -> Output:
 @with_client
 def delete(client: Client, snapshot_id: _Id) -> Output:
     """Delete a snapshot."""
-    client.ask("DELETE", f"{_PATH}/{snapshot_id}")
+    client.request_json("DELETE", f"{_PATH}/{snapshot_id}")
     return Output({"deleted": snapshot_id}, f"Deleted {snapshot_id}.")

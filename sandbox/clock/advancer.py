@@ -1,9 +1,9 @@
 """Advance a merchant's clock, running due work one instant at a time.
 
 Each instant is one transaction. Under the merchant's lock it finds the earliest time at which work falls due, sets the clock
-to that time, runs the payout steps that are due, and claims the due webhooks. The webhooks are then sent outside of any
-transaction, and recorded before the clock advances further. A process that dies leaves the clock at an instant; resuming from
-there repeats nothing but webhooks that were in progress.
+to that time, runs the payout steps that are due, and claims the webhooks that are due. The webhooks are then sent outside of
+any transaction, and their results are recorded before the clock advances further. If the process dies, the clock stays at the
+last instant. The next run continues from there, and repeats only webhooks that were being sent.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 MAX_SECONDS: Final = 25.0
 """Maximum real time of one `run`."""
 MAX_STEPS: Final = 10_000
-"""Maximum number of steps in one `run`, which ends after the instant that reaches it."""
+"""Maximum number of steps in one `run`. The run ends after the instant in which it reaches this number."""
 MAX_LISTED_STEPS: Final = 1000
 """Maximum number of steps that a response lists."""
 
-# The earliest due time of each kind of work that depends on a merchant's clock. To add a kind of work, add a column here and
-# run the work in `_run_instant`. A delivery in progress is still due, so the clock waits for it.
+# The earliest due time of each kind of work that depends on the merchant's clock. To add a kind of work, add a column here and
+# run the work in `_run_instant`. A delivery that is being sent is still due, so the clock waits for it.
 _NEXT_DUE: Final = """
 SELECT
     (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
@@ -74,18 +74,21 @@ class DeliveryAttempt(msgspec.Struct, tag_field="kind", tag="delivery_attempt"):
 
 @dataclass(slots=True)
 class AdvanceResult:
-    """The result of `ClockAdvancer.run`. `now` is the time that the clock reached; `stopped_because` is None at the target."""
+    """The result of `ClockAdvancer.run`. `now` is the time that the clock reached.
+
+    `stopped_because` is None if that is the target; otherwise it says why the run stopped early.
+    """
 
     now: datetime
     clock: Clock
     stopped_because: str | None = None
     steps: int = 0
-    ran: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
+    executed: list[PayoutStep | DeliveryAttempt] = field(default_factory=list)
 
     def add(self, done: Sequence[PayoutStep | DeliveryAttempt]) -> None:
         """Count all steps, and list the first MAX_LISTED_STEPS."""
         self.steps += len(done)
-        self.ran += done[: MAX_LISTED_STEPS - len(self.ran)]
+        self.executed += done[: MAX_LISTED_STEPS - len(self.executed)]
 
 
 @dataclass(slots=True)
@@ -112,7 +115,7 @@ class ClockAdvancer:
         self._attempts = attempts
 
     async def close(self, seconds: float) -> None:
-        """Wait up to `seconds` until the webhooks in progress have ended and are recorded."""
+        """Wait up to `seconds` until the webhooks in progress are sent and recorded."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=seconds)
 
@@ -135,7 +138,7 @@ class ClockAdvancer:
                 self._sending.add(sending)
                 sending.add_done_callback(self._sending.discard)
                 await asyncio.wait({sending}, timeout=deadline - time.monotonic())
-                if not sending.done():  # it continues and is recorded; the next `run` waits for it
+                if not sending.done():  # the task goes on and records its results; the next `run` waits for it
                     result.stopped_because = "a webhook endpoint has not responded yet"
                     return result
                 result.add([_attempt(result) for result in sending.result() if since is None or result.at > since])
@@ -144,7 +147,7 @@ class ClockAdvancer:
             if instant.has_steps or instant.claimed:
                 delay = 0.002
             else:
-                # A worker is sending what is due at this moment. Wait for it.
+                # A worker is sending the deliveries that are due at this instant. Wait for it.
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 0.1)
             if time.monotonic() >= deadline:
@@ -184,11 +187,11 @@ class ClockAdvancer:
 
         async def claim_deliveries(conn: "PoolConnectionProxy[Any]", instant: _Instant) -> None:
             if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
-                # ClaimRequest in the same transaction. Otherwise a worker could take them while the clock is frozen.
+                # Claim the deliveries in the same transaction. Otherwise a worker could claim them while the clock is frozen.
                 with self._require_attempts().reserve_capacity(merchant_id) as free:
                     instant.claimed = await claim_in(conn, merchant_id, free.default)
 
-        # Reserve no ids before there is something to do: the number of waits must not change the ids of a seeded world.
+        # If nothing is due, reserve no ids: the number of polls must not affect the ids of a seeded world.
         return await self._work.decide(ClaimRequest(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
 
     async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:

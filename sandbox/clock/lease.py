@@ -1,6 +1,6 @@
 """Lease a merchant's clock, so that only one request at a time moves it. If the process dies, the lease expires within seconds.
 
-The lease keeps responses consistent. It does not protect money: every move of a clock is a transaction under the merchant's
+The lease keeps responses consistent. Money does not depend on it: each change of a clock is a transaction under the merchant's
 lock.
 """
 
@@ -68,7 +68,7 @@ async def _renew(merchant_id: str, holder: str) -> None:
         try:
             await _acquire(merchant_id, holder)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("clock_lease_lost", merchant_id=merchant_id, error=repr(error)[:300])
+            _log.warning("clock_lease_renewal_failed", merchant_id=merchant_id, error=repr(error)[:300])
 
 
 def _lease(merchant_id: str, holder: str, now: datetime) -> Update[Merchants]:

@@ -17,7 +17,7 @@ from sandbox.clock.lease import ClockLeasedError, clock_lease
 from sandbox.db.engine import RETRYABLE, connection, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain.clock import RUNNING, Clock, parse, render, truncate
-from sandbox.domain.clock_target import Target
+from sandbox.domain.clock_target import TargetFn
 from sandbox.domain.errors import CONTENTION, Problem, invalid, unavailable
 from sandbox.domain.idempotency import UNFINISHED, checkpoint
 from sandbox.domain.unit import CommandResult, Effect, IdempotencyKey, RequestContext, UnitOfWork
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _LAST_YEAR: Final = 9000
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
+_UNSET: Final = datetime.min.replace(tzinfo=UTC)
 
-# The clock of a merchant with nothing but an opening balance can go back: all later ids and times depend on the clock alone.
+# If a merchant has only an opening balance, its clock can go back: all later ids and times depend on the clock alone.
 _HAS_ACTIVITY: Final = """
 SELECT EXISTS (SELECT FROM events WHERE merchant_id = $1) OR EXISTS (SELECT FROM users WHERE merchant_id = $1)
 """
@@ -45,7 +45,7 @@ SELECT EXISTS (
 
 
 class ClockState(msgspec.Struct, kw_only=True):
-    """A merchant's clock. `offset_seconds` is its lead over the host's clock; null while frozen."""
+    """A merchant's clock. `offset_seconds` says how far it is ahead of the host's clock; null while frozen."""
 
     now: str
     frozen: bool
@@ -56,8 +56,8 @@ class ClockState(msgspec.Struct, kw_only=True):
 class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
     """The result of advancing the clock.
 
-    `steps` counts all work that fell due and was done; `ran` lists the first 1000 in order. If `complete`, all of it is
-    done and committed. If not, `stopped_because` says why it stopped at `now`; send the same request again to continue.
+    `steps` counts the due steps that were run; `ran` lists the first 1000 in order. If `complete` is true, all due work is done
+    and committed. Otherwise `stopped_because` says why the advance stopped at `now`; repeat the request to continue.
     """
 
     began: str
@@ -68,7 +68,7 @@ class ClockRun(ClockState, kw_only=True, rename={"began": "from"}):
 
 
 class Drained(msgspec.Struct):
-    """Whether all due work is done, and what was done. Work that workers had already started is not listed."""
+    """Whether all due work is done, and the steps that were run. Steps that workers had already started are not listed."""
 
     drained: bool
     now: str
@@ -78,7 +78,7 @@ class Drained(msgspec.Struct):
 
 
 class ClockService:
-    """Reads, freezes, advances and resumes clocks. `on_advanced` receives a merchant and its clock's advance."""
+    """Reads, freezes, advances and resumes clocks. Calls `on_advanced` with the merchant's id and how far its clock moved."""
 
     def __init__(
         self, work: UnitOfWorkRunner, advancer: ClockAdvancer, on_advanced: Callable[[str, timedelta], Awaitable[None]]
@@ -96,20 +96,20 @@ class ClockService:
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         return _state(Clock(record["clock_frozen_at"], record["clock_offset"]))
 
-    async def freeze(self, context: RequestContext, target: Target | None) -> CommandResult:
-        """Freeze the clock now, or advance it to `target` and keep it frozen there. Responds with 200 and a ClockRun.
+    async def freeze(self, context: RequestContext, compute_target: TargetFn | None) -> CommandResult:
+        """Freeze the clock now, or advance it to a target and keep it frozen there. Responds with 200 and a ClockRun.
 
         Raises INVALID_STATE if another request is moving the clock or the target is too late, VALIDATION_ERROR if the target is
         before the current time of a merchant with activity.
         """
-        return await self._finish(self._move(context, target or (lambda now: now), freeze=True))
+        return await self._finish(self._move(context, compute_target or (lambda now: now), freeze=True))
 
-    async def advance(self, context: RequestContext, target: Target) -> CommandResult:
-        """Advance the clock to `target`, whether frozen or running. Responds with 200 and a ClockRun.
+    async def advance(self, context: RequestContext, compute_target: TargetFn) -> CommandResult:
+        """Advance the clock to a target, whether frozen or running. Responds with 200 and a ClockRun.
 
         Raises the same errors as `freeze`.
         """
-        return await self._finish(self._move(context, target, freeze=False))
+        return await self._finish(self._move(context, compute_target, freeze=False))
 
     async def resume(self, context: RequestContext) -> CommandResult:
         """Resume a frozen clock from its current time. Responds with 200 and a ClockState."""
@@ -132,7 +132,7 @@ class ClockService:
         return await self._finish(self._drain(context))
 
     async def close(self, seconds: float) -> None:
-        """Wait up to `seconds` for requests in progress, and as long again for webhooks."""
+        """Wait up to `seconds` for requests in progress, then up to `seconds` for webhooks in progress."""
         if self._in_progress:
             await asyncio.wait(self._in_progress, timeout=seconds)
         await self._advancer.close(seconds)
@@ -146,39 +146,39 @@ class ClockService:
             async with db_errors_as_503():
                 return await asyncio.shield(task)
         except RETRYABLE as error:
-            raise unavailable(f"{CONTENTION} It resumes where it stopped.") from error
+            raise unavailable(f"{CONTENTION} A repeated request resumes where this one stopped.") from error
 
     async def _drain(self, context: RequestContext) -> CommandResult:
         async def drain() -> CommandResult:
             await self._advancer.process_bulk_credits(context.merchant_id)
             run = await self._advancer.run(context.merchant_id)
-            result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.ran)
+            result = Drained(run.stopped_because is None, render(run.now), run.stopped_because, run.steps, run.executed)
             return CommandResult(200, msgspec.json.encode(result), provisional=not result.drained)
 
         return await self._work.run_idempotent(context, drain)
 
-    async def _move(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
+    async def _move(self, context: RequestContext, compute_target: TargetFn, *, freeze: bool) -> CommandResult:
         with in_flight(context.merchant_id, context.key):
             try:
                 async with clock_lease(context.merchant_id):
-                    return await self._advance(context, target, freeze=freeze)
+                    return await self._advance(context, compute_target, freeze=freeze)
             except ClockLeasedError:
-                # The holder can be another request, or this same one in another process.
+                # Another request holds the lease, or this same request in another process.
                 if context.key is not None and await _is_unfinished(context.merchant_id, context.key):
                     raise Problem("IDEMPOTENCY_KEY_IN_FLIGHT") from None
                 raise
 
-    async def _advance(self, context: RequestContext, target: Target, *, freeze: bool) -> CommandResult:
-        began = goal = _NEVER
+    async def _advance(self, context: RequestContext, compute_target: TargetFn, *, freeze: bool) -> CommandResult:
+        began = goal = _UNSET
 
         async def begin(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             nonlocal began, goal
-            goal = await _goal(conn, unit, context, target)
+            goal = await _goal(conn, unit, context, compute_target)
             began = min(unit.now, goal)
             if freeze:
                 await move_clock(conn, unit.merchant_id, Clock(began, unit.clock.offset), began, datetime.now(UTC))
-            # Store the goal under the key before anything happens. If "advance by 100 seconds" is repeated after a crash, it
-            # means 100 seconds from the start of the first request.
+            # Store the goal under the key first. If "advance by 100 seconds" is repeated after a crash, it still means 100
+            # seconds from the start of the first request.
             return CommandResult(200, render(goal).encode(), provisional=True)
 
         first = await self._work.run_reserved(context, begin, weight=0)
@@ -188,20 +188,22 @@ class ClockService:
         await self._on_advanced(context.merchant_id, run.now - began)
         result = CommandResult(200, msgspec.json.encode(_report(began, run)))
         if context.key is None or run.stopped_because is not None:
-            return result  # if repeated under its key, the request continues to the same goal
+            return result  # the same request with the same key continues to the same goal
         return await self._work.store(context, result)
 
 
-async def _goal(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, target: Target) -> datetime:
+async def _goal(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, context: RequestContext, compute_target: TargetFn
+) -> datetime:
     """Return the time to advance to.
 
-    Raises INVALID_STATE if it is after the last year, VALIDATION_ERROR if it is in the past of a merchant with activity.
+    Raises INVALID_STATE if it is after the last year, VALIDATION_ERROR if it is in the past and the merchant has activity.
     """
     stored = checkpoint(unit, context)
     if stored is not None:
         # A running clock may have passed the stored goal since then.
         return max(parse(stored.decode()), unit.now)
-    goal = truncate(target(unit.now))
+    goal = truncate(compute_target(unit.now))
     if goal.year > _LAST_YEAR:
         raise Problem("INVALID_STATE", f"A clock cannot go beyond the year {_LAST_YEAR}; create a new merchant.")
     if goal < unit.now and await conn.fetchval(_HAS_ACTIVITY, unit.merchant_id):
@@ -240,5 +242,5 @@ def _report(began: datetime, run: AdvanceResult) -> ClockRun:
         complete=run.stopped_because is None,
         stopped_because=run.stopped_because,
         steps=run.steps,
-        ran=run.ran,
+        ran=run.executed,
     )

@@ -20,7 +20,7 @@ _METADATA: tuple[Network, ...] = tuple(
         "fe80::/10",  # IPv6 link-local
         "100.100.100.200/32",  # Alibaba
         "192.0.0.192/32",  # Oracle
-        "168.63.129.16/32",  # Azure's platform: a public address, but the host itself answers
+        "168.63.129.16/32",  # Azure's platform: a public address, but the host itself responds
         "fd00:ec2::/32",  # AWS: ::254 metadata, ::23 pod identity
         "fd20:ce::254/128",  # GCP
         "fd00:42::42/128",  # Scaleway
@@ -33,8 +33,8 @@ _COMPATIBLE = IPv6Network("::/96")
 _CARRIER_GRADE_NAT = IPv4Network("100.64.0.0/10")
 
 
-def refusal(address: str, allowed_networks: Iterable[Network]) -> str | None:
-    """Return why an address must not be connected to, as the end of an error message; None if it may be.
+def refusal_reason(address: str, allowed_networks: Iterable[Network]) -> str | None:
+    """Return why we must not connect to an address, as the end of an error message; None if we may.
 
     `address` is numeric, as a resolver returns it, with or without an IPv6 zone. Never raises: an invalid address is refused.
     """

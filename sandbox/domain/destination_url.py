@@ -11,7 +11,7 @@ from typing import Final
 
 from yarl import URL
 
-from sandbox.domain.address_guard import Network, refusal
+from sandbox.domain.address_guard import Network, refusal_reason
 
 _MAX_NAME_LENGTH: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
@@ -93,5 +93,5 @@ def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
 
 
 def _address_fault(address: str, allowed_networks: Iterable[Network]) -> str | None:
-    refused = refusal(address, allowed_networks)
+    refused = refusal_reason(address, allowed_networks)
     return None if refused is None else f"cannot be connected to: {refused}"

@@ -1,4 +1,4 @@
-"""Payout commands: create, approve, reject, cancel, reinitiate, or change one's state as its bank would. Pure."""
+"""Payout commands: create, approve, reject, cancel or reinitiate a payout, or change its state as its bank would. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ class CreatePayout:
 
 @dataclass(frozen=True, slots=True)
 class CreatePayouts:
-    """Create many payouts under one key. Each succeeds or fails alone. Result: 200 with one result per item, in order.
+    """Create many payouts under one key. Each succeeds or fails on its own. Result: 200 with one result per item, in order.
 
     An item is a validated payout, or the problem that validation found.
     """
@@ -149,13 +149,13 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
 class TransitionPayout:
     """Change one payout's state. Result: 200 with the payout.
 
-    `verb` is one of VERBS, or `transition` (to `status`) for a bank's callback or a simulation. A `transition` to the current
-    state changes nothing.
+    `action` is a key of TRANSITIONS_BY_ACTION, or `transition` (to `status`) for a bank's callback or a simulation. A
+    `transition` to the current state changes nothing.
     """
 
     context: RequestContext
     payout_id: str
-    verb: str
+    action: str
     status: str = ""
     cause: str = "api"
     failure_code: str | None = None
@@ -176,11 +176,11 @@ class TransitionPayout:
             raise Problem("NOT_FOUND", f"There is no payout {self.payout_id}.")
         source = row.payout.status
         target = self._target(source)
-        if self.verb == "transition":
+        if self.action == "transition":
             if target == source:
                 return CommandResult(200, _encode(row.payout))
             self._check_authority(source, target)
-        # Failing a payout in review rejects it, whether the verb was `reject` or `transition`.
+        # Failing a payout in review rejects it, whether the action is `reject` or `transition`.
         is_rejected = source == states.IN_REVIEW and target == states.FAILED
         transition_by_request(
             unit,
@@ -196,7 +196,7 @@ class TransitionPayout:
 
     def _check_authority(self, source: str, target: str) -> None:
         """Raise INVALID_STATE or FORBIDDEN if this caller must not approve, reject or reinitiate the payout."""
-        if self.cause == "ipn" and source in VERBS["approve"]:
+        if self.cause == "ipn" and source in TRANSITIONS_BY_ACTION["approve"]:
             raise Problem(
                 "INVALID_STATE",
                 f"A payout in {source} is waiting for the merchant's decision, which a bank's callback cannot make. With an "
@@ -209,7 +209,8 @@ class TransitionPayout:
                 f"A bank's callback cannot move a payout from {source} to {target}. "
                 + (f"It can move it to {states.either(possible)}." if possible else f"It cannot change a payout in {source}."),
             )
-        if target in (VERBS["approve"].get(source), VERBS["reject"].get(source)) and not self.can_approve:
+        decided = (TRANSITIONS_BY_ACTION["approve"].get(source), TRANSITIONS_BY_ACTION["reject"].get(source))
+        if target in decided and not self.can_approve:
             raise Problem(
                 "FORBIDDEN",
                 f"Moving a payout from {source} to {target} approves or rejects it, which requires a key with the "
@@ -217,24 +218,25 @@ class TransitionPayout:
             )
 
     def _target(self, status: str) -> str:
-        if self.verb == "transition":
+        if self.action == "transition":
             return self.status
-        target = VERBS[self.verb].get(status)
+        target = TRANSITIONS_BY_ACTION[self.action].get(status)
         if target is None:
             raise Problem(
                 "INVALID_STATE",
-                f"A payout in {status} cannot be {PAST_PARTICIPLES[self.verb]}; only a payout in "
-                f"{states.either(tuple(VERBS[self.verb]))} can. {states.next_states(status)}",
+                f"A payout in {status} cannot be {PAST_PARTICIPLES[self.action]}; only a payout in "
+                f"{states.either(tuple(TRANSITIONS_BY_ACTION[self.action]))} can. {states.next_states(status)}",
             )
         return target
 
 
-VERBS: Final = {
+TRANSITIONS_BY_ACTION: Final[dict[str, dict[str, str]]] = {
     "approve": {states.REQUESTED: states.PENDING, states.IN_REVIEW: states.PROCESSING},
     "reject": {states.REQUESTED: states.REJECTED, states.IN_REVIEW: states.FAILED},
     "cancel": dict.fromkeys((states.REQUESTED, states.PENDING, states.ON_HOLD, states.IN_REVIEW), states.CANCELLED),
     "reinitiate": {states.FAILED: states.PENDING},
 }
+"""Action → the states that it applies to, each with the state that it leads to."""
 _MERCHANT_ONLY_STATES: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
 """States that only the merchant's own requests lead to."""
 PAST_PARTICIPLES: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}

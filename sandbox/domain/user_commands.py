@@ -56,8 +56,8 @@ class RecordTransaction:
         if total > MAX_SUM:
             raise Problem(
                 "VALIDATION_ERROR",
-                f"This amount would take the user's total {field} above {MAX_SUM}.",
-                errors=[("amount", f"would take the user's total {field} above {MAX_SUM}")],
+                f"This amount would raise the user's total {field} above {MAX_SUM}.",
+                errors=[("amount", f"would raise the user's total {field} above {MAX_SUM}")],
             )
         movement = EARN if self.type == "EARNED" else SPEND
         transfer_id = unit.transfer(movement, self.amount, None, self.reference or "", user.id)

@@ -37,7 +37,7 @@ def authentication(settings: Settings, keys: ApiKeyLookup) -> Middleware:
         async def by_api_key(request: Request) -> Any:
             api_key = api_key_of(request)
             if api_key in rejected_keys:
-                # Seeding revokes them, but an unseeded run may find keys created by an earlier loopback run.
+                # Seeding revokes them. Without seeding, the database may still have keys from an earlier run on loopback.
                 raise Problem("INVALID_API_KEY", "Use another key: the development keys are accepted on loopback only.")
             request.caller = await keys.caller(api_key)
             return await proceed(request)
@@ -76,7 +76,7 @@ def content_negotiation(operation: Operation, proceed: Handler) -> Handler:
 def merchant_rate_limit(limiter: RateLimiter) -> Middleware:
     """Raise RATE_LIMITED when the merchant's configured limit is reached.
 
-    Applies only to /api/v1; otherwise the limit could lock you out of the controls that lift it.
+    Applies only to /api/v1. Otherwise you could not reach the settings that lift the limit.
     """
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
@@ -117,7 +117,7 @@ def role(operation: Operation, proceed: Handler) -> Handler:
 
 
 def key_rate_limit(limiter: RateLimiter) -> Middleware:
-    """Raise RATE_LIMITED when the operation's limit per key is reached. Requests that later checks reject count as well."""
+    """Raise RATE_LIMITED when the operation's limit per key is reached. Requests that later checks reject count too."""
 
     def middleware(operation: Operation, proceed: Handler) -> Handler:
         per_minute = operation.key_rate_limit
@@ -143,7 +143,7 @@ def idempotency_key(operation: Operation, proceed: Handler) -> Handler:
         if not keys and is_required:
             raise Problem("MISSING_IDEMPOTENCY_KEY")
         if len(keys) > 1:
-            # Picking one could execute a retry twice if the client meant the other.
+            # If we picked one and the client meant the other, a retry could run twice.
             raise Problem("INVALID_IDEMPOTENCY_KEY", "The request has two different keys. Send one of them.")
         if keys:
             request.set_key(keys.pop())
@@ -152,7 +152,7 @@ def idempotency_key(operation: Operation, proceed: Handler) -> Handler:
     return proceed if operation.idempotency == "none" else read_key
 
 
-def query_filters(operation: Operation, proceed: Handler) -> Handler:
+def query_parameters(operation: Operation, proceed: Handler) -> Handler:
     """Check the query against the declared parameters. Raises VALIDATION_ERROR listing every invalid parameter."""
     allowed = [parameter.name for parameter in operation.query]
     schemas = {parameter.name: parameter.schema for parameter in operation.query}
@@ -204,16 +204,16 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
         try:
             request.body = decode(decoder, request.fingerprinted_body, operation.check)
         except Problem as problem:
-            if operation.explain is None:
+            if operation.rewrite_problem is None:
                 raise
-            raise operation.explain(problem) from None
+            raise operation.rewrite_problem(problem) from None
         request.is_validated = True
         return await proceed(request)
 
     return json
 
 
-PARSING: Final = (idempotency_key, query_filters, request_body)
+PARSING: Final = (idempotency_key, query_parameters, request_body)
 """Checks shared by all applications; the API authenticates first."""
 
 

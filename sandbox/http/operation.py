@@ -1,6 +1,6 @@
-"""An API operation. Its route, checks and OpenAPI entry are derived from this declaration.
+"""Declare API operations. Each operation's route, checks and OpenAPI entry are derived from its declaration.
 
-The methods of a slice's API class are declared with a decorator; `operations_of` collects them.
+A slice decorates the methods of its API class with `get`, `post`, `put`, `patch` or `delete`; `operations_of` collects them.
 """
 
 import functools
@@ -73,7 +73,7 @@ class Operation:
     example: Any = None
     """An example request body."""
     links: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Name → (operation id, the path parameter that takes the response's id)."""
+    """Link name → (operation id, the path parameter to fill with the response's `id`)."""
     path_schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Path parameter → its JSON schema, where it is not a UUID."""
     media_type: str = JSON
@@ -83,8 +83,8 @@ class Operation:
     key_rate_limit: int | None = None
     """Maximum requests per API key in any 60 seconds; None for no limit."""
     check: Callable[..., Sequence[tuple[str, str]]] | None = None
-    """Called for an invalid body: a method of the API class that returns further errors in the body's valid fields."""
-    explain: Callable[[Problem], Problem] | None = None
+    """A method of the API class, called for an invalid body. Returns errors of valid fields that the schema cannot express."""
+    rewrite_problem: Callable[[Problem], Problem] | None = None
     """Rewords the problem for an invalid body."""
     receive: Callable[[Any], Awaitable[Form]] | None = None
     """Parses a multipart body as it arrives; None for JSON."""
@@ -96,12 +96,12 @@ class Operation:
 
     def __call__(self, handler: H) -> H:
         """Declare a method of an API class."""
-        handler.__operation__ = self  # type: ignore[attr-defined]  # functions take attributes; their type does not say so
+        handler.__operation__ = self  # type: ignore[attr-defined]  # functions accept any attribute
         return handler
 
     @property
     def status(self) -> int:
-        """The status of a response to a plain value."""
+        """The status that is sent if the handler returns a plain value."""
         first: int = next(iter(self.responses))
         return first
 
@@ -171,7 +171,7 @@ def list_of_choices(choices: Sequence[str]) -> dict[str, Any]:
 
 
 def page_item(kind: Any) -> Any:
-    """Return X if the type is `list[X]`, which declares a page of X; None for every other type."""
+    """Return X if the type is `list[X]`, which declares a page of X; None for any other type."""
     return get_args(kind)[0] if get_origin(kind) is list else None
 
 

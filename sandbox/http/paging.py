@@ -58,7 +58,7 @@ def cursor_errors(query: Mapping[str, str]) -> list[FieldProblem]:
 
 
 def page(items: Sequence[Any], limit: int, cursor_of: Sequence[str]) -> Page:
-    """Return a page of at most `limit` items. An extra item in `items` means that there are more.
+    """Return a page of at most `limit` items. If `items` has one more, the page has a next page.
 
     `cursor_of[i]` is the id (and suffix) of item i.
     """

@@ -19,8 +19,8 @@ MINUTE: Final = 60.0
 
 # The list holds the times of the last allowed requests, oldest first, at most `limit` of them. A request is allowed if the
 # entry `limit` places from the end is at least one window old. Redis runs scripts atomically, and the cost does not depend on
-# the limit. A process with a slow clock uses the newest recorded time instead, so that no window exceeds the limit. Times
-# from a fast clock disappear when Redis expires the list, one window after the last allowed request.
+# the limit. If a process's clock is behind the newest recorded time, that time is used instead, so that no window exceeds the
+# limit. Times from a clock that is ahead disappear when Redis expires the list, one window after the last allowed request.
 _SCRIPT: Final = """
 local window, limit = tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = string.format('%.0f', tonumber(ARGV[1]) + tonumber(redis.call('GET', KEYS[2]) or '0'))
@@ -64,11 +64,11 @@ class RateLimiter:
         return int(milliseconds) / 1000
 
     async def enforce(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:
-        """Count a request. Raises RATE_LIMITED, or UNAVAILABLE if Redis is unavailable, because this limit must always hold."""
+        """Count a request. Raises RATE_LIMITED, or UNAVAILABLE if Redis is unavailable: this limit must always hold."""
         try:
             seconds = await self.acquire(scope, identity, merchant_id, per_minute, MINUTE, time.time())
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not respond, so requests cannot be counted.") from error
+            raise unavailable("Redis is unavailable, so requests cannot be counted.") from error
         _raise_if_limited(seconds, per_minute)
 
     async def enforce_if_redis_is_up(self, scope: str, identity: str, merchant_id: str, per_minute: int) -> None:

@@ -1,4 +1,4 @@
-"""A request as it passes through the middleware, with what the checks added to it."""
+"""A request on its way through the middleware, and the values that the checks add to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class PayloadTooLarge(Problem):
     def __init__(self, limit: int) -> None:
         super().__init__(
             "PAYLOAD_TOO_LARGE",
-            f"The body may have at most {limit} bytes. Send less in one request, such as fewer items of a batch.",
+            f"The body is limited to {limit} bytes. Send less in one request, such as fewer items in a batch.",
         )
 
 

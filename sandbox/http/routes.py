@@ -18,7 +18,7 @@ from sandbox.http.responses import ProblemHandler, response_of
 Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
 
 
-class _Router(Litestar):
+class _App(Litestar):
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
         # The default plugins parse requests, which Litestar never does here. Importing them, with Pydantic, takes 100 ms.
@@ -37,7 +37,7 @@ def create_litestar(
     `public_url` is the base URL of the problem pages. `body_limit` is the maximum body size in bytes, for operations that set
     no limit themselves.
     """
-    return _Router(
+    return _App(
         [_route(operation, compile_operation(operation, middleware, public_url, body_limit)) for operation in operations],
         lifespan=[] if lifespan is None else [lifespan],
         exception_handlers={Exception: ProblemHandler(public_url)},
@@ -49,7 +49,7 @@ def create_litestar(
 def compile_operation(operation: Operation, middleware: Sequence[Middleware], public_url: str, body_limit: int) -> ASGIApp:
     """Return the ASGI application of an operation: its checks in the order of `middleware`, then its handler.
 
-    The application does not handle their exceptions. It stores the request in the scope's state for the request log.
+    The application does not catch their exceptions. It stores the request in the scope's state for the request log.
     """
     handler = _handler_of(operation)
     for check in reversed(middleware):
@@ -89,7 +89,7 @@ def _route(operation: Operation, application: ASGIApp) -> HTTPRouteHandler:
         return application
 
     async def endpoint() -> None:
-        raise AssertionError("the operation's application runs instead of this")
+        raise AssertionError("the operation's application runs in place of this endpoint")
 
     path = operation.path.replace("}", ":str}")
     route = HTTPRouteHandler(path, http_method=operation.method, name=operation.id, middleware=[replace_endpoint])  # type: ignore[arg-type]  # a str, not its Method literal

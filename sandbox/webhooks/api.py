@@ -45,7 +45,7 @@ class EndpointApi:
         idempotency="required",
         links=_SEE,
         check=_check,
-        explain=explain_planned,
+        rewrite_problem=explain_planned,
         example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
         description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
         "delivered to is refused. Filters, ordering, limits and signatures other than `v1` are not supported yet and are "
@@ -76,7 +76,7 @@ class EndpointApi:
         idempotency="required",
         example={"status": "ENABLED"},
         check=_check,
-        explain=explain_planned,
+        rewrite_problem=explain_planned,
         description="Omitted fields keep their value. Deliveries due to a disabled endpoint wait until it is "
         "enabled; newer events are kept and can be resent.",
     )

@@ -21,7 +21,7 @@ from aiohttp import http_exceptions
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from sandbox.domain.address_guard import Network, refusal
+from sandbox.domain.address_guard import Network, refusal_reason
 from sandbox.domain.redaction import HIDDEN
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sockets import open_socket
@@ -209,7 +209,7 @@ class WebhookSender:
         """
         family, kind, protocol, _, address = addr_info
         attempt = _current.get()
-        reason = refusal(str(address[0]), self._allowed)
+        reason = refusal_reason(str(address[0]), self._allowed)
         if reason is not None:
             attempt.refused = reason
             raise OSError(errno.EACCES, reason)
