@@ -14,7 +14,7 @@ import pytest
 from sandbox.db.engine import close_pool, open_pool, transaction
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.merchants.service import MerchantService
-from sandbox.merchants.tables import WORLD
+from sandbox.merchants.tables import TABLES, WORLD
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.unit_of_work.claim import ClaimRequest, claim
 from sandbox.webhooks.endpoints import EndpointService
@@ -455,11 +455,18 @@ def test_a_snapshot_of_another_merchant_is_not_found(stack: Stack, world: World,
         assert other.get(f"/sandbox/v1/snapshots/{snapshot_id}").status_code == 200
 
 
-def test_a_merchant_with_snapshots_can_be_deleted(stack: Stack) -> None:
-    with World.create(stack, opening_balance="1.00") as world:
+def test_a_deleted_merchant_leaves_no_row_in_any_table(stack: Stack, receiver: Receiver) -> None:
+    with World.create(stack, opening_balance="1000000.00") as world:
+        fill(world, receiver)
         assert world.client.post("/sandbox/v1/snapshots").status_code == 201
+        count = {table: f"SELECT count(*) AS n FROM {table} WHERE merchant_id = $1" for table in TABLES}
+        before = {table for table in TABLES if world.stack.execute(count[table], world.merchant_id)[0]["n"]}
+        assert {"events", "transfers", "webhook_attempts", "user_transactions", "bulk_credit_items", "snapshots"} <= before
         path = f"/sandbox/v1/merchants/{world.merchant_id}"
         assert world.client.delete(path, headers={"X-ADMIN-KEY": stack.admin_key}).status_code == 204
+        assert {table: world.stack.execute(count[table], world.merchant_id)[0]["n"] for table in TABLES} == dict.fromkeys(
+            TABLES, 0
+        )
 
 
 def test_unknown_members_and_bad_names_are_refused(world: World) -> None:

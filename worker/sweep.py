@@ -14,6 +14,9 @@ from sandbox.unit_of_work.transaction import write_alone, write_rows
 from sandbox.webhooks.outbox import LEASE
 
 INTERVAL: Final = 0.5
+_MAX_SHARE: Final = 0.04
+"""Maximum share of a worker's time spent on sweeps, unless the interval is at its upper bound. With 100,000 merchants, a sweep
+takes about 0.1 s."""
 _MAX_INTERVAL: Final = 5.0
 """Upper bound of the interval. A slow sweep may have waited for a lock, or the whole machine may have paused."""
 PURGE_INTERVAL: Final = 60.0
@@ -21,24 +24,29 @@ _MAX_MERCHANTS: Final = 1000
 _log = structlog.get_logger()
 
 # Reads one index entry, the earliest, per merchant with a running clock, however many rows the merchant has.
-# (With EXISTS the planner may scan the table in the hope of an early due row; with min() it may read all of a merchant's rows.)
-# A delivery with an attempt in progress counts as due, too; an extra wake-up does no harm.
+# With EXISTS the planner may scan the table, expecting to find a due row early; with min() it may read all the merchant's rows.
+# A delivery whose attempt is in progress also counts as due. An extra wake-up does no harm.
+# CASE avoids one look-up per endpoint for the many merchants without scheduled deliveries.
 _DUE: Final = """
 SELECT w.merchant_id::text FROM worlds w
 WHERE w.clock_frozen_at IS NULL AND (
     (SELECT p.due_at FROM payouts p WHERE p.merchant_id = w.merchant_id AND p.due_at IS NOT NULL
      ORDER BY p.merchant_id, p.due_at LIMIT 1) <= $1::timestamptz + w.clock_offset
-    OR EXISTS (
+    OR CASE WHEN (
+        SELECT d.next_attempt_at FROM webhook_deliveries d
+        WHERE d.merchant_id = w.merchant_id AND d.next_attempt_at IS NOT NULL
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
+    ) IS NOT NULL THEN EXISTS (
         SELECT FROM webhook_endpoints e WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND (
             SELECT d.next_attempt_at FROM webhook_deliveries d
             WHERE d.merchant_id = w.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
             ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-        ) <= $1::timestamptz + w.clock_offset))
+        ) <= $1::timestamptz + w.clock_offset) END)
 LIMIT $2
 """
 
-# In a frozen world nothing falls due by itself, but a worker that died may have left claimed deliveries behind.
-_LEFT_BEHIND: Final = """
+# In a frozen world nothing becomes due by itself, but a worker may have died with deliveries claimed.
+_FROZEN_WITH_DUE_DELIVERIES: Final = """
 SELECT w.merchant_id::text FROM worlds w
 WHERE w.clock_frozen_at IS NOT NULL AND EXISTS (
     SELECT FROM webhook_endpoints e WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND (
@@ -61,8 +69,8 @@ SELECT l.merchant_id::text, l.key, l.expires_at FROM worlds w CROSS JOIN LATERAL
     ORDER BY i.merchant_id, i.expires_at LIMIT 1000
 ) l LIMIT $2
 """
-# One key per statement: a DELETE of many is a join, for which the planner may read all keys. Comparing expires_at spares a key
-# that a new request has taken over since the SELECT.
+# One key per statement: to delete many, the planner may choose a join that reads all keys. A new request may have reused an
+# expired key since the SELECT; the comparison of expires_at keeps it.
 _PURGE: Final = "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = $2 AND expires_at = $3"
 _MAX_PURGED_KEYS: Final = 10_000
 
@@ -79,10 +87,10 @@ async def due_merchants(now: datetime) -> list[str]:
         return [record["merchant_id"] for record in await conn.fetch(_DUE, now, _MAX_MERCHANTS)]
 
 
-async def frozen_merchants_left_behind() -> list[str]:
+async def frozen_merchants_with_due_deliveries() -> list[str]:
     """Return merchants with a frozen clock and a due delivery, at most a thousand."""
     async with connection() as conn:
-        return [record["merchant_id"] for record in await conn.fetch(_LEFT_BEHIND, _MAX_MERCHANTS)]
+        return [record["merchant_id"] for record in await conn.fetch(_FROZEN_WITH_DUE_DELIVERIES, _MAX_MERCHANTS)]
 
 
 async def merchants_to_credit() -> list[str]:
@@ -105,7 +113,7 @@ async def purge_expired_keys(now: datetime) -> None:
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:
     """Sweep every half second: call `wake` for merchants with due steps or deliveries, `wake_credits` for bulk credits.
 
-    If a sweep takes more than 50 ms, wait ten times as long as it took, up to 5 seconds. Frozen worlds are checked only once,
+    If a sweep takes more than 20 ms, wait 25 times as long as it took, up to 5 seconds. Frozen worlds are checked only once,
     when the leases of any earlier worker have expired.
     """
     purged = 0.0
@@ -124,12 +132,12 @@ async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str
                 await purge_expired_keys(datetime.now(UTC))
                 purged = started
             if check_frozen_after is not None and started > check_frozen_after:
-                for merchant_id in await frozen_merchants_left_behind():
+                for merchant_id in await frozen_merchants_with_due_deliveries():
                     wake(merchant_id)
                 check_frozen_after = None
         except CONNECTION_ERRORS as error:
-            _log.warning("sweep_lost", error=repr(error)[:300])
+            _log.warning("sweep_interrupted", error=repr(error)[:300])
         except Exception:
             # A bug for one merchant must not end the loop that serves all of them.
             _log.exception("sweep_failed")
-        await asyncio.sleep(min(max(INTERVAL, 10 * (time.monotonic() - started)), _MAX_INTERVAL))
+        await asyncio.sleep(min(max(INTERVAL, (time.monotonic() - started) / _MAX_SHARE), _MAX_INTERVAL))
