@@ -47,7 +47,7 @@ _SETTINGS = {
     "listen_addresses": "",
     # In a CI job tables fill up within seconds. Ordinary statements do not depend on fresh statistics, but audits do.
     "autovacuum_naptime": "5s",
-    # Audits need only rough statistics. With the default of 100, ANALYZE takes a sixth of PostgreSQL's CPU time under full load.
+    # Audits need only rough statistics. With the default of 100, ANALYZE takes a sixth of PostgreSQL's CPU time at full load.
     "default_statistics_target": "10",
     "unix_socket_permissions": "0700",
     "cluster_name": "psp-sandbox",
