@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.payout import Payout
 from sandbox.live.feed import Message, Transition
 from sandbox.live.listener import LiveListener
+from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.waiting import PayoutWaits
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -148,19 +149,18 @@ async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
     world: World, pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process, one subscription; reads are shared, and nobody asks again and again while it waits."""
-    from sandbox.payouts import waiting
-
     reads: list[int] = []
-    read = waiting._read
+    shared = PayoutReads()
+    read = shared._read
 
-    async def counted(merchant_id: str, wanted: "dict[str, asyncio.Future[Payout | None]]") -> None:
-        reads.append(len(wanted))
-        await read(merchant_id, wanted)
+    async def counted(merchant_id: str, payout_ids: Sequence[str]) -> Mapping[str, Payout]:
+        reads.append(len(payout_ids))
+        return await read(merchant_id, payout_ids)
 
-    monkeypatch.setattr(waiting, "_read", counted)
+    monkeypatch.setattr(shared, "_read", counted)
     listener = LiveListener(world.stack.redis_url)
     listener.start()
-    waits = PayoutWaits(listener)
+    waits = PayoutWaits(listener, shared)
     # Frozen, so that the batch that creates a payout settles it too, and only a simulation moves these.
     assert world.client.post("/sandbox/v1/clock/freeze").is_success
     batch = [world.payout_body("0004", amount="1.00") for _ in range(100)]
@@ -187,7 +187,7 @@ async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
 async def test_without_redis_it_looks_by_itself(world: World, pool: None) -> None:
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()
-    waits = PayoutWaits(listener)
+    waits = PayoutWaits(listener, PayoutReads())
     payout = world.create_payout("0004")
     try:
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))
@@ -204,7 +204,7 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(
     name = uuid.uuid4().hex
     listener = LiveListener(f"{world.stack.redis_url}?client_name={name}")
     listener.start()
-    waits = PayoutWaits(listener)
+    waits = PayoutWaits(listener, PayoutReads())
     payout = world.create_payout("0004")
     try:
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))

@@ -1,6 +1,6 @@
 """Read and top up a merchant's balance, and list its ledger entries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.shared_reads import SharedReads
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
@@ -109,11 +110,13 @@ class BalanceService:
 
     def __init__(self, work: UnitOfWorkRunner) -> None:
         self._work = work
+        self._reads = SharedReads(_read_balances)
 
     async def get(self, merchant_id: str) -> Balance:
         """Return the balance as of the last commit. Raises NOT_FOUND if the merchant was deleted."""
-        async with db_errors_as_503(), connection() as conn:
-            return await read_balance(conn, merchant_id)
+        balance = await self._reads.get(merchant_id, merchant_id)
+        assert balance is not None  # `read_balance` returns one or raises
+        return balance
 
     async def history(self, merchant_id: str, window: PageWindow, params: Mapping[str, str]) -> Page:
         """Return a page of ledger entries, newest first. `params` may have the filters payout_id and account."""
@@ -138,6 +141,12 @@ class BalanceService:
     async def top_up(self, context: RequestContext, amount: Decimal) -> CommandResult:
         """Add money to the available balance: 200 with the balance, or 400 if it would exceed MAX_BALANCE."""
         return await self._work.submit(TopUp(context, amount))
+
+
+async def _read_balances(merchant_id: str, _: Sequence[str]) -> Mapping[str, Balance]:
+    """Return the merchant's balance by merchant id, for all requests that wait for it."""
+    async with db_errors_as_503(), connection() as conn:
+        return {merchant_id: await read_balance(conn, merchant_id)}
 
 
 async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Balance:

@@ -69,10 +69,9 @@ class PayoutRow:
 COLUMNS: Final = (
     "id::text AS id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code, account_number, "
     "account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata::text AS metadata, "
-    "user_id::text AS user_id, created_at, updated_at, processed_at, step, due_at, changes AS version, request_id, "
-    "path::text AS path, scenario_header"
+    "user_id::text AS user_id, created_at, updated_at, processed_at, changes AS version"
 )
-"""The columns of `payouts` that `to_row` and `to_payout` read."""
+"""The columns of `payouts` that `to_payout` reads."""
 
 
 def metadata_pair_id(name: str, value: str) -> str:

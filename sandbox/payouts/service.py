@@ -18,11 +18,10 @@ from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayou
 from sandbox.domain.query_errors import entries
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
+from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
-
-_GET: Final = f"SELECT {COLUMNS} FROM payouts WHERE {by_key('payouts', 'id', '$2')}"  # noqa: S608 -- constants
 
 # Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows, however rare the
 # matches and however many payouts exist. The statement compares whole rows: with equalities, the planner may scan the primary
@@ -101,8 +100,9 @@ class Timeline(msgspec.Struct):
 class PayoutService:
     """The operations on payouts. Every change goes through the merchant's queue."""
 
-    def __init__(self, work: UnitOfWorkRunner, directory: Directory, waits: PayoutWaits) -> None:
+    def __init__(self, work: UnitOfWorkRunner, directory: Directory, reads: PayoutReads, waits: PayoutWaits) -> None:
         self._work = work
+        self._reads = reads
         self._waits = waits
         self._directory = directory
         self._item = msgspec.json.Decoder(CreatePayoutBody)
@@ -147,11 +147,10 @@ class PayoutService:
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """Return a payout. Raises NOT_FOUND."""
         _require_id(payout_id)
-        async with db_errors_as_503(), connection() as conn:
-            record = await conn.fetchrow(_GET, merchant_id, payout_id)
-        if record is None:
+        found = await self._reads.get(merchant_id, payout_id)
+        if found is None:
             raise _not_found(payout_id)
-        return to_payout(record)
+        return found
 
     async def simulate(
         self,

@@ -1,6 +1,6 @@
 """Wait until a payout reaches a status, driven by the live feed instead of polling.
 
-The feed says when to read; PostgreSQL is the truth. Concurrent readers share one query.
+The feed says when to read; PostgreSQL is the truth.
 """
 
 import asyncio
@@ -8,13 +8,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from sandbox.db.engine import connection
-from sandbox.db.rows import by_key
-from sandbox.domain.payout import COLUMNS, Payout, to_payout
+from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import CANCELLED, FAILED, REINITIATED, REJECTED, RETURNED, STATUSES, SUCCESS
 from sandbox.live.feed import Message
 from sandbox.live.listener import LiveListener
+from sandbox.payouts.reads import PayoutReads
 
-_MAX_PAYOUTS_PER_READ: Final = 256
 _FIRST_PAUSE: Final = 0.25
 """Seconds between reads while the feed is down. Doubles up to _MAX_PAUSE_SECONDS."""
 _MAX_PAUSE_SECONDS: Final = 2.0
@@ -31,27 +30,21 @@ SELECT EXISTS (
         AND change >= coalesce((SELECT max(change) FROM events WHERE merchant_id = $1 AND payout_id = $2 AND type = $4), 0)
 )
 """
-# Each id is looked up by itself: with `= ANY`, the planner may read all payouts of the merchant.
-_READ: Final = f"""
-SELECT p.* FROM unnest($2::uuid[]) AS n (id) CROSS JOIN LATERAL (
-    SELECT {COLUMNS} FROM payouts WHERE {by_key("payouts", "id", "n.id")} OFFSET 0
-) p
-"""  # noqa: S608 -- constants
 
 
 class PayoutWaits:
     """All pending waits in this process."""
 
-    def __init__(self, listener: LiveListener) -> None:
+    def __init__(self, listener: LiveListener, reads: PayoutReads) -> None:
         self._listener = listener
+        self._reads = reads
         self._merchants: dict[str, _MerchantWaits] = {}
-        self._reader = _Reader()
 
     async def wait(self, merchant_id: str, payout_id: str, statuses: Sequence[str], seconds: float) -> Payout | None:
         """Return the payout once it is in one of `statuses`, or after `seconds` of real time; None if it does not exist.
 
         Returns immediately if the payout has been in one of them since it was last reinitiated, or if it has ended in
-        another status. Raises asyncpg's errors.
+        another status. Raises UNAVAILABLE, and asyncpg's errors.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + seconds
@@ -67,7 +60,7 @@ class PayoutWaits:
                 while True:
                     wait.wake.clear()
                     is_over = wait.reached
-                    payout = await self._reader.get(merchant_id, payout_id)
+                    payout = await self._reads.get(merchant_id, payout_id)
                     is_over = is_over or await _is_over(merchant_id, payout, wait.statuses)
                     left = 0.0 if self._listener.closing else deadline - clock()
                     if payout is None or is_over or payout.status in wait.statuses or left <= 0:
@@ -135,45 +128,3 @@ class _MerchantWaits:
                 if transition.to in wait.statuses or transition.to in _ENDED:
                     wait.reached = True
                     wait.wake.set()
-
-
-class _Reader:
-    """Reads payouts in batches: requests that arrive during one read share the next."""
-
-    def __init__(self) -> None:
-        self._wanted: dict[str, dict[str, asyncio.Future[Payout | None]]] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    async def get(self, merchant_id: str, payout_id: str) -> Payout | None:
-        """Return a payout, or None if it does not exist. Raises asyncpg's errors."""
-        wanted = self._wanted.setdefault(merchant_id, {})
-        future = wanted.get(payout_id)
-        if future is None:
-            future = wanted[payout_id] = asyncio.get_running_loop().create_future()
-        if self._task is None:
-            self._task = asyncio.create_task(self._read_all())
-        return await asyncio.shield(future)
-
-    async def _read_all(self) -> None:
-        try:
-            while self._wanted:
-                merchant_id, wanted = self._wanted.popitem()
-                ids = list(wanted)
-                for start in range(0, len(ids), _MAX_PAYOUTS_PER_READ):
-                    await _read(merchant_id, {id_: wanted[id_] for id_ in ids[start : start + _MAX_PAYOUTS_PER_READ]})
-        finally:
-            # No await since the loop condition was checked, so no request is left without a task.
-            self._task = None
-
-
-async def _read(merchant_id: str, wanted: "dict[str, asyncio.Future[Payout | None]]") -> None:
-    try:
-        async with connection() as conn:
-            found = {record["id"]: to_payout(record) for record in await conn.fetch(_READ, merchant_id, list(wanted))}
-    except Exception as error:
-        for future in wanted.values():
-            future.set_exception(error)
-            future.exception()  # mark it as retrieved: the waiter may have been cancelled
-        return
-    for payout_id, future in wanted.items():
-        future.set_result(found.get(payout_id))

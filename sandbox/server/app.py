@@ -46,6 +46,7 @@ from sandbox.merchants.service import MerchantService
 from sandbox.merchants.settings import SettingsService
 from sandbox.merchants.settings_api import SettingsApi
 from sandbox.payouts.api import PayoutApi
+from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.service import PayoutService
 from sandbox.payouts.simulate_api import SimulateApi
 from sandbox.payouts.waiting import PayoutWaits
@@ -107,7 +108,8 @@ def create_app(settings: Settings) -> Application:
     streams = Streams(settings.redis_url, listener)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [waker.committed, summaries.committed, keys.committed, journal.committed, feed.committed]
-    payouts = PayoutService(work, directory, PayoutWaits(listener))
+    payout_reads = PayoutReads()
+    payouts = PayoutService(work, directory, payout_reads, PayoutWaits(listener, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
 
     @asynccontextmanager
