@@ -1,9 +1,10 @@
 #!/bin/sh
-# Credit three users from a file with curl: create the users, put their ids into credits.csv, upload it, and wait for the result.
+# Credit three users from a CSV file, using curl: create the users, insert their ids into a copy of credits.csv, upload the copy,
+# and wait for the result.
 #
-#     sh examples/bulk_credit.sh          # needs a running sandbox; PSP_URL and PSP_API_KEY select another one
+#     sh examples/bulk_credit.sh          # needs a running sandbox; set PSP_URL and PSP_API_KEY unless it is the default one
 #
-# Exit code 0 if three rows were credited and the fourth, which names no user, is invalid; 1 otherwise.
+# The exit code is 0 if three rows were credited and the fourth row, whose user does not exist, is invalid; otherwise 1.
 set -eu
 
 url=${PSP_URL:-http://127.0.0.1:8000}
@@ -18,7 +19,7 @@ first_id() { sed -n 's/.*"id":"\([^"]*\)".*/\1/p'; }
 
 cp "$here/credits.csv" "$file"
 for name in customer-1 customer-2 customer-3; do
-    # From the second run on this responds with 409, because the user exists.
+    # If the user exists from an earlier run, the response is 409.
     call -o /dev/null "$url/api/v1/users" -H "X-IDEMPOTENCY-KEY: $name-$run" -H 'Content-Type: application/json' \
         -d "{\"name\": \"Customer\", \"external_id\": \"$name\"}"
     id=$(call "$url/api/v1/users?external_id=$name" | first_id)

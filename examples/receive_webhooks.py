@@ -1,11 +1,11 @@
-"""Receive and verify webhooks with the standard library only, as an integration has to.
+"""Receive webhooks and verify their signatures, using only the standard library.
 
     psp up                                                    # in one terminal
     python3 examples/receive_webhooks.py --secret whsec_…     # in another; the banner's "Webhook secret"
 
 Without `--secret` it runs a demonstration against a running sandbox (`PSP_URL`, `PSP_ADMIN_KEY`): it creates a merchant,
 freezes the clock ten years ahead, registers itself and creates a payout. The exit code is 0 when `payout.created`,
-`payout.processing` and `payout.succeeded` have arrived in order with valid signatures, and 1 if they have not after 30 seconds.
+`payout.processing` and `payout.succeeded` have arrived in order with valid signatures, and 1 if that takes over 30 seconds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 TOLERANCE: Final = 300
-"""Seconds that a timestamp may differ from the host's clock. An older one may be a replay."""
+"""Maximum difference in seconds between a timestamp and the host's clock. An older webhook could be a replay."""
 EXPECTED: Final = ["payout.created", "payout.processing", "payout.succeeded"]
 
 
@@ -45,12 +45,12 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, now: float) -> 
         return "the timestamp is too far from the host's time"
     key = base64.b64decode(secret.removeprefix("whsec_"))
     expected = "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
-    # During a rotation of the secret there are two signatures; one must match. Compare in constant time.
+    # While a secret is being rotated, there are two signatures, and one must match. Compare in constant time.
     return None if any(hmac.compare_digest(expected, one) for one in given) else "no signature matches"
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Receives webhooks on loopback. `events` holds each event once, by id, however often it is delivered."""
+    """Receives webhooks on loopback. `events` holds each event once, by id, even if it is delivered several times."""
 
     secret = ""
 
@@ -67,7 +67,7 @@ class Receiver(http.server.ThreadingHTTPServer):
             return 401
         event = json.loads(body)
         if self.events.setdefault(headers["webhook-id"], event) is event:
-            # x-sandbox-now is the merchant's time; webhook-timestamp is the host's time, for the age of the signature.
+            # x-sandbox-now is the merchant's time. webhook-timestamp is the host's time, to check the signature's age.
             print(f"{headers['x-sandbox-now']} {headers['webhook-id']} {event['type']}", flush=True)
         if [one["type"] for one in list(self.events.values())] == EXPECTED:
             self.complete.set()
@@ -79,7 +79,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         assert isinstance(self.server, Receiver)
         body = self.rfile.read(int(self.headers["content-length"]))
         status = self.server.receive({name.lower(): value for name, value in self.headers.items()}, body)
-        # Respond first and do slow work later: an attempt without a response within 15 s fails and is retried.
+        # Respond first and do slow work later: an attempt that gets no response within 15 s fails and is retried.
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()

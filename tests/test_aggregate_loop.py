@@ -1,4 +1,4 @@
-"""Vendors that hang keep no other merchant's poll waiting."""
+"""A vendor that hangs does not delay the polls of merchants that read the sandbox's own feed."""
 
 import asyncio
 import contextlib
@@ -10,34 +10,34 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from worker.aggregate import MAX_HTTP_POLLS, MAX_OWN_POLLS, AggregateLoop
 
 
-class Hanging(Poller):
-    """More merchants than are polled at once have a vendor that never answers; others read our own feed."""
+class HangingVendors(Poller):
+    """Finds more due merchants with an unresponsive vendor than can be polled at once, and some that read our own feed."""
 
     def __init__(self) -> None:
         own = OwnVendor(FeedService())
         super().__init__(SecretBox(bytes(32)), own, own)
-        self.own = [f"own-{number}" for number in range(MAX_OWN_POLLS)]
+        self.own_feed_due = [f"own-{number}" for number in range(MAX_OWN_POLLS)]
         self.hanging: set[str] = set()
-        self.over = asyncio.Event()
+        self.own_feed_done = asyncio.Event()
 
     async def due(self, http_at_most: int, own_at_most: int) -> tuple[list[str], list[str]]:
-        return [f"http-{number}" for number in range(MAX_HTTP_POLLS + 10)][:http_at_most], self.own[:own_at_most]
+        return [f"http-{number}" for number in range(MAX_HTTP_POLLS + 10)][:http_at_most], self.own_feed_due[:own_at_most]
 
     async def poll(self, merchant_id: str) -> bool:
         if merchant_id.startswith("http"):
             self.hanging.add(merchant_id)
             await asyncio.Event().wait()
-        self.own.remove(merchant_id)
-        if not self.own:
-            self.over.set()
+        self.own_feed_due.remove(merchant_id)
+        if not self.own_feed_due:
+            self.own_feed_done.set()
         return False
 
 
-async def test_vendors_that_hang_take_nothing_from_who_reads_our_own_feed() -> None:
-    poller = Hanging()
+async def test_hanging_vendors_do_not_delay_merchants_that_read_our_own_feed() -> None:
+    poller = HangingVendors()
     loop = AggregateLoop(poller)
     running = asyncio.create_task(loop.run())
-    await asyncio.wait_for(poller.over.wait(), 120)
+    await asyncio.wait_for(poller.own_feed_done.wait(), 120)
     assert len(poller.hanging) == MAX_HTTP_POLLS
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""The aggregator against vendors that are slow, refuse, repeat and break off: all there once, within the limit."""
+"""The aggregator reads every vendor row exactly once, within the rate limit, even if the vendor is slow or returns errors."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,28 +22,28 @@ from tests.harness.world import Stack, World
 from tests.test_vendor_feed import add_rows, add_user
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
-"""Where injected time begins: the sandbox's own workers, in the present, leave these polls alone."""
+"""Start of the injected time. It is so late that the sandbox's own workers, which use the real time, never run these polls."""
 MINUTE = timedelta(seconds=60)
 LOOPBACK: list[Network] = [IPv4Network("127.0.0.0/8")]
 BOX = SecretBox(b"k" * 32)
 
 
-class Driven:
-    """A poller whose time goes on only as far as the next poll."""
+class DrivenPoller:
+    """A poller in injected time, which moves only to the time of the next poll."""
 
     def __init__(self, merchant_id: str) -> None:
         self.merchant_id = merchant_id
         self.now = LATER
         self.http = HttpVendor(LOOPBACK)
-        self.poller = self.over(self.http)
+        self.poller = self.with_client(self.http)
         self.calls: list[datetime] = []
 
-    def over(self, http: HttpVendor) -> Poller:
-        """A poller in this one's time that reads vendors otherwise."""
+    def with_client(self, http: HttpVendor) -> Poller:
+        """Return a poller with the same clock that uses another HTTP client."""
         return Poller(BOX, OwnVendor(FeedService()), http, lambda: self.now)
 
     async def point_at(self, url: str) -> None:
-        """Read from this address, from LATER on."""
+        """Read from this URL, starting at LATER."""
         async with connection() as conn:
             await conn.execute(
                 "INSERT INTO vendor_cursors (merchant_id, url, page, failures, next_poll_at, updated_at) "
@@ -51,7 +51,7 @@ class Driven:
             )  # fmt: skip
 
     async def call(self) -> None:
-        """Let the time come for the next call, and make it."""
+        """Advance the time to the next call, and make it."""
         while True:
             async with connection() as conn:
                 due = await conn.fetchval("SELECT next_poll_at FROM vendor_cursors WHERE merchant_id = $1", self.merchant_id)
@@ -61,13 +61,13 @@ class Driven:
                 return
 
     async def fetches(self) -> list[dict[str, Any]]:
-        """The record of calls, oldest first."""
+        """Return the recorded calls, oldest first."""
         async with connection() as conn:
             found = await conn.fetch("SELECT * FROM vendor_fetches WHERE merchant_id = $1 ORDER BY id", self.merchant_id)
         return [dict(record) for record in found]
 
     async def ids(self) -> list[str]:
-        """The vendor's ids of all rows taken."""
+        """Return the vendor's ids of all stored rows."""
         async with connection() as conn:
             found = await conn.fetch(
                 "SELECT vendor_id FROM vendor_transactions WHERE merchant_id = $1 ORDER BY vendor_id", self.merchant_id
@@ -75,21 +75,21 @@ class Driven:
         return [record["vendor_id"] for record in found]
 
     async def earned(self) -> dict[str, str]:
-        """User → earned, as kept ready."""
+        """Return the stored earned total of each user."""
         async with connection() as conn:
             found = await conn.fetch("SELECT user_id, earned FROM vendor_balances WHERE merchant_id = $1", self.merchant_id)
         return {record["user_id"]: str(record["earned"]) for record in found}
 
     def assert_within_the_limit(self) -> None:
-        """Never more than five calls in any sixty seconds."""
+        """Fail if any 60 seconds had more than five calls."""
         assert all(sixth - first >= MINUTE for first, sixth in zip(self.calls, self.calls[5:], strict=False))
 
 
 @pytest.fixture
-async def driven(stack: Stack, world: World) -> AsyncIterator[Driven]:
-    """A poller in injected time, for this test's merchant."""
+async def driven(stack: Stack, world: World) -> AsyncIterator[DrivenPoller]:
+    """Yield a poller in injected time for this test's merchant."""
     await open_pool(stack.database_url, 4)
-    driven = Driven(world.merchant_id)
+    driven = DrivenPoller(world.merchant_id)
     try:
         yield driven
     finally:
@@ -97,7 +97,7 @@ async def driven(stack: Stack, world: World) -> AsyncIterator[Driven]:
         await close_pool()
 
 
-async def test_2500_rows_take_three_calls_or_more_and_never_six_in_a_minute(driven: Driven) -> None:
+async def test_2500_rows_take_three_calls_and_no_minute_has_six(driven: DrivenPoller) -> None:
     with Vendor([row(n) for n in range(2500)]) as vendor:
         await driven.point_at(vendor.url)
         for _ in range(3):
@@ -109,41 +109,42 @@ async def test_2500_rows_take_three_calls_or_more_and_never_six_in_a_minute(driv
         for _ in range(20):
             await driven.call()
     driven.assert_within_the_limit()
-    assert await driven.earned() == {"074092": "2500.00"}, "reading on changes nothing"
+    assert await driven.earned() == {"074092": "2500.00"}, "further polls change nothing"
     assert len(await driven.fetches()) == 23
 
 
-async def test_whatever_the_vendor_does_all_rows_are_there_once(driven: Driven) -> None:
+async def test_every_row_is_stored_once_despite_vendor_faults(driven: DrivenPoller) -> None:
     faults: list[Fault | None] = [
         "slow", "500", None, "429", "break off", "repeat", "short", "not json", None, "redirect", "huge", "drop", "repeat",
     ]  # fmt: skip
     with Vendor([row(n) for n in range(2500)], faults) as vendor:
         await driven.point_at(vendor.url)
-        # Only for the slow one: this vendor lives in this process, and a moment in which all of it stands is no fault of its.
-        impatient = HttpVendor(LOOPBACK, 1)
-        patient, driven.poller = driven.poller, driven.over(impatient)
+        # Use the short timeout for the first, slow response only. The vendor runs in this process: if the process stalls,
+        # other calls must not time out.
+        short_timeout = HttpVendor(LOOPBACK, 1)
+        usual_poller, driven.poller = driven.poller, driven.with_client(short_timeout)
         await driven.call()
-        await impatient.close()
-        driven.poller = patient
+        await short_timeout.close()
+        driven.poller = usual_poller
         while vendor.faults:
             await driven.call()
         for _ in range(3):
             await driven.call()
         vendor.released.set()
-        assert len(vendor.calls) == len(driven.calls), "every call that the vendor saw is counted"
+        assert len(vendor.calls) == len(driven.calls), "every call that the vendor received is counted"
     assert len(await driven.ids()) == 2500
     assert await driven.earned() == {"074092": "2500.00"}
     driven.assert_within_the_limit()
-    said = [fetch["error"] for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
-    assert said[:2] == ["timed out after 1 s", "the vendor responded with 500"]
-    assert "the vendor responded with 429" in said
-    assert "the response broke off" in said
-    assert "the vendor responded with 302" in said
-    assert "the response is larger than 2097152 bytes" in said
-    assert len(said) == 9
+    errors = [fetch["error"] for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
+    assert errors[:2] == ["timed out after 1 s", "the vendor responded with 500"]
+    assert "the vendor responded with 429" in errors
+    assert "the response broke off" in errors
+    assert "the vendor responded with 302" in errors
+    assert "the response is larger than 2097152 bytes" in errors
+    assert len(errors) == 9
 
 
-async def test_a_failed_page_is_asked_for_again_later_each_time_and_as_late_as_the_vendor_asks(driven: Driven) -> None:
+async def test_failed_pages_are_retried_with_backoff_and_respect_retry_after(driven: DrivenPoller) -> None:
     with Vendor([row(1)], ["500", "500", "429"]) as vendor:
         await driven.point_at(vendor.url)
         for _ in range(4):
@@ -153,7 +154,7 @@ async def test_a_failed_page_is_asked_for_again_later_each_time_and_as_late_as_t
     assert await driven.ids() == ["row-1"]
 
 
-async def test_rows_added_later_are_read_also_with_the_time_of_the_last_one(driven: Driven) -> None:
+async def test_new_rows_are_read_even_with_the_same_time_as_the_last_row(driven: DrivenPoller) -> None:
     with Vendor([row(1), row(2)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -161,13 +162,13 @@ async def test_rows_added_later_are_read_also_with_the_time_of_the_last_one(driv
         await driven.call()
         assert driven.calls[1] - driven.calls[0] == timedelta(seconds=20)
         assert await driven.earned() == {"074092": "3.00", "12": "1.50"}
-        # A row that the vendor shows late, within the overlap.
+        # The vendor shows this row late; its time is within the overlap.
         vendor.rows.append(row(5, at=START - timedelta(seconds=30)))
         await driven.call()
     assert await driven.ids() == [f"row-{n}" for n in range(1, 6)]
 
 
-async def test_newest_first_with_rows_added_between_pages_skips_none(driven: Driven) -> None:
+async def test_no_row_is_skipped_if_rows_are_added_between_pages_in_newest_first_order(driven: DrivenPoller) -> None:
     with Vendor([row(n) for n in range(1500)][::-1]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -178,7 +179,7 @@ async def test_newest_first_with_rows_added_between_pages_skips_none(driven: Dri
     assert await driven.earned() == {"074092": "1900.00"}
 
 
-async def test_newest_first_with_an_empty_page_in_the_middle_skips_none(driven: Driven) -> None:
+async def test_no_row_is_skipped_after_an_empty_page_in_newest_first_order(driven: DrivenPoller) -> None:
     with Vendor([row(n) for n in range(2500)][::-1]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -189,11 +190,11 @@ async def test_newest_first_with_an_empty_page_in_the_middle_skips_none(driven: 
             await driven.call()
         assert [int(query["page"]) for _, query, _ in vendor.calls] == [1, 2, 1, 2, 3]
     assert await driven.earned() == {"074092": "2500.00"}
-    said = [(fetch["status"], fetch["error"]) for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
-    assert said == [(200, "the vendor had 2 pages or more and now has 0; reading starts over")]
+    errors = [(fetch["status"], fetch["error"]) for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
+    assert errors == [(200, "the vendor had 2 pages or more and now has 0; reading starts over")]
 
 
-async def test_a_time_that_is_none_stops_no_reading(driven: Driven) -> None:
+async def test_a_row_with_an_invalid_time_does_not_stop_reading(driven: DrivenPoller) -> None:
     with Vendor([row(1, at=datetime(1, 1, 1, tzinfo=UTC))]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -203,14 +204,16 @@ async def test_a_time_that_is_none_stops_no_reading(driven: Driven) -> None:
     assert [(fetch["outcome"], fetch["dead_letters"]) for fetch in await driven.fetches()] == [("SUCCEEDED", 1)] * 2
 
 
-async def test_a_defect_of_ours_is_recorded_and_waits_longer_each_time(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
-    def defect(*_: object, **__: object) -> None:
+async def test_an_internal_error_is_recorded_and_retried_with_backoff(
+    driven: DrivenPoller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OverflowError
 
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         with monkeypatch.context() as patched:
-            patched.setattr("sandbox.aggregator.poll.after_page", defect)
+            patched.setattr("sandbox.aggregator.poll.after_page", fail)
             for _ in range(2):
                 await driven.call()
         await driven.call()
@@ -221,33 +224,33 @@ async def test_a_defect_of_ours_is_recorded_and_waits_longer_each_time(driven: D
     assert await driven.ids() == ["row-1"]
 
 
-async def test_several_pollers_at_once_make_one_call(driven: Driven) -> None:
+async def test_concurrent_pollers_make_one_call(driven: DrivenPoller) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
-        made = await asyncio.gather(*(driven.poller.poll(driven.merchant_id) for _ in range(8)))
-        assert made.count(True) == len(vendor.calls) == 1
+        polled = await asyncio.gather(*(driven.poller.poll(driven.merchant_id) for _ in range(8)))
+        assert polled.count(True) == len(vendor.calls) == 1
 
 
-async def test_a_worker_that_dies_in_a_call_has_spent_it_and_its_page_is_asked_for_again(driven: Driven) -> None:
+async def test_a_call_of_a_dead_worker_counts_towards_the_limit_and_its_page_is_read_again(driven: DrivenPoller) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
-        dead: list[Claim] = []
+        dead_claims: list[Claim] = []
         for _ in range(5):
             claim = await claim_poll(driven.merchant_id, BOX, driven.now)
             assert claim is not None
-            dead.append(claim)
+            dead_claims.append(claim)
             driven.calls.append(driven.now)
-            assert await claim_poll(driven.merchant_id, BOX, driven.now) is None, "it is leased"
+            assert await claim_poll(driven.merchant_id, BOX, driven.now) is None, "the merchant is leased"
             driven.now += timedelta(seconds=30)
         await driven.call()
-        # What the dead worker comes with after all is not taken: another has gone on meanwhile.
-        assert not await record_fetch(dead[4], Outcome(driven.now, 200), dead[4].cursor, LATER, None)
+        # A late result of the dead worker is ignored, because another worker has read the page since.
+        assert not await record_fetch(dead_claims[4], Outcome(driven.now, 200), dead_claims[4].cursor, LATER, None)
     assert await driven.ids() == ["row-1"]
     driven.assert_within_the_limit()
     assert [fetch["outcome"] for fetch in await driven.fetches()] == ["FAILED"] * 5 + ["SUCCEEDED"]
 
 
-async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
+async def test_recorded_calls_are_kept_for_a_week(driven: DrivenPoller) -> None:
     with Vendor([row(1)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -256,10 +259,10 @@ async def test_the_record_of_calls_is_kept_for_a_week(driven: Driven) -> None:
         assert len(await driven.fetches()) == 2
         driven.now += 2 * MINUTE
         await driven.call()
-        assert len(await driven.fetches()) == 2, "the first has gone"
+        assert len(await driven.fetches()) == 2, "the first was deleted"
 
 
-async def fill_dead_letters(driven: Driven, count: int) -> None:
+async def fill_dead_letters(driven: DrivenPoller, count: int) -> None:
     async with connection() as conn:
         await conn.execute(
             "INSERT INTO vendor_dead_letters (merchant_id, id, digest, raw, reason, created_at) "
@@ -268,7 +271,7 @@ async def fill_dead_letters(driven: Driven, count: int) -> None:
         )  # fmt: skip
 
 
-async def test_too_many_rows_that_cannot_be_understood_stop_the_reading_and_lose_nothing(driven: Driven) -> None:
+async def test_reading_stops_without_loss_while_there_are_too_many_dead_letters(driven: DrivenPoller) -> None:
     with Vendor([row(1, amount="much"), row(2)]) as vendor:
         await driven.point_at(vendor.url)
         await fill_dead_letters(driven, MAX_DEAD_LETTERS)
@@ -281,7 +284,7 @@ async def test_too_many_rows_that_cannot_be_understood_stop_the_reading_and_lose
     assert [fetch["dead_letters"] for fetch in await driven.fetches()] == [0, 1]
 
 
-async def test_what_is_kept_already_needs_no_room(driven: Driven) -> None:
+async def test_a_dead_letter_that_is_stored_already_does_not_count_again(driven: DrivenPoller) -> None:
     with Vendor([row(1, amount="much"), row(2)]) as vendor:
         await driven.point_at(vendor.url)
         await driven.call()
@@ -295,17 +298,17 @@ async def test_what_is_kept_already_needs_no_room(driven: Driven) -> None:
     assert (await driven.fetches())[-1]["error"].startswith("1 more of its rows cannot be parsed")
 
 
-# ---- over HTTP, with the sandbox's own workers
+# The tests below use HTTP and the sandbox's own workers.
 
 
 def balance(world: World, user: str) -> dict[str, Any]:
-    """A user's aggregated balance, or {} before any row of it came."""
-    answer = world.get(f"/aggregator/v1/users/{user}")
-    found: dict[str, Any] = answer.json() if answer.status_code == 200 else {}
+    """Return a user's aggregated balance, or {} if none of the user's rows has arrived yet."""
+    response = world.get(f"/aggregator/v1/users/{user}")
+    found: dict[str, Any] = response.json() if response.status_code == 200 else {}
     return found
 
 
-def test_the_challenges_examples_come_out_of_our_own_feed(world: World) -> None:
+def test_balances_of_the_specified_examples_are_right_with_our_own_feed(world: World) -> None:
     one, two, three = add_user(world, "074092"), add_user(world, "12"), add_user(world, "paid")
     kinds = [("EARNED", "100"), ("EARNED", "1000"), ("SPENT", "20"), ("PAYOUT", "500"), ("PAYOUT", "500"), ("PAID_OUT", "500")]
     add_rows(world, one, [(kind, amount, START) for kind, amount in kinds])
@@ -331,15 +334,15 @@ def test_the_challenges_examples_come_out_of_our_own_feed(world: World) -> None:
 
 
 @pytest.mark.parametrize("vendor_user_id", ["a\u200cb", "a/b", "a\nb", "", "x" * 65])
-def test_a_user_whom_our_own_aggregator_could_not_tell_of_is_not_made(world: World, vendor_user_id: str) -> None:
+def test_a_vendor_user_id_that_the_aggregator_cannot_serve_is_refused(world: World, vendor_user_id: str) -> None:
     body = {"name": "n", "vendor_user_id": vendor_user_id}
-    answer = world.post("/api/v1/users", body)
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "vendor_user_id")
+    response = world.post("/api/v1/users", body)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "vendor_user_id")
     assert world.post("/api/v1/users/batch", {"users": [body]}).json()["results"][0]["status"] == 400
 
 
-def test_own_rows_that_cannot_be_understood_are_read_once_and_no_more(world: World) -> None:
-    # A user who was made when that was taken; and one who is called by all that is still taken.
+def test_unreadable_rows_of_our_own_feed_are_read_only_once(world: World) -> None:
+    # The first id has every kind of character that is allowed. The second was allowed in an earlier version.
     odd = "a b?#%2F&~"
     one, two = add_user(world, odd), add_user(world, "a\u200cb")
     add_rows(world, one, [("EARNED", "1", START)])
@@ -352,14 +355,14 @@ def test_own_rows_that_cannot_be_understood_are_read_once_and_no_more(world: Wor
     assert world.merchant_id not in due
 
 
-def test_a_user_nobody_knows_is_not_found(world: World) -> None:
+def test_unknown_users_are_not_found(world: World) -> None:
     for path in ("74092", "74092/payouts", "x" * 65, "%00", "a%0Ab"):
         assert world.get(f"/aggregator/v1/users/{path}").status_code == 404, path
 
 
 def test_an_idle_merchant_is_never_polled(world: World) -> None:
-    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- the second one says why, on a line of its own
-        # When a poll of another merchant has come and gone, the finding has looked at this one too.
+    with Vendor([row(1)]) as vendor:  # noqa: SIM117 -- leaves a line for the comment
+        # Once another merchant was polled, the search for due merchants has considered this one too.
         with World.create(world.stack) as other:
             other.client.put("/aggregator/v1/source", json={"url": vendor.url})
             until(lambda: balance(other, "074092"))
@@ -367,7 +370,7 @@ def test_an_idle_merchant_is_never_polled(world: World) -> None:
 
 
 @pytest.mark.nightly
-def test_for_once_in_real_time_no_minute_sees_six_calls(world: World) -> None:
+def test_in_real_time_no_minute_has_six_calls(world: World) -> None:
     with Vendor([row(n) for n in range(2500)]) as vendor:
         assert world.client.put("/aggregator/v1/source", json={"url": vendor.url}).status_code == 200
         until(lambda: balance(world, "074092").get("earned") == "2500.00", seconds=90)
@@ -377,20 +380,22 @@ def test_for_once_in_real_time_no_minute_sees_six_calls(world: World) -> None:
     assert balance(world, "074092")["earned"] == "2500.00"
 
 
-def test_a_vendors_keys_are_sent_to_it_and_shown_to_nobody(world: World) -> None:
+def test_vendor_headers_are_sent_to_the_vendor_and_never_shown(world: World) -> None:
     secret = "vendor-key-83c1"
     with Vendor([row(1)]) as vendor:
         body = {"url": vendor.url, "headers": {"X-API-KEY": secret}}
-        answer = world.client.put("/aggregator/v1/source", json=body)
-        assert answer.json() == {"url": vendor.url, "header_names": ["X-API-KEY"]} == world.get("/aggregator/v1/source").json()
+        response = world.client.put("/aggregator/v1/source", json=body)
+        assert (
+            response.json() == {"url": vendor.url, "header_names": ["X-API-KEY"]} == world.get("/aggregator/v1/source").json()
+        )
         until(lambda: balance(world, "074092"))
         assert vendor.calls[0][2]["x-api-key"] == secret
     assert secret not in world.get("/aggregator/v1/fetches").text
-    kept = world.stack.execute("SELECT headers FROM vendor_cursors WHERE merchant_id = $1", world.merchant_id)[0]["headers"]
-    assert secret.encode() not in kept
+    stored = world.stack.execute("SELECT headers FROM vendor_cursors WHERE merchant_id = $1", world.merchant_id)[0]["headers"]
+    assert secret.encode() not in stored
 
 
-def test_another_source_begins_anew_and_calls_go_on_counting(world: World) -> None:
+def test_a_new_source_starts_from_scratch_but_keeps_the_recorded_calls(world: World) -> None:
     with Vendor([row(1), row(2, amount="bad")]) as one, Vendor([row(3, user="12")]) as two:
         world.client.put("/aggregator/v1/source", json={"url": one.url})
         until(lambda: balance(world, "074092"))
@@ -401,7 +406,7 @@ def test_another_source_begins_anew_and_calls_go_on_counting(world: World) -> No
         assert len(world.get("/aggregator/v1/fetches").json()["data"]) == 2
 
 
-def test_a_row_that_cannot_be_understood_waits_until_it_can(world: World) -> None:
+def test_an_unreadable_row_becomes_a_dead_letter_that_can_be_replayed(world: World) -> None:
     with Vendor([row(1), row(2, amount="2,00")]) as vendor:
         world.client.put("/aggregator/v1/source", json={"url": vendor.url})
         until(lambda: balance(world, "074092"))
@@ -410,7 +415,7 @@ def test_a_row_that_cannot_be_understood_waits_until_it_can(world: World) -> Non
     assert '"2,00"' in letters[0]["raw"]
     assert letters[0]["reason"].startswith("amount must be")
     assert world.client.post("/aggregator/v1/dead-letters/replay").json() == {"replayed": 0, "remaining": 1}
-    # As after a release that understands it.
+    # Make the row readable, as a new version of the sandbox could.
     world.stack.execute(
         "UPDATE vendor_dead_letters SET raw = replace(raw, '2,00', '2.00') WHERE merchant_id = $1", world.merchant_id
     )
@@ -428,27 +433,27 @@ def test_a_row_that_cannot_be_understood_waits_until_it_can(world: World) -> Non
         {"url": "http://example.com/", "headers": {"X-A": "a\r\nB: c"}},
     ],
 )  # fmt: skip
-def test_a_source_that_must_not_be_is_refused(world: World, body: dict[str, Any]) -> None:
-    answer = world.client.put("/aggregator/v1/source", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+def test_invalid_sources_are_refused(world: World, body: dict[str, Any]) -> None:
+    response = world.client.put("/aggregator/v1/source", json=body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-async def test_a_name_that_leads_to_a_private_address_is_refused_when_it_is_connected_to(stack: Stack, world: World) -> None:
+async def test_a_host_name_that_resolves_to_a_loopback_address_is_refused_when_connecting(stack: Stack, world: World) -> None:
     await open_pool(stack.database_url, 2)
-    driven = Driven(world.merchant_id)
-    closed = HttpVendor(())
+    driven = DrivenPoller(world.merchant_id)
+    guarded = HttpVendor(())  # makes no exception for loopback, unlike the usual one
     try:
-        driven.poller = driven.over(closed)
+        driven.poller = driven.with_client(guarded)
         await driven.point_at("http://localhost:9/")
         await driven.call()
         assert "is loopback and not allowed" in (await driven.fetches())[0]["error"]
     finally:
-        await closed.close()
+        await guarded.close()
         await driven.http.close()
         await close_pool()
 
 
-def test_deleting_the_merchant_deletes_all_of_it(stack: Stack) -> None:
+def test_deleting_a_merchant_deletes_all_its_aggregator_data(stack: Stack) -> None:
     with World.create(stack) as world, Vendor([row(1), row(2, amount="bad")]) as vendor:
         world.client.put("/aggregator/v1/source", json={"url": vendor.url})
         until(lambda: balance(world, "074092"))

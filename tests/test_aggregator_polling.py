@@ -1,4 +1,4 @@
-"""The pure part of the aggregator: whatever fails, every row is read, and the vendor's limit holds."""
+"""The aggregator's pure functions read every row and keep the vendor's rate limit, whichever calls fail."""
 
 import json
 from collections.abc import Sequence
@@ -31,31 +31,31 @@ SECOND = timedelta(seconds=1)
 MINUTE = timedelta(seconds=60)
 
 
-def test_a_page_in_the_middle_is_followed_by_the_next_at_once() -> None:
+def test_after_a_page_that_is_not_the_last_the_next_is_due_at_once() -> None:
     cursor, due = after_page(Cursor(), NOW - SECOND, 3, NOW, NOW + SECOND, in_order=False)
     assert cursor == Cursor(None, 2, NOW - SECOND, NOW)
     assert due == NOW + SECOND
 
 
-def test_the_last_page_moves_the_cursor_to_the_newest_row_of_all_pages() -> None:
-    walk = Cursor(None, 3, NOW - SECOND, NOW)
-    in_order, due = after_page(walk, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=True)
+def test_the_last_page_moves_the_cursor_to_the_newest_row() -> None:
+    cursor = Cursor(None, 3, NOW - SECOND, NOW)
+    in_order, due = after_page(cursor, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=True)
     assert (in_order, due) == (Cursor(NOW - SECOND), NOW + INTERVAL)
-    late, _ = after_page(walk, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=False)
-    assert late == Cursor(NOW - SECOND - OVERLAP), "a vendor's late rows are still within what is asked for"
+    late, _ = after_page(cursor, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=False)
+    assert late == Cursor(NOW - SECOND - OVERLAP), "rows that the vendor shows late are still in the requested range"
 
 
-def test_a_row_from_the_future_does_not_carry_the_cursor_away() -> None:
+def test_a_row_from_the_future_does_not_move_the_cursor_into_the_future() -> None:
     cursor, _ = after_page(Cursor(), NOW + timedelta(days=3650), 1, NOW, NOW, in_order=False)
     assert cursor.since == NOW - OVERLAP
 
 
-def test_the_cursor_never_goes_back_and_an_empty_walk_leaves_it() -> None:
+def test_the_cursor_never_goes_back_even_if_there_are_no_rows() -> None:
     assert after_page(Cursor(NOW), NOW - MINUTE, 1, NOW, NOW, in_order=True)[0] == Cursor(NOW)
     assert after_page(Cursor(NOW), None, 0, NOW, NOW, in_order=False)[0] == Cursor(NOW)
 
 
-def test_a_slow_answer_is_followed_no_sooner_than_it_ended() -> None:
+def test_the_next_call_is_not_due_before_a_slow_response_has_ended() -> None:
     assert after_page(Cursor(), None, 0, NOW, NOW + 2 * INTERVAL, in_order=True)[1] == NOW + 2 * INTERVAL
 
 
@@ -66,43 +66,43 @@ def test_a_slow_answer_is_followed_no_sooner_than_it_ended() -> None:
         (0, 10**6, 3600),
     ],
 )  # fmt: skip
-def test_failures_wait_longer_each_time_within_bounds(failures: int, retry_after: int | None, seconds: int) -> None:
+def test_repeated_failures_increase_the_delay_up_to_a_maximum(failures: int, retry_after: int | None, seconds: int) -> None:
     cursor = Cursor(NOW, 2, NOW, NOW, failures)
-    asked = None if retry_after is None else timedelta(seconds=retry_after)
-    after, due = after_failure(cursor, asked, NOW)
-    assert after == replace(cursor, failures=failures + 1), "the same page is asked for again"
+    requested = None if retry_after is None else timedelta(seconds=retry_after)
+    after, due = after_failure(cursor, requested, NOW)
+    assert after == replace(cursor, failures=failures + 1), "the same page is requested again"
     assert due == NOW + timedelta(seconds=seconds)
 
 
-def test_a_walk_whose_pages_have_become_fewer_begins_anew() -> None:
-    walk = Cursor(NOW, 3, NOW, NOW, 1)
-    assert [has_shrunk(walk, total) for total in (0, 2, 3, 4)] == [True, True, False, False]
-    assert not has_shrunk(Cursor(NOW), 0), "nothing new is no page at all"
-    assert after_failure(walk, None, NOW, restart=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
+def test_reading_restarts_if_the_vendor_has_fewer_pages_than_before() -> None:
+    cursor = Cursor(NOW, 3, NOW, NOW, 1)
+    assert [has_shrunk(cursor, total) for total in (0, 2, 3, 4)] == [True, True, False, False]
+    assert not has_shrunk(Cursor(NOW), 0), "a poll without new rows has 0 pages, which is normal"
+    assert after_failure(cursor, None, NOW, restart=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
 
 
-def test_the_limit_counts_calls_from_their_ends() -> None:
+def test_the_rate_limit_counts_from_the_end_of_each_call() -> None:
     assert earliest_call([NOW] * (CALLS - 1), NOW) == NOW
     ends = [NOW - WINDOW + SECOND * n for n in range(1, CALLS + 1)]
     assert earliest_call(ends, NOW) == NOW + SECOND
-    assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, "one under way counts until its lease ends"
+    assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, "a call in progress counts until its lease ends"
 
 
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[list[tuple[int, int]], bool, int, list[str]]:
-    """Rows as (seconds of creation, seconds until visible), the vendor's order, its page size, and what befalls calls."""
+    """Generate rows as (second of creation, seconds until visible), whether newest come first, page size, and call results."""
     rows = draw(st.lists(st.tuples(st.integers(-400, 400), st.integers(0, 30)), max_size=60))
-    fates = st.sampled_from(["ok", "ok", "ok", "fail", "429", "repeat", "slow", "lost", "empty"])
-    return rows, draw(st.booleans()), draw(st.integers(1, 7)), draw(st.lists(fates, max_size=60))
+    results = st.sampled_from(["ok", "ok", "ok", "fail", "429", "repeat", "slow", "lost", "empty"])
+    return rows, draw(st.booleans()), draw(st.integers(1, 7)), draw(st.lists(results, max_size=60))
 
 
 @settings(max_examples=150, deadline=None)
 @given(histories())
-def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
+def test_all_rows_are_read_and_no_minute_has_six_calls_whichever_calls_fail(
     history: tuple[list[tuple[int, int]], bool, int, list[str]],
 ) -> None:
-    rows, newest_first, size, fates = history
-    created = [NOW + SECOND * (second // 5 * 5) for second, _ in rows]  # a coarse clock: many rows of one moment
+    rows, newest_first, size, results = history
+    created = [NOW + SECOND * (second // 5 * 5) for second, _ in rows]  # a coarse clock gives many rows the same time
     visible = [NOW + SECOND * (second + late) for second, late in rows]
     order = sorted(range(len(rows)), key=lambda n: created[n], reverse=newest_first)
     cursor, due, read = Cursor(), NOW, set[int]()
@@ -111,20 +111,20 @@ def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
     done_after = NOW + timedelta(hours=3)
     while due < done_after:
         at = earliest_call(ended_by, due)
-        fate = fates.pop() if fates else "ok"
-        ended = at + SECOND * (14 if fate == "slow" else 0)
-        arrived.append(ended if fate == "slow" else at)  # slow on its way there: the worst case for the vendor's count
-        if fate == "lost":
-            # The worker dies with the call; another takes over when the lease has lapsed.
+        result = results.pop() if results else "ok"
+        ended = at + SECOND * (14 if result == "slow" else 0)
+        arrived.append(ended if result == "slow" else at)  # a slow request arrives last: the worst case for the vendor's limit
+        if result == "lost":
+            # The worker dies during the call. Another one takes over when the lease has expired.
             due = at + SECOND * 30
             ended_by.append(due)
             continue
         ended_by.append(ended)
-        if fate in ("fail", "429"):
-            cursor, due = after_failure(cursor, SECOND * 90 if fate == "429" else None, ended)
+        if result in ("fail", "429"):
+            cursor, due = after_failure(cursor, SECOND * 90 if result == "429" else None, ended)
             continue
         found = [n for n in order if visible[n] <= at and (cursor.since is None or created[n] >= cursor.since)]
-        if fate == "empty":
+        if result == "empty":
             found = []
         page = found[(cursor.page - 1) * size : cursor.page * size]
         read |= set(page)
@@ -140,14 +140,14 @@ def test_whatever_befalls_the_calls_all_rows_are_read_and_no_minute_has_six(
 
 
 def page_of(items: Sequence[object], **meta: Any) -> bytes:
-    """A page's JSON."""
+    """Return a page of these rows as JSON."""
     return json.dumps({"items": items, "meta": {"totalPages": 1, **meta}}).encode()
 
 
 GOOD = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
 
 
-def test_a_row_is_read_exactly() -> None:
+def test_amounts_and_ids_of_a_row_are_read_exactly() -> None:
     row = read_row(json.dumps({**GOOD, "amount": 1.2, "extra": [1]}).encode())
     assert (row.user_id, row.amount, row.type) == ("074092", Decimal("1.20"), "payout")
     assert read_row(json.dumps({**GOOD, "id": 7, "userId": 12, "amount": "12"}).encode()).user_id == "12"
@@ -163,7 +163,7 @@ def test_a_row_is_read_exactly() -> None:
         {"amount": 10**12},
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(change: dict[str, object]) -> None:
+def test_an_invalid_row_is_kept_unchanged_and_does_not_affect_other_rows(change: dict[str, object]) -> None:
     found = read_page(page_of([{**GOOD, **change}, GOOD]), 1)
     assert len(found.rows) == 1
     assert json.loads(found.bad[0].raw.replace("\ufffd", "")) is not None
@@ -179,7 +179,7 @@ def test_a_row_that_cannot_be_understood_is_kept_as_it_came_and_stops_no_other(c
         ({name: value for name, value in GOOD.items() if name != "createdAt"}, "createdAt is required"),
     ],
 )  # fmt: skip
-def test_a_row_that_cannot_be_understood_is_told_all_its_faults_in_plain_words(row: object, reason: str) -> None:
+def test_an_invalid_row_is_reported_with_all_its_errors(row: object, reason: str) -> None:
     assert read_page(page_of([row]), 1).bad[0].reason == reason
 
 
@@ -190,21 +190,21 @@ def test_a_row_that_cannot_be_understood_is_told_all_its_faults_in_plain_words(r
         ([], None),
     ],
 )  # fmt: skip
-def test_the_id_of_a_row_that_cannot_be_understood_is_read_all_the_same(raw: object, vendor_id: str | None) -> None:
+def test_the_id_of_an_invalid_row_is_read_if_it_is_valid(raw: object, vendor_id: str | None) -> None:
     assert read_page(page_of([raw]), 1).bad[0].vendor_id == vendor_id
 
 
-def test_whatever_a_user_of_ours_may_be_called_is_understood_and_stands_in_a_path() -> None:
-    taken = []
+def test_every_allowed_vendor_user_id_can_be_read_and_used_in_a_path() -> None:
+    allowed = []
     for text in (f"a{chr(number)}b" for number in range(0x2100)):
         try:
             msgspec.convert({"name": "n", "vendor_user_id": text}, CreateUserBody)
         except msgspec.ValidationError:
             continue
-        taken.append(text)
+        allowed.append(text)
         assert read_row(json.dumps({**GOOD, "userId": text}).encode()).user_id == text
-    assert len(taken) == 94
-    assert "a/b" not in taken
+    assert len(allowed) == 94
+    assert "a/b" not in allowed
 
 
 @pytest.mark.parametrize(
@@ -217,6 +217,6 @@ def test_whatever_a_user_of_ours_may_be_called_is_understood_and_stands_in_a_pat
         b'{"items":' + b"[" * 100_000,
     ],
 )  # fmt: skip
-def test_a_page_that_is_not_whole_is_no_page(body: bytes) -> None:
+def test_incomplete_or_inconsistent_pages_are_refused(body: bytes) -> None:
     with pytest.raises(UnreadablePageError):
         read_page(body, 1)

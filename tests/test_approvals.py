@@ -1,4 +1,4 @@
-"""Approvals expire when a merchant wants them to, in its own time, and only while nobody has decided."""
+"""An undecided approval expires after the merchant's configured time, measured by the merchant's own clock."""
 
 from typing import Any
 
@@ -9,26 +9,26 @@ from tests.harness.receiver import Receiver
 from tests.harness.world import World
 from tests.test_users import make_user, record, request_payout, summary
 
-PATH = "/sandbox/v1/settings"
+SETTINGS = "/sandbox/v1/settings"
 DAY = 86_400
 
 
-def expire_after(world: World, seconds: float | None) -> None:
-    answer = world.client.patch(PATH, json={"approvals_expire_after": seconds})
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == world.get(PATH).json()
-    assert answer.json()["approvals_expire_after"] == seconds
+def set_expiry(world: World, seconds: float | None) -> None:
+    response = world.client.patch(SETTINGS, json={"approvals_expire_after": seconds})
+    assert response.status_code == 200, response.text
+    assert response.json() == world.get(SETTINGS).json()
+    assert response.json()["approvals_expire_after"] == seconds
 
 
 def advance(world: World, seconds: int) -> dict[str, Any]:
-    answer: dict[str, Any] = world.client.post("/sandbox/v1/clock/advance", json={"seconds": seconds}).json()
-    assert answer["complete"], answer
-    return answer
+    response: dict[str, Any] = world.client.post("/sandbox/v1/clock/advance", json={"seconds": seconds}).json()
+    assert response["complete"], response
+    return response
 
 
-def test_a_request_that_nobody_decides_about_is_rejected_and_its_money_free_again(world: World, receiver: Receiver) -> None:
+def test_an_undecided_request_is_rejected_and_its_money_released(world: World, receiver: Receiver) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    expire_after(world, 3600)
+    set_expiry(world, 3600)
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.rejected"]})
     before = world.balance()
     payout = world.create_payout(requires_approval=True)
@@ -49,9 +49,9 @@ def test_a_request_that_nobody_decides_about_is_rejected_and_its_money_free_agai
     world.assert_clean()
 
 
-def test_a_users_request_that_expires_is_available_again(world: World) -> None:
+def test_the_amount_of_a_users_expired_request_is_available_again(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    expire_after(world, DAY)
+    set_expiry(world, DAY)
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
     request_payout(world, user_id, "70")
@@ -61,9 +61,9 @@ def test_a_users_request_that_expires_is_available_again(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_review_that_nobody_decides_about_fails(world: World) -> None:
+def test_an_undecided_review_fails(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    expire_after(world, DAY)
+    set_expiry(world, DAY)
     payout = world.create_payout(amount="100000.00")
     advance(world, DAY)
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "IN_REVIEW", "FAILED"]
@@ -72,9 +72,9 @@ def test_a_review_that_nobody_decides_about_fails(world: World) -> None:
 
 
 @pytest.mark.parametrize("amount", ["10.00", "100000.00"])
-def test_what_was_approved_in_time_goes_its_way(world: World, amount: str) -> None:
+def test_a_payout_approved_in_time_continues(world: World, amount: str) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    expire_after(world, 60)
+    set_expiry(world, 60)
     payout = world.create_payout("0013", amount=amount, requires_approval=amount == "10.00")
     advance(world, 59)
     assert world.patch(f"/api/v1/payouts/{payout['id']}/approve").status_code == 200
@@ -83,13 +83,13 @@ def test_what_was_approved_in_time_goes_its_way(world: World, amount: str) -> No
     world.assert_clean()
 
 
-def test_an_own_scenario_lays_the_way_on_and_its_review_expires_all_the_same(world: World) -> None:
+def test_reviews_in_custom_scenarios_expire_unless_the_scenario_sets_a_delay(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    expire_after(world, 60)
+    set_expiry(world, 60)
     steps = [{"to": "PROCESSING"}, {"to": "IN_REVIEW", "wait": True}, {"to": "SUCCESS"}]
-    rule = {"name": "own", "match": {"suffix": "7"}, "steps": steps}
-    answer = world.post("/sandbox/v1/scenarios", rule)
-    assert answer.status_code == 201, answer.text
+    rule = {"name": "custom", "match": {"suffix": "7"}, "steps": steps}
+    response = world.post("/sandbox/v1/scenarios", rule)
+    assert response.status_code == 201, response.text
     decided, waiting = world.create_payout("0007"), world.create_payout("0007")
     assert world.patch(f"/api/v1/payouts/{decided['id']}/approve").status_code == 200
     advance(world, 60)
@@ -106,45 +106,45 @@ def test_an_own_scenario_lays_the_way_on_and_its_review_expires_all_the_same(wor
     world.assert_clean()
 
 
-def test_approvals_never_expire_unless_told_to_nor_when_told_not_to_any_more(world: World) -> None:
+def test_approvals_never_expire_by_default_or_after_the_setting_is_removed(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    assert world.get(PATH).json()["approvals_expire_after"] is None
+    assert world.get(SETTINGS).json()["approvals_expire_after"] is None
     first = world.create_payout(requires_approval=True)
-    expire_after(world, 60)
-    expire_after(world, None)
+    set_expiry(world, 60)
+    set_expiry(world, None)
     second = world.create_payout(amount="100000.00")
     advance(world, 365 * DAY)
     assert world.payout(first["id"])["status"] == "REQUESTED"
     assert world.payout(second["id"])["status"] == "IN_REVIEW"
 
 
-def test_a_reset_forgets_when_approvals_expire_and_a_restore_knows_it_again(world: World) -> None:
-    def restored(snapshot_id: str) -> object:
+def test_a_reset_removes_the_expiry_setting_and_a_restore_brings_it_back(world: World) -> None:
+    def expiry_after_restoring(snapshot_id: str) -> object:
         assert world.client.post(f"/sandbox/v1/snapshots/{snapshot_id}/restore").status_code == 200
-        return world.get(PATH).json()["approvals_expire_after"]
+        return world.get(SETTINGS).json()["approvals_expire_after"]
 
     never = world.client.post("/sandbox/v1/snapshots").json()["id"]
-    expire_after(world, 60)
+    set_expiry(world, 60)
     in_a_minute = world.client.post("/sandbox/v1/snapshots").json()["id"]
     assert world.client.post("/sandbox/v1/reset").status_code == 200
-    assert world.get(PATH).json()["approvals_expire_after"] is None
-    assert [restored(snapshot_id) for snapshot_id in (in_a_minute, never, in_a_minute)] == [60, None, 60]
+    assert world.get(SETTINGS).json()["approvals_expire_after"] is None
+    assert [expiry_after_restoring(snapshot_id) for snapshot_id in (in_a_minute, never, in_a_minute)] == [60, None, 60]
 
 
-def test_the_worker_lets_approvals_expire_by_itself(world: World) -> None:
-    expire_after(world, 1)
+def test_workers_expire_approvals_while_the_clock_runs(world: World) -> None:
+    set_expiry(world, 1)
     payout = world.create_payout(requires_approval=True)
     assert world.wait_for(payout["id"], "REJECTED")["failure_code"] == "APPROVAL_EXPIRED"
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, 31_536_001, "60", True])
-def test_a_time_that_is_none_is_refused(world: World, seconds: object) -> None:
-    answer = world.client.patch(PATH, json={"approvals_expire_after": seconds})
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert answer.json()["errors"][0]["field"] == "approvals_expire_after"
+def test_invalid_expiry_times_are_refused(world: World, seconds: object) -> None:
+    response = world.client.patch(SETTINGS, json={"approvals_expire_after": seconds})
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert response.json()["errors"][0]["field"] == "approvals_expire_after"
 
 
-def test_a_path_has_stopped_at_its_end_and_behind_what_waits() -> None:
+def test_a_path_has_stopped_at_its_end_and_after_a_waiting_step() -> None:
     steps = (Step("PROCESSING"), Step("ON_HOLD", wait=True), Step("RETRY", probability=0), Step("PROCESSING"), Step("SUCCESS"))
-    scenario = Scenario("own", Match(), steps)
+    scenario = Scenario("custom", Match(), steps)
     assert [has_stopped(scenario, step, "p") for step in range(6)] == [False, False, True, True, False, True]

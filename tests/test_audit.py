@@ -1,6 +1,6 @@
-"""The audit finds nothing wrong in a ledger that real commands made, and finds every corruption of it.
+"""The audit reports no problem in a ledger that real commands created, and finds every corruption of it.
 
-A superuser corrupts the tables in a transaction that is rolled back.
+A superuser corrupts the tables in a transaction that is then rolled back.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ BALANCE = Decimal("1000000.00")
 
 @dataclass(frozen=True)
 class Ledger:
-    """A merchant that lived a little, and payouts of it by what became of them."""
+    """A merchant with some history: its payouts by outcome, and a user."""
 
     merchant_id: str
     succeeded: str
@@ -53,10 +53,10 @@ class Ledger:
 
 
 async def run(merchant_id: str, *commands: CreatePayout | TransitionPayout | RecordTransaction) -> Sequence[CommandResult]:
-    of_merchant = [replace(command, context=replace(command.context, merchant_id=merchant_id)) for command in commands]
-    answers = await asyncio.gather(*(WORK.submit(command) for command in of_merchant))
-    assert all(answer.status < 300 for answer in answers), [answer.body for answer in answers]
-    return answers
+    addressed = [replace(command, context=replace(command.context, merchant_id=merchant_id)) for command in commands]
+    results = await asyncio.gather(*(WORK.submit(command) for command in addressed))
+    assert all(result.status < 300 for result in results), [result.body for result in results]
+    return results
 
 
 def create(reference: str, suffix: str, *, requires_approval: bool = False) -> CreatePayout:
@@ -79,30 +79,30 @@ async def new_merchant(balance: Decimal | None = BALANCE) -> str:
 
 @pytest.fixture(scope="module")
 async def pool(database_url: str) -> AsyncIterator[None]:
-    ours = ENGINE.pool is None
-    if ours:
+    opens_pool = ENGINE.pool is None
+    if opens_pool:
         await open_pool(database_url, 4)
     yield
-    if ours:
+    if opens_pool:
         await close_pool()
 
 
 @pytest.fixture(scope="module")
 async def ledger(pool: None) -> Ledger:
-    """A merchant whose payouts took every kind of change that needs no waiting."""
+    """Create a merchant whose payouts went through every kind of change that has no delay."""
     merchant_id = await new_merchant()
     async with audit_module.connection() as conn:
         # Freeze the clock, so that no worker changes the ledger during the tests.
         await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
     suffixes = ("0001", "0003", "0004", "0005", "0002", "0011", "0012", "0001", "0004")
     created = await run(merchant_id, *(create(f"R{n}", suffix) for n, suffix in enumerate(suffixes)))
-    ids = [str(answer.location).rpartition("/")[2] for answer in created]
-    answers = await run(
+    ids = [str(result.location).rpartition("/")[2] for result in created]
+    with_approval = await run(
         merchant_id,
         create("approved", "0001", requires_approval=True),
         create("rejected", "0001", requires_approval=True),
     )
-    approved, rejected = (str(answer.location).rpartition("/")[2] for answer in answers)
+    approved, rejected = (str(result.location).rpartition("/")[2] for result in with_approval)
     await run(merchant_id, transition(approved, "approve"), transition(rejected, "reject"))
     while await take_due_steps(WORK, merchant_id):
         pass
@@ -119,7 +119,7 @@ async def ledger(pool: None) -> Ledger:
 
 
 async def add_user(merchant_id: str) -> str:
-    """A user who has earned, sold and been credited in bulk."""
+    """Create a user with earnings, a sale and a bulk credit. Return its id."""
     user_id = "00000000-0000-7000-8000-00000000000a"
 
     async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -157,7 +157,7 @@ async def add_user(merchant_id: str) -> str:
 
 @pytest.fixture
 async def superuser(database_url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A superuser's connection, without foreign key checks, in a transaction that is rolled back."""
+    """Yield a superuser's connection, without foreign key checks, in a transaction that is rolled back."""
     conn = await asyncpg.connect(database_url)
     try:
         await conn.execute("BEGIN")
@@ -168,7 +168,7 @@ async def superuser(database_url: str) -> AsyncIterator["asyncpg.Connection[asyn
         await conn.close()
 
 
-async def test_an_honest_ledger_passes(ledger: Ledger) -> None:
+async def test_an_intact_ledger_passes(ledger: Ledger) -> None:
     report = await audit(ledger.merchant_id)
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []
     assert report.ok
@@ -180,7 +180,7 @@ async def test_an_empty_ledger_passes(pool: None) -> None:
     assert (await audit(await new_merchant(None))).ok
 
 
-async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_ledger_that_is_read_in_windows_passes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "MAX_TRANSFERS_PER_SNAPSHOT", 3)
     monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 2)
     monkeypatch.setattr(audit_module, "PAYOUTS_PER_WINDOW", 2)
@@ -190,7 +190,7 @@ async def test_a_large_ledger_is_read_in_windows(ledger: Ledger, monkeypatch: py
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []
 
 
-async def test_a_window_carries_the_balances_over(
+async def test_running_balances_are_checked_across_windows(
     ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_module, "TRANSFERS_PER_WINDOW", 1)
@@ -214,7 +214,7 @@ async def test_another_merchants_corruption_is_not_reported(
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS.values(), ids=CORRUPTIONS.keys())
-async def test_a_corruption_is_found_by_its_checks_and_by_no_other(
+async def test_each_corruption_is_found_by_exactly_the_expected_checks(
     corruption: Corruption, ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     target_id = getattr(ledger, corruption.target)
@@ -248,31 +248,33 @@ async def test_a_dangling_reference_in_any_window_is_found(
     assert sum("transfers.payout_id" in problem for problem in problems) == count
 
 
-async def test_only_the_first_problems_are_shown(ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def test_a_check_shows_a_limited_number_of_problems(
+    ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
     await superuser.execute("UPDATE events SET type = 'payout.odd' WHERE merchant_id = $1", ledger.merchant_id)
     report = await check(superuser, ledger.merchant_id)
     legal = next(c for c in report.checks if c.name == "changes_are_legal")
     assert len(legal.problems) == audit_module.MAX_PROBLEMS_SHOWN
 
 
-async def test_who_is_in_the_way_is_tried_to_get_past_and_then_named(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    hindered = [asyncpg.DeadlockDetectedError(), asyncpg.LockNotAvailableError()]
+async def test_lock_conflicts_are_retried_and_then_reported_as_503(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    conflicts = [asyncpg.DeadlockDetectedError(), asyncpg.LockNotAvailableError()]
 
-    async def checked(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> AuditReport:
-        if hindered:
-            raise hindered.pop()
+    async def check_with_conflicts(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> AuditReport:
+        if conflicts:
+            raise conflicts.pop()
         return await check(conn, merchant_id)
 
-    monkeypatch.setattr(audit_module, "check", checked)
+    monkeypatch.setattr(audit_module, "check", check_with_conflicts)
     assert (await audit(ledger.merchant_id)).ok
-    hindered += [asyncpg.DeadlockDetectedError()] * 3
+    conflicts += [asyncpg.DeadlockDetectedError()] * 3
     with pytest.raises(Problem) as refused:
         await audit(ledger.merchant_id)
     assert (refused.value.status, refused.value.headers["Retry-After"]) == (503, "1")
-    assert not hindered
+    assert not conflicts
 
 
-async def test_a_clock_that_was_set_back_is_no_corruption(pool: None) -> None:
+async def test_a_clock_that_was_set_back_is_not_reported_as_corruption(pool: None) -> None:
     merchant_id = await new_merchant()
     await run(merchant_id, create("before", "0004"))
     async with audit_module.connection() as conn:

@@ -1,4 +1,4 @@
-"""Each item of a batch stands or falls alone, whatever is wrong inside it; what is wrong with the whole is refused whole."""
+"""An invalid item of a batch fails alone; a batch that is itself invalid is refused as a whole."""
 
 import json
 import uuid
@@ -10,22 +10,22 @@ import pytest
 
 from tests.harness.world import World
 
-BAD_INSIDE: dict[str, tuple[str, int, str | None]] = {
+BAD_ITEMS: dict[str, tuple[str, int, str | None]] = {
     "a NUL": ('{"merchant_reference": "\\u0000"}', 400, "merchant_reference"),
     "a NUL in a name": ('{"\\u0000": 1}', 400, "�"),
-    "a member twice": ('{"amount": 1, "amount": 2}', 400, "amount"),
-    "a member of the batch itself": ('{"payouts": [], "users": []}', 400, "payouts"),
+    "a duplicate field": ('{"amount": 1, "amount": 2}', 400, "amount"),
+    "a field that belongs to the batch": ('{"payouts": [], "users": []}', 400, "payouts"),
     "half a surrogate pair": ('{"merchant_reference": "\\ud800"}', 400, None),
-    "the other half": ('{"name": "\\udc00 x"}', 400, None),
-    "bytes that are no UTF-8": ('{"name": "\udcff"}', 400, None),
+    "the other half of a surrogate pair": ('{"name": "\\udc00 x"}', 400, None),
+    "bytes that are not UTF-8": ('{"name": "\udcff"}', 400, None),
     "too many levels": ('{"name": ' + "[" * 20_000 + "]" * 20_000 + "}", 400, None),
     "many levels": ('{"name": ' + "[" * 700 + "]" * 700 + "}", 400, "name"),
     "a huge integer": ('{"amount": 1' + "0" * 6000 + "}", 400, "amount"),
-    "a huge integer where a text belongs": ('{"name": 1' + "0" * 6000 + "}", 400, "name"),
-    "no object": ("17", 400, ""),
+    "a huge integer in place of a string": ('{"name": 1' + "0" * 6000 + "}", 400, "name"),
+    "not an object": ("17", 400, ""),
     "an array": ("[[]]", 400, ""),
     "null": ("null", 400, ""),
-    "a quote and a bracket in a text": ('{"name": "]}\\"[{,"}', 400, "name"),
+    "a quote and a bracket in a string": ('{"name": "]}\\"[{,"}', 400, "name"),
 }
 
 
@@ -34,17 +34,17 @@ def post_raw(world: World, path: str, body: str) -> httpx.Response:
     return world.client.post(path, content=body.encode("utf-8", "surrogateescape"), headers=headers)
 
 
-def payouts(world: World, item: str) -> httpx.Response:
+def post_between_good_payouts(world: World, item: str) -> httpx.Response:
     good = [json.dumps(world.payout_body("0004")) for _ in range(2)]
     return post_raw(world, "/api/v1/payouts/batch", f'{{"payouts": [{good[0]}, {item}, {good[1]}]}}')
 
 
-@pytest.mark.parametrize("what", BAD_INSIDE)
-def test_one_bad_payout_is_refused_alone_and_named(world: World, what: str) -> None:
-    item, status, field = BAD_INSIDE[what]
-    answer = payouts(world, item)
-    assert answer.status_code == 200, answer.text
-    results: list[dict[str, Any]] = answer.json()["results"]
+@pytest.mark.parametrize("what", BAD_ITEMS)
+def test_an_invalid_payout_fails_alone_and_its_error_names_the_field(world: World, what: str) -> None:
+    item, status, field = BAD_ITEMS[what]
+    response = post_between_good_payouts(world, item)
+    assert response.status_code == 200, response.text
+    results: list[dict[str, Any]] = response.json()["results"]
     assert [result["status"] for result in results] == [201, status, 201]
     problem = results[1]["problem"]
     if field is None:
@@ -57,26 +57,26 @@ def test_one_bad_payout_is_refused_alone_and_named(world: World, what: str) -> N
     world.assert_clean()
 
 
-@pytest.mark.parametrize("what", BAD_INSIDE)
-def test_one_bad_user_is_refused_alone_and_named(world: World, what: str) -> None:
-    item, status, _ = BAD_INSIDE[what]
-    if what == "a quote and a bracket in a text":
+@pytest.mark.parametrize("what", BAD_ITEMS)
+def test_an_invalid_user_fails_alone_and_its_error_names_the_item(world: World, what: str) -> None:
+    item, status, _ = BAD_ITEMS[what]
+    if what == "a quote and a bracket in a string":
         status = 201
-    answer = post_raw(world, "/api/v1/users/batch", f'{{"users":[{{"name":"A"}},{item},{{"name":"B"}}]}}')
-    assert answer.status_code == 200, answer.text
-    results = answer.json()["results"]
+    response = post_raw(world, "/api/v1/users/batch", f'{{"users":[{{"name":"A"}},{item},{{"name":"B"}}]}}')
+    assert response.status_code == 200, response.text
+    results = response.json()["results"]
     assert [result["status"] for result in results] == [201, status, 201]
     for error in results[1].get("problem", {}).get("errors", []):
         assert error["field"].startswith("users[1]")
 
 
-def test_every_wrong_member_of_every_item_is_named(world: World) -> None:
+def test_every_invalid_field_of_every_item_is_reported(world: World) -> None:
     bad = {**world.payout_body(), "bank_code": "hbl", "amount": 0, "nota": 1}
     results = world.post("/api/v1/payouts/batch", {"payouts": [bad, world.payout_body("0004"), bad]}).json()["results"]
     assert [result["status"] for result in results] == [400, 201, 400]
-    for place in (0, 2):
-        fields = {error["field"] for error in results[place]["problem"]["errors"]}
-        assert fields == {f"payouts[{place}].{name}" for name in ("bank_code", "amount", "nota")}
+    for index in (0, 2):
+        fields = {error["field"] for error in results[index]["problem"]["errors"]}
+        assert fields == {f"payouts[{index}].{name}" for name in ("bank_code", "amount", "nota")}
 
 
 @pytest.mark.parametrize(
@@ -95,23 +95,23 @@ def test_every_wrong_member_of_every_item_is_named(world: World) -> None:
         ("[" * 20_000, "MALFORMED_JSON"),
     ],
 )
-def test_what_is_wrong_with_the_whole_refuses_the_whole(world: World, body: str, code: str) -> None:
-    answer = post_raw(world, "/api/v1/payouts/batch", body)
-    assert (answer.status_code, answer.json()["code"]) == (400, code), answer.text
+def test_an_invalid_batch_is_refused_as_a_whole(world: World, body: str, code: str) -> None:
+    response = post_raw(world, "/api/v1/payouts/batch", body)
+    assert (response.status_code, response.json()["code"]) == (400, code), response.text
 
 
-@pytest.mark.parametrize(("path", "member"), [("/api/v1/payouts/batch", "payouts"), ("/api/v1/users/batch", "users")])
-def test_answers_are_what_the_document_says(world: World, path: str, member: str) -> None:
+@pytest.mark.parametrize(("path", "field"), [("/api/v1/payouts/batch", "payouts"), ("/api/v1/users/batch", "users")])
+def test_responses_match_the_openapi_document(world: World, path: str, field: str) -> None:
     document = httpx.get(f"{world.stack.api_url}/openapi.json").json()
-    answers = document["paths"][path]["post"]["responses"]
-    (status,) = (status for status in answers if status.startswith("2"))
-    schema = answers[status]["content"]["application/json"]["schema"]
+    responses = document["paths"][path]["post"]["responses"]
+    (status,) = (status for status in responses if status.startswith("2"))
+    schema = responses[status]["content"]["application/json"]["schema"]
     results = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]["results"]
     assert len(results["items"]["oneOf"]) == 2
     validator = jsonschema_rs.Draft202012Validator({**schema, "components": document["components"]})
-    item = world.payout_body("0004") if member == "payouts" else {"name": "U"}
-    answer = world.post(path, {member: [item, {}]})
-    assert str(answer.status_code) == status
-    validator.validate(answer.json())
+    item = world.payout_body("0004") if field == "payouts" else {"name": "U"}
+    response = world.post(path, {field: [item, {}]})
+    assert str(response.status_code) == status
+    validator.validate(response.json())
     assert not validator.is_valid({"results": [{"status": 201}]})
-    assert not validator.is_valid({"results": [{"status": 201, "problem": answer.json()["results"][1]["problem"]}]})
+    assert not validator.is_valid({"results": [{"status": 201, "problem": response.json()["results"][1]["problem"]}]})

@@ -198,9 +198,9 @@ def test_the_walk_is_bounded() -> None:
 # ---- over HTTP
 
 
-def refused(answer: Any) -> dict[str, str]:
-    body = answer.json()
-    assert (answer.status_code, body["code"]) == (400, "VALIDATION_ERROR"), answer.text
+def refused(response: Any) -> dict[str, str]:
+    body = response.json()
+    assert (response.status_code, body["code"]) == (400, "VALIDATION_ERROR"), response.text
     return {error["field"]: error["message"] for error in body["errors"]}
 
 
@@ -265,15 +265,15 @@ def test_a_new_merchant_is_told_of_its_seed_time_and_address_with_all_the_rest(s
         "name": "", "opening_balance": "-1", "webhook_url": "ftp://x", "seed": -1, "frozen_at": "soon", "rate": 5,
     }  # fmt: skip
     headers = {"X-ADMIN-KEY": stack.admin_key}
-    answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=body, headers=headers, timeout=60)
-    assert refused(answer).keys() == body.keys()
-    answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json={**body, "seed": "7"}, headers=headers, timeout=60)
-    assert refused(answer)["seed"] == "must be a whole number from 0 to 9223372036854775807 or null"
+    response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=body, headers=headers, timeout=60)
+    assert refused(response).keys() == body.keys()
+    response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json={**body, "seed": "7"}, headers=headers, timeout=60)
+    assert refused(response)["seed"] == "must be a whole number from 0 to 9223372036854775807 or null"
     right = {"name": "x", "opening_balance": 0}
     for member in ("webhook_url", "seed", "frozen_at"):
         bad = {**right, member: body[member]}
-        answer = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=bad, headers=headers, timeout=60)
-        assert refused(answer).keys() == {member}
+        response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=bad, headers=headers, timeout=60)
+        assert refused(response).keys() == {member}
 
 
 def test_an_endpoint_and_a_source_are_told_of_their_address_with_all_the_rest(world: World) -> None:

@@ -31,10 +31,10 @@ def send(world: World, content: bytes, key: str | None = None) -> httpx.Response
 
 
 def upload(world: World, rows: Sequence[tuple[str, str]]) -> str:
-    answer = send(world, b"uuid,amount\n" + "".join(f"{user},{amount}\n" for user, amount in rows).encode())
-    assert answer.status_code == 202, answer.text
-    assert answer.json()["status"] == "UPLOADED"
-    activity_id: str = answer.json()["activity_id"]
+    response = send(world, b"uuid,amount\n" + "".join(f"{user},{amount}\n" for user, amount in rows).encode())
+    assert response.status_code == 202, response.text
+    assert response.json()["status"] == "UPLOADED"
+    activity_id: str = response.json()["activity_id"]
     return activity_id
 
 
@@ -132,8 +132,8 @@ def test_a_header_alone_completes_with_zeros(world: World, content: bytes) -> No
 def test_nothing_but_bad_rows_is_no_success_and_cannot_be_retried(world: World) -> None:
     activity_id = upload(world, [("nobody", "1")])
     assert finished(world, activity_id)["status"] == "FAILED"
-    answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
-    assert (answer.status_code, answer.json()["code"]) == (409, "NOT_RETRYABLE")
+    response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+    assert (response.status_code, response.json()["code"]) == (409, "NOT_RETRYABLE")
 
 
 def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
@@ -144,8 +144,8 @@ def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
         activity_id = upload(world, [(user, "10") for user in users])
         activity = finished(world, activity_id)
         assert (activity["status"], counts(activity)) == ("PARTIALLY_COMPLETED", (3, 0, 2, 1))
-        answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
-        assert (answer.status_code, answer.json()) == (202, {"activity_id": activity_id, "status": "PROCESSING"})
+        response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+        assert (response.status_code, response.json()) == (202, {"activity_id": activity_id, "status": "PROCESSING"})
         assert counts(finished(world, activity_id)) == (3, 0, 2, 1)
     finally:
         fail_list.unlink()
@@ -154,8 +154,8 @@ def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
     assert (activity["status"], counts(activity)) == ("COMPLETED", (3, 0, 3, 0))
     assert len({item["transfer_id"] for item in items(world, activity_id)} - {None}) == 3
     assert [summary(world, user)["credited"] for user in users] == ["10.00"] * 3
-    answer = world.post(f"{PATH}/retry", {"activity_id": activity_id})
-    assert (answer.status_code, answer.json()["code"]) == (409, "NOT_RETRYABLE")
+    response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
+    assert (response.status_code, response.json()["code"]) == (409, "NOT_RETRYABLE")
     world.assert_clean()
 
 
@@ -192,8 +192,8 @@ def test_more_rows_than_a_chunk(world: World) -> None:
 )
 def test_a_bad_upload_is_refused(world: World, content: bytes, headers: dict[str, str], status: int, code: str) -> None:
     sent = {"Content-Type": "multipart/form-data; boundary=b", "X-IDEMPOTENCY-KEY": str(uuid.uuid4()), **headers}
-    answer = world.client.post(PATH, content=content, headers=sent)
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
+    response = world.client.post(PATH, content=content, headers=sent)
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
 
 
 def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Stack) -> None:

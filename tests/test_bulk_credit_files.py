@@ -114,9 +114,9 @@ async def test_others_have_their_turn_however_the_lines_look(
             await asyncio.sleep(0)
 
     turns = asyncio.create_task(take_turns())
-    answer = await store(BulkCreditService(units_of_work()), world, file)
+    response = await store(BulkCreditService(units_of_work()), world, file)
     turns.cancel()
-    assert answer.status == 202
+    assert response.status == 202
     assert file.most_of_a_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
 
 
@@ -192,17 +192,17 @@ def test_a_quote_that_is_not_closed_credits_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("beyond", [1, 1024**2], ids=["by_a_byte", "by_a_megabyte"])
 def test_a_file_too_large_is_told_how_large_it_may_be(world: World, beyond: int) -> None:
-    answer = send(world, HEADER.ljust(MAX_FILE_SIZE + beyond))
-    assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
-    assert answer.json()["detail"] == "The file is larger than 50 MB; split it."
+    response = send(world, HEADER.ljust(MAX_FILE_SIZE + beyond))
+    assert (response.status_code, response.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    assert response.json()["detail"] == "The file is larger than 50 MB; split it."
 
 
 @pytest.mark.parametrize("second", [HEADER, b""])
 def test_a_form_with_two_files_is_refused(world: World, second: bytes) -> None:
     files = [("file", ("a.csv", HEADER)), ("other", ("b.csv", HEADER)), ("file", ("c.csv", second))]
-    answer = world.client.post(PATH, files=files, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert [error["field"] for error in answer.json()["errors"]] == ["file"]
+    response = world.client.post(PATH, files=files, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert [error["field"] for error in response.json()["errors"]] == ["file"]
 
 
 @pytest.mark.usefixtures("pool")
@@ -218,7 +218,7 @@ async def test_two_files_are_taken_in_at_a_time_and_the_others_wait(world: World
     first.is_over = True
     await third.is_begun.wait()
     second.is_over = third.is_over = True
-    assert [answer.status for answer in await asyncio.gather(*tasks)] == [202, 202, 202]
+    assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202, 202]
 
 
 @pytest.mark.usefixtures("pool")
@@ -234,7 +234,7 @@ async def test_who_waits_too_long_for_others_files_is_told_to_come_back(world: W
     assert int(caught.value.headers["Retry-After"]) > 0
     for file in files:
         file.is_over = True
-    assert [answer.status for answer in await asyncio.gather(*tasks)] == [202, 202]
+    assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202]
     assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "a turn that was not had is not lost"
 
 

@@ -1,6 +1,6 @@
 """Exit codes: 0 done, 1 refused, 2 usage error, 3 sandbox unreachable or 5xx, 4 awaited condition not met.
 
-With --json a failure is one problem object on stderr, and stdout holds the valid answer or nothing.
+With --json a failure is one problem object on stderr, and stdout holds the valid response or nothing.
 """
 
 import itertools
@@ -100,7 +100,7 @@ def test_a_state_that_the_payout_has_left_was_reached(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "answer"),
+    ("command", "response"),
     [
         (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "ran": []}),
         (
@@ -112,10 +112,10 @@ def test_a_state_that_the_payout_has_left_was_reached(world: World) -> None:
         ),
     ],
 )  # fmt: skip
-def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], answer: dict[str, Any]) -> None:
-    monkeypatch.setattr(Client, "ask", lambda *_, **__: answer)
+def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], response: dict[str, Any]) -> None:
+    monkeypatch.setattr(Client, "ask", lambda *_, **__: response)
     ran = invoke(*command, "--json")
-    assert (ran.exit_code, json.loads(ran.stdout)) == (4, answer)
+    assert (ran.exit_code, json.loads(ran.stdout)) == (4, response)
     assert "25 s have passed" in problem_of(ran)["detail"]
 
 

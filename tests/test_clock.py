@@ -26,9 +26,9 @@ from tests.harness.world import Stack, World
 def clock(world: World, verb: str, key: str | None = None, **body: Any) -> dict[str, Any]:
     """POST to the clock; it must be accepted."""
     headers = {} if key is None else {"X-IDEMPOTENCY-KEY": key}
-    answer = world.client.post(f"/sandbox/v1/clock/{verb}", json=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
+    response = world.client.post(f"/sandbox/v1/clock/{verb}", json=body, headers=headers)
+    assert response.status_code == 200, response.text
+    found: dict[str, Any] = response.json()
     return found
 
 
@@ -98,9 +98,9 @@ def test_an_advance_of_nothing_stays_where_it_is_and_runs_what_is_due(world: Wor
 )
 def test_it_goes_forward_only_and_says_what_is_wrong(world: World, verb: str, body: dict[str, Any], field: str) -> None:
     world.create_payout("0004")
-    answer = world.client.post(f"/sandbox/v1/clock/{verb}", json=body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
-    assert answer.json()["errors"][0]["field"] == field
+    response = world.client.post(f"/sandbox/v1/clock/{verb}", json=body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), response.text
+    assert response.json()["errors"][0]["field"] == field
     assert not world.get("/sandbox/v1/clock").json()["frozen"]
 
 
@@ -197,12 +197,12 @@ def test_a_running_clock_is_put_forward_and_runs_on(world: World, receiver: Rece
 def test_only_one_moves_the_clock_and_a_slow_answer_does_not(world: World, receiver: Receiver) -> None:
     asked, free = threading.Event(), threading.Event()
 
-    def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
+    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
         asked.set()
         free.wait(30)
         return 200, {}, b""
 
-    receiver.respond = answer
+    receiver.respond = response
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     world.create_payout("0012")

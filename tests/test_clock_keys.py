@@ -55,8 +55,8 @@ async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: Wo
     context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        answer = await cut_off.advance(context, seconds_on(200 * 3600))
-        runs.append(json.loads(answer.body))
+        response = await cut_off.advance(context, seconds_on(200 * 3600))
+        runs.append(json.loads(response.body))
         assert len(runs) < 10
     assert len(runs) > 3, "it was cut off on its way, more than a day from where it began"
     assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours from where the first one began"
@@ -68,8 +68,8 @@ async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: W
     days_long(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    answer = await cut_off.advance(context, seconds_on(200 * 3600))
-    assert not json.loads(answer.body)["complete"]
+    response = await cut_off.advance(context, seconds_on(200 * 3600))
+    assert not json.loads(response.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
         (ADVANCE, {"seconds": 7}),
@@ -80,7 +80,7 @@ async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: W
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
     again = await cut_off.advance(context, seconds_on(200 * 3600))
-    assert json.loads(again.body)["from"] == json.loads(answer.body)["now"], "it goes on all the same"
+    assert json.loads(again.body)["from"] == json.loads(response.body)["now"], "it goes on all the same"
 
 
 async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world: World, cut_off: ClockService) -> None:
@@ -88,14 +88,14 @@ async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world:
     days_long(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    answer = await cut_off.advance(context, seconds_on(200 * 3600))
-    assert not json.loads(answer.body)["complete"]
+    response = await cut_off.advance(context, seconds_on(200 * 3600))
+    assert not json.loads(response.body)["complete"]
     await asyncio.to_thread(world.shift_clock, 300 * 3600)
-    last = answer
+    last = response
     while not json.loads(last.body)["complete"]:
         last = await cut_off.advance(context, seconds_on(200 * 3600))
         assert last.status == 200, last.body
-    assert json.loads(last.body)["now"] > json.loads(answer.body)["now"]
+    assert json.loads(last.body)["now"] > json.loads(response.body)["now"]
     world.assert_clean()
 
 
@@ -103,12 +103,12 @@ def test_the_same_request_while_it_runs_is_told_so(world: World, receiver: Recei
     """In either process of the API."""
     asked, free = threading.Event(), threading.Event()
 
-    def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
+    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
         asked.set()
         free.wait(60)
         return 200, {}, b""
 
-    receiver.respond = answer
+    receiver.respond = response
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     freeze(world)
     world.create_payout("0012")
@@ -121,7 +121,7 @@ def test_the_same_request_while_it_runs_is_told_so(world: World, receiver: Recei
         first = pool.submit(advance)
         try:
             assert asked.wait(30)
-            codes = {(answer.status_code, answer.json()["code"]) for answer in (advance() for _ in range(4))}
+            codes = {(response.status_code, response.json()["code"]) for response in (advance() for _ in range(4))}
             assert codes == {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
         finally:
             free.set()

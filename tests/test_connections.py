@@ -306,7 +306,7 @@ async def test_a_request_that_asks_for_another_protocol_keeps_its_body(asked: st
     head = f"POST /path?a=b HTTP/1.1\r\nHost: x\r\n{asked}X-Request-Id: mine\r\nContent-Length: 5\r\n\r\n".encode()
     for part in {1: [head + b"hello" + GET], 2: [head, b"hello" + GET], 3: [head[:40], head[40:] + b"he", b"llo" + GET]}[parts]:
         await connection.send(part)
-    assert [answer.rpartition(b"\r\n")[2] for answer in connection.received.split(b"HTTP/1.1 200 OK")[1:]] == [b"5", b"0"]
+    assert [response.rpartition(b"\r\n")[2] for response in connection.received.split(b"HTTP/1.1 200 OK")[1:]] == [b"5", b"0"]
     assert connection.is_open
     request = app.scopes[0]
     assert (request["method"], request["path"], request["query_string"]) == ("POST", "/path", b"a=b")
@@ -410,7 +410,7 @@ def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: Wor
                 for _ in range(1600):
                     connection.sendall(b"a" * 65_536)
             except (ConnectionError, TimeoutError):
-                pass  # closed by then; the answer was sent before
+                pass  # closed by then; the response was sent before
             refused.append(read_response(connection))
 
     thread = threading.Thread(target=send_100_megabytes)

@@ -318,10 +318,10 @@ def test_the_last_four_digits_choose_the_scenario(account_number: str, suffix: s
 @pytest.mark.parametrize("prefix", ["123456", "123456789012"])
 def test_the_suffix_decides_whether_an_account_is_valid(prefix: str, suffix: str, reason: str | None) -> None:
     for account_number in (prefix + suffix, make_iban("HABB", prefix.zfill(12) + suffix)):
-        answer = verify(DIRECTORY, "BANK", "HBL", account_number)
-        assert (answer.valid, answer.reason) == (reason is None, reason)
-        assert (answer.account_title is None) == (reason is not None)
-        assert answer.account_number == account_number
+        response = verify(DIRECTORY, "BANK", "HBL", account_number)
+        assert (response.valid, response.reason) == (reason is None, reason)
+        assert (response.account_title is None) == (reason is not None)
+        assert response.account_number == account_number
 
 
 def test_the_account_title_never_changes() -> None:
@@ -342,13 +342,13 @@ def test_accounts_have_many_titles() -> None:
 
 
 def test_an_alias_is_answered_with_the_bank_s_own_code() -> None:
-    answer = verify(DIRECTORY, "BANK", "BANKALHABIB", "1234567890")
-    assert (answer.dest_type, answer.bank_code, answer.wallet_code) == ("BANK", "BAHL", None)
+    response = verify(DIRECTORY, "BANK", "BANKALHABIB", "1234567890")
+    assert (response.dest_type, response.bank_code, response.wallet_code) == ("BANK", "BAHL", None)
 
 
 def test_a_wallet_is_answered_with_its_code() -> None:
-    answer = verify(DIRECTORY, "WALLET", "EASYPAISA", "03001234567")
-    assert (answer.dest_type, answer.bank_code, answer.wallet_code) == ("WALLET", None, "EASYPAISA")
+    response = verify(DIRECTORY, "WALLET", "EASYPAISA", "03001234567")
+    assert (response.dest_type, response.bank_code, response.wallet_code) == ("WALLET", None, "EASYPAISA")
 
 
 def test_an_unknown_destination_cannot_be_asked() -> None:

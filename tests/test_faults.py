@@ -26,10 +26,10 @@ def fault(world: World, target: str, kind: str, **members: Any) -> dict[str, Any
     It needs no waiting for: one of the API works at once in the process that made it, to which the world's client keeps its
     connection, and one of deliveries hits whatever is claimed after it.
     """
-    answer = world.post(FAULTS, {"target": target, "kind": kind, **members})
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    assert answer.headers["location"] == f"{FAULTS}/{made['id']}"
+    response = world.post(FAULTS, {"target": target, "kind": kind, **members})
+    assert response.status_code == 201, response.text
+    made: dict[str, Any] = response.json()
+    assert response.headers["location"] == f"{FAULTS}/{made['id']}"
     return made
 
 
@@ -75,8 +75,8 @@ def test_an_error_is_answered_before_anything_is_done(world: World, status: int,
 def test_a_rate_limit_says_when_to_come_back(world: World) -> None:
     made = fault(world, "api", "rate_limit", retry_after=7.0)
     assert repr(made["parameters"]) == "{'retry_after': 7}"
-    answer = world.get("/api/v1/balance")
-    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
+    response = world.get("/api/v1/balance")
+    assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
     assert world.get("/sandbox/v1/scenarios").status_code == 200
 
 
@@ -198,8 +198,8 @@ def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: W
     ],
 )  # fmt: skip
 def test_a_wrong_fault_is_refused(world: World, body: dict[str, Any]) -> None:
-    answer = world.post(FAULTS, body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    response = world.post(FAULTS, body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
 # ---- deliveries

@@ -97,8 +97,8 @@ def test_what_the_aggregator_says_is_pending_is_what_is_pending(stack: Stack, pa
             record(world, users[-1], "EARNED", "100")
             payout_id = request_payout(world, users[-1], "30")["id"]
             for status in walked(choices)[1:]:
-                answer = world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status})
-                assert answer.status_code == 200, answer.text
+                response = world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status})
+                assert response.status_code == 200, response.text
         asyncio.run(poll(stack, world.merchant_id))
         waiting = {item["user_id"]: item["requested_payout"] for item in world.get("/aggregator/v1/payouts").json()["data"]}
         for user_id in users:

@@ -1,4 +1,4 @@
-"""Readiness names each part that is missing, and answers within its bound whatever hangs. The IPN's and a worker's too."""
+"""Readiness names each part that is missing, and responses within its bound whatever hangs. The IPN's and a worker's too."""
 
 import asyncio
 import contextlib
@@ -38,13 +38,13 @@ async def asking(database_url: str, redis_url: str, check_timeout: float = CHECK
         await close_pool()
 
 
-def missing(answer: httpx.Response) -> set[str]:
+def missing(response: httpx.Response) -> set[str]:
     """The parts that a 503 names; it must be a problem that says when to ask again."""
-    assert answer.status_code == 503, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.headers["retry-after"] == "1"
-    problem = answer.json()
-    assert (problem["code"], problem["request_id"]) == ("UNAVAILABLE", answer.headers["x-request-id"])
+    assert response.status_code == 503, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["retry-after"] == "1"
+    problem = response.json()
+    assert (problem["code"], problem["request_id"]) == ("UNAVAILABLE", response.headers["x-request-id"])
     for error in problem["errors"]:
         assert error["message"] in problem["detail"]
     return {error["field"] for error in problem["errors"]}
@@ -105,13 +105,13 @@ async def test_a_database_that_is_a_migration_behind(stack: Stack, monkeypatch: 
     known = migration_ids() | {"2999-01-01T00:00:00:000000"}
     monkeypatch.setattr("sandbox.server.readiness.migration_ids", lambda: known)
     async with asking(stack.database_url, stack.redis_url) as client:
-        answer = await client.get("/health/ready")
-        assert missing(answer) == {"migrated"}
-        assert f"1 of {len(known)} migrations" in answer.json()["detail"]
+        response = await client.get("/health/ready")
+        assert missing(response) == {"migrated"}
+        assert f"1 of {len(known)} migrations" in response.json()["detail"]
 
 
 async def test_stores_that_hang_from_the_beginning(silent: int) -> None:
-    # Without a bound of its own the answer would never come: nobody ever speaks here.
+    # Without a bound of its own the response would never come: nobody ever speaks here.
     async with asking(f"postgresql://u@127.0.0.1:{silent}/x", f"redis://127.0.0.1:{silent}", check_timeout=0.2) as client:
         assert missing(await client.get("/health/ready")) == {"database", "redis"}
 
@@ -132,8 +132,8 @@ async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped:
             for name in stopped:
                 proxies[name].flows.clear()
             # All who ask are answered, though nothing that they ask is.
-            for answer in await asyncio.gather(*(client.get("/health/ready") for _ in range(5))):
-                assert missing(answer) >= set(stopped)
+            for response in await asyncio.gather(*(client.get("/health/ready") for _ in range(5))):
+                assert missing(response) >= set(stopped)
             async with asyncio.timeout(60):
                 # On a slow machine what flows may be late for so short a bound, too.
                 while missing(await client.get("/health/ready")) != set(stopped):
@@ -146,9 +146,9 @@ async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped:
 async def until_ready(client: httpx.AsyncClient) -> httpx.Response:
     async with asyncio.timeout(60):
         while True:
-            answer = await client.get("/health/ready")
-            if answer.status_code == 200:
-                return answer
+            response = await client.get("/health/ready")
+            if response.status_code == 200:
+                return response
             await asyncio.sleep(0.02)
 
 

@@ -26,13 +26,13 @@ KEYED = [
 ]
 
 
-def problem_of(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem that an answer holds; it must be this one, and named."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    found: dict[str, Any] = answer.json()
+def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem that an response holds; it must be this one, and named."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = response.json()
     assert (found["code"], found["status"]) == (code, status)
-    assert found["request_id"] == answer.headers["x-request-id"]
+    assert found["request_id"] == response.headers["x-request-id"]
     return found
 
 
@@ -42,20 +42,20 @@ def test_a_missing_key_is_told_before_the_body_is_looked_at(
     world: World, method: str, path: str, content: tuple[bytes, str | None]
 ) -> None:
     body, kind = content
-    answer = world.client.request(method, path, content=body, headers={} if kind is None else {"content-type": kind})
-    problem_of(answer, 400, "MISSING_IDEMPOTENCY_KEY")
+    response = world.client.request(method, path, content=body, headers={} if kind is None else {"content-type": kind})
+    problem_of(response, 400, "MISSING_IDEMPOTENCY_KEY")
     assert len(KEYED) >= 20
 
 
 def test_a_wrong_api_key_is_told_before_a_missing_idempotency_key_and_before_what_is_accepted(world: World) -> None:
     headers = {"X-API-KEY": "sk_sandbox_wrong", "Accept": "text/html", "Content-Type": "text/plain"}
-    answer = world.client.post("/api/v1/payouts", content=b"x", headers=headers)
-    problem_of(answer, 401, "INVALID_API_KEY")
+    response = world.client.post("/api/v1/payouts", content=b"x", headers=headers)
+    problem_of(response, 401, "INVALID_API_KEY")
 
 
 def test_a_body_that_is_too_large_without_a_key_is_told_of_the_key(world: World) -> None:
-    answer = world.client.post("/api/v1/payouts", content=b" " * 3_000_000, headers={"content-type": "application/json"})
-    problem_of(answer, 400, "MISSING_IDEMPOTENCY_KEY")
+    response = world.client.post("/api/v1/payouts", content=b" " * 3_000_000, headers={"content-type": "application/json"})
+    problem_of(response, 400, "MISSING_IDEMPOTENCY_KEY")
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_json_is_not_accepted(accept: str) -> None:
     ],
 )
 def test_what_is_accepted_decides_the_answer(world: World, accept: str, status: int) -> None:
-    answer = world.client.get("/api/v1/balance", headers={"Accept": accept})
-    assert answer.status_code == status
+    response = world.client.get("/api/v1/balance", headers={"Accept": accept})
+    assert response.status_code == status
     if status == 406:
-        problem_of(answer, 406, "NOT_ACCEPTABLE")
+        problem_of(response, 406, "NOT_ACCEPTABLE")
 
 
 def test_accept_headers_that_come_apart_are_one_list(world: World) -> None:
@@ -114,7 +114,7 @@ def test_no_content_type_names_a_parameter_twice(world: World) -> None:
     # Prometheus 3 refuses to read metrics whose media type it cannot parse.
     told = {path: world.client.get(path, headers={"Accept": "text/html, */*"}) for path in ("/metrics", "/docs", "/problems")}
     told["/metrics of IPN"] = httpx.get(f"{world.stack.ipn_url}/metrics", timeout=60)
-    kinds = {path: answer.headers["content-type"] for path, answer in told.items()}
+    kinds = {path: response.headers["content-type"] for path, response in told.items()}
     page, metrics = "text/html; charset=utf-8", "text/plain; version=0.0.4; charset=utf-8"
     assert kinds == {"/metrics": metrics, "/docs": page, "/problems": page, "/metrics of IPN": metrics}
 
@@ -123,8 +123,8 @@ def test_no_content_type_names_a_parameter_twice(world: World) -> None:
 def test_two_idempotency_keys_are_refused_and_one_said_twice_is_one(world: World, second: str) -> None:
     body, kind, key = json.dumps(world.payout_body()).encode(), ("content-type", "application/json"), str(uuid.uuid4())
     headers = [kind, ("x-idempotency-key", key), (second, str(uuid.uuid4()))]
-    answer = world.client.post("/api/v1/payouts", content=body, headers=headers)
-    assert "two different keys" in problem_of(answer, 400, "INVALID_IDEMPOTENCY_KEY")["detail"]
+    response = world.client.post("/api/v1/payouts", content=body, headers=headers)
+    assert "two different keys" in problem_of(response, 400, "INVALID_IDEMPOTENCY_KEY")["detail"]
     same = [kind, ("x-idempotency-key", key), (second, f'"{key}"')]
     assert world.client.post("/api/v1/payouts", content=body, headers=same).status_code == 201
 
@@ -132,8 +132,8 @@ def test_two_idempotency_keys_are_refused_and_one_said_twice_is_one(world: World
 @pytest.mark.parametrize("kind", [None, ""])
 def test_a_body_without_a_content_type_is_told_so(world: World, kind: str | None) -> None:
     headers = {"x-idempotency-key": str(uuid.uuid4())} | ({} if kind is None else {"content-type": kind})
-    answer = world.client.post("/api/v1/payouts", content=b"{}", headers=headers)
-    detail = problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
+    response = world.client.post("/api/v1/payouts", content=b"{}", headers=headers)
+    detail = problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
     assert detail == "Send Content-Type: application/json; this request has no Content-Type."
 
 
@@ -141,8 +141,8 @@ def test_a_body_without_a_content_type_is_told_so(world: World, kind: str | None
 def test_a_body_that_is_too_large_is_told_how_large_it_may_be(world: World, path: str, most: str) -> None:
     url = (world.stack.ipn_url if path.startswith("/ipn") else world.stack.api_url) + path
     headers = {"content-type": "application/json", "x-idempotency-key": str(uuid.uuid4())}
-    answer = world.client.post(url, content=b" " * 3_000_000, headers=headers)
-    assert f" {most} bytes" in problem_of(answer, 413, "PAYLOAD_TOO_LARGE")["detail"]
+    response = world.client.post(url, content=b" " * 3_000_000, headers=headers)
+    assert f" {most} bytes" in problem_of(response, 413, "PAYLOAD_TOO_LARGE")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_a_body_that_is_too_large_is_told_how_large_it_may_be(world: World, path
     [("Text/Event-Stream", 200), ("text/*", 200), ("*/*", 200), ("text/event-stream;q=0", 406), ("text/html", 406)],
 )
 def test_the_stream_is_an_event_stream_to_those_who_accept_one(world: World, accept: str, status: int) -> None:
-    answer = world.client.get("/sandbox/v1/stream", params={"timeout": 0}, headers={"Accept": accept})
-    assert answer.status_code == status
+    response = world.client.get("/sandbox/v1/stream", params={"timeout": 0}, headers={"Accept": accept})
+    assert response.status_code == status
 
 
 def test_the_operator_is_held_to_the_same_rules(world: World) -> None:
@@ -179,15 +179,15 @@ def test_a_forms_content_type_is_case_insensitive(world: World) -> None:
 def test_a_body_with_a_content_coding_is_an_unsupported_media_type(world: World, path: str, coding: str) -> None:
     kind = "application/json" if path.endswith("payouts") else "multipart/form-data; boundary=b"
     headers = {"content-type": kind, "content-encoding": coding, "x-idempotency-key": str(uuid.uuid4())}
-    answer = world.client.post(path, content=gzip.compress(b"{}"), headers=headers)
-    assert "Content-Encoding" in problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
-    assert answer.headers["accept-encoding"] == "identity"
+    response = world.client.post(path, content=gzip.compress(b"{}"), headers=headers)
+    assert "Content-Encoding" in problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
+    assert response.headers["accept-encoding"] == "identity"
 
 
 def test_a_callback_with_a_content_coding_is_an_unsupported_media_type(world: World) -> None:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=gzip.compress(b"{}"), headers=headers, timeout=60)
-    problem_of(answer, 415, "UNSUPPORTED_MEDIA_TYPE")
+    response = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=gzip.compress(b"{}"), headers=headers, timeout=60)
+    problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 def test_identity_is_no_coding(world: World) -> None:
@@ -212,9 +212,9 @@ def test_allow_lists_every_method_of_the_path(world: World, path: str, allowed: 
     assert (options.status_code, options.headers["allow"], options.content) == (204, allowed, b"")
     assert options.headers["x-request-id"]
     for method in ("TRACE", "PROPFIND"):
-        answer = world.client.request(method, path)
-        problem_of(answer, 405, "METHOD_NOT_ALLOWED")
-        assert answer.headers["allow"] == allowed
+        response = world.client.request(method, path)
+        problem_of(response, 405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == allowed
 
 
 def test_options_of_no_path_is_not_found(world: World) -> None:
@@ -225,24 +225,24 @@ def test_options_of_no_path_is_not_found(world: World) -> None:
 @pytest.mark.parametrize("method", ["FOO", "get", "Post", "X" * 40, "GETT", "M-SEARCHES"])
 def test_a_method_that_nobody_knows_is_not_allowed(world: World, app: str, method: str) -> None:
     url = world.stack.api_url if app == "api" else world.stack.ipn_url
-    answer = raw_request(url, f"{method} /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n".encode())
-    problem_of(answer, 405, "METHOD_NOT_ALLOWED")
-    assert (answer.headers["allow"], answer.headers["x-request-id"]) == ("GET, HEAD, OPTIONS", "mine")
+    response = raw_request(url, f"{method} /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n".encode())
+    problem_of(response, 405, "METHOD_NOT_ALLOWED")
+    assert (response.headers["allow"], response.headers["x-request-id"]) == ("GET, HEAD, OPTIONS", "mine")
 
 
 def test_a_method_that_nobody_knows_may_come_in_parts_and_with_a_body(world: World) -> None:
     parts = [b"BR", b"EW /health HT", b"TP/1.1\r\nHost: x\r\nContent-Le", b"ngth: 3\r\n\r\nabc"]
-    answer = raw_request(world.stack.api_url, *parts)
-    problem_of(answer, 405, "METHOD_NOT_ALLOWED")
+    response = raw_request(world.stack.api_url, *parts)
+    problem_of(response, 405, "METHOD_NOT_ALLOWED")
 
 
 @pytest.mark.parametrize(
     "request_", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET /health HTTP/9.9\r\n\r\n", b"(X) /health HTTP/1.1\r\n\r\n"]
 )
 def test_what_is_no_http_is_refused_with_a_problem(world: World, request_: bytes) -> None:
-    answer = raw_request(world.stack.api_url, request_)
-    problem_of(answer, 400, "VALIDATION_ERROR")
-    assert answer.headers["connection"] == "close"
+    response = raw_request(world.stack.api_url, request_)
+    problem_of(response, 400, "VALIDATION_ERROR")
+    assert response.headers["connection"] == "close"
 
 
 def _get_paths(world: World) -> list[str]:
@@ -302,8 +302,8 @@ def test_a_head_is_in_the_journal_under_its_own_name(world: World) -> None:
 
 
 def test_a_path_without_get_has_no_head(world: World) -> None:
-    answer = world.client.head("/api/v1/payouts/batch")
-    assert (answer.status_code, answer.headers["allow"], answer.content) == (405, "OPTIONS, POST", b"")
+    response = world.client.head("/api/v1/payouts/batch")
+    assert (response.status_code, response.headers["allow"], response.content) == (405, "OPTIONS, POST", b"")
 
 
 def test_a_key_may_come_as_a_bearer_token(world: World) -> None:
@@ -350,8 +350,8 @@ def test_the_root_sends_browsers_to_the_console_and_tells_programs_where_things_
             told = client.get("/", headers={"Accept": accept}).json()
             assert (told["name"], set(told)) == ("PSP Sandbox", {"name", "version", "links"})
             for link in told["links"].values():
-                answer = client.get(link, follow_redirects=True)
-                assert answer.status_code in (200, 503), link
+                response = client.get(link, follow_redirects=True)
+                assert response.status_code in (200, 503), link
 
 
 def test_problems_that_nobody_raises_would_be_no_codes() -> None:

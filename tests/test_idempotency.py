@@ -35,8 +35,8 @@ def operator(stack: Stack, method: str, path: str, key: str | None, body: Any = 
     return httpx.request(method, stack.api_url + path, headers=headers, timeout=60, **({} if body is None else {"json": body}))
 
 
-def code(answer: httpx.Response) -> tuple[int, str]:
-    return answer.status_code, answer.json()["code"]
+def code(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["code"]
 
 
 # ---- the body is compared as JSON
@@ -218,8 +218,8 @@ def test_a_key_creates_one_api_key_that_works(world: World) -> None:
 
 def test_a_malformed_key_is_refused_where_none_is_needed(world: World) -> None:
     headers = [(b"x-idempotency-key", "naïve".encode("latin-1"))]
-    answer = world.client.post(KEYS, json={"role": "member"}, headers=httpx.Headers(headers))
-    assert code(answer) == (400, "INVALID_IDEMPOTENCY_KEY")
+    response = world.client.post(KEYS, json={"role": "member"}, headers=httpx.Headers(headers))
+    assert code(response) == (400, "INVALID_IDEMPOTENCY_KEY")
 
 
 # ---- the operator's keys
@@ -263,20 +263,20 @@ def test_a_refused_merchant_is_not_kept_and_a_deleted_one_is(stack: Stack) -> No
 
 def test_of_many_at_once_one_merchant_comes(stack: Stack) -> None:
     key, name = str(uuid.uuid4()), f"race {uuid.uuid4()}"
-    barrier, answers = threading.Barrier(8), []
+    barrier, responses = threading.Barrier(8), []
 
     def create() -> None:
         barrier.wait()
-        answers.append(operator(stack, "POST", MERCHANTS, key, {"name": name}))
+        responses.append(operator(stack, "POST", MERCHANTS, key, {"name": name}))
 
     threads = [threading.Thread(target=create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    made = {answer.content for answer in answers if answer.status_code == 201}
+    made = {response.content for response in responses if response.status_code == 201}
     assert len(made) == 1
-    assert {code(answer) for answer in answers if answer.status_code != 201} <= {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
+    assert {code(response) for response in responses if response.status_code != 201} <= {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
     assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
 
 
@@ -352,7 +352,7 @@ def test_a_refusal_that_is_not_stored_says_nothing_of_keys(world: World) -> None
     bad = world.post("/api/v1/payouts", {"nonsense": 1})
     missing = world.client.post("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", json={"status": "SUCCESS"})
     assert [bad.status_code, missing.status_code] == [400, 404]
-    assert not [answer for answer in (bad, missing) if "new idempotency key" in answer.json()["detail"]]
+    assert not [response for response in (bad, missing) if "new idempotency key" in response.json()["detail"]]
 
 
 def test_what_the_role_forbids_is_not_stored(world: World) -> None:
@@ -366,11 +366,11 @@ def test_what_the_role_forbids_is_not_stored(world: World) -> None:
 
 
 def test_an_answer_that_was_sealed_with_another_key_is_refused_and_not_guessed() -> None:
-    answer = CommandResult(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
-    stored = seal(SecretBox(bytes(32)), "m/answer/k", answer)
+    response = CommandResult(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
+    stored = seal(SecretBox(bytes(32)), "m/response/k", response)
     assert b"told" not in stored.body
-    assert unseal(SecretBox(bytes(32)), "m/answer/k", stored) == answer
-    for box, context in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
+    assert unseal(SecretBox(bytes(32)), "m/response/k", stored) == response
+    for box, context in ((SecretBox(b"1" * 32), "m/response/k"), (SecretBox(bytes(32)), "m/response/other")):
         with pytest.raises(Problem, match="INVALID_STATE"):
             unseal(box, context, stored)
     refusal = CommandResult(404, b"{}")

@@ -43,8 +43,8 @@ def send(
 
 def test_it_settles_a_pending_payout_with_all_that_belongs_to_it(world: World) -> None:
     payout = world.create_payout("0004")
-    answer = send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-77"})
-    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS")
+    response = send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-77"})
+    assert (response.status_code, response.json()["status"]) == (200, "SUCCESS")
     assert world.payout(payout["id"])["psp_reference"] == "BANK-77"
     timeline = world.get(f"/api/v1/payouts/{payout['id']}/timeline").json()["data"]
     assert [(entry["to"], entry["cause"]) for entry in timeline] == [("PENDING", "api"), ("SUCCESS", "ipn")]
@@ -94,9 +94,9 @@ def test_a_message_that_comes_several_times_at_once_is_answered_alike_and_acted_
     payout = world.create_payout("0004")
     body = {"payout_id": payout["id"], "status": "SUCCESS"}
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: send(world, body, message_id="msg_1"), range(32)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.content for answer in answers}) == 1
+        responses = list(pool.map(lambda _: send(world, body, message_id="msg_1"), range(32)))
+    assert {response.status_code for response in responses} == {200}
+    assert len({response.content for response in responses}) == 1
     assert world.path_of(payout["id"]) == ["PENDING", "SUCCESS"]
     world.assert_clean()
 
@@ -174,8 +174,8 @@ def test_what_is_refused(world: World) -> None:
         (send(world, {"status": "FAILED"}), 400, "VALIDATION_ERROR"),
         (send(world, {"payout_id": payout["id"], "status": "NO"}), 400, "VALIDATION_ERROR"),
     ]
-    for answer, status, code in refused:
-        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    for response, status, code in refused:
+        assert (response.status_code, response.json()["code"]) == (status, code)
     unsigned = httpx.post(f"{world.stack.ipn_url}/ipn/callback", json=body, timeout=60)
     assert (unsigned.status_code, unsigned.json()["code"]) == (401, "INVALID_SIGNATURE")
     assert world.payout(payout["id"])["status"] == "SUCCESS"
@@ -192,8 +192,8 @@ def test_a_malformed_signature_is_a_401(world: World, signature: str) -> None:
         (b"content-type", b"application/json"),
     ]
     body = json.dumps({"payout_id": payout["id"], "status": "FAILED"})
-    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=httpx.Headers(headers), timeout=60)
-    assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_SIGNATURE")
+    response = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=httpx.Headers(headers), timeout=60)
+    assert (response.status_code, response.json()["code"]) == (401, "INVALID_SIGNATURE")
 
 
 def test_psp_ipn_send_signs_and_sends(world: World) -> None:

@@ -26,12 +26,12 @@ def journal(world: World, **params: Any) -> list[dict[str, Any]]:
 
 def test_a_call_is_written_down_with_all_that_helps(world: World) -> None:
     body, key = world.payout_body("0004"), "journal-key"
-    answers = [world.post("/api/v1/payouts", body, key=key, headers={"X-Request-Id": "mine"}) for _ in range(2)]
+    responses = [world.post("/api/v1/payouts", body, key=key, headers={"X-Request-Id": "mine"}) for _ in range(2)]
     found = until(lambda: (f := journal(world, request_id="mine")) and len(f) == 2 and f)
     assert [entry["replayed"] for entry in found] == [True, False]
     entry = found[-1]
     assert (entry["method"], entry["path"], entry["status"]) == ("POST", "/api/v1/payouts", 201)
-    assert (entry["idempotency_key"], entry["response_body"]) == (key, answers[0].text)
+    assert (entry["idempotency_key"], entry["response_body"]) == (key, responses[0].text)
     assert body["merchant_reference"] in entry["request_body"]
     assert entry["request_headers"]["content-type"] == "application/json"
     assert entry["api_key_id"] in [k["id"] for k in world.get("/sandbox/v1/keys").json()["data"]]
@@ -68,8 +68,8 @@ def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_question_is_refused(world: World, params: dict[str, str], field: str) -> None:
-    answer = world.client.get(JOURNAL, params=params)
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field)
+    response = world.client.get(JOURNAL, params=params)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, field)
 
 
 def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
@@ -245,8 +245,8 @@ async def test_a_secret_is_known_by_its_name_however_that_is_written(world: Worl
 
 def test_a_call_with_large_headers_is_served_and_told_in_a_few_words(world: World) -> None:
     accept = {"accept": "text/event-stream"}
-    with world.client.stream("GET", "/sandbox/v1/stream", params={"limit": 1, "timeout": 60}, headers=accept) as answer:
-        lines = answer.iter_lines()
+    with world.client.stream("GET", "/sandbox/v1/stream", params={"limit": 1, "timeout": 60}, headers=accept) as response:
+        lines = response.iter_lines()
         assert next(lines) == ": listening"
         path = "/api/v1/payouts/" + "p" * 10_000
         assert world.client.get(path, params={"q": "q" * 10_000}, headers={"X-Large": "h" * 40_000}).status_code in (400, 404)

@@ -31,8 +31,8 @@ def test_keys_are_created_listed_and_revoked(world: World) -> None:
 
 @pytest.mark.parametrize("body", [{}, {"role": "owner"}, {"role": None}, {"role": "admin", "scope": "all"}, {"name": "x"}])
 def test_a_key_needs_a_role(world: World, body: dict[str, Any]) -> None:
-    answer = world.post(KEYS, body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    response = world.post(KEYS, body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
 def test_the_last_admin_key_stays(world: World) -> None:
@@ -88,12 +88,12 @@ def test_a_merchant_may_begin_with_nothing(stack: Stack, zero: Any) -> None:
 
 @pytest.mark.parametrize("amount", [-1, "-0.01", "0.001", "x", True, 10**12, [], "00"])
 def test_an_opening_balance_that_is_none_is_refused(stack: Stack, amount: Any) -> None:
-    answer = httpx.post(
+    response = httpx.post(
         f"{stack.api_url}/sandbox/v1/merchants",
         json={"name": "x", "opening_balance": amount},
         headers={"X-ADMIN-KEY": stack.admin_key},
     )
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "opening_balance")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "opening_balance")
 
 
 def test_a_merchant_may_begin_in_a_frozen_world_and_a_reset_brings_it_back(stack: Stack) -> None:
@@ -114,9 +114,9 @@ def test_a_merchant_may_begin_in_a_frozen_world_and_a_reset_brings_it_back(stack
 
 @pytest.mark.parametrize("at", ["tomorrow", "1969-12-31T23:59:59Z", "2031-01-01T00:00:00", "9500-01-01T00:00:00Z", 1, ""])
 def test_a_frozen_at_that_is_no_time_is_refused(stack: Stack, at: Any) -> None:
-    answer = httpx.post(
+    response = httpx.post(
         f"{stack.api_url}/sandbox/v1/merchants",
         json={"name": "x", "frozen_at": at},
         headers={"X-ADMIN-KEY": stack.admin_key, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
     )
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "frozen_at")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "frozen_at")

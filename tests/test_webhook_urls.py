@@ -97,7 +97,7 @@ HOSTS = st.one_of(
 @example("example.com.", "/%zz")
 async def test_what_is_taken_can_be_posted_to(host: str, rest: str) -> None:
     """Whatever the name may resolve to: here each resolves to a server on loopback."""
-    async with serving(responding_with(OK)) as peer, sending(resolver=StubResolver(anything="127.0.0.1")) as sender:
+    async with serving(responding_with(OK)) as peer, sending(resolver=StubResolver(default="127.0.0.1")) as sender:
         url = f"http://{host}:{peer.port}{rest}"
         assume(url_error(url, LOOPBACK) is None)
         # An address that is not this server's may be refused or not be reached; the URL must be no reason.

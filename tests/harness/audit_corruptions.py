@@ -10,11 +10,11 @@ class Corruption:
     statement: str
     found_by: frozenset[str]
     target: str = "succeeded"
-    """Which id of the test's ledger $2 is."""
+    """The field of the test's ledger that is passed as $2."""
     names: str | None = None
-    """The text that the problem must contain; "target" means the id."""
+    """A text that one of the problems must contain. "target" means the id passed as $2."""
     unchecked: bool = False
-    """Whether to corrupt copies of the tables, because the constraints of the real ones would refuse the statement."""
+    """Whether to corrupt copies of the tables, because the constraints of the real tables would refuse the statement."""
 
 
 def corruption(
@@ -24,28 +24,28 @@ def corruption(
 
 
 # A temporary table hides the shared table of the same name in its session, and has no constraints. (Dropping the constraints
-# of the shared tables would block everyone else.)
+# of the shared tables would block all other sessions.)
 COPIES = [
     f"CREATE TEMP TABLE {table} ON COMMIT DROP AS SELECT * FROM public.{table} WHERE merchant_id = $1"
     for table in ("payouts", "transfers")
 ]
-LOCK_OF = "merchant_id = $1 AND payout_id = $2 AND reason = 'PAYOUT_LOCK'"
+LOCK_TRANSFER = "merchant_id = $1 AND payout_id = $2 AND reason = 'PAYOUT_LOCK'"
 CORRUPTIONS = {
-    "a balance is more than its transfers": corruption(
+    "an account's balance exceeds the sum of its transfers": corruption(
         "UPDATE accounts SET balance = balance + 0.01 "
         "WHERE merchant_id = $1 AND account = 'SETTLEMENT' AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "accounts_sum_to_zero", names="SETTLEMENT",
     ),
-    "an account is gone": corruption(
+    "an account is missing": corruption(
         "DELETE FROM accounts WHERE merchant_id = $1 AND account = 'FUNDING' AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "accounts_sum_to_zero", names="FUNDING",
     ),
-    "two balances are wrong and their sum is right": corruption(
+    "two balances are wrong but their sum is right": corruption(
         "UPDATE accounts SET balance = balance + CASE account WHEN 'FUNDING' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('FUNDING', 'SETTLEMENT') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", names="FUNDING",
     ),
-    "locked holds more than is in flight": corruption(
+    "the locked balance exceeds the payouts in flight": corruption(
         "UPDATE accounts SET balance = balance + CASE account WHEN 'LOCKED' THEN 5 ELSE -5 END "
         "WHERE merchant_id = $1 AND account IN ('LOCKED', 'AVAILABLE') AND $2::uuid IS NOT NULL",
         "balances_match_transfers", "locked_matches_payouts", names="LOCKED",
@@ -54,68 +54,68 @@ CORRUPTIONS = {
         "UPDATE payouts SET amount = amount + 1 WHERE merchant_id = $1 AND id = $2",
         "locked_matches_payouts", "changes_move_money", target="pending", names="target",
     ),
-    "a running balance on the debit side": corruption(
-        f"UPDATE transfers SET debit_balance_after = debit_balance_after + 1 WHERE {LOCK_OF}",
+    "a running balance on the debit side was changed": corruption(
+        f"UPDATE transfers SET debit_balance_after = debit_balance_after + 1 WHERE {LOCK_TRANSFER}",
         "running_balances_chain", names="AVAILABLE",
     ),
-    "a running balance on the credit side": corruption(
-        f"UPDATE transfers SET credit_balance_after = credit_balance_after + 1 WHERE {LOCK_OF}",
+    "a running balance on the credit side was changed": corruption(
+        f"UPDATE transfers SET credit_balance_after = credit_balance_after + 1 WHERE {LOCK_TRANSFER}",
         "running_balances_chain", names="LOCKED",
     ),
-    "a transfer's amount": corruption(
-        f"UPDATE transfers SET amount = amount + 1 WHERE {LOCK_OF}",
+    "a transfer's amount was changed": corruption(
+        f"UPDATE transfers SET amount = amount + 1 WHERE {LOCK_TRANSFER}",
         "balances_match_transfers", "running_balances_chain", "changes_move_money", names="target",
     ),
-    "a transfer of nothing": corruption(
-        f"UPDATE transfers SET amount = 0 WHERE {LOCK_OF}",
+    "a transfer of 0.00": corruption(
+        f"UPDATE transfers SET amount = 0 WHERE {LOCK_TRANSFER}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", "changes_move_money",
         names="does not move a positive amount", unchecked=True,
     ),
     "a transfer to itself": corruption(
-        f"UPDATE transfers SET credit_account = debit_account WHERE {LOCK_OF}",
+        f"UPDATE transfers SET credit_account = debit_account WHERE {LOCK_TRANSFER}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain",
         names="debits and credits the same account",
         unchecked=True,
     ),
     "a transfer between the wrong accounts": corruption(
-        f"UPDATE transfers SET debit_account = 'FUNDING' WHERE {LOCK_OF}",
+        f"UPDATE transfers SET debit_account = 'FUNDING' WHERE {LOCK_TRANSFER}",
         "transfers_are_sound", "balances_match_transfers", "running_balances_chain", names="wrong accounts",
     ),
-    "a transfer that is gone": corruption(
-        f"DELETE FROM transfers WHERE {LOCK_OF}",
+    "a transfer is missing": corruption(
+        f"DELETE FROM transfers WHERE {LOCK_TRANSFER}",
         "balances_match_transfers", "running_balances_chain", "changes_move_money", names="which is not one of this payout",
     ),
-    "a transfer of another reason": corruption(
-        f"UPDATE transfers SET reason = 'PAYOUT_RELEASE' WHERE {LOCK_OF}",
+    "a transfer has the wrong reason": corruption(
+        f"UPDATE transfers SET reason = 'PAYOUT_RELEASE' WHERE {LOCK_TRANSFER}",
         "transfers_are_sound", "changes_move_money", names="PAYOUT_LOCK",
     ),
     "a transfer without its payout": corruption(
-        f"UPDATE transfers SET payout_id = NULL WHERE {LOCK_OF}",
+        f"UPDATE transfers SET payout_id = NULL WHERE {LOCK_TRANSFER}",
         "transfers_are_sound", "changes_move_money", names="names no payout",
     ),
-    "a transfer that no event names": corruption(
+    "no event refers to a transfer": corruption(
         "UPDATE events SET transfer_id = NULL WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
         "transfers_have_their_event", "changes_move_money", names="belongs to 0 events",
     ),
-    "a transfer that two events name": corruption(
+    "two events refer to the same transfer": corruption(
         "UPDATE events e SET transfer_id = f.transfer_id FROM events f WHERE f.merchant_id = $1 AND f.payout_id = $2 "
         "AND f.change = 0 AND e.merchant_id = $1 AND e.payout_id = $2 AND e.change = 1",
         "transfers_have_their_event", "changes_move_money", names="belongs to 2 events",
     ),
-    "an event that names another payout's transfer": corruption(
+    "an event refers to another payout's transfer": corruption(
         "UPDATE events e SET transfer_id = t.id FROM transfers t WHERE e.merchant_id = $1 AND e.payout_id = $2 "
         "AND e.change = 0 AND t.merchant_id = $1 AND t.payout_id <> $2 AND t.reason = 'PAYOUT_LOCK'",
         "transfers_have_their_event", "changes_move_money", names="target",
     ),
-    "a change in the middle is gone": corruption(
+    "a change in the middle is missing": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
         "timeline_without_holes", names="target",
     ),
-    "the last change is gone": corruption(
+    "the last change is missing": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change = 2",
         "timeline_without_holes", "timeline_ends_in_status", "transfers_have_their_event", names="target",
     ),
-    "the whole timeline is gone": corruption(
+    "the whole timeline is missing": corruption(
         "DELETE FROM events WHERE merchant_id = $1 AND payout_id = $2",
         "timeline_without_holes", "transfers_have_their_event", names="its timeline has 0",
     ),
@@ -127,11 +127,11 @@ CORRUPTIONS = {
         "UPDATE payouts SET changes = changes + 1 WHERE merchant_id = $1 AND id = $2",
         "timeline_without_holes", names="target",
     ),
-    "a change does not follow": corruption(
+    "a change does not start from the previous status": corruption(
         "UPDATE events SET from_status = 'RETRY' WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
         "timeline_without_holes", names="starts from RETRY",
     ),
-    "a first change that comes from somewhere": corruption(
+    "the first change has a previous status": corruption(
         "UPDATE events SET from_status = 'REQUESTED' WHERE merchant_id = $1 AND payout_id = $2 AND change = 0",
         "timeline_without_holes", "changes_move_money", names="starts from REQUESTED",
     ),
@@ -139,11 +139,11 @@ CORRUPTIONS = {
         "UPDATE payouts SET status = 'FAILED' WHERE merchant_id = $1 AND id = $2",
         "timeline_ends_in_status", names="ends in SUCCESS",
     ),
-    "a payout in flight that is settled": corruption(
+    "a settled payout has the status of one in flight": corruption(
         "UPDATE payouts SET status = 'PROCESSING' WHERE merchant_id = $1 AND id = $2",
         "timeline_ends_in_status", "locked_matches_payouts", names="target",
     ),
-    "a change that no rule allows": corruption(
+    "a change that the state machine does not allow": corruption(
         "UPDATE events SET to_status = 'IN_REVIEW', from_status = 'REQUESTED' "
         "WHERE merchant_id = $1 AND payout_id = $2 AND change = 1",
         "changes_are_legal", "timeline_without_holes", names="from REQUESTED to IN_REVIEW",
@@ -156,28 +156,28 @@ CORRUPTIONS = {
         "UPDATE payouts SET psp_reference = NULL WHERE merchant_id = $1 AND id = $2",
         "successes_have_a_reference", names="target", unchecked=True,
     ),
-    "a payout that is gone": corruption(
+    "a payout is missing": corruption(
         "DELETE FROM payouts WHERE merchant_id = $1 AND id = $2",
         "timeline_without_holes", "idempotency_names_payouts", "references_exist", names="target",
     ),
-    "an idempotency key that names no id": corruption(
+    "an idempotency key's location contains no id": corruption(
         "UPDATE idempotency_keys SET location = '/api/v1/payouts/none' "
         "WHERE merchant_id = $1 AND location LIKE '%' || $2::text",
         "idempotency_names_payouts", names="/api/v1/payouts/none",
     ),
-    "a user who earned more than was transferred": corruption(
+    "a user's earned total exceeds the transfers": corruption(
         "UPDATE users SET earned = earned + 1 WHERE merchant_id = $1 AND id = $2",
         "wallets_match_sums", "sums_match_transfers", target="user", names="target",
     ),
-    "a requested total without a payout": corruption(
+    "a user's requested total exceeds the payouts": corruption(
         "UPDATE users SET requested = requested + 1 WHERE merchant_id = $1 AND id = $2",
         "sums_match_payouts", target="user", names="target",
     ),
-    "a sale that shows more than was paid": corruption(
+    "a sale's advance exceeds the amount paid": corruption(
         "UPDATE sales SET advance_amount = advance_amount + 1 WHERE merchant_id = $1 AND user_id = $2",
         "sales_are_paid_once", target="user", names="advance of 5.00",
     ),
-    "a bulk credit that counts a row too few": corruption(
+    "a bulk credit counts one row too few": corruption(
         "UPDATE bulk_credits SET succeeded = 0 WHERE merchant_id = $1 AND id = $2",
         "bulk_credits_have_transfers", target="user", names="target",
     ),
@@ -203,6 +203,6 @@ DANGLING_REFERENCES = {
 }  # fmt: skip
 """Corruptions after which a column that has no foreign key refers to a row that does not exist."""
 CORRUPTIONS |= {
-    f"{column} refers to nothing": replace(one, found_by=one.found_by | {"references_exist"}, names=f"{column} refers to")
+    f"{column} refers to a missing row": replace(one, found_by=one.found_by | {"references_exist"}, names=f"{column} refers to")
     for column, one in DANGLING_REFERENCES.items()
 }

@@ -1,4 +1,4 @@
-"""Serve a test's own application with its own limits: in a thread on loopback, or as one connection in virtual time."""
+"""Serve a test application with given limits: in a thread on loopback, or as a single connection in virtual time."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class _Loop:
 
 
 class _Transport(asyncio.Transport):
-    """A transport that records what is written and whether it is open."""
+    """A transport that records the written bytes and its state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Transport(asyncio.Transport):
         self.unsent = 0
         self.is_open = True
         self.is_aborted = False
-        self.is_reading_now = True
+        self.is_reading_active = True
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -80,14 +80,14 @@ class _Transport(asyncio.Transport):
         return self.unsent
 
     def pause_reading(self) -> None:
-        self.is_reading_now = False
+        self.is_reading_active = False
 
     def resume_reading(self) -> None:
-        self.is_reading_now = True
+        self.is_reading_active = True
 
 
 class Connection:
-    """A client's connection to an application, in virtual time."""
+    """A client's connection to an application, in virtual time. `received` is what the server has sent."""
 
     def __init__(self, app: Any, limits: Limits, state: ServerState | None = None) -> None:
         config = uvicorn_config(app, PUBLIC_URL, limits, lifespan="off")
@@ -117,15 +117,16 @@ class Connection:
         await self.settle()
 
     async def settle(self) -> None:
+        """Let the application run as far as it can without waiting."""
         for _ in range(10):
             await asyncio.sleep(0)
 
     def set_unsent(self, size: int) -> None:
-        """Pretend that this many bytes wait for the client to read them."""
+        """Pretend that `size` bytes are buffered because the client has not read them yet."""
         self._transport.unsent = size
 
     async def wait(self, seconds: float) -> None:
-        """Let time pass; the server checks its connections once per second."""
+        """Advance the virtual time. The server checks its connections once per second."""
         end = self._loop.now + seconds
         while self._loop.now < end:
             self._loop.now = min(self._loop.now + 1.0, end)

@@ -1,7 +1,9 @@
-"""Analyze imports between our modules, by file and by folder, and the purity of modules. Run `python -m tests.harness.imports`.
+"""Analyze imports between the project's modules, by file and by folder, and the purity of modules.
 
-A folder is a folder in `sandbox`, or one of the top-level packages. Modules are passed as source texts by name, so that a test
-can change one of them or invent a tree.
+Run `python -m tests.harness.imports` for a report.
+
+A folder is a folder in `sandbox`, or one of the top-level packages. Functions take modules as a mapping from name to source
+text, so that a test can change a module or make up a whole tree.
 """
 
 import ast
@@ -18,7 +20,7 @@ PACKAGES: Final = ("sandbox", "worker", "ipn", "seeds")
 
 
 class Layer(NamedTuple):
-    """Folders that may import all layers below, and each other if `free`."""
+    """Folders that may import all lower layers, and also each other if `free`."""
 
     name: str
     folders: tuple[str, ...]
@@ -44,7 +46,7 @@ LAYERS: Final = (
     Layer("command line", ("cli",)),
     Layer("tests", ("tests",)),
 )  # fmt: skip
-"""From the bottom up."""
+"""All layers, lowest first."""
 
 COMPOSERS: Final = ("server",)
 """Folders that may import an `api` module of another folder."""
@@ -56,7 +58,7 @@ PURE: Final = (
     "sandbox.webhooks.capacity",
     "sandbox.unit_of_work.in_flight",
 )
-"""Patterns of the modules that must be pure."""
+"""Patterns for the names of the modules that must be pure."""
 
 PURE_LIBRARIES: Final = frozenset({
     "binascii", "collections", "contextlib", "csv", "cryptography", "dataclasses", "datetime", "decimal", "difflib",
@@ -70,12 +72,12 @@ _IMPURE_NAMES: Final = frozenset({
     "open", "input", "print", "__import__",
 })  # fmt: skip
 _IMPURE_METHODS: Final = frozenset({"generate", "open", "read_bytes", "read_text", "write_bytes", "write_text"})
-"""Methods of paths, and the ones that generate a random key."""
+"""Methods of `Path` that do I/O, and methods that generate a random key."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Import:
-    """One of our modules imports another."""
+    """An import of one of the project's modules by another."""
 
     importer: str
     imported: str
@@ -87,7 +89,7 @@ class Import:
 
 
 def read_sources(root: Path = ROOT) -> dict[str, str]:
-    """Read all of our modules in a folder: module name → source text. A package has the name of its folder."""
+    """Read the project's modules below `root`, and return module name → source text. A package has the name of its folder."""
     sources = {}
     for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
@@ -96,13 +98,13 @@ def read_sources(root: Path = ROOT) -> dict[str, str]:
 
 
 def folder_of(module: str) -> str:
-    """Return the folder that contains the module, or that the module is."""
+    """Return the folder of the module, or its own name if the module is the folder's package."""
     first, *rest = module.split(".")
     return rest[0] if first == "sandbox" and rest else first
 
 
 def internal_imports(sources: Mapping[str, str]) -> set[Import]:
-    """Return every import of one of our modules by another, also inside functions."""
+    """Return every import between the project's modules, including imports inside functions."""
     found = set()
     for importer, text in sources.items():
         for name, at_run_time in _parsed(text).imports:
@@ -157,7 +159,7 @@ def cycles(arrows: Iterable[tuple[str, str]]) -> list[list[str]]:
 
 
 def layers_needed(arrows: Iterable[tuple[str, str]]) -> int:
-    """Return how many layers the arrows need: the length of the longest path down, with a cycle counted as one."""
+    """Return how many layers the arrows need: the length of the longest path down, counting each cycle as one node."""
     reached = _reach(arrows)
 
     @cache
@@ -180,19 +182,19 @@ def impurities(sources: Mapping[str, str], pure: Iterable[str] = PURE) -> list[s
         if not any(fnmatch(start, pattern) for pattern in pure):
             continue
         paths = {start: start}
-        waiting = deque([start])
-        while waiting:
-            module = waiting.popleft()
+        pending = deque([start])
+        while pending:
+            module = pending.popleft()
             if module in sources:
-                found |= {f"{paths[module]}: {fault}" for fault in _parsed(sources[module]).impurities}
+                found |= {f"{paths[module]}: {impurity}" for impurity in _parsed(sources[module]).impurities}
             for further in sorted(graph[module] - paths.keys()):
                 paths[further] = f"{paths[module]} → {further}"
-                waiting.append(further)
+                pending.append(further)
     return sorted(found)
 
 
-def picture(sources: Mapping[str, str]) -> str:
-    """Return a text with the layers from the top down, the counts, and any upward imports."""
+def report(sources: Mapping[str, str]) -> str:
+    """Return a text with the layers (highest first), the counts, and any upward imports."""
     imports = internal_imports(sources)
     arrows = folder_arrows(imports)
     upward = upward_imports(imports)
@@ -223,7 +225,7 @@ class _Module(NamedTuple):
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> _Module:
     tree = ast.parse(text)
-    for_types = {
+    type_checking_nodes = {
         id(node)
         for block in ast.walk(tree)
         if isinstance(block, ast.If) and ast.unparse(block.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
@@ -239,7 +241,7 @@ def _parsed(text: str) -> _Module:
             found = [(f"{node.module}.{alias.name}", alias.asname or alias.name) for alias in node.names]
         else:
             continue
-        imports += [(name, id(node) not in for_types) for name, _ in found]
+        imports += [(name, id(node) not in type_checking_nodes) for name, _ in found]
         names |= {local: name for name, local in found}
     return _Module(tuple(imports), is_relative, tuple(_impurities(tree, imports, names)))
 
@@ -267,22 +269,22 @@ def _prefixes(name: str) -> list[str]:
 
 
 def _reach(arrows: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """Return, for each node with an arrow, all nodes that it reaches. It reaches itself only through a cycle."""
+    """Return, for each node with an outgoing arrow, all nodes that it reaches. A node reaches itself only through a cycle."""
     graph = defaultdict(set)
     for source, target in arrows:
         graph[source].add(target)
     reached = {}
     for start in graph:
         seen: set[str] = set()
-        waiting = [*graph[start]]
-        while waiting:
-            one = waiting.pop()
+        pending = [*graph[start]]
+        while pending:
+            one = pending.pop()
             if one not in seen:
                 seen.add(one)
-                waiting += graph.get(one, ())
+                pending += graph.get(one, ())
         reached[start] = seen
     return reached
 
 
 if __name__ == "__main__":
-    print(picture(read_sources()))  # noqa: T201  # it is a command
+    print(report(read_sources()))  # noqa: T201  # this is a command-line program

@@ -1,4 +1,4 @@
-"""Send requests to a chosen API process, and repeat under its key what got no response."""
+"""Send requests to a chosen API process, and repeat requests without a response under their idempotency key."""
 
 import contextlib
 import http.client
@@ -23,20 +23,20 @@ _NOT_FINAL = ((409, "IDEMPOTENCY_KEY_IN_FLIGHT"), (503, "UNAVAILABLE"))
 
 @dataclass(frozen=True)
 class Response:
-    """A response as it came."""
+    """An HTTP response."""
 
     status: int
     content: bytes
 
     @property
     def result(self) -> Result:
-        """What the model says about it."""
+        """The response in the form that the model returns."""
         return self.status, json.loads(self.content)["code"] if self.status >= 400 else ""
 
 
 @dataclass
 class Call:
-    """A request with an idempotency key, and what it does in the model."""
+    """A request with an idempotency key. `apply` performs it on the model."""
 
     world: World
     method: str
@@ -48,9 +48,9 @@ class Call:
     response: Response | None = None
 
     def receive(self, response: Response | None) -> bool:
-        """Take a response. All final responses under one key are the same.
+        """Record a response, and check that all final responses under one key are identical.
 
-        Return whether it is final. If not, the request has to be repeated with its key.
+        Return whether it is final. If not, the request must be repeated with its key.
         """
         if response is None or response.result in _NOT_FINAL:
             return False
@@ -61,7 +61,7 @@ class Call:
         return True
 
     def repeat(self) -> None:
-        """Send it, again and again if need be, until it is decided."""
+        """Send the request until a response is final."""
 
         def send() -> bool:
             with contextlib.suppress(httpx.TransportError):
@@ -75,14 +75,14 @@ class Call:
 
 
 class Lane:
-    """Connections to one API process, whichever process a new connection would go to."""
+    """Connections to one of two API processes, to send requests to that process only."""
 
     def __init__(self, process: psutil.Process, other: psutil.Process, api_url: str) -> None:
         self.process = process
-        where = urlsplit(api_url)
-        assert where.hostname
-        self._connections = [http.client.HTTPConnection(where.hostname, where.port, timeout=120) for _ in range(SLOTS)]
-        # Both accept from one socket.
+        url = urlsplit(api_url)
+        assert url.hostname
+        self._connections = [http.client.HTTPConnection(url.hostname, url.port, timeout=120) for _ in range(SLOTS)]
+        # Both processes accept from the same socket, so suspend the other one while connecting.
         other.suspend()
         try:
             for connection in self._connections:
@@ -100,7 +100,7 @@ class Lane:
             self._connections[slot].request(call.method, call.path, json.dumps(call.body), headers)
 
     def receive(self, slot: int) -> Response | None:
-        """Wait for the response. None if the connection is lost: then the outcome is unknown."""
+        """Wait for the response and return it. None if the connection was lost, so that the outcome is unknown."""
         try:
             response = self._connections[slot].getresponse()
             return Response(response.status, response.read())

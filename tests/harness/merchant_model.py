@@ -1,4 +1,4 @@
-"""A tiny model of a merchant: its balance, and its payouts with the states that they passed through."""
+"""A small model of a merchant: its balance, and its payouts with their status history."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,22 +14,26 @@ STEPS: Mapping[str, Sequence[tuple[str, int]]] = {
     "0013": (("PROCESSING", 0), ("SUCCESS", 30)),
     "0014": (("PROCESSING", 0), ("FAILED", 30)),
 }
-"""By the suffix of the account: the next states, each with its delay in seconds after the one before."""
+"""By account suffix: the statuses that follow, each with its delay in seconds after the previous one."""
 _UNPAID = ("FAILED", "RETURNED", "CANCELLED", "REJECTED")
 _DECISIONS = {
     "approve": (("REQUESTED",), "PENDING"),
     "reject": (("REQUESTED",), "REJECTED"),
     "cancel": (("REQUESTED", "PENDING"), "CANCELLED"),
 }
-"""By verb: the states that it applies to, and the state that it leads to."""
+"""By action: the statuses that it applies to, and the status that it leads to."""
 
 Result = tuple[int, str]
-"""A response: its status, and the code of its problem or an empty string."""
+"""A response: its HTTP status, and the problem's code or an empty string."""
 
 
 @dataclass(frozen=True)
 class Payout:
-    """A payout in the model. `since` is the time of its last step, in seconds of the model's clock."""
+    """A payout in the model.
+
+    `path` is its status history, `step` the number of its scenario's steps taken so far, and `since` the time of the last
+    change in seconds of the model's clock.
+    """
 
     amount: Decimal
     suffix: str
@@ -39,20 +43,20 @@ class Payout:
 
     @property
     def status(self) -> str:
-        """The state it is in."""
+        """The current status."""
         return self.path[-1]
 
     @property
     def locked(self) -> Decimal:
-        """How much of the balance it locks."""
+        """The amount of the balance that it locks."""
         return Decimal(0) if self.status in ("SUCCESS", *_UNPAID) else self.amount
 
 
 @dataclass
 class MerchantModel:
-    """A merchant in the model. Its methods do what the requests of the same name do, and return the expected response.
+    """A merchant in the model. Each method performs the request of the same name and returns the expected response.
 
-    Steps without a delay happen at once. The sandbox's workers need a moment, so compare with `view` until it is equal.
+    Steps without a delay are taken at once. The sandbox's workers need a moment for them, so poll until it equals `view`.
     """
 
     available: Decimal
@@ -69,9 +73,9 @@ class MerchantModel:
         self._run_due(reference)
         return 201, ""
 
-    def decide(self, reference: str, verb: str) -> Result:
-        """Approve, reject or cancel a payout, or refuse that because of its state."""
-        sources, target = _DECISIONS[verb]
+    def decide(self, reference: str, action: str) -> Result:
+        """Approve, reject or cancel a payout, or refuse if its status does not allow the action."""
+        sources, target = _DECISIONS[action]
         payout = self.payouts[reference]
         if payout.status not in sources:
             return 409, "INVALID_STATE"
@@ -85,19 +89,19 @@ class MerchantModel:
         return 200, ""
 
     def advance(self, seconds: int) -> Result:
-        """Move the clock forward, and take the steps that fall due."""
+        """Advance the clock and take the steps that become due."""
         self.now += seconds
         for reference in self.payouts:
             self._run_due(reference)
         return 200, ""
 
     def view(self) -> tuple[str, str, dict[str, str]]:
-        """Return the available balance, the locked balance, and the state of each payout by its reference."""
+        """Return the available balance, the locked balance, and the status of each payout by reference."""
         locked = sum((payout.locked for payout in self.payouts.values()), Decimal("0.00"))
         return f"{self.available:.2f}", f"{locked:.2f}", {name: payout.status for name, payout in self.payouts.items()}
 
     def copy(self) -> "MerchantModel":
-        """Return a copy that changes on its own."""
+        """Return an independent copy."""
         return replace(self, payouts=dict(self.payouts))
 
     def _run_due(self, reference: str) -> None:
@@ -118,10 +122,10 @@ class MerchantModel:
 def outcomes(
     models: Iterable[MerchantModel], calls: Sequence[tuple[Callable[[MerchantModel], Result], Result]]
 ) -> list[MerchantModel]:
-    """Return every state that concurrent requests may lead to from one of these states.
+    """Return every state that concurrent requests can lead to from any of the given states.
 
-    `calls` has each request with the response that it got. The requests took place one after the other, in an order in which
-    the model gives these responses; there is none if the result is empty.
+    `calls` has each request with the response received for it. The requests must have run one after the other, in an order in
+    which the model gives the same responses. The result is empty if there is no such order.
     """
     found: list[MerchantModel] = []
     for model in models:

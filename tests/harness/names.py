@@ -1,4 +1,4 @@
-"""Name servers for tests: one with given addresses, and one that never responds."""
+"""DNS for tests: a resolver with given addresses, and a name server that never responds."""
 
 import asyncio
 import contextlib
@@ -9,14 +9,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 
 class StubResolver(AbstractResolver):
-    """Resolves names to `addresses`, as a merchant's own name server could.
+    """Resolves names to `addresses`, which tests may change at any time.
 
-    Other names resolve to `anything`, or do not exist without it.
+    All other names resolve to `default`, or do not exist if it is None.
     """
 
-    def __init__(self, addresses: Mapping[str, Sequence[str]] | None = None, anything: str | None = None) -> None:
+    def __init__(self, addresses: Mapping[str, Sequence[str]] | None = None, default: str | None = None) -> None:
         self.addresses = dict(addresses or {})
-        self._anything = anything
+        self._anything = default
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return the host's addresses. Raises OSError if it has none."""
@@ -36,35 +36,35 @@ class StubResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 class SilentNameServer(asyncio.DatagramProtocol):
-    """A name server on loopback that never responds. It records the names of all queries in `names`."""
+    """A name server on loopback that never responds. It records the queried names in `names`."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
-        self.more = asyncio.Event()
+        self._query_arrived = asyncio.Event()
 
     def datagram_received(self, data: bytes, address: object) -> None:
-        """Record the name in the question: labels prefixed by their length, after a header of twelve bytes."""
+        """Record the queried name: a header of twelve bytes, then labels, each after its length."""
         labels, rest = [], data[12:]
         while rest and rest[0]:
             labels.append(rest[1 : rest[0] + 1].decode())
             rest = rest[rest[0] + 1 :]
         self.names.add(".".join(labels))
-        self.more.set()
+        self._query_arrived.set()
 
     async def wait_for_queries(self, names: set[str]) -> None:
-        """Wait until it has been asked for all of these names."""
+        """Wait until all of these names have been queried."""
         while not names <= self.names:
-            await self.more.wait()
-            self.more.clear()
+            await self._query_arrived.wait()
+            self._query_arrived.clear()
 
 
 @contextlib.contextmanager
 def silent_port() -> Iterator[int]:
-    """Yield a bound UDP port on loopback that nobody reads from."""
+    """Yield a bound UDP port on loopback that never responds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

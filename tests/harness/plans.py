@@ -1,4 +1,4 @@
-"""Fill a separate database with a merchant of many rows, and measure what statements read with their generic plan."""
+"""Fill a separate database with many rows per merchant, and measure how much each statement reads with its generic plan."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from sandbox.domain.ids import MAX_ID, MIN_ID
 MERCHANT = "00000000-0000-7000-8000-0000000000aa"
 NOW = "2031-01-01 00:00:00+00"
 BATCH = 60
-"""The number of rows that a statement is asked for."""
+"""The number of rows that statements are asked to read."""
 
-# The n-th row of every table has the same id, whatever the column's name: so a statement finds rows with any of these ids.
-# Of the rows that can be due, one in twenty is due.
+# The n-th row of every table has the same id, so an id of any table finds a row in every other one. Of the rows that can be
+# due, one in twenty is due.
 _FILL = """
 CREATE TEMP TABLE seed AS
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(m), 12, '0'))::uuid AS merchant_id, n,
@@ -100,7 +100,7 @@ def ids(first: int = 1, count: int = BATCH) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """The cost of a statement: the rows of tables, and the pages of tables and indexes, that it read."""
+    """The cost of a statement: the table rows, and the pages of tables and indexes, that it read."""
 
     rows: float
     pages: int
@@ -152,7 +152,7 @@ class Database:
         text = re.sub(r"\b[A-Z_]+\b", lambda word: str(values.get(word[0], word[0])), _FILL)
         conn = await asyncpg.connect(self.url)
         try:
-            # Skip foreign key checks: they hold by construction, and cost more than all the rest.
+            # Skip foreign key checks: the references are valid by construction, and checking costs more than the rest.
             await conn.execute("SET session_replication_role = replica")
             await conn.execute(text)
         finally:
@@ -163,7 +163,7 @@ class Database:
         await self._execute_as_owner("ANALYZE")
 
     async def fake_one_row_statistics(self) -> None:
-        """Set the planner's statistics as if no merchant had more than one row in any table."""
+        """Make the planner believe that no merchant has more than one row in any table."""
         await self._execute_as_owner(
             "SELECT pg_clear_attribute_stats('public', tablename, 'merchant_id', false), "
             "pg_restore_attribute_stats('schemaname', 'public', 'relname', tablename::text, 'attname', 'merchant_id', "
@@ -172,12 +172,12 @@ class Database:
         )
 
     async def foreign_keys(self) -> dict[str, tuple[str, Sequence[object]]]:
-        """Return PostgreSQL's own look-ups for foreign keys, without their row locks, by constraint name."""
+        """Return PostgreSQL's own lookups for foreign keys, without their row locks, by constraint name."""
         found = await self._execute_as_owner(
             """
             SELECT conname, confrelid::regclass::text AS referenced, ARRAY(
-                SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS k (number, place)
-                JOIN pg_attribute ON attrelid = confrelid AND attnum = number ORDER BY place
+                SELECT attname::text FROM unnest(confkey) WITH ORDINALITY AS k (number, position)
+                JOIN pg_attribute ON attrelid = confrelid AND attnum = number ORDER BY position
             ) AS columns FROM pg_constraint WHERE contype = 'f'
             """
         )
@@ -188,7 +188,7 @@ class Database:
         return statements
 
     async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
-        """Connect as the product's pool does, and prepare and plan all statements (SQL, arguments)."""
+        """Connect as the product's pool does, then prepare and plan all statements, given as name → (SQL, arguments)."""
         conn = await asyncpg.connect(
             self.url, server_settings={"role": APPLICATION_ROLE, **PLANNER}, statement_cache_size=0, command_timeout=60
         )
@@ -205,17 +205,17 @@ class Database:
 
 
 _CALLS_A_FUNCTION = re.compile(r"\bpsp_\w+\(")
-# The rows that a session has read of each table, as far as they are not in the common statistics yet.
+# The rows that this session has read from each table and not yet added to the shared statistics.
 _ROWS_READ = "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
 
 
 class Planned:
-    """Statements that are already planned, to run later."""
+    """Statements that are already planned and can be run later."""
 
     def __init__(
         self, conn: "asyncpg.Connection[asyncpg.Record]", calls: Mapping[str, str], functions: Collection[str]
     ) -> None:
-        """Take the calls by name, and the names of those that call a function, whose own plans EXPLAIN does not show."""
+        """`functions` names the calls of database functions: EXPLAIN does not show the plans inside a function."""
         self._conn = conn
         self._calls = calls
         self._functions = functions
@@ -223,7 +223,7 @@ class Planned:
     async def read(self) -> dict[str, ReadCost]:
         """Run each statement with its generic plan, roll it back, and close the connection.
 
-        Statements that read no table are left out. Raises AssertionError if statements fail.
+        Statements that read no table are omitted. Raises AssertionError if statements fail.
         """
         readings, failed = {}, []
         for name, call in self._calls.items():
@@ -240,7 +240,7 @@ class Planned:
             else:
                 plan = json.loads(text)[0]["Plan"]
                 rows = _rows(plan)
-                if name in self._functions:  # of the table of which it reads most
+                if name in self._functions:  # count the table of which it reads the most rows
                     rows = float(max(n - before.get(table, 0) for table, n in (await self._rows_read()).items()))
                 readings[name] = ReadCost(rows, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
             finally:
@@ -302,7 +302,7 @@ def _literal(value: object, kind: str) -> str:
 
 
 def row(n: int, **others: object) -> dict[str, object]:
-    """Return a row for json_to_recordset, with all columns that any statement reads, for the n-th row of each table."""
+    """Return the n-th row as an object for json_to_recordset, with all columns that any statement reads."""
     id_ = ids(n, 1)[0]
     zero = dict.fromkeys(("earned", "spent", "credited", "advances", "finals", "requested", "approved", "paid"), 0)
     return {
@@ -314,7 +314,7 @@ def row(n: int, **others: object) -> dict[str, object]:
 
 
 def json_rows(**others: object) -> str:
-    """Return a batch of rows as the product sends them."""
+    """Return BATCH rows as the JSON that the product sends."""
     return json.dumps([row(n, **others) for n in range(1, BATCH + 1)])
 
 

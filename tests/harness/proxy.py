@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards bytes to a Unix socket and back, while `flows` is set."""
+    """Forwards bytes to a Unix socket and back while `flows` is set."""
 
     def __init__(self, target: str) -> None:
         self.port = 0
@@ -17,6 +17,7 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> "AsyncIterator[Proxy]":
+        """Accept connections on loopback, on the port `port`."""
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -28,8 +29,8 @@ class Proxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(self._target)
-        for source, sink in ((reader, back), (there, writer)):
+        target_reader, target_writer = await asyncio.open_unix_connection(self._target)
+        for source, sink in ((reader, target_writer), (target_reader, writer)):
             task = asyncio.create_task(self._forward(source, sink))
             self._tasks.add(task)
 

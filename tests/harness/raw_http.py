@@ -8,16 +8,16 @@ import httpx
 
 
 def connect(url: str) -> socket.socket:
-    """Connect to a server, with a timeout of 60 s for each operation."""
+    """Connect to a server. Each operation times out after 60 s."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=60)
 
 
 def read_response(connection: socket.socket, method: str = "GET") -> httpx.Response:
     """Read the next response from a connection."""
-    answer = http.client.HTTPResponse(connection, method=method)
-    answer.begin()
-    return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    response = http.client.HTTPResponse(connection, method=method)
+    response.begin()
+    return httpx.Response(response.status, headers=response.getheaders(), content=response.read())
 
 
 def raw_request(url: str, *parts: bytes) -> httpx.Response:

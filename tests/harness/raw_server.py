@@ -1,4 +1,4 @@
-"""Servers on loopback that send raw bytes, so that they can misbehave, and a webhook sender to test against them."""
+"""Servers on loopback that send raw bytes and so can misbehave, and a webhook sender to test against them."""
 
 import asyncio
 import ssl
@@ -17,7 +17,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 
 @dataclass
 class Peer:
-    """A local server: what it has received, and `test_ended`, which is set when the test has ended."""
+    """A local server, as the test sees it.
+
+    `requests` are the received requests. `request_arrived` and `disconnected` are set by handlers, and `test_ended` is set when
+    the test has finished.
+    """
 
     port: int = 0
     connections: int = 0
@@ -44,6 +48,7 @@ Handler = Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes | None:
+    """Read a request and return its raw bytes, or None if the client disconnects first."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -54,6 +59,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes | None:
 
 @asynccontextmanager
 async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> AsyncIterator[Peer]:
+    """Run the handler for each connection to a new server, and yield the server. Afterwards, wait for the handlers to end."""
     peer = Peer()
     running: set[asyncio.Task[None]] = set()
 
@@ -81,13 +87,13 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None, host: str
             await asyncio.wait(running, timeout=10)
 
 
-def responding_with(answer: bytes, then_close: bool = False) -> Handler:
-    """Return a handler that answers every request with these bytes and keeps the connection open, unless `then_close`."""
+def responding_with(response: bytes, then_close: bool = False) -> Handler:
+    """Return a handler that sends these bytes for every request and keeps the connection open, unless `then_close`."""
 
     async def handler(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while (request := await read_request(reader)) is not None:
             peer.requests.append(request)
-            writer.write(answer)
+            writer.write(response)
             await writer.drain()
             if then_close:
                 return
@@ -97,11 +103,12 @@ def responding_with(answer: bytes, then_close: bool = False) -> Handler:
 
 
 async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read a request, never respond, and wait until the client disconnects."""
     request = await read_request(reader)
     if request is not None:
         peer.requests.append(request)
         peer.request_arrived.set()
-    await peer.wait_for_disconnect(reader)  # a client may also leave before it has sent its request
+    await peer.wait_for_disconnect(reader)  # the client may also disconnect before it has sent its request
 
 
 @asynccontextmanager
@@ -111,6 +118,7 @@ async def sending(
     ssl_context: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[WebhookSender]:
+    """Yield a webhook sender that may call loopback, with a timeout in seconds."""
     sender = WebhookSender(LOOPBACK, timeout=seconds, limit=limit, ssl_context=ssl_context, resolver=resolver)
     try:
         yield sender
@@ -119,5 +127,6 @@ async def sending(
 
 
 async def send_once(handler: Handler, seconds: float = 15.0) -> SendResult:
+    """Send one webhook to a server with this handler, and return the result."""
     async with serving(handler) as peer, sending(seconds) as sender:
         return await sender.send(peer.url, b"{}", {"webhook-id": "evt-1"})

@@ -15,7 +15,7 @@ from tests.harness.waiting import until
 
 @dataclass(frozen=True)
 class Received:
-    """A delivery as it arrived. Header names are in lower case."""
+    """A delivery attempt as received. Header names are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -29,13 +29,13 @@ class Received:
         return parsed
 
     def verify(self, secret: str) -> dict[str, Any]:
-        """Verify the signature with the public library and return the parsed body. Raises if the signature is wrong."""
+        """Verify the signature with the public library and return the parsed body. Raises if the signature is invalid."""
         verified: dict[str, Any] = Webhook(secret).verify(self.body, dict(self.headers))
         return verified
 
 
 class Receiver:
-    """Responds with 200, unless the test sets `answer`: a function from the delivery to (status, headers, body)."""
+    """Responds with 200, unless the test sets `respond`: a function from the delivery to (status, headers, body)."""
 
     def __init__(self) -> None:
         self.received: list[Received] = []
@@ -47,15 +47,15 @@ class Receiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                got = Received({name.lower(): value for name, value in self.headers.items()}, body, self.path)
-                status, headers, answer = receiver.respond(got)
-                receiver.received.append(got)
+                received = Received({name.lower(): value for name, value in self.headers.items()}, body, self.path)
+                status, headers, response = receiver.respond(received)
+                receiver.received.append(received)
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(answer)))
+                self.send_header("content-length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -73,12 +73,12 @@ class Receiver:
         return f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
 
     def events(self, payout_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the events received so far, each id once, for one payout or for all."""
+        """Return the events received so far, for one payout or for all. An event that arrived twice is returned once."""
         found = {received.headers["webhook-id"]: received.event for received in list(self.received)}
         return [event for event in found.values() if payout_id is None or event["data"]["id"] == payout_id]
 
     def wait_for(self, *types: str, payout_id: str | None = None, seconds: float = 30) -> list[dict[str, Any]]:
-        """Wait until events of all these types have arrived, and return all events."""
+        """Wait until events of all these types have arrived, and return all events received."""
         until(lambda: set(types) <= {event["type"] for event in self.events(payout_id)}, seconds)
         return self.events(payout_id)
 

@@ -1,4 +1,4 @@
-"""Find every SQL statement and every Piccolo query in the product's modules, so that no test can miss one."""
+"""Find every SQL statement and every Piccolo query in the product's modules, so that tests cover them all."""
 
 import ast
 import functools
@@ -20,17 +20,17 @@ import worker
 from sandbox.db.engine import ENGINE
 
 _SQL = re.compile(r"\s*(SELECT|WITH|INSERT INTO|UPDATE|DELETE FROM|MERGE)\s")
-_READS = ("select", "objects", "count", "exists", "update", "delete", "raw")
+_QUERY_METHODS = ("select", "objects", "count", "exists", "update", "delete", "raw")
 _PACKAGES = (sandbox, worker, ipn)
-# These serve no request: migrations, tools, and modules that run code when they are imported.
-_OUTSIDE = re.compile(r"\.(migrations|runtime|bench|cli)\b|__main__$|\.db\.migrate$")
+# Not covered: migrations, command-line tools, and modules that run code when imported.
+_NOT_COVERED = re.compile(r"\.(migrations|runtime|bench|cli)\b|__main__$|\.db\.migrate$")
 
 
 def modules() -> Iterator[ModuleType]:
     """Import and yield every module that may contain statements."""
     for package in _PACKAGES:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not _OUTSIDE.search(found.name):
+            if not _NOT_COVERED.search(found.name):
                 yield importlib.import_module(found.name)
 
 
@@ -43,7 +43,7 @@ def tables() -> list[type[Table]]:
 
 @functools.cache
 def constants() -> dict[str, str]:
-    """Return the statements in module constants, by `module.NAME`, or by `module.NAME[key]` for a dict."""
+    """Return the statements in module constants, keyed by `module.NAME`, or by `module.NAME[key]` for a dict."""
     found: dict[str, str] = {}
     for module in modules():
         for name, value in vars(module).items():
@@ -56,27 +56,27 @@ def constants() -> dict[str, str]:
 
 @functools.cache
 def query_builders() -> dict[str, Callable[..., Query[Any, Any]]]:
-    """Return the functions that build a Piccolo query without running it, by `module.function`."""
+    """Return the functions that return a Piccolo query without running it, keyed by `module.function`."""
     return {
         f"{module.__name__}.{name}": value
         for module in modules()
         for name, value in vars(module).items()
-        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and _makes_query(value)
+        if isinstance(value, FunctionType) and value.__module__ == module.__name__ and _returns_query(value)
     }
 
 
-def _makes_query(function: FunctionType) -> bool:
-    answer = function.__annotations__.get("return")
-    answer = get_origin(answer) or answer
-    return isinstance(answer, type) and issubclass(answer, (Query, Proxy))
+def _returns_query(function: FunctionType) -> bool:
+    returned = function.__annotations__.get("return")
+    returned = get_origin(returned) or returned
+    return isinstance(returned, type) and issubclass(returned, (Query, Proxy))
 
 
 def queries_elsewhere() -> list[str]:
-    """Return the places (`module:line`) that build a Piccolo query outside of `query_builders`."""
+    """Return the places (`module:line`) that build a Piccolo query outside these functions."""
     found = []
     for module in modules():
         tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
-        made = {
+        in_builders = {
             call
             for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and f"{module.__name__}.{node.name}" in query_builders()
@@ -85,7 +85,10 @@ def queries_elsewhere() -> list[str]:
         found += [
             f"{module.__name__}:{node.lineno}"
             for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and node not in made and node.attr in _READS and _is_table(node.value, module)
+            if isinstance(node, ast.Attribute)
+            and node not in in_builders
+            and node.attr in _QUERY_METHODS
+            and _is_table(node.value, module)
         ]
     return found
 
@@ -97,7 +100,7 @@ def _is_table(node: ast.expr, module: ModuleType) -> bool:
 
 @functools.cache
 def inline() -> dict[str, str]:
-    """Return the statements in function bodies, by `module.function: beginning`.
+    """Return the statements in function bodies, keyed by `module.function: first characters`.
 
     An f-string is represented by the text before its first expression, followed by `{`.
     """
@@ -108,7 +111,7 @@ def inline() -> dict[str, str]:
         for function in ast.walk(tree):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for text in _texts(function):
-                    # A nested function is also visited as part of the outer one.
+                    # A nested function is also visited as part of its outer function.
                     if _SQL.match(text) and text not in own.values():
                         own[f"{module.__name__}.{function.name}: {' '.join(text.split())[:60]}"] = text
         found |= own
@@ -121,6 +124,6 @@ def _texts(node: ast.AST) -> Iterator[str]:
             yield str(node.values[0].value) + "{"
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
-    elif not isinstance(node, ast.Compare):  # a string that a result is compared with is not a statement
+    elif not isinstance(node, ast.Compare):  # a string in a comparison is not a statement
         for part in ast.iter_child_nodes(node):
             yield from _texts(part)

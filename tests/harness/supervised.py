@@ -1,4 +1,4 @@
-"""Run a supervisor in its own process, with stand-in programs for the API, the IPN receiver, the worker and the rest."""
+"""Run a supervisor in a separate process, with stand-in programs for the API, the IPN receiver, the worker and the others."""
 
 import contextlib
 import json
@@ -71,18 +71,19 @@ except Failure as failure:
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found | None], what: str, seconds: float = 180) -> Found:
+def wait_for(condition: Callable[[], Found | None], what: str, seconds: float = 180) -> Found:
+    """Poll until the condition is truthy and return its value. Raises AssertionError, naming `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     is_late = False
-    while not (found := look()):
+    while not (found := condition()):
         assert not is_late, f"{what} did not happen within {seconds} seconds"
         time.sleep(0.05)
-        is_late = time.monotonic() > deadline  # look once more after the deadline: the machine may have been suspended
+        is_late = time.monotonic() > deadline  # poll once more: the machine may have been suspended
     return found
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a sandbox. One that exceeds all of its own time limits is killed, and TimeoutExpired is raised."""
+    """Stop a sandbox. Kill it and raise TimeoutExpired if it does not stop within 120 s, which exceeds all its time limits."""
     process.terminate()
     try:
         process.wait(120)
@@ -92,6 +93,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def is_over(process: psutil.Process) -> bool:
+    """Whether the process has ended, even if its parent has not collected its exit code."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -99,11 +101,11 @@ def is_over(process: psutil.Process) -> bool:
 
 
 def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
-    """Return the direct child that runs this text or module, or the executable of this name, or None."""
+    """Return the direct child that runs this program text, this module, or an executable of this name; or None."""
     for process in supervisor.children():
         with contextlib.suppress(psutil.Error):
-            # Compare whole words: a new child briefly shows its parent's command line, which contains all the texts.
-            # Redis appends its address to its name, so match the path of an executable by its end.
+            # Compare whole words: a new child briefly shows its parent's command line, which contains all program texts.
+            # Match an executable by the end of its path, followed by a space: Redis appends its address to its name.
             words = process.cmdline()[:4]
             if program in words or f"/{program} " in "".join(words[:1]) + " ":
                 return process
@@ -111,69 +113,73 @@ def child_of(supervisor: psutil.Process, program: str) -> psutil.Process | None:
 
 
 def environment(has_stores: bool = True) -> dict[str, str]:
-    """Return our environment without the variables that would point the run at other stores.
+    """Return the environment without the variables that configure the sandbox or select other stores.
 
-    Without `has_stores`, the stores are set to addresses that the stand-in programs never use: then the run creates no
-    database.
+    Without `has_stores`, the URLs of both stores are set, so that the run does not start its own. The stand-in programs never
+    use them.
     """
-    own = {
+    inherited = {
         key: value
         for key, value in os.environ.items()
         if key not in ("DATABASE_URL", "REDIS_URL") and not key.startswith(("SANDBOX_", "PROMETHEUS_", "PSP_"))
     }
-    return own if has_stores else own | {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere"}
+    return inherited if has_stores else inherited | {"DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere"}
 
 
 def command(options: dict[str, Any]) -> list[str]:
+    """Return the command that starts a supervisor with these options, on free ports unless given."""
     return [sys.executable, "-P", "-c", RUN, json.dumps({"port": 0, "ipn_port": 0} | options)]
 
 
 @dataclass
 class Run:
-    """A started supervisor, and every process that was observed to be its descendant."""
+    """A started supervisor. `seen` holds every process that was observed as its descendant, by process id."""
 
     process: "subprocess.Popen[str]"
     ready_file: Path
     seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     def ready(self) -> dict[str, Any]:
-        """Wait until it is ready, and return the content of the ready file."""
+        """Wait until the run is ready, and return the content of its ready file."""
 
-        def look() -> dict[str, Any] | None:
+        def read_if_present() -> dict[str, Any] | None:
             assert self.process.poll() is None, self.output()
             return json.loads(self.ready_file.read_text()) if self.ready_file.exists() else None
 
-        found = wait_for(look, "ready")
+        found = wait_for(read_if_present, "ready")
         self.remember_descendants()
         return found
 
     def remember_descendants(self) -> list[psutil.Process]:
-        """Return its current descendants, and remember them for `assert_nothing_left`."""
+        """Return the current descendants, and remember them for `assert_nothing_left`."""
         now = psutil.Process(self.process.pid).children(recursive=True)
         self.seen |= {process.pid: process for process in now}
         return now
 
     def child(self, program: str) -> psutil.Process | None:
-        """Return the direct child that runs this, or None."""
+        """Return the direct child that runs this program, or None. See `child_of`."""
         found = child_of(psutil.Process(self.process.pid), program)
         if found is not None:
             self.seen[found.pid] = found
         return found
 
     def output(self) -> str:
+        """Wait for the end of the run and return its output."""
         return self.process.communicate(timeout=240)[0]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Send the signal, wait for the end, and return (exit code, output)."""
         self.process.send_signal(number)
         text = self.output()
         return self.process.returncode, text
 
     def assert_nothing_left(self) -> None:
+        """Fail unless all observed processes end."""
         wait_for(lambda: all(is_over(process) for process in self.seen.values()), "the end of all processes")
 
 
 class Starter:
-    """Starts runs, ephemeral by default. `close` ends all of them."""
+    """Starts runs, ephemeral by default. `close` stops all of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -182,8 +188,8 @@ class Starter:
     def __call__(self, prefix: Sequence[str] = (), has_stores: bool = True, stdin: int | None = None, **options: Any) -> Run:
         """Start a run.
 
-        `prefix` is a command that runs it. `options` are the fields of `Options`, and also `programs` (Python source texts
-        that replace our programs, by name) and `user_command` (the command of `psp run`).
+        `prefix` is a command to start it with. `options` are fields of `Options`, and also `programs` (by name, the Python
+        source of a program that replaces ours) and `user_command` (the command of `psp run`).
         """
         ready_file = Path(options.setdefault("ready_file", str(self._folder / f"ready-{len(self._runs)}.json")))
         options.setdefault("data", None)
@@ -200,7 +206,7 @@ class Starter:
         return self._runs[-1]
 
     def close(self) -> None:
-        """End the runs that are still up, and check that none left a process behind."""
+        """Stop the runs that are still up, and check that none left a process behind."""
         for run in self._runs:
             if run.process.poll() is None:
                 run.process.terminate()

@@ -1,4 +1,4 @@
-"""A vendor for tests: an HTTP server on loopback with a feed of transactions and any faults that a test asks for."""
+"""A vendor for tests: an HTTP server on loopback with a feed of transactions, and with faults that the test chooses."""
 
 import json
 import threading
@@ -15,19 +15,19 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def row(number: int, kind: str = "earned", amount: object = "1.00", user: str = "074092", at: datetime | None = None) -> Any:
-    """Return a vendor's row. Without `at`, row n is one second later than row n - 1."""
+    """Return a row of a vendor's feed. Without `at`, row n is created one second after row n - 1."""
     created_at = (at or START + timedelta(seconds=number)).isoformat().replace("+00:00", "Z")
     return {"id": f"row-{number}", "userId": user, "createdAt": created_at, "type": kind, "amount": amount}
 
 
 class Vendor:
-    """Serves pages of `rows` in order. Each call consumes one of `faults`; None means a correct response."""
+    """Serves pages of `rows` in order. Each call uses up one of `faults`; None means a correct response."""
 
     def __init__(self, rows: list[Any] | None = None, faults: list[Fault | None] | None = None) -> None:
         self.rows: list[Any] = rows or []
         self.faults = deque(faults or [])
         self.calls: list[tuple[float, dict[str, str], dict[str, str]]] = []
-        """Each call as (Unix time of arrival, query, headers with names in lower case)."""
+        """Each received call: (Unix time of arrival, query, headers with names in lower case)."""
         self.released = threading.Event()
         vendor = self
 
@@ -71,13 +71,13 @@ class Vendor:
 
     @property
     def url(self) -> str:
-        """The URL of its transactions."""
+        """The URL of the transaction feed."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/vendor/v1/transactions"
 
     def page(self, query: dict[str, str], fault: Fault | None) -> bytes:
-        """Return the JSON of a page, or the body that the fault produces instead."""
+        """Return the page as JSON, or the body that the fault produces instead."""
         if fault == "not json":
-            return b"<html>Please stand by</html>"
+            return b"<html>Back soon</html>"
         if fault == "huge":
             return b'{"items": [' + b" " * (3 * 1024 * 1024) + b"]}"
         since, number, limit = query.get("startDate"), int(query["page"]), int(query["limit"])

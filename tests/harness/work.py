@@ -1,4 +1,4 @@
-"""Run units of work without a server, for tests of services and loops."""
+"""Run units of work without a server, for tests of services and background loops."""
 
 from sandbox.domain.unit import IdempotencyKey, RequestContext
 from sandbox.scenarios.builtin import load_catalogue
@@ -9,7 +9,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 def units_of_work(
     *after_commit: Listener, batch_limit: int = 256, queue_limit: int = 10_000, merchants_at_once: int = 64
 ) -> UnitOfWorkRunner:
-    """Return a runner of units of work in this process; it calls the listeners after each commit."""
+    """Return a runner of units of work in this process. It calls the listeners after each commit."""
     notifier = Notifier()
     notifier.after_commit += after_commit
     return UnitOfWorkRunner(load_catalogue(), notifier, batch_limit, queue_limit, merchants_at_once)

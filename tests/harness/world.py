@@ -1,4 +1,4 @@
-"""A merchant for one test, driven over HTTP as an integrator would."""
+"""A merchant for a single test, used over HTTP as an integrator would."""
 
 import asyncio
 import atexit
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Stack:
-    """A running sandbox: the content of its ready file."""
+    """A running sandbox: its URLs, keys and stores, as in its ready file."""
 
     api_url: str
     ipn_url: str
@@ -40,18 +40,18 @@ class Stack:
 
 
 class _Owner:
-    """A connection as the owner of the database. It stays open because connecting costs more than most statements."""
+    """A connection as the owner of the database. It stays open, because connecting costs more than most statements."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._conn: asyncpg.Connection[asyncpg.Record] | None = None
         atexit.register(self._close)
 
     def execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
         """Run a statement and return its rows. Reconnects if the connection was lost."""
-        with self._turn:
+        with self._lock:
             return self._loop.run_until_complete(self._execute(statement, *arguments))
 
     async def _execute(self, statement: str, *arguments: object) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class _Owner:
                 self._conn.terminate()
                 self._conn = None
         if self._conn is None:
-            # Tests alter tables; PostgreSQL then rejects statements that were prepared before.
+            # Tests alter tables, after which PostgreSQL rejects statements that were prepared earlier.
             self._conn = await asyncpg.connect(self._url, statement_cache_size=0)
         return [dict(record) for record in await self._conn.fetch(statement, *arguments)]
 
@@ -78,7 +78,7 @@ def _owner(database_url: str) -> _Owner:
 
 
 class World:
-    """A merchant and an HTTP client with its admin key."""
+    """A merchant, its keys and secrets, and an HTTP client with its admin API key."""
 
     def __init__(self, stack: Stack, created: dict[str, Any]) -> None:
         self.stack = stack
@@ -90,33 +90,33 @@ class World:
 
     @classmethod
     def create(cls, stack: Stack, **body: Any) -> "World":
-        """Create a merchant. `body` has fields of the body of `POST /sandbox/v1/merchants`."""
-        answer = httpx.post(
+        """Create a merchant. `body` has further fields for `POST /sandbox/v1/merchants`."""
+        response = httpx.post(
             f"{stack.api_url}/sandbox/v1/merchants",
             json={"name": "test", **body},
             headers={"X-ADMIN-KEY": stack.admin_key},
             timeout=60,
         )
-        assert answer.status_code == 201, answer.text
-        return cls(stack, answer.json())
+        assert response.status_code == 201, response.text
+        return cls(stack, response.json())
 
     def post(self, path: str, body: Any = None, key: str | None = None, **options: Any) -> httpx.Response:
-        """POST with an idempotency key: `key`, or a new one."""
+        """Send a POST with an idempotency key: `key`, or a new one."""
         headers = {"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4()), **options.pop("headers", {})}
         return self.client.post(path, json={} if body is None else body, headers=headers, **options)
 
     def patch(self, path: str, body: Any = None, key: str | None = None) -> httpx.Response:
-        """PATCH with an idempotency key: `key`, or a new one."""
+        """Send a PATCH with an idempotency key: `key`, or a new one."""
         return self.client.patch(
             path, json={} if body is None else body, headers={"X-IDEMPOTENCY-KEY": key or str(uuid.uuid4())}
         )
 
     def get(self, path: str, **params: Any) -> httpx.Response:
-        """GET with these query parameters."""
+        """Send a GET with these query parameters."""
         return self.client.get(path, params=params)
 
     def payout_body(self, suffix: str = "0001", **fields: Any) -> dict[str, Any]:
-        """Return a body that creates a payout to an account with this suffix."""
+        """Return the body to create a payout to an account with this suffix, which selects the scenario."""
         return {
             "merchant_reference": f"ref-{next(_numbers)}-{uuid.uuid4().hex[:8]}",
             "amount": "100.00",
@@ -128,31 +128,31 @@ class World:
 
     def create_payout(self, suffix: str = "0001", **fields: Any) -> dict[str, Any]:
         """Create a payout and return it. Fails unless the response is 201."""
-        answer = self.post("/api/v1/payouts", self.payout_body(suffix, **fields))
-        assert answer.status_code == 201, answer.text
-        created: dict[str, Any] = answer.json()
+        response = self.post("/api/v1/payouts", self.payout_body(suffix, **fields))
+        assert response.status_code == 201, response.text
+        created: dict[str, Any] = response.json()
         return created
 
     def payout(self, payout_id: str) -> dict[str, Any]:
-        """Return the payout as it is now."""
+        """Return the payout's current state."""
         found: dict[str, Any] = self.get(f"/api/v1/payouts/{payout_id}").json()
         return found
 
     def wait_for(self, payout_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
-        """Wait until the payout is in one of these states, and return it."""
+        """Wait until the payout has one of these statuses, and return it."""
         return until(lambda: (p := self.payout(payout_id))["status"] in statuses and p, seconds) or {}
 
     def path_of(self, payout_id: str) -> list[str]:
-        """Return the states of the payout's timeline, in order."""
+        """Return the payout's statuses from its timeline, in order."""
         return [entry["to"] for entry in self.get(f"/api/v1/payouts/{payout_id}/timeline").json()["data"]]
 
     def balance(self) -> tuple[str, str]:
-        """Return (available, locked)."""
+        """Return the available and the locked balance."""
         found = self.get("/api/v1/balance").json()
         return found["available_balance"], found["locked_balance"]
 
     def shift_clock(self, seconds: float) -> None:
-        """Move the merchant's clock forward, without running anything."""
+        """Move the merchant's clock forward by changing the database, without running due work."""
         self.stack.execute(
             "UPDATE worlds SET clock_offset = clock_offset + make_interval(secs => $2) WHERE merchant_id = $1",
             self.merchant_id,
