@@ -73,7 +73,7 @@ def test_an_event_that_does_not_come_is_4(monkeypatch: pytest.MonkeyPatch) -> No
         waits.append(options.get("params", {}).get("timeout"))
         return {"data": []} if path.endswith("/events") else {"id": "payout", "status": "PENDING"}
 
-    monkeypatch.setattr(Client, "run_json", response)
+    monkeypatch.setattr(Client, "ask", response)
     ran = invoke("trigger", "payout.succeeded", "--json")
     assert (ran.exit_code, ran.stdout) == (4, "")
     assert json.loads(ran.stderr)["code"] == "CONDITION_NOT_MET"

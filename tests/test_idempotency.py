@@ -367,10 +367,10 @@ def test_what_the_role_forbids_is_not_stored(world: World) -> None:
 
 def test_an_answer_that_was_sealed_with_another_key_is_refused_and_not_guessed() -> None:
     response = CommandResult(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
-    stored = seal(SecretBox(bytes(32)), "m/response/k", response)
+    stored = seal(SecretBox(bytes(32)), "m/answer/k", response)
     assert b"told" not in stored.body
-    assert unseal(SecretBox(bytes(32)), "m/response/k", stored) == response
-    for box, context in ((SecretBox(b"1" * 32), "m/response/k"), (SecretBox(bytes(32)), "m/response/other")):
+    assert unseal(SecretBox(bytes(32)), "m/answer/k", stored) == response
+    for box, context in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
         with pytest.raises(Problem, match="INVALID_STATE"):
             unseal(box, context, stored)
     refusal = CommandResult(404, b"{}")

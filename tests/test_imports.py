@@ -20,9 +20,9 @@ from tests.harness.imports import (
     impurities,
     internal_imports,
     layers_needed,
-    picture,
     read_sources,
     relative_imports,
+    report,
     upward_imports,
 )
 
@@ -31,7 +31,7 @@ IMPORTS: Final = internal_imports(SOURCES)
 
 
 def test_imports_go_down_only() -> None:
-    print(f"\n{picture(SOURCES)}")  # noqa: T201  # seen with `pytest -s`
+    print(f"\n{report(SOURCES)}")  # noqa: T201  # seen with `pytest -s`
     assert upward_imports(IMPORTS) == set()
 
 
