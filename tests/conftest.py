@@ -1,4 +1,4 @@
-"""One sandbox for the whole run, with two API processes and two workers; each test has a merchant of its own in it."""
+"""One sandbox for the whole test run, with two API processes and two workers. Each test gets its own merchant."""
 
 import contextlib
 import json
@@ -20,33 +20,33 @@ from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-# Unconfigured, it draws tracebacks with all their variables, which takes half a minute for one that holds many.
+# By default, structlog prints every local variable of a traceback. That takes half a minute if there are many.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
-# No property here is about speed, and on a machine that stands still for a moment any example is slow.
+# No property measures speed, and any example is slow on a machine that stalls for a moment.
 settings.register_profile("psp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("psp")
 _STACK = pytest.StashKey[tuple["subprocess.Popen[bytes]", tempfile.TemporaryDirectory[str]]]()
-_READY = "PSP_TEST_STACK"
-_SLOWEST_FIRST = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
-"""Files that take longest. They are begun first, so that none is left to run alone at the end."""
+_STACK_VARIABLE = "PSP_TEST_STACK"
+_SLOWEST_FILES = ("test_contract.py", "test_crashes.py", "test_runtime.py", "test_bench.py", "test_faults.py", "test_clock.py")
+"""They run first, so that none of them runs alone at the end."""
 
 
 def pytest_configure() -> None:
-    """Allow as many sockets as the product's processes allow themselves: some tests hold both ends of all its calls."""
+    """Raise the limit of open files, as the product's processes do: some tests hold both ends of every connection."""
     raise_limit_of_open_files()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the sandbox once, in the process that leads the run; its workers are told where it is."""
+    """Start the sandbox once, in the main pytest process. The pytest workers find it through an environment variable."""
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     folder = tempfile.TemporaryDirectory(prefix="psp-tests-")
-    # All is plain HTTP here. Each client would spend 30 ms on reading the machine's certificate authorities.
+    # The tests use plain HTTP. Without this, each client spends 30 ms on loading the system's CA certificates.
     os.environ.pop("SSL_CERT_FILE", None)
     os.environ["SSL_CERT_DIR"] = folder.name
     ready = Path(folder.name) / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--api-processes", "2", "--workers", "2"]
-    # The stores are always the embedded ones, whatever the environment offers.
+    # Always use the embedded stores, even if the environment names others.
     for name in ("DATABASE_URL", "REDIS_URL"):
         os.environ.pop(name, None)
     os.environ["BULK_CREDIT_FAIL_USER_IDS"] = f"@{folder.name}/fail-list"
@@ -59,13 +59,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     until(lambda: ready.exists() or process.poll() is not None, seconds=300)
     if not ready.exists():
         pytest.exit(f"the sandbox did not start:\n{(Path(folder.name) / 'up.log').read_text()}", returncode=1)
-    os.environ[_READY] = ready.read_text()
+    os.environ[_STACK_VARIABLE] = ready.read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; the others stay in their order."""
-    place = {name: number for number, name in enumerate(_SLOWEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    """Put the slowest files first and keep the order of the others."""
+    rank = {name: number for number, name in enumerate(_SLOWEST_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -78,26 +78,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Stack:
-    """The sandbox that runs: its URLs, keys and stores."""
-    found: dict[str, Any] = json.loads(os.environ[_READY])
+    """Return the running sandbox: its URLs, keys and stores."""
+    found: dict[str, Any] = json.loads(os.environ[_STACK_VARIABLE])
     return Stack(**found)
 
 
 @pytest.fixture(scope="session")
 def database_url(stack: Stack) -> str:
-    """The running sandbox's database, as its owner."""
+    """Return the URL of the sandbox's database, with the role that owns it."""
     return stack.database_url
 
 
 @pytest.fixture
 def world(stack: Stack) -> Iterator[World]:
-    """A merchant of this test's own, with 1,000,000.00 to pay out."""
+    """Yield a merchant that only this test uses, with 1,000,000.00 available."""
     with World.create(stack, opening_balance="1000000.00") as world:
         yield world
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A webhook receiver on loopback that keeps what it gets."""
+    """Yield a webhook receiver on loopback that records every request."""
     with Receiver() as receiver:
         yield receiver

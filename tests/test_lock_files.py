@@ -1,4 +1,4 @@
-"""One pair of lock files serves every Python from 3.11.0 on, on Linux and macOS, x86-64 and arm64."""
+"""One pair of lock files works for Python 3.11.0 and later, on Linux and macOS, x86-64 and arm64."""
 
 import contextlib
 import re
@@ -18,7 +18,10 @@ PLATFORMS = [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "x86_64"), ("
 
 
 def locked(name: str, environment: dict[str, str]) -> dict[str, str]:
-    """What a lock file pins in an environment: name → version. Each is pinned once, and has a hash."""
+    """Return the versions that a lock file pins for an environment, by package name.
+
+    Check that each package is pinned once, exactly and with hashes.
+    """
     pins: dict[str, str] = {}
     text = (ROOT / name).read_text().replace("\\\n", " ")
     for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
@@ -33,7 +36,7 @@ def locked(name: str, environment: dict[str, str]) -> dict[str, str]:
 
 
 def environment_of(python: str, system: str, machine: str) -> dict[str, str]:
-    """The markers' variables on another machine."""
+    """Return the values of the environment markers on another machine."""
     return {
         **{key: str(value) for key, value in default_environment().items()},
         "python_full_version": python,
@@ -47,16 +50,16 @@ def environment_of(python: str, system: str, machine: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("system", "machine"), PLATFORMS)
-def test_the_locks_hold_all_that_their_packages_need(python: str, system: str, machine: str) -> None:
+def test_lock_files_pin_every_dependency(python: str, system: str, machine: str) -> None:
     environment = environment_of(python, system, machine)
     runtime = locked("requirements.txt", environment)
     pins = runtime | locked("requirements-dev.txt", environment)
-    assert pins.items() >= runtime.items(), "both files pin the same versions"
+    assert pins.items() >= runtime.items(), "both files must pin the same versions"
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needs = {"psp-sandbox": [*project["dependencies"], *project["optional-dependencies"]["dev"]]}
     for name in pins:
-        with contextlib.suppress(PackageNotFoundError):  # for other machines only
+        with contextlib.suppress(PackageNotFoundError):  # not installed: needed on other platforms only
             needs[name] = requires(name) or []
     extras: dict[str, set[str]] = defaultdict(lambda: {""})
     missing = []
@@ -66,11 +69,11 @@ def test_the_locks_hold_all_that_their_packages_need(python: str, system: str, m
                 extras[canonicalize_name(need.name)] |= need.extras
                 found = pins.get(canonicalize_name(need.name))
                 if found is None or not need.specifier.contains(found, prereleases=True):
-                    missing.append(f"{name} needs {need}, and the lock has {found}")
+                    missing.append(f"{name} needs {need}, but the lock file pins {found}")
     assert missing == []
 
 
-def test_the_locks_name_no_host_and_no_folder() -> None:
+def test_lock_files_contain_no_hosts_or_paths() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         text = (ROOT / name).read_text()
         assert not re.search(r"://|--index|--extra-index|--find-links|--trusted-host|(^|\s)/", text)

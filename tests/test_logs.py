@@ -1,4 +1,4 @@
-"""Log lines and journal entries are written together, and a clean stop loses none of them."""
+"""Log lines and journal entries are written in batches, and a clean stop loses none of them."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ from tests.harness.world import Stack, World
 
 
 class Output(io.StringIO):
-    """Standard output that counts how often it is written."""
+    """Standard output that counts its writes."""
 
     writes = 0
 
@@ -41,8 +41,11 @@ class Output(io.StringIO):
 
 
 @contextlib.contextmanager
-def logging_to() -> Iterator[Output]:
-    """Log as a process does, to what this gives. A fixture would not do: pytest sets standard output after it."""
+def captured_logs() -> Iterator[Output]:
+    """Configure logging as a process does, and yield its output.
+
+    This cannot be a fixture: pytest replaces standard output after fixtures have run.
+    """
     before, output = structlog.get_config(), Output()
     with contextlib.redirect_stdout(output):
         configure_logs("info", "json", "api")
@@ -53,55 +56,55 @@ def logging_to() -> Iterator[Output]:
             structlog.configure(**before)
 
 
-async def test_lines_are_written_together() -> None:
-    with logging_to() as output:
+async def test_lines_are_written_in_batches() -> None:
+    with captured_logs() as output:
         log = structlog.get_logger()
         for number in range(100):
-            log.info("said", number=number)
+            log.info("message", number=number)
         assert output.writes == 0
         await asyncio.to_thread(until, lambda: output.lines)
         assert ([line["number"] for line in output.lines], output.writes) == ([*range(100)], 1)
-        assert {(line["event"], line["level"], line["process"]) for line in output.lines} == {("said", "info", "api")}
+        assert {(line["event"], line["level"], line["process"]) for line in output.lines} == {("message", "info", "api")}
 
 
-async def test_too_many_lines_do_not_wait() -> None:
-    with logging_to() as output:
+async def test_a_full_buffer_is_written_at_once() -> None:
+    with captured_logs() as output:
         log = structlog.get_logger()
         for number in range(1000):
-            log.info("said", number=number)
+            log.info("message", number=number)
         assert 0 < output.writes < 10
 
 
 @pytest.mark.parametrize("level", ["warning", "error", "critical", "exception"])
-async def test_a_warning_is_written_at_once_behind_what_came_before(level: str) -> None:
-    with logging_to() as output:
+async def test_a_warning_is_written_at_once_after_earlier_lines(level: str) -> None:
+    with captured_logs() as output:
         log = structlog.get_logger()
         log.info("before")
-        getattr(log, level)("trouble")
-        assert [line["event"] for line in output.lines] == ["before", "trouble"]
+        getattr(log, level)("problem")
+        assert [line["event"] for line in output.lines] == ["before", "problem"]
 
 
-async def test_lines_of_threads_are_all_written() -> None:
-    with logging_to() as output:
+async def test_lines_logged_by_threads_are_all_written_in_order() -> None:
+    with captured_logs() as output:
 
-        def speak(thread: int) -> None:
+        def write_lines(thread: int) -> None:
             log = structlog.get_logger()
             for number in range(500):
-                (log.warning if number % 50 == 0 else log.info)("said", thread=thread, number=number)
+                (log.warning if number % 50 == 0 else log.info)("message", thread=thread, number=number)
 
-        await asyncio.gather(*(asyncio.to_thread(speak, thread) for thread in range(4)))
+        await asyncio.gather(*(asyncio.to_thread(write_lines, thread) for thread in range(4)))
         found = [(line["thread"], line["number"]) for line in output.lines]
         assert sorted(found) == sorted(itertools.product(range(4), range(500)))
         assert all([n for t, n in found if t == thread] == [*range(500)] for thread in range(4))
 
 
-def test_without_an_event_loop_a_line_is_written_at_once() -> None:
-    with logging_to() as output:
-        structlog.get_logger().info("said")
-        assert [line["event"] for line in output.lines] == ["said"]
+def test_a_line_is_written_at_once_without_an_event_loop() -> None:
+    with captured_logs() as output:
+        structlog.get_logger().info("message")
+        assert [line["event"] for line in output.lines] == ["message"]
 
 
-def test_a_clean_stop_under_load_loses_no_line_and_no_entry(stack: Stack, world: World, tmp_path: Path) -> None:
+def test_a_clean_stop_under_load_loses_no_log_line_and_no_journal_entry(stack: Stack, world: World, tmp_path: Path) -> None:
     log = tmp_path / "api.log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as stdout:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -117,7 +120,7 @@ def test_a_clean_stop_under_load_loses_no_line_and_no_entry(stack: Stack, world:
             pass_fds=[listener.fileno()],
             stdout=stdout,
         )
-    answered: set[str] = set()
+    completed: set[str] = set()
     numbers = itertools.count()
 
     def load() -> None:
@@ -125,17 +128,17 @@ def test_a_clean_stop_under_load_loses_no_line_and_no_entry(stack: Stack, world:
             while process.poll() is None:
                 request_id = f"load-{next(numbers)}"
                 try:
-                    answer = client.get("/api/v1/balance", headers={"X-Request-Id": request_id})
+                    response = client.get("/api/v1/balance", headers={"X-Request-Id": request_id})
                 except httpx.HTTPError:
                     return
-                assert answer.status_code == 200, answer.text
-                answered.add(request_id)
+                assert response.status_code == 200, response.text
+                completed.add(request_id)
 
     threads = [threading.Thread(target=load) for _ in range(6)]
     try:
         for thread in threads:
             thread.start()
-        until(lambda: len(answered) > 100)
+        until(lambda: len(completed) > 100)
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(60)
@@ -143,8 +146,8 @@ def test_a_clean_stop_under_load_loses_no_line_and_no_entry(stack: Stack, world:
     finally:
         end(process)
     logged = {line["request_id"] for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request"}
-    assert answered <= logged
-    assert len(answered) < 900, "more than the journal keeps"
+    assert completed <= logged
+    assert len(completed) < 900, "the journal does not keep so many entries"
     journaled, cursor = set(), None
     while True:
         params: dict[str, Any] = {"limit": 100} | ({"cursor": cursor} if cursor else {})
@@ -153,4 +156,4 @@ def test_a_clean_stop_under_load_loses_no_line_and_no_entry(stack: Stack, world:
         cursor = page["next_cursor"]
         if not page["has_more"]:
             break
-    assert answered <= journaled
+    assert completed <= journaled

@@ -1,4 +1,4 @@
-"""What the Makefile would do, asked with `make -n`: nothing is installed."""
+"""The Makefile recreates a virtual environment only if it is broken. Dry runs (`make -n`): nothing is installed."""
 
 import shlex
 import shutil
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MADE_ANEW = "-m venv --clear .venv"
+RECREATED = "-m venv --clear .venv"
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone whose virtual environment stands for one that `make install` finished there."""
+    """Return a clone with a fake virtual environment that looks as if `make install` had completed."""
     folder = tmp_path / "a clone"
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -29,33 +29,33 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
-def would_do(folder: Path, target: str) -> str:
-    """The commands that make would run for a target."""
-    asked = subprocess.run(["make", "-n", "-C", str(folder), target], capture_output=True, text=True, check=True)
-    return asked.stdout
+def dry_run(folder: Path, target: str) -> str:
+    """Return the commands that make would run for a target."""
+    result = subprocess.run(["make", "-n", "-C", str(folder), target], capture_output=True, text=True, check=True)
+    return result.stdout
 
 
 @pytest.mark.parametrize("target", ["install", "dev", "up"])
-def test_an_environment_that_fits_is_left_alone(clone: Path, target: str) -> None:
-    commands = would_do(clone, target)
-    assert MADE_ANEW not in commands
+def test_a_complete_environment_is_reused(clone: Path, target: str) -> None:
+    commands = dry_run(clone, target)
+    assert RECREATED not in commands
     assert "--require-hashes" not in commands
 
 
 @pytest.mark.parametrize("target", ["install", "dev", "up"])
-def test_an_environment_in_a_folder_that_was_moved_is_made_anew(clone: Path, target: str) -> None:
+def test_a_moved_environment_is_recreated(clone: Path, target: str) -> None:
     moved = clone.rename(clone.with_name("elsewhere"))
-    commands = would_do(moved, target)
-    assert MADE_ANEW in commands
+    commands = dry_run(moved, target)
+    assert RECREATED in commands
     assert "--require-hashes -r requirements.txt" in commands
     assert ("-r requirements-dev.txt" in commands) == (target == "dev")
 
 
-def test_an_environment_whose_python_has_gone_is_made_anew(clone: Path) -> None:
+def test_an_environment_without_its_python_is_recreated(clone: Path) -> None:
     (clone / ".venv" / "bin" / "python").unlink()
-    assert MADE_ANEW in would_do(clone, "up")
+    assert RECREATED in dry_run(clone, "up")
 
 
-def test_an_environment_that_was_half_made_is_made_anew(clone: Path) -> None:
+def test_an_incomplete_environment_is_recreated(clone: Path) -> None:
     (clone / ".venv" / "bin" / "psp").unlink()
-    assert MADE_ANEW in would_do(clone, "install")
+    assert RECREATED in dry_run(clone, "install")

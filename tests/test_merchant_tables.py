@@ -1,10 +1,10 @@
-"""A table that belongs to merchants cannot be forgotten by snapshot, reset or deletion."""
+"""Snapshot, reset and deletion of a merchant cover every table with a merchant's data."""
 
 from sandbox.merchants.tables import TABLES, WORLD
 from tests.harness.world import Stack
 
 
-def test_every_table_with_a_merchant_is_on_the_list_and_nothing_else(stack: Stack) -> None:
+def test_the_list_names_exactly_the_tables_with_a_merchant_id(stack: Stack) -> None:
     found = stack.execute(
         """
         SELECT table_name::text FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
@@ -14,19 +14,21 @@ def test_every_table_with_a_merchant_is_on_the_list_and_nothing_else(stack: Stac
     assert sorted(row["table_name"] for row in found) == sorted(TABLES)
 
 
-def test_a_snapshot_has_a_column_for_each_table_of_a_world_and_no_other(stack: Stack) -> None:
+def test_a_snapshot_has_exactly_one_column_per_table_of_a_merchants_data(stack: Stack) -> None:
     found = stack.execute(
         """
         SELECT attname::text AS name, format_type(atttypid, atttypmod) AS type FROM pg_attribute
         WHERE attrelid = 'snapshot_rows'::regclass AND attnum > 0 AND NOT attisdropped
         """
     )
-    own = {"merchant_id", "snapshot_id", "table_name", "part"}
-    assert {row["name"]: row["type"] for row in found if row["name"] not in own} == {table: f"{table}[]" for table in WORLD}
+    not_data = {"merchant_id", "snapshot_id", "table_name", "part"}
+    assert {row["name"]: row["type"] for row in found if row["name"] not in not_data} == {
+        table: f"{table}[]" for table in WORLD
+    }
 
 
-def test_what_names_others_comes_before_what_it_names(stack: Stack) -> None:
-    """But for what goes along by itself."""
+def test_referencing_tables_are_listed_before_the_tables_they_reference(stack: Stack) -> None:
+    """Rows are deleted in this order. Foreign keys with ON DELETE CASCADE do not need it."""
     found = stack.execute(
         """
         SELECT conrelid::regclass::text AS source, confrelid::regclass::text AS target FROM pg_constraint

@@ -1,4 +1,4 @@
-"""The OpenAPI document: it is the application's own, it is sound, and the kept copy is up to date."""
+"""The OpenAPI document is generated from the application and valid, and the copy in the repository is up to date."""
 
 import inspect
 import re
@@ -25,10 +25,10 @@ from sandbox.server.app import create_app
 from sandbox.server.request_log import RequestLog
 from sandbox.webhooks.requests import EVENT_TYPES
 
-KEPT = Path(__file__).parent.parent / "openapi" / "openapi.json"
+COMMITTED = Path(__file__).parent.parent / "openapi" / "openapi.json"
 COMMAND = "python -m sandbox.server.export_openapi openapi/openapi.json"
 PAGES = ("/docs", "/problems", "/console")
-"""Pages for people, which are no part of the API."""
+"""HTML pages, which are not part of the API."""
 
 Json = dict[str, Any]
 
@@ -67,8 +67,8 @@ def _named(document: Json, name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def test_the_kept_document_is_what_the_application_serves(document: Json) -> None:
-    assert KEPT.read_bytes() == encode(document), f"openapi/openapi.json is out of date; run: {COMMAND}"
+def test_the_committed_document_is_what_the_application_serves(document: Json) -> None:
+    assert COMMITTED.read_bytes() == encode(document), f"openapi/openapi.json is out of date; run: {COMMAND}"
 
 
 def _descriptions(node: Any) -> Iterator[str]:
@@ -79,11 +79,11 @@ def _descriptions(node: Any) -> Iterator[str]:
 
 
 def test_the_document_is_the_same_on_every_version_of_python(document: Json) -> None:
-    """Python 3.13 takes the indentation of docstrings away; no description may depend on that."""
+    """Python 3.13 strips the indentation of docstrings. No description must depend on that."""
     assert [text for text in _descriptions(document) if inspect.cleandoc(text) != text.rstrip("\n")] == []
 
 
-def test_every_route_is_documented_but_for_the_pages(operations: Sequence[Operation], document: Json) -> None:
+def test_every_route_except_the_pages_is_documented(operations: Sequence[Operation], document: Json) -> None:
     routes = {f"{operation.method} {operation.path}" for operation in operations if not operation.path.startswith(PAGES)}
     assert {name for name, _ in _operations(document)} == routes
 
@@ -103,23 +103,23 @@ def test_operation_ids_are_unique(document: Json) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_every_reference_leads_somewhere(document: Json) -> None:
-    def check(found: Any) -> None:
-        if isinstance(found, list):
-            for item in found:
+def test_every_reference_resolves(document: Json) -> None:
+    def check(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
                 check(item)
-        elif isinstance(found, dict):
-            if isinstance(found.get("$ref"), str):
+        elif isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
                 target: Any = document
-                for part in found["$ref"].removeprefix("#/").split("/"):
+                for part in node["$ref"].removeprefix("#/").split("/"):
                     target = target[part]
-            for item in found.values():
+            for item in node.values():
                 check(item)
 
     check(document)
 
 
-def test_every_link_names_an_operation_and_one_of_its_parameters(document: Json) -> None:
+def test_every_link_names_an_operation_and_its_parameters(document: Json) -> None:
     operations = {operation["operationId"]: operation for _, operation in _operations(document)}
     for _, operation in _operations(document):
         for response in operation["responses"].values():
@@ -128,7 +128,7 @@ def test_every_link_names_an_operation_and_one_of_its_parameters(document: Json)
                 assert link["parameters"].keys() <= names
 
 
-def test_every_schema_is_a_schema(document: Json) -> None:
+def test_every_component_is_a_valid_json_schema(document: Json) -> None:
     for name in document["components"]["schemas"]:
         jsonschema_rs.Draft202012Validator(_schema(document, _named(document, name)))
     for schema in document["components"]["schemas"].values():
@@ -136,15 +136,15 @@ def test_every_schema_is_a_schema(document: Json) -> None:
 
 
 def test_the_document_is_valid_openapi(document: Json) -> None:
-    """By the OpenAPI Initiative's own schema of OpenAPI 3.1, of which schemathesis has a copy."""
+    """Validate it with the official schema for OpenAPI 3.1, which schemathesis includes."""
     jsonschema_rs.Draft202012Validator(OPENAPI_31).validate(document)
 
 
-def test_no_pattern_is_written_for_python(document: Json) -> None:
+def test_no_pattern_uses_syntax_that_only_python_has(document: Json) -> None:
     assert rb"\\Z" not in encode(document)
 
 
-def test_every_operation_with_a_key_says_how_it_refuses(document: Json) -> None:
+def test_every_operation_documents_its_error_statuses(document: Json) -> None:
     for name, operation in _operations(document):
         statuses = operation["responses"].keys()
         assert "500" in statuses, name
@@ -153,34 +153,34 @@ def test_every_operation_with_a_key_says_how_it_refuses(document: Json) -> None:
 
 
 def test_every_example_is_valid(document: Json) -> None:
-    seen = 0
+    checked = 0
     for name, operation in _operations(document):
         for media in operation.get("requestBody", {}).get("content", {}).values():
             if "example" in media:
                 assert _is_valid(document, media["schema"], media["example"]), name
-                seen += 1
+                checked += 1
     for name, response in document["components"]["responses"].items():
         for media in response["content"].values():
             for code, example in media["examples"].items():
                 assert _is_valid(document, media["schema"], example["value"]), (name, code)
-                seen += 1
+                checked += 1
     for name, schema in document["components"]["schemas"].items():
         for example in schema.get("examples", ()):
             assert _is_valid(document, schema, example), name
-            seen += 1
-    assert seen > 20
+            checked += 1
+    assert checked > 20
 
 
-def test_every_event_has_its_webhook(document: Json) -> None:
+def test_every_event_type_has_an_exact_webhook_schema(document: Json) -> None:
     assert set(document["webhooks"]) == set(EVENT_TYPES)
     for event, item in document["webhooks"].items():
         schema = item["post"]["requestBody"]["content"]["application/json"]["schema"]
         body = item["post"]["requestBody"]["content"]["application/json"]["example"]
         assert _is_valid(document, schema, body)
         others = {"type": "payout.other", "livemode": True, "previous_status": "SOLD", "data": {}}
-        for member in body:
-            assert not _is_valid(document, schema, {name: value for name, value in body.items() if name != member})
-            assert member not in others or not _is_valid(document, schema, {**body, member: others[member]})
+        for field in body:
+            assert not _is_valid(document, schema, {name: value for name, value in body.items() if name != field})
+            assert field not in others or not _is_valid(document, schema, {**body, field: others[field]})
         if event.startswith("payout."):
             assert not _is_valid(document, schema, {**body, "data": {**body["data"], "status": "OTHER"}})
 
@@ -194,7 +194,7 @@ def test_every_event_has_its_webhook(document: Json) -> None:
         '"999999999999.99"', '"1000000000000"', '"1.234"', '"1\\n"', '""', '"9.1"', '"10"', '"0.9"', '"0.09"',
     ],
 )  # fmt: skip
-def test_an_amount_is_valid_exactly_if_it_is_accepted(document: Json, raw: str) -> None:
+def test_the_amount_schema_accepts_exactly_what_the_parser_accepts(document: Json, raw: str) -> None:
     try:
         parse_amount(raw.encode())
         accepted = True
@@ -236,7 +236,7 @@ WALLET = {**BANK, "dest_type": "WALLET", "bank_code": None, "wallet_code": "JAZZ
         ({**BANK, "merchant_reference": "a\n"}, False),
     ],
 )
-def test_a_new_payouts_schema_is_exact(document: Json, body: Json, valid: bool) -> None:
+def test_the_create_payout_schema_is_exact(document: Json, body: Json, valid: bool) -> None:
     assert _is_valid(document, _named(document, "CreatePayoutBody"), body) == valid
 
 
@@ -253,20 +253,20 @@ def test_a_new_payouts_schema_is_exact(document: Json, body: Json, valid: bool) 
         ("é", False),
     ],
 )
-def test_the_idempotency_keys_pattern_is_exact(document: Json, key: str, valid: bool) -> None:
+def test_the_idempotency_key_pattern_is_exact(document: Json, key: str, valid: bool) -> None:
     schema = document["components"]["parameters"]["required-idempotency-key"]["schema"]
     assert _is_valid(document, schema, key) == valid
 
 
-def test_the_page_shows_an_events_whole_body_and_a_forms_file(document: Json) -> None:
+def test_the_docs_page_shows_every_field_of_a_webhook_and_an_example_file(document: Json) -> None:
     page = docs_page(document, Catalogue(()))
     webhooks = page.split('id="webhooks"')[1]
-    for member in ("id", "type", "timestamp", "livemode", "previous_status", "data"):
-        assert f"&#34;{member}&#34;" in webhooks
+    for field in ("id", "type", "timestamp", "livemode", "previous_status", "data"):
+        assert f"&#34;{field}&#34;" in webhooks
     assert "<pre>uuid,amount\n" in page
 
 
-async def test_pages() -> None:
+async def test_docs_and_problem_pages_are_served_as_html_and_json() -> None:
     app = create_litestar(operations_of(DocsApi((), DEFAULT_URL, Catalogue(()))), (), DEFAULT_URL, 0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(RequestLog(app)), base_url=DEFAULT_URL) as client:
         page = await client.get("/docs")
@@ -279,7 +279,7 @@ async def test_pages() -> None:
             html = await client.get(f"/problems/{code}", headers={"accept": "text/html"})
             assert html.status_code == 200
             assert str(kind.status) in html.text
-            told = (await client.get(f"/problems/{code}")).json()
-            assert (told["code"], told["cure"]) == (code, kind.resolution)
+            problem = (await client.get(f"/problems/{code}")).json()
+            assert (problem["code"], problem["cure"]) == (code, kind.resolution)
         assert len((await client.get("/problems")).json()["data"]) == len(CODES)
         assert "INVALID_STATE" in (await client.get("/problems", headers={"accept": "text/html"})).text

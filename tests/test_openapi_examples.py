@@ -1,7 +1,7 @@
-"""Every example of the OpenAPI document is a request that the running sandbox accepts, and its answer has the shape promised.
+"""The running sandbox accepts every example request of the OpenAPI document, and the response matches its schema.
 
-Each example is sent as it stands, with the document's idempotency key, to a merchant of its own. Only ids are replaced: the
-objects that they stand for are made first.
+Each example is sent unchanged, with the document's idempotency key, to a new merchant. Only ids are replaced: the test first
+creates the objects they identify.
 """
 
 import json
@@ -25,14 +25,14 @@ MULTIPART = "multipart/form-data"
 
 @dataclass(frozen=True)
 class Example:
-    """A request of the document."""
+    """An example request of the document."""
 
     method: str
     path: str
     operation: Json
     media_type: str
     body: Any
-    """None: no body at all."""
+    """None if the request has no body."""
 
     def __str__(self) -> str:
         return self.operation["operationId"]
@@ -45,7 +45,10 @@ def _resolved(schema: Json) -> Json:
 
 
 def _examples() -> Iterator[tuple[str, Example]]:
-    """(name, example) of each operation with a body: its own, one for each example of a member, and none if it is optional."""
+    """Yield (name, example) pairs for each operation with a body.
+
+    They are the operation's own example, one for each example value of a field, and one without a body if it is optional.
+    """
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             for media_type, media in operation.get("requestBody", {}).get("content", {}).items():
@@ -55,12 +58,12 @@ def _examples() -> Iterator[tuple[str, Example]]:
                     yield name, Example(method, path, operation, media_type, own)
                     schema = _resolved(media["schema"])
                     for option in map(_resolved, schema.get("oneOf", [schema])):
-                        for member, found in option.get("properties", {}).items():
-                            for number, value in enumerate(_resolved(found).get("examples", ())):
-                                if isinstance(own, dict) and member in own:
+                        for field, field_schema in option.get("properties", {}).items():
+                            for number, value in enumerate(_resolved(field_schema).get("examples", ())):
+                                if isinstance(own, dict) and field in own:
                                     iban = {"bank_code": "SCB"} if str(value).startswith("PK36SCBL") else {}
-                                    body = {**own, **iban, member: value}
-                                    yield f"{name}-{member}-{number}", Example(method, path, operation, media_type, body)
+                                    body = {**own, **iban, field: value}
+                                    yield f"{name}-{field}-{number}", Example(method, path, operation, media_type, body)
                 elif operation["requestBody"]["required"]:
                     yield f"{name}-missing", Example(method, path, operation, media_type, None)
                 else:
@@ -72,14 +75,14 @@ def _examples() -> Iterator[tuple[str, Example]]:
 EXAMPLES = dict(_examples())
 
 
-def test_every_operation_that_takes_something_has_an_example() -> None:
+def test_every_operation_with_a_body_has_an_example() -> None:
     assert [name for name in EXAMPLES if name.endswith("-missing")] == []
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     with_body = {operation["operationId"] for operation in operations if "requestBody" in operation}
     assert {str(example) for example in EXAMPLES.values()} == with_body
 
 
-def _user(world: World) -> str:
+def _create_user(world: World) -> str:
     destination = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
     user: str = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": destination}).json()["id"]
     earned = world.post(f"/api/v1/users/{user}/transactions", {"type": "EARNED", "amount": "10000.00"})
@@ -87,8 +90,11 @@ def _user(world: World) -> str:
     return user
 
 
-def _failed_credit(world: World) -> str:
-    """A bulk credit with a failed row. No call can make one, as rows fail for users whom the environment names."""
+def _create_failed_credit(world: World) -> str:
+    """Insert a bulk credit with a failed row and return its id.
+
+    The API cannot create one: rows fail only for user ids that an environment variable lists.
+    """
     activity = str(uuid.uuid4())
     world.stack.execute(
         "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id,"
@@ -98,68 +104,68 @@ def _failed_credit(world: World) -> str:
     world.stack.execute(
         "INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, error)"
         " VALUES ($1, $2, 2, $3, '1.00', 'FAILED', 'e')",
-        world.merchant_id, activity, _user(world),
+        world.merchant_id, activity, _create_user(world),
     )  # fmt: skip
     return activity
 
 
-def _delivery(world: World) -> str:
+def _create_delivery(world: World) -> str:
     with Receiver() as receiver:
-        made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
-        assert made.status_code == 201, made.text
+        endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+        assert endpoint.status_code == 201, endpoint.text
         world.create_payout()
         assert world.post("/sandbox/v1/drain").json()["drained"]
-        found: str = world.get("/api/v1/webhook-deliveries").json()["data"][0]["id"]
-        return found
+        created_id: str = world.get("/api/v1/webhook-deliveries").json()["data"][0]["id"]
+        return created_id
 
 
-def _endpoint(world: World) -> str:
-    found: str = world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/webhooks"}).json()["id"]
-    return found
+def _create_endpoint(world: World) -> str:
+    created_id: str = world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/webhooks"}).json()["id"]
+    return created_id
 
 
-def _snapshot(world: World) -> str:
-    found: str = world.post("/sandbox/v1/snapshots").json()["id"]
-    return found
+def _create_snapshot(world: World) -> str:
+    created_id: str = world.post("/sandbox/v1/snapshots").json()["id"]
+    return created_id
 
 
-def _sale(world: World) -> str:
-    sale = {"user_id": _user(world), "brand": "Khaadi", "earning": "40.00"}
-    found: str = world.post("/api/v1/sales", sale).json()["id"]
-    return found
+def _create_sale(world: World) -> str:
+    sale = {"user_id": _create_user(world), "brand": "Khaadi", "earning": "40.00"}
+    created_id: str = world.post("/api/v1/sales", sale).json()["id"]
+    return created_id
 
 
-def _rule(world: World) -> str:
+def _create_rule(world: World) -> str:
     rule = {"name": "other", "match": {"suffix": "7777"}, "steps": [{"to": "PROCESSING"}, {"to": "SUCCESS"}]}
-    found: str = world.post("/sandbox/v1/scenarios", rule).json()["id"]
-    return found
+    created_id: str = world.post("/sandbox/v1/scenarios", rule).json()["id"]
+    return created_id
 
 
-IDS: dict[str, Callable[[World], str]] = {
+CREATORS: dict[str, Callable[[World], str]] = {
     "approve_payout": lambda world: world.create_payout(requires_approval=True)["id"],
     "reject_payout": lambda world: world.create_payout(requires_approval=True)["id"],
     "cancel_payout": lambda world: world.create_payout("0004")["id"],
     "reinitiate_payout": lambda world: world.create_payout("0003")["id"],
     "simulate_payout": lambda world: world.create_payout("0004")["id"],
-    "change_user": _user,
-    "request_user_payout": _user,
-    "create_user_transaction": _user,
-    "create_sale": _user,
-    "upload_bulk_credit": _user,
-    "retry_bulk_credit": _failed_credit,
-    "reconcile_sales": _sale,
-    "resend_webhook_delivery": _delivery,
-    "change_webhook_endpoint": _endpoint,
-    "replace_scenario": _rule,
-    "restore_snapshot": _snapshot,
+    "change_user": _create_user,
+    "request_user_payout": _create_user,
+    "create_user_transaction": _create_user,
+    "create_sale": _create_user,
+    "upload_bulk_credit": _create_user,
+    "retry_bulk_credit": _create_failed_credit,
+    "reconcile_sales": _create_sale,
+    "resend_webhook_delivery": _create_delivery,
+    "change_webhook_endpoint": _create_endpoint,
+    "replace_scenario": _create_rule,
+    "restore_snapshot": _create_snapshot,
 }
-"""Operation id → makes the object that the example is about, and gives its id."""
+"""By operation id: a function that creates the object that the example refers to, and returns its id."""
 EXAMPLE_ID = "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"
 
 
 @pytest.fixture
 def frozen_world(stack: Stack) -> Iterator[World]:
-    """A merchant whose payouts take their steps inside the calls, so nothing here waits."""
+    """Yield a merchant with a frozen clock. Its payouts run inside the requests, so no test waits."""
     with World.create(stack, opening_balance="1000000.00", frozen_at=FROZEN_AT) as world:
         yield world
 
@@ -167,27 +173,27 @@ def frozen_world(stack: Stack) -> Iterator[World]:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_accepted(frozen_world: World, name: str) -> None:
     world, example = frozen_world, EXAMPLES[name]
-    made = IDS[str(example)](world) if str(example) in IDS else EXAMPLE_ID
-    path = "/".join(made if part.startswith("{") else part for part in example.path.split("/"))
+    object_id = CREATORS[str(example)](world) if str(example) in CREATORS else EXAMPLE_ID
+    path = "/".join(object_id if part.startswith("{") else part for part in example.path.split("/"))
     headers = {"X-ADMIN-KEY": world.stack.admin_key} if example.operation["security"] == [{"OperatorKey": []}] else {}
     for parameter in example.operation.get("parameters", ()):
         if "idempotency-key" in parameter.get("$ref", ""):
             headers["X-IDEMPOTENCY-KEY"] = DOCUMENT["components"]["parameters"]["required-idempotency-key"]["example"]
     body: Json = {}
     if example.media_type == MULTIPART:
-        body = {"files": {"file": ("credits.csv", example.body["file"].replace(EXAMPLE_ID, made))}}
+        body = {"files": {"file": ("credits.csv", example.body["file"].replace(EXAMPLE_ID, object_id))}}
     elif example.body is not None:
         headers["Content-Type"] = example.media_type
-        body = {"content": json.dumps(example.body).replace(EXAMPLE_ID, made)}
-    answer = world.client.request(example.method, path, headers=headers, **body)
-    assert answer.is_success, answer.text
-    promised = example.operation["responses"][str(answer.status_code)]
-    if "content" in promised:
-        schema = promised["content"]["application/json"]["schema"]
+        body = {"content": json.dumps(example.body).replace(EXAMPLE_ID, object_id)}
+    response = world.client.request(example.method, path, headers=headers, **body)
+    assert response.is_success, response.text
+    documented = example.operation["responses"][str(response.status_code)]
+    if "content" in documented:
+        schema = documented["content"]["application/json"]["schema"]
         validator = jsonschema_rs.Draft202012Validator({**schema, "components": DOCUMENT["components"]}, validate_formats=True)
-        validator.validate(answer.json())
+        validator.validate(response.json())
     if str(example) in ("create_payouts", "create_users"):
-        assert [result["status"] for result in answer.json()["results"]] == [201]
+        assert [result["status"] for result in response.json()["results"]] == [201]
     if str(example) == "create_merchant":
-        merchant = f"/sandbox/v1/merchants/{answer.json()['merchant_id']}"
+        merchant = f"/sandbox/v1/merchants/{response.json()['merchant_id']}"
         assert world.client.delete(merchant, headers={"X-ADMIN-KEY": world.stack.admin_key}).status_code == 204

@@ -1,4 +1,4 @@
-"""An operation is declared once: what its document says is what its route enforces, and a new one needs no registration."""
+"""An operation is declared once: its route enforces what the document says, and a new one needs no registration."""
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,23 +25,23 @@ from sandbox.server.app import BODY_LIMIT, create_app
 from sandbox.server.request_log import RequestLog
 from tests.harness.world import Stack
 
-OPERATORS_KEY = "the operator's key"
+OPERATOR_KEY = "the operator's key"
 SETTINGS = Settings.load(
     {
         "DATABASE_URL": "postgresql://nowhere/",
         "REDIS_URL": "redis://nowhere",
         "SANDBOX_SECRET_KEY": "A" * 43 + "=",
-        "SANDBOX_ADMIN_KEY": OPERATORS_KEY,
+        "SANDBOX_ADMIN_KEY": OPERATOR_KEY,
     }
 )
 OPERATIONS = documented(create_app(SETTINGS).operations)
 DOCUMENT = build(OPERATIONS, DEFAULT_URL)
 IDS = [operation.id for operation in OPERATIONS]
-REACHED = 299
+HANDLER_REACHED = 299
 
 
 class Keys:
-    """Two keys of a merchant, each time with another id: calls of one test do not count in another's limit."""
+    """Two API keys. Each look-up returns a new merchant id, so that no call counts towards another's rate limit."""
 
     async def caller(self, api_key: str) -> Caller:
         if api_key not in ("member", "admin"):
@@ -50,7 +50,7 @@ class Keys:
 
 
 async def no_faults(request: Request) -> None:
-    """A merchant without faults."""
+    """Inject no faults."""
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def client_of(operations: Sequence[Operation], stack: Stack) -> AsyncItera
 
 
 class Call:
-    """A valid request of an operation, made from its document alone, and changed at one place."""
+    """A valid request for an operation, built from the document alone. A test changes one part of it."""
 
     def __init__(self, operation: Operation, stack: Stack) -> None:
         self.operation = operation
@@ -87,21 +87,21 @@ class Call:
     async def send(
         self, *, headers: Mapping[str, str | None] | None = None, params: Any = None, content: bytes | None = None
     ) -> httpx.Response:
-        """Send it. A header that is None is left out."""
+        """Send the request. A header that is None is omitted."""
 
         async def with_body(request: Request, body: Any, **_: str) -> Response:
             self.bodies.append(body)
             if isinstance(body, Upload):
                 body.file.close()
-            return Response(REACHED)
+            return Response(HANDLER_REACHED)
 
         async def without_body(request: Request, **_: str) -> Response:
-            return Response(REACHED)
+            return Response(HANDLER_REACHED)
 
         handler = without_body if self.media_type is None else with_body
         operation = replace(self.operation, handler=handler)
         sent: dict[str, str | None] = {
-            "X-API-KEY": "admin", "X-ADMIN-KEY": OPERATORS_KEY, "X-IDEMPOTENCY-KEY": str(uuid.uuid4()),
+            "X-API-KEY": "admin", "X-ADMIN-KEY": OPERATOR_KEY, "X-IDEMPOTENCY-KEY": str(uuid.uuid4()),
             "Content-Type": self.media_type,
         }  # fmt: skip
         if content is None and self.media_type == "application/json":
@@ -129,73 +129,77 @@ def call(request: pytest.FixtureRequest, stack: Stack) -> Call:
     return Call(request.param, stack)
 
 
-def code_of(answer: httpx.Response) -> str:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    code: str = answer.json()["code"]
+def code_of(response: httpx.Response) -> str:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    code: str = response.json()["code"]
     return code
 
 
-async def test_what_the_document_asks_for_is_enough(call: Call) -> None:
+async def test_the_documented_request_is_sufficient(call: Call) -> None:
     headers = {} if call.key is not None else {"X-IDEMPOTENCY-KEY": None}
-    assert (await call.send(headers=headers)).status_code == REACHED
+    assert (await call.send(headers=headers)).status_code == HANDLER_REACHED
 
 
-async def test_who_may_call_is_checked(call: Call) -> None:
+async def test_the_api_key_is_checked(call: Call) -> None:
     nobody = await call.send(headers={"X-API-KEY": None, "X-ADMIN-KEY": None})
     wrong = await call.send(headers={"X-API-KEY": "other", "X-ADMIN-KEY": "other"})
     if call.is_public:
-        assert (nobody.status_code, wrong.status_code) == (REACHED, REACHED)
+        assert (nobody.status_code, wrong.status_code) == (HANDLER_REACHED, HANDLER_REACHED)
         return
     assert (code_of(nobody), code_of(wrong)) == ("MISSING_API_KEY", "INVALID_API_KEY")
-    merchants = await call.send(headers={"X-ADMIN-KEY": None})
+    merchant = await call.send(headers={"X-ADMIN-KEY": None})
     is_operators = call.documented["security"] == [{"OperatorKey": []}]
-    assert merchants.status_code == REACHED if not is_operators else code_of(merchants) == "MISSING_API_KEY"
+    assert merchant.status_code == HANDLER_REACHED if not is_operators else code_of(merchant) == "MISSING_API_KEY"
 
 
-async def test_only_admins_may_call_what_needs_the_admin_role(call: Call) -> None:
-    answer = await call.send(headers={"X-API-KEY": "member"})
+async def test_operations_for_admins_refuse_other_keys(call: Call) -> None:
+    response = await call.send(headers={"X-API-KEY": "member"})
     if call.documented.get("description", "").endswith("Needs a key with the `admin` role."):
-        assert (answer.status_code, code_of(answer)) == (403, "FORBIDDEN")
+        assert (response.status_code, code_of(response)) == (403, "FORBIDDEN")
     else:
-        assert answer.status_code == REACHED
+        assert response.status_code == HANDLER_REACHED
 
 
 async def test_the_idempotency_key_is_checked(call: Call) -> None:
     missing = await call.send(headers={"X-IDEMPOTENCY-KEY": None})
     invalid = await call.send(headers={"X-IDEMPOTENCY-KEY": "x" * 256})
     if call.key is None:
-        assert (missing.status_code, invalid.status_code) == (REACHED, REACHED)
+        assert (missing.status_code, invalid.status_code) == (HANDLER_REACHED, HANDLER_REACHED)
     else:
         assert code_of(invalid) == "INVALID_IDEMPOTENCY_KEY"
-        assert missing.status_code == REACHED if not call.key.get("required") else code_of(missing) == "MISSING_IDEMPOTENCY_KEY"
+        assert (
+            missing.status_code == HANDLER_REACHED
+            if not call.key.get("required")
+            else code_of(missing) == "MISSING_IDEMPOTENCY_KEY"
+        )
 
 
-async def test_query_parameters_that_are_not_documented_are_refused(call: Call) -> None:
-    answer = await call.send(params={"other": "1"})
+async def test_undocumented_query_parameters_are_refused(call: Call) -> None:
+    response = await call.send(params={"other": "1"})
     if call.is_public:
-        assert answer.status_code == REACHED
+        assert response.status_code == HANDLER_REACHED
     else:
-        assert answer.json()["errors"][0]["field"] == "other"
+        assert response.json()["errors"][0]["field"] == "other"
 
 
 async def test_documented_query_parameters_are_checked(call: Call) -> None:
     for found in call.query:
-        # A NUL is in no schema, and neither is a value of more than 1000 characters.
+        # No schema allows a NUL or a value longer than 1000 characters.
         name = f"{found['name']}[x]" if found["schema"].get("type") == "object" else found["name"]
         for value in ("\0", "x" * 1001):
-            answer = await call.send(params={name: value})
-            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, name)
+            response = await call.send(params={name: value})
+            assert (response.status_code, response.json()["errors"][0]["field"]) == (400, name)
         twice = await call.send(params=[(name, "1"), (name, "1")])
         assert twice.status_code == 400
         if "default" in found["schema"]:
-            assert (await call.send(params={name: str(found["schema"]["default"])})).status_code == REACHED
+            assert (await call.send(params={name: str(found["schema"]["default"])})).status_code == HANDLER_REACHED
 
 
 async def test_the_body_is_decoded_as_documented(call: Call) -> None:
     if call.media_type is None:
         return
-    answer = await call.send()
-    assert answer.status_code == REACHED
+    response = await call.send()
+    assert response.status_code == HANDLER_REACHED
     (body,) = call.bodies
     assert body is not None
     assert code_of(await call.send(headers={"Content-Type": "text/csv"})) == "UNSUPPORTED_MEDIA_TYPE"
@@ -203,29 +207,29 @@ async def test_the_body_is_decoded_as_documented(call: Call) -> None:
     if call.media_type != "application/json":
         return
     assert code_of(await call.send(content=b"{")) == "MALFORMED_JSON"
-    assert code_of(await call.send(content=b'{"no such member": 1}')) == "VALIDATION_ERROR"
+    assert code_of(await call.send(content=b'{"unknown field": 1}')) == "VALIDATION_ERROR"
     assert code_of(await call.send(content=b'"text"')) == "VALIDATION_ERROR"
     without = await call.send(content=b"", headers={"Content-Type": None})
     if call.documented["requestBody"]["required"]:
         assert without.status_code == 415
     else:
-        assert without.status_code == REACHED
+        assert without.status_code == HANDLER_REACHED
 
 
 class Greeting(msgspec.Struct):
-    """What the new operation answers."""
+    """The response of the new operation."""
 
     text: str
 
 
 class GreetingBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What the new operation takes."""
+    """The request body of the new operation."""
 
     name: str
 
 
 class GreetingApi:
-    """A new slice's operations: this class is all that is written for them."""
+    """The operations of a new slice. Nothing else is written for them."""
 
     def __init__(self, word: str) -> None:
         self._word = word
@@ -243,7 +247,7 @@ class GreetingApi:
         return Page([Greeting("x")] * window(request.query).limit, False, None)
 
 
-async def test_a_new_operation_is_routed_checked_and_documented_by_its_declaration_alone(stack: Stack) -> None:
+async def test_a_declaration_alone_routes_checks_and_documents_a_new_operation(stack: Stack) -> None:
     operations = operations_of(GreetingApi("Hello"))
     document = build(operations, DEFAULT_URL)
     path = document["paths"]["/api/v1/payouts/{payout_id}/greetings"]
@@ -264,7 +268,7 @@ async def test_a_new_operation_is_routed_checked_and_documented_by_its_declarati
         assert (await client.options(url)).headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
-def test_a_handler_takes_what_its_declaration_names() -> None:
+def test_a_handler_must_accept_the_parameters_that_its_declaration_names() -> None:
     class WrongPath:
         @get("/things/{thing_id}", "Get a thing", {200: str})
         async def get_thing(self, request: Request, id: str) -> str:
@@ -275,6 +279,6 @@ def test_a_handler_takes_what_its_declaration_names() -> None:
         async def make_thing(self, request: Request, body: str) -> str:
             return body
 
-    for wrong in (WrongPath(), NoBody()):
+    for api in (WrongPath(), NoBody()):
         with pytest.raises(TypeError, match="its declaration requires"):
-            operations_of(wrong)
+            operations_of(api)

@@ -1,4 +1,4 @@
-"""What is a store's outage and what is not: a 503 names what is missing, and the log names why."""
+"""Only an unavailable store counts as an outage. The 503 response names the store, and the log names the cause."""
 
 import contextlib
 import errno
@@ -50,12 +50,12 @@ async def client_of(api: object) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("store", [CONNECTION_ERRORS, REDIS_ERRORS])
-def test_trouble_of_our_own_is_no_stores_outage(store: tuple[type[Exception], ...]) -> None:
+def test_local_os_errors_are_not_outages_of_a_store(store: tuple[type[Exception], ...]) -> None:
     for error in (NO_SPACE, PermissionError(), FileNotFoundError(), EOFError(), OSError(errno.EMFILE, "too many open files")):
         assert not isinstance(error, store)
 
 
-async def test_an_oserror_is_a_500_that_is_logged() -> None:
+async def test_an_oserror_is_a_500_and_is_logged() -> None:
     class Api:
         @get("/", "Fail", {200: None}, access="public")
         async def fail(self, request: Request) -> None:
@@ -63,38 +63,38 @@ async def test_an_oserror_is_a_500_that_is_logged() -> None:
 
     with structlog.testing.capture_logs() as logs:
         async with client_of(Api()) as client:
-            answer = await client.get("/")
-    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL_ERROR")
-    assert "/secret/folder" not in answer.text
+            response = await client.get("/")
+    assert (response.status_code, response.json()["code"]) == (500, "INTERNAL_ERROR")
+    assert "/secret/folder" not in response.text
     (logged,) = [entry for entry in logs if entry["event"] == "request_failed"]
     assert logged["exc_info"] is NO_SPACE
 
 
 @pytest.fixture
-def nobody() -> Iterator[int]:
-    """A port where nobody listens, and nobody will."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+def closed_port() -> Iterator[int]:
+    """Yield a port that stays reserved and that no program listens on."""
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
-@pytest.mark.parametrize("how", [connection, transaction])
-async def test_a_database_that_cannot_be_reached_is_an_outage_and_the_log_says_why(how: Any, nobody: int) -> None:
+@pytest.mark.parametrize("borrow", [connection, transaction])
+async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(borrow: Any, closed_port: int) -> None:
     class Api:
         @get("/", "Ask", {200: int}, access="public")
         async def ask(self, request: Request) -> Any:
-            async with db_errors_as_503(), how() as conn:
+            async with db_errors_as_503(), borrow() as conn:
                 return await conn.fetchval("SELECT 1")
 
-    await open_pool(f"postgresql://u@127.0.0.1:{nobody}/x", 1)
+    await open_pool(f"postgresql://u@127.0.0.1:{closed_port}/x", 1)
     try:
         with structlog.testing.capture_logs() as logs:
             async with client_of(Api()) as client:
-                answer = await client.get("/")
+                response = await client.get("/")
     finally:
         await close_pool()
-    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
-    assert answer.json()["detail"] == "The database does not answer. Nothing was lost: retry."
+    assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
+    assert response.json()["detail"] == "The database does not answer. Nothing was lost: retry."
     (logged,) = [entry for entry in logs if entry["event"] == "unavailable"]
     assert "ConnectionRefusedError" in logged["cause"]
 
@@ -109,11 +109,11 @@ async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None
         await close_pool()
 
 
-@pytest.mark.parametrize("how", [connection, transaction])
+@pytest.mark.parametrize("borrow", [connection, transaction])
 @pytest.mark.parametrize("error", [NO_SPACE, ValueError("a defect")])
-async def test_trouble_beside_a_statement_stays_what_it_is(stack: Stack, how: Any, error: Exception) -> None:
+async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, borrow: Any, error: Exception) -> None:
     async def fail() -> None:
-        async with db_errors_as_503(), how() as conn:
+        async with db_errors_as_503(), borrow() as conn:
             await conn.execute("SELECT 1")
             raise error
 
@@ -122,29 +122,29 @@ async def test_trouble_beside_a_statement_stays_what_it_is(stack: Stack, how: An
         with pytest.raises(type(error)) as caught:
             await fail()
         assert caught.value is error
-        async with how() as conn:  # and the connection came back whole
+        async with borrow() as conn:  # the connection is still usable
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
 
 
-@pytest.mark.parametrize("how", [connection, transaction])
-async def test_a_statement_that_takes_too_long_is_an_outage(stack: Stack, how: Any) -> None:
+@pytest.mark.parametrize("borrow", [connection, transaction])
+async def test_a_statement_timeout_is_an_outage(stack: Stack, borrow: Any) -> None:
     await open_pool(stack.database_url, 1)
     try:
         with pytest.raises(DatabaseUnavailableError, match="TimeoutError"):
-            async with how() as conn:
+            async with borrow() as conn:
                 await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
-        async with how() as conn:
+        async with borrow() as conn:
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
 
 
-@pytest.mark.parametrize("how", [connection, transaction])
-async def test_a_connection_that_is_cut_is_an_outage(stack: Stack, how: Any) -> None:
-    async def be_cut() -> None:
-        async with db_errors_as_503(), how() as conn:
+@pytest.mark.parametrize("borrow", [connection, transaction])
+async def test_a_terminated_connection_is_an_outage(stack: Stack, borrow: Any) -> None:
+    async def lose_connection() -> None:
+        async with db_errors_as_503(), borrow() as conn:
             pid = await conn.fetchval("SELECT pg_backend_pid()")
             other = await asyncpg.connect(stack.database_url)
             await other.execute("SELECT pg_terminate_backend($1)", pid)
@@ -154,12 +154,12 @@ async def test_a_connection_that_is_cut_is_an_outage(stack: Stack, how: Any) -> 
     await open_pool(stack.database_url, 1)
     try:
         with pytest.raises(Problem, match="does not answer"):
-            await be_cut()
+            await lose_connection()
     finally:
         await close_pool()
 
 
-def test_an_outage_says_what_the_database_says() -> None:
+def test_an_outage_includes_the_database_error() -> None:
     assert "no space left" in str(database_unavailable(asyncpg.DiskFullError("could not extend file")))
     assert "too many connections" in str(database_unavailable(asyncpg.TooManyConnectionsError("sorry")))
     assert "does not answer" in str(database_unavailable(DatabaseUnavailableError(TimeoutError())))
@@ -172,22 +172,24 @@ class UploadApi:
             return len(file.read())
 
 
-@pytest.mark.parametrize("trouble", ["a full disk", "no folder", "a full disk at the end"])
-async def test_a_file_that_cannot_be_kept_is_named_and_logged(monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
-    # /dev/full takes nothing, as a disk without space does; a small file is written only when it is complete.
-    size = 10 if trouble == "a full disk at the end" else 1_000_000
-    if trouble == "no folder":
+@pytest.mark.parametrize("failure", ["disk full", "missing folder", "disk full at the end"])
+async def test_an_upload_that_cannot_be_stored_is_refused_with_the_reason_and_logged(
+    monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    # /dev/full refuses writes as a full disk does. A small file is written to disk only when it is complete.
+    size = 10 if failure == "disk full at the end" else 1_000_000
+    if failure == "missing folder":
         monkeypatch.setattr(tempfile, "tempdir", "/secret/folder")
     else:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.open("/dev/full", "w+b"))  # noqa: SIM115, UP020
-    if trouble == "a full disk at the end":
+    if failure == "disk full at the end":
         monkeypatch.setattr("sandbox.bulk_credit.upload._IN_MEMORY", 5)
     with structlog.testing.capture_logs() as logs:
         async with client_of(UploadApi()) as client:
-            answer = await client.post("/", files={"file": b"x" * size})
-    problem = answer.json()
-    assert (answer.status_code, problem["code"], answer.headers["retry-after"]) == (503, "UNAVAILABLE", "30")
-    reason = "No such file or directory" if trouble == "no folder" else "No space left on device"
+            response = await client.post("/", files={"file": b"x" * size})
+    problem = response.json()
+    assert (response.status_code, problem["code"], response.headers["retry-after"]) == (503, "UNAVAILABLE", "30")
+    reason = "No such file or directory" if failure == "missing folder" else "No space left on device"
     assert reason in problem["detail"]
     assert "database" not in problem["detail"]
     assert "/" not in problem["detail"]
@@ -195,13 +197,13 @@ async def test_a_file_that_cannot_be_kept_is_named_and_logged(monkeypatch: pytes
     assert reason in logged["cause"]
 
 
-async def test_a_file_is_kept_on_a_disk_that_has_room() -> None:
+async def test_an_upload_is_stored_if_the_disk_has_space() -> None:
     async with client_of(UploadApi()) as client:
-        answer = await client.post("/", files={"file": b"x" * 1_000_000})
-    assert (answer.status_code, answer.json()) == (200, 1_000_000)
+        response = await client.post("/", files={"file": b"x" * 1_000_000})
+    assert (response.status_code, response.json()) == (200, 1_000_000)
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_write_error_does_not_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.StringIO):
         def write(self, _: str) -> int:
             raise NO_SPACE
@@ -210,12 +212,12 @@ def test_a_log_that_cannot_be_written_stops_nothing(monkeypatch: pytest.MonkeyPa
     try:
         monkeypatch.setattr("sys.stdout", Full())
         configure_logs("info", "json", "api")
-        structlog.get_logger().info("said", to="nobody")
+        structlog.get_logger().info("message")
     finally:
         structlog.configure(**before)
 
 
-async def test_a_call_that_this_machine_cannot_make_is_logged_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_local_socket_error_is_logged_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_files(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -235,11 +237,14 @@ async def test_a_call_that_this_machine_cannot_make_is_logged_and_named(monkeypa
     assert all("Too many open files" in entry["error"] for entry in logs)
 
 
-def test_a_start_that_waits_for_a_store_says_for_which() -> None:
-    def answer(status: int, body: bytes) -> bytes:
+def test_a_readiness_probe_reports_why_the_sandbox_is_not_ready() -> None:
+    def http_response(status: int, body: bytes) -> bytes:
         return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
-    for body, told in ((b'{"detail": "Not ready: no worker."}', "status 503, Not ready: no worker."), (b"no", "status 503")):
+    for body, expected in (
+        (b'{"detail": "Not ready: no worker."}', "status 503, Not ready: no worker."),
+        (b"no", "status 503"),
+    ):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             probe = Probe("127.0.0.1", listener.getsockname()[1], "/health/ready")
             try:
@@ -247,8 +252,8 @@ def test_a_start_that_waits_for_a_store_says_for_which() -> None:
                 connection, _ = listener.accept()
                 with connection:
                     connection.recv(1000)
-                    connection.sendall(answer(503, body))
+                    connection.sendall(http_response(503, body))
                 until(lambda probe=probe: probe.succeeded() or probe.last_result != "no response")
-                assert probe.last_result == told
+                assert probe.last_result == expected
             finally:
                 probe.close()

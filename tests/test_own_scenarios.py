@@ -1,4 +1,4 @@
-"""A merchant's own scenarios: what chooses them, where they lead, and that nothing but legal paths is accepted."""
+"""A merchant's own scenarios: which payouts they match, which path they take, and which rules are refused."""
 
 import json
 import uuid
@@ -20,18 +20,18 @@ RULES = "/sandbox/v1/scenarios"
 PAID = [{"to": "PROCESSING"}, {"to": "SUCCESS"}]
 
 
-def rule(world: World, name: str = "own", steps: list[dict[str, Any]] | None = None, **members: Any) -> dict[str, Any]:
-    answer = world.post(
-        RULES, {"name": name, "match": {"suffix": "7"}, "steps": PAID, **members} | ({"steps": steps} if steps else {})
+def rule(world: World, name: str = "own", steps: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
+    response = world.post(
+        RULES, {"name": name, "match": {"suffix": "7"}, "steps": PAID, **fields} | ({"steps": steps} if steps else {})
     )
-    assert answer.status_code == 201, answer.text
-    made: dict[str, Any] = answer.json()
-    assert answer.headers["location"] == f"{RULES}/{made['id']}"
-    assert world.get(answer.headers["location"]).json() == made
-    return made
+    assert response.status_code == 201, response.text
+    created: dict[str, Any] = response.json()
+    assert response.headers["location"] == f"{RULES}/{created['id']}"
+    assert world.get(response.headers["location"]).json() == created
+    return created
 
 
-# ---- what chooses
+# ---- matching
 
 
 @pytest.mark.parametrize(
@@ -49,21 +49,21 @@ def rule(world: World, name: str = "own", steps: list[dict[str, Any]] | None = N
         ({"suffix": "7", "bank_code": "HBL"}, {"account_number": "12345678900007"}, {"account_number": "12345678910006"}),
     ],
 )
-def test_a_rule_chooses_what_it_matches_and_nothing_else(
+def test_a_rule_applies_only_to_payouts_that_it_matches(
     world: World, match: dict[str, Any], hit: dict[str, Any], miss: dict[str, Any]
 ) -> None:
-    made = rule(world, match=match)
-    for members, expected in ((hit, "own"), (miss, None)):
-        explained = world.post(f"{RULES}/explain", world.payout_body("4321", **members)).json()
+    created = rule(world, match=match)
+    for fields, expected in ((hit, "own"), (miss, None)):
+        explained = world.post(f"{RULES}/explain", world.payout_body("4321", **fields)).json()
         assert (explained["scenario"] == "own") == (expected == "own")
-        assert world.create_payout("4321", **members)["scenario"] == explained["scenario"]
-    assert made["match"].keys() == match.keys()
+        assert world.create_payout("4321", **fields)["scenario"] == explained["scenario"]
+    assert created["match"].keys() == match.keys()
 
 
-def test_rules_come_first_in_their_own_order_then_amount_suffix_and_default(world: World) -> None:
+def test_own_rules_come_first_by_position_then_amount_suffix_and_default(world: World) -> None:
     rule(world, "second", match={"suffix": "0003"})
     first = rule(world, "first", match={"suffix": "3"}, position=1)
-    names = [found["name"] for found in world.get(RULES).json()["data"]]
+    names = [scenario["name"] for scenario in world.get(RULES).json()["data"]]
     assert names[:3] == ["first", "second", "in_review"]
     assert names[3:] == [s.name for s in CATALOGUE.scenarios if s.match.suffix] + ["success"]
     assert world.create_payout("0003")["scenario"] == "first"
@@ -75,12 +75,12 @@ def test_rules_come_first_in_their_own_order_then_amount_suffix_and_default(worl
     assert [(r["name"], r["position"]) for r in world.get(RULES).json()["data"] if r["source"] == "own"] == [("second", 1)]
 
 
-def _body(made: dict[str, Any]) -> dict[str, Any]:
-    steps = [{name: value for name, value in step.items() if value is not None} for step in made["steps"]]
-    return {"name": made["name"], "match": made["match"], "steps": steps}
+def _body(created: dict[str, Any]) -> dict[str, Any]:
+    steps = [{name: value for name, value in step.items() if value is not None} for step in created["steps"]]
+    return {"name": created["name"], "match": created["match"], "steps": steps}
 
 
-def test_the_default_may_be_changed(world: World) -> None:
+def test_the_default_scenario_can_be_changed(world: World) -> None:
     for name in ("failed", "pending", "success"):
         assert world.patch("/sandbox/v1/settings", {"default_scenario": name.upper()}).status_code == 200
         assert world.create_payout("9999")["scenario"] == name
@@ -88,26 +88,26 @@ def test_the_default_may_be_changed(world: World) -> None:
         assert (last["name"], last["match"]) == (name, {})
 
 
-def test_a_header_names_a_scenario_or_is_what_a_rule_looks_for(world: World) -> None:
+def test_the_scenario_header_names_a_scenario_or_matches_a_rule(world: World) -> None:
     rule(world, "mine", match={"suffix": "1111"})
-    rule(world, "looks", match={"scenario_header": "on_hold", "suffix": "2222"})
+    rule(world, "by_header", match={"scenario_header": "on_hold", "suffix": "2222"})
 
     def scenario(header: str, suffix: str = "0001") -> Any:
-        answer = world.post("/api/v1/payouts", world.payout_body(suffix), headers={"X-Sandbox-Scenario": header})
-        return answer.json().get("scenario") or (answer.status_code, answer.json()["errors"][0]["field"])
+        response = world.post("/api/v1/payouts", world.payout_body(suffix), headers={"X-Sandbox-Scenario": header})
+        return response.json().get("scenario") or (response.status_code, response.json()["errors"][0]["field"])
 
     assert [scenario("failed"), scenario("mine"), scenario("on_hold"), scenario("on_hold", "2222")] == [
-        "failed", "mine", "on_hold", "looks",
+        "failed", "mine", "on_hold", "by_header",
     ]  # fmt: skip
     assert scenario("unheard_of") == scenario("") == (400, "X-Sandbox-Scenario")
     batch = {"payouts": [world.payout_body(), world.payout_body()]}
-    found = world.post("/api/v1/payouts/batch", batch, headers={"X-Sandbox-Scenario": "failed"}).json()["results"]
-    assert [result["payout"]["scenario"] for result in found] == ["failed", "failed"]
+    results = world.post("/api/v1/payouts/batch", batch, headers={"X-Sandbox-Scenario": "failed"}).json()["results"]
+    assert [result["payout"]["scenario"] for result in results] == ["failed", "failed"]
     refused = world.post("/api/v1/payouts/batch", batch, headers={"X-Sandbox-Scenario": "unheard_of"})
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "X-Sandbox-Scenario")
 
 
-def test_a_header_holds_for_an_approval_and_for_a_new_try(world: World) -> None:
+def test_the_scenario_header_still_applies_after_an_approval_and_a_reinitiation(world: World) -> None:
     body = world.payout_body("0001", requires_approval=True)
     payout = world.post("/api/v1/payouts", body, headers={"X-Sandbox-Scenario": "limit_exceeded"}).json()
     world.patch(f"/api/v1/payouts/{payout['id']}/approve")
@@ -117,10 +117,10 @@ def test_a_header_holds_for_an_approval_and_for_a_new_try(world: World) -> None:
     world.assert_clean()
 
 
-# ---- where it leads
+# ---- paths
 
 
-def test_a_path_is_followed_with_its_waits_reference_and_code(world: World) -> None:
+def test_a_payout_follows_the_steps_with_their_waits_reference_and_code(world: World) -> None:
     steps = [
         {"to": "PROCESSING"},
         {"to": "RETRY", "after": 1800.5},
@@ -139,19 +139,19 @@ def test_a_path_is_followed_with_its_waits_reference_and_code(world: World) -> N
     world.assert_clean()
 
 
-def test_a_payout_under_way_keeps_its_path_when_its_rule_changes_or_goes(world: World) -> None:
-    held = [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True}, {"to": "FAILED", "failure_code": "AS_BEGUN"}]
-    made = rule(world, "held", held)
+def test_a_started_payout_keeps_its_path_when_its_rule_is_replaced_or_deleted(world: World) -> None:
+    on_hold = [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True}, {"to": "FAILED", "failure_code": "ORIGINAL_RULE"}]
+    created = rule(world, "held", on_hold)
     payouts = [world.create_payout("0007")["id"] for _ in range(2)]
     for payout_id in payouts:
         world.wait_for(payout_id, "ON_HOLD")
-    assert world.client.put(f"{RULES}/{made['id']}", json={**_body(made), "steps": PAID}).status_code == 200
+    assert world.client.put(f"{RULES}/{created['id']}", json={**_body(created), "steps": PAID}).status_code == 200
     release(world, payouts[0])
-    assert world.wait_for(payouts[0], "FAILED")["failure_code"] == "AS_BEGUN"
-    assert world.client.delete(f"{RULES}/{made['id']}").status_code == 204
+    assert world.wait_for(payouts[0], "FAILED")["failure_code"] == "ORIGINAL_RULE"
+    assert world.client.delete(f"{RULES}/{created['id']}").status_code == 204
     release(world, payouts[1])
-    assert world.wait_for(payouts[1], "FAILED")["failure_code"] == "AS_BEGUN"
-    # A new try begins anew, by what holds now.
+    assert world.wait_for(payouts[1], "FAILED")["failure_code"] == "ORIGINAL_RULE"
+    # A reinitiated payout starts again, with the rules that exist now.
     world.post(f"/api/v1/payouts/{payouts[1]}/reinitiate")
     until(lambda: world.payout(payouts[1])["failure_code"] == "ACCOUNT_CLOSED")
     assert world.payout(payouts[1])["scenario"] == "account_closed"
@@ -165,11 +165,11 @@ def release(world: World, payout_id: str) -> None:
         "content-type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": Webhook(world.ipn_secret).sign(message_id, now, body),
     }  # fmt: skip
-    answer = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=headers, timeout=60)
-    assert answer.status_code == 200, answer.text
+    response = httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=body, headers=headers, timeout=60)
+    assert response.status_code == 200, response.text
 
 
-def test_a_review_of_ones_own_goes_on_with_its_own_steps_or_else_by_suffix(world: World) -> None:
+def test_an_approved_review_continues_with_its_rules_steps_or_else_by_suffix(world: World) -> None:
     review = [{"to": "PROCESSING"}, {"to": "IN_REVIEW", "wait": True}]
     rule(world, "review_then_fail", [*review, {"to": "FAILED", "failure_code": "OWN"}], match={"suffix": "11"})
     rule(world, "review", review, match={"suffix": "0003"})
@@ -181,11 +181,11 @@ def test_a_review_of_ones_own_goes_on_with_its_own_steps_or_else_by_suffix(world
     assert world.wait_for(suffix, "FAILED")["failure_code"] == "BANK_REJECTED"
 
 
-def test_half_of_them_fail_and_the_others_succeed(world: World) -> None:
+def test_with_probability_one_half_some_payouts_fail_and_the_others_succeed(world: World) -> None:
     steps = [{"to": "PROCESSING"}, {"to": "FAILED", "after": 2, "probability": 0.5}, {"to": "SUCCESS", "after": 3}]
     rule(world, "half", steps)
-    told = world.post(f"{RULES}/explain", world.payout_body("0007")).json()["steps"]
-    assert [(s["to"], s["at"], s["probability"], s["overall_probability"], s["money"]) for s in told] == [
+    steps_explained = world.post(f"{RULES}/explain", world.payout_body("0007")).json()["steps"]
+    assert [(s["to"], s["at"], s["probability"], s["overall_probability"], s["money"]) for s in steps_explained] == [
         ("PENDING", 0, 1, 1, "available → locked"),
         ("PROCESSING", 0, 1, 1, None),
         ("FAILED", 2, 0.5, 0.5, "locked → available"),
@@ -193,41 +193,48 @@ def test_half_of_them_fail_and_the_others_succeed(world: World) -> None:
     ]
     world.client.post("/sandbox/v1/clock/freeze")
     batch = {"payouts": [world.payout_body("0007", amount="1.00") for _ in range(64)]}
-    made = [result["payout"]["id"] for result in world.post("/api/v1/payouts/batch", batch).json()["results"]]
+    payout_ids = [result["payout"]["id"] for result in world.post("/api/v1/payouts/batch", batch).json()["results"]]
     world.client.post("/sandbox/v1/clock/advance", json={"seconds": 10})
-    paths = Counter(tuple(world.path_of(payout_id)) for payout_id in made)
+    paths = Counter(tuple(world.path_of(payout_id)) for payout_id in payout_ids)
     assert set(paths) == {("PENDING", "PROCESSING", "FAILED"), ("PENDING", "PROCESSING", "SUCCESS")}
     assert all(10 < count < 54 for count in paths.values())
     world.assert_clean()
 
 
-def test_explain_says_what_wins_and_what_happens_when_and_creates_nothing(world: World) -> None:
+def test_explain_shows_the_matching_rule_and_its_timed_steps_and_creates_nothing(world: World) -> None:
     steps = [
         {"to": "PROCESSING", "after": 2},
         {"to": "SUCCESS", "after": 3},
         {"to": "RETURNED", "after": 60, "probability": 0.5},
     ]
-    made = rule(world, "told", steps, match={"suffix": "7", "metadata": {"a": "b"}})
+    created = rule(world, "matching", steps, match={"suffix": "7", "metadata": {"a": "b"}})
     body = world.payout_body("0007", metadata={"a": "b"})
-    told = world.post(f"{RULES}/explain", body).json()
-    assert (told["scenario"], told["source"], told["rule_id"]) == ("told", "own", made["id"])
-    assert told["matched_by"] == ["suffix", "metadata"]
-    assert [(s["step"], s["to"], s["at"], s["event_type"], s["money"]) for s in told["steps"]] == [
+    explained = world.post(f"{RULES}/explain", body).json()
+    assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("matching", "own", created["id"])
+    assert explained["matched_by"] == ["suffix", "metadata"]
+    assert [(s["step"], s["to"], s["at"], s["event_type"], s["money"]) for s in explained["steps"]] == [
         (None, "PENDING", 0, "payout.created", "available → locked"),
         (0, "PROCESSING", 2, "payout.processing", None),
         (1, "SUCCESS", 5, "payout.succeeded", "locked → settlement"),
         (2, "RETURNED", 65, "payout.returned", "settlement → available"),
     ]
-    by = {
+    expected = {
         "0012": ("returned", ["suffix"]), "9999": ("success", ["default"]),
     }  # fmt: skip
-    for suffix, (name, matched_by) in by.items():
-        told = world.post(f"{RULES}/explain", world.payout_body(suffix)).json()
-        assert (told["scenario"], told["source"], told["rule_id"], told["matched_by"]) == (name, "builtin", None, matched_by)
-    told = world.post(f"{RULES}/explain", world.payout_body("0001", amount=100000)).json()
-    assert (told["scenario"], told["matched_by"]) == ("in_review", ["amount_from"])
-    told = world.post(f"{RULES}/explain", world.payout_body("0001", scenario_header="failed", requires_approval=True)).json()
-    assert [(s["to"], s["at"]) for s in told["steps"]] == [
+    for suffix, (name, matched_by) in expected.items():
+        explained = world.post(f"{RULES}/explain", world.payout_body(suffix)).json()
+        assert (explained["scenario"], explained["source"], explained["rule_id"], explained["matched_by"]) == (
+            name,
+            "builtin",
+            None,
+            matched_by,
+        )
+    explained = world.post(f"{RULES}/explain", world.payout_body("0001", amount=100000)).json()
+    assert (explained["scenario"], explained["matched_by"]) == ("in_review", ["amount_from"])
+    explained = world.post(
+        f"{RULES}/explain", world.payout_body("0001", scenario_header="failed", requires_approval=True)
+    ).json()
+    assert [(s["to"], s["at"]) for s in explained["steps"]] == [
         ("REQUESTED", 0), ("PENDING", None), ("PROCESSING", None), ("FAILED", None),
     ]  # fmt: skip
     unknown = world.post(f"{RULES}/explain", world.payout_body("0001", scenario_header="unheard_of"))
@@ -235,9 +242,9 @@ def test_explain_says_what_wins_and_what_happens_when_and_creates_nothing(world:
     assert world.get("/api/v1/payouts").json()["data"] == []
 
 
-# ---- what is refused
+# ---- validation
 
-WRONG: list[tuple[dict[str, Any], str]] = [
+INVALID_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"steps": []}, "steps"),
     ({"steps": PAID * 11}, "steps"),
     ({"steps": [{"to": "PENDING"}]}, "steps[0].to"),
@@ -278,14 +285,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("members", "field"), WRONG, ids=[f"{field}-{n}" for n, (_, field) in enumerate(WRONG)])
-def test_a_wrong_rule_is_refused_and_the_member_named(world: World, members: dict[str, Any], field: str) -> None:
-    answer = world.post(RULES, {"name": "own", "match": {"suffix": "7"}, "steps": PAID, **members})
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert field in [error["field"] for error in answer.json()["errors"]]
+@pytest.mark.parametrize(
+    ("fields", "invalid_field"), INVALID_FIELDS, ids=[f"{field}-{n}" for n, (_, field) in enumerate(INVALID_FIELDS)]
+)
+def test_an_invalid_rule_is_refused_and_the_error_names_the_field(
+    world: World, fields: dict[str, Any], invalid_field: str
+) -> None:
+    response = world.post(RULES, {"name": "own", "match": {"suffix": "7"}, "steps": PAID, **fields})
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert invalid_field in [error["field"] for error in response.json()["errors"]]
 
 
-def test_names_are_taken_once_and_a_built_in_name_never(world: World) -> None:
+def test_rule_names_are_unique_and_differ_from_built_in_names(world: World) -> None:
     one, two = rule(world, "one"), rule(world, "two")
     for name in ("one", "success"):
         assert world.post(RULES, {**_body(one), "name": name}).json()["code"] == "INVALID_STATE"
@@ -297,7 +308,7 @@ def test_names_are_taken_once_and_a_built_in_name_never(world: World) -> None:
         assert [r for r in other.get(RULES).json()["data"] if r["source"] == "own"] == []
 
 
-def test_a_merchant_has_at_most_so_many_rules(world: World) -> None:
+def test_the_number_of_rules_per_merchant_is_limited(world: World) -> None:
     world.stack.execute(
         "INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) "
         "SELECT $1, gen_random_uuid(), 'r' || n, n, '{\"suffix\": \"0\"}', '[{\"to\": \"FAILED\"}]' "
@@ -305,11 +316,11 @@ def test_a_merchant_has_at_most_so_many_rules(world: World) -> None:
         world.merchant_id, MAX_RULES - 1,
     )  # fmt: skip
     rule(world, "last")
-    answer = world.post(RULES, {"name": "more", "match": {"suffix": "7"}, "steps": PAID})
-    assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
+    response = world.post(RULES, {"name": "more", "match": {"suffix": "7"}, "steps": PAID})
+    assert (response.status_code, response.json()["code"]) == (409, "INVALID_STATE")
 
 
-def test_a_repeat_makes_no_second_rule(world: World) -> None:
+def test_a_repeated_request_creates_no_second_rule(world: World) -> None:
     body = {"name": "once", "match": {"suffix": "7"}, "steps": PAID}
     first, second = (world.post(RULES, body, key="once") for _ in range(2))
     assert (first.status_code, first.content, second.headers["idempotent-replayed"]) == (201, second.content, "true")

@@ -1,4 +1,4 @@
-"""The conventions of the wire: errors, roles, idempotency, lists, and other merchants' objects."""
+"""API conventions: errors, roles, idempotency, lists, and no access to other merchants' objects."""
 
 import json
 import time
@@ -12,13 +12,13 @@ from tests.harness.waiting import until
 from tests.harness.world import World
 
 
-def problem(answer: httpx.Response) -> tuple[int, str]:
-    """(status, code) of an answer that must be a whole problem."""
-    body = answer.json()
-    assert answer.headers["content-type"] == "application/problem+json"
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Return the status and code of a response. Check that it is a complete problem document."""
+    body = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
     assert set(body) - {"errors"} == {"type", "title", "status", "detail", "instance", "code", "request_id"}
-    assert (body["status"], body["request_id"]) == (answer.status_code, answer.headers["x-request-id"])
-    return answer.status_code, body["code"]
+    assert (body["status"], body["request_id"]) == (response.status_code, response.headers["x-request-id"])
+    return response.status_code, body["code"]
 
 
 BAD_BODIES: list[tuple[dict[str, Any], str]] = [
@@ -52,10 +52,10 @@ BAD_BODIES: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "field"), BAD_BODIES)
-def test_a_bad_member_is_named(world: World, change: dict[str, Any], field: str) -> None:
-    answer = world.post("/api/v1/payouts", world.payout_body(**change))
-    assert problem(answer) == (400, "VALIDATION_ERROR")
-    assert field in answer.json()["errors"][0]["field"]
+def test_an_invalid_field_is_refused_and_named(world: World, change: dict[str, Any], field: str) -> None:
+    response = world.post("/api/v1/payouts", world.payout_body(**change))
+    assert problem(response) == (400, "VALIDATION_ERROR")
+    assert field in response.json()["errors"][0]["field"]
     assert world.balance() == ("1000000.00", "0.00")
 
 
@@ -74,12 +74,12 @@ def test_a_bad_member_is_named(world: World, change: dict[str, Any], field: str)
         (b'{"amount": 1' + b"0" * 100_000 + b"}", "VALIDATION_ERROR"),
     ],
 )
-def test_a_bad_body_is_refused(world: World, raw: bytes, code: str) -> None:
+def test_an_invalid_body_is_refused(world: World, raw: bytes, code: str) -> None:
     headers = {"X-IDEMPOTENCY-KEY": "k", "Content-Type": "application/json"}
     assert problem(world.client.post("/api/v1/payouts", content=raw, headers=headers)) == (400, code)
 
 
-def test_too_large_and_wrongly_typed_bodies_are_refused(world: World) -> None:
+def test_bodies_that_are_too_large_or_not_json_are_refused(world: World) -> None:
     headers = {"X-IDEMPOTENCY-KEY": "k", "Content-Type": "application/json"}
     large = world.client.post("/api/v1/payouts", content=b" " * 10_000_000, headers=headers)
     assert problem(large) == (413, "PAYLOAD_TOO_LARGE")
@@ -88,12 +88,12 @@ def test_too_large_and_wrongly_typed_bodies_are_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("amount", ["1500.1", "1500", 1500, 1500.5, "0.01", "999999.99"])
-def test_strings_and_numbers_of_two_places_are_amounts(world: World, amount: str | float) -> None:
+def test_amounts_are_strings_or_numbers_with_up_to_two_decimal_places(world: World, amount: str | float) -> None:
     created = world.create_payout("0004", amount=amount)
     assert created["amount"] == f"{float(amount):.2f}"
 
 
-def test_an_iban_and_an_alias_and_a_wallet_are_taken(world: World) -> None:
+def test_ibans_bank_aliases_and_wallets_are_accepted(world: World) -> None:
     iban = world.create_payout(account_number="PK66HABB0000001234567890", bank_code="HBL")
     assert iban["scenario"] == "success"
     alias = world.create_payout(bank_code="BANKALHABIB")
@@ -102,24 +102,24 @@ def test_an_iban_and_an_alias_and_a_wallet_are_taken(world: World) -> None:
     assert (wallet["wallet_code"], wallet["scenario"]) == ("JAZZCASH", "failed")
 
 
-def test_keys_and_roles(world: World) -> None:
-    bare = httpx.Client(base_url=world.stack.api_url, timeout=60)
-    assert problem(bare.get("/api/v1/payouts")) == (401, "MISSING_API_KEY")
-    assert problem(bare.get("/api/v1/payouts", headers={"X-API-KEY": "sk_sandbox_no"})) == (401, "INVALID_API_KEY")
+def test_requests_need_a_valid_key_with_the_required_role(world: World) -> None:
+    anonymous = httpx.Client(base_url=world.stack.api_url, timeout=60)
+    assert problem(anonymous.get("/api/v1/payouts")) == (401, "MISSING_API_KEY")
+    assert problem(anonymous.get("/api/v1/payouts", headers={"X-API-KEY": "sk_sandbox_no"})) == (401, "INVALID_API_KEY")
     member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()
     as_member = {"X-API-KEY": member["api_key"], "X-IDEMPOTENCY-KEY": "m"}
     payout = world.create_payout(requires_approval=True)
-    refused = bare.patch(f"/api/v1/payouts/{payout['id']}/approve", headers=as_member)
+    refused = anonymous.patch(f"/api/v1/payouts/{payout['id']}/approve", headers=as_member)
     assert problem(refused) == (403, "FORBIDDEN")
-    assert problem(bare.post("/sandbox/v1/keys", json={"role": "member"}, headers=as_member)) == (403, "FORBIDDEN")
-    assert bare.get("/api/v1/payouts", headers=as_member).status_code == 200
+    assert problem(anonymous.post("/sandbox/v1/keys", json={"role": "member"}, headers=as_member)) == (403, "FORBIDDEN")
+    assert anonymous.get("/api/v1/payouts", headers=as_member).status_code == 200
     assert world.client.delete(f"/sandbox/v1/keys/{member['id']}").status_code == 204
     revoked = time.monotonic()
-    until(lambda: bare.get("/api/v1/payouts", headers=as_member).status_code == 401)
-    # Both API processes must have forgotten it; after a second none may remember.
+    until(lambda: anonymous.get("/api/v1/payouts", headers=as_member).status_code == 401)
+    # Both API processes cache the key. After one second, neither must accept it.
     until(lambda: time.monotonic() - revoked > 1)
-    assert {bare.get("/api/v1/payouts", headers=as_member).status_code for _ in range(20)} == {401}
-    bare.close()
+    assert {anonymous.get("/api/v1/payouts", headers=as_member).status_code for _ in range(20)} == {401}
+    anonymous.close()
 
 
 def test_another_merchants_payout_is_not_found(world: World) -> None:
@@ -135,9 +135,9 @@ def test_another_merchants_payout_is_not_found(world: World) -> None:
 
 
 class TestIdempotency:
-    """Same key, same answer, byte for byte; and the effect once."""
+    """The same key gives the same response, byte for byte, and the request runs once."""
 
-    def test_a_repeat_gives_the_stored_bytes(self, world: World) -> None:
+    def test_a_repeated_request_returns_the_stored_bytes(self, world: World) -> None:
         body = world.payout_body("0004")
         first, second = (world.post("/api/v1/payouts", body, key="same") for _ in range(2))
         assert (first.status_code, second.status_code) == (201, 201)
@@ -147,7 +147,7 @@ class TestIdempotency:
         assert second.headers["idempotent-replayed"] == "true"
         assert world.balance() == ("999900.00", "100.00")
 
-    def test_quotes_and_the_alias_mean_the_same_key(self, world: World) -> None:
+    def test_a_quoted_key_and_the_alias_header_are_the_same_key(self, world: World) -> None:
         body = world.payout_body("0004")
         first = world.post("/api/v1/payouts", body, key="abc")
         content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
@@ -158,7 +158,7 @@ class TestIdempotency:
         )
         assert again.headers["idempotent-replayed"] == "true"
 
-    def test_another_body_or_path_is_refused(self, world: World) -> None:
+    def test_a_key_reused_with_another_body_or_path_is_refused(self, world: World) -> None:
         payout = world.create_payout("0004")
         assert world.post("/api/v1/payouts", world.payout_body("0004"), key="once").status_code == 201
         assert problem(world.post("/api/v1/payouts", world.payout_body("0004"), key="once")) == (
@@ -170,20 +170,20 @@ class TestIdempotency:
             "IDEMPOTENCY_KEY_REUSED",
         )
 
-    def test_refusals_of_the_business_are_kept_and_bad_requests_are_not(self, world: World) -> None:
-        poor = world.payout_body("0004", amount="2000000.00")
-        assert problem(world.post("/api/v1/payouts", poor, key="poor")) == (422, "INSUFFICIENT_BALANCE")
+    def test_business_errors_are_stored_but_validation_errors_are_not(self, world: World) -> None:
+        too_large = world.payout_body("0004", amount="2000000.00")
+        assert problem(world.post("/api/v1/payouts", too_large, key="stored")) == (422, "INSUFFICIENT_BALANCE")
         world.client.post("/sandbox/v1/balance/top-up", json={"amount": "5000000.00"})
-        again = world.post("/api/v1/payouts", poor, key="poor")
-        assert problem_is_replayed(again) == (422, "INSUFFICIENT_BALANCE")
+        again = world.post("/api/v1/payouts", too_large, key="stored")
+        assert replayed_problem(again) == (422, "INSUFFICIENT_BALANCE")
         assert world.post("/api/v1/payouts", {"nonsense": 1}, key="free").status_code == 400
         assert world.post("/api/v1/payouts", world.payout_body("0004"), key="free").status_code == 201
 
     @pytest.mark.parametrize("key", ["x" * 256, "tab\there", "naïve"])
-    def test_a_bad_key_is_refused(self, world: World, key: str) -> None:
+    def test_an_invalid_key_is_refused(self, world: World, key: str) -> None:
         headers = [(b"x-idempotency-key", key.encode("latin-1"))]
-        answer = world.client.post("/api/v1/payouts", json=world.payout_body(), headers=httpx.Headers(headers))
-        assert problem(answer) == (400, "INVALID_IDEMPOTENCY_KEY")
+        response = world.client.post("/api/v1/payouts", json=world.payout_body(), headers=httpx.Headers(headers))
+        assert problem(response) == (400, "INVALID_IDEMPOTENCY_KEY")
 
     def test_a_missing_key_is_refused(self, world: World) -> None:
         assert problem(world.client.post("/api/v1/payouts", json=world.payout_body())) == (
@@ -191,38 +191,38 @@ class TestIdempotency:
             "MISSING_IDEMPOTENCY_KEY",
         )
 
-    def test_a_key_lapses_after_24_hours_of_the_merchants_time(self, world: World) -> None:
+    def test_a_key_expires_after_24_hours_on_the_merchants_clock(self, world: World) -> None:
         body = world.payout_body("0004")
         assert world.post("/api/v1/payouts", body, key="day").status_code == 201
         world.shift_clock(24 * 3600 + 1)
         assert problem(world.post("/api/v1/payouts", body, key="day")) == (409, "DUPLICATE_REFERENCE")
 
 
-def problem_is_replayed(answer: httpx.Response) -> tuple[int, str]:
-    """As `problem`, for a stored one: its request_id is that of the first request."""
-    assert answer.headers["idempotent-replayed"] == "true"
-    assert answer.headers["content-type"] == "application/problem+json"
-    return answer.status_code, answer.json()["code"]
+def replayed_problem(response: httpx.Response) -> tuple[int, str]:
+    """Return the status and code of a stored problem. Unlike for `problem`, its request_id is the first request's."""
+    assert response.headers["idempotent-replayed"] == "true"
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.status_code, response.json()["code"]
 
 
-def test_a_batch_answers_in_order_and_each_stands_alone(world: World) -> None:
-    good, poor = world.payout_body("0004"), world.payout_body("0004", amount="5000000.00")
-    items = [good, poor, good, {"nonsense": 1}, world.payout_body("0004")]
-    answer = world.post("/api/v1/payouts/batch", {"payouts": items}, key="batch")
-    results = answer.json()["results"]
+def test_a_batch_returns_results_in_order_and_each_payout_succeeds_or_fails_alone(world: World) -> None:
+    valid, too_large = world.payout_body("0004"), world.payout_body("0004", amount="5000000.00")
+    items = [valid, too_large, valid, {"nonsense": 1}, world.payout_body("0004")]
+    response = world.post("/api/v1/payouts/batch", {"payouts": items}, key="batch")
+    results = response.json()["results"]
     assert [result["status"] for result in results] == [201, 422, 409, 400, 201]
     assert [result.get("problem", {}).get("code") for result in results] == [
         None, "INSUFFICIENT_BALANCE", "DUPLICATE_REFERENCE", "VALIDATION_ERROR", None,
     ]  # fmt: skip
-    assert world.post("/api/v1/payouts/batch", {"payouts": items}, key="batch").content == answer.content
+    assert world.post("/api/v1/payouts/batch", {"payouts": items}, key="batch").content == response.content
     assert world.balance() == ("999800.00", "200.00")
     assert problem(world.post("/api/v1/payouts/batch", {"payouts": []})) == (400, "VALIDATION_ERROR")
-    assert problem(world.post("/api/v1/payouts/batch", {"payouts": [good] * 1001})) == (400, "VALIDATION_ERROR")
+    assert problem(world.post("/api/v1/payouts/batch", {"payouts": [valid] * 1001})) == (400, "VALIDATION_ERROR")
     world.assert_clean()
 
 
 def pages(world: World, path: str, **params: Any) -> list[dict[str, Any]]:
-    """All items of a list, page by page."""
+    """Fetch all pages of a list and return its items."""
     found: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
     while True:
@@ -235,7 +235,7 @@ def pages(world: World, path: str, **params: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_pages_hold_everything_once_newest_first(world: World, limit: int) -> None:
+def test_pages_contain_every_item_once_newest_first(world: World, limit: int) -> None:
     bodies = [world.payout_body("0004") for _ in range(7)]
     world.post("/api/v1/payouts/batch", {"payouts": bodies})
     found = pages(world, "/api/v1/payouts", limit=limit)
@@ -247,26 +247,26 @@ def test_pages_hold_everything_once_newest_first(world: World, limit: int) -> No
     assert [entry["balance_after"] for entry in locked] == [f"{100 * n}.00" for n in range(7, 0, -1)]
 
 
-def test_filters(world: World) -> None:
-    held = world.create_payout("0004")
+def test_payouts_are_filtered_by_each_documented_parameter(world: World) -> None:
+    bank = world.create_payout("0004")
     wallet = world.create_payout("0004", dest_type="WALLET", bank_code=None, wallet_code="NAYAPAY")
     done = world.create_payout("0001")
     world.wait_for(done["id"], "SUCCESS")
 
     def ids(**params: str) -> list[str]:
-        answer = world.get("/api/v1/payouts", **params)
-        assert answer.status_code == 200, answer.text
-        return [payout["id"] for payout in answer.json()["data"]]
+        response = world.get("/api/v1/payouts", **params)
+        assert response.status_code == 200, response.text
+        return [payout["id"] for payout in response.json()["data"]]
 
-    assert ids(status="PENDING") == [wallet["id"], held["id"]]
+    assert ids(status="PENDING") == [wallet["id"], bank["id"]]
     assert ids(status="SUCCESS") == [done["id"]]
     assert ids(dest_type="WALLET") == [wallet["id"]]
-    assert ids(status="PENDING", dest_type="BANK") == [held["id"]]
-    assert ids(merchant_reference=held["merchant_reference"]) == [held["id"]]
+    assert ids(status="PENDING", dest_type="BANK") == [bank["id"]]
+    assert ids(merchant_reference=bank["merchant_reference"]) == [bank["id"]]
     assert ids(merchant_reference="nothing") == []
     assert ids(user_id=str(uuid.uuid4())) == []
     assert ids(created_from=wallet["created_at"], created_to=done["created_at"]) == [wallet["id"]]
-    for wrong in (
+    for invalid in (
         {"limit": "0"},
         {"limit": "101"},
         {"cursor": "x"},
@@ -274,48 +274,48 @@ def test_filters(world: World) -> None:
         {"no": "1"},
         {"created_from": "x"},
     ):
-        assert problem(world.get("/api/v1/payouts", **wrong)) == (400, "VALIDATION_ERROR")
+        assert problem(world.get("/api/v1/payouts", **invalid)) == (400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("given", ["mine-1", "x" * 128])
-def test_the_callers_request_id_is_echoed(world: World, given: str) -> None:
+def test_the_callers_request_id_is_returned(world: World, given: str) -> None:
     assert world.client.get("/health", headers={"X-Request-Id": given}).headers["x-request-id"] == given
     assert world.client.get("/health", headers={"X-Request-Id": "x" * 129}).headers["x-request-id"] != given
 
 
 @pytest.mark.parametrize(
-    ("suffix", "verb"),
+    ("suffix", "action"),
     [("0001", "cancel"), ("0001", "approve"), ("0001", "reject"), ("0001", "reinitiate"), ("0003", "cancel")],
 )
-def test_an_illegal_change_is_refused_and_says_what_is_legal(world: World, suffix: str, verb: str) -> None:
+def test_an_illegal_transition_is_refused_and_the_error_names_the_legal_ones(world: World, suffix: str, action: str) -> None:
     payout = world.create_payout(suffix)
-    ended = world.wait_for(payout["id"], "SUCCESS", "FAILED")
-    method = world.patch if verb in ("approve", "reject") else world.post
-    answer = method(f"/api/v1/payouts/{payout['id']}/{verb}")
-    assert problem(answer) == (409, "INVALID_STATE")
-    assert {"SUCCESS": "RETURNED", "FAILED": "PENDING"}[ended["status"]] in answer.json()["detail"]
+    final = world.wait_for(payout["id"], "SUCCESS", "FAILED")
+    method = world.patch if action in ("approve", "reject") else world.post
+    response = method(f"/api/v1/payouts/{payout['id']}/{action}")
+    assert problem(response) == (409, "INVALID_STATE")
+    assert {"SUCCESS": "RETURNED", "FAILED": "PENDING"}[final["status"]] in response.json()["detail"]
     world.assert_clean()
 
 
-def test_a_problems_type_is_a_page_that_explains_it(world: World) -> None:
+def test_a_problems_type_url_is_a_page_that_explains_it(world: World) -> None:
     body = world.get("/api/v1/payouts/none").json()
     page = httpx.get(body["type"], timeout=60)
     assert page.status_code == 200
     assert "NOT_FOUND" in page.text
 
 
-def test_merchants_need_the_operators_key_and_go_whole(world: World) -> None:
-    bare = httpx.Client(base_url=world.stack.api_url, timeout=60)
-    assert problem(bare.post("/sandbox/v1/merchants", json={"name": "x"})) == (401, "MISSING_API_KEY")
+def test_merchants_need_the_operator_key_and_are_deleted_with_all_their_rows(world: World) -> None:
+    anonymous = httpx.Client(base_url=world.stack.api_url, timeout=60)
+    assert problem(anonymous.post("/sandbox/v1/merchants", json={"name": "x"})) == (401, "MISSING_API_KEY")
     wrong = {"X-ADMIN-KEY": "wrong"}
-    assert problem(bare.post("/sandbox/v1/merchants", json={"name": "x"}, headers=wrong)) == (401, "INVALID_API_KEY")
+    assert problem(anonymous.post("/sandbox/v1/merchants", json={"name": "x"}, headers=wrong)) == (401, "INVALID_API_KEY")
     payout = world.create_payout("0001")
     world.wait_for(payout["id"], "SUCCESS")
     operator = {"X-ADMIN-KEY": world.stack.admin_key}
-    assert bare.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator).status_code == 204
-    assert problem(bare.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator)) == (404, "NOT_FOUND")
+    assert anonymous.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator).status_code == 204
+    assert problem(anonymous.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator)) == (404, "NOT_FOUND")
     until(lambda: world.get("/api/v1/balance").status_code in (401, 404))
     for table in ("payouts", "transfers", "events", "accounts", "idempotency_keys", "api_keys"):
-        left = world.stack.execute(f"SELECT count(*) FROM {table} WHERE merchant_id = $1", world.merchant_id)
-        assert left == [{"count": 0}]
-    bare.close()
+        remaining = world.stack.execute(f"SELECT count(*) FROM {table} WHERE merchant_id = $1", world.merchant_id)
+        assert remaining == [{"count": 0}]
+    anonymous.close()

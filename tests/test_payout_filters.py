@@ -1,4 +1,4 @@
-"""Lists of payouts by what they are: filters hold together, pages neither repeat nor miss, and cost the same at any depth."""
+"""Filters of lists: they can be combined, pages neither repeat nor miss items, and invalid parameters are refused."""
 
 import importlib
 from typing import Any
@@ -11,36 +11,36 @@ PAYOUTS = "/api/v1/payouts"
 
 
 def ids(world: World, **params: Any) -> list[str]:
-    """All pages of a list, and as many items a page as `limit` says."""
+    """Fetch all pages of the payout list and return the ids. `limit` sets the page size."""
     found: list[str] = []
     cursor: dict[str, str] = {}
     while True:
-        answer = world.client.get(PAYOUTS, params={**params, **cursor})
-        assert answer.status_code == 200, answer.text
-        page = answer.json()
+        response = world.client.get(PAYOUTS, params={**params, **cursor})
+        assert response.status_code == 200, response.text
+        page = response.json()
         found += [payout["id"] for payout in page["data"]]
         if not page["has_more"]:
             return found
         cursor = {"cursor": page["next_cursor"]}
 
 
-def make(world: World, *members: dict[str, Any]) -> list[str]:
-    return [world.create_payout(item.pop("suffix", "0004"), **item)["id"] for item in members]
+def create_payouts(world: World, *payouts: dict[str, Any]) -> list[str]:
+    return [world.create_payout(item.pop("suffix", "0004"), **item)["id"] for item in payouts]
 
 
-def test_several_states_are_listed_together_newest_first(world: World) -> None:
+def test_payouts_in_several_statuses_are_listed_together_newest_first(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
-    made = make(world, *({"suffix": suffix, "amount": "1.00"} for suffix in ("0001", "0003", "0004", "0005") * 5))
-    by = {status: [made[place] for place in range(20) if place % 4 == number] for number, status in
+    created = create_payouts(world, *({"suffix": suffix, "amount": "1.00"} for suffix in ("0001", "0003", "0004", "0005") * 5))
+    by_status = {status: [created[index] for index in range(20) if index % 4 == number] for number, status in
           enumerate(("SUCCESS", "FAILED", "PENDING", "ON_HOLD"))}  # fmt: skip
-    for statuses in (["SUCCESS"], ["SUCCESS", "FAILED"], ["ON_HOLD", "PENDING", "SUCCESS"], ["RETURNED"], list(by)):
-        expected = sorted((id_ for status in statuses for id_ in by.get(status, [])), reverse=True)
+    for statuses in (["SUCCESS"], ["SUCCESS", "FAILED"], ["ON_HOLD", "PENDING", "SUCCESS"], ["RETURNED"], list(by_status)):
+        expected = sorted((id_ for status in statuses for id_ in by_status.get(status, [])), reverse=True)
         assert ids(world, status=",".join(statuses), limit=3) == expected
-    assert ids(world, status="FAILED,FAILED", limit=2) == sorted(by["FAILED"], reverse=True)
+    assert ids(world, status="FAILED,FAILED", limit=2) == sorted(by_status["FAILED"], reverse=True)
 
 
-def test_metadata_pairs_must_all_hold_with_every_other_filter(world: World) -> None:
-    red, blue, other, wallet = make(
+def test_all_metadata_pairs_and_other_filters_must_match(world: World) -> None:
+    red, blue, other, wallet = create_payouts(
         world,
         {"metadata": {"order": "17", "colour": "red"}},
         {"metadata": {"order": "17", "colour": "blue, not [red]"}},
@@ -58,14 +58,14 @@ def test_metadata_pairs_must_all_hold_with_every_other_filter(world: World) -> N
     assert ids(world, **{"metadata[order]": "18", "merchant_reference": reference}) == [other]
     assert ids(world, **{"metadata[order]": "17", "created_to": "2000-01-01T00:00:00Z"}) == []
     assert ids(world, **{"metadata[nothing]": "17"}) == []
-    with World.create(world.stack) as stranger:
-        assert ids(stranger, **{"metadata[order]": "17"}) == []
+    with World.create(world.stack) as other_merchant:
+        assert ids(other_merchant, **{"metadata[order]": "17"}) == []
 
 
-def test_metadata_is_found_after_a_reset_and_a_restore_as_it_was(world: World) -> None:
-    (kept,) = make(world, {"metadata": {"order": "17"}})
+def test_the_metadata_filter_follows_a_reset_and_a_restore(world: World) -> None:
+    (kept,) = create_payouts(world, {"metadata": {"order": "17"}})
     snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "kept"}).json()["id"]
-    make(world, {"metadata": {"order": "17"}})
+    create_payouts(world, {"metadata": {"order": "17"}})
     world.client.post("/sandbox/v1/reset").raise_for_status()
     assert ids(world, **{"metadata[order]": "17"}) == []
     world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
@@ -73,10 +73,10 @@ def test_metadata_is_found_after_a_reset_and_a_restore_as_it_was(world: World) -
     world.assert_clean()
 
 
-def test_what_was_there_before_the_index_is_in_it_after_the_migration(world: World) -> None:
-    """Payouts and snapshots of an older version are found by their metadata too."""
+def test_the_migration_indexes_the_metadata_of_existing_payouts_and_snapshots(world: World) -> None:
+    """Payouts and snapshots that an older version wrote are also found by their metadata."""
     migration = importlib.import_module("sandbox.db.migrations.sandbox_2026_11_22t05_10_00_000000")
-    (kept,) = make(world, {"metadata": {"order": "17, ünïcode", "other": ""}})
+    (kept,) = create_payouts(world, {"metadata": {"order": "17, ünïcode", "other": ""}})
     snapshot = world.client.post("/sandbox/v1/snapshots", json={"name": "kept"}).json()["id"]
     world.stack.execute("DELETE FROM payout_metadata WHERE merchant_id = $1", world.merchant_id)
     world.stack.execute(
@@ -92,8 +92,8 @@ def test_what_was_there_before_the_index_is_in_it_after_the_migration(world: Wor
         world.client.post(f"/sandbox/v1/snapshots/{snapshot}/restore").raise_for_status()
 
 
-def test_a_users_payouts_by_metadata_are_the_users_alone(world: World) -> None:
-    make(world, {"metadata": {"order": "17"}})
+def test_metadata_and_user_filters_can_be_combined(world: World) -> None:
+    create_payouts(world, {"metadata": {"order": "17"}})
     user = {"name": "U", "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900004"}}
     user_id = world.post("/api/v1/users", user).json()["id"]
     assert ids(world, **{"metadata[order]": "17", "user_id": user_id}) == []
@@ -112,10 +112,10 @@ def test_a_users_payouts_by_metadata_are_the_users_alone(world: World) -> None:
          {"metadata", "metadata[]", f"metadata[{'k' * 65}]", "metadata[a]", "status[a]"}),
     ],
 )  # fmt: skip
-def test_every_wrong_parameter_is_named_at_once(world: World, params: dict[str, str], expected: set[str]) -> None:
-    answer = world.client.get(PAYOUTS, params=params)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
-    assert {error["field"] for error in answer.json()["errors"]} == expected
+def test_one_response_names_every_invalid_parameter(world: World, params: dict[str, str], expected: set[str]) -> None:
+    response = world.client.get(PAYOUTS, params=params)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), response.text
+    assert {error["field"] for error in response.json()["errors"]} == expected
 
 
 @pytest.mark.parametrize(
@@ -129,31 +129,33 @@ def test_every_wrong_parameter_is_named_at_once(world: World, params: dict[str, 
         ("/sandbox/v1/stream", {"limit": "0", "timeout": "-1"}),
     ],
 )
-def test_so_it_is_with_every_list(world: World, path: str, params: dict[str, str]) -> None:
-    answer = world.client.get(path, params=params)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
-    assert {error["field"] for error in answer.json()["errors"]} == params.keys()
+def test_every_list_names_all_its_invalid_parameters(world: World, path: str, params: dict[str, str]) -> None:
+    response = world.client.get(path, params=params)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), response.text
+    assert {error["field"] for error in response.json()["errors"]} == params.keys()
 
 
-def test_no_parameter_is_left_unread(world: World) -> None:
+def test_too_many_parameters_are_refused(world: World) -> None:
     pairs = [(f"metadata[{number}]", "x") for number in range(101)]
-    # A payout has 20 pairs at most, so that no more can be asked for.
+    # A payout has at most 20 metadata pairs, so a filter can have at most 20.
     assert world.client.get(PAYOUTS, params=pairs[:20]).status_code == 200
-    answer = world.client.get(PAYOUTS, params=[*pairs[:21], ("limit", "1")])
-    assert answer.json()["errors"] == [{"field": "metadata", "message": "can be given at most 20 times as metadata[KEY]"}]
-    answer = world.client.get(PAYOUTS, params=pairs)
-    assert answer.json()["errors"] == [{"field": "query", "message": "must have at most 100 parameters; this one has 101"}]
+    response = world.client.get(PAYOUTS, params=[*pairs[:21], ("limit", "1")])
+    assert response.json()["errors"] == [{"field": "metadata", "message": "can be given at most 20 times as metadata[KEY]"}]
+    response = world.client.get(PAYOUTS, params=pairs)
+    assert response.json()["errors"] == [{"field": "query", "message": "must have at most 100 parameters; this one has 101"}]
 
 
-def test_a_wrong_parameter_is_told_its_choices_and_what_was_meant(world: World) -> None:
-    answer = world.client.get(PAYOUTS, params=[("status", "succes"), ("stauts", "x"), ("limit", "1"), ("limit", "2")])
-    told = {error["field"]: error["message"] for error in answer.json()["errors"]}
-    assert told["status"].startswith("must be one or more of REQUESTED, PENDING")
-    assert told["status"].endswith("comma-separated; did you mean SUCCESS?")
-    assert told["stauts"] == "is not a known parameter; did you mean status?"
-    assert told["limit"] == "is given more than once"
-    answer = world.client.get(PAYOUTS, params={"metadata": "x", "metdata[a]": "y"})
-    told = {error["field"]: error["message"] for error in answer.json()["errors"]}
-    assert set(told.values()) == {"is not a known parameter; did you mean metadata[KEY]?"}
-    answer = world.client.get(f"{PAYOUTS}/{world.create_payout()['id']}", params={"wait_for": "DONE", "timeout": "x", "a": "b"})
-    assert {error["field"] for error in answer.json()["errors"]} == {"wait_for", "timeout", "a"}
+def test_an_error_lists_the_allowed_values_and_suggests_the_likely_name(world: World) -> None:
+    response = world.client.get(PAYOUTS, params=[("status", "succes"), ("stauts", "x"), ("limit", "1"), ("limit", "2")])
+    messages = {error["field"]: error["message"] for error in response.json()["errors"]}
+    assert messages["status"].startswith("must be one or more of REQUESTED, PENDING")
+    assert messages["status"].endswith("comma-separated; did you mean SUCCESS?")
+    assert messages["stauts"] == "is not a known parameter; did you mean status?"
+    assert messages["limit"] == "is given more than once"
+    response = world.client.get(PAYOUTS, params={"metadata": "x", "metdata[a]": "y"})
+    messages = {error["field"]: error["message"] for error in response.json()["errors"]}
+    assert set(messages.values()) == {"is not a known parameter; did you mean metadata[KEY]?"}
+    response = world.client.get(
+        f"{PAYOUTS}/{world.create_payout()['id']}", params={"wait_for": "DONE", "timeout": "x", "a": "b"}
+    )
+    assert {error["field"] for error in response.json()["errors"]} == {"wait_for", "timeout", "a"}

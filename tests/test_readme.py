@@ -1,4 +1,4 @@
-"""Each shell block of the README, run in order as a newcomer would, prints what the text says and leaves nothing behind."""
+"""The shell blocks of the README run in order, print the output that the README shows and leave no files behind."""
 
 import contextlib
 import json
@@ -19,41 +19,45 @@ from tests.harness.waiting import until
 
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_NOT_HERE = ("make up", "docker compose")
-"""Blocks that start a sandbox themselves, with make or in containers."""
+_SKIPPED = ("make up", "docker compose")
+"""Skip blocks that start a sandbox themselves, with make or in containers."""
 _SECOND_TERMINAL = "serve_forever"
+"""A block with this text runs in a second terminal."""
 _END = "-- end of block --"
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the README: `sh` is run, `text` is what the block before it printed, with … for any text."""
+    """A code block of the README.
+
+    `sh` blocks are run. A `text` block is the expected output of the block before it, where … matches any text.
+    """
 
     kind: str
     text: str
 
 
 def blocks() -> list[Block]:
-    """The blocks of the README, in order."""
+    """Return the code blocks of the README in order, without the skipped ones."""
     found = [Block(kind, text) for kind, text in _BLOCK.findall((ROOT / "README.md").read_text())]
-    return [block for block in found if not block.text.startswith(_NOT_HERE) and not any(n in block.text for n in _NOT_HERE)]
+    return [block for block in found if not block.text.startswith(_SKIPPED) and not any(n in block.text for n in _SKIPPED)]
 
 
-def says(output: str, expected: str) -> str | None:
-    """The first line of `expected` that does not stand in `output`, behind the lines before it; None if all do."""
-    place = 0
+def first_missing_line(output: str, expected: str) -> str | None:
+    """Return the first line of `expected` that `output` does not contain in this order, or None if it contains all."""
+    position = 0
     for line in expected.splitlines():
         pattern = "[^\n]*".join(map(re.escape, line.split("…")))
-        match = re.compile(f"^{pattern}\r?$", re.MULTILINE).search(output, place)
+        match = re.compile(f"^{pattern}\r?$", re.MULTILINE).search(output, position)
         if match is None:
             return line
-        place = match.end()
+        position = match.end()
     return None
 
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A fresh sandbox, as `make up ARGS=--ephemeral` starts it, but on free ports."""
+    """Yield a fresh sandbox that runs as after `make up ARGS=--ephemeral`, but on free ports."""
     ready = tmp_path / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(ready)]
     with (tmp_path / "up.log").open("wb") as log:
@@ -66,14 +70,14 @@ def sandbox(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's blocks call curl, which is not installed")
-def test_every_block_prints_what_the_text_says_and_leaves_nothing(sandbox: dict[str, str], tmp_path: Path) -> None:
-    until(lambda: f"{sandbox['api_url']}/docs" in (tmp_path / "up.log").read_text())  # the banner: where to read on
+def test_every_block_prints_the_documented_output_and_leaves_no_files(sandbox: dict[str, str], tmp_path: Path) -> None:
+    until(lambda: f"{sandbox['api_url']}/docs" in (tmp_path / "up.log").read_text())  # the banner names the documentation
     folder = tmp_path / "checkout"
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    places = {
+    replacements = {
         "http://127.0.0.1:8000": sandbox["api_url"],
         "http://127.0.0.1:8001": sandbox["ipn_url"],
         ".venv/bin/psp": f"{sys.executable} -m sandbox.cli.main",
@@ -93,20 +97,20 @@ def test_every_block_prints_what_the_text_says_and_leaves_nothing(sandbox: dict[
     try:
         for block in blocks():
             text = block.text
-            for here, there in places.items():
-                text = text.replace(here, there)
+            for documented, actual in replacements.items():
+                text = text.replace(documented, actual)
             if block.kind == "text":
-                missing = says(output, text)
-                in_second = missing is not None and bool(receivers) and _comes(second, text)
-                heard = second.read_text() if receivers else ""
-                assert missing is None or in_second, f"{missing}\nis not in:\n{output}\nnor in:\n{heard}"
+                missing = first_missing_line(output, text)
+                in_second = missing is not None and bool(receivers) and _prints(second, text)
+                second_output = second.read_text() if receivers else ""
+                assert missing is None or in_second, f"{missing}\nis not in:\n{output}\nnor in:\n{second_output}"
                 output = ""
             elif _SECOND_TERMINAL in text:
                 with second.open("wb") as log:
                     receivers.append(
                         subprocess.Popen(["bash", "-c", "exec " + text], cwd=folder, env=env, stdout=log, stderr=log)
                     )
-                until(lambda: _listens(int(port)), 30)
+                until(lambda: _is_listening(int(port)), 30)
             else:
                 shell.stdin.write(f"{text}\necho\necho '{_END}'\n")  # curl ends its output with no newline
                 shell.stdin.flush()
@@ -128,13 +132,13 @@ def test_every_block_prints_what_the_text_says_and_leaves_nothing(sandbox: dict[
         shell.stdout.close()
 
 
-def _comes(log: Path, expected: str) -> bool:
-    """Whether the second terminal prints it, in its own time."""
+def _prints(log: Path, expected: str) -> bool:
+    """Wait for the output in the second terminal's log. Return False if it does not appear in time."""
     with contextlib.suppress(AssertionError):
-        return until(lambda: says(log.read_text(), expected) is None)
+        return until(lambda: first_missing_line(log.read_text(), expected) is None)
     return False
 
 
-def _listens(port: int) -> bool:
+def _is_listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""A delivery that one worker claimed twice is recorded, though both attempts end at the same moment."""
+"""A delivery that one worker claimed twice is recorded correctly, even if both attempts are recorded together."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from tests.harness.world import World
 
 
 def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> AttemptResult:
-    """An attempt under the lease that was answered with 200."""
+    """Return a successful attempt (response 200) that was made under the given lease."""
     claimed = ClaimedDelivery(delivery_id, "", endpoint_id, url, b"", "fast", "host", 1, 1, "", b"", "r", lease, RUNNING)
     return AttemptResult(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), "", None, None, 200, {}, "", None, 1, gone=False)
 
@@ -28,19 +28,19 @@ async def record(database_url: str, merchant_id: str, results: list[AttemptResul
 
 
 @pytest.mark.parametrize("stale_first", [True, False])
-def test_the_attempt_that_holds_the_lease_decides(world: World, receiver: Receiver, stale_first: bool) -> None:
-    """As after a restore, which releases the leases of attempts under way."""
+def test_the_attempt_with_the_current_lease_sets_the_status(world: World, receiver: Receiver, stale_first: bool) -> None:
+    """This happens after a restore, which releases the leases of running attempts."""
     body = {"url": receiver.url, "event_types": ["payout.created"]}
     endpoint_id = world.post("/api/v1/webhook-endpoints", body).json()["id"]
     world.create_payout("0004")
     done = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND status = 'SUCCEEDED'"
     delivery_id = str(until(lambda: world.stack.execute(done, world.merchant_id))[0]["id"])
     lease = datetime(2999, 1, 1, tzinfo=UTC)
-    again = (
+    lease_again = (
         "UPDATE webhook_deliveries SET status = 'PENDING', next_attempt_at = $3, leased_until = $3 "
         "WHERE merchant_id = $1 AND id = $2"
     )
-    world.stack.execute(again, world.merchant_id, delivery_id, lease)
+    world.stack.execute(lease_again, world.merchant_id, delivery_id, lease)
     results = [attempt(delivery_id, endpoint_id, receiver.url, each) for each in (lease - timedelta(seconds=1), lease)]
     asyncio.run(record(world.stack.database_url, world.merchant_id, results if stale_first else results[::-1]))
     shown = world.get(f"/api/v1/webhook-deliveries/{delivery_id}").json()

@@ -1,4 +1,4 @@
-"""What is shown of a request is what was allowed; a secret is known in every spelling, wherever the cut falls."""
+"""Redaction shows only what is allowed, and hides a secret however it is encoded and wherever the text is truncated."""
 
 import json
 import re
@@ -25,16 +25,16 @@ from sandbox.server.app import create_app
 from sandbox.webhooks.endpoints import CreatedEndpoint
 from sandbox.webhooks.requests import CreateEndpointBody
 
-BEGINNINGS = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
-PIECE = 6
-"""So many characters of a secret in a row are too many."""
+PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
+MAX_LEAKED_LENGTH = 6
+"""A leak is at least this many consecutive characters of a secret."""
 SHAPES = [shape_of(kind) for kind in (SourceBody, CreateEndpointBody, CreateMerchantBody, NewMerchant)] + [ANY, NEVER]
 
 
 def spellings(text: str) -> Iterator[str]:
-    """A text as everything that decoders would make of it."""
+    """Yield the text as every decoder would read it, in lower case."""
     for _ in range(8):
-        unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text).replace("\\/", "/")
+        unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text).replace("\\/", "/")
         yield from (text.lower(), unescaped.lower(), unquote_plus(unescaped).lower())
         if unquote(unescaped) == text:
             return
@@ -42,44 +42,44 @@ def spellings(text: str) -> Iterator[str]:
 
 
 def header(name: str, value: str) -> str:
-    """How a header's value is shown."""
+    """Return the redacted value of a header."""
     ((_, shown),) = redaction.headers([(name.encode(), value.encode("latin-1", "replace"))])
     return shown.decode("latin-1")
 
 
 def leaks(shown: str, body: str) -> bool:
-    """Whether some of a secret can be read in what is shown."""
-    pieces = {body[at : at + PIECE].lower() for at in range(len(body) - PIECE + 1)}
+    """Return True if the text shows part of the secret."""
+    pieces = {body[at : at + MAX_LEAKED_LENGTH].lower() for at in range(len(body) - MAX_LEAKED_LENGTH + 1)}
     return any(piece in text for text in spellings(shown) for piece in pieces)
 
 
 _LETTERS = "qzjxwkQZJXWK"
-"""Of which no word is made that is shown anyway."""
+"""They form no word that is part of the shown text anyway."""
 bodies = st.text(_LETTERS + string.digits + "+/=_-", min_size=20, max_size=60)
-tokens = st.tuples(st.sampled_from(BEGINNINGS), bodies)
+tokens = st.tuples(st.sampled_from(PREFIXES), bodies)
 
 
 @st.composite
-def spelled(draw: st.DrawFn) -> tuple[str, str]:
-    """(how a key or secret is written, what may not be read of it)."""
-    beginning, body = draw(tokens)
-    text = beginning + body
+def encoded_secrets(draw: st.DrawFn) -> tuple[str, str]:
+    """Draw (a secret as it is written, the part of it that must not be readable)."""
+    prefix, body = draw(tokens)
+    text = prefix + body
     if draw(st.booleans()):
         text = draw(st.sampled_from([text.upper(), text.swapcase(), text.title()]))
     for _ in range(draw(st.integers(0, 3))):
         if draw(st.booleans()):
-            every = draw(st.booleans())
-            text = "".join(f"%{ord(c):02x}" if every or draw(st.booleans()) else quote(c, safe="") for c in text)
+            encode_all = draw(st.booleans())
+            text = "".join(f"%{ord(c):02x}" if encode_all or draw(st.booleans()) else quote(c, safe="") for c in text)
         else:
             text = "".join(f"\\u{ord(c):04x}" if draw(st.booleans()) else c for c in text).replace("/", "\\/")
     return text, body
 
 
 @settings(max_examples=100)
-@given(spelled(), st.text("abc/", max_size=20), st.text("xyz/?", max_size=20))
-def test_no_path_query_header_or_sentence_shows_a_secret(secret: tuple[str, str], before: str, behind: str) -> None:
+@given(encoded_secrets(), st.text("abc/", max_size=20), st.text("xyz/?", max_size=20))
+def test_no_path_query_header_or_message_shows_a_secret(secret: tuple[str, str], before: str, after: str) -> None:
     text, body = secret
-    written = f"{before}{text}{behind}"
+    written = f"{before}{text}{after}"
     raw = written.replace("\\", "%5C").encode("latin-1")
     shown = [
         redaction.path(f"/api/v1/{written}"),
@@ -93,29 +93,29 @@ def test_no_path_query_header_or_sentence_shows_a_secret(secret: tuple[str, str]
         redaction.scrub(f"The key {written} is unknown."),
         Problem("NOT_FOUND", f"No {written}.", errors=[(written, written)]).body("http://x", f"/a/{written}", "r").decode(),
     ]
-    assert not [one for one in shown if leaks(one, body)]
+    assert not [value for value in shown if leaks(value, body)]
     if len(raw) < TEXT_LIMIT:
         assert redaction.query(b"known=" + raw + b"&limit=3", {"known", "limit"}).endswith("=[redacted]&limit=3")
 
 
 @settings(max_examples=100)
-@given(spelled(), st.integers(0, 400), st.sampled_from(SHAPES), st.integers(0, 7), st.booleans())
-def test_no_body_shows_a_secret_wherever_it_is_cut(
-    secret: tuple[str, str], cut: int, shape: Shape, place: int, is_validated: bool
+@given(encoded_secrets(), st.integers(0, 400), st.sampled_from(SHAPES), st.integers(0, 7), st.booleans())
+def test_no_body_shows_a_secret_wherever_it_is_truncated(
+    secret: tuple[str, str], cut: int, shape: Shape, index: int, is_validated: bool
 ) -> None:
     text, body = secret
-    string_ = f'"{text}"'
+    literal = f'"{text}"'
     documents = [
-        f'{{"url": {string_}, "headers": {{"X-Api-Key": {string_}}}}}',
-        f'{{"name": "a", "description": {string_}, {string_}: 1}}',
-        f'{{"data": [{{"secret": {string_}, "api_key": [{string_}, {{"a": {string_}}}]}}]}}',
-        f"[1, {string_}]",
-        string_,
+        f'{{"url": {literal}, "headers": {{"X-Api-Key": {literal}}}}}',
+        f'{{"name": "a", "description": {literal}, {literal}: 1}}',
+        f'{{"data": [{{"secret": {literal}, "api_key": [{literal}, {{"a": {literal}}}]}}]}}',
+        f"[1, {literal}]",
+        literal,
         f"key={text}&b=c",
         f'{{"url": {text}',
-        f'{{"a" {string_}}}',
+        f'{{"a" {literal}}}',
     ]
-    raw = documents[place].encode("utf-8")
+    raw = documents[index].encode("utf-8")
     for whole in (raw, raw[: max(1, len(raw) - cut % len(raw))]):
         assert not leaks(redaction.body(whole, shape, 4000, is_validated=is_validated).decode("utf-8", "replace"), body)
         assert not leaks(redaction.text_body(whole, 4000).decode("utf-8", "replace"), body) or whole is not raw
@@ -126,8 +126,8 @@ plain = st.text(_LETTERS, min_size=12, max_size=40)
 
 @settings(max_examples=80)
 @given(plain, st.integers(0, 300))
-def test_what_no_type_allows_is_not_shown_whatever_it_looks_like(secret: str, cut: int) -> None:
-    """Vendors' keys begin with nothing that would be known: only where they stand tells what they are."""
+def test_undeclared_values_are_hidden_whatever_they_look_like(secret: str, cut: int) -> None:
+    """A vendor's key has no known prefix. Only its position shows that it is secret."""
     documents = {
         SourceBody: [
             {"url": "https://vendor.example/v1", "headers": {"X-Key": secret, "Authorization": f"Bearer {secret}"}},
@@ -153,7 +153,7 @@ def test_what_no_type_allows_is_not_shown_whatever_it_looks_like(secret: str, cu
                     assert not leaks(shown.decode(), secret)
 
 
-def test_what_is_declared_is_shown_as_it_came() -> None:
+def test_declared_values_are_shown_unchanged() -> None:
     shape = shape_of(CreateEndpointBody)
     raw = b'{ "url" : "https://example.com/hook",\n "description": "100% \\u00fc\\"",  "event_types": ["a" , 1.50, true] }'
     assert redaction.json_body(raw, shape) == raw
@@ -173,7 +173,7 @@ def test_what_is_declared_is_shown_as_it_came() -> None:
 
 
 @pytest.mark.parametrize("length", [TEXT_LIMIT - 5, TEXT_LIMIT + 5, 1490, 100_000])
-def test_a_secret_on_the_edge_of_the_cut_is_gone(length: int) -> None:
+def test_a_secret_at_the_truncation_limit_is_hidden(length: int) -> None:
     secret = "sk_sandbox_" + "Z" * 48
     for shown in (redaction.path("/" + "x" * length + secret), header("user-agent", "x" * length + secret)):
         assert "Z" not in shown
@@ -181,7 +181,7 @@ def test_a_secret_on_the_edge_of_the_cut_is_gone(length: int) -> None:
     assert "Z" not in redaction.query(b"a=" + b"x" * length + secret.encode(), {"a"})
 
 
-def test_a_secret_of_the_process_that_begins_as_no_other_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_secret_without_a_known_prefix_is_hidden_once_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_known", set())
     redaction.learn("short")
     assert not redaction.has_secret("a short word")
@@ -190,32 +190,32 @@ def test_a_secret_of_the_process_that_begins_as_no_other_is_learned(monkeypatch:
     assert redaction.path("/a/correct%2Dhorse%2Dbattery") == f"/a/{HIDDEN}"
 
 
-# ---- what is secret is marked
+# ---- secret fields are marked as such
 
 
-def _members(kind: Any, seen: set[Any]) -> Iterator[tuple[str, str, Any]]:
-    """(struct, member, its type with what it is annotated with) of a type and of all types in it."""
+def _fields(kind: Any, seen: set[Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (struct, field, annotated type) for a type and for every type nested in it."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     for part in get_args(kind):
-        yield from _members(part, seen)
+        yield from _fields(part, seen)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in seen:
         seen.add(kind)
         for name, hint in get_type_hints(kind, include_extras=True).items():
             yield kind.__name__, name, hint
-            yield from _members(hint, seen)
+            yield from _fields(hint, seen)
 
 
-_CALLED_SECRET = re.compile(r"secret|password|token|api_?key|private_?key|^key$|credential", re.IGNORECASE)
-_CALLED_URL = re.compile(r"(^|_)(url|uri|callback|address)$", re.IGNORECASE)
-_NO_SECRET = {("JournalEntry", "api_key_id"), ("JournalEntry", "idempotency_key")}
-_NO_MERCHANTS_URL = {
-    ("Attempt", "url"),  # shown without what might be secret in it
-    ("Fetch", "url"),  # a vendor's address has no query but ours
+_NAMED_LIKE_A_SECRET = re.compile(r"secret|password|token|api_?key|private_?key|^key$|credential", re.IGNORECASE)
+_NAMED_LIKE_A_URL = re.compile(r"(^|_)(url|uri|callback|address)$", re.IGNORECASE)
+_NOT_SECRETS = {("JournalEntry", "api_key_id"), ("JournalEntry", "idempotency_key")}
+_NOT_A_MERCHANTS_URL = {
+    ("Attempt", "url"),  # shown without its query and user info
+    ("Fetch", "url"),  # the query of a vendor's URL contains only our parameters
 }
 
 
-def test_every_member_that_is_called_a_secret_or_a_url_is_marked() -> None:
+def test_every_field_named_like_a_secret_or_url_is_marked() -> None:
     env = {
         "DATABASE_URL": "postgresql://nowhere/", "REDIS_URL": "redis://nowhere", "SANDBOX_SECRET_KEY": "A" * 43 + "=",
     }  # fmt: skip
@@ -223,10 +223,10 @@ def test_every_member_that_is_called_a_secret_or_a_url_is_marked() -> None:
     missing = []
     for operation in documented(create_app(Settings.load(env)).operations):
         for kind in (operation.body, *operation.responses.values()):
-            for struct, name, hint in _members(page_item(kind) or kind, seen) if kind is not None else ():
+            for struct, name, hint in _fields(page_item(kind) or kind, seen) if kind is not None else ():
                 shape = shape_of(hint)
-                if _CALLED_SECRET.search(name) and not shape.conceals and (struct, name) not in _NO_SECRET:
-                    missing.append(f"{struct}.{name} is no Secret")
-                if _CALLED_URL.search(name) and not shape.conceals and (struct, name) not in _NO_MERCHANTS_URL:
-                    missing.append(f"{struct}.{name} is no Address")
+                if _NAMED_LIKE_A_SECRET.search(name) and not shape.conceals and (struct, name) not in _NOT_SECRETS:
+                    missing.append(f"{struct}.{name} is not a Secret")
+                if _NAMED_LIKE_A_URL.search(name) and not shape.conceals and (struct, name) not in _NOT_A_MERCHANTS_URL:
+                    missing.append(f"{struct}.{name} is not an Address")
     assert missing == []

@@ -1,4 +1,4 @@
-"""`psp run`, `psp down` and the first second of `psp up`, as real processes beside stand-ins for our programs."""
+"""`psp run`, `psp down` and the start of `psp up`, run as real processes with fake server and worker programs."""
 
 import json
 import os
@@ -20,48 +20,50 @@ SHELL = ["/bin/sh", "-c"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Starter]:
-    """Starts runs; none outlives the test."""
+    """Yield a function that starts supervisors. They end with the test."""
     starter = Starter(tmp_path)
     yield starter
     starter.close()
 
 
 def psp(*arguments: str, **env: str) -> "subprocess.CompletedProcess[str]":
-    """The command line itself, to its end."""
+    """Run the command line and wait for it to exit."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "sandbox.cli.entry", *arguments],
         env=environment() | env, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def in_use() -> socket.socket:
-    """A port that another program listens on."""
+def occupied_port() -> socket.socket:
+    """Return a socket that listens on a free port, which is then in use."""
     return socket.create_server(("127.0.0.1", 0))
 
 
-# psp run.
+# ---- psp run
 
 
-def test_run_gives_the_command_its_sandbox_and_ends_with_its_exit_code(start: Starter) -> None:
+def test_run_passes_the_sandbox_to_the_command_and_exits_with_its_exit_code(start: Starter) -> None:
     script = 'env | grep ^PSP_ | sort; curl -sS -o /dev/null -w "%{http_code}\\n" "$PSP_URL/health"; exit 7'
     run = start(has_stores=False, user_command=[*SHELL, script])
     lines = run.output().splitlines()
     assert run.process.returncode == 7
     names = ["PSP_ADMIN_KEY", "PSP_API_KEY", "PSP_IPN_SECRET", "PSP_IPN_URL", "PSP_URL"]
-    told = dict(line.split("=", 1) for line in lines[:-1])
-    assert list(told) == names
-    assert (told["PSP_API_KEY"], told["PSP_IPN_SECRET"]) == ("key", "s")
-    assert told["PSP_URL"] != told["PSP_IPN_URL"]
-    assert lines[-1] == "200", "and nothing else is on standard output"
+    variables = dict(line.split("=", 1) for line in lines[:-1])
+    assert list(variables) == names
+    assert (variables["PSP_API_KEY"], variables["PSP_IPN_SECRET"]) == ("key", "s")
+    assert variables["PSP_URL"] != variables["PSP_IPN_URL"]
+    assert lines[-1] == "200", "nothing else must be on standard output"
     assert not run.ready_file.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number: signal.Signals) -> None:
-    """The sandbox is there until the command has tidied up; its exit code is the run's."""
+def test_run_forwards_a_signal_and_waits_for_the_command(start: Starter, number: signal.Signals) -> None:
+    """The sandbox keeps running while the command cleans up. `psp run` exits with the command's exit code."""
     name = number.name.removeprefix("SIG")
-    tidy = 'curl -sS -o /dev/null -w "%{http_code}" "$PSP_URL/health"; exit 9'
-    run = start(has_stores=False, user_command=[*SHELL, f"trap '{tidy}' {name}; echo started; while :; do sleep 0.05; done"])
+    clean_up = 'curl -sS -o /dev/null -w "%{http_code}" "$PSP_URL/health"; exit 9'
+    run = start(
+        has_stores=False, user_command=[*SHELL, f"trap '{clean_up}' {name}; echo started; while :; do sleep 0.05; done"]
+    )
     assert run.process.stdout is not None
     assert run.process.stdout.readline() == "started\n"
     run.remember_descendants()
@@ -69,24 +71,24 @@ def test_run_passes_a_signal_on_and_waits_for_the_command(start: Starter, number
     assert (code, text) == (9, "200")
 
 
-def test_run_says_which_signal_ended_the_command(start: Starter) -> None:
+def test_run_exits_with_the_signal_that_ended_the_command(start: Starter) -> None:
     run = start(has_stores=False, user_command=[*SHELL, "kill -KILL $$"])
     run.output()
     assert run.process.returncode == 128 + signal.SIGKILL
 
 
-def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> None:
-    """The terminal sends it to the whole group. A second one from us would have pytest, say, skip its teardown."""
+def test_ctrl_c_in_a_terminal_reaches_the_command_once(start: Starter) -> None:
+    """The terminal sends it to the whole process group. If psp sent a second one, pytest, for example, would skip teardown."""
     counting = (
         "import os, signal, sys, time\n"
         "count = 0\n"
-        "def note(*_):\n"
+        "def count_signal(*_):\n"
         "    global count\n"
         "    count += 1\n"
-        "signal.signal(signal.SIGINT, note)\n"
+        "signal.signal(signal.SIGINT, count_signal)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(count))\n"
         "print('started', flush=True)\n"
-        # Short: Python goes back to sleep when the second signal comes just after it has handled the first.
+        # Sleep briefly: Python sleeps on if the second signal arrives just after it has handled the first.
         "while True: time.sleep(0.05)\n"
     )
     with_terminal = (
@@ -99,40 +101,40 @@ def test_a_terminals_ctrl_c_reaches_the_command_of_run_once(start: Starter) -> N
         assert run.process.stdout.readline() == "started\n"
         run.remember_descendants()
         os.write(keyboard, b"\x03")
-        assert os.read(keyboard, 2) == b"^C", "the terminal has taken it"
-        # A SIGTERM is passed on, after what came before it.
+        assert os.read(keyboard, 2) == b"^C", "the terminal must have read it"
+        # SIGTERM is forwarded, after any earlier signal.
         assert run.end(signal.SIGTERM) == (1, "")
     finally:
         os.close(keyboard)
         os.close(terminal)
 
 
-def test_run_does_not_start_a_sandbox_for_a_command_that_is_not_there() -> None:
+def test_run_does_not_start_a_sandbox_if_the_command_does_not_exist() -> None:
     ended = psp("run", "--ephemeral", "--", "no-such-command-anywhere")
     assert (ended.returncode, ended.stdout) == (127, "")
     assert ended.stderr == "psp run: no-such-command-anywhere: command not found\n"
 
 
-def test_run_says_that_a_command_cannot_be_executed(start: Starter, tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("no program")
+def test_run_reports_that_a_command_cannot_be_executed(start: Starter, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("not a program")
     run = start(has_stores=False, user_command=[str(tmp_path / "text")])
     assert "Permission denied" in run.output()
     assert run.process.returncode == 126
 
 
-def test_run_without_a_sandbox_runs_nothing(start: Starter) -> None:
-    with in_use() as taken:
-        run = start(has_stores=False, port=taken.getsockname()[1], user_command=[*SHELL, "echo ran"])
+def test_run_does_not_run_the_command_if_the_sandbox_cannot_start(start: Starter) -> None:
+    with occupied_port() as occupied:
+        run = start(has_stores=False, port=occupied.getsockname()[1], user_command=[*SHELL, "echo ran"])
         text = run.output()
     assert "already in use" in text
     assert "ran" not in text.split()
     assert run.process.returncode == 125
 
 
-# psp down.
+# ---- psp down
 
 
-def test_down_stops_a_run_and_waits_until_all_of_it_has_ended(start: Starter, tmp_path: Path) -> None:
+def test_down_stops_a_sandbox_and_waits_until_all_its_processes_have_ended(start: Starter, tmp_path: Path) -> None:
     data = tmp_path / "data"
     run = start(has_stores=False, data=str(data))
     run.ready()
@@ -147,8 +149,8 @@ def test_down_stops_a_run_and_waits_until_all_of_it_has_ended(start: Starter, tm
     assert psp("down", "--data", str(tmp_path / "no such folder")).returncode == 1
 
 
-def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start: Starter, tmp_path: Path) -> None:
-    """The reaper keeps the lock while it cleans up; the number in it may be another process's by then."""
+def test_down_does_not_signal_a_process_that_reuses_a_dead_supervisors_pid(start: Starter, tmp_path: Path) -> None:
+    """The reaper keeps the lock while it cleans up. By then the pid in the lock can belong to another process."""
     data = tmp_path / "data"
     run = start(has_stores=False, data=str(data), programs={"worker": "import time; time.sleep(1000)"})
     run.ready()
@@ -156,11 +158,11 @@ def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start
     reaper.suspend()
     run.process.kill()
     run.process.wait()
-    stranger = subprocess.Popen(["/bin/sleep", "1000"])
+    unrelated = subprocess.Popen(["/bin/sleep", "1000"])
     try:
         lock = data / "psp.lock"
         before = lock.stat()
-        lock.write_text(str(stranger.pid))
+        lock.write_text(str(unrelated.pid))
         os.utime(lock, (before.st_atime, before.st_mtime - 60))
         down = subprocess.Popen(
             [sys.executable, "-m", "sandbox.cli.entry", "down", "--json", "--data", str(data)],
@@ -169,22 +171,22 @@ def test_down_signals_no_stranger_that_has_the_number_of_a_dead_supervisor(start
             text=True,
         )
         files = psutil.Process(down.pid).open_files
-        wait_for(lambda: any(file.path == str(lock) for file in files()), "its look at the lock")
+        wait_for(lambda: any(file.path == str(lock) for file in files()), "psp down to open the lock")
         reaper.resume()
         assert json.loads(down.communicate(timeout=180)[0]) == {"stopped": True, "pid": None}
         assert down.returncode == 0
-        assert stranger.poll() is None
+        assert unrelated.poll() is None
     finally:
         reaper.resume()
-        stranger.kill()
-        stranger.wait()
+        unrelated.kill()
+        unrelated.wait()
 
 
-# The ready file and the first second.
+# ---- the ready file and the start
 
 
-def test_a_stale_ready_file_is_gone_before_anything_slow(tmp_path: Path) -> None:
-    """A script may wait for the file from the moment it started psp: modules are loaded after the file is deleted."""
+def test_a_stale_ready_file_is_deleted_before_any_slow_import(tmp_path: Path) -> None:
+    """A script can wait for the file as soon as it has started psp. So the file is deleted before modules are loaded."""
     ready_file = tmp_path / "ready.json"
     ready_file.write_text('{"api_url": "http://127.0.0.1:9"}')
     slow = tmp_path / "modules"
@@ -200,7 +202,7 @@ def test_a_stale_ready_file_is_gone_before_anything_slow(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "is_forgotten"),
+    ("arguments", "is_deleted"),
     [
         (["up", "--ready-file", "PATH"], True),
         (["up", "--ready-file=PATH", "--verbose"], True),
@@ -211,14 +213,14 @@ def test_a_stale_ready_file_is_gone_before_anything_slow(tmp_path: Path) -> None
         (["up", "--ready-file"], False),
     ],
 )
-def test_only_a_file_that_will_be_written_is_forgotten(tmp_path: Path, arguments: list[str], is_forgotten: bool) -> None:
+def test_only_a_ready_file_that_will_be_written_is_deleted(tmp_path: Path, arguments: list[str], is_deleted: bool) -> None:
     path = tmp_path / "ready.json"
     path.touch()
     delete_stale_ready_file([argument.replace("PATH", str(path)) for argument in arguments])
-    assert path.exists() is not is_forgotten
+    assert path.exists() is not is_deleted
 
 
-def test_a_ready_file_that_can_never_be_written_is_said_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_ready_file_is_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "missing" / "ready.json"):
         ended = psp("up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--ready-file", str(path))
@@ -231,17 +233,17 @@ def test_a_ready_file_that_can_never_be_written_is_said_at_once(tmp_path: Path) 
 def test_ctrl_c_before_a_command_runs_prints_no_traceback(tmp_path: Path, is_loaded: bool) -> None:
     slow = tmp_path / "modules"
     slow.mkdir()
-    waits = "import time; print('loading', flush=True); time.sleep(1000)"
+    wait = "import time; print('loading', flush=True); time.sleep(1000)"
     code = "from sandbox.cli.entry import main; main()"
     if is_loaded:
-        # typer takes a tenth of a second to make a parser of the commands.
-        code = f"import typer.main\ndef slow(*_: object) -> None:\n    {waits}\ntyper.main.get_command = slow\n{code}"
+        # typer needs a tenth of a second to build the parser of the commands.
+        code = f"import typer.main\ndef slow(*_: object) -> None:\n    {wait}\ntyper.main.get_command = slow\n{code}"
     else:
-        (slow / "typer.py").write_text(waits)
+        (slow / "typer.py").write_text(wait)
     with subprocess.Popen(
         [sys.executable, "-c", code, "up", "--ephemeral"],
         env=environment() | {"PYTHONPATH": str(slow)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # A shell that starts tests in the background has them ignore SIGINT, and Python leaves it so.
+        # A shell makes background jobs ignore SIGINT, and Python inherits that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout is not None
@@ -251,19 +253,19 @@ def test_ctrl_c_before_a_command_runs_prints_no_traceback(tmp_path: Path, is_loa
     assert process.returncode == -signal.SIGINT
 
 
-# Ports.
+# ---- ports
 
 
-def test_ports_in_use_are_named_with_a_way_out() -> None:
-    with in_use() as one, in_use() as two:
+def test_the_error_names_the_ports_in_use_and_how_to_choose_others() -> None:
+    with occupied_port() as one, occupied_port() as two:
         api, ipn = one.getsockname()[1], two.getsockname()[1]
         arguments = ["up", "--ephemeral", "--port", str(api)]
         first = psp(*arguments, "--ipn-port", "0")
         both = psp(*arguments, "--ipn-port", str(ipn))
         by_make = psp(*arguments, "--ipn-port", "0", PSP_UP_BY_MAKE="1")
     assert (first.returncode, both.returncode, by_make.returncode) == (1, 1, 1)
-    taken = f"Port {api} on 127.0.0.1 is already in use; "
-    assert taken + "choose another port with --port PORT, or use a free one with --port 0." in first.stderr
+    in_use = f"Port {api} on 127.0.0.1 is already in use; "
+    assert in_use + "choose another port with --port PORT, or use a free one with --port 0." in first.stderr
     assert f"Ports {api} and {ipn} on 127.0.0.1 are already in use; " in both.stderr
     assert "--port 0 --ipn-port 0" in both.stderr
-    assert taken + "to use a free port, run: make up ARGS='--port 0'." in by_make.stderr
+    assert in_use + "to use a free port, run: make up ARGS='--port 0'." in by_make.stderr

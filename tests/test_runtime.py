@@ -1,4 +1,4 @@
-"""The supervisor and the embedded stores, as real processes: what is started is ended, however the run ends."""
+"""The supervisor and the embedded stores as real processes: every process ends with the sandbox, however it ends."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ from tests.harness.supervised import KEYS, SERVER, Starter, command, environment
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Starter]:
-    """Starts runs; none outlives the test."""
+    """Yield a function that starts supervisors. They end with the test."""
     starter = Starter(tmp_path)
     yield starter
     starter.close()
@@ -36,12 +36,15 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 
 @pytest.fixture(scope="module")
 def data() -> Iterator[Path]:
-    """A data directory that one test after the other runs on, so that PostgreSQL's files are made once. Its system user
-    can enter it, unlike pytest's own; its name is too long for a socket, and needs quoting in a URL."""
-    place = Path(tempfile.mkdtemp(prefix="psp-test-", dir="/tmp"))
-    place.chmod(0o711)
-    yield place / ("data of a run, " + "x" * 80)
-    shutil.rmtree(place, ignore_errors=True)
+    """Yield a data directory that the tests share, one after the other, so that PostgreSQL's files are created once.
+
+    PostgreSQL's system user can enter it, unlike pytest's directories. Its name is too long for a socket path and needs
+    quoting in a URL.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="psp-test-", dir="/tmp"))
+    folder.chmod(0o711)
+    yield folder / ("data of a run, " + "x" * 80)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def ephemeral_directory(ready: dict[str, Any]) -> Path:
@@ -49,7 +52,7 @@ def ephemeral_directory(ready: dict[str, Any]) -> Path:
 
 
 def select_one(ready: dict[str, Any]) -> str:
-    """One query with psql's own protocol library's twin: asyncpg, in a process of its own."""
+    """Run one query with asyncpg in a separate process. Return its output, which is empty if it failed."""
     text = (
         "import asyncio, asyncpg, sys\n"
         "async def main():\n"
@@ -58,8 +61,8 @@ def select_one(ready: dict[str, Any]) -> str:
         "    await connection.close()\n"
         "asyncio.run(main())\n"
     )
-    asked = subprocess.run([sys.executable, "-c", text, ready["database_url"]], capture_output=True, text=True, check=False)
-    return asked.stdout.strip()
+    result = subprocess.run([sys.executable, "-c", text, ready["database_url"]], capture_output=True, text=True, check=False)
+    return result.stdout.strip()
 
 
 def get(url: str) -> str:
@@ -67,7 +70,7 @@ def get(url: str) -> str:
         return str(response.read().decode())
 
 
-def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_nothing(start: Starter) -> None:
+def test_an_ephemeral_sandbox_announces_its_urls_restarts_dead_processes_and_leaves_nothing(start: Starter) -> None:
     run = start(api_processes=2, workers=2)
     ready = run.ready()
     assert set(ready) == {
@@ -85,7 +88,7 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
     sockets = Path(ready["database_url"].split("host=")[1])
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
 
-    # Killed children come back, and connections wait meanwhile.
+    # Killed child processes are restarted. Connections wait until then.
     api = int(get(ready["api_url"] + "/"))
     postmaster, redis = run.child("bin/postgres"), run.child("valkey-server")
     assert postmaster is not None
@@ -93,8 +96,8 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
     for pid in (api, postmaster.pid, redis.pid):
         os.kill(pid, signal.SIGKILL)
     assert int(get(ready["api_url"] + "/")) != api
-    assert wait_for(lambda: select_one(ready) == "1", "PostgreSQL's return")
-    again = wait_for(lambda: run.child("valkey-server"), "Redis' return")
+    assert wait_for(lambda: select_one(ready) == "1", "PostgreSQL's restart")
+    again = wait_for(lambda: run.child("valkey-server"), "Redis's restart")
     assert again.pid != redis.pid
     run.remember_descendants()
 
@@ -110,20 +113,20 @@ def test_an_ephemeral_run_says_where_it_is_brings_back_what_dies_and_leaves_noth
 
 
 def test_a_killed_supervisor_leaves_no_process_and_no_directory(start: Starter) -> None:
-    # A worker that does not follow the lifeline is ended by the reaper.
+    # The reaper ends a worker that ignores the lifeline.
     run = start(programs={"worker": "import time; time.sleep(1000)"})
     ready = run.ready()
     run.process.kill()
     run.process.wait()
     run.assert_nothing_left()
-    wait_for(lambda: not ephemeral_directory(ready).exists(), "the end of the directory")
+    wait_for(lambda: not ephemeral_directory(ready).exists(), "the removal of the directory")
     assert not run.ready_file.exists()
 
 
-def test_it_stops_when_the_process_that_started_it_ends(start: Starter, tmp_path: Path) -> None:
+def test_the_sandbox_stops_when_its_parent_process_ends(start: Starter, tmp_path: Path) -> None:
     ready_file = tmp_path / "ready.json"
     arguments = command({"data": None, "ready_file": str(ready_file)})
-    # Tests that were begun with nohup would hand it on, and it means to stay.
+    # Under nohup the tests ignore SIGHUP and pass that on, and the sandbox would then keep running.
     text = "import signal, subprocess, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     text += "p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); sys.stdin.read()"
     with subprocess.Popen(
@@ -142,7 +145,7 @@ def test_it_stops_when_the_process_that_started_it_ends(start: Starter, tmp_path
         wait_for(lambda: all(is_over(each) for each in [supervisor, *children]), "the end of all processes")
 
 
-def test_ctrl_c_during_the_start_leaves_nothing(start: Starter, data: Path) -> None:
+def test_ctrl_c_during_the_start_leaves_no_process(start: Starter, data: Path) -> None:
     migration = "import time; time.sleep(1000)"
     run = start(data=str(data), programs={"migrate": migration})
     wait_for(lambda: run.child(migration), "the migration")
@@ -151,28 +154,28 @@ def test_ctrl_c_during_the_start_leaves_nothing(start: Starter, data: Path) -> N
     assert (code, text) == (0, "stopped\n")
 
 
-def test_a_second_ctrl_c_waits_for_nothing(start: Starter) -> None:
-    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
-    run = start(has_stores=False, programs={"worker": deaf})
+def test_a_second_ctrl_c_kills_the_remaining_processes(start: Starter) -> None:
+    ignores_sigterm = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(1000)"
+    run = start(has_stores=False, programs={"worker": ignores_sigterm})
     run.ready()
-    api, worker = run.child(SERVER), run.child(deaf)
+    api, worker = run.child(SERVER), run.child(ignores_sigterm)
     assert api is not None
     assert worker is not None
     run.process.send_signal(signal.SIGINT)
     wait_for(lambda: is_over(api), "the stop of the API")
     began = time.monotonic()
-    # The supervisor takes two within half a second for one, so this is sent until it is taken.
+    # The supervisor counts two signals within half a second as one, so repeat the signal until it takes effect.
     while not is_over(worker) and time.monotonic() - began < 8:
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.2)
-    assert is_over(worker), "it was waited for, which takes ten seconds"
+    assert is_over(worker), "the supervisor waited ten seconds for the worker"
     run.output()
     assert run.process.returncode == 0
     run.assert_nothing_left()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another user")
-def test_data_that_the_store_cannot_reach_gets_a_place_of_its_own(start: Starter, tmp_path: Path) -> None:
+def test_postgresql_data_goes_elsewhere_if_its_user_cannot_reach_the_data_directory(start: Starter, tmp_path: Path) -> None:
     data = tmp_path / "data"
     tmp_path.chmod(0o700)
     run = start(data=str(data))
@@ -184,7 +187,7 @@ def test_data_that_the_store_cannot_reach_gets_a_place_of_its_own(start: Starter
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-def test_data_and_key_stay_between_runs_even_after_a_kill(start: Starter, data: Path) -> None:
+def test_data_and_secret_key_survive_a_restart_even_after_a_kill(start: Starter, data: Path) -> None:
     first = start(data=str(data))
     ready = first.ready()
     key = (data / "secret.key").read_text()
@@ -204,20 +207,20 @@ def test_data_and_key_stay_between_runs_even_after_a_kill(start: Starter, data: 
     assert second.end()[0] == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a kernel that tells a process of its parent's death")
-def test_with_supervisor_and_reaper_killed_the_stores_end_too(start: Starter, data: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a kernel that can signal a process when its parent dies")
+def test_the_stores_end_if_both_supervisor_and_reaper_are_killed(start: Starter, data: Path) -> None:
     run = start(data=str(data))
     run.ready()
     stores = [wait_for(lambda name=name: run.child(name), name) for name in ("bin/postgres", "valkey-server")]
     reaper = wait_for(lambda: run.child("sandbox.runtime.reaper"), "the reaper")
-    # The reaper must not see the supervisor's end: then only the kernel can tell the stores of it.
+    # The reaper must not notice that the supervisor ended: then only the kernel can signal the stores.
     reaper.suspend()
     run.process.kill()
     reaper.kill()
     run.process.wait()
     run.assert_nothing_left()
     assert all(is_over(store) for store in stores)
-    assert not (data / "postgres" / "postmaster.pid").exists(), "PostgreSQL shut down in order"
+    assert not (data / "postgres" / "postmaster.pid").exists(), "PostgreSQL must shut down cleanly"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +232,7 @@ def test_with_supervisor_and_reaper_killed_the_stores_end_too(start: Starter, da
         ({"programs": {"worker": "raise SystemExit('a worker that cannot start')"}}, "a worker that cannot start"),
     ],
 )
-def test_a_start_that_fails_says_why(start: Starter, options: dict[str, Any], sentence: str) -> None:
+def test_a_failed_start_prints_the_reason(start: Starter, options: dict[str, Any], sentence: str) -> None:
     run = start(has_stores=False, **options)
     text = run.output()
     assert run.process.returncode == 1
@@ -247,22 +250,22 @@ def test_an_ordinary_user_can_run_it(start: Starter) -> None:
 
     ordinary = ["setpriv", "--reuid=nobody", f"--regid={pwd.getpwnam('nobody').pw_gid}", "--clear-groups"]
     if not works(ordinary):
-        # This clone or this Python lies where only root can look, /root, say. Then the user may read all, and no more.
+        # The clone or Python is in a directory that only root can read, such as /root. Let the user read everything.
         ordinary += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         if not works(ordinary):
             pytest.skip("no ordinary user can reach this clone and its Python")
-    place = Path(tempfile.mkdtemp(prefix="psp-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="psp-test-", dir="/tmp"))
     try:
-        shutil.chown(place, "nobody")
-        run = start(ordinary, ready_file=str(place / "ready.json"), data=str(place / "data"))
+        shutil.chown(folder, "nobody")
+        run = start(ordinary, ready_file=str(folder / "ready.json"), data=str(folder / "data"))
         run.ready()
         assert {process.username() for process in run.remember_descendants()} == {"nobody"}
         assert run.end()[0] == 0
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_what_is_found_dead_has_not_lasted_however_late_it_is_found(tmp_path: Path) -> None:
+def test_a_child_that_died_early_does_not_count_as_started_even_if_noticed_late(tmp_path: Path) -> None:
     child = Child(Command("short", [sys.executable, "-c", ""], {}, tmp_path / "log"), lambda child: child.age > 1)
     for deaths in (1, 2):
         child.start()
@@ -274,7 +277,7 @@ def test_what_is_found_dead_has_not_lasted_however_late_it_is_found(tmp_path: Pa
         assert (child.was_up, child.deaths, child.exit_status) == (False, deaths, 0)
 
 
-def test_doctor_finds_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_every_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("SANDBOX_BATCH_LIMIT", "many")

@@ -1,4 +1,4 @@
-"""When sales are paid, what makes an attempt fail, and what it leaves behind: on the sale, in the log, in the metrics."""
+"""When sales are paid, what makes a payment attempt fail, and how the sale, the log and the metrics show it."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -25,35 +25,39 @@ __all__ = ["world"]
 
 
 def sale(world: World, sale_id: str) -> dict[str, Any]:
-    answer = world.get(f"/api/v1/sales/{sale_id}")
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    response = world.get(f"/api/v1/sales/{sale_id}")
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
 
 
-def rule(world: World, match: dict[str, Any], *ends: str, **members: Any) -> None:
-    body = {"name": f"rule_{ends[-1].lower()}", "match": match, "steps": [{"to": end, **members} for end in ends]}
-    answer = world.post("/sandbox/v1/scenarios", body)
-    assert answer.status_code == 201, answer.text
+def rule(world: World, match: dict[str, Any], *statuses: str, **step_fields: Any) -> None:
+    body = {
+        "name": f"rule_{statuses[-1].lower()}",
+        "match": match,
+        "steps": [{"to": status, **step_fields} for status in statuses],
+    }
+    response = world.post("/sandbox/v1/scenarios", body)
+    assert response.status_code == 201, response.text
 
 
 async def test_advances_are_paid_on_the_hour_and_finals_at_half_past(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[tuple[datetime, str]] = []
+    runs: list[tuple[datetime, str]] = []
 
-    async def note(self: SalesService, kind: str) -> None:
-        ran.append((job.next_run, kind))
+    async def record_run(self: SalesService, kind: str) -> None:
+        runs.append((job.next_run, kind))
 
-    monkeypatch.setattr(SalesService, "run_for_all", note)
+    monkeypatch.setattr(SalesService, "run_for_all", record_run)
     for now in (datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC), datetime(2026, 3, 1, 12, 0, 1, tzinfo=UTC)):
         for job in main.cron_jobs():
             job.calculate_next(now)
             await job.coroutine({"sales": SalesService(units_of_work())})
-    assert sorted((at.hour, at.minute, at.second, kind) for at, kind in ran) == [
+    assert sorted((at.hour, at.minute, at.second, kind) for at, kind in runs) == [
         (12, 0, 0, "ADVANCE"), (12, 30, 0, "FINAL"), (12, 30, 0, "FINAL"), (13, 0, 0, "ADVANCE"),
     ]  # fmt: skip
 
 
-def test_a_failed_attempt_is_told_by_the_sale_and_the_next_run_pays_when_the_destination_is_corrected(world: World) -> None:
+def test_a_sale_shows_its_failed_attempt_and_the_next_run_pays_once_the_destination_is_corrected(world: World) -> None:
     user_id = make_user(world, destination=REFUSED)
     sale_id = sell(world, user_id, "40")
     assert sale(world, sale_id)["attempts"] == 0
@@ -73,15 +77,15 @@ def test_a_failed_attempt_is_told_by_the_sale_and_the_next_run_pays_when_the_des
         ("ADVANCE", "4.00", history[1]["transfer_id"]), ("FINAL", "36.00", history[0]["transfer_id"]),
     ]  # fmt: skip
     assert all(set(payment) == {"kind", "amount", "transfer_id", "created_at"} for payment in found["payments"])
-    assert sales(world)[sale_id] == found, "the list tells the same"
+    assert sales(world)[sale_id] == found, "the list must show the same sale"
     world.assert_clean()
 
 
-def test_a_sale_is_found_by_the_location_of_its_making_and_by_its_user(world: World, stack: Stack) -> None:
+def test_a_sale_is_found_by_its_location_header_and_by_its_user(world: World, stack: Stack) -> None:
     users = [make_user(world), make_user(world)]
     ids = [sell(world, user_id, "40") for user_id in (*users, users[0])]
-    answer = world.post("/api/v1/sales", {"user_id": users[1], "brand": "b", "earning": "1"})
-    assert world.get(answer.headers["location"]).json() == answer.json()
+    response = world.post("/api/v1/sales", {"user_id": users[1], "brand": "b", "earning": "1"})
+    assert world.get(response.headers["location"]).json() == response.json()
     assert list(sales(world, user_id=users[0])) == [ids[2], ids[0]]
     reconcile(world, **{ids[0]: "DECLINED"})
     assert list(sales(world, user_id=users[0], status="DECLINED")) == [ids[0]]
@@ -111,7 +115,7 @@ def test_a_sale_is_found_by_the_location_of_its_making_and_by_its_user(world: Wo
         ({"scenario_header": "x"}, False),
     ],
 )
-def test_a_merchants_own_scenario_decides_about_the_payments_that_it_matches(
+def test_a_merchants_own_scenario_decides_the_payments_that_it_matches(
     world: World, match: dict[str, Any], fails: bool
 ) -> None:
     sale_id = sell(world, make_user(world), "40")
@@ -122,11 +126,11 @@ def test_a_merchants_own_scenario_decides_about_the_payments_that_it_matches(
     world.assert_clean()
 
 
-def test_a_rule_by_user_lets_a_refused_destination_through_and_its_failure_code_is_told(world: World) -> None:
+def test_a_rule_for_a_user_overrides_the_destination_and_its_failure_code_is_shown(world: World) -> None:
     refused, other = make_user(world, destination=REFUSED), make_user(world)
     ids = [sell(world, refused, "40"), sell(world, other, "40")]
     rule(world, {"user_id": refused}, "PROCESSING", "SUCCESS")
-    answer = world.post(
+    response = world.post(
         "/sandbox/v1/scenarios",
         {
             "name": "closed",
@@ -134,7 +138,7 @@ def test_a_rule_by_user_lets_a_refused_destination_through_and_its_failure_code_
             "steps": [{"to": "PROCESSING"}, {"to": "FAILED", "failure_code": "ACCOUNT_CLOSED"}],
         },
     )
-    assert answer.status_code == 201
+    assert response.status_code == 201
     assert run(world, ADVANCE) == {"paid": 1, "failed": 1, "total_amount": "4.00"}
     assert [sale(world, sale_id)["last_error"] for sale_id in ids] == [None, "ADVANCE failed: ACCOUNT_CLOSED (scenario closed)"]
 
@@ -151,42 +155,42 @@ def facts(account_number: str = "12345678900001") -> Facts:
         (["PROCESSING", "RETRY", "PROCESSING", "FAILED"], "BANK_REJECTED"),
         (["CANCELLED"], "CANCELLED"),
         (["PROCESSING", "SUCCESS", "RETURNED"], "RETURNED_BY_BANK"),
-        # As for a payout: behind SUCCESS only a return can come, and what comes before that is passed over.
+        # As for a payout, only a return can follow SUCCESS. Steps before the return are skipped.
         (["PROCESSING", "SUCCESS", "FAILED", "RETURNED"], "RETURNED_BY_BANK"),
         (["PROCESSING", "FAILED", "SUCCESS"], "BANK_REJECTED"),
     ],
 )
-def test_the_end_of_the_path_decides(path: list[str], code: str | None) -> None:
+def test_the_last_step_taken_decides_whether_a_payment_fails(path: list[str], code: str | None) -> None:
     found = failure_of(facts(), [Scenario("own", Match(suffix="0001"), tuple(Step(to) for to in path))], "x")
     assert found == (None if code is None else (code, "own"))
 
 
 @given(st.text(), st.floats(0, 1))
-def test_a_failure_by_chance_is_drawn_once_an_attempt(drawn_by: str, probability: float) -> None:
+def test_a_random_failure_is_drawn_once_per_attempt(draw_key: str, probability: float) -> None:
     steps = (Step("PROCESSING"), Step("FAILED", probability=probability), Step("SUCCESS"))
     rules = [Scenario("own", Match(suffix="0001"), steps)]
-    found = failure_of(facts(), rules, drawn_by)
-    assert found == failure_of(facts(), rules, drawn_by)
+    found = failure_of(facts(), rules, draw_key)
+    assert found == failure_of(facts(), rules, draw_key)
     if probability in (0, 1):
         assert (found is not None) == (probability == 1)
 
 
-def test_failures_by_chance_come_about_as_often_as_they_are_meant_to() -> None:
+def test_random_failures_occur_about_as_often_as_configured() -> None:
     steps = (Step("PROCESSING"), Step("FAILED", probability=0.5), Step("SUCCESS"))
     rules = [Scenario("own", Match(suffix="0001"), steps)]
     failed = sum(failure_of(facts(), rules, f"sale:{n}") is not None for n in range(1000))
     assert 400 < failed < 600
 
 
-def counted(name: str, **labels: str) -> float:
+def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"{name}_total", labels) or 0.0
 
 
-def test_runs_and_failed_attempts_are_logged_and_counted(world: World) -> None:
+def test_runs_and_failed_attempts_are_logged_and_metric(world: World) -> None:
     refused = sell(world, make_user(world, destination=REFUSED), "40")
     sell(world, make_user(world), "40")
-    before = {outcome: counted("psp_sale_payments", kind="ADVANCE", outcome=outcome) for outcome in ("paid", "failed")}
-    runs = counted("psp_sales_runs", kind="ADVANCE", cause="api")
+    before = {outcome: metric("psp_sale_payments", kind="ADVANCE", outcome=outcome) for outcome in ("paid", "failed")}
+    runs = metric("psp_sales_runs", kind="ADVANCE", cause="api")
 
     async def pay() -> None:
         await open_pool(world.stack.database_url, 2)
@@ -204,7 +208,7 @@ def test_runs_and_failed_attempts_are_logged_and_counted(world: World) -> None:
     assert (done["merchant_id"], done["kind"], done["cause"]) == (world.merchant_id, "ADVANCE", "api")
     assert (done["request_id"], done["paid"], done["failed"], done["total_amount"]) == ("req-1", 1, 1, "4.00")
     for outcome in ("paid", "failed"):
-        assert counted("psp_sale_payments", kind="ADVANCE", outcome=outcome) == before[outcome] + 1
-    assert counted("psp_sales_runs", kind="ADVANCE", cause="api") == runs + 1
+        assert metric("psp_sale_payments", kind="ADVANCE", outcome=outcome) == before[outcome] + 1
+    assert metric("psp_sales_runs", kind="ADVANCE", cause="api") == runs + 1
     assert "psp_sale_payments_total" in world.client.get("/metrics").text
     assert summary(world, sale(world, refused)["user_id"])["balance"] == "0.00"

@@ -1,4 +1,4 @@
-"""Sales, advances, reconciliation and final payments: the numbers of the contract, and each sale paid once."""
+"""Sales, advances, reconciliation and final payments: amounts are as documented, and each sale is paid once."""
 
 import threading
 import uuid
@@ -29,35 +29,38 @@ REFUSED = {**DESTINATION, "account_number": "12345678900003"}
 
 @pytest.fixture
 def world(world: World) -> World:
-    """The test's merchant, frozen: at :00 and :30 the sandbox itself pays what is due where the clock runs."""
+    """Return the test's merchant with a frozen clock.
+
+    At :00 and :30 the sandbox itself pays due sales, but only of merchants whose clock is running.
+    """
     assert world.post("/sandbox/v1/clock/freeze").status_code == 200
     return world
 
 
 class Cron(SalesService):
-    """The half-hourly run, for these worlds alone: the other merchants' sales are other tests'."""
+    """The half-hourly run, limited to the given merchants. Other tests own the other merchants' sales."""
 
     def __init__(self, *worlds: World) -> None:
         super().__init__(units_of_work())
         self._merchant_ids = {world.merchant_id for world in worlds}
 
     async def run(self, context: RequestContext, kind: str) -> CommandResult:
-        """Pay one merchant's sales, if it is one of these."""
+        """Pay the merchant's sales if it is one of the given merchants."""
         return await super().run(context, kind) if context.merchant_id in self._merchant_ids else CommandResult(200, b"{}")
 
 
 def sell(world: World, user_id: str, earning: str) -> str:
-    answer = world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": earning})
-    assert answer.status_code == 201, answer.text
-    assert answer.json()["status"] == "PENDING"
-    sale_id: str = answer.json()["id"]
+    response = world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": earning})
+    assert response.status_code == 201, response.text
+    assert response.json()["status"] == "PENDING"
+    sale_id: str = response.json()["id"]
     return sale_id
 
 
 def run(world: World, path: str) -> dict[str, Any]:
-    answer = world.post(path)
-    assert answer.status_code == 200, answer.text
-    result: dict[str, Any] = answer.json()
+    response = world.post(path)
+    assert response.status_code == 200, response.text
+    result: dict[str, Any] = response.json()
     return result
 
 
@@ -69,15 +72,15 @@ def sales(world: World, **filters: str) -> dict[str, dict[str, Any]]:
     return {sale["id"]: sale for sale in world.get("/api/v1/sales", **filters).json()["data"]}
 
 
-def test_three_sales_of_forty(world: World) -> None:
+def test_three_sales_of_forty_one_declined_pay_eighty(world: World) -> None:
     user_id = make_user(world)
     ids = [sell(world, user_id, "40.00") for _ in range(3)]
     assert run(world, ADVANCE) == {"paid": 3, "failed": 0, "total_amount": "12.00"}
     assert [sale["advance_amount"] for sale in sales(world).values()] == ["4.00"] * 3
     assert run(world, ADVANCE) == {"paid": 0, "failed": 0, "total_amount": "0.00"}
-    answer = reconcile(world, **{ids[0]: "DECLINED", ids[1]: "APPROVED", ids[2]: "APPROVED"})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["reconciled"] == 3
+    response = reconcile(world, **{ids[0]: "DECLINED", ids[1]: "APPROVED", ids[2]: "APPROVED"})
+    assert response.status_code == 200, response.text
+    assert response.json()["reconciled"] == 3
     assert run(world, FINAL) == {"paid": 3, "failed": 0, "total_amount": "68.00"}
     assert [sales(world)[sale_id]["final_amount"] for sale_id in ids] == ["-4.00", "36.00", "36.00"]
     assert run(world, FINAL)["paid"] == 0
@@ -96,7 +99,7 @@ def test_three_sales_of_forty(world: World) -> None:
         ("0.04", "DECLINED", "0.00", "0.00"),
     ],
 )
-def test_the_numbers(world: World, earning: str, status: str, advance: str, final: str) -> None:
+def test_advance_and_final_payment_amounts(world: World, earning: str, status: str, advance: str, final: str) -> None:
     sale_id = sell(world, make_user(world), earning)
     assert run(world, ADVANCE)["total_amount"] == advance
     reconcile(world, **{sale_id: status})
@@ -106,7 +109,7 @@ def test_the_numbers(world: World, earning: str, status: str, advance: str, fina
     world.assert_clean()
 
 
-def test_a_sale_reconciled_before_its_advance_gets_it_all_at_the_end(world: World) -> None:
+def test_a_sale_reconciled_before_its_advance_is_paid_in_full_at_the_end(world: World) -> None:
     sale_id = sell(world, make_user(world), "40")
     reconcile(world, **{sale_id: "APPROVED"})
     assert run(world, ADVANCE)["paid"] == 0
@@ -114,7 +117,7 @@ def test_a_sale_reconciled_before_its_advance_gets_it_all_at_the_end(world: Worl
     world.assert_clean()
 
 
-def test_a_failed_attempt_moves_nothing_and_is_tried_again(world: World) -> None:
+def test_a_failed_attempt_moves_no_money_and_is_repeated(world: World) -> None:
     refused = make_user(world, destination=REFUSED)
     ids = [sell(world, refused, "40"), sell(world, make_user(world), "40")]
     for _ in range(2):
@@ -129,7 +132,7 @@ def test_a_failed_attempt_moves_nothing_and_is_tried_again(world: World) -> None
     world.assert_clean()
 
 
-def test_two_runs_at_once_pay_each_sale_once(world: World) -> None:
+def test_concurrent_runs_pay_each_sale_once(world: World) -> None:
     user_id = make_user(world)
     for _ in range(20):
         sell(world, user_id, "10")
@@ -145,7 +148,7 @@ def test_two_runs_at_once_pay_each_sale_once(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_run_goes_on_past_its_chunk_and_is_answered_once(world: World) -> None:
+def test_a_run_pays_more_sales_than_one_chunk_and_is_replayed(world: World) -> None:
     user_id = make_user(world)
     world.stack.execute(
         "INSERT INTO sales (merchant_id, id, user_id, brand, earning, status, advance_due, final_due, created_at) "
@@ -162,15 +165,15 @@ def test_a_run_goes_on_past_its_chunk_and_is_answered_once(world: World) -> None
     world.assert_clean()
 
 
-def test_reconciling_is_all_or_none(world: World) -> None:
+def test_reconciliation_is_all_or_nothing(world: World) -> None:
     user_id = make_user(world)
     first, second = sell(world, user_id, "40"), sell(world, user_id, "40")
-    answer = reconcile(world, **{first: "APPROVED", str(uuid.uuid4()): "APPROVED"})
-    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    response = reconcile(world, **{first: "APPROVED", str(uuid.uuid4()): "APPROVED"})
+    assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")
     assert set(sales(world, status="PENDING")) == {first, second}
     assert reconcile(world, **{first: "APPROVED"}).status_code == 200
-    answer = reconcile(world, **{second: "APPROVED", first: "APPROVED"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "ALREADY_RECONCILED")
+    response = reconcile(world, **{second: "APPROVED", first: "APPROVED"})
+    assert (response.status_code, response.json()["code"]) == (409, "ALREADY_RECONCILED")
     assert set(sales(world, status="PENDING")) == {second}
     item = {"sale_id": second, "status": "APPROVED"}
     assert world.post("/api/v1/reconcile", [item, item]).json()["code"] == "VALIDATION_ERROR"
@@ -180,12 +183,12 @@ def test_reconciling_is_all_or_none(world: World) -> None:
 
 
 def test_a_sale_of_an_unknown_user_is_not_found(world: World) -> None:
-    answer = world.post("/api/v1/sales", {"user_id": str(uuid.uuid4()), "brand": "b", "earning": "1"})
-    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    response = world.post("/api/v1/sales", {"user_id": str(uuid.uuid4()), "brand": "b", "earning": "1"})
+    assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")
 
 
 @given(AMOUNTS)
-def test_advance_and_final_come_to_the_earning_or_to_nothing(earning: Decimal) -> None:
+def test_advance_and_final_add_up_to_the_earning_or_to_zero(earning: Decimal) -> None:
     advance = advance_of(earning)
     assert advance + final_of(earning, advance, "APPROVED") == earning
     assert advance + final_of(earning, advance, "DECLINED") == 0
@@ -194,33 +197,35 @@ def test_advance_and_final_come_to_the_earning_or_to_nothing(earning: Decimal) -
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[None]:
-    """The pool of this process."""
+    """Open this process's database pool."""
     await open_pool(database_url, 2)
     yield
     await close_pool()
 
 
 @pytest.mark.usefixtures("pool")
-async def test_the_cron_pays_every_merchant_whose_clock_runs(stack: Stack, world: World) -> None:
+async def test_the_cron_job_pays_every_merchant_whose_clock_is_running(stack: Stack, world: World) -> None:
     with World.create(stack) as running:
         users = {each: make_user(each) for each in (running, world)}
         for each, user_id in users.items():
             sell(each, user_id, "40")
         await Cron(running, world).run_for_all("FINAL")
-        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", "no final is due"
+        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", "no final payment is due yet"
         await Cron(running, world).run_for_all("ADVANCE")
         assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "4.00"
-        assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", "a frozen world is left alone"
+        assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", (
+            "a frozen merchant must not be paid"
+        )
 
 
 @pytest.mark.usefixtures("pool")
-async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) -> None:
+async def test_a_failed_merchant_does_not_stop_the_run_for_other_merchants(stack: Stack) -> None:
     with (
         World.create(stack) as deleted, World.create(stack) as contended, World.create(stack) as broken,
         World.create(stack) as last,
     ):  # fmt: skip
         for each in (deleted, contended, broken):
-            # Never paid, so still due if the sandbox's own run comes just now.
+            # These are never paid, so they are still due if the sandbox's own run happens during the test.
             sell(each, make_user(each, destination=REFUSED), "40")
         user_id = make_user(last)
         sell(last, user_id, "40")
@@ -246,26 +251,28 @@ async def test_one_merchants_failure_stops_no_other_merchants_run(stack: Stack) 
 
 
 @pytest.mark.usefixtures("pool")
-async def test_a_run_cut_off_between_its_chunks_answers_for_all_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_interrupted_between_chunks_resumes_and_reports_the_whole_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     user_id = make_user(world)
     for _ in range(5):
         sell(world, user_id, "10")
     monkeypatch.setattr("sandbox.sales.service.CHUNK", 2)
     context = request_of(world.merchant_id, IdempotencyKey(str(uuid.uuid4()), b"one run"))
     sales = SalesService(units_of_work())
-    written, chunks = runner.write, iter(range(1, 4))
+    write, chunks = runner.write, iter(range(1, 4))
 
-    async def die(conn: Any, units: Sequence[UnitOfWork]) -> None:
-        await written(conn, units)
+    async def write_or_fail(conn: Any, units: Sequence[UnitOfWork]) -> None:
+        await write(conn, units)
         if next(chunks) == 3:
             raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(runner, "write", die)
+        patched.setattr(runner, "write", write_or_fail)
         with pytest.raises(MemoryError):
             await sales.run(context, "ADVANCE")
-    answer = await sales.run(context, "ADVANCE")
-    assert answer.body == b'{"paid":5,"failed":0,"total_amount":"5.00"}'
+    response = await sales.run(context, "ADVANCE")
+    assert response.body == b'{"paid":5,"failed":0,"total_amount":"5.00"}'
     again = await sales.run(context, "ADVANCE")
-    assert (again.body, again.replayed) == (answer.body, True)
+    assert (again.body, again.replayed) == (response.body, True)
     world.assert_clean()

@@ -1,4 +1,4 @@
-"""A sealed secret opens only whole, in its own context and with its own key, and no error or repr shows it."""
+"""A sealed secret opens only if it is intact, with its own context and key. No error message or repr shows it."""
 
 import pytest
 from hypothesis import given
@@ -15,28 +15,28 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(texts, texts, st.binary(min_size=12, max_size=12))
-def test_what_is_sealed_opens_in_its_context(plaintext: str, context: str, nonce: bytes) -> None:
+def test_a_sealed_secret_opens_with_its_context(plaintext: str, context: str, nonce: bytes) -> None:
     sealed = BOX.seal(plaintext, context, nonce)
     assert SecretBox(KEY).open(sealed, context) == plaintext
     assert sealed[0] == 1
     assert sealed[1:13] == nonce
 
 
-def test_a_row_s_ciphertext_does_not_open_in_another_row() -> None:
+def test_a_sealed_secret_does_not_open_in_another_row() -> None:
     sealed = BOX.seal(SECRET, "merchant-1/endpoint-1", NONCE)
     for context in ("merchant-2/endpoint-1", "merchant-1/endpoint-2", "", "merchant-1/endpoint-1 "):
         with pytest.raises(SealedSecretError, match="cannot be opened"):
             BOX.open(sealed, context)
 
 
-def test_another_key_does_not_open_it() -> None:
+def test_a_sealed_secret_does_not_open_with_another_key() -> None:
     sealed = BOX.seal(SECRET, "m/e", NONCE)
     with pytest.raises(SealedSecretError, match="SANDBOX_SECRET_KEY"):
         SecretBox(bytes(32)).open(sealed, "m/e")
 
 
 @given(st.data())
-def test_any_change_is_noticed(data: st.DataObject) -> None:
+def test_a_changed_or_truncated_secret_does_not_open(data: st.DataObject) -> None:
     sealed = BOX.seal(SECRET, "m/e", NONCE)
     at = data.draw(st.integers(0, len(sealed) - 1))
     changed = sealed[:at] + bytes([sealed[at] ^ data.draw(st.integers(1, 255))]) + sealed[at + 1 :]
@@ -47,12 +47,12 @@ def test_any_change_is_noticed(data: st.DataObject) -> None:
 
 
 @given(st.binary(max_size=80))
-def test_garbage_raises_the_one_error(sealed: bytes) -> None:
+def test_garbage_raises_sealed_secret_error(sealed: bytes) -> None:
     with pytest.raises(SealedSecretError):
         BOX.open(sealed, "m/e")
 
 
-def test_sizes_and_texts_are_checked() -> None:
+def test_key_size_nonce_size_and_unicode_are_checked() -> None:
     for size in (0, 16, 31, 33):
         with pytest.raises(SealedSecretError, match="32 bytes"):
             SecretBox(bytes(size))
@@ -65,7 +65,7 @@ def test_sizes_and_texts_are_checked() -> None:
         BOX.open(BOX.seal(SECRET, "m/e", NONCE), "\ud800")
 
 
-def test_nothing_shows_the_key_or_the_secret() -> None:
+def test_no_repr_or_error_shows_the_key_or_the_secret() -> None:
     assert repr(BOX) == str(BOX) == "SecretBox(key=<hidden>)"
     assert not hasattr(BOX, "__dict__")
     assert SECRET.encode() not in BOX.seal(SECRET, "m/e", NONCE)

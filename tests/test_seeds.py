@@ -1,4 +1,4 @@
-"""The demo merchants: what is in them at the start, and that seeding again changes nothing."""
+"""The demo merchants have the documented data, and seeding again changes nothing."""
 
 import asyncio
 import os
@@ -32,16 +32,19 @@ Seed = Callable[[], dict[str, int]]
 
 @pytest.fixture
 def seed_it(world: World, monkeypatch: pytest.MonkeyPatch) -> Seed:
-    """Seeds the running sandbox, with this test's merchant in the place of the one with users; how many rows it has then."""
+    """Return a function that seeds the running sandbox and returns the row counts.
+
+    This test's merchant takes the place of the demo merchant with users.
+    """
 
     async def secrets(*_: object) -> tuple[str, str]:
-        return "", ""  # they are sealed under a key that only the running sandbox knows
+        return "", ""  # sealed with a key that only the running sandbox has
 
     monkeypatch.setattr("seeds.demo.MerchantService.secrets", secrets)
     monkeypatch.setattr("seeds.demo.USERS_MERCHANT", world.merchant_id)
     monkeypatch.setattr("seeds.demo_users.USERS_MERCHANT", world.merchant_id)
     monkeypatch.setattr("seeds.demo.DEVELOPMENT_USERS_KEY", world.api_key)
-    # What is frozen, the half-hourly runs leave alone.
+    # The half-hourly runs skip frozen merchants.
     world.post("/sandbox/v1/clock/freeze")
 
     def run() -> dict[str, int]:
@@ -61,17 +64,17 @@ def settings(world: World, host: str = "127.0.0.1") -> Settings:
     )  # fmt: skip
 
 
-def test_the_demo_merchant_keeps_its_round_balance(stack: Stack) -> None:
-    """All that is seeded beyond a merchant with money is another merchant's."""
+def test_the_demo_users_belong_to_a_second_merchant(stack: Stack) -> None:
+    """The first demo merchant has only its opening balance, which stays a round number."""
     found = stack.execute(
         "SELECT count(*) AS users FROM users WHERE merchant_id = $1 AND external_id = 'ayesha'", stack.merchant_id
     )
     assert found == [{"users": 0}]
-    answer = httpx.get(f"{stack.api_url}/api/v1/users", headers={"X-API-KEY": DEVELOPMENT_USERS_KEY}, timeout=60)
-    assert {user["external_id"] for user in answer.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
+    response = httpx.get(f"{stack.api_url}/api/v1/users", headers={"X-API-KEY": DEVELOPMENT_USERS_KEY}, timeout=60)
+    assert {user["external_id"] for user in response.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
 
 
-def test_the_users_are_as_the_readme_has_them(world: World, seed_it: Seed) -> None:
+def test_the_demo_users_are_as_the_readme_describes(world: World, seed_it: Seed) -> None:
     seed_it()
     found = {user["external_id"]: user for user in world.get("/api/v1/users").json()["data"]}
     ayesha = world.get(f"/api/v1/users/{found['ayesha']['id']}/summary").json()
@@ -90,8 +93,8 @@ def test_seeding_again_changes_nothing(seed_it: Seed) -> None:
     assert seed_it() == seed_it()
 
 
-def test_a_seeding_that_died_before_its_last_step_is_finished(world: World, seed_it: Seed) -> None:
-    """What is there already is not made again."""
+def test_an_interrupted_seeding_is_completed(world: World, seed_it: Seed) -> None:
+    """It creates only what is missing."""
     before = seed_it()
     for statement in (
         "DELETE FROM accounts a USING users u WHERE a.merchant_id = $1 AND u.merchant_id = $1 AND u.external_id = 'umar' "
@@ -105,25 +108,25 @@ def test_a_seeding_that_died_before_its_last_step_is_finished(world: World, seed
 
 
 def test_on_other_hosts_the_well_known_key_is_revoked(world: World, seed_it: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The users' merchant is there too, under a key that follows from the secret key."""
+    """There, the merchant with users gets an API key that is derived from the secret key."""
     seed_it()
 
     def seed_elsewhere() -> Seeded:
         return asyncio.run(seed(settings(world, host="192.0.2.1")))
 
     with World.create(world.stack) as other:
-        # The keys that the first demo merchant has on another host are not for the one of the running sandbox.
+        # Do not give the running sandbox's demo merchant the keys that it has on another host.
         monkeypatch.setattr("seeds.demo.DEMO_MERCHANT", other.merchant_id)
         seeded = seed_elsewhere()
         assert seed_elsewhere() == seeded
     until(lambda: world.get("/api/v1/users").status_code == 401)
     assert seeded.users_merchant_id == world.merchant_id
-    answer = httpx.get(f"{world.stack.api_url}/api/v1/users", headers={"X-API-KEY": seeded.users_api_key}, timeout=60)
-    assert {user["external_id"] for user in answer.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
+    response = httpx.get(f"{world.stack.api_url}/api/v1/users", headers={"X-API-KEY": seeded.users_api_key}, timeout=60)
+    assert {user["external_id"] for user in response.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
 
 
-def test_on_other_hosts_a_well_known_key_that_was_left_behind_is_refused(stack: Stack) -> None:
-    """A run without seeds revokes nothing, and finds the keys that one on loopback made."""
+def test_on_other_hosts_a_remaining_well_known_key_is_refused(stack: Stack) -> None:
+    """A server without seeding revokes no keys. The database can still have the keys of an earlier start on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         env = os.environ | {
             "DATABASE_URL": stack.database_url, "REDIS_URL": stack.redis_url, "SANDBOX_HOST": "192.0.2.1",
@@ -135,11 +138,11 @@ def test_on_other_hosts_a_well_known_key_that_was_left_behind_is_refused(stack: 
             try:
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/balance"
                 for key in DEVELOPMENT_API_KEYS:
-                    answer = httpx.get(url, headers={"X-API-KEY": key}, timeout=60)
-                    assert (answer.status_code, answer.json()["code"]) == (401, "INVALID_API_KEY")
-                    assert "loopback" in answer.json()["detail"]
-                # The same keys work where they belong.
-                answer = httpx.get(f"{stack.api_url}/api/v1/balance", headers={"X-API-KEY": stack.api_key}, timeout=60)
-                assert answer.status_code == 200
+                    response = httpx.get(url, headers={"X-API-KEY": key}, timeout=60)
+                    assert (response.status_code, response.json()["code"]) == (401, "INVALID_API_KEY")
+                    assert "loopback" in response.json()["detail"]
+                # The same keys work on loopback.
+                response = httpx.get(f"{stack.api_url}/api/v1/balance", headers={"X-API-KEY": stack.api_key}, timeout=60)
+                assert response.status_code == 200
             finally:
                 process.terminate()
