@@ -1,4 +1,4 @@
-"""Rules of one's own: whatever is accepted, from a file as well, leads only through legal changes."""
+"""Every accepted scenario rule, from the API or a file, makes only legal transitions."""
 
 import asyncio
 import uuid
@@ -38,7 +38,7 @@ RULES = "/sandbox/v1/scenarios"
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def test_chance_is_the_same_for_the_same_payout_and_step() -> None:
+def test_random_steps_are_the_same_for_the_same_payout_and_step() -> None:
     assert is_taken(1.0, "any", 0)
     assert not is_taken(0.0, "any", 0)
     taken = [is_taken(0.3, f"payout-{number}", 1) for number in range(2000)]
@@ -47,7 +47,7 @@ def test_chance_is_the_same_for_the_same_payout_and_step() -> None:
     assert all(0 <= draw(str(number)) < 1 for number in range(100))
 
 
-# ---- whatever is accepted leads only through legal changes
+# ---- accepted rules make only legal transitions
 
 STEPS = st.lists(
     st.builds(
@@ -62,7 +62,7 @@ STEPS = st.lists(
 )
 
 
-def legal(steps: list[RuleStep]) -> Scenario | None:
+def accepted_rule(steps: list[RuleStep]) -> Scenario | None:
     try:
         match, text = check_rule(RuleBody(name="own", match=RuleMatch(suffix="7"), steps=steps), DIRECTORY)
     except Problem:
@@ -72,14 +72,14 @@ def legal(steps: list[RuleStep]) -> Scenario | None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=8), st.integers(0, 2**42 - 1))
-def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: list[list[RuleStep]], bits: int) -> None:
+def test_accepted_paths_make_only_legal_transitions_and_move_the_money(paths: list[list[RuleStep]], bits: int) -> None:
     context = request_of("m")
     for steps in paths:
-        found = legal(steps)
-        if found is None:
+        scenario = accepted_rule(steps)
+        if scenario is None:
             continue
         balances = {"AVAILABLE": Decimal(100), "LOCKED": Decimal(0), "SETTLEMENT": Decimal(0), "FUNDING": Decimal(-100)}
-        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", CATALOGUE, balances, custom_scenarios=[found])
+        unit = UnitOfWork("m", NOW, IdSource(0, 0, lambda _: bits), "success", CATALOGUE, balances, custom_scenarios=[scenario])
         new = NewPayout("r", Decimal(10), "BANK", "HBL", None, "12345678900007", None, {}, False)
         assert execute(unit, CreatePayout(context, new)).status == 201
         (row,) = unit.created
@@ -89,7 +89,7 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
                 before = row.step
                 take_steps(unit, row)
                 assert row.step > before
-                # A path that the table forbids would have ended where it stood.
+                # The runner would stop at an illegal transition.
                 assert all((event.from_status, event.to_status) in TRANSITIONS for event in unit.events)
             elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
                 execute(unit, TransitionPayout(context, row.payout.id, "transition", status=PROCESSING, cause="ipn"))
@@ -99,24 +99,24 @@ def test_an_accepted_path_never_leads_off_the_table_and_money_follows(paths: lis
         assert balances["LOCKED"] == (10 if row.payout.status in HOLDS_FUNDS else 0)
         expected: list[str] = []
         for number, step in enumerate(steps):
-            # A final step that was taken ends the path, and behind SUCCESS only a return can come.
+            # A final step ends the path if it is taken, and only a return can follow SUCCESS.
             ended = {"FAILED", "CANCELLED", "RETURNED"} & {*expected} or ("SUCCESS" in expected and step.to != "RETURNED")
             if not ended and is_taken(step.probability, row.payout.id, number):
                 expected.append(step.to)
-        walked = [event.to_status for event in unit.events][1:]
-        # A step to PROCESSING behind a wait is the release itself; every other step has been taken, in order.
-        assert [status for status in walked if status != PROCESSING] == [to for to in expected if to != PROCESSING]
+        reached = [event.to_status for event in unit.events][1:]
+        # A step to PROCESSING after a wait is the release itself. All other steps are taken in order.
+        assert [status for status in reached if status != PROCESSING] == [to for to in expected if to != PROCESSING]
 
 
 def outcome(steps: list[RuleStep], payout_id: str) -> str:
-    """Where a payout ends that nobody touches."""
-    found = legal(steps)
-    assert found is not None
+    """Return the last status of a payout that no call changes."""
+    scenario = accepted_rule(steps)
+    assert scenario is not None
     status, now = PENDING, NOW
-    step, due_at = next_step(found, 0, now, payout_id)
+    step, due_at = next_step(scenario, 0, now, payout_id)
     while due_at is not None:
         now = due_at
-        decision = decide(found, step, now, payout_id)
+        decision = decide(scenario, step, now, payout_id)
         for _, taken in decision.taken:
             assert (status, taken.to) in TRANSITIONS
             status = taken.to
@@ -126,11 +126,11 @@ def outcome(steps: list[RuleStep], payout_id: str) -> str:
 
 HALF_FAIL = [RuleStep(to="PROCESSING"), RuleStep(to="FAILED", probability=0.5), RuleStep(to="SUCCESS")]
 HALF_SUCCEED = [RuleStep(to="PROCESSING"), RuleStep(to="SUCCESS", probability=0.5), RuleStep(to="FAILED")]
-SOME_COME_BACK = [*HALF_SUCCEED, RuleStep(to="RETURNED", after=60.0, probability=0.5)]
-TAILS = [
+SOME_RETURNED = [*HALF_SUCCEED, RuleStep(to="RETURNED", after=60.0, probability=0.5)]
+EXPECTED_SHARES = [
     (HALF_FAIL, {"FAILED": 0.5, "SUCCESS": 0.5}),
     (HALF_SUCCEED, {"FAILED": 0.5, "SUCCESS": 0.5}),
-    (SOME_COME_BACK, {"FAILED": 0.5, "SUCCESS": 0.25, "RETURNED": 0.25}),
+    (SOME_RETURNED, {"FAILED": 0.5, "SUCCESS": 0.25, "RETURNED": 0.25}),
     (
         [RuleStep(to="CANCELLED", probability=0.2), RuleStep(to="PROCESSING", after=5.0), RuleStep(to="SUCCESS")],
         {"CANCELLED": 0.2, "SUCCESS": 0.8},
@@ -138,8 +138,8 @@ TAILS = [
 ]
 
 
-@pytest.mark.parametrize(("steps", "shares"), TAILS)
-def test_a_final_step_that_is_taken_ends_the_path(steps: list[RuleStep], shares: dict[str, float]) -> None:
+@pytest.mark.parametrize(("steps", "shares"), EXPECTED_SHARES)
+def test_a_final_step_ends_the_path_if_it_is_taken(steps: list[RuleStep], shares: dict[str, float]) -> None:
     ended = Counter(outcome(steps, f"payout-{number}") for number in range(4000))
     assert set(ended) == set(shares)
     for status, share in shares.items():
@@ -147,17 +147,17 @@ def test_a_final_step_that_is_taken_ends_the_path(steps: list[RuleStep], shares:
 
 
 @given(STEPS)
-def test_an_accepted_path_is_told_with_the_shares_that_add_up(steps: list[RuleStep]) -> None:
-    found = legal(steps)
-    if found is None:
+def test_explained_probabilities_of_an_accepted_path_add_up(steps: list[RuleStep]) -> None:
+    scenario = accepted_rule(steps)
+    if scenario is None:
         return
-    explained = explained_steps(found, False)[1:]
+    explained = explained_steps(scenario, False)[1:]
     assert all(0 <= step.overall_probability <= step.probability + 1e-9 for step in explained)
-    # A payout ends unpaid or is returned once at most.
+    # A payout fails, is cancelled or is returned at most once.
     assert sum(step.overall_probability for step in explained if step.to in ("FAILED", "CANCELLED", "RETURNED")) <= 1 + 1e-6
 
 
-def test_facts_that_a_rule_may_look_at() -> None:
+def test_a_rule_can_match_the_user_and_the_scenario_header() -> None:
     facts = Facts(Decimal(5), "12345678900007", "HBL", None, "u", {"a": "b"}, "h")
     assert Match(user_id="u", scenario_header="h").matches(facts)
     assert not Match(user_id="v").matches(facts)
@@ -175,7 +175,7 @@ steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[scenario", "not valid TOML"),
         ("x = 1", "[[scenario]]"),
@@ -184,27 +184,27 @@ steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM
         (FILE + FILE.replace("from_file", "other").replace("PROCESSING", "RETRY"), "scenario 2: steps[0].to"),
     ],
 )
-def test_a_wrong_file_says_where(text: str, said: str) -> None:
-    with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is looked at below
+def test_the_error_of_an_invalid_file_names_the_place(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is checked below
         parse_rules(text, DIRECTORY)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_the_built_in_catalogues_form_is_the_files_form() -> None:
+def test_a_file_of_rules_has_the_format_of_the_built_in_catalogue() -> None:
     text = (Path(__file__).parent.parent / "sandbox" / "scenarios" / "catalogue.toml").read_text()
     parts = [part for part in text.split("[[scenario]]")[1:] if "steps = []" not in part]
     rules = parse_rules("[[scenario]]" + "[[scenario]]".join(parts), DIRECTORY)
-    assert [found.name for found in rules] == [s.name for s in CATALOGUE.scenarios if s.steps]
+    assert [rule.name for rule in rules] == [s.name for s in CATALOGUE.scenarios if s.steps]
     assert msgspec.json.encode(rules)
 
 
-def test_the_example_is_a_file_of_scenarios() -> None:
+def test_the_example_file_is_valid() -> None:
     text = (Path(__file__).parent.parent / "examples" / "scenarios.toml").read_text()
     assert [rule.name for rule in parse_rules(text, DIRECTORY)] == ["five_minutes", "flaky_bank", "hold_then_fail", "sent_back"]
 
 
-def test_a_file_is_written_for_the_demo_merchant_by_name(stack: Stack, tmp_path: Path) -> None:
-    """Seeded twice: the second time in the place of the first."""
+def test_seeding_a_file_creates_or_replaces_the_demo_merchants_rules_by_name(stack: Stack, tmp_path: Path) -> None:
+    """The second seeding replaces the rule of the first."""
     found: list[list[dict[str, Any]]] = []
     for text in (FILE, FILE.replace("FROM_FILE", "CHANGED")):
         path = tmp_path / "rules.toml"
@@ -224,5 +224,5 @@ def test_a_file_is_written_for_the_demo_merchant_by_name(stack: Stack, tmp_path:
 
 
 async def _no_secrets(*_: object) -> tuple[str, str]:
-    """The merchant is there; its secrets are sealed under the running sandbox's own key."""
+    """Replace reading the merchant's secrets, which are sealed with the running sandbox's key."""
     return "", ""

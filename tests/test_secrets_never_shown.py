@@ -1,4 +1,4 @@
-"""Whatever secret is sent, wherever and however it is written, nobody can read it afterwards."""
+"""A secret that is sent to the sandbox cannot be read afterwards, wherever it was and however it was encoded."""
 
 import json
 import re
@@ -20,29 +20,29 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-PIECE = 8
-"""So many characters of a secret in a row are too many."""
-KEYS = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
+MAX_LEAKED_LENGTH = 8
+"""A leak is at least this many consecutive characters of a secret."""
+PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
 Send = Callable[["Call", str], httpx.Response]
 
 
 class Call:
-    """A merchant, and how to ask its sandbox for anything at all."""
+    """Sends arbitrary requests as a merchant."""
 
     def __init__(self, world: World, receiver: Receiver) -> None:
         self.world = world
         self.receiver = receiver
 
     def raw(self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> httpx.Response:
-        """A request whose target and body go out as they are."""
+        """Send a request with the target and body unchanged."""
         url = httpx.URL(self.world.stack.api_url).copy_with(raw_path=target.encode("ascii"))
-        named = {"X-API-KEY": self.world.api_key, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
+        all_headers = {"X-API-KEY": self.world.api_key, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
         if body is not None:
-            named["Content-Type"] = "application/json"
-        return httpx.request(method, url, headers=named | (headers or {}), content=body, timeout=60)
+            all_headers["Content-Type"] = "application/json"
+        return httpx.request(method, url, headers=all_headers | (headers or {}), content=body, timeout=60)
 
     def write(self, method: str, target: str, text: str) -> httpx.Response:
-        """A request with a JSON body that is written out as it is."""
+        """Send a request with the text as its JSON body."""
         return self.raw(method, target, body=text.encode())
 
 
@@ -69,7 +69,7 @@ IN_URL: dict[str, Callable[[str], str]] = {
 }
 _SOURCE = "/aggregator/v1/source"
 _ENDPOINTS = "/api/v1/webhook-endpoints"
-BY_PLACE: dict[str, Send] = {
+SECRET_BY_POSITION: dict[str, Send] = {
     "vendor header": lambda c, s: c.write(
         "PUT", _SOURCE, f'{{"url": "https://vendor.example/v1", "headers": {{"X-Key": "{s}"}}}}'
     ),
@@ -78,19 +78,19 @@ BY_PLACE: dict[str, Send] = {
     ),
     "vendor header, not JSON": lambda c, s: c.write("PUT", _SOURCE, f'{{"url": null, "headers": {{"Api-Key": "{s}'),
     "vendor header, elsewhere": lambda c, s: c.write("PUT", _SOURCE, f'{{"url": null, "header": {{"Api-Key": ["{s}"]}}}}'),
-    "vendor header, behind much": lambda c, s: c.write(
+    "vendor header, after long values": lambda c, s: c.write(
         "PUT", _SOURCE, f'{{"url": null, "headers": {{"X-A": "{"a" * 900}", "X-B": "{"b" * 3000}", "X-C": "{s}"}}}}'
     ),
     "vendor user info": lambda c, s: c.write("PUT", _SOURCE, f'{{"url": "https://u:{s}@vendor.example/v1"}}'),
     "vendor query": lambda c, s: c.write("PUT", _SOURCE, f'{{"url": "https://vendor.example/v1?key={s}"}}'),
     "endpoint user info": lambda c, s: c.write("POST", _ENDPOINTS, f'{{"url": "https://user:{s}@example.com/hook"}}'),
     "endpoint query": lambda c, s: c.write("POST", _ENDPOINTS, f'{{"url": "{c.receiver.url}?token={s}"}}'),
-    "endpoint secret, which none takes": lambda c, s: c.write(
+    "endpoint secret, an unknown field": lambda c, s: c.write(
         "POST", _ENDPOINTS, f'{{"url": "https://example.com/", "secret": "{s}"}}'
     ),
-    "wrong content type": lambda c, s: c.raw("PUT", _SOURCE, {"Content-Type": f"text/{KEYS[0]}{s[-32:]}"}, b"x" * 9),
+    "wrong content type": lambda c, s: c.raw("PUT", _SOURCE, {"Content-Type": f"text/{PREFIXES[0]}{s[-32:]}"}, b"x" * 9),
 }
-"""Places whose values are secret whatever they look like; the value is spelled as in JSON."""
+"""Positions whose values are always secret, whatever they look like. The value is encoded as in JSON."""
 IN_HEADERS = (
     "Authorization",
     "Cookie",
@@ -101,86 +101,86 @@ IN_HEADERS = (
     "Webhook-Signature",
 )
 IN_ALLOWED_HEADERS = ("X-Request-Id", "User-Agent", "X-Idempotency-Key", "Traceparent", "X-Sandbox-Scenario", "Accept-Language")
-BY_LOOKS: dict[str, Send] = {
+SECRET_BY_PREFIX: dict[str, Send] = {
     "path": lambda c, s: c.raw("GET", f"/api/v1/payouts/{s}"),
     "path of an action": lambda c, s: c.raw("POST", f"/api/v1/payouts/{s}/cancel"),
-    "path of nothing": lambda c, s: c.raw("GET", f"/api/v1/{s}/nothing"),
-    "path, with a wrong method": lambda c, s: c.raw("DELETE", f"/api/v1/payouts/{s}"),
-    "path of a user of a vendor": lambda c, s: c.raw("GET", f"/aggregator/v1/users/{s}"),
+    "path, unknown": lambda c, s: c.raw("GET", f"/api/v1/{s}/nothing"),
+    "path, wrong method": lambda c, s: c.raw("DELETE", f"/api/v1/payouts/{s}"),
+    "path of a vendor's user": lambda c, s: c.raw("GET", f"/aggregator/v1/users/{s}"),
     "path, unauthenticated": lambda c, s: c.raw("GET", f"/api/v1/payouts/{s}", {"X-API-KEY": "sk_sandbox_nobody"}),
     "query": lambda c, s: c.raw("GET", f"/api/v1/payouts?api_key={s}"),
     "query of a filter": lambda c, s: c.raw("GET", f"/api/v1/payouts?merchant_reference={s}"),
-    "query's name": lambda c, s: c.raw("GET", f"/api/v1/payouts?{s}=1&{s}"),
+    "query parameter name": lambda c, s: c.raw("GET", f"/api/v1/payouts?{s}=1&{s}"),
     "cursor": lambda c, s: c.raw("GET", f"/api/v1/events?cursor={s}"),
 }
-"""Places where a key or a secret of the sandbox may be put by mistake; the value is spelled as in a URL."""
+"""Positions where a client can put a key or secret by mistake. The value is encoded as in a URL."""
 
 
 @st.composite
 def planted(draw: st.DrawFn) -> tuple[str, str, str, str]:
-    """(kind of place, place, spelling, what the secret begins with)."""
-    kind = draw(st.sampled_from(["place", "looks", "header", "allowed header", "member"]))
-    places, spelled = {
-        "place": (sorted(BY_PLACE), sorted(IN_JSON)),
-        "looks": (sorted(BY_LOOKS), sorted(IN_URL)),
+    """Draw (kind of position, position, encoding, prefix of the secret)."""
+    kind = draw(st.sampled_from(["secret field", "by prefix", "header", "allowed header", "payout field"]))
+    positions, encodings = {
+        "secret field": (sorted(SECRET_BY_POSITION), sorted(IN_JSON)),
+        "by prefix": (sorted(SECRET_BY_PREFIX), sorted(IN_URL)),
         "header": (IN_HEADERS, ["plain", "upper", "percent"]),
         "allowed header": (IN_ALLOWED_HEADERS, ["plain", "upper", "percent"]),
-        "member": (["merchant_reference", "account_title", "typo", "amount"], sorted(IN_JSON)),
+        "payout field": (["merchant_reference", "account_title", "typo", "amount"], sorted(IN_JSON)),
     }[kind]
-    # Where the place does not tell that it is a secret, only how it begins can.
-    beginnings = ["", *KEYS] if kind in ("place", "header") else KEYS
-    return kind, draw(st.sampled_from(places)), draw(st.sampled_from(spelled)), draw(st.sampled_from(beginnings))
+    # Elsewhere only the prefix identifies a secret.
+    prefixes = ["", *PREFIXES] if kind in ("secret field", "header") else PREFIXES
+    return kind, draw(st.sampled_from(positions)), draw(st.sampled_from(encodings)), draw(st.sampled_from(prefixes))
 
 
-def plant(call: Call, kind: str, place: str, spelling: str, beginning: str, body: str) -> httpx.Response:
-    """Send a secret."""
-    secret = beginning + body
-    if kind == "place":
-        return BY_PLACE[place](call, IN_JSON[spelling](secret))
-    if kind == "looks":
-        return BY_LOOKS[place](call, IN_URL[spelling](secret))
+def plant(call: Call, kind: str, position: str, encoding: str, prefix: str, body: str) -> httpx.Response:
+    """Send a request with a secret at the position."""
+    secret = prefix + body
+    if kind == "secret field":
+        return SECRET_BY_POSITION[position](call, IN_JSON[encoding](secret))
+    if kind == "by prefix":
+        return SECRET_BY_PREFIX[position](call, IN_URL[encoding](secret))
     if kind in ("header", "allowed header"):
-        return call.raw("GET", "/api/v1/balance", {place: IN_JSON[spelling](secret)})
-    payout = call.world.payout_body("0004") | {place: "HIDE", "account_number": "1"}
-    return call.write("POST", "/api/v1/payouts", json.dumps(payout).replace("HIDE", IN_JSON[spelling](secret)))
+        return call.raw("GET", "/api/v1/balance", {position: IN_JSON[encoding](secret)})
+    payout = call.world.payout_body("0004") | {position: "SECRET", "account_number": "1"}
+    return call.write("POST", "/api/v1/payouts", json.dumps(payout).replace("SECRET", IN_JSON[encoding](secret)))
 
 
 def spellings(text: str) -> Iterator[str]:
-    """A text as everything that decoders would make of it, in lower case."""
+    """Yield the text as every decoder would read it, in lower case."""
     for _ in range(6):
         yield text.lower()
-        unescaped = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+        unescaped = re.sub(r"\\+u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text)
         yield unescaped.lower()
         if unquote(unescaped) == text:
             return
         text = unquote(unescaped)
 
 
-def leaks(where: str, text: str, bodies: list[str]) -> list[str]:
-    """Where some of the secrets can be read."""
-    pieces = {body[at : at + PIECE].lower() for body in bodies for at in range(len(body) - PIECE + 1)}
-    found = [piece for spelled in spellings(text) for piece in pieces if piece in spelled]
-    return [f"{where}: {piece}" for piece in set(found)]
+def leaks(source: str, text: str, bodies: list[str]) -> list[str]:
+    """Return the parts of the secrets that can be read in the text, each with the text's source."""
+    pieces = {body[at : at + MAX_LEAKED_LENGTH].lower() for body in bodies for at in range(len(body) - MAX_LEAKED_LENGTH + 1)}
+    found = [piece for decoded in spellings(text) for piece in pieces if piece in decoded]
+    return [f"{source}: {piece}" for piece in set(found)]
 
 
 class Watcher:
-    """Keeps what the stream tells."""
+    """Records the lines of a merchant's event stream."""
 
     def __init__(self, world: World, api_key: str) -> None:
         self.lines: list[str] = []
         self._client = httpx.Client(
             base_url=world.stack.api_url, headers={"X-API-KEY": api_key}, timeout=httpx.Timeout(60, read=None)
         )
-        self._listening = threading.Event()
+        self._connected = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        assert self._listening.wait(60)
+        assert self._connected.wait(60)
 
     def _watch(self) -> None:
         try:
-            with self._client.stream("GET", "/sandbox/v1/stream", headers={"Accept": "text/event-stream"}) as answer:
-                for line in answer.iter_lines():
-                    self._listening.set()
+            with self._client.stream("GET", "/sandbox/v1/stream", headers={"Accept": "text/event-stream"}) as response:
+                for line in response.iter_lines():
+                    self._connected.set()
                     self.lines.append(line)
         except (httpx.HTTPError, RuntimeError):
             return  # closed
@@ -190,12 +190,12 @@ class Watcher:
 
 
 def logs_of(stack: Stack) -> Path:
-    """Where the processes of the running sandbox write."""
+    """Return the folder of the running sandbox's log files."""
     return Path(parse_qs(urlsplit(stack.database_url).query)["host"][0]).parent.parent / "logs"
 
 
-def everything(world: World, member_key: str, watcher: Watcher) -> dict[str, str]:
-    """What anybody could read of it afterwards, and what rests in the stores."""
+def collect_output(world: World, member_key: str, watcher: Watcher) -> dict[str, str]:
+    """Return all that can be read afterwards, by source: stream, API, logs, commands and the journal in Redis."""
     found = {"stream": "\n".join(watcher.lines)}
     with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": member_key}, timeout=60) as member:
         for path in (
@@ -216,8 +216,10 @@ def everything(world: World, member_key: str, watcher: Watcher) -> dict[str, str
     for log in logs_of(world.stack).glob("*.log"):
         found[log.name] = log.read_text("utf-8", "replace")
     for arguments in (["events", "list"], ["aggregator", "source"], ["aggregator", "fetches"], ["settings", "show"]):
-        ran = CliRunner().invoke(create_app(), [*arguments, "--json", "--url", world.stack.api_url, "--api-key", world.api_key])
-        found[f"psp {' '.join(arguments)}"] = ran.output
+        result = CliRunner().invoke(
+            create_app(), [*arguments, "--json", "--url", world.stack.api_url, "--api-key", world.api_key]
+        )
+        found[f"psp {' '.join(arguments)}"] = result.output
     store = redis.Redis.from_url(world.stack.redis_url)
     found["redis journal"] = "\n".join(
         value.decode("utf-8", "replace") for value in store.lrange(f"psp:journal:{world.merchant_id}", 0, -1)
@@ -226,11 +228,11 @@ def everything(world: World, member_key: str, watcher: Watcher) -> dict[str, str
     return found
 
 
-AT_REST = ("merchants", "api_keys", "idempotency_keys", "operator_keys", "vendor_cursors", "snapshot_rows", "events", "faults")
+TABLES = ("merchants", "api_keys", "idempotency_keys", "operator_keys", "vendor_cursors", "snapshot_rows", "events", "faults")
 
 
-def test_no_secret_that_is_sent_can_be_read_again(stack: Stack, receiver: Receiver) -> None:
-    """In the journal, the stream, logs, problems, metrics, events, deliveries, snapshots and what the commands print."""
+def test_a_secret_that_was_sent_cannot_be_read_anywhere(stack: Stack, receiver: Receiver) -> None:
+    """Check the journal, stream, logs, problems, metrics, events, deliveries, snapshots, tables and command output."""
     with World.create(stack, opening_balance="1000.00") as world:
         member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
         call, watcher = Call(world, receiver), Watcher(world, member)
@@ -239,18 +241,18 @@ def test_no_secret_that_is_sent_can_be_read_again(stack: Stack, receiver: Receiv
 
         @settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None)
         @given(planted())
-        def send(what: tuple[str, str, str, str]) -> None:
-            # No hexadecimal digits: what decoders leave of an escape must not look like some of it.
+        def send(planted_at: tuple[str, str, str, str]) -> None:
+            # Without hexadecimal digits, so that the remains of an escape sequence cannot look like part of the secret.
             body = "".join("ghijklmnopqrstuvwxyz"[int(digit, 16)] for digit in uuid.uuid4().hex)
-            bodies[body] = what
-            answer = plant(call, *what, body)
-            assert answer.status_code < 500, (what, answer.text)
-            if answer.status_code >= 400:
-                problems.append(f"{what}: {answer.text} {answer.headers.get('x-request-id')}")
+            bodies[body] = planted_at
+            response = plant(call, *planted_at, body)
+            assert response.status_code < 500, (planted_at, response.text)
+            if response.status_code >= 400:
+                problems.append(f"{planted_at}: {response.text} {response.headers.get('x-request-id')}")
 
         try:
             send()
-            # A vendor's key in a snapshot, a delivery to an address with a token, a merchant's keys stored with their answers.
+            # Also cover a vendor's key in a snapshot, a delivery to a URL with a token, and keys in stored responses.
             world.post("/aggregator/v1/source")
             assert world.post("/sandbox/v1/snapshots").status_code == 201
             world.create_payout("0001")
@@ -258,37 +260,41 @@ def test_no_secret_that_is_sent_can_be_read_again(stack: Stack, receiver: Receiv
             last = world.get("/api/v1/balance", headers_are_journaled="1").headers["x-request-id"]
             until(lambda: world.get("/sandbox/v1/requests", request_id=last).json()["data"])
             until(lambda: any(last in line for line in watcher.lines))
-            found = everything(world, member, watcher) | {"problems": "\n".join(problems)}
+            found = collect_output(world, member, watcher) | {"problems": "\n".join(problems)}
         finally:
             watcher.close()
-        leaked = {where for where, text in found.items() if leaks(where, text, list(bodies))}
+        leaked = {source for source, text in found.items() if leaks(source, text, list(bodies))}
         assert not leaked, [
-            (place, bodies[body], leaks(place, found[place], [body])[:1])
-            for place in leaked
+            (source, bodies[body], leaks(source, found[source], [body])[:1])
+            for source in leaked
             for body in bodies
-            if leaks(place, found[place], [body])
+            if leaks(source, found[source], [body])
         ][:10]
-        kept = [body for body, what in bodies.items() if what[0] in ("place", "header") and "query" not in what[1]]
-        for table in AT_REST:
+        always_hidden = [
+            body
+            for body, (kind, position, *_) in bodies.items()
+            if kind in ("secret field", "header") and "query" not in position
+        ]
+        for table in TABLES:
             rows = stack.execute(f"SELECT t::text AS row FROM {table} t")
-            assert not leaks(table, "\n".join(row["row"] for row in rows), kept), table
+            assert not leaks(table, "\n".join(row["row"] for row in rows), always_hidden), table
         assert "[redacted]" in found["/sandbox/v1/requests"]
 
 
-def test_keys_and_secrets_that_are_told_once_are_told_once(stack: Stack, receiver: Receiver) -> None:
-    """What answers show of new keys and secrets is nowhere else, and rests nowhere in clear."""
-    name = f"told {uuid.uuid4()}"
-    answer = httpx.post(
+def test_new_keys_and_secrets_are_shown_only_in_the_response_that_creates_them(stack: Stack, receiver: Receiver) -> None:
+    """They appear nowhere else, and no table stores them unencrypted."""
+    name = f"new {uuid.uuid4()}"
+    response = httpx.post(
         f"{stack.api_url}/sandbox/v1/merchants",
         json={"name": name, "webhook_url": receiver.url},
         headers={"X-ADMIN-KEY": stack.admin_key, "X-IDEMPOTENCY-KEY": name},
         timeout=60,
     )
-    made = answer.json()
-    with World(stack, made) as world:
+    created = response.json()
+    with World(stack, created) as world:
         member = world.post("/sandbox/v1/keys", {"role": "member"}, key="member").json()["api_key"]
         watcher = Watcher(world, member)
-        secrets = [made["api_key"], made["webhook_secret"], made["ipn_secret"], member]
+        secrets = [created["api_key"], created["webhook_secret"], created["ipn_secret"], member]
         secrets.append(world.post(_ENDPOINTS, {"url": receiver.url}, key="second").json()["secret"])
         world.post(_ENDPOINTS, {"url": receiver.url}, key="second")
         world.post("/sandbox/v1/keys", {"role": "member"}, key="member")
@@ -297,24 +303,24 @@ def test_keys_and_secrets_that_are_told_once_are_told_once(stack: Stack, receive
         world.post("/sandbox/v1/snapshots")
         try:
             until(lambda: len(world.get("/sandbox/v1/requests", limit=100).json()["data"]) >= 6)
-            found = everything(world, member, watcher)
+            found = collect_output(world, member, watcher)
         finally:
             watcher.close()
         bodies = [secret.rpartition("_")[2] for secret in secrets]
-        assert [leak for where, text in found.items() for leak in leaks(where, text, bodies)] == []
-        for table in (*AT_REST, "webhook_endpoints"):
+        assert [leak for source, text in found.items() for leak in leaks(source, text, bodies)] == []
+        for table in (*TABLES, "webhook_endpoints"):
             rows = stack.execute(f"SELECT t::text AS row FROM {table} t")
             raw = [value for row in rows for value in row.values()]
             assert leaks(table, "\n".join(raw), bodies) == []
 
 
 @pytest.mark.parametrize("path", ["/api/v1/payouts/sk_sandbox_{}", "/nothing/whsec_{}/more"])
-def test_the_bank_s_app_logs_no_secret_either(stack: Stack, path: str) -> None:
+def test_the_ipn_server_logs_no_secret(stack: Stack, path: str) -> None:
     body = "".join("ghijklmnopqrstuvwxyz"[int(digit, 16)] for digit in uuid.uuid4().hex)
     request_id = f"ipn-{uuid.uuid4()}"
-    answer = httpx.get(stack.ipn_url + path.format(body), headers={"X-Request-Id": request_id}, timeout=60)
-    assert answer.status_code in (404, 405)
-    assert body not in answer.text
+    response = httpx.get(stack.ipn_url + path.format(body), headers={"X-Request-Id": request_id}, timeout=60)
+    assert response.status_code in (404, 405)
+    assert body not in response.text
 
     def logged() -> str:
         return "\n".join(log.read_text("utf-8", "replace") for log in logs_of(stack).glob("*.log"))

@@ -1,4 +1,4 @@
-"""A merchant's settings: one place for all, changed one by one, and part of its world as far as they shape it."""
+"""A merchant's settings are shown and changed through one resource. Reset and restore cover all but the rate limit."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from tests.harness.world import Stack, World
 
 PATH = "/sandbox/v1/settings"
 SCENARIOS = "/sandbox/v1/scenarios"
-AT_FIRST = {
+DEFAULTS = {
     "default_scenario": "SUCCESS",
     "review_threshold": "100000.00",
     "rate_limit": None,
@@ -16,30 +16,30 @@ AT_FIRST = {
 }
 
 
-def change(world: World, **members: Any) -> dict[str, Any]:
-    answer = world.patch(PATH, members)
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    assert found == world.get(PATH).json()
-    return found
+def change(world: World, **fields: Any) -> dict[str, Any]:
+    response = world.patch(PATH, fields)
+    assert response.status_code == 200, response.text
+    settings: dict[str, Any] = response.json()
+    assert settings == world.get(PATH).json()
+    return settings
 
 
-def test_they_are_shown_and_changed_one_by_one(world: World) -> None:
-    assert world.get(PATH).json() == AT_FIRST
-    assert list(world.get(PATH).json()) == list(AT_FIRST)
-    expected = dict(AT_FIRST)
-    for members in (
+def test_settings_are_shown_and_changed_independently(world: World) -> None:
+    assert world.get(PATH).json() == DEFAULTS
+    assert list(world.get(PATH).json()) == list(DEFAULTS)
+    expected = dict(DEFAULTS)
+    for fields in (
         {"default_scenario": "PENDING"}, {"review_threshold": 50.5}, {"rate_limit": 1000}, {"approvals_expire_after": 60},
         {}, {"rate_limit": None, "review_threshold": None}, {"approvals_expire_after": None, "review_threshold": "100000.00"},
         {"default_scenario": "SUCCESS"},
     ):  # fmt: skip
-        expected |= members | ({"review_threshold": "50.50"} if members.get("review_threshold") == 50.5 else {})
-        assert change(world, **members) == expected
-    assert expected == AT_FIRST
+        expected |= fields | ({"review_threshold": "50.50"} if fields.get("review_threshold") == 50.5 else {})
+        assert change(world, **fields) == expected
+    assert expected == DEFAULTS
 
 
 @pytest.mark.parametrize(
-    ("members", "field"),
+    ("fields", "invalid_field"),
     [
         ({"default_scenario": "success"}, "default_scenario"), ({"default_scenario": "ON_HOLD"}, "default_scenario"),
         ({"default_scenario": None}, "default_scenario"),
@@ -51,14 +51,14 @@ def test_they_are_shown_and_changed_one_by_one(world: World) -> None:
         ({"requests_per_minute": 5}, "requests_per_minute"),
     ],
 )  # fmt: skip
-def test_what_is_no_setting_is_refused_and_changes_nothing(world: World, members: dict[str, Any], field: str) -> None:
-    answer = world.patch(PATH, {**members})
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert answer.json()["errors"][0]["field"] == field
-    assert world.get(PATH).json() == AT_FIRST
+def test_an_invalid_setting_is_refused_and_changes_nothing(world: World, fields: dict[str, Any], invalid_field: str) -> None:
+    response = world.patch(PATH, {**fields})
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert response.json()["errors"][0]["field"] == invalid_field
+    assert world.get(PATH).json() == DEFAULTS
 
 
-def test_a_member_key_may_change_them_and_a_key_is_honoured(world: World) -> None:
+def test_a_member_key_can_change_settings_and_idempotency_keys_apply(world: World) -> None:
     member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
     headers = {"X-API-KEY": member, "X-IDEMPOTENCY-KEY": "settings"}
     first, again = (world.client.patch(PATH, json={"rate_limit": 99}, headers=headers) for _ in range(2))
@@ -67,7 +67,7 @@ def test_a_member_key_may_change_them_and_a_key_is_honoured(world: World) -> Non
     assert (refused.status_code, refused.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED")
 
 
-def test_the_review_threshold_chooses_explains_and_is_listed(world: World) -> None:
+def test_the_review_threshold_applies_to_payouts_explanations_and_the_list_of_scenarios(world: World) -> None:
     def scenario(amount: str) -> str:
         body = world.payout_body("0003", amount=amount)
         explained = world.post(f"{SCENARIOS}/explain", body).json()["scenario"]
@@ -76,7 +76,7 @@ def test_the_review_threshold_chooses_explains_and_is_listed(world: World) -> No
         return created
 
     def listed() -> list[dict[str, Any]]:
-        return [found["match"] for found in world.get(SCENARIOS).json()["data"] if found["name"] == "in_review"]
+        return [item["match"] for item in world.get(SCENARIOS).json()["data"] if item["name"] == "in_review"]
 
     assert (scenario("99999.99"), scenario("100000.00"), listed()) == ("failed", "in_review", [{"amount_from": "100000.00"}])
     change(world, review_threshold="50.00")
@@ -87,24 +87,24 @@ def test_the_review_threshold_chooses_explains_and_is_listed(world: World) -> No
     assert named.json()["scenario"] == "in_review"
 
 
-def test_a_reset_brings_them_back_and_a_restore_what_they_were_but_for_the_rate_limit(stack: Stack) -> None:
-    mine = {
+def test_a_reset_restores_the_defaults_and_a_restore_the_saved_settings_except_the_rate_limit(stack: Stack) -> None:
+    saved = {
         "default_scenario": "FAILED", "review_threshold": "7.00", "rate_limit": 5000, "approvals_expire_after": 60,
     }  # fmt: skip
     with World.create(stack) as world:
-        change(world, **mine)
+        change(world, **saved)
         snapshot = world.client.post("/sandbox/v1/snapshots").json()["id"]
         change(world, review_threshold=None)
-        off = world.client.post("/sandbox/v1/snapshots").json()["id"]
+        snapshot_without_review = world.client.post("/sandbox/v1/snapshots").json()["id"]
         assert world.client.post("/sandbox/v1/reset").status_code == 200
-        assert world.get(PATH).json() == AT_FIRST | {"rate_limit": 5000}
+        assert world.get(PATH).json() == DEFAULTS | {"rate_limit": 5000}
         change(world, rate_limit=4000)
-        for id_, threshold in ((snapshot, "7.00"), (off, None)):
+        for id_, threshold in ((snapshot, "7.00"), (snapshot_without_review, None)):
             assert world.client.post(f"/sandbox/v1/snapshots/{id_}/restore").status_code == 200
-            assert world.get(PATH).json() == mine | {"rate_limit": 4000, "review_threshold": threshold}
+            assert world.get(PATH).json() == saved | {"rate_limit": 4000, "review_threshold": threshold}
 
 
 @pytest.mark.parametrize("path", ["rate-limit", "approvals", "scenarios/default"])
-def test_what_they_replaced_is_gone(world: World, path: str) -> None:
+def test_the_former_settings_endpoints_do_not_exist(world: World, path: str) -> None:
     assert world.client.put(f"/sandbox/v1/{path}", json={}).status_code in (400, 404, 405)
     assert world.client.get(f"/sandbox/v1/{path}").status_code == 404

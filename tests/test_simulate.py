@@ -1,4 +1,4 @@
-"""A simulation moves a payout to any state that the table allows, with all that belongs to it, and to no other."""
+"""A simulation makes any legal transition, with its money, timeline and webhooks, and refuses all others."""
 
 import uuid
 from typing import Any
@@ -12,16 +12,18 @@ from tests.harness.world import World
 from tests.test_ipn import send
 
 
-def simulate(world: World, payout_id: str, status: str, **members: Any) -> httpx.Response:
-    return world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": status, **members})
+def simulate(world: World, payout_id: str, status: str, **fields: Any) -> httpx.Response:
+    return world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": status, **fields})
 
 
-def test_it_settles_and_returns_with_money_timeline_and_webhooks(world: World, receiver: Receiver) -> None:
+def test_a_simulated_success_and_return_move_money_and_create_timeline_entries_and_webhooks(
+    world: World, receiver: Receiver
+) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
     payout = world.create_payout("0004")
-    answer = simulate(world, payout["id"], "SUCCESS")
-    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS"), answer.text
-    assert answer.json()["psp_reference"]
+    response = simulate(world, payout["id"], "SUCCESS")
+    assert (response.status_code, response.json()["status"]) == (200, "SUCCESS"), response.text
+    assert response.json()["psp_reference"]
     assert world.balance() == ("999900.00", "0.00")
     returned = simulate(world, payout["id"], "RETURNED", failure_code="ACCOUNT_CLOSED").json()
     assert (returned["status"], returned["failure_code"]) == ("RETURNED", "ACCOUNT_CLOSED")
@@ -35,8 +37,8 @@ def test_it_settles_and_returns_with_money_timeline_and_webhooks(world: World, r
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_every_state_allows_what_the_table_says_and_names_it_otherwise(world: World, status: str) -> None:
-    ways: dict[str, tuple[dict[str, Any], list[str]]] = {
+def test_every_status_allows_exactly_its_legal_transitions_and_the_error_names_them(world: World, status: str) -> None:
+    setups: dict[str, tuple[dict[str, Any], list[str]]] = {
         "REQUESTED": ({"requires_approval": True}, []),
         "PENDING": ({}, []),
         "PROCESSING": ({}, ["PROCESSING"]),
@@ -49,39 +51,39 @@ def test_every_state_allows_what_the_table_says_and_names_it_otherwise(world: Wo
         "REJECTED": ({"requires_approval": True}, ["REJECTED"]),
         "RETURNED": ({}, ["SUCCESS", "RETURNED"]),
     }
-    members, path = ways[status]
+    fields, path = setups[status]
 
-    def made() -> str:
-        payout_id: str = world.create_payout("0004", **members)["id"]
+    def payout_in_status() -> str:
+        payout_id: str = world.create_payout("0004", **fields)["id"]
         for step in path:
             assert simulate(world, payout_id, step).status_code == 200
         return payout_id
 
-    stays = made()
+    unchanged = payout_in_status()
     for target in STATUSES:
         if target == status:
-            assert simulate(world, stays, target).json()["status"] == status
+            assert simulate(world, unchanged, target).json()["status"] == status
         elif target in legal_from(status):
-            moved = simulate(world, made(), target)
+            moved = simulate(world, payout_in_status(), target)
             assert (moved.status_code, moved.json()["status"]) == (200, target), moved.text
         else:
-            refused = simulate(world, stays, target)
+            refused = simulate(world, unchanged, target)
             assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
-            for legal in legal_from(status) or (f"{status} is a final state.",):
-                assert legal in refused.json()["detail"]
-    assert world.path_of(stays)[-1] == status
+            for text in legal_from(status) or (f"{status} is a final state.",):
+                assert text in refused.json()["detail"]
+    assert world.path_of(unchanged)[-1] == status
     world.assert_clean()
 
 
-def test_a_rejection_says_why_only_when_it_was_told(world: World) -> None:
-    told, untold, decided = (world.create_payout(requires_approval=True)["id"] for _ in range(3))
-    assert simulate(world, told, "REJECTED", failure_code="LIMIT_EXCEEDED").json()["failure_code"] == "LIMIT_EXCEEDED"
-    assert simulate(world, untold, "REJECTED").json()["failure_code"] is None
-    rejected = world.patch(f"/api/v1/payouts/{decided}/reject").json()
+def test_a_rejection_has_a_failure_code_only_if_one_was_given(world: World) -> None:
+    with_code, without_code, rejected_id = (world.create_payout(requires_approval=True)["id"] for _ in range(3))
+    assert simulate(world, with_code, "REJECTED", failure_code="LIMIT_EXCEEDED").json()["failure_code"] == "LIMIT_EXCEEDED"
+    assert simulate(world, without_code, "REJECTED").json()["failure_code"] is None
+    rejected = world.patch(f"/api/v1/payouts/{rejected_id}/reject").json()
     assert (rejected["status"], rejected["failure_code"]) == ("REJECTED", None)
 
 
-def test_a_key_is_optional_and_repeats_the_answer(world: World) -> None:
+def test_an_idempotency_key_is_optional_and_replays_the_response(world: World) -> None:
     payout = world.create_payout("0004")
     headers = {"X-IDEMPOTENCY-KEY": str(uuid.uuid4())}
     path, body = f"/sandbox/v1/payouts/{payout['id']}/simulate", {"status": "FAILED", "failure_code": "ACCOUNT_CLOSED"}
@@ -92,23 +94,23 @@ def test_a_key_is_optional_and_repeats_the_answer(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in STATUSES if status not in ("FAILED", "RETURNED", "REJECTED")])
-def test_a_failure_code_is_for_failures_and_never_dropped(world: World, status: str) -> None:
+def test_a_failure_code_is_refused_for_any_status_that_is_not_a_failure(world: World, status: str) -> None:
     payout = world.create_payout("0004")
     refused = simulate(world, payout["id"], status, failure_code="BANK_REJECTED")
     assert (refused.status_code, [error["field"] for error in refused.json()["errors"]]) == (400, ["failure_code"])
     body = {"payout_id": payout["id"], "status": status, "failure_code": "BANK_REJECTED", "failure_reason": "why"}
-    told = send(world, body)
-    assert told.status_code == 400
-    assert {error["field"] for error in told.json()["errors"]} == {"failure_code", "failure_reason"}
+    refused_ipn = send(world, body)
+    assert refused_ipn.status_code == 400
+    assert {error["field"] for error in refused_ipn.json()["errors"]} == {"failure_code", "failure_reason"}
     assert world.path_of(payout["id"]) == ["PENDING"]
 
 
-def test_a_code_of_ones_own_is_taken_as_it_is(world: World) -> None:
+def test_an_unknown_failure_code_is_accepted_unchanged(world: World) -> None:
     failed = simulate(world, world.create_payout("0004")["id"], "FAILED", failure_code="OUR_OWN_CODE").json()
     assert (failed["failure_code"], failed["failure_reason"]) == ("OUR_OWN_CODE", None)
 
 
-def test_bad_ones_are_refused(world: World) -> None:
+def test_invalid_simulations_are_refused(world: World) -> None:
     payout = world.create_payout("0004")
     assert simulate(world, payout["id"], "PAID").json()["code"] == "VALIDATION_ERROR"
     assert simulate(world, payout["id"], "FAILED", failure_code="no code").json()["code"] == "VALIDATION_ERROR"

@@ -1,4 +1,4 @@
-"""Each statement of a `.sql` file names the merchant for every table, and the module beside the file runs it."""
+"""Each statement in a `.sql` file filters every table by merchant, and the module beside the file loads it."""
 
 import re
 from importlib import import_module
@@ -10,7 +10,7 @@ from sandbox.db.statements import parse_statements, read_statements
 from sandbox.merchants.tables import TABLES
 
 ROOT = Path(__file__).parent.parent
-# The benchmarks' scripts measure PostgreSQL; no module runs them statement by statement.
+# Skip the benchmarks' scripts: they measure PostgreSQL, and no module loads their statements.
 _ALL = [path for path in sorted(ROOT.glob("sandbox/**/*.sql")) if "bench" not in path.parts]
 FUNCTIONS = [path for path in _ALL if "CREATE OR REPLACE FUNCTION" in path.read_text()]
 FILES = [path for path in _ALL if path not in FUNCTIONS]
@@ -22,24 +22,24 @@ _FILTER = re.compile(r"(?:(\w+)\.)?\bmerchant_id = \$1(?!\d)")
 def tables_without_merchant(statement: str) -> list[str]:
     """Return the tables that a statement names without `merchant_id = $1`, or inserts into without `$1` as merchant_id.
 
-    The filter must be in the same query, not in one around it or within it. With several tables it must name each.
+    The filter must be in the same query, not in an outer or nested query. If a query has several tables, it needs one for each.
     """
     found = []
     for table in _TABLE.finditer(statement):
         if statement[: table.start()].endswith("INTO "):
-            named = _INSERT.match(statement, table.start() - len("INTO "))
+            filtered = _INSERT.match(statement, table.start() - len("INTO "))
         else:
             query = _query_around(statement, table.start())
-            names = {table[1], table[2]} | ({""} if len(_read_in(query)) == 1 else set())
-            named = names & set(_FILTER.findall(query))
-        if not named:
+            names = {table[1], table[2]} | ({""} if len(_tables_read(query)) == 1 else set())
+            filtered = names & set(_FILTER.findall(query))
+        if not filtered:
             found.append(table[1])
     return found
 
 
-def _query_around(statement: str, place: int) -> str:
-    """Return the text between the parentheses around a place, without what is in parentheses itself."""
-    start = end = place
+def _query_around(statement: str, position: int) -> str:
+    """Return the text between the parentheses around a position, without any nested parentheses."""
+    start = end = position
     depth = 0
     while start > 0 and (depth := depth + {")": 1, "(": -1}.get(statement[start - 1], 0)) >= 0:
         start -= 1
@@ -52,32 +52,32 @@ def _query_around(statement: str, place: int) -> str:
     return text
 
 
-def _read_in(query: str) -> list[str]:
+def _tables_read(query: str) -> list[str]:
     return [table[1] for table in _TABLE.finditer(query) if not query[: table.start()].endswith("INTO ")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_table_is_filtered_by_the_merchant(path: Path) -> None:
     statements = parse_statements(path.read_text())
-    assert {name: bad for name, text in statements.items() if (bad := tables_without_merchant(text))} == {}
+    assert {name: tables for name, text in statements.items() if (tables := tables_without_merchant(text))} == {}
 
 
 @pytest.mark.parametrize("path", FUNCTIONS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_table_of_a_function_is_filtered_by_the_merchant(path: Path) -> None:
-    """The merchant is an argument, or one of an array of them."""
+    """The merchant is an argument of the function, or an item of an array argument."""
     text = re.sub(r"--[^\n]*|'[^']*'", "", path.read_text())
     (body,) = re.findall(r"AS \$function\$(.*)\$function\$;", text, re.DOTALL)
     statements = re.sub(r"p_merchant\b|p_merchants\[g\.unit\]", "$1", body).split(";")
     assert len(statements) > 5
-    assert {statement: bad for statement in statements if (bad := tables_without_merchant(statement))} == {}
+    assert {statement: tables for statement in statements if (tables := tables_without_merchant(statement))} == {}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_module_beside_holds_each_statement(path: Path) -> None:
-    """So the tests of query plans and of writes see it."""
+def test_the_module_beside_a_file_has_each_statement_as_a_constant(path: Path) -> None:
+    """The tests of query plans and of writes find the statements there."""
     module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    held = [value for value in vars(module).values() if isinstance(value, str)]
-    assert [name for name, text in parse_statements(path.read_text()).items() if text not in held] == []
+    constants = [value for value in vars(module).values() if isinstance(value, str)]
+    assert [name for name, text in parse_statements(path.read_text()).items() if text not in constants] == []
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_module_beside_holds_each_statement(path: Path) -> None:
         ("SELECT id FROM payouts AS p JOIN users u ON u.merchant_id = $1 WHERE p.merchant_id = $1", []),
     ],
 )
-def test_the_checker_sees_a_table_without_the_merchant(statement: str, tables: list[str]) -> None:
+def test_the_checker_finds_tables_without_the_merchant(statement: str, tables: list[str]) -> None:
     assert tables_without_merchant(statement) == tables
 
 

@@ -1,4 +1,4 @@
-"""The stream tells everything as it happens, to as many as may watch, and never waits for a slow one."""
+"""The stream sends every event as it happens, to a limited number of clients, and never waits for a slow client."""
 
 import asyncio
 import contextlib
@@ -22,18 +22,18 @@ Event = tuple[str, dict[str, Any]]
 
 @contextlib.contextmanager
 def watching(world: World, api_key: str | None = None, **params: Any) -> Iterator[Iterator[str]]:
-    """The lines of a stream that is listening, with the world's key or another."""
+    """Open a stream with the merchant's key or another, wait until it listens, and yield its lines."""
     headers = {"accept": "text/event-stream", "X-API-KEY": api_key or world.api_key}
-    with world.client.stream("GET", "/sandbox/v1/stream", params=params, headers=headers) as answer:
-        assert answer.status_code == 200, answer.read()
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        lines = answer.iter_lines()
+    with world.client.stream("GET", "/sandbox/v1/stream", params=params, headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.iter_lines()
         assert next(lines) == ": listening"
         yield lines
 
 
 def events(lines: Iterator[str]) -> Iterator[Event]:
-    """The events in the lines of a stream, as they come."""
+    """Yield the events from the lines of a stream as they arrive."""
     kind = ""
     for line in lines:
         if line.startswith("event: "):
@@ -42,7 +42,7 @@ def events(lines: Iterator[str]) -> Iterator[Event]:
             yield kind, json.loads(line.removeprefix("data: "))
 
 
-def test_changes_and_attempts_are_told_as_they_happen(world: World, receiver: Receiver) -> None:
+def test_payout_events_and_delivery_attempts_are_streamed_as_they_happen(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.succeeded"]})
     with watching(world, limit=4, timeout=60, types="payout.*,webhook.attempted") as lines:
         payout = world.create_payout("0001")
@@ -58,7 +58,7 @@ def test_changes_and_attempts_are_told_as_they_happen(world: World, receiver: Re
     assert (attempt["event_id"], attempt["attempt"], attempt["status"]) == (logged[0]["id"], 1, 200)
 
 
-def test_what_a_clock_runs_is_told_too(world: World) -> None:
+def test_events_of_a_clock_advance_are_streamed(world: World) -> None:
     world.client.post("/sandbox/v1/clock/freeze")
     world.create_payout("0012")
     with watching(world, limit=1, timeout=60, types="payout.*") as lines:
@@ -66,7 +66,7 @@ def test_what_a_clock_runs_is_told_too(world: World) -> None:
         assert [kind for kind, _ in events(lines)] == ["payout.returned"]
 
 
-def test_a_merchant_sees_nothing_of_another(world: World) -> None:
+def test_a_stream_has_only_its_own_merchants_events(world: World) -> None:
     with (
         World.create(world.stack, opening_balance="1000.00") as other,
         watching(world, limit=1, timeout=60, types="payout.*") as lines,
@@ -76,21 +76,21 @@ def test_a_merchant_sees_nothing_of_another(world: World) -> None:
         assert [data["payout_id"] for _, data in events(lines)] == [payout["id"]]
 
 
-def test_calls_of_the_api_are_told_without_what_is_in_them(world: World) -> None:
+def test_api_requests_are_streamed_without_their_bodies(world: World) -> None:
     with watching(world, limit=1, timeout=60, types="request") as lines:
-        answer = world.post("/api/v1/payouts", world.payout_body("0004"))
+        response = world.post("/api/v1/payouts", world.payout_body("0004"))
         ((kind, call),) = list(events(lines))
     assert (kind, call["method"], call["path"], call["status"]) == ("request", "POST", "/api/v1/payouts", 201)
-    assert call["request_id"] == answer.headers["x-request-id"]
-    assert world.get(f"/sandbox/v1/requests/{call['id']}").json()["response_body"] == answer.text
+    assert call["request_id"] == response.headers["x-request-id"]
+    assert world.get(f"/sandbox/v1/requests/{call['id']}").json()["response_body"] == response.text
 
 
-def test_it_ends_after_the_seconds_asked_for(world: World) -> None:
+def test_a_stream_ends_after_the_requested_timeout(world: World) -> None:
     with watching(world, timeout=0.2) as lines:
         assert list(events(lines)) == []
 
 
-def test_there_are_so_many_streams_and_no_more(world: World) -> None:
+def test_the_number_of_streams_per_merchant_is_limited(world: World) -> None:
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(watching(world, timeout=300)) for _ in range(MAX_STREAMS)]
         assert len(opened) == MAX_STREAMS
@@ -105,39 +105,39 @@ def test_there_are_so_many_streams_and_no_more(world: World) -> None:
 @pytest.mark.parametrize(
     "params", [{"limit": "0"}, {"limit": "x"}, {"timeout": "-1"}, {"timeout": "86401"}, {"types": "a;b"}, {"since": "1"}]
 )
-def test_bad_ones_are_refused(world: World, params: dict[str, str]) -> None:
-    answer = world.client.get("/sandbox/v1/stream", params=params)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+def test_invalid_parameters_are_refused(world: World, params: dict[str, str]) -> None:
+    response = world.client.get("/sandbox/v1/stream", params=params)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-def test_it_needs_a_key(world: World) -> None:
+def test_a_stream_needs_an_api_key(world: World) -> None:
     assert httpx.get(f"{world.stack.api_url}/sandbox/v1/stream").status_code == 401
 
 
-def test_it_ends_when_its_key_is_revoked_and_others_go_on(world: World) -> None:
+def test_a_stream_ends_when_its_key_is_revoked_and_other_streams_continue(world: World) -> None:
     key = world.post("/sandbox/v1/keys", {"role": "member"}).json()
     with (
         watching(world, limit=1, timeout=60, types="payout.*") as others,
         watching(world, key["api_key"], timeout=60, types="payout.*") as lines,
     ):
         assert world.client.delete(f"/sandbox/v1/keys/{key['id']}").status_code == 204
-        assert ": heartbeat" not in list(lines)  # it would show that it went on
+        assert ": heartbeat" not in list(lines)  # a heartbeat would show that the stream continued
         payout = world.create_payout("0004")
         assert [data["payout_id"] for _, data in events(others)] == [payout["id"]]
 
 
-def test_it_ends_with_its_merchant(world: World) -> None:
+def test_a_stream_ends_when_its_merchant_is_deleted(world: World) -> None:
     with watching(world, timeout=60, types="payout.*") as lines:
-        answer = httpx.delete(
+        response = httpx.delete(
             f"{world.stack.api_url}/sandbox/v1/merchants/{world.merchant_id}",
             headers={"X-ADMIN-KEY": world.stack.admin_key},
             timeout=60,
         )
-        assert answer.status_code == 204
+        assert response.status_code == 204
         assert ": heartbeat" not in list(lines)
 
 
-# ---- one stream, in the test's own process
+# ---- streams served by the test's own process
 
 
 CALL = Message([], [Note("api.request", {})])
@@ -146,7 +146,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 @pytest.fixture
 async def streams(world: World) -> AsyncIterator[Streams]:
-    """Streams that this process serves."""
+    """Yield the registry of streams, running in this process."""
     listener = LiveListener(world.stack.redis_url)
     listener.start()
     streams = Streams(world.stack.redis_url, listener)
@@ -157,12 +157,12 @@ async def streams(world: World) -> AsyncIterator[Streams]:
 
 @contextlib.asynccontextmanager
 async def serving(stream: EventStream, send: Send) -> AsyncIterator["asyncio.Task[None]"]:
-    """The task that serves the stream to a client that stays."""
+    """Serve the stream to a client that stays connected, and yield the serving task."""
 
     async def receive() -> Any:
         await asyncio.Event().wait()
 
-    served = asyncio.create_task(stream({}, receive, send))  # type: ignore[arg-type]  # it looks at nothing of it
+    served = asyncio.create_task(stream({}, receive, send))  # type: ignore[arg-type]  # it does not read the scope
     try:
         async with asyncio.timeout(30):
             yield served
@@ -171,45 +171,45 @@ async def serving(stream: EventStream, send: Send) -> AsyncIterator["asyncio.Tas
         await asyncio.wait([served])
 
 
-async def stands() -> None:
-    """A key that nobody revokes."""
+async def accept_key() -> None:
+    """Accept the key: nobody revokes it."""
 
 
 class Stuck:
-    """The `send` of a client that reads nothing behind the headers."""
+    """The `send` of a client that stops reading after the headers."""
 
     def __init__(self) -> None:
-        self.met = asyncio.Event()
+        self.blocked = asyncio.Event()
 
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.body":
-            self.met.set()
+            self.blocked.set()
             await asyncio.Event().wait()
 
 
-async def test_a_client_that_reads_too_slowly_is_cut_off(world: World, streams: Streams) -> None:
-    """Nothing is kept for it without bound, and nobody else waits for it."""
-    stream, send = await streams.open(world.merchant_id, stands, None, None), Stuck()
+async def test_a_client_that_reads_too_slowly_is_disconnected(world: World, streams: Streams) -> None:
+    """Its queue is bounded, and no other client waits for it."""
+    stream, send = await streams.open(world.merchant_id, accept_key, None, None), Stuck()
     async with serving(stream, send) as served:
-        await send.met.wait()
+        await send.blocked.wait()
         stream.receive(Message([], CALL.notes * MAX_QUEUED_EVENTS))
         assert not served.done()
         stream.receive(CALL)
         await served
 
 
-async def test_a_revoked_key_ends_it_however_slow_its_client_is(world: World, streams: Streams) -> None:
+async def test_a_revoked_key_ends_a_stream_even_if_its_client_does_not_read(world: World, streams: Streams) -> None:
     send = Stuck()
 
     async def check_key() -> None:
-        if send.met.is_set():
+        if send.blocked.is_set():
             raise Problem("INVALID_API_KEY")
 
     async with serving(await streams.open(world.merchant_id, check_key, None, None), send) as served:
         await served
 
 
-async def test_a_revoked_key_ends_it_however_much_happens(world: World, streams: Streams) -> None:
+async def test_a_revoked_key_ends_a_stream_even_if_events_never_stop(world: World, streams: Streams) -> None:
     sent: list[bytes] = []
 
     async def check_key() -> None:
@@ -224,14 +224,14 @@ async def test_a_revoked_key_ends_it_however_much_happens(world: World, streams:
     stream = await streams.open(world.merchant_id, check_key, None, None)
     async with serving(stream, send) as served:
         await served
-    assert sent[-1] == b""  # ended as it should, and not cut off
+    assert sent[-1] == b""  # the response is complete, not aborted
 
 
-async def test_it_outlives_a_database_that_is_away(world: World, streams: Streams) -> None:
-    asked = asyncio.Semaphore(0)
+async def test_a_stream_survives_a_database_outage(world: World, streams: Streams) -> None:
+    checks = asyncio.Semaphore(0)
 
     async def check_key() -> None:
-        asked.release()
+        checks.release()
         raise unavailable()
 
     async def send(message: Any) -> None:
@@ -239,31 +239,33 @@ async def test_it_outlives_a_database_that_is_away(world: World, streams: Stream
 
     async with serving(await streams.open(world.merchant_id, check_key, None, None), send) as served:
         for _ in range(3):
-            await asked.acquire()
+            await checks.acquire()
         assert not served.done()
 
 
-async def test_its_place_is_kept_however_much_happens(world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_renews_its_slot_even_if_events_never_stop(
+    world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.05)
     redis = connect(world.stack.redis_url)
 
-    async def lapse() -> float:
+    async def slot_expiry() -> float:
         ((_, at),) = await redis.zrange(f"psp:streams:{world.merchant_id}", 0, -1, withscores=True)
         return float(at)
 
     async def send(message: Any) -> None:
-        stream.receive(CALL)  # there is always something more to send
+        stream.receive(CALL)  # so that there is always another event to send
         await asyncio.sleep(0)
 
-    stream = await streams.open(world.merchant_id, stands, None, None)
-    taken = now = await lapse()
+    stream = await streams.open(world.merchant_id, accept_key, None, None)
+    first = now = await slot_expiry()
     async with contextlib.aclosing(redis), serving(stream, send):
-        while now == taken:
+        while now == first:
             await asyncio.sleep(0.02)
-            now = await lapse()
+            now = await slot_expiry()
 
 
-async def test_it_shows_that_it_lives_while_only_other_things_happen(
+async def test_a_stream_sends_heartbeats_while_only_filtered_events_happen(
     world: World, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandbox.live.streams.HEARTBEAT", 0.5)
@@ -272,7 +274,7 @@ async def test_it_shows_that_it_lives_while_only_other_things_happen(
     async def send(message: Any) -> None:
         sent.append(message.get("body", b""))
 
-    stream = await streams.open(world.merchant_id, stands, None, None, ["payout.*"])
+    stream = await streams.open(world.merchant_id, accept_key, None, None, ["payout.*"])
     async with serving(stream, send):
         while b": heartbeat\n\n" not in sent:
             stream.receive(CALL)

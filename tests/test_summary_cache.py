@@ -1,4 +1,4 @@
-"""What is cached of a user is never older than what the process knows of, whatever Redis takes and does not take."""
+"""The cache never returns a summary older than this process's last change, even if Redis refuses writes."""
 
 import asyncio
 import uuid
@@ -23,7 +23,7 @@ async def cache(stack: Stack) -> AsyncIterator[SummaryCache]:
 
 
 def changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
-    """A unit that changed a user, as far as the cache looks at it."""
+    """Return a fake unit of work that changed a user, with only the attributes that the cache reads."""
     return cast(
         "UnitOfWork", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}, effects=set())
     )
@@ -35,10 +35,10 @@ async def put(cache: SummaryCache, merchant: str, user: str, version: int, summa
     await cache.fill(merchant, user, missed, version, summary)
 
 
-async def answered(cache: SummaryCache, merchant: str, user: str) -> bytes | CacheMiss:
-    """What a look says when Redis is there again."""
+async def get_when_available(cache: SummaryCache, merchant: str, user: str) -> bytes | CacheMiss:
+    """Wait until the cache uses Redis again, and return its result."""
     async with asyncio.timeout(30):
-        while (found := await cache.get(merchant, user)) is None:  # noqa: ASYNC110 -- nothing tells when Redis is there again
+        while (found := await cache.get(merchant, user)) is None:  # noqa: ASYNC110 -- nothing signals that Redis is available again
             await asyncio.sleep(0.02)
     return found
 
@@ -47,7 +47,7 @@ async def refuse(*_: Any, **__: Any) -> None:
     raise ReadOnlyError
 
 
-async def test_a_world_that_was_exchanged_is_not_served_until_redis_knows_of_it(
+async def test_after_a_restore_nothing_is_served_until_redis_has_dropped_the_old_summaries(
     cache: SummaryCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
@@ -57,10 +57,10 @@ async def test_a_world_that_was_exchanged_is_not_served_until_redis_knows_of_it(
         patched.setattr(cache._redis, "incr", refuse)
         await cache.forget(merchant)
         assert await cache.get(merchant, user) is None
-    assert isinstance(await answered(cache, merchant, user), CacheMiss)
+    assert isinstance(await get_when_available(cache, merchant, user), CacheMiss)
 
 
-async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
+async def test_an_outdated_summary_is_not_served_while_redis_refuses_writes(
     cache: SummaryCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
@@ -70,10 +70,10 @@ async def test_a_change_is_not_served_away_while_redis_takes_no_writes(
         await cache.committing(changed(merchant, user, 2))
         cache._unavailable_until = 0.0
         assert await cache.get(merchant, user) is None
-    assert isinstance(await answered(cache, merchant, user), CacheMiss)
+    assert isinstance(await get_when_available(cache, merchant, user), CacheMiss)
 
 
-async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> None:
+async def test_a_late_reader_does_not_cache_an_older_value(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     missed = await cache.get(merchant, user)
     assert isinstance(missed, CacheMiss)
@@ -85,18 +85,18 @@ async def test_a_late_reader_brings_no_older_value_back(cache: SummaryCache) -> 
     assert await cache.get(merchant, user) == b"5"
 
 
-async def test_an_exchanged_world_begins_with_versions_of_its_own(cache: SummaryCache) -> None:
+async def test_versions_start_again_after_a_restore(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     await cache.committing(changed(merchant, user, 5))
     before = await cache.get(merchant, user)
     assert isinstance(before, CacheMiss)
     await cache.forget(merchant)
-    await cache.fill(merchant, user, before, 9, b"of the world before")
+    await cache.fill(merchant, user, before, 9, b"before the restore")
     await put(cache, merchant, user, 2, b"2")
     assert await cache.get(merchant, user) == b"2"
 
 
-async def test_time_that_is_passed_by_hand_adds_up(cache: SummaryCache) -> None:
+async def test_clock_advances_expire_a_summary_and_add_up(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     await put(cache, merchant, user, 1, b"1")
     await cache.add_clock_advance(merchant, timedelta(seconds=TTL_SECONDS / 2))

@@ -1,4 +1,4 @@
-"""The next worker finds work that a dead worker left unfinished, in frozen worlds as well."""
+"""The next worker finds work that a dead worker left unfinished, for frozen merchants too."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from tests.harness.world import Stack, World
 from worker.sweep import frozen_merchants_with_due_deliveries
 
 
-async def test_an_orphaned_delivery_in_a_frozen_world_is_found(stack: Stack, receiver: Receiver) -> None:
+async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack, receiver: Receiver) -> None:
     await open_pool(stack.database_url, 2)
     try:
         with World.create(stack, opening_balance="100.00") as world, World.create(stack, opening_balance="100.00") as idle:

@@ -1,4 +1,4 @@
-"""Each table of the database has its class, with the same columns; and Piccolo's queries are part of our transactions."""
+"""Each database table has a Piccolo class with the same columns, and Piccolo's queries join our transactions."""
 
 import asyncio
 import uuid
@@ -24,7 +24,7 @@ WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'mi
 
 
 def types_of(table: type[Table]) -> dict[str, tuple[str, bool, bool]]:
-    """A class's columns as PostgreSQL calls them: type, whether NOT NULL, whether part of the primary key."""
+    """Return (PostgreSQL type, is NOT NULL, is in the primary key) for each column of a class, by column name."""
     names = {"timestamptz": "timestamp with time zone"}
     found = {}
     for column in table._meta.columns:
@@ -38,20 +38,20 @@ def test_each_table_has_a_class_with_its_columns(stack: Stack) -> None:
     for row in stack.execute(COLUMNS):
         stored.setdefault(row["table"], {})[row["column"]] = (row["type"], row["not_null"], row["in_key"])
     classes = tables()
-    assert len(classes) == len({table._meta.tablename for table in classes}), "a table has one class"
+    assert len(classes) == len({table._meta.tablename for table in classes}), "each table must have only one class"
     assert {table._meta.tablename: types_of(table) for table in classes} == stored
 
 
-def test_no_class_makes_up_a_value_that_the_database_would_not(stack: Stack) -> None:
-    """A time or an id that was forgotten is an error, and not the host's time or a random id."""
+def test_classes_have_a_default_only_where_the_database_has_one(stack: Stack) -> None:
+    """A missing time or id must be an error, not filled with the host's time or a random id."""
     with_default = {(row["table"], row["column"]) for row in stack.execute(COLUMNS) if row["has_default"]}
-    made_up = {
+    class_defaults = {
         (table._meta.tablename, column._meta.db_column_name)
         for table in tables()
         for column in table._meta.columns
         if column.get_default_value() is not None
     }
-    assert made_up == with_default
+    assert class_defaults == with_default
 
 
 @pytest.fixture
@@ -72,14 +72,14 @@ async def names(world: World) -> list[str]:
 
 
 @pytest.mark.usefixtures("pool")
-async def test_a_query_is_part_of_the_transaction_around_it(world: World) -> None:
+async def test_a_query_joins_the_transaction_around_it(world: World) -> None:
     async def write_and_fail() -> None:
         async with transaction() as conn:
             await ScenarioRules.insert(new_rule(world))
             assert await names(world) == ["R"]
             assert await conn.fetchval("SELECT count(*) FROM scenario_rules WHERE merchant_id = $1", world.merchant_id) == 1
             async with transaction():
-                assert await names(world) == [], "each transaction is its own"
+                assert await names(world) == [], "a nested transaction must be separate"
             assert await names(world) == ["R"]
             raise ZeroDivisionError
 
@@ -93,10 +93,10 @@ async def test_a_query_is_part_of_the_transaction_around_it(world: World) -> Non
 
 @pytest.mark.usefixtures("pool")
 async def test_a_task_that_outlives_the_transaction_does_not_use_its_connection(world: World) -> None:
-    over = asyncio.Event()
+    first_ended = asyncio.Event()
 
     async def late() -> tuple[list[str], object]:
-        await over.wait()
+        await first_ended.wait()
         return await names(world), ENGINE.current_transaction.get()
 
     async with transaction():
@@ -104,31 +104,31 @@ async def test_a_task_that_outlives_the_transaction_does_not_use_its_connection(
         await ScenarioRules.insert(new_rule(world))
     async with transaction() as conn:
         await conn.execute("DELETE FROM scenario_rules WHERE merchant_id = $1", world.merchant_id)
-        over.set()
-        found, left = await task
-    assert found == ["R"], "the second transaction, on the same connection, was still open"
-    assert not left
+        first_ended.set()
+        found, current = await task
+    assert found == ["R"], "the task must not see the second transaction, which is still open on the same connection"
+    assert not current
 
 
 @pytest.mark.usefixtures("pool")
-async def test_a_lost_database_is_the_same_error_as_elsewhere(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def cut_off(*_: object, **__: object) -> None:
-        raise ConnectionResetError("cut off")
+async def test_a_lost_connection_in_a_query_raises_database_unavailable(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def reset_connection(*_: object, **__: object) -> None:
+        raise ConnectionResetError("connection reset")
 
-    class NobodyThere:
+    class UnreachablePool:
         async def acquire(self, **_: object) -> None:
-            raise ConnectionRefusedError("nobody there")
+            raise ConnectionRefusedError("connection refused")
 
     async def in_a_transaction() -> None:
         async with transaction():
             await names(world)
 
     with monkeypatch.context() as patch:
-        patch.setattr(asyncpg.Connection, "fetch", cut_off)
+        patch.setattr(asyncpg.Connection, "fetch", reset_connection)
         for read in (names(world), in_a_transaction()):
-            with pytest.raises(DatabaseUnavailableError, match="cut off"):
+            with pytest.raises(DatabaseUnavailableError, match="connection reset"):
                 await read
     with monkeypatch.context() as patch:
-        patch.setattr(ENGINE, "pool", NobodyThere())
-        with pytest.raises(DatabaseUnavailableError, match="nobody there"):
+        patch.setattr(ENGINE, "pool", UnreachablePool())
+        with pytest.raises(DatabaseUnavailableError, match="connection refused"):
             await names(world)

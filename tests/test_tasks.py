@@ -1,11 +1,11 @@
-"""Background tasks are ended for certain, whatever swallows a cancellation."""
+"""`end_tasks` ends background tasks even if they swallow a cancellation."""
 
 import asyncio
 
 from sandbox.infrastructure.tasks import end_tasks
 
 
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
+async def test_a_task_that_swallows_a_cancellation_is_still_ended() -> None:
     swallowed = 0
 
     async def stubborn() -> None:
@@ -14,7 +14,7 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> No
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                # As asyncio.wait_for does before Python 3.12, if what it waits for completes at this moment.
+                # asyncio.wait_for does this before Python 3.12 if its awaitable completes at the same moment.
                 swallowed += 1
                 if swallowed == 3:
                     raise
@@ -27,12 +27,12 @@ async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> No
     assert swallowed == 3
 
 
-async def test_what_a_task_raises_as_it_ends_is_of_no_account() -> None:
+async def test_an_error_raised_by_an_ending_task_is_ignored() -> None:
     async def fails_last() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            raise RuntimeError("on its way out")
+            raise RuntimeError("raised while ending")
 
     failing, done = asyncio.create_task(fails_last()), asyncio.create_task(asyncio.sleep(0))
     await asyncio.sleep(0)

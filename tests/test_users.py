@@ -16,22 +16,22 @@ DESTINATION = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345
 
 
 def make_user(world: World, **members: Any) -> str:
-    answer = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": DESTINATION, **members})
-    assert answer.status_code == 201, answer.text
-    assert answer.headers["location"] == f"/api/v1/users/{answer.json()['id']}"
-    user_id: str = answer.json()["id"]
+    response = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": DESTINATION, **members})
+    assert response.status_code == 201, response.text
+    assert response.headers["location"] == f"/api/v1/users/{response.json()['id']}"
+    user_id: str = response.json()["id"]
     return user_id
 
 
 def record(world: World, user_id: str, kind: str, amount: str) -> None:
-    answer = world.post(f"/api/v1/users/{user_id}/transactions", {"type": kind, "amount": amount})
-    assert answer.status_code == 201, answer.text
+    response = world.post(f"/api/v1/users/{user_id}/transactions", {"type": kind, "amount": amount})
+    assert response.status_code == 201, response.text
 
 
 def request_payout(world: World, user_id: str, amount: str) -> dict[str, Any]:
-    answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
-    assert answer.status_code == 201, answer.text
-    payout: dict[str, Any] = answer.json()
+    response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": amount})
+    assert response.status_code == 201, response.text
+    payout: dict[str, Any] = response.json()
     return payout
 
 
@@ -133,8 +133,8 @@ def test_a_failed_payout_is_tried_again_only_from_what_is_free(world: World) -> 
     world.patch(f"/api/v1/payouts/{payout['id']}/approve")
     world.wait_for(payout["id"], "FAILED")
     request_payout(world, user_id, "1")
-    answer = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
-    assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+    response = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
+    assert (response.status_code, response.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
     record(world, user_id, "EARNED", "1")
     assert world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").status_code == 200
     world.wait_for(payout["id"], "FAILED")
@@ -164,8 +164,8 @@ def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None
     record(world, user_id, "EARNED", "100")
     payout = request_payout(world, user_id, "100")
     record(world, user_id, "SPENT", "0.01")
-    answer = world.patch(f"/api/v1/payouts/{payout['id']}/approve")
-    assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+    response = world.patch(f"/api/v1/payouts/{payout['id']}/approve")
+    assert (response.status_code, response.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
     assert world.payout(payout["id"])["status"] == "REQUESTED"
     world.assert_clean()
 
@@ -175,12 +175,12 @@ def test_approving_needs_an_admin(world: World) -> None:
     record(world, user_id, "EARNED", "100")
     payout = request_payout(world, user_id, "100")
     member = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
-    answer = httpx.patch(
+    response = httpx.patch(
         f"{world.stack.api_url}/api/v1/payouts/{payout['id']}/approve",
         headers={"X-API-KEY": member, "X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
         timeout=30,
     )
-    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+    assert (response.status_code, response.json()["code"]) == (403, "FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +196,9 @@ def test_approving_needs_an_admin(world: World) -> None:
     ],
 )
 def test_a_bad_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
-    answer = world.post("/api/v1/users", body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert field in [error["field"] for error in answer.json()["errors"]]
+    response = world.post("/api/v1/users", body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in response.json()["errors"]]
 
 
 def test_users_are_listed_found_and_unique_by_the_callers_id(world: World) -> None:
@@ -209,8 +209,8 @@ def test_users_are_listed_found_and_unique_by_the_callers_id(world: World) -> No
     assert [(user["id"], user["vendor_user_id"]) for user in found] == [(first, "074092")]
     assert world.get(f"/api/v1/users/{second}").json()["vendor_user_id"] == second
     for members in ({"external_id": "one"}, {"vendor_user_id": "074092"}):
-        answer = world.post("/api/v1/users", {"name": "B", **members})
-        assert (answer.status_code, answer.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+        response = world.post("/api/v1/users", {"name": "B", **members})
+        assert (response.status_code, response.json()["code"]) == (409, "DUPLICATE_REFERENCE")
     users = [{"name": "C", "external_id": "three"}, {"name": "D", "external_id": "three"}, {"x": 1}]
     results = world.post("/api/v1/users/batch", {"users": users}).json()["results"]
     assert [result["status"] for result in results] == [201, 409, 400]
@@ -229,8 +229,8 @@ def test_a_user_of_another_merchant_is_not_found(world: World, stack: Stack) -> 
 def test_a_user_without_a_destination_cannot_ask_for_a_payout(world: World) -> None:
     user_id = make_user(world, destination=None)
     record(world, user_id, "EARNED", "10")
-    answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "INVALID_STATE")
+    response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"})
+    assert (response.status_code, response.json()["code"]) == (409, "INVALID_STATE")
 
 
 def test_transactions_are_listed_newest_first(world: World) -> None:
@@ -262,7 +262,7 @@ def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
 
 
 def test_an_older_value_is_never_cached_again(world: World) -> None:
-    """Readers and writers at once: whatever a reader caches, what follows a change's answer tells of the change."""
+    """Readers and writers at once: whatever a reader caches, what follows a change's response tells of the change."""
     user_id = make_user(world)
     stopped = threading.Event()
 
@@ -289,12 +289,12 @@ def test_a_refused_request_says_which_balance_lacks(stack: Stack) -> None:
     with World.create(stack, opening_balance="50.00") as world:
         user_id = make_user(world)
         record(world, user_id, "EARNED", "80")
-        answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80.01"})
-        assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
-        assert "the user's wallet has 80.00" in answer.json()["detail"]
-        answer = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80"})
-        assert (answer.status_code, answer.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
-        assert "the merchant's available balance is 50.00" in answer.json()["detail"]
+        response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80.01"})
+        assert (response.status_code, response.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+        assert "the user's wallet has 80.00" in response.json()["detail"]
+        response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "80"})
+        assert (response.status_code, response.json()["code"]) == (422, "INSUFFICIENT_BALANCE")
+        assert "the merchant's available balance is 50.00" in response.json()["detail"]
         assert summary(world, user_id)["available"] == "80.00"
 
 
@@ -311,8 +311,8 @@ def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
     cleared = world.patch(path, {"external_id": None, "destination": None}).json()
     assert (cleared["name"], cleared["external_id"], cleared["destination"]) == ("Sana", None, None)
     make_user(world, external_id="one")
-    answer = world.patch(path, {"external_id": "one"})
-    assert (answer.status_code, answer.json()["code"]) == (409, "DUPLICATE_REFERENCE")
+    response = world.patch(path, {"external_id": "one"})
+    assert (response.status_code, response.json()["code"]) == (409, "DUPLICATE_REFERENCE")
     key = str(uuid.uuid4())
     first, again = (world.patch(path, {"external_id": "two"}, key=key) for _ in range(2))
     assert (first.status_code, again.headers["idempotent-replayed"], again.content) == (200, "true", first.content)
@@ -332,9 +332,9 @@ def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
 def test_a_bad_change_of_a_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
     user_id = make_user(world)
     before = world.get(f"/api/v1/users/{user_id}").json()
-    answer = world.patch(f"/api/v1/users/{user_id}", body)
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert field in [error["field"] for error in answer.json()["errors"]]
+    response = world.patch(f"/api/v1/users/{user_id}", body)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in response.json()["errors"]]
     assert world.get(f"/api/v1/users/{user_id}").json() == before
 
 

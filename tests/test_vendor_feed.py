@@ -47,9 +47,9 @@ def another_key(world: World) -> dict[str, str]:
 
 def test_a_row_has_the_challenges_shape(world: World) -> None:
     ids = add_rows(world, add_user(world, "074092"), [("EARNED", "1.2", START), ("PAID_OUT", "500", START)])
-    answer = world.get("/vendor/v1/transactions")
-    assert answer.status_code == 200
-    assert answer.json() == {
+    response = world.get("/vendor/v1/transactions")
+    assert response.status_code == 200
+    assert response.json() == {
         "items": [
             {"id": ids[0], "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "earned", "amount": "1.20"},
             {"id": ids[1], "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "paid_out", "amount": "500.00"},
@@ -91,8 +91,8 @@ def test_dates_are_inclusive_at_both_ends_and_a_day_is_whole(world: World) -> No
     ]
     keys = [another_key(world), another_key(world)]
     for number, (params, expected) in enumerate(asked):
-        answer = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
-        assert [row["id"] for row in answer.json()["items"]] == expected, params
+        response = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
+        assert [row["id"] for row in response.json()["items"]] == expected, params
 
 
 def test_what_is_wrong_is_said(world: World) -> None:
@@ -102,9 +102,9 @@ def test_what_is_wrong_is_said(world: World) -> None:
     ]  # fmt: skip
     keys = [another_key(world), another_key(world)]
     for number, params in enumerate(wrong):
-        answer = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
-        assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), params
-        assert answer.json()["errors"][0]["field"] == next(iter(params))
+        response = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
+        assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), params
+        assert response.json()["errors"][0]["field"] == next(iter(params))
 
 
 def test_five_requests_a_minute_a_key_over_all_processes_whatever_they_ask(stack: Stack, world: World) -> None:
@@ -114,7 +114,7 @@ def test_five_requests_a_minute_a_key_over_all_processes_whatever_they_ask(stack
         httpx.get(f"{stack.api_url}/vendor/v1/transactions", params=params, headers=key, timeout=60)
         for params in ({}, {"limit": "0"}, {"page": "2"}, {}, {"limit": "1000"}, {}, {"limit": "0"})
     ]
-    assert [answer.status_code for answer in answers] == [200, 400, 200, 200, 200, 429, 429]
+    assert [response.status_code for response in answers] == [200, 400, 200, 200, 200, 429, 429]
     assert answers[5].json()["code"] == "RATE_LIMITED"
     assert 1 <= int(answers[5].headers["retry-after"]) <= 60
     assert world.get("/vendor/v1/transactions").status_code == 200, "another key has a minute of its own"

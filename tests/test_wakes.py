@@ -109,8 +109,8 @@ async def test_a_lost_wake_costs_only_the_time_to_the_next_sweep(
 ) -> None:
     await asyncio.to_thread(world.post, "/api/v1/webhook-endpoints", {"url": receiver.url})
     work = units_of_work()  # tells nobody of what it commits
-    answer = await work.submit(create(world.merchant_id, "unheard"))
-    payout_id = str(answer.location).rpartition("/")[2]
+    response = await work.submit(create(world.merchant_id, "unheard"))
+    payout_id = str(response.location).rpartition("/")[2]
     await asyncio.to_thread(world.wait_for, payout_id, "SUCCESS")
     await asyncio.to_thread(receiver.wait_for, "payout.created", "payout.succeeded")
 

@@ -37,12 +37,12 @@ def busy(world: World) -> tuple[World, str]:
     assert run(world, ADVANCE)["paid"] == 2
     reconcile(world, **{ids[0]: "APPROVED", ids[1]: "DECLINED"})
     assert run(world, FINAL)["paid"] == 2
-    answer = world.client.post(
+    response = world.client.post(
         "/api/v1/wallet/bulk-credit",
         files={"file": ("credits.csv", f"uuid,amount\n{user_id},7.00\n{user_id},0.50\n", "text/csv")},
         headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())},
     )
-    assert answer.status_code == 202, answer.text
+    assert response.status_code == 202, response.text
     until(lambda: summary(world, user_id)["credited"] == "7.50")
     paid, returned = request_payout(world, user_id, "20")["id"], request_payout(world, user_id, "30")["id"]
     request_payout(world, user_id, "5")
@@ -130,5 +130,5 @@ def test_another_merchants_wallet_is_not_found(busy: tuple[World, str], stack: S
     _, user_id = busy
     with World.create(stack) as other:
         for path in (f"{user_id}/history", f"{user_id}/transactions", "x/history", "%00/history"):
-            answer = other.get(f"/api/v1/users/{path}")
-            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+            response = other.get(f"/api/v1/users/{path}")
+            assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")

@@ -50,14 +50,14 @@ async def test_redirects_are_not_followed(status: int) -> None:
     assert target.connections == 0
 
 
-# The answer, and its bounds
+# The response, and its bounds
 
 
 @pytest.mark.parametrize(("status", "reason"), [(204, "No Content"), (410, "Gone"), (500, "Broken"), (503, "Busy")])
 async def test_every_status_is_an_answer_and_not_an_error(status: int, reason: str) -> None:
-    answer = f"HTTP/1.1 {status} {reason}\r\nRetry-After: 7\r\n".encode()
-    answer += b"\r\n" if status == 204 else b"Content-Length: 4\r\n\r\ngone"
-    result = await send_once(responding_with(answer))
+    response = f"HTTP/1.1 {status} {reason}\r\nRetry-After: 7\r\n".encode()
+    response += b"\r\n" if status == 204 else b"Content-Length: 4\r\n\r\ngone"
+    result = await send_once(responding_with(response))
     assert (result.status, result.error) == (status, None)
     assert result.response_headers["retry-after"] == "7"
 
@@ -99,8 +99,8 @@ async def test_a_body_can_be_stored_as_text(raw: bytes, kept: str) -> None:
 
 async def test_a_compressed_body_is_not_unpacked() -> None:
     bomb = gzip.compress(bytes(10_000_000))
-    answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
-    result = await send_once(responding_with(answer))
+    response = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
+    result = await send_once(responding_with(response))
     assert (result.status, result.error) == (200, None)
     assert len(result.response_body) <= len(bomb)
 
@@ -120,7 +120,7 @@ async def test_response_headers_are_bounded_joined_and_storable() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"\r\n\r\n",
         b"hello\r\n\r\n",
@@ -135,8 +135,8 @@ async def test_response_headers_are_bounded_joined_and_storable() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-async def test_a_malformed_response_is_an_error(answer: bytes) -> None:
-    result = await send_once(responding_with(answer, then_close=True))
+async def test_a_malformed_response_is_an_error(response: bytes) -> None:
+    result = await send_once(responding_with(response, then_close=True))
     assert result.status is None
     assert result.error in {
         "the response is not valid HTTP",
@@ -145,14 +145,14 @@ async def test_a_malformed_response_is_an_error(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kept"),
+    ("response", "kept"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", "part"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n", "part"),
     ],
 )
-async def test_a_body_that_breaks_off_keeps_what_came(answer: bytes, kept: str) -> None:
-    result = await send_once(responding_with(answer, then_close=True))
+async def test_a_body_that_breaks_off_keeps_what_came(response: bytes, kept: str) -> None:
+    result = await send_once(responding_with(response, then_close=True))
     assert result.error == "the response broke off or its body is malformed"
     assert (result.status, result.response_body) == (200, kept)
 

@@ -106,10 +106,10 @@ async def test_what_is_taken_can_be_posted_to(host: str, rest: str) -> None:
     assert (result.status, result.error) == (200, None)
 
 
-def fields(answer: httpx.Response) -> tuple[int, str, list[str]]:
+def fields(response: httpx.Response) -> tuple[int, str, list[str]]:
     """Of a problem: status, code, and the fields that `errors` names."""
-    problem = answer.json()
-    return answer.status_code, problem["code"], [error["field"] for error in problem.get("errors", [])]
+    problem = response.json()
+    return response.status_code, problem["code"], [error["field"] for error in problem.get("errors", [])]
 
 
 @pytest.mark.parametrize("url", ["http://127.1", "http://2130706433", "http://0177.0.0.1", "http://a..b/", "http://h:0/"])

@@ -15,17 +15,17 @@ from tests.harness.world import Stack, World
 
 def endpoint(world: World, url: str, **members: Any) -> dict[str, Any]:
     """Register an endpoint; it must be accepted."""
-    answer = world.post("/api/v1/webhook-endpoints", {"url": url, **members})
-    assert answer.status_code == 201, answer.text
-    created: dict[str, Any] = answer.json()
+    response = world.post("/api/v1/webhook-endpoints", {"url": url, **members})
+    assert response.status_code == 201, response.text
+    created: dict[str, Any] = response.json()
     return created
 
 
 def deliveries(world: World, **filters: str) -> list[dict[str, Any]]:
     """The deliveries of a merchant, newest first."""
-    answer = world.get("/api/v1/webhook-deliveries", **filters)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["data"]
+    response = world.get("/api/v1/webhook-deliveries", **filters)
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["data"]
     return found
 
 
@@ -60,8 +60,8 @@ def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
     ],
 )
 def test_a_bad_endpoint_is_refused(world: World, receiver: Receiver, members: dict[str, Any]) -> None:
-    answer = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, **members})
-    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    response = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, **members})
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("member", ["ordered", "rate_limit", "max_in_flight", "filters", "custom_signing"])
@@ -72,9 +72,9 @@ def test_what_is_not_built_yet_is_refused_by_name(world: World, receiver: Receiv
         world.post("/api/v1/webhook-endpoints", {"url": receiver.url, member: True}),
         world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {member: True}),
     )
-    for answer in refusals:
-        assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-        (error,) = answer.json()["errors"]
+    for response in refusals:
+        assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+        (error,) = response.json()["errors"]
         assert error["field"] == member
         assert "not supported yet" in error["message"]
 
@@ -226,10 +226,10 @@ def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: Wor
     """Standard profile: 0 s, 5 s, 5 min; the same webhook-id each time, and the time of the attempt."""
     refusals = [503, 500]
 
-    def answer(_: Received) -> tuple[int, dict[str, str], bytes]:
+    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
         return (refusals.pop(0), {}, b"no") if refusals else (200, {}, b"yes")
 
-    receiver.respond = answer
+    receiver.respond = response
     secret = endpoint(world, receiver.url, event_types=["payout.created"])["secret"]
     world.create_payout("0004")
     for attempt, seconds in ((1, 5), (2, 300)):

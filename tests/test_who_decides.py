@@ -127,12 +127,12 @@ def test_each_payout_of_a_batch_and_of_a_user_names_who_asked(world: World, memb
     keys = world.get("/sandbox/v1/keys").json()["data"]
     member_id = next(key["id"] for key in keys if key["role"] == "member")
     batch = {"payouts": [world.payout_body("0004"), world.payout_body("0004")]}
-    answer = member.post("/api/v1/payouts/batch", json=batch, headers={"X-IDEMPOTENCY-KEY": "batch"}).json()["results"]
+    response = member.post("/api/v1/payouts/batch", json=batch, headers={"X-IDEMPOTENCY-KEY": "batch"}).json()["results"]
     user = {"name": "U", "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900004"}}
     user_id = world.post("/api/v1/users", user).json()["id"]
     world.post(f"/api/v1/users/{user_id}/transactions", {"type": "EARNED", "amount": "10.00"})
     asked = member.post(f"/api/v1/users/{user_id}/payout", json={"amount": "1"}, headers={"X-IDEMPOTENCY-KEY": "asks"}).json()
-    for payout_id in (answer[0]["payout"]["id"], answer[1]["payout"]["id"], asked["id"]):
+    for payout_id in (response[0]["payout"]["id"], response[1]["payout"]["id"], asked["id"]):
         assert timeline(world, payout_id)[0]["actor"] == member_id
 
 
