@@ -226,12 +226,13 @@ def test_cpu_time_of_a_child_counts_while_it_runs_and_after_it_has_ended() -> No
         with CpuMeter(process.pid) as meter:
             process.stdin.write(b"\n")
             process.stdin.close()
-            until(lambda: cpu_seconds(process.pid).get("supervisor", 0.0) >= 2 * used)
+            # The system rounds each process's user and system time down to a hundredth of a second.
+            until(lambda: cpu_seconds(process.pid).get("supervisor", 0.0) >= 2 * used - 0.06)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert set(meter.seconds) == {"supervisor", "total"}
-    assert meter.seconds["total"] >= 2 * used - 0.1  # what it took to start was before, and is in what is waited for
+    assert meter.seconds["total"] >= 2 * used - 0.1  # its own start came before the measurement
     assert meter.micros_per(1000)["total"] == pytest.approx(meter.seconds["total"] * 1000)
 
 

@@ -66,14 +66,14 @@ def test_what_is_no_event_is_refused_with_those_that_are(world: World) -> None:
 
 
 def test_an_event_that_does_not_come_is_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait is bounded: the API holds an response for half a minute at most."""
+    """The wait is bounded: the API holds a response for at most half a minute."""
     waits: list[Any] = []
 
     def response(_: Client, method: str, path: str, **options: Any) -> Any:
         waits.append(options.get("params", {}).get("timeout"))
         return {"data": []} if path.endswith("/events") else {"id": "payout", "status": "PENDING"}
 
-    monkeypatch.setattr(Client, "ask", response)
+    monkeypatch.setattr(Client, "request_json", response)
     ran = invoke("trigger", "payout.succeeded", "--json")
     assert (ran.exit_code, ran.stdout) == (4, "")
     assert json.loads(ran.stderr)["code"] == "CONDITION_NOT_MET"
