@@ -138,7 +138,7 @@ async def test_every_row_is_stored_once_despite_vendor_faults(driven: DrivenPoll
     errors = [fetch["error"] for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
     assert errors[:2] == ["timed out after 1 s", "the vendor responded with 500"]
     assert "the vendor responded with 429" in errors
-    assert "the response broke off" in errors
+    assert "the response is incomplete" in errors
     assert "the vendor responded with 302" in errors
     assert "the response is larger than 2097152 bytes" in errors
     assert len(errors) == 9
@@ -191,7 +191,7 @@ async def test_no_row_is_skipped_after_an_empty_page_in_newest_first_order(drive
         assert [int(query["page"]) for _, query, _ in vendor.calls] == [1, 2, 1, 2, 3]
     assert await driven.earned() == {"074092": "2500.00"}
     errors = [(fetch["status"], fetch["error"]) for fetch in await driven.fetches() if fetch["outcome"] == "FAILED"]
-    assert errors == [(200, "the vendor had 2 pages or more and now has 0; reading starts over")]
+    assert errors == [(200, "the vendor had at least 2 pages and now has 0; the sync starts over")]
 
 
 async def test_a_row_with_an_invalid_time_does_not_stop_reading(driven: DrivenPoller) -> None:

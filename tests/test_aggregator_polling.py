@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.domain.vendor_polling import (
-    CALLS,
     INTERVAL,
+    MAX_CALLS,
     OVERLAP,
     WINDOW,
     Cursor,
@@ -82,8 +82,8 @@ def test_reading_restarts_if_the_vendor_has_fewer_pages_than_before() -> None:
 
 
 def test_the_rate_limit_counts_from_the_end_of_each_call() -> None:
-    assert earliest_call([NOW] * (CALLS - 1), NOW) == NOW
-    ends = [NOW - WINDOW + SECOND * n for n in range(1, CALLS + 1)]
+    assert earliest_call([NOW] * (MAX_CALLS - 1), NOW) == NOW
+    ends = [NOW - WINDOW + SECOND * n for n in range(1, MAX_CALLS + 1)]
     assert earliest_call(ends, NOW) == NOW + SECOND
     assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, "a call in progress counts until its lease ends"
 

@@ -257,7 +257,7 @@ def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None
     activity = finished(world, activity_id)
     assert counts(activity) == (102, 1, 101, 0)
     (refused,) = items(world, activity_id, status="INVALID")
-    assert (refused["line"], refused["error"]) == (102, "amount: would bring the user's credits above 99999999999999.99")
+    assert (refused["line"], refused["error"]) == (102, "amount: would raise the user's credits above 99999999999999.99")
     world.assert_clean()
 
 
@@ -269,5 +269,5 @@ def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
     rows = [{"line": line, "user_id": "u", "amount": amount, "credited": ZERO} for line, amount in ((2, "1.00"), (3, "0.99"))]
     outcomes, credits_ = _decide(unit, rows, frozenset())
     assert [outcome.status for outcome in outcomes] == ["INVALID", "SUCCEEDED"]
-    assert outcomes[0].error == "amount: would bring the total of all wallets above 99999999999999999.99"
+    assert outcomes[0].error == "amount: would raise the total of all wallets above 99999999999999999.99"
     assert [credit.amount for credit in credits_] == ["0.99"]

@@ -183,9 +183,9 @@ def test_a_secret_at_the_truncation_limit_is_hidden(length: int) -> None:
 
 def test_a_process_secret_without_a_known_prefix_is_hidden_once_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_known", set())
-    redaction.learn("short")
+    redaction.register_secret("short")
     assert not redaction.has_secret("a short word")
-    redaction.learn("correct-Horse-battery")
+    redaction.register_secret("correct-Horse-battery")
     assert redaction.scrub("it is CORRECT-horse-battery") == HIDDEN
     assert redaction.path("/a/correct%2Dhorse%2Dbattery") == f"/a/{HIDDEN}"
 
@@ -225,8 +225,8 @@ def test_every_field_named_like_a_secret_or_url_is_marked() -> None:
         for kind in (operation.body, *operation.responses.values()):
             for struct, name, hint in _fields(page_item(kind) or kind, seen) if kind is not None else ():
                 shape = shape_of(hint)
-                if _NAMED_LIKE_A_SECRET.search(name) and not shape.conceals and (struct, name) not in _NOT_SECRETS:
+                if _NAMED_LIKE_A_SECRET.search(name) and not shape.hides_something and (struct, name) not in _NOT_SECRETS:
                     missing.append(f"{struct}.{name} is not a Secret")
-                if _NAMED_LIKE_A_URL.search(name) and not shape.conceals and (struct, name) not in _NOT_A_MERCHANTS_URL:
+                if _NAMED_LIKE_A_URL.search(name) and not shape.hides_something and (struct, name) not in _NOT_A_MERCHANTS_URL:
                     missing.append(f"{struct}.{name} is not an Address")
     assert missing == []

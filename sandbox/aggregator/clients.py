@@ -68,7 +68,7 @@ class VendorClient(Protocol):
     """Fetches pages."""
 
     in_order: bool
-    """Whether rows appear in the order of their times."""
+    """Whether rows become visible in the order of their times."""
 
     async def fetch(self, request: PageRequest) -> bytes:
         """Return the body of a 200 response. Raises FetchFailedError."""
@@ -125,8 +125,8 @@ class HttpVendor:
             auto_decompress=False,
             trust_env=False,
         )
-        # aiohttp repeats a GET when its connection is lost, and nothing would count that call. There is no public option to
-        # turn this off. A test drops a connection and counts the calls.
+        # aiohttp repeats a GET when its connection is lost, and the repeated call would not be counted. No public option turns
+        # this off. A test drops a connection and counts the calls.
         self._session._retry_connection = False
 
     async def close(self) -> None:
@@ -146,14 +146,14 @@ class HttpVendor:
         except TimeoutError:
             raise FetchFailedError(f"timed out after {self._seconds:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            # If several addresses fail, aiohttp raises one error with a text only. The text names addresses, not the URL.
+            # If several addresses fail, aiohttp raises one error that has only a text, which names addresses but not the URL.
             raise FetchFailedError(f"could not connect: {error.os_error.strerror or error.os_error}"[:300]) from None
         except aiohttp.ClientPayloadError:
-            raise FetchFailedError("the response broke off") from None
+            raise FetchFailedError("the response is incomplete") from None
         except aiohttp.ServerDisconnectedError:
             raise FetchFailedError("the vendor closed the connection without a complete response") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Can be a local error such as too many open files, so the message does not blame the vendor.
+            # This can be a local error, such as too many open files, so the message does not blame the vendor.
             reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
             raise FetchFailedError(f"the request failed ({reason})") from None
 

@@ -13,7 +13,7 @@ from sandbox.aggregator.store import (
     Claim,
     Outcome,
     claim_poll,
-    dead_letters_left,
+    dead_letter_capacity,
     record_fetch,
 )
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection
@@ -63,7 +63,7 @@ class Poller:
         except (*CONNECTION_ERRORS, *RETRYABLE):
             raise  # nothing can be recorded now; the lease expires, and the page is requested again
         except Exception as error:
-            # A bug of ours. If it were not recorded, it would recur unseen each time that the lease expires.
+            # A bug in the sandbox. If it were not recorded, it would recur unnoticed each time that the lease expires.
             _log.exception("page_not_read", merchant_id=merchant_id, fetch_id=claim.fetch_id)
             await self._record_failure(claim, FetchFailedError(f"the page could not be processed ({type(error).__name__})"))
         return True
@@ -71,7 +71,7 @@ class Poller:
     async def _read_page(self, claim: Claim, client: VendorClient) -> None:
         page = read_page(await client.fetch(claim.request), claim.cursor.page)
         if has_shrunk(claim.cursor, page.total_pages):
-            error = f"the vendor had {claim.cursor.page} pages or more and now has {page.total_pages}; reading starts over"
+            error = f"the vendor had at least {claim.cursor.page} pages and now has {page.total_pages}; the sync starts over"
             await self._record_failure(claim, FetchFailedError(error, 200), restart=True)
             return
         await _require_capacity(claim.merchant_id, page)
@@ -81,7 +81,7 @@ class Poller:
         ended = self._clock()
         newest = max((row.created_at for row in page.rows), default=None)
         cursor, due = after_page(claim.cursor, newest, page.total_pages, claim.began, ended, in_order=in_order)
-        # The sandbox's own ids increase. The last one read, valid or not, shows without a call whether there are new rows.
+        # The sandbox's own ids increase. So the last id read, of a valid or invalid row, shows whether there are new rows.
         ids = [row.vendor_id for row in page.rows] + [row.vendor_id for row in page.bad if row.vendor_id is not None]
         last_id = max(ids, default=None) if in_order else None
         await record_fetch(claim, Outcome(ended, 200, page.rows, page.bad), cursor, due, last_id)
@@ -93,12 +93,12 @@ class Poller:
 
 
 async def _require_capacity(merchant_id: str, page: RowsOfPage) -> None:
-    """Raise UnreadablePageError if there is no capacity for the page's dead letters. Then reading waits and skips no row."""
+    """Raise UnreadablePageError if the merchant cannot have more dead letters. The page is retried later; no row is skipped."""
     if not page.bad:
         return
     async with connection() as conn:
-        new, left = await dead_letters_left(conn, merchant_id, page.bad)
-    if new > left:
+        new, capacity = await dead_letter_capacity(conn, merchant_id, page.bad)
+    if new > capacity:
         raise UnreadablePageError(
             f"{new} more of its rows cannot be parsed, but at most {MAX_DEAD_LETTERS} dead letters are kept"
         )

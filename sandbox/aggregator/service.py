@@ -45,7 +45,7 @@ ORDER BY vendor_dead_letters.merchant_id, vendor_dead_letters.id LIMIT $3
 _FROM_THE_BEGINNING: Final[Mapping[Column | str, Any]] = {
     VendorCursors.since: None,
     VendorCursors.page: 1,
-    VendorCursors.seen: None,
+    VendorCursors.newest_read: None,
     VendorCursors.sync_started_at: None,
     VendorCursors.last_id: None,
 }
@@ -113,7 +113,7 @@ class AggregatorService:
     """Reads aggregated data, replays dead letters and sets the source."""
 
     def __init__(self, work: UnitOfWorkRunner, box: SecretBox, allowed_networks: Sequence[Network]) -> None:
-        """`box` seals vendors' headers. `allowed_networks` are the private networks that vendors can be in."""
+        """`box` seals vendors' headers. `allowed_networks` are the private networks in which vendors are allowed."""
         self._work = work
         self._box = box
         self._allowed = tuple(allowed_networks)
@@ -166,7 +166,7 @@ class AggregatorService:
         return page(found, window.limit, [letter.id for letter in found])
 
     async def replay(self, context: RequestContext) -> CommandResult:
-        """Retry all dead letters, and count each parseable one exactly once. Responds with 200 and Replayed."""
+        """Retry all dead letters, and add each valid one to the balances exactly once. Responds with 200 and Replayed."""
         return await self._work.run_idempotent(context, lambda: self._replay(context.merchant_id))
 
     async def _replay(self, merchant_id: str) -> CommandResult:
@@ -191,7 +191,7 @@ class AggregatorService:
         return Source(record["url"], sorted(open_headers(self._box, merchant_id, record["headers"])))
 
     def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the validation errors in the source's fields beyond its schema."""
+        """Return the validation errors in the source's fields that its schema cannot express."""
         url = fields.get("url")
         error = None if url is None else _url_error(url, self._allowed)
         return [] if error is None else [("url", error)]

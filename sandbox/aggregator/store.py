@@ -1,8 +1,7 @@
 """Claim a poll and record its result.
 
-The row of the cursor is the lock for everything that is aggregated for a merchant. It is not the merchant's own lock, so that
-payouts never wait for a slow vendor. Calls are counted in PostgreSQL: a flushed Redis must not allow more calls than the
-vendor's limit.
+The cursor's row is the lock of a merchant's aggregated data. It is separate from the merchant's own lock, so that payouts never
+wait for a slow vendor. Calls are counted in PostgreSQL: a flushed Redis must not allow more calls than the vendor's limit.
 """
 
 import hashlib
@@ -77,7 +76,7 @@ WHERE merchant_id = $1 AND id = $2
 """
 _DELETE_OLD_FETCHES: Final = "DELETE FROM vendor_fetches WHERE merchant_id = $1 AND id < $2"
 
-# A row that exists already is not added to the balances. So reading a page again, wholly or partly, changes nothing.
+# A row that already exists is not added to the balances again, so rereading all or part of a page changes nothing.
 _ADD_ROWS: Final = """
 WITH added AS (
     INSERT INTO vendor_transactions (merchant_id, vendor_id, user_id, type, amount, created_at)
@@ -114,7 +113,7 @@ _RANDOM: Final = SystemRandom()
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A call that only this process can make now."""
+    """A call to a vendor that this process has claimed, so that no other process makes it."""
 
     merchant_id: str
     fetch_id: str
@@ -139,8 +138,8 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
     record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
     if record is not None:
         return record
-    # Create it under the merchant's lock, so that no deletion of the merchant runs at the same time: that takes locks in
-    # another order.
+    # Create it under the merchant's lock, so that the merchant is not deleted at the same time. A deletion takes these two
+    # locks in the other order.
     if await conn.fetchrow(_MERCHANT, merchant_id) is None:
         return None
     await conn.execute(_CREATE_CURSOR, merchant_id, now)
@@ -148,16 +147,17 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
 
 
 async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim | None:
-    """Claim the merchant's next call if it is due and the rate limit allows it at `now`. From then on, the call counts.
+    """Claim the merchant's next call if it is due and the rate limit allows it at `now`. Otherwise return None.
 
-    If the process dies after the claim, the call still counts. Its lease expires, and another process requests the same page.
+    A claimed call counts towards the rate limit even if the process dies before making it. Its lease expires, and another
+    process requests the same page.
     """
 
     async def claim(conn: "PoolConnectionProxy[Any]") -> Claim | None:
         record = await lock_cursor(conn, merchant_id, now)
         if record is None or record["next_poll_at"] > now:
             return None
-        # Calls that started earlier than this had ended before the window.
+        # Calls that started before this time ended before the window began.
         first = first_id_at(milliseconds(now - WINDOW - 4 * LEASE))
         recent = await conn.fetch(_RECENT, merchant_id, first, now - WINDOW)
         at = earliest_call([call["ended_by"] for call in recent], now)
@@ -180,8 +180,8 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
 async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: datetime, last_id: str | None) -> bool:
     """Write a page's rows, their balances, the next cursor and the record of the call, all or nothing.
 
-    If the claim has expired or the source has changed, write only the record of the call and return False. Another process
-    requests the page then.
+    If the claim has expired or the source has changed, write only the record of the call and return False. The page is then
+    requested again.
     """
 
     async def record(conn: "PoolConnectionProxy[Any]") -> bool:
@@ -194,8 +194,8 @@ async def record_fetch(claim: Claim, outcome: Outcome, cursor: Cursor, due: date
         new = await add_rows(conn, claim.merchant_id, outcome.rows, outcome.ended)
         await _add_dead_letters(conn, claim.merchant_id, outcome.bad, outcome.ended)
         await conn.execute(
-            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.seen, cursor.sync_started_at, cursor.failures, due,
-            last_id, outcome.ended,
+            _MOVE, claim.merchant_id, cursor.since, cursor.page, cursor.newest_read, cursor.sync_started_at, cursor.failures,
+            due, last_id, outcome.ended,
         )  # fmt: skip
         await _end(conn, claim, outcome, "SUCCEEDED" if outcome.error is None else "FAILED", new, outcome.error)
         await conn.execute(_DELETE_OLD_FETCHES, claim.merchant_id, first_id_at(milliseconds(outcome.ended - FETCHES_KEPT)))
@@ -218,8 +218,8 @@ async def add_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, rows: Seq
     return new
 
 
-async def dead_letters_left(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
-    """Return how many of these rows would be new dead letters, and how many more the merchant can have."""
+async def dead_letter_capacity(conn: "PoolConnectionProxy[Any]", merchant_id: str, bad: Sequence[BadRow]) -> tuple[int, int]:
+    """Return how many of these rows would be new dead letters, and how many more dead letters the merchant can have."""
     counts = await conn.fetchrow(_COUNT_DEAD, merchant_id, [_digest(row) for row in bad])
     assert counts is not None
     return counts["new"], MAX_DEAD_LETTERS - counts["kept"]

@@ -7,14 +7,14 @@ from sandbox.db.engine import ENGINE
 
 
 class VendorCursors(Table, db=ENGINE):
-    """How far a merchant's vendor has been read. `headers` are sealed. The row is the lock of the aggregated data."""
+    """The position in the feed of a merchant's vendor. `headers` are sealed. The row is the lock of the aggregated data."""
 
     merchant_id = UUID(primary_key=True, default=None)
     url = Text(null=True, default=None)
     headers = Bytea(null=True, default=None)
     since = Timestamptz(null=True, default=None)
     page = Integer(default=None)
-    seen = Timestamptz(null=True, default=None)
+    newest_read = Timestamptz(null=True, db_column_name="seen", default=None)
     sync_started_at = Timestamptz(null=True, db_column_name="walk_began", default=None)
     last_id = UUID(null=True, default=None)
     failures = Integer(default=None)
@@ -66,7 +66,7 @@ class VendorBalances(Table, db=ENGINE):
 
 
 class VendorDeadLetters(Table, db=ENGINE):
-    """A row that could not be parsed. The column `raw`, its text, is `row` here, because Table has a method `raw`."""
+    """A row that could not be parsed. The column `raw` with its text is `row` here, because Table has a method `raw`."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)

@@ -76,11 +76,11 @@ def read_user_ids_to_fail() -> set[str]:
 async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fail: Set[str]) -> bool:
     """Credit the next rows of a merchant's oldest unfinished bulk credit. Return whether there may be more to do.
 
-    Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors; then nothing
-    was written.
+    Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors, having written
+    nothing.
     """
     async with connection() as conn:
-        # If there is nothing to do, take no lock and use no ids: a repeatable world must not depend on how often workers look.
+        # If there is nothing to do, take no lock and no ids: how often workers poll must not affect the ids of a seeded world.
         activity = await conn.fetchrow(_NEXT, merchant_id)
     if activity is None:
         return False
@@ -88,8 +88,8 @@ async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fai
     async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
         activity = await conn.fetchrow(_NEXT, merchant_id)
         if activity is None:
-            # Another worker finished it while this one waited for the lock. Rolling back returns the reserved ids: a
-            # repeatable world must not depend on the number of workers either.
+            # Another worker finished it while this one waited for the lock. The rollback returns the reserved ids: the number
+            # of workers must not affect the ids of a seeded world either.
             raise NothingToDoError(False)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
         outcomes, credits_ = _decide(unit, rows, user_ids_to_fail)
@@ -125,10 +125,10 @@ def _decide(
         elif user_id in user_ids_to_fail:
             outcomes.append(_Outcome(line, "FAILED", error=f"the credit failed because {FAIL_LIST} lists the user"))
         elif before + amount > MAX_SUM or in_wallets + amount > _MAX_FUNDS:
-            # A total that overflows its column would fail the chunk forever, and block every later file of the merchant.
+            # If a total overflowed its column, the chunk would fail forever and block all later files of the merchant.
             limit = MAX_SUM if before + amount > MAX_SUM else _MAX_FUNDS
             subject = "the user's credits" if limit == MAX_SUM else "the total of all wallets"
-            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would bring {subject} above {limit}"))
+            outcomes.append(_Outcome(line, "INVALID", error=f"amount: would raise {subject} above {limit}"))
         else:
             credited[user_id] = before + amount
             in_wallets += amount

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _COPY_SECONDS: Final = 300.0
 _LINES_PER_PART: Final = 500
 _CONCURRENT_FILES: Final = 2
-"""How many files a process stores at the same time. Each holds a connection, and about 100 MB for a million rows."""
+"""Maximum number of files that a process stores at the same time. Each needs a connection and, for a million rows, 100 MB."""
 _WAIT_SECONDS: Final = 30
 """How long an upload waits for its turn."""
 
@@ -60,8 +60,8 @@ class BulkCreditService:
     async def upload(self, context: RequestContext, upload: Upload) -> CommandResult:
         """Store a file for the workers to credit: 202 with the activity. Rows, counts and key commit together.
 
-        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, UNAVAILABLE if other
-        uploads keep it waiting too long.
+        Raises VALIDATION_ERROR if the file has no header, PAYLOAD_TOO_LARGE if it has too many rows, UNAVAILABLE if it has to
+        wait too long for other uploads.
         """
         async with db_errors_as_503():
             activity_id, now, earlier_result = await self._start(context)
@@ -148,11 +148,11 @@ class BulkCreditService:
 
         async def copy(conn: "PoolConnectionProxy[Any]") -> None:
             # This runs before the merchant's lock is taken, so that no other request waits for the file.
-            if counts:  # a retry of the transaction: start over
+            if counts:  # the transaction is retried: start over
                 upload.file.seek(0)
                 counts.clear()
             await BulkCredits.insert(_new_bulk_credit(context.merchant_id, activity_id, context.request_id, now))
-            # COPY as text, which the driver passes on unchanged: encoding records would take longer than all the rest.
+            # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
             await conn.copy_to_table(
                 "bulk_credit_items",
                 source=copy_lines(),
@@ -208,7 +208,7 @@ def line_position(line: int) -> str:
 
 
 def position_line(position: str) -> int:
-    """Return the line number in a cursor. For a cursor of another list, it is after the last line."""
+    """Return the line number in a cursor. For a cursor of another list, return a line after the last one."""
     return min(int(position.replace("-", ""), 16), 2**31 - 1)
 
 

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from multipart import (  # type: ignore[import-untyped]  # it carries no types
+from multipart import (  # type: ignore[import-untyped]  # it has no type annotations
     MultipartError,
     MultipartSegment,
     ParserLimitReached,
@@ -19,8 +19,8 @@ from sandbox.domain.errors import Problem, invalid, unavailable
 from sandbox.http.request import PayloadTooLarge, Request
 
 MAX_FILE_SIZE: Final = 50 * 1024 * 1024
-_OTHER_PARTS: Final = 4
-_IN_MEMORY: Final = 256 * 1024
+_MAX_OTHER_PARTS: Final = 4
+_MAX_SIZE_IN_MEMORY: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ async def receive_file(request: Request) -> Upload:
         raise Problem(
             "UNSUPPORTED_MEDIA_TYPE", "Send Content-Type: multipart/form-data, with the CSV file as the part named `file`."
         )
-    spooled = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 -- the caller closes it
+    spooled = tempfile.SpooledTemporaryFile(max_size=_MAX_SIZE_IN_MEMORY)  # noqa: SIM115 -- the caller closes it
     try:
         digest = await _receive(request, options.get("boundary", ""), spooled)
         spooled.seek(0)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # closing retries the write that failed
+        with contextlib.suppress(OSError):  # closing repeats the write that failed
             spooled.close()
         if isinstance(error, OSError):
             # Do not put str(error) into a response: it contains paths of this host.
@@ -63,7 +63,7 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
     found = False
     segment: MultipartSegment | None = None
     try:
-        parser = PushMultipartParser(boundary, max_segment_size=MAX_FILE_SIZE, max_segment_count=_OTHER_PARTS + 1)
+        parser = PushMultipartParser(boundary, max_segment_size=MAX_FILE_SIZE, max_segment_count=_MAX_OTHER_PARTS + 1)
         with parser:
             async for chunk in request.stream():
                 for event in parser.parse(chunk):
@@ -80,7 +80,7 @@ async def _receive(request: Request, boundary: str, target: "tempfile.SpooledTem
                         target.write(event)
     except ParserLimitReached:
         if segment is None or segment.bytes_received <= MAX_FILE_SIZE:
-            raise invalid("body", f"must have at most {_OTHER_PARTS + 1} parts, with short headers") from None
+            raise invalid("body", f"must have at most {_MAX_OTHER_PARTS + 1} parts, with short headers") from None
         raise _too_large() from None
     except PayloadTooLarge:
         raise _too_large() from None

@@ -35,7 +35,7 @@ class MigrationError(RuntimeError):
 
 @functools.cache
 def migration_ids() -> frozenset[str]:
-    """Return the ids of all migrations of this release, as the table `migration` stores them once they have run."""
+    """Return the ids of all migrations of this release, as the table `migration` stores them after they have run."""
     return frozenset(found[1] for path in _FOLDER.glob("sandbox_*.py") if (found := _ID.search(path.read_text())))
 
 
@@ -52,9 +52,9 @@ def function_sources() -> Mapping[str, str]:
 
 
 async def install_functions(conn: "asyncpg.Connection[Any]") -> None:
-    """Replace the database functions, unless they are those of this release.
+    """Install this release's database functions, unless they are already installed.
 
-    They belong to the release and not to the schema's history. A comment on each holds the digest of all of them.
+    They are part of the release, not of the schema's history. A comment on each function has the digest of all of them.
     """
     sources = function_sources()
     digest = hashlib.sha256("\n".join(sources.values()).encode()).hexdigest()
@@ -85,7 +85,7 @@ async def migrate(database_url: str) -> str:
         if version < _OLDEST_VERSION:
             raise MigrationError(f"PostgreSQL 15 or newer is required, but this server is version {version // 10000}.")
         with contextlib.suppress(asyncpg.UndefinedTableError):
-            # Piccolo takes half a second to find out that there is nothing to do.
+            # Piccolo needs half a second to find that there is nothing to do.
             if migration_ids() <= await completed_migrations(conn):
                 await install_functions(conn)
                 return "All migrations have run.\n"

@@ -1,9 +1,9 @@
 """Build statements that look up and change rows by key, and pass many rows to them as one argument.
 
 A planner without statistics, or with those of smaller merchants, may read all of a large merchant's rows for a few keys. So
-look a row up with `by_key`, many rows with `by_key` in a LATERAL subquery, and change many with `update_by_key`; never use
-`= ANY` or an UPDATE that joins. A list names the order of its index and compares whole rows. `tests/test_query_plans.py` runs
-every statement in several states of the planner's statistics.
+look up one row with `by_key`, many rows with `by_key` in a LATERAL subquery, and change many with `update_by_key`. Never use
+`= ANY` or an UPDATE with a join. A list query orders by its index's columns and compares them as one row value.
+`tests/test_query_plans.py` runs every statement in several states of the planner's statistics.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ _encode: Final = msgspec.json.Encoder().encode
 def as_json(rows: Iterable[object]) -> str:
     """Encode rows for `json_to_recordset`: mappings, dataclasses or structs with the columns' names.
 
-    Amounts and times become text, bytes become base64. One array per column would cost the driver four times as much, because
-    it looks at each element several times. The server takes the same time for both.
+    Amounts and times become text, bytes become base64. With one array per column, the driver would need four times as long,
+    because it inspects each element several times. The server takes the same time for both.
     """
     return _encode(list(rows)).decode()
 
@@ -27,8 +27,8 @@ def by_key(table: str, column: str, value: str, merchant: str = "$1") -> str:
     """Return a WHERE condition and ORDER BY that find the merchant's row with this `value` through the index on both columns.
 
     With a plain equality, the planner can choose any index that begins with merchant_id and scan all of the merchant's rows. It
-    does so if it expects a single row and that index is smaller. A range that is ordered by the column, where sorting is
-    disabled (see `PLANNER`), leaves only the index with that order. The index must be unique. Only FOR NO KEY UPDATE or
+    does so if it expects a single row and that index is smaller. With a range that is ordered by the column, and sorting
+    disabled (see `PLANNER`), only the index with that order can be used. The index must be unique. Only FOR NO KEY UPDATE or
     OFFSET 0, which keeps a subquery from becoming a join, may follow.
     """
     where = f"{table}.merchant_id = {merchant} AND {table}.{column} >= {value} AND {table}.{column} <= {value}"
@@ -46,7 +46,7 @@ def update_by_key(
     lock: bool = False,
     returning: str = "",
 ) -> str:
-    """Return SQL that updates many rows of the merchant `$1`, each found by its primary key whatever the statistics say.
+    """Return SQL that updates many rows of the merchant `$1`. It finds each by its primary key, whatever the statistics are.
 
     `UPDATE ... FROM` is a join. For it, a planner without statistics, or with those of smaller merchants, reads all of the
     merchant's rows. Here a LATERAL lookup reads each row, once for each row of `rows`, and ON CONFLICT writes it through the

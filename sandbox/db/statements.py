@@ -10,15 +10,15 @@ _NAME: Final = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 def read_statements(module: str) -> Mapping[str, str]:
-    """Return the statements of the `.sql` file beside `module` (pass `__name__`). Raises as `parse_statements`."""
+    """Return the statements of the `.sql` file beside `module` (pass `__name__`). Raises ValueError as `parse_statements`."""
     package, _, name = module.rpartition(".")
     return parse_statements(files(package).joinpath(f"{name}.sql").read_text("utf-8"))
 
 
 def parse_statements(text: str) -> Mapping[str, str]:
-    """Return statements by name, without comment lines and the semicolon; `-- name: lock` begins the statement `lock`.
+    """Return statements by name, without comment lines and the semicolon. `-- name: lock` begins the statement `lock`.
 
-    Raises ValueError for a statement without a name, a name given twice, and a name without exactly one statement.
+    Raises ValueError if a statement has no name, a name occurs twice, or a name has no statement or more than one.
     """
     header, *parts = _NAME.split(text)
     if _statement(header):

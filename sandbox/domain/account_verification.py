@@ -14,7 +14,7 @@ REFUSALS = {
     "0007": "ACCOUNT_CLOSED",
     "0008": "ACCOUNT_BLOCKED",
 }
-"""The last four digits of invalid accounts → the failure code. Every other account is valid."""
+"""The last four digits of an invalid account → its failure code. All other accounts are valid."""
 
 _GIVEN_NAMES = (
     "AHMED", "AISHA", "ALI", "AMINA", "ASAD", "BILAL", "FAISAL", "FATIMA", "HAMZA", "HASSAN", "HINA", "IMRAN",

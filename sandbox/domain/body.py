@@ -15,7 +15,7 @@ from sandbox.domain.money import InvalidAmountError, parse_amount
 T = TypeVar("T")
 
 Check = Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
-"""Checks that the schema cannot express: a body's valid fields → their further errors."""
+"""A check that the schema cannot express. It receives a body's valid fields and returns their errors."""
 
 _NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
@@ -24,7 +24,7 @@ _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None = None) -> T:
     """Decode a body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR that lists every error.
 
-    If the body is refused, `check` adds the errors of its valid fields. If it is accepted, the caller runs its own checks.
+    If the body is refused, `check` finds further errors in its valid fields. If it is accepted, the caller runs that check.
     The raw items of a batch are not decoded here.
     """
     kind: Any = decoder.type
@@ -59,7 +59,7 @@ def _malformed(error: Exception, body: bytes) -> Problem:
 
 
 def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Problem:
-    """Return a problem with all of a body's errors; `reason` is msgspec's message, in case no other error is found."""
+    """Return a problem with all errors of a body. `reason` is msgspec's message, used if no other error is found."""
     try:
         # msgspec stopped at the first error: the rest of the body may not even be JSON.
         msgspec.json.decode(body, type=msgspec.Raw)
@@ -67,13 +67,13 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         return _malformed(error, body)
     try:
-        errors, right = find_errors(kind, tree)
+        errors, valid = find_errors(kind, tree)
     except RecursionError as error:
         return _malformed(error, body)
-    if check is not None and isinstance(right, dict):
-        # Drop errors of fields that already have one, or contain one: they are consequences of it.
+    if check is not None and isinstance(valid, dict):
+        # Drop errors of fields that already have an error or contain one: they follow from it.
         known = {path for field, _ in errors for path in _with_parents(field)}
-        errors += [error for error in check(right) if error[0] not in known]
+        errors += [error for error in check(valid) if error[0] not in known]
     return all_invalid(errors or [("body", shown(reason))])
 
 
@@ -114,9 +114,9 @@ def _repeats_items_field(body: bytes, items: str) -> bool:
 
 
 def _item_by_item(decoder: "msgspec.json.Decoder[T]", body: bytes, items: str) -> T | None:
-    """Decode a batch in which an item is JSON that only the decoder refuses: half a surrogate pair, or nested too deeply.
+    """Decode a batch in which an item is valid JSON that the decoder refuses: half a surrogate pair, or nested too deeply.
 
-    Return the batch with its items undecoded, so that such an item is refused alone. Return None if the body is not JSON.
+    Return the batch with undecoded items, so that only such an item is refused. Return None if the body is not JSON.
     """
     try:
         parse_tree(body)

@@ -1,6 +1,6 @@
 """Find all errors in a request body at once, in words that users understand. Pure.
 
-msgspec stops at the first error and reports it in terms of types. So a body that msgspec refuses is checked again here,
+msgspec stops at the first error and reports it in terms of types. So if msgspec refuses a body, this module checks it again,
 against msgspec's description of the type. Valid bodies never reach this module.
 """
 
@@ -21,16 +21,16 @@ FieldProblem = tuple[str, str]
 """The path of a field, such as `payouts[2].amount`, and its error message."""
 
 MAX_ERRORS: Final = 1000
-"""The most errors that one response lists."""
-_SUGGESTIONS: Final = 20
-"""How many unknown fields of one object get a "did you mean"; each costs a search."""
-_WRONG: Final = object()
+"""Maximum number of errors that one response lists."""
+_MAX_SUGGESTIONS: Final = 20
+"""Maximum number of unknown fields of one object for which a similar name is suggested. Each costs a search."""
+_INVALID: Final = object()
 NUL: Final = "must not contain a NUL character"
-TWICE: Final = "is given more than once"
+REPEATED: Final = "is given more than once"
 
 
 class Number(str):
-    """A JSON number as the body spells it, not rounded to a float."""
+    """A JSON number as written in the body, not rounded to a float."""
 
     __slots__ = ()
 
@@ -56,9 +56,9 @@ def find_errors(kind: Any, tree: Any) -> tuple[list[FieldProblem], Any]:
 
     In the valid part, objects are dicts of their valid fields, and amounts are Decimals.
     """
-    walk = _Walk()
-    found = walk.check(_described(kind), tree, "")
-    return walk.errors[:MAX_ERRORS], None if found is _WRONG else found
+    checker = _Checker()
+    found = checker.check(_described(kind), tree, "")
+    return checker.errors[:MAX_ERRORS], None if found is _INVALID else found
 
 
 @lru_cache(maxsize=256)
@@ -101,17 +101,17 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not valid JSON")
 
 
-class _Walk:
+class _Checker:
     def __init__(self) -> None:
         self.errors: list[FieldProblem] = []
 
-    def wrong(self, path: str, message: str) -> Any:
+    def add_error(self, path: str, message: str) -> Any:
         if len(self.errors) < MAX_ERRORS:
             self.errors.append((path or "body", message))
-        return _WRONG
+        return _INVALID
 
     def check(self, info: inspect.Type, value: Any, path: str) -> Any:
-        """Return the valid part of a value, or _WRONG; collect its errors."""
+        """Return the valid part of a value, or _INVALID; collect its errors."""
         options, extra = _options(info)
         if value is None and any(isinstance(option, inspect.NoneType) for option in options):
             return None
@@ -120,7 +120,7 @@ class _Walk:
                 return None
             return self._check_amount(value, path, zero=bool(extra.get("zero")))
         if isinstance(value, str) and "\0" in value:
-            return self.wrong(path, NUL)
+            return self.add_error(path, NUL)
         if any(isinstance(option, inspect.AnyType) for option in options):
             return self._check_any(value, path)
         structs = [option for option in options if isinstance(option, inspect.StructType)]
@@ -134,13 +134,13 @@ class _Walk:
             if isinstance(option, inspect.ListType) and isinstance(value, list):
                 return self._check_list(option, value, path, _expected(options, extra))
             found = _scalar(option, value)
-            if found is not _WRONG:
+            if found is not _INVALID:
                 return found
         message = _expected(options, extra)
         if isinstance(value, str) and not isinstance(value, Number):
             choices = [choice for option in options if isinstance(option, inspect.LiteralType) for choice in option.values]
             message += suggestion(value, map(str, choices))
-        return self.wrong(path, message)
+        return self.add_error(path, message)
 
     def _check_any(self, value: Any, path: str) -> Any:
         """Check a value of any type, which still must not have duplicate fields or NUL characters."""
@@ -149,13 +149,13 @@ class _Walk:
                 self._check_any(item, f"{path}[{place}]")
         elif isinstance(value, JsonObject):
             for name in value.duplicates:
-                self.wrong(_join(path, name), TWICE)
+                self.add_error(_join(path, name), REPEATED)
             for name, item in value.items():
                 if "\0" in name:
-                    self.wrong(_join(path, name), NUL)
+                    self.add_error(_join(path, name), NUL)
                 self._check_any(item, _join(path, name))
         elif isinstance(value, str) and "\0" in value:
-            self.wrong(path, NUL)
+            self.add_error(path, NUL)
         return value
 
     def _check_amount(self, value: Any, path: str, *, zero: bool) -> Any:
@@ -163,7 +163,7 @@ class _Walk:
         try:
             return parse_amount(raw, zero=zero)
         except InvalidAmountError as error:
-            return self.wrong(path, str(error))
+            return self.add_error(path, str(error))
 
     def _check_tagged(self, structs: Sequence[inspect.StructType], value: JsonObject, path: str) -> Any:
         name = structs[0].tag_field or ""
@@ -173,74 +173,74 @@ class _Walk:
             return self._check_struct(tags[given], value, path)
         choices = ", ".join(tags)
         if name not in value:
-            self.wrong(_join(path, name), f"is required: one of {choices}")
+            self.add_error(_join(path, name), f"is required: one of {choices}")
         else:
             hint = suggestion(given, tags) if isinstance(given, str) else ""
-            self.wrong(_join(path, name), f"must be one of {choices}{hint}")
+            self.add_error(_join(path, name), f"must be one of {choices}{hint}")
         return self._check_common(structs, value, path)
 
     def _check_common(self, structs: Sequence[inspect.StructType], value: JsonObject, path: str) -> Any:
-        """Check an object whose kind is unknown: report only the errors that it has for every kind."""
+        """Check an object of unknown kind: report only errors that it would have with every kind."""
         for name in value.duplicates:
-            self.wrong(_join(path, name), TWICE)
+            self.add_error(_join(path, name), REPEATED)
         kinds: dict[str, list[inspect.Field]] = {}
         for field in (field for struct in structs for field in struct.fields):
             kinds.setdefault(field.encode_name, []).append(field)
         for name, fields in kinds.items():
             if len(fields) == len(structs):
                 if name not in value and fields[0].required:
-                    self.wrong(_join(path, name), _required(inspect.UnionType(tuple(field.type for field in fields))))
+                    self.add_error(_join(path, name), _required(inspect.UnionType(tuple(field.type for field in fields))))
                 elif name in value and all(field.type == fields[0].type for field in fields):
                     self.check(fields[0].type, value[name], _join(path, name))
         self._check_unknown(kinds, structs[0].tag_field, value, path)
-        return _WRONG
+        return _INVALID
 
     def _check_struct(self, info: inspect.StructType, value: JsonObject, path: str) -> dict[str, Any]:
         for name in value.duplicates:
-            self.wrong(_join(path, name), TWICE)
-        right: dict[str, Any] = {}
+            self.add_error(_join(path, name), REPEATED)
+        valid: dict[str, Any] = {}
         for field in info.fields:
             name = field.encode_name
             if name in value:
                 found = self.check(field.type, value[name], _join(path, name))
-                if found is not _WRONG:
-                    right[name] = found
+                if found is not _INVALID:
+                    valid[name] = found
             elif field.required:
-                self.wrong(_join(path, name), _required(field.type))
+                self.add_error(_join(path, name), _required(field.type))
         if info.forbid_unknown_fields:
             self._check_unknown([field.encode_name for field in info.fields], info.tag_field, value, path)
-        return right
+        return valid
 
     def _check_unknown(self, known: Collection[str], tag_field: str | None, value: JsonObject, path: str) -> None:
         unknown = [name for name in value if name not in known and name != tag_field]
         for number, name in enumerate(unknown[:MAX_ERRORS]):
-            hint = suggestion(name, known) if number < _SUGGESTIONS else ""
+            hint = suggestion(name, known) if number < _MAX_SUGGESTIONS else ""
             if not hint:
                 hint = f"; known fields: {', '.join(known)}" if known else "; no fields are allowed here"
-            self.wrong(_join(path, name), f"is not a known field{hint}")
+            self.add_error(_join(path, name), f"is not a known field{hint}")
 
     def _check_dict(self, info: inspect.DictType, value: JsonObject, path: str) -> Any:
         for name in value.duplicates:
-            self.wrong(_join(path, name), TWICE)
+            self.add_error(_join(path, name), REPEATED)
         if not _fits(len(value), info.min_length, info.max_length):
-            return self.wrong(path, f"must have {_range(info.min_length, info.max_length)} fields")
-        right: dict[str, Any] = {}
+            return self.add_error(path, f"must have {_range(info.min_length, info.max_length)} fields")
+        valid: dict[str, Any] = {}
         for name, item in value.items():
             options, extra = _options(info.key_type)
             if "\0" in name:
-                self.wrong(_join(path, name), NUL)
-            elif _scalar(options[0], name) is _WRONG:
-                self.wrong(_join(path, name), f"has a name that {_expected(options, extra)}")
+                self.add_error(_join(path, name), NUL)
+            elif _scalar(options[0], name) is _INVALID:
+                self.add_error(_join(path, name), f"has a name that {_expected(options, extra)}")
             found = self.check(info.value_type, item, _join(path, name))
-            if found is not _WRONG:
-                right[name] = found
-        return right
+            if found is not _INVALID:
+                valid[name] = found
+        return valid
 
     def _check_list(self, info: inspect.ListType, value: list[Any], path: str, expected: str) -> Any:
         if not _fits(len(value), info.min_length, info.max_length):
-            return self.wrong(path, f"{expected}; this one has {len(value)}")
+            return self.add_error(path, f"{expected}; this one has {len(value)}")
         found = [self.check(info.item_type, item, f"{path}[{place}]") for place, item in enumerate(value)]
-        return _WRONG if any(item is _WRONG for item in found) else found
+        return _INVALID if any(item is _INVALID for item in found) else found
 
 
 def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
@@ -257,7 +257,7 @@ def _options(info: inspect.Type) -> tuple[list[inspect.Type], dict[str, Any]]:
 
 
 def _scalar(info: inspect.Type, value: Any) -> Any:
-    """Return the value if it matches a type without fields, else _WRONG."""
+    """Return the value if it matches the type, which has no fields; otherwise _INVALID."""
     fits = False
     if isinstance(info, inspect.RawType):
         fits = True
@@ -271,22 +271,22 @@ def _scalar(info: inspect.Type, value: Any) -> Any:
         fits = _fits(len(value), info.min_length, info.max_length) and (
             info.pattern is None or re.search(info.pattern, value) is not None
         )
-    return value if fits else _WRONG
+    return value if fits else _INVALID
 
 
 def _number(info: inspect.Type, value: Number) -> Any:
     if not isinstance(info, inspect.FloatType | inspect.IntType):
-        return _WRONG
+        return _INVALID
     try:
         exact = Decimal(value)
         whole = info.multiple_of is None or exact % Decimal(str(info.multiple_of)) == 0
     except InvalidOperation:  # larger than a Decimal can hold, so out of every range
-        return _WRONG
+        return _INVALID
     if isinstance(info, inspect.IntType):
         whole = whole and not set(value) & set(".eE")
     above = (info.ge is None or exact >= Decimal(str(info.ge))) and (info.gt is None or exact > Decimal(str(info.gt)))
     below = (info.le is None or exact <= Decimal(str(info.le))) and (info.lt is None or exact < Decimal(str(info.lt)))
-    return exact if whole and above and below and abs(exact) < Decimal("1e300") else _WRONG
+    return exact if whole and above and below and abs(exact) < Decimal("1e300") else _INVALID
 
 
 def _required(info: inspect.Type) -> str:

@@ -1,4 +1,4 @@
-"""Read a bulk credit's CSV file, `uuid,amount`, and validate it row by row. Pure except for reading the file."""
+"""Read a bulk credit's CSV file, with the columns `uuid,amount`, and validate each row. Pure except for reading the file."""
 
 import csv
 from collections.abc import Iterator
@@ -34,14 +34,14 @@ class Row(msgspec.Struct, frozen=True):
 def read_rows(file: BinaryIO) -> Iterator[Row | None]:
     """Yield the rows after the header, and None for a blank line, so that the caller can pause after any number of lines.
 
-    A row that repeats an earlier one, the same user and amount, is a duplicate. Raises VALIDATION_ERROR if the header is
-    missing, PAYLOAD_TOO_LARGE for more than MAX_ROWS lines, including blank ones.
+    A row with the same user and amount as an earlier row is a duplicate. Raises VALIDATION_ERROR if the header is missing,
+    PAYLOAD_TOO_LARGE for more than MAX_ROWS lines, including blank ones.
     """
     first = _read_line(file)
     header = first.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").strip()
     if len(first) > _MAX_LINE_LENGTH or [cell.strip().lower() for cell in _cells(header)] != HEADER:
         raise invalid("file", "must begin with the header uuid,amount")
-    seen: dict[int, int] = {}
+    first_lines: dict[int, int] = {}
     number = 1
     while raw := _read_line(file):
         number += 1
@@ -52,7 +52,7 @@ def read_rows(file: BinaryIO) -> Iterator[Row | None]:
             # The cut may fall inside the amount, so do not use any part of the line.
             yield _invalid(number, [text], f"is longer than {_MAX_LINE_LENGTH} bytes")
         elif text:
-            yield _row(number, text, seen)
+            yield _row(number, text, first_lines)
         else:
             yield None
 
@@ -65,7 +65,7 @@ def _read_line(file: BinaryIO) -> bytes:
     return line
 
 
-def _row(number: int, text: str, seen: dict[int, int]) -> Row:
+def _row(number: int, text: str, first_lines: dict[int, int]) -> Row:
     cells = _cells(text)
     if not cells:
         return _invalid(number, [text], "is not valid CSV: a quote is not closed, or text follows the closing quote")
@@ -79,8 +79,8 @@ def _row(number: int, text: str, seen: dict[int, int]) -> Row:
     except InvalidAmountError:
         return _invalid(number, cells, "amount: must be more than 0, at most 999999999999.99, with at most two decimal places")
     # One integer for user and paisas: a million rows take about 100 MB.
-    twin = int(user_id.replace("-", ""), 16) << 48 | int(amount.replace(".", ""))
-    first = seen.setdefault(twin, number)
+    user_and_amount = int(user_id.replace("-", ""), 16) << 48 | int(amount.replace(".", ""))
+    first = first_lines.setdefault(user_and_amount, number)
     status, error = (PENDING, None) if first == number else (DUPLICATE, f"is the same as line {first}")
     return Row(number, user_id, amount, status, error)
 

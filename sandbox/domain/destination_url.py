@@ -1,7 +1,7 @@
 """Check the URL of a webhook endpoint or a vendor before it is stored. Pure.
 
-Refuse URLs to which no request is possible. What a host name resolves to can change, so `address_guard` checks that when
-connecting.
+Refuse URLs to which no request is possible. A host name can resolve to another address later, so `address_guard` checks the
+address when connecting.
 """
 
 import re
@@ -25,7 +25,7 @@ _AUTHORITY: Final = re.compile(r"https?://(?!:[0-9]*(?:[/?#]|\Z))([^/?#]*)", re.
 
 
 def url_error(url: str, allowed_networks: Iterable[Network]) -> str | None:
-    """Return why no request to `url` is possible, to follow the field's name in a sentence; None if one is.
+    """Return why no request to `url` is possible, as text that follows the field's name; None if a request is possible.
 
     `url` is printable ASCII. `allowed_networks` are the private networks that the operator allows. Never raises.
     """
@@ -46,42 +46,42 @@ def url_error(url: str, allowed_networks: Iterable[Network]) -> str | None:
         return "is not a valid URL: its host is not valid"
     if not host:
         return "must begin with http:// or https:// and name a host"
-    fault = _port_fault(authority, port)
-    if fault is not None:
-        return fault
+    port_error = _port_error(authority, port)
+    if port_error is not None:
+        return port_error
     if authority.startswith("["):
-        return _ipv6_fault(host, allowed_networks)
-    return _host_fault(host, allowed_networks)
+        return _ipv6_error(host, allowed_networks)
+    return _host_error(host, allowed_networks)
 
 
 _BAD_PORT: Final = "must have a port from 1 to 65535, or none"
 
 
-def _port_fault(authority: str, port: int | None) -> str | None:
+def _port_error(authority: str, port: int | None) -> str | None:
     written = authority.rpartition("]")[2].partition(":")[2]
     if not port or (written and not _PORT.match(written)):
         return _BAD_PORT
     return None
 
 
-def _ipv6_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
+def _ipv6_error(host: str, allowed_networks: Iterable[Network]) -> str | None:
     try:
         address = IPv6Address(host)
     except ValueError:
         return "must name a valid IPv6 address between the brackets"
     if address.scope_id is not None:
         return "must name an IPv6 address without a zone, because zones have a meaning on one machine only"
-    return _address_fault(str(address), allowed_networks)
+    return _address_error(str(address), allowed_networks)
 
 
-def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
+def _host_error(host: str, allowed_networks: Iterable[Network]) -> str | None:
     name = host.removesuffix(".")  # a name may end with the root's empty label
     labels = name.split(".")
     if "" in labels:
         return "must name a host without empty labels: no full stop at the start, and no two in a row"
     if _NUMBER.match(labels[-1]):
         try:
-            return _address_fault(str(IPv4Address(host)), allowed_networks)
+            return _address_error(str(IPv4Address(host)), allowed_networks)
         except ValueError:
             return "must write an IPv4 address as four decimal numbers from 0 to 255, such as 203.0.113.7"
     if len(name) > _MAX_NAME_LENGTH or not all(_LABEL.match(label) for label in labels):
@@ -92,6 +92,6 @@ def _host_fault(host: str, allowed_networks: Iterable[Network]) -> str | None:
     return None
 
 
-def _address_fault(address: str, allowed_networks: Iterable[Network]) -> str | None:
+def _address_error(address: str, allowed_networks: Iterable[Network]) -> str | None:
     refused = refusal_reason(address, allowed_networks)
     return None if refused is None else f"cannot be connected to: {refused}"

@@ -8,8 +8,8 @@ import msgspec
 from sandbox.domain.redaction import path, scrub
 
 MEDIA_TYPE: Final = "application/problem+json"
-_IN_DETAIL: Final = 5
-"""How many of the errors a problem's detail repeats."""
+_MAX_IN_DETAIL: Final = 5
+"""Maximum number of errors that a problem's detail repeats."""
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class RefusedItem(msgspec.Struct):
 
 
 class Problem(Exception):
-    """An error response to a request: a code of CODES, the detail of this case, and optional headers."""
+    """An error response: a code of CODES, a detail about this request, and optional headers."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Problem(Exception):
         )
 
     def within(self, place: str) -> "Problem":
-        """Return the same problem for one part of the request, such as `payouts[2]`, which prefixes the error paths."""
+        """Return the problem of one part of the request, such as `payouts[2]`, with this prefix in its error paths."""
         if self.code == "VALIDATION_ERROR":
             return all_invalid([(place if field == "body" else f"{place}.{field}", message) for field, message in self.errors])
         if self.code == "MALFORMED_JSON":
@@ -164,14 +164,14 @@ def invalid(field: str, message: str) -> Problem:
 
 def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     """Return a VALIDATION_ERROR for several fields, each given as its path and the error message."""
-    listed = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_IN_DETAIL])
-    more = f"; and {len(errors) - _IN_DETAIL} more" if len(errors) > _IN_DETAIL else ""
+    listed = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_MAX_IN_DETAIL])
+    more = f"; and {len(errors) - _MAX_IN_DETAIL} more" if len(errors) > _MAX_IN_DETAIL else ""
     end = "" if not more and listed.endswith("?") else "."
     return Problem("VALIDATION_ERROR", f"{listed}{more}{end}", errors=errors)
 
 
 def unavailable(detail: str = "", retry_after: int = 1) -> Problem:
-    """Return a 503 with a Retry-After of so many seconds."""
+    """Return a 503 with a Retry-After header of `retry_after` seconds."""
     return Problem("UNAVAILABLE", detail, headers={"Retry-After": str(retry_after)})
 
 

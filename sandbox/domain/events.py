@@ -1,11 +1,11 @@
-"""Events and deliveries that a unit of work will write, and the subscriptions that decide who gets them. Pure."""
+"""Events and deliveries that a unit of work will write, and the subscriptions that select the endpoints. Pure."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """The part of a webhook endpoint that matters for new events. Entries of `event_types` may end in `*`."""
+    """The part of a webhook endpoint that new events depend on. Entries of `event_types` may end in `*`."""
 
     endpoint_id: str
     event_types: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Faults that a merchant injects: what they match, and when they hit. Pure."""
+"""Faults that a merchant injects: which requests and deliveries they match, and whether they hit. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ class Fault:
         return self.match.get("endpoint_id", endpoint_id) == endpoint_id and fnmatchcase(event_type, pattern)
 
     def hits(self, draw_key: str) -> bool:
-        """Return whether a match is a hit: always the same for a draw key and the seed (or the fault's id, without a seed)."""
+        """Return whether a match is a hit. This depends only on the draw key and the seed (by default, the fault's id)."""
         return self.probability >= 1 or self._draw("hit", draw_key) < self.probability
 
     def milliseconds(self, counter: int) -> float:
-        """Return the delay of the counter-th match: fixed or, with a sigma, lognormal with that median; at most MAX_MS."""
+        """Return the delay of match number `counter`: fixed or, with a sigma, lognormal with that median; at most MAX_MS."""
         sigma = self.parameters.get("sigma", 0.0)
         fixed = self.parameters["milliseconds"]
         if not sigma:
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A fault that hits, and the number of its match, from 1."""
+    """A fault that hits, and the number of the match, counted from 1."""
 
     fault: Fault
     counter: int

@@ -1,4 +1,7 @@
-"""Decide whether two requests with one idempotency key are the same: method, path, query and the body's meaning. Pure."""
+"""Compute a request's fingerprint. Two requests with the same idempotency key must have the same fingerprint. Pure.
+
+It covers the method, the path, the query and the meaning of the body.
+"""
 
 import hashlib
 from decimal import Decimal
@@ -7,13 +10,13 @@ from typing import Any, Final
 import msgspec
 
 _MAX_INTEGER_DIGITS: Final = 18
-"""Whole numbers of up to this many digits are written out, as the decoder's `int` would be."""
+"""Whole numbers of up to this many digits are written without an exponent, as the decoder's `int` would be."""
 
 
 def fingerprint(method: str, path: str, query: bytes, body: bytes) -> bytes:
     """Return the SHA-256 of a request with a JSON body, ignoring field order, white space and the spelling of numbers.
 
-    A body that is not JSON is compared byte by byte. It will be refused, and nothing of it is stored.
+    A body that is not JSON is compared byte by byte. Such a request is refused, and nothing is stored.
     """
     return digest(method, path, query, _canonical(body))
 
@@ -31,7 +34,7 @@ def _canonical(body: bytes) -> bytes:
 
 
 def _number(text: str) -> Any:
-    """Return the canonical form of a number with a fraction or an exponent: 1.50 and 1.5 are one, and so are 1.5e3 and 1500."""
+    """Return the canonical form of a number with a fraction or exponent. 1.50 and 1.5 have the same, as do 1.5e3 and 1500."""
     sign, digits, exponent = Decimal(text).as_tuple()
     shown = "".join(map(str, digits)).lstrip("0")
     whole = shown.rstrip("0")

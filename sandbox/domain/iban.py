@@ -1,12 +1,12 @@
 """Check account numbers: Pakistani IBANs, and plain ones of 10 to 16 digits. Pure.
 
 ISO 13616-1 defines IBANs; its registry gives Pakistan's layout as `PK2!n4!a16!c`, 24 characters. ISO/IEC 7064, MOD 97-10,
-defines the check digits: move the first four characters to the end and replace each letter by two digits (A = 10 … Z = 35);
+defines the check digits: move the first four characters to the end and replace each letter with two digits (A = 10 … Z = 35);
 the number modulo 97 must be 1. Valid check digits are 02 to 98, since they are computed as 98 minus a remainder. 00, 01 and 99
 have the same remainder as 97, 98 and 02, but are never valid.
 
-The patterns list their characters because `str.isdigit`, `str.isalnum` and `\\d` accept those of other scripts. Use them with
-`fullmatch`, because `$` also matches before a final newline.
+The patterns list their characters because `str.isdigit`, `str.isalnum` and `\\d` accept digits and letters of other scripts.
+Use the patterns with `fullmatch`, because `$` also matches before a final newline.
 """
 
 import re
@@ -55,7 +55,7 @@ def check_iban(text: str, bank_iban_code: str | None) -> str | None:
 
 
 def check_account_number(text: str, bank_iban_code: str | None) -> str | None:
-    """Do the same as `check_iban` for an account number, which is 10 to 16 digits or a Pakistani IBAN."""
+    """Like `check_iban`, for an account number: 10 to 16 digits, or a Pakistani IBAN."""
     if looks_like_iban(text):
         return check_iban(text, bank_iban_code)
     if _PLAIN_ACCOUNT.fullmatch(text) is None:

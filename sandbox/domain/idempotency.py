@@ -27,7 +27,7 @@ def execute(unit: UnitOfWork, command: Command) -> CommandResult:
 
 
 def lookup(unit: UnitOfWork, context: RequestContext) -> CommandResult | None:
-    """Return the stored result of the key's first request, byte for byte, or a refusal if that request was different.
+    """Return the stored result of the key's first request, byte for byte, or an error if this request is different.
 
     Return None if the key is new or its request is unfinished.
     """

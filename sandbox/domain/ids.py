@@ -26,7 +26,7 @@ def uuid7(milliseconds: int, counter: int, random_42: int) -> str:
 
 
 def first_id_at(milliseconds: int) -> str:
-    """Return the smallest possible id of a millisecond: ids ≥ it were created in that millisecond or later."""
+    """Return the smallest possible id of a millisecond. Ids at or above it were created in that millisecond or later."""
     text = f"{max(0, min(milliseconds, 0xFFFFFFFFFFFF)):012x}"
     return f"{text[:8]}-{text[8:]}-0000-0000-000000000000"
 
@@ -34,8 +34,8 @@ def first_id_at(milliseconds: int) -> str:
 class IdSource:
     """Generates the ids of one unit of work, in ascending order.
 
-    `milliseconds` is the merchant's time, `counter` the first number that the unit has reserved, and `random_bits` returns
-    random bits (from the seed, for a seeded merchant).
+    `milliseconds` is the merchant's time, `counter` is the first number that the unit has reserved, and `random_bits` returns
+    random bits (derived from the seed for a seeded merchant).
     """
 
     __slots__ = ("_bits", "_counter", "_milliseconds")

@@ -25,7 +25,7 @@ NEVER_NEGATIVE: Final = frozenset({AVAILABLE, LOCKED})
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """The accounts that a kind of transfer debits and credits, and its name in the history. `WALLET` means a user's wallet."""
+    """A kind of transfer: the accounts it debits and credits, and its name in the history. `WALLET` means a user's wallet."""
 
     debit: str
     credit: str
@@ -95,7 +95,7 @@ class Posted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A transfer that its debit account could not cover. Nothing was moved. `balance` is the account's balance."""
+    """A transfer that its debit account does not cover. Nothing was moved. `balance` is the account's balance."""
 
     transfer: Transfer
     account: str
@@ -110,9 +110,9 @@ def post(balances: MutableMapping[str, Decimal], transfer: Transfer) -> Posted |
     if transfer.amount <= ZERO:
         raise ValueError(f"a transfer must have a positive amount, not {transfer.amount}")
     debit, credit = transfer.debit_account, transfer.credit_account
-    left = balances[debit] - transfer.amount
-    if left < ZERO and debit in NEVER_NEGATIVE:
+    remaining = balances[debit] - transfer.amount
+    if remaining < ZERO and debit in NEVER_NEGATIVE:
         return Refused(transfer, debit, balances[debit])
-    balances[debit] = left
+    balances[debit] = remaining
     balances[credit] += transfer.amount
-    return Posted(transfer, left, balances[credit])
+    return Posted(transfer, remaining, balances[credit])

@@ -11,19 +11,19 @@ PAISA: Final = Decimal("0.01")
 
 # \Z and not $: `$` also matches before a final newline.
 _TEXT: Final = re.compile(rb"(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,2})?\Z")
-_EXPLAIN: Final = (
+_RULE: Final = (
     "must be a decimal string or a JSON number, more than 0, at most 999999999999.99, with at most two decimal places"
 )
-_EXPLAIN_ZERO: Final = _EXPLAIN.replace("more than 0", "0 or more")
+_RULE_WITH_ZERO: Final = _RULE.replace("more than 0", "0 or more")
 
-_EXPLAIN_SIGNED: Final = (
+_SIGNED_RULE: Final = (
     "must be a decimal string or a JSON number, not 0, from -999999999999.99 to 999999999999.99, "
     "with at most two decimal places"
 )
 
 
 class InvalidAmountError(ValueError):
-    """The value is not a valid amount; the message says what one looks like."""
+    """The value is not a valid amount. The message describes a valid one."""
 
 
 def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
@@ -31,13 +31,13 @@ def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
 
     Raises InvalidAmountError unless the amount is > 0, ≤ 999999999999.99 and has at most two decimal places.
     """
-    explain = _EXPLAIN_ZERO if zero else _EXPLAIN
+    rule = _RULE_WITH_ZERO if zero else _RULE
     if len(raw) > 40:
-        raise InvalidAmountError(explain)
+        raise InvalidAmountError(rule)
     if raw[:1] == b'"':
         text = raw[1:-1]
         if not _TEXT.match(text):
-            raise InvalidAmountError(explain)
+            raise InvalidAmountError(rule)
     else:
         text = raw
     try:
@@ -45,11 +45,11 @@ def parse_amount(raw: bytes, *, zero: bool = False) -> Decimal:
         # A JSON number may be written as 1.5e3; only its exact value matters.
         exact = value.quantize(PAISA)
     except (InvalidOperation, UnicodeDecodeError, ValueError):
-        raise InvalidAmountError(explain) from None
+        raise InvalidAmountError(rule) from None
     if zero and value == 0:
         return ZERO
     if exact != value or not ZERO < exact <= MAX_AMOUNT:
-        raise InvalidAmountError(explain)
+        raise InvalidAmountError(rule)
     return exact
 
 
@@ -65,7 +65,7 @@ def parse_signed_amount(raw: bytes) -> Decimal:
             return -parse_amount(b'"' + raw[2:])
         return parse_amount(raw)
     except InvalidAmountError:
-        raise InvalidAmountError(_EXPLAIN_SIGNED) from None
+        raise InvalidAmountError(_SIGNED_RULE) from None
 
 
 def round_half_up(value: Decimal) -> Decimal:

@@ -45,10 +45,10 @@ class Payout(msgspec.Struct):
 class PayoutRow:
     """A stored payout: the object that the API shows, and its progress in its scenario.
 
-    `step` is the number of the scenario's next step, and `due_at` when that is due in the merchant's time (None: it does not
-    run automatically). `request_id` is the last request that changed the payout. `steps_json` is a copy of the steps if the
-    payout follows a merchant's own scenario, so that later changes to that scenario do not affect it. `scenario_header` is the
-    X-Sandbox-Scenario of the request that created it.
+    `step` is the number of the scenario's next step. `due_at` is the time when that step is due, in the merchant's time (None:
+    it does not run automatically). `request_id` is the id of the last request that changed the payout. `steps_json` is a copy
+    of the steps if the payout follows a merchant's own scenario, so that later changes to that scenario do not affect it.
+    `scenario_header` is the X-Sandbox-Scenario of the request that created the payout.
     """
 
     payout: Payout
@@ -113,7 +113,7 @@ def to_payout(record: Mapping[str, Any]) -> Payout:
 
 
 class StoredPayout(msgspec.Struct):
-    """A row of `payouts` as JSON has it, but for the merchant."""
+    """A row of `payouts` as JSON, without the merchant's id."""
 
     id: str
     merchant_reference: str
@@ -143,7 +143,7 @@ class StoredPayout(msgspec.Struct):
     processed_at: datetime | None
 
     def row(self) -> PayoutRow:
-        """Return the payout with its place in its scenario."""
+        """Return the payout with its progress in its scenario."""
         payout = Payout(
             id=self.id,
             merchant_reference=self.merchant_reference,

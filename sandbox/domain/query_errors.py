@@ -1,4 +1,4 @@
-"""Find all errors in query parameters at once, by the schemas that document them. Pure."""
+"""Find all errors in query parameters at once. Check them against the schemas that document them. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import NUL, TWICE, FieldProblem, shown, suggestion
+from sandbox.domain.body_errors import NUL, REPEATED, FieldProblem, shown, suggestion
 from sandbox.domain.ids import is_uuid
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
@@ -16,7 +16,7 @@ _ENTRY: Final = re.compile(r"([a-z_]+)\[(.*)\]\Z", re.DOTALL)
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")
 _MAX_LENGTH: Final = 1000
 _MAX_PARAMETERS: Final = 100
-"""The most parameters of one query."""
+"""Maximum number of parameters in a query."""
 
 
 def find_query_errors(
@@ -28,10 +28,10 @@ def find_query_errors(
     `name[KEY]`. An array is sent comma-separated.
     """
     errors: list[FieldProblem] = []
-    right: dict[str, str] = {}
+    valid: dict[str, str] = {}
     given = list(pairs)
     if len(given) > _MAX_PARAMETERS:
-        return [("query", f"must have at most {_MAX_PARAMETERS} parameters; this one has {len(given)}")], right
+        return [("query", f"must have at most {_MAX_PARAMETERS} parameters; this one has {len(given)}")], valid
     known = [f"{name}[KEY]" if schemas.get(name, {}).get("type") == "object" else name for name in allowed]
     for name, value in given:
         entry = _ENTRY.match(name)
@@ -42,19 +42,19 @@ def find_query_errors(
                 f"; known parameters: {', '.join(known)}" if known else "; none are allowed here"
             )
             errors.append((shown(name) or "query", f"is not a known parameter{hint}"))
-        elif name in right or any(field == name for field, _ in errors):
-            errors.append((shown(name), TWICE))
+        elif name in valid or any(field == name for field, _ in errors):
+            errors.append((shown(name), REPEATED))
         else:
-            wrong = _wrong(value, schema) if entry is None else _wrong_entry(entry[2], value, schema)
-            if wrong is None:
-                right[name] = value
+            message = _value_error(value, schema) if entry is None else _entry_error(entry[2], value, schema)
+            if message is None:
+                valid[name] = value
             else:
-                errors.append((shown(name), wrong))
+                errors.append((shown(name), message))
     for name, shown_name in zip(allowed, known, strict=True):
-        most = schemas.get(name, {}).get("maxProperties", _MAX_PARAMETERS)
-        if len(entries(right, name)) > most:
-            errors.append((name, f"can be given at most {most} times as {shown_name}"))
-    return errors, right
+        max_entries = schemas.get(name, {}).get("maxProperties", _MAX_PARAMETERS)
+        if len(entries(valid, name)) > max_entries:
+            errors.append((name, f"can be given at most {max_entries} times as {shown_name}"))
+    return errors, valid
 
 
 def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
@@ -62,19 +62,19 @@ def entries(params: Mapping[str, str], name: str) -> dict[str, str]:
     return {key[len(name) + 1 : -1]: value for key, value in params.items() if key.startswith(f"{name}[")}
 
 
-def _wrong_entry(key: str, value: str, schema: Mapping[str, Any]) -> str | None:
-    wrong = _wrong(key, schema.get("propertyNames", {}))
-    return f"has a KEY that {wrong}" if wrong is not None else _wrong(value, schema.get("additionalProperties", {}))
+def _entry_error(key: str, value: str, schema: Mapping[str, Any]) -> str | None:
+    message = _value_error(key, schema.get("propertyNames", {}))
+    return f"has a KEY that {message}" if message is not None else _value_error(value, schema.get("additionalProperties", {}))
 
 
-def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
+def _value_error(value: str, schema: Mapping[str, Any]) -> str | None:
     if "\0" in value:
         return NUL
     if len(value) > _MAX_LENGTH:
         return f"must have at most {_MAX_LENGTH} characters"
     kind = schema.get("type")
     if kind in ("integer", "number"):
-        return _wrong_number(value, schema)
+        return _number_error(value, schema)
     if kind == "array":
         choices = schema["items"]["enum"]
         given = value.split(",")
@@ -89,10 +89,10 @@ def _wrong(value: str, schema: Mapping[str, Any]) -> str | None:
     if schema.get("format") == "uuid" and not is_uuid(value):
         return "must be an id: a UUID in lower case"
     formats = [option.get("format") for option in (schema, *schema.get("anyOf", ()))]
-    return _wrong_time(value, "date" in formats) if "date-time" in formats else None
+    return _time_error(value, "date" in formats) if "date-time" in formats else None
 
 
-def _wrong_number(value: str, schema: Mapping[str, Any]) -> str | None:
+def _number_error(value: str, schema: Mapping[str, Any]) -> str | None:
     low, high = schema.get("minimum", 0), schema.get("maximum", 10**18)
     is_whole = schema["type"] == "integer"
     if (_WHOLE if is_whole else _NUMBER).match(value) and low <= Decimal(value) <= high:
@@ -100,7 +100,7 @@ def _wrong_number(value: str, schema: Mapping[str, Any]) -> str | None:
     return f"must be a {'whole ' if is_whole else ''}number from {low} to {high}"
 
 
-def _wrong_time(value: str, may_be_date: bool) -> str | None:
+def _time_error(value: str, may_be_date: bool) -> str | None:
     try:
         if may_be_date and _DATE.match(value):
             date.fromisoformat(value)

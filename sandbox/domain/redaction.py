@@ -2,7 +2,7 @@
 
 Only values on an allowlist are shown: headers and query parameters by name, fields of a JSON body by the type that declares
 them. A type marks secrets with SECRET and URLs with ADDRESS. Allowed values are still searched for keys and secrets, which
-have known prefixes, in every encoding that a decoder would undo. A value that contains one is hidden as a whole.
+have known prefixes, even if they are percent-encoded or JSON-escaped. A value that contains one is hidden completely.
 """
 
 import re
@@ -40,26 +40,26 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
-_ROUNDS: Final = 4
-"""How many layers of encoding to undo. A value with more layers is hidden."""
-_SEARCHED: Final = 1500
-"""How many characters of a path, query or header are searched. It exceeds TEXT_LIMIT, so that a secret that starts within the
-shown part is recognized."""
+_MAX_DECODINGS: Final = 4
+"""Maximum number of encoding layers to undo. A value with more layers is hidden."""
+_SEARCH_LIMIT: Final = 1500
+"""Number of characters of a path, query or header that are searched. It exceeds TEXT_LIMIT, so that a secret that starts in
+the shown part is recognized."""
 TEXT_LIMIT: Final = 1000
-"""How many characters of a path, query or header are shown."""
+"""Maximum number of characters of a path, query or header that are shown."""
 
 _known: Final[set[str]] = set()
 
 
-def learn(secret: str) -> None:
-    """Add a secret without a known prefix, such as the operator's key. Short ones are ignored: they could be ordinary words."""
+def register_secret(secret: str) -> None:
+    """Register a secret without a known prefix, such as the operator's key. Ignores short ones: they could be common words."""
     if len(secret) >= 12 and not has_secret(secret):
         _known.add(secret.lower())
 
 
 def has_secret(text: str) -> bool:
     """Return whether a text contains a key or a secret, in any case, even if percent-encoded or JSON-escaped several times."""
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_DECODINGS):
         if _is_plain_secret(text):
             return True
         if "%" not in text and "\\" not in text:
@@ -77,7 +77,7 @@ def has_secret(text: str) -> bool:
 
 def _is_plain_secret(text: str) -> bool:
     lower = text.lower()
-    # First look for parts that the prefixes share: this check runs on everything that is shown, and secrets are rare.
+    # First look for text that the prefixes share. This runs on everything that is shown, and secrets are rare.
     if ("_sandbox_" in lower or "whs" in lower) and _TOKEN.search(text):
         return True
     return bool(_known) and any(secret in lower for secret in _known)
@@ -93,7 +93,7 @@ def scrub(text: str) -> str:
 
 def path(text: str) -> str:
     """Return a request's path, cut before the first secret: a secret may contain slashes, so hide everything after it."""
-    shown = text[:_SEARCHED]
+    shown = text[:_SEARCH_LIMIT]
     if has_secret(shown):
         parts = shown.split("/")
         first = next((number for number in range(len(parts)) if has_secret("/".join(parts[: number + 1]))), 0)
@@ -103,7 +103,7 @@ def path(text: str) -> str:
 
 def query(raw: bytes, names: Collection[str]) -> str:
     """Return a query with only the values of parameters in `names`. The name of `metadata[key]` is `metadata`."""
-    text = raw[:_SEARCHED].decode("latin-1")
+    text = raw[:_SEARCH_LIMIT].decode("latin-1")
     parts = []
     for part in text.split("&"):
         name, equals, value = part.partition("=")
@@ -112,13 +112,13 @@ def query(raw: bytes, names: Collection[str]) -> str:
         # A part without `=` may be a value, so show it only if it is an allowed name.
         allowed = unquote_plus(name).partition("[")[0] in names and not has_secret(value)
         parts.append(f"{name}={value if allowed else HIDDEN}" if equals else (name if not name or name in names else HIDDEN))
-    return _bounded("&".join(parts), text if len(raw) <= _SEARCHED else raw)
+    return _bounded("&".join(parts), text if len(raw) <= _SEARCH_LIMIT else raw)
 
 
 def headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return headers, whose names are in lower case, with only the values of those in HEADERS."""
     # Usually none has a secret, and one search over all of them is enough.
-    texts = [value[:_SEARCHED] if name in HEADERS else name for name, value in given]
+    texts = [value[:_SEARCH_LIMIT] if name in HEADERS else name for name, value in given]
     all_clean = not has_secret(b"\n".join(texts).decode("latin-1"))
     shown = []
     for (name, value), text in zip(given, texts, strict=True):
@@ -147,16 +147,16 @@ def address(text: str) -> str:
 
 
 def _bounded(shown: str, whole: str | bytes) -> str:
-    return shown if len(shown) <= TEXT_LIMIT and len(whole) <= _SEARCHED else shown[:TEXT_LIMIT] + CUT
+    return shown if len(shown) <= TEXT_LIMIT and len(whole) <= _SEARCH_LIMIT else shown[:TEXT_LIMIT] + CUT
 
 
 # ---- JSON bodies
 
 
 class Shape:
-    """Says which parts of a JSON value may be shown. Built from the type that declares the value."""
+    """The parts of a JSON value that may be shown. Built from the type that declares the value."""
 
-    __slots__ = ("conceals", "fields", "items", "kind", "others")
+    __slots__ = ("fields", "hides_something", "items", "kind", "others")
 
     def __init__(
         self,
@@ -174,8 +174,8 @@ class Shape:
         self.others = others
         self.items = items
         parts = [*self.fields.values(), *(part for part in (others, items) if part is not None)]
-        self.conceals: bool = kind in ("never", "address", "any") or any(part.conceals for part in parts)
-        """Whether some part of a value that matches its type is hidden."""
+        self.hides_something: bool = kind in ("never", "address", "any") or any(part.hides_something for part in parts)
+        """Whether a part of a valid value is hidden."""
 
     def field(self, name: str) -> "Shape":
         """Return the shape of a field."""
@@ -193,7 +193,7 @@ ANY: Final = Shape("any")
 """JSON without a declared type, such as an endpoint's response: show it, except secrets and fields named like secrets."""
 _TEXT: Final = Shape("text")
 _ADDRESS: Final = Shape("address")
-_OF_MARKER: Final = {"never": NEVER, "address": _ADDRESS}
+_SHAPE_BY_MARKER: Final = {"never": NEVER, "address": _ADDRESS}
 
 
 def shape_of(kind: Any) -> Shape:
@@ -212,7 +212,7 @@ def _shape(info: msgspec.inspect.Type) -> Shape:
             marked = (extra or {}).get(_MARKER)
             if isinstance(inner, msgspec.inspect.RawType) and (extra or {}).get("amount"):
                 return _TEXT
-            return _OF_MARKER[marked] if marked in _OF_MARKER else _shape(inner)
+            return _SHAPE_BY_MARKER[marked] if marked in _SHAPE_BY_MARKER else _shape(inner)
         case msgspec.inspect.StructType(fields=declared, tag_field=tag):
             fields = {field.encode_name: _shape(field.type) for field in declared}
             return Shape("nested", fields | ({tag: _TEXT} if tag else {}))
@@ -249,17 +249,17 @@ _JSON_TOKEN: Final = re.compile(
     rb'[ \t\r\n]*(?:("(?:[^"\\\x00-\x1f]|\\.)*")|([{}\[\],:])|(-?[0-9][0-9.eE+-]*|true|false|null)(?![^ \t\r\n{}\[\],:]))'
 )
 _NAME_OR_END, _NAME, _COLON, _VALUE, _VALUE_OR_END, _COMMA_OR_END, _DONE = range(7)
-_MAY_END: Final = (_NAME_OR_END, _VALUE_OR_END, _COMMA_OR_END)
+_CLOSING_STATES: Final = (_NAME_OR_END, _VALUE_OR_END, _COMMA_OR_END)
 
 
 def json_body(raw: bytes, shape: Shape) -> bytes:
     """Return a JSON body, which may be cut off, with only the parts that `shape` allows. Hide everything after a syntax error.
 
-    A string at the cut is hidden: only the missing part might show that it is a secret.
+    A string that is cut off is hidden, because only its missing part might show that it is a secret.
     """
     out: list[bytes] = []
     stack: list[tuple[bytes, Shape]] = []
-    want, state, at = shape, _VALUE, 0
+    current, state, at = shape, _VALUE, 0
     while state != _DONE or raw[at:].strip():
         found = _JSON_TOKEN.match(raw, at)
         if found is None or state == _DONE:
@@ -269,23 +269,23 @@ def json_body(raw: bytes, shape: Shape) -> bytes:
         at = found.end()
         shown: bytes | None = mark
         if state in (_VALUE, _VALUE_OR_END) and mark in (b"{", b"["):
-            stack.append((mark, want))
+            stack.append((mark, current))
             state = _NAME_OR_END if mark == b"{" else _VALUE_OR_END
-            want = want if mark == b"{" else want.item()
+            current = current if mark == b"{" else current.item()
         elif state in (_VALUE, _VALUE_OR_END) and (string or atom):
-            shown = _string(string, want) if string else _atom(atom, want)
+            shown = _string(string, current) if string else _atom(atom, current)
             state = _COMMA_OR_END if stack else _DONE
         elif state in (_NAME_OR_END, _NAME) and string:
             name = _decoded(string)
-            want = stack[-1][1].field(name)
+            current = stack[-1][1].field(name)
             shown = b'"' + _HIDDEN + b'"' if has_secret(name) else string
             state = _COLON
         elif state == _COLON and mark == b":":
             state = _VALUE
         elif state == _COMMA_OR_END and mark == b",":
             container, of = stack[-1]
-            state, want = (_NAME, of) if container == b"{" else (_VALUE, of.item())
-        elif state in _MAY_END and stack and mark == (b"}" if stack[-1][0] == b"{" else b"]"):
+            state, current = (_NAME, of) if container == b"{" else (_VALUE, of.item())
+        elif state in _CLOSING_STATES and stack and mark == (b"}" if stack[-1][0] == b"{" else b"]"):
             stack.pop()
             state = _COMMA_OR_END if stack else _DONE
         else:
@@ -304,24 +304,24 @@ def _decoded(string: bytes) -> str:
     return text
 
 
-def _string(string: bytes, want: Shape) -> bytes:
+def _string(string: bytes, current: Shape) -> bytes:
     text = _decoded(string)
-    if want.kind == "address":
+    if current.kind == "address":
         return msgspec.json.encode(address(text))
-    shown = want.kind in ("text", "any") and not has_secret(text)
+    shown = current.kind in ("text", "any") and not has_secret(text)
     return string if shown else msgspec.json.encode(HIDDEN)
 
 
-def _atom(atom: bytes, want: Shape) -> bytes:
-    return atom if want.kind in ("text", "any") or atom == b"null" else msgspec.json.encode(HIDDEN)
+def _atom(atom: bytes, current: Shape) -> bytes:
+    return atom if current.kind in ("text", "any") or atom == b"null" else msgspec.json.encode(HIDDEN)
 
 
 def body(raw: bytes, shape: Shape, limit: int, *, is_validated: bool) -> bytes:
-    """Return at most `limit` bytes of a body. `raw` is its beginning, somewhat longer than `limit` if the body is.
+    """Return at most `limit` bytes of a redacted body. `raw` is the start of the body, somewhat more than `limit` bytes of it.
 
-    `is_validated` says that the body was decoded as its type, so it has no undeclared fields.
+    `is_validated` says whether the body was decoded as its type, so that it has no undeclared fields.
     """
-    if is_validated and not shape.conceals and not has_secret(raw.decode("latin-1")):
+    if is_validated and not shape.hides_something and not has_secret(raw.decode("latin-1")):
         return raw[:limit]
     return json_body(raw, shape)[:limit]
 

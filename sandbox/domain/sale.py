@@ -21,14 +21,14 @@ ADVANCE: Final = "ADVANCE"
 FINAL: Final = "FINAL"
 
 _ADVANCE_SHARE: Final = Decimal("0.10")
-_REFUSED: Final = "0003"
+_FAILING_SUFFIX: Final = "0003"
 """The suffix of account numbers to which every payment fails."""
 _UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RETURNED_BY_BANK"}
-"""The statuses in which a scenario leaves a payment unpaid → the failure code, if the step sets none."""
+"""The final statuses of a failed payment → the failure code if the scenario's step sets none."""
 
 
 class SalePayment(msgspec.Struct):
-    """A payment for a sale. `kind` is ADVANCE or FINAL. A negative FINAL took money back; 0.00 moved none."""
+    """A payment for a sale. `kind` is ADVANCE or FINAL. A negative FINAL takes money back; one of 0.00 moves no money."""
 
     kind: str
     amount: Decimal
@@ -101,7 +101,7 @@ def advance_of(earning: Decimal) -> Decimal:
 
 
 def final_of(earning: Decimal, advance: Decimal | None, status: str) -> Decimal:
-    """Return the final payment of a reconciled sale. For a declined one, it is negative and takes back the advance."""
+    """Return the final payment of a reconciled sale. For a declined sale, it is negative and takes back the advance."""
     return (earning if status == APPROVED else ZERO) - (advance or ZERO)
 
 
@@ -114,7 +114,7 @@ def failure_of(facts: Facts, rules: Sequence[Scenario], draw_key: str) -> tuple[
     """
     rule = next((rule for rule in rules if rule.match.matches(facts)), None)
     if rule is None:
-        return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_REFUSED) else None
+        return ("BANK_REJECTED", "failed") if facts.account_number.endswith(_FAILING_SUFFIX) else None
     status, code = PAYOUT_PENDING, None
     for number, step in enumerate(rule.steps):
         if can_follow(status, step.to) and is_taken(step.probability, draw_key, number):

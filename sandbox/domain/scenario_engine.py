@@ -13,7 +13,7 @@ from sandbox.domain.errors import invalid
 HEADER: Final = "X-Sandbox-Scenario"
 """The header of a create request that names a scenario, or is a value that a rule matches on."""
 
-_FINAL: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
+_FINAL_STATUSES: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The facts that choose a payout's scenario. `header` is the create request's X-Sandbox-Scenario."""
+    """The facts about a payout that scenarios match on. `header` is the create request's X-Sandbox-Scenario."""
 
     amount: Decimal
     account_number: str
@@ -78,13 +78,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    (
-        """A named sequence of steps and the conditions that choose it.
+    """A named sequence of steps and the conditions that choose it.
 
     A merchant's own scenario is called a rule; only rules have an id.
     """
-        ""
-    )
 
     name: str
     match: Match
@@ -149,10 +146,9 @@ class Catalogue:
     def choose(self, facts: Facts, rules: Sequence[Scenario], default: str, review_threshold: Decimal | None) -> Choice:
         """Choose a payout's scenario.
 
-        In order: by the scenario that the header names, the first matching rule, the review threshold, the suffix, the default.
-
-        Payouts of `review_threshold` or more are reviewed; None means no reviews.
-        A rule that matches on the header's value takes precedence over a built-in scenario with that name.
+        In this order: the scenario that the header names, the first matching rule, review, the scenario of the suffix, the
+        default. Payouts of `review_threshold` or more are reviewed; None means no reviews. A rule that matches on the header's
+        value takes precedence over a built-in scenario with that name.
         """
         header = facts.header
         if header is not None:
@@ -171,7 +167,7 @@ class Catalogue:
         return self.after_review(facts.account_number, default)
 
     def after_review(self, account_number: str, default: str) -> Choice:
-        """Choose for a payout that has passed its review: by suffix, then the default."""
+        """Choose the scenario of a payout that has passed its review: the one of its suffix, or else the default."""
         found = self._by_suffix.get(account_number[-4:])
         return Choice(self._by_name[default], ("default",)) if found is None else Choice(found, ("suffix",))
 
@@ -179,7 +175,7 @@ class Catalogue:
 def next_step(
     scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING"
 ) -> tuple[int, datetime | None]:
-    """Starting at `step`, return the index of the next step this payout will take, and its due time counted from `now`.
+    """Return the index of the next step that this payout will take, from `step` on, and its due time if its delay starts now.
 
     `status` is the payout's status before that step. The due time is None if no step is left.
     """
@@ -195,7 +191,7 @@ def can_follow(status: str, target: str) -> bool:
 
     Nothing follows a final status, and only RETURNED follows SUCCESS.
     """
-    return status not in _FINAL and (status != "SUCCESS" or target == "RETURNED")
+    return status not in _FINAL_STATUSES and (status != "SUCCESS" or target == "RETURNED")
 
 
 def is_taken(probability: float, payout_id: str, step: int) -> bool:
@@ -211,7 +207,7 @@ def draw(text: str) -> float:
 
 
 def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") -> Decision:
-    """Decide on step number `step`, which is due at `now`, and the steps after it that have no delay."""
+    """Return the steps to take now: step number `step`, which is due at `now`, and the steps after it that have no delay."""
     taken: list[tuple[int, Step]] = []
     due_at: datetime | None = now
     while due_at is not None and due_at <= now and step < len(scenario.steps):
@@ -258,7 +254,7 @@ def read_match(entry: Mapping[str, Any]) -> Match:
 
 
 def parse_catalogue(text: str) -> Catalogue:
-    """Read the package's own catalogue from TOML. Raises KeyError, TypeError or ValueError if it is invalid."""
+    """Read the catalogue of built-in scenarios from TOML. Raises KeyError, TypeError or ValueError if it is invalid."""
     return Catalogue(
         Scenario(entry["name"], read_match(entry["match"]), read_steps(entry["steps"]))
         for entry in tomllib.loads(text)["scenario"]

@@ -27,10 +27,8 @@ def take_all(unit: UnitOfWork, rows: Iterable[PayoutRow]) -> None:
 def run_due_inline(unit: UnitOfWork) -> None:
     """Take the due steps of the payouts that the unit created or changed, but only if the merchant's clock is frozen.
 
-    Otherwise a worker takes them.
-
-    A frozen, seeded world must produce the same ids each time. Ids come from the merchant's counter, and a worker would
-    draw from it at a random point between the merchant's calls.
+    If the clock is running, a worker takes them. A frozen, seeded world must produce the same ids each time. Ids come from the
+    merchant's counter, and a worker would increment it at a random point between the merchant's calls.
     """
     if unit.clock.frozen_at is None:
         return
@@ -51,7 +49,7 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
         if (row.payout.status, step.to) not in TRANSITIONS:
-            # Between two steps, a request changed the payout to a state that the scenario cannot continue from. Stop here: the
+            # Between two steps, a request changed the payout to a state from which the scenario cannot continue. Stop here: the
             # next request decides.
             row.due_at = None
             return

@@ -25,18 +25,18 @@ def total_field_for(status: str | None) -> str | None:
 
 
 def feed_rows(before: str | None, after: str | None, amount: Decimal) -> list[tuple[str, Decimal]]:
-    """Return the rows (type, amount) that a payout adds to the vendor feed when it goes from one total to another.
+    """Return the rows (type, amount) that a payout adds to the vendor feed when it moves from one total to another.
 
     PAYOUT rows add up to requested + approved + paid, PAID_OUT rows to paid. A payout that ends unpaid reverses its rows
     with negative amounts, and one that is reinitiated adds a new row.
     """
     rows = []
-    for kind, counted, counts in (
+    for kind, was_counted, is_counted in (
         ("PAYOUT", before is not None, after is not None),
         ("PAID_OUT", before == "paid", after == "paid"),
     ):
-        if counted != counts:
-            rows.append((kind, amount if counts else -amount))
+        if was_counted != is_counted:
+            rows.append((kind, amount if is_counted else -amount))
     return rows
 
 
@@ -65,13 +65,13 @@ class UserRow:
 
     @property
     def balance(self) -> Decimal:
-        """The wallet's balance, requested payouts included."""
+        """The wallet's balance, including requested payouts."""
         credits = self.earned + self.credited + self.advances + self.finals
         return credits - self.spent - self.approved - self.paid
 
     @property
     def available(self) -> Decimal:
-        """The balance less requested payouts: the most that a new payout can have."""
+        """The balance minus requested payouts: the maximum amount of a new payout."""
         return self.balance - self.requested
 
 

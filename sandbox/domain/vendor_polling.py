@@ -1,8 +1,8 @@
 """Decide when and from where to read a vendor's feed next. Pure: times are passed in.
 
-A feed is read in walks. A sync reads all pages of rows created since a start time, one page per call. When it is complete, the
-start time moves to the newest row it read. That row is read again, because a vendor's clock may be coarse; ids identify rows
-that are read twice.
+A feed is read in syncs. A sync reads all pages of rows created since a start time, one page per call. When it is complete, the
+start time moves to the newest row it read. The next sync reads that row again, because a vendor's clock may be coarse; ids
+identify rows that are read twice.
 
 A sync has no end time, so rows added during it can only move rows to later pages: if the vendor lists the oldest first, they
 come last; if it lists the newest first, rows shift to later pages and are read again. If the number of pages shrinks, rows may
@@ -16,10 +16,10 @@ from typing import Final
 
 PAGE_SIZE: Final = 1000
 INTERVAL: Final = timedelta(seconds=20)
-CALLS: Final = 5
-"""The vendor's limit: calls per WINDOW."""
+MAX_CALLS: Final = 5
+"""Maximum number of calls per WINDOW: the vendor's rate limit."""
 WINDOW: Final = timedelta(seconds=61)
-"""The vendor's minute plus a second, because the clocks of two workers' machines differ a little."""
+"""The minute of the vendor's limit plus a second, because the clocks of two workers' machines differ a little."""
 LEASE: Final = timedelta(seconds=30)
 """How long a call counts as running if its worker never reports back; longer than the call's timeout."""
 OVERLAP: Final = timedelta(seconds=60)
@@ -37,7 +37,7 @@ class Cursor:
     """The sync's start time: older rows have been read. None until the first sync is complete."""
     page: int = 1
     """The page to request next."""
-    seen: datetime | None = None
+    newest_read: datetime | None = None
     """The time of the newest row in this sync so far."""
     sync_started_at: datetime | None = None
     failures: int = 0
@@ -47,12 +47,12 @@ class Cursor:
 def earliest_call(ended_by: Sequence[datetime], now: datetime) -> datetime:
     """Return when the next call may begin: `now` or later, so that the vendor's rate limit holds.
 
-    `ended_by` are the times by which the recent calls had ended. Count from the end of a call, because the vendor counts from
-    its arrival, which may be long after its beginning.
+    `ended_by` are the times by which the recent calls had ended. The window starts at a call's end, because the vendor counts
+    a call from its arrival, which may be long after its start.
     """
-    if len(ended_by) < CALLS:
+    if len(ended_by) < MAX_CALLS:
         return now
-    return max(now, sorted(ended_by)[-CALLS] + WINDOW)
+    return max(now, sorted(ended_by)[-MAX_CALLS] + WINDOW)
 
 
 def after_page(
@@ -61,21 +61,21 @@ def after_page(
     """Return the cursor after a page was read, and when to poll next (`earliest_call` may be later).
 
     `newest` is the time of the page's newest row. `in_order` says that rows become visible in the order of their times, as in
-    our own feed. Another vendor's rows may be late, or dated in the future; the cursor must not move past late ones.
+    the sandbox's own feed. Another vendor's rows may be late, or dated in the future; the cursor must not move past late rows.
     """
-    seen = max((moment for moment in (cursor.seen, newest) if moment is not None), default=None)
+    newest_read = max((moment for moment in (cursor.newest_read, newest) if moment is not None), default=None)
     sync_started_at = began if cursor.page == 1 or cursor.sync_started_at is None else cursor.sync_started_at
     if cursor.page < total_pages:
-        return Cursor(cursor.since, cursor.page + 1, seen, sync_started_at), ended
+        return Cursor(cursor.since, cursor.page + 1, newest_read, sync_started_at), ended
     since = cursor.since
-    if seen is not None:
-        reached = seen if in_order else min(seen, sync_started_at) - OVERLAP
+    if newest_read is not None:
+        reached = newest_read if in_order else min(newest_read, sync_started_at) - OVERLAP
         since = reached if since is None else max(since, reached)
     return Cursor(since), max(ended, began + INTERVAL)
 
 
 def has_shrunk(cursor: Cursor, total_pages: int) -> bool:
-    """Return whether the sync now has fewer pages: the vendor had said before that the requested page exists."""
+    """Return whether the sync now has fewer pages: the page was requested because the vendor had reported that it exists."""
     return cursor.page > 1 and total_pages < cursor.page
 
 

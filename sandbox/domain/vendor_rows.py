@@ -18,7 +18,7 @@ MAX_RAW_LENGTH: Final = 10_000
 _FIRST_YEAR: Final = 1970
 _LAST_YEAR: Final = 9000
 """Years outside this range are not real times, and adding to them could overflow."""
-_REASON: Final = 300
+_MAX_REASON_LENGTH: Final = 300
 
 
 class UnreadablePageError(ValueError):
@@ -87,12 +87,12 @@ _id: Final = msgspec.json.Decoder(_Id)
 def read_page(body: bytes, requested: int) -> RowsOfPage:
     """Return the rows of the page with the number `requested`. Raises UnreadablePageError.
 
-    A page with missing rows is refused as a whole: reading on after it would skip those rows for good.
+    A page with missing rows is refused completely: continuing with the next page would skip those rows for good.
     """
     try:
         page = _page.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UnreadablePageError(f"the response is not a page of transactions: {error}"[:_REASON]) from None
+        raise UnreadablePageError(f"the response is not a page of transactions: {error}"[:_MAX_REASON_LENGTH]) from None
     meta, count = page.meta, len(page.items)
     if meta.current_page not in (None, requested) and requested <= meta.total_pages:
         raise UnreadablePageError(f"page {requested} was requested, but page {meta.current_page} was returned")
@@ -111,10 +111,10 @@ def read_page(body: bytes, requested: int) -> RowsOfPage:
         try:
             rows.append(read_row(raw))
         except ValueError as error:
-            # Replace what PostgreSQL's text cannot store. Only rows that are not JSON contain it.
+            # Replace characters that PostgreSQL's text cannot store. Only rows that are not valid JSON contain them.
             text = raw.decode("utf-8", "replace").replace("\0", "\ufffd")
             cut = f"cut after {MAX_RAW_LENGTH} characters; " if len(text) > MAX_RAW_LENGTH else ""
-            bad.append(BadRow(text[:MAX_RAW_LENGTH], (cut + str(error))[:_REASON], _id_of(raw)))
+            bad.append(BadRow(text[:MAX_RAW_LENGTH], (cut + str(error))[:_MAX_REASON_LENGTH], _id_of(raw)))
     return RowsOfPage(rows, bad, meta.total_pages)
 
 
@@ -157,8 +157,8 @@ def _id_of(raw: bytes) -> str | None:
         return None
 
 
-def _text(name: str, value: str | int, longest: int) -> str:
+def _text(name: str, value: str | int, max_length: int) -> str:
     text = str(value)
-    if not (1 <= len(text) <= longest and text.isprintable()):
-        raise ValueError(f"{name} must be text of 1 to {longest} printable characters")
+    if not (1 <= len(text) <= max_length and text.isprintable()):
+        raise ValueError(f"{name} must be text of 1 to {max_length} printable characters")
     return text

@@ -1,7 +1,7 @@
 """Decide when to attempt a delivery again, and what a response means.
 
-Pure: the time and the seed of the jitter are passed in. So a run can be repeated exactly, and retries follow a merchant's
-frozen or advanced clock.
+Pure: the time and the jitter's seed are passed in. So a test can be repeated exactly, and retries follow a merchant's frozen or
+advanced clock.
 """
 
 from collections.abc import Mapping
@@ -35,11 +35,10 @@ PROFILES: Mapping[str, tuple[timedelta, ...]] = MappingProxyType(
 """Profile → the wait before each attempt, counted from the end of the previous one."""
 
 RETRY_AFTER_LIMIT = timedelta(hours=24)
-"""The longest wait that an endpoint's Retry-After can ask for."""
+"""Maximum wait that an endpoint can request with Retry-After."""
 
-_JITTER_SHARE = (
-    20  # a twentieth: jitter shortens waits by up to 5 % and never lengthens them, so no schedule exceeds its profile
-)
+_JITTER_DIVISOR = 20
+"""Jitter shortens a wait by up to a twentieth (5 %) and never lengthens it, so no schedule exceeds its profile."""
 _OVERLOADED = frozenset({429, 502, 503, 504})
 
 
@@ -76,7 +75,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     if digits.isascii() and digits.isdigit():
         if digits != text:
             return timedelta(0)
-        # Check the length first: int() of a megabyte of digits would let an endpoint keep the CPU busy.
+        # Check the length first. Otherwise an endpoint could keep the CPU busy with a megabyte of digits.
         digits = digits.lstrip("0")
         return RETRY_AFTER_LIMIT if len(digits) > 9 else _bounded(timedelta(seconds=int(digits or "0")))
     if not 16 <= len(text) <= 64 or not text.isascii():
@@ -89,7 +88,7 @@ def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     try:
         return _bounded(moment - now)
-    except OverflowError:  # the zone moves year 1 or 9999 out of range
+    except OverflowError:  # in UTC, the date is before year 1 or after year 9999
         return None
 
 
@@ -115,7 +114,7 @@ def _jittered(wait: timedelta, seed: str, attempt: int) -> timedelta:
     digest = sha256(f"{seed}:{attempt}".encode("utf-8", "surrogatepass")).digest()
     drawn = int.from_bytes(digest[:8], "big")
     microseconds = wait // _MICROSECOND
-    return timedelta(microseconds=microseconds - microseconds * drawn // (_JITTER_SHARE << 64))
+    return timedelta(microseconds=microseconds - microseconds * drawn // (_JITTER_DIVISOR << 64))
 
 
 def _bounded(wait: timedelta) -> timedelta:

@@ -1,4 +1,4 @@
-"""Sign and verify webhooks by Standard Webhooks 1.0.0: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+"""Sign and verify webhooks according to Standard Webhooks 1.0.0: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
 
 Pure: the random bytes of a new secret and the time of a check are passed in. The signed content is
 `{webhook-id}.{webhook-timestamp}.{raw body}`. A `whsk_` key has the layout of the Svix server: seed, then public key.
@@ -27,7 +27,7 @@ TOLERANCE = 300
 """How many seconds a timestamp may differ from the time of the check."""
 
 _SECRET_SIZES = range(24, 65)  # the specification: 192 to 512 bits
-_TIMESTAMP_DIGITS = 12  # enough until the year 33658; parsing more digits only costs time
+_TIMESTAMP_DIGITS = 12  # enough until the year 33658; parsing more digits would only cost time
 _ED25519_KEY = 32
 _ED25519_SIGNATURE_TEXT = 88  # 64 bytes as padded base64
 
@@ -128,7 +128,7 @@ def headers_v1a(message_id: str, timestamp: int, body: bytes, private_keys: Sequ
 def verify_v1a(
     public_keys: Sequence[bytes], headers: Mapping[str, str], body: bytes, now: int, tolerance: int = TOLERANCE
 ) -> str | None:
-    """Do the same as `verify` with public keys.
+    """Like `verify`, with public keys.
 
     Raises ValueError only if a public key is not 32 bytes: keys come from the caller, not from the request.
     """
@@ -158,7 +158,7 @@ def _headers(
     message_id: str, timestamp: int, body: bytes, keys: Sequence[bytes], sign: Callable[[bytes, bytes], str]
 ) -> dict[str, str]:
     if not keys:
-        raise ValueError("A webhook needs at least one secret that signs it.")
+        raise ValueError("A webhook must be signed with at least one secret.")
     stamp = str(timestamp)
     content = _content(message_id, stamp, body)
     return {
@@ -222,7 +222,7 @@ def _decode(text: str, prefix: str, sizes: Sequence[int], what: str, size: str) 
     try:
         raw = a2b_base64(encoded + "=" * (-len(encoded) % 4), strict_mode=True)
     except ValueError:  # invalid base64, or a character beyond ASCII
-        # Drop the cause: its message can carry a part of the secret into a log.
+        # Drop the cause: its message can contain a part of the secret, which must not appear in a log.
         raise ValueError(f"{what} must be {prefix} followed by base64.") from None
     if len(raw) not in sizes:
         raise ValueError(f"{what} must have {size}.")

@@ -1,7 +1,7 @@
 """Inject faults into API requests: delay the response, replace it with an error, truncate it or drop it.
 
-A fault that responds instead of the API does so before anything is executed. A fault that damages the response does so after
-the commit. So no fault can corrupt the ledger.
+A fault that responds instead of the API does so before the request is executed. A fault that damages the response does so
+after the commit. So no fault can corrupt the ledger.
 """
 
 import asyncio
@@ -34,8 +34,8 @@ _CODES: Final = {kind.status: code for code, kind in reversed(CODES.items())} | 
     451: "FORBIDDEN",
     500: "INTERNAL_ERROR",
 }
-"""Status → the first code with that status, or the nearest one. Any other status gets UNAVAILABLE, which is how a client sees
-a fault: the request was not executed and can be retried.
+"""Status → the first code with that status, or the nearest code. Any other status gets UNAVAILABLE, which tells the client that
+the request was not executed and can be retried.
 """
 
 
@@ -70,7 +70,7 @@ def _has_reference(body: bytes, pattern: str) -> bool:
 
 
 def _contains_in_order(text: bytes, parts: Sequence[bytes]) -> bool:
-    """Return whether the text contains the parts one after the other. Takes one pass, whatever the parts."""
+    """Return whether the text contains the parts one after the other. One pass is enough for any parts."""
     position = 0
     for part in parts:
         position = text.find(part, position)
@@ -117,6 +117,6 @@ async def inject_response(hit: InjectedFault, message: Any, receive: Receive, se
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
-    """Wait until the server has noticed. Otherwise it logs the incomplete response as an error."""
+    """Wait until the server has noticed the disconnect. Otherwise it would log the incomplete response as an error."""
     while (await receive())["type"] != "http.disconnect":
         pass

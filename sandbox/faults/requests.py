@@ -14,7 +14,7 @@ from sandbox.scenarios.rules import Probability
 MAX_FAULTS: Final = 50
 """Maximum number of faults per merchant. Each of the merchant's requests checks all of them."""
 
-# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+# JSON has one type of number: 60 and 60.0 are the same whole number.
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_MS)]
 Count = Annotated[float, msgspec.Meta(ge=1, le=1_000_000, multiple_of=1)]
 Ttl = Annotated[float, msgspec.Meta(gt=0, le=3650 * 86400)]

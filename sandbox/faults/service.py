@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class FaultShown(msgspec.Struct):
-    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, whether hit or not."""
+    """A fault. `remaining` is the number of hits left (null: unlimited); `matches` counts all matches, hits or not."""
 
     id: str
     target: str
@@ -49,14 +49,14 @@ class FaultService:
     async def create(self, context: RequestContext, body: FaultBody) -> CommandResult:
         """Create a fault. Responds with 201 and the fault.
 
-        Webhook faults take effect at once; API faults do so within a second in other processes. Raises VALIDATION_ERROR. With
-        MAX_FAULTS faults already, the result is INVALID_STATE.
+        A webhook fault takes effect at once, an API fault within a second in other processes. Raises VALIDATION_ERROR. If the
+        merchant already has MAX_FAULTS faults, the result is INVALID_STATE.
         """
         match = match_of(body)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             if await _count(context.merchant_id) >= MAX_FAULTS:
-                # Delete faults that cannot hit any more.
+                # Make room: delete faults that cannot hit any more.
                 await _delete_spent(context.merchant_id, unit.now)
                 if await _count(context.merchant_id) >= MAX_FAULTS:
                     raise Problem("INVALID_STATE", f"A merchant has at most {MAX_FAULTS} faults; delete one first.")

@@ -15,7 +15,7 @@ FAULTS_OF: Final = (
     "SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f "
     "WHERE f.merchant_id = {merchant} AND target = '{target}' AND hits < coalesce(count, hits + 1) ORDER BY id"
 )
-"""A subquery: the unspent faults of a target, as rows that `to_fault` reads."""
+"""A subquery for the faults of a target that have hits left, as rows that `to_fault` reads."""
 
 # The update locks the fault's row until the hit is decided, so a fault with a count of 1 hits once across all processes.
 _COUNT: Final = """
@@ -32,8 +32,8 @@ async def first_hit(
 ) -> InjectedFault | None:
     """Return the first fault that matches and hits, and count it; None if no fault hits. Raises asyncpg's errors.
 
-    `draw_key` decides the chance: the same key always gives the same result. By default, the fault's number of matches is
-    the key.
+    `draw_key` decides whether a match is a hit: the same key always gives the same result. By default, the key is the fault's
+    number of matches.
     """
     for fault in faults:
         if not matches(fault):

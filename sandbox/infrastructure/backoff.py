@@ -10,8 +10,8 @@ def backoff(
 ) -> AsyncRetrying:
     """Retry after any of `errors`, without limit, with pauses that double from `first` to `max_pause` seconds.
 
-    Calls `on_outage` with the first error of an outage. An outage ends when the call succeeds. A loop that never returns ends
-    it by setting its attempt's `retry_state.attempt_number` to 1; the next pause is then `first` again.
+    Calls `on_outage` with the first error of an outage. An outage ends when the call succeeds. A call that never returns can
+    report success by setting its attempt's `retry_state.attempt_number` to 1; the next pause is then `first` again.
     """
 
     def report_first(state: RetryCallState) -> None:

@@ -22,7 +22,7 @@ from sandbox.domain.redaction import scrub
 FLUSH_SECONDS: Final = 0.02
 """How long a line can stay in the buffer. SIGKILL loses the buffered lines."""
 _MAX_LINES: Final = 200
-"""Maximum number of buffered lines; one more causes all to be written."""
+"""Maximum number of buffered lines. If one more is added, all are written."""
 
 
 def configure_logs(level: str, log_format: str, process: str) -> None:
@@ -77,7 +77,7 @@ class LineBuffer:
 
     def flush(self) -> None:
         """Write the buffered lines now."""
-        # One thread at a time takes lines, so none is written twice. Lines that others add meanwhile stay in the buffer.
+        # Only one thread at a time removes lines, so none is written twice. Lines that others add meanwhile stay buffered.
         with self._lock:
             lines = self._lines[:]
             del self._lines[: len(lines)]
@@ -137,7 +137,7 @@ def _finish(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]
 
 def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
     line: str = msgspec.json.encode(event, enc_hook=repr).decode()
-    # Check the whole line first: most lines have no secret, and only the others need scrubbing by field.
+    # Check the whole line first. Most lines have no secret; only a line with one must be scrubbed field by field.
     return line if scrub(line) == line else msgspec.json.encode(_scrubbed(event), enc_hook=repr).decode()
 
 

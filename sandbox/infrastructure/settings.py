@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from sandbox.domain.redaction import learn
+from sandbox.domain.redaction import register_secret
 
 DEVELOPMENT_ADMIN_KEY = "ak_sandbox_development_admin"
 DEVELOPMENT_API_KEY = "sk_sandbox_demo_admin"
@@ -79,9 +79,9 @@ class Settings:
                 "the development key is public and works on loopback only."
             )
         # From here on, logs and problems must not show these.
-        learn(settings.admin_key)
+        register_secret(settings.admin_key)
         for url in (settings.database_url, settings.redis_url):
-            learn(urlsplit(url).password or "")
+            register_secret(urlsplit(url).password or "")
         return settings
 
 

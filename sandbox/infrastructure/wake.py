@@ -28,19 +28,19 @@ WORKER_SEEN: Final = "psp:worker-seen"
 _WAKE_UPS_KEY: Final = "psp:woken"
 """The set of wake-ups, each a kind of work and a merchant's id."""
 _JOB_QUEUED_KEY: Final = "psp:woken:queued"
-"""The key that says that a job is queued and has not started."""
+"""A key that exists while a job is queued and has not started."""
 _JOB_QUEUED_TTL_MS: Final = 1000
 _PAUSE: Final = 0.005
 """Seconds between bursts. The first wake-up after a pause is sent at once."""
 _QUEUE_LIMIT: Final = 10_000
-"""Maximum number of unsent wake-ups; the sweep finds the work of the others."""
+"""Maximum number of unsent wake-ups. Further ones are dropped; the sweep finds their work."""
 _SEND_TIMEOUT: Final = 30.0
 """Seconds for sending all queued wake-ups."""
 _log = structlog.get_logger()
 
 
 def redis_settings(redis_url: str) -> RedisSettings:
-    """Return arq's settings for a Redis that may be unavailable: fail fast, because callers continue without it."""
+    """Return arq's settings. They make calls fail fast if Redis is unavailable, because callers continue without it."""
     settings = RedisSettings.from_dsn(redis_url)
     settings.conn_timeout = 2
     settings.conn_retries = 0

@@ -36,12 +36,12 @@ class JournalApi:
         ),
         description="Keeps the newest 1000 calls for a day, and only those with a valid key. A call appears within a "
         "second. Bodies are cut to 4000 bytes. Keys, secrets and anything that the operation does not declare (other "
-        "headers, query parameters and fields) read `[redacted]`. If a fault hit the call, it is named.",
+        "headers, query parameters and fields) read `[redacted]`. `fault` names the fault that hit the call, if any.",
     )
     async def list_requests(self, request: Request) -> Page:
         query = request.query
         part = window(query)
-        found = await self._journal.page(request.merchant_id, part.before, part.limit + 1, lambda entry: _wanted(entry, query))
+        found = await self._journal.page(request.merchant_id, part.before, part.limit + 1, lambda entry: _matches(entry, query))
         return page(found, part.limit, [entry.id for entry in found])
 
     @get("/sandbox/v1/requests/{entry_id}", "Get an API call from the journal", {200: JournalEntry}, errors=("NOT_FOUND",))
@@ -52,7 +52,7 @@ class JournalApi:
         return found
 
 
-def _wanted(entry: JournalEntry, params: Mapping[str, str]) -> bool:
+def _matches(entry: JournalEntry, params: Mapping[str, str]) -> bool:
     text = params.get("q", "")
     return (
         entry.method == params.get("method", entry.method)

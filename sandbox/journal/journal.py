@@ -3,7 +3,7 @@
 Losing Redis or an entry loses no money. Entries are written in the background, in batches. The queue is bounded and drops the
 oldest entries, so the journal never slows down a request or makes it fail.
 
-In Redis, a merchant's calls are a list, newest last. A batch is one push, a tenth of the cost of one command per call.
+In Redis, a merchant's calls are a list, newest last. A batch is one push, which costs a tenth of one command per call.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ HEADERS_LIMIT: Final = 8000
 """Maximum bytes of a call's headers, names and values together."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
 NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
-"""The live stream has no end, and reading the journal must not fill it."""
+"""Paths that are not in the journal. The live stream has no end, and reading the journal must not fill it."""
 _MAX_QUEUE_LENGTH: Final = 1000
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400
 _ID_SIZE: Final = 36
-"""Bytes of the id before each entry. It allows finding an entry without decoding the others."""
+"""Bytes of the id before each entry. With it, an entry is found without decoding the others."""
 _MAX_HEADERS: Final = 100
 _PROBLEM: Final = redaction.shape_of(ProblemBody)
 _log = structlog.get_logger()
@@ -48,7 +48,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RedactionRules:
-    """The parts of an operation's calls that are not redacted. The default is for a path that belongs to no operation."""
+    """The parts of an operation's calls that are not redacted. The defaults are for paths that belong to no operation."""
 
     request: redaction.Shape = redaction.NEVER
     responses: Mapping[int, redaction.Shape] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Journal:
     def __init__(
         self, redis_url: str, on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None
     ) -> None:
-        """`on_recorded` receives a merchant and a live-feed note for each call recorded."""
+        """`on_recorded` is called with a merchant's id and a live-feed note for each recorded call."""
         self._on_recorded = on_recorded
         self._redis: Redis = Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2)
         self._queue: deque[tuple[str, str, Entry]] = deque(maxlen=_MAX_QUEUE_LENGTH)
@@ -120,7 +120,7 @@ class Journal:
     async def close(self) -> None:
         """Stop writing in the background, and try once to write the queue."""
         if self._task is not None:
-            # A write in progress ends first: if it were cancelled, the calls that it took would be lost.
+            # Let a write in progress end first. If it were cancelled, the calls that it took from the queue would be lost.
             async with self._writing:
                 await end_tasks(self._task)
             with contextlib.suppress(*REDIS_ERRORS):
@@ -153,15 +153,15 @@ class Journal:
             await self._redis.delete(_key(merchant_id))
 
     async def page(
-        self, merchant_id: str, before: str, limit: int, wanted: Callable[[JournalEntry], bool]
+        self, merchant_id: str, before: str, limit: int, matches: Callable[[JournalEntry], bool]
     ) -> list[JournalEntry]:
-        """Return at most `limit` wanted calls, newest first, older than the one with the id `before`. Raises UNAVAILABLE."""
+        """Return at most `limit` calls that match, newest first, from before the call `before`. Raises UNAVAILABLE."""
         found: list[JournalEntry] = []
         has_passed = before == MAX_ID
         for value in await self._read(merchant_id):
             if not has_passed:
                 has_passed = value.startswith(before.encode())
-            elif wanted(entry := _to_journal_entry(value)):
+            elif matches(entry := _to_journal_entry(value)):
                 found.append(entry)
                 if len(found) == limit:
                     break
@@ -176,7 +176,7 @@ class Journal:
         try:
             values: list[bytes] = await self._redis.lrange(_key(merchant_id), 0, -1)  # type: ignore[misc]  # redis-py types one method for both of its clients
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not respond, so the journal cannot be read.") from error
+            raise unavailable("Redis is unavailable, so the journal cannot be read.") from error
         return values[::-1]
 
     async def _write_all(self) -> None:
@@ -217,7 +217,7 @@ class Journal:
 
 
 def _summary(entry_id: str, entry: Entry) -> dict[str, Any]:
-    """Return what the live stream shows of a call. The journal has the rest under the same id."""
+    """Return the fields of a call that the live stream shows. The journal has the others under the same id."""
     return {
         "id": entry_id,
         "at": entry.at,
@@ -235,7 +235,7 @@ def _key(merchant_id: str) -> str:
 
 
 def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
-    """Redact everything except what anyone with one of the merchant's keys can see, and apply the size limits."""
+    """Redact everything that must not be visible with every key of the merchant, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     entry.path = redaction.address(entry.path) if rules.is_outbound else redaction.path(entry.path)
     entry.headers = _headers(entry.headers)
@@ -244,8 +244,8 @@ def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
         entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
         return
     entry.request_body = redaction.body(entry.request_body, rules.request, BODY_LIMIT, is_validated=is_validated)
-    answer = rules.responses.get(entry.status, _PROBLEM)
-    entry.response_body = redaction.body(entry.response_body, answer, BODY_LIMIT, is_validated=True)
+    response_shape = rules.responses.get(entry.status, _PROBLEM)
+    entry.response_body = redaction.body(entry.response_body, response_shape, BODY_LIMIT, is_validated=True)
 
 
 def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

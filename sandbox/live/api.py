@@ -24,7 +24,7 @@ class StreamApi:
 
     @get(
         "/sandbox/v1/stream",
-        "Stream everything as it happens, as server-sent events",
+        "Stream changes as they happen, as server-sent events",
         {200: str},
         media_type=MEDIA_TYPE,
         query=(
@@ -39,8 +39,8 @@ class StreamApi:
         ),
         description="Payout changes have their event's type (`event: payout.succeeded`), webhook attempts are "
         "`webhook.attempted`, API calls are `request`; each `data:` is one JSON object. A comment says when the stream is "
-        "listening, and another every 15 s keeps it alive. Nothing is replayed: see the log of events for what happened "
-        "earlier. A client that reads too slowly is disconnected. A merchant can have 32 streams at a time.",
+        "listening, and another every 15 s keeps it alive. Earlier events are not replayed; they are in the log of events. "
+        "A client that reads too slowly is disconnected. A merchant can have 32 streams at a time.",
     )
     async def stream(self, request: Request) -> EventStream:
         query = request.query

@@ -1,6 +1,6 @@
-"""The live feed: publish changes over Redis to the processes that listen at this moment.
+"""The live feed: publish changes over Redis to the processes that are listening.
 
-It is a convenience, not a record. Without Redis it publishes nothing; read PostgreSQL for what has happened.
+It is a convenience, not a record. Without Redis it publishes nothing. The record of all changes is in PostgreSQL.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class Message(msgspec.Struct, array_like=True):
 def connect(redis_url: str, *, read_timeout: float | None = 2.0) -> Redis:
     """Return a Redis client with short timeouts: live messages are not worth waiting for.
 
-    A subscription must wait without a `read_timeout`, which is in seconds.
+    `read_timeout` is in seconds. It must be None for a subscription.
     """
     client: Redis = Redis.from_url(redis_url, socket_timeout=read_timeout, socket_connect_timeout=2)
     return client
@@ -87,7 +87,7 @@ class LiveFeed:
             self._add(unit.merchant_id, unit)
 
     def notes(self, merchant_id: str, notes: Sequence[Note]) -> None:
-        """Publish notes of something other than payout changes, such as recorded webhook attempts."""
+        """Publish notes about anything other than payout changes, such as recorded webhook attempts."""
         self._add(merchant_id, list(notes))
 
     def _add(self, merchant_id: str, content: UnitOfWork | list[Note]) -> None:

@@ -43,7 +43,7 @@ class LiveListener:
         self._redis_url = redis_url
         self._channels: dict[str, _Channel] = {}
         self.closing = False
-        """Whether the process is about to end. Requests that listen should end too."""
+        """Whether the process is about to end. Listening requests should end too."""
         self._pubsub: PubSub | None = None
         self._send_lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -54,7 +54,7 @@ class LiveListener:
         self._task = asyncio.create_task(self._listen_forever())
 
     def begin_closing(self) -> None:
-        """Set `closing` and call every callback with None, so that requests that listen end."""
+        """Set `closing` and call every callback with None, so that listening requests end."""
         self.closing = True
         for channel in self._channels.values():
             _dispatch(channel, None)
@@ -73,8 +73,8 @@ class LiveListener:
     async def subscribe(self, merchant_id: str, callback: Callback, max_wait: float = 0.0) -> AsyncIterator[bool]:
         """Pass the merchant's messages to `callback` during the block. A callback registered twice gets each message once.
 
-        Waits for Redis to confirm the subscription, up to `max_wait` seconds if Redis is not connected. Yields whether it has.
-        If not, no messages arrive until the callback is called with None.
+        Waits for Redis to confirm the subscription, up to `max_wait` seconds if Redis is not connected. Yields whether Redis
+        has confirmed it. If not, no messages arrive until the callback is called with None.
         """
         name = CHANNEL + merchant_id
         channel = self._channels.get(name)
@@ -98,13 +98,13 @@ class LiveListener:
                 del self._channels[name]
                 await self._send("unsubscribe", name)
 
-    async def _send(self, verb: str, name: str) -> None:
+    async def _send(self, command: str, name: str) -> None:
         async with self._send_lock:
-            # Subscribes and unsubscribes can overtake each other. Skip those that no longer match the channels in use, so that
-            # the last command sent is right.
-            if self._pubsub is not None and (verb == "subscribe") == (name in self._channels):
+            # Subscribes and unsubscribes can overtake each other. Skip a command that no longer matches the channels in use, so
+            # that the last command sent is correct.
+            if self._pubsub is not None and (command == "subscribe") == (name in self._channels):
                 with contextlib.suppress(*REDIS_ERRORS):  # _listen_forever notices the error too, and subscribes again
-                    await getattr(self._pubsub, verb)(name)
+                    await getattr(self._pubsub, command)(name)
 
     async def _listen_forever(self) -> None:
         def log_outage(error: BaseException) -> None:
@@ -122,7 +122,7 @@ class LiveListener:
     async def _listen(self, redis: Redis, state: RetryCallState) -> None:
         pubsub = redis.pubsub()
         try:
-            # A channel that nobody uses keeps the connection in subscribed state.
+            # Also subscribe to a channel that nobody publishes to: it keeps the connection in the subscribed state.
             known = tuple(self._channels)
             await pubsub.subscribe(_NOBODY, *known)
             self._pubsub = pubsub

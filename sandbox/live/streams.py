@@ -23,13 +23,13 @@ MEDIA_TYPE: Final = "text/event-stream"
 MAX_STREAMS: Final = 32
 """Maximum streams of one merchant at a time, in all processes together."""
 MAX_QUEUED_EVENTS: Final = 1000
-"""Maximum events queued for a slow client. With one more, the client is disconnected."""
+"""Maximum number of events queued for a slow client. If there is one more, the client is disconnected."""
 HEARTBEAT: Final = 15.0
 """Seconds without an event after which a comment keeps the stream alive. Also the interval at which its slot is renewed."""
 _SLOT_TTL_MS: Final = 45_000
 """Milliseconds after which a slot expires unless it is renewed. Longer than two heartbeats."""
 _KEY_CHECK_SECONDS: Final = 0.25
-"""Interval of checking the key. Keys are cached for half a second, so a revoked key's stream ends within a second."""
+"""Interval between checks of the key. Keys are cached for half a second, so a revoked key's stream ends within a second."""
 _GRACE_SECONDS: Final = 1.0
 """How long a stream whose key was revoked can take to end normally. After that, the client is disconnected."""
 _SUBSCRIBE_TIMEOUT: Final = 5.0
@@ -85,7 +85,7 @@ class Streams:
                     headers={"Retry-After": "1"},
                 )
         except REDIS_ERRORS as error:
-            raise unavailable("Redis does not respond, so there is no live stream.") from error
+            raise unavailable("Redis is unavailable, so there is no live stream.") from error
         return EventStream(self, self._listener, merchant_id, check_key, slot, limit, seconds, types)
 
     async def acquire(self, merchant_id: str, slot: str) -> bool:
@@ -100,7 +100,7 @@ class Streams:
 
 
 class EventStream:
-    """One client's stream, starting with the headers."""
+    """The response to one client: its headers, then its events."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class EventStream:
             await self._streams.release(self._merchant_id, self._slot)
 
     def receive(self, message: Message | None) -> None:
-        """Queue a message's wanted events. If the queue is too long, the client is disconnected."""
+        """Queue a message's events of the requested types. If the queue becomes too long, the client is disconnected."""
         if message is None:
             self._queue.append(_MISSING)
         else:
@@ -153,7 +153,7 @@ class EventStream:
             for note in message.notes:
                 if self._wants(note.kind):
                     self._queue.append(_event(note.kind, note.data, None))
-        if self._queue:  # events that are not wanted must not delay the heartbeat
+        if self._queue:  # events of other types must not delay the heartbeat
             self._changed.set()
         if len(self._queue) > MAX_QUEUED_EVENTS:
             self._too_slow.set()
@@ -166,7 +166,7 @@ class EventStream:
             try:
                 await self._check_key()
             except Problem as problem:
-                # Any other problem means that PostgreSQL is down. Then no key can be revoked, and there are no events to hide.
+                # Any other problem means that PostgreSQL is down. Then no key can be revoked and no event can happen.
                 if problem.code == "INVALID_API_KEY":
                     break
             await asyncio.sleep(_KEY_CHECK_SECONDS)
@@ -193,7 +193,7 @@ class EventStream:
         clock = asyncio.get_running_loop().time
         began, sent = clock(), 0
         async with self._listener.subscribe(self._merchant_id, self.receive, _SUBSCRIBE_TIMEOUT) as is_subscribed:
-            self._queue.clear()  # the stream starts here, so no event is missing yet
+            self._queue.clear()  # the stream starts now, so no event is missing yet
             if not is_subscribed:
                 yield _MISSING
             yield b": listening\n\n"

@@ -1,4 +1,4 @@
-"""`/sandbox/v1/merchants` for the operator, `/sandbox/v1/keys` for a merchant's admin."""
+"""`/sandbox/v1/merchants` for the operator, `/sandbox/v1/keys` for a merchant's admin keys."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ class CreateKeyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def _seed(seed: float | None) -> int | None:
-    """Return the seed as int; JSON can write it as 5.0. Raises VALIDATION_ERROR if it is not a whole number in range."""
+    """Return the seed as an int; JSON can write it as 5.0. Raises VALIDATION_ERROR unless it is a whole number in range."""
     if seed is None:
         return None
     if not 0 <= seed <= MAX_SEED or seed != int(seed):
@@ -74,8 +74,8 @@ def _validate_optional(
     frozen_at = None
     if at is not None:
         frozen_at = _read(lambda: moment(at, "frozen_at", may_be_past=True)(datetime.now(UTC)), errors)
-    wrong = None if url is None else webhook_url_error(url)
-    errors += [] if wrong is None else [("webhook_url", wrong)]
+    url_error = None if url is None else webhook_url_error(url)
+    errors += [] if url_error is None else [("webhook_url", url_error)]
     return seed, frozen_at, errors
 
 

@@ -58,8 +58,8 @@ class KeyRing:
     def forget(self, merchant_id: str) -> None:
         """Drop a merchant's keys from the cache."""
         self._cache = {digest: cached for digest, cached in self._cache.items() if cached[1].merchant_id != merchant_id}
-        # A look-up in progress may have read the state before the change. No new request joins it, and its result is not
-        # cached.
+        # A look-up in progress may have read the state before the change. Do not let new requests share it, and do not cache
+        # its result.
         self._lookups.clear()
         self._generation += 1
 
@@ -80,6 +80,6 @@ class KeyRing:
         if len(self._cache) >= _MAX_CACHED_KEYS:
             self._cache.clear()
         if generation == self._generation:
-            # The time counts from before the query, so that a slow response does not keep a revoked key alive.
+            # Count from before the query, so that a slow response does not keep a revoked key valid for longer.
             self._cache[digest] = (started + _TTL_SECONDS, caller)
         return caller

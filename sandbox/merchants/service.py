@@ -104,9 +104,9 @@ class MerchantService:
         return next((message for _, message in self._endpoints.check({"url": url})), None)
 
     async def create(self, spec: MerchantSpec) -> NewMerchant:
-        """Create a merchant with an admin key, accounts and, if asked for, a balance and a webhook endpoint; all or nothing.
+        """Create a merchant with an admin key, accounts and, if requested, a balance and a webhook endpoint; all or nothing.
 
-        Raises VALIDATION_ERROR if the URL is not acceptable.
+        Raises VALIDATION_ERROR if the URL is not allowed.
         """
         async with db_errors_as_503():
             return await write_rows(lambda conn: self._insert(conn, spec))
@@ -123,11 +123,11 @@ class MerchantService:
     async def _insert(self, conn: "PoolConnectionProxy[Any]", spec: MerchantSpec) -> NewMerchant:
         now, seed = truncate(datetime.now(UTC)), spec.seed
         rng = SystemRandom() if seed is None else Random(f"{seed}:merchant")  # noqa: S311 -- repeatable on purpose
-        # The merchant's id does not derive from the seed, because several merchants can use the same seed.
+        # The merchant's id is not derived from the seed, because several merchants can have the same seed.
         merchant_id = spec.merchant_id or new_id(now)
         api_key = spec.api_key or _new_key()
-        # The IPN secret does not derive from the seed either. Merchants with the same seed have the same payout ids, so only
-        # the secret shows which merchant a callback is for.
+        # The IPN secret is not derived from the seed either. Merchants with the same seed have the same payout ids, so only the
+        # secret shows which merchant a callback is for.
         ipn_secret = new_secret(os.urandom(32))
         webhook_secret = new_secret(rng.randbytes(32))
         merchant = Merchants(
@@ -165,8 +165,8 @@ class MerchantService:
         async def action(conn: "PoolConnectionProxy[Any]") -> CommandResult:
             if not is_uuid(merchant_id):
                 raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
-            # The lock waits for work in progress; later work finds no merchant. Recording attempts takes no merchant's lock and
-            # locks rows in another order than these deletes. If the two deadlock, the transaction is retried.
+            # Taking the lock waits for work in progress; later work finds no merchant. Recording webhook attempts does not take
+            # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
             if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, NO_IDS)]):
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             async with as_owner(conn):

@@ -14,7 +14,7 @@ from sandbox.http.operation import get, patch
 from sandbox.http.request import Request
 from sandbox.merchants.settings import Change, Settings, SettingsService
 
-# JSON knows one kind of number: 60 and 60.0 are the same whole number.
+# JSON has one type of number: 60 and 60.0 are the same whole number.
 PerMinute = Annotated[float, msgspec.Meta(ge=1, le=100_000, multiple_of=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=1, le=31_536_000, multiple_of=1)]
 

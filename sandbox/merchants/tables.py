@@ -40,10 +40,10 @@ class ApiKeys(Table, db=ENGINE):
 ENDPOINTS: Final = "webhook_endpoints"
 
 LOCKED_BY_OTHERS: Final = ("vendor_cursors", "webhook_deliveries")
-"""Tables whose rows are locked without the merchant's lock: by the aggregator, and by recording webhook attempts.
+"""Tables whose rows are also locked without the merchant's lock: by the aggregator, and when webhook attempts are recorded.
 
-Delete their rows first, in a statement of its own. It waits for both writers; a later statement then sees and deletes
-everything that they wrote, and neither can start anything new.
+Delete their rows first, in a separate statement, which waits for both writers. A later statement then sees and deletes
+everything that they wrote, and neither of them can start anything new.
 """
 
 WORLDS_TABLE: Final = "worlds"
@@ -80,7 +80,7 @@ whose row it sets to its defaults.
 
 TABLES: Final = (
     *WORLD,
-    # Not part of the world: calls that were made to real vendors cannot be undone, and the limit on such calls counts them.
+    # Not part of the world: calls to real vendors cannot be undone, and they count towards the vendor's rate limit.
     "vendor_fetches",
     "snapshot_rows",
     "snapshots",
@@ -88,5 +88,5 @@ TABLES: Final = (
     "merchants",
 )
 """All tables with a merchant's rows, in an order of deletion that foreign keys allow: a referencing table comes before the
-referenced one. Most references have no foreign key, so no row is deleted because another one is: each table is named here.
+referenced one. Most references have no foreign key, so deletions do not cascade, and every table must be listed here.
 """

@@ -1,7 +1,7 @@
 """Pay the due sales of one merchant, one chunk at a time, under the merchant's lock.
 
-Each sale records whether its advance or its final payment is due. So a run that is repeated, or that dies halfway, pays no sale
-twice.
+Each sale records whether its advance or its final payment is due. So no sale is paid twice, even if a run is repeated or its
+process dies.
 """
 
 from collections.abc import Sequence
@@ -117,7 +117,7 @@ def _try(unit: UnitOfWork, user: UserRow, sale: Sale, kind: str) -> Attempt:
         user_id=user.id,
         metadata={"kind": kind, "sale_id": sale.id, "brand": sale.brand},
     )
-    # Steps with a probability are drawn again for each attempt. In a repeatable world, the draws repeat too.
+    # Each attempt draws again for steps with a probability. In a seeded world, the draws are the same each time.
     failure = failure_of(facts, unit.custom_scenarios, f"{sale.id}:{kind}:{sale.attempts}")
     if failure is not None:
         code, scenario = failure

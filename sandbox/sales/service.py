@@ -60,7 +60,7 @@ _RECONCILE: Final = update_by_key(
     kept=("user_id", "brand", "earning", "created_at"),
     where="k.status = 'PENDING'",
 )
-# One index look-up for each merchant whose clock is running. A merchant with a frozen clock starts its runs itself.
+# One index look-up per merchant whose clock is running. A merchant with a frozen clock starts its runs with an API call.
 _MERCHANTS: Final = {
     kind: f"""
     SELECT w.merchant_id::text FROM worlds w WHERE w.merchant_id > $1 AND w.clock_frozen_at IS NULL
@@ -169,15 +169,15 @@ class SalesService:
     async def run(self, context: RequestContext, kind: str) -> CommandResult:
         """Pay all due advances (`ADVANCE`) or final payments (`FINAL`): 200 with a RunResult.
 
-        Each chunk is one transaction, which also stores a checkpoint under the idempotency key. If the run dies between two
-        chunks, the sales paid before are paid exactly once. Repeated with the same key, the run resumes, and its result counts
+        Each chunk is one transaction, which also stores a checkpoint under the idempotency key. If the process dies between two
+        chunks, the sales already paid are not paid again. Repeated with the same key, the run resumes, and its result counts
         all chunks.
         """
         attempts: list[Attempt] = []
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
             done = _START if checkpoint is None else msgspec.json.decode(checkpoint, type=_Progress)
-            # This may run again after a rollback, so replace the attempts of the run before.
+            # This may run again after a rollback, so replace the attempts that were rolled back.
             attempts[:], last_id = await pay_chunk(conn, unit, kind, done.last_id, CHUNK)
             total = add_attempts(done.total, attempts)
             if last_id is None:

@@ -13,7 +13,7 @@ from sandbox.users.requests import NewUser
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-_TAKEN: Final = f"""
+_EXISTING: Final = f"""
 SELECT u.* FROM unnest($2::text[]) AS n (external_id) CROSS JOIN LATERAL (
     SELECT external_id, vendor_user_id FROM users WHERE {by_key("users", "external_id", "n.external_id")} OFFSET 0
 ) u
@@ -38,13 +38,14 @@ async def insert_users(
 ) -> list[tuple[str, NewUser] | Problem]:
     """Insert users and open their wallets. Return the outcome of each item in order: its id and the user, or a Problem.
 
-    A Problem among the items is returned as it is. DUPLICATE_REFERENCE: another user or an earlier item has the external_id
-    or vendor_user_id. The caller holds the merchant's lock, so no other insert can come between the check and this one.
+    An item that is a Problem is returned unchanged. An item gets DUPLICATE_REFERENCE if another user or an earlier item has its
+    external_id or vendor_user_id. The caller must hold the merchant's lock, so that no other insert can run between the check
+    and this one.
     """
     candidates = [item for item in items if isinstance(item, NewUser)]
     external_ids = [item.external_id for item in candidates if item.external_id is not None]
     vendor_ids = [item.vendor_user_id for item in candidates if item.vendor_user_id is not None]
-    taken = await conn.fetch(_TAKEN, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
+    taken = await conn.fetch(_EXISTING, unit.merchant_id, external_ids, vendor_ids) if external_ids or vendor_ids else []
     taken_external = {record["external_id"] for record in taken}
     taken_vendor = {record["vendor_user_id"] for record in taken}
     created: list[tuple[str, NewUser]] = []

@@ -17,7 +17,7 @@ _FROM_LEDGER: Final = {"CREDITED": (CREDIT,), "ADVANCE": (ADVANCE,), "FINAL": (F
 _TYPE_OF: Final = {m.reason: kind for kind, movements in _FROM_LEDGER.items() for m in movements}
 
 _REASONS: Final = [movement.reason for movement in WALLET_MOVEMENTS]
-# The expression and the condition of the wallet index, verbatim: with any other wording, the planner would not use the index.
+# The expression and the condition of the wallet index, verbatim: the planner uses the index only for exactly these.
 _USER: Final = "(right(CASE WHEN debit_account = 'USER_FUNDS' THEN credit_account ELSE debit_account END, 36)::uuid)"
 _IS_WALLET_ENTRY: Final = "reason IN (" + ", ".join(f"'{reason}'" for reason in _REASONS) + ")"
 # Each reason is a range of the index, ordered by id. So a page reads at most 8 × limit rows.
@@ -74,7 +74,7 @@ async def transactions(merchant_id: str, user_id: str, window: PageWindow, types
 
 
 def _shown(entry: LedgerEntry) -> LedgerEntry:
-    # The request path already names the user, so the account is shown as WALLET, in the style of AVAILABLE and LOCKED.
+    # The request's path already names the user, so the account is shown as WALLET, like AVAILABLE and LOCKED.
     entry.account = WALLET
     return entry
 

@@ -105,7 +105,7 @@ def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None
 
 
 def user_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the validation errors in a body that creates or changes a user that its schema cannot express."""
+    """Return the errors in a body that creates or changes a user, as far as its schema cannot express them."""
     where = fields.get("destination")
     if not isinstance(where, dict):
         return []

@@ -201,7 +201,7 @@ class UserService:
         return _user(await self._row(merchant_id, user_id))
 
     async def change(self, context: RequestContext, user_id: str, body: ChangeUserBody) -> CommandResult:
-        """Change the fields that the body has: 200 with the user.
+        """Change the fields that the body contains: 200 with the user.
 
         Payouts that were requested before keep their destination. Returns 404 for an unknown user, 409 if another user has
         the external_id. Raises NOT_FOUND if the id is malformed, VALIDATION_ERROR if the destination is invalid.

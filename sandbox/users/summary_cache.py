@@ -42,7 +42,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[3])
 return 1
 """
 
-# The users are one JSON argument: sending and parsing four arguments for each user costs four times as much as all the rest.
+# All users are in one JSON argument. Sending and parsing four arguments per user would cost four times as much as the script.
 _DROP: Final = """
 local epoch = redis.call('GET', KEYS[1]) or '0'
 for user, version in pairs(cjson.decode(ARGV[1])) do

@@ -46,7 +46,7 @@ _NO_LATER_ROWS: Final = " AND ".join(
     f"NOT EXISTS (SELECT FROM {table} WHERE merchant_id = $1 AND id > $6)" for table in _APPEND_ONLY
 )
 
-# A single statement, so that the snapshot is consistent. Webhook deliveries change without the merchant's lock.
+# A single statement, so that the snapshot is consistent: webhook deliveries change without the merchant's lock.
 _TAKE: Final = f"""
 WITH {_WRITTEN}
 INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at, position, standing_rows, stands)
@@ -134,7 +134,7 @@ async def take_snapshot(conn: "PoolConnectionProxy[Any]", *arguments: object) ->
 
 
 async def empty_world(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> tuple[int | None, Decimal | None]:
-    """Delete everything in the world but its webhook endpoints, and reset its clock and ids.
+    """Delete everything in the world except its webhook endpoints, and reset its clock and ids.
 
     Returns the merchant's seed and opening balance.
     """
@@ -174,8 +174,8 @@ async def restore_world(conn: "PoolConnectionProxy[Any]", merchant_id: str, snap
 async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str, snapshot: "Record") -> bool:
     """Delete the append-only rows with ids after a snapshot's position. Return whether exactly the snapshot's rows remain.
 
-    Ids begin with the merchant's time. If the host's clock was set back, later rows can have smaller ids and remain, so compare
-    the count too. (A snapshot that would contain rows with ids after its position gets no position, and is never intact.)
+    Ids begin with the merchant's time. If the host's clock was set back, later rows can have smaller ids and remain, so also
+    compare the count. (If a snapshot contains rows with ids after its position, it has no position and is never intact.)
     """
     for table in _APPEND_ONLY:
         await conn.execute(
@@ -193,7 +193,7 @@ async def _as_owner_without_foreign_keys(conn: "PoolConnectionProxy[Any]") -> As
     """Work as the owner, who can delete ledger rows, and without foreign key checks if the owner can disable them.
 
     The checks take longer than the deletes and find nothing: referencing rows are deleted in the same transaction, and restored
-    rows satisfied the same keys before. Only a superuser can disable them; the owner of the embedded database is one.
+    rows satisfied the same keys before. Only a superuser can disable the checks; the owner of the embedded database is one.
     """
     async with as_owner(conn):
         may_skip: bool = await conn.fetchval(_MAY_SKIP_KEYS)

@@ -8,7 +8,7 @@ from sandbox.merchants.tables import WORLD
 
 
 class Snapshots(Table, db=ENGINE):
-    """A snapshot of a world. `position` and `stands` say whether a restore can keep the append-only rows."""
+    """A snapshot of a world. A restore can keep the append-only rows with ids up to `position` if `is_intact` is true."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -18,8 +18,8 @@ class Snapshots(Table, db=ENGINE):
     clock_at = Timestamptz(default=None)
     created_at = Timestamptz(default=None)
     position = UUID(null=True, default=None)
-    standing_rows = Integer(null=True, default=None)
-    stands = Boolean(default=False)
+    append_only_rows = Integer(null=True, db_column_name="standing_rows", default=None)
+    is_intact = Boolean(db_column_name="stands", default=False)
 
 
 class Rows(Column):
