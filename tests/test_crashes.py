@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from sandbox.db.engine import CONNECTION_ERRORS
-from tests.harness.receiver import Receiver
+from tests.harness.receiver import Received, Receiver
 from tests.harness.supervised import child_of, end, wait_for
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -164,6 +164,36 @@ def test_every_answered_payout_exists_once_and_every_event_arrives(
 
         # A killed worker's claims lapse after half a minute; then another delivers them.
         until(delivered, seconds=240, pause=0.5)
+
+
+def test_webhooks_in_flight_in_a_killed_worker_are_sent_by_another(
+    own_stack: tuple[Stack, psutil.Process], receiver: Receiver
+) -> None:
+    """The killed worker inserted them already leased, so no claim had returned them."""
+    stack, supervisor = own_stack
+    held: list[str] = []
+    again: list[str] = []
+    ended = threading.Event()
+
+    def hold(received: Received) -> tuple[int, dict[str, str], bytes]:
+        (again if ended.is_set() else held).append(received.event["data"]["id"])
+        ended.wait(120)
+        return 200, {}, b""
+
+    with World.create(stack, opening_balance="1000.00") as world:
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.succeeded"]})
+        receiver.respond = hold
+        payouts = [world.create_payout("0001", amount="1.00")["id"] for _ in range(5)]
+        until(lambda: len(held) == 5, seconds=60)
+        for _ in range(2):
+            kill(supervisor, "worker", stack.redis_url)
+        ended.set()
+        left = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND status <> 'SUCCEEDED'"
+        until(lambda: stack.execute(left, world.merchant_id)[0]["count"] == 0, seconds=180, pause=0.2)
+        assert sorted(held) == sorted(again) == sorted(payouts)
+        attempts = "SELECT attempts FROM webhook_deliveries WHERE merchant_id = $1"
+        # The attempts of the killed worker were never recorded.
+        assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 5
 
 
 # Lets bulk credits get so far and no further; a chunk that would is held before its commit.

@@ -11,10 +11,11 @@ from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.unit import UnitOfWork
 from sandbox.payouts.steps import take_due_steps, take_due_steps_together
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.deliver import Deliverer
 from worker.merchant_tasks import MerchantTasks
 
 MAX_CONCURRENT_MERCHANTS: Final = 4
-"""Merchants advanced alone at the same time. Each needs a connection."""
+"""Maximum number of single-merchant transactions running at once. Each needs a connection."""
 _MAX_TIMERS: Final = 10_000
 _log = structlog.get_logger()
 
@@ -54,19 +55,19 @@ class MerchantTimers:
         self._wake(merchant_id)
 
 
-class Advancer:
+class PayoutStepRunner:
     """Runs the due steps of woken merchants, now or at a given time.
 
     Merchants that are woken while a transaction runs share the next one. A merchant that is locked elsewhere, or whose round
     fails, gets a transaction of its own, which waits for its lock.
     """
 
-    def __init__(self, work: UnitOfWorkRunner, deliver: Callable[[str], None], merchants_at_once: int = 64) -> None:
-        """`deliver` is called with the id of a merchant that has new deliveries due."""
+    def __init__(self, work: UnitOfWorkRunner, deliverer: Deliverer, merchants_at_once: int = 64) -> None:
+        """`deliverer` sends the webhooks of the steps."""
         self._work = work
-        self._deliver = deliver
+        self._deliverer = deliverer
         self._merchants_at_once = merchants_at_once
-        self._alone = MerchantTasks("advance", MAX_CONCURRENT_MERCHANTS, lambda merchant_id: take_due_steps(work, merchant_id))
+        self._alone = MerchantTasks("advance", MAX_CONCURRENT_MERCHANTS, self._run_alone)
         self._timers = MerchantTimers(self.wake)
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""
@@ -81,9 +82,9 @@ class Advancer:
             self._rounds = asyncio.create_task(self._run_rounds())
 
     async def committed(self, unit: UnitOfWork) -> None:
-        """Follow up on a committed unit: deliver its webhooks now, and set a timer for its next due step."""
-        if any(delivery.enabled for delivery in unit.deliveries):
-            self._deliver(unit.merchant_id)
+        """Follow up on a committed unit: have its unleased webhooks claimed, and set a timer for its next due step."""
+        if any(delivery.enabled and delivery.leased_until is None for delivery in unit.deliveries):
+            self._deliverer.wake(unit.merchant_id)
         if unit.next_due is not None:
             self._timers.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())
 
@@ -96,6 +97,10 @@ class Advancer:
             await asyncio.wait({self._rounds}, timeout=seconds)
         await self._alone.stop(seconds)
 
+    async def _run_alone(self, merchant_id: str) -> bool:
+        with self._deliverer.leasing() as lease:
+            return await take_due_steps(self._work, merchant_id, before_write=lease)
+
     async def _run_rounds(self) -> None:
         try:
             while self._woken:
@@ -104,15 +109,16 @@ class Advancer:
                     del self._woken[merchant_id]
                 await self._run_round(merchants)
         finally:
-            # No await between the last look and here, so no wake-up is lost.
+            # No await since `_woken` was last checked, so no wake-up is lost in between.
             self._rounds = None
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}
         try:
-            more = await take_due_steps_together(self._work, merchants)
+            with self._deliverer.leasing() as lease:
+                more = await take_due_steps_together(self._work, merchants, lease)
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("advance_lost", merchants=len(merchants), error=repr(error)[:300])
+            _log.warning("advance_interrupted", merchants=len(merchants), error=repr(error)[:300])
         except Exception:
             _log.exception("round_failed", merchants=len(merchants))
         for merchant_id in merchants:

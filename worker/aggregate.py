@@ -41,7 +41,7 @@ class AggregateLoop:
                 self._start(self._http, http, MAX_HTTP_POLLS)
                 self._start(self._own, own, MAX_OWN_POLLS)
             except CONNECTION_ERRORS as error:
-                _log.warning("aggregate_lost", error=repr(error)[:300])
+                _log.warning("aggregate_interrupted", error=repr(error)[:300])
             except Exception:
                 # A bug for one merchant must not end the loop that serves all of them.
                 _log.exception("aggregate_failed")
@@ -64,7 +64,7 @@ class AggregateLoop:
             while await self._poller.poll(merchant_id):
                 pass
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("poll_lost", merchant_id=merchant_id, error=repr(error)[:300])
+            _log.warning("poll_interrupted", merchant_id=merchant_id, error=repr(error)[:300])
         except Exception:
             _log.exception("poll_failed", merchant_id=merchant_id)
         finally:

@@ -42,7 +42,7 @@ from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
-from worker.advance import Advancer, MerchantTimers
+from worker.advance import MerchantTimers, PayoutStepRunner
 from worker.aggregate import AggregateLoop
 from worker.credit import create_bulk_credit_tasks
 from worker.health import HealthServer
@@ -175,17 +175,17 @@ async def run_worker(settings: Settings) -> None:
     journal.start()
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
     deliverer = Deliverer(AttemptRunner(sender, box, timers.later, live_feed.notes, journal))
-    advancer = Advancer(runner, deliverer.wake, settings.merchants_per_transaction)
+    step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
     bulk_credit_tasks = create_bulk_credit_tasks(runner)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
-    notifier.after_commit += [advancer.committed, live_feed.committed]
+    notifier.after_commit += [step_runner.committed, live_feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
-    wake_handlers = {STEPS: advancer.wake, DELIVERIES: deliverer.wake, CREDITS: bulk_credit_tasks.wake}
+    wake_handlers = {STEPS: step_runner.wake, DELIVERIES: deliverer.wake, CREDITS: bulk_credit_tasks.wake}
 
     def wake_all(merchant_id: str) -> None:
-        advancer.wake(merchant_id)
+        step_runner.wake(merchant_id)
         deliverer.wake(merchant_id)
 
     tasks = [
@@ -210,7 +210,7 @@ async def run_worker(settings: Settings) -> None:
     finally:
         await end_tasks(*tasks)
         timers.cancel()
-        await advancer.stop(_STOP_SECONDS)
+        await step_runner.stop(_STOP_SECONDS)
         await bulk_credit_tasks.stop(_STOP_SECONDS)
         await deliverer.stop(_STOP_SECONDS)
         await aggregate.stop(_STOP_SECONDS)

@@ -15,8 +15,8 @@ class MerchantTasks:
     """Run batches of one kind of work for each woken merchant, until a batch finds nothing more to do.
 
     `run_batch` takes a merchant's id and returns whether there may be more work. At most `max_concurrent` batches run at the
-    same time. `name` begins the log events: `advance` logs `advance_lost` and `advance_failed`. After a failure the sweep wakes
-    the merchant again.
+    same time. `name` begins the log events: `advance` logs `advance_interrupted` and `advance_failed`. After a failure the
+    sweep wakes the merchant again.
     """
 
     def __init__(self, name: str, max_concurrent: int, run_batch: Callable[[str], Awaitable[object]]) -> None:
@@ -54,7 +54,7 @@ class MerchantTasks:
                 if not more and merchant_id not in self._woken:
                     return
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning(f"{self._name}_lost", merchant_id=merchant_id, error=repr(error)[:300])
+            _log.warning(f"{self._name}_interrupted", merchant_id=merchant_id, error=repr(error)[:300])
         except Problem:
             _log.info("merchant_gone", merchant_id=merchant_id)
         except Exception:

@@ -23,7 +23,7 @@ from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in_transaction
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -189,7 +189,7 @@ class ClockAdvancer:
             if not instant.unit.more_due and (instant.has_deliveries or instant.unit.deliveries):
                 # Claim the deliveries in the same transaction. Otherwise a worker could claim them while the clock is frozen.
                 with self._require_attempts().reserve_capacity(merchant_id) as free:
-                    instant.claimed = await claim_in(conn, merchant_id, free.default)
+                    instant.claimed = await claim_in_transaction(conn, merchant_id, free.default)
 
         # If nothing is due, reserve no ids: the number of polls must not affect the ids of a seeded world.
         return await self._work.decide(ClaimRequest(merchant_id, NO_IDS), decide, after_write=claim_deliveries)

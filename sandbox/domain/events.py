@@ -1,6 +1,7 @@
 """Events and deliveries that a unit of work will write, and the subscriptions that select the endpoints. Pure."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,5 @@ class NewDelivery:
     event_id: str
     endpoint_id: str
     enabled: bool
+    leased_until: datetime | None = None
+    """The host's time until which this process has the delivery to itself, because it will send it after the commit."""

@@ -7,7 +7,7 @@ from sandbox.domain.scenario_runner import take_all
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE, WORK_LAG
 from sandbox.unit_of_work.claim import ClaimRequest
-from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
+from sandbox.unit_of_work.runner import BeforeWrite, NothingToDoError, UnitOfWorkRunner
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 BATCH: Final = 256
 """Maximum number of payouts in one transaction."""
 _MIN_SHARE: Final = 16
-"""The most payouts of one merchant among many."""
+"""Minimum number of payouts per merchant in a shared transaction."""
 
 
-async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = BATCH) -> bool:
+async def take_due_steps(
+    work: UnitOfWorkRunner, merchant_id: str, limit: int = BATCH, before_write: BeforeWrite | None = None
+) -> bool:
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
-    these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors; then nothing was written.
+    these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors. If it raises, nothing was written.
     """
 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
@@ -31,14 +33,16 @@ async def take_due_steps(work: UnitOfWorkRunner, merchant_id: str, limit: int = 
         _count([len(unit.due)])
         return take_claimed_steps(unit)
 
-    return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide)
+    return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide, before_write=before_write)
 
 
-async def take_due_steps_together(work: UnitOfWorkRunner, merchant_ids: Collection[str]) -> dict[str, bool]:
+async def take_due_steps_together(
+    work: UnitOfWorkRunner, merchant_ids: Collection[str], before_write: BeforeWrite | None = None
+) -> dict[str, bool]:
     """Run the steps that are due now for several merchants, in one transaction. Return for each whether more may be due.
 
-    Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors; then
-    nothing was written for any merchant.
+    Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors.
+    If it raises, nothing was written for any merchant.
     """
     share = max(_MIN_SHARE, BATCH // len(merchant_ids))
     requests = [ClaimRequest(merchant_id, share, due_limit=share) for merchant_id in merchant_ids]
@@ -49,7 +53,7 @@ async def take_due_steps_together(work: UnitOfWorkRunner, merchant_ids: Collecti
             sizes.append(len(unit.due))
         return take_claimed_steps(unit)
 
-    more = await work.decide_together(requests, decide)
+    more = await work.decide_together(requests, decide, before_write)
     if sizes:
         _count(sizes)
     return more

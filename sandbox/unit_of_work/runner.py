@@ -29,6 +29,8 @@ Prepare = Callable[["PoolConnectionProxy[Any]"], Awaitable[None]]
 """Slow work done in the transaction before the merchant is locked."""
 Decide = Callable[["PoolConnectionProxy[Any]", UnitOfWork], Awaitable[T]]
 """Decide what to do with a claimed unit. May run SQL. Runs again if the transaction is retried."""
+BeforeWrite = Callable[["PoolConnectionProxy[Any]", Sequence[UnitOfWork]], Awaitable[None]]
+"""Runs between decide and write, for example to lease the deliveries that the units will insert."""
 AfterWrite = Callable[["PoolConnectionProxy[Any]", T], Awaitable[None]]
 """Runs after the write, for example to claim the deliveries just written. Receives the result of `decide`."""
 Action = Callable[["PoolConnectionProxy[Any]", UnitOfWork], Awaitable[CommandResult]]
@@ -69,7 +71,12 @@ class UnitOfWorkRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def decide(
-        self, wanted: ClaimRequest, decide: Decide[T], prepare: Prepare | None = None, after_write: AfterWrite[T] | None = None
+        self,
+        wanted: ClaimRequest,
+        decide: Decide[T],
+        prepare: Prepare | None = None,
+        before_write: BeforeWrite | None = None,
+        after_write: AfterWrite[T] | None = None,
     ) -> T:
         """Run one transaction for one merchant: claim → decide → write. Call the notifier after the COMMIT.
 
@@ -86,6 +93,8 @@ class UnitOfWorkRunner:
                 unit = units[0]
                 decided = await decide(conn, unit)
                 run_due_inline(unit)
+                if before_write is not None:
+                    await before_write(conn, units)
                 await write(conn, units)
                 if after_write is not None:
                     await after_write(conn, decided)
@@ -95,7 +104,9 @@ class UnitOfWorkRunner:
         await self.notifier.notify_after_commit(unit)
         return decided
 
-    async def decide_together(self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T]) -> dict[str, T]:
+    async def decide_together(
+        self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T], before_write: BeforeWrite | None = None
+    ) -> dict[str, T]:
         """Run one transaction for several merchants. Return the decision for each merchant that could be locked.
 
         Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises whatever `decide`
@@ -107,6 +118,8 @@ class UnitOfWorkRunner:
             decided = {unit.merchant_id: decide(unit) for unit in units}
             for unit in units:
                 run_due_inline(unit)
+            if before_write is not None:
+                await before_write(conn, units)
             await write(conn, units)
             for unit in units:
                 await self.notifier.notify_before_commit(unit)

@@ -138,11 +138,12 @@ BEGIN
     END IF;
     IF p_deliveries IS NOT NULL THEN
         INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at,
-            created_at, updated_at)
+            created_at, updated_at, leased_until)
         SELECT p_merchants[g.unit], n.id, n.event_id, n.endpoint_id, CASE WHEN n.enabled THEN 'PENDING' ELSE 'PAUSED' END,
-            0, 0, CASE WHEN n.enabled THEN p_nows[g.unit] END, p_nows[g.unit], p_nows[g.unit]
+            0, 0, CASE WHEN n.enabled THEN p_nows[g.unit] END, p_nows[g.unit], p_nows[g.unit], n.leased_until
         FROM unnest(p_deliveries) WITH ORDINALITY AS g (rows, unit)
-        CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, event_id uuid, endpoint_id uuid, enabled boolean);
+        CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, event_id uuid, endpoint_id uuid, enabled boolean,
+            leased_until timestamptz);
     END IF;
     IF p_keys IS NOT NULL THEN
         -- An expired key stays in the unique index until it is purged, so a new request takes over its row.

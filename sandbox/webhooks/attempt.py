@@ -4,7 +4,7 @@ Used by workers and the clock advancer.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -31,7 +31,7 @@ MAX_RECORDED_ATTEMPTS: Final = 256
 """Maximum number of attempts recorded in one transaction."""
 _SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
-_MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
+MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 """Maximum duration of one attempt."""
 _MAX_CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
@@ -89,9 +89,18 @@ class AttemptRunner:
         return self._capacity.reserve_capacity(merchant_id, time.monotonic())
 
     def begin(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
-        """Count each claimed sequence as one call in progress. `attempt_sequence` ends it."""
+        """Count each claimed sequence as one call in progress. `attempt_sequence` or `cancel` ends it."""
         for sequence in sequences:
             self._capacity.begin(merchant_id, sequence[0].endpoint_id)
+
+    def begin_up_to(self, merchant_id: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        """Begin as many as possible of the `wanted` calls, a number by endpoint. Return how many began for each endpoint."""
+        return self._capacity.begin_up_to(merchant_id, wanted, time.monotonic())
+
+    def cancel(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
+        """Stop counting sequences that were begun and will not be attempted."""
+        for sequence in sequences:
+            self._capacity.end(merchant_id, sequence[0].endpoint_id)
 
     async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
@@ -124,7 +133,7 @@ class AttemptRunner:
         is_gone = False
         try:
             for index, claimed in enumerate(sequence):
-                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - _MAX_ATTEMPT_DURATION):
+                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - MAX_ATTEMPT_DURATION):
                     await self._release(merchant_id, sequence[index:])
                     return len(sequence) - index
                 result = await self.attempt(merchant_id, claimed)

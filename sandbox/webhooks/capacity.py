@@ -7,7 +7,8 @@ each endpoint's limit. An endpoint that responds promptly needs few calls. (Netw
 dynamic thresholds: Choudhury and Hahne, 1998.)
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -97,6 +98,20 @@ class Capacity:
         merchant.total += 1
         merchant.calls[endpoint_id] = merchant.calls.get(endpoint_id, 0) + 1
         self._free -= 1
+
+    def begin_up_to(self, merchant_id: str, wanted: Mapping[str, int], now: float) -> Mapping[str, int]:
+        """Begin as many as possible of the `wanted` calls, a number by endpoint. Return how many began for each endpoint."""
+        begun: Counter[str] = Counter()
+        while True:
+            free = self.free_capacity(merchant_id, now)
+            before = begun.total()
+            for endpoint_id, count in wanted.items():
+                for _ in range(min(count - begun[endpoint_id], free.by_endpoint.get(endpoint_id, free.default))):
+                    self.begin(merchant_id, endpoint_id)
+                    begun[endpoint_id] += 1
+            # The share of an endpoint that has calls can be larger than that of one without any.
+            if begun.total() == before:
+                return begun
 
     def end(self, merchant_id: str, endpoint_id: str) -> None:
         """Stop counting a call whose result is recorded."""

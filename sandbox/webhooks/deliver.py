@@ -6,19 +6,27 @@ again: delivery is at least once.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
+from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
-from sandbox.webhooks.capacity import ENDPOINT_CALLS
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
+from sandbox.unit_of_work.runner import BeforeWrite
+from sandbox.webhooks.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
+from sandbox.webhooks.capacity import ENDPOINT_CALLS, FreeCapacity
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due, lease_new, may_lease, read_endpoints
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
 
 _GATHER_SECONDS: Final = 0.01
 """How long the first result waits for others, so that one transaction records them together."""
+_NO_CAPACITY: Final = FreeCapacity({}, 0)
 _log = structlog.get_logger()
 
 
@@ -32,12 +40,61 @@ class Deliverer:
 
     def wake(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks, now or as soon as the calls in progress leave capacity."""
-        if self._stopping:
+        if not self._stopping:
+            self._merchant(merchant_id).claim_again()
+
+    @contextmanager
+    def leasing(self) -> Iterator[BeforeWrite]:
+        """Lease deliveries as they are inserted, and send them after the COMMIT without a claim.
+
+        Yields a hook for one transaction. It leases the deliveries for which the endpoints have capacity; the others are
+        inserted without a lease. Leaving the context normally sends the leased ones, so leave it only after the COMMIT. After
+        an error nothing is sent. If the outcome of the COMMIT was unknown, or if this process dies, the leases expire and the
+        sweep finds the deliveries.
+        """
+        leased: list[tuple[str, list[list[ClaimedDelivery]]]] = []
+
+        async def lease(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
+            units = [unit for unit in units if may_lease(unit)]
+            if not units or self._stopping:
+                return
+            endpoints = await read_endpoints(conn, [unit.merchant_id for unit in units])
+            for unit in units:
+                claimed = lease_new(unit, endpoints, self._begin)
+                leased.append((unit.merchant_id, split_into_sequences(claimed)))
+
+        try:
+            yield lease
+        except BaseException:
+            for merchant_id, sequences in leased:
+                self.attempts.cancel(merchant_id, sequences)
+            raise
+        for merchant_id, sequences in leased:
+            self._send(merchant_id, sequences)
+
+    def _begin(self, merchant_id: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        """Begin as many as possible of the wanted calls, a number by endpoint. Return how many began for each endpoint."""
+        running = self._merchants.get(merchant_id)
+        if running is not None:
+            if running.may_have_more_due:
+                return {}  # older deliveries that found no capacity come first
+            wanted = {endpoint_id: min(count, running.room(endpoint_id)) for endpoint_id, count in wanted.items()}
+        return self.attempts.begin_up_to(merchant_id, wanted)
+
+    def _send(self, merchant_id: str, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
+        """Send deliveries that were inserted with a lease, unless the COMMIT took so long that an attempt could outlast it."""
+        if not sequences:
             return
+        if self._stopping or datetime.now(UTC) > sequences[0][0].lease - MAX_ATTEMPT_DURATION:
+            self.attempts.cancel(merchant_id, sequences)  # the leases expire, and another worker sends
+        else:
+            self._merchant(merchant_id).send(sequences)
+
+    def _merchant(self, merchant_id: str) -> "_MerchantDeliveries":
         running = self._merchants.get(merchant_id)
         if running is None:
             running = self._merchants[merchant_id] = _MerchantDeliveries(self, merchant_id)
-        running.claim_again()
+        return running
 
     async def stop(self, seconds: float) -> None:
         """Stop claiming. Wait up to `seconds` until the calls in progress have ended and are recorded."""
@@ -66,12 +123,14 @@ class _MerchantDeliveries:
         self.again = asyncio.Event()
         """Set when there is something to claim, or when all results are recorded."""
         self._claims_again = False
-        self._may_have_left = False
+        self.may_have_more_due = False
         """Whether the last claim may have left due deliveries, which can be claimed after other results are recorded."""
         self._deliverer = deliverer
         self._merchant_id = merchant_id
         self._unrecorded: dict[str, int] = {}
-        """By endpoint: deliveries claimed here and not recorded yet."""
+        """By endpoint: deliveries claimed or leased here, whose results are not recorded yet."""
+        self._claimable = _NO_CAPACITY
+        """The number of deliveries that the current claim can return."""
         self._results: list[AttemptResult] = []
         self._calls: set[asyncio.Task[None]] = set()
         self._recording: asyncio.Task[None] | None = None
@@ -81,6 +140,23 @@ class _MerchantDeliveries:
         """Claim now, or when the current claim has ended."""
         self._claims_again = True
         self.again.set()
+
+    def room(self, endpoint_id: str) -> int:
+        """Return how many more deliveries to an endpoint can be attempted before results are recorded.
+
+        Without this bound, results could wait until their leases have expired.
+        """
+        claimable = self._claimable.by_endpoint.get(endpoint_id, self._claimable.default)
+        return max(0, ENDPOINT_CALLS - self._unrecorded.get(endpoint_id, 0) - claimable)
+
+    def send(self, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
+        """Attempt claimed or leased deliveries, whose sequences were begun."""
+        for sequence in sequences:
+            endpoint_id = sequence[0].endpoint_id
+            self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + len(sequence)
+            call = asyncio.create_task(self._call(sequence))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
 
     async def _run(self) -> None:
         try:
@@ -97,7 +173,7 @@ class _MerchantDeliveries:
                 call.cancel()
             raise
         except CONNECTION_ERRORS as error:
-            _log.warning("deliveries_lost", merchant_id=self._merchant_id, error=repr(error)[:300])
+            _log.warning("deliveries_interrupted", merchant_id=self._merchant_id, error=repr(error)[:300])
         except Exception:
             # The sweep wakes the merchant again, and the claims expire with their leases.
             _log.exception("deliveries_failed", merchant_id=self._merchant_id)
@@ -113,26 +189,24 @@ class _MerchantDeliveries:
         attempts = self._deliverer.attempts
         with attempts.reserve_capacity(self._merchant_id) as free:
             capacity = dict(free.by_endpoint)
-            for endpoint_id, count in self._unrecorded.items():
-                # Count unrecorded results too. Without this bound they could wait until their leases have expired.
-                capacity[endpoint_id] = min(capacity.get(endpoint_id, free.default), max(0, ENDPOINT_CALLS - count))
+            for endpoint_id in self._unrecorded:
+                capacity[endpoint_id] = min(capacity.get(endpoint_id, free.default), self.room(endpoint_id))
             left = free.default == 0 or 0 in capacity.values()
-            # Until the claim has ended, the one before counts too: a result may be recorded meanwhile.
-            self._may_have_left |= left
-            claimed, busy = await claim_due(self._merchant_id, capacity, free.default)
+            # While this claim runs, keep the previous claim's flag as well, because a result can be recorded in between.
+            self.may_have_more_due |= left
+            self._claimable = FreeCapacity(capacity, free.default)
+            try:
+                claimed, busy = await claim_due(self._merchant_id, capacity, free.default)
+            finally:
+                self._claimable = _NO_CAPACITY
             sequences = split_into_sequences(claimed)
             attempts.begin(self._merchant_id, sequences)
         claims = Counter(delivery.endpoint_id for delivery in claimed)
         if any(count == capacity.get(endpoint_id, free.default) for endpoint_id, count in claims.items()):
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
         # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more.
-        self._may_have_left = left or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
-        for endpoint_id, count in claims.items():
-            self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + count
-        for sequence in sequences:
-            call = asyncio.create_task(self._call(sequence))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+        self.may_have_more_due = left or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
+        self.send(sequences)
         if busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
 
@@ -165,7 +239,7 @@ class _MerchantDeliveries:
                 await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     self._end(result.claimed.endpoint_id, 1)
-                self._claims_again |= self._may_have_left
+                self._claims_again |= self.may_have_more_due
                 self.again.set()
         finally:
             self._recording = None

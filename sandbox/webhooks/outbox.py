@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
+from sandbox.domain.unit import UnitOfWork
 from sandbox.unit_of_work.transaction import write_alone, write_rows
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ LEASE: Final = timedelta(seconds=30)
 FROZEN_CLAIM_LIMIT: Final = 64
 """Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
+BeginCalls = Callable[[str, Mapping[str, int]], Mapping[str, int]]
+"""Begin as many as possible of a merchant's wanted calls, a number by endpoint. Return how many began for each endpoint."""
+
 _SQL: Final = read_statements(__name__)
 _CLOCK: Final = _SQL["clock"]
 _LOCK: Final = _SQL["lock"]
@@ -33,6 +38,19 @@ _CLAIM: Final = _SQL["claim"]
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
+
+# What a claim returns about enabled endpoints, and the faults of their merchants. The caller holds the merchants' locks, so the
+# statement sees every fault made before the deliveries.
+_ENDPOINTS: Final = """
+SELECT n.merchant_id::text AS merchant_id, e.id::text AS id, e.url, e.secret, e.retry_profile, e.signing_time,
+    ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
+        WHERE f.merchant_id = n.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id) AS faults
+FROM unnest($1::uuid[]) AS n (merchant_id)
+CROSS JOIN LATERAL (
+    SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints w
+    WHERE w.merchant_id = n.merchant_id AND w.status = 'ENABLED' OFFSET 0
+) e
+"""
 
 
 class ClaimedDelivery(msgspec.Struct, frozen=True):
@@ -87,7 +105,7 @@ async def claim_due(
 
     With a frozen clock, deliveries are sent one after the other and these limits do not apply. The claim then skips busy
     endpoints, those with an attempt in progress in any process. Returns the deliveries and the ids of the busy endpoints.
-    Raises asyncpg's errors; then nothing is claimed.
+    Raises asyncpg's errors. If it raises, nothing was claimed.
     """
     async with connection() as conn:
         clock = await _clock(conn, _CLOCK, merchant_id)
@@ -104,7 +122,9 @@ async def claim_due(
     return await write_rows(claim_frozen)
 
 
-async def claim_in(conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_per_endpoint: int) -> list[ClaimedDelivery]:
+async def claim_in_transaction(
+    conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_per_endpoint: int
+) -> list[ClaimedDelivery]:
     """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
     clock = await _clock(conn, _CLOCK, merchant_id)
     if clock is None:
@@ -164,13 +184,70 @@ async def _claim(
     ]
 
 
+def may_lease(unit: UnitOfWork) -> bool:
+    """Return whether a unit has deliveries to lease. In a frozen world, deliveries are sent in order, so a claim takes them."""
+    return unit.clock.frozen_at is None and any(delivery.enabled for delivery in unit.deliveries)
+
+
+async def read_endpoints(conn: "PoolConnectionProxy[Any]", merchant_ids: Sequence[str]) -> "dict[tuple[str, str], Record]":
+    """Return the enabled endpoints of merchants that the caller has locked, by merchant and endpoint. For `lease_new`."""
+    records = await conn.fetch(_ENDPOINTS, merchant_ids)
+    return {(record["merchant_id"], record["id"]): record for record in records}
+
+
+def lease_new(unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", begin: BeginCalls) -> list[ClaimedDelivery]:
+    """Lease the deliveries that a unit will insert, the earliest first, as far as their calls can begin.
+
+    Marks them in the unit, and returns them as a claim would.
+    """
+    due = [
+        (index, delivery, endpoint)
+        for index, delivery in enumerate(unit.deliveries)
+        if delivery.enabled and (endpoint := endpoints.get((unit.merchant_id, delivery.endpoint_id))) is not None
+    ]
+    events = {event.id: (event, event.body.encode()) for event in unit.events}
+    faults = {endpoint["id"]: tuple(to_fault(*fault) for fault in endpoint["faults"]) for _, _, endpoint in due}
+    left = Counter(begin(unit.merchant_id, Counter(delivery.endpoint_id for _, delivery, _ in due)))
+    lease = datetime.now(UTC) + LEASE
+    leased: list[ClaimedDelivery] = []
+    for index, delivery, endpoint in due:
+        if not left[delivery.endpoint_id]:
+            continue
+        left[delivery.endpoint_id] -= 1
+        event, body = events[delivery.event_id]
+        unit.deliveries[index] = replace(delivery, leased_until=lease)
+        leased.append(
+            ClaimedDelivery(
+                id=delivery.id,
+                event_id=delivery.event_id,
+                endpoint_id=delivery.endpoint_id,
+                url=endpoint["url"],
+                sealed_secret=endpoint["secret"],
+                retry_profile=endpoint["retry_profile"],
+                signing_time=endpoint["signing_time"] or "host",
+                scheduled_attempts=0,
+                attempt=1,
+                event_type=event.type,
+                body=body,
+                request_id=event.request_id,
+                lease=lease,
+                clock=unit.clock,
+                faults=faults[delivery.endpoint_id],
+            )
+        )
+    return leased
+
+
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
     await write_alone(_RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) -> None:
-    """Write attempts and the resulting delivery statuses in one transaction. Raises asyncpg's errors; then writes nothing."""
+    """Write attempts and the resulting delivery statuses in one transaction.
+
+    Raises asyncpg's errors. If it raises, nothing was written.
+    """
     # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)

@@ -1,0 +1,248 @@
+"""A worker inserts deliveries already leased, within the endpoints' capacity, and sends them once, without a claim."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from sandbox.db.engine import close_pool, open_pool
+from sandbox.domain.events import NewEvent
+from sandbox.domain.unit import UnitOfWork
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.unit_of_work.claim import ClaimRequest
+from sandbox.webhooks import deliver
+from sandbox.webhooks.attempt import AttemptRunner
+from sandbox.webhooks.capacity import ENDPOINT_CALLS
+from sandbox.webhooks.deliver import Deliverer
+from sandbox.webhooks.outbox import LEASE, claim_due
+from tests.harness.raw_server import sending
+from tests.harness.receiver import Received, Receiver
+from tests.harness.waiting import until
+from tests.harness.work import units_of_work
+from tests.harness.world import Stack, World
+
+TYPE = "payout.created"
+STATES = "SELECT status, attempts, leased_until IS NULL AS free FROM webhook_deliveries WHERE merchant_id = $1"
+EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE merchant_id = $1 AND leased_until IS NOT NULL"
+DONE = {"status": "SUCCEEDED", "attempts": 1, "free": True}
+
+
+class KnownSecret(SecretBox):
+    """Opens every sealed secret as `secret`, because the tests do not have the sandbox's key."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(bytes(32))
+        self._secret = secret
+
+    def open(self, sealed: bytes, context: str) -> str:
+        return self._secret
+
+
+@dataclass
+class Subscriber:
+    """A world with one endpoint, and a worker's deliverer in this process. The sandbox's own workers run at the same time."""
+
+    world: World
+    endpoint_id: str
+    deliverer: Deliverer
+    claims: list[str]
+    """The merchants for which the deliverer made a claim."""
+
+    async def emit(
+        self, count: int, error: Exception | None = None, before_commit: Callable[[], Awaitable[None]] | None = None
+    ) -> UnitOfWork:
+        """Commit a unit with `count` events, as a worker does. Then raise `error`, as a lost connection would."""
+        units: list[UnitOfWork] = []
+
+        async def decide(_: Any, unit: UnitOfWork) -> None:
+            for _ in range(count):
+                id_ = unit.ids.next()
+                body = unit.event_body(id_, TYPE, None, b'{"id":"p"}')
+                unit.emit(NewEvent(id_, TYPE, body, None, None, None, None, "api", None, None, None, "r"))
+
+        async def committed(unit: UnitOfWork) -> None:
+            units.append(unit)
+
+        async def after_write(*_: Any) -> None:
+            if before_commit is not None:
+                await before_commit()
+
+        with self.deliverer.leasing() as lease:
+            await units_of_work(committed).decide(
+                ClaimRequest(self.world.merchant_id, 1), decide, before_write=lease, after_write=after_write
+            )
+            if error is not None:
+                raise error
+        return units[0]
+
+    def states(self) -> list[dict[str, Any]]:
+        return self.world.stack.execute(STATES, self.world.merchant_id)
+
+    async def until_attempted(self, count: int) -> None:
+        """Wait until `count` deliveries exist, each with one recorded attempt."""
+        await asyncio.to_thread(until, lambda: [state["attempts"] for state in self.states()] == [1] * count)
+
+    async def until_done(self, count: int) -> None:
+        """Wait until `count` deliveries exist, and check that each succeeded at its first attempt."""
+        await self.until_attempted(count)
+        assert await asyncio.to_thread(self.states) == [DONE] * count
+
+
+@pytest.fixture
+async def subscriber(
+    stack: Stack, world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Subscriber]:
+    made = await asyncio.to_thread(create_endpoint, world, receiver.url)
+    claims: list[str] = []
+
+    async def claim(merchant_id: str, *capacity: Any) -> Any:
+        claims.append(merchant_id)
+        return await claim_due(merchant_id, *capacity)
+
+    monkeypatch.setattr(deliver, "claim_due", claim)
+    await open_pool(stack.database_url, 4)
+    async with sending() as sender:
+        deliverer = Deliverer(AttemptRunner(sender, KnownSecret(made["secret"])))
+        yield Subscriber(world, made["id"], deliverer, claims)
+        await deliverer.stop(10)
+    await close_pool()
+
+
+def create_endpoint(world: World, url: str) -> Any:
+    return world.post("/api/v1/webhook-endpoints", {"url": url, "event_types": [TYPE]}).json()
+
+
+class HeldReceiver:
+    """Makes a receiver respond to no delivery before `open` is set."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.open = threading.Event()
+        self.arrived = 0
+        receiver.respond = self._respond
+
+    def _respond(self, _: Received) -> tuple[int, dict[str, str], bytes]:
+        self.arrived += 1
+        self.open.wait(60)
+        return 200, {}, b""
+
+    async def until_arrived(self, count: int) -> None:
+        await asyncio.to_thread(until, lambda: self.arrived >= count)
+
+
+def sent(receiver: Receiver) -> Counter[str]:
+    """Return how often each event was received."""
+    return Counter(received.headers["webhook-id"] for received in receiver.received)
+
+
+async def test_leased_deliveries_are_sent_once_and_no_other_worker_claims_them(
+    subscriber: Subscriber, receiver: Receiver
+) -> None:
+    held = HeldReceiver(receiver)
+    unit = await subscriber.emit(10)
+    await held.until_arrived(10)
+    # They are due and their calls are in progress. The sandbox's own workers claim in the same way.
+    assert await claim_due(unit.merchant_id, {}, 100) == ([], frozenset())
+    held.open.set()
+    await subscriber.until_done(10)
+    assert sent(receiver) == Counter(event.id for event in unit.events)
+    assert subscriber.claims == []
+
+
+async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_claimed(
+    subscriber: Subscriber, receiver: Receiver
+) -> None:
+    held = HeldReceiver(receiver)
+    count = 2 * ENDPOINT_CALLS
+    unit = await subscriber.emit(count)
+    leased = [delivery.leased_until is not None for delivery in unit.deliveries]
+    assert leased == [True] * ENDPOINT_CALLS + [False] * ENDPOINT_CALLS, "the earliest first"
+    another = await subscriber.emit(1)
+    assert another.deliveries[0].leased_until is None, "no capacity until a call ends"
+    held.open.set()
+    await subscriber.until_done(count + 1)  # the sandbox's own workers claim the rest
+    assert sent(receiver) == Counter(event.id for event in (*unit.events, *another.events))
+
+
+async def test_an_endpoint_that_asked_to_slow_down_gets_two_leased_deliveries(
+    subscriber: Subscriber, receiver: Receiver
+) -> None:
+    receiver.respond = lambda _: (429, {"retry-after": "60"}, b"")
+    await subscriber.emit(1)
+    await subscriber.until_attempted(1)
+    unit = await subscriber.emit(10)
+    assert sum(delivery.leased_until is not None for delivery in unit.deliveries) == 2
+
+
+async def test_after_an_error_nothing_is_sent_and_no_capacity_is_held(subscriber: Subscriber, receiver: Receiver) -> None:
+    """If the transaction committed all the same, another worker sends the deliveries after the leases expire."""
+    with pytest.raises(ConnectionError):
+        await subscriber.emit(10, ConnectionError("lost during COMMIT"))
+    with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
+        assert free.by_endpoint == {}, "no call is counted"
+    assert await claim_due(subscriber.world.merchant_id, {}, 100) == ([], frozenset())
+    assert receiver.received == []
+    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE, subscriber.world.merchant_id)
+    await subscriber.until_done(10)
+    assert set(sent(receiver).values()) == {1}
+    assert subscriber.claims == []
+
+
+async def test_a_worker_that_stops_during_the_commit_sends_nothing(subscriber: Subscriber, receiver: Receiver) -> None:
+    """Its sender closes next, so an attempt would fail. Another worker sends after the leases expire."""
+    await subscriber.emit(3, before_commit=lambda: subscriber.deliverer.stop(10))
+    assert receiver.received == []
+    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE, subscriber.world.merchant_id)
+    await subscriber.until_done(3)
+    assert list(sent(receiver).values()) == [1] * 3
+
+
+async def test_an_attempt_that_could_outlast_its_lease_is_not_made(
+    subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The COMMIT took too long: by the end of the attempt, another worker could have claimed the delivery."""
+    monkeypatch.setattr(deliver, "MAX_ATTEMPT_DURATION", LEASE)
+    await subscriber.emit(3)
+    with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
+        assert free.by_endpoint == {}, "no call is counted"
+    assert receiver.received == []
+
+
+async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limit(
+    subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claiming, finish = asyncio.Event(), asyncio.Event()
+    claimable: list[int] = []
+
+    async def claim(merchant_id: str, capacity: Mapping[str, int], default: int) -> Any:
+        claimable.append(capacity.get(subscriber.endpoint_id, default))
+        claiming.set()
+        await finish.wait()
+        return [], frozenset()
+
+    monkeypatch.setattr(deliver, "claim_due", claim)
+    held = HeldReceiver(receiver)
+    subscriber.deliverer.wake(subscriber.world.merchant_id)
+    await claiming.wait()
+    unit = await subscriber.emit(ENDPOINT_CALLS)
+    assert sum(delivery.leased_until is not None for delivery in unit.deliveries) == ENDPOINT_CALLS - claimable[0]
+    assert claimable[0] > 0
+    finish.set()
+    held.open.set()
+    await subscriber.until_done(ENDPOINT_CALLS)
+
+
+async def test_nothing_is_leased_in_a_frozen_world_or_for_a_disabled_endpoint(subscriber: Subscriber) -> None:
+    world = subscriber.world
+    path = f"/api/v1/webhook-endpoints/{subscriber.endpoint_id}"
+    assert (await asyncio.to_thread(world.patch, path, {"status": "DISABLED"})).status_code == 200
+    unit = await subscriber.emit(3)
+    assert [delivery.leased_until for delivery in unit.deliveries] == [None] * 3
+    assert [state["status"] for state in await asyncio.to_thread(subscriber.states)] == ["PAUSED"] * 3
+    assert (await asyncio.to_thread(world.patch, path, {"status": "ENABLED"})).status_code == 200
+    assert (await asyncio.to_thread(world.post, "/sandbox/v1/clock/freeze", {})).status_code == 200
+    unit = await subscriber.emit(3)
+    assert [delivery.leased_until for delivery in unit.deliveries] == [None] * 3
