@@ -1,4 +1,4 @@
-"""A refused body is told everything that is wrong with it at once, in words that say what to do."""
+"""A refused body is reported with all of its errors at once, each with a message that says how to fix it."""
 
 import json
 from decimal import Decimal
@@ -42,7 +42,7 @@ def errors_of(kind: Any, body: Any) -> dict[str, str]:
     return dict(raised.value.errors)
 
 
-def test_every_wrong_member_is_named_with_its_path_and_what_it_must_be() -> None:
+def test_every_invalid_field_is_reported_with_its_path_and_what_it_must_be() -> None:
     found = errors_of(
         CreatePayoutBody,
         {
@@ -68,7 +68,7 @@ def test_every_wrong_member_is_named_with_its_path_and_what_it_must_be() -> None
     assert found["requires_approval"] == "must be true or false"
 
 
-def test_what_is_missing_is_named_with_its_choices() -> None:
+def test_missing_fields_are_reported_with_their_choices() -> None:
     found = errors_of(CreatePayoutBody, {})
     assert found == {
         "merchant_reference": "is required",
@@ -78,7 +78,7 @@ def test_what_is_missing_is_named_with_its_choices() -> None:
     }
 
 
-def test_a_body_that_is_empty_is_said_to_be() -> None:
+def test_an_empty_body_is_reported_as_empty() -> None:
     for body in (b"", b" \n"):
         with pytest.raises(Problem) as raised:
             decode(msgspec.json.Decoder(CreatePayoutBody), body)
@@ -88,7 +88,7 @@ def test_a_body_that_is_empty_is_said_to_be() -> None:
         )
 
 
-def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
+def test_duplicate_fields_and_nul_characters_are_reported_with_all_other_errors() -> None:
     body = b'{"amount": 0, "amount": 0, "merchant_reference": "\\u0000", "metadata": {"k": "1", "k": "2", "\\u0000": "x"}}'
     found = errors_of(CreatePayoutBody, body)
     assert found["merchant_reference"] == "must not contain a NUL character"
@@ -103,7 +103,7 @@ def test_members_given_twice_and_nuls_are_named_with_all_the_rest() -> None:
     "body",
     [b'{"amount": {}, "x"', b'{"amount": 1, "currency": 7} trailing', b'{"amount": 1, "currency": 7, "account_title": "\xff"}'],
 )
-def test_what_is_no_json_behind_the_first_wrong_member_is_malformed(body: bytes) -> None:
+def test_invalid_json_after_an_invalid_field_is_reported_as_malformed(body: bytes) -> None:
     with pytest.raises(Problem) as raised:
         decode(msgspec.json.Decoder(CreatePayoutBody), body)
     assert raised.value.code == "MALFORMED_JSON"
@@ -113,7 +113,7 @@ COUNTED: Any = msgspec.defstruct("Counted", [("count", Annotated[float, msgspec.
 
 
 @pytest.mark.parametrize("number", ["1e999", "1" + "0" * 5000, "1e99999999999999999999", "-0.0", "1.5"])
-def test_numbers_of_any_size_are_judged(number: str) -> None:
+def test_numbers_of_any_size_are_checked(number: str) -> None:
     assert errors_of(COUNTED, f'{{"count": {number}}}'.encode()) == {"count": "must be a whole number from 1 to 50"}
 
 
@@ -132,17 +132,17 @@ VALUES = st.recursive(
 @pytest.mark.parametrize("name", BODIES)
 @settings(max_examples=10)
 @given(data=st.data())
-def test_the_walk_finds_something_exactly_where_msgspec_does(name: str, data: st.DataObject) -> None:
-    """Whatever happens to a body that is right: a member less, another value, one that is unknown."""
+def test_find_errors_reports_errors_exactly_if_msgspec_refuses_the_body(name: str, data: st.DataObject) -> None:
+    """Each body is a valid one with fields removed, changed or added."""
     example = EXAMPLES[name]
     body = json.loads(json.dumps({} if example is None else example))
-    members = body[0] if isinstance(body, list) else body
-    known = [*members, "extra", *member_names(BODIES[name])]
-    for member in data.draw(st.lists(st.sampled_from(known), max_size=3)):
+    fields = body[0] if isinstance(body, list) else body
+    known = [*fields, "extra", *field_names(BODIES[name])]
+    for field in data.draw(st.lists(st.sampled_from(known), max_size=3)):
         if data.draw(st.booleans()):
-            members.pop(member, None)
+            fields.pop(field, None)
         else:
-            members[member] = data.draw(VALUES)
+            fields[field] = data.draw(VALUES)
     raw = json.dumps(body).encode()
     try:
         msgspec.json.Decoder(BODIES[name]).decode(raw)
@@ -152,134 +152,140 @@ def test_the_walk_finds_something_exactly_where_msgspec_does(name: str, data: st
         assert not [message for _, message in found if "`" in message or "Expected" in message], found
     else:
         found, _ = find_errors(BODIES[name], parse_tree(raw))
-        # An amount is looked at by whoever decodes it, and by the walk.
+        # Ignore amounts: msgspec accepts any JSON value for them, and only find_errors checks them.
         assert [message for _, message in found if "decimal string" not in message] == [], raw
 
 
-def member_names(kind: Any) -> list[str]:
+def field_names(kind: Any) -> list[str]:
     info = inspect.type_info(kind)
     if isinstance(info, inspect.ListType):
         info = info.item_type
     structs = info.types if isinstance(info, inspect.UnionType) else (info,)
-    return [member.encode_name for found in structs if isinstance(found, inspect.StructType) for member in found.fields]
+    return [field.encode_name for found in structs if isinstance(found, inspect.StructType) for field in found.fields]
 
 
-def walk(info: Any, path: str) -> "list[tuple[str, Any, dict[str, Any]]]":
-    """Every string type of a body with what stands beside it."""
+def leaf_types(info: Any, path: str) -> "list[tuple[str, Any, dict[str, Any]]]":
+    """Return (path, type, extra metadata) for each type in a body that has no parts."""
     if isinstance(info, inspect.Metadata):
-        return [(place, kind, {**(info.extra or {}), **extra}) for place, kind, extra in walk(info.type, path)]
+        return [(leaf, kind, {**(info.extra or {}), **extra}) for leaf, kind, extra in leaf_types(info.type, path)]
     if isinstance(info, inspect.UnionType):
-        return [found for option in info.types for found in walk(option, path)]
+        return [found for option in info.types for found in leaf_types(option, path)]
     if isinstance(info, inspect.StructType):
-        return [found for member in info.fields for found in walk(member.type, f"{path}.{member.encode_name}")]
+        return [found for field in info.fields for found in leaf_types(field.type, f"{path}.{field.encode_name}")]
     if isinstance(info, inspect.ListType):
-        return walk(info.item_type, f"{path}[]")
+        return leaf_types(info.item_type, f"{path}[]")
     if isinstance(info, inspect.DictType):
-        return [*walk(info.key_type, f"{path}.key"), *walk(info.value_type, f"{path}.value")]
+        return [*leaf_types(info.key_type, f"{path}.key"), *leaf_types(info.value_type, f"{path}.value")]
     return [(path, info, {})]
 
 
-def test_every_pattern_but_the_plain_one_says_in_words_what_it_means() -> None:
-    silent = [
+def test_every_pattern_except_the_printable_one_has_a_description_in_words() -> None:
+    undescribed = [
         (name, path)
         for name, body in BODIES.items()
-        for path, kind, extra in walk(inspect.type_info(body), "")
+        for path, kind, extra in leaf_types(inspect.type_info(body), "")
         if isinstance(kind, inspect.StrType) and kind.pattern not in (None, PRINTABLE) and "must" not in extra
     ]
-    assert silent == []
+    assert undescribed == []
 
 
-def test_the_walk_is_bounded() -> None:
+def test_at_most_1000_errors_are_reported() -> None:
     tree = parse_tree(json.dumps({f"unknown_{number}": 1 for number in range(5000)}).encode())
     found, _ = find_errors(CreatePayoutBody, tree)
     assert len(found) == 1000
 
 
-# ---- over HTTP
+# The tests below use HTTP.
 
 
-def refused(response: Any) -> dict[str, str]:
+def errors_in(response: Any) -> dict[str, str]:
     body = response.json()
     assert (response.status_code, body["code"]) == (400, "VALIDATION_ERROR"), response.text
     return {error["field"]: error["message"] for error in body["errors"]}
 
 
-def test_what_the_type_says_and_what_the_directory_says_come_together(world: World) -> None:
+def test_schema_errors_and_directory_errors_are_reported_together(world: World) -> None:
     body = world.payout_body(bank_code="hbl", amount="1.001", currency="USD", account_number="12-34")
-    found = refused(world.post("/api/v1/payouts", body))
+    found = errors_in(world.post("/api/v1/payouts", body))
     assert set(found) == {"bank_code", "amount", "currency", "account_number"}
     assert found["bank_code"] == "is not a known bank code; did you mean HBL?"
-    assert refused(world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")))["bank_code"].endswith("did you mean HBL?")
+    assert errors_in(world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")))["bank_code"].endswith(
+        "did you mean HBL?"
+    )
     detail = world.post("/api/v1/payouts", world.payout_body(bank_code="hbl")).json()["detail"]
     assert detail == "bank_code: is not a known bank code; did you mean HBL?"
     wallet = {"dest_type": "WALLET", "bank_code": "HBL", "wallet_code": "nope", "account_number": "1", "amount": None}
-    found = refused(world.post("/api/v1/payouts", {**world.payout_body(), **wallet}))
+    found = errors_in(world.post("/api/v1/payouts", {**world.payout_body(), **wallet}))
     assert set(found) == {"bank_code", "wallet_code", "account_number", "amount"}
     assert "EASYPAISA" in found["wallet_code"]
-    assert refused(world.post("/api/v1/verify-account", {"dest_type": "BANK", "account_number": "1"})).keys() == {
+    assert errors_in(world.post("/api/v1/verify-account", {"dest_type": "BANK", "account_number": "1"})).keys() == {
         "bank_code", "account_number",
     }  # fmt: skip
 
 
-def test_nested_lists_and_unions_name_their_paths(world: World) -> None:
+def test_errors_in_nested_lists_and_unions_are_reported_with_their_paths(world: World) -> None:
     user = {"name": "", "destination": {"dest_type": "BANK", "bank_code": "meezn", "account_number": "12"}}
-    found = refused(world.post("/api/v1/users", user))
+    found = errors_in(world.post("/api/v1/users", user))
     assert found["destination.bank_code"].endswith("did you mean MEEZAN?")
     assert set(found) == {"name", "destination.bank_code", "destination.account_number"}
     rule = {"name": "X", "match": {"bank_code": "hbl", "amount_from": "x"}, "steps": [{"to": "PAID"}, {"after": -1}]}
-    found = refused(world.post("/sandbox/v1/scenarios", rule))
+    found = errors_in(world.post("/sandbox/v1/scenarios", rule))
     assert set(found) == {"name", "match.bank_code", "match.amount_from", "steps[0].to", "steps[1].to", "steps[1].after"}
     fault = {"target": "api", "kind": "eror", "status": 9}
-    assert refused(world.post("/sandbox/v1/faults", fault))["kind"].endswith("did you mean error?")
-    assert refused(world.post("/sandbox/v1/faults", {**fault, "kind": "error", "count": 0})).keys() == {"status", "count"}
-    # Without a kind that is known, what all kinds have in common is judged.
-    found = refused(world.post("/sandbox/v1/faults", {**fault, "probability": 2, "count": 0, "tartget": "api"}))
+    assert errors_in(world.post("/sandbox/v1/faults", fault))["kind"].endswith("did you mean error?")
+    assert errors_in(world.post("/sandbox/v1/faults", {**fault, "kind": "error", "count": 0})).keys() == {"status", "count"}
+    # If the kind is unknown, the fields that all kinds have in common are checked.
+    found = errors_in(world.post("/sandbox/v1/faults", {**fault, "probability": 2, "count": 0, "tartget": "api"}))
     assert set(found) == {"kind", "probability", "count", "tartget"}
-    assert refused(world.post("/sandbox/v1/faults", {"seed": -1})).keys() == {"kind", "target", "seed"}
-    strange = {"target": "api", "kind": "truncated_body", "match": {"event_type": "payout.*", "endpoint_id": ID, "path": "/"}}
-    assert refused(world.post("/sandbox/v1/faults", strange)).keys() == {"match.event_type", "match.endpoint_id"}
+    assert errors_in(world.post("/sandbox/v1/faults", {"seed": -1})).keys() == {"kind", "target", "seed"}
+    mismatched = {
+        "target": "api",
+        "kind": "truncated_body",
+        "match": {"event_type": "payout.*", "endpoint_id": ID, "path": "/"},
+    }
+    assert errors_in(world.post("/sandbox/v1/faults", mismatched)).keys() == {"match.event_type", "match.endpoint_id"}
     twice = [{"sale_id": sale_id, "status": "APPROVED"} for sale_id in (ID, ID, OTHER, OTHER, ID)]
-    found = refused(world.post("/api/v1/reconcile", twice))
+    found = errors_in(world.post("/api/v1/reconcile", twice))
     assert found == {
         "[1].sale_id": "is already listed in [0]", "[3].sale_id": "is already listed in [2]",
         "[4].sale_id": "is already listed in [0]",
     }  # fmt: skip
     sales = [{"sale_id": "x", "status": "MAYBE"}, {"status": "APPROVED"}]
-    assert refused(world.post("/api/v1/reconcile", sales)).keys() == {"[0].sale_id", "[0].status", "[1].sale_id"}
+    assert errors_in(world.post("/api/v1/reconcile", sales)).keys() == {"[0].sale_id", "[0].status", "[1].sale_id"}
 
 
-def test_the_bank_is_told_all_that_is_wrong_with_its_callback(world: World) -> None:
-    found = refused(send(world, {"status": "SUCCES", "failure_code": "no code", "reference": "x"}))
+def test_all_errors_of_an_ipn_callback_are_reported_together(world: World) -> None:
+    found = errors_in(send(world, {"status": "SUCCES", "failure_code": "no code", "reference": "x"}))
     assert set(found) == {"status", "failure_code", "reference", "payout_id"}
     assert found["status"].endswith("did you mean SUCCESS?")
 
 
-def test_amounts_that_are_right_are_given_to_the_checks_as_they_are() -> None:
-    found, right = find_errors(CreatePayoutBody, parse_tree(b'{"amount": 10.5, "dest_type": "BANK", "metadata": {"a": "b"}}'))
-    assert right == {"amount": Decimal("10.50"), "dest_type": "BANK", "metadata": {"a": "b"}}
+def test_valid_fields_are_returned_converted() -> None:
+    found, valid = find_errors(CreatePayoutBody, parse_tree(b'{"amount": 10.5, "dest_type": "BANK", "metadata": {"a": "b"}}'))
+    assert valid == {"amount": Decimal("10.50"), "dest_type": "BANK", "metadata": {"a": "b"}}
     assert {field for field, _ in found} == {"merchant_reference", "account_number"}
 
 
-def test_a_new_merchant_is_told_of_its_seed_time_and_address_with_all_the_rest(stack: Stack) -> None:
+def test_all_errors_of_a_new_merchant_are_reported_together(stack: Stack) -> None:
     body = {
         "name": "", "opening_balance": "-1", "webhook_url": "ftp://x", "seed": -1, "frozen_at": "soon", "rate": 5,
     }  # fmt: skip
     headers = {"X-ADMIN-KEY": stack.admin_key}
     response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=body, headers=headers, timeout=60)
-    assert refused(response).keys() == body.keys()
+    assert errors_in(response).keys() == body.keys()
     response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json={**body, "seed": "7"}, headers=headers, timeout=60)
-    assert refused(response)["seed"] == "must be a whole number from 0 to 9223372036854775807 or null"
-    right = {"name": "x", "opening_balance": 0}
-    for member in ("webhook_url", "seed", "frozen_at"):
-        bad = {**right, member: body[member]}
+    assert errors_in(response)["seed"] == "must be a whole number from 0 to 9223372036854775807 or null"
+    valid = {"name": "x", "opening_balance": 0}
+    for field in ("webhook_url", "seed", "frozen_at"):
+        bad = {**valid, field: body[field]}
         response = httpx.post(f"{stack.api_url}/sandbox/v1/merchants", json=bad, headers=headers, timeout=60)
-        assert refused(response).keys() == {member}
+        assert errors_in(response).keys() == {field}
 
 
-def test_an_endpoint_and_a_source_are_told_of_their_address_with_all_the_rest(world: World) -> None:
+def test_all_errors_of_an_endpoint_or_a_source_are_reported_together(world: World) -> None:
     endpoint = {"url": "ftp://x", "event_types": ["payout.payed"], "retry_profile": "slow", "descripton": "x"}
-    found = refused(world.post("/api/v1/webhook-endpoints", endpoint))
+    found = errors_in(world.post("/api/v1/webhook-endpoints", endpoint))
     assert found.keys() == {"url", "event_types[0]", "retry_profile", "descripton"}
     source = {"url": "http://x/?a=b", "headers": {"Host": "x"}, "more": 1}
-    found = refused(world.client.put("/aggregator/v1/source", json=source))
+    found = errors_in(world.client.put("/aggregator/v1/source", json=source))
     assert found.keys() == {"url", "headers.Host", "more"}

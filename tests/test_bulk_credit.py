@@ -1,4 +1,4 @@
-"""Bulk credit: each row stands or falls alone and is credited exactly once, whatever is in the file and whatever dies."""
+"""Bulk credit: each valid row is credited exactly once, and an invalid or failing row does not affect the others."""
 
 import asyncio
 import os
@@ -39,11 +39,11 @@ def upload(world: World, rows: Sequence[tuple[str, str]]) -> str:
 
 
 def finished(world: World, activity_id: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
+    def activity_if_done() -> dict[str, Any] | None:
         found: dict[str, Any] = world.get(f"{PATH}/{activity_id}").json()
         return found if found["status"] in DONE else None
 
-    return until(look, 60) or {}
+    return until(activity_if_done, 60) or {}
 
 
 def counts(activity: dict[str, Any]) -> tuple[int, int, int, int]:
@@ -56,7 +56,7 @@ def items(world: World, activity_id: str, **filters: Any) -> list[dict[str, Any]
     return found
 
 
-def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiver) -> None:
+def test_valid_rows_are_credited_and_invalid_ones_reported(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["bulk_credit.*"]})
     first, second = make_user(world), make_user(world)
     unknown = str(uuid.uuid4())
@@ -69,13 +69,13 @@ def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiv
     assert activity["status"] == "COMPLETED"
     assert counts(activity) == (8, 6, 2, 0)
     assert activity["duplicates"] == 1
-    told = items(world, activity_id)
-    assert [item["line"] for item in told] == list(range(2, 10))
+    rows_shown = items(world, activity_id)
+    assert [item["line"] for item in rows_shown] == list(range(2, 10))
     statuses = ["SUCCEEDED", "SUCCEEDED", "INVALID", "INVALID", "INVALID", "INVALID", "DUPLICATE", "INVALID"]
-    assert [item["status"] for item in told] == statuses
-    assert "line 2" in told[6]["error"]
-    assert "uuid" in told[2]["error"]
-    assert "amount" in told[3]["error"]
+    assert [item["status"] for item in rows_shown] == statuses
+    assert "line 2" in rows_shown[6]["error"]
+    assert "uuid" in rows_shown[2]["error"]
+    assert "amount" in rows_shown[3]["error"]
     assert [item["line"] for item in items(world, activity_id, status="DUPLICATE")] == [8]
     assert items(world, activity_id, status="invalid") == items(world, activity_id, status="INVALID")
     page = world.get(f"{PATH}/{activity_id}/items", limit=3, status="INVALID").json()
@@ -89,8 +89,8 @@ def test_good_rows_are_credited_and_bad_ones_told(world: World, receiver: Receiv
     world.assert_clean()
 
 
-def test_whatever_a_bad_row_says_is_told_as_it_was(world: World) -> None:
-    """Nothing that a cell holds reads as anything else on its way into the store."""
+def test_an_invalid_row_is_shown_as_it_was_uploaded(world: World) -> None:
+    """No cell is misread as an escape sequence when it is stored. Only control characters are replaced."""
     cells = ["\\N", "\\.", "\\t\\x41\\", "a\tb", "é ✓", "'; --", "\x00\x1b", '"in, quotes"', "\\\\"]
     shown = ["\\N", "\\.", "\\t\\x41\\", "a�b", "é ✓", "'; --", "��", "in, quotes", "\\\\"]
     activity_id = upload(world, [(cell, cell) for cell in cells])
@@ -98,8 +98,8 @@ def test_whatever_a_bad_row_says_is_told_as_it_was(world: World) -> None:
     assert [(item["uuid"], item["amount"]) for item in items(world, activity_id)] == [(cell, cell) for cell in shown]
 
 
-def test_a_user_may_be_credited_several_times_in_one_file(world: World) -> None:
-    """Each credit is a transfer of its own, with the wallet's balance after it in the order of the rows."""
+def test_a_user_can_be_credited_several_times_in_one_file(world: World) -> None:
+    """Each credit is a separate transfer, and the running balances follow the order of the rows."""
     user, other = make_user(world), make_user(world)
     record(world, user, "SPENT", "5.00")
     activity_id = upload(world, [(user, "1"), (other, "7"), (user, "2.50"), (user, "3.25")])
@@ -116,7 +116,7 @@ def test_a_user_may_be_credited_several_times_in_one_file(world: World) -> None:
     world.assert_clean()
 
 
-def test_the_summary_is_dropped_by_a_bulk_credit(world: World) -> None:
+def test_a_bulk_credit_invalidates_the_cached_summary(world: World) -> None:
     user_id = make_user(world)
     assert summary(world, user_id)["credited"] == "0.00"
     finished(world, upload(world, [(user_id, "3")]))
@@ -124,19 +124,19 @@ def test_the_summary_is_dropped_by_a_bulk_credit(world: World) -> None:
 
 
 @pytest.mark.parametrize("content", [b"uuid,amount\n", b"uuid,amount", b"\xef\xbb\xbfuuid,amount\r\n\r\n"])
-def test_a_header_alone_completes_with_zeros(world: World, content: bytes) -> None:
+def test_a_file_with_only_a_header_completes_without_rows(world: World, content: bytes) -> None:
     activity = finished(world, send(world, content).json()["activity_id"])
     assert (activity["status"], counts(activity)) == ("COMPLETED", (0, 0, 0, 0))
 
 
-def test_nothing_but_bad_rows_is_no_success_and_cannot_be_retried(world: World) -> None:
+def test_a_file_with_only_invalid_rows_fails_and_cannot_be_retried(world: World) -> None:
     activity_id = upload(world, [("nobody", "1")])
     assert finished(world, activity_id)["status"] == "FAILED"
     response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
     assert (response.status_code, response.json()["code"]) == (409, "NOT_RETRYABLE")
 
 
-def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
+def test_a_retry_credits_only_the_failed_rows(world: World) -> None:
     users = [make_user(world) for _ in range(3)]
     fail_list = Path(os.environ[FAIL_LIST].removeprefix("@"))
     fail_list.write_text(f"{users[1].upper()},")
@@ -159,17 +159,17 @@ def test_what_failed_is_tried_again_and_nothing_else(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_file_sent_again_with_its_key_is_one_bulk_credit(world: World) -> None:
+def test_a_file_sent_again_with_the_same_key_is_credited_once(world: World) -> None:
     user_id, key = make_user(world), str(uuid.uuid4())
     content = f"uuid,amount\n{user_id},7\n".encode()
-    first, again = send(world, content, key), send(world, content, key)  # each with a boundary of its own
+    first, again = send(world, content, key), send(world, content, key)  # their multipart boundaries differ
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
     finished(world, first.json()["activity_id"])
     assert summary(world, user_id)["credited"] == "7.00"
     assert send(world, content + b"x", key).json()["code"] == "IDEMPOTENCY_KEY_REUSED"
 
 
-def test_more_rows_than_a_chunk(world: World) -> None:
+def test_a_file_with_more_rows_than_a_chunk_is_credited(world: World) -> None:
     user_id = make_user(world)
     rows = [(user_id, f"{number}.00") for number in range(1, CHUNK + 11)]
     activity = finished(world, upload(world, rows))
@@ -190,7 +190,7 @@ def test_more_rows_than_a_chunk(world: World) -> None:
         (b"x", {"X-IDEMPOTENCY-KEY": ""}, 400, "INVALID_IDEMPOTENCY_KEY"),
     ],
 )
-def test_a_bad_upload_is_refused(world: World, content: bytes, headers: dict[str, str], status: int, code: str) -> None:
+def test_an_invalid_upload_is_refused(world: World, content: bytes, headers: dict[str, str], status: int, code: str) -> None:
     sent = {"Content-Type": "multipart/form-data; boundary=b", "X-IDEMPOTENCY-KEY": str(uuid.uuid4()), **headers}
     response = world.client.post(PATH, content=content, headers=sent)
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
@@ -204,17 +204,17 @@ def test_a_bulk_credit_of_another_merchant_is_not_found(world: World, stack: Sta
         assert other.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 404
 
 
-async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None:
-    """How many workers there are, and how they race, may not change what a repeatable world's ids are."""
+async def test_a_worker_that_finds_nothing_left_uses_no_ids(world: World) -> None:
+    """The number of workers, and their races, must not affect the ids of a repeatable world."""
     sequence = "SELECT id_sequence FROM worlds WHERE merchant_id = $1"
-    others = await asyncpg.connect(world.stack.database_url)
+    other_session = await asyncpg.connect(world.stack.database_url)
     await open_pool(world.stack.database_url, 1)
     try:
-        before = await others.fetchval(sequence, world.merchant_id)
+        before = await other_session.fetchval(sequence, world.merchant_id)
         async with connection() as conn:
-            late = conn.get_server_pid()
-        async with others.transaction():
-            await others.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
+            worker_pid = conn.get_server_pid()
+        async with other_session.transaction():
+            await other_session.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE", world.merchant_id)
             async with connection() as conn:
                 await conn.execute(
                     "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, "
@@ -222,14 +222,16 @@ async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None
                     world.merchant_id,
                 )
             chunk = asyncio.create_task(credit_chunk(units_of_work(), world.merchant_id, frozenset()))
-            waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
-            await asyncio.to_thread(until, lambda: world.stack.execute(waits, late))
-            await others.execute("UPDATE bulk_credits SET status = 'COMPLETED' WHERE merchant_id = $1", world.merchant_id)
+            is_waiting = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
+            await asyncio.to_thread(until, lambda: world.stack.execute(is_waiting, worker_pid))
+            await other_session.execute(
+                "UPDATE bulk_credits SET status = 'COMPLETED' WHERE merchant_id = $1", world.merchant_id
+            )
         assert await chunk is False
-        assert await others.fetchval(sequence, world.merchant_id) == before
+        assert await other_session.fetchval(sequence, world.merchant_id) == before
     finally:
         await close_pool()
-        await others.close()
+        await other_session.close()
 
 
 @pytest.mark.parametrize(
@@ -243,5 +245,5 @@ async def test_a_worker_that_comes_too_late_uses_up_no_ids(world: World) -> None
         (3, 0, 0, "FAILED"),
     ],
 )
-def test_the_status_when_all_is_done(total: int, succeeded: int, failed: int, status: str) -> None:
+def test_the_final_status_follows_from_the_counts(total: int, succeeded: int, failed: int, status: str) -> None:
     assert status_when_done(total, succeeded, failed) == status

@@ -1,4 +1,4 @@
-"""Bulk credit's files: whatever they hold is told row by row, holds up nobody else, and what is unclear credits nobody."""
+"""Bulk credit files: every row is reported, a large file does not block other requests, and ambiguous rows credit nobody."""
 
 import asyncio
 import io
@@ -40,49 +40,49 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
     await close_pool()
 
 
-class Endless(io.RawIOBase):
-    """A file of rows without end, until it is told to end."""
+class EndlessFile(io.RawIOBase):
+    """A file with an endless number of rows. It ends once the test sets `is_ended`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lines = self.goal = 0
-        self.is_begun = asyncio.Event()
-        self.is_there = asyncio.Event()
-        self.is_over = False
+        self.lines_read = self.awaited_lines = 0
+        self.reading_started = asyncio.Event()
+        self.awaited_lines_read = asyncio.Event()
+        self.is_ended = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        self.lines += 1
-        if self.lines == 1:
+        self.lines_read += 1
+        if self.lines_read == 1:
             return HEADER
-        self.is_begun.set()
-        if self.lines == self.goal:
-            self.is_there.set()
-        return b"" if self.is_over else b"x,1\n"
+        self.reading_started.set()
+        if self.lines_read == self.awaited_lines:
+            self.awaited_lines_read.set()
+        return b"" if self.is_ended else b"x,1\n"
 
-    async def is_read_on(self, lines: int) -> None:
-        """Wait until so many lines more were read."""
-        self.goal = self.lines + lines
-        await self.is_there.wait()
+    async def wait_for_lines(self, count: int) -> None:
+        """Wait until `count` more lines have been read."""
+        self.awaited_lines = self.lines_read + count
+        await self.awaited_lines_read.wait()
 
 
-class Watched(io.BytesIO):
-    """A file that counts how many lines are read of it before others have their turn, and how much at a time."""
+class WatchedFile(io.BytesIO):
+    """A file that records how many lines are read without letting other tasks run, and the largest number of bytes per read."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
-        self.lines_of_turn = self.most_of_a_turn = self.most_at_once = 0
+        self.lines_this_turn = self.max_lines_per_turn = self.max_bytes_per_read = 0
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)
-        self.lines_of_turn += 1
-        self.most_of_a_turn = max(self.most_of_a_turn, self.lines_of_turn)
-        self.most_at_once = max(self.most_at_once, len(line))
+        self.lines_this_turn += 1
+        self.max_lines_per_turn = max(self.max_lines_per_turn, self.lines_this_turn)
+        self.max_bytes_per_read = max(self.max_bytes_per_read, len(line))
         return line
 
 
 async def store(service: BulkCreditService, world: World, file: io.IOBase) -> CommandResult:
     key = str(uuid.uuid4())
-    upload = Upload(file, b"")  # type: ignore[arg-type]  # it can be read line by line, which is all that is done
+    upload = Upload(file, b"")  # type: ignore[arg-type]  # only readline is called
     return await service.upload(request_of(world.merchant_id, IdempotencyKey(key, key.encode())), upload)
 
 
@@ -91,7 +91,7 @@ def rows_of(content: bytes) -> list[Row]:
 
 
 @pytest.mark.parametrize("line", [b"x,1\n", b"\n", b"  \r\n", b" " * 2000 + b"\n"])
-def test_a_file_of_too_many_lines_is_refused_whatever_is_in_them(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
+def test_a_file_with_too_many_lines_is_refused_even_if_they_are_blank(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     monkeypatch.setattr(csv_rows, "MAX_ROWS", 500)
     deque(read_rows(io.BytesIO(HEADER + line * 500)), maxlen=0)
     with pytest.raises(Problem) as caught:
@@ -102,25 +102,23 @@ def test_a_file_of_too_many_lines_is_refused_whatever_is_in_them(monkeypatch: py
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("line", [f"{USER},1\n".encode(), b"\n", b"\t \r\n", b'"' * 1500 + b"\n"])
-async def test_others_have_their_turn_however_the_lines_look(
-    world: World, monkeypatch: pytest.MonkeyPatch, line: bytes
-) -> None:
+async def test_reading_a_large_file_lets_other_tasks_run(world: World, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     monkeypatch.setattr(service_module, "_LINES_PER_PART", 50)
-    file = Watched(HEADER + line * 2000)
+    file = WatchedFile(HEADER + line * 2000)
 
-    async def take_turns() -> None:
+    async def count_turns() -> None:
         while True:
-            file.lines_of_turn = 0
+            file.lines_this_turn = 0
             await asyncio.sleep(0)
 
-    turns = asyncio.create_task(take_turns())
+    turns = asyncio.create_task(count_turns())
     response = await store(BulkCreditService(units_of_work()), world, file)
     turns.cancel()
     assert response.status == 202
-    assert file.most_of_a_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
+    assert file.max_lines_per_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
 
 
-def test_blank_lines_are_counted_where_a_line_is_told_and_nowhere_else(world: World) -> None:
+def test_blank_lines_count_for_line_numbers_but_are_not_rows(world: World) -> None:
     user_id = make_user(world)
     content = HEADER + b"\n" * 3000 + f"{user_id},7\n \r\n{user_id},8\n\n".encode()
     activity_id = send(world, content).json()["activity_id"]
@@ -129,34 +127,34 @@ def test_blank_lines_are_counted_where_a_line_is_told_and_nowhere_else(world: Wo
     assert summary(world, user_id)["credited"] == "15.00"
 
 
-def test_a_line_too_long_is_invalid_and_credits_nothing(world: World) -> None:
-    """Cut at its 1000th byte, the line would credit 1.00 in place of 100.00."""
+def test_a_line_that_is_too_long_is_invalid_and_credits_nothing(world: World) -> None:
+    """If it were cut after 1000 bytes, this line would credit 1.00 instead of 100.00."""
     user_id = make_user(world)
     cut = f"{user_id},".ljust(999) + "100.00"
     content = HEADER + f"{user_id},2\n{cut}\n{user_id},3\n{cut}".encode()
     activity_id = send(world, content).json()["activity_id"]
     assert counts(finished(world, activity_id)) == (4, 2, 2, 0)
-    told = items(world, activity_id)
-    assert [item["status"] for item in told] == ["SUCCEEDED", "INVALID", "SUCCEEDED", "INVALID"]
-    assert [item["error"] for item in told if item["status"] == "INVALID"] == ["is longer than 1000 bytes"] * 2
-    assert told[1]["uuid"].startswith(user_id)
+    rows = items(world, activity_id)
+    assert [item["status"] for item in rows] == ["SUCCEEDED", "INVALID", "SUCCEEDED", "INVALID"]
+    assert [item["error"] for item in rows if item["status"] == "INVALID"] == ["is longer than 1000 bytes"] * 2
+    assert rows[1]["uuid"].startswith(user_id)
     assert summary(world, user_id)["credited"] == "5.00"
 
 
 @pytest.mark.parametrize(("length", "status"), [(999, "PENDING"), (1000, "PENDING"), (1001, "INVALID"), (200_000, "INVALID")])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_how_long_a_line_may_be(length: int, status: str, end: str) -> None:
+def test_a_line_may_have_up_to_1000_bytes(length: int, status: str, end: str) -> None:
     line = f"{USER},5".ljust(length - len(end)) + end
     assert [row.status for row in rows_of(f"x,1\n{line}{USER},6\n".encode())] == ["INVALID", status, "PENDING"]
 
 
-def test_a_line_without_end_is_never_held_whole() -> None:
-    file = Watched(HEADER + b"x" * 3_000_000 + b"\nx,1\n" + b" " * 3_000_000)
+def test_a_very_long_line_is_never_read_as_a_whole() -> None:
+    file = WatchedFile(HEADER + b"x" * 3_000_000 + b"\nx,1\n" + b" " * 3_000_000)
     assert [row.line for row in read_rows(file) if row is not None] == [2, 3, 4]
-    assert file.most_at_once <= 64 * 1024
+    assert file.max_bytes_per_read <= 64 * 1024
 
 
-def test_a_header_too_long_is_none() -> None:
+def test_a_header_that_is_too_long_is_refused() -> None:
     with pytest.raises(Problem, match="header"):
         deque(read_rows(io.BytesIO(HEADER.strip().ljust(1000) + f"{USER},5\n".encode())), maxlen=0)
 
@@ -176,13 +174,13 @@ def test_a_header_too_long_is_none() -> None:
         (' "{}"," 2.00 " ', "PENDING"),
     ],
 )
-def test_quotes_that_do_not_add_up_make_a_row_invalid(line: str, status: str) -> None:
+def test_unbalanced_or_misplaced_quotes_make_a_row_invalid(line: str, status: str) -> None:
     first, second = rows_of(f"{line.format(USER)}\n{USER},3\n".encode())
     assert (first.status, second.status) == (status, "PENDING")
     assert status == "INVALID" or (first.user_id, first.amount) == (USER, "2.00")
 
 
-def test_a_quote_that_is_not_closed_credits_nothing(world: World) -> None:
+def test_a_row_with_an_unclosed_quote_credits_nothing(world: World) -> None:
     user_id = make_user(world)
     activity_id = send(world, HEADER + f'{user_id},"2.00\n{user_id},"3.00"\n'.encode()).json()["activity_id"]
     assert counts(finished(world, activity_id)) == (2, 1, 1, 0)
@@ -190,9 +188,9 @@ def test_a_quote_that_is_not_closed_credits_nothing(world: World) -> None:
     assert summary(world, user_id)["credited"] == "3.00"
 
 
-@pytest.mark.parametrize("beyond", [1, 1024**2], ids=["by_a_byte", "by_a_megabyte"])
-def test_a_file_too_large_is_told_how_large_it_may_be(world: World, beyond: int) -> None:
-    response = send(world, HEADER.ljust(MAX_FILE_SIZE + beyond))
+@pytest.mark.parametrize("excess", [1, 1024**2], ids=["by_a_byte", "by_a_megabyte"])
+def test_a_file_that_is_too_large_is_refused_with_the_limit(world: World, excess: int) -> None:
+    response = send(world, HEADER.ljust(MAX_FILE_SIZE + excess))
     assert (response.status_code, response.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
     assert response.json()["detail"] == "The file is larger than 50 MB; split it."
 
@@ -206,51 +204,52 @@ def test_a_form_with_two_files_is_refused(world: World, second: bytes) -> None:
 
 
 @pytest.mark.usefixtures("pool")
-async def test_two_files_are_taken_in_at_a_time_and_the_others_wait(world: World) -> None:
+async def test_two_files_are_read_at_a_time_and_further_ones_wait(world: World) -> None:
     service = BulkCreditService(units_of_work())
-    files = [Endless() for _ in range(3)]
+    files = [EndlessFile() for _ in range(3)]
     first, second, third = files
     tasks = [asyncio.create_task(store(service, world, file)) for file in (first, second)]
-    await asyncio.gather(first.is_begun.wait(), second.is_begun.wait())
+    await asyncio.gather(first.reading_started.wait(), second.reading_started.wait())
     tasks.append(asyncio.create_task(store(service, world, third)))
-    await first.is_read_on(30_000)
-    assert not third.is_begun.is_set()
-    first.is_over = True
-    await third.is_begun.wait()
-    second.is_over = third.is_over = True
+    await first.wait_for_lines(30_000)
+    assert not third.reading_started.is_set()
+    first.is_ended = True
+    await third.reading_started.wait()
+    second.is_ended = third.is_ended = True
     assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202, 202]
 
 
 @pytest.mark.usefixtures("pool")
-async def test_who_waits_too_long_for_others_files_is_told_to_come_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_upload_that_waits_too_long_for_others_gets_503_with_retry_after(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(service_module, "_WAIT_SECONDS", 0)
     service = BulkCreditService(units_of_work())
-    files = [Endless(), Endless()]
+    files = [EndlessFile(), EndlessFile()]
     tasks = [asyncio.create_task(store(service, world, file)) for file in files]
-    await asyncio.gather(*(file.is_begun.wait() for file in files))
+    await asyncio.gather(*(file.reading_started.wait() for file in files))
     with pytest.raises(Problem) as caught:
         await store(service, world, io.BytesIO(HEADER))
     assert (caught.value.status, caught.value.code) == (503, "UNAVAILABLE")
     assert int(caught.value.headers["Retry-After"]) > 0
     for file in files:
-        file.is_over = True
+        file.is_ended = True
     assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202]
-    assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "a turn that was not had is not lost"
+    assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "the refused upload occupies no slot"
 
 
 @given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))
-def test_whatever_is_in_the_file_each_line_is_one_row(lines: list[str]) -> None:
-    kept = [line.replace("\n", " ").encode() for line in lines]
-    rows = rows_of(b"\n".join(kept))
+def test_each_line_is_at_most_one_row_whatever_it_contains(lines: list[str]) -> None:
+    encoded = [line.replace("\n", " ").encode() for line in lines]
+    rows = rows_of(b"\n".join(encoded))
     assert {row.status for row in rows} <= {"PENDING", "INVALID", "DUPLICATE"}
-    assert len({row.line for row in rows}) == len(rows) <= len(kept)
+    assert len({row.line for row in rows}) == len(rows) <= len(encoded)
 
 
-# ---- sums that no column could hold
+# The tests below exceed the largest sums that the database can store.
 
 
-def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None:
-    """And stops neither the file nor the next one."""
+def test_a_row_that_exceeds_a_users_maximum_is_invalid_and_the_other_rows_are_credited(world: World) -> None:
     user_id = make_user(world)
     rows = [(user_id, f"{999_999_999_999 - number}.99") for number in range(101)]
     activity_id = upload(world, [*rows, (user_id, "1")])
@@ -261,7 +260,7 @@ def test_a_row_past_what_a_user_may_be_credited_is_invalid(world: World) -> None
     world.assert_clean()
 
 
-def test_a_row_past_what_all_wallets_may_hold_is_invalid() -> None:
+def test_a_row_that_exceeds_the_maximum_of_all_wallets_is_invalid() -> None:
     balances = {"USER_FUNDS": Decimal("-99999999999999999.00")}
     unit = UnitOfWork(
         "m", datetime(2031, 1, 1, tzinfo=UTC), IdSource(0, 0, lambda bits: 0), "success", load_catalogue(), balances

@@ -1,4 +1,4 @@
-"""The commands that steer a running sandbox: what they do, what they print, and their exit codes."""
+"""The commands that control a running sandbox: their effects, output and exit codes."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ PENDING = DESTINATION | {"account_number": "12345678900004"}
 REFUSED = DESTINATION | {"account_number": "12345678900003"}
 
 
-def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
+def test_snapshots_can_be_created_listed_restored_and_deleted(world: World) -> None:
     assert "No results" in run(world, "snapshots", "list").output
     snapshot = run_json(world, "snapshots", "create", "before")
     world.create_payout()
@@ -33,11 +33,11 @@ def test_snapshots_are_made_listed_restored_and_deleted(world: World) -> None:
     assert run(world, "snapshots", "delete", snapshot["id"]).exit_code == 1
 
 
-def test_reset_prints_the_answer(world: World) -> None:
+def test_reset_prints_the_response(world: World) -> None:
     assert run_json(world, "reset")["balance"]["available_balance"] == "1000000.00"
 
 
-def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
+def test_the_clock_can_be_shown_frozen_advanced_and_resumed(world: World) -> None:
     assert run_json(world, "clock", "show")["frozen"] is False
     assert run_json(world, "clock", "freeze", "--at", "2031-01-01T00:00:00Z")["now"] == "2031-01-01T00:00:00.000Z"
     assert run_json(world, "clock", "advance", "75h")["now"] == "2031-01-04T03:00:00.000Z"
@@ -53,7 +53,7 @@ def test_the_clock_is_shown_frozen_advanced_and_resumed(world: World) -> None:
     assert run(world, "clock", "advance", "--to", "2030-01-01T00:00:00Z").exit_code == 1
 
 
-def test_a_running_clock_says_plainly_how_far_it_is_from_the_hosts(world: World) -> None:
+def test_the_difference_between_a_running_clock_and_the_hosts_is_shown(world: World) -> None:
     assert "same as the host's" in run(world, "clock", "show").output
     run_json(world, "clock", "advance", "2000d")
     assert "2000 days, 0:00:00 ahead of the host's" in run(world, "clock", "show").output
@@ -63,40 +63,40 @@ def test_a_running_clock_says_plainly_how_far_it_is_from_the_hosts(world: World)
     assert "behind the host's" in run(world, "clock", "show").output
 
 
-def test_what_can_be_shown_is_shown_without_being_told(world: World) -> None:
+def test_a_group_without_a_subcommand_shows_its_state(world: World) -> None:
     for group in ("balance", "clock", "settings"):
         assert run_json(world, group).keys() == run_json(world, group, "show").keys()
         assert run(world, group).output
     assert "history" in invoke("balance", "--help").output
 
 
-def test_spans_are_read() -> None:
-    spans = {"75h": 270_000, "2m": 120, "10s": 10, "1d12h": 129_600, "90": 90, "1.5s": 1.5, "1h30": 3630}
-    assert {span: seconds_of(span) for span in spans} == spans
+def test_durations_are_parsed() -> None:
+    durations = {"75h": 270_000, "2m": 120, "10s": 10, "1d12h": 129_600, "90": 90, "1.5s": 1.5, "1h30": 3630}
+    assert {duration: seconds_of(duration) for duration in durations} == durations
     for wrong in ("", "h", "5x", "-1s", "1m1h", "1.5h"):
         with pytest.raises(typer.BadParameter):
             seconds_of(wrong)
 
 
-def test_events_are_listed_and_sent_again(world: World, receiver: Receiver) -> None:
-    quiet = run_json(world, "trigger", "payout.created")
-    assert run(world, "events", "resend", quiet["id"]).exit_code == 1
-    made = [world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"] for _ in range(2)]
+def test_events_can_be_listed_and_resent(world: World, receiver: Receiver) -> None:
+    unsubscribed = run_json(world, "trigger", "payout.created")
+    assert run(world, "events", "resend", unsubscribed["id"]).exit_code == 1
+    endpoints = [world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"] for _ in range(2)]
     event = run_json(world, "trigger", "payout.failed")
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 2)
-    # An endpoint that is deleted, as every `psp listen` leaves one, is no obstacle.
-    assert world.client.delete(f"/api/v1/webhook-endpoints/{made[0]}").status_code == 204
+    # A deleted endpoint, such as every `psp listen` leaves behind, does not prevent a resend.
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{endpoints[0]}").status_code == 204
     listed = run_json(world, "events", "list", "--payout", event["payout_id"])["data"]
     assert [item["type"] for item in listed] == ["payout.failed", "payout.processing", "payout.created"]
     assert "More results" in run(world, "events", "list", "--limit", "1").output
     assert len(run_json(world, "events", "resend", event["id"])["deliveries"]) == 1
     until(lambda: [r.headers["webhook-id"] for r in list(receiver.received)].count(event["id"]) == 3)
-    assert world.client.delete(f"/api/v1/webhook-endpoints/{made[1]}").status_code == 204
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{endpoints[1]}").status_code == 204
     assert run(world, "events", "resend", event["id"]).exit_code == 1
 
 
 @pytest.mark.parametrize("ended_by", ["limit", "signal"])
-def test_listen_delivers_while_it_runs_and_leaves_no_endpoint(world: World, receiver: Receiver, ended_by: str) -> None:
+def test_listen_forwards_webhooks_and_deletes_its_endpoint_at_the_end(world: World, receiver: Receiver, ended_by: str) -> None:
     arguments = ["listen", "--forward-to", receiver.url, "--events", "payout.failed", "--json"]
     arguments += ["--url", world.stack.api_url, "--api-key", world.api_key]
     if ended_by == "limit":
@@ -107,8 +107,8 @@ def test_listen_delivers_while_it_runs_and_leaves_no_endpoint(world: World, rece
         assert process.stdout is not None
         endpoint = json.loads(process.stdout.readline())
         event = run_json(world, "trigger", "payout.failed")
-        told = json.loads(process.stdout.readline())
-        assert (told["event_id"], told["event_type"], told["status"]) == (event["id"], "payout.failed", 200)
+        forwarded = json.loads(process.stdout.readline())
+        assert (forwarded["event_id"], forwarded["event_type"], forwarded["status"]) == (event["id"], "payout.failed", 200)
         assert receiver.received[0].verify(endpoint["secret"])["type"] == "payout.failed"
         if ended_by == "signal":
             process.send_signal(signal.SIGTERM)
@@ -116,39 +116,39 @@ def test_listen_delivers_while_it_runs_and_leaves_no_endpoint(world: World, rece
     assert world.get("/api/v1/webhook-endpoints").json()["data"] == []
 
 
-def test_a_url_that_no_webhook_may_go_to_is_refused(world: World) -> None:
+def test_listen_refuses_an_invalid_url(world: World) -> None:
     ran = run(world, "listen", "--forward-to", "ftp://example.com")
     assert ran.exit_code == 1
     assert "VALIDATION_ERROR" in ran.output
 
 
-def test_scenarios_are_listed_explained_added_and_deleted(world: World, tmp_path: Path) -> None:
+def test_scenarios_can_be_added_listed_explained_and_deleted(world: World, tmp_path: Path) -> None:
     rule = tmp_path / "rule.json"
     steps = [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": 9}]
     rule.write_text(json.dumps({"name": "slow_bank", "match": {"suffix": "7777"}, "steps": steps}))
-    made = run_json(world, "scenarios", "add", str(rule))
+    created = run_json(world, "scenarios", "add", str(rule))
     assert "slow_bank" in run(world, "scenarios", "list").output
     explained = run_json(world, "scenarios", "explain", "5", "12345678907777")
-    assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("slow_bank", "own", made["id"])
-    assert run(world, "scenarios", "delete", made["id"]).exit_code == 0
+    assert (explained["scenario"], explained["source"], explained["rule_id"]) == ("slow_bank", "own", created["id"])
+    assert run(world, "scenarios", "delete", created["id"]).exit_code == 0
     assert run_json(world, "scenarios", "explain", "5", "12345678907777")["source"] == "builtin"
-    assert run(world, "scenarios", "delete", made["id"]).exit_code == 1
+    assert run(world, "scenarios", "delete", created["id"]).exit_code == 1
 
 
-def test_faults_are_added_listed_and_deleted(world: World) -> None:
-    made = run_json(
+def test_faults_can_be_added_listed_and_deleted(world: World) -> None:
+    created = run_json(
         world, "faults", "add", "api", "error", "--set", "status=503", "--match", "path=/api/v1/balance", "--count", "2"
     )
-    assert (made["kind"], made["remaining"]) == ("error", 2)
-    assert made["id"] in run(world, "faults", "list").output
-    assert run(world, "faults", "delete", made["id"]).exit_code == 0
+    assert (created["kind"], created["remaining"]) == ("error", 2)
+    assert created["id"] in run(world, "faults", "list").output
+    assert run(world, "faults", "delete", created["id"]).exit_code == 0
     assert "No faults." in run(world, "faults", "list").output
     assert run(world, "faults", "add", "api", "explosion").exit_code == 2
     assert run(world, "faults", "add", "api", "drop").exit_code == 1
     assert run(world, "faults", "add", "api", "error", "--set", "status").exit_code == 2
 
 
-def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
+def test_a_users_transactions_can_be_recorded_and_payouts_requested_and_decided(world: World) -> None:
     user = make_user(world, destination=PENDING)
     assert user in run(world, "users", "list").output
     run_json(world, "users", "record", user, "earned", "100.00")
@@ -165,7 +165,7 @@ def test_a_users_money_is_recorded_asked_for_and_approved(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_user_is_made_changed_and_traced(world: World) -> None:
+def test_a_user_can_be_created_changed_and_traced(world: World) -> None:
     user = run_json(world, "users", "create", "Ayesha Khan", "--external-id", "ayesha", "--account", REFUSED["account_number"])[
         "id"
     ]
@@ -186,7 +186,7 @@ def test_a_user_is_made_changed_and_traced(world: World) -> None:
     assert "WALLET_EARN" in run(world, "users", "history", user).output
 
 
-def test_settings_are_shown_and_set(world: World) -> None:
+def test_settings_can_be_shown_and_set(world: World) -> None:
     assert "100000.00" in run(world, "settings", "show").output
     changed = run_json(world, "settings", "set", "--approvals-expire-after", "60", "--review-threshold", "none")
     assert changed == run_json(world, "settings", "show")
@@ -199,15 +199,15 @@ def test_settings_are_shown_and_set(world: World) -> None:
     assert run(world, "settings", "set", "--review-threshold", "0").exit_code == 1
 
 
-def test_a_failed_payout_is_begun_anew(world: World) -> None:
+def test_a_failed_payout_can_be_reinitiated_but_not_a_successful_one(world: World) -> None:
     failed = run_json(world, "trigger", "payout.failed")["payout_id"]
     assert run_json(world, "payouts", "reinitiate", failed)["status"] == "PENDING"
     paid = run_json(world, "trigger", "payout.succeeded")["payout_id"]
     assert run(world, "payouts", "reinitiate", paid).exit_code == 1
 
 
-def test_sales_are_made_reconciled_and_paid(world: World) -> None:
-    run_json(world, "clock", "freeze")  # the run of every half hour passes frozen worlds by
+def test_sales_can_be_created_reconciled_and_paid(world: World) -> None:
+    run_json(world, "clock", "freeze")  # the scheduled runs skip frozen worlds
     user = make_user(world)
     sales = [run_json(world, "sales", "create", user, "Khaadi", "40.00")["id"] for _ in range(3)]
     assert run_json(world, "sales", "run", "advance") == {"paid": 3, "failed": 0, "total_amount": "12.00"}
@@ -221,7 +221,7 @@ def test_sales_are_made_reconciled_and_paid(world: World) -> None:
     assert declined in run(world, "sales", "list", "--status", "DECLINED").output
 
 
-def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
+def test_a_sales_run_with_a_failed_payment_exits_with_1(world: World) -> None:
     user = make_user(world, destination=REFUSED)
     sale = run_json(world, "sales", "create", user, "Khaadi", "40.00")["id"]
     assert run_json(world, "sales", "run", "advance", code=1)["failed"] == 1
@@ -230,7 +230,7 @@ def test_a_run_that_failed_for_somebody_exits_with_1(world: World) -> None:
     assert [found["id"] for found in run_json(world, "sales", "list", "--user-id", user)["data"]] == [sale]
 
 
-def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: World) -> None:
+def test_the_aggregator_can_be_inspected_and_configured_and_dead_letters_replayed(world: World) -> None:
     assert "the sandbox's own feed" in run(world, "aggregator", "source").output
     for command in ("waiting", "fetches", "dead-letters"):
         assert run_json(world, "aggregator", command)["data"] == []
@@ -248,7 +248,7 @@ def test_the_aggregator_is_looked_into_and_its_dead_letters_tried_again(world: W
     assert run_json(world, "aggregator", "source")["url"] is None
 
 
-def test_lists_go_on_where_the_page_before_ended(world: World) -> None:
+def test_a_list_continues_with_the_cursor_that_the_previous_page_shows(world: World) -> None:
     first, second = (world.create_payout()["id"] for _ in range(2))
     page = run_json(world, "payouts", "list", "--limit", "1")
     assert f"--cursor {page['next_cursor']}" in run(world, "payouts", "list", "--limit", "1").output

@@ -1,4 +1,4 @@
-"""Everything that the API can do has a command: a new operation without one fails here."""
+"""Every API operation has a command. These tests fail if a new operation has none."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
 
-# Public, for load balancers, browsers and tools.
-NO_COMMAND = {"root", "health", "ready", "metrics", "openapi", "docs"}
+# Operations for load balancers, browsers and tools; they need no key and no command.
+WITHOUT_COMMAND = {"root", "health", "ready", "metrics", "openapi", "docs"}
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """(method, path) of every request that a command makes."""
+def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Record (method, path) of every request that a command sends, and return the list."""
     calls: list[tuple[str, str]] = []
     send = httpx.Client.send
 
@@ -33,7 +33,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 class Shell:
-    """Runs commands with --json against one world."""
+    """Runs commands with --json against the same world."""
 
     def __init__(self, world: World) -> None:
         self._api = ["--url", world.stack.api_url]
@@ -41,28 +41,30 @@ class Shell:
         self._operator = ["--admin-key", world.stack.admin_key]
 
     def __call__(self, line: str, *more: str, code: int = 0, operator: bool = False) -> Any:
-        """Run a command of blank-separated words, and `more` that may hold blanks; returns what it printed."""
+        """Run the command in `line`, split at spaces, plus the arguments `more`. Return the JSON in its last output line."""
         words = [*line.split(), *more, "--json", *self._api, *(self._operator if operator else self._merchant)]
         ran = invoke(*words)
         assert ran.exit_code == code, (words, ran.output)
         return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout else None
 
 
-def test_every_operation_has_a_command(world: World, receiver: Receiver, sent: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_every_operation_has_a_command(
+    world: World, receiver: Receiver, requests_sent: list[tuple[str, str]], tmp_path: Path
+) -> None:
     psp = Shell(world)
     document = world.get("/openapi.json").json()
-    for use in (_users, _payouts, _money, _webhooks, _scenarios_and_faults, _time, _administration):
-        use(psp, receiver, tmp_path)
+    for run_commands in (_users, _payouts, _money, _webhooks, _scenarios_and_faults, _time, _administration):
+        run_commands(psp, receiver, tmp_path)
     operations = {
         (method.upper(), path): operation["operationId"]
         for path, item in document["paths"].items()
         for method, operation in item.items()
-        if method.upper() in get_args(Method) and operation["operationId"] not in NO_COMMAND
+        if method.upper() in get_args(Method) and operation["operationId"] not in WITHOUT_COMMAND
     }
-    # A path without a parameter, such as /payouts/requests, is not that of one payout.
+    # Look for an exact match first: /payouts/requests is an operation, not a payout with the id "requests".
     patterns = {key: re.compile(re.sub(r"\{\w+\}", "[^/]+", key[1]) + r"\Z") for key in operations}
     used = set()
-    for method, path in sent:
+    for method, path in requests_sent:
         if (method, path) in operations:
             used.add((method, path))
         else:
@@ -100,14 +102,14 @@ def _users(psp: Shell, _: Receiver, folder: Path) -> None:
 
 
 def _payouts(psp: Shell, _: Receiver, folder: Path) -> None:
-    made = psp("payouts create 5.00 12345678900004 --metadata order=7 --reference first")
-    assert made["metadata"] == {"order": "7"}
-    assert psp("payouts list --metadata order=7 --status pending,FAILED")["data"] == [made]
-    assert psp(f"payouts get {made['id']} --wait-for PENDING")["status"] == "PENDING"
-    assert psp(f"payouts timeline {made['id']}")["data"][0]["to"] == "PENDING"
-    assert psp(f"payouts simulate {made['id']} failed --failure-code TIMEOUT")["failure_code"] == "TIMEOUT"
-    psp(f"payouts reinitiate {made['id']}")
-    psp(f"payouts cancel {made['id']}")
+    created = psp("payouts create 5.00 12345678900004 --metadata order=7 --reference first")
+    assert created["metadata"] == {"order": "7"}
+    assert psp("payouts list --metadata order=7 --status pending,FAILED")["data"] == [created]
+    assert psp(f"payouts get {created['id']} --wait-for PENDING")["status"] == "PENDING"
+    assert psp(f"payouts timeline {created['id']}")["data"][0]["to"] == "PENDING"
+    assert psp(f"payouts simulate {created['id']} failed --failure-code TIMEOUT")["failure_code"] == "TIMEOUT"
+    psp(f"payouts reinitiate {created['id']}")
+    psp(f"payouts cancel {created['id']}")
     batch = folder / "payouts.json"
     body = {"amount": "5.00", "dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
     batch.write_text(json.dumps([body | {"merchant_reference": "first"}, body | {"merchant_reference": "second"}]))
@@ -130,7 +132,7 @@ def _money(psp: Shell, _: Receiver, folder: Path) -> None:
     assert psp("aggregator feed --limit 1")["meta"]["itemCount"] == 1
     for name in ("waiting", "fetches", "dead-letters", "replay", "source"):
         psp(f"aggregator {name}")
-    # The aggregator reads our own feed at its own pace; it knows nobody of that name.
+    # These fail because the aggregator has no such user.
     psp("aggregator user nobody", code=1)
     psp("aggregator requested nobody", code=1)
     psp("aggregator source --own")
@@ -140,9 +142,9 @@ def _money(psp: Shell, _: Receiver, folder: Path) -> None:
 
 
 def _webhooks(psp: Shell, receiver: Receiver, _: Path) -> None:
-    made = psp(f"endpoints create {receiver.url} --events payout.failed,payout.succeeded --retry-profile fast --signing v1")
-    assert (made["event_types"], made["retry_profile"]) == (["payout.failed", "payout.succeeded"], "fast")
-    endpoint = made["id"]
+    created = psp(f"endpoints create {receiver.url} --events payout.failed,payout.succeeded --retry-profile fast --signing v1")
+    assert (created["event_types"], created["retry_profile"]) == (["payout.failed", "payout.succeeded"], "fast")
+    endpoint = created["id"]
     assert psp(f"endpoints update {endpoint} --signing-time merchant --description test")["signing_time"] == "merchant"
     assert psp(f"endpoints disable {endpoint}")["status"] == "DISABLED"
     assert psp(f"endpoints enable {endpoint}")["status"] == "ENABLED"
@@ -167,13 +169,13 @@ def _webhooks(psp: Shell, receiver: Receiver, _: Path) -> None:
 def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:
     rule = folder / "rule.json"
     rule.write_text(json.dumps({"name": "slow", "match": {"suffix": "7777"}, "steps": [{"to": "PROCESSING"}]}))
-    made = psp("scenarios add", str(rule))["id"]
+    scenario = psp("scenarios add", str(rule))["id"]
     rule.write_text(rule.read_text().replace("7777", "8888"))
-    assert psp(f"scenarios replace {made}", str(rule))["match"] == {"suffix": "8888"}
-    assert psp(f"scenarios get {made}")["match"] == {"suffix": "8888"}
+    assert psp(f"scenarios replace {scenario}", str(rule))["match"] == {"suffix": "8888"}
+    assert psp(f"scenarios get {scenario}")["match"] == {"suffix": "8888"}
     psp("scenarios list")
     assert psp("scenarios explain 5 12345678908888")["scenario"] == "slow"
-    psp(f"scenarios delete {made}")
+    psp(f"scenarios delete {scenario}")
     line = "faults add webhooks delay --set milliseconds=5 --event-type payout.* --probability 0.5 --count 3 --ttl 60 --seed 7"
     fault = psp(line)
     assert (fault["match"], fault["count"], fault["seed"], fault["probability"]) == ({"event_type": "payout.*"}, 3, 7, 0.5)
@@ -204,7 +206,7 @@ def _administration(psp: Shell, _: Receiver, folder: Path) -> None:
     psp("settings show")
     psp("settings set --rate-limit 100000")
     psp("settings set --rate-limit none")
-    # Nothing of it failed, so nothing can be tried again.
+    # The retry fails, because the only row is invalid and so cannot be retried.
     bad = folder / "bad.csv"
     bad.write_text("uuid,amount\nnobody,1.00\n")
     psp(f"bulk-credit --retry {psp('bulk-credit', str(bad), code=1)['activity_id']}", code=1)

@@ -1,6 +1,6 @@
 """Exit codes: 0 done, 1 refused, 2 usage error, 3 sandbox unreachable or 5xx, 4 awaited condition not met.
 
-With --json a failure is one problem object on stderr, and stdout holds the valid response or nothing.
+With --json, a failure prints exactly one problem object to stderr, and stdout holds the valid response or nothing.
 """
 
 import itertools
@@ -16,54 +16,54 @@ from sandbox.cli.client import Client
 from tests.harness.command import CompletedCommand, invoke, run
 from tests.harness.world import World
 
-NOWHERE = "no-such-payout"
+UNKNOWN_PAYOUT = "no-such-payout"
 
 
 def problem_of(ran: CompletedCommand) -> dict[str, Any]:
-    """The one JSON object on stderr, which every failure with --json is."""
+    """Return the only JSON object on stderr, which must be a problem."""
     problem: dict[str, Any] = json.loads(ran.stderr)
     assert {"type", "title", "status", "detail", "code"} <= problem.keys()
     assert isinstance(problem["status"], int)
     return problem
 
 
-def test_a_refusal_ends_with_1_and_its_problem_is_printed_as_it_came(world: World) -> None:
-    ran = run(world, "payouts", "get", NOWHERE, "--json")
+def test_a_refusal_exits_with_1_and_prints_the_apis_problem_unchanged(world: World) -> None:
+    ran = run(world, "payouts", "get", UNKNOWN_PAYOUT, "--json")
     assert (ran.exit_code, ran.stdout) == (1, "")
-    told = world.get(f"/api/v1/payouts/{NOWHERE}").json()
-    assert problem_of(ran) | {"request_id": ""} == told | {"request_id": ""}
-    words = run(world, "payouts", "get", NOWHERE)
-    assert (words.exit_code, words.stdout) == (1, "")
-    assert words.stderr.startswith("404 NOT_FOUND: ")
+    expected = world.get(f"/api/v1/payouts/{UNKNOWN_PAYOUT}").json()
+    assert problem_of(ran) | {"request_id": ""} == expected | {"request_id": ""}
+    plain = run(world, "payouts", "get", UNKNOWN_PAYOUT)
+    assert (plain.exit_code, plain.stdout) == (1, "")
+    assert plain.stderr.startswith("404 NOT_FOUND: ")
 
 
-def test_every_wrong_field_of_a_refusal_is_named(world: World) -> None:
-    words = run(world, "payouts", "create", "nothing", "12")
-    assert words.exit_code == 1
-    assert "amount" in words.stderr
-    assert "account_number" in words.stderr
+def test_a_refusal_names_every_invalid_field(world: World) -> None:
+    plain = run(world, "payouts", "create", "nothing", "12")
+    assert plain.exit_code == 1
+    assert "amount" in plain.stderr
+    assert "account_number" in plain.stderr
 
 
-def test_a_sandbox_that_cannot_be_reached_is_3() -> None:
+def test_an_unreachable_sandbox_exits_with_3() -> None:
     url = "http://127.0.0.1:9"
-    sent = ("ipn", "send", "id", "SUCCESS", "--secret", f"whsec_{'A' * 43}=")
-    for command in (("payouts", "list"), sent, ("merchants", "list"), ("events", "watch")):
+    ipn = ("ipn", "send", "id", "SUCCESS", "--secret", f"whsec_{'A' * 43}=")
+    for command in (("payouts", "list"), ipn, ("merchants", "list"), ("events", "watch")):
         ran = invoke(*command, "--url", url, "--json")
         assert (ran.exit_code, ran.stdout) == (3, ""), command
         assert problem_of(ran)["code"] == "UNREACHABLE"
-        words = invoke(*command, "--url", url)
-        assert words.exit_code == 3
-        assert f"{url} cannot be reached" in words.stderr
+        plain = invoke(*command, "--url", url)
+        assert plain.exit_code == 3
+        assert f"{url} cannot be reached" in plain.stderr
 
 
-def test_a_5xx_is_3(world: World) -> None:
+def test_a_5xx_response_exits_with_3(world: World) -> None:
     assert world.post("/sandbox/v1/faults", {"target": "api", "kind": "error", "status": 503}).status_code == 201
     ran = run(world, "payouts", "list", "--json")
     assert (ran.exit_code, ran.stdout) == (3, "")
     assert (problem_of(ran)["status"], problem_of(ran)["code"]) == (503, "UNAVAILABLE")
 
 
-def test_a_wrong_choice_is_told_in_plain_words() -> None:
+def test_an_invalid_choice_is_reported_in_plain_words() -> None:
     for arguments in (("keys", "create", "owner"), ("users", "transactions", "id", "--type", "owner")):
         ran = invoke(*arguments, "--json")
         assert ran.exit_code == 2
@@ -71,7 +71,7 @@ def test_a_wrong_choice_is_told_in_plain_words() -> None:
         assert "Value error" not in problem_of(ran)["detail"]
 
 
-def test_an_answer_that_is_no_sandboxs_is_3(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_response_that_does_not_come_from_a_sandbox_exits_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
     for status in (200, 302, 502):
         page = httpx.Response(status, html="<p>A proxy</p>", request=httpx.Request("GET", "http://127.0.0.1/"))
         monkeypatch.setattr(Client, "send", lambda *_, page=page, **__: page)
@@ -80,23 +80,23 @@ def test_an_answer_that_is_no_sandboxs_is_3(monkeypatch: pytest.MonkeyPatch) -> 
         assert problem_of(ran)["code"] == "UNEXPECTED_ANSWER"
 
 
-def test_a_state_that_is_not_reached_in_time_is_4(world: World) -> None:
+def test_a_status_that_is_not_reached_in_time_exits_with_4(world: World) -> None:
     payout = world.create_payout("0004")["id"]
     ran = run(world, "payouts", "get", payout, "--wait-for", "SUCCESS", "--timeout", "0", "--json")
     assert ran.exit_code == 4
     assert json.loads(ran.stdout)["status"] == "PENDING"
     assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
-    words = run(world, "payouts", "get", payout, "--wait-for", "success", "--timeout", "0")
-    assert words.exit_code == 4
-    assert "PENDING" in words.stderr
+    plain = run(world, "payouts", "get", payout, "--wait-for", "success", "--timeout", "0")
+    assert plain.exit_code == 4
+    assert "PENDING" in plain.stderr
     assert run(world, "payouts", "get", payout, "--wait-for", "PENDING,FAILED").exit_code == 0
 
 
-def test_a_state_that_the_payout_has_left_was_reached(world: World) -> None:
+def test_wait_for_succeeds_if_the_payout_had_the_status_earlier(world: World) -> None:
     payout = world.create_payout("0003")["id"]
     world.wait_for(payout, "FAILED")
-    for state, code in (("PROCESSING", 0), ("SUCCESS", 4)):
-        assert run(world, "payouts", "get", payout, "--wait-for", state).exit_code == code
+    for status, code in (("PROCESSING", 0), ("SUCCESS", 4)):
+        assert run(world, "payouts", "get", payout, "--wait-for", status).exit_code == code
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,18 @@ def test_a_state_that_the_payout_has_left_was_reached(world: World) -> None:
         ),
     ],
 )  # fmt: skip
-def test_time_that_runs_out_is_4(monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], response: dict[str, Any]) -> None:
-    monkeypatch.setattr(Client, "ask", lambda *_, **__: response)
+def test_a_clock_command_that_stops_early_exits_with_4(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], response: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(Client, "request_json", lambda *_, **__: response)
     ran = invoke(*command, "--json")
     assert (ran.exit_code, json.loads(ran.stdout)) == (4, response)
     assert "25 s have passed" in problem_of(ran)["detail"]
 
 
-def test_a_bulk_credit_that_is_not_done_in_time_is_4(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bulk_credit_that_is_not_done_in_time_exits_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
     activity = {"activity_id": "a", "status": "PROCESSING", "total": 5, "succeeded": 1, "failed": 0, "invalid": 0}
-    monkeypatch.setattr(Client, "ask", lambda *_, **__: activity)
+    monkeypatch.setattr(Client, "request_json", lambda *_, **__: activity)
     clock = SimpleNamespace(monotonic=itertools.count(0, 400).__next__, sleep=lambda _: None)
     monkeypatch.setattr("sandbox.cli.bulk_credit.time", clock)
     ran = invoke("bulk-credit", "--retry", "a", "--json")
@@ -129,15 +131,15 @@ def test_a_bulk_credit_that_is_not_done_in_time_is_4(monkeypatch: pytest.MonkeyP
     assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
 
 
-def test_events_that_do_not_come_in_time_are_4(world: World) -> None:
+def test_events_that_do_not_arrive_in_time_exit_with_4(world: World) -> None:
     ran = run(world, "events", "watch", "--types", "payout.failed", "--limit", "1", "--timeout", "0", "--json")
     assert (ran.exit_code, ran.stdout) == (4, '{"listening": true}\n')
     assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
 
 
-def test_a_check_that_fails_is_1_and_its_report_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_audit_exits_with_1_and_prints_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"ok": False, "checks": [{"name": "zero_sum", "ok": False, "detail": "1.00 too much", "problems": []}]}
-    monkeypatch.setattr(Client, "ask", lambda *_, **__: report)
+    monkeypatch.setattr(Client, "request_json", lambda *_, **__: report)
     ran = invoke("audit", "--json")
     assert (ran.exit_code, json.loads(ran.stdout)) == (1, report)
     assert problem_of(ran)["code"] == "CHECK_FAILED"
@@ -162,12 +164,12 @@ def test_a_check_that_fails_is_1_and_its_report_is_the_answer(monkeypatch: pytes
         ("trigger", "payout.exploded"),
     ],
 )
-def test_wrong_usage_is_2(command: tuple[str, ...]) -> None:
+def test_usage_errors_exit_with_2(command: tuple[str, ...]) -> None:
     ran = invoke(*command, "--json")
     assert (ran.exit_code, ran.stdout) == (2, ""), ran.output
     assert (problem_of(ran)["code"], problem_of(ran)["status"]) == ("USAGE_ERROR", 400)
-    words = invoke(*command)
-    assert (words.exit_code, words.stdout.strip() if command != ("payouts",) else "") == (2, "")
+    plain = invoke(*command)
+    assert (plain.exit_code, plain.stdout.strip() if command != ("payouts",) else "") == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +184,7 @@ def test_wrong_usage_is_2(command: tuple[str, ...]) -> None:
         ("g.csv", "\udcff"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_2_and_is_named(tmp_path: Path, name: str, content: str) -> None:
+def test_an_unreadable_file_exits_with_2_and_is_named(tmp_path: Path, name: str, content: str) -> None:
     file = tmp_path / name
     file.write_bytes(content.encode(errors="surrogateescape"))
     ran = invoke("payouts", "batch", str(file), "--url", "http://127.0.0.1:9", "--json")
@@ -190,8 +192,7 @@ def test_a_file_that_cannot_be_read_is_2_and_is_named(tmp_path: Path, name: str,
     assert str(file) in problem_of(ran)["detail"]
 
 
-def test_every_command_says_its_exit_codes() -> None:
-    """Once, and in the same words: they are generated."""
+def test_the_help_of_every_command_lists_the_exit_codes_once() -> None:
     for command in (("payouts", "list"), ("drain",), ("trigger",), ("endpoints", "create"), ("audit",), ("ipn", "send")):
         text = " ".join(invoke(*command, "--help").stdout.split())
         assert text.count("0 done, 1 refused, 2 usage error, 3 sandbox unreachable or 5xx, 4 awaited condition not met") == 1

@@ -1,4 +1,4 @@
-"""What the command line says of itself: help, choices, completion, and what it loads to say so."""
+"""The command line's help, choices and shell completion, and the modules that it loads at startup."""
 
 import json
 import re
@@ -21,17 +21,17 @@ from tests.harness.world import World
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command and group with its words."""
+    """Yield (words, command) for every command and group."""
 
-    def within(group: TyperGroup, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    def commands_in(group: TyperGroup, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
         for name, command in group.commands.items():
             yield (*words, name), command
             if isinstance(command, TyperGroup):
-                yield from within(command, (*words, name))
+                yield from commands_in(command, (*words, name))
 
     root = typer.main.get_command(create_app())
     assert isinstance(root, TyperGroup)
-    return within(root, ())
+    return commands_in(root, ())
 
 
 COMMANDS = dict(commands())
@@ -39,25 +39,25 @@ ACTIONS = {words: command for words, command in COMMANDS.items() if not isinstan
 
 
 def complete(line: str) -> set[str]:
-    """What a bash shell is offered at the end of a line."""
+    """Return the completions that bash offers at the end of a line."""
     words = line.split(" ")
-    asked = {"_PSP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    return set(CliRunner().invoke(create_app(), [], env=asked).stdout.split())
+    environment = {"_PSP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    return set(CliRunner().invoke(create_app(), [], env=environment).stdout.split())
 
 
 def test_help_is_in_plain_words() -> None:
-    """No type of Python beside a parameter, and no exit codes in other words than those that all commands share."""
+    """Help shows no Python types, no hard line breaks, and no description of exit codes other than the shared one."""
     for words, command in COMMANDS.items():
         ctx = command.make_context(words[-1], [], resilient_parsing=True)
         for parameter in command.get_params(ctx):
             assert not re.search(r"<|list\[|\brange\b|\bbool\b", parameter.display_type_rich(ctx)), (words, parameter.name)
         assert "Exit code 0" not in command.help, words
-        assert not re.search(r"[^\n]\n[^\n]", command.help), (words, "a line that ends before the terminal does")
+        assert not re.search(r"[^\n]\n[^\n]", command.help), (words, "a hard line break")
     shown = invoke("payouts", "list", "--help").stdout
     assert {"REQUESTED", "RETURNED", "BANK"} <= set(re.findall(r"\w+", shown))
 
 
-def test_every_parameter_is_explained_and_every_command_but_run_prints_json() -> None:
+def test_every_parameter_has_help_and_every_command_except_run_has_json_output() -> None:
     for words, command in ACTIONS.items():
         assert command.help, words
         for parameter in command.params:
@@ -86,12 +86,12 @@ def test_choices_are_completed(line: str, offered: set[str]) -> None:
     assert complete(line) == offered
 
 
-def test_choices_are_those_of_the_document(world: World) -> None:
-    """A value that the API takes and the command line does not know fails here."""
+def test_choices_match_the_openapi_document(world: World) -> None:
+    """Fails if the API accepts a value that the command line does not know."""
     document = world.get("/openapi.json").json()
     enums = {frozenset(found) for found in _enums(document)}
-    tags = {fault["properties"]["kind"]["enum"][0] for fault in document["components"]["schemas"].values() if _is_fault(fault)}
-    assert set(get_args(choices.FaultKind)) == tags
+    kinds = {fault["properties"]["kind"]["enum"][0] for fault in document["components"]["schemas"].values() if _is_fault(fault)}
+    assert set(get_args(choices.FaultKind)) == kinds
     assert set(get_args(choices.EventType)) == {*EVENT_OF.values(), REINITIATED, "bulk_credit.completed"}
     for name in (
         "PayoutStatus", "DestType", "Account", "TransactionType", "RecordedType", "SaleStatus", "Verdict", "ItemStatus",
@@ -102,15 +102,15 @@ def test_choices_are_those_of_the_document(world: World) -> None:
 
 
 def _is_fault(schema: dict[str, Any]) -> bool:
-    members = schema.get("properties", {})
-    return {"kind", "target", "match", "probability"} <= members.keys() and "enum" in members["kind"]
+    properties = schema.get("properties", {})
+    return {"kind", "target", "match", "probability"} <= properties.keys() and "enum" in properties["kind"]
 
 
 def _enums(node: Any) -> Iterator[list[str]]:
     if isinstance(node, dict):
         if isinstance(node.get("enum"), list):
             values = [value for value in node["enum"] if isinstance(value, str)]
-            # A filter may take its values in lower case, too.
+            # A filter may also accept its values in lower case.
             yield [value for value in values if value.isupper() or value.upper() not in values]
         for value in node.values():
             yield from _enums(value)
@@ -129,8 +129,8 @@ def test_scenarios_are_listed_with_their_delays(world: World) -> None:
     assert "PROCESSING → ON_HOLD, waits" in found["on_hold"]
 
 
-def test_a_commands_start_loads_no_server() -> None:
-    """What takes long to load is for what needs it: a shell starts the command at each touch of the completion key."""
+def test_starting_a_command_loads_no_heavy_modules() -> None:
+    """Shell completion starts the command at each press of the tab key, so slow imports must wait until they are needed."""
     heavy = (
         "litestar", "asyncpg", "piccolo", "cryptography", "redis", "arq", "aiohttp", "structlog", "httpx", "rich", "asyncio",
     )  # fmt: skip

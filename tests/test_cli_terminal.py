@@ -1,4 +1,4 @@
-"""What is different on a terminal: a question before everything is deleted, and a sign of life where a person waits."""
+"""On a terminal, `psp` asks before it deletes everything, and shows what it is waiting for."""
 
 import os
 import pty
@@ -14,15 +14,15 @@ from tests.harness.world import World
 
 
 def on_terminal(world: World, *arguments: str, typed: str = "") -> tuple[int, str]:
-    """Run a command with a terminal as its standard streams; returns its exit code and what was on the screen."""
-    ours, theirs = pty.openpty()
+    """Run a command with a terminal as its standard streams. Return its exit code and everything it wrote to the screen."""
+    our_side, command_side = pty.openpty()
     command = [sys.executable, "-m", "sandbox.cli.main", *arguments]
     environment = {**os.environ, "PSP_URL": world.stack.api_url, "PSP_API_KEY": world.api_key, "TERM": "xterm"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        os.write(ours, typed.encode())
-        screen = b"".join(_read(ours))
-    os.close(ours)
+    with subprocess.Popen(command, stdin=command_side, stdout=command_side, stderr=command_side, env=environment) as process:
+        os.close(command_side)
+        os.write(our_side, typed.encode())
+        screen = b"".join(_read(our_side))
+    os.close(our_side)
     return process.returncode, screen.decode()
 
 
@@ -30,14 +30,14 @@ def _read(terminal: int) -> Iterator[bytes]:
     while True:
         try:
             chunk = os.read(terminal, 65_536)
-        except OSError:  # Linux says so when the other side has been closed.
+        except OSError:  # Linux raises this when the other side has been closed
             return
         if not chunk:
             return
         yield chunk
 
 
-def test_reset_asks_first_on_a_terminal(world: World) -> None:
+def test_reset_asks_for_confirmation_on_a_terminal(world: World) -> None:
     payout = world.create_payout("0004")["id"]
     code, screen = on_terminal(world, "reset", typed="n\n")
     assert code == 1
@@ -49,20 +49,20 @@ def test_reset_asks_first_on_a_terminal(world: World) -> None:
 
 
 @pytest.mark.parametrize("option", ["--yes", "--json"])
-def test_reset_asks_nobody_who_said_yes_or_is_a_script(world: World, option: str) -> None:
+def test_reset_does_not_ask_with_yes_or_json_or_without_a_terminal(world: World, option: str) -> None:
     code, screen = on_terminal(world, "reset", option)
     assert (code, "[y/N]" in screen) == (0, False)
-    assert run(world, "reset").exit_code == 0, "and nobody where there is no terminal"
+    assert run(world, "reset").exit_code == 0, "without a terminal it does not ask"
 
 
-def test_who_waits_on_a_terminal_sees_for_what(world: World) -> None:
+def test_a_waiting_command_shows_on_a_terminal_what_it_waits_for(world: World) -> None:
     code, screen = on_terminal(world, "drain")
     assert (code, "Waiting for due work" in screen) == (0, True)
     code, screen = on_terminal(world, "drain", "--json")
     assert (code, "Waiting" in screen) == (0, False)
 
 
-def test_a_list_is_written_for_people_in_a_table() -> None:
+def test_a_table_shows_a_list_without_brackets() -> None:
     shown = as_table({"data": [{"id": "a", "event_types": ["payout.*", "bulk_credit.completed"]}]}, "id", "event_types")
     assert "payout.*, bulk_credit.completed" in shown.text
     assert "[" not in shown.text

@@ -1,4 +1,4 @@
-"""`psp trigger`: the event comes along the path that leads to it, and the worker does what it does with any payout."""
+"""`psp trigger` produces each event by a real payout or bulk credit that goes through all the usual steps."""
 
 import json
 from typing import Any
@@ -28,52 +28,52 @@ PATHS: dict[EventType, list[str]] = {
 
 
 def trigger(world: World, event: EventType) -> list[dict[str, Any]]:
-    """Trigger an event; returns the payout's timeline up to it."""
+    """Trigger an event and return the payout's timeline up to it."""
     found = run_json(world, "trigger", event)
     assert found["type"] == event
     timeline: list[dict[str, Any]] = world.get(f"/api/v1/payouts/{found['payout_id']}/timeline").json()["data"]
-    place = next(place for place, entry in enumerate(timeline) if entry["event_id"] == found["id"])
-    return timeline[: place + 1]
+    index = next(index for index, entry in enumerate(timeline) if entry["event_id"] == found["id"])
+    return timeline[: index + 1]
 
 
 @pytest.mark.parametrize("event", ROUTES)
-def test_each_event_comes_the_real_way(world: World, event: EventType) -> None:
+def test_each_event_results_from_the_usual_steps(world: World, event: EventType) -> None:
     timeline = trigger(world, event)
     assert [entry["to"] for entry in timeline] == PATHS[event]
-    # Only a bank can send money back; everything else the worker or the API does.
+    # Only the return is simulated, because it comes from the bank. Workers and the API do the rest.
     simulated = [entry["to"] for entry in timeline if entry["cause"] == "simulation"]
     assert simulated == (["RETURNED"] if event == "payout.returned" else [])
     world.assert_clean()
 
 
-def test_in_a_frozen_world_the_calls_themselves_take_the_steps(world: World) -> None:
+def test_events_can_be_triggered_in_a_frozen_world(world: World) -> None:
     run_json(world, "clock", "freeze")
     for event, path in PATHS.items():
         assert [entry["to"] for entry in trigger(world, event)] == path
     world.assert_clean()
 
 
-def test_a_bulk_credit_is_completed(world: World) -> None:
+def test_a_completed_bulk_credit_can_be_triggered(world: World) -> None:
     found = run_json(world, "trigger", "bulk_credit.completed", "--amount", "12.50")
     assert (found["type"], found["payout_id"], found["data"]["succeeded"]) == ("bulk_credit.completed", None, 1)
     world.assert_clean()
 
 
-def test_what_is_no_event_is_refused_with_those_that_are(world: World) -> None:
+def test_an_unknown_event_is_refused_with_a_list_of_the_known_ones(world: World) -> None:
     ran = run(world, "trigger", "payout.exploded")
     assert ran.exit_code == 2
     assert "payout.returned" in ran.output
 
 
-def test_an_event_that_does_not_come_is_4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait is bounded: the API holds a response for at most half a minute."""
+def test_an_event_that_does_not_occur_in_time_exits_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for at most 30 s, the longest time that the API waits for a status."""
     waits: list[Any] = []
 
-    def response(_: Client, method: str, path: str, **options: Any) -> Any:
+    def respond(_: Client, method: str, path: str, **options: Any) -> Any:
         waits.append(options.get("params", {}).get("timeout"))
         return {"data": []} if path.endswith("/events") else {"id": "payout", "status": "PENDING"}
 
-    monkeypatch.setattr(Client, "request_json", response)
+    monkeypatch.setattr(Client, "request_json", respond)
     ran = invoke("trigger", "payout.succeeded", "--json")
     assert (ran.exit_code, ran.stdout) == (4, "")
     assert json.loads(ran.stderr)["code"] == "CONDITION_NOT_MET"

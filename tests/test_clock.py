@@ -1,4 +1,4 @@
-"""A merchant's clock stands still when told, never goes back, and runs all that falls due on its way, in order, once."""
+"""A merchant's clock can be frozen, never goes back, and runs all due work exactly once, in order."""
 
 import asyncio
 import threading
@@ -23,10 +23,10 @@ from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World
 
 
-def clock(world: World, verb: str, key: str | None = None, **body: Any) -> dict[str, Any]:
-    """POST to the clock; it must be accepted."""
+def clock(world: World, action: str, key: str | None = None, **body: Any) -> dict[str, Any]:
+    """Run an action on the clock and return the response. Fails unless the response is 200."""
     headers = {} if key is None else {"X-IDEMPOTENCY-KEY": key}
-    response = world.client.post(f"/sandbox/v1/clock/{verb}", json=body, headers=headers)
+    response = world.client.post(f"/sandbox/v1/clock/{action}", json=body, headers=headers)
     assert response.status_code == 200, response.text
     found: dict[str, Any] = response.json()
     return found
@@ -37,13 +37,13 @@ def time_of(text: str) -> datetime:
 
 
 def attempts(world: World) -> list[dict[str, Any]]:
-    """All attempts of the merchant's one delivery."""
+    """Return all attempts of the merchant's only delivery."""
     (delivery,) = world.get("/api/v1/webhook-deliveries").json()["data"]
     found: list[dict[str, Any]] = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     return found
 
 
-def test_a_frozen_clock_stands_still_and_runs_on_from_where_it_stood(world: World) -> None:
+def test_a_frozen_clock_stays_frozen_and_resumes_from_that_time(world: World) -> None:
     running = world.get("/sandbox/v1/clock").json()
     assert (running["frozen"], running["frozen_at"], abs(running["offset_seconds"]) < 0.001) == (False, None, True)
     frozen = clock(world, "freeze")
@@ -64,14 +64,14 @@ def test_a_frozen_clock_stands_still_and_runs_on_from_where_it_stood(world: Worl
     assert clock(world, "resume")["now"] >= resumed["now"]
 
 
-def test_it_is_frozen_at_a_time_to_come_and_goes_on_to_a_later_one(world: World) -> None:
+def test_the_clock_can_be_frozen_in_the_future_and_moved_later(world: World) -> None:
     assert clock(world, "freeze", at="2031-05-01T12:00:00+05:00")["now"] == "2031-05-01T07:00:00.000Z"
     later = clock(world, "freeze", at="2031-06-01T00:00:00Z")
     assert (later["from"], later["now"], later["frozen"]) == ("2031-05-01T07:00:00.000Z", "2031-06-01T00:00:00.000Z", True)
     assert clock(world, "advance", to="2031-06-01T00:00:01.5Z")["now"] == "2031-06-01T00:00:01.500Z"
 
 
-def test_an_advance_of_nothing_stays_where_it_is_and_runs_what_is_due(world: World) -> None:
+def test_a_zero_advance_keeps_the_time(world: World) -> None:
     at = "2031-05-01T00:00:00.000Z"
     clock(world, "freeze", at=at)
     for body in ({"seconds": 0}, {"seconds": 0.0}, {"to": at}):
@@ -80,7 +80,7 @@ def test_an_advance_of_nothing_stays_where_it_is_and_runs_what_is_due(world: Wor
 
 
 @pytest.mark.parametrize(
-    ("verb", "body", "field"),
+    ("action", "body", "field"),
     [
         ("advance", {}, "seconds"),
         ("advance", {"seconds": 1, "to": "2031-01-01T00:00:00Z"}, "seconds"),
@@ -96,16 +96,16 @@ def test_an_advance_of_nothing_stays_where_it_is_and_runs_what_is_due(world: Wor
         ("freeze", {"until": "2031-01-01T00:00:00Z"}, "until"),
     ],
 )
-def test_it_goes_forward_only_and_says_what_is_wrong(world: World, verb: str, body: dict[str, Any], field: str) -> None:
+def test_invalid_and_backward_clock_changes_are_refused(world: World, action: str, body: dict[str, Any], field: str) -> None:
     world.create_payout("0004")
-    response = world.client.post(f"/sandbox/v1/clock/{verb}", json=body)
+    response = world.client.post(f"/sandbox/v1/clock/{action}", json=body)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), response.text
     assert response.json()["errors"][0]["field"] == field
     assert not world.get("/sandbox/v1/clock").json()["frozen"]
 
 
-def test_steps_run_at_their_own_times(world: World) -> None:
-    """Retries after 2, 4 and 8 s, then a failure: each change carries the time at which it fell due."""
+def test_steps_run_at_their_due_times(world: World) -> None:
+    """Retries after 2, 4 and 8 s, then a failure: each change has the time at which it was due."""
     start = time_of(clock(world, "freeze")["now"])
     payout = world.create_payout("0011")
     assert payout["status"] == "PENDING"
@@ -122,7 +122,7 @@ def test_steps_run_at_their_own_times(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_payout_settled_at_once_in_a_frozen_world_keeps_all_its_times(world: World) -> None:
+def test_a_payout_that_settles_at_once_in_a_frozen_world_is_complete(world: World) -> None:
     frozen = clock(world, "freeze")["now"]
     payout = world.create_payout("0001")
     settled = world.payout(payout["id"])
@@ -132,15 +132,15 @@ def test_a_payout_settled_at_once_in_a_frozen_world_keeps_all_its_times(world: W
     world.assert_clean()
 
 
-def test_an_endpoint_down_for_days_gets_its_ten_attempts_in_one_advance(world: World, receiver: Receiver) -> None:
-    """At their right times, the return of a payout among them in order; and a resend afterwards recovers."""
+def test_one_advance_makes_all_ten_attempts_to_an_endpoint_that_is_down_for_days(world: World, receiver: Receiver) -> None:
+    """Attempts are made on schedule, interleaved with the payout's return; a later resend succeeds."""
     receiver.respond = lambda _: (500, {}, b"down")
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     created = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
     assert created.status_code == 201
     payout = world.create_payout("0012")
     assert world.payout(payout["id"])["status"] == "SUCCESS"
-    # The first attempt, a worker's or the clock's, is made at once; it is waited for and not listed.
+    # The first attempt is made at once, by a worker or the clock. The advance waits for it but does not list it.
     run = clock(world, "advance", seconds=80 * 3600)
     assert run["complete"]
     assert run["stopped_because"] is None
@@ -160,13 +160,13 @@ def test_an_endpoint_down_for_days_gets_its_ten_attempts_in_one_advance(world: W
         due = next_attempt("standard", made, expected[-1], delivery["id"])
         assert due is not None
         milliseconds = timedelta(milliseconds=-(-(due - expected[0]) // timedelta(milliseconds=1)))
-        # A clock of whole milliseconds has reached a time with its next reading.
+        # The clock has millisecond resolution, so a due time is reached at the next whole millisecond.
         exact = expected[0] + milliseconds
         expected.append(exact if exact >= due else exact + timedelta(milliseconds=1))
     assert [time_of(attempt["at"]) for attempt in attempts(world)] == expected
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
-    told = [time_of(received.headers["x-sandbox-now"]) for received in receiver.received]
-    assert told == expected
+    stated_times = [time_of(received.headers["x-sandbox-now"]) for received in receiver.received]
+    assert stated_times == expected
     assert world.balance() == ("1000000.00", "0.00")
 
     receiver.respond = lambda _: (200, {}, b"")
@@ -177,16 +177,16 @@ def test_an_endpoint_down_for_days_gets_its_ten_attempts_in_one_advance(world: W
     world.assert_clean()
 
 
-def test_a_running_clock_is_put_forward_and_runs_on(world: World, receiver: Receiver) -> None:
+def test_a_running_clock_can_be_advanced_and_keeps_running(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     payout = world.create_payout("0012")
     world.wait_for(payout["id"], "SUCCESS")
-    began = time.monotonic()
+    started = time.monotonic()
     run = clock(world, "advance", seconds=60)
-    took = time.monotonic() - began
+    took = time.monotonic() - started
     assert run["complete"]
     assert not run["frozen"]
-    # Where it goes to is settled when it begins, in whole milliseconds; what it takes is a part of the way.
+    # The target is fixed at the start, in whole milliseconds, so the time that the call takes is part of the 60 s.
     assert 60 - took - 0.002 <= run["offset_seconds"] <= 60
     assert world.payout(payout["id"])["status"] == "RETURNED"
     assert [event["type"] for event in receiver.events()] == ["payout.returned"]
@@ -194,25 +194,25 @@ def test_a_running_clock_is_put_forward_and_runs_on(world: World, receiver: Rece
     world.assert_clean()
 
 
-def test_only_one_moves_the_clock_and_a_slow_answer_does_not(world: World, receiver: Receiver) -> None:
-    asked, free = threading.Event(), threading.Event()
+def test_concurrent_advances_are_refused_and_slow_webhooks_do_not_move_the_clock(world: World, receiver: Receiver) -> None:
+    request_arrived, may_respond = threading.Event(), threading.Event()
 
-    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
-        asked.set()
-        free.wait(30)
+    def respond(_: Received) -> tuple[int, dict[str, str], bytes]:
+        request_arrived.set()
+        may_respond.wait(30)
         return 200, {}, b""
 
-    receiver.respond = response
+    receiver.respond = respond
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     world.create_payout("0012")
     with ThreadPoolExecutor() as pool:
         first = pool.submit(clock, world, "advance", seconds=60)
-        assert asked.wait(30)
+        assert request_arrived.wait(30)
         second = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1})
         assert (second.status_code, second.json()["code"]) == (409, "INVALID_STATE")
         assert world.client.post("/sandbox/v1/clock/resume").json()["code"] == "INVALID_STATE"
-        free.set()
+        may_respond.set()
         run = first.result()
     assert (run["complete"], run["now"]) == (True, "2031-01-01T00:01:00.000Z")
     (attempt,) = attempts(world)
@@ -220,7 +220,7 @@ def test_only_one_moves_the_clock_and_a_slow_answer_does_not(world: World, recei
     assert clock(world, "advance", seconds=1)["now"] == "2031-01-01T00:01:01.000Z"
 
 
-def test_an_advance_repeated_under_its_key_happens_once(world: World) -> None:
+def test_an_advance_repeated_under_its_key_runs_once(world: World) -> None:
     start = time_of(clock(world, "freeze")["now"])
     key = str(uuid.uuid4())
     first = clock(world, "advance", key, seconds=10)
@@ -232,7 +232,7 @@ def test_an_advance_repeated_under_its_key_happens_once(world: World) -> None:
     assert time_of(world.get("/sandbox/v1/clock").json()["now"]) == start + timedelta(seconds=10)
 
 
-def test_an_answer_lists_a_thousand_and_counts_all(world: World) -> None:
+def test_the_response_lists_at_most_1000_steps_but_counts_all(world: World) -> None:
     clock(world, "freeze")
     for size in (1000, 1):
         batch = [world.payout_body("0012", amount="1.00") for _ in range(size)]
@@ -250,7 +250,7 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
     await close_pool()
 
 
-async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -> None:
+async def test_an_advance_stops_at_the_step_limit_and_says_so(world: World, pool: None) -> None:
     clock(world, "freeze", at="2031-01-01T00:00:00Z")
     world.create_payout("0012")
     clock(world, "advance", seconds=1)
@@ -263,14 +263,14 @@ async def test_a_run_takes_so_many_steps_and_says_so(world: World, pool: None) -
     assert (last.stopped_because, last.steps, last.now) == (None, 0, target)
 
 
-async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None:
-    """It waits at its stop for a delivery that a worker holds, but not for ever, and does not pass it."""
+async def test_an_advance_stops_at_the_time_limit_and_says_so(world: World, pool: None) -> None:
+    """It waits up to its time limit for a delivery leased by a worker, and does not advance past it."""
     world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/nobody", "event_types": ["payout.created"]})
     clock(world, "freeze")
     world.create_payout("0004")
     await asyncio.to_thread(until, lambda: len(attempts(world)) == 1)
-    hold = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
-    (due,) = await asyncio.to_thread(world.stack.execute, hold, world.merchant_id)
+    lease = "UPDATE webhook_deliveries SET leased_until = now() + interval '1 hour' WHERE merchant_id = $1 RETURNING *"
+    (due,) = await asyncio.to_thread(world.stack.execute, lease, world.merchant_id)
     advancer = ClockAdvancer(units_of_work(), seconds=0.3)
     sender = WebhookSender()
     advancer.set_attempts(AttemptRunner(sender, SecretBox(bytes(32))))
@@ -280,7 +280,7 @@ async def test_a_run_takes_so_long_and_says_so(world: World, pool: None) -> None
     assert timedelta(0) <= stopped.now - due["next_attempt_at"] <= timedelta(milliseconds=1)
 
 
-def test_drain_answers_when_nothing_due_is_left(world: World, receiver: Receiver) -> None:
+def test_drain_responds_once_no_due_work_is_left(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
     steps = [{"to": "PROCESSING"}, {"to": "SUCCESS", "after": 3600}]
     rule = {"name": "hour", "match": {"suffix": "0013"}, "steps": steps}
@@ -295,18 +295,18 @@ def test_drain_answers_when_nothing_due_is_left(world: World, receiver: Receiver
     assert world.client.post("/sandbox/v1/drain", json={"now": True}).status_code == 400
 
 
-def test_a_frozen_world_is_left_alone_by_the_passing_of_real_time(world: World) -> None:
+def test_a_frozen_world_does_not_change_while_real_time_passes(world: World) -> None:
     clock(world, "freeze")
     payout = world.create_payout("0002")
     with World.create(world.stack, opening_balance="1000.00") as other:
         running = other.create_payout("0002")
-        other.wait_for(running["id"], "SUCCESS")  # two seconds there
+        other.wait_for(running["id"], "SUCCESS")  # two seconds of the running clock have passed
     assert world.payout(payout["id"])["status"] == "RETRY"
     clock(world, "resume")
     assert until(lambda: world.payout(payout["id"])["status"] == "SUCCESS")
 
 
-def test_a_world_in_which_nothing_has_happened_is_frozen_at_any_moment(world: World) -> None:
+def test_an_unused_merchant_can_be_frozen_at_any_time(world: World) -> None:
     frozen = clock(world, "freeze", at="2026-01-01T00:00:00.000Z")
     assert (frozen["now"], frozen["from"], frozen["complete"]) == ("2026-01-01T00:00:00.000Z",) * 2 + (True,)
     assert world.create_payout("0012")["created_at"] == frozen["now"]
@@ -316,7 +316,7 @@ def test_a_world_in_which_nothing_has_happened_is_frozen_at_any_moment(world: Wo
     world.assert_clean()
 
 
-def test_drain_works_off_a_bulk_credit(world: World) -> None:
+def test_drain_completes_a_bulk_credit(world: World) -> None:
     clock(world, "freeze")
     user_id = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
     world.client.post(
@@ -328,7 +328,7 @@ def test_drain_works_off_a_bulk_credit(world: World) -> None:
     assert world.get(f"/api/v1/users/{user_id}/summary").json()["credited"] == "5.00"
 
 
-def test_a_summary_is_kept_for_two_minutes_of_the_merchants_time(world: World) -> None:
+def test_a_summary_is_cached_for_two_minutes_of_the_merchants_time(world: World) -> None:
     clock(world, "freeze")
     path = f"/api/v1/users/{world.post('/api/v1/users', {'name': 'Ayesha'}).json()['id']}/summary"
     assert [world.get(path).headers["x-cache"] for _ in range(2)] == ["MISS", "HIT"]
@@ -339,7 +339,7 @@ def test_a_summary_is_kept_for_two_minutes_of_the_merchants_time(world: World) -
     assert world.get(path).headers["x-cache"] == "MISS"
 
 
-def test_a_limit_counts_what_is_passed_by_hand(world: World) -> None:
+def test_advancing_the_clock_advances_the_rate_limit_window(world: World) -> None:
     clock(world, "freeze")
     assert world.client.patch("/sandbox/v1/settings", json={"rate_limit": 1}).status_code == 200
     until(lambda: world.get("/api/v1/balance").status_code == 429)

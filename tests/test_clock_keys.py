@@ -1,4 +1,4 @@
-"""A move of the clock under an idempotency key goes to one time, however often it is cut off on its way."""
+"""A clock advance under an idempotency key keeps its target time, even if it is interrupted and repeated."""
 
 import asyncio
 import json
@@ -24,14 +24,14 @@ ADVANCE = "/sandbox/v1/clock/advance"
 
 
 @pytest.fixture
-async def cut_off(stack: Stack) -> AsyncIterator[ClockService]:
-    """The clock of a process that stops each move after its first step."""
+async def interrupted_clock(stack: Stack) -> AsyncIterator[ClockService]:
+    """Yield a clock service that stops each advance after its first step."""
     await open_pool(stack.database_url, 2)
 
-    async def passed(merchant_id: str, by_hand: timedelta) -> None: ...
+    async def ignore_advance(merchant_id: str, by: timedelta) -> None: ...
 
     work = units_of_work()
-    yield ClockService(work, ClockAdvancer(work, steps=1), passed)
+    yield ClockService(work, ClockAdvancer(work, steps=1), ignore_advance)
     await close_pool()
 
 
@@ -39,36 +39,38 @@ def freeze(world: World) -> None:
     assert world.client.post("/sandbox/v1/clock/freeze", json={"at": "2031-01-01T00:00:00Z"}).status_code == 200
 
 
-def days_long(world: World) -> dict[str, Any]:
-    """A payout that takes five days."""
+def create_five_day_payout(world: World) -> dict[str, Any]:
+    """Create a payout that takes five days to settle."""
     steps = [{"to": "PROCESSING"}, *({"to": to, "after": 40 * 3600} for to in ("RETRY", "PROCESSING", "SUCCESS"))]
     rule = {"name": "days", "match": {"suffix": "0001"}, "steps": steps}
     assert world.client.post("/sandbox/v1/scenarios", json=rule).status_code == 201
     return world.create_payout("0001")
 
 
-async def test_an_advance_cut_off_days_on_its_way_still_knows_where_to(world: World, cut_off: ClockService) -> None:
-    """A key lapses after a day of the merchant's time; the way of an advance may be longer than that."""
+async def test_an_interrupted_advance_keeps_its_target_even_after_days(world: World, interrupted_clock: ClockService) -> None:
+    """A key expires after a day of the merchant's time, but an advance may be longer than a day."""
     freeze(world)
-    payout = days_long(world)
+    payout = create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        response = await cut_off.advance(context, seconds_on(200 * 3600))
+        response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
         runs.append(json.loads(response.body))
         assert len(runs) < 10
-    assert len(runs) > 3, "it was cut off on its way, more than a day from where it began"
-    assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours from where the first one began"
+    assert len(runs) > 3, "it was interrupted more than a day after its start"
+    assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours after the start of the first run"
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS"]
 
 
-async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: World, cut_off: ClockService) -> None:
+async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
+    world: World, interrupted_clock: ClockService
+) -> None:
     freeze(world)
-    days_long(world)
+    create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    response = await cut_off.advance(context, seconds_on(200 * 3600))
+    response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
     assert not json.loads(response.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
@@ -79,36 +81,38 @@ async def test_a_key_that_is_on_its_way_is_refused_to_any_other_request(world: W
     ):
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
-    again = await cut_off.advance(context, seconds_on(200 * 3600))
-    assert json.loads(again.body)["from"] == json.loads(response.body)["now"], "it goes on all the same"
+    again = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+    assert json.loads(again.body)["from"] == json.loads(response.body)["now"], "the advance resumes nevertheless"
 
 
-async def test_a_running_clock_that_has_passed_the_time_by_itself_answers(world: World, cut_off: ClockService) -> None:
-    """The process dies on the way, and the request is repeated later than it wanted to go."""
-    days_long(world)
+async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_target(
+    world: World, interrupted_clock: ClockService
+) -> None:
+    """The process dies during the advance, and the request is repeated after the target time."""
+    create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    response = await cut_off.advance(context, seconds_on(200 * 3600))
+    response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
     assert not json.loads(response.body)["complete"]
     await asyncio.to_thread(world.shift_clock, 300 * 3600)
     last = response
     while not json.loads(last.body)["complete"]:
-        last = await cut_off.advance(context, seconds_on(200 * 3600))
+        last = await interrupted_clock.advance(context, seconds_on(200 * 3600))
         assert last.status == 200, last.body
     assert json.loads(last.body)["now"] > json.loads(response.body)["now"]
     world.assert_clean()
 
 
-def test_the_same_request_while_it_runs_is_told_so(world: World, receiver: Receiver) -> None:
-    """In either process of the API."""
-    asked, free = threading.Event(), threading.Event()
+def test_a_repeat_of_a_running_advance_is_refused(world: World, receiver: Receiver) -> None:
+    """Whichever API process receives the repeat."""
+    request_arrived, may_respond = threading.Event(), threading.Event()
 
-    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
-        asked.set()
-        free.wait(60)
+    def respond(_: Received) -> tuple[int, dict[str, str], bytes]:
+        request_arrived.set()
+        may_respond.wait(60)
         return 200, {}, b""
 
-    receiver.respond = response
+    receiver.respond = respond
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.returned"]})
     freeze(world)
     world.create_payout("0012")
@@ -120,10 +124,10 @@ def test_the_same_request_while_it_runs_is_told_so(world: World, receiver: Recei
     with ThreadPoolExecutor() as pool:
         first = pool.submit(advance)
         try:
-            assert asked.wait(30)
+            assert request_arrived.wait(30)
             codes = {(response.status_code, response.json()["code"]) for response in (advance() for _ in range(4))}
             assert codes == {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
         finally:
-            free.set()
+            may_respond.set()
         assert first.result().json()["complete"]
     assert advance().headers["idempotent-replayed"] == "true"

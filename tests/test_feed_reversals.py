@@ -20,7 +20,7 @@ from sandbox.domain.vendor_rows import read_row
 from sandbox.feed.service import FeedService
 from tests.harness.vendor import Vendor, row
 from tests.harness.world import Stack, World
-from tests.test_aggregator import BOX, LATER, Driven, driven
+from tests.test_aggregator import BOX, LATER, DrivenPoller, driven
 from tests.test_users import DESTINATION, make_user, record, request_payout, summary
 from tests.test_vendor_feed import another_key
 
@@ -180,7 +180,7 @@ def test_what_is_no_reversal_is_not_understood(kind: str, amount: object) -> Non
         read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode())
 
 
-async def test_reversals_of_another_vendor_count_once_in_any_order(driven: Driven) -> None:
+async def test_reversals_of_another_vendor_count_once_in_any_order(driven: DrivenPoller) -> None:
     # The reversals come first, as with a vendor that lists the newest row first.
     rows = [row(4, "paid_out", "-5.00"), row(3, "payout", -5), row(2, "paid_out", "5.00"), row(1, "payout", "5.00")]
     with Vendor(rows[:1]) as vendor:
