@@ -1,4 +1,4 @@
-"""Lists of a wallet and of sales read what they show and no more, however many rows others have, with any plan that is kept."""
+"""Queries on wallets and sales read a bounded number of rows, however large the tables, even with a generic plan."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from sandbox.users import history
 from tests.harness.world import Stack, World
 from tests.test_users import make_user
 
-ROWS = 20_000
+ROW_COUNT = 20_000
 NOW = datetime.now(UTC)
 REASONS = [
     "WALLET_EARN", "WALLET_SPEND", "WALLET_CREDIT", "WALLET_ADVANCE", "WALLET_FINAL", "WALLET_CLAWBACK", "WALLET_PAYOUT",
@@ -26,12 +26,12 @@ STATUSES = ["PENDING", "APPROVED", "DECLINED"]
 
 
 @pytest.fixture(scope="module")
-def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
-    """A merchant, frozen so that no run pays its sales, with a user of many credits and sales."""
+def merchant_with_many_rows(stack: Stack) -> Iterator[tuple[World, str]]:
+    """Yield a merchant with a user who has many credits and sales. It is frozen, so that no run pays the sales."""
     with World.create(stack) as world:
         world.post("/sandbox/v1/clock/freeze")
         user_id = make_user(world)
-        # Aggregated already, and before there is anything to read: a worker would begin at once, and make this row itself.
+        # Set the cursor past all rows, before there are any: otherwise a worker starts to aggregate them and inserts this row.
         world.stack.execute(
             "INSERT INTO vendor_cursors (merchant_id, page, failures, next_poll_at, last_id, updated_at) "
             "VALUES ($1, 1, 0, $2, $3, $2)", world.merchant_id, NOW, MAX_ID,
@@ -44,13 +44,16 @@ def crowded(stack: Stack) -> Iterator[tuple[World, str]]:
             "SELECT $1, uuidv7(), $2, 'b', 10, 'PENDING', true, false, $3 FROM generate_series(1, $4::int)",
             "INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, created_at) "
             "SELECT $1, uuidv7(), $2, 'EARNED', 1, uuidv7(), $3 FROM generate_series(1, $4::int)",
+            # With only the few payments of other tests, the planner would rightly scan that whole table for each sale.
+            "INSERT INTO sale_payments (merchant_id, sale_id, kind, amount, transfer_id, created_at) "
+            "SELECT merchant_id, id, 'ADVANCE', 1, uuidv7(), $3 FROM sales WHERE merchant_id = $1 AND user_id = $2 LIMIT $4",
         ):
-            world.stack.execute(statement, world.merchant_id, user_id, NOW, ROWS)
+            world.stack.execute(statement, world.merchant_id, user_id, NOW, ROW_COUNT)
         yield world, user_id
 
 
 TEN = [f"00000000-0000-7000-8000-{number:012d}" for number in range(10)]
-# Each with its arguments behind the merchant's id; USER stands for the user's.
+# Statements and their arguments after the merchant's id. USER is replaced by the user's id.
 QUERIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "history": (history._HISTORY, ("USER", MAX_ID, MIN_ID, 21, REASONS)),
     "history of a payout": (history._HISTORY_BY_PAYOUT, ("USER", MAX_ID, MIN_ID, 21, MAX_ID)),
@@ -65,32 +68,32 @@ QUERIES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "sales to reconcile": (sales._TO_RECONCILE, (TEN,)),
     "advances due": (payments._DUE["ADVANCE"], (MIN_ID, 100)),
     "finals due": (payments._DUE["FINAL"], (MIN_ID, 100)),
-    "advances tried": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
-    "finals tried": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10)),
-    "reconciled": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10)),
+    "record advance attempts": (payments._RECORD_ATTEMPTS["ADVANCE"], (TEN, [1] * 10, [None] * 10)),
+    "record final attempts": (payments._RECORD_ATTEMPTS["FINAL"], (TEN, [1] * 10, [None] * 10)),
+    "reconcile sales": (sales._RECONCILE, (NOW, TEN, ["APPROVED"] * 10)),
 }
 
 
 @pytest.mark.parametrize("is_analyzed", [False, True], ids=["before statistics", "with statistics"])
 @pytest.mark.parametrize("name", QUERIES)
-def test_rows_read_do_not_grow_with_the_table(crowded: tuple[World, str], name: str, is_analyzed: bool) -> None:
-    """In a database that was never analyzed and in one that was, with the generic plan that prepared statements adopt."""
-    world, user_id = crowded
+def test_rows_read_do_not_grow_with_the_table(merchant_with_many_rows: tuple[World, str], name: str, is_analyzed: bool) -> None:
+    """Check the generic plan, which prepared statements end up with, both with and without table statistics."""
+    world, user_id = merchant_with_many_rows
     statement, arguments = QUERIES[name]
-    filled = [user_id if argument == "USER" else argument for argument in arguments]
-    plan = asyncio.run(explained(world, statement, filled, is_analyzed))
+    values = [user_id if argument == "USER" else argument for argument in arguments]
+    plan = asyncio.run(explain(world, statement, values, is_analyzed))
     assert rows_read(plan) < 1000, json.dumps(plan, indent=1)
 
 
-async def explained(world: World, statement: str, arguments: list[Any], is_analyzed: bool) -> Any:
-    """The generic plan of a statement, and what it read; all of it taken back."""
+async def explain(world: World, statement: str, arguments: list[Any], is_analyzed: bool) -> Any:
+    """Run a statement with its generic plan, roll it back, and return the plan with the numbers of rows read."""
     conn = await asyncpg.connect(world.stack.database_url)
     try:
         await conn.execute("BEGIN")
         if is_analyzed:
             await conn.execute("ANALYZE transfers, sales, user_transactions, sale_payments")
         else:
-            # What autovacuum may have learned meanwhile is forgotten again.
+            # Delete any statistics that autovacuum has collected meanwhile.
             await conn.execute(
                 "DELETE FROM pg_statistic WHERE starelid IN ('transfers'::regclass, 'sales'::regclass, "
                 "'user_transactions'::regclass, 'sale_payments'::regclass)"
@@ -102,8 +105,8 @@ async def explained(world: World, statement: str, arguments: list[Any], is_analy
         await conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         await conn.execute(f"PREPARE query AS {statement}")
         values = ", ".join(literal(argument) for argument in (world.merchant_id, *arguments))
-        told = await conn.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) EXECUTE query ({values})")
-        return json.loads(told)[0]["Plan"]
+        explained = await conn.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON, TIMING OFF) EXECUTE query ({values})")
+        return json.loads(explained)[0]["Plan"]
     finally:
         await conn.execute("ROLLBACK")
         await conn.execute("DEALLOCATE ALL")
@@ -111,7 +114,7 @@ async def explained(world: World, statement: str, arguments: list[Any], is_analy
 
 
 def literal(value: Any) -> str:
-    """A value in SQL."""
+    """Return a value as an SQL literal."""
     if value is None:
         return "NULL"
     if isinstance(value, list):
@@ -120,8 +123,8 @@ def literal(value: Any) -> str:
 
 
 def rows_read(plan: Any) -> int:
-    """The rows that the nodes of a plan which read tables and indexes took into their hands."""
+    """Return the number of rows that a plan's scans of tables and indexes read, including those that they filtered out."""
     rows = sum(plan.get(name, 0) for name in ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck"))
-    own = rows * plan["Actual Loops"]
-    read: int = own if "Scan" in plan["Node Type"] else 0
-    return read + sum(rows_read(part) for part in plan.get("Plans", ()))
+    total = rows * plan["Actual Loops"]
+    read: int = total if "Scan" in plan["Node Type"] else 0
+    return read + sum(rows_read(child) for child in plan.get("Plans", ()))
