@@ -1,4 +1,4 @@
-"""Users, their wallets, requests and approvals: the numbers of the contract, its limits, and the cached summary."""
+"""Users, their wallets, payout requests and approvals: documented amounts and limits, and the cached summary."""
 
 import threading
 import uuid
@@ -15,8 +15,8 @@ from tests.harness.world import Stack, World
 DESTINATION = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"}
 
 
-def make_user(world: World, **members: Any) -> str:
-    response = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": DESTINATION, **members})
+def make_user(world: World, **fields: Any) -> str:
+    response = world.post("/api/v1/users", {"name": "Ayesha Khan", "destination": DESTINATION, **fields})
     assert response.status_code == 201, response.text
     assert response.headers["location"] == f"/api/v1/users/{response.json()['id']}"
     user_id: str = response.json()["id"]
@@ -36,11 +36,11 @@ def request_payout(world: World, user_id: str, amount: str) -> dict[str, Any]:
 
 
 def summary(world: World, user_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = world.get(f"/api/v1/users/{user_id}/summary").json()
-    return found
+    summary: dict[str, Any] = world.get(f"/api/v1/users/{user_id}/summary").json()
+    return summary
 
 
-def test_the_summary_of_the_contract(world: World) -> None:
+def test_the_summary_has_the_documented_amounts(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "1000")
     record(world, user_id, "SPENT", "100")
@@ -50,9 +50,9 @@ def test_the_summary_of_the_contract(world: World) -> None:
     assert world.patch(f"/api/v1/payouts/{paid['id']}/approve").status_code == 200
     world.wait_for(paid["id"], "SUCCESS")
     world.stack.execute("UPDATE worlds SET default_scenario = 'pending' WHERE merchant_id = $1", world.merchant_id)
-    held = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
-    record(world, held, "EARNED", "10")
-    # The second payout of the same user stays approved: its destination's scenario waits for a hand.
+    other = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
+    record(world, other, "EARNED", "10")
+    # The user's second payout stays approved: the scenario of its destination (suffix 0004) waits until it is cancelled.
     world.stack.execute(
         "UPDATE users SET account_number = '12345678900004' WHERE merchant_id = $1 AND id = $2", world.merchant_id, user_id
     )
@@ -78,13 +78,13 @@ def test_the_summary_of_the_contract(world: World) -> None:
     world.assert_clean()
 
 
-def test_what_waits_is_summed_up_by_user(world: World) -> None:
-    first, second, none = make_user(world), make_user(world), make_user(world)
+def test_requested_payouts_are_totalled_per_user(world: World) -> None:
+    first, second, without_request = make_user(world), make_user(world), make_user(world)
     for user_id, amounts in ((first, ("30", "19.5")), (second, ("15",))):
         record(world, user_id, "EARNED", "100")
         for amount in amounts:
             request_payout(world, user_id, amount)
-    record(world, none, "EARNED", "100")
+    record(world, without_request, "EARNED", "100")
     found = world.get("/api/v1/payouts/requests").json()
     assert found == {
         "data": [
@@ -100,7 +100,7 @@ def test_what_waits_is_summed_up_by_user(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "verb", "ends_in"),
+    ("suffix", "action", "final_status"),
     [
         ("0003", "approve", "FAILED"),
         ("0001", "reject", "REJECTED"),
@@ -108,25 +108,27 @@ def test_what_waits_is_summed_up_by_user(world: World) -> None:
         ("0012", "approve", "RETURNED"),
     ],
 )
-def test_a_payout_that_comes_to_nothing_gives_the_money_back(world: World, suffix: str, verb: str, ends_in: str) -> None:
+def test_an_unsuccessful_payout_returns_the_money_to_the_wallet(
+    world: World, suffix: str, action: str, final_status: str
+) -> None:
     user_id = make_user(world, destination={**DESTINATION, "account_number": f"1234567890{suffix}"})
     record(world, user_id, "EARNED", "80")
     payout = request_payout(world, user_id, "80")
     assert summary(world, user_id)["available"] == "0.00"
-    move = world.post if verb == "cancel" else world.patch
-    assert move(f"/api/v1/payouts/{payout['id']}/{verb}").status_code == 200
-    if ends_in == "RETURNED":
+    send = world.post if action == "cancel" else world.patch
+    assert send(f"/api/v1/payouts/{payout['id']}/{action}").status_code == 200
+    if final_status == "RETURNED":
         world.wait_for(payout["id"], "SUCCESS")
         assert summary(world, user_id)["payout_paid"] == "80.00"
         world.shift_clock(61)
-    world.wait_for(payout["id"], ends_in)
+    world.wait_for(payout["id"], final_status)
     until(lambda: summary(world, user_id)["balance"] == "80.00")
     assert summary(world, user_id)["available"] == "80.00"
     assert world.balance() == ("1000000.00", "0.00")
     world.assert_clean()
 
 
-def test_a_failed_payout_is_tried_again_only_from_what_is_free(world: World) -> None:
+def test_a_failed_payout_is_reinitiated_only_if_the_wallet_covers_it(world: World) -> None:
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900003"})
     record(world, user_id, "EARNED", "80")
     payout = request_payout(world, user_id, "80")
@@ -141,25 +143,25 @@ def test_a_failed_payout_is_tried_again_only_from_what_is_free(world: World) -> 
     world.assert_clean()
 
 
-def test_requests_that_race_never_exceed_what_is_available(world: World) -> None:
+def test_concurrent_requests_never_exceed_the_available_balance(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
-    answers: list[int] = []
+    statuses: list[int] = []
 
     def request() -> None:
-        answers.append(world.post(f"/api/v1/users/{user_id}/payout", {"amount": "30"}).status_code)
+        statuses.append(world.post(f"/api/v1/users/{user_id}/payout", {"amount": "30"}).status_code)
 
     threads = [threading.Thread(target=request) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == [201] * 3 + [422] * 9
+    assert sorted(statuses) == [201] * 3 + [422] * 9
     assert summary(world, user_id)["available"] == "10.00"
     world.assert_clean()
 
 
-def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None:
+def test_a_request_cannot_be_approved_after_its_money_was_spent(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
     payout = request_payout(world, user_id, "100")
@@ -170,7 +172,7 @@ def test_what_was_spent_after_a_request_stops_its_approval(world: World) -> None
     world.assert_clean()
 
 
-def test_approving_needs_an_admin(world: World) -> None:
+def test_an_approval_needs_an_admin_key(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "100")
     payout = request_payout(world, user_id, "100")
@@ -195,21 +197,21 @@ def test_approving_needs_an_admin(world: World) -> None:
         ({"name": "A", "destination": {"dest_type": "BANK", "account_number": "1" * 14}}, "destination.bank_code"),
     ],
 )
-def test_a_bad_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
+def test_an_invalid_user_is_refused_and_the_error_names_the_field(world: World, body: dict[str, Any], field: str) -> None:
     response = world.post("/api/v1/users", body)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
     assert field in [error["field"] for error in response.json()["errors"]]
 
 
-def test_users_are_listed_found_and_unique_by_the_callers_id(world: World) -> None:
+def test_users_are_listed_and_found_by_external_id_and_ids_are_unique(world: World) -> None:
     first = make_user(world, external_id="one", vendor_user_id="074092")
     second = make_user(world, external_id="two")
     assert [user["id"] for user in world.get("/api/v1/users").json()["data"]] == [second, first]
     found = world.get("/api/v1/users", external_id="one").json()["data"]
     assert [(user["id"], user["vendor_user_id"]) for user in found] == [(first, "074092")]
     assert world.get(f"/api/v1/users/{second}").json()["vendor_user_id"] == second
-    for members in ({"external_id": "one"}, {"vendor_user_id": "074092"}):
-        response = world.post("/api/v1/users", {"name": "B", **members})
+    for fields in ({"external_id": "one"}, {"vendor_user_id": "074092"}):
+        response = world.post("/api/v1/users", {"name": "B", **fields})
         assert (response.status_code, response.json()["code"]) == (409, "DUPLICATE_REFERENCE")
     users = [{"name": "C", "external_id": "three"}, {"name": "D", "external_id": "three"}, {"x": 1}]
     results = world.post("/api/v1/users/batch", {"users": users}).json()["results"]
@@ -226,7 +228,7 @@ def test_a_user_of_another_merchant_is_not_found(world: World, stack: Stack) -> 
         assert other.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"}).status_code == 404
 
 
-def test_a_user_without_a_destination_cannot_ask_for_a_payout(world: World) -> None:
+def test_a_user_without_a_destination_cannot_request_a_payout(world: World) -> None:
     user_id = make_user(world, destination=None)
     record(world, user_id, "EARNED", "10")
     response = world.post(f"/api/v1/users/{user_id}/payout", {"amount": "1"})
@@ -244,7 +246,7 @@ def test_transactions_are_listed_newest_first(world: World) -> None:
     assert world.get(path, type="PAYOUTS").status_code == 400
 
 
-def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
+def test_the_summary_is_cached_until_a_change(world: World) -> None:
     user_id = make_user(world)
     path = f"/api/v1/users/{user_id}/summary"
     assert [world.get(path).headers["x-cache"] for _ in range(3)] == ["MISS", "HIT", "HIT"]
@@ -261,8 +263,8 @@ def test_the_summary_is_cached_until_anything_changes_it(world: World) -> None:
     assert world.get(path).headers["x-cache"] == "MISS"
 
 
-def test_an_older_value_is_never_cached_again(world: World) -> None:
-    """Readers and writers at once: whatever a reader caches, what follows a change's response tells of the change."""
+def test_the_cache_never_returns_a_value_older_than_the_last_response(world: World) -> None:
+    """With concurrent readers, a summary requested after the response to a change includes the change."""
     user_id = make_user(world)
     stopped = threading.Event()
 
@@ -284,8 +286,8 @@ def test_an_older_value_is_never_cached_again(world: World) -> None:
             reader.join()
 
 
-def test_a_refused_request_says_which_balance_lacks(stack: Stack) -> None:
-    """A user's payout needs the user's wallet and the merchant's balance; the detail names the one that is too small."""
+def test_a_refused_request_names_the_balance_that_is_too_small(stack: Stack) -> None:
+    """Both the user's wallet and the merchant's balance must cover the payout of a user."""
     with World.create(stack, opening_balance="50.00") as world:
         user_id = make_user(world)
         record(world, user_id, "EARNED", "80")
@@ -298,7 +300,7 @@ def test_a_refused_request_says_which_balance_lacks(stack: Stack) -> None:
         assert summary(world, user_id)["available"] == "80.00"
 
 
-def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
+def test_a_change_of_a_user_affects_only_the_given_fields(world: World) -> None:
     user_id = make_user(world, external_id="one")
     path = f"/api/v1/users/{user_id}"
     before = world.get(path).json()
@@ -316,7 +318,7 @@ def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
     key = str(uuid.uuid4())
     first, again = (world.patch(path, {"external_id": "two"}, key=key) for _ in range(2))
     assert (first.status_code, again.headers["idempotent-replayed"], again.content) == (200, "true", first.content)
-    assert world.patch(path, {"external_id": "two"}).status_code == 200, "an id of its own is not taken"
+    assert world.patch(path, {"external_id": "two"}).status_code == 200, "a user must be able to keep its own external id"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,9 @@ def test_a_user_is_changed_only_in_what_the_body_names(world: World) -> None:
         ({"destination": {**DESTINATION, "wallet_code": "JAZZCASH"}}, "destination.wallet_code"),
     ],
 )
-def test_a_bad_change_of_a_user_is_refused_by_name(world: World, body: dict[str, Any], field: str) -> None:
+def test_an_invalid_change_of_a_user_is_refused_and_the_error_names_the_field(
+    world: World, body: dict[str, Any], field: str
+) -> None:
     user_id = make_user(world)
     before = world.get(f"/api/v1/users/{user_id}").json()
     response = world.patch(f"/api/v1/users/{user_id}", body)
@@ -338,14 +342,14 @@ def test_a_bad_change_of_a_user_is_refused_by_name(world: World, body: dict[str,
     assert world.get(f"/api/v1/users/{user_id}").json() == before
 
 
-def test_a_change_of_nobody_is_not_found(world: World, stack: Stack) -> None:
+def test_a_change_of_an_unknown_user_is_not_found(world: World, stack: Stack) -> None:
     user_id = make_user(world)
     with World.create(stack) as other:
         for target in (user_id, "x"):
             assert other.patch(f"/api/v1/users/{target}", {"name": "B"}).status_code == 404
 
 
-def test_a_payout_goes_where_it_was_asked_for_whatever_the_user_is_changed_to(world: World) -> None:
+def test_a_requested_payout_keeps_its_destination_when_the_user_changes(world: World) -> None:
     user_id = make_user(world)
     record(world, user_id, "EARNED", "10")
     payout_id = request_payout(world, user_id, "5")["id"]

@@ -1,4 +1,4 @@
-"""The vendor feed: the challenge's shape, its limit across processes, and pages that stand still while rows are added."""
+"""The vendor feed: the documented format, the limit across processes, and stable pages while rows are added."""
 
 import itertools
 import uuid
@@ -16,7 +16,7 @@ _counter = itertools.count(1)
 
 
 def add_user(world: World, vendor_user_id: str) -> str:
-    """A user, by SQL."""
+    """Insert a user with SQL and return its id."""
     user_id = str(uuid.uuid4())
     world.stack.execute(
         "INSERT INTO users (merchant_id, id, name, vendor_user_id, earned, spent, credited, advances, finals, requested, "
@@ -27,7 +27,7 @@ def add_user(world: World, vendor_user_id: str) -> str:
 
 
 def add_rows(world: World, user_id: str, rows: list[tuple[str, str, datetime]]) -> list[str]:
-    """Transactions (type, amount, time) by SQL, with ids as the application makes them. Returns the ids."""
+    """Insert transactions (type, amount, time) with SQL and return their ids, which are made as in the application."""
     ids = [uuid7(milliseconds(at), next(_counter), 0) for _, _, at in rows]
     world.stack.execute(
         "INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, payout_id, created_at) "
@@ -40,12 +40,12 @@ def add_rows(world: World, user_id: str, rows: list[tuple[str, str, datetime]]) 
     return ids
 
 
-def another_key(world: World) -> dict[str, str]:
-    """A fresh key, with a minute's requests of its own."""
+def new_key_header(world: World) -> dict[str, str]:
+    """Create an API key, which has its own rate limit, and return its header."""
     return {"X-API-KEY": world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]}
 
 
-def test_a_row_has_the_challenges_shape(world: World) -> None:
+def test_rows_have_the_documented_format(world: World) -> None:
     ids = add_rows(world, add_user(world, "074092"), [("EARNED", "1.2", START), ("PAID_OUT", "500", START)])
     response = world.get("/vendor/v1/transactions")
     assert response.status_code == 200
@@ -58,7 +58,7 @@ def test_a_row_has_the_challenges_shape(world: World) -> None:
     }  # fmt: skip
 
 
-def test_nothing_is_a_page_too_and_so_is_one_past_the_end(world: World) -> None:
+def test_without_rows_every_page_is_empty(world: World) -> None:
     for number in (1, 9):
         assert world.get("/vendor/v1/transactions", page=number).json() == {
             "items": [],
@@ -66,7 +66,7 @@ def test_nothing_is_a_page_too_and_so_is_one_past_the_end(world: World) -> None:
         }
 
 
-def test_pages_stand_still_while_rows_are_added(world: World) -> None:
+def test_rows_keep_their_pages_while_rows_are_added(world: World) -> None:
     user = add_user(world, "12")
     ids = add_rows(world, user, [("EARNED", "1", START + timedelta(seconds=n)) for n in range(7)])
     first = world.get("/vendor/v1/transactions", page=1, limit=3).json()
@@ -77,11 +77,11 @@ def test_pages_stand_still_while_rows_are_added(world: World) -> None:
     assert rest[1]["meta"] == {"totalItems": 8, "itemCount": 2, "itemsPerPage": 3, "totalPages": 3, "currentPage": 3}
 
 
-def test_dates_are_inclusive_at_both_ends_and_a_day_is_whole(world: World) -> None:
-    night = datetime(2026, 3, 2, tzinfo=UTC)
-    times = [START, START + timedelta(milliseconds=1), night - timedelta(milliseconds=1), night]
+def test_start_and_end_dates_are_inclusive_and_a_date_covers_the_whole_day(world: World) -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=UTC)
+    times = [START, START + timedelta(milliseconds=1), midnight - timedelta(milliseconds=1), midnight]
     ids = add_rows(world, add_user(world, "12"), [("EARNED", "1", at) for at in times])
-    asked = [
+    cases = [
         ({"startDate": render(START), "endDate": render(START)}, ids[:1]),
         ({"startDate": "2026-03-01T12:00:00.0005Z"}, ids[1:]),
         ({"startDate": "2026-03-01", "endDate": "2026-03-01"}, ids[:3]),
@@ -89,52 +89,52 @@ def test_dates_are_inclusive_at_both_ends_and_a_day_is_whole(world: World) -> No
         ({"endDate": "2026-03-01T17:00:00+05:00"}, ids[:1]),
         ({"startDate": "2026-03-03", "endDate": "2026-03-01"}, []),
     ]
-    keys = [another_key(world), another_key(world)]
-    for number, (params, expected) in enumerate(asked):
+    keys = [new_key_header(world), new_key_header(world)]
+    for number, (params, expected) in enumerate(cases):
         response = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
         assert [row["id"] for row in response.json()["items"]] == expected, params
 
 
-def test_what_is_wrong_is_said(world: World) -> None:
-    wrong = [
+def test_invalid_parameters_are_refused_and_named(world: World) -> None:
+    invalid = [
         {"startDate": "yesterday"}, {"endDate": "2026-02-30"}, {"startDate": "2026-03-01T12:00:00"}, {"page": "0"},
         {"page": "x"}, {"page": "1000001"}, {"limit": "0"}, {"limit": "1001"}, {"sort": "id"}, {"startDate": "2026-W47-1"},
     ]  # fmt: skip
-    keys = [another_key(world), another_key(world)]
-    for number, params in enumerate(wrong):
+    keys = [new_key_header(world), new_key_header(world)]
+    for number, params in enumerate(invalid):
         response = world.client.get("/vendor/v1/transactions", params=params, headers=keys[number % 2])
         assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR"), params
         assert response.json()["errors"][0]["field"] == next(iter(params))
 
 
-def test_five_requests_a_minute_a_key_over_all_processes_whatever_they_ask(stack: Stack, world: World) -> None:
-    key = another_key(world)
-    # A connection each, so that both API processes count.
-    answers = [
+def test_a_key_is_limited_to_five_requests_per_minute_across_processes_and_parameters(stack: Stack, world: World) -> None:
+    key = new_key_header(world)
+    # Use a new connection each time, so that both API processes get requests.
+    responses = [
         httpx.get(f"{stack.api_url}/vendor/v1/transactions", params=params, headers=key, timeout=60)
         for params in ({}, {"limit": "0"}, {"page": "2"}, {}, {"limit": "1000"}, {}, {"limit": "0"})
     ]
-    assert [response.status_code for response in answers] == [200, 400, 200, 200, 200, 429, 429]
-    assert answers[5].json()["code"] == "RATE_LIMITED"
-    assert 1 <= int(answers[5].headers["retry-after"]) <= 60
-    assert world.get("/vendor/v1/transactions").status_code == 200, "another key has a minute of its own"
+    assert [response.status_code for response in responses] == [200, 400, 200, 200, 200, 429, 429]
+    assert responses[5].json()["code"] == "RATE_LIMITED"
+    assert 1 <= int(responses[5].headers["retry-after"]) <= 60
+    assert world.get("/vendor/v1/transactions").status_code == 200, "another key must have its own limit"
 
 
-def test_the_keys_of_two_worlds_of_one_seed_have_a_minute_each(stack: Stack) -> None:
-    """Their ids are the same."""
+def test_the_keys_of_two_merchants_with_one_seed_have_separate_limits(stack: Stack) -> None:
+    """The two keys have the same id."""
     with World.create(stack, seed=1) as world, World.create(stack, seed=1) as twin:
-        keys = [one.get("/sandbox/v1/keys").json()["data"][0]["id"] for one in (world, twin)]
+        keys = [merchant.get("/sandbox/v1/keys").json()["data"][0]["id"] for merchant in (world, twin)]
         assert keys[0] == keys[1]
         assert [world.get("/vendor/v1/transactions").status_code for _ in range(6)] == [200] * 5 + [429]
         assert twin.get("/vendor/v1/transactions").status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-KEY": "sk_sandbox_wrong"}])
-def test_it_needs_a_key(stack: Stack, headers: dict[str, str]) -> None:
+def test_the_feed_needs_an_api_key(stack: Stack, headers: dict[str, str]) -> None:
     assert httpx.get(f"{stack.api_url}/vendor/v1/transactions", headers=headers, timeout=60).status_code == 401
 
 
-def test_another_merchants_rows_are_not_there(stack: Stack, world: World) -> None:
+def test_the_feed_has_no_rows_of_other_merchants(stack: Stack, world: World) -> None:
     add_rows(world, add_user(world, "12"), [("EARNED", "1", START)])
     with World.create(stack) as other:
         assert other.get("/vendor/v1/transactions").json()["items"] == []

@@ -1,4 +1,4 @@
-"""A wake starts work soon. One job stands for many wakes, and a lost one costs only the time to the next sweep."""
+"""A wake starts work soon. One job covers many wakes, and a lost wake only delays the work until the next sweep."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ from worker.merchant_tasks import MerchantTasks
 
 @asynccontextmanager
 async def waking(stack: Stack) -> AsyncIterator[tuple[Waker, ArqRedis]]:
-    """A waker, and a connection to its Redis, which no worker of the sandbox reads."""
+    """Yield a waker and a connection to its Redis database, which no worker of the sandbox reads."""
     url = f"{stack.redis_url}?db=7"
     redis = await connect(redis_settings(url))
     waker = Waker(url)
@@ -50,7 +50,7 @@ async def until_jobs(redis: ArqRedis, count: int = 1) -> None:
 
 
 async def wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
-    """Take so many wakes, as jobs do."""
+    """Take `count` wakes, as jobs do."""
     found: set[tuple[str, str]] = set()
     async with asyncio.timeout(60):
         while len(found) < count:
@@ -58,7 +58,7 @@ async def wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
     return found
 
 
-async def test_one_job_stands_for_a_burst_of_wakes(stack: Stack) -> None:
+async def test_one_job_covers_a_burst_of_wakes(stack: Stack) -> None:
     expected = {(kind, f"merchant-{number}") for number in range(50) for kind in (STEPS, DELIVERIES)}
     async with waking(stack) as (waker, redis):
         for _ in range(3):
@@ -69,7 +69,7 @@ async def test_one_job_stands_for_a_burst_of_wakes(stack: Stack) -> None:
         assert await wakes(redis, 100) == expected
 
 
-async def test_a_wake_after_a_job_has_begun_is_a_job_again(stack: Stack) -> None:
+async def test_a_wake_after_a_job_has_started_creates_another_job(stack: Stack) -> None:
     async with waking(stack) as (waker, redis):
         for number in range(1, 4):
             waker.wake(STEPS, f"merchant-{number}")
@@ -77,13 +77,13 @@ async def test_a_wake_after_a_job_has_begun_is_a_job_again(stack: Stack) -> None
             assert await wakes(redis, 1) == {(STEPS, f"merchant-{number}")}
 
 
-async def test_the_wakes_of_a_lost_job_are_taken_by_the_next_one(stack: Stack) -> None:
+async def test_the_next_job_takes_the_wakes_of_a_lost_job(stack: Stack) -> None:
     async with waking(stack) as (waker, redis):
         waker.wake(STEPS, "first")
         await until_jobs(redis)
         await redis.delete(QUEUE)
         async with asyncio.timeout(60):
-            while not await jobs(redis):  # the lost job's mark expires
+            while not await jobs(redis):  # until the marker of the lost job has expired
                 waker.wake(STEPS, "second")
                 await asyncio.sleep(0.01)
         assert await wakes(redis, 2) == {(STEPS, "first"), (STEPS, "second")}
@@ -104,21 +104,19 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
     await close_pool()
 
 
-async def test_a_lost_wake_costs_only_the_time_to_the_next_sweep(
-    pool: None, stack: Stack, world: World, receiver: Receiver
-) -> None:
+async def test_the_sweep_finds_work_whose_wake_was_lost(pool: None, stack: Stack, world: World, receiver: Receiver) -> None:
     await asyncio.to_thread(world.post, "/api/v1/webhook-endpoints", {"url": receiver.url})
-    work = units_of_work()  # tells nobody of what it commits
-    response = await work.submit(create(world.merchant_id, "unheard"))
+    work = units_of_work()  # sends no wakes
+    response = await work.submit(create(world.merchant_id, "no-wake"))
     payout_id = str(response.location).rpartition("/")[2]
     await asyncio.to_thread(world.wait_for, payout_id, "SUCCESS")
     await asyncio.to_thread(receiver.wait_for, "payout.created", "payout.succeeded")
 
 
-async def test_a_full_batch_of_steps_leaves_more_and_another_one_does_not(pool: None, stack: Stack) -> None:
+async def test_taking_steps_reports_more_work_only_after_a_full_batch(pool: None, stack: Stack) -> None:
     def new_world() -> Any:
         world = World.create(stack, opening_balance="100.00")
-        world.client.post("/sandbox/v1/clock/freeze", json={})  # so that no worker takes the steps
+        world.client.post("/sandbox/v1/clock/freeze", json={})  # so that no worker runs the steps
         return world
 
     world, work = await asyncio.to_thread(new_world), units_of_work()
@@ -134,11 +132,11 @@ async def test_a_full_batch_of_steps_leaves_more_and_another_one_does_not(pool: 
 
 
 @pytest.mark.parametrize(
-    ("left", "woken_at", "expected"),
+    ("has_more", "woken_at", "expected"),
     [([False], 0, 1), ([True, False], 0, 2), ([False, False], 1, 2), ([True, True, False], 0, 3)],
 )
-async def test_a_merchant_is_looked_at_again_only_if_more_is_left_or_it_was_woken(
-    left: list[bool], woken_at: int, expected: int
+async def test_a_merchants_next_batch_runs_only_if_there_is_more_work_or_a_new_wake(
+    has_more: list[bool], woken_at: int, expected: int
 ) -> None:
     batches = 0
     ended = asyncio.Event()
@@ -150,11 +148,11 @@ async def test_a_merchant_is_looked_at_again_only_if_more_is_left_or_it_was_woke
             tasks.wake(merchant_id)
         if batches == expected:
             ended.set()
-        return left[batches - 1]
+        return has_more[batches - 1]
 
     tasks = MerchantTasks("test", 1, run_batch)
     tasks.wake("m")
-    tasks.wake("m")  # before the batch begins, which serves it too
+    tasks.wake("m")  # before the batch starts, so that one batch covers both wakes
     await asyncio.wait_for(ended.wait(), 60)
     await tasks.stop(60)
     assert batches == expected

@@ -1,4 +1,4 @@
-"""A wallet's money can be traced: every entry of its ledger, every transaction of its user, and sums that add up."""
+"""A wallet's history has every ledger entry, its user's transactions are complete, and the totals add up."""
 
 import itertools
 import uuid
@@ -14,7 +14,7 @@ from tests.test_users import DESTINATION, make_user, record, request_payout, sum
 
 
 def pages(world: World, path: str, limit: int, **filters: str) -> list[dict[str, Any]]:
-    """All items of a list, a page at a time."""
+    """Fetch all pages of a list and return its items."""
     found: list[dict[str, Any]] = []
     cursor: dict[str, str] = {}
     while True:
@@ -27,8 +27,8 @@ def pages(world: World, path: str, limit: int, **filters: str) -> list[dict[str,
 
 
 @pytest.fixture
-def busy(world: World) -> tuple[World, str]:
-    """A frozen world and its user, through whose wallet everything went that can."""
+def user_with_history(world: World) -> tuple[World, str]:
+    """Return a frozen merchant and its user, whose wallet has transactions of every type."""
     assert world.post("/sandbox/v1/clock/freeze").status_code == 200
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, user_id, "EARNED", "100")
@@ -52,22 +52,22 @@ def busy(world: World) -> tuple[World, str]:
     return world, user_id
 
 
-def test_the_summary_adds_up(busy: tuple[World, str]) -> None:
-    world, user_id = busy
-    found = summary(world, user_id)
-    assert found == {
+def test_the_amounts_in_the_summary_add_up(user_with_history: tuple[World, str]) -> None:
+    world, user_id = user_with_history
+    totals = summary(world, user_id)
+    assert totals == {
         "user_id": user_id, "currency": "PKR", "balance": "117.50", "earned": "100.00", "spent": "10.00", "credited": "7.50",
         "advances": "8.00", "finals": "32.00", "payout_requested": "5.00", "payout_approved": "0.00", "payout_paid": "20.00",
         "available": "112.50",
     }  # fmt: skip
-    came = sum(Decimal(found[name]) for name in ("earned", "credited", "advances", "finals"))
-    went = sum(Decimal(found[name]) for name in ("spent", "payout_approved", "payout_paid"))
-    assert Decimal(found["balance"]) == came - went
-    assert Decimal(found["available"]) == Decimal(found["balance"]) - Decimal(found["payout_requested"])
+    received = sum(Decimal(totals[name]) for name in ("earned", "credited", "advances", "finals"))
+    paid_out = sum(Decimal(totals[name]) for name in ("spent", "payout_approved", "payout_paid"))
+    assert Decimal(totals["balance"]) == received - paid_out
+    assert Decimal(totals["available"]) == Decimal(totals["balance"]) - Decimal(totals["payout_requested"])
 
 
-def test_every_entry_of_a_wallet_is_there_and_its_balances_chain(busy: tuple[World, str]) -> None:
-    world, user_id = busy
+def test_the_history_has_every_entry_with_its_running_balance(user_with_history: tuple[World, str]) -> None:
+    world, user_id = user_with_history
     path = f"/api/v1/users/{user_id}/history"
     entries = world.get(path, limit=100).json()["data"]
     assert [(e["direction"], e["amount"], e["reason"]) for e in reversed(entries)] == [
@@ -81,8 +81,8 @@ def test_every_entry_of_a_wallet_is_there_and_its_balances_chain(busy: tuple[Wor
         balance += Decimal(entry["amount"]) * (1 if entry["direction"] == "CREDIT" else -1)
         assert Decimal(entry["balance_after"]) == balance
     assert entries[0]["balance_after"] == summary(world, user_id)["balance"]
-    merchants = world.get("/api/v1/balance/history").json()["data"][0]
-    assert list(entries[0]) == list(merchants), "it has the shape of the merchant's own history"
+    merchant_entry = world.get("/api/v1/balance/history").json()["data"][0]
+    assert list(entries[0]) == list(merchant_entry), "the fields must be those of the merchant's own history"
     assert {entry["account"] for entry in entries} == {"WALLET"}
     for limit in (1, 2, 3, 100):
         assert pages(world, path, limit) == entries
@@ -95,8 +95,8 @@ def test_every_entry_of_a_wallet_is_there_and_its_balances_chain(busy: tuple[Wor
     assert world.get(f"/api/v1/users/{other}/history", payout_id=payout_id).json()["data"] == []
 
 
-def test_transactions_are_of_all_types_and_found_by_each(busy: tuple[World, str]) -> None:
-    world, user_id = busy
+def test_transactions_of_all_types_are_listed_and_can_be_filtered_by_type(user_with_history: tuple[World, str]) -> None:
+    world, user_id = user_with_history
     path = f"/api/v1/users/{user_id}/transactions"
     expected = [
         ("EARNED", "100.00"), ("SPENT", "10.00"), ("ADVANCE", "4.00"), ("ADVANCE", "4.00"), ("FINAL", "36.00"),
@@ -109,8 +109,8 @@ def test_transactions_are_of_all_types_and_found_by_each(busy: tuple[World, str]
     for limit in (1, 4, 100):
         assert pages(world, path, limit) == found
     by_type = itertools.groupby(sorted(expected), key=lambda row: row[0])
-    for kind, rows in by_type:
-        assert sorted((t["type"], t["amount"]) for t in pages(world, path, 1, type=kind)) == sorted(rows)
+    for kind, transactions in by_type:
+        assert sorted((t["type"], t["amount"]) for t in pages(world, path, 1, type=kind)) == sorted(transactions)
     transfers = {entry["transfer_id"] for entry in pages(world, f"/api/v1/users/{user_id}/history", 100)}
     for transaction in found:
         if transaction["type"] in ("PAYOUT", "PAID_OUT"):
@@ -118,16 +118,16 @@ def test_transactions_are_of_all_types_and_found_by_each(busy: tuple[World, str]
             assert transaction["transfer_id"] is None
         else:
             assert transaction["transfer_id"] in transfers
-    sums = summary(world, user_id)
+    totals = summary(world, user_id)
     for kind, name in (("CREDITED", "credited"), ("ADVANCE", "advances"), ("FINAL", "finals"), ("PAID_OUT", "payout_paid")):
         amounts = [Decimal(t["amount"]) for t in found if t["type"] == kind]
-        assert sum(amounts) == Decimal(sums[name])
+        assert sum(amounts) == Decimal(totals[name])
     error = world.get(path, type="GIFT").json()["errors"][0]
     assert error["field"] == "type"
 
 
-def test_another_merchants_wallet_is_not_found(busy: tuple[World, str], stack: Stack) -> None:
-    _, user_id = busy
+def test_another_merchants_wallet_is_not_found(user_with_history: tuple[World, str], stack: Stack) -> None:
+    _, user_id = user_with_history
     with World.create(stack) as other:
         for path in (f"{user_id}/history", f"{user_id}/transactions", "x/history", "%00/history"):
             response = other.get(f"/api/v1/users/{path}")

@@ -1,4 +1,4 @@
-"""The sender speaks https to whom it should, and connects to no address that it must not."""
+"""The webhook sender verifies TLS certificates and never connects to a forbidden address."""
 
 import asyncio
 import ssl
@@ -19,11 +19,11 @@ from sandbox.webhooks.sender import WebhookSender
 from tests.harness.names import StubResolver
 from tests.harness.raw_server import LOOPBACK, OK, Peer, responding_with, sending, serving
 
-# https
+# ---- https
 
 
 def certificate(folder: Path, name: str, valid_for: timedelta = timedelta(days=1)) -> ssl.SSLContext:
-    """Make a self-signed certificate for a host and a server context that shows it."""
+    """Create a self-signed certificate for a host in `folder`, and return a server context that presents it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -50,7 +50,7 @@ def certificate(folder: Path, name: str, valid_for: timedelta = timedelta(days=1
     return context
 
 
-async def test_https_is_spoken_and_a_certificate_nobody_signed_is_refused(tmp_path: Path) -> None:
+async def test_https_accepts_a_trusted_certificate_and_refuses_an_untrusted_one(tmp_path: Path) -> None:
     server = certificate(tmp_path, "127.0.0.1")
     async with serving(responding_with(OK), tls=server) as peer:
         url = peer.url.replace("http", "https")
@@ -65,7 +65,7 @@ async def test_https_is_spoken_and_a_certificate_nobody_signed_is_refused(tmp_pa
 
 
 @pytest.mark.parametrize(("name", "days"), [("other.example", 1), ("127.0.0.1", -1)])
-async def test_a_certificate_for_another_host_or_of_the_past_is_refused(tmp_path: Path, name: str, days: int) -> None:
+async def test_a_certificate_for_another_host_or_an_expired_one_is_refused(tmp_path: Path, name: str, days: int) -> None:
     server = certificate(tmp_path, name, timedelta(days=days))
     trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
     async with serving(responding_with(OK), tls=server) as peer, sending(ssl_context=trusting) as sender:
@@ -87,11 +87,11 @@ async def test_https_to_a_server_without_tls_is_an_error() -> None:
     assert result.error.startswith("TLS handshake failed")
 
 
-# Addresses
+# ---- addresses
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost", "evil.test"])
-async def test_private_addresses_are_refused_however_they_are_written(host: str) -> None:
+async def test_loopback_addresses_are_refused_however_they_are_written(host: str) -> None:
     names = {"evil.test": ["127.0.0.1"], "localhost": ["::1", "127.0.0.1"]}
     sender = WebhookSender(resolver=StubResolver(names))
     async with serving(responding_with(OK)) as peer:
@@ -104,7 +104,7 @@ async def test_private_addresses_are_refused_however_they_are_written(host: str)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "0177.0.0.1", "127.0.0.1.", "0"])
-async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
+async def test_unusual_spellings_of_loopback_are_refused(host: str) -> None:
     sender = WebhookSender()
     async with serving(responding_with(OK)) as peer:
         result = await sender.send(f"http://{host}:{peer.port}/", b"{}", {})
@@ -114,8 +114,8 @@ async def test_odd_spellings_of_loopback_do_not_get_through(host: str) -> None:
     assert peer.connections == 0
 
 
-async def test_a_name_that_turns_private_is_refused_at_the_next_connection() -> None:
-    """DNS rebinding: the name was fine before, and what counts is where the next connection would go."""
+async def test_a_name_that_now_resolves_to_loopback_is_refused_at_the_next_connection() -> None:
+    """This is DNS rebinding: the name was allowed before, but the address of each new connection is checked."""
     names = StubResolver({"rebind.test": ["127.0.0.2"]})
     sender = WebhookSender([ip_network("127.0.0.2/32")], resolver=names)
     closing = OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -132,7 +132,7 @@ async def test_a_name_that_turns_private_is_refused_at_the_next_connection() -> 
     assert peer.connections == 1
 
 
-async def test_of_several_addresses_only_an_allowed_one_is_connected() -> None:
+async def test_only_allowed_addresses_of_a_host_are_connected_to() -> None:
     names = StubResolver({"mixed.test": ["10.0.0.1", "fd00::1", "127.0.0.1"], "private.test": ["10.0.0.1", "fd00::1"]})
     async with serving(responding_with(OK)) as peer, sending(resolver=names) as sender:
         assert (await sender.send(f"http://mixed.test:{peer.port}/", b"{}", {})).status == 200
@@ -141,17 +141,17 @@ async def test_of_several_addresses_only_an_allowed_one_is_connected() -> None:
     assert "is private and not allowed" in result.error
 
 
-async def test_a_refusal_is_final_and_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+async def test_an_address_is_checked_once_and_its_refusal_is_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
 
-    def counting(address: str, allowed: object) -> str:
-        asked.append(address)
+    def refuse(address: str, allowed: object) -> str:
+        checked.append(address)
         return "no"
 
-    monkeypatch.setattr("sandbox.webhooks.sender.refusal_reason", counting)
+    monkeypatch.setattr("sandbox.webhooks.sender.refusal_reason", refuse)
     async with sending() as sender:
         assert (await sender.send("http://127.0.0.1:9/", b"{}", {})).error == "no"
-    assert asked == ["127.0.0.1"]
+    assert checked == ["127.0.0.1"]
 
 
 async def test_cloud_metadata_is_refused_even_if_everything_is_allowed() -> None:
@@ -163,7 +163,7 @@ async def test_cloud_metadata_is_refused_even_if_everything_is_allowed() -> None
     await sender.close()
 
 
-NEVER = [
+NEVER_ALLOWED = [
     "169.254.169.254",
     "169.254.170.2",
     "169.254.0.1",
@@ -208,20 +208,20 @@ REFUSED = [
 PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "2001:4860:4860::8888", "64:ff9b::8.8.8.8", "::ffff:8.8.8.8"]
 
 
-@pytest.mark.parametrize("address", NEVER)
-def test_metadata_and_link_local_are_never_allowed(address: str) -> None:
+@pytest.mark.parametrize("address", NEVER_ALLOWED)
+def test_metadata_and_link_local_addresses_are_never_allowed(address: str) -> None:
     everything = [ip_network("0.0.0.0/0"), ip_network("::/0"), ip_network(ip_address(address.partition("%")[0]))]
     assert (refusal_reason(address, everything) or "").endswith("is never allowed")
 
 
 @pytest.mark.parametrize(("address", "kind"), REFUSED)
-def test_other_addresses_that_are_not_public_need_an_allowance(address: str, kind: str) -> None:
+def test_non_public_addresses_are_refused_unless_the_operator_allows_them(address: str, kind: str) -> None:
     assert f" is {kind} and not allowed" in (refusal_reason(address, ()) or "")
     assert refusal_reason(address, [ip_network("203.0.113.0/24")]) is not None
     assert refusal_reason(address, [ip_network("0.0.0.0/0"), ip_network("::/0")]) is None
 
 
-def test_an_allowance_is_for_what_the_address_stands_for() -> None:
+def test_allowed_networks_apply_to_the_embedded_ipv4_address() -> None:
     private = [ip_network("10.0.0.0/8")]
     assert refusal_reason("::ffff:10.0.0.1", private) is None
     assert refusal_reason("64:ff9b::10.0.0.1", private) is None
@@ -229,7 +229,7 @@ def test_an_allowance_is_for_what_the_address_stands_for() -> None:
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_public_addresses_pass(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert refusal_reason(address, ()) is None
 
 

@@ -1,7 +1,7 @@
-"""The published webhook libraries verify deliveries of every type with the merchant's clock ten years ahead.
+"""The published webhook libraries verify deliveries of every event type, even if the merchant's clock is ten years ahead.
 
-Python's and npm's `standardwebhooks` and `svix`. Those of npm are installed once, into the virtual environment; without node
-and npm, or without the registry, that part is skipped and says so.
+They are `standardwebhooks` and `svix`, for Python and from npm. The npm packages are installed once, into the virtual
+environment. Without node and npm, or without access to the registry, that test is skipped with the reason.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 NPM = {"standardwebhooks": "1.1.1", "svix": "2.5.0"}
-"""Pinned: what a test installs must not change from one day to the next."""
+"""Pinned, so that the test always installs the same versions."""
 VERIFY = """
 const { Webhook: Standard } = require("standardwebhooks");
 const { Webhook: Svix } = require("svix");
@@ -32,8 +32,8 @@ const { secret, deliveries } = JSON.parse(require("fs").readFileSync(0, "utf8"))
 const results = [];
 for (const [name, Webhook] of [["standardwebhooks", Standard], ["svix", Svix]]) {
   for (const { headers, body } of deliveries) {
-    const verify = (given) => {
-      try { new Webhook(secret).verify(given, headers); return "verified"; } catch (error) { return error.name; }
+    const verify = (text) => {
+      try { new Webhook(secret).verify(text, headers); return "verified"; } catch (error) { return error.name; }
     };
     results.push([name, JSON.parse(body).type, verify(body), verify(body.replace('"livemode":false', '"livemode":true'))]);
   }
@@ -44,7 +44,7 @@ console.log(JSON.stringify(results));
 
 @pytest.fixture(scope="module")
 def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
-    """An endpoint's secret, and a delivery of each type of event from a world whose clock is ten years ahead."""
+    """Yield an endpoint's secret and one delivery of each event type, from a merchant whose clock is ten years ahead."""
     now = datetime.now(UTC)
     in_ten_years = now.replace(year=now.year + 10, day=min(now.day, 28))
     with World.create(stack, opening_balance="1000000.00") as world, Receiver() as receiver:
@@ -57,8 +57,8 @@ def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
                 assert world.post(f"/api/v1/payouts/{last}/reinitiate").status_code == 200
         world.create_payout("0001", amount="100000.00")
         assert world.post(f"/api/v1/payouts/{world.create_payout('0004')['id']}/cancel").status_code == 200
-        asked = world.create_payout("0001", requires_approval=True)["id"]
-        assert world.patch(f"/api/v1/payouts/{asked}/reject").status_code == 200
+        requested = world.create_payout("0001", requires_approval=True)["id"]
+        assert world.patch(f"/api/v1/payouts/{requested}/reject").status_code == 200
         user = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
         files = {"file": ("credits.csv", f"uuid,amount\n{user},10.00\n".encode(), "text/csv")}
         headers = {"X-IDEMPOTENCY-KEY": "credit"}
@@ -70,23 +70,23 @@ def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_pythons_libraries_verify_a_delivery_and_refuse_another_body(
+def test_python_libraries_verify_a_delivery_and_refuse_a_changed_body(
     delivered: tuple[str, dict[str, Received]], event_type: str
 ) -> None:
     secret, by_type = delivered
     received = by_type[event_type]
-    other = received.body.replace(b'"livemode":false', b'"livemode":true')
+    changed = received.body.replace(b'"livemode":false', b'"livemode":true')
     for library, refusal in (
         (standardwebhooks.Webhook, standardwebhooks.WebhookVerificationError),
         (svix.webhooks.Webhook, svix.webhooks.WebhookVerificationError),
     ):
         library(secret).verify(received.body, dict(received.headers))
         with pytest.raises(refusal):
-            library(secret).verify(other, dict(received.headers))
+            library(secret).verify(changed, dict(received.headers))
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_a_delivery_is_what_the_openapi_document_says(
+def test_a_delivery_matches_the_openapi_document(
     stack: Stack, delivered: tuple[str, dict[str, Received]], event_type: str
 ) -> None:
     document = msgspec.json.decode((Path(__file__).parent.parent / "openapi" / "openapi.json").read_bytes())
@@ -101,9 +101,9 @@ def test_a_delivery_is_what_the_openapi_document_says(
 
 
 def _npm_packages() -> Path:
-    """A folder with the npm libraries, which are installed if they are not there yet."""
+    """Return a folder with the npm packages, and install them if they are missing."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed, so npm's libraries are not tried")
+        pytest.skip("node and npm are not installed, so the npm packages are not tested")
     folder = Path(sys.prefix) / "npm" / "-".join(f"{name}-{version}" for name, version in NPM.items())
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,25 +111,25 @@ def _npm_packages() -> Path:
         cache = f"--cache={folder.parent / 'cache'}"
         command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", cache]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip("npm install took too long, so npm's libraries are not tried")
-        if done.returncode != 0:
-            pytest.skip(f"npm's libraries could not be installed: {done.stderr.strip()[-300:]}")
+            pytest.skip("npm install took too long, so the npm packages are not tested")
+        if result.returncode != 0:
+            pytest.skip(f"the npm packages could not be installed: {result.stderr.strip()[-300:]}")
         (folder / "done").touch()
     return folder
 
 
-def test_npms_libraries_verify_every_delivery_and_refuse_another_body(delivered: tuple[str, dict[str, Received]]) -> None:
+def test_npm_libraries_verify_every_delivery_and_refuse_a_changed_body(delivered: tuple[str, dict[str, Received]]) -> None:
     folder = _npm_packages()
     secret, by_type = delivered
     deliveries = [{"headers": dict(r.headers), "body": r.body.decode()} for r in by_type.values()]
-    given = json.dumps({"secret": secret, "deliveries": deliveries})
-    done = subprocess.run(
-        ["node", "-e", VERIFY], cwd=folder, input=given, capture_output=True, text=True, timeout=60, check=False
+    input_ = json.dumps({"secret": secret, "deliveries": deliveries})
+    result = subprocess.run(
+        ["node", "-e", VERIFY], cwd=folder, input=input_, capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     refusals = {"standardwebhooks": "WebhookVerificationError", "svix": "WebhookVerificationError"}
-    assert json.loads(done.stdout) == [
+    assert json.loads(result.stdout) == [
         [library, event_type, "verified", refusals[library]] for library in NPM for event_type in by_type
     ]

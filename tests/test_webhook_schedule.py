@@ -1,4 +1,4 @@
-"""The retry schedule is the contract's, its jitter only shortens and repeats itself, and Retry-After is bounded."""
+"""The retry schedule is as documented, its jitter is deterministic and only shortens waits, and Retry-After is bounded."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,7 @@ NOW = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 profiles = st.sampled_from(sorted(PROFILES))
 
 
-def test_the_profiles_are_the_contract_s() -> None:
+def test_the_retry_profiles_are_as_documented() -> None:
     assert [wait.total_seconds() for wait in PROFILES["standard"]] == [
         0, 5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600,
     ]  # fmt: skip
@@ -27,7 +27,7 @@ def test_the_profiles_are_the_contract_s() -> None:
 
 
 @given(profiles, st.text())
-def test_a_new_delivery_is_due_at_once_and_the_last_attempt_is_the_last(profile: str, seed: str) -> None:
+def test_a_new_delivery_is_due_at_once_and_no_attempt_follows_the_last(profile: str, seed: str) -> None:
     attempts = len(PROFILES[profile])
     assert next_attempt(profile, 0, NOW, seed) == NOW
     assert next_attempt(profile, attempts - 1, NOW, seed) is not None
@@ -36,30 +36,32 @@ def test_a_new_delivery_is_due_at_once_and_the_last_attempt_is_the_last(profile:
 
 
 @given(profiles, st.integers(0, 9), st.text())
-def test_jitter_shortens_a_wait_by_at_most_a_twentieth_and_repeats_itself(profile: str, made: int, seed: str) -> None:
-    due = next_attempt(profile, made, NOW, seed)
-    assert due == next_attempt(profile, made, NOW, seed)
+def test_jitter_is_deterministic_and_shortens_a_wait_by_at_most_a_twentieth(
+    profile: str, attempts_made: int, seed: str
+) -> None:
+    due = next_attempt(profile, attempts_made, NOW, seed)
+    assert due == next_attempt(profile, attempts_made, NOW, seed)
     if due is not None:
-        wait = PROFILES[profile][made]
+        wait = PROFILES[profile][attempts_made]
         assert wait * 19 <= (due - NOW) * 20 <= wait * 20
 
 
-def test_deliveries_that_failed_together_are_spread() -> None:
+def test_deliveries_that_failed_together_are_retried_at_different_times() -> None:
     due = {next_attempt("standard", 9, NOW, f"delivery-{number}") for number in range(200)}
     assert len(due) == 200
 
 
 @given(profiles, st.integers(0, 5), st.text(), st.timedeltas(timedelta(days=-1), timedelta(days=3)))
-def test_retry_after_makes_it_later_within_a_day_and_never_earlier(
-    profile: str, made: int, seed: str, retry_after: timedelta
+def test_retry_after_delays_an_attempt_by_at_most_a_day_and_never_makes_it_earlier(
+    profile: str, attempts_made: int, seed: str, retry_after: timedelta
 ) -> None:
-    plain = next_attempt(profile, made, NOW, seed)
-    due = next_attempt(profile, made, NOW, seed, retry_after)
+    plain = next_attempt(profile, attempts_made, NOW, seed)
+    due = next_attempt(profile, attempts_made, NOW, seed, retry_after)
     assert plain is not None
     assert due == max(plain, NOW + min(retry_after, RETRY_AFTER_LIMIT))
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="standard, fast"):
         next_attempt("slow", 0, NOW, "x")
     with pytest.raises(ValueError, match="negative"):
@@ -103,13 +105,13 @@ def test_wrong_arguments_are_refused() -> None:
         ("Sun, 01 Jun 2025 12:02:00 GMT" + "x" * 1000, None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(value: str | None, seconds: int | None) -> None:
+def test_retry_after_is_parsed_as_seconds_or_as_a_date(value: str | None, seconds: int | None) -> None:
     expected = None if seconds is None else timedelta(seconds=seconds)
     assert parse_retry_after(value, NOW) == expected
 
 
 @given(st.one_of(st.text(), st.text("0123456789 :,-+GMTJanFebSunMon", min_size=16, max_size=64)))
-def test_no_retry_after_raises_or_leaves_its_bounds(value: str) -> None:
+def test_any_retry_after_is_parsed_without_an_error_and_within_its_bounds(value: str) -> None:
     wait = parse_retry_after(value, NOW)
     assert wait is None or timedelta(0) <= wait <= RETRY_AFTER_LIMIT
 
@@ -132,9 +134,9 @@ def test_no_retry_after_raises_or_leaves_its_bounds(value: str) -> None:
         (500, "failed"),
     ],
 )
-def test_only_2xx_succeeds_and_410_ends_the_endpoint(status: int | None, outcome: str) -> None:
+def test_only_2xx_succeeds_and_410_means_the_endpoint_is_gone(status: int | None, outcome: str) -> None:
     assert classify_response(status) == outcome
 
 
-def test_what_slows_an_endpoint_down() -> None:
+def test_only_429_and_gateway_errors_slow_an_endpoint_down() -> None:
     assert {status for status in (None, *range(100, 600)) if slows_down(status)} == {429, 502, 503, 504}

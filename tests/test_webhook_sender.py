@@ -1,4 +1,4 @@
-"""The sender survives every server it may meet, and keeps its bounds."""
+"""The webhook sender handles every kind of server behaviour within its limits of time and size."""
 
 import asyncio
 import gzip
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sandbox.webhooks.sender import BODY_LIMIT
 from tests.harness.raw_server import OK, Peer, read_request, responding_with, send_once, sending, serving, silent
 
-# The request
+# ---- the request
 
 
-async def test_it_posts_the_body_as_it_is_with_the_headers_and_keeps_the_connection() -> None:
+async def test_the_body_is_posted_unchanged_with_its_headers_and_the_connection_is_reused() -> None:
     async with serving(responding_with(OK)) as peer, sending() as sender:
         for number in range(5):
             result = await sender.send(peer.url, b'{"n": 1}', {"webhook-id": f"evt-{number}"})
@@ -30,7 +30,7 @@ async def test_it_posts_the_body_as_it_is_with_the_headers_and_keeps_the_connect
     assert sum(line.startswith(b"user-agent:") for line in lines) == 1
 
 
-async def test_cookies_are_not_kept_and_proxies_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cookies_are_not_stored_and_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     cookie = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1\r\nContent-Length: 0\r\n\r\n"
@@ -50,11 +50,11 @@ async def test_redirects_are_not_followed(status: int) -> None:
     assert target.connections == 0
 
 
-# The response, and its bounds
+# ---- the response and its limits
 
 
 @pytest.mark.parametrize(("status", "reason"), [(204, "No Content"), (410, "Gone"), (500, "Broken"), (503, "Busy")])
-async def test_every_status_is_an_answer_and_not_an_error(status: int, reason: str) -> None:
+async def test_a_response_with_any_status_is_not_an_error(status: int, reason: str) -> None:
     response = f"HTTP/1.1 {status} {reason}\r\nRetry-After: 7\r\n".encode()
     response += b"\r\n" if status == 204 else b"Content-Length: 4\r\n\r\ngone"
     result = await send_once(responding_with(response))
@@ -62,42 +62,42 @@ async def test_every_status_is_an_answer_and_not_an_error(status: int, reason: s
     assert result.response_headers["retry-after"] == "7"
 
 
-async def test_an_endless_body_is_cut_and_costs_the_connection() -> None:
-    async def endless(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_an_oversized_body_is_truncated_and_its_connection_closed() -> None:
+    async def send_oversized_body(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n" + b"a" * 1_000_000)
         await peer.wait_for_disconnect(reader)
 
-    async with serving(endless) as peer, sending() as sender:
+    async with serving(send_oversized_body) as peer, sending() as sender:
         result = await sender.send(peer.url, b"{}", {})
         await asyncio.wait_for(peer.disconnected.wait(), 60)
     assert (result.status, result.error) == (200, None)
     assert result.response_body == "a" * BODY_LIMIT
 
 
-async def test_a_body_of_exactly_the_limit_is_whole() -> None:
+async def test_a_body_of_exactly_the_limit_is_stored_in_full() -> None:
     body = b"b" * BODY_LIMIT
     result = await send_once(responding_with(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + body))
     assert (result.response_body, result.error) == (body.decode(), None)
 
 
 @pytest.mark.parametrize(
-    ("raw", "kept"),
+    ("raw", "stored"),
     [
         (b"a\0b", "a\ufffdb"),
         (b"\xff", "\ufffd"),
         ("\u0639\u0644\u06cc".encode(), "\u0639\u0644\u06cc"),
-        (b"\xff" * 20_000, "\ufffd" * 6_666),  # three bytes each once replaced: the bound holds for what is stored
+        (b"\xff" * 20_000, "\ufffd" * 6_666),  # replaced by three bytes each: the limit applies to the stored text
         (b"a" + b"\xff" * 19_999, "a" + "\ufffd" * 6_666),
     ],
 )
-async def test_a_body_can_be_stored_as_text(raw: bytes, kept: str) -> None:
+async def test_a_body_is_converted_to_text_that_can_be_stored(raw: bytes, stored: str) -> None:
     result = await send_once(responding_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(raw), raw)))
-    assert result.response_body == kept
+    assert result.response_body == stored
     assert len(result.response_body.encode()) <= BODY_LIMIT
 
 
-async def test_a_compressed_body_is_not_unpacked() -> None:
+async def test_a_compressed_body_is_not_decompressed() -> None:
     bomb = gzip.compress(bytes(10_000_000))
     response = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (len(bomb), bomb)
     result = await send_once(responding_with(response))
@@ -105,7 +105,7 @@ async def test_a_compressed_body_is_not_unpacked() -> None:
     assert len(result.response_body) <= len(bomb)
 
 
-async def test_response_headers_are_bounded_joined_and_storable() -> None:
+async def test_response_headers_are_limited_joined_and_converted_to_text() -> None:
     many = b"".join(b"X-Header-%d: %b\r\n" % (number, b"v" * 2000) for number in range(60))
     head = b"HTTP/1.1 200 OK\r\nX-Odd: \xff\xe9\r\nX-Two: 1\r\nX-Two: 2\r\nContent-Length: 0\r\n"
     result = await send_once(responding_with(head + many + b"\r\n"))
@@ -116,7 +116,7 @@ async def test_response_headers_are_bounded_joined_and_storable() -> None:
     assert max(map(len, result.response_headers.values())) == 1000
 
 
-# Servers that misbehave
+# ---- servers that misbehave
 
 
 @pytest.mark.parametrize(
@@ -145,16 +145,16 @@ async def test_a_malformed_response_is_an_error(response: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "kept"),
+    ("response", "stored"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", "part"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n", "part"),
     ],
 )
-async def test_a_body_that_breaks_off_keeps_what_came(response: bytes, kept: str) -> None:
+async def test_the_received_part_of_an_incomplete_body_is_stored(response: bytes, stored: str) -> None:
     result = await send_once(responding_with(response, then_close=True))
     assert result.error == "the response broke off or its body is malformed"
-    assert (result.status, result.response_body) == (200, kept)
+    assert (result.status, result.response_body) == (200, stored)
 
 
 async def test_huge_response_headers_are_an_error() -> None:
@@ -162,7 +162,7 @@ async def test_huge_response_headers_are_an_error() -> None:
     assert (result.status, result.error) == (None, "the response's headers are too large")
 
 
-async def test_a_server_that_never_answers_times_out() -> None:
+async def test_a_server_that_never_responds_times_out() -> None:
     async with serving(silent) as peer, sending(seconds=2) as sender:
         result = await sender.send(peer.url, b"{}", {})
         await asyncio.wait_for(peer.disconnected.wait(), 60)
@@ -170,8 +170,8 @@ async def test_a_server_that_never_answers_times_out() -> None:
     assert result.duration_ms >= 1950
 
 
-async def test_a_slow_drip_is_bounded_by_the_whole_timeout() -> None:
-    async def drip(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_the_timeout_limits_a_body_that_is_sent_very_slowly() -> None:
+    async def send_slowly(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
         while not peer.test_ended.is_set() and not writer.is_closing():
@@ -179,31 +179,31 @@ async def test_a_slow_drip_is_bounded_by_the_whole_timeout() -> None:
             await writer.drain()
             await asyncio.sleep(0.02)
 
-    result = await send_once(drip, seconds=2)
+    result = await send_once(send_slowly, seconds=2)
     assert (result.status, result.error) == (200, "timed out after 2 s")
     assert set(result.response_body) <= {"d"}
 
 
-async def test_a_connection_that_died_in_the_pool_is_replaced_once() -> None:
-    async def drops_the_second(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_request_on_a_dead_pooled_connection_is_repeated_once() -> None:
+    async def drop_second_request(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
             request = await read_request(reader)
             if request is None:
                 return
             peer.requests.append(request)
             if len(peer.requests) == 2:
-                return  # as a server that closes an idle connection just as it is used again
+                return  # like a server that closes an idle connection just as it is reused
             writer.write(OK)
             await writer.drain()
 
-    async with serving(drops_the_second) as peer, sending() as sender:
+    async with serving(drop_second_request) as peer, sending() as sender:
         assert (await sender.send(peer.url, b"{}", {})).error is None
         result = await sender.send(peer.url, b"{}", {})
         assert (result.status, result.error) == (200, None)
     assert (len(peer.requests), peer.connections) == (3, 2)
 
 
-async def test_a_server_that_drops_a_fresh_connection_is_asked_only_once() -> None:
+async def test_a_request_on_a_new_connection_is_not_repeated() -> None:
     async def drop(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer.requests.append(await read_request(reader) or b"")
 
@@ -215,7 +215,7 @@ async def test_a_server_that_drops_a_fresh_connection_is_asked_only_once() -> No
 
 async def test_a_closed_port_is_refused() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound, not listening: nobody else can take the port meanwhile
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so that no other program can use the port
         async with sending() as sender:
             result = await sender.send(f"http://127.0.0.1:{unused.getsockname()[1]}/", b"{}", {})
     assert (result.status, result.error) == (None, "connection refused")
@@ -225,7 +225,7 @@ async def test_a_closed_port_is_refused() -> None:
     "url",
     [
         "",
-        "no url",
+        "not a url",
         "/hook",
         "http://",
         "http://:80/",
@@ -251,14 +251,14 @@ async def test_an_invalid_url_is_an_error_in_the_result(url: str) -> None:
 
 
 @given(st.text())
-async def test_no_url_raises(text: str) -> None:
+async def test_any_url_gives_an_error_and_does_not_raise(text: str) -> None:
     async with sending(seconds=0.05) as sender:
         result = await sender.send(f"http://127.0.0.1:1/{text}", b"{}", {})
         assert result.error is not None
         assert (await sender.send(text, b"{}", {})).error is not None
 
 
-async def test_errors_do_not_repeat_the_url() -> None:
+async def test_errors_do_not_contain_the_url() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -278,13 +278,13 @@ async def test_header_injection_is_an_error_and_nothing_is_sent() -> None:
     assert len(peer.requests) == 1
 
 
-async def test_a_closed_sender_answers_with_an_error() -> None:
+async def test_a_closed_sender_returns_an_error() -> None:
     async with serving(responding_with(OK)) as peer, sending() as sender:
         await sender.close()
         assert (await sender.send(peer.url, b"{}", {})).error == "the request failed (RuntimeError)"
 
 
-async def test_cancelling_raises_and_closes_the_connection() -> None:
+async def test_cancellation_raises_and_closes_the_connection() -> None:
     async with serving(silent) as peer, sending() as sender:
         task = asyncio.create_task(sender.send(peer.url, b"{}", {}))
         await asyncio.wait_for(peer.request_arrived.wait(), 60)
@@ -294,19 +294,19 @@ async def test_cancelling_raises_and_closes_the_connection() -> None:
         await asyncio.wait_for(peer.disconnected.wait(), 60)
 
 
-# Turns
+# ---- fairness
 
 
-async def test_under_load_every_sender_gets_its_turn_and_none_times_out() -> None:
-    """Without an order of its own, whoever asks just as a connection comes free would starve those who wait."""
+async def test_under_load_every_caller_is_served_and_none_times_out() -> None:
+    """Waiting callers get connections in order. Otherwise new callers could take each free connection before them."""
     async with serving(responding_with(OK)) as peer, sending(seconds=60, limit=2) as sender:
 
-        async def greedy(name: str) -> None:
+        async def send_many(name: str) -> None:
             for _ in range(20):
                 result = await sender.send(peer.url, b"{}", {"webhook-id": name})
                 assert result.error is None
 
-        await asyncio.gather(*(greedy(f"worker-{number}") for number in range(10)))
+        await asyncio.gather(*(send_many(f"worker-{number}") for number in range(10)))
     assert peer.connections <= 2
     first_forty = b"".join(peer.requests[:40])
     assert all(f"worker-{number}\r\n".encode() in first_forty for number in range(10))

@@ -1,4 +1,4 @@
-"""Signatures agree with the public Standard Webhooks library and the Svix server's; nothing forged passes."""
+"""Signatures match those of the Standard Webhooks library and the Svix server. Forged signatures are refused."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ ids = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=40)
 bodies = st.text(st.characters(exclude_categories=["Cs"]), max_size=300).map(str.encode)
 
 
-# The oracle
+# ---- comparison with the public library
 
 
 @given(secrets, ids, bodies)
@@ -49,7 +49,7 @@ def test_during_a_rotation_the_public_library_accepts_either_secret() -> None:
         Webhook(b"z" * 32).verify(BODY, headers)
 
 
-def test_the_specification_s_own_layout() -> None:
+def test_headers_have_the_specified_format() -> None:
     assert signing.headers("evt-1", NOW, b"{}", [SECRET]) == {
         "webhook-id": "evt-1",
         "webhook-timestamp": str(NOW),
@@ -57,23 +57,23 @@ def test_the_specification_s_own_layout() -> None:
     }
 
 
-# What must not pass
+# ---- refused signatures
 
 
 @given(st.data())
-def test_any_flipped_byte_fails(data: st.DataObject) -> None:
+def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
     headers = signing.headers("evt-1", NOW, BODY, [SECRET])
     name = data.draw(st.sampled_from(["body", "secret", *headers]))
     raw = {"body": BODY, "secret": SECRET}.get(name) or headers[name].encode()
-    at = data.draw(st.integers(0, len(raw) - 1))
-    flipped = raw[:at] + bytes([raw[at] ^ data.draw(st.integers(1, 255))]) + raw[at + 1 :]
+    index = data.draw(st.integers(0, len(raw) - 1))
+    changed = raw[:index] + bytes([raw[index] ^ data.draw(st.integers(1, 255))]) + raw[index + 1 :]
     body, secret = BODY, SECRET
     if name == "body":
-        body = flipped
+        body = changed
     elif name == "secret":
-        secret = flipped
+        secret = changed
     else:
-        headers[name] = flipped.decode("utf-8", "surrogateescape")
+        headers[name] = changed.decode("utf-8", "surrogateescape")
     assert isinstance(signing.verify([secret], headers, body, NOW), str)
 
 
@@ -133,27 +133,27 @@ def test_malformed_headers_are_refused_with_a_reason(changes: dict[str, str | No
 
 
 @given(st.dictionaries(st.sampled_from(["webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "x"]), st.text()))
-def test_no_header_makes_verification_raise(headers: dict[str, str]) -> None:
+def test_verification_never_raises(headers: dict[str, str]) -> None:
     assert isinstance(signing.verify([SECRET], headers, BODY, NOW), str)
     assert isinstance(signing.verify_v1a([ED_PUBLIC], headers, BODY, NOW), str)
 
 
-@pytest.mark.parametrize(("off", "accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)])
-def test_a_timestamp_may_be_five_minutes_off(off: int, accepted: bool) -> None:
-    headers = signing.headers("evt-1", NOW + off, BODY, [SECRET])
+@pytest.mark.parametrize(("offset", "accepted"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)])
+def test_a_timestamp_can_differ_by_up_to_five_minutes(offset: int, accepted: bool) -> None:
+    headers = signing.headers("evt-1", NOW + offset, BODY, [SECRET])
     assert (signing.verify([SECRET], headers, BODY, NOW) is None) is accepted
 
 
-def test_without_a_secret_nothing_is_signed_and_nothing_is_valid() -> None:
+def test_without_a_secret_signing_raises_and_verification_fails() -> None:
     with pytest.raises(ValueError, match="at least one secret"):
         signing.headers("evt-1", NOW, BODY, [])
     assert signing.verify([], _with(), BODY, NOW) is not None
 
 
-# What must pass
+# ---- accepted signatures
 
 
-def test_header_names_count_in_any_case() -> None:
+def test_header_names_are_case_insensitive() -> None:
     headers = {name.title(): value for name, value in _with().items()}
     assert signing.verify([SECRET], headers, BODY, NOW) is None
     mixed = _with()
@@ -161,16 +161,16 @@ def test_header_names_count_in_any_case() -> None:
     assert signing.verify([SECRET], mixed, BODY, NOW) is None
 
 
-def test_any_of_several_signatures_and_secrets_will_do_and_unknown_versions_are_skipped() -> None:
+def test_one_match_among_several_signatures_and_secrets_suffices_and_unknown_versions_are_skipped() -> None:
     wrong = signing.headers("evt-1", NOW, BODY, [OTHER])["webhook-signature"]
     headers = _with(signature=f"v9,abc v1a,zzz  {wrong} {GOOD}")
     assert signing.verify([b"q" * 32, SECRET], headers, BODY, NOW) is None
 
 
-# Secrets
+# ---- secrets
 
 
-def test_a_new_secret_is_whsec_and_base64_and_reads_back() -> None:
+def test_a_new_secret_is_whsec_and_base64_and_can_be_decoded() -> None:
     secret = signing.new_secret(SECRET)
     assert secret == "whsec_" + base64.b64encode(SECRET).decode()
     assert signing.decode_secret(secret) == SECRET == signing.decode_secret(secret.rstrip("="))
@@ -201,7 +201,7 @@ def test_a_malformed_secret_is_refused_without_repeating_it(secret: str) -> None
 
 
 @given(st.text())
-def test_decoding_raises_nothing_but_value_error(text: str) -> None:
+def test_decoding_raises_only_value_error(text: str) -> None:
     for decode, prefix in (
         (signing.decode_secret, "whsec_"),
         (signing.decode_private_key, "whsk_"),
@@ -209,11 +209,11 @@ def test_decoding_raises_nothing_but_value_error(text: str) -> None:
     ):
         with pytest.raises(ValueError, match=prefix):
             decode("-" + text)
-        with suppress(ValueError):  # and so nothing else passes
+        with suppress(ValueError):  # any other exception fails the test
             assert decode(prefix + text)
 
 
-# Ed25519: the vector is the Svix server's, the reference for v1a
+# ---- Ed25519: the test vector comes from the Svix server, the reference implementation of v1a
 
 ED_SECRET = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
 ED_PUBLIC_TEXT = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4="
@@ -221,12 +221,12 @@ ED_SEED = signing.decode_private_key(ED_SECRET)
 ED_PUBLIC = signing.decode_public_key(ED_PUBLIC_TEXT)
 
 
-def test_v1a_makes_the_reference_signature() -> None:
+def test_v1a_gives_the_reference_signature() -> None:
     signature = signing.sign_v1a(ED_SEED, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
     assert signature == ("v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==")
 
 
-def test_ed25519_keys_are_written_and_read_as_the_reference_does() -> None:
+def test_ed25519_keys_have_the_format_of_the_reference_implementation() -> None:
     assert signing.public_key(ED_SEED) == ED_PUBLIC_TEXT
     assert signing.new_private_key(ED_SEED) == ED_SECRET
     assert signing.decode_private_key("whsk_" + base64.b64encode(ED_SEED).decode()) == ED_SEED
@@ -252,13 +252,13 @@ def test_v1a_verifies_with_either_key_of_a_rotation() -> None:
 
 
 @given(st.data())
-def test_any_flipped_byte_of_a_v1a_webhook_fails(data: st.DataObject) -> None:
+def test_any_changed_byte_of_a_v1a_webhook_is_refused(data: st.DataObject) -> None:
     headers = signing.headers_v1a("evt-1", NOW, BODY, [ED_SEED])
     name = data.draw(st.sampled_from(["body", *headers]))
     raw = BODY if name == "body" else headers[name].encode()
-    at = data.draw(st.integers(0, len(raw) - 1))
-    flipped = raw[:at] + bytes([raw[at] ^ data.draw(st.integers(1, 255))]) + raw[at + 1 :]
-    body = flipped if name == "body" else BODY
+    index = data.draw(st.integers(0, len(raw) - 1))
+    changed = raw[:index] + bytes([raw[index] ^ data.draw(st.integers(1, 255))]) + raw[index + 1 :]
+    body = changed if name == "body" else BODY
     if name != "body":
-        headers[name] = flipped.decode("utf-8", "surrogateescape")
+        headers[name] = changed.decode("utf-8", "surrogateescape")
     assert isinstance(signing.verify_v1a([ED_PUBLIC], headers, body, NOW), str)

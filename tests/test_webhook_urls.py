@@ -1,4 +1,4 @@
-"""A URL that no request could ever be made to is refused where it is registered, and the problem names its field."""
+"""A URL that the sender could never use is refused on registration, and the error names its field."""
 
 import httpx
 import pytest
@@ -20,13 +20,13 @@ IPV6 = "must name a valid IPv6 address"
 UNREADABLE = "is not a valid URL: its host is not valid"
 
 REFUSED = [
-    # No scheme, another scheme, no host
+    # Missing or other scheme, missing host
     ("", SCHEME), ("nonsense", SCHEME), ("/hook", SCHEME), ("//example.com/", SCHEME), ("example.com", SCHEME),
     ("http:example.com", SCHEME), ("http:/example.com", SCHEME), ("http:\\\\example.com", SCHEME),
     ("ftp://example.com/", SCHEME), ("file:///etc/passwd", SCHEME), ("javascript:alert(1)", SCHEME),
     ("http://", SCHEME), ("http:///path", SCHEME), ("http://?query", SCHEME), ("http://#fragment", SCHEME),
     ("http://:80/", SCHEME),
-    # IPv4 addresses in another form, which some parsers take for 127.0.0.1
+    # IPv4 addresses in unusual forms, which some parsers read as 127.0.0.1
     ("http://127.1", IPV4), ("http://2130706433", IPV4), ("http://0177.0.0.1", IPV4), ("http://0x7f.0.0.1", IPV4),
     ("http://0x7f000001", IPV4), ("http://0X7F.1", IPV4), ("http://127.0.0.0x1", IPV4), ("http://0", IPV4),
     ("http://127.0.0.1.", IPV4), ("http://127.0.0.01", IPV4), ("http://127.0.0.256", IPV4), ("http://1.2.3.4.5", IPV4),
@@ -44,7 +44,7 @@ REFUSED = [
     ("http://example.com:-1/", PORT), ("http://example.com:+80/", PORT), ("http://example.com:8_0/", PORT),
     ("http://example.com:http/", PORT), ("http://example.com:80:80/", PORT), ("http://example.com:000080/", PORT),
     ("http://127.0.0.1:0/", PORT), ("http://[::1]:0/", PORT), ("http://[::1]:+1/", PORT), ("http://::1/", PORT),
-    # Users
+    # User names
     ("http://user@example.com/", USER), ("http://user:password@example.com/", USER), ("http://:@example.com/", USER),
     ("http://@example.com/", USER), ("http://a@b@example.com/", USER),
     # IPv6
@@ -54,7 +54,7 @@ REFUSED = [
     ("http://[::1%25lo]/", "must name an IPv6 address without a zone"),
     # Addresses that are never allowed
     ("http://169.254.169.254/latest", "cannot be connected to: address 169.254.169.254"),
-    # Python 3.13 and newer write it ::ffff:169.254.169.254, older ones ::ffff:a9fe:a9fe.
+    # Python 3.13 and later write this address as ::ffff:169.254.169.254, earlier versions as ::ffff:a9fe:a9fe.
     ("http://[::ffff:169.254.169.254]/", "cannot be connected to: address ::ffff:"),
     ("http://10.0.0.1/", "cannot be connected to: address 10.0.0.1 is private"),
     ("http://0.0.0.0/", "cannot be connected to: address 0.0.0.0 is unspecified"),
@@ -69,18 +69,18 @@ ACCEPTED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("url", "fault"), REFUSED)
-def test_what_could_never_be_posted_to_is_refused(url: str, fault: str) -> None:
-    assert (url_error(url, LOOPBACK) or "").startswith(fault)
+@pytest.mark.parametrize(("url", "error"), REFUSED)
+def test_an_unusable_url_is_refused(url: str, error: str) -> None:
+    assert (url_error(url, LOOPBACK) or "").startswith(error)
 
 
 @pytest.mark.parametrize("url", ACCEPTED)
-def test_all_others_are_taken(url: str) -> None:
+def test_other_urls_are_accepted(url: str) -> None:
     assert url_error(url, LOOPBACK) is None
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E)))
-def test_no_url_raises(text: str) -> None:
+def test_checking_any_url_does_not_raise(text: str) -> None:
     for url in (text, f"http://{text}", f"http://[{text}]/"):
         assert isinstance(url_error(url, ()), str | None)
 
@@ -95,34 +95,38 @@ HOSTS = st.one_of(
 @given(HOSTS, st.from_regex(r"(/[!-~]{0,20})?", fullmatch=True))
 @example("xn--mnchen-3ya.de", "/")
 @example("example.com.", "/%zz")
-async def test_what_is_taken_can_be_posted_to(host: str, rest: str) -> None:
-    """Whatever the name may resolve to: here each resolves to a server on loopback."""
+async def test_an_accepted_url_can_be_posted_to(host: str, rest: str) -> None:
+    """Every name resolves to a server on loopback here."""
     async with serving(responding_with(OK)) as peer, sending(resolver=StubResolver(default="127.0.0.1")) as sender:
         url = f"http://{host}:{peer.port}{rest}"
         assume(url_error(url, LOOPBACK) is None)
-        # An address that is not this server's may be refused or not be reached; the URL must be no reason.
+        # Skip literal addresses: the server here does not listen on them.
         assume(not host.startswith("[") and not host.replace(".", "").isdigit())
         result = await sender.send(url, b"{}", {})
     assert (result.status, result.error) == (200, None)
 
 
-def fields(response: httpx.Response) -> tuple[int, str, list[str]]:
-    """Of a problem: status, code, and the fields that `errors` names."""
+def problem_fields(response: httpx.Response) -> tuple[int, str, list[str]]:
+    """Return the status and code of a problem, and the fields that its `errors` name."""
     problem = response.json()
     return response.status_code, problem["code"], [error["field"] for error in problem.get("errors", [])]
 
 
 @pytest.mark.parametrize("url", ["http://127.1", "http://2130706433", "http://0177.0.0.1", "http://a..b/", "http://h:0/"])
-def test_the_problem_names_the_field_that_the_url_came_in(stack: Stack, world: World, url: str) -> None:
-    made = httpx.post(
+def test_the_problem_names_the_field_with_the_invalid_url(stack: Stack, world: World, url: str) -> None:
+    created = httpx.post(
         f"{stack.api_url}/sandbox/v1/merchants",
         json={"name": "test", "webhook_url": url},
         headers={"X-ADMIN-KEY": stack.admin_key},
         timeout=60,
     )
-    assert fields(made) == (400, "VALIDATION_ERROR", ["webhook_url"])
-    assert fields(world.post("/api/v1/webhook-endpoints", {"url": url})) == (400, "VALIDATION_ERROR", ["url"])
+    assert problem_fields(created) == (400, "VALIDATION_ERROR", ["webhook_url"])
+    assert problem_fields(world.post("/api/v1/webhook-endpoints", {"url": url})) == (400, "VALIDATION_ERROR", ["url"])
     endpoint = world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/"}).json()
     changed = world.patch(f"/api/v1/webhook-endpoints/{endpoint['id']}", {"url": url})
-    assert fields(changed) == (400, "VALIDATION_ERROR", ["url"])
-    assert fields(world.client.put("/aggregator/v1/source", json={"url": url})) == (400, "VALIDATION_ERROR", ["url"])
+    assert problem_fields(changed) == (400, "VALIDATION_ERROR", ["url"])
+    assert problem_fields(world.client.put("/aggregator/v1/source", json={"url": url})) == (
+        400,
+        "VALIDATION_ERROR",
+        ["url"],
+    )

@@ -1,4 +1,4 @@
-"""Webhooks out: endpoints, signatures, retries in the merchant's time, the log, and resending."""
+"""Webhook endpoints, signatures, retries on the merchant's clock, the delivery log, and resending."""
 
 import threading
 import time
@@ -13,23 +13,23 @@ from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
 
-def endpoint(world: World, url: str, **members: Any) -> dict[str, Any]:
-    """Register an endpoint; it must be accepted."""
-    response = world.post("/api/v1/webhook-endpoints", {"url": url, **members})
+def endpoint(world: World, url: str, **fields: Any) -> dict[str, Any]:
+    """Register an endpoint and return it. Check that it is accepted."""
+    response = world.post("/api/v1/webhook-endpoints", {"url": url, **fields})
     assert response.status_code == 201, response.text
     created: dict[str, Any] = response.json()
     return created
 
 
 def deliveries(world: World, **filters: str) -> list[dict[str, Any]]:
-    """The deliveries of a merchant, newest first."""
+    """Return the merchant's deliveries, newest first."""
     response = world.get("/api/v1/webhook-deliveries", **filters)
     assert response.status_code == 200, response.text
-    found: list[dict[str, Any]] = response.json()["data"]
-    return found
+    page: list[dict[str, Any]] = response.json()["data"]
+    return page
 
 
-def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
+def test_an_endpoint_can_be_created_read_changed_and_deleted(world: World, receiver: Receiver) -> None:
     created = endpoint(world, receiver.url, description="mine")
     path = f"/api/v1/webhook-endpoints/{created['id']}"
     assert created["secret"].startswith("whsec_")
@@ -45,7 +45,7 @@ def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    "members",
+    "fields",
     [
         {"url": "ftp://example.com/x"},
         {"url": "http://user:password@127.0.0.1/x"},
@@ -59,27 +59,27 @@ def test_an_endpoints_life(world: World, receiver: Receiver) -> None:
         {"unknown": 1},
     ],
 )
-def test_a_bad_endpoint_is_refused(world: World, receiver: Receiver, members: dict[str, Any]) -> None:
-    response = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, **members})
+def test_an_invalid_endpoint_is_refused(world: World, receiver: Receiver, fields: dict[str, Any]) -> None:
+    response = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, **fields})
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-@pytest.mark.parametrize("member", ["ordered", "rate_limit", "max_in_flight", "filters", "custom_signing"])
-def test_what_is_not_built_yet_is_refused_by_name(world: World, receiver: Receiver, member: str) -> None:
+@pytest.mark.parametrize("field", ["ordered", "rate_limit", "max_in_flight", "filters", "custom_signing"])
+def test_a_feature_that_is_not_supported_yet_is_refused_by_name(world: World, receiver: Receiver, field: str) -> None:
     created = endpoint(world, receiver.url)
-    assert member not in created
+    assert field not in created
     refusals = (
-        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, member: True}),
-        world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {member: True}),
+        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, field: True}),
+        world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {field: True}),
     )
     for response in refusals:
         assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
         (error,) = response.json()["errors"]
-        assert error["field"] == member
+        assert error["field"] == field
         assert "not supported yet" in error["message"]
 
 
-def test_an_endpoint_that_does_not_say_gets_the_events_of_payouts(stack: Stack, receiver: Receiver) -> None:
+def test_an_endpoint_gets_payout_events_by_default(stack: Stack, receiver: Receiver) -> None:
     with World.create(stack, webhook_url=receiver.url) as world:
         endpoint(world, receiver.url)
         found = world.get("/api/v1/webhook-endpoints").json()["data"]
@@ -87,25 +87,27 @@ def test_an_endpoint_that_does_not_say_gets_the_events_of_payouts(stack: Stack, 
         assert [item["signing_time"] for item in found] == ["host", "host"]
 
 
-def test_a_repeat_gives_the_same_secret_and_none_rests_in_clear(world: World, receiver: Receiver) -> None:
+def test_a_repeated_request_returns_the_same_secret_and_no_secret_is_stored_unencrypted(
+    world: World, receiver: Receiver
+) -> None:
     first, second = (world.post("/api/v1/webhook-endpoints", {"url": receiver.url}, key="once") for _ in range(2))
     assert (first.content, second.headers["idempotent-replayed"]) == (second.content, "true")
     secret = first.json()["secret"].removeprefix("whsec_")
     for table, column in (("idempotency_keys", "body"), ("webhook_endpoints", "secret"), ("merchants", "webhook_secret")):
-        rows = world.stack.execute(f"SELECT {column} AS kept FROM {table} WHERE merchant_id = $1", world.merchant_id)
+        rows = world.stack.execute(f"SELECT {column} AS stored FROM {table} WHERE merchant_id = $1", world.merchant_id)
         assert rows
-        assert all(secret.encode() not in row["kept"] for row in rows)
+        assert all(secret.encode() not in row["stored"] for row in rows)
 
 
-def test_an_endpoint_gets_what_it_subscribes_to_and_nothing_else(world: World, receiver: Receiver) -> None:
+def test_an_endpoint_gets_only_the_events_that_it_subscribes_to(world: World, receiver: Receiver) -> None:
     endpoint(world, receiver.url, event_types=["payout.succeeded", "payout.failed"])
-    good, bad = world.create_payout("0001"), world.create_payout("0003")
-    receiver.wait_for("payout.succeeded", payout_id=good["id"])
-    receiver.wait_for("payout.failed", payout_id=bad["id"])
+    paid, failed = world.create_payout("0001"), world.create_payout("0003")
+    receiver.wait_for("payout.succeeded", payout_id=paid["id"])
+    receiver.wait_for("payout.failed", payout_id=failed["id"])
     assert sorted(event["type"] for event in receiver.events()) == ["payout.failed", "payout.succeeded"]
 
 
-def test_an_events_data_is_the_payout_as_it_was(world: World, receiver: Receiver) -> None:
+def test_an_events_data_is_the_payout_at_that_time(world: World, receiver: Receiver) -> None:
     secret = endpoint(world, receiver.url)["secret"]
     payout = world.create_payout("0001", metadata={"order": "77"})
     receiver.wait_for("payout.created", "payout.processing", "payout.succeeded", payout_id=payout["id"])
@@ -118,19 +120,21 @@ def test_an_events_data_is_the_payout_as_it_was(world: World, receiver: Receiver
     assert logged[-1]["data"] == payout
 
 
-def test_versions_order_the_copies_of_a_payout_and_bodies_carry_what_the_log_shows(world: World, receiver: Receiver) -> None:
-    """1 at creation, one more with each change; what has the same version is the same, scenario included."""
+def test_a_payouts_version_grows_with_each_change_and_webhook_bodies_match_the_event_log(
+    world: World, receiver: Receiver
+) -> None:
+    """The version starts at 1. Copies with the same version are equal, including the scenario."""
     secret = endpoint(world, receiver.url)["secret"]
     rule = {"name": "first_try_fails", "match": {"metadata": {"try": "1"}}, "steps": [{"to": "PROCESSING"}, {"to": "FAILED"}]}
-    made = world.post("/sandbox/v1/scenarios", rule).json()
+    created_rule = world.post("/sandbox/v1/scenarios", rule).json()
     payout = world.create_payout("0004", metadata={"try": "1"})
     assert payout["version"] == 1
     assert world.wait_for(payout["id"], "FAILED")["version"] == 3
-    assert world.client.delete(f"/sandbox/v1/scenarios/{made['id']}").status_code == 204
+    assert world.client.delete(f"/sandbox/v1/scenarios/{created_rule['id']}").status_code == 204
     again = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").json()
     assert (again["version"], again["scenario"]) == (4, "pending")
     assert world.payout(payout["id"]) == again
-    assert [found["version"] for found in world.get("/api/v1/payouts").json()["data"]] == [4]
+    assert [listed["version"] for listed in world.get("/api/v1/payouts").json()["data"]] == [4]
     receiver.wait_for("payout.reinitiated", "payout.failed", payout_id=payout["id"])
     until(lambda: len(receiver.events()) == 4)
     bodies = sorted((received.verify(secret) for received in receiver.received), key=lambda body: body["data"]["version"])
@@ -150,26 +154,30 @@ def test_versions_order_the_copies_of_a_payout_and_bodies_carry_what_the_log_sho
         assert {name: event[name] for name in by_id[event["id"]]} == by_id[event["id"]]
 
 
-def test_a_deleted_endpoints_deliveries_stay_in_the_log(world: World, receiver: Receiver) -> None:
+def test_the_deliveries_of_a_deleted_endpoint_stay_in_the_log(world: World, receiver: Receiver) -> None:
     receiver.respond = lambda _: (500, {}, b"not now")
-    gone, stays = (endpoint(world, receiver.url, event_types=["payout.created"]) for _ in range(2))
+    deleted, remaining = (endpoint(world, receiver.url, event_types=["payout.created"]) for _ in range(2))
     world.create_payout("0004")
-    until(lambda: all(found["attempt_count"] for found in deliveries(world)))
-    assert world.client.delete(f"/api/v1/webhook-endpoints/{gone['id']}").status_code == 204
-    (kept,) = deliveries(world, endpoint_id=gone["id"])
-    assert (kept["status"], kept["next_attempt_at"], kept["attempt_count"]) == ("FAILED", None, 1)
-    assert kept in deliveries(world)
-    assert deliveries(world, status="FAILED") == [kept]
-    assert [found["endpoint_id"] for found in deliveries(world, status="PENDING")] == [stays["id"]]
-    detail = world.get(f"/api/v1/webhook-deliveries/{kept['id']}").json()
+    until(lambda: all(delivery["attempt_count"] for delivery in deliveries(world)))
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{deleted['id']}").status_code == 204
+    (logged_delivery,) = deliveries(world, endpoint_id=deleted["id"])
+    assert (logged_delivery["status"], logged_delivery["next_attempt_at"], logged_delivery["attempt_count"]) == (
+        "FAILED",
+        None,
+        1,
+    )
+    assert logged_delivery in deliveries(world)
+    assert deliveries(world, status="FAILED") == [logged_delivery]
+    assert [delivery["endpoint_id"] for delivery in deliveries(world, status="PENDING")] == [remaining["id"]]
+    detail = world.get(f"/api/v1/webhook-deliveries/{logged_delivery['id']}").json()
     assert [entry["response"]["body"] for entry in detail["attempts"]] == ["not now"]
-    assert kept in world.get(f"/api/v1/events/{kept['event_id']}").json()["deliveries"]
-    refused = world.post(f"/api/v1/webhook-deliveries/{kept['id']}/resend")
+    assert logged_delivery in world.get(f"/api/v1/events/{logged_delivery['event_id']}").json()["deliveries"]
+    refused = world.post(f"/api/v1/webhook-deliveries/{logged_delivery['id']}/resend")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
     assert "was deleted" in refused.json()["detail"]
 
 
-def test_attempts_are_the_list_of_attempts_and_nothing_else(world: World, receiver: Receiver) -> None:
+def test_only_the_detail_of_a_delivery_lists_its_attempts(world: World, receiver: Receiver) -> None:
     endpoint(world, receiver.url, event_types=["payout.created"])
     payout = world.create_payout("0004")
     (listed,) = until(lambda: deliveries(world, status="SUCCEEDED"))
@@ -184,7 +192,7 @@ def test_attempts_are_the_list_of_attempts_and_nothing_else(world: World, receiv
     assert detail.keys() - listed.keys() == {"attempts"}
 
 
-def test_the_log_shows_what_was_sent(world: World, receiver: Receiver) -> None:
+def test_the_log_shows_the_request_that_was_sent(world: World, receiver: Receiver) -> None:
     endpoint(world, receiver.url, event_types=["payout.created"])
     world.client.post("/sandbox/v1/clock/freeze", json={"at": "2036-05-04T03:02:01.500Z"})
     world.create_payout("0004")
@@ -199,11 +207,11 @@ def test_the_log_shows_what_was_sent(world: World, receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("signing_time", ["host", "merchant"])
-def test_webhooks_are_signed_with_the_time_that_the_endpoint_asks_for(
+def test_webhooks_are_signed_with_the_time_that_the_endpoint_selects(
     world: World, receiver: Receiver, signing_time: str
 ) -> None:
-    made = endpoint(world, receiver.url, event_types=["payout.created"], signing_time=signing_time)
-    assert made["signing_time"] == signing_time
+    created = endpoint(world, receiver.url, event_types=["payout.created"], signing_time=signing_time)
+    assert created["signing_time"] == signing_time
     at = datetime(2036, 1, 1, tzinfo=UTC)
     world.client.post("/sandbox/v1/clock/freeze", json={"at": at.isoformat()})
     before = int(time.time())
@@ -213,17 +221,17 @@ def test_webhooks_are_signed_with_the_time_that_the_endpoint_asks_for(
     if signing_time == "merchant":
         assert signed_at == int(at.timestamp())
         with pytest.raises(WebhookVerificationError, match="too new"):
-            receiver.received[0].verify(made["secret"])
+            receiver.received[0].verify(created["secret"])
     else:
         assert before <= signed_at <= time.time()
-        receiver.received[0].verify(made["secret"])
-    changed = world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"signing_time": "merchant"}).json()
+        receiver.received[0].verify(created["secret"])
+    changed = world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {"signing_time": "merchant"}).json()
     assert changed["signing_time"] == "merchant"
-    assert world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"description": "x"}).json()["signing_time"] == "merchant"
+    assert world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {"description": "x"}).json()["signing_time"] == "merchant"
 
 
-def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: World, receiver: Receiver) -> None:
-    """Standard profile: 0 s, 5 s, 5 min; the same webhook-id each time, and the time of the attempt."""
+def test_a_failed_delivery_is_retried_on_the_merchants_clock_until_it_succeeds(world: World, receiver: Receiver) -> None:
+    """In the standard profile the waits are 0 s, 5 s and 5 min. Each attempt has the same webhook-id and its own time."""
     refusals = [503, 500]
 
     def response(_: Received) -> tuple[int, dict[str, str], bytes]:
@@ -243,7 +251,7 @@ def test_a_failure_is_retried_in_the_merchants_time_until_it_succeeds(world: Wor
     assert secret not in str(detail)
 
 
-def test_a_used_up_schedule_fails_and_can_be_resent(world: World, receiver: Receiver) -> None:
+def test_a_delivery_fails_after_its_last_attempt_and_can_be_resent(world: World, receiver: Receiver) -> None:
     receiver.respond = lambda _: (500, {}, b"no")
     endpoint(world, receiver.url, event_types=["payout.created"], retry_profile="fast")
     world.create_payout("0004")
@@ -258,7 +266,7 @@ def test_a_used_up_schedule_fails_and_can_be_resent(world: World, receiver: Rece
     assert (resent["id"], resent["attempt_count"]) == (failed["id"], 7)
 
 
-def test_a_410_disables_the_endpoint_and_what_happens_then_is_kept(world: World, receiver: Receiver) -> None:
+def test_a_410_disables_the_endpoint_and_later_deliveries_are_paused(world: World, receiver: Receiver) -> None:
     receiver.respond = lambda _: (410, {}, b"")
     created = endpoint(world, receiver.url, event_types=["payout.created"])
     world.create_payout("0004")
@@ -275,23 +283,23 @@ def test_a_410_disables_the_endpoint_and_what_happens_then_is_kept(world: World,
     assert len(receiver.received) > before
 
 
-def test_a_redirect_is_a_failure_and_never_followed(world: World, receiver: Receiver) -> None:
+def test_a_redirect_is_a_failure_and_is_not_followed(world: World, receiver: Receiver) -> None:
     with Receiver() as elsewhere:
         receiver.respond = lambda _: (302, {"location": elsewhere.url}, b"")
         endpoint(world, receiver.url, event_types=["payout.created"])
         world.create_payout("0004")
-        (delivery,) = until(lambda: [found for found in deliveries(world) if found["attempt_count"]])
+        (delivery,) = until(lambda: [item for item in deliveries(world) if item["attempt_count"]])
         assert delivery["status"] == "PENDING"
         attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
         assert [entry["status"] for entry in attempts] == [302] * len(attempts)
         assert not elsewhere.received
 
 
-def test_endpoints_that_hang_refuse_or_do_not_resolve_keep_no_other_waiting(world: World, receiver: Receiver) -> None:
-    over = threading.Event()
+def test_endpoints_that_hang_refuse_or_do_not_resolve_delay_no_other_endpoint(world: World, receiver: Receiver) -> None:
+    test_over = threading.Event()
 
     def hang(_: Received) -> tuple[int, dict[str, str], bytes]:
-        over.wait()
+        test_over.wait()
         return 200, {}, b""
 
     with Receiver() as hanging:
@@ -302,5 +310,5 @@ def test_endpoints_that_hang_refuse_or_do_not_resolve_keep_no_other_waiting(worl
         payouts = [world.create_payout("0001") for _ in range(10)]
         for payout in payouts:
             receiver.wait_for("payout.created", "payout.processing", "payout.succeeded", payout_id=payout["id"])
-        assert not hanging.received, "it has answered nothing yet"
-        over.set()
+        assert not hanging.received, "the hanging endpoint must not have responded yet"
+        test_over.set()

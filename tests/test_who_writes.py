@@ -1,4 +1,4 @@
-"""Only the unit of work opens writing transactions: a plain connection reads."""
+"""Only the unit of work opens write transactions. Code with a plain connection only reads."""
 
 import ast
 import re
@@ -20,12 +20,12 @@ ELSEWHERE = [
     for path in sorted((ROOT / folder).rglob("*.py"))
     if UNIT_OF_WORK not in path.parents and "bench" not in path.parts and "migrations" not in path.parts
 ]
-"""Every source file but the unit of work's; the benchmarks measure PostgreSQL with statements of their own."""
+"""Every source file outside the unit of work, except migrations and the benchmarks, which run their own statements."""
 _WRITES = re.compile(r"\b(INSERT INTO|UPDATE \w+ SET|UPDATE \w+ \w+ SET|DELETE FROM|FOR NO KEY UPDATE|FOR UPDATE)\b")
 
 
 def blocks_of(tree: ast.AST, opener: str) -> Iterator[ast.AsyncWith]:
-    """Every `async with` block that a call of this function opens."""
+    """Yield every `async with` block that calls the function `opener`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.AsyncWith):
             calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
@@ -34,8 +34,8 @@ def blocks_of(tree: ast.AST, opener: str) -> Iterator[ast.AsyncWith]:
 
 
 def writes_in(path: Path, tree: ast.AST) -> set[str]:
-    """Writing statements that a plain connection runs, by the constant's name or by their own text."""
-    constants = {name.rpartition(".")[2]: text for name, text in statements.constants().items() if _is_of(name, path)}
+    """Return the write statements that run on a plain connection, as the name of a constant or as SQL text."""
+    constants = {name.rpartition(".")[2]: text for name, text in statements.constants().items() if _is_defined_in(name, path)}
     found = set()
     for block in blocks_of(tree, "connection"):
         for node in ast.walk(block):
@@ -46,12 +46,12 @@ def writes_in(path: Path, tree: ast.AST) -> set[str]:
     return found
 
 
-def _is_of(name: str, path: Path) -> bool:
+def _is_defined_in(name: str, path: Path) -> bool:
     return name.rpartition(".")[0] == ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 @pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_but_the_unit_of_work_opens_a_writing_transaction(path: Path) -> None:
+def test_only_the_unit_of_work_opens_write_transactions(path: Path) -> None:
     tree = ast.parse(path.read_text())
     if path != ROOT / "sandbox" / "db" / "engine.py":
         imported = {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names}
@@ -59,15 +59,15 @@ def test_nothing_but_the_unit_of_work_opens_a_writing_transaction(path: Path) ->
     assert writes_in(path, tree) == set()
 
 
-def test_a_write_on_a_plain_connection_is_seen() -> None:
+def test_the_checker_finds_a_write_on_a_plain_connection() -> None:
     path = ROOT / "worker" / "sweep.py"
-    lie = "async def lie():\n    async with db_errors_as_503(), connection() as conn:\n        await conn.execute({})\n"
-    assert writes_in(path, ast.parse(lie.format("_PURGE"))) == {"_PURGE"}
-    assert writes_in(path, ast.parse(lie.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
-    assert writes_in(path, ast.parse(lie.format("_DUE"))) == set()
+    source = "async def write():\n    async with db_errors_as_503(), connection() as conn:\n        await conn.execute({})\n"
+    assert writes_in(path, ast.parse(source.format("_PURGE"))) == {"_PURGE"}
+    assert writes_in(path, ast.parse(source.format("'DELETE FROM payouts'"))) == {"DELETE FROM payouts"}
+    assert writes_in(path, ast.parse(source.format("_DUE"))) == set()
 
 
-async def test_a_piccolo_query_that_writes_is_refused_outside_of_a_unit_of_work(stack: Stack) -> None:
+async def test_a_piccolo_query_cannot_write_outside_a_unit_of_work(stack: Stack) -> None:
     await open_pool(stack.database_url, 1)
     try:
         with pytest.raises(RuntimeError, match="only a unit of work writes"):

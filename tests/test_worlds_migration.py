@@ -1,4 +1,4 @@
-"""A database of the version before keeps its worlds, and its snapshots can be restored."""
+"""The migration to the `worlds` table keeps each merchant's world, and older snapshots can still be restored."""
 
 import asyncio
 import importlib
@@ -20,8 +20,8 @@ AT = datetime(2031, 1, 1, tzinfo=UTC)
 
 
 def statements(name: str) -> tuple[str, ...]:
-    found: tuple[str, ...] = importlib.import_module(f"{migrations.__name__}.{name}").STATEMENTS
-    return found
+    sql: tuple[str, ...] = importlib.import_module(f"{migrations.__name__}.{name}").STATEMENTS
+    return sql
 
 
 async def execute(url: str, *commands: str) -> None:
@@ -33,9 +33,9 @@ async def execute(url: str, *commands: str) -> None:
         await conn.close()
 
 
-async def check(url: str) -> None:
+async def migrate_and_check(url: str) -> None:
     names = sorted(module.name for module in pkgutil.iter_modules(migrations.__path__))
-    # The first one grants a look at Piccolo's own table.
+    # The first migration grants access to Piccolo's own table, so that table must exist.
     await execute(url, "CREATE TABLE migration ()", *(sql for name in names if name < MIGRATION for sql in statements(name)))
     frozen, running, snapshot = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
     await execute(
@@ -59,7 +59,7 @@ async def check(url: str) -> None:
         SELECT merchant_id, '{snapshot}', 'accounts', 0, ARRAY[a] FROM accounts a
         """,
     )
-    for _ in range(2):  # it may be cut off behind its last statement, and run again
+    for _ in range(2):  # a migration can be interrupted after its last statement and run again
         await execute(url, *statements(MIGRATION))
     await open_pool(url, 1)
     try:
@@ -76,9 +76,9 @@ async def check(url: str) -> None:
                 "review_threshold": Decimal(5),
             }  # fmt: skip
             await conn.execute("UPDATE accounts SET balance = 7 WHERE merchant_id = $1", frozen)
-            back = await restore_world(conn, frozen, snapshot)
-            assert back is not None
-            assert (back.name, back.rows, back.clock.offset) == ("S", 2, timedelta(hours=1))
+            restored = await restore_world(conn, frozen, snapshot)
+            assert restored is not None
+            assert (restored.name, restored.rows, restored.clock.offset) == ("S", 2, timedelta(hours=1))
             assert await conn.fetchval("SELECT balance FROM accounts WHERE merchant_id = $1", frozen) == 5
             assert dict(await conn.fetchrow(world, frozen) or {}) == {
                 "merchant_id": uuid.UUID(frozen), "seed": 7, "id_sequence": 512, "clock_frozen_at": None,
@@ -90,10 +90,10 @@ async def check(url: str) -> None:
         await close_pool()
 
 
-def test_worlds_settings_and_snapshots_come_along(stack: Stack) -> None:
+def test_the_migration_keeps_worlds_settings_and_snapshots(stack: Stack) -> None:
     name = f"before_{uuid.uuid4().hex}"
     stack.execute(f"CREATE DATABASE {name}")
     try:
-        asyncio.run(check(re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", stack.database_url, count=1)))
+        asyncio.run(migrate_and_check(re.sub(r"/[^/?]*(?=\?|$)", f"/{name}", stack.database_url, count=1)))
     finally:
         stack.execute(f"DROP DATABASE {name} WITH (FORCE)")
