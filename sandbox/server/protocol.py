@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from sandbox.domain import redaction
 from sandbox.domain.errors import MEDIA_TYPE, Problem, unavailable
 from sandbox.infrastructure.metrics import REQUESTS
+from sandbox.server.joined_writes import JoinedWrites
 from sandbox.server.request_log import METHODS, choose_request_id
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -77,10 +78,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows the type too
         """Accept the connection, unless too many are open."""
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport, self.loop)  # type: ignore[assignment]  # has the methods that uvicorn calls
         self._deadline = self.loop.time() + self._limits.head_seconds
         if len(self.connections) > self._limits.connections:
             self._reject(unavailable("Too many connections are open."))
-            transport.close()
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse the client's data, within the limits."""

@@ -1,0 +1,88 @@
+"""A response's head and body leave together; a head without a body, and the end of a connection, are not held back."""
+
+import asyncio
+from typing import Any
+
+from sandbox.server.joined_writes import JoinedWrites
+
+
+class Recorder(asyncio.Transport):
+    """A transport that records the calls that the peer would notice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def write(self, data: Any) -> None:
+        assert not self.is_closing()
+        self.calls.append(data)
+
+    def write_eof(self) -> None:
+        self.calls.append("eof")
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls or "abort" in self.calls
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def opened() -> tuple[Recorder, JoinedWrites]:
+    recorder = Recorder()
+    return recorder, JoinedWrites(recorder, asyncio.get_running_loop())
+
+
+async def test_head_and_body_are_one_write() -> None:
+    recorder, joined = await opened()
+    for data in (b"head 1 ", b"body 1", b"head 2 ", b"body 2"):
+        joined.write(data)
+    assert recorder.calls == [b"head 1 body 1", b"head 2 body 2"]
+    await asyncio.sleep(0)
+    assert len(recorder.calls) == 2
+
+
+async def test_a_head_alone_is_sent_at_once() -> None:
+    recorder, joined = await opened()
+    joined.write(b"head")
+    assert joined.get_write_buffer_size() == 4
+    await asyncio.sleep(0)
+    assert recorder.calls == [b"head"]
+    assert joined.get_write_buffer_size() == 0
+
+
+async def test_an_empty_body_completes_a_response() -> None:
+    recorder, joined = await opened()
+    joined.write(b"head")
+    joined.write(b"")
+    joined.write(b"")
+    assert recorder.calls == [b"head"]
+
+
+async def test_a_close_loses_nothing() -> None:
+    recorder, joined = await opened()
+    joined.write(b"head")
+    joined.write_eof()
+    joined.write(b"more")
+    joined.close()
+    assert recorder.calls == [b"head", "eof", b"more", "close"]
+
+
+async def test_nothing_is_written_to_a_lost_connection() -> None:
+    recorder, joined = await opened()
+    joined.write(b"head")
+    joined.abort()
+    await asyncio.sleep(0)
+    assert recorder.calls == ["abort"]
