@@ -1,4 +1,7 @@
-"""What a client may ask of a connection: so much of a head, so long for each part, so many connections. The rest goes on."""
+"""Limits on connections: the size of a request's head, the time for each part, and the number of connections.
+
+A slow or excessive client is cut off, and other clients are served meanwhile.
+"""
 
 import asyncio
 import contextlib
@@ -26,17 +29,17 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class App:
-    """Answers with the length of the body that it was sent, once `may_answer` is set."""
+    """Responds with the length of the request's body. Waits for `may_read` before reading and for `may_respond` after it."""
 
-    def __init__(self, may_read: bool = True, may_answer: bool = True) -> None:
+    def __init__(self, may_read: bool = True, may_respond: bool = True) -> None:
         self.may_read = asyncio.Event()
-        self.may_answer = asyncio.Event()
+        self.may_respond = asyncio.Event()
         self.disconnects = 0
         self.scopes: list[Any] = []
         if may_read:
             self.may_read.set()
-        if may_answer:
-            self.may_answer.set()
+        if may_respond:
+            self.may_respond.set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
@@ -48,7 +51,7 @@ class App:
                 self.disconnects += 1
                 return
             size, more = size + len(message["body"]), message["more_body"]
-        await self.may_answer.wait()
+        await self.may_respond.wait()
         body = str(size).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
         await send({"type": "http.response.body", "body": body})
@@ -58,9 +61,9 @@ def post(length: int, *headers: str) -> bytes:
     return "\r\n".join(["POST / HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers, "", ""]).encode()
 
 
-def code_of(got: bytes) -> str:
-    """The code of the problem that was answered."""
-    head, _, body = got.partition(b"\r\n\r\n")
+def code_of(received: bytes) -> str:
+    """Return the code of the received response, which must be a complete problem that closes the connection."""
+    head, _, body = received.partition(b"\r\n\r\n")
     problem: dict[str, Any] = json.loads(body)
     assert head.startswith(b"HTTP/1.1 %d " % problem["status"])
     assert b"\r\ncontent-type: application/problem+json\r\n" in head
@@ -70,7 +73,7 @@ def code_of(got: bytes) -> str:
     return str(problem["code"])
 
 
-async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
+async def test_a_connection_that_sends_nothing_is_closed_without_a_response() -> None:
     connection = Connection(App(), LIMITS)
     await connection.wait(29)
     assert connection.is_open
@@ -79,10 +82,10 @@ async def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None
     assert connection.received == b""
 
 
-@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"GET /", b"POST / HTTP/1.1\r\n"])
-async def test_a_head_that_does_not_end_is_timed_out_however_it_drips(begun: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\nHost: x\r\nX-", b"GET /", b"POST / HTTP/1.1\r\n"])
+async def test_an_unfinished_head_times_out_even_if_bytes_keep_arriving(sent: bytes) -> None:
     connection = Connection(App(), LIMITS)
-    await connection.send(begun)
+    await connection.send(sent)
     for _ in range(29):
         await connection.wait(1)
         await connection.send(b"a")
@@ -94,18 +97,18 @@ async def test_a_head_that_does_not_end_is_timed_out_however_it_drips(begun: byt
 
 
 @pytest.mark.parametrize("drip", [b"\r\n", b"X"])
-async def test_what_is_no_head_at_all_is_timed_out_too(drip: bytes) -> None:
+async def test_bytes_that_never_form_a_head_time_out(drip: bytes) -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(GET)
-    answered = connection.received
+    before = connection.received
     for _ in range(30):
         await connection.send(drip)
         await connection.wait(1)
     assert not connection.is_open
-    assert connection.received == answered
+    assert connection.received == before
 
 
-async def test_a_second_head_has_its_own_time() -> None:
+async def test_each_head_has_its_own_time_limit() -> None:
     connection = Connection(App(), LIMITS)
     await connection.wait(29)
     await connection.send(GET)
@@ -117,7 +120,7 @@ async def test_a_second_head_has_its_own_time() -> None:
     assert connection.is_open
 
 
-async def test_a_body_that_stops_is_timed_out_and_the_application_is_told() -> None:
+async def test_a_stalled_body_times_out_and_the_application_sees_a_disconnect() -> None:
     app = App()
     connection = Connection(app, LIMITS)
     await connection.send(post(1000) + b"x" * 500)
@@ -130,7 +133,7 @@ async def test_a_body_that_stops_is_timed_out_and_the_application_is_told() -> N
     assert not connection.is_open
 
 
-async def test_a_slow_body_that_keeps_its_rate_takes_as_long_as_it_needs() -> None:
+async def test_a_slow_body_above_the_minimum_rate_has_no_time_limit() -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(post(100_000))
     for _ in range(100):
@@ -139,7 +142,7 @@ async def test_a_slow_body_that_keeps_its_rate_takes_as_long_as_it_needs() -> No
     assert connection.received.endswith(b"100000")
 
 
-async def test_a_body_slower_than_its_rate_is_timed_out() -> None:
+async def test_a_body_below_the_minimum_rate_times_out() -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(post(100_000))
     for _ in range(40):
@@ -148,15 +151,15 @@ async def test_a_body_slower_than_its_rate_is_timed_out() -> None:
     assert code_of(connection.received) == "REQUEST_TIMEOUT"
 
 
-async def test_a_burst_does_not_buy_a_long_silence() -> None:
+async def test_a_burst_does_not_allow_a_long_silence_afterwards() -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(post(100_000))
-    await connection.send(b"x" * 60_000)  # at the lowest rate that is ten minutes' worth
+    await connection.send(b"x" * 60_000)  # ten minutes' worth at the minimum rate
     await connection.wait(30)
     assert code_of(connection.received) == "REQUEST_TIMEOUT"
 
 
-async def test_a_body_that_we_do_not_read_is_nobody_elses_fault() -> None:
+async def test_a_body_that_the_application_does_not_read_does_not_time_out() -> None:
     app = App(may_read=False)
     connection = Connection(app, LIMITS)
     await connection.send(post(200_000) + b"x" * 70_000)
@@ -167,7 +170,7 @@ async def test_a_body_that_we_do_not_read_is_nobody_elses_fault() -> None:
     assert connection.received.endswith(b"200000")
 
 
-async def test_a_client_that_waits_for_a_100_is_waited_for() -> None:
+async def test_a_client_that_waits_for_100_continue_does_not_time_out() -> None:
     app = App(may_read=False)
     connection = Connection(app, LIMITS)
     await connection.send(post(3, "Expect: 100-continue"))
@@ -179,30 +182,30 @@ async def test_a_client_that_waits_for_a_100_is_waited_for() -> None:
     assert connection.received.endswith(b"3")
 
 
-async def test_an_answer_may_take_its_time() -> None:
-    app = App(may_answer=False)
+async def test_a_response_has_no_time_limit() -> None:
+    app = App(may_respond=False)
     connection = Connection(app, LIMITS)
     await connection.send(post(3) + b"abc")
     await connection.wait(3600)
     assert (connection.is_open, connection.received) == (True, b"")
-    app.may_answer.set()
+    app.may_respond.set()
     await connection.settle()
     assert connection.received.endswith(b"3")
 
 
-async def test_a_request_begun_behind_one_that_is_served_does_not_end_it() -> None:
-    app = App(may_answer=False)
+async def test_an_unfinished_pipelined_request_does_not_time_out_the_one_being_served() -> None:
+    app = App(may_respond=False)
     connection = Connection(app, LIMITS)
     await connection.send(GET + GET[:10])
     await connection.wait(3600)
-    app.may_answer.set()
+    app.may_respond.set()
     await connection.settle()
     assert b"HTTP/1.1 200 OK" in connection.received
     await connection.wait(30)
     assert b"HTTP/1.1 408 " in connection.received
 
 
-async def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for() -> None:
+async def test_the_rest_of_a_body_is_not_awaited_after_the_response() -> None:
     async def refuse(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body"})
@@ -217,8 +220,8 @@ async def test_the_rest_of_a_body_that_was_answered_already_is_not_waited_for() 
     assert not connection.is_open
 
 
-async def test_a_client_that_reads_nothing_is_cut_off() -> None:
-    connection = Connection(App(may_answer=False), LIMITS)
+async def test_a_client_that_stops_reading_is_cut_off() -> None:
+    connection = Connection(App(may_respond=False), LIMITS)
     await connection.send(GET)
     for left in (50_000, 40_000, 30_000):
         connection.set_unsent(left)
@@ -228,7 +231,7 @@ async def test_a_client_that_reads_nothing_is_cut_off() -> None:
     assert connection.is_aborted
 
 
-SHAPES = {
+LONG_HEADS = {
     "one header in one packet": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nA: " + b"a" * 2000 + b"\r\n\r\n"],
     "one header that does not end": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\nA: ", *[b"a" * 100] * 12],
     "many headers": [b"GET / HTTP/1.1\r\nX-Request-Id: mine\r\n", *[b"a: b\r\n"] * 200],
@@ -237,33 +240,33 @@ SHAPES = {
     "blank lines": [b"\r\n" * 50] * 12,
     "a chunk's extension": [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a=", *[b"a" * 100] * 12],
     "a trailer": [b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nA: ", *[b"a" * 100] * 12],
-    "a head after another's": [GET + b"GET / HTTP/1.1\r\nA: " + b"a" * 2000 + b"\r\n\r\n"],
+    "a second head in the same packet": [GET + b"GET / HTTP/1.1\r\nA: " + b"a" * 2000 + b"\r\n\r\n"],
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-async def test_a_head_that_is_too_long_is_refused_in_any_shape(name: str) -> None:
+@pytest.mark.parametrize("name", LONG_HEADS)
+async def test_a_head_that_is_too_long_is_refused_in_every_form(name: str) -> None:
     connection = Connection(App(), LIMITS)
-    for part in SHAPES[name]:
+    for part in LONG_HEADS[name]:
         await connection.send(part)
-    if name == "a head after another's":
-        # The first is answered, and then the connection is closed.
+    if name == "a second head in the same packet":
+        # The first request gets a response, and then the connection is closed.
         assert connection.received.count(b"HTTP/1.1 200 OK") == 1
         assert not connection.is_open
         return
     assert code_of(connection.received) == "HEADERS_TOO_LARGE"
     if name in ("one header in one packet", "one header that does not end", "many headers"):
         assert b"\r\nx-request-id: mine\r\n" in connection.received
-    said = connection.received
+    response = connection.received
     await connection.send(b"a" * 100_000)
     await connection.wait(2)
-    assert connection.is_open  # so that the client can read what it was told
+    assert connection.is_open  # so that the client can read the response
     await connection.wait(1)
     assert not connection.is_open
-    assert connection.received == said
+    assert connection.received == response
 
 
-async def test_a_head_within_the_limit_passes_and_so_does_any_body() -> None:
+async def test_a_head_within_the_limit_is_accepted_with_a_body_of_any_size() -> None:
     connection = Connection(App(), LIMITS)
     await connection.send(post(50_000, "A: " + "a" * 800) + b"x" * 50_000)
     assert connection.received.endswith(b"50000")
@@ -272,7 +275,7 @@ async def test_a_head_within_the_limit_passes_and_so_does_any_body() -> None:
     assert connection.received.endswith(b"5000")
 
 
-async def test_trailers_are_no_headers() -> None:
+async def test_trailers_are_not_passed_on_as_headers() -> None:
     app = App()
     connection = Connection(app, LIMITS)
     await connection.send(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-API-KEY: other\r\n\r\n")
@@ -281,7 +284,7 @@ async def test_trailers_are_no_headers() -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "POSTX", "FOO", "PROPFIND"])
-async def test_a_method_may_come_byte_by_byte(method: str) -> None:
+async def test_a_method_may_arrive_byte_by_byte(method: str) -> None:
     app = App()
     connection = Connection(app, LIMITS)
     for byte in f"{method} /path HTTP/1.1\r\nHost: x\r\n\r\n".encode():
@@ -294,16 +297,16 @@ async def test_a_method_may_come_byte_by_byte(method: str) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize(
-    "asked",
+    "upgrade",
     [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
         "Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\n",
     ],
 )
-async def test_a_request_that_asks_for_another_protocol_keeps_its_body(asked: str, parts: int) -> None:
+async def test_a_request_to_upgrade_the_protocol_is_served_with_its_body(upgrade: str, parts: int) -> None:
     app = App()
     connection = Connection(app, LIMITS)
-    head = f"POST /path?a=b HTTP/1.1\r\nHost: x\r\n{asked}X-Request-Id: mine\r\nContent-Length: 5\r\n\r\n".encode()
+    head = f"POST /path?a=b HTTP/1.1\r\nHost: x\r\n{upgrade}X-Request-Id: mine\r\nContent-Length: 5\r\n\r\n".encode()
     for part in {1: [head + b"hello" + GET], 2: [head, b"hello" + GET], 3: [head[:40], head[40:] + b"he", b"llo" + GET]}[parts]:
         await connection.send(part)
     assert [response.rpartition(b"\r\n")[2] for response in connection.received.split(b"HTTP/1.1 200 OK")[1:]] == [b"5", b"0"]
@@ -315,7 +318,7 @@ async def test_a_request_that_asks_for_another_protocol_keeps_its_body(asked: st
     assert not {b"upgrade", b"http2-settings"} & headers.keys()
 
 
-async def test_one_connection_too_many_is_told_so_and_closed() -> None:
+async def test_a_connection_above_the_limit_gets_503_and_is_closed() -> None:
     state = ServerState()
     connections = [Connection(App(), LIMITS, state) for _ in range(LIMITS.connections)]
     assert all(connection.is_open for connection in connections)
@@ -340,18 +343,18 @@ async def test_one_connection_too_many_is_told_so_and_closed() -> None:
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, 4096),
     ],
 )  # fmt: skip
-def test_connections_leave_files_for_the_stores(
+def test_the_connection_limit_leaves_open_files_for_the_stores(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: tuple[int, int] | None, connections: int
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    set_limits: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: set_limits.append(limits))
     assert fit_to_open_files(Limits()).connections == connections
-    assert asked == ([] if raised is None else [raised])
+    assert set_limits == ([] if raised is None else [raised])
 
 
-def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:
-    # Time for a whole head, so that a machine which stands still between a connection and its first byte fails nothing.
+def test_a_server_closes_slow_connections_and_serves_others_meanwhile() -> None:
+    # A head has 3 s, so that the test passes even if the machine stalls between a connection and its first byte.
     limits = Limits(head_seconds=3, body_seconds=0.2, linger_seconds=0.2, connections=50)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -360,15 +363,15 @@ def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
-    def held(url: str, begun: bytes) -> socket.socket:
+    def connect_and_send(url: str, data: bytes) -> socket.socket:
         connection = connect(url)
-        connection.sendall(begun)
+        connection.sendall(data)
         return connection
 
-    with serving(app, limits) as url, contextlib.ExitStack() as open_ones:
-        silent = [open_ones.enter_context(connect(url))]
-        heads = [open_ones.enter_context(held(url, b"GET / HTTP/1.1\r\nHost: ")) for _ in range(10)]
-        bodies = [open_ones.enter_context(held(url, post(100))) for _ in range(10)]
+    with serving(app, limits) as url, contextlib.ExitStack() as open_connections:
+        silent = [open_connections.enter_context(connect(url))]
+        heads = [open_connections.enter_context(connect_and_send(url, b"GET / HTTP/1.1\r\nHost: ")) for _ in range(10)]
+        bodies = [open_connections.enter_context(connect_and_send(url, post(100))) for _ in range(10)]
         assert raw_request(url, GET).status_code == 204
         for connection in bodies + heads:
             assert read_response(connection).status_code == 408
@@ -378,14 +381,14 @@ def test_a_server_closes_what_is_slow_and_serves_the_others_meanwhile() -> None:
         assert raw_request(url, GET).status_code == 204
 
 
-def test_a_server_has_room_again_when_connections_end() -> None:
+def test_closed_connections_no_longer_count_towards_the_limit() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
     with serving(app, Limits(connections=3)) as url:
         held = [connect(url) for _ in range(3)]
-        for connection in held:  # all three are there
+        for connection in held:  # wait until the server has accepted all three
             connection.sendall(GET)
             assert read_response(connection).status_code == 204
         refused = raw_request(url, GET)
@@ -396,7 +399,7 @@ def test_a_server_has_room_again_when_connections_end() -> None:
 
 
 @pytest.mark.parametrize("app", ["api", "ipn"])
-def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: World, app: str) -> None:
+def test_a_huge_header_is_refused_and_others_are_served_meanwhile(world: World, app: str) -> None:
     url = world.stack.api_url if app == "api" else world.stack.ipn_url
     slow = [connect(url) for _ in range(300)]
     for connection in slow:
@@ -410,7 +413,7 @@ def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: Wor
                 for _ in range(1600):
                     connection.sendall(b"a" * 65_536)
             except (ConnectionError, TimeoutError):
-                pass  # closed by then; the response was sent before
+                pass  # the server has sent its response and closed the connection
             refused.append(read_response(connection))
 
     thread = threading.Thread(target=send_100_megabytes)
@@ -427,7 +430,7 @@ def test_an_endless_header_is_refused_and_others_are_served_meanwhile(world: Wor
     assert refused[0].headers["content-type"] == "application/problem+json"
 
 
-async def test_a_stream_outlives_the_limits_of_requests() -> None:
+async def test_a_streamed_response_has_no_time_limit() -> None:
     more = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -448,9 +451,9 @@ async def test_a_stream_outlives_the_limits_of_requests() -> None:
     assert connection.received.endswith(b"0\r\n\r\n")
 
 
-def test_a_half_open_connection_does_not_hold_up_a_stop() -> None:
+def test_an_unfinished_request_does_not_delay_a_shutdown() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise AssertionError("nothing was asked")
+        raise AssertionError("no request was complete")
 
     with serving(app, Limits()) as url:
         held = connect(url)

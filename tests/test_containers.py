@@ -1,4 +1,4 @@
-"""What the image and the compose file promise, as far as it can be seen without a container engine."""
+"""Checks on the Dockerfile and the compose file that need no container engine."""
 
 import http.server
 import re
@@ -13,47 +13,47 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-ALIVE = ROOT / "docker" / "alive"
+HEALTH_CHECK = ROOT / "docker" / "alive"
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-ONCE = {"migrate"}
-OURS = ("migrate", "api", "worker", "ipn")
+ONE_SHOT = {"migrate"}
+OUR_IMAGE = ("migrate", "api", "worker", "ipn")
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_can_do_as_little_as_possible(name: str) -> None:
+def test_every_service_runs_with_minimal_privileges(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["tmpfs"]
     assert service["cap_drop"] == ["ALL"]
     assert "cap_add" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert name in OURS or service["user"] not in ("root", "0"), "our own image names its user itself"
+    assert name in OUR_IMAGE or service["user"] not in ("root", "0"), "our own image sets its user in the Dockerfile"
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONCE))
-def test_every_service_comes_back_and_is_asked_whether_it_is_well(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOT))
+def test_services_restart_and_have_health_checks(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     check = service["healthcheck"]
     assert check["start_period"]
     assert check["timeout"]
-    assert "python" not in " ".join(check["test"]), "a Python every few seconds costs more than the sandbox"
+    assert "python" not in " ".join(check["test"]), "starting Python every few seconds costs more than the sandbox"
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_the_settings_of_the_environment_reach_every_process(name: str) -> None:
+@pytest.mark.parametrize("name", OUR_IMAGE)
+def test_settings_from_the_environment_reach_every_process(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert environment["BULK_CREDIT_FAIL_USER_IDS"] == "${BULK_CREDIT_FAIL_USER_IDS:-}"
     assert environment["SANDBOX_WEBHOOK_ALLOW"] == "${SANDBOX_WEBHOOK_ALLOW:-}"
     for secret in ("SANDBOX_ADMIN_KEY", "SANDBOX_SECRET_KEY"):
-        assert environment[secret].startswith(f"${{{secret}:?"), "there is no default to forget"
+        assert environment[secret].startswith(f"${{{secret}:?"), "secrets must be required, without a default"
 
 
 def test_both_demo_merchants_are_seeded_and_their_keys_are_not_logged() -> None:
     assert SERVICES["migrate"]["command"][-1] == "python -m sandbox.db.migrate && python -m seeds > /dev/null"
 
 
-def test_the_image_is_installed_by_hash_and_holds_the_source_once() -> None:
+def test_the_image_installs_by_hash_and_contains_the_source_once() -> None:
     build, final = re.split(r"(?m)^FROM ", (ROOT / "Dockerfile").read_text())[1:]
     for install in re.findall(r"pip install [^\n&]+", build):
         assert "--require-hashes" in install or {"--no-deps", "--no-build-isolation"} <= set(install.split())
@@ -64,9 +64,9 @@ def test_the_image_is_installed_by_hash_and_holds_the_source_once() -> None:
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    """The port of a server that has one page."""
+    """Yield the port of a server that responds with 200 to /health and with 503 to other paths."""
 
-    class CommandResult(http.server.BaseHTTPRequestHandler):
+    class HealthHandler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/health" else 503)
             self.end_headers()
@@ -74,7 +74,7 @@ def server() -> Iterator[int]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), CommandResult) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), HealthHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port
@@ -83,10 +83,10 @@ def server() -> Iterator[int]:
 
 
 def is_alive(port: int, path: str) -> bool:
-    return subprocess.run([str(ALIVE), str(port), path], check=False, capture_output=True).returncode == 0
+    return subprocess.run([str(HEALTH_CHECK), str(port), path], check=False, capture_output=True).returncode == 0
 
 
-def test_the_health_check_tells_a_200_from_all_else(server: int) -> None:
+def test_the_health_check_accepts_only_200(server: int) -> None:
     assert is_alive(server, "/health")
     assert not is_alive(server, "/elsewhere")
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -1,4 +1,4 @@
-"""In a frozen world an endpoint's deliveries go one after the other: what is claimed and not attempted is never stuck."""
+"""In a frozen world an endpoint gets its deliveries one at a time, and a claimed delivery that is not attempted is released."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -43,8 +43,8 @@ def recorded(one: ClaimedDelivery, status: int) -> AttemptResult:
     return AttemptResult(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
 
 
-class Scripted(attempt.AttemptRunner):
-    """Answers as it is told, without a network."""
+class ScriptedAttempts(attempt.AttemptRunner):
+    """Makes no requests. Each attempt gets the next of the given statuses."""
 
     def __init__(self, sender: WebhookSender, statuses: Sequence[int]) -> None:
         super().__init__(sender, SecretBox(bytes(32)))
@@ -54,68 +54,71 @@ class Scripted(attempt.AttemptRunner):
         return recorded(claimed, self.statuses.pop(0))
 
 
-def test_an_endpoints_deliveries_are_one_run_in_a_frozen_world_and_many_in_a_running_one() -> None:
+def test_deliveries_are_sequential_per_endpoint_only_in_a_frozen_world() -> None:
     frozen = [claimed(1, "a"), claimed(2, "b"), claimed(3, "a"), claimed(4, "b")]
-    assert [[one.id for one in run] for run in attempt.split_into_sequences(frozen)] == [["d1", "d3"], ["d2", "d4"]]
+    assert [[one.id for one in sequence] for sequence in attempt.split_into_sequences(frozen)] == [["d1", "d3"], ["d2", "d4"]]
     running = [claimed(1, "a", clock=RUNNING), claimed(2, "a", clock=RUNNING)]
-    assert [[one.id for one in run] for run in attempt.split_into_sequences(running)] == [["d1"], ["d2"]]
+    assert [[one.id for one in sequence] for sequence in attempt.split_into_sequences(running)] == [["d1"], ["d2"]]
 
 
 @pytest.mark.parametrize(
-    ("statuses", "lease", "goes_on", "attempted"),
+    ("statuses", "lease", "may_continue", "attempted"),
     [
         ([200, 500, 200], LEASE, True, 3),
-        # The first is always attempted, or nothing would ever be; what would outlast its lease another could claim too.
+        # The first delivery is always attempted, so that there is progress. An attempt that could outlast its lease is not
+        # started, because another worker could claim the delivery as well.
         ([200, 200, 200], timedelta(seconds=15), True, 1),
         ([200, 410, 200], LEASE, True, 2),
         ([200, 200, 200], LEASE, False, 1),
     ],
-    ids=["all", "the lease nearly lapses", "the endpoint is gone", "the worker stops"],
+    ids=["all", "the lease nearly expires", "the endpoint is gone", "the worker stops"],
 )
-async def test_what_is_not_attempted_is_given_back(
-    monkeypatch: pytest.MonkeyPatch, statuses: list[int], lease: timedelta, goes_on: bool, attempted: int
+async def test_claimed_deliveries_that_are_not_attempted_are_released(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int], lease: timedelta, may_continue: bool, attempted: int
 ) -> None:
-    given_back: list[Any] = []
+    released: list[Any] = []
 
     async def release_claims(merchant_id: str, rest: Sequence[ClaimedDelivery]) -> None:
-        given_back.extend(one.id for one in rest)
+        released.extend(one.id for one in rest)
 
     monkeypatch.setattr(attempt, "release_claims", release_claims)
     sender = WebhookSender()
     try:
-        made: list[str] = []
+        attempted_ids: list[str] = []
         run = [claimed(number, lease=lease) for number in range(3)]
-        attempts = Scripted(sender, statuses)
+        attempts = ScriptedAttempts(sender, statuses)
         attempts.begin("m", [run])
-        left = await attempts.attempt_sequence("m", run, lambda done: made.append(done.claimed.id), lambda: goes_on)
+        left = await attempts.attempt_sequence(
+            "m", run, lambda done: attempted_ids.append(done.claimed.id), lambda: may_continue
+        )
     finally:
         await sender.close()
     ids = [one.id for one in run]
-    assert (made, given_back, left) == (ids[:attempted], ids[attempted:], 3 - attempted)
+    assert (attempted_ids, released, left) == (ids[:attempted], ids[attempted:], 3 - attempted)
 
 
-def test_an_endpoint_that_is_gone_gets_nothing_more(world: World, receiver: Receiver) -> None:
+def test_an_endpoint_that_responds_with_410_gets_nothing_more(world: World, receiver: Receiver) -> None:
     receiver.respond = lambda _: (410, {}, b"")
-    made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
     world.client.post("/sandbox/v1/clock/freeze", json={})
     batch = {"payouts": [world.payout_body("0004") for _ in range(20)]}
     assert world.post("/api/v1/payouts/batch", batch).status_code == 200
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
-    path = f"/api/v1/webhook-endpoints/{made['id']}"
+    path = f"/api/v1/webhook-endpoints/{endpoint['id']}"
     assert world.get(path).json()["status"] == "DISABLED"
     assert "410" in world.get(path).json()["disabled_reason"]
     assert len(receiver.received) == 1
-    # Enabled again, it gets the rest, in order.
+    # Once it is enabled again, it gets the remaining deliveries in order.
     receiver.respond = lambda _: (200, {}, b"")
     assert world.patch(path, {"status": "ENABLED"}).json()["disabled_reason"] is None
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
-    ids = [got.headers["webhook-id"] for got in receiver.received]
+    ids = [received.headers["webhook-id"] for received in receiver.received]
     assert len(ids) == 20
     assert ids == sorted(ids)
 
 
-def test_what_waits_behind_a_process_that_died_is_delivered_when_its_lease_lapses(world: World, receiver: Receiver) -> None:
-    """In order, by a worker that found the endpoint busy when it was woken; nobody calls the sandbox in between."""
+def test_deliveries_leased_by_a_dead_process_are_made_when_the_lease_expires(world: World, receiver: Receiver) -> None:
+    """They are made in order, by a worker that found the endpoint busy earlier, without any request that wakes it."""
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
     world.client.post("/sandbox/v1/clock/freeze", json={})
     first = world.create_payout("0004")["id"]
@@ -127,13 +130,13 @@ def test_what_waits_behind_a_process_that_died_is_delivered_when_its_lease_lapse
     )
     second = world.create_payout("0004")["id"]
     until(lambda: len(receiver.received) == 3)
-    assert [got.event["data"]["id"] for got in receiver.received] == [first, first, second]
+    assert [received.event["data"]["id"] for received in receiver.received] == [first, first, second]
 
 
-def test_an_endpoint_with_many_waiting_deliveries_is_deleted(world: World, receiver: Receiver) -> None:
-    """In several transactions; all of them stay in the log, and none is waiting any more."""
-    made = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
-    assert world.patch(f"/api/v1/webhook-endpoints/{made['id']}", {"status": "DISABLED"}).status_code == 200
+def test_an_endpoint_with_many_waiting_deliveries_can_be_deleted(world: World, receiver: Receiver) -> None:
+    """It takes several transactions. All deliveries stay in the log, and none is due any more."""
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]}).json()
+    assert world.patch(f"/api/v1/webhook-endpoints/{endpoint['id']}", {"status": "DISABLED"}).status_code == 200
     world.create_payout("0004")
     world.stack.execute(
         "INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, "
@@ -142,8 +145,8 @@ def test_an_endpoint_with_many_waiting_deliveries_is_deleted(world: World, recei
         "FROM webhook_deliveries d, generate_series(1, 12001) n WHERE d.merchant_id = $1",
         world.merchant_id,
     )
-    assert world.client.delete(f"/api/v1/webhook-endpoints/{made['id']}").status_code == 204
-    assert world.client.delete(f"/api/v1/webhook-endpoints/{made['id']}").status_code == 404
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{endpoint['id']}").status_code == 204
+    assert world.client.delete(f"/api/v1/webhook-endpoints/{endpoint['id']}").status_code == 404
     counted = world.stack.execute(
         "SELECT status, count(*), count(next_attempt_at) AS due FROM webhook_deliveries WHERE merchant_id = $1 GROUP BY status",
         world.merchant_id,

@@ -1,4 +1,4 @@
-"""The directory of banks and wallets, account numbers, and what is said about them."""
+"""The directory of banks and wallets, IBANs, account numbers, and account verification."""
 
 import json
 import re
@@ -34,7 +34,7 @@ accounts = st.text(string.ascii_uppercase + string.digits, min_size=16, max_size
 ibans = st.builds(make_iban, bank_iban_codes, accounts)
 
 
-# the data
+# The directory.
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_a_wallet_is_found_by_its_code(code: str, iban_code: str) -> None:
     assert wallet.iban_code == iban_code
 
 
-def test_an_alias_gives_the_bank_itself() -> None:
+def test_an_alias_finds_the_same_bank() -> None:
     assert DIRECTORY.bank("BANKALHABIB") is DIRECTORY.bank("BAHL")
 
 
 @pytest.mark.parametrize("code", ["", "hbl", "Hbl", " HBL", "HBL\n", "HABB", "EASYPAISA", "NOSUCHBANK"])
-def test_a_code_is_matched_exactly(code: str) -> None:
+def test_a_bank_code_is_matched_exactly(code: str) -> None:
     assert DIRECTORY.bank(code) is None
 
 
@@ -88,13 +88,13 @@ def test_a_wallet_code_is_matched_exactly(code: str) -> None:
     assert DIRECTORY.wallet(code) is None
 
 
-def test_no_code_or_alias_stands_for_two_banks() -> None:
+def test_codes_and_aliases_are_unique() -> None:
     codes = [code for bank in DIRECTORY.banks for code in (bank.code, *bank.aliases)]
     assert len(codes) == len(set(codes))
     assert len(DIRECTORY.wallets) == len({wallet.code for wallet in DIRECTORY.wallets})
 
 
-def test_no_iban_identifier_stands_for_two_institutions() -> None:
+def test_iban_identifiers_are_unique() -> None:
     identifiers = [entry.iban_code for entry in ENTRIES]
     assert len(identifiers) == len(set(identifiers))
 
@@ -111,11 +111,11 @@ def test_the_data_is_well_formed() -> None:
         assert entry.name.strip() == entry.name != "", entry
 
 
-def test_the_directory_is_read_once() -> None:
+def test_the_directory_is_loaded_once() -> None:
     assert load_directory() is DIRECTORY
 
 
-def test_the_directory_on_the_wire() -> None:
+def test_the_directory_has_the_documented_json_form() -> None:
     body = json.loads(json.dumps(DIRECTORY.as_json()))
     assert set(body) == {"banks", "wallets"}
     assert {
@@ -129,11 +129,11 @@ def test_the_directory_on_the_wire() -> None:
     assert len(body["wallets"]) == len(DIRECTORY.wallets)
 
 
-# IBANs
+# IBANs.
 
 
 @pytest.mark.parametrize(("iban", "bank_iban_code"), VALID_IBANS)
-def test_a_valid_iban(iban: str, bank_iban_code: str) -> None:
+def test_a_valid_iban_is_accepted(iban: str, bank_iban_code: str) -> None:
     assert looks_like_iban(iban)
     assert check_iban(iban, bank_iban_code) is None
     assert check_iban(iban, None) is None
@@ -142,7 +142,7 @@ def test_a_valid_iban(iban: str, bank_iban_code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "explanation"),
     [
         ("PK36SCBL0000001123456703", "check digits"),
         ("PK27MPBL1181017140122674", "check digits"),
@@ -168,10 +168,10 @@ def test_a_valid_iban(iban: str, bank_iban_code: str) -> None:
         ("PK3600000000000112345670", "four letters"),
     ],
 )
-def test_an_invalid_iban_is_explained_in_one_sentence(text: str, says: str) -> None:
+def test_an_invalid_iban_is_explained_in_one_sentence(text: str, explanation: str) -> None:
     problem = check_iban(text, None)
     assert problem is not None
-    assert says in problem
+    assert explanation in problem
     assert problem.endswith(".")
     assert problem.count(".") == 1
 
@@ -184,40 +184,40 @@ def test_an_iban_of_another_bank_is_refused() -> None:
     assert check_account_number("PK36SCBL0000001123456702", "HABB") == problem
 
 
-@pytest.mark.parametrize(("check_digits", "stand_in"), [(97, "00"), (98, "01"), (2, "99")])
-def test_check_digits_below_02_or_above_98_are_refused(check_digits: int, stand_in: str) -> None:
+@pytest.mark.parametrize(("check_digits", "congruent"), [(97, "00"), (98, "01"), (2, "99")])
+def test_check_digits_below_02_or_above_98_are_refused(check_digits: int, congruent: str) -> None:
     iban = next(
         candidate
         for candidate in (make_iban("HABB", f"{number:016d}") for number in range(10_000))
         if candidate[2:4] == f"{check_digits:02d}"
     )
     assert check_iban(iban, None) is None
-    assert check_iban(f"PK{stand_in}{iban[4:]}", None) is not None
+    assert check_iban(f"PK{congruent}{iban[4:]}", None) is not None
 
 
 @given(bank_iban_codes, accounts)
-def test_an_iban_that_was_made_is_valid(bank_iban_code: str, account: str) -> None:
+def test_a_generated_iban_is_valid(bank_iban_code: str, account: str) -> None:
     iban = make_iban(bank_iban_code, account)
     assert check_iban(iban, bank_iban_code) is None
     assert (iban[:2], iban[4:8], iban[8:]) == ("PK", bank_iban_code, account)
 
 
 @given(ibans, st.data())
-def test_one_digit_changed_makes_an_iban_invalid(iban: str, data: st.DataObject) -> None:
+def test_changing_one_digit_makes_an_iban_invalid(iban: str, data: st.DataObject) -> None:
     position = data.draw(st.sampled_from([at for at, character in enumerate(iban) if character.isdigit()]))
     digit = data.draw(st.sampled_from(string.digits.replace(iban[position], "")))
     assert check_iban(iban[:position] + digit + iban[position + 1 :], None) is not None
 
 
 @given(ibans, st.data())
-def test_one_letter_changed_makes_an_iban_invalid(iban: str, data: st.DataObject) -> None:
+def test_changing_one_letter_makes_an_iban_invalid(iban: str, data: st.DataObject) -> None:
     position = data.draw(st.sampled_from([at for at, character in enumerate(iban) if character.isalpha()]))
     letter = data.draw(st.sampled_from(string.ascii_uppercase.replace(iban[position], "")))
     assert check_iban(iban[:position] + letter + iban[position + 1 :], None) is not None
 
 
 @given(bank_iban_codes, st.from_regex(r"[0-9]{16}", fullmatch=True), st.integers(min_value=8, max_value=22))
-def test_two_neighbouring_digits_swapped_make_an_iban_invalid(bank_iban_code: str, account: str, at: int) -> None:
+def test_swapping_two_adjacent_digits_makes_an_iban_invalid(bank_iban_code: str, account: str, at: int) -> None:
     iban = make_iban(bank_iban_code, account)
     assume(iban[at] != iban[at + 1])
     swapped = iban[:at] + iban[at + 1] + iban[at] + iban[at + 2 :]
@@ -225,17 +225,17 @@ def test_two_neighbouring_digits_swapped_make_an_iban_invalid(bank_iban_code: st
 
 
 @given(st.text())
-def test_no_text_makes_a_check_raise(text: str) -> None:
+def test_no_text_makes_a_check_raise_an_exception(text: str) -> None:
     check_iban(text, "HABB")
     check_account_number(text, "HABB")
     scenario_suffix(text)
 
 
-# account numbers
+# Account numbers.
 
 
 @pytest.mark.parametrize("text", ["0000000000", "03001234567", "1234567890123456", "PK66HABB0000001234567890"])
-def test_a_valid_account_number(text: str) -> None:
+def test_a_valid_account_number_is_accepted(text: str) -> None:
     assert check_account_number(text, "HABB") is None
 
 
@@ -292,11 +292,11 @@ def test_an_invalid_account_number_is_explained_in_one_sentence(text: str) -> No
         ("", ""),
     ],
 )
-def test_the_last_four_digits_choose_the_scenario(account_number: str, suffix: str) -> None:
+def test_the_last_four_digits_select_the_scenario(account_number: str, suffix: str) -> None:
     assert scenario_suffix(account_number) == suffix
 
 
-# verification
+# Account verification.
 
 
 @pytest.mark.parametrize(
@@ -318,14 +318,14 @@ def test_the_last_four_digits_choose_the_scenario(account_number: str, suffix: s
 @pytest.mark.parametrize("prefix", ["123456", "123456789012"])
 def test_the_suffix_decides_whether_an_account_is_valid(prefix: str, suffix: str, reason: str | None) -> None:
     for account_number in (prefix + suffix, make_iban("HABB", prefix.zfill(12) + suffix)):
-        response = verify(DIRECTORY, "BANK", "HBL", account_number)
-        assert (response.valid, response.reason) == (reason is None, reason)
-        assert (response.account_title is None) == (reason is not None)
-        assert response.account_number == account_number
+        result = verify(DIRECTORY, "BANK", "HBL", account_number)
+        assert (result.valid, result.reason) == (reason is None, reason)
+        assert (result.account_title is None) == (reason is not None)
+        assert result.account_number == account_number
 
 
 def test_the_account_title_never_changes() -> None:
-    # spelled out, so that another process, day or Python gives the same
+    # The literal titles ensure that every process, day and Python version gives the same result.
     assert verify(DIRECTORY, "BANK", "HBL", "1234567890").account_title == "FATIMA SHEIKH"
     assert verify(DIRECTORY, "WALLET", "JAZZCASH", "1234567890").account_title == "FATIMA SHEIKH"
 
@@ -336,22 +336,22 @@ def test_an_account_title_is_a_name_in_capitals(account_number: str) -> None:
     assert title is None or re.fullmatch(r"[A-Z]+ [A-Z]+", title)
 
 
-def test_accounts_have_many_titles() -> None:
+def test_accounts_have_many_different_titles() -> None:
     titles = {verify(DIRECTORY, "BANK", "HBL", f"{number:012d}").account_title for number in range(1000, 2000)}
     assert len(titles) > 300
 
 
-def test_an_alias_is_answered_with_the_bank_s_own_code() -> None:
-    response = verify(DIRECTORY, "BANK", "BANKALHABIB", "1234567890")
-    assert (response.dest_type, response.bank_code, response.wallet_code) == ("BANK", "BAHL", None)
+def test_an_alias_is_verified_as_the_banks_own_code() -> None:
+    result = verify(DIRECTORY, "BANK", "BANKALHABIB", "1234567890")
+    assert (result.dest_type, result.bank_code, result.wallet_code) == ("BANK", "BAHL", None)
 
 
-def test_a_wallet_is_answered_with_its_code() -> None:
-    response = verify(DIRECTORY, "WALLET", "EASYPAISA", "03001234567")
-    assert (response.dest_type, response.bank_code, response.wallet_code) == ("WALLET", None, "EASYPAISA")
+def test_a_wallet_is_verified_with_its_code() -> None:
+    result = verify(DIRECTORY, "WALLET", "EASYPAISA", "03001234567")
+    assert (result.dest_type, result.bank_code, result.wallet_code) == ("WALLET", None, "EASYPAISA")
 
 
-def test_an_unknown_destination_cannot_be_asked() -> None:
+def test_verifying_an_unknown_destination_raises_lookup_error() -> None:
     with pytest.raises(LookupError, match="NOSUCH"):
         verify(DIRECTORY, "BANK", "NOSUCH", "1234567890")
     with pytest.raises(LookupError, match="HBL"):

@@ -1,4 +1,4 @@
-"""Faults: each kind is seen to happen, as often as it was asked for, and none touches the ledger's truth."""
+"""Each kind of fault happens exactly as often as configured, and no fault corrupts the ledger."""
 
 import json
 import time
@@ -20,34 +20,35 @@ from tests.harness.world import Stack, World
 FAULTS = "/sandbox/v1/faults"
 
 
-def fault(world: World, target: str, kind: str, **members: Any) -> dict[str, Any]:
-    """Make a fault.
+def fault(world: World, target: str, kind: str, **fields: Any) -> dict[str, Any]:
+    """Create a fault.
 
-    It needs no waiting for: one of the API works at once in the process that made it, to which the world's client keeps its
-    connection, and one of deliveries hits whatever is claimed after it.
+    It takes effect at once, so tests need not wait. An API fault is known to the process that created it, which also serves the
+    client's next requests on the same connection. A webhook fault applies to every delivery that is claimed later.
     """
-    response = world.post(FAULTS, {"target": target, "kind": kind, **members})
+    response = world.post(FAULTS, {"target": target, "kind": kind, **fields})
     assert response.status_code == 201, response.text
-    made: dict[str, Any] = response.json()
-    assert response.headers["location"] == f"{FAULTS}/{made['id']}"
-    return made
+    created: dict[str, Any] = response.json()
+    assert response.headers["location"] == f"{FAULTS}/{created['id']}"
+    return created
 
 
-def hits(world: World, made: dict[str, Any]) -> tuple[int, int | None]:
-    found = world.get(f"{FAULTS}/{made['id']}").json()
+def hits(world: World, created: dict[str, Any]) -> tuple[int, int | None]:
+    """Return the fault's number of hits so far, and how many remain."""
+    found = world.get(f"{FAULTS}/{created['id']}").json()
     return found["hits"], found["remaining"]
 
 
 @pytest.fixture(autouse=True)
-def audited(world: World) -> Iterator[None]:
-    """Whatever a test does, the books are clean afterwards."""
+def audit_afterwards(world: World) -> Iterator[None]:
+    """Delete all faults after each test, then check that the audit passes."""
     yield
-    for made in world.get(FAULTS, limit=100).json()["data"]:
-        assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    for created in world.get(FAULTS, limit=100).json()["data"]:
+        assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
     world.assert_clean()
 
 
-# ---- the API
+# API faults.
 
 
 @pytest.mark.parametrize(
@@ -58,42 +59,44 @@ def audited(world: World) -> Iterator[None]:
         (502, "UNAVAILABLE", "1"), (503, "UNAVAILABLE", "1"), (504, "UNAVAILABLE", "1"),
     ],
 )  # fmt: skip
-def test_an_error_is_answered_before_anything_is_done(world: World, status: int, code: str, retry_after: str | None) -> None:
-    made = fault(world, "api", "error", status=status, count=1)
+def test_an_injected_error_is_sent_before_the_request_has_any_effect(
+    world: World, status: int, code: str, retry_after: str | None
+) -> None:
+    created = fault(world, "api", "error", status=status, count=1)
     body, key = world.payout_body(), str(uuid.uuid4())
     first = world.post("/api/v1/payouts", body, key=key)
     assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
     assert first.headers["content-type"] == "application/problem+json"
-    # A problem about what the request says names it, and none else does.
+    # Only a validation error lists errors.
     assert ("errors" in first.json()) == (code == "VALIDATION_ERROR")
-    # Nothing was done, so the same request under the same key is the first.
+    # The request had no effect, so its repeat under the same key is not a replay.
     second = world.post("/api/v1/payouts", body, key=key)
     assert (second.status_code, second.headers.get("idempotent-replayed")) == (201, None)
-    assert hits(world, made) == (1, 0)
+    assert hits(world, created) == (1, 0)
 
 
-def test_a_rate_limit_says_when_to_come_back(world: World) -> None:
-    made = fault(world, "api", "rate_limit", retry_after=7.0)
-    assert repr(made["parameters"]) == "{'retry_after': 7}"
+def test_an_injected_rate_limit_has_retry_after(world: World) -> None:
+    created = fault(world, "api", "rate_limit", retry_after=7.0)
+    assert repr(created["parameters"]) == "{'retry_after': 7}"
     response = world.get("/api/v1/balance")
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
     assert world.get("/sandbox/v1/scenarios").status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["latency", "slow_after_commit"])
-def test_an_answer_is_late(world: World, kind: str) -> None:
-    made = fault(world, "api", kind, milliseconds=700, count=1)
+def test_a_response_can_be_delayed(world: World, kind: str) -> None:
+    created = fault(world, "api", kind, milliseconds=700, count=1)
     assert world.post("/api/v1/payouts", world.payout_body("0004")).status_code == 201
-    assert hits(world, made) == (1, 0)
-    wanted = {"path": "/api/v1/payouts", "method": "POST"}
-    (entry,) = until(lambda: world.client.get("/sandbox/v1/requests", params=wanted).json()["data"])
-    assert (entry["fault"]["id"], entry["fault"]["kind"]) == (made["id"], kind)
-    # No matter of the machine's speed: the fault itself waits that long while the call is measured.
+    assert hits(world, created) == (1, 0)
+    filters = {"path": "/api/v1/payouts", "method": "POST"}
+    (entry,) = until(lambda: world.client.get("/sandbox/v1/requests", params=filters).json()["data"])
+    assert (entry["fault"]["id"], entry["fault"]["kind"]) == (created["id"], kind)
+    # This does not depend on the machine's speed, because the measured time includes the fault's delay.
     assert entry["duration_ms"] >= 700
     assert len(world.get("/api/v1/payouts").json()["data"]) == 1
 
 
-def test_a_slow_answer_is_committed_before_it_comes(world: World) -> None:
+def test_slow_after_commit_delays_the_response_until_after_the_commit(world: World) -> None:
     fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
     with pytest.raises(httpx.ReadTimeout):
         world.post("/api/v1/payouts", world.payout_body("0004"), timeout=httpx.Timeout(60, read=2))
@@ -101,25 +104,25 @@ def test_a_slow_answer_is_committed_before_it_comes(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", ["connection_reset", "truncated_body"])
-def test_an_answer_breaks_off_and_the_payout_is_there_once(world: World, kind: str) -> None:
-    made = fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
+def test_a_broken_response_is_replayed_and_the_payout_exists_once(world: World, kind: str) -> None:
+    created = fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
     body, key = world.payout_body("0004"), str(uuid.uuid4())
     with pytest.raises(httpx.ReadError if kind == "connection_reset" else httpx.RemoteProtocolError):
         world.post("/api/v1/payouts", body, key=key)
     again = world.post("/api/v1/payouts", body, key=key)
     assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
     assert [payout["id"] for payout in world.get("/api/v1/payouts").json()["data"]] == [again.json()["id"]]
-    assert hits(world, made) == (1, 0)
+    assert hits(world, created) == (1, 0)
 
 
-def test_only_what_matches_is_hit(world: World) -> None:
+def test_only_matching_requests_are_hit(world: World) -> None:
     fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "doom"})
-    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="no harm")).status_code == 201
+    assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="harmless")).status_code == 201
     assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="a doomed one")).status_code == 500
     assert world.get("/api/v1/payouts").status_code == 200
 
 
-def test_a_reference_is_matched_by_a_part_of_it_or_by_a_pattern(world: World) -> None:
+def test_a_reference_is_matched_by_a_substring_pattern(world: World) -> None:
     fault(world, "api", "error", status=500, match={"reference": "bad-*-end"})
     for reference, status in (("bad-1-end", 500), ("a bad--end of it", 500), ("bad-1", 201), ("end bad-", 201)):
         assert world.post("/api/v1/payouts", world.payout_body(merchant_reference=reference)).status_code == status, reference
@@ -127,49 +130,49 @@ def test_a_reference_is_matched_by_a_part_of_it_or_by_a_pattern(world: World) ->
     assert world.post("/api/v1/payouts/batch", {"payouts": batch}).status_code == 500
 
 
-def test_a_count_of_one_hits_one_request_among_all_processes(world: World) -> None:
-    made = fault(world, "api", "error", status=500, count=3)
+def test_the_count_of_a_fault_holds_across_all_processes(world: World) -> None:
+    created = fault(world, "api", "error", status=500, count=3)
 
-    def ask(_: int) -> int:
-        # A connection each, so that both API processes are asked.
+    def get_balance_status(_: int) -> int:
+        # Each request opens a connection, so that both API processes receive some.
         return httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": world.api_key}, timeout=60).status_code
 
     with ThreadPoolExecutor(16) as pool:
-        statuses = list(pool.map(ask, range(64)))
+        statuses = list(pool.map(get_balance_status, range(64)))
     assert sorted(statuses) == [200] * 61 + [500] * 3
-    assert hits(world, made) == (3, 0)
+    assert hits(world, created) == (3, 0)
 
 
-def test_chance_repeats_with_its_seed(world: World) -> None:
-    seen = []
+def test_the_same_seed_hits_the_same_requests(world: World) -> None:
+    statuses = []
     for _ in range(2):
-        made = fault(world, "api", "error", status=500, probability=0.5, seed=42)
-        seen.append([world.get("/api/v1/balance").status_code for _ in range(24)])
-        world.client.delete(f"{FAULTS}/{made['id']}")
-    assert seen[0] == seen[1]
-    assert set(seen[0]) == {200, 500}
+        created = fault(world, "api", "error", status=500, probability=0.5, seed=42)
+        statuses.append([world.get("/api/v1/balance").status_code for _ in range(24)])
+        world.client.delete(f"{FAULTS}/{created['id']}")
+    assert statuses[0] == statuses[1]
+    assert set(statuses[0]) == {200, 500}
 
 
-def test_a_fault_lapses_in_the_merchants_time_or_is_taken_away(world: World) -> None:
+def test_a_fault_ends_when_it_expires_in_the_merchants_time_or_is_deleted(world: World) -> None:
     fault(world, "api", "error", status=500, ttl_seconds=3600)
     assert world.get("/api/v1/balance").status_code == 500
     world.shift_clock(3600)
     assert world.get("/api/v1/balance").status_code == 200
-    made = fault(world, "api", "error", status=500)
+    created = fault(world, "api", "error", status=500)
     assert world.get("/api/v1/balance").status_code == 500
-    assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
     assert world.get("/api/v1/balance").status_code == 200
-    assert world.client.delete(f"{FAULTS}/{made['id']}").json()["code"] == "NOT_FOUND"
+    assert world.client.delete(f"{FAULTS}/{created['id']}").json()["code"] == "NOT_FOUND"
 
 
-def test_another_merchants_faults_are_its_own(world: World) -> None:
-    made = fault(world, "api", "error", status=500)
+def test_a_fault_affects_only_its_own_merchant(world: World) -> None:
+    created = fault(world, "api", "error", status=500)
     with World.create(world.stack) as other:
         assert other.get("/api/v1/balance").status_code == 200
-        assert other.get(f"{FAULTS}/{made['id']}").json()["code"] == "NOT_FOUND"
+        assert other.get(f"{FAULTS}/{created['id']}").json()["code"] == "NOT_FOUND"
 
 
-def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: World) -> None:
+def test_a_merchants_active_faults_are_limited_and_used_up_ones_do_not_count(world: World) -> None:
     world.stack.execute(
         "INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, count, matches, hits, created_at) "
         "SELECT $1, gen_random_uuid(), 'webhooks', 'drop', '{}', '{}', 1, 1, 1, (n = 1)::int, now() "
@@ -197,67 +200,70 @@ def test_a_merchant_has_at_most_so_many_faults_and_spent_ones_make_room(world: W
         {"target": "webhooks", "kind": "drop", "milliseconds": 1},
     ],
 )  # fmt: skip
-def test_a_wrong_fault_is_refused(world: World, body: dict[str, Any]) -> None:
+def test_an_invalid_fault_is_refused(world: World, body: dict[str, Any]) -> None:
     response = world.post(FAULTS, body)
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-# ---- deliveries
+# Webhook faults.
 
 
-def listen(world: World, receiver: Receiver, **members: Any) -> dict[str, Any]:
-    body = {"url": receiver.url, "event_types": ["payout.created"], "retry_profile": "fast", **members}
-    made: dict[str, Any] = world.post("/api/v1/webhook-endpoints", body).json()
-    return made
+def register(world: World, receiver: Receiver, **fields: Any) -> dict[str, Any]:
+    """Create a webhook endpoint for the receiver, by default for `payout.created`, and return it."""
+    body = {"url": receiver.url, "event_types": ["payout.created"], "retry_profile": "fast", **fields}
+    endpoint: dict[str, Any] = world.post("/api/v1/webhook-endpoints", body).json()
+    return endpoint
 
 
-def wrong(received: Received, secret: str) -> str | None:
-    """Why a receiver that checks would refuse it, None if it would not."""
+def refusal_reason(received: Received, secret: str) -> str | None:
+    """Return why a careful receiver would refuse the delivery, or None if it would accept it."""
     return verify((decode_secret(secret),), received.headers, received.body, int(time.time()))
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "reason"),
     [
         ("stale_timestamp", "in the past"), ("wrong_key", "No signature"), ("tampered_body", "No signature"),
         ("truncated_body", "No signature"),
     ],
 )  # fmt: skip
-def test_a_delivery_is_not_what_a_receiver_should_accept(world: World, receiver: Receiver, kind: str, said: str) -> None:
-    secret = listen(world, receiver)["secret"]
-    made = fault(world, "webhooks", kind, count=1)
+def test_a_receiver_that_verifies_refuses_a_manipulated_delivery(
+    world: World, receiver: Receiver, kind: str, reason: str
+) -> None:
+    secret = register(world, receiver)["secret"]
+    created = fault(world, "webhooks", kind, count=1)
     for _ in range(2):
         before = len(receiver.received)
         world.create_payout("0004")
         until(lambda before=before: len(receiver.received) > before)
-    first, second = (wrong(received, secret) for received in receiver.received)
-    assert said in (first or "")
+    first, second = (refusal_reason(received, secret) for received in receiver.received)
+    assert reason in (first or "")
     assert second is None
     if kind == "tampered_body":
         assert json.loads(receiver.received[0].body)["tampered"] is True
-    assert hits(world, made) == (1, 0)
+    assert hits(world, created) == (1, 0)
 
 
-def test_a_dropped_delivery_is_a_failed_attempt_and_comes_with_its_retry(world: World, receiver: Receiver) -> None:
-    secret = listen(world, receiver)["secret"]
+def test_a_dropped_delivery_counts_as_failed_and_its_retry_arrives(world: World, receiver: Receiver) -> None:
+    secret = register(world, receiver)["secret"]
     fault(world, "webhooks", "drop", count=1)
     world.create_payout("0004")
     (delivery,) = until(lambda: world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"])
     attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     assert [attempt["error"] for attempt in attempts] == ["fault: dropped", None]
-    assert [wrong(received, secret) for received in receiver.received] == [None]
+    assert [refusal_reason(received, secret) for received in receiver.received] == [None]
 
 
-def test_a_delivery_comes_twice_with_one_id(world: World, receiver: Receiver) -> None:
-    listen(world, receiver)
+def test_a_duplicated_delivery_arrives_twice_with_the_same_id(world: World, receiver: Receiver) -> None:
+    register(world, receiver)
     fault(world, "webhooks", "duplicate", count=1)
     world.create_payout("0004")
     until(lambda: len(receiver.received) == 2)
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
 
 
-def test_a_delivery_is_late_in_the_merchants_time_and_only_once(world: World, receiver: Receiver) -> None:
-    listen(world, receiver)
+def test_a_delivery_is_delayed_once_in_the_merchants_time(world: World, receiver: Receiver) -> None:
+    register(world, receiver)
     fault(world, "webhooks", "delay", milliseconds=3_600_000)
     world.create_payout("0004")
     (delivery,) = until(lambda: [d for d in world.get("/api/v1/webhook-deliveries").json()["data"] if d["attempt_count"]])
@@ -268,7 +274,7 @@ def test_a_delivery_is_late_in_the_merchants_time_and_only_once(world: World, re
 
 
 def attempts_of(world: World) -> list[dict[str, Any]]:
-    """All attempts of a merchant's only delivery."""
+    """Return all attempts of the merchant's only delivery."""
     (delivery,) = world.get("/api/v1/webhook-deliveries").json()["data"]
     found: list[dict[str, Any]] = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     return found
@@ -282,58 +288,60 @@ def attempts_of(world: World) -> list[dict[str, Any]]:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("is_frozen", [False, True])
-def test_a_fault_leaves_its_id_on_the_attempt_that_it_hit(
+def test_an_attempt_that_a_fault_hit_has_its_id_and_shows_what_was_sent(
     world: World, receiver: Receiver, kind: str, parameters: dict[str, Any], is_frozen: bool
 ) -> None:
-    """And the log shows what was sent, however wrong: headers and body. It stays when the fault is deleted."""
-    listen(world, receiver)
+    """Both remain after the fault is deleted."""
+    register(world, receiver)
     if is_frozen:
         world.client.post("/sandbox/v1/clock/freeze", json={})
-    made = fault(world, "webhooks", kind, count=1, **parameters)
+    created = fault(world, "webhooks", kind, count=1, **parameters)
     world.create_payout("0004")
     until(lambda: world.get("/api/v1/webhook-deliveries").json()["data"][0]["attempt_count"])
-    assert world.client.delete(f"{FAULTS}/{made['id']}").status_code == 204
+    assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
     first = attempts_of(world)[0]
-    assert (first["fault_id"], first["fault_kind"]) == (made["id"], kind)
+    assert (first["fault_id"], first["fault_kind"]) == (created["id"], kind)
     if first["request"] is None:
         assert first["error"].startswith("fault: ")
-        # What was put off or lost comes by itself, without the fault.
+        # A delayed or dropped delivery is attempted again without the fault.
         world.client.post("/sandbox/v1/clock/advance", json={"seconds": 5})
         until(lambda: len(attempts_of(world)) == 2)
         assert (attempts_of(world)[1]["fault_id"], attempts_of(world)[1]["fault_kind"]) == (None, None)
         assert len(receiver.received) == 1
     else:
-        got = receiver.received[-1]
-        assert first["request"]["body"].encode() == got.body
-        assert {**got.headers, **first["request"]["headers"]} == dict(got.headers)
+        received = receiver.received[-1]
+        assert first["request"]["body"].encode() == received.body
+        assert {**received.headers, **first["request"]["headers"]} == dict(received.headers)
 
 
-def test_a_held_back_delivery_of_a_frozen_world_comes_behind_those_of_its_second(world: World, receiver: Receiver) -> None:
-    listen(world, receiver)
+def test_in_a_frozen_world_a_reordered_delivery_arrives_after_the_others_of_its_second(
+    world: World, receiver: Receiver
+) -> None:
+    register(world, receiver)
     world.client.post("/sandbox/v1/clock/freeze", json={})
-    made = fault(world, "webhooks", "reorder", count=1)
+    created = fault(world, "webhooks", "reorder", count=1)
     first, second = world.create_payout("0004")["id"], world.create_payout("0004")["id"]
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
-    assert ([event["data"]["id"] for event in receiver.events()], hits(world, made)) == ([second], (1, 0))
+    assert ([event["data"]["id"] for event in receiver.events()], hits(world, created)) == ([second], (1, 0))
     assert world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1}).json()["complete"]
     assert [event["data"]["id"] for event in receiver.events()] == [second, first]
 
 
-def test_a_delivery_is_held_back_until_the_next_one_went_out(world: World, receiver: Receiver) -> None:
-    """Or for a second: two workers may have one delivery each, and the one does not wait for the other's."""
-    listen(world, receiver)
-    made = fault(world, "webhooks", "reorder", count=1)
+def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
+    """The order is not checked: if two workers have one delivery each, the fault waits a second, not for the other one."""
+    register(world, receiver)
+    created = fault(world, "webhooks", "reorder", count=1)
     first = world.create_payout("0004")["id"]
-    until(lambda: hits(world, made) == (1, 0))
+    until(lambda: hits(world, created) == (1, 0))
     second = world.create_payout("0004")["id"]
     until(lambda: len(receiver.received) == 2)
     assert {event["data"]["id"] for event in receiver.events()} == {first, second}
 
 
-def test_only_deliveries_that_match_are_hit(world: World, receiver: Receiver) -> None:
-    spared = listen(world, receiver, event_types=["payout.*"])
-    with Receiver() as elsewhere:
-        other = listen(world, elsewhere)
+def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> None:
+    unaffected = register(world, receiver, event_types=["payout.*"])
+    with Receiver() as other_receiver:
+        other = register(world, other_receiver)
         match = {"event_type": "payout.c*", "endpoint_id": other["id"]}
         fault(world, "webhooks", "drop", match=match)
         world.create_payout("0001")
@@ -341,29 +349,29 @@ def test_only_deliveries_that_match_are_hit(world: World, receiver: Receiver) ->
         found = until(
             lambda: world.get("/api/v1/webhook-deliveries", endpoint_id=other["id"]).json()["data"][0]["attempt_count"]
         )
-        assert (found >= 1, elsewhere.received) == (True, [])
-    assert spared["id"] != other["id"]
+        assert (found >= 1, other_receiver.received) == (True, [])
+    assert unaffected["id"] != other["id"]
 
 
-def test_a_fault_is_known_to_the_very_next_delivery(world: World, receiver: Receiver) -> None:
-    listen(world, receiver, event_types=["payout.created"])
+def test_a_fault_hits_the_very_next_delivery(world: World, receiver: Receiver) -> None:
+    register(world, receiver, event_types=["payout.created"])
     world.client.post("/sandbox/v1/clock/freeze", json={})
     for number in range(1, 4):
         world.create_payout("0004")
         assert world.client.post("/sandbox/v1/drain").json()["drained"]
-        made = fault(world, "webhooks", "duplicate", count=1)
+        created = fault(world, "webhooks", "duplicate", count=1)
         world.create_payout("0004")
         assert world.client.post("/sandbox/v1/drain").json()["drained"]
-        assert (hits(world, made), len(receiver.received)) == ((1, 0), 3 * number)
+        assert (hits(world, created), len(receiver.received)) == ((1, 0), 3 * number)
 
 
-def test_chance_hits_the_same_deliveries_of_two_worlds_of_one_seed(stack: Stack, receiver: Receiver) -> None:
-    """Whoever posts them, and in whatever order."""
+def test_the_same_deliveries_are_hit_in_two_worlds_with_the_same_seed(stack: Stack, receiver: Receiver) -> None:
+    """The result does not depend on which worker sends them, or in which order."""
 
     def dropped() -> list[str]:
         with World.create(stack, seed=7, opening_balance="1000000.00") as world:
             world.client.post("/sandbox/v1/clock/freeze", json={"at": "2031-01-01T00:00:00Z"})
-            listen(world, receiver, event_types=["payout.created"])
+            register(world, receiver, event_types=["payout.created"])
             fault(world, "webhooks", "drop", probability=0.5, seed=42)
             batch = [world.payout_body("0004", merchant_reference=f"R{number}") for number in range(40)]
             assert world.post("/api/v1/payouts/batch", {"payouts": batch}, key="batch").status_code == 200
@@ -377,8 +385,8 @@ def test_chance_hits_the_same_deliveries_of_two_worlds_of_one_seed(stack: Stack,
     assert dropped() == first
 
 
-def test_a_delivery_that_was_put_off_counts_its_attempts(world: World, receiver: Receiver) -> None:
-    listen(world, receiver, event_types=["payout.returned"])
+def test_the_attempts_of_a_delayed_delivery_are_counted(world: World, receiver: Receiver) -> None:
+    register(world, receiver, event_types=["payout.returned"])
     world.client.post("/sandbox/v1/clock/freeze", json={})
     world.create_payout("0012")
     fault(world, "webhooks", "delay", milliseconds=5000)
@@ -387,19 +395,19 @@ def test_a_delivery_that_was_put_off_counts_its_attempts(world: World, receiver:
     assert attempts == [(1, "failed"), (2, "succeeded")]
 
 
-# ---- chance, without a store
+# Probability and delay, without a database.
 
 
-def test_how_often_and_how_long_follow_from_the_seed() -> None:
-    def make(**members: Any) -> Fault:
-        return Fault(**{"id": "f", "kind": "latency", "match": {}, "parameters": {}, "probability": 0.25, "seed": 1, **members})
+def test_hits_and_delays_follow_from_the_seed() -> None:
+    def make_fault(**fields: Any) -> Fault:
+        return Fault(**{"id": "f", "kind": "latency", "match": {}, "parameters": {}, "probability": 0.25, "seed": 1, **fields})
 
-    one, same, other = make(), make(id="g"), make(seed=2)
+    one, same, other = make_fault(), make_fault(id="g"), make_fault(seed=2)
     draw_keys = [str(number) for number in range(2000)]
     draws = [one.hits(draw_key) for draw_key in draw_keys]
     assert draws == [same.hits(draw_key) for draw_key in draw_keys] != [other.hits(draw_key) for draw_key in draw_keys]
     assert 400 < sum(draws) < 600
-    assert make(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
-    spread = sorted(make(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))
+    assert make_fault(parameters={"milliseconds": 250.0}).milliseconds(1) == 250
+    spread = sorted(make_fault(parameters={"milliseconds": 250.0, "sigma": 1.0}).milliseconds(n) for n in range(1001))
     assert spread[0] < 50 < 200 < spread[500] < 320 < 1000 < spread[-1] <= MAX_MS
-    assert make(parameters={"milliseconds": 60_000.0, "sigma": 3.0}).milliseconds(3) <= MAX_MS
+    assert make_fault(parameters={"milliseconds": 60_000.0, "sigma": 3.0}).milliseconds(3) <= MAX_MS

@@ -1,4 +1,4 @@
-"""Our own feed takes back what did not happen, so the aggregator never counts on money that will not be paid."""
+"""The sandbox's own feed reverses rows of payouts that end unpaid, so that the aggregator's pending amounts are right."""
 
 import asyncio
 import json
@@ -26,21 +26,21 @@ from tests.test_vendor_feed import another_key
 
 __all__ = ["driven"]
 AMOUNT = Decimal("30.00")
-UNTIL_NOW = (
+ADD_REVERSALS = (
     import_module("sandbox.db.migrations.sandbox_2026_11_22t06_00_00_000000")
     .STATEMENTS[-1]
     .replace("UPDATE merchants m", "UPDATE worlds m")
 )
-"""A later migration moved the columns that it reads and sets, as they are, to a table of their own."""
+"""The statement of a migration that adds missing reversals. A later migration has moved the columns it uses to `worlds`."""
 NEXT = {
     source: [target for before, target in TRANSITIONS if before == source] for source in {before for before, _ in TRANSITIONS}
 }
 PATHS = st.lists(st.integers(0, 20), max_size=9)
-"""Which of the legal changes a payout takes, one after the other."""
+"""For each change, the number of the transition to choose from the allowed ones."""
 
 
-def walked(choices: list[int]) -> list[str]:
-    """A legal path of states of a user's payout."""
+def path_for(choices: list[int]) -> list[str]:
+    """Return an allowed sequence of statuses of a user's payout."""
     path = [REQUESTED]
     for choice in choices:
         options = NEXT.get(path[-1], [])
@@ -51,10 +51,10 @@ def walked(choices: list[int]) -> list[str]:
 
 
 @given(PATHS)
-def test_on_any_path_the_feeds_rows_add_up_to_what_is_asked_for_and_what_is_paid(choices: list[int]) -> None:
+def test_on_every_path_the_feeds_rows_sum_to_the_pending_and_paid_amounts(choices: list[int]) -> None:
     sums = {"PAYOUT": Decimal(0), "PAID_OUT": Decimal(0)}
     before = None
-    for status in walked(choices):
+    for status in path_for(choices):
         after = total_field_for(status)
         for kind, amount in feed_rows(before, after, AMOUNT):
             sums[kind] += amount
@@ -65,12 +65,12 @@ def test_on_any_path_the_feeds_rows_add_up_to_what_is_asked_for_and_what_is_paid
 
 
 async def poll(stack: Stack, merchant_id: str) -> None:
-    """Let the aggregator read all of the merchant's own feed, now."""
+    """Make the aggregator read the merchant's whole feed now."""
     now = datetime.now(UTC)
 
     def clock() -> datetime:
         nonlocal now
-        # Far enough for the limit on calls, and for what another worker of the sandbox may have claimed.
+        # Move past the rate limit, and past the lease of a worker that may have claimed the poll.
         now += timedelta(minutes=2)
         return now
 
@@ -86,34 +86,34 @@ async def poll(stack: Stack, merchant_id: str) -> None:
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(PATHS, min_size=4, max_size=12))
-def test_what_the_aggregator_says_is_pending_is_what_is_pending(stack: Stack, paths: list[list[int]]) -> None:
+def test_the_aggregators_pending_amounts_equal_the_users_pending_payouts(stack: Stack, paths: list[list[int]]) -> None:
     with World.create(stack, opening_balance="1000000.00") as world:
         world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})
-        # Account 0004 takes no step by itself.
+        # A payout to account 0004 takes no steps by itself.
         destination = {**DESTINATION, "account_number": "12345678900004"}
         users = []
         for choices in paths:
             users.append(make_user(world, destination=destination))
             record(world, users[-1], "EARNED", "100")
             payout_id = request_payout(world, users[-1], "30")["id"]
-            for status in walked(choices)[1:]:
+            for status in path_for(choices)[1:]:
                 response = world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status})
                 assert response.status_code == 200, response.text
         asyncio.run(poll(stack, world.merchant_id))
         waiting = {item["user_id"]: item["requested_payout"] for item in world.get("/aggregator/v1/payouts").json()["data"]}
         for user_id in users:
-            told = summary(world, user_id)
-            pending = Decimal(told["payout_requested"]) + Decimal(told["payout_approved"])
+            totals = summary(world, user_id)
+            pending = Decimal(totals["payout_requested"]) + Decimal(totals["payout_approved"])
             found = world.get(f"/aggregator/v1/users/{user_id}/payouts").json()["requested_payout"]
             assert Decimal(found) == pending
             assert Decimal(waiting.get(user_id, "0")) == pending
             balance = world.get(f"/aggregator/v1/users/{user_id}").json()
-            assert balance["balance"] == str(100 - Decimal(told["payout_paid"]))
+            assert balance["balance"] == str(100 - Decimal(totals["payout_paid"]))
         world.assert_clean()
 
 
 def feed(world: World) -> list[tuple[str, str, str]]:
-    """(type, amount, id) of the feed's rows, oldest first; with a key of its own, as each has five calls a minute."""
+    """Return (type, amount, id) of the feed's rows, oldest first. Uses a new API key, which may make five calls a minute."""
     rows = world.client.get("/vendor/v1/transactions", headers=another_key(world)).json()["items"]
     return [(row["type"], row["amount"], row["id"]) for row in rows]
 
@@ -122,7 +122,7 @@ def without_ids(rows: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
     return [row[:2] for row in rows]
 
 
-def test_the_rows_of_a_payout_that_is_returned_and_of_one_that_is_tried_again(world: World) -> None:
+def test_the_feed_has_reversals_for_returned_and_failed_payouts(world: World) -> None:
     world.post("/sandbox/v1/clock/freeze")
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, user_id, "EARNED", "100")
@@ -138,7 +138,7 @@ def test_the_rows_of_a_payout_that_is_returned_and_of_one_that_is_tried_again(wo
     ]  # fmt: skip
 
 
-def test_payouts_that_ended_unpaid_before_there_were_reversals_get_them_once(world: World) -> None:
+def test_the_migration_adds_missing_reversals_once(world: World) -> None:
     world.post("/sandbox/v1/clock/freeze")
     user_id = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, user_id, "EARNED", "100")
@@ -148,12 +148,12 @@ def test_payouts_that_ended_unpaid_before_there_were_reversals_get_them_once(wor
             assert world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": status}).status_code == 200
     before = feed(world)
     world.stack.execute("DELETE FROM user_transactions WHERE merchant_id = $1 AND amount < 0", world.merchant_id)
-    kept = feed(world)
+    remaining = feed(world)
     for _ in range(2):
-        world.stack.execute(UNTIL_NOW)
+        world.stack.execute(ADD_REVERSALS)
         rows = feed(world)
         assert sorted(without_ids(rows)) == sorted(without_ids(before))
-        assert rows[: len(kept)] == kept, "what is added comes last"
+        assert rows[: len(remaining)] == remaining, "added rows come last"
         assert all(uuid.UUID(row_id).version == 7 for _, _, row_id in rows)
     record(world, user_id, "EARNED", "1")
     assert feed(world)[-1][:2] == ("earned", "1.00")
@@ -175,13 +175,13 @@ def test_a_vendors_reversal_is_read(kind: str, amount: object) -> None:
         ("payout", -1.234), ("payout", "-01"), ("paid_out", "-1000000000000"), ("payout", "- 1"),
     ],
 )  # fmt: skip
-def test_what_is_no_reversal_is_not_understood(kind: str, amount: object) -> None:
+def test_an_invalid_reversal_is_refused(kind: str, amount: object) -> None:
     with pytest.raises(ValueError, match="amount must be"):
         read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode())
 
 
-async def test_reversals_of_another_vendor_count_once_in_any_order(driven: DrivenPoller) -> None:
-    # The reversals come first, as with a vendor that lists the newest row first.
+async def test_a_vendors_reversals_count_once_in_any_order(driven: DrivenPoller) -> None:
+    # The reversals come first, as from a vendor that lists the newest rows first.
     rows = [row(4, "paid_out", "-5.00"), row(3, "payout", -5), row(2, "paid_out", "5.00"), row(1, "payout", "5.00")]
     with Vendor(rows[:1]) as vendor:
         await driven.point_at(vendor.url)

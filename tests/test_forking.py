@@ -1,4 +1,4 @@
-"""Programs that the supervisor forks find what `python -P -m MODULE` gives them."""
+"""A program that the supervisor forks has the same environment as one started with `python -P -m MODULE`."""
 
 import json
 import os
@@ -50,7 +50,7 @@ secret = os.open("/dev/null", os.O_RDONLY)
 os.set_inheritable(secret, True)
 shared = os.dup2(pipe[0], 100)
 env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ["PYTHONPATH"], "PYTHONUNBUFFERED": "1", "OWN": "1"}
-sys.stdout.write("of the parent's buffer ")
+sys.stdout.write("buffered by the parent ")
 if child.CAN_FORK:
     forking.preload([module], env, lambda: None)
     assert module in sys.modules and "OWN" not in os.environ
@@ -63,20 +63,20 @@ print(f"status {status}")
 
 
 def run(how: str, tmp_path: Path, text: str) -> tuple[str, str]:
-    """Start a module with this text in a process that forks, or executes it. Return that process's output, and the log."""
+    """Run a module with this source by "fork" or "exec". Return (the parent process's output, the module's log)."""
     (tmp_path / "reporting.py").write_text(text)
     (tmp_path / "log").unlink(missing_ok=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])}
-    asked = subprocess.run(
+    parent = subprocess.run(
         [sys.executable, "-P", "-c", RUN, how, str(tmp_path), "reporting"], env=env, capture_output=True, text=True, check=True
     )
-    return asked.stdout, (tmp_path / "log").read_text()
+    return parent.stdout, (tmp_path / "log").read_text()
 
 
-def test_a_forked_program_finds_what_an_executed_one_does(tmp_path: Path) -> None:
+def test_a_forked_program_has_the_same_environment_as_an_executed_one(tmp_path: Path) -> None:
     def report(how: str) -> dict[str, Any]:
         output, log = run(how, tmp_path, REPORT)
-        assert output == "of the parent's buffer status 0\n"
+        assert output == "buffered by the parent status 0\n"
         first, second = log.splitlines()
         assert second == "to standard error"
         found: dict[str, Any] = json.loads(first)
@@ -98,7 +98,7 @@ def test_a_forked_program_finds_what_an_executed_one_does(tmp_path: Path) -> Non
         ("os.kill(os.getpid(), 9)", -9, ""),
     ],
 )
-def test_a_forked_program_ends_as_an_executed_one_does(tmp_path: Path, ending: str, status: int, last_line: str) -> None:
+def test_a_forked_program_exits_like_an_executed_one(tmp_path: Path, ending: str, status: int, last_line: str) -> None:
     text = f"import os, sys\ndef main():\n    {ending}\nif __name__ == '__main__':\n    main()\n"
     for how in ("fork", "exec"):
         output, log = run(how, tmp_path, text)
@@ -106,7 +106,7 @@ def test_a_forked_program_ends_as_an_executed_one_does(tmp_path: Path, ending: s
         assert (log.splitlines() or [""])[-1] == last_line
 
 
-def test_two_forked_programs_draw_different_random_numbers(tmp_path: Path) -> None:
+def test_two_forked_programs_generate_different_random_numbers(tmp_path: Path) -> None:
     text = "import random\ndef main():\n    print(random.getrandbits(64), flush=True)\n"
     script = (
         RUN.rpartition("process =")[0]

@@ -1,4 +1,4 @@
-"""Readiness names each part that is missing, and responses within its bound whatever hangs. The IPN's and a worker's too."""
+"""Readiness names each missing dependency and responds in time even if one hangs, in the API, the IPN receiver and workers."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,14 @@ from tests.harness.waiting import until
 from tests.harness.world import Stack
 from worker.health import HealthServer
 
-FRESH = "not_migrated"
+UNMIGRATED = "not_migrated"
 
 
 @asynccontextmanager
-async def asking(database_url: str, redis_url: str, check_timeout: float = CHECK_TIMEOUT) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application that has the routes of health and these stores."""
+async def health_client(
+    database_url: str, redis_url: str, check_timeout: float = CHECK_TIMEOUT
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Yield a client of an application that has only the health routes and uses these stores."""
     readiness = Readiness(redis_url, timeout=check_timeout)
     app = create_litestar(operations_of(HealthApi(readiness)), (), "http://sandbox.test", 0)
     await open_pool(database_url, 2)
@@ -39,7 +41,7 @@ async def asking(database_url: str, redis_url: str, check_timeout: float = CHECK
 
 
 def missing(response: httpx.Response) -> set[str]:
-    """The parts that a 503 names; it must be a problem that says when to ask again."""
+    """Return the dependencies that a 503 names. The response must be a problem with Retry-After."""
     assert response.status_code == 503, response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert response.headers["retry-after"] == "1"
@@ -51,73 +53,75 @@ def missing(response: httpx.Response) -> set[str]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[int]:
-    """A port where nobody listens, and nobody will."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+def closed_port() -> Iterator[int]:
+    """Yield a port that nobody listens on, and keep others from using it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture
-def silent() -> Iterator[int]:
-    """A port where connections are taken and nothing is ever said."""
+def silent_port() -> Iterator[int]:
+    """Yield a port that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-async def test_ready_when_all_is_there(stack: Stack) -> None:
-    async with asking(stack.database_url, stack.redis_url) as client:
+async def test_ready_if_no_dependency_is_missing(stack: Stack) -> None:
+    async with health_client(stack.database_url, stack.redis_url) as client:
         assert (await until_ready(client)).json() == {"status": "ready"}
 
 
-async def test_postgresql_down(stack: Stack, nobody: int) -> None:
-    async with asking(f"postgresql://u@127.0.0.1:{nobody}/x", stack.redis_url) as client:
+async def test_postgresql_down_is_named(stack: Stack, closed_port: int) -> None:
+    async with health_client(f"postgresql://u@127.0.0.1:{closed_port}/x", stack.redis_url) as client:
         assert missing(await client.get("/health/ready")) == {"database"}
         assert (await client.head("/health/ready")).status_code == 503
         assert (await client.get("/health")).json() == {"status": "alive"}
 
 
-async def test_redis_down_is_named_and_the_worker_is_not_guessed_at(stack: Stack, nobody: int) -> None:
-    async with asking(stack.database_url, f"redis://127.0.0.1:{nobody}") as client:
+async def test_redis_down_is_named_and_the_unknown_worker_is_not(stack: Stack, closed_port: int) -> None:
+    async with health_client(stack.database_url, f"redis://127.0.0.1:{closed_port}") as client:
         assert missing(await client.get("/health/ready")) == {"redis"}
 
 
-async def test_no_worker_seen(stack: Stack) -> None:
-    async with asking(stack.database_url, f"{stack.redis_url}?db=1") as client:
+async def test_a_missing_worker_is_named(stack: Stack) -> None:
+    async with health_client(stack.database_url, f"{stack.redis_url}?db=1") as client:
         assert missing(await client.get("/health/ready")) == {"worker"}
 
 
-async def test_a_database_that_was_never_migrated(stack: Stack) -> None:
+async def test_a_database_without_tables_is_named(stack: Stack) -> None:
     admin = await asyncpg.connect(stack.database_url)
     try:
-        await admin.execute(f"DROP DATABASE IF EXISTS {FRESH}")
-        await admin.execute(f"CREATE DATABASE {FRESH}")
-        async with asking(stack.database_url.replace("/sandbox?", f"/{FRESH}?"), stack.redis_url) as client:
+        await admin.execute(f"DROP DATABASE IF EXISTS {UNMIGRATED}")
+        await admin.execute(f"CREATE DATABASE {UNMIGRATED}")
+        async with health_client(stack.database_url.replace("/sandbox?", f"/{UNMIGRATED}?"), stack.redis_url) as client:
             assert missing(await client.get("/health/ready")) == {"migrated"}
     finally:
-        await admin.execute(f"DROP DATABASE IF EXISTS {FRESH} WITH (FORCE)")
+        await admin.execute(f"DROP DATABASE IF EXISTS {UNMIGRATED} WITH (FORCE)")
         await admin.close()
 
 
-async def test_a_database_that_is_a_migration_behind(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_migration_is_named(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     from sandbox.db.migrate import migration_ids
 
     known = migration_ids() | {"2999-01-01T00:00:00:000000"}
     monkeypatch.setattr("sandbox.server.readiness.migration_ids", lambda: known)
-    async with asking(stack.database_url, stack.redis_url) as client:
+    async with health_client(stack.database_url, stack.redis_url) as client:
         response = await client.get("/health/ready")
         assert missing(response) == {"migrated"}
         assert f"1 of {len(known)} migrations" in response.json()["detail"]
 
 
-async def test_stores_that_hang_from_the_beginning(silent: int) -> None:
-    # Without a bound of its own the response would never come: nobody ever speaks here.
-    async with asking(f"postgresql://u@127.0.0.1:{silent}/x", f"redis://127.0.0.1:{silent}", check_timeout=0.2) as client:
+async def test_stores_that_never_respond_are_named(silent_port: int) -> None:
+    # Without the check's own timeout there would be no response, because these stores never send anything.
+    async with health_client(
+        f"postgresql://u@127.0.0.1:{silent_port}/x", f"redis://127.0.0.1:{silent_port}", check_timeout=0.2
+    ) as client:
         assert missing(await client.get("/health/ready")) == {"database", "redis"}
 
 
 @pytest.mark.parametrize("stopped", [("database",), ("redis",), ("database", "redis")])
-async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped: tuple[str, ...]) -> None:
+async def test_stores_that_freeze_are_named_and_found_again(stack: Stack, stopped: tuple[str, ...]) -> None:
     folder = stack.database_url.partition("?host=")[2]
     database, redis = Proxy(f"{folder}/.s.PGSQL.5432"), Proxy(stack.redis_url.removeprefix("unix://"))
     proxies = {"database": database, "redis": redis}
@@ -125,17 +129,17 @@ async def test_stores_that_stop_are_named_and_found_again(stack: Stack, stopped:
         for proxy in proxies.values():
             await stores.enter_async_context(proxy.serving())
         database_url = f"postgresql://postgres@127.0.0.1:{database.port}/sandbox?sslmode=disable"
-        async with asking(database_url, f"redis://127.0.0.1:{redis.port}") as client:
+        async with health_client(database_url, f"redis://127.0.0.1:{redis.port}") as client:
             await until_ready(client)
-        async with asking(database_url, f"redis://127.0.0.1:{redis.port}", check_timeout=0.5) as client:
+        async with health_client(database_url, f"redis://127.0.0.1:{redis.port}", check_timeout=0.5) as client:
             await until_ready(client)  # connected
             for name in stopped:
                 proxies[name].flows.clear()
-            # All who ask are answered, though nothing that they ask is.
+            # Every request gets a response, although the stores do not respond.
             for response in await asyncio.gather(*(client.get("/health/ready") for _ in range(5))):
                 assert missing(response) >= set(stopped)
             async with asyncio.timeout(60):
-                # On a slow machine what flows may be late for so short a bound, too.
+                # On a slow machine, the working store can also exceed this short timeout.
                 while missing(await client.get("/health/ready")) != set(stopped):
                     pass
             for name in stopped:
@@ -152,22 +156,23 @@ async def until_ready(client: httpx.AsyncClient) -> httpx.Response:
             await asyncio.sleep(0.02)
 
 
-def test_the_timeout_keeps_the_response_within_three_seconds() -> None:
+def test_the_check_timeout_keeps_the_response_within_three_seconds() -> None:
     assert CHECK_TIMEOUT <= 2.5
 
 
 def test_the_running_api_and_ipn_are_ready(stack: Stack) -> None:
     for url in (stack.api_url, stack.ipn_url):
         for path, status in (("/health", "alive"), ("/health/ready", "ready")):
-            until(lambda at=url + path, told={"status": status}: httpx.get(at, timeout=60).json() == told)
+            until(lambda at=url + path, expected={"status": status}: httpx.get(at, timeout=60).json() == expected)
             until(lambda at=url + path: httpx.head(at, timeout=60).status_code == 200)
 
 
 @contextlib.asynccontextmanager
 async def worker_health(database_url: str, redis_url: str) -> AsyncIterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Yield the URL of a worker's health server with these stores."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
     server = HealthServer(Readiness(redis_url, with_worker=False, timeout=0.2), "http://sandbox.test")
     await open_pool(database_url, 2)
     await server.start("127.0.0.1", port)
@@ -178,7 +183,7 @@ async def worker_health(database_url: str, redis_url: str) -> AsyncIterator[str]
         await close_pool()
 
 
-async def test_a_workers_own_health(stack: Stack, nobody: int) -> None:
+async def test_a_worker_serves_its_health_and_metrics(stack: Stack, closed_port: int) -> None:
     async with worker_health(stack.database_url, stack.redis_url) as url, httpx.AsyncClient(base_url=url, timeout=60) as client:
         await until_ready(client)
         assert (await client.get("/health")).json() == {"status": "alive"}
@@ -187,7 +192,7 @@ async def test_a_workers_own_health(stack: Stack, nobody: int) -> None:
         assert "psp_" in metrics.text
         assert metrics.headers["content-type"].startswith("text/plain; version=")
     async with (
-        worker_health(f"postgresql://u@127.0.0.1:{nobody}/x", f"redis://127.0.0.1:{nobody}") as url,
+        worker_health(f"postgresql://u@127.0.0.1:{closed_port}/x", f"redis://127.0.0.1:{closed_port}") as url,
         httpx.AsyncClient(base_url=url, timeout=60) as client,
     ):
         assert missing(await client.get("/health/ready")) == {"database", "redis"}
