@@ -123,9 +123,7 @@ async def test_a_name_that_now_resolves_to_loopback_is_refused_at_the_next_conne
         url = f"http://rebind.test:{peer.port}/"
         assert (await sender.send(url, b"{}", {})).status == 200
         names.addresses["rebind.test"] = ["127.0.0.1"]
-        connector = sender._session.connector
-        assert connector is not None
-        connector.clear_dns_cache()  # type: ignore[attr-defined]
+        sender._connector.clear_dns_cache()
         result = await sender.send(url, b"{}", {})
         await sender.close()
     assert result.error == "address 127.0.0.1 is loopback and not allowed; the operator can allow its network"

@@ -23,7 +23,7 @@ from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOW
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
-from sandbox.webhooks.sender import LIMIT, WebhookSender
+from sandbox.webhooks.sender import MAX_IN_FLIGHT, WebhookSender
 from tests.harness.names import SilentNameServer, silent_port
 from tests.harness.raw_server import LOOPBACK, OK, Peer, read_request, sending, serving
 
@@ -228,7 +228,7 @@ def test_however_many_calls_hang_another_merchant_has_capacity(endpoints: list[i
     """All endpoints of sixteen merchants can hang, and another merchant's endpoint is still called at once."""
     capacity = Capacity()
     started = sum(fill(capacity, f"hanging-{number}", count) for number, count in enumerate(endpoints))
-    assert started <= CALLS < LIMIT
+    assert started <= CALLS < MAX_IN_FLIGHT
     assert capacity.free_capacity("newcomer", 0.0).default >= 1
 
 

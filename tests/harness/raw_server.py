@@ -9,7 +9,7 @@ from ipaddress import ip_network
 
 from aiohttp.abc import AbstractResolver
 
-from sandbox.webhooks.sender import LIMIT, SendResult, WebhookSender
+from sandbox.webhooks.sender import MAX_IN_FLIGHT, SendResult, WebhookSender
 
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -114,7 +114,7 @@ async def silent(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.Strea
 @asynccontextmanager
 async def sending(
     seconds: float = 15.0,
-    limit: int = LIMIT,
+    limit: int = MAX_IN_FLIGHT,
     ssl_context: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[WebhookSender]:
