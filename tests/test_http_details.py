@@ -1,4 +1,4 @@
-"""HTTP as RFC 9110 has it: methods and Allow, HEAD, media types, codings, and the order in which a request is checked."""
+"""HTTP details of RFC 9110: methods and Allow, HEAD, media types, content codings, and the order of a request's checks."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ KEYED = [
 
 
 def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The problem that an response holds; it must be this one, and named."""
+    """Return the response's problem, which must have this status and code, and the request id."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = response.json()
@@ -38,7 +38,7 @@ def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, An
 
 @pytest.mark.parametrize(("method", "path"), KEYED)
 @pytest.mark.parametrize("content", [(b"a=b", "application/x-www-form-urlencoded"), (b"{", "application/json"), (b"", None)])
-def test_a_missing_key_is_told_before_the_body_is_looked_at(
+def test_a_missing_idempotency_key_is_reported_before_errors_in_the_body(
     world: World, method: str, path: str, content: tuple[bytes, str | None]
 ) -> None:
     body, kind = content
@@ -47,13 +47,13 @@ def test_a_missing_key_is_told_before_the_body_is_looked_at(
     assert len(KEYED) >= 20
 
 
-def test_a_wrong_api_key_is_told_before_a_missing_idempotency_key_and_before_what_is_accepted(world: World) -> None:
+def test_an_invalid_api_key_is_reported_before_a_missing_idempotency_key_or_media_type(world: World) -> None:
     headers = {"X-API-KEY": "sk_sandbox_wrong", "Accept": "text/html", "Content-Type": "text/plain"}
     response = world.client.post("/api/v1/payouts", content=b"x", headers=headers)
     problem_of(response, 401, "INVALID_API_KEY")
 
 
-def test_a_body_that_is_too_large_without_a_key_is_told_of_the_key(world: World) -> None:
+def test_a_missing_idempotency_key_is_reported_before_a_body_that_is_too_large(world: World) -> None:
     response = world.client.post("/api/v1/payouts", content=b" " * 3_000_000, headers={"content-type": "application/json"})
     problem_of(response, 400, "MISSING_IDEMPOTENCY_KEY")
 
@@ -66,7 +66,7 @@ def test_a_body_that_is_too_large_without_a_key_is_told_of_the_key(world: World)
         "application/xml;q=0.9,*/*;q=0.8", "application/json;q=0.001", " application/json , text/plain", "application/json,,",
     ],
 )  # fmt: skip
-def test_json_is_accepted(accept: str | None) -> None:
+def test_accept_headers_that_allow_json(accept: str | None) -> None:
     assert accepts(accept, "application/json", "application/problem+json")
 
 
@@ -78,7 +78,7 @@ def test_json_is_accepted(accept: str | None) -> None:
         "*/json", "json", "application/vnd.api+json",
     ],
 )  # fmt: skip
-def test_json_is_not_accepted(accept: str) -> None:
+def test_accept_headers_that_do_not_allow_json(accept: str) -> None:
     assert not accepts(accept, "application/json", "application/problem+json")
 
 
@@ -94,33 +94,35 @@ def test_json_is_not_accepted(accept: str) -> None:
         ("text/event-stream", 406),
     ],
 )
-def test_what_is_accepted_decides_the_answer(world: World, accept: str, status: int) -> None:
+def test_a_request_that_does_not_accept_json_gets_406(world: World, accept: str, status: int) -> None:
     response = world.client.get("/api/v1/balance", headers={"Accept": accept})
     assert response.status_code == status
     if status == 406:
         problem_of(response, 406, "NOT_ACCEPTABLE")
 
 
-def test_accept_headers_that_come_apart_are_one_list(world: World) -> None:
-    apart = [("Accept", "text/html;q=0.5"), ("Accept", "application/json")]
-    assert world.client.get("/api/v1/balance", headers=apart).status_code == 200
-    assert world.client.get("/problems/NOT_FOUND", headers=apart).headers["content-type"] == "application/json"
+def test_several_accept_headers_are_combined(world: World) -> None:
+    separate = [("Accept", "text/html;q=0.5"), ("Accept", "application/json")]
+    assert world.client.get("/api/v1/balance", headers=separate).status_code == 200
+    assert world.client.get("/problems/NOT_FOUND", headers=separate).headers["content-type"] == "application/json"
     problem_of(
         world.client.get("/api/v1/balance", headers=[("Accept", "text/html"), ("Accept", "text/css")]), 406, "NOT_ACCEPTABLE"
     )
 
 
-def test_no_content_type_names_a_parameter_twice(world: World) -> None:
+def test_no_content_type_repeats_a_parameter(world: World) -> None:
     # Prometheus 3 refuses to read metrics whose media type it cannot parse.
-    told = {path: world.client.get(path, headers={"Accept": "text/html, */*"}) for path in ("/metrics", "/docs", "/problems")}
-    told["/metrics of IPN"] = httpx.get(f"{world.stack.ipn_url}/metrics", timeout=60)
-    kinds = {path: response.headers["content-type"] for path, response in told.items()}
+    responses = {
+        path: world.client.get(path, headers={"Accept": "text/html, */*"}) for path in ("/metrics", "/docs", "/problems")
+    }
+    responses["/metrics of IPN"] = httpx.get(f"{world.stack.ipn_url}/metrics", timeout=60)
+    kinds = {path: response.headers["content-type"] for path, response in responses.items()}
     page, metrics = "text/html; charset=utf-8", "text/plain; version=0.0.4; charset=utf-8"
     assert kinds == {"/metrics": metrics, "/docs": page, "/problems": page, "/metrics of IPN": metrics}
 
 
 @pytest.mark.parametrize("second", ["x-idempotency-key", "idempotency-key"])
-def test_two_idempotency_keys_are_refused_and_one_said_twice_is_one(world: World, second: str) -> None:
+def test_two_different_idempotency_keys_are_refused_but_the_same_one_twice_is_accepted(world: World, second: str) -> None:
     body, kind, key = json.dumps(world.payout_body()).encode(), ("content-type", "application/json"), str(uuid.uuid4())
     headers = [kind, ("x-idempotency-key", key), (second, str(uuid.uuid4()))]
     response = world.client.post("/api/v1/payouts", content=body, headers=headers)
@@ -130,31 +132,31 @@ def test_two_idempotency_keys_are_refused_and_one_said_twice_is_one(world: World
 
 
 @pytest.mark.parametrize("kind", [None, ""])
-def test_a_body_without_a_content_type_is_told_so(world: World, kind: str | None) -> None:
+def test_a_body_without_a_content_type_is_refused(world: World, kind: str | None) -> None:
     headers = {"x-idempotency-key": str(uuid.uuid4())} | ({} if kind is None else {"content-type": kind})
     response = world.client.post("/api/v1/payouts", content=b"{}", headers=headers)
     detail = problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")["detail"]
     assert detail == "Send Content-Type: application/json; this request has no Content-Type."
 
 
-@pytest.mark.parametrize(("path", "most"), [("/api/v1/payouts/batch", "2097152"), ("/ipn/callback", "65536")])
-def test_a_body_that_is_too_large_is_told_how_large_it_may_be(world: World, path: str, most: str) -> None:
+@pytest.mark.parametrize(("path", "limit"), [("/api/v1/payouts/batch", "2097152"), ("/ipn/callback", "65536")])
+def test_a_body_that_is_too_large_is_refused_with_the_limit(world: World, path: str, limit: str) -> None:
     url = (world.stack.ipn_url if path.startswith("/ipn") else world.stack.api_url) + path
     headers = {"content-type": "application/json", "x-idempotency-key": str(uuid.uuid4())}
     response = world.client.post(url, content=b" " * 3_000_000, headers=headers)
-    assert f" {most} bytes" in problem_of(response, 413, "PAYLOAD_TOO_LARGE")["detail"]
+    assert f" {limit} bytes" in problem_of(response, 413, "PAYLOAD_TOO_LARGE")["detail"]
 
 
 @pytest.mark.parametrize(
     ("accept", "status"),
     [("Text/Event-Stream", 200), ("text/*", 200), ("*/*", 200), ("text/event-stream;q=0", 406), ("text/html", 406)],
 )
-def test_the_stream_is_an_event_stream_to_those_who_accept_one(world: World, accept: str, status: int) -> None:
+def test_the_stream_requires_that_event_streams_are_accepted(world: World, accept: str, status: int) -> None:
     response = world.client.get("/sandbox/v1/stream", params={"timeout": 0}, headers={"Accept": accept})
     assert response.status_code == status
 
 
-def test_the_operator_is_held_to_the_same_rules(world: World) -> None:
+def test_the_operators_requests_follow_the_same_accept_rules(world: World) -> None:
     headers = {"X-ADMIN-KEY": world.stack.admin_key, "Accept": "text/jsonx"}
     problem_of(world.client.get("/sandbox/v1/merchants", headers=headers), 406, "NOT_ACCEPTABLE")
     headers["Accept"] = "APPLICATION/JSON"
@@ -190,7 +192,7 @@ def test_a_callback_with_a_content_coding_is_an_unsupported_media_type(world: Wo
     problem_of(response, 415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-def test_identity_is_no_coding(world: World) -> None:
+def test_the_content_coding_identity_is_accepted(world: World) -> None:
     body = json.dumps(world.payout_body()).encode()
     headers = {"content-type": "application/json", "content-encoding": "identity", "x-idempotency-key": str(uuid.uuid4())}
     assert world.client.post("/api/v1/payouts", content=body, headers=headers).status_code == 201
@@ -207,7 +209,7 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
-def test_allow_lists_every_method_of_the_path(world: World, path: str, allowed: str) -> None:
+def test_allow_lists_all_methods_of_the_path(world: World, path: str, allowed: str) -> None:
     options = world.client.options(path)
     assert (options.status_code, options.headers["allow"], options.content) == (204, allowed, b"")
     assert options.headers["x-request-id"]
@@ -217,20 +219,20 @@ def test_allow_lists_every_method_of_the_path(world: World, path: str, allowed: 
         assert response.headers["allow"] == allowed
 
 
-def test_options_of_no_path_is_not_found(world: World) -> None:
+def test_options_of_an_unknown_path_is_not_found(world: World) -> None:
     problem_of(world.client.options("/nowhere"), 404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("app", ["api", "ipn"])
 @pytest.mark.parametrize("method", ["FOO", "get", "Post", "X" * 40, "GETT", "M-SEARCHES"])
-def test_a_method_that_nobody_knows_is_not_allowed(world: World, app: str, method: str) -> None:
+def test_an_unknown_method_is_not_allowed(world: World, app: str, method: str) -> None:
     url = world.stack.api_url if app == "api" else world.stack.ipn_url
     response = raw_request(url, f"{method} /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: mine\r\n\r\n".encode())
     problem_of(response, 405, "METHOD_NOT_ALLOWED")
     assert (response.headers["allow"], response.headers["x-request-id"]) == ("GET, HEAD, OPTIONS", "mine")
 
 
-def test_a_method_that_nobody_knows_may_come_in_parts_and_with_a_body(world: World) -> None:
+def test_an_unknown_method_may_arrive_in_parts_and_with_a_body(world: World) -> None:
     parts = [b"BR", b"EW /health HT", b"TP/1.1\r\nHost: x\r\nContent-Le", b"ngth: 3\r\n\r\nabc"]
     response = raw_request(world.stack.api_url, *parts)
     problem_of(response, 405, "METHOD_NOT_ALLOWED")
@@ -239,7 +241,7 @@ def test_a_method_that_nobody_knows_may_come_in_parts_and_with_a_body(world: Wor
 @pytest.mark.parametrize(
     "request_", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET /health HTTP/9.9\r\n\r\n", b"(X) /health HTTP/1.1\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused_with_a_problem(world: World, request_: bytes) -> None:
+def test_bytes_that_are_not_http_are_refused_with_a_problem(world: World, request_: bytes) -> None:
     response = raw_request(world.stack.api_url, request_)
     problem_of(response, 400, "VALIDATION_ERROR")
     assert response.headers["connection"] == "close"
@@ -251,33 +253,33 @@ def _get_paths(world: World) -> list[str]:
     return [*paths, "/", "/docs", "/problems", "/problems/NOT_FOUND"]
 
 
-def test_head_answers_as_get_does_on_every_path_and_without_a_body(world: World) -> None:
+def test_head_has_the_status_and_headers_of_get_on_every_path_and_no_body(world: World) -> None:
     payout = world.create_payout("0004")["id"]
-    # Five calls a minute a key, and two of them for each path: what differs is what Date or a limit may say.
-    changing = {"x-request-id", "x-cache", "retry-after", "content-length"}
+    # Headers that may differ between two requests, for example because of a cache or a rate limit.
+    may_differ = {"x-request-id", "x-cache", "retry-after", "content-length"}
     for path in _get_paths(world):
         path = path.replace("{payout_id}", payout)
         path = re.sub(r"{\w+}", str(uuid.uuid4()), path)
         params = {"timeout": 0} if path.endswith("/stream") else {}
         headers = {"X-ADMIN-KEY": world.stack.admin_key}
-        got = world.client.get(path, params=params, headers=headers)
+        get = world.client.get(path, params=params, headers=headers)
         head = world.client.head(path, params=params, headers=headers)
-        assert head.status_code == got.status_code, path
+        assert head.status_code == get.status_code, path
         assert head.content == b""
         assert head.headers["x-request-id"]
-        if path != "/metrics" and "transfer-encoding" not in got.headers:
+        if path != "/metrics" and "transfer-encoding" not in get.headers:
             assert "content-length" in head.headers, path
-        told = {name: value for name, value in got.headers.items() if name not in changing | {"transfer-encoding"}}
-        assert {name: value for name, value in head.headers.items() if name not in changing} == told, path
+        expected = {name: value for name, value in get.headers.items() if name not in may_differ | {"transfer-encoding"}}
+        assert {name: value for name, value in head.headers.items() if name not in may_differ} == expected, path
 
 
-def test_a_head_says_how_long_the_body_of_the_get_is(world: World) -> None:
+def test_head_has_the_content_length_of_get(world: World) -> None:
     assert world.client.head("/api/v1/balance").headers["content-length"] == str(len(world.get("/api/v1/balance").content))
 
 
-def test_a_head_does_not_wait(world: World) -> None:
+def test_head_does_not_wait(world: World) -> None:
     payout = world.create_payout("0004")["id"]
-    # A wait of 30 seconds would outlast this client's patience.
+    # If HEAD waited for 30 s, this client would time out.
     with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=20) as client:
         path = f"/api/v1/payouts/{payout}"
         assert client.head(path, params={"wait_for": "CANCELLED", "timeout": 30}).status_code == 200
@@ -285,28 +287,28 @@ def test_a_head_does_not_wait(world: World) -> None:
         assert (streamed.status_code, streamed.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
 
 
-def test_heads_of_the_stream_keep_no_place_in_it(world: World) -> None:
+def test_head_requests_for_the_stream_occupy_no_slots(world: World) -> None:
     for _ in range(40):
         assert world.client.head("/sandbox/v1/stream").status_code == 200
 
 
-def test_a_head_is_in_the_journal_under_its_own_name(world: World) -> None:
-    name = str(uuid.uuid4())
-    assert world.client.head("/api/v1/balance", headers={"X-Request-Id": name}).status_code == 200
+def test_the_journal_records_head_as_head(world: World) -> None:
+    request_id = str(uuid.uuid4())
+    assert world.client.head("/api/v1/balance", headers={"X-Request-Id": request_id}).status_code == 200
 
     def found() -> list[dict[str, Any]]:
-        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == name]
+        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == request_id]
 
     entry = until(found)[0]
     assert (entry["method"], entry["path"], entry["status"]) == ("HEAD", "/api/v1/balance", 200)
 
 
-def test_a_path_without_get_has_no_head(world: World) -> None:
+def test_a_path_without_get_does_not_allow_head(world: World) -> None:
     response = world.client.head("/api/v1/payouts/batch")
     assert (response.status_code, response.headers["allow"], response.content) == (405, "OPTIONS, POST", b"")
 
 
-def test_a_key_may_come_as_a_bearer_token(world: World) -> None:
+def test_an_api_key_may_be_sent_as_a_bearer_token(world: World) -> None:
     with httpx.Client(base_url=world.stack.api_url, timeout=60) as client:
         for scheme in ("Bearer", "bearer", "BEARER "):
             headers = {"Authorization": f"{scheme} {world.api_key}"}
@@ -321,24 +323,24 @@ def test_a_key_may_come_as_a_bearer_token(world: World) -> None:
         problem_of(client.get("/api/v1/balance", headers={"Authorization": "Bearer sk_sandbox_no"}), 401, "INVALID_API_KEY")
         for other in ("Basic abc", "Bearer", ""):
             problem_of(client.get("/api/v1/balance", headers={"Authorization": other}), 401, "MISSING_API_KEY")
-        # Another scheme is another matter, such as a proxy's.
+        # Other schemes are ignored if there is an X-API-KEY; they may be meant for a proxy.
         headers = {"Authorization": "Basic abc", "X-API-KEY": world.api_key}
         assert client.get("/api/v1/balance", headers=headers).status_code == 200
 
 
 def test_a_bearer_token_is_not_in_the_journal(world: World) -> None:
-    name = str(uuid.uuid4())
-    headers = {"Authorization": f"Bearer {world.api_key}", "X-Request-Id": name}
+    request_id = str(uuid.uuid4())
+    headers = {"Authorization": f"Bearer {world.api_key}", "X-Request-Id": request_id}
     assert httpx.get(f"{world.stack.api_url}/api/v1/balance", headers=headers, timeout=60).status_code == 200
 
     def found() -> list[dict[str, Any]]:
-        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == name]
+        return [entry for entry in world.get("/sandbox/v1/requests").json()["data"] if entry["request_id"] == request_id]
 
     until(found)
     assert world.api_key not in world.get("/sandbox/v1/requests").text
 
 
-def test_the_root_sends_browsers_to_the_console_and_tells_programs_where_things_are(world: World) -> None:
+def test_the_root_redirects_browsers_to_the_console_and_gives_links_to_programs(world: World) -> None:
     with httpx.Client(base_url=world.stack.api_url, timeout=60) as client:
         html = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
         browser = client.get("/", headers=html)
@@ -347,13 +349,13 @@ def test_the_root_sends_browsers_to_the_console_and_tells_programs_where_things_
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/html")
         for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0, */*"):
-            told = client.get("/", headers={"Accept": accept}).json()
-            assert (told["name"], set(told)) == ("PSP Sandbox", {"name", "version", "links"})
-            for link in told["links"].values():
+            index = client.get("/", headers={"Accept": accept}).json()
+            assert (index["name"], set(index)) == ("PSP Sandbox", {"name", "version", "links"})
+            for link in index["links"].values():
                 response = client.get(link, follow_redirects=True)
                 assert response.status_code in (200, 503), link
 
 
-def test_problems_that_nobody_raises_would_be_no_codes() -> None:
+def test_problems_that_only_the_server_sends_have_their_status() -> None:
     for code, status in (("REQUEST_TIMEOUT", 408), ("HEADERS_TOO_LARGE", 431)):
         assert Problem(code).status == status

@@ -1,4 +1,4 @@
-"""Idempotency keys: honoured wherever they are sent, compared by what the JSON means, and kept without a readable secret."""
+"""Every writing operation accepts idempotency keys, compares bodies by their JSON values, and stores no readable secrets."""
 
 import asyncio
 import json
@@ -27,22 +27,22 @@ from worker.sweep import purge_expired_keys
 MERCHANTS = "/sandbox/v1/merchants"
 KEYS = "/sandbox/v1/keys"
 REPLAYED = "idempotent-replayed"
-MORE_TO_PAY = {"amount": "2000000.00"}
+MORE_THAN_AVAILABLE = {"amount": "2000000.00"}
 
 
-def operator(stack: Stack, method: str, path: str, key: str | None, body: Any = None) -> httpx.Response:
+def send_as_operator(stack: Stack, method: str, path: str, key: str | None, body: Any = None) -> httpx.Response:
     headers = {"X-ADMIN-KEY": stack.admin_key, **({} if key is None else {"X-IDEMPOTENCY-KEY": key})}
     return httpx.request(method, stack.api_url + path, headers=headers, timeout=60, **({} if body is None else {"json": body}))
 
 
-def code(response: httpx.Response) -> tuple[int, str]:
+def status_and_code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["code"]
 
 
-# ---- the body is compared as JSON
+# Bodies are compared as JSON.
 
 
-def of(body: bytes) -> bytes:
+def fingerprint_of(body: bytes) -> bytes:
     return fingerprint("POST", "/api/v1/payouts", b"", body)
 
 
@@ -58,8 +58,8 @@ def of(body: bytes) -> bytes:
         (b'{"\\u0061": null}', b'{"a": null}'),
     ],
 )
-def test_bodies_that_mean_the_same_have_one_fingerprint(one: bytes, other: bytes) -> None:
-    assert of(one) == of(other)
+def test_bodies_with_equal_json_have_the_same_fingerprint(one: bytes, other: bytes) -> None:
+    assert fingerprint_of(one) == fingerprint_of(other)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,11 @@ def test_bodies_that_mean_the_same_have_one_fingerprint(one: bytes, other: bytes
         (b"[" * 5000, b"[" * 5001),
     ],
 )
-def test_bodies_that_mean_something_else_have_another(one: bytes, other: bytes) -> None:
-    assert of(one) != of(other)
+def test_bodies_with_different_json_have_different_fingerprints(one: bytes, other: bytes) -> None:
+    assert fingerprint_of(one) != fingerprint_of(other)
 
 
-def test_the_method_the_path_and_the_query_count() -> None:
+def test_the_fingerprint_covers_method_path_and_query() -> None:
     body = b"{}"
     found = {
         fingerprint(method, path, query, body) for method in ("POST", "PUT") for path in ("/a", "/b") for query in (b"", b"x=1")
@@ -97,37 +97,40 @@ _json = st.recursive(
 )
 
 
-def _shuffled(value: Any, reverse: bool) -> Any:
+def _with_sorted_fields(value: Any, reverse: bool) -> Any:
     if isinstance(value, list):
-        return [_shuffled(item, reverse) for item in value]
+        return [_with_sorted_fields(item, reverse) for item in value]
     if isinstance(value, dict):
-        return {name: _shuffled(value[name], reverse) for name in sorted(value, reverse=reverse)}
+        return {name: _with_sorted_fields(value[name], reverse) for name in sorted(value, reverse=reverse)}
     return value
 
 
 @settings(max_examples=200)
 @given(_json, _json)
-def test_any_two_bodies_have_one_fingerprint_exactly_if_they_are_equal(one: Any, other: Any) -> None:
-    same = json.dumps(_shuffled(one, True), indent=3).encode("utf-8", "surrogatepass")
-    assert of(json.dumps(_shuffled(one, False), ensure_ascii=False).encode()) == of(same)
+def test_any_two_bodies_have_the_same_fingerprint_exactly_if_their_json_is_equal(one: Any, other: Any) -> None:
+    same = json.dumps(_with_sorted_fields(one, True), indent=3).encode("utf-8", "surrogatepass")
+    assert fingerprint_of(json.dumps(_with_sorted_fields(one, False), ensure_ascii=False).encode()) == fingerprint_of(same)
     if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
-        assert of(json.dumps(other).encode()) != of(same)
+        assert fingerprint_of(json.dumps(other).encode()) != fingerprint_of(same)
 
 
-def test_a_repeat_may_be_written_in_another_way(world: World) -> None:
+def test_a_repeat_may_be_formatted_differently(world: World) -> None:
     body = world.payout_body("0004", amount=1500, metadata={"a": "ü", "b": "2"})
-    first = world.post("/api/v1/payouts", body, key="written")
-    turned = dict(reversed(body.items())) | {"amount": 1500.00, "metadata": {"b": "2", "a": "ü"}}
-    headers = {"X-IDEMPOTENCY-KEY": "written", "Content-Type": "application/json"}
-    again = world.client.post("/api/v1/payouts", content=json.dumps(turned, indent=4), headers=headers)
+    first = world.post("/api/v1/payouts", body, key="formatted")
+    reordered = dict(reversed(body.items())) | {"amount": 1500.00, "metadata": {"b": "2", "a": "ü"}}
+    headers = {"X-IDEMPOTENCY-KEY": "formatted", "Content-Type": "application/json"}
+    again = world.client.post("/api/v1/payouts", content=json.dumps(reordered, indent=4), headers=headers)
     assert (again.status_code, again.content, again.headers[REPLAYED]) == (201, first.content, "true")
-    assert code(world.post("/api/v1/payouts", body | {"amount": "1500"}, key="written")) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert status_and_code(world.post("/api/v1/payouts", body | {"amount": "1500"}, key="formatted")) == (
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
+    )
 
 
-# ---- honoured wherever sent
+# Every writing operation accepts a key.
 
 
-def test_every_operation_that_writes_takes_a_key() -> None:
+def test_every_writing_operation_documents_the_key() -> None:
     document = json.loads((Path(__file__).parent.parent / "openapi" / "openapi.json").read_text())
     missing = [
         f"{method} {path}"
@@ -144,13 +147,13 @@ def _put_source(world: World) -> tuple[str, str, Any, Any]:
 
 
 def _delete_key(world: World) -> tuple[str, str, Any, Any]:
-    made = world.client.post(KEYS, json={"role": "member"}).json()
-    return "DELETE", f"{KEYS}/{made['id']}", None, {}
+    created = world.client.post(KEYS, json={"role": "member"}).json()
+    return "DELETE", f"{KEYS}/{created['id']}", None, {}
 
 
 def _delete_endpoint(world: World) -> tuple[str, str, Any, Any]:
-    made = world.post("/api/v1/webhook-endpoints", {"url": "https://example.com/hook"}).json()
-    return "DELETE", f"/api/v1/webhook-endpoints/{made['id']}", None, {}
+    created = world.post("/api/v1/webhook-endpoints", {"url": "https://example.com/hook"}).json()
+    return "DELETE", f"/api/v1/webhook-endpoints/{created['id']}", None, {}
 
 
 def _delete_scenario(world: World) -> tuple[str, str, Any, Any]:
@@ -159,8 +162,8 @@ def _delete_scenario(world: World) -> tuple[str, str, Any, Any]:
 
 
 def _delete_fault(world: World) -> tuple[str, str, Any, Any]:
-    made = world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop"}).json()
-    return "DELETE", f"/sandbox/v1/faults/{made['id']}", None, {}
+    created = world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop"}).json()
+    return "DELETE", f"/sandbox/v1/faults/{created['id']}", None, {}
 
 
 def _delete_snapshot(world: World) -> tuple[str, str, Any, Any]:
@@ -190,11 +193,13 @@ def _replay_dead_letters(world: World) -> tuple[str, str, Any, Any]:
         _explain, _replay_dead_letters,
     ],
 )  # fmt: skip
-def test_a_key_is_honoured(world: World, prepare: Callable[[World], tuple[str, str, Any, Any]]) -> None:
-    method, path, body, another = prepare(world)
+def test_a_repeat_is_replayed_and_another_request_with_the_key_is_refused(
+    world: World, prepare: Callable[[World], tuple[str, str, Any, Any]]
+) -> None:
+    method, path, body, other_body = prepare(world)
 
     def send(content: Any, path: str = path) -> httpx.Response:
-        headers = {"X-IDEMPOTENCY-KEY": "honoured"}
+        headers = {"X-IDEMPOTENCY-KEY": "same-key"}
         return world.client.request(method, path, headers=headers, **({} if content is None else {"json": content}))
 
     first = send(body)
@@ -203,12 +208,15 @@ def test_a_key_is_honoured(world: World, prepare: Callable[[World], tuple[str, s
     assert (again.status_code, again.content, again.headers[REPLAYED]) == (first.status_code, first.content, "true")
     assert REPLAYED not in first.headers
     assert again.headers.get("location") == first.headers.get("location")
-    if another:
-        assert code(send(another)) == (422, "IDEMPOTENCY_KEY_REUSED")
-    assert code(world.post("/sandbox/v1/balance/top-up", {"amount": "1.00"}, key="honoured")) == (422, "IDEMPOTENCY_KEY_REUSED")
+    if other_body:
+        assert status_and_code(send(other_body)) == (422, "IDEMPOTENCY_KEY_REUSED")
+    assert status_and_code(world.post("/sandbox/v1/balance/top-up", {"amount": "1.00"}, key="same-key")) == (
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
+    )
 
 
-def test_a_key_creates_one_api_key_that_works(world: World) -> None:
+def test_a_repeated_request_creates_one_api_key_that_works(world: World) -> None:
     first, again = (world.post(KEYS, {"role": "member", "name": "once"}, key="one-key") for _ in range(2))
     assert first.json() == again.json()
     assert sorted(first.json()) == ["api_key", "id", "role"]
@@ -216,75 +224,83 @@ def test_a_key_creates_one_api_key_that_works(world: World) -> None:
     assert httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": again.json()["api_key"]}).status_code == 200
 
 
-def test_a_malformed_key_is_refused_where_none_is_needed(world: World) -> None:
+def test_a_malformed_key_is_refused_even_if_the_key_is_optional(world: World) -> None:
     headers = [(b"x-idempotency-key", "naïve".encode("latin-1"))]
     response = world.client.post(KEYS, json={"role": "member"}, headers=httpx.Headers(headers))
-    assert code(response) == (400, "INVALID_IDEMPOTENCY_KEY")
+    assert status_and_code(response) == (400, "INVALID_IDEMPOTENCY_KEY")
 
 
-# ---- the operator's keys
+# Idempotency keys of the operator's requests.
 
 
-def test_a_merchant_is_created_once_for_its_key(stack: Stack) -> None:
+def test_a_merchant_is_created_once_per_key(stack: Stack) -> None:
     key, name = str(uuid.uuid4()), f"once {uuid.uuid4()}"
-    first, again = (operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
+    first, again = (send_as_operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.content == again.content
     assert first.headers["location"] == again.headers["location"]
     assert (REPLAYED in first.headers, again.headers[REPLAYED]) == (False, "true")
     assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
-    told = {"X-API-KEY": again.json()["api_key"]}
-    assert httpx.get(f"{stack.api_url}/api/v1/balance", headers=told, timeout=60).status_code == 200
-    assert code(operator(stack, "POST", MERCHANTS, key, {"name": f"{name}!"})) == (422, "IDEMPOTENCY_KEY_REUSED")
-    merchant_id = first.json()["merchant_id"]
-    assert code(operator(stack, "DELETE", f"{MERCHANTS}/{merchant_id}", key)) == (422, "IDEMPOTENCY_KEY_REUSED")
-    # The operator's keys are no merchant's: the same text is new there.
-    free = httpx.post(
-        f"{stack.api_url}/sandbox/v1/balance/top-up", json={"amount": "1.00"}, headers=told | {"X-IDEMPOTENCY-KEY": key}
+    headers = {"X-API-KEY": again.json()["api_key"]}
+    assert httpx.get(f"{stack.api_url}/api/v1/balance", headers=headers, timeout=60).status_code == 200
+    assert status_and_code(send_as_operator(stack, "POST", MERCHANTS, key, {"name": f"{name}!"})) == (
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
     )
-    assert (free.status_code, REPLAYED in free.headers) == (200, False)
+    merchant_id = first.json()["merchant_id"]
+    assert status_and_code(send_as_operator(stack, "DELETE", f"{MERCHANTS}/{merchant_id}", key)) == (
+        422,
+        "IDEMPOTENCY_KEY_REUSED",
+    )
+    # The operator's and the merchants' keys are separate, so a merchant can use the same key.
+    unrelated = httpx.post(
+        f"{stack.api_url}/sandbox/v1/balance/top-up", json={"amount": "1.00"}, headers=headers | {"X-IDEMPOTENCY-KEY": key}
+    )
+    assert (unrelated.status_code, REPLAYED in unrelated.headers) == (200, False)
 
 
-def test_a_refused_merchant_is_not_kept_and_a_deleted_one_is(stack: Stack) -> None:
+def test_a_refused_creation_is_not_stored_but_a_deletion_is(stack: Stack) -> None:
     key = str(uuid.uuid4())
-    assert operator(stack, "POST", MERCHANTS, key, {"name": "x", "webhook_url": "ftp://no"}).status_code == 400
-    created = operator(stack, "POST", MERCHANTS, key, {"name": "x"})
+    assert send_as_operator(stack, "POST", MERCHANTS, key, {"name": "x", "webhook_url": "ftp://no"}).status_code == 400
+    created = send_as_operator(stack, "POST", MERCHANTS, key, {"name": "x"})
     assert created.status_code == 201
-    path, gone = f"{MERCHANTS}/{created.json()['merchant_id']}", str(uuid.uuid4())
-    first, again = (operator(stack, "DELETE", path, gone) for _ in range(2))
+    path, deletion_key = f"{MERCHANTS}/{created.json()['merchant_id']}", str(uuid.uuid4())
+    first, again = (send_as_operator(stack, "DELETE", path, deletion_key) for _ in range(2))
     assert [first.status_code, again.status_code] == [204, 204]
     assert (REPLAYED in first.headers, again.headers[REPLAYED]) == (False, "true")
-    missing = str(uuid.uuid4())
-    first, again = (operator(stack, "DELETE", path, missing) for _ in range(2))
-    assert code(first) == code(again) == (404, "NOT_FOUND")
+    another_key = str(uuid.uuid4())
+    first, again = (send_as_operator(stack, "DELETE", path, another_key) for _ in range(2))
+    assert status_and_code(first) == status_and_code(again) == (404, "NOT_FOUND")
     assert again.headers[REPLAYED] == "true"
     assert "new idempotency key" in first.json()["detail"]
 
 
-def test_of_many_at_once_one_merchant_comes(stack: Stack) -> None:
+def test_concurrent_creations_with_one_key_create_one_merchant(stack: Stack) -> None:
     key, name = str(uuid.uuid4()), f"race {uuid.uuid4()}"
     barrier, responses = threading.Barrier(8), []
 
     def create() -> None:
         barrier.wait()
-        responses.append(operator(stack, "POST", MERCHANTS, key, {"name": name}))
+        responses.append(send_as_operator(stack, "POST", MERCHANTS, key, {"name": name}))
 
     threads = [threading.Thread(target=create) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    made = {response.content for response in responses if response.status_code == 201}
-    assert len(made) == 1
-    assert {code(response) for response in responses if response.status_code != 201} <= {(409, "IDEMPOTENCY_KEY_IN_FLIGHT")}
+    created = {response.content for response in responses if response.status_code == 201}
+    assert len(created) == 1
+    assert {status_and_code(response) for response in responses if response.status_code != 201} <= {
+        (409, "IDEMPOTENCY_KEY_IN_FLIGHT")
+    }
     assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
 
 
-def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
-    key, name = str(uuid.uuid4()), f"lapse {uuid.uuid4()}"
-    first = operator(stack, "POST", MERCHANTS, key, {"name": name})
+def test_an_operators_key_expires_after_a_day_and_is_purged(stack: Stack) -> None:
+    key, name = str(uuid.uuid4()), f"expire {uuid.uuid4()}"
+    first = send_as_operator(stack, "POST", MERCHANTS, key, {"name": name})
     stack.execute("UPDATE operator_keys SET expires_at = now() WHERE key = $1", key)
-    again = operator(stack, "POST", MERCHANTS, key, {"name": name})
+    again = send_as_operator(stack, "POST", MERCHANTS, key, {"name": name})
     assert (again.status_code, REPLAYED in again.headers) == (201, False)
     assert again.json()["merchant_id"] != first.json()["merchant_id"]
     (found,) = stack.execute("SELECT expires_at - now() > '23:59:00' AS fresh FROM operator_keys WHERE key = $1", key)
@@ -302,30 +318,30 @@ def test_a_merchants_key_lapses_after_a_day_and_is_purged(stack: Stack) -> None:
     assert stack.execute("SELECT FROM operator_keys WHERE key = $1", key) == []
 
 
-def test_a_merchant_and_the_record_of_its_key_come_together_or_not_at_all(stack: Stack) -> None:
-    """The record that cannot be written, as with a process that dies before it, takes the merchant along."""
+def test_a_merchant_and_the_record_of_its_key_are_committed_together_or_not_at_all(stack: Stack) -> None:
+    """If the record cannot be written, as when the process dies first, there is no merchant either."""
     key, name = f"poison-{uuid.uuid4()}", f"together {uuid.uuid4()}"
     stack.execute(f"ALTER TABLE operator_keys ADD CONSTRAINT poison CHECK (key <> '{key}')")
     try:
-        assert operator(stack, "POST", MERCHANTS, key, {"name": name}).status_code == 500
+        assert send_as_operator(stack, "POST", MERCHANTS, key, {"name": name}).status_code == 500
         assert stack.execute("SELECT FROM merchants WHERE name = $1", name) == []
     finally:
         stack.execute("ALTER TABLE operator_keys DROP CONSTRAINT poison")
-    first, again = (operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
+    first, again = (send_as_operator(stack, "POST", MERCHANTS, key, {"name": name}) for _ in range(2))
     assert (first.status_code, again.content, again.headers[REPLAYED]) == (201, first.content, "true")
     assert stack.execute("SELECT count(*) FROM merchants WHERE name = $1", name) == [{"count": 1}]
 
 
-# ---- what is kept
+# Stored responses.
 
 
-def test_no_stored_answer_holds_a_readable_secret(world: World, receiver: Receiver) -> None:
+def test_no_stored_response_contains_a_readable_secret(world: World, receiver: Receiver) -> None:
     secrets: list[str] = [world.api_key, world.webhook_secret, world.ipn_secret]
     secrets.append(world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"])
     secrets.append(world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"])
     secrets.append(world.post(KEYS, {"role": "member"}).json()["api_key"])
-    made = operator(world.stack, "POST", MERCHANTS, str(uuid.uuid4()), {"name": "sealed"}).json()
-    secrets += [made["api_key"], made["webhook_secret"], made["ipn_secret"]]
+    created = send_as_operator(world.stack, "POST", MERCHANTS, str(uuid.uuid4()), {"name": "sealed"}).json()
+    secrets += [created["api_key"], created["webhook_secret"], created["ipn_secret"]]
     stored = world.stack.execute("SELECT body FROM idempotency_keys UNION ALL SELECT body FROM operator_keys")
     text = b"\n".join(row["body"] for row in stored)
     assert not [secret for secret in secrets if secret.encode() in text or secret.partition("_")[2].encode() in text]
@@ -334,44 +350,44 @@ def test_no_stored_answer_holds_a_readable_secret(world: World, receiver: Receiv
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("/api/v1/payouts", MORE_TO_PAY, 422),
+        ("/api/v1/payouts", MORE_THAN_AVAILABLE, 422),
         ("/api/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/cancel", None, 404),
         ("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", {"status": "SUCCESS"}, 404),
         ("/api/v1/wallet/bulk-credit/retry", {"activity_id": "019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77"}, 404),
     ],
 )
 def test_a_stored_refusal_says_that_a_retry_needs_a_new_key(world: World, path: str, body: Any, status: int) -> None:
-    if body is MORE_TO_PAY:
-        body = world.payout_body("0001", **MORE_TO_PAY)
+    if body is MORE_THAN_AVAILABLE:
+        body = world.payout_body("0001", **MORE_THAN_AVAILABLE)
     first, again = (world.post(path, body, key="refused") for _ in range(2))
     assert (first.status_code, first.content, again.headers[REPLAYED]) == (status, again.content, "true")
     assert "new idempotency key" in first.json()["detail"]
 
 
-def test_a_refusal_that_is_not_stored_says_nothing_of_keys(world: World) -> None:
-    bad = world.post("/api/v1/payouts", {"nonsense": 1})
+def test_a_refusal_that_is_not_stored_does_not_mention_keys(world: World) -> None:
+    invalid = world.post("/api/v1/payouts", {"nonsense": 1})
     missing = world.client.post("/sandbox/v1/payouts/019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77/simulate", json={"status": "SUCCESS"})
-    assert [bad.status_code, missing.status_code] == [400, 404]
-    assert not [response for response in (bad, missing) if "new idempotency key" in response.json()["detail"]]
+    assert [invalid.status_code, missing.status_code] == [400, 404]
+    assert not [response for response in (invalid, missing) if "new idempotency key" in response.json()["detail"]]
 
 
-def test_what_the_role_forbids_is_not_stored(world: World) -> None:
+def test_a_refusal_because_of_the_role_is_not_stored(world: World) -> None:
     member = {"X-API-KEY": world.post(KEYS, {"role": "member"}).json()["api_key"]}
     refused = world.post(KEYS, {"role": "admin"}, key="role", headers=member)
-    assert code(refused) == (403, "FORBIDDEN")
+    assert status_and_code(refused) == (403, "FORBIDDEN")
     allowed = world.post(KEYS, {"role": "admin"}, key="role")
     assert (allowed.status_code, REPLAYED in allowed.headers) == (201, False)
-    # Nor does a key that was seen tell a member what an admin was answered.
-    assert code(world.post(KEYS, {"role": "admin"}, key="role", headers=member)) == (403, "FORBIDDEN")
+    # A member who repeats the admin's key does not get the admin's response either.
+    assert status_and_code(world.post(KEYS, {"role": "admin"}, key="role", headers=member)) == (403, "FORBIDDEN")
 
 
-def test_an_answer_that_was_sealed_with_another_key_is_refused_and_not_guessed() -> None:
-    response = CommandResult(201, b'{"api_key": "sk_sandbox_told"}', "/somewhere")
-    stored = seal(SecretBox(bytes(32)), "m/answer/k", response)
-    assert b"told" not in stored.body
-    assert unseal(SecretBox(bytes(32)), "m/answer/k", stored) == response
-    for box, context in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
+def test_a_response_that_was_sealed_for_another_key_or_context_is_refused() -> None:
+    result = CommandResult(201, b'{"api_key": "sk_sandbox_secret"}', "/somewhere")
+    stored = seal(SecretBox(bytes(32)), "m/answer/k", result)
+    assert b"secret" not in stored.body
+    assert unseal(SecretBox(bytes(32)), "m/answer/k", stored) == result
+    for box, purpose in ((SecretBox(b"1" * 32), "m/answer/k"), (SecretBox(bytes(32)), "m/answer/other")):
         with pytest.raises(Problem, match="INVALID_STATE"):
-            unseal(box, context, stored)
+            unseal(box, purpose, stored)
     refusal = CommandResult(404, b"{}")
     assert unseal(SecretBox(bytes(32)), "c", seal(SecretBox(bytes(32)), "c", refusal)) == refusal

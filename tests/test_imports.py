@@ -1,4 +1,4 @@
-"""Imports only go down, without a cycle; the pure modules reach no I/O, no clock and no randomness."""
+"""Imports only go down and have no cycles, and pure modules import no I/O, clock or randomness, even indirectly."""
 
 import re
 from collections import Counter
@@ -30,41 +30,41 @@ SOURCES: Final = read_sources()
 IMPORTS: Final = internal_imports(SOURCES)
 
 
-def test_imports_go_down_only() -> None:
-    print(f"\n{report(SOURCES)}")  # noqa: T201  # seen with `pytest -s`
+def test_imports_only_go_down() -> None:
+    print(f"\n{report(SOURCES)}")  # noqa: T201  # shown by `pytest -s`
     assert upward_imports(IMPORTS) == set()
 
 
-def test_every_folder_is_on_one_floor() -> None:
+def test_every_folder_is_in_one_layer() -> None:
     in_layers = Counter(folder for layer in LAYERS for folder in layer.folders)
     assert in_layers == Counter({folder_of(module) for module in SOURCES if module != "sandbox"} | {"tests"})
 
 
-def test_no_folders_import_each_other_in_a_circle() -> None:
+def test_folders_have_no_import_cycles() -> None:
     assert cycles(folder_arrows(IMPORTS)) == []
 
 
-def test_no_files_import_each_other_in_a_circle_not_even_for_types() -> None:
+def test_files_have_no_import_cycles_not_even_for_types() -> None:
     assert cycles((one.importer, one.imported) for one in IMPORTS) == []
 
 
-def test_nothing_is_imported_by_a_relative_name() -> None:
+def test_there_are_no_relative_imports() -> None:
     assert relative_imports(SOURCES) == []
 
 
-def test_only_the_server_composes_apis() -> None:
+def test_only_the_server_imports_apis_of_other_folders() -> None:
     assert api_imports(IMPORTS) == set()
 
 
-def test_pure_modules_reach_no_io_no_clock_and_no_randomness() -> None:
+def test_pure_modules_import_no_io_clock_or_randomness() -> None:
     assert [pattern for pattern in PURE if not any(fnmatch(module, pattern) for module in SOURCES)] == []
     assert impurities(SOURCES) == []
 
 
-def test_only_two_files_write_balances_and_transfers() -> None:
+def test_only_two_files_write_accounts_and_transfers() -> None:
     write = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM|update_by_key\()\s*[\"']?(accounts|transfers)\b")
     paths = [path for package in PACKAGES for ending in ("py", "sql") for path in (ROOT / package).rglob(f"*.{ending}")]
-    # The bench has statements of its own, to measure what a database can do without us.
+    # The benchmarks have their own statements, to measure what the database can do without the product.
     searched = [path for path in paths if not {"migrations", "bench"} & {*path.parts}]
     assert sorted(path.relative_to(ROOT).as_posix() for path in searched if write.search(path.read_text())) == [
         "sandbox/unit_of_work/ledger.sql",
@@ -86,7 +86,7 @@ def upward(sources: dict[str, str]) -> list[str]:
         "if TYPE_CHECKING:\n    from sandbox.payouts.service import PayoutService",
     ],
 )
-def test_the_checker_sees_an_upward_import_however_it_is_written(line: str) -> None:
+def test_the_checker_finds_an_upward_import_in_every_form(line: str) -> None:
     sources = {"sandbox.domain.money": line, "sandbox.payouts.service": ""}
     assert upward(sources) == ["sandbox.domain.money → sandbox.payouts.service"]
     assert upward({"sandbox.domain.money": "", "sandbox.payouts.service": "import sandbox.domain.money"}) == []
@@ -108,15 +108,15 @@ def test_the_checker_sees_an_upward_import_however_it_is_written(line: str) -> N
         ("sandbox.docs.page", "sandbox.runtime.ready"),
         ("seeds.demo", "worker.main"),
         ("sandbox.cli.main", "tests.harness.world"),
-        ("sandbox.payouts.service", "sandbox.a_folder_on_no_floor.service"),
+        ("sandbox.payouts.service", "sandbox.a_folder_without_a_layer.service"),
     ],
 )
-def test_the_checker_refuses_a_forbidden_import_in_the_real_tree(importer: str, imported: str) -> None:
+def test_the_checker_finds_a_forbidden_import_in_the_real_tree(importer: str, imported: str) -> None:
     changed = {**SOURCES, importer: f"{SOURCES[importer]}\nimport {imported}\n"}
     assert upward_imports(internal_imports(changed)) == {Import(importer, imported)}
 
 
-def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
+def test_the_checker_finds_cycles_of_files_and_of_folders() -> None:
     sources = {
         "sandbox.payouts.service": "import sandbox.payouts.steps",
         "sandbox.payouts.steps": "if TYPE_CHECKING:\n    import sandbox.payouts.waiting",
@@ -135,7 +135,7 @@ def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "impurity"),
     [
         ("import asyncio", "imports asyncio"),
         ("import time", "imports time"),
@@ -151,30 +151,30 @@ def test_the_checker_sees_cycles_of_files_and_of_folders() -> None:
         ("def read(path: Path) -> str:\n    return path.read_text()", "uses path.read_text in line 2"),
     ],
 )
-def test_the_checker_finds_an_impurity_at_the_end_of_the_way_to_it(text: str, fault: str) -> None:
+def test_the_checker_finds_direct_and_indirect_impurities(text: str, impurity: str) -> None:
     sources = {"sandbox.domain.a": "from sandbox.domain.b import x", "sandbox.domain.b": "", "sandbox.cli.main": "import time"}
     assert impurities(sources) == []
     alone = impurities({**sources, "sandbox.domain.a": text})
-    assert alone == [f"sandbox.domain.a: {fault}"]
+    assert alone == [f"sandbox.domain.a: {impurity}"]
     through_others = {**sources, "sandbox.domain.b": "import sandbox.other.c", "sandbox.other.c": text}
-    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other.c: {fault}" in impurities(through_others)
+    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other.c: {impurity}" in impurities(through_others)
     through_a_package = {**sources, "sandbox.domain.b": "import sandbox.other.c", "sandbox.other.c": "", "sandbox.other": text}
-    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other: {fault}" in impurities(through_a_package)
+    assert f"sandbox.domain.a → sandbox.domain.b → sandbox.other: {impurity}" in impurities(through_a_package)
 
 
-def test_the_checker_lets_a_pure_module_name_a_type_that_it_does_not_import_at_run_time() -> None:
+def test_the_checker_allows_impure_imports_for_type_checking() -> None:
     assert impurities({"sandbox.domain.a": "if TYPE_CHECKING:\n    from asyncio import Task"}) == []
 
 
 @pytest.mark.parametrize("module", ["sandbox.domain.ledger", "sandbox.payouts.requests", "sandbox.scenarios.rules"])
-def test_the_checker_refuses_an_impurity_in_the_real_tree(module: str) -> None:
+def test_the_checker_finds_an_impurity_in_the_real_tree(module: str) -> None:
     changed = {**SOURCES, module: f"{SOURCES[module]}\nimport asyncio\n"}
     assert f"{module}: imports asyncio" in impurities(changed)
-    behind_it = {**SOURCES, module: f"{SOURCES[module]}\nfrom sandbox.db.engine import connection\n"}
-    assert f"{module} → sandbox.db.engine: imports asyncpg" in impurities(behind_it)
+    indirect = {**SOURCES, module: f"{SOURCES[module]}\nfrom sandbox.db.engine import connection\n"}
+    assert f"{module} → sandbox.db.engine: imports asyncpg" in impurities(indirect)
 
 
-def test_the_checker_sees_relative_imports_and_apis_that_import_each_other() -> None:
+def test_the_checker_finds_relative_imports_and_apis_that_import_each_other() -> None:
     assert relative_imports({"sandbox.users.api": "from .service import x"}) == ["sandbox.users.api"]
     sources = {
         "sandbox.users.api": "import sandbox.payouts.simulate_api",

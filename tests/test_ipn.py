@@ -1,4 +1,4 @@
-"""A bank's callback moves a payout, with money, ledger, timeline and events; signed, once, and only where it is legal."""
+"""A bank's callback changes a payout and its money, timeline and events, if it is signed and the change is allowed."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ def send(
     secret: str | None = None,
     at: int | None = None,
 ) -> httpx.Response:
-    """Sign a callback as Standard Webhooks says, and send it."""
+    """Sign a callback according to Standard Webhooks, and send it. `at` is the Unix time of its timestamp, by default now."""
     raw = json.dumps(body).encode()
     message_id = message_id or f"msg_{uuid.uuid4().hex}"
     timestamp = str(at if at is not None else int(time.time()))
@@ -41,7 +41,7 @@ def send(
     return httpx.post(f"{world.stack.ipn_url}/ipn/callback", content=raw, headers=headers, timeout=60)
 
 
-def test_it_settles_a_pending_payout_with_all_that_belongs_to_it(world: World) -> None:
+def test_a_callback_settles_a_pending_payout_with_its_timeline_and_balance(world: World) -> None:
     payout = world.create_payout("0004")
     response = send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-77"})
     assert (response.status_code, response.json()["status"]) == (200, "SUCCESS")
@@ -55,7 +55,7 @@ def test_it_settles_a_pending_payout_with_all_that_belongs_to_it(world: World) -
     world.assert_clean()
 
 
-def test_it_fails_one_with_the_banks_own_words(world: World) -> None:
+def test_a_callback_fails_a_payout_with_the_banks_code_and_reason(world: World) -> None:
     payout = world.create_payout("0004")
     body = {
         "payout_id": payout["id"],
@@ -69,7 +69,7 @@ def test_it_fails_one_with_the_banks_own_words(world: World) -> None:
     assert world.balance() == ("1000000.00", "0.00")
 
 
-def test_it_releases_a_hold_and_the_payout_goes_on(world: World) -> None:
+def test_a_callback_releases_a_hold_and_the_payout_continues(world: World) -> None:
     payout = world.create_payout("0005")
     world.wait_for(payout["id"], "ON_HOLD")
     assert send(world, {"payout_id": payout["id"], "status": "PROCESSING"}).status_code == 200
@@ -78,19 +78,19 @@ def test_it_releases_a_hold_and_the_payout_goes_on(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_message_seen_before_does_nothing_twice(world: World) -> None:
+def test_a_repeated_message_has_no_further_effect(world: World) -> None:
     payout = world.create_payout("0004")
     body = {"payout_id": payout["id"], "status": "FAILED"}
     assert send(world, body, message_id="msg_1").status_code == 200
     world.post(f"/api/v1/payouts/{payout['id']}/reinitiate")
-    # The same message again must not fail the payout anew.
+    # The repeated message must not fail the payout again.
     assert send(world, body, message_id="msg_1").status_code == 200
     assert world.payout(payout["id"])["status"] == "PENDING"
     assert send(world, {"payout_id": payout["id"], "status": "PENDING"}).status_code == 200
     world.assert_clean()
 
 
-def test_a_message_that_comes_several_times_at_once_is_answered_alike_and_acted_on_once(world: World) -> None:
+def test_concurrent_copies_of_a_message_get_the_same_response_and_have_one_effect(world: World) -> None:
     payout = world.create_payout("0004")
     body = {"payout_id": payout["id"], "status": "SUCCESS"}
     with ThreadPoolExecutor(16) as pool:
@@ -101,8 +101,8 @@ def test_a_message_that_comes_several_times_at_once_is_answered_alike_and_acted_
     world.assert_clean()
 
 
-def test_a_callback_moves_the_payout_of_the_merchant_whose_secret_signed_it(stack: Stack) -> None:
-    """Worlds of one seed have payouts of the same ids; there may be more of them than anybody cleans up."""
+def test_a_callback_changes_the_payout_of_the_merchant_whose_secret_signed_it(stack: Stack) -> None:
+    """Merchants with the same seed have payouts with the same ids, and there may be many such merchants."""
     with ExitStack() as worlds:
         spec = {"seed": 1, "frozen_at": "2031-01-01T00:00:00Z", "opening_balance": "1000.00"}
         twins = [worlds.enter_context(World.create(stack, **spec)) for _ in range(25)]
@@ -111,15 +111,15 @@ def test_a_callback_moves_the_payout_of_the_merchant_whose_secret_signed_it(stac
             payout = twin.get("/api/v1/payouts").json()["data"][0]
             body = {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"}
             assert send(twin, body).status_code == 200
-            moved = [other.payout(payout["id"])["status"] == "SUCCESS" for other in twins]
-            assert moved == [True] * (number + 1) + [False] * (len(twins) - number - 1)
+            has_succeeded = [other.payout(payout["id"])["status"] == "SUCCESS" for other in twins]
+            assert has_succeeded == [True] * (number + 1) + [False] * (len(twins) - number - 1)
         for twin in (twins[0], twins[-1]):
             assert send(twin, {"psp_reference": "BANK-1", "status": "RETURNED"}).status_code == 200
             assert twin.payout(payout["id"])["status"] == "RETURNED"
         assert [other.payout(payout["id"])["status"] for other in twins[1:-1]] == ["SUCCESS"] * 23
 
 
-def test_a_reference_that_the_bank_gave_twice_means_the_newer_payout(world: World) -> None:
+def test_a_bank_reference_used_twice_selects_the_newer_payout(world: World) -> None:
     older, newer = world.create_payout("0004"), world.create_payout("0004")
     for payout in (newer, older):
         send(world, {"payout_id": payout["id"], "status": "SUCCESS", "psp_reference": "BANK-1"})
@@ -127,8 +127,8 @@ def test_a_reference_that_the_bank_gave_twice_means_the_newer_payout(world: Worl
     assert world.payout(older["id"])["status"] == "SUCCESS"
 
 
-def test_a_message_is_remembered_longer_than_a_day_of_the_merchants_time(world: World) -> None:
-    """Its signature is fresh by the host's clock, however far the merchant's has been put forward."""
+def test_a_message_is_remembered_for_longer_than_a_day_of_the_merchants_time(world: World) -> None:
+    """By the host's clock its signature is still valid, even if the merchant's clock was advanced."""
     payout = world.create_payout("0004")
     body = {"payout_id": payout["id"], "status": "FAILED"}
     first = send(world, body, message_id="msg_1")
@@ -140,14 +140,14 @@ def test_a_message_is_remembered_longer_than_a_day_of_the_merchants_time(world: 
     world.assert_clean()
 
 
-def test_the_state_that_it_is_in_already_is_no_change(world: World) -> None:
+def test_a_callback_with_the_current_status_returns_200_without_a_change(world: World) -> None:
     payout = world.create_payout("0001")
     world.wait_for(payout["id"], "SUCCESS")
     assert send(world, {"payout_id": payout["id"], "status": "SUCCESS"}).status_code == 200
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "SUCCESS"]
 
 
-def test_a_bank_cannot_begin_a_payout_anew_or_ask_for_it(world: World) -> None:
+def test_a_callback_cannot_request_reject_or_reinitiate_a_payout(world: World) -> None:
     payout = world.create_payout("0004")
     for status in ("REQUESTED", "REJECTED"):
         refused = send(world, {"payout_id": payout["id"], "status": status})
@@ -160,7 +160,7 @@ def test_a_bank_cannot_begin_a_payout_anew_or_ask_for_it(world: World) -> None:
     world.assert_clean()
 
 
-def test_what_is_refused(world: World) -> None:
+def test_invalid_callbacks_are_refused(world: World) -> None:
     payout = world.create_payout("0001")
     world.wait_for(payout["id"], "SUCCESS")
     body = {"payout_id": payout["id"], "status": "RETURNED"}
@@ -183,7 +183,7 @@ def test_what_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("signature", ["", "v1,é", "v1,!!!", "v2,abc", "v1", "," * 1000])
-def test_a_malformed_signature_is_a_401(world: World, signature: str) -> None:
+def test_a_malformed_signature_gets_401(world: World, signature: str) -> None:
     payout = world.create_payout("0004")
     headers = [
         (b"webhook-id", b"msg_x"),

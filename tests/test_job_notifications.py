@@ -1,4 +1,4 @@
-"""The worker takes every job that is put into its queue, notified of it or not."""
+"""The worker runs every job in its queue, with or without a notification."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from worker.job_notifications import JobNotificationWorker
 
 
 @asynccontextmanager
-async def working(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs: int = 100) -> AsyncIterator[Any]:
-    """A worker on a queue of its own, whose jobs put their number into `seen`; gives the connection to it."""
+async def running_worker(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs: int = 100) -> AsyncIterator[Any]:
+    """Run a worker whose jobs put their numbers into `seen`. Yield the Redis connection to enqueue jobs with."""
 
     async def note(_: dict[str, Any], number: int) -> None:
         await asyncio.sleep(0)
@@ -44,26 +44,27 @@ async def working(stack: Stack, queue: str, seen: "asyncio.Queue[int]", max_jobs
         await worker.close()
 
 
-async def numbers(seen: "asyncio.Queue[int]", count: int) -> set[int]:
+async def next_numbers(seen: "asyncio.Queue[int]", count: int) -> set[int]:
+    """Wait for `count` numbers and return them."""
     return {await asyncio.wait_for(seen.get(), 60) for _ in range(count)}
 
 
-async def test_a_job_is_taken_with_a_notification_and_without_one(stack: Stack) -> None:
+async def test_a_job_runs_with_and_without_a_notification(stack: Stack) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
     queue = f"test:{uuid.uuid4()}"
-    async with working(stack, queue, seen) as redis:
+    async with running_worker(stack, queue, seen) as redis:
         await redis.enqueue_job("note", 1, _queue_name=queue)
         await redis.publish(JOB_NOTIFICATIONS, b"")
-        assert await numbers(seen, 1) == {1}
+        assert await next_numbers(seen, 1) == {1}
         await redis.enqueue_job("note", 2, _queue_name=queue)
-        assert await numbers(seen, 1) == {2}
+        assert await next_numbers(seen, 1) == {2}
 
 
-async def test_jobs_beyond_the_limit_are_taken_when_others_end(stack: Stack) -> None:
+async def test_jobs_beyond_the_limit_run_once_others_have_ended(stack: Stack) -> None:
     seen: asyncio.Queue[int] = asyncio.Queue()
     queue = f"test:{uuid.uuid4()}"
-    async with working(stack, queue, seen, max_jobs=2) as redis:
+    async with running_worker(stack, queue, seen, max_jobs=2) as redis:
         for number in range(20):
             await redis.enqueue_job("note", number, _queue_name=queue)
         await redis.publish(JOB_NOTIFICATIONS, b"")
-        assert await numbers(seen, 20) == set(range(20))
+        assert await next_numbers(seen, 20) == set(range(20))

@@ -1,4 +1,4 @@
-"""The journal: what was called is there, newest first, without secrets; and it never harms a request."""
+"""The journal records every request of a merchant, newest first and without secrets, and never affects a request."""
 
 import asyncio
 from typing import Any
@@ -24,7 +24,7 @@ def journal(world: World, **params: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_call_is_written_down_with_all_that_helps(world: World) -> None:
+def test_a_request_is_recorded_with_its_response(world: World) -> None:
     body, key = world.payout_body("0004"), "journal-key"
     responses = [world.post("/api/v1/payouts", body, key=key, headers={"X-Request-Id": "mine"}) for _ in range(2)]
     found = until(lambda: (f := journal(world, request_id="mine")) and len(f) == 2 and f)
@@ -38,7 +38,7 @@ def test_a_call_is_written_down_with_all_that_helps(world: World) -> None:
     assert world.get(f"{JOURNAL}/{entry['id']}").json() == entry
 
 
-def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
+def test_the_journal_can_be_filtered_and_paged_newest_first(world: World) -> None:
     references = [world.create_payout("0004")["merchant_reference"] for _ in range(5)]
     world.get("/api/v1/balance", nonsense="1")
     until(lambda: len(journal(world, path="/api/v1/*")) == 6)
@@ -67,16 +67,16 @@ def test_it_is_filtered_and_paged_newest_first(world: World) -> None:
         ({"path": "x" * 201}, "path"), ({"cursor": "x"}, "cursor"), ({"limit": "0"}, "limit"), ({"other": "1"}, "other"),
     ],
 )  # fmt: skip
-def test_a_wrong_question_is_refused(world: World, params: dict[str, str], field: str) -> None:
+def test_an_invalid_query_is_refused(world: World, params: dict[str, str], field: str) -> None:
     response = world.client.get(JOURNAL, params=params)
     assert (response.status_code, response.json()["errors"][0]["field"]) == (400, field)
 
 
-def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
+def test_the_journal_contains_no_secrets(world: World, receiver: Receiver) -> None:
     secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["secret"]
     new_key = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
     world.client.get(f"/api/v1/balance?key={new_key}", headers={"Authorization": "Basic hush", "X-Other": secret})
-    world.client.get("/api/v1/balance", params={"key": "whsec_A+/" + "B" * 40})  # percent-encoded on its way
+    world.client.get("/api/v1/balance", params={"key": "whsec_A+/" + "B" * 40})  # the client percent-encodes it
     found = until(lambda: len(f := journal(world)) == 4 and f)
     text = str(found)
     for hidden in (secret, secret.removeprefix("whsec_"), "BBBB", new_key, world.api_key, "hush"):
@@ -85,7 +85,7 @@ def test_no_secret_rests_in_it(world: World, receiver: Receiver) -> None:
     assert found[-1]["request_headers"]["x-api-key"] == "[redacted]"
 
 
-def test_it_belongs_to_a_merchant_and_strangers_are_not_in_it(world: World) -> None:
+def test_the_journal_is_the_merchants_own_and_omits_unauthenticated_requests(world: World) -> None:
     world.create_payout("0004")
     (entry,) = until(lambda: journal(world, path="/api/v1/payouts"))
     httpx.get(f"{world.stack.api_url}/api/v1/balance", headers={"X-API-KEY": "sk_sandbox_nobody"}, timeout=60)
@@ -97,34 +97,34 @@ def test_it_belongs_to_a_merchant_and_strangers_are_not_in_it(world: World) -> N
     assert [e["path"] for e in journal(world)] == ["/api/v1/payouts"]
 
 
-def test_a_fault_that_hits_is_named(world: World, receiver: Receiver) -> None:
+def test_the_journal_names_the_fault_that_hit_a_request(world: World, receiver: Receiver) -> None:
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
-    made = [
-        world.post("/sandbox/v1/faults", {"target": target, "kind": kind, "seed": 5, "count": 1, **members}).json()
-        for target, kind, members in (
+    faults = [
+        world.post("/sandbox/v1/faults", {"target": target, "kind": kind, "seed": 5, "count": 1, **fields}).json()
+        for target, kind, fields in (
             ("api", "error", {"status": 500, "match": {"path": "/api/v1/balance"}}), ("webhooks", "wrong_key", {}),
         )
     ]  # fmt: skip
     until(lambda: world.get("/api/v1/balance").status_code == 500)
-    # A worker may remember for half a second that there was no fault.
-    path = f"/sandbox/v1/faults/{made[1]['id']}"
+    # For half a second, a worker may use its cached result that there is no fault.
+    path = f"/sandbox/v1/faults/{faults[1]['id']}"
     until(lambda: world.create_payout("0004") and world.get(path).json()["hits"] == 1, pause=0.2)
     for number, path in enumerate(("/api/v1/balance", receiver.url)):
         (entry,) = until(lambda path=path: [e for e in journal(world, path=path) if e["fault"]])
         fault = entry["fault"]
-        assert (fault["id"], fault["kind"], fault["seed"]) == (made[number]["id"], made[number]["kind"], 5)
+        assert (fault["id"], fault["kind"], fault["seed"]) == (faults[number]["id"], faults[number]["kind"], 5)
         assert fault["counter"] == 1
 
 
-# ---- limits, with a journal of the test's own
+# Limits. These tests use a separate `Journal`.
 
 
-def entry(number: int, **members: Any) -> Entry:
+def entry(number: int, **fields: Any) -> Entry:
     return Entry(
         **{
             "at": "2026-01-31T12:00:00.000Z", "method": "GET", "path": f"/api/v1/{number}", "query": b"", "status": 200,
             "duration_ms": 1.0, "request_id": str(number), "api_key_id": None, "replayed": False, "headers": [],
-            "request_body": b"", "response_body": b"", "fault": None, **members,
+            "request_body": b"", "response_body": b"", "fault": None, **fields,
         }
     )  # fmt: skip
 
@@ -133,7 +133,8 @@ async def all_of(journal: Journal, merchant_id: str) -> list[JournalEntry]:
     return await journal.page(merchant_id, MAX_ID, 10 * ENTRIES_KEPT, lambda _: True)
 
 
-async def written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
+async def wait_until_written(journal: Journal, merchant_id: str, request_id: str) -> list[JournalEntry]:
+    """Wait until the newest entry has this request id, and return all entries."""
     while True:
         found = await all_of(journal, merchant_id)
         if found and found[0].request_id == request_id:
@@ -141,32 +142,32 @@ async def written(journal: Journal, merchant_id: str, request_id: str) -> list[J
         await asyncio.sleep(0.02)
 
 
-async def test_it_is_bounded_in_redis_and_in_memory_and_forgets_the_oldest(world: World) -> None:
+async def test_the_journal_is_bounded_in_redis_and_memory_and_drops_the_oldest_entries(world: World) -> None:
     journal = Journal(world.stack.redis_url)
     try:
-        # More at once than the queue holds, before it is written: the newest are kept.
+        # Record more entries than the queue holds before any of them is written. The newest are kept.
         for number in range(3 * ENTRIES_KEPT):
             journal.record(world.merchant_id, entry(number), RULES)
         journal.start()
-        found = await asyncio.wait_for(written(journal, world.merchant_id, str(3 * ENTRIES_KEPT - 1)), 60)
+        found = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, str(3 * ENTRIES_KEPT - 1)), 60)
         assert [int(e.request_id) for e in found] == list(range(3 * ENTRIES_KEPT - 1, 2 * ENTRIES_KEPT - 1, -1))
         for number in range(3 * ENTRIES_KEPT, 4 * ENTRIES_KEPT):
             journal.record(world.merchant_id, entry(number), RULES)
-        found = await asyncio.wait_for(written(journal, world.merchant_id, str(4 * ENTRIES_KEPT - 1)), 60)
+        found = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, str(4 * ENTRIES_KEPT - 1)), 60)
         assert len(found) == ENTRIES_KEPT
     finally:
         await journal.close()
 
 
-async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> None:
+async def test_bodies_are_cut_and_a_secret_at_the_cut_is_hidden(world: World) -> None:
     journal = Journal(world.stack.redis_url)
     journal.start()
     try:
         secret = b"whsec_" + b"A" * 40
         body = b'["' + b"x" * (BODY_LIMIT - 40) + b'", "' + secret + b'", "' + b"y" * 5000 + b'"]'
-        noted = entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}')
-        journal.record(world.merchant_id, noted, RULES)
-        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        recorded = entry(1, request_body=body, response_body=b'{"secret": "hush \\" hush", "a": 1}')
+        journal.record(world.merchant_id, recorded, RULES)
+        (found,) = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, "1"), 60)
         assert BODY_LIMIT - 40 < len(found.request_body) <= BODY_LIMIT
         assert "A" not in found.request_body
         assert found.response_body == '{"secret": "[redacted]", "a": 1}'
@@ -174,22 +175,22 @@ async def test_bodies_are_cut_and_a_secret_on_the_edge_is_gone(world: World) -> 
         await journal.close()
 
 
-async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) -> None:
+async def test_long_paths_queries_and_headers_are_cut_and_marked(world: World) -> None:
     notes: list[Note] = []
-    journal = Journal(world.stack.redis_url, lambda _, recorded: notes.extend(recorded))
+    journal = Journal(world.stack.redis_url, lambda _, new_notes: notes.extend(new_notes))
     journal.start()
     try:
-        # A secret on the edge, and a character of two bytes where it is cut.
+        # The text has a secret at the cut, followed by two-byte characters.
         text = "x" * (TEXT_LIMIT - 30) + "sk_sandbox_" + "A" * 48 + "ü" * 100_000
         raw = text.encode()
-        noted = entry(1, path=text, query=b"q=" + raw, headers=[(b"user-agent", raw), (b"accept", b"*/*")])
-        journal.record(world.merchant_id, noted, RedactionRules(parameters=frozenset({"q"})))
-        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
-        # Where a secret is found, all of the value goes: what is left of it might be some of the secret.
-        for kept in (found.path, found.query, found.request_headers["user-agent"], notes[0].data["path"]):
-            assert len(kept) <= TEXT_LIMIT + len(CUT)
-            assert kept.endswith("[redacted]" + CUT) or kept == "[redacted]"
-            assert "A" not in kept
+        recorded = entry(1, path=text, query=b"q=" + raw, headers=[(b"user-agent", raw), (b"accept", b"*/*")])
+        journal.record(world.merchant_id, recorded, RedactionRules(parameters=frozenset({"q"})))
+        (found,) = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, "1"), 60)
+        # A value that contains a secret is hidden completely, because the rest could be part of the secret.
+        for shown in (found.path, found.query, found.request_headers["user-agent"], notes[0].data["path"]):
+            assert len(shown) <= TEXT_LIMIT + len(CUT)
+            assert shown.endswith("[redacted]" + CUT) or shown == "[redacted]"
+            assert "A" not in shown
         assert found.request_headers["accept"] == "*/*"
     finally:
         await journal.close()
@@ -204,20 +205,20 @@ async def test_what_stands_around_the_bodies_is_cut_and_says_so(world: World) ->
         [(b"x-%d" % number, b"whsk_ " * 1000) for number in range(100)],
     ],
 )
-async def test_a_call_takes_little_room_whatever_its_headers_are(world: World, headers: list[tuple[bytes, bytes]]) -> None:
+async def test_the_size_of_an_entry_is_limited_whatever_the_headers(world: World, headers: list[tuple[bytes, bytes]]) -> None:
     journal = Journal(world.stack.redis_url)
     journal.start()
     redis = connect(world.stack.redis_url)
     try:
         large = b"b" * 100_000
-        members = {"query": large, "path": large.decode(), "request_body": large, "response_body": large}
-        journal.record(world.merchant_id, entry(1, headers=headers, **members), RULES)
-        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        fields = {"query": large, "path": large.decode(), "request_body": large, "response_body": large}
+        journal.record(world.merchant_id, entry(1, headers=headers, **fields), RULES)
+        (found,) = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, "1"), 60)
         shown = dict(found.request_headers)
         left_out = shown.pop(CUT, "0 more")
         assert left_out == f"{len(headers) - len(shown)} more"
         assert len(shown) <= 100
-        (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # one type for two clients
+        (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # typed for both the sync and the async client
         assert len(value) < HEADERS_LIMIT + 2 * BODY_LIMIT + 2 * TEXT_LIMIT + 1000
     finally:
         await redis.aclose()
@@ -227,15 +228,15 @@ async def test_a_call_takes_little_room_whatever_its_headers_are(world: World, h
 @pytest.mark.parametrize(
     "name", ["secret", "clientSecret", "client-secret", "CLIENT_SECRET", "api_key", "api-key", "apiKey", "x-api-key", "APIKEY"]
 )
-async def test_a_secret_is_known_by_its_name_however_that_is_written(world: World, name: str) -> None:
+async def test_a_secret_is_recognized_by_its_name_in_any_spelling(world: World, name: str) -> None:
     journal = Journal(world.stack.redis_url)
     journal.start()
     try:
         body = f'{{"a": "b", "{name}" : "hush", "{name}_id": "shown"}}'.encode()
         header = name.lower().encode()
-        noted = entry(1, request_body=body, response_body=body, headers=[(header, b"hush")])
-        journal.record(world.merchant_id, noted, RULES)
-        (found,) = await asyncio.wait_for(written(journal, world.merchant_id, "1"), 60)
+        recorded = entry(1, request_body=body, response_body=body, headers=[(header, b"hush")])
+        journal.record(world.merchant_id, recorded, RULES)
+        (found,) = await asyncio.wait_for(wait_until_written(journal, world.merchant_id, "1"), 60)
         assert found.request_body == f'{{"a": "b", "{name}" : "[redacted]", "{name}_id": "shown"}}'
         assert found.response_body == found.request_body
         assert found.request_headers == {header.decode(): "[redacted]"}
@@ -243,22 +244,22 @@ async def test_a_secret_is_known_by_its_name_however_that_is_written(world: Worl
         await journal.close()
 
 
-def test_a_call_with_large_headers_is_served_and_told_in_a_few_words(world: World) -> None:
+def test_a_request_with_large_headers_is_served_and_recorded_briefly(world: World) -> None:
     accept = {"accept": "text/event-stream"}
     with world.client.stream("GET", "/sandbox/v1/stream", params={"limit": 1, "timeout": 60}, headers=accept) as response:
         lines = response.iter_lines()
         assert next(lines) == ": listening"
         path = "/api/v1/payouts/" + "p" * 10_000
         assert world.client.get(path, params={"q": "q" * 10_000}, headers={"X-Large": "h" * 40_000}).status_code in (400, 404)
-        (told,) = [line for line in lines if line.startswith("data: ")]
-    assert len(told) < 2 * TEXT_LIMIT
+        (message,) = [line for line in lines if line.startswith("data: ")]
+    assert len(message) < 2 * TEXT_LIMIT
     (found,) = until(lambda: journal(world))
     assert len(str(found)) < 10_000
     assert found["request_headers"]["x-large"] == "[redacted]"
     assert (found["path"][-len(CUT) :], found["query"]) == (CUT, "q=[redacted]" + CUT)
 
 
-async def test_with_redis_away_reading_is_unavailable_and_writing_harms_nobody() -> None:
+async def test_without_redis_reading_the_journal_gets_503_and_recording_has_no_effect() -> None:
     journal = Journal("redis://127.0.0.1:1")
     journal.start()
     try:
