@@ -22,7 +22,7 @@ from tests.harness.vendor import Vendor, row
 from tests.harness.world import Stack, World
 from tests.test_aggregator import BOX, LATER, DrivenPoller, driven
 from tests.test_users import DESTINATION, make_user, record, request_payout, summary
-from tests.test_vendor_feed import another_key
+from tests.test_vendor_feed import new_key_header
 
 __all__ = ["driven"]
 AMOUNT = Decimal("30.00")
@@ -114,7 +114,7 @@ def test_the_aggregators_pending_amounts_equal_the_users_pending_payouts(stack: 
 
 def feed(world: World) -> list[tuple[str, str, str]]:
     """Return (type, amount, id) of the feed's rows, oldest first. Uses a new API key, which may make five calls a minute."""
-    rows = world.client.get("/vendor/v1/transactions", headers=another_key(world)).json()["items"]
+    rows = world.client.get("/vendor/v1/transactions", headers=new_key_header(world)).json()["items"]
     return [(row["type"], row["amount"], row["id"]) for row in rows]
 
 
