@@ -86,6 +86,7 @@ def test_anything_else_is_no_rate(text: str) -> None:
         ["create", "--seconds", "3601"],
         ["e2e", "--rate", "3x"],
         ["e2e", "--merchants", "1001"],
+        ["growth", "--merchants", "0"],
     ],
 )
 def test_what_is_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
@@ -224,6 +225,28 @@ def test_reads_measures_both_kinds(stack: tuple[Stack, Path]) -> None:
     assert set(found) == kinds | {f"cpu_us_per_{read}_read" for read in reads} | {"loop_s"}
     assert min(found[name] for name in kinds) > 0
     assert all(found[f"cpu_us_per_{read}_read"]["api"] > 0 for read in reads)
+
+
+@needs_wrk
+@pytest.mark.parametrize("arguments", [["age", "--payouts", "1"], ["neighbors", "--payouts", "20", "--merchants", "30"]])
+def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.bench.growth._AGING_SECONDS", 1)
+    monkeypatch.setattr("sandbox.bench.growth._COPIED_AT_ONCE", 20)  # two batches
+    options = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--json"]
+    ran = CliRunner().invoke(create_app(), ["bench", "growth", *arguments, *options])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert found["case"] == arguments[0]
+    assert found["cpu_ratio"].keys() == {"postgres", "total"}
+    assert min(found["cpu_ratio"].values()) > 0
+    for data in ("without_data", "with_data"):
+        assert set(found[data]["cpu_us_per_payout"]) == KINDS
+
+
+def test_growth_refuses_an_unknown_case() -> None:
+    ran = CliRunner().invoke(create_app(), ["bench", "growth", "size"])
+    assert ran.exit_code == 2
+    assert "'size' is not a case. Choose from: age, neighbors, payouts." in " ".join(ran.output.replace("│", "").split())
 
 
 def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from inspect import signature
+from typing import NamedTuple
 
 import asyncpg
 import pytest
@@ -180,12 +181,19 @@ def hot() -> dict[str, tuple[str, Sequence[object]]]:
     }
 
 
+class Findings(NamedTuple):
+    """What each statement reads, by the world in which it is planned and run, and the indexes that none of them scans."""
+
+    readings: dict[str, dict[str, ReadCost]]
+    unused_indexes: set[str]
+
+
 @pytest.fixture(scope="module")
-def readings(stack: Stack) -> Iterator[dict[str, dict[str, ReadCost]]]:
-    """What each statement reads, by the world that it is planned and run in."""
+def findings(stack: Stack) -> Iterator[Findings]:
+    """The results of running every statement in every world."""
     database = Database(stack.database_url, f"plans_{uuid.uuid4().hex}")
 
-    async def look() -> dict[str, dict[str, ReadCost]]:
+    async def look() -> Findings:
         await database.create()
         every = hot() | await database.foreign_keys()
         found = {}
@@ -203,12 +211,18 @@ def readings(stack: Stack) -> Iterator[dict[str, dict[str, ReadCost]]]:
         found["and many small ones"] = await (await database.planned(every)).read()
         await database.fake_one_row_statistics()
         found["one row each, it believes"] = await (await database.planned(every)).read()
-        return found
+        return Findings(found, await database.unused_indexes())
 
     try:
         yield asyncio.run(look())
     finally:
         asyncio.run(database.drop())
+
+
+@pytest.fixture(scope="module")
+def readings(findings: Findings) -> dict[str, dict[str, ReadCost]]:
+    """What each statement reads, by the world in which it is planned and run."""
+    return findings.readings
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -241,6 +255,11 @@ FIND_NOTHING = {
     "worker.sweep._PURGE_OPERATOR_KEYS",
 }
 """There are no such rows: vendors over HTTP, failed rows of a file, final payments, wallets' transfers, operators' keys."""
+
+
+def test_each_index_is_unique_or_used(findings: Findings) -> None:
+    """Every write maintains an index, so one that no statement scans only costs."""
+    assert findings.unused_indexes == set()
 
 
 def test_every_statement_is_looked_at() -> None:

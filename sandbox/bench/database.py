@@ -68,18 +68,26 @@ class Database:
         Leftover work would slow down the next measurement. Raises BenchError after five minutes.
         """
         statement = "SELECT count(*) FROM payouts WHERE merchant_id = ANY($1::uuid[]) AND due_at IS NOT NULL"
-        ids = [merchant.merchant_id for merchant in merchants]
+        return self._wait_for_zero(statement, [merchant.merchant_id for merchant in merchants], "payouts to settle")
+
+    def wait_for_attempts(self, merchant: Merchant) -> None:
+        """Wait until the worker has recorded all of the merchant's attempts. Raises BenchError after five minutes."""
+        statement = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL"
+        self._wait_for_zero(statement, merchant.merchant_id, "deliveries to record")
+
+    def _wait_for_zero(self, statement: str, argument: object, what: str) -> int:
+        """Wait until a count is 0. Return the first count. Raises BenchError after five minutes."""
 
         async def work(conn: "Connection") -> int:
             # Reuse one connection: connecting costs PostgreSQL more than the query does.
-            first = left = int(await conn.fetchval(statement, ids))
+            first = left = int(await conn.fetchval(statement, argument))
             loop = asyncio.get_running_loop()
             deadline = loop.time() + _DRAIN_SECONDS
             while left:
                 if loop.time() > deadline:
-                    raise BenchError(f"The worker has not settled {left} payouts after {_DRAIN_SECONDS:.0f} seconds.")
+                    raise BenchError(f"After {_DRAIN_SECONDS:.0f} seconds, the worker still has {left} {what}.")
                 await asyncio.sleep(0.1)
-                left = int(await conn.fetchval(statement, ids))
+                left = int(await conn.fetchval(statement, argument))
             return first
 
         return self.with_connection(work)

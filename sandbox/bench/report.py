@@ -12,6 +12,7 @@ from rich.text import Text
 from sandbox.bench.cpu import TOTAL
 from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
+from sandbox.bench.growth import GrowthResult
 from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import CLIENTS, WAYS
 from sandbox.bench.reads import READS, ReadsResult
@@ -298,4 +299,35 @@ def world_report(result: WorldResult, command: str) -> Group:
             "bold",
         ),
         cpu_line(result.cpu_us),
+    )
+
+
+def growth_json(result: GrowthResult) -> dict[str, Any]:
+    """Return the figures of `psp bench growth --json`. The ratios are medians of the rounds: with the data ÷ without."""
+    return {
+        "case": result.case,
+        "cpu_ratio": {kind: round(median(result.cpu_ratios(kind)), 3) for kind in ("postgres", TOTAL)},
+        "cpu_ratios_postgres": [round(ratio, 3) for ratio in result.cpu_ratios("postgres")],
+        "rps_ratio": round(result.rps_ratio, 3),
+        "without_data": {"cpu_us_per_payout": _rounded(result.cpu_us(result.without))},
+        "with_data": {"cpu_us_per_payout": _rounded(result.cpu_us(result.grown))},
+        "loop_s": result.machine.loop_s,
+    }
+
+
+def growth_report(result: GrowthResult, command: str) -> Group:
+    """Render the CPU time of each round, and the ratios."""
+    table = Table("", *(str(number) for number in range(1, len(result.grown) + 1)), "median", title="CPU in µs per payout")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for kind in ("postgres", TOTAL):
+        for name, runs in (("without the data", result.without), ("with the data", result.grown)):
+            values = [run.cpu_us[kind] for run in runs]
+            table.add_row(f"{kind}, {name}", *(f"{value:,.0f}" for value in values), Text(f"{median(values):,.0f}", "bold"))
+    ratios = ", ".join(f"{kind} {median(result.cpu_ratios(kind)):.2f}" for kind in ("postgres", TOTAL))
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text(f"With the data ÷ without, median of the rounds: {ratios}; payouts per second {result.rps_ratio:.2f}.", "bold"),
     )

@@ -8,7 +8,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.bench_compare import compare
-from sandbox.cli.bench_run import measure, print_result
+from sandbox.cli.bench_run import measure, print_result, show_progress
 from sandbox.cli.failures import not_met
 
 if TYPE_CHECKING:
@@ -231,6 +231,50 @@ def bulk_credit(
     result = measure(open_bench, ready_file, api_processes, workers, as_json)
     figures = report.bulk_credit_json(result)
     print_result(figures, asdict(result) | figures, report.bulk_credit_report, result, as_json, output)
+
+
+@app.command("growth")
+def growth(
+    case: Annotated[str, typer.Argument(help="age, neighbors or payouts.", metavar="CASE")],
+    payouts: Annotated[
+        int | None,
+        typer.Option("--payouts", min=1, max=10_000_000, help="Payouts of the measured merchant. [default: by case]"),
+    ] = None,
+    merchants: Annotated[
+        int, typer.Option("--merchants", min=1, max=1_000_000, help="Small merchants, each with one payout (neighbors).")
+    ] = 100_000,
+    webhooks: Annotated[int, typer.Option("--webhooks", min=0, max=16, help="Webhook endpoints of the merchant.")] = 3,
+    seconds: Annotated[int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement.")] = 10,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="How often to measure each sandbox; the medians count.")
+    ] = 3,
+    connections: _Connections = 64,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Create payouts at full load in a sandbox that holds much data, and in one that does not, alternately.
+
+    age: after --payouts payouts (by default 120000, which is ten minutes at 200 per second), and in a fresh sandbox.
+
+    neighbors: a merchant with --payouts stored payouts (300000) among --merchants small merchants, and alone.
+
+    payouts: a merchant with --payouts stored payouts (1000000), and one without.
+
+    The ratios are the CPU time per payout, and the payouts per second, with the data divided by those without.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.growth import GrowthBench, parse_case
+
+    try:
+        chosen = parse_case(case)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="CASE") from None
+    with show_progress(as_json) as shown:
+        bench = GrowthBench(chosen, payouts, merchants, webhooks, seconds, rounds, connections, shown.advance)
+        shown.start("starting", bench.steps)
+        result = bench.run()
+    figures = report.growth_json(result)
+    print_result(figures, asdict(result) | figures, report.growth_report, result, as_json, output)
 
 
 @app.command("world")

@@ -187,6 +187,14 @@ class Database:
             statements[f"foreign key {name}"] = (f"SELECT 1 FROM ONLY {referenced} x WHERE {where}", ())
         return statements
 
+    async def unused_indexes(self) -> set[str]:
+        """Return the indexes, other than unique ones, that no statement has scanned so far."""
+        found = await self._execute_as_owner(
+            "SELECT indexrelid::regclass::text FROM pg_stat_user_indexes JOIN pg_index USING (indexrelid) "
+            "WHERE idx_scan = 0 AND NOT indisunique AND schemaname = 'public'"
+        )
+        return {name for (name,) in found}
+
     async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
         """Connect as the product's pool does, then prepare and plan all statements, given as name → (SQL, arguments)."""
         conn = await asyncpg.connect(

@@ -1,0 +1,191 @@
+"""`psp bench growth`: measure what a payout costs once the sandbox holds much data, compared with when it does not.
+
+Two sandboxes of this code run on this machine, one with the data and one without, and are measured alternately.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Final, Literal
+
+from sandbox.bench.create import Progress, medians
+from sandbox.bench.database import Database
+from sandbox.bench.load import CreateLoad, LoadRun, open_load
+from sandbox.bench.machine import Machine, describe_machine
+from sandbox.bench.preload import preload
+from sandbox.bench.stack import BenchError, Stack, call, open_stack
+from sandbox.merchants.tables import TABLES
+
+if TYPE_CHECKING:
+    from sandbox.bench.database import Connection
+
+Case = Literal["age", "neighbors", "payouts"]
+DEFAULT_PAYOUTS: Final[Mapping[Case, int]] = {"age": 120_000, "neighbors": 300_000, "payouts": 1_000_000}
+_AGING_SECONDS: Final = 10
+_COPIED_AT_ONCE: Final = 5_000
+
+
+def parse_case(text: str) -> Case:
+    """Parse a case. Raises ValueError."""
+    for case in DEFAULT_PAYOUTS:
+        if text == case:
+            return case
+    raise ValueError(f"{text!r} is not a case. Choose from: {', '.join(DEFAULT_PAYOUTS)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthResult:
+    """The runs of the sandbox without the data and of the one with it, in pairs."""
+
+    machine: Machine
+    case: Case
+    without: Sequence[LoadRun]
+    grown: Sequence[LoadRun]
+
+    def cpu_us(self, runs: Sequence[LoadRun]) -> dict[str, float]:
+        """Return the CPU microseconds per payout, by kind of process."""
+        return medians([run.cpu_us for run in runs])
+
+    def cpu_ratios(self, kind: str) -> list[float]:
+        """Return, for each pair of runs, the CPU time per payout with the data divided by that without it."""
+        pairs = zip(self.without, self.grown, strict=True)
+        return [grown.cpu_us[kind] / without.cpu_us[kind] for without, grown in pairs]
+
+    @property
+    def rps_ratio(self) -> float:
+        """The median ratio of the creates per second."""
+        return median(grown.http_rps / without.http_rps for without, grown in zip(self.without, self.grown, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class GrowthBench:
+    """The options of the bench.
+
+    `age`: a sandbox that has created `payouts` payouts, and a fresh one for each round. `neighbors`: a merchant with
+    `payouts` stored payouts among `merchants` small merchants, and alone. `payouts`: a merchant with `payouts` stored
+    payouts, and one without any. If `payouts` is None, the case's default counts.
+    """
+
+    case: Case
+    payouts: int | None
+    merchants: int
+    webhooks: int
+    seconds: int
+    rounds: int
+    connections: int
+    progress: Progress = field(default=lambda what, done: None)
+
+    @property
+    def steps(self) -> int:
+        """The total number of steps that `progress` counts."""
+        stored = 2 * self._count + self.merchants if self.case == "neighbors" else self._count
+        return stored + 2 * self.rounds
+
+    @property
+    def _count(self) -> int:
+        return self.payouts or DEFAULT_PAYOUTS[self.case]
+
+    def run(self) -> GrowthResult:
+        """Measure. Raises BenchError if anything fails."""
+        without: list[LoadRun] = []
+        grown: list[LoadRun] = []
+        with ExitStack() as closing:
+            large = closing.enter_context(self._open(self._fill))
+            machine = describe_machine(large.database.version)
+            if self.case != "age":
+                small = closing.enter_context(self._open(self._fill_both))
+            for number in range(1, self.rounds + 1):
+                self.progress(f"round {number}: without the data", 1)
+                if self.case == "age":
+                    with self._open() as fresh:
+                        without.append(fresh.run(self.seconds))
+                else:
+                    without.append(small.run(self.seconds))
+                self.progress(f"round {number}: with the data", 1)
+                grown.append(large.run(self.seconds))
+            self.progress("auditing", 0)
+            large.check()
+        if not all(run.cpu_us for run in (*without, *grown)):
+            raise BenchError("The sandbox's processes are not visible, so their CPU time cannot be measured.")
+        return GrowthResult(machine, self.case, without, grown)
+
+    @contextmanager
+    def _open(self, fill: Callable[[CreateLoad], None] = lambda load: None) -> Iterator[CreateLoad]:
+        with open_stack(None, 1, 1) as stack, open_load(stack, "bench growth", self.connections, 1, self.webhooks) as load:
+            fill(load)
+            yield load
+
+    def _fill_both(self, load: CreateLoad) -> None:
+        """Store what both sandboxes have, then warm up."""
+        if self.case == "neighbors":
+            preload(load.database, load.merchants[0], self._count, lambda count: self.progress("storing payouts", count))
+        load.warm_up()
+
+    def _fill(self, load: CreateLoad) -> None:
+        """Store the data of the grown sandbox."""
+        if self.case == "age":
+            created = 0
+            while created < self._count:
+                run = load.run(_AGING_SECONDS)
+                load.received.ids.clear()  # a million of them would take hundreds of megabytes
+                load.received.arrived.clear()
+                created += run.created
+                self.progress(f"{created} payouts created", run.created)
+            return
+        if self.case == "payouts":
+            preload(load.database, load.merchants[0], self._count, lambda count: self.progress("storing payouts", count))
+        else:
+            store_merchants(load.stack, load.database, self.merchants, lambda count: self.progress("storing merchants", count))
+        self._fill_both(load)
+
+
+def store_merchants(stack: Stack, database: Database, count: int, on_stored: Callable[[int], None]) -> None:
+    """Store `count` merchants, each with one settled payout whose webhooks were delivered. Raises BenchError.
+
+    The first is created over HTTP; the others are copies of its rows. They have no API keys.
+    """
+    with open_load(stack, "bench growth: small merchant", 1, 1, 1) as load:
+        (merchant,) = load.merchants
+        headers = {"X-API-KEY": merchant.api_key, "X-IDEMPOTENCY-KEY": "bench-growth-small-merchant"}
+        call(stack, "POST", "/api/v1/payouts", headers, _PAYOUT)
+        database.drain([merchant])
+        database.wait_for_attempts(merchant)
+
+    async def work(conn: "Connection") -> None:
+        # Foreign keys hold by construction; checking them would double the time.
+        await conn.execute("SET session_replication_role = replica")
+        columns = {
+            table: [name for (name,) in await conn.fetch(_COLUMNS, table)] for table in reversed(TABLES) if table != "api_keys"
+        }
+        for first in range(0, count, _COPIED_AT_ONCE):
+            size = min(_COPIED_AT_ONCE, count - first)
+            async with conn.transaction():
+                await conn.execute(_NEW_MERCHANTS.format(size=size))
+                for table, names in columns.items():
+                    await conn.execute(_COPY.format(table=table, columns=", ".join(names)), merchant.merchant_id)
+            on_stored(size)
+
+    database.with_connection(work)
+    database.execute("VACUUM (ANALYZE)")
+
+
+_PAYOUT: Final = {
+    "merchant_reference": "small",
+    "amount": "1.00",
+    "dest_type": "BANK",
+    "bank_code": "HBL",
+    "account_number": "12345678900001",
+    "account_title": "AYESHA KHAN",
+}
+_COLUMNS: Final = """
+SELECT quote_ident(attname) FROM pg_attribute
+WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attname <> 'merchant_id'
+"""
+_NEW_MERCHANTS: Final = """
+CREATE TEMP TABLE new_merchants ON COMMIT DROP AS SELECT gen_random_uuid() AS new_id FROM generate_series(1, {size})
+"""
+_COPY: Final = """
+INSERT INTO {table} (merchant_id, {columns})
+SELECT new_id, {columns} FROM new_merchants CROSS JOIN {table} WHERE merchant_id = $1
+"""
