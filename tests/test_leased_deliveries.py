@@ -26,9 +26,9 @@ from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World
 
 TYPE = "payout.created"
-STATES = "SELECT status, attempts, leased_until IS NULL AS free FROM webhook_deliveries WHERE merchant_id = $1"
-EXPIRE = "UPDATE webhook_deliveries SET leased_until = now() WHERE merchant_id = $1 AND leased_until IS NOT NULL"
-DONE = {"status": "SUCCEEDED", "attempts": 1, "free": True}
+DELIVERIES = "SELECT status, attempts, leased_until IS NULL AS free FROM webhook_deliveries WHERE merchant_id = $1"
+EXPIRE_LEASES = "UPDATE webhook_deliveries SET leased_until = now() WHERE merchant_id = $1 AND leased_until IS NOT NULL"
+DELIVERED = {"status": "SUCCEEDED", "attempts": 1, "free": True}
 
 
 class KnownSecret(SecretBox):
@@ -44,7 +44,7 @@ class KnownSecret(SecretBox):
 
 @dataclass
 class Subscriber:
-    """A world with one endpoint, and a worker's deliverer in this process. The sandbox's own workers run at the same time."""
+    """A merchant with one endpoint, and a worker's deliverer in this process. The sandbox's own workers run too."""
 
     world: World
     endpoint_id: str
@@ -80,7 +80,7 @@ class Subscriber:
         return units[0]
 
     def states(self) -> list[dict[str, Any]]:
-        return self.world.stack.execute(STATES, self.world.merchant_id)
+        return self.world.stack.execute(DELIVERIES, self.world.merchant_id)
 
     async def until_attempted(self, count: int) -> None:
         """Wait until `count` deliveries exist, each with one recorded attempt."""
@@ -89,14 +89,14 @@ class Subscriber:
     async def until_done(self, count: int) -> None:
         """Wait until `count` deliveries exist, and check that each succeeded at its first attempt."""
         await self.until_attempted(count)
-        assert await asyncio.to_thread(self.states) == [DONE] * count
+        assert await asyncio.to_thread(self.states) == [DELIVERED] * count
 
 
 @pytest.fixture
 async def subscriber(
     stack: Stack, world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Subscriber]:
-    made = await asyncio.to_thread(create_endpoint, world, receiver.url)
+    endpoint = await asyncio.to_thread(create_endpoint, world, receiver.url)
     claims: list[str] = []
 
     async def claim(merchant_id: str, *capacity: Any) -> Any:
@@ -106,8 +106,8 @@ async def subscriber(
     monkeypatch.setattr(deliver, "claim_due", claim)
     await open_pool(stack.database_url, 4)
     async with sending() as sender:
-        deliverer = Deliverer(AttemptRunner(sender, KnownSecret(made["secret"])))
-        yield Subscriber(world, made["id"], deliverer, claims)
+        deliverer = Deliverer(AttemptRunner(sender, KnownSecret(endpoint["secret"])))
+        yield Subscriber(world, endpoint["id"], deliverer, claims)
         await deliverer.stop(10)
     await close_pool()
 
@@ -116,17 +116,17 @@ def create_endpoint(world: World, url: str) -> Any:
     return world.post("/api/v1/webhook-endpoints", {"url": url, "event_types": [TYPE]}).json()
 
 
-class HeldReceiver:
-    """Makes a receiver respond to no delivery before `open` is set."""
+class BlockedReceiver:
+    """Blocks a receiver's responses until `unblocked` is set."""
 
     def __init__(self, receiver: Receiver) -> None:
-        self.open = threading.Event()
+        self.unblocked = threading.Event()
         self.arrived = 0
         receiver.respond = self._respond
 
     def _respond(self, _: Received) -> tuple[int, dict[str, str], bytes]:
         self.arrived += 1
-        self.open.wait(60)
+        self.unblocked.wait(60)
         return 200, {}, b""
 
     async def until_arrived(self, count: int) -> None:
@@ -141,12 +141,12 @@ def sent(receiver: Receiver) -> Counter[str]:
 async def test_leased_deliveries_are_sent_once_and_no_other_worker_claims_them(
     subscriber: Subscriber, receiver: Receiver
 ) -> None:
-    held = HeldReceiver(receiver)
+    blocked = BlockedReceiver(receiver)
     unit = await subscriber.emit(10)
-    await held.until_arrived(10)
+    await blocked.until_arrived(10)
     # They are due and their calls are in progress. The sandbox's own workers claim in the same way.
     assert await claim_due(unit.merchant_id, {}, 100) == ([], frozenset())
-    held.open.set()
+    blocked.unblocked.set()
     await subscriber.until_done(10)
     assert sent(receiver) == Counter(event.id for event in unit.events)
     assert subscriber.claims == []
@@ -155,14 +155,14 @@ async def test_leased_deliveries_are_sent_once_and_no_other_worker_claims_them(
 async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_claimed(
     subscriber: Subscriber, receiver: Receiver
 ) -> None:
-    held = HeldReceiver(receiver)
+    blocked = BlockedReceiver(receiver)
     count = 2 * ENDPOINT_CALLS
     unit = await subscriber.emit(count)
     leased = [delivery.leased_until is not None for delivery in unit.deliveries]
-    assert leased == [True] * ENDPOINT_CALLS + [False] * ENDPOINT_CALLS, "the earliest first"
+    assert leased == [True] * ENDPOINT_CALLS + [False] * ENDPOINT_CALLS, "the earliest deliveries must be leased first"
     another = await subscriber.emit(1)
-    assert another.deliveries[0].leased_until is None, "no capacity until a call ends"
-    held.open.set()
+    assert another.deliveries[0].leased_until is None, "there is no capacity until a call ends"
+    blocked.unblocked.set()
     await subscriber.until_done(count + 1)  # the sandbox's own workers claim the rest
     assert sent(receiver) == Counter(event.id for event in (*unit.events, *another.events))
 
@@ -177,15 +177,17 @@ async def test_an_endpoint_that_asked_to_slow_down_gets_two_leased_deliveries(
     assert sum(delivery.leased_until is not None for delivery in unit.deliveries) == 2
 
 
-async def test_after_an_error_nothing_is_sent_and_no_capacity_is_held(subscriber: Subscriber, receiver: Receiver) -> None:
-    """If the transaction committed all the same, another worker sends the deliveries after the leases expire."""
+async def test_after_an_error_nothing_is_sent_and_no_capacity_stays_reserved(
+    subscriber: Subscriber, receiver: Receiver
+) -> None:
+    """The transaction can still have been committed. Then another worker sends the deliveries after the leases expire."""
     with pytest.raises(ConnectionError):
         await subscriber.emit(10, ConnectionError("lost during COMMIT"))
     with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
-        assert free.by_endpoint == {}, "no call is counted"
+        assert free.by_endpoint == {}, "no call must count as in progress"
     assert await claim_due(subscriber.world.merchant_id, {}, 100) == ([], frozenset())
     assert receiver.received == []
-    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE, subscriber.world.merchant_id)
+    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE_LEASES, subscriber.world.merchant_id)
     await subscriber.until_done(10)
     assert set(sent(receiver).values()) == {1}
     assert subscriber.claims == []
@@ -195,7 +197,7 @@ async def test_a_worker_that_stops_during_the_commit_sends_nothing(subscriber: S
     """Its sender closes next, so an attempt would fail. Another worker sends after the leases expire."""
     await subscriber.emit(3, before_commit=lambda: subscriber.deliverer.stop(10))
     assert receiver.received == []
-    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE, subscriber.world.merchant_id)
+    await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE_LEASES, subscriber.world.merchant_id)
     await subscriber.until_done(3)
     assert list(sent(receiver).values()) == [1] * 3
 
@@ -207,7 +209,7 @@ async def test_an_attempt_that_could_outlast_its_lease_is_not_made(
     monkeypatch.setattr(deliver, "MAX_ATTEMPT_DURATION", LEASE)
     await subscriber.emit(3)
     with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
-        assert free.by_endpoint == {}, "no call is counted"
+        assert free.by_endpoint == {}, "no call must count as in progress"
     assert receiver.received == []
 
 
@@ -224,18 +226,18 @@ async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limi
         return [], frozenset()
 
     monkeypatch.setattr(deliver, "claim_due", claim)
-    held = HeldReceiver(receiver)
+    blocked = BlockedReceiver(receiver)
     subscriber.deliverer.wake(subscriber.world.merchant_id)
     await claiming.wait()
     unit = await subscriber.emit(ENDPOINT_CALLS)
     assert sum(delivery.leased_until is not None for delivery in unit.deliveries) == ENDPOINT_CALLS - claimable[0]
     assert claimable[0] > 0
     finish.set()
-    held.open.set()
+    blocked.unblocked.set()
     await subscriber.until_done(ENDPOINT_CALLS)
 
 
-async def test_nothing_is_leased_in_a_frozen_world_or_for_a_disabled_endpoint(subscriber: Subscriber) -> None:
+async def test_nothing_is_leased_for_a_frozen_merchant_or_a_disabled_endpoint(subscriber: Subscriber) -> None:
     world = subscriber.world
     path = f"/api/v1/webhook-endpoints/{subscriber.endpoint_id}"
     assert (await asyncio.to_thread(world.patch, path, {"status": "DISABLED"})).status_code == 200

@@ -4,7 +4,7 @@ from sandbox.merchants.tables import TABLES, WORLD
 from tests.harness.world import Stack
 
 
-def test_the_list_names_exactly_the_tables_with_a_merchant_id(stack: Stack) -> None:
+def test_tables_lists_exactly_the_tables_with_a_merchant_id(stack: Stack) -> None:
     found = stack.execute(
         """
         SELECT table_name::text FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)

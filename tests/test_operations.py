@@ -141,12 +141,12 @@ async def test_the_documented_request_is_sufficient(call: Call) -> None:
 
 
 async def test_the_api_key_is_checked(call: Call) -> None:
-    nobody = await call.send(headers={"X-API-KEY": None, "X-ADMIN-KEY": None})
+    without_key = await call.send(headers={"X-API-KEY": None, "X-ADMIN-KEY": None})
     wrong = await call.send(headers={"X-API-KEY": "other", "X-ADMIN-KEY": "other"})
     if call.is_public:
-        assert (nobody.status_code, wrong.status_code) == (HANDLER_REACHED, HANDLER_REACHED)
+        assert (without_key.status_code, wrong.status_code) == (HANDLER_REACHED, HANDLER_REACHED)
         return
-    assert (code_of(nobody), code_of(wrong)) == ("MISSING_API_KEY", "INVALID_API_KEY")
+    assert (code_of(without_key), code_of(wrong)) == ("MISSING_API_KEY", "INVALID_API_KEY")
     merchant = await call.send(headers={"X-ADMIN-KEY": None})
     is_operators = call.documented["security"] == [{"OperatorKey": []}]
     assert merchant.status_code == HANDLER_REACHED if not is_operators else code_of(merchant) == "MISSING_API_KEY"
@@ -256,13 +256,13 @@ async def test_a_declaration_alone_routes_checks_and_documents_a_new_operation(s
     assert [found.get("name") for found in path["get"]["parameters"]] == ["payout_id", "limit", "cursor"]
     async with client_of(operations, stack) as client:
         url, admin = "/api/v1/payouts/7/greetings", {"X-API-KEY": "admin"}
-        keyed = {**admin, "X-IDEMPOTENCY-KEY": "k"}
-        created = await client.post(url, json={"name": "Ada"}, headers=keyed)
+        with_key = {**admin, "X-IDEMPOTENCY-KEY": "k"}
+        created = await client.post(url, json={"name": "Ada"}, headers=with_key)
         assert (created.status_code, created.json()) == (201, {"text": "Hello, Ada in 7, by k"})
         assert code_of(await client.post(url, json={"name": "Ada"})) == "MISSING_API_KEY"
-        assert code_of(await client.post(url, json={"name": "Ada"}, headers={**keyed, "X-API-KEY": "member"})) == "FORBIDDEN"
+        assert code_of(await client.post(url, json={"name": "Ada"}, headers={**with_key, "X-API-KEY": "member"})) == "FORBIDDEN"
         assert code_of(await client.post(url, json={"name": "Ada"}, headers=admin)) == "MISSING_IDEMPOTENCY_KEY"
-        assert code_of(await client.post(url, json={"nmae": "Ada"}, headers=keyed)) == "VALIDATION_ERROR"
+        assert code_of(await client.post(url, json={"nmae": "Ada"}, headers=with_key)) == "VALIDATION_ERROR"
         assert len((await client.get(url, params={"limit": 3}, headers=admin)).json()["data"]) == 3
         assert code_of(await client.get(url, params={"limit": 0}, headers=admin)) == "VALIDATION_ERROR"
         assert (await client.options(url)).headers["allow"] == "GET, HEAD, OPTIONS, POST"

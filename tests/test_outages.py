@@ -78,12 +78,12 @@ def closed_port() -> Iterator[int]:
         yield reserved.getsockname()[1]
 
 
-@pytest.mark.parametrize("borrow", [connection, transaction])
-async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(borrow: Any, closed_port: int) -> None:
+@pytest.mark.parametrize("acquire", [connection, transaction])
+async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(acquire: Any, closed_port: int) -> None:
     class Api:
-        @get("/", "Ask", {200: int}, access="public")
-        async def ask(self, request: Request) -> Any:
-            async with db_errors_as_503(), borrow() as conn:
+        @get("/", "Query", {200: int}, access="public")
+        async def query(self, request: Request) -> Any:
+            async with db_errors_as_503(), acquire() as conn:
                 return await conn.fetchval("SELECT 1")
 
     await open_pool(f"postgresql://u@127.0.0.1:{closed_port}/x", 1)
@@ -109,11 +109,11 @@ async def test_a_database_without_its_socket_is_an_outage(tmp_path: Any) -> None
         await close_pool()
 
 
-@pytest.mark.parametrize("borrow", [connection, transaction])
+@pytest.mark.parametrize("acquire", [connection, transaction])
 @pytest.mark.parametrize("error", [NO_SPACE, ValueError("a defect")])
-async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, borrow: Any, error: Exception) -> None:
+async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, acquire: Any, error: Exception) -> None:
     async def fail() -> None:
-        async with db_errors_as_503(), borrow() as conn:
+        async with db_errors_as_503(), acquire() as conn:
             await conn.execute("SELECT 1")
             raise error
 
@@ -122,29 +122,29 @@ async def test_an_error_raised_between_statements_is_not_changed(stack: Stack, b
         with pytest.raises(type(error)) as caught:
             await fail()
         assert caught.value is error
-        async with borrow() as conn:  # the connection is still usable
+        async with acquire() as conn:  # the connection is still usable
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
 
 
-@pytest.mark.parametrize("borrow", [connection, transaction])
-async def test_a_statement_timeout_is_an_outage(stack: Stack, borrow: Any) -> None:
+@pytest.mark.parametrize("acquire", [connection, transaction])
+async def test_a_statement_timeout_is_an_outage(stack: Stack, acquire: Any) -> None:
     await open_pool(stack.database_url, 1)
     try:
         with pytest.raises(DatabaseUnavailableError, match="TimeoutError"):
-            async with borrow() as conn:
+            async with acquire() as conn:
                 await conn.fetchval("SELECT pg_sleep(60)", timeout=0.05)
-        async with borrow() as conn:
+        async with acquire() as conn:
             assert await conn.fetchval("SELECT 1") == 1
     finally:
         await close_pool()
 
 
-@pytest.mark.parametrize("borrow", [connection, transaction])
-async def test_a_terminated_connection_is_an_outage(stack: Stack, borrow: Any) -> None:
+@pytest.mark.parametrize("acquire", [connection, transaction])
+async def test_a_terminated_connection_is_an_outage(stack: Stack, acquire: Any) -> None:
     async def lose_connection() -> None:
-        async with db_errors_as_503(), borrow() as conn:
+        async with db_errors_as_503(), acquire() as conn:
             pid = await conn.fetchval("SELECT pg_backend_pid()")
             other = await asyncpg.connect(stack.database_url)
             await other.execute("SELECT pg_terminate_backend($1)", pid)
@@ -183,7 +183,7 @@ async def test_an_upload_that_cannot_be_stored_is_refused_with_the_reason_and_lo
     else:
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: io.open("/dev/full", "w+b"))  # noqa: SIM115, UP020
     if failure == "disk full at the end":
-        monkeypatch.setattr("sandbox.bulk_credit.upload._IN_MEMORY", 5)
+        monkeypatch.setattr("sandbox.bulk_credit.upload._MAX_SIZE_IN_MEMORY", 5)
     with structlog.testing.capture_logs() as logs:
         async with client_of(UploadApi()) as client:
             response = await client.post("/", files={"file": b"x" * size})

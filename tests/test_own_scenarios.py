@@ -68,14 +68,14 @@ def test_own_rules_come_first_by_position_then_amount_suffix_and_default(world: 
     assert names[3:] == [s.name for s in CATALOGUE.scenarios if s.match.suffix] + ["success"]
     assert world.create_payout("0003")["scenario"] == "first"
     assert world.create_payout("0003", amount="100000.00")["scenario"] == "first"
-    moved = world.client.put(f"{RULES}/{first['id']}", json={**_body(first), "position": 99}).json()
+    moved = world.client.put(f"{RULES}/{first['id']}", json={**_rule_body(first), "position": 99}).json()
     assert (moved["position"], world.create_payout("0003")["scenario"]) == (2, "second")
     assert world.client.delete(f"{RULES}/{first['id']}").status_code == 204
     assert world.get(f"{RULES}/{first['id']}").json()["code"] == "NOT_FOUND"
     assert [(r["name"], r["position"]) for r in world.get(RULES).json()["data"] if r["source"] == "own"] == [("second", 1)]
 
 
-def _body(created: dict[str, Any]) -> dict[str, Any]:
+def _rule_body(created: dict[str, Any]) -> dict[str, Any]:
     steps = [{name: value for name, value in step.items() if value is not None} for step in created["steps"]]
     return {"name": created["name"], "match": created["match"], "steps": steps}
 
@@ -89,15 +89,15 @@ def test_the_default_scenario_can_be_changed(world: World) -> None:
 
 
 def test_the_scenario_header_names_a_scenario_or_matches_a_rule(world: World) -> None:
-    rule(world, "mine", match={"suffix": "1111"})
+    rule(world, "named", match={"suffix": "1111"})
     rule(world, "by_header", match={"scenario_header": "on_hold", "suffix": "2222"})
 
     def scenario(header: str, suffix: str = "0001") -> Any:
         response = world.post("/api/v1/payouts", world.payout_body(suffix), headers={"X-Sandbox-Scenario": header})
         return response.json().get("scenario") or (response.status_code, response.json()["errors"][0]["field"])
 
-    assert [scenario("failed"), scenario("mine"), scenario("on_hold"), scenario("on_hold", "2222")] == [
-        "failed", "mine", "on_hold", "by_header",
+    assert [scenario("failed"), scenario("named"), scenario("on_hold"), scenario("on_hold", "2222")] == [
+        "failed", "named", "on_hold", "by_header",
     ]  # fmt: skip
     assert scenario("unheard_of") == scenario("") == (400, "X-Sandbox-Scenario")
     batch = {"payouts": [world.payout_body(), world.payout_body()]}
@@ -141,11 +141,11 @@ def test_a_payout_follows_the_steps_with_their_waits_reference_and_code(world: W
 
 def test_a_started_payout_keeps_its_path_when_its_rule_is_replaced_or_deleted(world: World) -> None:
     on_hold = [{"to": "PROCESSING"}, {"to": "ON_HOLD", "wait": True}, {"to": "FAILED", "failure_code": "ORIGINAL_RULE"}]
-    created = rule(world, "held", on_hold)
+    created = rule(world, "with_hold", on_hold)
     payouts = [world.create_payout("0007")["id"] for _ in range(2)]
     for payout_id in payouts:
         world.wait_for(payout_id, "ON_HOLD")
-    assert world.client.put(f"{RULES}/{created['id']}", json={**_body(created), "steps": PAID}).status_code == 200
+    assert world.client.put(f"{RULES}/{created['id']}", json={**_rule_body(created), "steps": PAID}).status_code == 200
     release(world, payouts[0])
     assert world.wait_for(payouts[0], "FAILED")["failure_code"] == "ORIGINAL_RULE"
     assert world.client.delete(f"{RULES}/{created['id']}").status_code == 204
@@ -299,9 +299,11 @@ def test_an_invalid_rule_is_refused_and_the_error_names_the_field(
 def test_rule_names_are_unique_and_differ_from_built_in_names(world: World) -> None:
     one, two = rule(world, "one"), rule(world, "two")
     for name in ("one", "success"):
-        assert world.post(RULES, {**_body(one), "name": name}).json()["code"] == "INVALID_STATE"
-        assert world.client.put(f"{RULES}/{two['id']}", json={**_body(two), "name": name}).json()["code"] == "INVALID_STATE"
-    assert world.client.put(f"{RULES}/{uuid.uuid4()}", json=_body(one)).json()["code"] == "NOT_FOUND"
+        assert world.post(RULES, {**_rule_body(one), "name": name}).json()["code"] == "INVALID_STATE"
+        assert (
+            world.client.put(f"{RULES}/{two['id']}", json={**_rule_body(two), "name": name}).json()["code"] == "INVALID_STATE"
+        )
+    assert world.client.put(f"{RULES}/{uuid.uuid4()}", json=_rule_body(one)).json()["code"] == "NOT_FOUND"
     assert world.client.delete(f"{RULES}/{uuid.uuid4()}").json()["code"] == "NOT_FOUND"
     with World.create(world.stack) as other:
         assert other.get(f"{RULES}/{one['id']}").json()["code"] == "NOT_FOUND"

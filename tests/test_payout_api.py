@@ -103,23 +103,23 @@ def test_ibans_bank_aliases_and_wallets_are_accepted(world: World) -> None:
 
 
 def test_requests_need_a_valid_key_with_the_required_role(world: World) -> None:
-    anonymous = httpx.Client(base_url=world.stack.api_url, timeout=60)
-    assert problem(anonymous.get("/api/v1/payouts")) == (401, "MISSING_API_KEY")
-    assert problem(anonymous.get("/api/v1/payouts", headers={"X-API-KEY": "sk_sandbox_no"})) == (401, "INVALID_API_KEY")
+    client = httpx.Client(base_url=world.stack.api_url, timeout=60)
+    assert problem(client.get("/api/v1/payouts")) == (401, "MISSING_API_KEY")
+    assert problem(client.get("/api/v1/payouts", headers={"X-API-KEY": "sk_sandbox_no"})) == (401, "INVALID_API_KEY")
     member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()
     as_member = {"X-API-KEY": member["api_key"], "X-IDEMPOTENCY-KEY": "m"}
     payout = world.create_payout(requires_approval=True)
-    refused = anonymous.patch(f"/api/v1/payouts/{payout['id']}/approve", headers=as_member)
+    refused = client.patch(f"/api/v1/payouts/{payout['id']}/approve", headers=as_member)
     assert problem(refused) == (403, "FORBIDDEN")
-    assert problem(anonymous.post("/sandbox/v1/keys", json={"role": "member"}, headers=as_member)) == (403, "FORBIDDEN")
-    assert anonymous.get("/api/v1/payouts", headers=as_member).status_code == 200
+    assert problem(client.post("/sandbox/v1/keys", json={"role": "member"}, headers=as_member)) == (403, "FORBIDDEN")
+    assert client.get("/api/v1/payouts", headers=as_member).status_code == 200
     assert world.client.delete(f"/sandbox/v1/keys/{member['id']}").status_code == 204
     revoked = time.monotonic()
-    until(lambda: anonymous.get("/api/v1/payouts", headers=as_member).status_code == 401)
+    until(lambda: client.get("/api/v1/payouts", headers=as_member).status_code == 401)
     # Both API processes cache the key. After one second, neither must accept it.
     until(lambda: time.monotonic() - revoked > 1)
-    assert {anonymous.get("/api/v1/payouts", headers=as_member).status_code for _ in range(20)} == {401}
-    anonymous.close()
+    assert {client.get("/api/v1/payouts", headers=as_member).status_code for _ in range(20)} == {401}
+    client.close()
 
 
 def test_another_merchants_payout_is_not_found(world: World) -> None:
@@ -305,17 +305,17 @@ def test_a_problems_type_url_is_a_page_that_explains_it(world: World) -> None:
 
 
 def test_merchants_need_the_operator_key_and_are_deleted_with_all_their_rows(world: World) -> None:
-    anonymous = httpx.Client(base_url=world.stack.api_url, timeout=60)
-    assert problem(anonymous.post("/sandbox/v1/merchants", json={"name": "x"})) == (401, "MISSING_API_KEY")
+    client = httpx.Client(base_url=world.stack.api_url, timeout=60)
+    assert problem(client.post("/sandbox/v1/merchants", json={"name": "x"})) == (401, "MISSING_API_KEY")
     wrong = {"X-ADMIN-KEY": "wrong"}
-    assert problem(anonymous.post("/sandbox/v1/merchants", json={"name": "x"}, headers=wrong)) == (401, "INVALID_API_KEY")
+    assert problem(client.post("/sandbox/v1/merchants", json={"name": "x"}, headers=wrong)) == (401, "INVALID_API_KEY")
     payout = world.create_payout("0001")
     world.wait_for(payout["id"], "SUCCESS")
     operator = {"X-ADMIN-KEY": world.stack.admin_key}
-    assert anonymous.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator).status_code == 204
-    assert problem(anonymous.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator)) == (404, "NOT_FOUND")
+    assert client.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator).status_code == 204
+    assert problem(client.delete(f"/sandbox/v1/merchants/{world.merchant_id}", headers=operator)) == (404, "NOT_FOUND")
     until(lambda: world.get("/api/v1/balance").status_code in (401, 404))
     for table in ("payouts", "transfers", "events", "accounts", "idempotency_keys", "api_keys"):
         remaining = world.stack.execute(f"SELECT count(*) FROM {table} WHERE merchant_id = $1", world.merchant_id)
         assert remaining == [{"count": 0}]
-    anonymous.close()
+    client.close()

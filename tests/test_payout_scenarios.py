@@ -6,16 +6,17 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
 
+# Balances: (available, locked)
 SETTLED = ("999900.00", "0.00")
 RELEASED = ("1000000.00", "0.00")
-HELD = ("999900.00", "100.00")
+LOCKED = ("999900.00", "100.00")
 
 # (suffix, scenario name, seconds to wait before each change, path, failure_code, attempts, balances at the end)
 SCENARIOS = [
     ("0001", "success", [], ["PENDING", "PROCESSING", "SUCCESS"], None, 1, SETTLED),
     ("0002", "retry_then_success", [2], ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS"], None, 2, SETTLED),
     ("0003", "failed", [], ["PENDING", "PROCESSING", "FAILED"], "BANK_REJECTED", 1, RELEASED),
-    ("0005", "on_hold", [], ["PENDING", "PROCESSING", "ON_HOLD"], None, 1, HELD),
+    ("0005", "on_hold", [], ["PENDING", "PROCESSING", "ON_HOLD"], None, 1, LOCKED),
     ("0006", "account_not_found", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_NOT_FOUND", 1, RELEASED),
     ("0007", "account_closed", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_CLOSED", 1, RELEASED),
     ("0008", "account_blocked", [], ["PENDING", "PROCESSING", "FAILED"], "ACCOUNT_BLOCKED", 1, RELEASED),
@@ -52,7 +53,7 @@ def test_the_account_suffix_selects_the_scenario(
     created = world.create_payout(suffix)
     assert (created["status"], created["scenario"]) == ("PENDING", name)
     for number, seconds in enumerate(waits):
-        # A wait starts at the change before it: the n-th RETRY, or the last change but one.
+        # A wait starts when the payout reaches the status before it: the n-th RETRY, or the second to last status of the path.
         reached = 3 + 2 * number if "RETRY" in path else len(path) - 1
         until(lambda reached=reached: len(world.path_of(created["id"])) >= reached)
         world.shift_clock(seconds)

@@ -36,11 +36,11 @@ def test_the_attempt_with_the_current_lease_sets_the_status(world: World, receiv
     done = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND status = 'SUCCEEDED'"
     delivery_id = str(until(lambda: world.stack.execute(done, world.merchant_id))[0]["id"])
     lease = datetime(2999, 1, 1, tzinfo=UTC)
-    lease_again = (
+    set_pending = (
         "UPDATE webhook_deliveries SET status = 'PENDING', next_attempt_at = $3, leased_until = $3 "
         "WHERE merchant_id = $1 AND id = $2"
     )
-    world.stack.execute(lease_again, world.merchant_id, delivery_id, lease)
+    world.stack.execute(set_pending, world.merchant_id, delivery_id, lease)
     results = [attempt(delivery_id, endpoint_id, receiver.url, each) for each in (lease - timedelta(seconds=1), lease)]
     asyncio.run(record(world.stack.database_url, world.merchant_id, results if stale_first else results[::-1]))
     shown = world.get(f"/api/v1/webhook-deliveries/{delivery_id}").json()

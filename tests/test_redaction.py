@@ -54,7 +54,7 @@ def leaks(shown: str, body: str) -> bool:
 
 
 _LETTERS = "qzjxwkQZJXWK"
-"""They form no word that is part of the shown text anyway."""
+"""Letters that form no word that the redacted text contains anyway."""
 bodies = st.text(_LETTERS + string.digits + "+/=_-", min_size=20, max_size=60)
 tokens = st.tuples(st.sampled_from(PREFIXES), bodies)
 

@@ -20,7 +20,7 @@ EVENT_COUNT = 27
 
 
 class Script:
-    """Calls that follow each other, each response kept as it came."""
+    """Sends requests one after the other and records each response."""
 
     def __init__(self, world: World) -> None:
         self.world = world

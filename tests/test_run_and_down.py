@@ -88,7 +88,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(start: Starter) -> None:
         "signal.signal(signal.SIGINT, count_signal)\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(count))\n"
         "print('started', flush=True)\n"
-        # Sleep briefly: Python sleeps on if the second signal arrives just after it has handled the first.
+        # Sleep briefly: Python goes back to sleep if the second signal arrives just after it has handled the first.
         "while True: time.sleep(0.05)\n"
     )
     with_terminal = (

@@ -282,8 +282,8 @@ def test_doctor_reports_every_problem(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("SANDBOX_BATCH_LIMIT", "many")
     (tmp_path / "file").touch()
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        findings = run_checks(tmp_path / "file", "127.0.0.1", taken.getsockname()[1], 0)
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        findings = run_checks(tmp_path / "file", "127.0.0.1", occupied.getsockname()[1], 0)
     wrong = {finding.check: finding.detail for finding in findings if not finding.ok}
     assert set(wrong) == {"settings", "data", "port", "redis"}
     assert "SANDBOX_BATCH_LIMIT" in wrong["settings"]

@@ -186,7 +186,7 @@ def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"{name}_total", labels) or 0.0
 
 
-def test_runs_and_failed_attempts_are_logged_and_metric(world: World) -> None:
+def test_runs_and_failed_attempts_are_logged_and_counted_in_metrics(world: World) -> None:
     refused = sell(world, make_user(world, destination=REFUSED), "40")
     sell(world, make_user(world), "40")
     before = {outcome: metric("psp_sale_payments", kind="ADVANCE", outcome=outcome) for outcome in ("paid", "failed")}

@@ -72,7 +72,7 @@ def sales(world: World, **filters: str) -> dict[str, dict[str, Any]]:
     return {sale["id"]: sale for sale in world.get("/api/v1/sales", **filters).json()["data"]}
 
 
-def test_three_sales_of_forty_one_declined_pay_eighty(world: World) -> None:
+def test_three_sales_of_40_with_one_declined_pay_80_in_total(world: World) -> None:
     user_id = make_user(world)
     ids = [sell(world, user_id, "40.00") for _ in range(3)]
     assert run(world, ADVANCE) == {"paid": 3, "failed": 0, "total_amount": "12.00"}
@@ -109,7 +109,7 @@ def test_advance_and_final_payment_amounts(world: World, earning: str, status: s
     world.assert_clean()
 
 
-def test_a_sale_reconciled_before_its_advance_is_paid_in_full_at_the_end(world: World) -> None:
+def test_a_sale_reconciled_before_its_advance_is_paid_in_full_by_the_final_payment(world: World) -> None:
     sale_id = sell(world, make_user(world), "40")
     reconcile(world, **{sale_id: "APPROVED"})
     assert run(world, ADVANCE)["paid"] == 0

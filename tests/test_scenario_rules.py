@@ -184,7 +184,7 @@ steps = [{ to = "PROCESSING" }, { to = "FAILED", after = 2, failure_code = "FROM
         (FILE + FILE.replace("from_file", "other").replace("PROCESSING", "RETRY"), "scenario 2: steps[0].to"),
     ],
 )
-def test_the_error_of_an_invalid_file_names_the_place(text: str, message: str) -> None:
+def test_the_error_of_an_invalid_file_names_the_rule_and_field(text: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is checked below
         parse_rules(text, DIRECTORY)
     assert message in str(raised.value)

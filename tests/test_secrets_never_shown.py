@@ -23,10 +23,10 @@ from tests.harness.world import Stack, World
 MAX_LEAKED_LENGTH = 8
 """A leak is at least this many consecutive characters of a secret."""
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
-Send = Callable[["Call", str], httpx.Response]
+Send = Callable[["RawClient", str], httpx.Response]
 
 
-class Call:
+class RawClient:
     """Sends arbitrary requests as a merchant."""
 
     def __init__(self, world: World, receiver: Receiver) -> None:
@@ -132,17 +132,17 @@ def planted(draw: st.DrawFn) -> tuple[str, str, str, str]:
     return kind, draw(st.sampled_from(positions)), draw(st.sampled_from(encodings)), draw(st.sampled_from(prefixes))
 
 
-def plant(call: Call, kind: str, position: str, encoding: str, prefix: str, body: str) -> httpx.Response:
+def plant(client: RawClient, kind: str, position: str, encoding: str, prefix: str, body: str) -> httpx.Response:
     """Send a request with a secret at the position."""
     secret = prefix + body
     if kind == "secret field":
-        return SECRET_BY_POSITION[position](call, IN_JSON[encoding](secret))
+        return SECRET_BY_POSITION[position](client, IN_JSON[encoding](secret))
     if kind == "by prefix":
-        return SECRET_BY_PREFIX[position](call, IN_URL[encoding](secret))
+        return SECRET_BY_PREFIX[position](client, IN_URL[encoding](secret))
     if kind in ("header", "allowed header"):
-        return call.raw("GET", "/api/v1/balance", {position: IN_JSON[encoding](secret)})
-    payout = call.world.payout_body("0004") | {position: "SECRET", "account_number": "1"}
-    return call.write("POST", "/api/v1/payouts", json.dumps(payout).replace("SECRET", IN_JSON[encoding](secret)))
+        return client.raw("GET", "/api/v1/balance", {position: IN_JSON[encoding](secret)})
+    payout = client.world.payout_body("0004") | {position: "SECRET", "account_number": "1"}
+    return client.write("POST", "/api/v1/payouts", json.dumps(payout).replace("SECRET", IN_JSON[encoding](secret)))
 
 
 def spellings(text: str) -> Iterator[str]:
@@ -189,7 +189,7 @@ class Watcher:
         self._client.close()
 
 
-def logs_of(stack: Stack) -> Path:
+def log_folder(stack: Stack) -> Path:
     """Return the folder of the running sandbox's log files."""
     return Path(parse_qs(urlsplit(stack.database_url).query)["host"][0]).parent.parent / "logs"
 
@@ -213,7 +213,7 @@ def collect_output(world: World, member_key: str, watcher: Watcher) -> dict[str,
             found[path] = "\n".join(pages)
         for delivery in member.get("/api/v1/webhook-deliveries", params={"limit": 100}).json()["data"]:
             found[f"delivery {delivery['id']}"] = member.get(f"/api/v1/webhook-deliveries/{delivery['id']}").text
-    for log in logs_of(world.stack).glob("*.log"):
+    for log in log_folder(world.stack).glob("*.log"):
         found[log.name] = log.read_text("utf-8", "replace")
     for arguments in (["events", "list"], ["aggregator", "source"], ["aggregator", "fetches"], ["settings", "show"]):
         result = CliRunner().invoke(
@@ -235,7 +235,7 @@ def test_a_secret_that_was_sent_cannot_be_read_anywhere(stack: Stack, receiver: 
     """Check the journal, stream, logs, problems, metrics, events, deliveries, snapshots, tables and command output."""
     with World.create(stack, opening_balance="1000.00") as world:
         member = world.client.post("/sandbox/v1/keys", json={"role": "member"}).json()["api_key"]
-        call, watcher = Call(world, receiver), Watcher(world, member)
+        client, watcher = RawClient(world, receiver), Watcher(world, member)
         bodies: dict[str, tuple[str, str, str, str]] = {}
         problems: list[str] = []
 
@@ -245,7 +245,7 @@ def test_a_secret_that_was_sent_cannot_be_read_anywhere(stack: Stack, receiver: 
             # Without hexadecimal digits, so that the remains of an escape sequence cannot look like part of the secret.
             body = "".join("ghijklmnopqrstuvwxyz"[int(digit, 16)] for digit in uuid.uuid4().hex)
             bodies[body] = planted_at
-            response = plant(call, *planted_at, body)
+            response = plant(client, *planted_at, body)
             assert response.status_code < 500, (planted_at, response.text)
             if response.status_code >= 400:
                 problems.append(f"{planted_at}: {response.text} {response.headers.get('x-request-id')}")
@@ -323,7 +323,7 @@ def test_the_ipn_server_logs_no_secret(stack: Stack, path: str) -> None:
     assert body not in response.text
 
     def logged() -> str:
-        return "\n".join(log.read_text("utf-8", "replace") for log in logs_of(stack).glob("*.log"))
+        return "\n".join(log.read_text("utf-8", "replace") for log in log_folder(stack).glob("*.log"))
 
     until(lambda: request_id in logged())
     assert body not in logged()

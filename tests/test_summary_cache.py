@@ -22,7 +22,7 @@ async def cache(stack: Stack) -> AsyncIterator[SummaryCache]:
     await cache.close()
 
 
-def changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
+def unit_that_changed(merchant_id: str, user_id: str, version: int) -> UnitOfWork:
     """Return a fake unit of work that changed a user, with only the attributes that the cache reads."""
     return cast(
         "UnitOfWork", SimpleNamespace(merchant_id=merchant_id, credited={user_id: version}, changed_users={}, effects=set())
@@ -67,7 +67,7 @@ async def test_an_outdated_summary_is_not_served_while_redis_refuses_writes(
     await put(cache, merchant, user, 1, b"1")
     with monkeypatch.context() as patched:
         patched.setattr(cache, "_drop", refuse)
-        await cache.committing(changed(merchant, user, 2))
+        await cache.committing(unit_that_changed(merchant, user, 2))
         cache._unavailable_until = 0.0
         assert await cache.get(merchant, user) is None
     assert isinstance(await get_when_available(cache, merchant, user), CacheMiss)
@@ -77,8 +77,8 @@ async def test_a_late_reader_does_not_cache_an_older_value(cache: SummaryCache) 
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
     missed = await cache.get(merchant, user)
     assert isinstance(missed, CacheMiss)
-    await cache.committing(changed(merchant, user, 5))
-    await cache.committing(changed(merchant, user, 3))
+    await cache.committing(unit_that_changed(merchant, user, 5))
+    await cache.committing(unit_that_changed(merchant, user, 3))
     await cache.fill(merchant, user, missed, 4, b"4")
     assert isinstance(await cache.get(merchant, user), CacheMiss)
     await cache.fill(merchant, user, missed, 5, b"5")
@@ -87,7 +87,7 @@ async def test_a_late_reader_does_not_cache_an_older_value(cache: SummaryCache) 
 
 async def test_versions_start_again_after_a_restore(cache: SummaryCache) -> None:
     merchant, user = str(uuid.uuid4()), str(uuid.uuid4())
-    await cache.committing(changed(merchant, user, 5))
+    await cache.committing(unit_that_changed(merchant, user, 5))
     before = await cache.get(merchant, user)
     assert isinstance(before, CacheMiss)
     await cache.forget(merchant)

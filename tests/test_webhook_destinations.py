@@ -75,13 +75,13 @@ async def test_a_certificate_for_another_host_or_an_expired_one_is_refused(tmp_p
 
 
 async def test_https_to_a_server_without_tls_is_an_error() -> None:
-    async def plain(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond_without_tls(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(OK)
         await writer.drain()
         await peer.wait_for_disconnect(reader)
 
-    async with serving(plain) as peer, sending() as sender:
+    async with serving(respond_without_tls) as peer, sending() as sender:
         result = await sender.send(peer.url.replace("http", "https"), b"{}", {})
     assert result.error is not None
     assert result.error.startswith("TLS handshake failed")

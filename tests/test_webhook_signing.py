@@ -77,7 +77,7 @@ def test_any_changed_byte_is_refused(data: st.DataObject) -> None:
     assert isinstance(signing.verify([secret], headers, body, NOW), str)
 
 
-def _with(**changes: str | None) -> dict[str, str]:
+def _headers_with(**changes: str | None) -> dict[str, str]:
     headers = signing.headers("evt-1", NOW, BODY, [SECRET])
     for name, value in changes.items():
         if value is None:
@@ -129,7 +129,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize(("changes", "reason"), MALFORMED)
 def test_malformed_headers_are_refused_with_a_reason(changes: dict[str, str | None], reason: str) -> None:
-    assert reason in (signing.verify([SECRET], _with(**changes), BODY, NOW) or "accepted")
+    assert reason in (signing.verify([SECRET], _headers_with(**changes), BODY, NOW) or "accepted")
 
 
 @given(st.dictionaries(st.sampled_from(["webhook-id", "Webhook-Timestamp", "WEBHOOK-SIGNATURE", "x"]), st.text()))
@@ -147,23 +147,23 @@ def test_a_timestamp_can_differ_by_up_to_five_minutes(offset: int, accepted: boo
 def test_without_a_secret_signing_raises_and_verification_fails() -> None:
     with pytest.raises(ValueError, match="at least one secret"):
         signing.headers("evt-1", NOW, BODY, [])
-    assert signing.verify([], _with(), BODY, NOW) is not None
+    assert signing.verify([], _headers_with(), BODY, NOW) is not None
 
 
 # ---- accepted signatures
 
 
 def test_header_names_are_case_insensitive() -> None:
-    headers = {name.title(): value for name, value in _with().items()}
+    headers = {name.title(): value for name, value in _headers_with().items()}
     assert signing.verify([SECRET], headers, BODY, NOW) is None
-    mixed = _with()
+    mixed = _headers_with()
     mixed["WEBHOOK-ID"] = mixed.pop("webhook-id")
     assert signing.verify([SECRET], mixed, BODY, NOW) is None
 
 
 def test_one_match_among_several_signatures_and_secrets_suffices_and_unknown_versions_are_skipped() -> None:
     wrong = signing.headers("evt-1", NOW, BODY, [OTHER])["webhook-signature"]
-    headers = _with(signature=f"v9,abc v1a,zzz  {wrong} {GOOD}")
+    headers = _headers_with(signature=f"v9,abc v1a,zzz  {wrong} {GOOD}")
     assert signing.verify([b"q" * 32, SECRET], headers, BODY, NOW) is None
 
 
@@ -247,7 +247,7 @@ def test_v1a_verifies_with_either_key_of_a_rotation() -> None:
     assert signing.verify_v1a([ED_PUBLIC], headers, BODY, NOW) is None
     assert signing.verify_v1a([bytes(31) + b"\x01", ED_PUBLIC], headers, BODY, NOW) is None
     assert signing.verify_v1a([], headers, BODY, NOW) is not None
-    assert "no v1a" in (signing.verify_v1a([ED_PUBLIC], _with(), BODY, NOW) or "")
+    assert "no v1a" in (signing.verify_v1a([ED_PUBLIC], _headers_with(), BODY, NOW) or "")
     assert "seconds in the past" in (signing.verify_v1a([ED_PUBLIC], headers, BODY, NOW + 301) or "")
 
 

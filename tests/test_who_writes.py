@@ -14,7 +14,7 @@ from tests.harness.world import Stack
 
 ROOT = Path(__file__).parent.parent
 UNIT_OF_WORK = ROOT / "sandbox" / "unit_of_work"
-ELSEWHERE = [
+OTHER_FILES = [
     path
     for folder in ("sandbox", "worker", "ipn", "seeds")
     for path in sorted((ROOT / folder).rglob("*.py"))
@@ -50,7 +50,7 @@ def _is_defined_in(name: str, path: Path) -> bool:
     return name.rpartition(".")[0] == ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", OTHER_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_unit_of_work_opens_write_transactions(path: Path) -> None:
     tree = ast.parse(path.read_text())
     if path != ROOT / "sandbox" / "db" / "engine.py":
