@@ -264,7 +264,7 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
                 reference = targets[choice.which % len(targets)]
                 method = "POST" if choice.kind == "cancel" else "PATCH"
                 path = f"/api/v1/payouts/{merchant.ids[reference]}/{choice.kind}"
-                decide = partial(MerchantModel.decide, reference=reference, verb=choice.kind)
+                decide = partial(MerchantModel.decide, reference=reference, action=choice.kind)
                 call = Call(world, method, path, {}, decide)
             else:
                 amount = {"amount": str(choice.amount)}
