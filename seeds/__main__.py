@@ -12,7 +12,7 @@ from seeds.demo import seed
 
 
 def main() -> None:
-    """Seed the database. On failure print one line with the reason and exit with code 1."""
+    """Seed the database. If that fails, print one line with the reason and exit with code 1."""
     scenarios = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     try:
         seeded = asyncio.run(seed(Settings.load(), scenarios))

@@ -70,7 +70,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
         secrets = await merchants.secrets(DEMO_MERCHANT)
         assert secrets is not None
         if settings.host not in LOOPBACK_HOSTS:
-            # The development keys are public: they are in the source. They must not work where other hosts can connect.
+            # The development keys are in the public source. They must not work where other hosts can connect.
             for known in (DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY):
                 await merchants.revoke_key_by_value(DEMO_MERCHANT, known)
             await merchants.revoke_key_by_value(USERS_MERCHANT, DEVELOPMENT_USERS_KEY)
@@ -87,7 +87,7 @@ async def seed(settings: Settings, scenarios: Path | None = None) -> Seeded:
 
 
 def _keys(settings: Settings) -> tuple[str, str, str]:
-    """Return the well-known keys on loopback, elsewhere keys derived from SANDBOX_SECRET_KEY, which stay the same."""
+    """Return the keys: on loopback the well-known ones, elsewhere keys that are always derived from SANDBOX_SECRET_KEY."""
     if settings.host in LOOPBACK_HOSTS:
         return DEVELOPMENT_API_KEY, DEVELOPMENT_MEMBER_KEY, DEVELOPMENT_USERS_KEY
 

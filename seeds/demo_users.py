@@ -1,4 +1,4 @@
-"""Users of the second demo merchant. They are not the first one's, so that its balance stays round.
+"""Users of the second demo merchant. The first merchant has none, so that its balance stays a round number.
 
 Ayesha Khan   earned 1000.00, spent 200.00, requested 300.00, which waits for approval
 Bilal Ahmed   three pending sales of 40.00

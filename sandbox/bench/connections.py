@@ -14,12 +14,12 @@ import httptools
 from sandbox.bench.receiver import close_transports
 from sandbox.bench.stack import BenchError
 
-OnAnswer = Callable[[int, bytes], None]
-"""Called with the status and body of an answer, or with 0 and the reason if there is no answer."""
+OnResponse = Callable[[int, bytes], None]
+"""Called with the status and body of a response, or with 0 and the reason if there is none."""
 
 
 class Connections:
-    """Connections to one API, each with one request at a time. `on_free` is called when one can be used again.
+    """Connections to one API, each with one request at a time. Calls `on_free` when a connection can be reused.
 
     Raises BenchError if the API's URL is not plain HTTP.
     """
@@ -42,7 +42,7 @@ class Connections:
         return connection
 
     async def close(self) -> None:
-        """Close all connections, without a callback for unfinished requests."""
+        """Close all connections. The callbacks of unfinished requests are not called."""
         self.closing = True
         self.free.clear()
         await close_transports(self.transports)
@@ -55,12 +55,12 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._on_answer: OnAnswer | None = None
+        self._on_response: OnResponse | None = None
         self._body = b""
 
-    def send(self, request: bytes, on_answer: OnAnswer) -> None:
+    def send(self, request: bytes, on_response: OnResponse) -> None:
         """Send a request. The previous one must have ended."""
-        self._on_answer = on_answer
+        self._on_response = on_response
         self._body = b""
         if self._transport is None or self._transport.is_closing():
             self._end(0, b"the connection was closed")
@@ -68,9 +68,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(request)
 
     def _end(self, status: int, body: bytes) -> None:
-        on_answer, self._on_answer = self._on_answer, None
-        if on_answer is not None:
-            on_answer(status, body)
+        on_response, self._on_response = self._on_response, None
+        if on_response is not None:
+            on_response(status, body)
 
     # asyncio calls these.
 

@@ -14,7 +14,7 @@ TOTAL = "total"
 
 
 def loop_seconds() -> float:
-    """Return how many seconds a plain Python sum of a million squares takes now."""
+    """Return how many seconds it takes now to sum a million squares in plain Python."""
     started = time.perf_counter()
     sum(number * number for number in range(1_000_000))
     return time.perf_counter() - started
@@ -54,7 +54,7 @@ def cpu_seconds(pid: int | None) -> dict[str, float]:
     """
     by_kind: dict[str, float] = {}
     for process in _tree(pid):
-        # The process may end at any point. Its time is then in its parent's.
+        # The process may end at any point. Its time then counts for its parent.
         with contextlib.suppress(psutil.Error):
             times = process.cpu_times()
             kind = kind_of(process.name(), process.cmdline())

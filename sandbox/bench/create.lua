@@ -3,7 +3,7 @@
 -- wrk gives each thread its own Lua state. The run's name, the thread's number and the request's number form a reference
 -- of exactly 20 characters, so that the Content-Length is constant and a request is one concatenation: wrk shares the
 -- cores with the sandbox it measures. There is no `response` function, because it would cost a table of headers per
--- answer. wrk itself counts statuses above 399, and the caller counts the stored payouts.
+-- response. wrk counts statuses above 399 itself, and the caller counts the stored payouts.
 
 local threads = 0
 

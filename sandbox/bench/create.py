@@ -13,12 +13,12 @@ from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 _PGBENCH_WARM_UP_SECONDS = 2
 
 Progress = Callable[[str, int], None]
-"""Called with what is being done, and with how many steps were done since the last call."""
+"""Called with a description of the current step, and the number of steps done since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: creates over HTTP, then pgbench in both ways with each number of clients."""
+    """One round: creates over HTTP, then pgbench in both ways, each with each number of clients."""
 
     http: LoadRun
     pgbench: Mapping[tuple[str, int], float]
@@ -64,7 +64,7 @@ class CreateResult:
         return max(self.tps(way, clients) for clients in CLIENTS)
 
     def ratio(self, way: str) -> float:
-        """Return the sandbox's creates over HTTP divided by pgbench's."""
+        """Return the sandbox's rate over HTTP divided by pgbench's."""
         return self.http_rps / self.best(way)
 
 
@@ -87,7 +87,7 @@ class CreateBench:
         return 1 + self.preload + self.rounds * (1 + len(WAYS) * len(CLIENTS)) * self.seconds
 
     def run(self) -> CreateResult:
-        """Measure. Raises BenchError if anything fails or an answer is wrong."""
+        """Measure. Raises BenchError if anything fails or a response is wrong."""
         find_pgbench()
         if self.preload and self.merchants > 1:
             raise BenchError("--preload stores payouts of one merchant only; omit --merchants.")

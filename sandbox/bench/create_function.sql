@@ -1,6 +1,6 @@
 -- One payout as the sandbox writes it, inside the database: the same as statements.sql, without the round trips.
 CREATE OR REPLACE FUNCTION psp_bench_create(
-    merchant uuid, run text, event_body text, answer_body text, asked_by text
+    merchant uuid, run text, event_body text, response_body text, request text
 ) RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
     payout uuid;
@@ -29,7 +29,7 @@ BEGIN
     INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number,
         account_title, status, scenario, attempts, metadata, step, due_at, changes, request_id, created_at, updated_at)
     VALUES (merchant, payout, reference, 1.00, 'PKR', 'BANK', 'HBL', '12345678900001',
-        'AYESHA KHAN', 'PENDING', 'success', 0, '{}', 0, '2999-01-01Z', 1, asked_by, moment, moment);
+        'AYESHA KHAN', 'PENDING', 'success', 0, '{}', 0, '2999-01-01Z', 1, request, moment, moment);
     INSERT INTO transfers (merchant_id, id, debit_account, credit_account, amount, debit_balance_after, credit_balance_after,
         reason, payout_id, description, created_at)
     VALUES (merchant, transfer, 'AVAILABLE', 'LOCKED', 1.00, available, locked,
@@ -40,10 +40,10 @@ BEGIN
     INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step,
         transfer_id, request_id, created_at)
     VALUES (merchant, event, 'payout.created', event_body, payout, 0, NULL, 'PENDING', 'api', 'success', NULL,
-        transfer, asked_by, moment);
+        transfer, request, moment);
     INSERT INTO idempotency_keys AS k (merchant_id, key, fingerprint, status, body, location, expires_at)
     VALUES (merchant, 'bench-payout-key' || reference, decode(repeat('5a', 32), 'hex'), 201,
-        convert_to(answer_body, 'UTF8'), '/api/v1/payouts/' || payout, moment + interval '24 hours')
+        convert_to(response_body, 'UTF8'), '/api/v1/payouts/' || payout, moment + interval '24 hours')
     ON CONFLICT (merchant_id, key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status,
         body = EXCLUDED.body, location = EXCLUDED.location, expires_at = EXCLUDED.expires_at;
     RETURN payout;

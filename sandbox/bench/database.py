@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _DRAIN_SECONDS = 300.0
 _SAMPLE = """
-SELECT e.body AS event_body, convert_from(k.body, 'UTF8') AS answer_body, p.request_id
+SELECT e.body AS event_body, convert_from(k.body, 'UTF8') AS response_body, p.request_id
 FROM payouts p
 JOIN events e ON e.merchant_id = p.merchant_id AND e.payout_id = p.id AND e.change = 0
 JOIN idempotency_keys k ON k.merchant_id = p.merchant_id AND k.key = 'bench-payout-key' || p.merchant_reference
@@ -28,7 +28,7 @@ class Sample:
     """The texts that a create over HTTP stored."""
 
     event_body: str
-    answer_body: str
+    response_body: str
     request_id: str
 
 
@@ -54,7 +54,7 @@ class Database:
         record = self.with_connection(lambda conn: conn.fetchrow(_SAMPLE, merchant.merchant_id))
         if record is None:
             raise BenchError("The creates over HTTP stored no payout.")
-        return Sample(record["event_body"], record["answer_body"], record["request_id"])
+        return Sample(record["event_body"], record["response_body"], record["request_id"])
 
     def count_payouts(self, merchants: Sequence[Merchant]) -> int:
         """Return how many payouts the merchants have."""
@@ -65,7 +65,7 @@ class Database:
     def drain(self, merchants: Sequence[Merchant]) -> int:
         """Wait until the worker has settled all of the merchants' payouts. Return how many were unsettled at first.
 
-        Leftover work would slow down the next measurement. Raises BenchError after five minutes.
+        Unfinished work would slow down the next measurement. Raises BenchError after five minutes.
         """
         statement = "SELECT count(*) FROM payouts WHERE merchant_id = ANY($1::uuid[]) AND due_at IS NOT NULL"
         return self._wait_for_zero(statement, [merchant.merchant_id for merchant in merchants], "payouts to settle")
@@ -80,14 +80,14 @@ class Database:
 
         async def work(conn: "Connection") -> int:
             # Reuse one connection: connecting costs PostgreSQL more than the query does.
-            first = left = int(await conn.fetchval(statement, argument))
+            first = remaining = int(await conn.fetchval(statement, argument))
             loop = asyncio.get_running_loop()
             deadline = loop.time() + _DRAIN_SECONDS
-            while left:
+            while remaining:
                 if loop.time() > deadline:
-                    raise BenchError(f"After {_DRAIN_SECONDS:.0f} seconds, the worker still has {left} {what}.")
+                    raise BenchError(f"After {_DRAIN_SECONDS:.0f} seconds, the worker still has {remaining} {what}.")
                 await asyncio.sleep(0.1)
-                left = int(await conn.fetchval(statement, argument))
+                remaining = int(await conn.fetchval(statement, argument))
             return first
 
         return self.with_connection(work)

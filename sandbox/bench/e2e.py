@@ -60,7 +60,7 @@ class E2eResult:
     machine: Machine
     rate: int
     sent: int
-    """Creates answered with 201."""
+    """Creates whose response was 201."""
     delivered: int
     """Payouts whose webhooks all arrived; equals `sent` if nothing is missing."""
     missing: int
@@ -73,9 +73,9 @@ class E2eResult:
     """Payouts that lacked a webhook when the last create was sent."""
     backlog: int
     """Webhooks that had not arrived one second after the last create."""
-    answer_p50_ms: float
-    answer_p99_ms: float
-    """Time from sending the request to its answer."""
+    response_p50_ms: float
+    response_p99_ms: float
+    """Time from sending a create to its response."""
     events: int
     duplicates: int
     drained_after: float
@@ -155,7 +155,7 @@ class E2eBench:
         try:
             await pacer.open()
             ended = await pacer.run(rate, seconds)
-            await pacer.wait_for_answers(self.drain)
+            await pacer.wait_for_responses(self.drain)
         finally:
             await pacer.close()
         if pacer.sent.failed:
@@ -164,7 +164,7 @@ class E2eBench:
 
     async def _wait_for_events(self, received: Received, payouts: int, seconds: float) -> None:
         """Wait up to `seconds` for the webhooks of `payouts` payouts. Raises BenchError if a webhook was not valid."""
-        # Poll: an asyncio.Event would cost time at each of some thousand arrivals per second.
+        # Poll, because setting an asyncio.Event for each of several thousand arrivals per second would cost time.
         deadline = time.perf_counter() + seconds
         while len(received.arrived) < payouts * len(EXPECTED) * self.webhooks:
             if time.perf_counter() > deadline:
@@ -213,8 +213,8 @@ def _result(
         p99_ms=percentile(latencies, 99) * 1000,
         behind=len(_count_missing(sent, received, webhooks, last)),
         backlog=sum(_count_missing(sent, received, webhooks, last + GRACE_SECONDS).values()),
-        answer_p50_ms=percentile(sent.answer_seconds, 50) * 1000,
-        answer_p99_ms=percentile(sent.answer_seconds, 99) * 1000,
+        response_p50_ms=percentile(sent.response_seconds, 50) * 1000,
+        response_p99_ms=percentile(sent.response_seconds, 99) * 1000,
         events=len(arrived),
         duplicates=received.duplicates,
         drained_after=max(0.0, max(arrived.values()) - last),

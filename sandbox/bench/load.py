@@ -1,4 +1,4 @@
-"""Full load: creates over HTTP as fast as they are answered. Used by `psp bench create` and by comparisons."""
+"""Full load: each connection sends the next create after the last response. Used by `psp bench create` and comparisons."""
 
 import asyncio
 import concurrent.futures
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LoadRun:
-    """The figures of one run. `unsettled` counts the payouts that the worker had not settled when the load ended."""
+    """The figures of one run. `unsettled` is the number of payouts that the worker had not settled when the load ended."""
 
     http_rps: float
     p50_ms: float
@@ -61,9 +61,9 @@ class CreateLoad:
             unsettled = self.database.drain(self.merchants)
             created = self.database.count_payouts(self.merchants) - before
             self._await_deliveries(expected + created * _EVENTS * self.webhooks)
-        # When wrk stops, each connection may have a request in flight: stored, but its answer not seen.
+        # When wrk stops, each connection may have a request in flight: its payout is stored, but wrk has not read the response.
         if not run.requests <= created <= run.requests + self.connections:
-            raise BenchError(f"wrk received {run.requests} answers to creates, but {created} payouts were stored.")
+            raise BenchError(f"wrk received {run.requests} responses, but {created} payouts were stored.")
         return LoadRun(run.rps, run.p50_ms, run.p99_ms, created, unsettled, cpu.micros_per(created))
 
     def warm_up(self) -> None:

@@ -1,4 +1,4 @@
-"""The machine and the versions that a figure was measured on. Without them a figure means nothing."""
+"""Describe the machine and the versions of a measurement. Without them, a figure means nothing."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ class Machine:
     load: float
     """The load average of the minute before. Other running processes make every figure worse."""
     loop_s: float
-    """The machine's speed: how many seconds a plain Python sum of a million squares took just before the bench."""
+    """The machine's speed: the seconds that summing a million squares in plain Python took just before the bench."""
 
     @property
     def line(self) -> str:
@@ -31,7 +31,7 @@ class Machine:
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib:.1f} GiB; {self.kernel}; PostgreSQL {self.postgresql}; "
             f"Python {self.python}; commit {self.commit}; load before: {self.load:.1f}; "
-            f"a sum of a million squares in Python: {self.loop_s:.3f} s"
+            f"summing a million squares in Python: {self.loop_s:.3f} s"
         )
 
 
@@ -64,14 +64,14 @@ def _commit() -> str:
     file = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:
-        ran = subprocess.run(  # noqa: S603 (a fixed command)
+        completed = subprocess.run(  # noqa: S603 (a fixed command)
             ["git", "-C", str(file.parent), *arguments],  # noqa: S607 (git is wherever PATH says)
             check=True,
             capture_output=True,
             text=True,
             timeout=10,
         )
-        return ran.stdout.strip()
+        return completed.stdout.strip()
 
     try:
         # An installed package may lie inside another repository. Then git does not track this file, and the call fails.

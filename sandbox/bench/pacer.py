@@ -1,4 +1,4 @@
-"""Send creates at a steady rate, independent of the answers. A client that waits for each answer would hide stalls."""
+"""Send creates at a steady rate, without waiting for responses. A client that waits for each response would hide stalls."""
 
 import asyncio
 import secrets
@@ -26,18 +26,18 @@ _decode = msgspec.json.Decoder(_Created).decode
 
 @dataclass(slots=True)
 class Sent:
-    """The requests that were sent, and their answers. Times are from `time.perf_counter`."""
+    """The creates that were sent, and their responses. Times are from `time.perf_counter`."""
 
     requests: int = 0
-    answers: int = 0
+    responses: int = 0
     payouts: dict[str, float] = field(default_factory=dict)
     """When each payout's request was sent, by the payout's id."""
-    answer_seconds: list[float] = field(default_factory=list)
+    response_seconds: list[float] = field(default_factory=list)
     max_lag_seconds: float = 0.0
     """The longest delay of a request behind its schedule, in seconds."""
     failed: int = 0
     reasons: list[str] = field(default_factory=list)
-    """Why the first few failures failed."""
+    """The reasons of the first few failures."""
 
     def fail(self, reason: str) -> None:
         """Count a failed create."""
@@ -83,7 +83,7 @@ class Pacer:
             self._connections.free.append(await self._connections.open())
 
     async def run(self, rate: int, seconds: float) -> float:
-        """Send `rate` creates per second for `seconds`, each at its scheduled time. Return when the last one was due."""
+        """Send `rate` creates per second for `seconds`, each at its scheduled time. Return the time at the end."""
         started = time.perf_counter()
         count = round(rate * seconds)
         due = 0
@@ -96,14 +96,14 @@ class Pacer:
             await asyncio.sleep(_TICK)
         return time.perf_counter()
 
-    async def wait_for_answers(self, seconds: float) -> None:
-        """Wait up to `seconds` until all requests are answered. Count those without an answer as failed."""
+    async def wait_for_responses(self, seconds: float) -> None:
+        """Wait up to `seconds` for all responses. Count requests without one as failed."""
         deadline = time.perf_counter() + seconds
-        while self._waiting or self.sent.answers + self.sent.failed < self.sent.requests:
+        while self._waiting or self.sent.responses + self.sent.failed < self.sent.requests:
             if time.perf_counter() > deadline:
-                missing = len(self._waiting) + self.sent.requests - self.sent.answers - self.sent.failed
+                missing = len(self._waiting) + self.sent.requests - self.sent.responses - self.sent.failed
                 self.sent.failed += missing
-                self.sent.reasons.append(f"{missing} had no answer after {seconds:.0f} seconds")
+                self.sent.reasons.append(f"{missing} had no response after {seconds:.0f} seconds")
                 return
             await asyncio.sleep(0.005)
 
@@ -112,7 +112,7 @@ class Pacer:
         await self._connections.close()
 
     def _send_waiting(self) -> None:
-        """Send the requests that are due, as long as there are free connections."""
+        """Send the due requests for which there are free connections."""
         free = self._connections.free
         while self._waiting and free:
             at, number = self._waiting.popleft()
@@ -120,14 +120,14 @@ class Pacer:
             self.sent.max_lag_seconds = max(self.sent.max_lag_seconds, now - at)
             self.sent.requests += 1
             request = self._requests[number % len(self._requests)]
-            free.popleft().send(request % (number, number), partial(self._on_answer, now))
+            free.popleft().send(request % (number, number), partial(self._on_response, now))
 
-    def _on_answer(self, sent_at: float, status: int, body: bytes) -> None:
+    def _on_response(self, sent_at: float, status: int, body: bytes) -> None:
         if status != 201:
-            self.sent.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
+            self.sent.fail(f"{status or 'no response'}: {body[:300].decode('utf-8', 'replace')}")
             return
-        self.sent.answers += 1
-        self.sent.answer_seconds.append(time.perf_counter() - sent_at)
+        self.sent.responses += 1
+        self.sent.response_seconds.append(time.perf_counter() - sent_at)
         payout_id = _decode(body).id
         self.sent.payouts[payout_id] = sent_at
         self.on_created(payout_id)

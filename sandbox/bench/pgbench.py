@@ -49,9 +49,9 @@ class Pgbench:
     def run(self, way: str, clients: int, seconds: int) -> float:
         """Return the transactions per second with `clients` clients. Raises BenchError if a transaction fails."""
         # pgbench's duration includes the time to connect, although its rate does not. On a busy machine a short run can
-        # end before its clients have connected.
-        for longer in (1, 4, 16):
-            output = self._run(way, clients, seconds * longer)
+        # end before its clients have connected, so repeat it for longer.
+        for factor in (1, 4, 16):
+            output = self._run(way, clients, seconds * factor)
             if not _NOTHING.search(output):
                 break
         tps = parse_pgbench(output)
@@ -64,7 +64,7 @@ class Pgbench:
             "merchant": self.merchant.merchant_id,
             "run": "pgbench0",
             "event_body": self.sample.event_body,
-            "answer_body": self.sample.answer_body,
+            "response_body": self.sample.response_body,
             "request_id": self.sample.request_id,
         }
         argv = [find_pgbench(), "--no-vacuum", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds)]

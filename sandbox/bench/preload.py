@@ -60,7 +60,7 @@ def preload(database: Database, merchant: Merchant, count: int, on_stored: Calla
         statements = [part.strip() for part in _SCRIPT.read_text("utf-8").split(";\n") if part.strip()]
         await conn.execute(_PREPARE)
         if await conn.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-            # Turn off foreign key checks, which double the time: each batch contains every row that it references.
+            # Turn off foreign key checks, which would double the time. Each batch contains all rows that it refers to.
             await conn.execute("SET session_replication_role = replica")
         run = secrets.token_hex(4)
         for first in range(0, count, BATCH):

@@ -15,7 +15,7 @@ from sandbox.bench.wrk import WrkRun, find_wrk, run_wrk
 
 READS: Final = ("payout", "balance")
 _PAYOUTS: Final = 500
-"""The payouts that are read in turn. More do not fit into the environment variable that passes them to wrk."""
+"""Number of payouts to read in turn. More would not fit into the environment variable that passes them to wrk."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,19 +43,19 @@ class Received:
     duplicates: int = 0
     refused: int = 0
     reasons: list[str] = field(default_factory=list)
-    """Why the first few were refused."""
+    """The reasons of the first few refusals."""
 
-    def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        """Check and record one delivery. An invalid one is counted; it raises nothing."""
+    def record(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        """Check and record one delivery. Never raises; an invalid delivery is counted as refused."""
         now = time.perf_counter()
-        fault = verify([self.secrets.get(path, b"")], headers, body, int(time.time()))
-        if fault is None:
+        reason = verify([self.secrets.get(path, b"")], headers, body, int(time.time()))
+        if reason is None:
             try:
                 event = _decode(body)
             except msgspec.MsgspecError as error:
-                fault = f"The body is not an event of a payout: {error}"
-        if fault is not None:
-            self.refuse(fault)
+                reason = f"The body is not an event of a payout: {error}"
+        if reason is not None:
+            self.refuse(reason)
             return
         message_id = path, headers[ID_HEADER]
         if message_id in self.ids:
@@ -107,7 +107,7 @@ async def close_transports(transports: set[asyncio.Transport]) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection from the sender. It answers each request with an empty 200, and stays open."""
+    """One connection from the sender. It responds to each request with an empty 200, and stays open."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -129,7 +129,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._receiver.received.refuse("The request was not HTTP.")
+            self._receiver.received.refuse("The request is not valid HTTP.")
             if self._transport is not None:
                 self._transport.close()
 
@@ -152,4 +152,4 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._transport is not None:
             self._transport.write(_OK)
-        self._receiver.received.take(self._path.decode("latin-1"), self._headers, self._body)
+        self._receiver.received.record(self._path.decode("latin-1"), self._headers, self._body)

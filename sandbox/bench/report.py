@@ -137,10 +137,10 @@ def e2e_report(result: E2eResult, command: str) -> Group:
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row(
-        "request to payout.succeeded received",
+        "create to receiving payout.succeeded",
         *(Text(f"{value:.1f}", "bold") for value in (result.p50_ms, result.p95_ms, result.p99_ms)),
     )
-    table.add_row("request to answer", f"{result.answer_p50_ms:.1f}", "", f"{result.answer_p99_ms:.1f}")
+    table.add_row("create to its response", f"{result.response_p50_ms:.1f}", "", f"{result.response_p99_ms:.1f}")
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),
@@ -176,19 +176,19 @@ def wait_for_json(result: WaitForResult) -> dict[str, Any]:
 
 
 def wait_for_report(result: WaitForResult, command: str) -> Group:
-    """Render how many requests were held and answered, and how fast."""
+    """Render how many requests were held and got a response, and how fast."""
     table = Table("milliseconds", "p50", "p95", "p99", title=f"{result.rate:,} creates per second")
     for column in table.columns[1:]:
         column.justify = "right"
     figures = (result.p50_ms, result.p95_ms, result.p99_ms)
-    table.add_row("transition to answer", *(Text(f"{value:.1f}", "bold") for value in figures))
+    table.add_row("transition to response", *(Text(f"{value:.1f}", "bold") for value in figures))
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),
         table,
         Text(
-            f"{result.sent:,} requests waited for a payout, up to {result.held:,} at the same time. {result.answered:,} were "
-            f"answered once the payout was paid, {result.missing:,} were not. The audit is clean.",
+            f"{result.sent:,} requests waited for a payout, up to {result.held:,} at the same time. {result.answered:,} got a "
+            f"response with the paid payout, {result.missing:,} did not. The audit is clean.",
             "bold",
         ),
         cpu_line(result.cpu_us),
@@ -261,7 +261,7 @@ def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:
 
 
 def bulk_credit_report(result: BulkCreditResult, command: str) -> Group:
-    """Render how long the file took."""
+    """Render the times of the upload and of the credits."""
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),

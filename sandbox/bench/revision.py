@@ -63,7 +63,7 @@ def find_commit(name: str, repository: Path = ROOT) -> str:
 def _check_imports(folder: Path, commit: str) -> None:
     """Raise BenchError unless Python imports the sandbox from `folder` and finds all its requirements."""
     command = "import sandbox, sandbox.cli.main; print(sandbox.__file__)"
-    ran = subprocess.run(  # noqa: S603 (a fixed command)
+    completed = subprocess.run(  # noqa: S603 (a fixed command)
         [sys.executable, "-P", "-c", command],
         cwd=folder,
         env=dict(os.environ) | {"PYTHONPATH": str(folder)},
@@ -72,14 +72,14 @@ def _check_imports(folder: Path, commit: str) -> None:
         text=True,
         timeout=_GIT_SECONDS,
     )
-    if ran.returncode != 0:
-        reason = (ran.stderr.strip() or "no output").splitlines()[-1]
+    if completed.returncode != 0:
+        reason = (completed.stderr.strip() or "no output").splitlines()[-1]
         raise BenchError(
             f"Revision {commit[:12]} cannot run in this Python environment: {reason}. First install its requirements, "
             f"which this shows: git show {commit[:12]}:requirements.txt"
         )
-    if not Path(ran.stdout.strip()).resolve().is_relative_to(folder.resolve()):
-        raise BenchError(f"Python imports the sandbox from {ran.stdout.strip()}, although PYTHONPATH is {folder}.")
+    if not Path(completed.stdout.strip()).resolve().is_relative_to(folder.resolve()):
+        raise BenchError(f"Python imports the sandbox from {completed.stdout.strip()}, although PYTHONPATH is {folder}.")
 
 
 def _git(repository: Path, *arguments: str) -> str:
@@ -87,7 +87,7 @@ def _git(repository: Path, *arguments: str) -> str:
     # Inside a git hook, GIT_DIR and similar variables point to another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        ran = subprocess.run(  # noqa: S603 (a fixed command)
+        completed = subprocess.run(  # noqa: S603 (a fixed command)
             ["git", "-C", str(repository), *arguments],  # noqa: S607 (git is wherever PATH says)
             env=env,
             check=True,
@@ -102,4 +102,4 @@ def _git(repository: Path, *arguments: str) -> str:
         raise BenchError(f"git {arguments[0]} failed: {error.stderr.strip()}") from error
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"git {arguments[0]} took longer than {_GIT_SECONDS:.0f} seconds.") from error
-    return ran.stdout.strip()
+    return completed.stdout.strip()

@@ -59,7 +59,8 @@ class Merchant:
 def open_stack(ready_file: Path | None, api_processes: int, workers: int, source: Path | None = None) -> Iterator[Stack]:
     """Open the sandbox that `ready_file` describes, or start a fresh one and stop it afterwards. Raises BenchError.
 
-    With `source`, the fresh one runs the code in that directory, on its own stores even if the environment has URLs.
+    With `source`, the fresh sandbox runs the code in that directory. It uses its own stores, even if DATABASE_URL and REDIS_URL
+    are set.
     """
     if ready_file is not None:
         stack = _read(ready_file)
@@ -68,7 +69,7 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
     env = dict(os.environ)
     if source is not None:
         env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
-        # PYTHONPATH takes precedence over installed packages, which may include this code.
+        # PYTHONPATH takes precedence over installed packages, which may contain this code.
         env["PYTHONPATH"] = str(source)
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
@@ -119,7 +120,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Raise SystemExit on SIGTERM. By default Python would end at once, and leave the sandbox running."""
+    """Raise SystemExit on SIGTERM. Otherwise Python would end at once, and leave the sandbox running."""
 
     def exit_process(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)
@@ -161,7 +162,7 @@ def check_audit(stack: Stack, merchant: Merchant) -> None:
 
 
 def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: object) -> Any:
-    """Call the API, and return the JSON of the answer. Raises BenchError unless the status is 2xx."""
+    """Call the API, and return the response's JSON. Raises BenchError unless the status is 2xx."""
     data = None if body is None else json.dumps(body).encode()
     headers = headers if body is None else headers | {"Content-Type": "application/json"}
     request = urllib.request.Request(stack.api_url + path, data, headers, method=method)  # noqa: S310 (our own API)
@@ -171,6 +172,6 @@ def call(stack: Stack, method: str, path: str, headers: dict[str, str], body: ob
             return json.loads(content) if content else None
     except urllib.error.HTTPError as error:
         detail = error.read(2000).decode("utf-8", "replace")
-        raise BenchError(f"{method} {path} answered {error.code}: {detail}") from error
+        raise BenchError(f"The response to {method} {path} is {error.code}: {detail}") from error
     except OSError as error:
-        raise BenchError(f"The sandbox at {stack.api_url} does not answer: {error}") from error
+        raise BenchError(f"The sandbox at {stack.api_url} is unreachable: {error}") from error

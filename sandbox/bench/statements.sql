@@ -28,7 +28,7 @@ VALUES (:merchant::uuid, :event_id::uuid, 'payout.created', :event_body::text, :
     'success', NULL, :transfer_id::uuid, :request_id::text, :at::timestamptz);
 INSERT INTO idempotency_keys AS k (merchant_id, key, fingerprint, status, body, location, expires_at)
 VALUES (:merchant::uuid, 'bench-payout-key' || :reference::text, decode(repeat('5a', 32), 'hex'), 201,
-    convert_to(:answer_body::text, 'UTF8'), '/api/v1/payouts/' || :payout_id::text, :at::timestamptz + interval '24 hours')
+    convert_to(:response_body::text, 'UTF8'), '/api/v1/payouts/' || :payout_id::text, :at::timestamptz + interval '24 hours')
 ON CONFLICT (merchant_id, key) DO UPDATE SET fingerprint = EXCLUDED.fingerprint, status = EXCLUDED.status,
     body = EXCLUDED.body, location = EXCLUDED.location, expires_at = EXCLUDED.expires_at;
 COMMIT;

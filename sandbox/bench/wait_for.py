@@ -1,7 +1,7 @@
-"""`psp bench wait-for`: measure how fast held requests are answered when their payouts are paid, at a steady rate.
+"""`psp bench wait-for`: measure how soon held requests get their response after their payouts are paid, at a steady rate.
 
-A request waits for each payout from its creation. The scenario delays the payment so that `held` requests are held at any
-moment.
+For each payout, a request waits from its creation. The scenario delays the payment so that `held` requests are open at any
+time.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from sandbox.bench.stack import BenchError, Merchant, Stack, call, check_audit, 
 
 _TIMEOUT = 30
 MAX_SECONDS = 20.0
-"""The longest delay of a payment. Even on a slow machine it must come before a held request times out."""
+"""Maximum delay of a payment. Even on a slow machine, the payment must happen before the held request times out."""
 _REASONS_KEPT = 5
 
 
@@ -38,7 +38,7 @@ _decode = msgspec.json.Decoder(_Payout).decode
 
 @dataclass(frozen=True, slots=True)
 class WaitForResult:
-    """The result of the bench: how soon after a payment the held request is answered."""
+    """The result of the bench: how soon after a payment the held request gets its response."""
 
     machine: Machine
     rate: int
@@ -47,20 +47,20 @@ class WaitForResult:
     held: int
     """The highest number of requests held at the same time."""
     answered: int
-    """Requests answered with a paid payout."""
+    """Requests whose response had the paid payout."""
     missing: int
     reasons: list[str]
-    """What the first few other requests were answered, or why there was no answer."""
+    """The responses to the first few other requests, or why there was none."""
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    """Time from the transition, by the payout's `updated_at`, to the arrival of the answer."""
+    """Time from the transition, at the payout's `updated_at`, to the arrival of the response."""
     cpu_us: Mapping[str, float]
     """CPU microseconds per payout, by kind of process, including its held request."""
 
 
 @dataclass(slots=True)
-class _Answers:
+class _Responses:
     paid: int = 0
     late_seconds: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -72,7 +72,7 @@ class _Answers:
         except msgspec.MsgspecError:
             payout = None
         if payout is None or payout.status != "SUCCESS":
-            self.fail(f"{status or 'no answer'}: {body[:300].decode('utf-8', 'replace')}")
+            self.fail(f"{status or 'no response'}: {body[:300].decode('utf-8', 'replace')}")
             return
         self.paid += 1
         self.late_seconds.append(now - payout.updated_at.timestamp())
@@ -104,7 +104,7 @@ class WaitForBench:
         return round(self.delay) + self.seconds
 
     def run(self) -> WaitForResult:
-        """Measure. Raises BenchError if a create fails. A request that is not answered with SUCCESS is part of the result."""
+        """Measure. Raises BenchError if a create fails. A response without SUCCESS is part of the result."""
         if self.delay > MAX_SECONDS:
             raise BenchError(
                 f"At {self.rate} creates per second, at most {round(self.rate * MAX_SECONDS):,} can be held; "
@@ -121,25 +121,25 @@ class WaitForBench:
         return uvloop.run(self._measure(machine, merchant))
 
     async def _measure(self, machine: Machine, merchant: Merchant) -> WaitForResult:
-        answers = _Answers()
-        waiters = _Waiters(self.stack, merchant, answers)
+        responses = _Responses()
+        waiters = _Waiters(self.stack, merchant, responses)
         pacer = Pacer(self.stack, [merchant], self.connections, waiters.wait)
         ticker = asyncio.create_task(self._tick())
         try:
             await pacer.open()
             with self.stack.cpu() as cpu:
                 await pacer.run(self.rate, self.delay + self.seconds)
-                await pacer.wait_for_answers(_TIMEOUT)
-                self.progress("waiting for the last answers", 0)
-                await waiters.wait_for_answers(self.delay + _TIMEOUT)
+                await pacer.wait_for_responses(_TIMEOUT)
+                self.progress("waiting for the last responses", 0)
+                await waiters.wait_for_responses(self.delay + _TIMEOUT)
         finally:
             ticker.cancel()
             await pacer.close()
             await waiters.close()
         if pacer.sent.failed:
             raise BenchError(f"{pacer.sent.failed} creates failed: {'; '.join(pacer.sent.reasons)}")
-        if not answers.late_seconds:
-            raise BenchError(f"None of the held requests was answered: {'; '.join(answers.reasons)}")
+        if not responses.late_seconds:
+            raise BenchError(f"None of the held requests got a valid response: {'; '.join(responses.reasons)}")
         await asyncio.to_thread(check_audit, self.stack, merchant)
         sent = len(pacer.sent.payouts)
         return WaitForResult(
@@ -147,12 +147,12 @@ class WaitForBench:
             rate=self.rate,
             sent=sent,
             held=waiters.max_held,
-            answered=answers.paid,
-            missing=sent - answers.paid,
-            reasons=answers.reasons,
-            p50_ms=percentile(answers.late_seconds, 50) * 1000,
-            p95_ms=percentile(answers.late_seconds, 95) * 1000,
-            p99_ms=percentile(answers.late_seconds, 99) * 1000,
+            answered=responses.paid,
+            missing=sent - responses.paid,
+            reasons=responses.reasons,
+            p50_ms=percentile(responses.late_seconds, 50) * 1000,
+            p95_ms=percentile(responses.late_seconds, 95) * 1000,
+            p99_ms=percentile(responses.late_seconds, 99) * 1000,
             cpu_us=cpu.micros_per(sent),
         )
 
@@ -165,8 +165,8 @@ class WaitForBench:
 class _Waiters:
     """Holds a request for each payout, over as many connections as needed."""
 
-    def __init__(self, stack: Stack, merchant: Merchant, answers: _Answers) -> None:
-        self._answers = answers
+    def __init__(self, stack: Stack, merchant: Merchant, responses: _Responses) -> None:
+        self._responses = responses
         self.held = 0
         self.max_held = 0
         self._connections = Connections(stack.api_url)
@@ -181,20 +181,20 @@ class _Waiters:
         self.max_held = max(self.max_held, self.held)
         request = f"GET /api/v1/payouts/{payout_id}{self._tail}".encode()
         if self._connections.free:
-            self._connections.free.popleft().send(request, self._on_answer)
+            self._connections.free.popleft().send(request, self._on_response)
             return
         task = asyncio.create_task(self._open(request))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def wait_for_answers(self, seconds: float) -> None:
-        """Wait up to `seconds` until no request is held. Record those without an answer as failed."""
+    async def wait_for_responses(self, seconds: float) -> None:
+        """Wait up to `seconds` until no request is held. Record requests without a response as failed."""
         self._none_held.clear()
         if self.held:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._none_held.wait(), seconds)
         if self.held:
-            self._answers.fail(f"{self.held} had no answer after another {seconds:.0f} seconds")
+            self._responses.fail(f"{self.held} had no response after another {seconds:.0f} seconds")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -205,12 +205,12 @@ class _Waiters:
         try:
             connection = await self._connections.open()
         except OSError as error:
-            self._on_answer(0, f"no connection: {error}".encode())
+            self._on_response(0, f"no connection: {error}".encode())
         else:
-            connection.send(request, self._on_answer)
+            connection.send(request, self._on_response)
 
-    def _on_answer(self, status: int, body: bytes) -> None:
+    def _on_response(self, status: int, body: bytes) -> None:
         self.held -= 1
         if not self.held:
             self._none_held.set()
-        self._answers.record(status, body)
+        self._responses.record(status, body)

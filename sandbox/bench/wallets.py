@@ -20,7 +20,7 @@ _WAIT_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class SummaryResult:
-    """The result of the summary bench: reads of one cached summary and creates of payouts, per second and round."""
+    """The result of the summary bench. `reads` and `creates` are the rates of each round, per second."""
 
     machine: Machine
     reads: Sequence[float]
@@ -43,7 +43,7 @@ class BulkCreditResult:
     machine: Machine
     rows: int
     upload_seconds: float
-    """Time until the upload was answered."""
+    """Time from the start of the upload to its response."""
     seconds: float
     """Time from the first byte of the upload to the commit of the last row, as a client sees it."""
     cpu_us: Mapping[str, float]

@@ -27,7 +27,7 @@ class WorldResult:
     """Rows of a snapshot."""
     rounds: Mapping[str, Sequence[float]]
     others: int
-    """Payouts that the other merchant created meanwhile. All were accepted."""
+    """Payouts that the other merchant created during the rounds. All were accepted."""
     cpu_us: Mapping[str, float]
     """CPU microseconds of the whole run per payout of both merchants, by kind of process."""
 
@@ -82,9 +82,9 @@ class WorldBench:
 
         def timed(step: str, path: str) -> Any:
             started = time.perf_counter()
-            answer = _post(self.stack, merchant, f"/sandbox/v1/{path}", {})
+            found = _post(self.stack, merchant, f"/sandbox/v1/{path}", {})
             rounds[step].append(_ms_since(started))
-            return answer
+            return found
 
         snapshot = timed("snapshot", "snapshots")
         timed("restore", f"snapshots/{snapshot['id']}/restore")

@@ -14,12 +14,12 @@ from sandbox.bench.stack import BenchError, Merchant, Stack
 
 _FOLDER = Path(__file__).parent
 _TIMEOUT: Final = 60
-"""Seconds until wrk stops waiting for an answer. Long, so that a pause of the machine counts as latency, not as an error."""
+"""Seconds until wrk stops waiting for a response. Long, so that a pause of the machine counts as latency, not as an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrkRun:
-    """The figures of one wrk run. `refused` counts answers with a status above 399, `broken` lost connections and timeouts."""
+    """The figures of one wrk run. `refused` counts statuses above 399; `broken` counts lost connections and timeouts."""
 
     requests: int
     seconds: float
@@ -50,10 +50,10 @@ def run_wrk(
     script: str = "create.lua",
     paths: Sequence[str] = ("/",),
 ) -> WrkRun:
-    """Run a wrk script over `connections` connections for `seconds`. By default, create payouts for the merchants in rotation.
-    `reads.lua` reads `paths` in turn, with the key of the only merchant.
+    """Run a wrk script over `connections` connections for `seconds`.
 
-    Raises BenchError if any request is refused or gets no answer.
+    By default, it creates payouts for the merchants in rotation. `reads.lua` reads `paths` in turn, with the key of the only
+    merchant. Raises BenchError if a request is refused or gets no response.
     """
     threads = max(1, min(2, connections, os.cpu_count() or 1))
     argv = [find_wrk(), "-t", str(threads), "-c", str(connections), "-d", f"{seconds}s", "-s", str(_FOLDER / script)]
@@ -79,8 +79,8 @@ def run_wrk(
         raise BenchError(f"wrk failed: {(ended.stderr or ended.stdout)[-2000:]}")
     if run.refused or run.broken or not run.requests:
         raise BenchError(
-            f"Of {run.requests} requests over HTTP {run.refused} were refused and {run.broken} got no answer. "
-            "Figures with errors mean nothing."
+            f"Of {run.requests} requests over HTTP, {run.refused} were refused and {run.broken} got no response, so the "
+            "figures are not valid."
         )
     return run
 

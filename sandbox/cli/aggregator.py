@@ -48,7 +48,7 @@ def source(
         ),
     ] = None,
 ) -> Output:
-    """Show where transactions are read from, or change it. A change deletes everything read before."""
+    """Show or change the source of the transactions. A change deletes everything read before."""
     if set_ is not None and own:
         raise typer.BadParameter("Give --set or --own, not both.")
     if header and set_ is None:

@@ -58,7 +58,7 @@ def create(
 ) -> None:
     """Create payouts over HTTP with wrk, and compare with the same writes by pgbench.
 
-    Nothing is switched off: authentication, idempotency, logs, events, and the worker, which settles the payouts.
+    Everything is on: authentication, idempotency, logs, events, and the worker, which settles the payouts.
     pgbench writes one payout per transaction to the same database, first as separate prepared statements, then as one
     function inside the database, with 16 and with 64 clients; the better result counts. A ratio is the rate over HTTP
     divided by pgbench's.
@@ -107,12 +107,12 @@ def e2e(
     from sandbox.bench.e2e import E2eBench, parse_rate
 
     try:
-        asked = parse_rate(rate)
+        parsed_rate = parse_rate(rate)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--rate") from None
 
     def open_bench(stack: "Stack", progress: "Progress") -> E2eBench:
-        return E2eBench(stack, asked, seconds, connections, drain, merchants, webhooks, progress)
+        return E2eBench(stack, parsed_rate, seconds, connections, drain, merchants, webhooks, progress)
 
     result = measure(open_bench, ready_file, api_processes, workers, as_json)
     print_result(report.e2e_json(result), report.e2e_details(result), report.e2e_report, result, as_json, output)
@@ -134,7 +134,7 @@ def wait_for(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Create payouts at a steady rate, and for each hold a request with wait_for until it is paid.
+    """Create payouts at a steady rate, and hold a request with wait_for for each until it is paid.
 
     A scenario delays each payment just long enough to keep --held requests open. The percentiles measure the time from
     the payout's transition to the arrival of the response.

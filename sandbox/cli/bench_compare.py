@@ -18,7 +18,7 @@ def compare(
     context: typer.Context,
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.", metavar="REV")],
     bench: Annotated[str, typer.Argument(help="create, e2e, wait-for, summary, reads, bulk-credit or world.")] = "create",
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often to measure each; the medians count.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often to measure both; the medians count.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> None:
     """Measure another revision of the repository and this code alternately, and print the ratios.

@@ -42,8 +42,8 @@ def get(client: Client, delivery_id: _Id) -> Output:
     lines = [_line(delivery)]
     for attempt in delivery["attempts"]:
         fault = f"  fault {attempt['fault_kind']}" if attempt["fault_kind"] else ""
-        answer = attempt["status"] or attempt["error"]
-        lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {answer}  {attempt['duration_ms']} ms{fault}")
+        result = attempt["status"] or attempt["error"]
+        lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {result}  {attempt['duration_ms']} ms{fault}")
     return Output(delivery, "\n".join(lines))
 
 

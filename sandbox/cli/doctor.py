@@ -83,7 +83,7 @@ def _python() -> str:
 def _settings(host: str, port: int, ipn_port: int) -> str:
     from sandbox.infrastructure.settings import Settings
 
-    # Fill in the settings that psp up sets itself, to check only the user's.
+    # Fill in the settings that psp up sets itself, so that only the user's settings are checked.
     supplied = {
         "DATABASE_URL": "postgresql:///sandbox",
         "REDIS_URL": "unix:///redis.sock",
@@ -130,12 +130,12 @@ def _embedded_redis() -> str:
 
 def _version_of(program: Path) -> str:
     try:
-        ran = subprocess.run(  # noqa: S603 (one of the two programs that we ship)
+        completed = subprocess.run(  # noqa: S603 (one of the two embedded programs)
             [str(program), "--version"], check=True, capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise RuntimeError(f"{program} does not run on this machine ({error}).") from error
-    return ran.stdout.strip().splitlines()[0]
+    return completed.stdout.strip().splitlines()[0]
 
 
 async def _database(url: str) -> str:
@@ -145,14 +145,14 @@ async def _database(url: str) -> str:
         connection = await asyncpg.connect(url, timeout=5)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         # The URL may contain a password, so name only the host.
-        raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) does not respond: {error}") from error
+        raise RuntimeError(f"DATABASE_URL ({urlsplit(url).hostname or 'local'}) is unavailable: {error}") from error
     try:
         number = int(await connection.fetchval("SHOW server_version_num"))
     finally:
         await connection.close()
     if number < 150_000:
         raise RuntimeError(f"PostgreSQL 15 or newer is needed; DATABASE_URL has version {number // 10_000}.")
-    return f"PostgreSQL {number // 10_000} answers"
+    return f"PostgreSQL {number // 10_000} is available"
 
 
 async def _redis(url: str) -> str:
@@ -163,7 +163,7 @@ async def _redis(url: str) -> str:
     try:
         await client.ping()
     except (TimeoutError, OSError, RedisError) as error:
-        raise RuntimeError(f"REDIS_URL ({urlsplit(url).hostname or 'local'}) does not respond: {error}") from error
+        raise RuntimeError(f"REDIS_URL ({urlsplit(url).hostname or 'local'}) is unavailable: {error}") from error
     finally:
         await client.aclose()
-    return "Redis answers"
+    return "Redis is available"

@@ -1,4 +1,4 @@
-"""The entry point of `psp`. It does the work that must happen before all modules are loaded, which takes a second."""
+"""The entry point of `psp`. It does what must happen before the other modules are loaded, because that takes a second."""
 
 import os
 import signal
@@ -27,8 +27,8 @@ def main() -> None:
 def delete_stale_ready_file(arguments: Sequence[str]) -> None:
     """Delete the ready file that `psp up` or `psp run` will write.
 
-    A script may already wait for it, and must not read the file of an earlier run. If the file cannot be deleted, the command
-    reports it.
+    A script may already wait for the file, and must not read the one of an earlier run. If the file cannot be deleted, the
+    command reports that later.
     """
     own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     if own[:1] not in (["up"], ["run"]) or "--help" in own:

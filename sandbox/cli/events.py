@@ -100,8 +100,8 @@ def watch(
                 show({"listening": True}, as_json=as_json, text="Listening. Press Ctrl-C to stop.")
                 continue
             received += 1
-            about = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
-            show({"event": kind, **data}, as_json=as_json, text=f"{data.get('at', '')}  {kind:<20} {about}")
+            subject = data.get("payout_id") or data.get("delivery_id") or f"{data.get('method', '')} {data.get('path', '')}"
+            show({"event": kind, **data}, as_json=as_json, text=f"{data.get('at', '')}  {kind:<20} {subject}")
         if limit is not None and timeout is not None and received < limit:
             raise not_met(f"Only {received} of {limit} events arrived within {timeout:g} s.")
         if timeout is None and received != limit:
@@ -110,7 +110,7 @@ def watch(
 
 @contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM. By default Python would end at once, without cleaning up."""
+    """Raise KeyboardInterrupt on SIGTERM. Otherwise Python would end at once, without cleaning up."""
 
     def interrupt(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

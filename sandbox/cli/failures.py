@@ -53,7 +53,7 @@ def usage_error(detail: str) -> Failure:
 
 
 def unreachable(detail: str) -> Failure:
-    """Return a failure: the sandbox does not respond."""
+    """Return a failure: the sandbox is unreachable."""
     return Failure(ExitCode.UNREACHABLE, _problem("UNREACHABLE", "Sandbox unreachable", 503, detail))
 
 
@@ -69,7 +69,7 @@ def failed_response(response: "httpx.Response") -> Failure:
         problem = response.json()
         lines = [f"{response.status_code} {problem['code']}: {problem['detail']}"]
         wrong = [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
-        # For a single field, the detail already says it.
+        # If there is only one, the detail already contains it.
         lines += wrong if len(wrong) > 1 else []
     except (ValueError, KeyError, TypeError):
         detail = f"Unexpected response {response.status_code} from {response.request.url}: not a sandbox? Check --url."
@@ -78,6 +78,6 @@ def failed_response(response: "httpx.Response") -> Failure:
 
 
 def _problem(code: str, title: str, status: int, detail: str) -> dict[str, Any]:
-    # No server sent these statuses: they are the closest that HTTP has. `type` distinguishes these problems from the API's.
+    # No server sent these statuses; they are the nearest ones of HTTP. `type` distinguishes these problems from the API's.
     kind = f"urn:psp:cli:{code.lower().replace('_', '-')}"
     return {"type": kind, "title": title, "status": status, "detail": detail, "code": code}

@@ -101,6 +101,6 @@ def _value(text: str) -> Any:
 
 
 def _line(fault: dict[str, Any]) -> str:
-    left = "" if fault["remaining"] is None else f", {fault['remaining']} remaining"
+    remaining = "" if fault["remaining"] is None else f", {fault['remaining']} remaining"
     hits = "1 hit" if fault["hits"] == 1 else f"{fault['hits']} hits"
-    return f"{fault['id']}  {fault['target']} {fault['kind']}: {hits}{left}"
+    return f"{fault['id']}  {fault['target']} {fault['kind']}: {hits}{remaining}"

@@ -33,12 +33,12 @@ def read_items(file: Path, field: str) -> list[Any]:
     found = read_json(file)
     items = found.get(field) if isinstance(found, dict) and set(found) == {field} else found
     if not isinstance(items, list):
-        raise typer.BadParameter(f'{file} must hold a list, or {{"{field}": list}}.')
+        raise typer.BadParameter(f'{file} must contain a list, or {{"{field}": list}}.')
     return items
 
 
 def batch_output(found: dict[str, Any], field: str, line: Callable[[dict[str, Any]], str]) -> Output:
-    """Format the results of a batch, one line per item. It is a failure if an item was refused."""
+    """Format the results of a batch, one line per item. The command fails if an item was refused."""
     lines, bad = [], 0
     for number, result in enumerate(found["results"], 1):
         if "problem" in result:

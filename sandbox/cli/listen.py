@@ -41,15 +41,15 @@ def listen(
         with interrupt_on_sigterm(), client.stream(STREAM) as lines:
             for kind, data in messages(lines):
                 if kind == "":
-                    # Print the endpoint only now: from here on, the stream misses nothing that is sent to it.
+                    # Print the endpoint only now, because from now on the stream shows all deliveries to it.
                     text = f"Delivering to {forward_to}, signed with {endpoint['secret']}. Press Ctrl-C to stop."
                     show(endpoint, as_json=as_json, text=text)
                 elif "event_id" in data and "delivery_id" not in data:
                     types[data["event_id"]] = kind
                 elif kind == "webhook.attempted" and data["endpoint_id"] == endpoint["id"]:
                     event_type = types.get(data["event_id"]) or _type_of(client, data["event_id"])
-                    answer = data["status"] or data["error"]
-                    text = f"{data['at']}  {event_type:<20} {data['event_id']}  {answer}  {data['duration_ms']} ms"
+                    result = data["status"] or data["error"]
+                    text = f"{data['at']}  {event_type:<20} {data['event_id']}  {result}  {data['duration_ms']} ms"
                     show({**data, "event_type": event_type}, as_json=as_json, text=text)
                     deliveries += 1
                     if deliveries == limit:
@@ -63,5 +63,5 @@ def listen(
 
 
 def _type_of(client: Client, event_id: str) -> str:
-    answer = client.send("GET", f"/api/v1/events/{event_id}")
-    return str(answer.json()["type"]) if answer.is_success else "?"
+    response = client.send("GET", f"/api/v1/events/{event_id}")
+    return str(response.json()["type"]) if response.is_success else "?"

@@ -46,13 +46,13 @@ _GROUPS: Final = {
 }
 """Name → module in this folder, its commands."""
 _OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    # Everything after the command's first word belongs to that command, with or without --. It has its own exit codes.
+    # All arguments after the user's command belong to that command, with or without --. `run` has its own exit codes.
     "run": {"context_settings": {"allow_interspersed_args": False}, "epilog": None}
 }
 
 
 def create_app(arguments: Sequence[str] = ()) -> App:
-    """Build the command line with all commands, or only with the one that `arguments` begin with: it then loads sooner."""
+    """Build the command line: with all commands or, to load faster, only with the one that `arguments` begin with."""
     first = arguments[0] if arguments else ""
     wanted = {first} if first in _COMMANDS or first in _GROUPS else {*_COMMANDS, *_GROUPS}
     app = App(
@@ -75,7 +75,7 @@ def _load(module: str, name: str) -> Any:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # here, because it takes longer to load than all commands
+        from importlib.metadata import version  # imported here, because loading it takes longer than loading all commands
 
         typer.echo(f"psp {version('psp-sandbox')}")
         raise typer.Exit

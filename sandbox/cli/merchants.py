@@ -1,4 +1,4 @@
-"""`psp merchants`, for the operator, and `psp keys`, for a merchant's admin."""
+"""`psp merchants`, for the operator, and `psp keys`, for an admin of a merchant."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from sandbox.cli.client import Client, Output, as_fields, as_table, with_client,
 from sandbox.cli.options import Paging, given, identifier
 from sandbox.domain.choices import Role
 
-app = App("Merchants. Each has its own separate world. Needs the operator's key.")
+app = App("Merchants. Each has its own isolated data and clock. Needs the operator's key.")
 keys_app = App("The merchant's API keys. Needs an admin key.")
 _MERCHANTS = "/sandbox/v1/merchants"
 _KEYS = "/sandbox/v1/keys"

@@ -1,4 +1,4 @@
-"""`psp run`: run one command with a sandbox that is stopped afterwards."""
+"""`psp run`: start a sandbox, run one command with it, and stop it."""
 
 import shutil
 import signal
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sandbox.runtime.options import Options
 
 NOT_STARTED: Final = 125
-"""The exit code if the sandbox could not start. Commands rarely use it themselves; docker run uses it, too."""
+"""The exit code if the sandbox could not start. Few commands use it themselves; docker run uses it in the same way."""
 
 
 def run(

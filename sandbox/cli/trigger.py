@@ -1,4 +1,4 @@
-"""`psp trigger EVENT`: make an event happen in the way it really happens."""
+"""`psp trigger EVENT`: make an event happen through the same states as in production."""
 
 import io
 import uuid
@@ -26,8 +26,8 @@ class _Route:
     actions: tuple[str, ...] = ()
 
 
-# Every route goes through real states: a failed or paid payout went through PROCESSING. The scenario for RETURNED takes a
-# minute after SUCCESS, and never happens in a frozen world, so the return is simulated.
+# Every route goes through real states: a failed or paid payout was in PROCESSING before. The scenario `returned` waits a minute
+# after SUCCESS, and forever if the clock is frozen, so the return is simulated.
 ROUTES: Final[dict[EventType, _Route]] = {
     "payout.requested": _Route("pending", "REQUESTED"),
     "payout.created": _Route("pending", "PENDING"),

@@ -214,8 +214,8 @@ def _create_missing(client: Client, total: int, seed: int) -> tuple[dict[str, st
     for start in track(starts, "Creating users", console=Console(stderr=True)) if client.is_watched else starts:
         users = [_user(random, seed, number) for number in range(start, min(start + _USERS_PER_REQUEST, total))]
         amounts |= {user["external_id"]: f"{random.randrange(100, 500_000) / 100:.2f}" for user in users}
-        # Use a new idempotency key: with an old one, the replayed answer would count an earlier run's users as created now.
-        # The external ids prevent duplicates.
+        # Use a new idempotency key. With an old one, the replayed response would count the users of an earlier run as created
+        # now. The external ids prevent duplicates.
         results = client.post(f"{_PATH}/batch", {"users": users})["results"]
         for user, result in zip(users, results, strict=True):
             if result["status"] == 201:
@@ -226,7 +226,7 @@ def _create_missing(client: Client, total: int, seed: int) -> tuple[dict[str, st
 
 
 def _existing_ids(client: Client, external_ids: Set[str]) -> dict[str, str]:
-    """Return the ids of existing users by external id. Reads page by page: one request per user would take far longer."""
+    """Return the ids of existing users by external id. Reads whole pages: one request per user would take far longer."""
     found: dict[str, str] = {}
     cursor = None
     while len(found) < len(external_ids):

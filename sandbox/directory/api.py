@@ -18,7 +18,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 @dataclass(frozen=True, slots=True)
 class VerifyAccount:
-    """Return the result of a verification, which changes nothing. A command, so that its idempotency key is stored."""
+    """Return the result of a verification, which changes nothing. It is a command so that its idempotency key is stored."""
 
     context: RequestContext
     body: bytes

@@ -1,4 +1,4 @@
-"""Load the banks and wallets that a payout can go to from the package's data files."""
+"""Load the banks and wallets that payouts can go to from the package's data files."""
 
 import functools
 import tomllib

@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 
 _HERE: Final = Path(__file__).parent
 _MAX_LISTED_CHOICES: Final = 12
-"""A longer list of choices is shortened to its first five."""
+"""Maximum number of choices to list. A longer list is shortened to its first five."""
 _KEYS: Final = {
     "ApiKey": ("X-API-KEY", "$PSP_API_KEY"),
     "OperatorKey": ("X-ADMIN-KEY", "$PSP_ADMIN_KEY"),

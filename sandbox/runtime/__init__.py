@@ -1,1 +1,1 @@
-"""The embedded run: its own PostgreSQL and Redis, and the supervisor that starts, restarts and stops all processes."""
+"""A run of the sandbox: embedded PostgreSQL and Redis, and the supervisor that starts, restarts and stops all processes."""

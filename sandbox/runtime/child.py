@@ -1,4 +1,4 @@
-"""One supervised process: start it, watch it, restart it with a growing delay when it dies, and stop it within a time limit."""
+"""One supervised process: start it, watch it, restart it with an increasing delay, and stop it within a time limit."""
 
 import contextlib
 import ctypes
@@ -46,10 +46,10 @@ class Command:
 
 
 def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Process:
-    """Start a process in its own session. A module of ours is forked where that is possible.
+    """Start a process in its own session. A module of this project is forked, if the system allows it.
 
-    A terminal's Ctrl-C then reaches only the supervisor, which stops everything in order. Standard error always goes to
-    the log; so does standard output if `stdout` is None.
+    In its own session, the process gets no Ctrl-C from the terminal: only the supervisor does, and stops everything in order.
+    Standard error always goes to the log; so does standard output if `stdout` is None.
     """
     command.log.parent.mkdir(parents=True, exist_ok=True)
     log = os.open(command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -85,26 +85,26 @@ def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None 
 def _parent_death_hook(number: signal.Signals) -> Callable[[], None]:
     """Return a function that makes the kernel send this signal to a child when its parent dies.
 
-    For programs that cannot read the lifeline: when supervisor and reaper are both killed, nothing else stops them.
+    It is for programs that cannot read the lifeline: if supervisor and reaper are both killed, nothing else stops them.
     """
-    # Looked up before the fork. It runs after the child has changed its user, because that cancels the request.
+    # Look up prctl before the fork. The child calls it after changing its user, because that change cancels the request.
     return partial(_request_signal, ctypes.CDLL(None).prctl, int(number), os.getpid())
 
 
 def _request_signal(prctl: Callable[..., int], number: int, parent: int) -> None:
-    # If this fails, the run is as safe as on a system without the call: the reaper still stops the program.
+    # If prctl fails, the run is as safe as on a system without it: the reaper still stops the program.
     prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
 class Child:
-    """A process that is kept running until it is stopped. `probe` returns whether the running process is ready."""
+    """A process that is restarted when it dies, until it is stopped. `probe` returns whether the running process is ready."""
 
     def __init__(self, command: Command, probe: Callable[["Child"], bool]) -> None:
         self.command = command
         self.was_up = False
-        """Whether it was ever ready, by its probe or by running long enough. From then on restarts are unlimited."""
+        """Whether it was ever ready: its probe said so, or it ran long enough. From then on, restarts are unlimited."""
         self.deaths = 0
         self.exit_status: int | None = None
         self._probe = probe
@@ -139,7 +139,7 @@ class Child:
         self._process = spawn(self.command, stdout=self.command.stdout)
 
     def is_up(self) -> bool:
-        # Poll last: the probe's result says nothing about a process that has died in the meantime.
+        # Poll last, because the process may have died since the probe ran.
         return self._process is not None and self._probe(self) and self._process.poll() is None
 
     def check(self) -> bool:
@@ -148,8 +148,8 @@ class Child:
         if self._process is not None:
             self.exit_status = self._process.poll()
             if self.exit_status is None:
-                # A process without a real probe counts as up after some seconds. Only a process that is alive now has
-                # run that long: one found dead may have died early.
+                # A process without a real probe counts as up after some seconds. Check this only while it is alive: a process
+                # found dead may have died early.
                 self.was_up = self.was_up or now - self._started >= _LASTING_SECONDS
                 if now - self._started >= _STEADY_SECONDS:
                     self.deaths = 0

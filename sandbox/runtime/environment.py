@@ -11,9 +11,9 @@ from sandbox.runtime.run_directories import RunDirectories, StartError, secret_k
 def child_environment(
     directories: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
 ) -> dict[str, str]:
-    """Return the environment of our own processes: the caller's, with what is missing filled in.
+    """Return the environment of the sandbox's processes: the caller's, with missing settings added.
 
-    If a URL is None, the caller's environment has it. Raises StartError if a setting is wrong, before anything starts.
+    If a URL is None, the caller's environment has it. Raises StartError if a setting is not valid, before anything starts.
     """
     env = dict(os.environ)
     if database_url is not None:
@@ -43,8 +43,8 @@ def child_environment(
 
 
 def store_environment() -> dict[str, str]:
-    """Return the environment of PostgreSQL and Redis: the bare minimum, without the caller's secrets."""
-    passed_on = ("PATH", "TMPDIR", "DYLD_LIBRARY_PATH", "LD_LIBRARY_PATH")
-    env = {name: os.environ[name] for name in passed_on if name in os.environ}
-    # On macOS a system locale makes PostgreSQL multithreaded at startup, which it refuses.
+    """Return the environment of PostgreSQL and Redis: only what they need, without the caller's secrets."""
+    inherited = ("PATH", "TMPDIR", "DYLD_LIBRARY_PATH", "LD_LIBRARY_PATH")
+    env = {name: os.environ[name] for name in inherited if name in os.environ}
+    # On macOS, a system locale starts threads in PostgreSQL, which then refuses to start.
     return env | {"LC_ALL": "C", "TZ": "UTC"} | ({"LANG": "C"} if sys.platform == "darwin" else {})

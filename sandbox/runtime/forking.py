@@ -1,7 +1,7 @@
-"""Start our own programs by forking this process, which has imported them. A child then starts in milliseconds.
+"""Start the sandbox's programs by forking this process, which has imported them. A child then starts in milliseconds.
 
-A forked program finds what `python -P -m MODULE` would give it: its own session, environment, descriptors, signal handlers and
-command line. It never returns into the code that forked it. The forking process must have no other threads and no event loop.
+A forked program runs as with `python -P -m MODULE`: with its own session, environment, descriptors, signal handlers and command
+line. It never returns into the code that forked it. The forking process must have no other threads and no event loop.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class Forked:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless the child has ended: another process may have its number by then."""
+        """Send a signal, unless the child has ended: another process may have its pid by then."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -72,7 +72,7 @@ def preload(modules: Iterable[str], env: Mapping[str, str], pause: Callable[[], 
     try:
         for module in modules:
             try:
-                _set_environment(env)  # prometheus_client, for one, reads it while it is imported
+                _set_environment(env)  # prometheus_client, for example, reads it when it is imported
                 _skip_script_folder()
                 # If this fails, it fails again in the child, whose log then shows the reason.
                 with contextlib.suppress(Exception):
@@ -83,7 +83,7 @@ def preload(modules: Iterable[str], env: Mapping[str, str], pause: Callable[[], 
                 sys.path[:] = path
             pause()
     finally:
-        # A collection writes to every object that it visits, which would copy the memory that the processes share.
+        # A garbage collection writes to every object that it visits, which would copy the memory that the processes share.
         gc.freeze()
         gc.enable()
 
@@ -99,7 +99,7 @@ def fork(
 
     `streams` become its standard input, output and error. Of all other descriptors the child keeps only `pass_fds`.
     """
-    # Hold signals back until the child has reset its handlers. The supervisor's handlers would swallow them.
+    # Block signals until the child has reset its handlers. Until then, the supervisor's handlers would swallow them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -140,7 +140,7 @@ def _run(
         except BaseException:
             traceback.print_exc()
     finally:
-        # Run nothing that belongs to the parent process: no `finally` of its frames, no exit handlers, no flush of its buffers.
+        # Run nothing that belongs to the parent: no `finally` of its frames, no exit handlers, no flush of its buffers.
         os._exit(status)
 
 
@@ -160,7 +160,7 @@ def _reset_signals() -> None:
 
 
 def _replace_files(streams: tuple[int, int, int], keep: set[int]) -> None:
-    # Copy them first: one of them may have the number that another one gets.
+    # Copy all of them first, because one may have the number that another one gets.
     for number, copy in enumerate([fcntl.fcntl(stream, fcntl.F_DUPFD, 3) for stream in streams]):
         os.dup2(copy, number)
     for number in map(int, os.listdir("/proc/self/fd")):
@@ -181,7 +181,7 @@ def _set_environment(env: Mapping[str, str]) -> None:
 
 
 def _skip_script_folder() -> None:
-    # As -P does: do not import a `worker` or `seeds` directory from the current directory instead of ours.
+    # Like -P: do not import a `worker` or `seeds` package from the current directory instead of this project's.
     if not sys.flags.safe_path:
         del sys.path[0]
 
@@ -194,7 +194,7 @@ def _main_module(name: str) -> str:
 def set_command_line(argv: Sequence[str]) -> None:
     """Make `ps` show `argv` as the command line of this process. Linux only.
 
-    The text replaces the original command line in memory and is cut to its length. The last byte is not zero: that tells the
+    The text replaces the original command line in memory and is cut to its length. The last byte is not zero, which tells the
     kernel that the text ends at the first zero.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -202,7 +202,7 @@ def set_command_line(argv: Sequence[str]) -> None:
         start, end = int(fields[45]), int(fields[46])
         program = os.path.basename(argv[0])
         Path("/proc/self/comm").write_bytes(os.fsencode(program)[:15])
-        room = end - start - 2
-        fits = room >= len(os.fsencode(" ".join(argv)))
-        text = os.fsencode(" ".join([argv[0] if fits else program, *argv[1:]]))[:room]
-        ctypes.memmove(start, text.ljust(room + 1, b"\0") + b"\1", room + 2)
+        capacity = end - start - 2
+        fits = capacity >= len(os.fsencode(" ".join(argv)))
+        text = os.fsencode(" ".join([argv[0] if fits else program, *argv[1:]]))[:capacity]
+        ctypes.memmove(start, text.ljust(capacity + 1, b"\0") + b"\1", capacity + 2)

@@ -20,8 +20,8 @@ class Lifeline:
         self.reader, self._writer = os.pipe()  # not inheritable unless passed explicitly
 
     def cut(self) -> None:
-        """Tell every reader that the run is over."""
-        # The reading end first: the reaper ends every process that still holds one.
+        """Close the pipe, so that every reader notices that the run is over."""
+        # Close the read end first: the reaper ends every process that still has it open.
         if self.reader >= 0:
             os.close(self.reader)
             os.close(self._writer)
@@ -38,7 +38,7 @@ def follow_lifeline() -> None:
         return
     reader = int(raw)
     try:
-        # A grandchild inherits the variable but not the descriptor. By then the number may belong to another file.
+        # A grandchild inherits the variable but not the descriptor. The number may belong to another file there.
         if not stat.S_ISFIFO(os.fstat(reader).st_mode):
             return
         os.set_inheritable(reader, False)

@@ -18,8 +18,8 @@ BY_MAKE = "PSP_UP_BY_MAKE"
 def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
     """Open one listening socket per port; port 0 picks a free one. The keys of `ports` are command-line options.
 
-    The supervisor holds the sockets for the whole run. Several API processes share one. While a crashed process restarts,
-    connections wait in the backlog instead of being refused. Raises StartError, which names all ports that are in use.
+    The supervisor keeps the sockets open during the whole run, and several API processes share one. While a crashed process
+    restarts, connections wait in the backlog instead of being refused. Raises StartError, which names all ports in use.
     """
     listeners: list[socket.socket] = []
     in_use: list[str] = []
@@ -31,8 +31,8 @@ def listen_all(host: str, ports: Mapping[str, int]) -> list[socket.socket]:
             else:
                 listeners.append(listener)
         if in_use:
-            taken = " and ".join(f"{ports[option]}" for option in in_use)
-            subject = f"Port {taken} on {host} is" if len(in_use) == 1 else f"Ports {taken} on {host} are"
+            numbers = " and ".join(f"{ports[option]}" for option in in_use)
+            subject = f"Port {numbers} on {host} is" if len(in_use) == 1 else f"Ports {numbers} on {host} are"
             raise StartError(f"{subject} already in use; {_advice([f'{option} 0' for option in in_use])}.")
     except StartError:
         for listener in listeners:
@@ -77,10 +77,10 @@ def http_url(host: str, port: int) -> str:
 
 
 class Probe:
-    """Sends GET `path` until the response is 200. It never blocks: each call of `succeeded` continues the exchange.
+    """Sends GET `path` until the response is 200. It never blocks: each call of `succeeded` continues the request.
 
-    The socket listens before the process accepts connections, so the connection waits until the process is ready. This also
-    detects readiness fastest.
+    The socket listens before the process accepts connections, so the request waits in the backlog and gets its response as soon
+    as the process is ready.
     """
 
     def __init__(self, host: str, port: int, path: str) -> None:

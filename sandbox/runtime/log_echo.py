@@ -2,7 +2,7 @@
 
     python -m sandbox.runtime.log_echo LOGS LIFELINE
 
-This is a process of its own. A paused terminal must not stop the supervisor, and a supervisor that forks must not have threads.
+This is a separate process. A paused terminal must not stop the supervisor, and a supervisor that forks must not have threads.
 The processes write to files rather than pipes, so that they do not fail when the supervisor is killed.
 """
 
@@ -45,7 +45,7 @@ class LogEcho:
                 continue
             whole = data.rfind(b"\n") + 1
             if not whole and len(data) < 1 << 20:
-                continue  # half a line: wait for the rest
+                continue  # the line is incomplete: wait for the rest
             self._read[log] = offset + (whole or len(data))
             for line in data[: whole or len(data)].decode("utf-8", "replace").splitlines():
                 sys.stdout.write(f"[{log.stem}] {line}\n")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def run_module(name: str) -> tuple[str, ...]:
-    """Return the command that runs a module of ours."""
-    # -P: do not import a `worker` or `seeds` directory from the current directory instead of ours.
+    """Return the command that runs a module of this project."""
+    # -P: do not import a `worker` or `seeds` package from the current directory instead of this project's.
     return (sys.executable, "-P", "-m", name)
 
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The commands of our own processes."""
+    """The commands of the sandbox's processes."""
 
     api: Sequence[str] = run_module("sandbox.server.serve")
     ipn: Sequence[str] = run_module("ipn")

@@ -31,8 +31,8 @@ _SETTINGS = {
     "synchronous_commit": "on",
     "max_connections": "100",
     "shared_buffers": "256MB",
-    # Tuned for many small commits and hot balance rows. Checkpoints are rare, because after each one every page is logged
-    # in full again. WAL files are kept and reused. Nothing replicates, so the WAL holds only what crash recovery needs.
+    # Tuned for many small commits and hot balance rows. Checkpoints are rare, because after each one the first change of every
+    # page logs the whole page. WAL files are kept and reused. Without replication, the WAL needs to serve crash recovery only.
     "max_wal_size": "2GB",
     "min_wal_size": "256MB",
     "checkpoint_timeout": "15min",
@@ -45,7 +45,7 @@ _SETTINGS = {
     "log_timezone": "UTC",
     "logging_collector": "off",
     "listen_addresses": "",
-    # In a CI job tables fill up within seconds. Ordinary statements do not depend on fresh statistics, but audits do.
+    # In a CI job, tables fill within seconds. Ordinary statements do not depend on fresh statistics, but audits do.
     "autovacuum_naptime": "5s",
     # Audits need only rough statistics. With the default of 100, ANALYZE takes a sixth of PostgreSQL's CPU time at full load.
     "default_statistics_target": "10",
@@ -73,7 +73,7 @@ class Postgres:
     def prepare(self, run_step: RunStep) -> None:
         """Prepare the data directory for the server. Call it while holding the data directory's lock.
 
-        A new directory is created under a temporary name and renamed when complete, so a crash cannot leave it half made.
+        A new directory is created under a temporary name and renamed when complete, so a crash cannot leave an incomplete one.
         Raises StartError if the directory cannot be used.
         """
         self._binaries = _reachable_binaries(self.user)
@@ -97,7 +97,7 @@ class Postgres:
         initdb += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions"]
         single = [str(self._binaries / "postgres"), "--single", "-D", str(fresh)]
         if self.ephemeral:
-            # An ephemeral store need not survive a power cut while it is created.
+            # An ephemeral database does not need to survive a power cut while it is created.
             initdb.append("--no-sync")
             single += ["-c", "fsync=off"]
         run_step("initdb", initdb, "")
@@ -105,11 +105,11 @@ class Postgres:
         fresh.rename(self.data)
 
     def _clear_leftovers(self) -> None:
-        """End a PostgreSQL that a killed run left behind, and delete its pid files.
+        """End a PostgreSQL that a killed run left running, and delete its pid files.
 
-        We hold the lock, so no running sandbox owns it. A stale pid file prevents a start if another process has reused
-        the pid, which happens quickly in a container. A restart by the supervisor must keep the pid file: it shows the
-        new server that backends of the old one still run.
+        The caller holds the lock, so no running sandbox uses that PostgreSQL. A stale pid file prevents a start if another
+        process has the same pid now, which is likely in a container. When the supervisor restarts PostgreSQL, it must keep the
+        pid file: it shows the new server that backends of the old one still run.
         """
         ended = end_processes(
             lambda: postgres_processes(self.data),
@@ -187,5 +187,5 @@ def _reachable_binaries(user: SystemUser | None) -> Path:
 def _has_lz4(binaries: Path) -> bool:
     """Return whether this build supports `wal_compression=lz4`. A build without it refuses to start with the setting."""
     program = str(binaries / "pg_config")
-    ran = subprocess.run([program, "--configure"], check=False, capture_output=True)  # noqa: S603 (a fixed command)
-    return b"--with-lz4" in ran.stdout
+    completed = subprocess.run([program, "--configure"], check=False, capture_output=True)  # noqa: S603 (a fixed command)
+    return b"--with-lz4" in completed.stdout

@@ -1,4 +1,4 @@
-"""The first steps of every sandbox process."""
+"""The first steps of each of the sandbox's processes."""
 
 import contextlib
 import gc
@@ -21,7 +21,7 @@ _OBJECTS_PER_COLLECTION: Final = 20_000
 def start_process(name: str) -> Settings:
     """Follow the supervisor's lifeline, load the settings, and configure logging under `name`.
 
-    Exits with code 1 and a message if a setting is wrong.
+    Exits with code 1 and a message if a setting is not valid.
     """
     follow_lifeline()
     try:

@@ -1,4 +1,4 @@
-"""Find and end the processes of a run by what they work on, for when their process ids are unknown."""
+"""Find and end the processes of a run whose process ids are unknown, by their arguments, files and environment."""
 
 import contextlib
 import os
@@ -27,11 +27,12 @@ def redis_processes(socket: Path) -> list[psutil.Process]:
 
 
 def processes_of_run(run_id: str, lifeline: int) -> list[psutil.Process]:
-    """Return every process, except our own, that holds this run's lifeline or whose environment has its id."""
+    """Return every other process that has this run's lifeline open or its id in the environment."""
     pipe = f"pipe:[{os.fstat(lifeline).st_ino}]"
 
     def belongs(process: psutil.Process) -> bool:
-        # A forked process shows the supervisor's environment. We fork on Linux only, which has /proc.
+        # A forked process shows the supervisor's environment, so also check its open files. Forks are used only on Linux, which
+        # has /proc.
         return process.environ().get("SANDBOX_RUN_ID") == run_id or pipe in _open_files(process.pid)
 
     return _matching(belongs)
@@ -60,17 +61,17 @@ def _matching(test: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
 def end_processes(find: Callable[[], list[psutil.Process]], steps: Sequence[tuple[signal.Signals | None, float]]) -> bool:
     """End the processes that `find` returns. Return True once it finds none, False if some survive all steps.
 
-    Each step is a signal (None: only wait) and how many seconds to wait for the end. `find` runs repeatedly, so it also
-    catches a process that was starting when its supervisor died.
+    Each step is a signal (None: only wait) and the seconds to wait for the end. `find` is called repeatedly, so it also finds a
+    process that was just starting when its supervisor died.
     """
     for number, seconds in steps:
         deadline = time.monotonic() + seconds
         signalled: set[int] = set()
         while True:
-            left = find()
-            if not left:
+            remaining = find()
+            if not remaining:
                 return True
-            for process in left:
+            for process in remaining:
                 if number is not None and process.pid not in signalled:
                     signalled.add(process.pid)
                     with contextlib.suppress(psutil.Error):

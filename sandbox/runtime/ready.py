@@ -1,4 +1,4 @@
-"""The URLs and keys of a run, reported when it is ready, and the ready file that holds them."""
+"""The URLs and keys of a run, which it reports when it is ready, and the ready file that contains them."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def read_seed_keys(output: str) -> SeedKeys:
             return SeedKeys(**{name: printed.get(name) for name in SeedKeys.__dataclass_fields__})
         except ValueError:
             break
-    raise StartError(f"The seeds printed no JSON object, but {output[-200:]!r}.")
+    raise StartError(f"The seeds printed no JSON object. Their output ends in {output[-200:]!r}.")
 
 
 def prepare_ready_file(path: Path) -> None:
@@ -68,7 +68,7 @@ def prepare_ready_file(path: Path) -> None:
 
 
 def write_ready_file(path: Path, ready: Ready) -> None:
-    """Write the ready file atomically, so that no reader sees half of it. Only its owner can read it: it holds keys.
+    """Write the ready file atomically, so that no reader sees a part of it. Only its owner can read it, because it has keys.
 
     Raises StartError if it cannot be written.
     """

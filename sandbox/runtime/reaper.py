@@ -1,7 +1,7 @@
-"""The reaper: a small process that outlives a killed supervisor just long enough to clean up after it.
+"""The reaper: a small process that cleans up after a killed supervisor and then ends.
 
-PostgreSQL and Redis cannot read the lifeline, so the reaper does. When the supervisor is gone, it waits for our own
-processes, stops Redis and then PostgreSQL, and deletes ephemeral data. Until then it holds a copy of the data directory's
+PostgreSQL and Redis cannot read the lifeline, so the reaper does. When the supervisor has died, it waits for the sandbox's
+other processes, stops Redis and then PostgreSQL, and deletes ephemeral data. Until then it holds a copy of the data directory's
 lock, so that the next start waits. After a clean stop it finds nothing to do.
 """
 
@@ -19,7 +19,7 @@ from sandbox.runtime.run_directories import delete_trees
 
 @dataclass(frozen=True, slots=True)
 class ReaperArguments:
-    """The reaper's arguments, passed as one JSON object. Paths are absolute. A store that is None is not ours to stop."""
+    """The reaper's arguments, passed as one JSON object. Paths are absolute. A store that is None must not be stopped."""
 
     lifeline: int
     run_id: str
@@ -34,7 +34,7 @@ class ReaperArguments:
 
 
 def main() -> None:
-    # The reaper must survive a signal to the whole run, whether from a terminal or a user, to clean up after it.
+    # The reaper must survive a signal that a terminal or user sends to the whole run, so that it can clean up.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     arguments = ReaperArguments(**json.loads(sys.argv[1]))
@@ -44,10 +44,10 @@ def main() -> None:
 
 
 def clean_up(arguments: ReaperArguments) -> None:
-    """End what is left of the run, in the order of a clean stop, each step within a time limit."""
+    """End the run's remaining processes in the order of a clean stop, each step within a time limit."""
     if arguments.ready_file is not None:
         delete_ready_file(Path(arguments.ready_file), arguments.database_url)
-    # Our own processes follow the lifeline themselves; the signals are for any that hang.
+    # The sandbox's own processes follow the lifeline themselves; the signals are for any that hang.
     end_processes(
         lambda: processes_of_run(arguments.run_id, arguments.lifeline),
         [(None, 0.5), (signal.SIGTERM, 10.5), (signal.SIGKILL, 5)],

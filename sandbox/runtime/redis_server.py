@@ -1,7 +1,7 @@
 """The embedded Redis (a Valkey server): its command, and the check that it is ready.
 
-It listens on a Unix socket: no other process can take its port during a restart, and no other user can connect. It stores
-nothing on disk, because losing all of Redis loses no data.
+It listens on a Unix socket, so no other process can take its port during a restart, and no other user can connect. It stores
+nothing on disk, because Redis contains no data that must not be lost.
 """
 
 import importlib.util
@@ -35,8 +35,8 @@ class RedisServer:
             "appendonly": "no",
             "dir": str(self._directory),
             "maxmemory": "256mb",
-            # With an evicting policy a full Redis silently drops queued jobs (arq's job keys have a time to live, so
-            # `volatile-*` evicts them too). A refused write is noticed, and the sweep does that work.
+            # With an evicting policy, a full Redis would silently drop queued jobs (arq's job keys have a time to live, so
+            # `volatile-*` evicts them too). A refused write is logged, and the sweep does that work.
             "maxmemory-policy": "noeviction",
             # The reaper finds this process by its arguments; a process title would overwrite them.
             "set-proc-title": "no",

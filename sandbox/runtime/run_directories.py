@@ -65,7 +65,7 @@ def store_user() -> SystemUser | None:
     """Return the account to run PostgreSQL as; None unless we are root.
 
     Creates `pgserver` if it does not exist. If that fails (a read-only /etc, no useradd), falls back to `postgres` or
-    `nobody`. Raises StartError if there is none of them.
+    `nobody`. Raises StartError if none of these exists.
     """
     if os.geteuid() != 0:
         return None
@@ -73,14 +73,14 @@ def store_user() -> SystemUser | None:
     while (entry := _account("pgserver")) is None and time.monotonic() < deadline:
         try:
             # With two concurrent first starts, one useradd fails: /etc/passwd is locked, or the name exists already.
-            ran = subprocess.run(
+            completed = subprocess.run(
                 ["useradd", "-s", "/bin/false", "pgserver"],  # noqa: S607 (its directory differs between systems)
                 check=False,
                 capture_output=True,
             )
         except OSError:
             break
-        if ran.returncode != 0:
+        if completed.returncode != 0:
             time.sleep(0.1)
     entry = entry or _account("postgres") or _account("nobody")
     if entry is None:
@@ -92,7 +92,7 @@ def store_user() -> SystemUser | None:
 
 
 def _owner_of(database: Path, user: SystemUser) -> SystemUser:
-    """Return the owner of an existing data directory, so that an ordinary user's stays theirs when root runs it once."""
+    """Return the owner of an existing data directory, so that it still belongs to that user after root has used it."""
     try:
         entry = database.stat()
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def reachable(path: Path, user: SystemUser | None) -> bool:
     """Return whether `user` can enter the directory `path`. Runs a check as that user, so ACLs count too."""
     if user is None:
         return os.access(path, os.X_OK)
-    ran = subprocess.run(  # noqa: S603 (a fixed command)
+    completed = subprocess.run(  # noqa: S603 (a fixed command)
         ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)],
         user=user.uid,
         group=user.gid,
@@ -121,7 +121,7 @@ def reachable(path: Path, user: SystemUser | None) -> bool:
         stdin=subprocess.DEVNULL,
         capture_output=True,
     )
-    return ran.returncode == 0
+    return completed.returncode == 0
 
 
 def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectories:
@@ -135,7 +135,7 @@ def open_directories(data: Path | None, embedded_postgres: bool) -> RunDirectori
         base = Path(tempfile.mkdtemp(prefix="psp-")).resolve()
         remove.append(base)
         if user is not None:
-            base.chmod(0o711)  # PostgreSQL's user must pass through it, but not list it
+            base.chmod(0o711)  # PostgreSQL's user must be able to enter it, but not to list it
     else:
         base = data.expanduser().resolve()
         _make(base, 0o711 if user is not None else 0o700)
@@ -233,7 +233,7 @@ def lock_data(directories: RunDirectories, pause: Callable[[float], None]) -> in
     """Lock the data directory for this run, and return the lock's descriptor.
 
     The lock is released when the last copy of the descriptor closes. The reaper of a killed run holds a copy until that
-    run's stores have ended, so a start right after a SIGKILL waits (calling `pause`) and never meets the old PostgreSQL.
+    run's stores have ended. So a start right after a SIGKILL waits, calling `pause`, and the old PostgreSQL never still runs.
     Raises StartError at once if the lock's owner is alive.
     """
     path = directories.data / LOCK_NAME
@@ -276,8 +276,8 @@ def process_lives(pid: int) -> bool:
 def secret_key(data: Path) -> str:
     """Return the secret key of this data directory (32 bytes, URL-safe base64). Create it once, with mode 0600.
 
-    It is written under a temporary name and linked into place, so that a crash leaves no empty key and two concurrent
-    starts agree on one.
+    The key is written under a temporary name and linked into place, so that a crash leaves no empty file, and two concurrent
+    starts get the same key.
     """
     path = data / "secret.key"
     if not path.exists():

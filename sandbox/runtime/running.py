@@ -11,7 +11,7 @@ import psutil  # type: ignore[import-untyped]  # the package has no types
 from sandbox.runtime.run_directories import LOCK_NAME, process_lives
 
 _STOP_SECONDS = 120.0
-"""Longer than all time limits of a stop together."""
+"""Longer than the sum of all time limits of a stop."""
 _CLOCK_SLACK_SECONDS = 2.0
 
 
@@ -20,7 +20,7 @@ class NotRunningError(Exception):
 
 
 class NotEndedError(Exception):
-    """A run was asked to stop, but still runs."""
+    """A run was asked to stop, but is still running."""
 
 
 def stop(data: Path, seconds: float = _STOP_SECONDS) -> int | None:

@@ -1,4 +1,4 @@
-"""The events that end a run from outside: signals, and the death of the parent process."""
+"""The external events that end a run: signals, and the end of the parent process."""
 
 import os
 import select
@@ -10,7 +10,7 @@ _SECOND_AFTER = 0.5
 
 
 class StopRequested(Exception):
-    """The run was asked to end. The message says how."""
+    """The run was asked to end. The message is the reason."""
 
 
 class Signals:
@@ -47,7 +47,7 @@ class Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             if self.reason is not None and number != signal.SIGCHLD:
-                # Everything has stopped. One more Ctrl-C must not turn the clean exit into a death by signal.
+                # Everything has stopped. Another Ctrl-C must not end the process by a signal instead of cleanly.
                 handler = signal.SIG_IGN
             signal.signal(number, handler)  # type: ignore[arg-type]  # a handler that signal.signal returned
         signal.set_wakeup_fd(self._wakeup_before)
@@ -63,7 +63,7 @@ class Signals:
             self.reason = signal.Signals(number).name
             self._first_at = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._first_at > _SECOND_AFTER:
-            # `timeout` and some shells send the same signal twice in a row; a person takes longer.
+            # `timeout` and some shells send the same signal twice in a row; a person takes longer to press Ctrl-C again.
             self.force_stop = True
 
     def wake(self) -> None:

@@ -27,7 +27,7 @@ from sandbox.runtime.signals import Signals, StopRequested
 from sandbox.runtime.user_command import UserCommand
 
 _START_SECONDS = 180.0
-"""A busy machine has taken 84 seconds. A process that dies is noticed at once, whatever the limit."""
+"""A start took up to 84 seconds on a busy machine. If a process dies, the start fails without waiting for this limit."""
 _STEP_SECONDS = 300.0
 _MAX_EARLY_EXITS = 6
 _CHECK_SECONDS = 0.5
@@ -116,7 +116,7 @@ class Supervisor:
         self._start_reaper(postgres, redis)
         self._start_stores(postgres, redis)
         self._run_step("migrate", options.programs.migrate)
-        self._start_background(ipn_socket)  # while the seeds run: nobody waits for these two alone
+        self._start_background(ipn_socket)  # these start while the seeds run, so they add no time
         keys = SeedKeys()
         scenarios = options.scenarios
         if options.seed:
@@ -164,7 +164,7 @@ class Supervisor:
         self._echo.start()
 
     def _preload(self) -> None:
-        """Import our own programs once, before the first is forked. Called while a store starts, which takes as long."""
+        """Import the sandbox's programs once, before the first is forked. Called while a store starts, to use that time."""
         if CAN_FORK and not self._is_preloaded:
             self._is_preloaded = True
             programs = self._options.programs
@@ -302,7 +302,7 @@ class Supervisor:
     def _finish_step(self, command: Command, stdin: str) -> str:
         """Run a command to its end and return its standard output, while watching the stores.
 
-        A stop request ends the wait; `_stop` then kills the process. Raises StartError if the command fails.
+        If the run is asked to stop, the wait ends and `_stop` kills the process. Raises StartError if the command fails.
         """
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
             source.write(stdin.encode())
@@ -325,7 +325,7 @@ class Supervisor:
     # Stopping.
 
     def _stop(self) -> None:
-        """End everything in order. Afterwards only the run's data is left."""
+        """End everything in order. Afterwards, only the run's data remains."""
         if self._options.ready_file is not None and self._env:
             delete_ready_file(self._options.ready_file, self._env["DATABASE_URL"])
         for probe in self._probes:

@@ -25,7 +25,7 @@ class UserCommandError(StartError):
 
 
 class UserCommand:
-    """One command. It runs in our process group, so it can use the terminal."""
+    """One command. It runs in this process group, so it can use the terminal."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         self._argv = list(argv)
@@ -35,7 +35,7 @@ class UserCommand:
     def start(self, ready: Ready) -> None:
         """Start the command with the sandbox's URLs and keys in its environment. Raises UserCommandError."""
         try:
-            # The command inherits the descriptors that our caller opened for it, such as make's jobserver. Ours are not
+            # Let the command inherit the descriptors that our caller opened for it, such as make's jobserver. Our own are not
             # inheritable.
             self._process = subprocess.Popen(  # noqa: S603 (the user's own command, no shell)
                 self._argv, env=dict(os.environ) | environment_for(ready), close_fds=False
@@ -97,7 +97,7 @@ def environment_for(ready: Ready) -> dict[str, str]:
 
 
 def _is_in_foreground() -> bool:
-    """Return whether our process group is in the foreground of a terminal, which then sends Ctrl-C to all of it."""
+    """Return whether this process group is in the foreground of a terminal, which then sends Ctrl-C to the whole group."""
     try:
         terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
     except OSError:

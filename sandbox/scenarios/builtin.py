@@ -16,7 +16,7 @@ def load_catalogue() -> Catalogue:
 
 
 def read_rules(path: Path, directory: Directory) -> list[RuleBody]:
-    """Return a merchant's own scenarios from a TOML file. Raises ValueError that says what is wrong, and where."""
+    """Return a merchant's own scenarios from a TOML file. Raises ValueError, whose message names the error and its place."""
     try:
         return parse_rules(path.read_text("utf-8"), directory)
     except OSError as error:

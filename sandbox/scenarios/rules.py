@@ -147,8 +147,8 @@ def match_errors(match: Mapping[str, Any], directory: Directory) -> list[FieldPr
 def path_errors(steps: list[RuleStep]) -> list[FieldProblem]:
     """Return the validation errors in a path that starts from PENDING, up to the first illegal change.
 
-    Every change must be legal, no matter which steps with a probability below 1 are skipped. Every step must be reachable:
-    a payout that took a final step has left the path.
+    Every change must be legal, whichever steps with a probability below 1 are skipped. Every step must be reachable: a payout
+    that took a final step takes no further steps.
     """
     errors: list[FieldProblem] = []
     for number, step in enumerate(steps):
@@ -158,8 +158,8 @@ def path_errors(steps: list[RuleStep]) -> list[FieldProblem]:
         if step.psp_reference is not UNSET and step.to != SUCCESS:
             message = f"is only allowed on a step to {SUCCESS}; omit it on a step to {step.to}"
             errors.append((f"steps[{number}].psp_reference", message))
-    # The statuses that payouts can have before a step, and whether they got there by a release after a wait. A release moves
-    # the payout to PROCESSING, so a step to PROCESSING right after the wait is the release itself.
+    # The statuses that payouts can have before a step, each with whether a release after a wait led to it. A release moves the
+    # payout to PROCESSING, so a step to PROCESSING right after the wait is the release itself.
     before = {(PENDING, False)}
     for number, step in enumerate(steps):
         reaching = {(status, released) for status, released in before if can_follow(status, step.to)}

@@ -65,7 +65,7 @@ class ScenarioStep(msgspec.Struct):
 
 
 class ScenarioRule(msgspec.Struct):
-    """A scenario: a rule of the merchant's own, or a built-in scenario, which has no id and no position."""
+    """A scenario: one of the merchant's own rules, or a built-in scenario, which has no id and no position."""
 
     id: str | None
     name: str
@@ -117,7 +117,7 @@ class ScenarioService:
         return rule_errors(fields, self._directory)
 
     def check_payout(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the validation errors in a payout to explain that its schema cannot express."""
+        """Return the validation errors in the payout of an explain request that its schema cannot express."""
         return destination_errors(fields, self._directory)
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
@@ -186,7 +186,7 @@ class ScenarioService:
         return await self._work.run(context, action)
 
     async def put(self, context: RequestContext, bodies: Sequence[RuleBody]) -> None:
-        """Create rules; one whose name exists already replaces that rule. Raises Problem if one is refused."""
+        """Create rules. A rule whose name already exists replaces the existing one. Raises Problem if one is refused."""
         for body in bodies:
             rules, _, _ = await self._read(context.merchant_id)
             found = next((rule.id for rule in rules if rule.name == body.name), None)
@@ -202,9 +202,9 @@ class ScenarioService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             _index(unit.custom_scenarios, rule_id)  # raises NOT_FOUND
-            left = [rule.id for rule in unit.custom_scenarios if rule.id != rule_id]
+            remaining = [rule.id for rule in unit.custom_scenarios if rule.id != rule_id]
             await _delete(context.merchant_id, rule_id)
-            await conn.execute(_ORDER, context.merchant_id, left)
+            await conn.execute(_ORDER, context.merchant_id, remaining)
             return CommandResult(204, b"")
 
         return await self._work.run(context, action)
@@ -292,7 +292,7 @@ def explained_steps(scenario: Scenario, requires_approval: bool) -> list[Explain
     if requires_approval:
         explained.append(_change(None, first, PENDING, 0.0, None))
         at = None
-    # Where payouts can be before a step: status → the share of payouts in it, and when they entered it (None: uncertain).
+    # The statuses of payouts before a step: status → the share of payouts in it, and when they entered it (None: uncertain).
     before: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
     for number, step in enumerate(scenario.steps):
         reaching = {status: entry for status, entry in before.items() if can_follow(status, step.to) and entry[0] > 0}
@@ -315,7 +315,7 @@ def explained_steps(scenario: Scenario, requires_approval: bool) -> list[Explain
 
 
 def _change(number: int | None, source: str | None, target: str, after: float, at: float | None) -> ExplainedStep:
-    # If earlier steps can be skipped, payouts can come from different statuses, but the change moves the same money.
+    # If earlier steps can be skipped, payouts can come from different statuses, but each such change moves the same money.
     change = TRANSITIONS.get((source, target))
     movement = None if change is None else change.movement
     return ExplainedStep(

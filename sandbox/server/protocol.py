@@ -58,7 +58,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._public_url = public_url
         self._deadline: float | None = None
-        """Deadline for the next client data, on the event loop's clock; None if we expect none."""
+        """Deadline for the client's next data, on the event loop's clock; None if none is expected."""
         self._is_idle = True
         """Whether no request is being received."""
         self._is_reading_head = False
@@ -105,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as stopped:
             # Some clients (such as Java's HttpClient) request HTTP/2 this way before they know whether the server supports it.
-            # The parser would drop the body, so we serve the request as if it had no Upgrade header.
+            # The parser would drop the body, so serve the request as if it had no Upgrade header.
             head = self._head_without_upgrade()
             self.parser = httptools.HttpRequestParser(self)
             self._feed(head + data[stopped.args[0] :])
@@ -213,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._is_rejected or self._is_idle or not (self._is_reading_head or is_served):
             self.transport.close()  # no request is pending, so close without a response
         elif is_served and (self.flow.read_paused or self.cycle.waiting_for_100_continue):
-            self._deadline = now + self._limits.body_seconds  # we paused reading, so the client is not late
+            self._deadline = now + self._limits.body_seconds  # the server paused reading, so the client is not late
         else:
             self._reject(Problem("REQUEST_TIMEOUT"))
 

@@ -1,4 +1,4 @@
-"""Check readiness: PostgreSQL and Redis respond, all migrations have run, and a worker is running.
+"""Check readiness: PostgreSQL and Redis are available, all migrations have run, and a worker is running.
 
 Each check has a timeout of CHECK_TIMEOUT. A check that hangs is not started again; later calls wait for the same one.
 """
@@ -38,8 +38,8 @@ class Readiness:
     async def find_unavailable(self) -> Unavailable:
         """Return the unavailable parts; none if the process is ready. Takes at most the timeout."""
         database, redis = await asyncio.gather(
-            self._run("database", _check_database, "PostgreSQL does not respond"),
-            self._run("redis", self._check_redis, "Redis does not respond"),
+            self._run("database", _check_database, "PostgreSQL is unavailable"),
+            self._run("redis", self._check_redis, "Redis is unavailable"),
         )
         return {**database, **redis}
 
@@ -61,7 +61,7 @@ class Readiness:
         if task is None:
             task = self._checks[part] = asyncio.ensure_future(check())
             task.add_done_callback(lambda _: self._checks.pop(part, None))
-        # Do not cancel a late check: cancelling a statement also waits for PostgreSQL.
+        # Do not cancel a late check: cancelling a statement would also wait for PostgreSQL.
         await asyncio.wait({task}, timeout=self._timeout)
         return task.result() if task.done() else {part: timeout_message}
 
@@ -69,7 +69,7 @@ class Readiness:
         try:
             has_worker = bool(await self._redis.exists(WORKER_SEEN))
         except REDIS_ERRORS:
-            return {"redis": "Redis does not respond"}
+            return {"redis": "Redis is unavailable"}
         return {} if has_worker or not self._with_worker else {"worker": "no worker has been seen in the last 5 seconds"}
 
 
@@ -78,7 +78,7 @@ async def _check_database() -> Unavailable:
         async with connection() as conn:
             completed = await completed_migrations(conn)
     except (*CONNECTION_ERRORS, asyncpg.InvalidAuthorizationSpecificationError):
-        return {"database": "PostgreSQL does not respond, or rejects the connection"}
+        return {"database": "PostgreSQL is unavailable or rejects the connection"}
     except asyncpg.PostgresError:
         completed = set()  # the migrations table or even our role is missing: the database was never migrated
     known = migration_ids()

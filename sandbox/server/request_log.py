@@ -1,4 +1,4 @@
-"""Outermost ASGI layer: gives each request an id, counts it, logs it, and adds the id to the response."""
+"""The outermost ASGI layer. It gives each request an id, counts and logs it, and adds the id to the response."""
 
 import functools
 import random
@@ -141,8 +141,8 @@ def _seconds(route: str) -> Histogram:
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _ROUTED_AS: Final[dict[str, Any]] = {"HEAD": "GET", "OPTIONS": "ALLOW?"}
-"""HEAD is a GET without a response body. Litestar's response to OPTIONS lists only some methods. For a method that no route
-has, its router raises an error that lists all of them, which `ProblemHandler` turns into the response."""
+"""HEAD is routed as GET, without a response body. OPTIONS is routed as a method that no route has, because Litestar's own
+response to OPTIONS lists only some methods. The router's error then lists all of them, and `ProblemHandler` responds."""
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -19,7 +19,7 @@ from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
 
 _RESERVED_FILES: Final = 256
-"""File descriptors reserved for other uses than client connections: stores, logs, a bulk credit's file."""
+"""File descriptors reserved for everything but client connections: stores, logs, a bulk credit's file."""
 PRELOAD: Final = ("sandbox.server.app",)
 """The modules that `main` imports; a supervisor imports them before it forks."""
 
@@ -98,7 +98,7 @@ def fit_to_open_files(limits: Limits) -> Limits:
 
 
 def main() -> None:
-    """Serve the API. For an invalid setting, print one line that names it and exit with status 1."""
+    """Serve the API. If a setting is not valid, print one line that names it and exit with code 1."""
     from sandbox.server.app import create_app
 
     settings = start_process("api")
