@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 
-import asyncpg
 import pytest
 
 from sandbox.db.engine import close_pool, connection, open_pool, transaction
@@ -14,10 +13,17 @@ from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import TOP_UP
 from sandbox.domain.payout_commands import CreatePayout, NewPayout
 from sandbox.domain.unit import NO_NEEDS, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.payouts.steps import take_due_steps_together
+from sandbox.unit_of_work.batches import MAX_SOLO_MERCHANTS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.attempt import AttemptRunner
+from sandbox.webhooks.deliver import Deliverer
+from tests.harness.locks import locked_elsewhere
+from tests.harness.raw_server import sending
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
+from worker.advance import MAX_CONCURRENT_MERCHANTS, PayoutStepRunner
 
 
 @dataclass
@@ -185,19 +191,35 @@ async def test_a_merchant_that_is_locked_elsewhere_waits_alone(
 ) -> None:
     """And none of the others waits for it, however many rounds there are."""
     locked, *others = worlds
-    holder = await asyncpg.connect(stack.database_url)
-    try:
-        async with holder.transaction():
-            await holder.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR UPDATE", locked.merchant_id)
-            waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([locked], each=3)]
-            for _ in range(5):
-                await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
-            assert not any(task.done() for task in waiting)
-        assert [(await task).status for task in waiting] == [200] * 3
-    finally:
-        await holder.close()
+    async with locked_elsewhere(stack, [locked]):
+        waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([locked], each=3)]
+        for _ in range(5):
+            await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
+        assert not any(task.done() for task in waiting)
+    assert [(await task).status for task in waiting] == [200] * 3
     assert await available(locked) == Decimal("1003.00")
     assert {await available(world) for world in others} == {Decimal("1005.00")}
+
+
+async def test_merchants_that_stay_locked_hold_up_no_merchant_whose_lock_is_released(
+    work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
+) -> None:
+    """Even if more of them are locked than may wait for their locks at once."""
+    count = MAX_SOLO_MERCHANTS + 2
+    released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
+    async with asyncio.timeout(60), locked_elsewhere(stack, locked):
+        async with locked_elsewhere(stack, [released]):
+            waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([*locked, released])]
+            await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
+            assert not any(task.done() for task in waiting)
+        assert (await waiting[-1]).status == 200
+        # One whose round fails has to run alone, too.
+        results = await asyncio.gather(
+            *(work.submit(c) for c in [*probes(others), *probes(others[:1], decision="raise")]), return_exceptions=True
+        )
+        assert [isinstance(result, Exception) for result in results] == [*[False] * len(others), True]
+        assert not any(task.done() for task in waiting[:-1])
+    assert {result.status for result in await asyncio.gather(*waiting)} == {200}
 
 
 async def test_a_hot_merchant_holds_up_no_quiet_one(
@@ -224,17 +246,44 @@ async def test_one_merchant_a_transaction_if_the_database_is_distributed(pool: N
     assert await transactions(units) == len(worlds)
 
 
+def make_due(worlds: Sequence[World]) -> None:
+    """Give each merchant a payout with a due step. Only the test's own worker takes it."""
+    for world in worlds:
+        # A frozen clock keeps the sandbox's own workers away from what is then due by the table alone.
+        assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
+        world.create_payout("0012")
+        world.stack.execute("UPDATE payouts SET due_at = created_at WHERE merchant_id = $1", world.merchant_id)
+
+
+async def test_a_worker_takes_the_steps_of_each_merchant_that_is_not_locked(
+    stack: Stack, pool: None, worlds: list[World]
+) -> None:
+    """However many stay locked, also of those that were locked before."""
+    await asyncio.to_thread(make_due, worlds)
+    count = MAX_CONCURRENT_MERCHANTS + 2
+    released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
+    taken: asyncio.Queue[str] = asyncio.Queue()
+
+    async def committed(unit: UnitOfWork) -> None:
+        if unit.changed:
+            await taken.put(unit.merchant_id)
+
+    async with asyncio.timeout(60), sending(1) as sender:
+        runner = PayoutStepRunner(units_of_work(committed), Deliverer(AttemptRunner(sender, SecretBox(bytes(32)))))
+        async with locked_elsewhere(stack, locked):
+            async with locked_elsewhere(stack, [released]):
+                for world in worlds:
+                    runner.wake(world.merchant_id)
+                assert {await taken.get() for _ in others} == {world.merchant_id for world in others}
+            assert await taken.get() == released.merchant_id
+            assert taken.empty()
+        assert {await taken.get() for _ in locked} == {world.merchant_id for world in locked}
+        await runner.stop(10)
+
+
 async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool: None, worlds: list[World]) -> None:
     """And a merchant that is locked elsewhere has no part in it."""
-
-    def make_due() -> None:
-        for world in worlds:
-            # A frozen clock keeps the sandbox's own workers away from what is then due by the table alone.
-            assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
-            world.create_payout("0012")
-            stack.execute("UPDATE payouts SET due_at = created_at WHERE merchant_id = $1", world.merchant_id)
-
-    await asyncio.to_thread(make_due)
+    await asyncio.to_thread(make_due, worlds)
     units: list[UnitOfWork] = []
 
     async def committed(unit: UnitOfWork) -> None:
@@ -242,13 +291,8 @@ async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool
 
     locked, *others = worlds
     merchants = [world.merchant_id for world in worlds]
-    holder = await asyncpg.connect(stack.database_url)
-    try:
-        async with holder.transaction():
-            await holder.execute("SELECT FROM worlds WHERE merchant_id = $1 FOR UPDATE", locked.merchant_id)
-            more = await take_due_steps_together(units_of_work(committed), merchants)
-    finally:
-        await holder.close()
+    async with locked_elsewhere(stack, [locked]):
+        more = await take_due_steps_together(units_of_work(committed), merchants)
     assert more == {world.merchant_id: False for world in others}
     assert [len(unit.changed) for unit in units] == [1] * len(others)
     ids = [unit.events[0].id for unit in units]

@@ -181,9 +181,10 @@ def _bind_piccolo(conn: "PoolConnectionProxy[Any]") -> Iterator[None]:
 
 
 @asynccontextmanager
-async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+async def transaction(lock_timeout: float | None = None) -> AsyncIterator["PoolConnectionProxy[Any]"]:
     """Run the body in one transaction on its own connection. Piccolo's own helper leaks the connection if COMMIT fails.
 
+    A statement that waits for a lock for more than `lock_timeout` seconds raises asyncpg's LockNotAvailableError.
     Piccolo's queries in the body are part of the transaction. Any error rolls it back. If the rollback fails, the connection
     is terminated, so it never returns to the pool with an open transaction. Raises the body's error, CONNECTION_ERRORS, or
     asyncpg's error of the COMMIT.
@@ -192,7 +193,8 @@ async def transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
     conn = await _acquire(pool)
     try:
         with _translate_connection_errors():
-            await conn.execute("BEGIN")
+            limit = "" if lock_timeout is None else f"; SET LOCAL lock_timeout = {round(lock_timeout * 1000)}"
+            await conn.execute(f"BEGIN{limit}")
             try:
                 with _bind_piccolo(conn):
                     yield conn

@@ -3,11 +3,14 @@
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncpg import LockNotAvailableError
+
 from sandbox.domain.scenario_runner import take_all
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE, WORK_LAG
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import BeforeWrite, NothingToDoError, UnitOfWorkRunner
+from sandbox.unit_of_work.transaction import LOCK_TURN
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -24,7 +27,8 @@ async def take_due_steps(
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time, and the next one no longer finds
-    these steps due. Raises NOT_FOUND if the merchant was deleted, or asyncpg's errors. If it raises, nothing was written.
+    these steps due. Waits LOCK_TURN seconds for a merchant that is locked elsewhere, then returns true. Raises NOT_FOUND if
+    the merchant was deleted, or asyncpg's errors. If it raises, nothing was written.
     """
 
     async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
@@ -33,7 +37,11 @@ async def take_due_steps(
         _count([len(unit.due)])
         return take_claimed_steps(unit)
 
-    return await work.decide(ClaimRequest(merchant_id, limit, due_limit=limit), decide, before_write=before_write)
+    request = ClaimRequest(merchant_id, limit, due_limit=limit)
+    try:
+        return await work.decide(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
+    except LockNotAvailableError:
+        return True
 
 
 async def take_due_steps_together(
@@ -41,8 +49,8 @@ async def take_due_steps_together(
 ) -> dict[str, bool]:
     """Run the steps that are due now for several merchants, in one transaction. Return for each whether more may be due.
 
-    Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors.
-    If it raises, nothing was written for any merchant.
+    Merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors. If it raises, nothing was
+    written for any merchant.
     """
     share = max(_MIN_SHARE, BATCH // len(merchant_ids))
     requests = [ClaimRequest(merchant_id, share, due_limit=share) for merchant_id in merchant_ids]

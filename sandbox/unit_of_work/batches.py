@@ -2,9 +2,13 @@
 
 There is no timer: while one round commits, the next one fills.
 
-A merchant has at most one batch running in this process, so its commands are decided in the order of their arrival. Merchants
-take turns: with M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_once⌉ rounds. A busy merchant gets
-the capacity that the others leave.
+A merchant has at most one batch running in this process, so its commands run in order of arrival. Merchants take turns: with
+M merchants waiting, each gets a batch in one of the next ⌈M / merchants_at_once⌉ rounds. A busy merchant gets the capacity that
+the others leave. Heavy commands (batches of payouts) can fill a round before all its merchants have had their turn. The others
+then come first in the next round, so each merchant always gets a batch in one of the next M rounds.
+
+A merchant that is locked elsewhere leaves its round and runs on its own. It waits for its lock for LOCK_TURN seconds at a time.
+With L merchants on their own, each gets one of the next ⌈L / MAX_SOLO_MERCHANTS⌉ turns.
 """
 
 import asyncio
@@ -14,24 +18,29 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from asyncpg import LockNotAvailableError
 
 from sandbox.db.engine import CONNECTION_ERRORS
-from sandbox.domain.errors import Problem, unavailable
+from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.unit import Command, CommandResult
 from sandbox.infrastructure.metrics import BATCH_MERCHANTS, BATCH_SIZE
 from sandbox.unit_of_work.in_flight import release, reserve
 from sandbox.unit_of_work.transaction import with_retries
 
 RunBatches = Callable[[Mapping[str, Sequence[Command]]], Awaitable[Mapping[str, Sequence[CommandResult]]]]
-"""Decide batches of several merchants in one transaction. Skips merchants that are locked elsewhere or were deleted."""
+"""Run the batches of several merchants in one transaction. Skips merchants that are locked elsewhere or were deleted.
+
+Waits LOCK_TURN seconds for any other lock, then raises LockNotAvailableError."""
 RunBatch = Callable[[str, Sequence[Command]], Awaitable[Sequence[CommandResult]]]
-"""Decide one merchant's batch. Waits for the merchant's lock."""
+"""Run one merchant's batch in its own transaction. Waits LOCK_TURN seconds for a lock, then raises LockNotAvailableError."""
 
 ROUNDS: Final = 2
-"""Rounds running at once: while PostgreSQL works on one, Python prepares the other."""
-ALONE: Final = 4
-"""Merchants whose lock we wait for at once. Each holds a connection."""
-_PATIENCE: Final = 0.05
+"""Number of rounds running at once. While PostgreSQL works on one, Python prepares the other."""
+MAX_SOLO_MERCHANTS: Final = 4
+"""Maximum number of single-merchant transactions running at once. Each one may wait for a lock, and holds a connection."""
+_MAX_LOCK_SECONDS: Final = 60.0
+"""Maximum time that a batch waits for a lock, over all its turns."""
+_SLOT_TIMEOUT: Final = 0.05
 """Seconds after which a round that waits for a lock no longer delays the next round."""
 _log = structlog.get_logger()
 
@@ -49,10 +58,10 @@ class Batches:
     """The command queues of one process. `queue_limit` bounds the total weight of all queued commands."""
 
     def __init__(
-        self, together: RunBatches, alone: RunBatch, batch_limit: int, queue_limit: int, merchants_at_once: int
+        self, run_shared: RunBatches, run_solo: RunBatch, batch_limit: int, queue_limit: int, merchants_at_once: int
     ) -> None:
-        self._together = together
-        self._run_one = alone
+        self._run_shared = run_shared
+        self._run_solo = run_solo
         self._batch_limit = batch_limit
         self._queue_limit = queue_limit
         self._merchants_at_once = merchants_at_once
@@ -62,8 +71,8 @@ class Batches:
         """Merchants with queued commands and none running, in the order of their turns."""
         self._weight = 0
         self._rounds = 0
-        self._alone = asyncio.Semaphore(ALONE)
-        self._is_dispatched = False
+        self._solo_slots = asyncio.Semaphore(MAX_SOLO_MERCHANTS)
+        self._dispatch_scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, command: Command) -> CommandResult:
@@ -78,7 +87,7 @@ class Batches:
         reserve(merchant_id, command.context.key)
         future: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         # Even if the caller is cancelled, the key stays reserved until the batch ends.
-        future.add_done_callback(_mark_seen)
+        future.add_done_callback(_retrieve_exception)
         self._weight += weight
         queue = self._queues.get(merchant_id)
         if queue is None:
@@ -96,12 +105,12 @@ class Batches:
 
     def _dispatch_soon(self) -> None:
         """Start a round after this iteration of the event loop, so that commands arriving together run together."""
-        if not self._is_dispatched:
-            self._is_dispatched = True
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
             asyncio.get_running_loop().call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        self._is_dispatched = False
+        self._dispatch_scheduled = False
         while self._ready and self._rounds < ROUNDS:
             batches = self._next_round()
             self._rounds += 1
@@ -117,13 +126,15 @@ class Batches:
         turn = [self._ready.popleft() for _ in range(min(len(self._ready), self._merchants_at_once))]
         share = max(1, self._batch_limit // len(turn))
         batches: dict[str, _Batch] = {}
+        displaced: list[str] = []
         total = 0
         for merchant_id in turn:
-            if total >= self._batch_limit:  # a heavy command took more than its share: these come first next time
-                self._ready.appendleft(merchant_id)
+            if total >= self._batch_limit:  # a heavy command took more than its share
+                displaced.append(merchant_id)
                 continue
             batches[merchant_id] = []
             total += self._fill(merchant_id, batches[merchant_id], share)
+        self._ready.extendleft(reversed(displaced))
         for merchant_id, batch in batches.items():
             total += self._fill(merchant_id, batch, self._batch_limit - total)
         BATCH_SIZE.labels("api").observe(total)
@@ -141,7 +152,7 @@ class Batches:
     async def _run_round(self, batches: dict[str, _Batch]) -> None:
         slot = _Slot(self._end_round)
         try:
-            if len(batches) == 1 and not self._alone.locked():
+            if len(batches) == 1 and not self._solo_slots.locked():
                 ((merchant_id, batch),) = batches.items()
                 batches.clear()
                 await self._run_alone(merchant_id, batch)
@@ -155,57 +166,79 @@ class Batches:
             slot.end()
 
     async def _run_together(self, batches: Mapping[str, _Batch]) -> list[str]:
-        """Run a round in one transaction. Return the merchants that must run alone: locked elsewhere, deleted, or failing."""
+        """Run a round in one transaction. Return the merchants that must run on their own: locked, deleted, or failing."""
         commands = {merchant_id: [queued.command for queued in batch] for merchant_id, batch in batches.items()}
         retry_safe = {merchant_id for merchant_id, batch in commands.items() if _is_retry_safe(batch)}
+
+        async def run() -> Mapping[str, Sequence[CommandResult]]:
+            try:
+                return await self._run_shared(commands)
+            except LockNotAvailableError:
+                # The transaction was rolled back. A retry would hold up all these merchants once more.
+                return {}
+
         try:
-            results = await with_retries(lambda: self._together(commands), retry_safe=len(retry_safe) == len(batches))
+            results = await with_retries(run, retry_safe=len(retry_safe) == len(batches))
         except Problem as problem:
             if not isinstance(problem.__cause__, CONNECTION_ERRORS):
                 return list(batches)
-            # The round may have committed. Commands without a key are never repeated.
+            # The transaction may have committed. Never repeat commands without a key.
             for merchant_id, batch in batches.items():
                 if merchant_id not in retry_safe:
                     _fail(batch, problem)
             return [merchant_id for merchant_id in batches if merchant_id in retry_safe]
         except Exception:
-            # Rolled back. On its own, the failing merchant does not harm the others.
+            # Rolled back. Rerun each merchant on its own, so that the failing one does not affect the others.
             _log.warning("round_failed", merchants=len(batches), exc_info=True)
             return list(batches)
         if results:
             BATCH_MERCHANTS.labels("api").observe(len(results))
         for merchant_id, decided in results.items():
-            _answer(batches[merchant_id], decided)
+            _set_results(batches[merchant_id], decided)
         return [merchant_id for merchant_id in batches if merchant_id not in results]
 
     async def _run_alone(self, merchant_id: str, batch: _Batch) -> None:
-        """Run a merchant's batch in its own transaction, waiting for the merchant's lock."""
+        """Run a merchant's batch in transactions of its own, then end the batch."""
         try:
-            async with self._alone:
-                await self._run(merchant_id, batch)
+            await self._run_in_halves(merchant_id, batch)
         finally:
             self._end_batch(merchant_id, batch)
 
-    async def _run(self, merchant_id: str, batch: _Batch) -> None:
+    async def _run_in_halves(self, merchant_id: str, batch: _Batch) -> None:
         """Run a batch. If it fails because of its data, split it in half until the failing command is isolated."""
         commands = [queued.command for queued in batch]
         try:
-            results = await with_retries(lambda: self._run_one(merchant_id, commands), retry_safe=_is_retry_safe(commands))
+            results = await with_retries(lambda: self._in_turns(merchant_id, commands), retry_safe=_is_retry_safe(commands))
         except Problem as problem:
             if isinstance(problem.__cause__, CONNECTION_ERRORS):
-                _log.warning("batch_lost", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
+                _log.warning("batch_interrupted", merchant_id=merchant_id, size=len(batch), error=repr(problem.__cause__)[:300])
             _fail(batch, problem)
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
-                await self._run(merchant_id, batch[:middle])
-                await self._run(merchant_id, batch[middle:])
+                await self._run_in_halves(merchant_id, batch[:middle])
+                await self._run_in_halves(merchant_id, batch[middle:])
                 return
             _log.exception("command_failed", merchant_id=merchant_id, request_id=commands[0].context.request_id)
             _fail(batch, error)
         else:
             BATCH_MERCHANTS.labels("api").observe(1)
-            _answer(batch, results)
+            _set_results(batch, results)
+
+    async def _in_turns(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+        """Run a merchant's commands. While it is locked elsewhere, give up the slot after each turn and wait for the next one.
+
+        Otherwise a few merchants that stay locked would hold all slots. Raises UNAVAILABLE after _MAX_LOCK_SECONDS.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _MAX_LOCK_SECONDS
+        while True:
+            try:
+                async with self._solo_slots:
+                    return await self._run_solo(merchant_id, commands)
+            except LockNotAvailableError:
+                if clock() >= deadline:
+                    raise unavailable(f"{CONTENTION} Nothing was done.") from None
 
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
         """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
@@ -228,7 +261,7 @@ class _Slot:
 
     def __init__(self, free: Callable[[], None]) -> None:
         self._free: Callable[[], None] | None = free
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.end)
+        self._timer = asyncio.get_running_loop().call_later(_SLOT_TIMEOUT, self.end)
 
     def end(self) -> None:
         """Free the slot, once."""
@@ -243,7 +276,7 @@ def _is_retry_safe(commands: Sequence[Command]) -> bool:
     return all(command.context.key is not None for command in commands)
 
 
-def _answer(batch: _Batch, results: Sequence[CommandResult]) -> None:
+def _set_results(batch: _Batch, results: Sequence[CommandResult]) -> None:
     for queued, result in zip(batch, results, strict=True):
         if not queued.result.done():
             queued.result.set_result(result)
@@ -255,7 +288,7 @@ def _fail(batch: _Batch, error: Exception) -> None:
             queued.result.set_exception(error)
 
 
-def _mark_seen(future: "asyncio.Future[CommandResult]") -> None:
-    """Retrieve the exception, so that asyncio does not log it as never retrieved."""
+def _retrieve_exception(future: "asyncio.Future[CommandResult]") -> None:
+    """Keep asyncio from logging the exception of a command whose caller has gone."""
     if not future.cancelled():
         future.exception()

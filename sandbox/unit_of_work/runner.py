@@ -1,7 +1,7 @@
 """Run units of work: claim → decide → write, in one short transaction, then tell the notifier.
 
-Commands share transactions (`submit`). Less common operations with custom SQL run in their own transaction (`run`). Both get
-the merchant's lock, the idempotency key, retries, and the handling of a COMMIT whose outcome is unknown from here.
+Commands share transactions (`submit`). Less common operations with custom SQL run in their own transaction (`run`). Both take
+the merchant's lock, apply the idempotency key, retry, and handle a COMMIT whose outcome is unknown.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.notifier import Notifier
-from sandbox.unit_of_work.transaction import with_retries
+from sandbox.unit_of_work.transaction import LOCK_TURN, with_retries
 from sandbox.unit_of_work.write import write
 
 if TYPE_CHECKING:
@@ -77,14 +77,16 @@ class UnitOfWorkRunner:
         prepare: Prepare | None = None,
         before_write: BeforeWrite | None = None,
         after_write: AfterWrite[T] | None = None,
+        lock_timeout: float | None = None,
     ) -> T:
         """Run one transaction for one merchant: claim → decide → write. Call the notifier after the COMMIT.
 
-        Raises NOT_FOUND if the merchant was deleted, whatever `decide` raises, and asyncpg's errors. If it raises, nothing was
-        written, unless the connection broke during COMMIT.
+        Raises NOT_FOUND if the merchant was deleted, any exception raised by `decide`, and asyncpg's errors, among them
+        LockNotAvailableError if it waits for a lock for more than `lock_timeout` seconds. If it raises, nothing was written,
+        unless the connection broke during COMMIT.
         """
         try:
-            async with transaction() as conn:
+            async with transaction(lock_timeout) as conn:
                 if prepare is not None:
                     await prepare(conn)
                 units = await claim(conn, self.catalogue, [wanted])
@@ -109,11 +111,11 @@ class UnitOfWorkRunner:
     ) -> dict[str, T]:
         """Run one transaction for several merchants. Return the decision for each merchant that could be locked.
 
-        Does not wait for locks: merchants that are locked elsewhere or were deleted have no entry. Raises whatever `decide`
-        raises and asyncpg's errors. If it raises, nothing was written for any merchant, unless the connection broke during
-        COMMIT.
+        Merchants that are locked elsewhere or were deleted have no entry. Raises any exception raised by `decide`, and
+        asyncpg's errors, among them LockNotAvailableError if it waits for another lock for more than LOCK_TURN seconds. If it
+        raises, nothing was written for any merchant, unless the connection broke during COMMIT.
         """
-        async with transaction() as conn:
+        async with transaction(LOCK_TURN) as conn:
             units = await claim(conn, self.catalogue, wanted, wait=False)
             decided = {unit.merchant_id: decide(unit) for unit in units}
             for unit in units:
@@ -135,7 +137,7 @@ class UnitOfWorkRunner:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
             return _execute_all(unit, commands)
 
-        return await self.decide(_claim_of(merchant_id, commands), decide)
+        return await self.decide(_claim_of(merchant_id, commands), decide, lock_timeout=LOCK_TURN)
 
     async def submit(self, command: Command) -> CommandResult:
         """Execute a command in a transaction that it shares with other commands. Raises the errors of `Batches.submit`."""

@@ -1,4 +1,4 @@
-"""Open writing transactions, and retry them after a conflict or a lost connection. Nothing else opens them."""
+"""Open write transactions, and retry them after a conflict or a lost connection. Nothing else opens them."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 ATTEMPTS: Final = 3
+LOCK_TURN: Final = 0.5
+"""Seconds that a merchant may wait for a lock before it must give its connection to the next merchant."""
 T = TypeVar("T")
 _WAIT: Final = wait_exponential(multiplier=0.05)
 
@@ -42,7 +44,7 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool)
     errors = (*RETRYABLE, *CONNECTION_ERRORS) if retry_safe else RETRYABLE
     failed: Exception | None = None
 
-    async def again() -> T:
+    async def reraise_then_attempt() -> T:
         nonlocal failed
         if failed is not None:  # the attempt below was the first one
             error, failed = failed, None
@@ -57,7 +59,7 @@ async def with_retries(attempt: Callable[[], Awaitable[T]], *, retry_safe: bool)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(errors), stop=stop_after_attempt(ATTEMPTS), wait=_WAIT, reraise=True
         )
-        return await retrying(again)
+        return await retrying(reraise_then_attempt)
     except RETRYABLE:
         raise unavailable(f"{CONTENTION} Nothing was done.") from None
     except CONNECTION_ERRORS as error:

@@ -1,0 +1,52 @@
+"""A merchant that another session keeps locked delays nobody else, and its own requests succeed after the lock's release."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.harness.locks import ACCOUNTS, WORLDS, locked_elsewhere
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+MAX_LOCKED = 10
+
+
+@pytest.fixture
+def worlds(stack: Stack) -> Iterator[list[World]]:
+    with ExitStack() as opened:
+        yield [opened.enter_context(World.create(stack, opening_balance="1000.00")) for _ in range(MAX_LOCKED + 20)]
+
+
+@pytest.mark.parametrize("count", [1, MAX_LOCKED])
+@pytest.mark.parametrize("statement", [WORLDS, ACCOUNTS], ids=["worlds", "accounts"])
+async def test_locked_merchants_delay_no_other_merchant(stack: Stack, worlds: list[World], count: int, statement: str) -> None:
+    """While the lock is held, the others' payouts are created and paid. Afterwards those of the locked merchants are, once."""
+    locked, others = worlds[:count], worlds[MAX_LOCKED:]
+    bodies = {world.merchant_id: world.payout_body() for world in locked}
+    async with httpx.AsyncClient(base_url=stack.api_url, timeout=60) as client:
+
+        async def create(world: World, body: dict[str, object], key: str) -> httpx.Response:
+            headers = {"X-API-KEY": world.api_key, "X-IDEMPOTENCY-KEY": key}
+            return await client.post("/api/v1/payouts", json=body, headers=headers)
+
+        async with locked_elsewhere(stack, locked, statement) as locks:
+            waiting = [asyncio.create_task(create(world, bodies[world.merchant_id], "locked")) for world in locked]
+            for number in range(3):
+                created = await asyncio.gather(*(create(world, world.payout_body(), str(number)) for world in others))
+                assert {response.status_code for response in created} == {201}
+            for world, response in zip(others, created, strict=True):
+                await asyncio.to_thread(world.wait_for, response.json()["id"], "SUCCESS")
+            await asyncio.to_thread(until, locks.awaited)
+            assert not any(task.done() for task in waiting)
+        first = await asyncio.gather(*waiting)
+        assert {response.status_code for response in first} == {201}
+        again = await asyncio.gather(*(create(world, bodies[world.merchant_id], "locked") for world in locked))
+        assert [response.content for response in again] == [response.content for response in first]
+        assert {response.headers["idempotent-replayed"] for response in again} == {"true"}
+    for world, response in zip(locked, first, strict=True):
+        await asyncio.to_thread(world.wait_for, response.json()["id"], "SUCCESS")
+        assert await asyncio.to_thread(world.balance) == ("900.00", "0.00")
+        await asyncio.to_thread(world.assert_clean)
