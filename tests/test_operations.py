@@ -74,11 +74,11 @@ class Call:
         self.bodies: list[Any] = []
         self._stack = stack
         parameters = [
-            DOCUMENT["components"]["parameters"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
-            for found in self.documented.get("parameters", ())
+            DOCUMENT["components"]["parameters"][parameter["$ref"].rpartition("/")[2]] if "$ref" in parameter else parameter
+            for parameter in self.documented.get("parameters", ())
         ]
-        self.query = [found for found in parameters if found["in"] == "query"]
-        self.key = next((found for found in parameters if found["name"] == "X-IDEMPOTENCY-KEY"), None)
+        self.query = [parameter for parameter in parameters if parameter["in"] == "query"]
+        self.key = next((parameter for parameter in parameters if parameter["name"] == "X-IDEMPOTENCY-KEY"), None)
         self.is_public = not self.documented["security"]
         content = self.documented.get("requestBody", {}).get("content", {})
         self.media_type: str | None = next(iter(content), None)
@@ -183,16 +183,16 @@ async def test_undocumented_query_parameters_are_refused(call: Call) -> None:
 
 
 async def test_documented_query_parameters_are_checked(call: Call) -> None:
-    for found in call.query:
+    for parameter in call.query:
         # No schema allows a NUL or a value longer than 1000 characters.
-        name = f"{found['name']}[x]" if found["schema"].get("type") == "object" else found["name"]
+        name = f"{parameter['name']}[x]" if parameter["schema"].get("type") == "object" else parameter["name"]
         for value in ("\0", "x" * 1001):
             response = await call.send(params={name: value})
             assert (response.status_code, response.json()["errors"][0]["field"]) == (400, name)
         twice = await call.send(params=[(name, "1"), (name, "1")])
         assert twice.status_code == 400
-        if "default" in found["schema"]:
-            assert (await call.send(params={name: str(found["schema"]["default"])})).status_code == HANDLER_REACHED
+        if "default" in parameter["schema"]:
+            assert (await call.send(params={name: str(parameter["schema"]["default"])})).status_code == HANDLER_REACHED
 
 
 async def test_the_body_is_decoded_as_documented(call: Call) -> None:
@@ -253,7 +253,7 @@ async def test_a_declaration_alone_routes_checks_and_documents_a_new_operation(s
     path = document["paths"]["/api/v1/payouts/{payout_id}/greetings"]
     assert path["post"]["operationId"] == "create_greeting"
     assert {"201", "400", "401", "403", "415", "429"} <= path["post"]["responses"].keys()
-    assert [found.get("name") for found in path["get"]["parameters"]] == ["payout_id", "limit", "cursor"]
+    assert [parameter.get("name") for parameter in path["get"]["parameters"]] == ["payout_id", "limit", "cursor"]
     async with client_of(operations, stack) as client:
         url, admin = "/api/v1/payouts/7/greetings", {"X-API-KEY": "admin"}
         with_key = {**admin, "X-IDEMPOTENCY-KEY": "k"}

@@ -26,12 +26,12 @@ from sandbox.webhooks.endpoints import CreatedEndpoint
 from sandbox.webhooks.requests import CreateEndpointBody
 
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
-MAX_LEAKED_LENGTH = 6
-"""A leak is at least this many consecutive characters of a secret."""
+LEAK_LENGTH = 6
+"""A text leaks a secret if it contains this many consecutive characters of it."""
 SHAPES = [shape_of(kind) for kind in (SourceBody, CreateEndpointBody, CreateMerchantBody, NewMerchant)] + [ANY, NEVER]
 
 
-def spellings(text: str) -> Iterator[str]:
+def decodings(text: str) -> Iterator[str]:
     """Yield the text as every decoder would read it, in lower case."""
     for _ in range(8):
         unescaped = re.sub(r"\\u([0-9a-fA-F]{4})", lambda escape: chr(int(escape[1], 16)), text).replace("\\/", "/")
@@ -49,8 +49,8 @@ def header(name: str, value: str) -> str:
 
 def leaks(shown: str, body: str) -> bool:
     """Return True if the text shows part of the secret."""
-    pieces = {body[at : at + MAX_LEAKED_LENGTH].lower() for at in range(len(body) - MAX_LEAKED_LENGTH + 1)}
-    return any(piece in text for text in spellings(shown) for piece in pieces)
+    pieces = {body[at : at + LEAK_LENGTH].lower() for at in range(len(body) - LEAK_LENGTH + 1)}
+    return any(piece in text for text in decodings(shown) for piece in pieces)
 
 
 _LETTERS = "qzjxwkQZJXWK"

@@ -11,10 +11,10 @@ from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-AT = "2031-01-01T00:00:00.000Z"
+FROZEN_AT = "2031-01-01T00:00:00.000Z"
 SUFFIXES = ("0001", "0002", "0003", "0004", "0005", "0011", "0012", "0013")
 Webhook = tuple[str | bytes, ...]
-WORLDS = 10
+MERCHANT_COUNT = 10
 """Enough to notice parallel deliveries: they once changed the order in seven of twenty-five runs."""
 EVENT_COUNT = 27
 
@@ -34,12 +34,12 @@ class Script:
         return response.json()
 
 
-def play(stack: Stack, receiver: Receiver, seed: int) -> tuple[list[tuple[int, bytes]], list[Webhook]]:
+def run_script(stack: Stack, receiver: Receiver, seed: int) -> tuple[list[tuple[int, bytes]], list[Webhook]]:
     """Run the script for a new merchant. Return all responses, and all webhooks, endpoint by endpoint."""
     receiver.received.clear()
     with World.create(stack, opening_balance="1000000.00", seed=seed) as world:
-        frozen = world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
-        assert frozen.json()["now"] == AT
+        frozen = world.client.post("/sandbox/v1/clock/freeze", json={"at": FROZEN_AT})
+        assert frozen.json()["now"] == FROZEN_AT
         script = Script(world)
         url, signing = receiver.url, {"signing_time": "merchant"}
         script.call("POST", "/api/v1/webhook-endpoints", {"url": url + "?first", **signing})
@@ -80,7 +80,7 @@ def delivery_orders(stack: Stack, receivers: Sequence[Receiver], number: int) ->
     for receiver in receivers:
         receiver.received.clear()
     with World.create(stack, opening_balance="1000000.00", seed=77) as world:
-        assert world.client.post("/sandbox/v1/clock/freeze", json={"at": AT}).status_code == 200
+        assert world.client.post("/sandbox/v1/clock/freeze", json={"at": FROZEN_AT}).status_code == 200
         script = Script(world)
         for receiver in receivers:
             script.call("POST", "/api/v1/webhook-endpoints", {"url": receiver.url})
@@ -119,7 +119,7 @@ def test_an_endpoint_of_a_frozen_merchant_gets_its_events_one_at_a_time_and_in_o
 
     with Receiver() as one, Receiver() as other:
         one.respond, other.respond = count_concurrent(0), count_concurrent(1)
-        orders = [delivery_orders(stack, (one, other), number) for number in range(WORLDS)]
+        orders = [delivery_orders(stack, (one, other), number) for number in range(MERCHANT_COUNT)]
     first = orders[0]
     assert [len(webhooks) for webhooks in first] == [EVENT_COUNT, EVENT_COUNT]
     assert max_running == [1, 1]
@@ -135,7 +135,7 @@ def test_failed_deliveries_are_retried_in_order_of_their_due_times(stack: Stack,
         receiver.received.clear()
         receiver.respond = lambda _: (500 if len(receiver.received) < 3 else 200, {}, b"")
         with World.create(stack, opening_balance="1000000.00", seed=78) as world:
-            world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
+            world.client.post("/sandbox/v1/clock/freeze", json={"at": FROZEN_AT})
             endpoint = {"url": receiver.url, "event_types": ["payout.created"]}
             world.post("/api/v1/webhook-endpoints", endpoint, key="endpoint", headers={"X-Request-Id": "endpoint"})
             batch = [world.payout_body("0004", merchant_reference=f"batch-{n}") for n in range(6)]
@@ -153,8 +153,8 @@ def test_failed_deliveries_are_retried_in_order_of_their_due_times(stack: Stack,
 
 
 def test_two_merchants_with_one_seed_are_the_same(stack: Stack, receiver: Receiver) -> None:
-    responses, webhooks = play(stack, receiver, 42)
-    responses_again, webhooks_again = play(stack, receiver, 42)
+    responses, webhooks = run_script(stack, receiver, 42)
+    responses_again, webhooks_again = run_script(stack, receiver, 42)
     for number, (one, other) in enumerate(zip(responses, responses_again, strict=True)):
         assert one == other, f"call {number}"
     assert {status for status, _ in responses} == {200, 201, 409}
@@ -172,7 +172,7 @@ def test_merchants_with_one_seed_have_the_same_ids_from_creation_on(stack: Stack
     def run_merchant() -> tuple[str, Any, Any]:
         with World.create(stack, opening_balance="1000.00", seed=3, webhook_url=receiver.url) as world:
             initial = ids(world)
-            world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
+            world.client.post("/sandbox/v1/clock/freeze", json={"at": FROZEN_AT})
             headers = {"X-Request-Id": "r"}
             world.post("/api/v1/payouts", world.payout_body("0011", merchant_reference="ref"), "k", headers=headers)
             ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000}).json()["ran"]
@@ -189,8 +189,8 @@ def test_merchants_with_one_seed_have_the_same_ids_from_creation_on(stack: Stack
 
 
 def test_another_seed_gives_other_ids(stack: Stack, receiver: Receiver) -> None:
-    responses, webhooks = play(stack, receiver, 1)
-    others, webhooks_of_others = play(stack, receiver, 2)
+    responses, webhooks = run_script(stack, receiver, 1)
+    others, webhooks_of_others = run_script(stack, receiver, 2)
     assert [status for status, _ in responses] == [status for status, _ in others]
     assert responses != others
     assert not {*webhooks} & {*webhooks_of_others}

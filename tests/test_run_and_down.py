@@ -79,7 +79,7 @@ def test_run_exits_with_the_signal_that_ended_the_command(start: Starter) -> Non
 
 def test_ctrl_c_in_a_terminal_reaches_the_command_once(start: Starter) -> None:
     """The terminal sends it to the whole process group. If psp sent a second one, pytest, for example, would skip teardown."""
-    counting = (
+    counter_program = (
         "import os, signal, sys, time\n"
         "count = 0\n"
         "def count_signal(*_):\n"
@@ -91,12 +91,14 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once(start: Starter) -> None:
         # Sleep briefly: Python goes back to sleep if the second signal arrives just after it has handled the first.
         "while True: time.sleep(0.05)\n"
     )
-    with_terminal = (
+    terminal_program = (
         "import fcntl, os, sys, termios\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\nos.execv(sys.argv[1], sys.argv[1:])"
     )
     keyboard, terminal = os.openpty()
     try:
-        run = start([sys.executable, "-c", with_terminal], False, terminal, user_command=[sys.executable, "-c", counting])
+        run = start(
+            [sys.executable, "-c", terminal_program], False, terminal, user_command=[sys.executable, "-c", counter_program]
+        )
         assert run.process.stdout is not None
         assert run.process.stdout.readline() == "started\n"
         run.remember_descendants()

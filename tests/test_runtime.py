@@ -163,9 +163,9 @@ def test_a_second_ctrl_c_kills_the_remaining_processes(start: Starter) -> None:
     assert worker is not None
     run.process.send_signal(signal.SIGINT)
     wait_for(lambda: is_over(api), "the stop of the API")
-    began = time.monotonic()
+    started = time.monotonic()
     # The supervisor counts two signals within half a second as one, so repeat the signal until it takes effect.
-    while not is_over(worker) and time.monotonic() - began < 8:
+    while not is_over(worker) and time.monotonic() - started < 8:
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.2)
     assert is_over(worker), "the supervisor waited ten seconds for the worker"
@@ -240,19 +240,19 @@ def test_a_failed_start_prints_the_reason(start: Starter, options: dict[str, Any
     assert "Traceback" not in text
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user then")
-def test_an_ordinary_user_can_run_it(start: Starter) -> None:
-    def works(prefix: list[str]) -> bool:
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: every other test already runs as an ordinary user")
+def test_an_ordinary_user_can_run_the_sandbox(start: Starter) -> None:
+    def can_run(prefix: list[str]) -> bool:
         text = "import subprocess, sys, sandbox.runtime.supervisor; subprocess.run([sys.executable, '-c', ''], check=True)"
         with contextlib.suppress(FileNotFoundError):
             return subprocess.run([*prefix, sys.executable, "-P", "-c", text], check=False, cwd="/").returncode == 0
         return False
 
     ordinary = ["setpriv", "--reuid=nobody", f"--regid={pwd.getpwnam('nobody').pw_gid}", "--clear-groups"]
-    if not works(ordinary):
+    if not can_run(ordinary):
         # The clone or Python is in a directory that only root can read, such as /root. Let the user read everything.
         ordinary += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        if not works(ordinary):
+        if not can_run(ordinary):
             pytest.skip("no ordinary user can reach this clone and its Python")
     folder = Path(tempfile.mkdtemp(prefix="psp-test-", dir="/tmp"))
     try:

@@ -89,7 +89,7 @@ def test_accepted_paths_make_only_legal_transitions_and_move_the_money(paths: li
                 before = row.step
                 take_steps(unit, row)
                 assert row.step > before
-                # The runner would stop at an illegal transition.
+                # At an illegal transition the runner stops the payout. Then the path checked below would differ too.
                 assert all((event.from_status, event.to_status) in TRANSITIONS for event in unit.events)
             elif row.payout.status in ("ON_HOLD", "IN_REVIEW", "RETRY", PENDING) and row.step < len(steps):
                 execute(unit, TransitionPayout(context, row.payout.id, "transition", status=PROCESSING, cause="ipn"))

@@ -20,8 +20,8 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
 
-MAX_LEAKED_LENGTH = 8
-"""A leak is at least this many consecutive characters of a secret."""
+LEAK_LENGTH = 8
+"""A text leaks a secret if it contains this many consecutive characters of it."""
 PREFIXES = ("sk_sandbox_", "ak_sandbox_", "whsec_", "whsk_")
 Send = Callable[["RawClient", str], httpx.Response]
 
@@ -50,7 +50,7 @@ def _escaped(secret: str) -> str:
     return "".join(f"\\u{ord(c):04x}" for c in secret)
 
 
-def _percent(secret: str) -> str:
+def _percent_encoded(secret: str) -> str:
     return "".join(f"%{ord(c):02X}" for c in secret)
 
 
@@ -59,12 +59,12 @@ IN_JSON: dict[str, Callable[[str], str]] = {
     "escaped": _escaped,
     "half escaped": lambda s: _escaped(s[: len(s) // 2]) + s[len(s) // 2 :],
     "upper": str.upper,
-    "percent": _percent,
+    "percent": _percent_encoded,
 }
 IN_URL: dict[str, Callable[[str], str]] = {
     "plain": lambda s: quote(s, safe=""),
-    "percent": _percent,
-    "twice": lambda s: quote(_percent(s), safe=""),
+    "percent": _percent_encoded,
+    "percent twice": lambda s: quote(_percent_encoded(s), safe=""),
     "upper": lambda s: quote(s.upper(), safe=""),
 }
 _SOURCE = "/aggregator/v1/source"
@@ -145,7 +145,7 @@ def plant(client: RawClient, kind: str, position: str, encoding: str, prefix: st
     return client.write("POST", "/api/v1/payouts", json.dumps(payout).replace("SECRET", IN_JSON[encoding](secret)))
 
 
-def spellings(text: str) -> Iterator[str]:
+def decodings(text: str) -> Iterator[str]:
     """Yield the text as every decoder would read it, in lower case."""
     for _ in range(6):
         yield text.lower()
@@ -158,8 +158,8 @@ def spellings(text: str) -> Iterator[str]:
 
 def leaks(source: str, text: str, bodies: list[str]) -> list[str]:
     """Return the parts of the secrets that can be read in the text, each with the text's source."""
-    pieces = {body[at : at + MAX_LEAKED_LENGTH].lower() for body in bodies for at in range(len(body) - MAX_LEAKED_LENGTH + 1)}
-    found = [piece for decoded in spellings(text) for piece in pieces if piece in decoded]
+    pieces = {body[at : at + LEAK_LENGTH].lower() for body in bodies for at in range(len(body) - LEAK_LENGTH + 1)}
+    found = [piece for decoded in decodings(text) for piece in pieces if piece in decoded]
     return [f"{source}: {piece}" for piece in set(found)]
 
 

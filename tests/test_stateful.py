@@ -50,7 +50,7 @@ def machine(stack: Stack) -> type[RuleBasedStateMachine]:
                 assert self.world.post("/api/v1/payouts", body, key=key).content == content
 
         @rule(payout=consumes(payouts), action=st.sampled_from(["cancel", "reject"]), target=final)
-        def end(self, payout: str, action: str) -> str:
+        def cancel_or_reject(self, payout: str, action: str) -> str:
             if not payout:
                 return ""
             amount, status = self.locked[payout]

@@ -175,7 +175,7 @@ async def accept_key() -> None:
     """Accept the key: nobody revokes it."""
 
 
-class Stuck:
+class StuckClient:
     """The `send` of a client that stops reading after the headers."""
 
     def __init__(self) -> None:
@@ -189,7 +189,7 @@ class Stuck:
 
 async def test_a_client_that_reads_too_slowly_is_disconnected(world: World, streams: Streams) -> None:
     """Its queue is bounded, and no other client waits for it."""
-    stream, send = await streams.open(world.merchant_id, accept_key, None, None), Stuck()
+    stream, send = await streams.open(world.merchant_id, accept_key, None, None), StuckClient()
     async with serving(stream, send) as served:
         await send.blocked.wait()
         stream.receive(Message([], CALL.notes * MAX_QUEUED_EVENTS))
@@ -199,7 +199,7 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(world: World, stre
 
 
 async def test_a_revoked_key_ends_a_stream_even_if_its_client_does_not_read(world: World, streams: Streams) -> None:
-    send = Stuck()
+    send = StuckClient()
 
     async def check_key() -> None:
         if send.blocked.is_set():

@@ -52,7 +52,7 @@ def test_the_summary_has_the_documented_amounts(world: World) -> None:
     world.stack.execute("UPDATE worlds SET default_scenario = 'pending' WHERE merchant_id = $1", world.merchant_id)
     other = make_user(world, destination={**DESTINATION, "account_number": "12345678900004"})
     record(world, other, "EARNED", "10")
-    # The user's second payout stays approved: the scenario of its destination (suffix 0004) waits until it is cancelled.
+    # With suffix 0004, the user's second payout stays pending after its approval, until it is cancelled.
     world.stack.execute(
         "UPDATE users SET account_number = '12345678900004' WHERE merchant_id = $1 AND id = $2", world.merchant_id, user_id
     )

@@ -23,7 +23,7 @@ from worker.merchant_tasks import MerchantTasks
 
 
 @asynccontextmanager
-async def waking(stack: Stack) -> AsyncIterator[tuple[Waker, ArqRedis]]:
+async def running_waker(stack: Stack) -> AsyncIterator[tuple[Waker, ArqRedis]]:
     """Yield a waker and a connection to its Redis database, which no worker of the sandbox reads."""
     url = f"{stack.redis_url}?db=7"
     redis = await connect(redis_settings(url))
@@ -37,19 +37,19 @@ async def waking(stack: Stack) -> AsyncIterator[tuple[Waker, ArqRedis]]:
         await redis.aclose()
 
 
-async def jobs(redis: ArqRedis) -> list[str]:
+async def queued_jobs(redis: ArqRedis) -> list[str]:
     return [job.function for job in await redis.queued_jobs(queue_name=QUEUE)]
 
 
-async def until_jobs(redis: ArqRedis, count: int = 1) -> None:
+async def wait_for_jobs(redis: ArqRedis, count: int = 1) -> None:
     async with asyncio.timeout(60):
         while True:
-            if len(await jobs(redis)) >= count:
+            if len(await queued_jobs(redis)) >= count:
                 return
             await asyncio.sleep(0.001)
 
 
-async def wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
+async def take_wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
     """Take `count` wakes, as jobs do."""
     found: set[tuple[str, str]] = set()
     async with asyncio.timeout(60):
@@ -60,33 +60,33 @@ async def wakes(redis: ArqRedis, count: int) -> set[tuple[str, str]]:
 
 async def test_one_job_covers_a_burst_of_wakes(stack: Stack) -> None:
     expected = {(kind, f"merchant-{number}") for number in range(50) for kind in (STEPS, DELIVERIES)}
-    async with waking(stack) as (waker, redis):
+    async with running_waker(stack) as (waker, redis):
         for _ in range(3):
             for kind, merchant_id in sorted(expected):
                 waker.wake(kind, merchant_id)
-        await until_jobs(redis)
-        assert await jobs(redis) == [JOB]
-        assert await wakes(redis, 100) == expected
+        await wait_for_jobs(redis)
+        assert await queued_jobs(redis) == [JOB]
+        assert await take_wakes(redis, 100) == expected
 
 
 async def test_a_wake_after_a_job_has_started_creates_another_job(stack: Stack) -> None:
-    async with waking(stack) as (waker, redis):
+    async with running_waker(stack) as (waker, redis):
         for number in range(1, 4):
             waker.wake(STEPS, f"merchant-{number}")
-            await until_jobs(redis, number)
-            assert await wakes(redis, 1) == {(STEPS, f"merchant-{number}")}
+            await wait_for_jobs(redis, number)
+            assert await take_wakes(redis, 1) == {(STEPS, f"merchant-{number}")}
 
 
 async def test_the_next_job_takes_the_wakes_of_a_lost_job(stack: Stack) -> None:
-    async with waking(stack) as (waker, redis):
+    async with running_waker(stack) as (waker, redis):
         waker.wake(STEPS, "first")
-        await until_jobs(redis)
+        await wait_for_jobs(redis)
         await redis.delete(QUEUE)
         async with asyncio.timeout(60):
-            while not await jobs(redis):  # until the marker of the lost job has expired
+            while not await queued_jobs(redis):  # until the marker of the lost job has expired
                 waker.wake(STEPS, "second")
                 await asyncio.sleep(0.01)
-        assert await wakes(redis, 2) == {(STEPS, "first"), (STEPS, "second")}
+        assert await take_wakes(redis, 2) == {(STEPS, "first"), (STEPS, "second")}
 
 
 def create(merchant_id: str, reference: str) -> CreatePayout:

@@ -229,7 +229,7 @@ def test_however_many_calls_hang_another_merchant_has_capacity(endpoints: list[i
     capacity = Capacity()
     started = sum(fill(capacity, f"hanging-{number}", count) for number, count in enumerate(endpoints))
     assert started <= CALLS < MAX_IN_FLIGHT
-    assert capacity.free_capacity("newcomer", 0.0).default >= 1
+    assert capacity.free_capacity("other", 0.0).default >= 1
 
 
 @given(st.integers(0, 8), st.integers(1, MAX_ENDPOINTS - 1))
@@ -252,7 +252,7 @@ def test_a_single_endpoint_gets_the_maximum_per_endpoint_and_releases_it() -> No
     assert capacity.free_capacity("merchant", 0.0) == Capacity().free_capacity("merchant", 0.0)
 
 
-def test_slowing_down_an_endpoint_limits_its_calls_until_then_and_affects_no_other_merchant() -> None:
+def test_a_slowed_endpoint_gets_fewer_calls_until_the_given_time_and_other_merchants_are_unaffected() -> None:
     """Merchants with the same seed have endpoints with the same ids."""
     capacity = Capacity()
     capacity.slow_down("merchant", "endpoint", 10.0)

@@ -131,9 +131,9 @@ def test_a_payouts_version_grows_with_each_change_and_webhook_bodies_match_the_e
     assert payout["version"] == 1
     assert world.wait_for(payout["id"], "FAILED")["version"] == 3
     assert world.client.delete(f"/sandbox/v1/scenarios/{created_rule['id']}").status_code == 204
-    again = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").json()
-    assert (again["version"], again["scenario"]) == (4, "pending")
-    assert world.payout(payout["id"]) == again
+    reinitiated = world.post(f"/api/v1/payouts/{payout['id']}/reinitiate").json()
+    assert (reinitiated["version"], reinitiated["scenario"]) == (4, "pending")
+    assert world.payout(payout["id"]) == reinitiated
     assert [listed["version"] for listed in world.get("/api/v1/payouts").json()["data"]] == [4]
     receiver.wait_for("payout.reinitiated", "payout.failed", payout_id=payout["id"])
     until(lambda: len(receiver.events()) == 4)
@@ -147,7 +147,7 @@ def test_a_payouts_version_grows_with_each_change_and_webhook_bodies_match_the_e
         ("payout.failed", "PROCESSING", "FAILED", 3, False),
         ("payout.reinitiated", "FAILED", "PENDING", 4, False),
     ]
-    assert bodies[3]["data"] == again
+    assert bodies[3]["data"] == reinitiated
     by_id = {received.headers["webhook-id"]: received.event for received in receiver.received}
     assert by_id.keys() == {body["id"] for body in bodies}
     for event in world.get("/api/v1/events", payout_id=payout["id"]).json()["data"]:
@@ -160,19 +160,19 @@ def test_the_deliveries_of_a_deleted_endpoint_stay_in_the_log(world: World, rece
     world.create_payout("0004")
     until(lambda: all(delivery["attempt_count"] for delivery in deliveries(world)))
     assert world.client.delete(f"/api/v1/webhook-endpoints/{deleted['id']}").status_code == 204
-    (logged_delivery,) = deliveries(world, endpoint_id=deleted["id"])
-    assert (logged_delivery["status"], logged_delivery["next_attempt_at"], logged_delivery["attempt_count"]) == (
+    (failed,) = deliveries(world, endpoint_id=deleted["id"])
+    assert (failed["status"], failed["next_attempt_at"], failed["attempt_count"]) == (
         "FAILED",
         None,
         1,
     )
-    assert logged_delivery in deliveries(world)
-    assert deliveries(world, status="FAILED") == [logged_delivery]
+    assert failed in deliveries(world)
+    assert deliveries(world, status="FAILED") == [failed]
     assert [delivery["endpoint_id"] for delivery in deliveries(world, status="PENDING")] == [remaining["id"]]
-    detail = world.get(f"/api/v1/webhook-deliveries/{logged_delivery['id']}").json()
+    detail = world.get(f"/api/v1/webhook-deliveries/{failed['id']}").json()
     assert [entry["response"]["body"] for entry in detail["attempts"]] == ["not now"]
-    assert logged_delivery in world.get(f"/api/v1/events/{logged_delivery['event_id']}").json()["deliveries"]
-    refused = world.post(f"/api/v1/webhook-deliveries/{logged_delivery['id']}/resend")
+    assert failed in world.get(f"/api/v1/events/{failed['event_id']}").json()["deliveries"]
+    refused = world.post(f"/api/v1/webhook-deliveries/{failed['id']}/resend")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
     assert "was deleted" in refused.json()["detail"]
 
@@ -199,8 +199,8 @@ def test_the_log_shows_the_request_that_was_sent(world: World, receiver: Receive
     (delivery,) = until(lambda: deliveries(world, status="SUCCEEDED"))
     (attempt,) = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     (received,) = receiver.received
-    connection = {"host", "content-length"}
-    assert attempt["request"]["headers"] == {n: v for n, v in received.headers.items() if n not in connection}
+    not_logged = {"host", "content-length"}
+    assert attempt["request"]["headers"] == {n: v for n, v in received.headers.items() if n not in not_logged}
     assert attempt["request"]["body"].encode() == received.body
     assert received.headers["x-sandbox-now"] == attempt["at"] == "2036-05-04T03:02:01.500Z"
     assert (attempt["fault_id"], attempt["fault_kind"]) == (None, None)
@@ -234,10 +234,10 @@ def test_a_failed_delivery_is_retried_on_the_merchants_clock_until_it_succeeds(w
     """In the standard profile the waits are 0 s, 5 s and 5 min. Each attempt has the same webhook-id and its own time."""
     refusals = [503, 500]
 
-    def response(_: Received) -> tuple[int, dict[str, str], bytes]:
+    def respond(_: Received) -> tuple[int, dict[str, str], bytes]:
         return (refusals.pop(0), {}, b"no") if refusals else (200, {}, b"yes")
 
-    receiver.respond = response
+    receiver.respond = respond
     secret = endpoint(world, receiver.url, event_types=["payout.created"])["secret"]
     world.create_payout("0004")
     for attempt, seconds in ((1, 5), (2, 300)):
