@@ -144,13 +144,13 @@ def page_of(items: Sequence[object], **meta: Any) -> bytes:
     return json.dumps({"items": items, "meta": {"totalPages": 1, **meta}}).encode()
 
 
-GOOD = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
+VALID_ROW = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
 
 
 def test_amounts_and_ids_of_a_row_are_read_exactly() -> None:
-    row = read_row(json.dumps({**GOOD, "amount": 1.2, "extra": [1]}).encode())
+    row = read_row(json.dumps({**VALID_ROW, "amount": 1.2, "extra": [1]}).encode())
     assert (row.user_id, row.amount, row.type) == ("074092", Decimal("1.20"), "payout")
-    assert read_row(json.dumps({**GOOD, "id": 7, "userId": 12, "amount": "12"}).encode()).user_id == "12"
+    assert read_row(json.dumps({**VALID_ROW, "id": 7, "userId": 12, "amount": "12"}).encode()).user_id == "12"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_amounts_and_ids_of_a_row_are_read_exactly() -> None:
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_kept_unchanged_and_does_not_affect_other_rows(change: dict[str, object]) -> None:
-    found = read_page(page_of([{**GOOD, **change}, GOOD]), 1)
+    found = read_page(page_of([{**VALID_ROW, **change}, VALID_ROW]), 1)
     assert len(found.rows) == 1
     assert json.loads(found.bad[0].raw.replace("\ufffd", "")) is not None
     assert found.bad[0].reason
@@ -174,9 +174,9 @@ def test_an_invalid_row_is_kept_unchanged_and_does_not_affect_other_rows(change:
     ("row", "reason"),
     [
         (None, "the row must be an object"),
-        ({**GOOD, "id": None, "type": "gift"},
+        ({**VALID_ROW, "id": None, "type": "gift"},
          "id must be a string or a whole number; type must be one of earned, paid_out, payout, spent"),
-        ({name: value for name, value in GOOD.items() if name != "createdAt"}, "createdAt is required"),
+        ({name: value for name, value in VALID_ROW.items() if name != "createdAt"}, "createdAt is required"),
     ],
 )  # fmt: skip
 def test_an_invalid_row_is_reported_with_all_its_errors(row: object, reason: str) -> None:
@@ -186,7 +186,7 @@ def test_an_invalid_row_is_reported_with_all_its_errors(row: object, reason: str
 @pytest.mark.parametrize(
     ("raw", "vendor_id"),
     [
-        ({**GOOD, "userId": "a\u200cb"}, "a"), ({"id": 7}, "7"), ({"id": None}, None), ({"id": ""}, None), ({}, None),
+        ({**VALID_ROW, "userId": "a\u200cb"}, "a"), ({"id": 7}, "7"), ({"id": None}, None), ({"id": ""}, None), ({}, None),
         ([], None),
     ],
 )  # fmt: skip
@@ -202,7 +202,7 @@ def test_every_allowed_vendor_user_id_can_be_read_and_used_in_a_path() -> None:
         except msgspec.ValidationError:
             continue
         allowed.append(text)
-        assert read_row(json.dumps({**GOOD, "userId": text}).encode()).user_id == text
+        assert read_row(json.dumps({**VALID_ROW, "userId": text}).encode()).user_id == text
     assert len(allowed) == 94
     assert "a/b" not in allowed
 
@@ -210,10 +210,10 @@ def test_every_allowed_vendor_user_id_can_be_read_and_used_in_a_path() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"{", b"[]", b"<html>", page_of([GOOD])[:-5], json.dumps({"items": [GOOD]}).encode(),
-        page_of([GOOD], totalPages=-1),
-        page_of([GOOD], itemCount=2), page_of([GOOD], totalPages=2, currentPage=2), page_of([], totalPages=2),
-        page_of([GOOD], totalPages=2, totalItems=4, itemsPerPage=2), page_of([GOOD], totalItems=2, itemsPerPage=9),
+        b"", b"{", b"[]", b"<html>", page_of([VALID_ROW])[:-5], json.dumps({"items": [VALID_ROW]}).encode(),
+        page_of([VALID_ROW], totalPages=-1),
+        page_of([VALID_ROW], itemCount=2), page_of([VALID_ROW], totalPages=2, currentPage=2), page_of([], totalPages=2),
+        page_of([VALID_ROW], totalPages=2, totalItems=4, itemsPerPage=2), page_of([VALID_ROW], totalItems=2, itemsPerPage=9),
         b'{"items":' + b"[" * 100_000,
     ],
 )  # fmt: skip

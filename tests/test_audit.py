@@ -68,8 +68,8 @@ def create(reference: str, suffix: str, *, requires_approval: bool = False) -> C
     return CreatePayout(request_of("", key), new_payout(body, DIRECTORY))
 
 
-def transition(payout_id: str, verb: str, status: str = "", cause: str = "api") -> TransitionPayout:
-    return TransitionPayout(request_of(""), payout_id, verb, status=status, cause=cause)
+def transition(payout_id: str, action: str, status: str = "", cause: str = "api") -> TransitionPayout:
+    return TransitionPayout(request_of(""), payout_id, action, status=status, cause=cause)
 
 
 async def new_merchant(balance: Decimal | None = BALANCE) -> str:

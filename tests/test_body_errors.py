@@ -165,7 +165,7 @@ def field_names(kind: Any) -> list[str]:
 
 
 def leaf_types(info: Any, path: str) -> "list[tuple[str, Any, dict[str, Any]]]":
-    """Return (path, type, extra metadata) for each type in a body that has no parts."""
+    """Return (path, type, extra metadata) for every scalar type in a body."""
     if isinstance(info, inspect.Metadata):
         return [(leaf, kind, {**(info.extra or {}), **extra}) for leaf, kind, extra in leaf_types(info.type, path)]
     if isinstance(info, inspect.UnionType):

@@ -38,7 +38,9 @@ def upload(world: World, rows: Sequence[tuple[str, str]]) -> str:
     return activity_id
 
 
-def finished(world: World, activity_id: str) -> dict[str, Any]:
+def wait_until_done(world: World, activity_id: str) -> dict[str, Any]:
+    """Wait until the bulk credit is done, and return it."""
+
     def activity_if_done() -> dict[str, Any] | None:
         found: dict[str, Any] = world.get(f"{PATH}/{activity_id}").json()
         return found if found["status"] in DONE else None
@@ -47,6 +49,7 @@ def finished(world: World, activity_id: str) -> dict[str, Any]:
 
 
 def counts(activity: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Return the numbers of all, invalid, succeeded and failed rows."""
     assert activity["counts"]["total"] == activity["total"]
     return activity["total"], activity["invalid"], activity["succeeded"], activity["failed"]
 
@@ -65,7 +68,7 @@ def test_valid_rows_are_credited_and_invalid_ones_reported(world: World, receive
         (first, "1,2"),
     ]  # fmt: skip
     activity_id = upload(world, rows)
-    activity = finished(world, activity_id)
+    activity = wait_until_done(world, activity_id)
     assert activity["status"] == "COMPLETED"
     assert counts(activity) == (8, 6, 2, 0)
     assert activity["duplicates"] == 1
@@ -94,7 +97,7 @@ def test_an_invalid_row_is_shown_as_it_was_uploaded(world: World) -> None:
     cells = ["\\N", "\\.", "\\t\\x41\\", "a\tb", "é ✓", "'; --", "\x00\x1b", '"in, quotes"', "\\\\"]
     shown = ["\\N", "\\.", "\\t\\x41\\", "a�b", "é ✓", "'; --", "��", "in, quotes", "\\\\"]
     activity_id = upload(world, [(cell, cell) for cell in cells])
-    assert counts(finished(world, activity_id)) == (len(cells), len(cells), 0, 0)
+    assert counts(wait_until_done(world, activity_id)) == (len(cells), len(cells), 0, 0)
     assert [(item["uuid"], item["amount"]) for item in items(world, activity_id)] == [(cell, cell) for cell in shown]
 
 
@@ -103,7 +106,7 @@ def test_a_user_can_be_credited_several_times_in_one_file(world: World) -> None:
     user, other = make_user(world), make_user(world)
     record(world, user, "SPENT", "5.00")
     activity_id = upload(world, [(user, "1"), (other, "7"), (user, "2.50"), (user, "3.25")])
-    assert counts(finished(world, activity_id)) == (4, 0, 4, 0)
+    assert counts(wait_until_done(world, activity_id)) == (4, 0, 4, 0)
     stored = world.stack.execute(
         "SELECT amount::text, credit_balance_after::text AS after, description FROM transfers "
         "WHERE merchant_id = $1 AND credit_account = $2 ORDER BY id",
@@ -119,19 +122,19 @@ def test_a_user_can_be_credited_several_times_in_one_file(world: World) -> None:
 def test_a_bulk_credit_invalidates_the_cached_summary(world: World) -> None:
     user_id = make_user(world)
     assert summary(world, user_id)["credited"] == "0.00"
-    finished(world, upload(world, [(user_id, "3")]))
+    wait_until_done(world, upload(world, [(user_id, "3")]))
     assert summary(world, user_id)["credited"] == "3.00"
 
 
 @pytest.mark.parametrize("content", [b"uuid,amount\n", b"uuid,amount", b"\xef\xbb\xbfuuid,amount\r\n\r\n"])
 def test_a_file_with_only_a_header_completes_without_rows(world: World, content: bytes) -> None:
-    activity = finished(world, send(world, content).json()["activity_id"])
+    activity = wait_until_done(world, send(world, content).json()["activity_id"])
     assert (activity["status"], counts(activity)) == ("COMPLETED", (0, 0, 0, 0))
 
 
 def test_a_file_with_only_invalid_rows_fails_and_cannot_be_retried(world: World) -> None:
     activity_id = upload(world, [("nobody", "1")])
-    assert finished(world, activity_id)["status"] == "FAILED"
+    assert wait_until_done(world, activity_id)["status"] == "FAILED"
     response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
     assert (response.status_code, response.json()["code"]) == (409, "NOT_RETRYABLE")
 
@@ -142,15 +145,15 @@ def test_a_retry_credits_only_the_failed_rows(world: World) -> None:
     fail_list.write_text(f"{users[1].upper()},")
     try:
         activity_id = upload(world, [(user, "10") for user in users])
-        activity = finished(world, activity_id)
+        activity = wait_until_done(world, activity_id)
         assert (activity["status"], counts(activity)) == ("PARTIALLY_COMPLETED", (3, 0, 2, 1))
         response = world.post(f"{PATH}/retry", {"activity_id": activity_id})
         assert (response.status_code, response.json()) == (202, {"activity_id": activity_id, "status": "PROCESSING"})
-        assert counts(finished(world, activity_id)) == (3, 0, 2, 1)
+        assert counts(wait_until_done(world, activity_id)) == (3, 0, 2, 1)
     finally:
         fail_list.unlink()
     assert world.post(f"{PATH}/retry", {"activity_id": activity_id}).status_code == 202
-    activity = finished(world, activity_id)
+    activity = wait_until_done(world, activity_id)
     assert (activity["status"], counts(activity)) == ("COMPLETED", (3, 0, 3, 0))
     assert len({item["transfer_id"] for item in items(world, activity_id)} - {None}) == 3
     assert [summary(world, user)["credited"] for user in users] == ["10.00"] * 3
@@ -164,7 +167,7 @@ def test_a_file_sent_again_with_the_same_key_is_credited_once(world: World) -> N
     content = f"uuid,amount\n{user_id},7\n".encode()
     first, again = send(world, content, key), send(world, content, key)  # their multipart boundaries differ
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
-    finished(world, first.json()["activity_id"])
+    wait_until_done(world, first.json()["activity_id"])
     assert summary(world, user_id)["credited"] == "7.00"
     assert send(world, content + b"x", key).json()["code"] == "IDEMPOTENCY_KEY_REUSED"
 
@@ -172,7 +175,7 @@ def test_a_file_sent_again_with_the_same_key_is_credited_once(world: World) -> N
 def test_a_file_with_more_rows_than_a_chunk_is_credited(world: World) -> None:
     user_id = make_user(world)
     rows = [(user_id, f"{number}.00") for number in range(1, CHUNK + 11)]
-    activity = finished(world, upload(world, rows))
+    activity = wait_until_done(world, upload(world, rows))
     assert (activity["status"], counts(activity)) == ("COMPLETED", (CHUNK + 10, 0, CHUNK + 10, 0))
     assert summary(world, user_id)["credited"] == f"{(CHUNK + 10) * (CHUNK + 11) // 2}.00"
     world.assert_clean()

@@ -26,7 +26,7 @@ from sandbox.domain.unit import CommandResult, IdempotencyKey, UnitOfWork
 from sandbox.scenarios.builtin import load_catalogue
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
-from tests.test_bulk_credit import PATH, counts, finished, items, send, upload
+from tests.test_bulk_credit import PATH, counts, items, send, upload, wait_until_done
 from tests.test_users import make_user, summary
 
 HEADER = b"uuid,amount\n"
@@ -122,7 +122,7 @@ def test_blank_lines_count_for_line_numbers_but_are_not_rows(world: World) -> No
     user_id = make_user(world)
     content = HEADER + b"\n" * 3000 + f"{user_id},7\n \r\n{user_id},8\n\n".encode()
     activity_id = send(world, content).json()["activity_id"]
-    assert counts(finished(world, activity_id)) == (2, 0, 2, 0)
+    assert counts(wait_until_done(world, activity_id)) == (2, 0, 2, 0)
     assert [item["line"] for item in items(world, activity_id)] == [3002, 3004]
     assert summary(world, user_id)["credited"] == "15.00"
 
@@ -133,7 +133,7 @@ def test_a_line_that_is_too_long_is_invalid_and_credits_nothing(world: World) ->
     cut = f"{user_id},".ljust(999) + "100.00"
     content = HEADER + f"{user_id},2\n{cut}\n{user_id},3\n{cut}".encode()
     activity_id = send(world, content).json()["activity_id"]
-    assert counts(finished(world, activity_id)) == (4, 2, 2, 0)
+    assert counts(wait_until_done(world, activity_id)) == (4, 2, 2, 0)
     rows = items(world, activity_id)
     assert [item["status"] for item in rows] == ["SUCCEEDED", "INVALID", "SUCCEEDED", "INVALID"]
     assert [item["error"] for item in rows if item["status"] == "INVALID"] == ["is longer than 1000 bytes"] * 2
@@ -183,7 +183,7 @@ def test_unbalanced_or_misplaced_quotes_make_a_row_invalid(line: str, status: st
 def test_a_row_with_an_unclosed_quote_credits_nothing(world: World) -> None:
     user_id = make_user(world)
     activity_id = send(world, HEADER + f'{user_id},"2.00\n{user_id},"3.00"\n'.encode()).json()["activity_id"]
-    assert counts(finished(world, activity_id)) == (2, 1, 1, 0)
+    assert counts(wait_until_done(world, activity_id)) == (2, 1, 1, 0)
     assert "quote" in items(world, activity_id, status="INVALID")[0]["error"]
     assert summary(world, user_id)["credited"] == "3.00"
 
@@ -253,7 +253,7 @@ def test_a_row_that_exceeds_a_users_maximum_is_invalid_and_the_other_rows_are_cr
     user_id = make_user(world)
     rows = [(user_id, f"{999_999_999_999 - number}.99") for number in range(101)]
     activity_id = upload(world, [*rows, (user_id, "1")])
-    activity = finished(world, activity_id)
+    activity = wait_until_done(world, activity_id)
     assert counts(activity) == (102, 1, 101, 0)
     (refused,) = items(world, activity_id, status="INVALID")
     assert (refused["line"], refused["error"]) == (102, "amount: would raise the user's credits above 99999999999999.99")

@@ -35,7 +35,7 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 COMMANDS = dict(commands())
-ACTIONS = {words: command for words, command in COMMANDS.items() if not isinstance(command, TyperGroup)}
+LEAF_COMMANDS = {words: command for words, command in COMMANDS.items() if not isinstance(command, TyperGroup)}
 
 
 def complete(line: str) -> set[str]:
@@ -58,7 +58,7 @@ def test_help_is_in_plain_words() -> None:
 
 
 def test_every_parameter_has_help_and_every_command_except_run_has_json_output() -> None:
-    for words, command in ACTIONS.items():
+    for words, command in LEAF_COMMANDS.items():
         assert command.help, words
         for parameter in command.params:
             assert isinstance(parameter, TyperOption | TyperArgument)

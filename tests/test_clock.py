@@ -122,7 +122,7 @@ def test_steps_run_at_their_due_times(world: World) -> None:
     world.assert_clean()
 
 
-def test_a_payout_that_settles_at_once_in_a_frozen_world_is_complete(world: World) -> None:
+def test_a_payout_that_settles_at_once_in_a_frozen_world_has_its_times_and_timeline(world: World) -> None:
     frozen = clock(world, "freeze")["now"]
     payout = world.create_payout("0001")
     settled = world.payout(payout["id"])
@@ -156,8 +156,8 @@ def test_one_advance_makes_all_ten_attempts_to_an_endpoint_that_is_down_for_days
     (delivery,) = world.get("/api/v1/webhook-deliveries").json()["data"]
     assert (delivery["status"], delivery["attempt_count"], delivery["next_attempt_at"]) == ("FAILED", 10, None)
     expected = [time_of("2031-01-01T00:00:00.000+00:00")]
-    for made in range(1, 10):
-        due = next_attempt("standard", made, expected[-1], delivery["id"])
+    for attempts_made in range(1, 10):
+        due = next_attempt("standard", attempts_made, expected[-1], delivery["id"])
         assert due is not None
         milliseconds = timedelta(milliseconds=-(-(due - expected[0]) // timedelta(milliseconds=1)))
         # The clock has millisecond resolution, so a due time is reached at the next whole millisecond.

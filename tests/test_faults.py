@@ -96,7 +96,7 @@ def test_a_response_can_be_delayed(world: World, kind: str) -> None:
     assert len(world.get("/api/v1/payouts").json()["data"]) == 1
 
 
-def test_slow_after_commit_delays_the_response_until_after_the_commit(world: World) -> None:
+def test_slow_after_commit_commits_before_it_delays_the_response(world: World) -> None:
     fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
     with pytest.raises(httpx.ReadTimeout):
         world.post("/api/v1/payouts", world.payout_body("0004"), timeout=httpx.Timeout(60, read=2))
@@ -291,7 +291,7 @@ def attempts_of(world: World) -> list[dict[str, Any]]:
 def test_an_attempt_that_a_fault_hit_has_its_id_and_shows_what_was_sent(
     world: World, receiver: Receiver, kind: str, parameters: dict[str, Any], is_frozen: bool
 ) -> None:
-    """Both remain after the fault is deleted."""
+    """The fault's id and the request stay on the attempt after the fault is deleted."""
     register(world, receiver)
     if is_frozen:
         world.client.post("/sandbox/v1/clock/freeze", json={})
@@ -328,7 +328,7 @@ def test_in_a_frozen_world_a_reordered_delivery_arrives_after_the_others_of_its_
 
 
 def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
-    """The order is not checked: if two workers have one delivery each, the fault waits a second, not for the other one."""
+    """The order is not checked. If two workers have one delivery each, the first is sent after a second at the latest."""
     register(world, receiver)
     created = fault(world, "webhooks", "reorder", count=1)
     first = world.create_payout("0004")["id"]

@@ -159,13 +159,13 @@ def test_the_migration_adds_missing_reversals_once(world: World) -> None:
     assert feed(world)[-1][:2] == ("earned", "1.00")
 
 
-GOOD = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
+VALID_ROW = {"id": "a", "userId": "074092", "createdAt": "2026-03-01T12:00:00.000Z", "type": "payout", "amount": 30}
 
 
 @pytest.mark.parametrize("kind", ["payout", "paid_out"])
 @pytest.mark.parametrize("amount", ["-30.00", -30, -30.0, "-0.01", "-999999999999.99"])
 def test_a_vendors_reversal_is_read(kind: str, amount: object) -> None:
-    assert read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode()).amount == Decimal(str(amount))
+    assert read_row(json.dumps({**VALID_ROW, "type": kind, "amount": amount}).encode()).amount == Decimal(str(amount))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_vendors_reversal_is_read(kind: str, amount: object) -> None:
 )  # fmt: skip
 def test_an_invalid_reversal_is_refused(kind: str, amount: object) -> None:
     with pytest.raises(ValueError, match="amount must be"):
-        read_row(json.dumps({**GOOD, "type": kind, "amount": amount}).encode())
+        read_row(json.dumps({**VALID_ROW, "type": kind, "amount": amount}).encode())
 
 
 async def test_a_vendors_reversals_count_once_in_any_order(driven: DrivenPoller) -> None:

@@ -13,7 +13,7 @@ from sandbox.runtime.forking import CAN_FORK
 
 pytestmark = pytest.mark.skipif(not CAN_FORK, reason="programs are forked on Linux only")
 
-REPORT = """
+REPORT_PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def main():
 if __name__ == "__main__":
     main()
 """
-RUN = """
+PARENT_PROGRAM = """
 import os, signal, socket, sys
 from pathlib import Path
 from sandbox.runtime import child, forking
@@ -68,14 +68,18 @@ def run(how: str, tmp_path: Path, text: str) -> tuple[str, str]:
     (tmp_path / "log").unlink(missing_ok=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])}
     parent = subprocess.run(
-        [sys.executable, "-P", "-c", RUN, how, str(tmp_path), "reporting"], env=env, capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", PARENT_PROGRAM, how, str(tmp_path), "reporting"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return parent.stdout, (tmp_path / "log").read_text()
 
 
 def test_a_forked_program_has_the_same_environment_as_an_executed_one(tmp_path: Path) -> None:
     def report(how: str) -> dict[str, Any]:
-        output, log = run(how, tmp_path, REPORT)
+        output, log = run(how, tmp_path, REPORT_PROGRAM)
         assert output == "buffered by the parent status 0\n"
         first, second = log.splitlines()
         assert second == "to standard error"
@@ -109,7 +113,7 @@ def test_a_forked_program_exits_like_an_executed_one(tmp_path: Path, ending: str
 def test_two_forked_programs_generate_different_random_numbers(tmp_path: Path) -> None:
     text = "import random\ndef main():\n    print(random.getrandbits(64), flush=True)\n"
     script = (
-        RUN.rpartition("process =")[0]
+        PARENT_PROGRAM.rpartition("process =")[0]
         + """
 for _ in range(2):
     child.spawn(child.Command("x", argv, env, folder / "log")).wait()
@@ -124,7 +128,7 @@ for _ in range(2):
 def test_the_reaper_recognizes_a_forked_process_by_the_lifeline(tmp_path: Path) -> None:
     text = "import time\ndef main():\n    print('here')\n    time.sleep(1000)\n"
     script = (
-        RUN.rpartition("process =")[0]
+        PARENT_PROGRAM.rpartition("process =")[0]
         + """
 import time
 from sandbox.runtime.processes import processes_of_run

@@ -132,7 +132,7 @@ async def test_stores_that_freeze_are_named_and_found_again(stack: Stack, stoppe
         async with health_client(database_url, f"redis://127.0.0.1:{redis.port}") as client:
             await until_ready(client)
         async with health_client(database_url, f"redis://127.0.0.1:{redis.port}", check_timeout=0.5) as client:
-            await until_ready(client)  # connected
+            await until_ready(client)  # both stores are connected now
             for name in stopped:
                 proxies[name].flows.clear()
             # Every request gets a response, although the stores do not respond.

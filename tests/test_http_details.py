@@ -17,8 +17,8 @@ from tests.harness.waiting import until
 from tests.harness.world import World
 
 DOCUMENT = json.loads((Path(__file__).parent.parent / "openapi" / "openapi.json").read_text())
-# Every POST, PUT and PATCH under /api/v1 needs a key, whatever else is wrong with the request.
-KEYED = [
+# Every POST, PUT and PATCH under /api/v1 needs an idempotency key, which is checked before the body.
+NEED_IDEMPOTENCY_KEY = [
     (method.upper(), re.sub(r"{\w+}", "x", path))
     for path, item in DOCUMENT["paths"].items()
     for method in item
@@ -36,7 +36,7 @@ def problem_of(response: httpx.Response, status: int, code: str) -> dict[str, An
     return found
 
 
-@pytest.mark.parametrize(("method", "path"), KEYED)
+@pytest.mark.parametrize(("method", "path"), NEED_IDEMPOTENCY_KEY)
 @pytest.mark.parametrize("content", [(b"a=b", "application/x-www-form-urlencoded"), (b"{", "application/json"), (b"", None)])
 def test_a_missing_idempotency_key_is_reported_before_errors_in_the_body(
     world: World, method: str, path: str, content: tuple[bytes, str | None]
@@ -44,7 +44,7 @@ def test_a_missing_idempotency_key_is_reported_before_errors_in_the_body(
     body, kind = content
     response = world.client.request(method, path, content=body, headers={} if kind is None else {"content-type": kind})
     problem_of(response, 400, "MISSING_IDEMPOTENCY_KEY")
-    assert len(KEYED) >= 20
+    assert len(NEED_IDEMPOTENCY_KEY) >= 20
 
 
 def test_an_invalid_api_key_is_reported_before_a_missing_idempotency_key_or_media_type(world: World) -> None:

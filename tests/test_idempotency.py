@@ -142,6 +142,10 @@ def test_every_writing_operation_documents_the_key() -> None:
     assert missing == []
 
 
+# Each of these functions prepares a request. It returns the method, the path, the body, and another body for the same path,
+# which is None or empty if the request has no other.
+
+
 def _put_source(world: World) -> tuple[str, str, Any, Any]:
     return "PUT", "/aggregator/v1/source", {"url": None}, {"url": "https://vendor.example/v1"}
 

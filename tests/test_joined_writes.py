@@ -1,4 +1,4 @@
-"""A response's head and body leave together; a head without a body, and the end of a connection, are not held back."""
+"""A response's head and body are sent in one write. A lone head and the end of a connection are not delayed."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from sandbox.server.joined_writes import JoinedWrites
 
 
 class Recorder(asyncio.Transport):
-    """A transport that records the calls that the peer would notice."""
+    """A transport that records the calls that affect the peer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class Recorder(asyncio.Transport):
         return 0
 
 
-async def opened() -> tuple[Recorder, JoinedWrites]:
+async def open_transport() -> tuple[Recorder, JoinedWrites]:
     recorder = Recorder()
     return recorder, JoinedWrites(recorder, asyncio.get_running_loop())
 
 
 async def test_head_and_body_are_one_write() -> None:
-    recorder, joined = await opened()
+    recorder, joined = await open_transport()
     for data in (b"head 1 ", b"body 1", b"head 2 ", b"body 2"):
         joined.write(data)
     assert recorder.calls == [b"head 1 body 1", b"head 2 body 2"]
@@ -55,7 +55,7 @@ async def test_head_and_body_are_one_write() -> None:
 
 
 async def test_a_head_alone_is_sent_at_once() -> None:
-    recorder, joined = await opened()
+    recorder, joined = await open_transport()
     joined.write(b"head")
     assert joined.get_write_buffer_size() == 4
     await asyncio.sleep(0)
@@ -64,15 +64,15 @@ async def test_a_head_alone_is_sent_at_once() -> None:
 
 
 async def test_an_empty_body_completes_a_response() -> None:
-    recorder, joined = await opened()
+    recorder, joined = await open_transport()
     joined.write(b"head")
     joined.write(b"")
     joined.write(b"")
     assert recorder.calls == [b"head"]
 
 
-async def test_a_close_loses_nothing() -> None:
-    recorder, joined = await opened()
+async def test_data_written_before_a_close_is_sent() -> None:
+    recorder, joined = await open_transport()
     joined.write(b"head")
     joined.write_eof()
     joined.write(b"more")
@@ -80,8 +80,8 @@ async def test_a_close_loses_nothing() -> None:
     assert recorder.calls == [b"head", "eof", b"more", "close"]
 
 
-async def test_nothing_is_written_to_a_lost_connection() -> None:
-    recorder, joined = await opened()
+async def test_nothing_is_written_after_an_abort() -> None:
+    recorder, joined = await open_transport()
     joined.write(b"head")
     joined.abort()
     await asyncio.sleep(0)

@@ -218,7 +218,7 @@ async def test_the_size_of_an_entry_is_limited_whatever_the_headers(world: World
         left_out = shown.pop(CUT, "0 more")
         assert left_out == f"{len(headers) - len(shown)} more"
         assert len(shown) <= 100
-        (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # typed for both the sync and the async client
+        (value,) = await redis.lrange(f"psp:journal:{world.merchant_id}", 0, -1)  # type: ignore[misc]  # typed for sync and async
         assert len(value) < HEADERS_LIMIT + 2 * BODY_LIMIT + 2 * TEXT_LIMIT + 1000
     finally:
         await redis.aclose()

@@ -201,7 +201,7 @@ DANGLING_REFERENCES = {
     "user_transactions.user_id": corruption("DELETE FROM users WHERE merchant_id = $1 AND id = $2", target="user"),
     "bulk_credit_items.activity_id": corruption("DELETE FROM bulk_credits WHERE merchant_id = $1 AND id = $2", target="user"),
 }  # fmt: skip
-"""Corruptions after which a column that has no foreign key refers to a row that does not exist."""
+"""By column without a foreign key: a corruption after which the column refers to a missing row."""
 CORRUPTIONS |= {
     f"{column} refers to a missing row": replace(one, found_by=one.found_by | {"references_exist"}, names=f"{column} refers to")
     for column, one in DANGLING_REFERENCES.items()

@@ -16,11 +16,11 @@ class StubResolver(AbstractResolver):
 
     def __init__(self, addresses: Mapping[str, Sequence[str]] | None = None, default: str | None = None) -> None:
         self.addresses = dict(addresses or {})
-        self._anything = default
+        self._default = default
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return the host's addresses. Raises OSError if it has none."""
-        found = self.addresses.get(host, [self._anything] if self._anything else [])
+        found = self.addresses.get(host, [self._default] if self._default else [])
         if not found:
             raise OSError(None, "no such name")
         return [

@@ -195,7 +195,7 @@ class Database:
         )
         return {name for (name,) in found}
 
-    async def planned(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "Planned":
+    async def prepare(self, statements: Mapping[str, tuple[str, Sequence[object]]]) -> "PreparedStatements":
         """Connect as the product's pool does, then prepare and plan all statements, given as name → (SQL, arguments)."""
         conn = await asyncpg.connect(
             self.url, server_settings={"role": APPLICATION_ROLE, **PLANNER}, statement_cache_size=0, command_timeout=60
@@ -209,7 +209,7 @@ class Database:
             values = ", ".join(_literal(value, kind) for value, kind in given)
             calls[name] = f"EXECUTE s{number}({values})" if types else f"EXECUTE s{number}"
             await conn.execute(f"EXPLAIN {calls[name]}")
-        return Planned(conn, calls, {name for name, (sql, _) in statements.items() if _CALLS_A_FUNCTION.search(sql)})
+        return PreparedStatements(conn, calls, {name for name, (sql, _) in statements.items() if _CALLS_A_FUNCTION.search(sql)})
 
 
 _CALLS_A_FUNCTION = re.compile(r"\bpsp_\w+\(")
@@ -217,7 +217,7 @@ _CALLS_A_FUNCTION = re.compile(r"\bpsp_\w+\(")
 _ROWS_READ = "SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables"
 
 
-class Planned:
+class PreparedStatements:
     """Statements that are already planned and can be run later."""
 
     def __init__(
@@ -228,7 +228,7 @@ class Planned:
         self._calls = calls
         self._functions = functions
 
-    async def read(self) -> dict[str, ReadCost]:
+    async def measure(self) -> dict[str, ReadCost]:
         """Run each statement with its generic plan, roll it back, and close the connection.
 
         Statements that read no table are omitted. Raises AssertionError if statements fail.
@@ -236,7 +236,7 @@ class Planned:
         readings, failed = {}, []
         for name, call in self._calls.items():
             plan = json.loads(await self._conn.fetchval(f"EXPLAIN (FORMAT JSON) {call}"))[0]["Plan"]
-            if not _reads(plan) and name not in self._functions:
+            if not _reads_a_table(plan) and name not in self._functions:
                 continue
             transaction = self._conn.transaction()
             await transaction.start()
@@ -247,7 +247,7 @@ class Planned:
                 failed.append(f"{name}: {error}")
             else:
                 plan = json.loads(text)[0]["Plan"]
-                rows = _rows(plan)
+                rows = _rows_read_by(plan)
                 if name in self._functions:  # count the table of which it reads the most rows
                     rows = float(max(n - before.get(table, 0) for table, n in (await self._rows_read()).items()))
                 readings[name] = ReadCost(rows, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan)
@@ -261,20 +261,20 @@ class Planned:
         return dict(await self._conn.fetch(_ROWS_READ))
 
 
-def _is_read(plan: Mapping[str, Any]) -> bool:
+def _is_table_read(plan: Mapping[str, Any]) -> bool:
     return "Relation Name" in plan and plan["Node Type"] != "ModifyTable"
 
 
-def _reads(plan: Mapping[str, Any]) -> bool:
-    return _is_read(plan) or any(_reads(part) for part in plan.get("Plans", ()))
+def _reads_a_table(plan: Mapping[str, Any]) -> bool:
+    return _is_table_read(plan) or any(_reads_a_table(part) for part in plan.get("Plans", ()))
 
 
-def _rows(plan: Mapping[str, Any]) -> float:
+def _rows_read_by(plan: Mapping[str, Any]) -> float:
     own = 0.0
-    if _is_read(plan):
+    if _is_table_read(plan):
         removed = plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
         own = (plan["Actual Rows"] + removed) * plan["Actual Loops"]
-    return own + sum(_rows(part) for part in plan.get("Plans", ()))
+    return own + sum(_rows_read_by(part) for part in plan.get("Plans", ()))
 
 
 def _arguments(sql: str, arguments: Sequence[object], types: Sequence[str]) -> list[object]:

@@ -72,7 +72,7 @@ def _returns_query(function: FunctionType) -> bool:
 
 
 def queries_elsewhere() -> list[str]:
-    """Return the places (`module:line`) that build a Piccolo query outside these functions."""
+    """Return the places (`module:line`) that build a Piccolo query outside the functions of `query_builders`."""
     found = []
     for module in modules():
         tree = ast.parse(Path(module.__file__ or "").read_text("utf-8"))
