@@ -1,6 +1,7 @@
-"""The payout core. Raw SQL, since Piccolo knows no composite keys.
+"""The payout core. Raw SQL, because Piccolo does not support composite keys.
 
-Every key begins with merchant_id, so that the whole can be distributed by it; no triggers and no time or random defaults.
+Every key begins with merchant_id, so that the database can be distributed by it. There are no triggers, and no defaults that
+use the time or randomness.
 """
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -12,7 +13,7 @@ VERSION = "1.38.0"
 DESCRIPTION = "The payout core"
 
 STATEMENTS = (
-    # ---- merchants: the lock, the clock and the id counter of everything that belongs to one
+    # ---- merchants: a row is the merchant's lock, clock and id counter
     """
     CREATE TABLE IF NOT EXISTS merchants (
         merchant_id uuid PRIMARY KEY,
@@ -41,7 +42,7 @@ STATEMENTS = (
         UNIQUE (merchant_id, key_hash)
     )
     """,
-    # A key names no merchant, so the look-up by its hash is the one read that crosses merchants; it is cached.
+    # The look-up of a key by its hash cannot use a merchant id, because it finds the merchant. Its result is cached.
     "CREATE INDEX IF NOT EXISTS api_keys_by_hash ON api_keys (key_hash)",
     # ---- money
     """
@@ -93,8 +94,8 @@ STATEMENTS = (
     "CREATE INDEX IF NOT EXISTS payouts_due ON payouts (merchant_id, due_at, id) WHERE due_at IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS payouts_by_status ON payouts (merchant_id, status, dest_type, id)",
     "CREATE INDEX IF NOT EXISTS payouts_by_user ON payouts (merchant_id, user_id, id) WHERE user_id IS NOT NULL",
-    # A bank's callback names a payout and no merchant: these two find whose it is.
-    # Hashes, so that no list can be tempted to walk everybody's payouts in the order of ids.
+    # A bank's callback names a payout but no merchant; these two indexes find the merchant. They are hash indexes, so that the
+    # planner cannot use them to read the payouts of all merchants in the order of ids for a list.
     "CREATE INDEX IF NOT EXISTS payouts_by_id ON payouts USING hash (id)",
     "CREATE INDEX IF NOT EXISTS payouts_by_psp_reference ON payouts USING hash (psp_reference) WHERE psp_reference IS NOT NULL",
     """
@@ -117,7 +118,7 @@ STATEMENTS = (
     """,
     "CREATE INDEX IF NOT EXISTS transfers_by_payout ON transfers (merchant_id, payout_id, id) WHERE payout_id IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS transfers_by_reason ON transfers (merchant_id, reason, id)",
-    # ---- events: for a payout they are its timeline as well, a row a change
+    # ---- events: those of a payout are also its timeline, one row per change
     """
     CREATE TABLE IF NOT EXISTS events (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -179,7 +180,7 @@ STATEMENTS = (
         FOREIGN KEY (merchant_id, endpoint_id) REFERENCES webhook_endpoints ON DELETE CASCADE
     ) WITH (fillfactor = 70)
     """,
-    # The HTTP call of a delivery needs its endpoint's turn; nothing else finds what is due.
+    # The only index that finds due deliveries. It begins with the endpoint, because endpoints take turns.
     """
     CREATE INDEX IF NOT EXISTS webhook_deliveries_due
         ON webhook_deliveries (merchant_id, endpoint_id, next_attempt_at, id) WHERE next_attempt_at IS NOT NULL
@@ -203,7 +204,7 @@ STATEMENTS = (
         FOREIGN KEY (merchant_id, delivery_id) REFERENCES webhook_deliveries ON DELETE CASCADE
     )
     """,
-    # ---- what came before
+    # ---- idempotency keys
     """
     CREATE TABLE IF NOT EXISTS idempotency_keys (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -217,7 +218,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX IF NOT EXISTS idempotency_keys_lapse ON idempotency_keys (merchant_id, expires_at)",
-    # ---- the application's role: it works with everything, and cannot rewrite history
+    # ---- the application's role: it can read and write all tables, but cannot change or delete transfers and events
     """
     DO $$
     BEGIN
@@ -234,13 +235,13 @@ STATEMENTS = (
         webhook_deliveries, webhook_attempts, idempotency_keys TO psp_app
     """,
     "GRANT SELECT, INSERT ON transfers, events TO psp_app",
-    # The readiness check looks whether the migrations have run.
+    # The readiness check reads whether the migrations have run.
     "GRANT SELECT ON migration TO psp_app",
 )
 
 
 async def forwards() -> MigrationManager:
-    """Create the tables, or find them there."""
+    """Create the tables that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

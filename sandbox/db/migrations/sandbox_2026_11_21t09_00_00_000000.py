@@ -1,4 +1,4 @@
-"""Users with wallets, their transactions, sales and bulk credits. Raw SQL, since Piccolo knows no composite keys."""
+"""Users with wallets, their transactions, sales and bulk credits. Raw SQL, because Piccolo does not support composite keys."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,13 +9,13 @@ VERSION = "1.38.0"
 DESCRIPTION = "Users, sales and bulk credits"
 
 STATEMENTS = (
-    # ---- what stands against all wallets of a merchant
+    # ---- USER_FUNDS, the contra account of all wallets of a merchant
     """
     INSERT INTO accounts (merchant_id, account, balance, version, updated_at)
     SELECT merchant_id, 'USER_FUNDS', 0, 0, created_at FROM merchants
     ON CONFLICT (merchant_id, account) DO NOTHING
     """,
-    # ---- users: what came in and went out of each one's wallet is summed up as it happens, so that no read sums
+    # ---- users: each row has the wallet's totals, updated with every transaction, so that no read has to add them up
     """
     CREATE TABLE IF NOT EXISTS users (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -47,7 +47,7 @@ STATEMENTS = (
     ) WITH (fillfactor = 50)
     """,
     "CREATE INDEX IF NOT EXISTS users_who_wait ON users (merchant_id, id) WHERE requested > 0",
-    # What users earned and spent, and the payouts that they asked for and were paid: the vendor feed, oldest first by id.
+    # The vendor feed, in the order of ids: what users earned and spent, and the payouts that they requested and were paid.
     """
     CREATE TABLE IF NOT EXISTS user_transactions (
         merchant_id uuid NOT NULL,
@@ -66,7 +66,7 @@ STATEMENTS = (
     )
     """,
     "CREATE INDEX IF NOT EXISTS user_transactions_by_user ON user_transactions (merchant_id, user_id, type, id)",
-    # ---- sales: an advance and a final payment at most, each once
+    # ---- sales: each has at most one advance and one final payment
     """
     CREATE TABLE IF NOT EXISTS sales (
         merchant_id uuid NOT NULL,
@@ -104,7 +104,7 @@ STATEMENTS = (
         CHECK ((amount = 0) = (transfer_id IS NULL))
     )
     """,
-    # ---- bulk credits: an uploaded file, and each of its rows until it is credited
+    # ---- bulk credits: uploaded files and their rows
     """
     CREATE TABLE IF NOT EXISTS bulk_credits (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -152,7 +152,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Create the tables, or find them there."""
+    """Create the tables that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

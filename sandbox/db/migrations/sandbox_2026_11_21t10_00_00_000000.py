@@ -1,4 +1,4 @@
-"""Rate limits, and what is aggregated from vendors' feeds. Raw SQL, since Piccolo knows no composite keys."""
+"""Rate limits, and data aggregated from vendors' feeds. Raw SQL, because Piccolo does not support composite keys."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,9 +9,9 @@ VERSION = "1.38.0"
 DESCRIPTION = "Rate limits and the aggregator"
 
 STATEMENTS = (
-    # Requests a minute that a merchant's API takes; null for as many as come.
+    # Maximum number of a merchant's API requests per minute; null for no limit.
     "ALTER TABLE merchants ADD COLUMN IF NOT EXISTS rate_limit integer CHECK (rate_limit BETWEEN 1 AND 100000)",
-    # ---- where a merchant's feed is, and where reading it stands; its row is the lock of all that is aggregated
+    # ---- the URL of a merchant's feed and the position in it; the row is the lock of the merchant's aggregated data
     """
     CREATE TABLE IF NOT EXISTS vendor_cursors (
         merchant_id uuid PRIMARY KEY REFERENCES merchants ON DELETE CASCADE,
@@ -29,9 +29,9 @@ STATEMENTS = (
         CHECK (url IS NOT NULL OR headers IS NULL)
     ) WITH (fillfactor = 50)
     """,
-    # Not a key, so it need not begin with the merchant: it finds those whose poll is due.
+    # It finds the merchants whose poll is due, so it does not begin with merchant_id. It is not a key, so this is allowed.
     "CREATE INDEX IF NOT EXISTS vendor_cursors_due ON vendor_cursors (next_poll_at) WHERE url IS NOT NULL",
-    # ---- every call to a vendor, whose count is the limit's truth: a call counts until it is known to have ended
+    # ---- every call to a vendor. The rate limit counts these rows: a call counts from its start, even if its end is unknown
     """
     CREATE TABLE IF NOT EXISTS vendor_fetches (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -50,7 +50,7 @@ STATEMENTS = (
         PRIMARY KEY (merchant_id, id)
     ) WITH (fillfactor = 70)
     """,
-    # ---- what was read, each row once by the vendor's own id, and what it comes to
+    # ---- the rows that were read, each once by the vendor's id, and their sums per user
     """
     CREATE TABLE IF NOT EXISTS vendor_transactions (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -62,7 +62,7 @@ STATEMENTS = (
         PRIMARY KEY (merchant_id, vendor_id)
     )
     """,
-    # Sums of many amounts of the largest kind: wider than one amount is.
+    # A sum of many amounts, so the column is wider than that of one amount.
     """
     CREATE TABLE IF NOT EXISTS vendor_balances (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -77,7 +77,7 @@ STATEMENTS = (
     ) WITH (fillfactor = 50)
     """,
     "CREATE INDEX IF NOT EXISTS vendor_balances_who_wait ON vendor_balances (merchant_id, id) WHERE payout > paid_out",
-    # ---- rows that could not be understood, kept as they came
+    # ---- rows that could not be parsed, as they were received
     """
     CREATE TABLE IF NOT EXISTS vendor_dead_letters (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -97,7 +97,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Create the tables, or find them there."""
+    """Create the tables that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""A merchant's own scenarios and faults. Raw SQL, since Piccolo knows no composite keys."""
+"""A merchant's own scenarios and faults. Raw SQL, because Piccolo does not support composite keys."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -21,10 +21,11 @@ STATEMENTS = (
         UNIQUE (merchant_id, name)
     )
     """,
-    # A payout takes along the steps of the rule that it follows, so that it keeps its path whatever becomes of the rule.
+    # A payout keeps a copy of the steps of the rule that it follows, so that later changes to the rule do not affect it.
     "ALTER TABLE payouts ADD COLUMN IF NOT EXISTS path jsonb",
     "ALTER TABLE payouts ADD COLUMN IF NOT EXISTS scenario_header text",
-    # `matches` counts what a fault might have hit, `hits` what it did; the row is the lock that makes both exact.
+    # `matches` counts the requests or deliveries that matched a fault, `hits` those that it hit. The row's lock keeps both
+    # exact.
     """
     CREATE TABLE IF NOT EXISTS faults (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -49,7 +50,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Create the tables, or find them there."""
+    """Create the tables that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

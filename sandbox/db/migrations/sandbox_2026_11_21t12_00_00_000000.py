@@ -1,4 +1,4 @@
-"""Who moves a merchant's clock."""
+"""The lease of a merchant's clock."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -6,10 +6,10 @@ from sandbox.db.engine import ENGINE
 
 ID = "2026-11-21T12:00:00:000000"
 VERSION = "1.38.0"
-DESCRIPTION = "Who moves a merchant's clock"
+DESCRIPTION = "Clock leases"
 
 STATEMENTS = (
-    # In the host's time, and renewed while it is needed: what a process held that died is free again in seconds.
+    # In the host's time. The holder renews it; if the holder dies, the lease expires within seconds.
     """
     ALTER TABLE merchants
         ADD COLUMN IF NOT EXISTS clock_held_by uuid,
@@ -19,7 +19,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Add the columns, or find them there."""
+    """Add the columns that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""What a reset goes back to, and snapshots of a merchant's world."""
+"""The initial values that a reset restores, and snapshots of a merchant's world."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -16,7 +16,7 @@ STATEMENTS = (
         WHERE t.merchant_id = m.merchant_id AND t.reason = 'TOP_UP' AND t.description = 'opening balance' ORDER BY id LIMIT 1
     ) WHERE opening_balance IS NULL
     """,
-    # ---- a snapshot: the merchant's own row as it was, and behind it all others, in chunks as JSON
+    # ---- a snapshot: the values of the merchant's row, and all other rows as JSON, in chunks
     """
     CREATE TABLE IF NOT EXISTS snapshots (
         merchant_id uuid NOT NULL REFERENCES merchants ON DELETE CASCADE,
@@ -44,7 +44,7 @@ STATEMENTS = (
         FOREIGN KEY (merchant_id, snapshot_id) REFERENCES snapshots ON DELETE CASCADE
     )
     """,
-    # The usual compression takes longer than all the rest of a snapshot; not every server was built with the quick one.
+    # The default compression takes longer than the rest of a snapshot. Not every server supports the faster one.
     """
     DO $$
     BEGIN
@@ -58,7 +58,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Create the tables, or find them there."""
+    """Create the tables that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""Snapshots keep rows as the tables have them instead of as JSON, which took longer to write and to read than all the rest."""
+"""Snapshots store rows in the types of their tables instead of as JSON, which took longer than the rest of a snapshot."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -14,8 +14,9 @@ _TABLES = (
     "events", "transfers", "scenario_rules", "faults", "payouts", "idempotency_keys", "accounts",
 )  # fmt: skip
 
-# A column a table of the world, of which each row fills one. PostgreSQL refuses to change the type of a column of such a table
-# while rows of it are put away: a migration that does so deletes the snapshots, drops the column here, and adds it again.
+# One column per table of the world; each row sets one of them. While snapshots have rows of a table, PostgreSQL refuses to
+# change the type of that table's columns. A migration that does so must delete the snapshots, drop the column here, and add it
+# again.
 STATEMENTS = (
     "DROP TABLE IF EXISTS snapshot_rows",
     "DELETE FROM snapshots",
@@ -30,7 +31,7 @@ STATEMENTS = (
         FOREIGN KEY (merchant_id, snapshot_id) REFERENCES snapshots ON DELETE CASCADE
     )
     """,
-    # The usual compression takes longer than all the rest of a snapshot; not every server was built with the quick one.
+    # The default compression takes longer than the rest of a snapshot. Not every server supports the faster one.
     f"""
     DO $$
     BEGIN
@@ -44,7 +45,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Make the table anew; snapshots that there are go, as nothing reads them any more."""
+    """Recreate the table. Existing snapshots are deleted, because nothing can read them any more."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

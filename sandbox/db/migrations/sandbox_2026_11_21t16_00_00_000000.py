@@ -1,8 +1,8 @@
-"""The tables that grow with every payout and credit no longer look their merchant up for each row.
+"""The tables that grow with every payout and credit lose their foreign keys to `merchants`.
 
-Each such look cost what a further index would: a tenth to a fifth of PostgreSQL's work for a payout. It could find nothing:
-whoever writes these rows holds the lock of the merchant's row, taken in the same transaction, and a merchant is deleted under
-that lock, with all rows of all its tables.
+Each of these checks cost as much as another index: a tenth to a fifth of PostgreSQL's work for a payout. They could not find
+anything: a transaction that writes these rows holds the lock of the merchant's row, and a merchant is deleted, with the rows of
+all its tables, under the same lock.
 """
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -21,7 +21,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Drop the constraints, where they are there."""
+    """Drop the constraints that exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def drop() -> None:

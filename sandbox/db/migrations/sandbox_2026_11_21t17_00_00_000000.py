@@ -1,4 +1,4 @@
-"""Fewer indexes for a bulk credit to keep up: half of PostgreSQL's work for a row was in them."""
+"""Fewer indexes that a bulk credit has to update: they were half of PostgreSQL's work for a row."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,14 +9,14 @@ VERSION = "1.38.0"
 DESCRIPTION = "Fewer indexes for bulk credits"
 
 STATEMENTS = (
-    # One index for both: a row is found by its status and line, and all rows are five ranges, each in the order of the file.
-    # A line is in one file once, as the lines are counted while the file is copied.
+    # One index for two purposes: it finds a row by status and line, and lists all rows as five ranges, each in file order.
+    # Lines are unique within a file, because they are counted while the file is copied.
     """
     ALTER TABLE bulk_credit_items DROP CONSTRAINT IF EXISTS bulk_credit_items_pkey,
         ADD CONSTRAINT bulk_credit_items_pkey PRIMARY KEY (merchant_id, activity_id, status, line)
     """,
     "DROP INDEX IF EXISTS bulk_credit_items_by_status",
-    # What moves a merchant's own balance is listed by its kind; what moves its users' wallets is not.
+    # Only transfers of the merchant's own balance are listed by reason; those of its users' wallets are not.
     """
     CREATE INDEX IF NOT EXISTS transfers_of_balance ON transfers (merchant_id, reason, id)
         WHERE reason IN ('TOP_UP', 'PAYOUT_LOCK', 'PAYOUT_SETTLE', 'PAYOUT_RELEASE', 'PAYOUT_RETURN')
@@ -26,7 +26,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Make the indexes anew, each where it is not there yet."""
+    """Replace the indexes that have not been replaced yet."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""A restore leaves what stands as it was: the ledger, the events and the users' transactions are only ever added to."""
+"""A restore keeps existing rows of append-only tables: the ledger, the events and the users' transactions."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -6,11 +6,11 @@ from sandbox.db.engine import ENGINE
 
 ID = "2026-11-21T18:00:00:000000"
 VERSION = "1.38.0"
-DESCRIPTION = "What of a snapshot still stands"
+DESCRIPTION = "Snapshots that are still intact"
 
 STATEMENTS = (
-    # `position` parts the ids made before a snapshot from those made after it. While `stands` is true, each row of the tables
-    # that are only added to is in the world as it was put away, with nothing but later ones behind it.
+    # `position` separates the ids created before a snapshot from those created after it. While `stands` is true, the world
+    # still has all rows of the snapshot's append-only tables, and all other rows of these tables have later ids.
     """
     ALTER TABLE snapshots
         ADD COLUMN IF NOT EXISTS position uuid,
@@ -23,7 +23,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Add the columns, or find them there."""
+    """Add the columns that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

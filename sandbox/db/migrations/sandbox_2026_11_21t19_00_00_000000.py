@@ -9,13 +9,13 @@ VERSION = "1.38.0"
 DESCRIPTION = "Approvals that expire"
 
 STATEMENTS = (
-    # Null for as long as it takes.
+    # Null: they never expire.
     "ALTER TABLE merchants ADD COLUMN IF NOT EXISTS approvals_expire_after interval CHECK (approvals_expire_after > '0')",
 )
 
 
 async def forwards() -> MigrationManager:
-    """Add the column, or find it there."""
+    """Add the column if it does not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""How long approvals last is put away with a merchant's world, and back with it."""
+"""Snapshots include the time after which approvals expire."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,13 +9,13 @@ VERSION = "1.38.0"
 DESCRIPTION = "Approvals that expire, in snapshots"
 
 STATEMENTS = (
-    # Null for as long as it takes, as in merchants; so it is in snapshots that are there already.
+    # Null: they never expire, as in `merchants`. Existing snapshots have null.
     "ALTER TABLE snapshots ADD COLUMN IF NOT EXISTS approvals_expire_after interval",
 )
 
 
 async def forwards() -> MigrationManager:
-    """Add the column, or find it there."""
+    """Add the column if it does not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

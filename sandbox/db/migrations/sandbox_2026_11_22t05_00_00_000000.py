@@ -1,4 +1,4 @@
-"""A timeline says whose key asked for a change."""
+"""Timelines contain the id of the key that requested a change."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,14 +9,14 @@ VERSION = "1.38.0"
 DESCRIPTION = "The actor of a change"
 
 STATEMENTS = (
-    # Null for the worker, for banks, and for what happened before. No reference: a key may be deleted with its merchant only,
-    # and events outlive a key's revocation.
+    # Null for changes by the worker or a bank, and for earlier changes. No foreign key: a key is deleted only together with its
+    # merchant, and a revoked key keeps its row.
     "ALTER TABLE events ADD COLUMN IF NOT EXISTS actor uuid",
 )
 
 
 async def forwards() -> MigrationManager:
-    """Add the column, or find it there."""
+    """Add the column if it does not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""Payouts by a pair of their metadata: a page of them is a range of an index, in the order of ids."""
+"""Index payouts by their metadata pairs: a page of payouts with a pair is a range of the index, in the order of ids."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -8,7 +8,7 @@ ID = "2026-11-22T05:10:00:000000"
 VERSION = "1.38.0"
 DESCRIPTION = "Payouts by metadata"
 
-# A pair as 16 bytes of its SHA-256, as `sandbox.domain.payout.metadata_pair_id` has it.
+# A pair is 16 bytes of its SHA-256, as in `sandbox.domain.payout.metadata_pair_id`.
 _PAIR = "encode(substring(sha256(convert_to(m.key || chr(31) || m.value, 'UTF8')) FROM 1 FOR 16), 'hex')::uuid"
 
 STATEMENTS = (
@@ -27,7 +27,7 @@ STATEMENTS = (
     """,  # noqa: S608 -- constants
     "GRANT SELECT, INSERT, UPDATE, DELETE ON payout_metadata TO psp_app",
     "ALTER TABLE snapshot_rows ADD COLUMN IF NOT EXISTS payout_metadata payout_metadata[]",
-    # Snapshots that were taken before come back with it as well.
+    # Add the pairs to existing snapshots too, so that a restore brings them back.
     f"""
     INSERT INTO snapshot_rows (merchant_id, snapshot_id, table_name, part, payout_metadata)
     SELECT s.merchant_id, s.snapshot_id, 'payout_metadata', s.part,
@@ -40,7 +40,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Create the table, or find it there."""
+    """Create the table if it does not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

@@ -1,4 +1,4 @@
-"""Rows of the feed that take back what did not happen, what a sale's payments came to, and the history of a wallet."""
+"""Reversing rows in the vendor feed, for payouts that ended unpaid."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,7 +9,7 @@ VERSION = "1.38.0"
 DESCRIPTION = "Reversals in the feed, attempts of sales, histories of wallets"
 
 STATEMENTS = (
-    # ---- reversals: what is asked for and what is paid may be taken back, what is earned and spent may not
+    # ---- reversals: only rows for requested and paid payouts can be reversed, earnings and spending cannot
     """
     ALTER TABLE user_transactions DROP CONSTRAINT IF EXISTS user_transactions_amount_check,
         ADD CONSTRAINT user_transactions_amount_check CHECK (amount > 0 OR (amount < 0 AND type IN ('PAYOUT', 'PAID_OUT')))
@@ -18,13 +18,14 @@ STATEMENTS = (
     ALTER TABLE vendor_transactions DROP CONSTRAINT IF EXISTS vendor_transactions_amount_check,
         ADD CONSTRAINT vendor_transactions_amount_check CHECK (amount > 0 OR (amount < 0 AND type IN ('payout', 'paid_out')))
     """,
-    # A vendor may show a reversal before the row that it reverses, so a sum may be below 0 for a while.
+    # A vendor may send a reversal before the row that it reverses, so a sum can be negative for a while.
     """
     ALTER TABLE vendor_balances DROP CONSTRAINT IF EXISTS vendor_balances_payout_check,
         DROP CONSTRAINT IF EXISTS vendor_balances_paid_out_check
     """,
-    # What an earlier release left out for payouts that have ended unpaid. Each id is a UUIDv7 of the merchant's time with its
-    # next numbers, as `sandbox.domain.ids` makes them, so that the rows come last in the feed and readers see them.
+    # Add the rows that earlier releases did not write for payouts that ended unpaid. Each id is a UUIDv7 with the merchant's
+    # time and the next numbers of its counter, as in `sandbox.domain.ids`, so that the rows are last in the feed and readers
+    # see them.
     """
     WITH wanted AS (
         SELECT p.merchant_id, p.id AS payout_id, p.user_id, p.merchant_reference, k.type, k.amount
@@ -60,7 +61,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Change the tables, or find them changed."""
+    """Change the tables, unless they are already changed."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def change() -> None:

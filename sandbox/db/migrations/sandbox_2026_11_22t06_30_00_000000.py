@@ -1,4 +1,4 @@
-"""What became of the attempts to pay for a sale, the sales of a user, and the entries of a wallet."""
+"""Attempts to pay for a sale, and indexes for a user's sales and a wallet's entries."""
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
 
@@ -9,12 +9,13 @@ VERSION = "1.38.0"
 DESCRIPTION = "Attempts of sales, and histories of wallets"
 
 STATEMENTS = (
-    # Null is none: PostgreSQL adds no column with a default to a table whose rows snapshots hold.
+    # Null means 0: PostgreSQL does not add a column with a default to a table whose rows are in snapshots.
     """
     ALTER TABLE sales ADD COLUMN IF NOT EXISTS attempts integer CHECK (attempts >= 0),
         ADD COLUMN IF NOT EXISTS last_error text
     """,
-    # Whose wallet it is: against all wallets together stands USER_FUNDS, and a wallet's account ends in its user's id.
+    # By the wallet's owner: one account of the transfer is USER_FUNDS, and the other is the wallet, whose name ends in the
+    # user's id.
     """
     CREATE INDEX IF NOT EXISTS transfers_of_wallets ON transfers (merchant_id,
             (right(CASE WHEN debit_account = 'USER_FUNDS' THEN credit_account ELSE debit_account END, 36)::uuid), reason, id)
@@ -26,7 +27,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Add the columns and the index, or find them there."""
+    """Add the columns and the indexes that do not exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def change() -> None:

@@ -1,9 +1,9 @@
 """Foreign keys are looked up in primary keys only.
 
-PostgreSQL checks a foreign key by an equality of both columns, planned as any statement. Where it believes that a merchant has
-one row, every index that begins with merchant_id seems as good to it as the primary key, and it may read all of a merchant's
-rows for each row that is written. An index with a condition is out of the question unless a statement says that the condition
-holds: a comparison of a column says that it is not null, and lists that compare several at once say `status <> ''`.
+PostgreSQL checks a foreign key with an equality of both columns, planned like any statement. If it expects a merchant to have
+one row, every index that begins with merchant_id seems as good as the primary key, and it may read all of a merchant's rows for
+each row that is written. It uses a partial index only if the statement implies the index's condition. So these indexes become
+partial: a comparison of a column implies that it is not null, and lists that compare row values add `status <> ''`.
 """
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -51,7 +51,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Make the indexes anew, each where it is not there yet."""
+    """Replace the indexes that have not been replaced yet."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def create() -> None:

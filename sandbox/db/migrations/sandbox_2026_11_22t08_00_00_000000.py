@@ -1,6 +1,7 @@
-"""A world's id counter, clock and settings move from `merchants` to a table of their own, so that a snapshot is just tables.
+"""A world's id counter, clock and settings move from `merchants` to the new table `worlds`.
 
-Snapshots that are there stay restorable: each gets the row of `worlds` that its own columns described.
+A snapshot then consists of rows of tables only. Existing snapshots can still be restored: each gets a row of `worlds` with the
+values of its columns.
 """
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -11,9 +12,9 @@ ID = "2026-11-22T08:00:00:000000"
 VERSION = "1.38.0"
 DESCRIPTION = "Worlds"
 
-# The columns that move. A world's row is the merchant's lock, and is updated in every transaction that writes for the
-# merchant: half of each page stays free, so that the update needs no index entry. `seed` is a copy of the merchant's, which
-# never changes: the statement that takes the lock returns it, and a look-up in `merchants` would cost each transaction more.
+# A world's row is the merchant's lock, and every transaction that writes for the merchant updates it. Half of each page stays
+# free, so that the update needs no new index entry. `seed` is a copy of the merchant's seed, which never changes: the statement
+# that takes the lock returns it, so that no transaction has to read `merchants` too.
 STATEMENTS = (
     """
     CREATE TABLE IF NOT EXISTS worlds (
@@ -28,9 +29,9 @@ STATEMENTS = (
     ) WITH (fillfactor = 50)
     """,
     "GRANT SELECT, INSERT, UPDATE, DELETE ON worlds TO psp_app",
-    # From here on a column of `worlds` can be added only without a default: snapshots hold its rows.
+    # From now on, a column can be added to `worlds` only without a default, because snapshots contain its rows.
     "ALTER TABLE snapshot_rows ADD COLUMN IF NOT EXISTS worlds worlds[]",
-    # All or nothing, and nothing where it has happened: the columns are gone then.
+    # All in one statement. If the columns no longer exist, they have already been moved.
     """
     DO $$
     BEGIN
@@ -54,14 +55,14 @@ STATEMENTS = (
         END IF;
     END $$
     """,
-    # It would lock the row of `merchants` as well, once for each payout. It could find nothing: a payout is written, and a
-    # merchant deleted, under the lock of the world's row.
+    # The foreign key would also lock the row of `merchants`, once for each payout. It cannot find anything: payouts are
+    # written, and merchants deleted, under the lock of the world's row.
     "ALTER TABLE payouts DROP CONSTRAINT IF EXISTS payouts_merchant_id_fkey",
 )
 
 
 async def forwards() -> MigrationManager:
-    """Move the columns, or find them moved."""
+    """Move the columns, unless they are already moved."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def move() -> None:

@@ -1,8 +1,8 @@
 """The tables that grow fastest lose their foreign keys, and the audit checks the references instead.
 
 A foreign key looks up and locks the referenced row for each row that is inserted. Every statement that writes these tables has
-just read or written the referenced row under the merchant's lock, so the look-up finds nothing new. Whatever deletes rows names
-every table itself: see `sandbox/merchants/tables.py`.
+just read or written the referenced row under the merchant's lock, so the look-up finds nothing new. A deletion names every
+table itself: see `sandbox/merchants/tables.py`.
 """
 
 from piccolo.apps.migrations.auto.migration_manager import MigrationManager
@@ -24,7 +24,7 @@ STATEMENTS = (
 
 
 async def forwards() -> MigrationManager:
-    """Drop the foreign keys that are still there."""
+    """Drop the foreign keys that still exist."""
     manager = MigrationManager(migration_id=ID, app_name="sandbox", description=DESCRIPTION)
 
     async def drop() -> None:
