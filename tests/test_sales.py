@@ -206,9 +206,9 @@ async def pool(database_url: str) -> AsyncIterator[None]:
 @pytest.mark.usefixtures("pool")
 async def test_the_cron_job_pays_every_merchant_whose_clock_is_running(stack: Stack, world: World) -> None:
     with World.create(stack) as running:
-        users = {each: make_user(each) for each in (running, world)}
-        for each, user_id in users.items():
-            sell(each, user_id, "40")
+        users = {merchant: make_user(merchant) for merchant in (running, world)}
+        for merchant, user_id in users.items():
+            sell(merchant, user_id, "40")
         await Cron(running, world).run_for_all("FINAL")
         assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", "no final payment is due yet"
         await Cron(running, world).run_for_all("ADVANCE")
@@ -224,9 +224,9 @@ async def test_a_failed_merchant_does_not_stop_the_run_for_other_merchants(stack
         World.create(stack) as deleted, World.create(stack) as contended, World.create(stack) as broken,
         World.create(stack) as last,
     ):  # fmt: skip
-        for each in (deleted, contended, broken):
+        for merchant in (deleted, contended, broken):
             # These are never paid, so they are still due if the sandbox's own run happens during the test.
-            sell(each, make_user(each, destination=REFUSED), "40")
+            sell(merchant, make_user(merchant, destination=REFUSED), "40")
         user_id = make_user(last)
         sell(last, user_id, "40")
 

@@ -31,7 +31,7 @@ Seed = Callable[[], dict[str, int]]
 
 
 @pytest.fixture
-def seed_it(world: World, monkeypatch: pytest.MonkeyPatch) -> Seed:
+def seed_and_count(world: World, monkeypatch: pytest.MonkeyPatch) -> Seed:
     """Return a function that seeds the running sandbox and returns the row counts.
 
     This test's merchant takes the place of the demo merchant with users.
@@ -74,8 +74,8 @@ def test_the_demo_users_belong_to_a_second_merchant(stack: Stack) -> None:
     assert {user["external_id"] for user in response.json()["data"]} == {"ayesha", "bilal", "sana", "umar"}
 
 
-def test_the_demo_users_are_as_the_readme_describes(world: World, seed_it: Seed) -> None:
-    seed_it()
+def test_the_demo_users_are_as_the_readme_describes(world: World, seed_and_count: Seed) -> None:
+    seed_and_count()
     found = {user["external_id"]: user for user in world.get("/api/v1/users").json()["data"]}
     ayesha = world.get(f"/api/v1/users/{found['ayesha']['id']}/summary").json()
     assert {name: ayesha[name] for name in ("earned", "spent", "payout_requested", "balance", "available")} == {
@@ -89,13 +89,13 @@ def test_the_demo_users_are_as_the_readme_describes(world: World, seed_it: Seed)
     world.assert_clean()
 
 
-def test_seeding_again_changes_nothing(seed_it: Seed) -> None:
-    assert seed_it() == seed_it()
+def test_seeding_again_changes_nothing(seed_and_count: Seed) -> None:
+    assert seed_and_count() == seed_and_count()
 
 
-def test_an_interrupted_seeding_is_completed(world: World, seed_it: Seed) -> None:
+def test_an_interrupted_seeding_is_completed(world: World, seed_and_count: Seed) -> None:
     """It creates only what is missing."""
-    before = seed_it()
+    before = seed_and_count()
     for statement in (
         "DELETE FROM accounts a USING users u WHERE a.merchant_id = $1 AND u.merchant_id = $1 AND u.external_id = 'umar' "
         "AND a.account = 'WALLET:' || u.id",
@@ -103,13 +103,15 @@ def test_an_interrupted_seeding_is_completed(world: World, seed_it: Seed) -> Non
         "DELETE FROM idempotency_keys WHERE merchant_id = $1 AND key = 'demo-users-umar'",
     ):
         world.stack.execute(statement, world.merchant_id)
-    assert seed_it() == before
+    assert seed_and_count() == before
     world.assert_clean()
 
 
-def test_on_other_hosts_the_well_known_key_is_revoked(world: World, seed_it: Seed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_hosts_the_well_known_key_is_revoked(
+    world: World, seed_and_count: Seed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There, the merchant with users gets an API key that is derived from the secret key."""
-    seed_it()
+    seed_and_count()
 
     def seed_elsewhere() -> Seeded:
         return asyncio.run(seed(settings(world, host="192.0.2.1")))

@@ -258,11 +258,11 @@ async def test_a_stream_renews_its_slot_even_if_events_never_stop(
         await asyncio.sleep(0)
 
     stream = await streams.open(world.merchant_id, accept_key, None, None)
-    first = now = await slot_expiry()
+    initial = current = await slot_expiry()
     async with contextlib.aclosing(redis), serving(stream, send):
-        while now == first:
+        while current == initial:
             await asyncio.sleep(0.02)
-            now = await slot_expiry()
+            current = await slot_expiry()
 
 
 async def test_a_stream_sends_heartbeats_while_only_filtered_events_happen(

@@ -12,11 +12,11 @@ async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack,
     await open_pool(stack.database_url, 2)
     try:
         with World.create(stack, opening_balance="100.00") as world, World.create(stack, opening_balance="100.00") as idle:
-            for each in (world, idle):
-                each.client.post("/sandbox/v1/clock/freeze", json={})
-                each.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
-                each.create_payout("0004", amount="1.00")
-                assert each.client.post("/sandbox/v1/drain").json()["drained"]
+            for merchant in (world, idle):
+                merchant.client.post("/sandbox/v1/clock/freeze", json={})
+                merchant.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
+                merchant.create_payout("0004", amount="1.00")
+                assert merchant.client.post("/sandbox/v1/drain").json()["drained"]
             assert not {world.merchant_id, idle.merchant_id} & set(await frozen_merchants_with_due_deliveries())
             due = (
                 "UPDATE webhook_deliveries d SET status = 'PENDING', leased_until = now() + interval '1 hour', "

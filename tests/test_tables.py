@@ -66,7 +66,7 @@ def new_rule(world: World) -> ScenarioRules:
     return ScenarioRules(merchant_id=world.merchant_id, id=id_, name="R", position=1, match="{}", steps="[]")
 
 
-async def names(world: World) -> list[str]:
+async def rule_names(world: World) -> list[str]:
     rules = ScenarioRules
     return [row["name"] for row in await rules.select(rules.name).where(rules.merchant_id == world.merchant_id)]
 
@@ -76,19 +76,19 @@ async def test_a_query_joins_the_transaction_around_it(world: World) -> None:
     async def write_and_fail() -> None:
         async with transaction() as conn:
             await ScenarioRules.insert(new_rule(world))
-            assert await names(world) == ["R"]
+            assert await rule_names(world) == ["R"]
             assert await conn.fetchval("SELECT count(*) FROM scenario_rules WHERE merchant_id = $1", world.merchant_id) == 1
             async with transaction():
-                assert await names(world) == [], "a nested transaction must be separate"
-            assert await names(world) == ["R"]
+                assert await rule_names(world) == [], "a nested transaction must be separate"
+            assert await rule_names(world) == ["R"]
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         await write_and_fail()
-    assert await names(world) == []
+    assert await rule_names(world) == []
     async with transaction():
         await ScenarioRules.insert(new_rule(world))
-    assert await names(world) == ["R"]
+    assert await rule_names(world) == ["R"]
 
 
 @pytest.mark.usefixtures("pool")
@@ -97,7 +97,7 @@ async def test_a_task_that_outlives_the_transaction_does_not_use_its_connection(
 
     async def late() -> tuple[list[str], object]:
         await first_ended.wait()
-        return await names(world), ENGINE.current_transaction.get()
+        return await rule_names(world), ENGINE.current_transaction.get()
 
     async with transaction():
         task = asyncio.create_task(late())
@@ -121,14 +121,14 @@ async def test_a_lost_connection_in_a_query_raises_database_unavailable(world: W
 
     async def in_a_transaction() -> None:
         async with transaction():
-            await names(world)
+            await rule_names(world)
 
     with monkeypatch.context() as patch:
         patch.setattr(asyncpg.Connection, "fetch", reset_connection)
-        for read in (names(world), in_a_transaction()):
+        for read in (rule_names(world), in_a_transaction()):
             with pytest.raises(DatabaseUnavailableError, match="connection reset"):
                 await read
     with monkeypatch.context() as patch:
         patch.setattr(ENGINE, "pool", UnreachablePool())
         with pytest.raises(DatabaseUnavailableError, match="connection refused"):
-            await names(world)
+            await rule_names(world)
