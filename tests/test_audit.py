@@ -16,7 +16,7 @@ from sandbox.audit import service as audit_module
 from sandbox.audit.checks import REFERENCES
 from sandbox.audit.service import CHECKS, AuditReport, audit, check
 from sandbox.bulk_credit.process import credit_chunk
-from sandbox.db.engine import ENGINE, close_pool, open_pool
+from sandbox.db.engine import ENGINE, close_pool, connection, open_pool
 from sandbox.directory.catalogue import load_directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ledger import wallet_of
@@ -91,7 +91,7 @@ async def pool(database_url: str) -> AsyncIterator[None]:
 async def ledger(pool: None) -> Ledger:
     """Create a merchant whose payouts went through every kind of change that has no delay."""
     merchant_id = await new_merchant()
-    async with audit_module.connection() as conn:
+    async with connection() as conn:
         # Freeze the clock, so that no worker changes the ledger during the tests.
         await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_id)
     suffixes = ("0001", "0003", "0004", "0005", "0002", "0011", "0012", "0001", "0004")
@@ -190,6 +190,22 @@ async def test_a_large_ledger_that_is_read_in_windows_passes(ledger: Ledger, mon
     assert [(c.name, c.problems) for c in report.checks if not c.ok] == []
 
 
+@pytest.mark.parametrize("limit", [100_000, 0])
+async def test_no_ledger_is_joined_by_nested_loops(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Among many small merchants, the planner expects a few rows, and would join a large one's in quadratic time."""
+    settings = {}
+
+    async def read_settings(conn: "audit_module.Reader", merchant_id: str) -> AuditReport:
+        for name in ("enable_nestloop", "enable_sort", "plan_cache_mode", "transaction_read_only"):
+            settings[name] = await conn.fetchval(f"SHOW {name}")
+        return await check(conn, merchant_id)
+
+    monkeypatch.setattr(audit_module, "check", read_settings)
+    monkeypatch.setattr(audit_module, "MAX_TRANSFERS_PER_SNAPSHOT", limit)
+    assert (await audit(ledger.merchant_id)).ok
+    assert settings == {"enable_nestloop": "off", "enable_sort": "on", "plan_cache_mode": "auto", "transaction_read_only": "on"}
+
+
 async def test_running_balances_are_checked_across_windows(
     ledger: Ledger, superuser: "asyncpg.Connection[asyncpg.Record]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +293,7 @@ async def test_lock_conflicts_are_retried_and_then_reported_as_503(ledger: Ledge
 async def test_a_clock_that_was_set_back_is_not_reported_as_corruption(pool: None) -> None:
     merchant_id = await new_merchant()
     await run(merchant_id, create("before", "0004"))
-    async with audit_module.connection() as conn:
+    async with connection() as conn:
         await conn.execute("UPDATE worlds SET clock_offset = interval '-1 day' WHERE merchant_id = $1", merchant_id)
     await run(merchant_id, create("after", "0004"), create("after that", "0001"))
     await take_due_steps(WORK, merchant_id)

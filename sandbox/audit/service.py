@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sandbox.audit import checks as audit_sql
-from sandbox.db.engine import RETRYABLE, connection, consistent_read, db_errors_as_503, plan_by_statistics
+from sandbox.db.engine import RETRYABLE, consistent_read, db_errors_as_503, plan_by_statistics, read_transaction
 from sandbox.domain.errors import CONTENTION, Problem, unavailable
 from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import LOCKED, MOVEMENTS
@@ -107,9 +107,7 @@ async def audit(merchant_id: str) -> AuditReport:
 
 async def _audit(merchant_id: str) -> AuditReport:
     async with consistent_read() as conn:
-        await plan_by_statistics(conn)
-        # Without statistics, as in a new database, the planner would join the changes by nested loops, in quadratic time.
-        await conn.execute("SET LOCAL enable_nestloop = off")
+        await _plan_joins(conn)
         if not await conn.fetchval("SELECT EXISTS (SELECT FROM merchants WHERE merchant_id = $1)", merchant_id):
             raise Problem("NOT_FOUND", "This merchant was deleted.")
         count = await conn.fetchval(
@@ -119,8 +117,18 @@ async def _audit(merchant_id: str) -> AuditReport:
         )
         if count <= MAX_TRANSFERS_PER_SNAPSHOT:
             return await check(conn, merchant_id)
-    async with connection() as conn:
+    async with read_transaction() as conn:
+        await _plan_joins(conn)
         return await check(conn, merchant_id)
+
+
+async def _plan_joins(conn: "PoolConnectionProxy[Any]") -> None:
+    """Let the planner use statistics, but not nested loops, until the transaction ends.
+
+    Without statistics, or with those of many small merchants, it would join the changes by nested loops, in quadratic time.
+    """
+    await plan_by_statistics(conn)
+    await conn.execute("SET LOCAL enable_nestloop = off")
 
 
 async def check(conn: "Reader", merchant_id: str) -> AuditReport:

@@ -239,6 +239,17 @@ async def consistent_read() -> AsyncIterator["PoolConnectionProxy[Any]"]:
 
 
 @asynccontextmanager
+async def read_transaction() -> AsyncIterator["PoolConnectionProxy[Any]"]:
+    """Run the body in a read-only transaction in which each statement sees its own snapshot.
+
+    Between statements it holds no snapshot, so even a long one does not hold up VACUUM. Raises the errors of `transaction`.
+    """
+    async with transaction() as conn:
+        await conn.execute("SET TRANSACTION READ ONLY")
+        yield conn
+
+
+@asynccontextmanager
 async def db_errors_as_503() -> AsyncIterator[None]:
     """Turn CONNECTION_ERRORS of the block into a 503 with a Retry-After."""
     try:
