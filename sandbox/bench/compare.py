@@ -23,6 +23,7 @@ from sandbox.bench.machine import Machine, describe_machine
 from sandbox.bench.reads import ReadsBench
 from sandbox.bench.revision import ROOT, check_out
 from sandbox.bench.stack import Stack, open_stack
+from sandbox.bench.startup import StartupBench
 from sandbox.bench.wait_for import WaitForBench
 from sandbox.bench.wallets import BulkCreditBench, SummaryBench
 from sandbox.bench.world import WorldBench
@@ -177,6 +178,10 @@ def bench_preparer(bench: str, options: Mapping[str, Any]) -> PrepareBench:
     def bulk_credit(stack: Stack) -> Mapping[str, Any]:
         return report.bulk_credit_json(BulkCreditBench(stack, options["rows"]).run())
 
+    def startup(stack: Stack) -> Mapping[str, Any]:
+        assert stack.source is not None  # `compare` starts both from a directory
+        return report.startup_json(StartupBench(stack.source, 1).run())
+
     def wait_for(stack: Stack) -> Mapping[str, Any]:
         bench = WaitForBench(stack, options["rate"], options["seconds"], options["held"], options["connections"])
         return report.wait_for_json(bench.run())
@@ -187,6 +192,7 @@ def bench_preparer(bench: str, options: Mapping[str, Any]) -> PrepareBench:
         "wait-for": lambda: partial(_prepare_standalone, wait_for),
         "summary": lambda: partial(_prepare_standalone, summary),
         "reads": lambda: partial(_prepare_standalone, reads),
+        "startup": lambda: partial(_prepare_standalone, startup),
         "bulk-credit": lambda: partial(_prepare_standalone, bulk_credit),
         "world": lambda: partial(_prepare_standalone, world),
     }

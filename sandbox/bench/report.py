@@ -9,13 +9,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sandbox.bench.cpu import TOTAL
+from sandbox.bench.cpu import KINDS, TOTAL
 from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.growth import GrowthResult
 from sandbox.bench.machine import Machine
 from sandbox.bench.pgbench import CLIENTS, WAYS
 from sandbox.bench.reads import READS, ReadsResult
+from sandbox.bench.startup import STARTS, StartupResult
 from sandbox.bench.wait_for import WaitForResult
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
 from sandbox.bench.world import WorldResult
@@ -247,6 +248,34 @@ def reads_report(result: ReadsResult, command: str) -> Group:
         table,
         *(cpu_line(result.cpu_us[read], f"{read} read") for read in READS),
     )
+
+
+def startup_json(result: StartupResult) -> dict[str, Any]:
+    """Return the figures of `psp bench startup --json`: the medians in seconds."""
+    figures: dict[str, Any] = {}
+    for start in STARTS:
+        figures[f"{start}_cpu_seconds"] = round(result.cpu_seconds(start), 3)
+        figures[f"{start}_wall_seconds"] = round(result.wall_seconds(start), 3)
+    return figures | {"loop_s": result.machine.loop_s}
+
+
+def startup_report(result: StartupResult, command: str) -> Group:
+    """Render the CPU time by kind of process, and the wall-clock time."""
+    kinds = [kind for kind in (*KINDS, TOTAL) if kind in result.starts[STARTS[0]][0].cpu_seconds]
+    rounds = len(result.starts[STARTS[0]])
+    table = Table("", *kinds, "wall clock", title=f"seconds until psp up is ready, medians of {rounds} rounds")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for start in STARTS:
+        cpu = (median(each.cpu_seconds.get(kind, 0.0) for each in result.starts[start]) for kind in kinds)
+        table.add_row(start, *(f"{seconds:.2f}" for seconds in cpu), Text(f"{result.wall_seconds(start):.2f}", "bold"))
+    return Group(
+        Text(result.machine.line),
+        Text(f"$ {command}"),
+        table,
+        Text("The columns of the processes are CPU seconds; the supervisor's include the steps that have ended. Cold is a "
+             "start with new data, warm is the next start with the same data."),
+    )  # fmt: skip
 
 
 def bulk_credit_json(result: BulkCreditResult) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,8 @@ class Stack:
     database_url: str
     pid: int | None = None
     """The supervisor's pid; None if it is not on this machine or not visible."""
+    source: Path | None = None
+    """The directory with the code that it runs, if the bench chose one."""
 
     def cpu(self) -> CpuMeter:
         """Return a meter for the CPU time of the sandbox's processes, to use in a `with` block."""
@@ -66,6 +68,17 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
         stack = _read(ready_file)
         yield replace(stack, pid=find_supervisor(urlsplit(stack.api_url).port or 80))
         return
+    options = ["--ephemeral", "--no-seed", "--api-processes", str(api_processes), "--workers", str(workers)]
+    with run_sandbox(options, source) as stack:
+        yield stack
+
+
+@contextlib.contextmanager
+def run_sandbox(options: Sequence[str], source: Path | None) -> Iterator[Stack]:
+    """Start a sandbox with these options of `psp up`, and stop it afterwards. Raises BenchError.
+
+    With `source`, it runs the code in that directory, on its own stores even if the environment has URLs.
+    """
     env = dict(os.environ)
     if source is not None:
         env = {name: value for name, value in env.items() if name not in ("DATABASE_URL", "REDIS_URL")}
@@ -73,8 +86,7 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
         env["PYTHONPATH"] = str(source)
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "up.log"
-        argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--ephemeral", "--port", "0", "--ipn-port", "0"]
-        argv += ["--api-processes", str(api_processes), "--workers", str(workers), "--no-seed"]
+        argv = [sys.executable, "-P", "-m", "sandbox.cli.main", "up", "--port", "0", "--ipn-port", "0", *options]
         argv += ["--ready-file", str(ready)]
         with log.open("wb") as output, exit_on_sigterm():
             process = subprocess.Popen(  # noqa: S603 (our own command)
@@ -88,7 +100,7 @@ def open_stack(ready_file: Path | None, api_processes: int, workers: int, source
             )
             try:
                 _await_ready(process, ready, log)
-                yield replace(_read(ready), pid=process.pid)
+                yield replace(_read(ready), pid=process.pid, source=source)
             finally:
                 _stop(process)
 
@@ -105,7 +117,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", ready: Path, log: Path) -> 
                     "measured revision in this Python environment."
                 )
             raise BenchError(f"The sandbox did not start:\n{text[-3000:]}")
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -209,6 +209,29 @@ def reads(
     print_result(figures, asdict(result) | figures, report.reads_report, result, as_json, output)
 
 
+@app.command("startup")
+def startup(
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
+    ] = 3,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Start the sandbox with new data, and again with the same data, until it is ready.
+
+    The CPU seconds are those of all its processes. It uses embedded stores even if the environment has URLs.
+    """
+    from sandbox.bench import report
+    from sandbox.bench.revision import ROOT
+    from sandbox.bench.startup import StartupBench
+
+    with show_progress(as_json) as shown:
+        shown.start("starting", 2 * rounds)
+        result = StartupBench(ROOT, rounds, shown.advance).run()
+    figures = report.startup_json(result)
+    print_result(figures, asdict(result) | figures, report.startup_report, result, as_json, output)
+
+
 @app.command("bulk-credit")
 def bulk_credit(
     rows: Annotated[int, typer.Option("--rows", min=1, max=1_000_000, help="Rows of the file, one per user.")] = 100_000,

@@ -17,7 +17,9 @@ _REFUSED = {
 def compare(
     context: typer.Context,
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.", metavar="REV")],
-    bench: Annotated[str, typer.Argument(help="create, e2e, wait-for, summary, reads, bulk-credit or world.")] = "create",
+    bench: Annotated[
+        str, typer.Argument(help="create, e2e, wait-for, summary, reads, startup, bulk-credit or world.")
+    ] = "create",
     rounds: Annotated[int, typer.Option("--rounds", min=1, max=50, help="How often to measure both; the medians count.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON and nothing else.")] = False,
 ) -> None:
@@ -38,7 +40,9 @@ def compare(
         raise typer.BadParameter(str(error)) from None
     with show_progress(as_json) as shown:
         shown.start("starting", 2 * rounds)
-        result = compare(revision, bench, prepare, rounds, options["api_processes"], options["workers"], shown.advance)
+        result = compare(
+            revision, bench, prepare, rounds, options.get("api_processes", 1), options.get("workers", 1), shown.advance
+        )
     figures = compare_json(result)
     print_result(figures, figures, compare_report, result, as_json, None)
 
