@@ -249,6 +249,14 @@ def test_growth_refuses_an_unknown_case() -> None:
     assert "'size' is not a case. Choose from: age, neighbors, payouts." in " ".join(ran.output.replace("│", "").split())
 
 
+def test_startup_measures_a_start_with_new_data_and_one_with_the_same_data() -> None:
+    ran = CliRunner().invoke(create_app(), ["bench", "startup", "--rounds", "1", "--json"])
+    assert ran.exit_code == 0, ran.output
+    found: dict[str, float] = json.loads(ran.stdout)
+    assert set(found) == {f"{start}_{what}_seconds" for start in ("cold", "warm") for what in ("cpu", "wall")} | {"loop_s"}
+    assert min(found.values()) > 0
+
+
 def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "wait-for", "--rate", "20", "--held", "20", "--seconds", "1", "--connections", "4")
     assert (found["sent"], found["answered"], found["missing"]) == (40, 40, 0)

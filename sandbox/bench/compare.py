@@ -34,7 +34,7 @@ Measure = Callable[[], Mapping[str, Any]]
 PrepareBench = Callable[[Stack], AbstractContextManager[Measure]]
 """Prepares a sandbox for measurements. It is called for the other revision's sandbox first."""
 
-_UNITS = {"bulk-credit": "row", "reads": "read"}
+_UNITS = {"bulk-credit": "row", "reads": "read", "startup": "start"}
 """The unit of CPU time for a bench without payouts."""
 _CPU_NAME = re.compile(r"^cpu_us_per_(\w+)\.")
 _LABELS = {"payout": "CPU", "summary": "read", "payout_read": "payout", "balance_read": "balance"}

@@ -101,7 +101,8 @@ class Postgres:
             initdb.append("--no-sync")
             single += ["-c", "fsync=off"]
         run_step("initdb", initdb, "")
-        run_step("initdb", [*single, "postgres"], f"CREATE DATABASE {DATABASE} STRATEGY file_copy\n")
+        # initdb has just created an empty database. To rename it is faster than to copy the 300 files of a template.
+        run_step("initdb", [*single, "template1"], f"ALTER DATABASE postgres RENAME TO {DATABASE}\n")
         fresh.rename(self.data)
 
     def _clear_leftovers(self) -> None:
