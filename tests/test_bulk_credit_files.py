@@ -106,15 +106,15 @@ async def test_reading_a_large_file_lets_other_tasks_run(world: World, monkeypat
     monkeypatch.setattr(service_module, "_LINES_PER_PART", 50)
     file = WatchedFile(HEADER + line * 2000)
 
-    async def count_turns() -> None:
+    async def start_new_turns() -> None:
         while True:
             file.lines_this_turn = 0
             await asyncio.sleep(0)
 
-    turns = asyncio.create_task(count_turns())
-    response = await store(BulkCreditService(units_of_work()), world, file)
+    turns = asyncio.create_task(start_new_turns())
+    result = await store(BulkCreditService(units_of_work()), world, file)
     turns.cancel()
-    assert response.status == 202
+    assert result.status == 202
     assert file.max_lines_per_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
 
 
@@ -130,8 +130,8 @@ def test_blank_lines_count_for_line_numbers_but_are_not_rows(world: World) -> No
 def test_a_line_that_is_too_long_is_invalid_and_credits_nothing(world: World) -> None:
     """If it were cut after 1000 bytes, this line would credit 1.00 instead of 100.00."""
     user_id = make_user(world)
-    cut = f"{user_id},".ljust(999) + "100.00"
-    content = HEADER + f"{user_id},2\n{cut}\n{user_id},3\n{cut}".encode()
+    too_long = f"{user_id},".ljust(999) + "100.00"
+    content = HEADER + f"{user_id},2\n{too_long}\n{user_id},3\n{too_long}".encode()
     activity_id = send(world, content).json()["activity_id"]
     assert counts(wait_until_done(world, activity_id)) == (4, 2, 2, 0)
     rows = items(world, activity_id)
@@ -216,7 +216,7 @@ async def test_two_files_are_read_at_a_time_and_further_ones_wait(world: World) 
     first.is_ended = True
     await third.reading_started.wait()
     second.is_ended = third.is_ended = True
-    assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202, 202]
+    assert [result.status for result in await asyncio.gather(*tasks)] == [202, 202, 202]
 
 
 @pytest.mark.usefixtures("pool")
@@ -234,7 +234,7 @@ async def test_an_upload_that_waits_too_long_for_others_gets_503_with_retry_afte
     assert int(caught.value.headers["Retry-After"]) > 0
     for file in files:
         file.is_ended = True
-    assert [response.status for response in await asyncio.gather(*tasks)] == [202, 202]
+    assert [result.status for result in await asyncio.gather(*tasks)] == [202, 202]
     assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "the refused upload occupies no slot"
 
 

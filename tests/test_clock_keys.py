@@ -55,8 +55,8 @@ async def test_an_interrupted_advance_keeps_its_target_even_after_days(world: Wo
     context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
-        runs.append(json.loads(response.body))
+        result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+        runs.append(json.loads(result.body))
         assert len(runs) < 10
     assert len(runs) > 3, "it was interrupted more than a day after its start"
     assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours after the start of the first run"
@@ -70,8 +70,8 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
-    assert not json.loads(response.body)["complete"]
+    result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+    assert not json.loads(result.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
         (ADVANCE, {"seconds": 7}),
@@ -82,7 +82,7 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
     again = await interrupted_clock.advance(context, seconds_on(200 * 3600))
-    assert json.loads(again.body)["from"] == json.loads(response.body)["now"], "the advance resumes nevertheless"
+    assert json.loads(again.body)["from"] == json.loads(result.body)["now"], "the advance resumes nevertheless"
 
 
 async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_target(
@@ -92,14 +92,14 @@ async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    response = await interrupted_clock.advance(context, seconds_on(200 * 3600))
-    assert not json.loads(response.body)["complete"]
+    result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+    assert not json.loads(result.body)["complete"]
     await asyncio.to_thread(world.shift_clock, 300 * 3600)
-    last = response
+    last = result
     while not json.loads(last.body)["complete"]:
         last = await interrupted_clock.advance(context, seconds_on(200 * 3600))
         assert last.status == 200, last.body
-    assert json.loads(last.body)["now"] > json.loads(response.body)["now"]
+    assert json.loads(last.body)["now"] > json.loads(result.body)["now"]
     world.assert_clean()
 
 

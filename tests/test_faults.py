@@ -20,7 +20,7 @@ from tests.harness.world import Stack, World
 FAULTS = "/sandbox/v1/faults"
 
 
-def fault(world: World, target: str, kind: str, **fields: Any) -> dict[str, Any]:
+def create_fault(world: World, target: str, kind: str, **fields: Any) -> dict[str, Any]:
     """Create a fault.
 
     It takes effect at once, so tests need not wait. An API fault is known to the process that created it, which also serves the
@@ -43,8 +43,8 @@ def hits(world: World, created: dict[str, Any]) -> tuple[int, int | None]:
 def audit_afterwards(world: World) -> Iterator[None]:
     """Delete all faults after each test, then check that the audit passes."""
     yield
-    for created in world.get(FAULTS, limit=100).json()["data"]:
-        assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
+    for existing in world.get(FAULTS, limit=100).json()["data"]:
+        assert world.client.delete(f"{FAULTS}/{existing['id']}").status_code == 204
     world.assert_clean()
 
 
@@ -62,7 +62,7 @@ def audit_afterwards(world: World) -> Iterator[None]:
 def test_an_injected_error_is_sent_before_the_request_has_any_effect(
     world: World, status: int, code: str, retry_after: str | None
 ) -> None:
-    created = fault(world, "api", "error", status=status, count=1)
+    created = create_fault(world, "api", "error", status=status, count=1)
     body, key = world.payout_body(), str(uuid.uuid4())
     first = world.post("/api/v1/payouts", body, key=key)
     assert (first.status_code, first.json()["code"], first.headers.get("retry-after")) == (status, code, retry_after)
@@ -76,7 +76,7 @@ def test_an_injected_error_is_sent_before_the_request_has_any_effect(
 
 
 def test_an_injected_rate_limit_has_retry_after(world: World) -> None:
-    created = fault(world, "api", "rate_limit", retry_after=7.0)
+    created = create_fault(world, "api", "rate_limit", retry_after=7.0)
     assert repr(created["parameters"]) == "{'retry_after': 7}"
     response = world.get("/api/v1/balance")
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (429, "RATE_LIMITED", "7")
@@ -85,7 +85,7 @@ def test_an_injected_rate_limit_has_retry_after(world: World) -> None:
 
 @pytest.mark.parametrize("kind", ["latency", "slow_after_commit"])
 def test_a_response_can_be_delayed(world: World, kind: str) -> None:
-    created = fault(world, "api", kind, milliseconds=700, count=1)
+    created = create_fault(world, "api", kind, milliseconds=700, count=1)
     assert world.post("/api/v1/payouts", world.payout_body("0004")).status_code == 201
     assert hits(world, created) == (1, 0)
     filters = {"path": "/api/v1/payouts", "method": "POST"}
@@ -97,7 +97,7 @@ def test_a_response_can_be_delayed(world: World, kind: str) -> None:
 
 
 def test_slow_after_commit_commits_before_it_delays_the_response(world: World) -> None:
-    fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
+    create_fault(world, "api", "slow_after_commit", milliseconds=60_000, match={"method": "POST"})
     with pytest.raises(httpx.ReadTimeout):
         world.post("/api/v1/payouts", world.payout_body("0004"), timeout=httpx.Timeout(60, read=2))
     until(lambda: len(world.get("/api/v1/payouts").json()["data"]) == 1)
@@ -105,7 +105,7 @@ def test_slow_after_commit_commits_before_it_delays_the_response(world: World) -
 
 @pytest.mark.parametrize("kind", ["connection_reset", "truncated_body"])
 def test_a_broken_response_is_replayed_and_the_payout_exists_once(world: World, kind: str) -> None:
-    created = fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
+    created = create_fault(world, "api", kind, count=1, match={"method": "POST", "path": "/api/v1/payouts*"})
     body, key = world.payout_body("0004"), str(uuid.uuid4())
     with pytest.raises(httpx.ReadError if kind == "connection_reset" else httpx.RemoteProtocolError):
         world.post("/api/v1/payouts", body, key=key)
@@ -116,14 +116,14 @@ def test_a_broken_response_is_replayed_and_the_payout_exists_once(world: World, 
 
 
 def test_only_matching_requests_are_hit(world: World) -> None:
-    fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "doom"})
+    create_fault(world, "api", "error", status=500, match={"method": "POST", "path": "/api/v1/pay*", "reference": "doom"})
     assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="harmless")).status_code == 201
     assert world.post("/api/v1/payouts", world.payout_body(merchant_reference="a doomed one")).status_code == 500
     assert world.get("/api/v1/payouts").status_code == 200
 
 
 def test_a_reference_is_matched_by_a_substring_pattern(world: World) -> None:
-    fault(world, "api", "error", status=500, match={"reference": "bad-*-end"})
+    create_fault(world, "api", "error", status=500, match={"reference": "bad-*-end"})
     for reference, status in (("bad-1-end", 500), ("a bad--end of it", 500), ("bad-1", 201), ("end bad-", 201)):
         assert world.post("/api/v1/payouts", world.payout_body(merchant_reference=reference)).status_code == status, reference
     batch = [world.payout_body(merchant_reference=reference) for reference in ("good", "bad-2-end")]
@@ -131,7 +131,7 @@ def test_a_reference_is_matched_by_a_substring_pattern(world: World) -> None:
 
 
 def test_the_count_of_a_fault_holds_across_all_processes(world: World) -> None:
-    created = fault(world, "api", "error", status=500, count=3)
+    created = create_fault(world, "api", "error", status=500, count=3)
 
     def get_balance_status(_: int) -> int:
         # Each request opens a connection, so that both API processes receive some.
@@ -146,7 +146,7 @@ def test_the_count_of_a_fault_holds_across_all_processes(world: World) -> None:
 def test_the_same_seed_hits_the_same_requests(world: World) -> None:
     statuses = []
     for _ in range(2):
-        created = fault(world, "api", "error", status=500, probability=0.5, seed=42)
+        created = create_fault(world, "api", "error", status=500, probability=0.5, seed=42)
         statuses.append([world.get("/api/v1/balance").status_code for _ in range(24)])
         world.client.delete(f"{FAULTS}/{created['id']}")
     assert statuses[0] == statuses[1]
@@ -154,11 +154,11 @@ def test_the_same_seed_hits_the_same_requests(world: World) -> None:
 
 
 def test_a_fault_ends_when_it_expires_in_the_merchants_time_or_is_deleted(world: World) -> None:
-    fault(world, "api", "error", status=500, ttl_seconds=3600)
+    create_fault(world, "api", "error", status=500, ttl_seconds=3600)
     assert world.get("/api/v1/balance").status_code == 500
     world.shift_clock(3600)
     assert world.get("/api/v1/balance").status_code == 200
-    created = fault(world, "api", "error", status=500)
+    created = create_fault(world, "api", "error", status=500)
     assert world.get("/api/v1/balance").status_code == 500
     assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
     assert world.get("/api/v1/balance").status_code == 200
@@ -166,7 +166,7 @@ def test_a_fault_ends_when_it_expires_in_the_merchants_time_or_is_deleted(world:
 
 
 def test_a_fault_affects_only_its_own_merchant(world: World) -> None:
-    created = fault(world, "api", "error", status=500)
+    created = create_fault(world, "api", "error", status=500)
     with World.create(world.stack) as other:
         assert other.get("/api/v1/balance").status_code == 200
         assert other.get(f"{FAULTS}/{created['id']}").json()["code"] == "NOT_FOUND"
@@ -208,7 +208,7 @@ def test_an_invalid_fault_is_refused(world: World, body: dict[str, Any]) -> None
 # Webhook faults.
 
 
-def register(world: World, receiver: Receiver, **fields: Any) -> dict[str, Any]:
+def create_endpoint(world: World, receiver: Receiver, **fields: Any) -> dict[str, Any]:
     """Create a webhook endpoint for the receiver, by default for `payout.created`, and return it."""
     body = {"url": receiver.url, "event_types": ["payout.created"], "retry_profile": "fast", **fields}
     endpoint: dict[str, Any] = world.post("/api/v1/webhook-endpoints", body).json()
@@ -230,8 +230,8 @@ def refusal_reason(received: Received, secret: str) -> str | None:
 def test_a_receiver_that_verifies_refuses_a_manipulated_delivery(
     world: World, receiver: Receiver, kind: str, reason: str
 ) -> None:
-    secret = register(world, receiver)["secret"]
-    created = fault(world, "webhooks", kind, count=1)
+    secret = create_endpoint(world, receiver)["secret"]
+    created = create_fault(world, "webhooks", kind, count=1)
     for _ in range(2):
         before = len(receiver.received)
         world.create_payout("0004")
@@ -245,8 +245,8 @@ def test_a_receiver_that_verifies_refuses_a_manipulated_delivery(
 
 
 def test_a_dropped_delivery_counts_as_failed_and_its_retry_arrives(world: World, receiver: Receiver) -> None:
-    secret = register(world, receiver)["secret"]
-    fault(world, "webhooks", "drop", count=1)
+    secret = create_endpoint(world, receiver)["secret"]
+    create_fault(world, "webhooks", "drop", count=1)
     world.create_payout("0004")
     (delivery,) = until(lambda: world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"])
     attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
@@ -255,16 +255,16 @@ def test_a_dropped_delivery_counts_as_failed_and_its_retry_arrives(world: World,
 
 
 def test_a_duplicated_delivery_arrives_twice_with_the_same_id(world: World, receiver: Receiver) -> None:
-    register(world, receiver)
-    fault(world, "webhooks", "duplicate", count=1)
+    create_endpoint(world, receiver)
+    create_fault(world, "webhooks", "duplicate", count=1)
     world.create_payout("0004")
     until(lambda: len(receiver.received) == 2)
     assert len({received.headers["webhook-id"] for received in receiver.received}) == 1
 
 
 def test_a_delivery_is_delayed_once_in_the_merchants_time(world: World, receiver: Receiver) -> None:
-    register(world, receiver)
-    fault(world, "webhooks", "delay", milliseconds=3_600_000)
+    create_endpoint(world, receiver)
+    create_fault(world, "webhooks", "delay", milliseconds=3_600_000)
     world.create_payout("0004")
     (delivery,) = until(lambda: [d for d in world.get("/api/v1/webhook-deliveries").json()["data"] if d["attempt_count"]])
     assert (delivery["status"], receiver.received) == ("PENDING", [])
@@ -292,10 +292,10 @@ def test_an_attempt_that_a_fault_hit_has_its_id_and_shows_what_was_sent(
     world: World, receiver: Receiver, kind: str, parameters: dict[str, Any], is_frozen: bool
 ) -> None:
     """The fault's id and the request stay on the attempt after the fault is deleted."""
-    register(world, receiver)
+    create_endpoint(world, receiver)
     if is_frozen:
         world.client.post("/sandbox/v1/clock/freeze", json={})
-    created = fault(world, "webhooks", kind, count=1, **parameters)
+    created = create_fault(world, "webhooks", kind, count=1, **parameters)
     world.create_payout("0004")
     until(lambda: world.get("/api/v1/webhook-deliveries").json()["data"][0]["attempt_count"])
     assert world.client.delete(f"{FAULTS}/{created['id']}").status_code == 204
@@ -317,9 +317,9 @@ def test_an_attempt_that_a_fault_hit_has_its_id_and_shows_what_was_sent(
 def test_in_a_frozen_world_a_reordered_delivery_arrives_after_the_others_of_its_second(
     world: World, receiver: Receiver
 ) -> None:
-    register(world, receiver)
+    create_endpoint(world, receiver)
     world.client.post("/sandbox/v1/clock/freeze", json={})
-    created = fault(world, "webhooks", "reorder", count=1)
+    created = create_fault(world, "webhooks", "reorder", count=1)
     first, second = world.create_payout("0004")["id"], world.create_payout("0004")["id"]
     assert world.client.post("/sandbox/v1/drain").json()["drained"]
     assert ([event["data"]["id"] for event in receiver.events()], hits(world, created)) == ([second], (1, 0))
@@ -329,8 +329,8 @@ def test_in_a_frozen_world_a_reordered_delivery_arrives_after_the_others_of_its_
 
 def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
     """The order is not checked. If two workers have one delivery each, the first is sent after a second at the latest."""
-    register(world, receiver)
-    created = fault(world, "webhooks", "reorder", count=1)
+    create_endpoint(world, receiver)
+    created = create_fault(world, "webhooks", "reorder", count=1)
     first = world.create_payout("0004")["id"]
     until(lambda: hits(world, created) == (1, 0))
     second = world.create_payout("0004")["id"]
@@ -339,11 +339,11 @@ def test_a_reordered_delivery_arrives(world: World, receiver: Receiver) -> None:
 
 
 def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> None:
-    unaffected = register(world, receiver, event_types=["payout.*"])
+    unaffected = create_endpoint(world, receiver, event_types=["payout.*"])
     with Receiver() as other_receiver:
-        other = register(world, other_receiver)
+        other = create_endpoint(world, other_receiver)
         match = {"event_type": "payout.c*", "endpoint_id": other["id"]}
-        fault(world, "webhooks", "drop", match=match)
+        create_fault(world, "webhooks", "drop", match=match)
         world.create_payout("0001")
         receiver.wait_for("payout.created", "payout.processing", "payout.succeeded")
         found = until(
@@ -354,12 +354,12 @@ def test_only_matching_deliveries_are_hit(world: World, receiver: Receiver) -> N
 
 
 def test_a_fault_hits_the_very_next_delivery(world: World, receiver: Receiver) -> None:
-    register(world, receiver, event_types=["payout.created"])
+    create_endpoint(world, receiver, event_types=["payout.created"])
     world.client.post("/sandbox/v1/clock/freeze", json={})
     for number in range(1, 4):
         world.create_payout("0004")
         assert world.client.post("/sandbox/v1/drain").json()["drained"]
-        created = fault(world, "webhooks", "duplicate", count=1)
+        created = create_fault(world, "webhooks", "duplicate", count=1)
         world.create_payout("0004")
         assert world.client.post("/sandbox/v1/drain").json()["drained"]
         assert (hits(world, created), len(receiver.received)) == ((1, 0), 3 * number)
@@ -371,8 +371,8 @@ def test_the_same_deliveries_are_hit_in_two_worlds_with_the_same_seed(stack: Sta
     def dropped() -> list[str]:
         with World.create(stack, seed=7, opening_balance="1000000.00") as world:
             world.client.post("/sandbox/v1/clock/freeze", json={"at": "2031-01-01T00:00:00Z"})
-            register(world, receiver, event_types=["payout.created"])
-            fault(world, "webhooks", "drop", probability=0.5, seed=42)
+            create_endpoint(world, receiver, event_types=["payout.created"])
+            create_fault(world, "webhooks", "drop", probability=0.5, seed=42)
             batch = [world.payout_body("0004", merchant_reference=f"R{number}") for number in range(40)]
             assert world.post("/api/v1/payouts/batch", {"payouts": batch}, key="batch").status_code == 200
             assert world.client.post("/sandbox/v1/drain").json()["drained"]
@@ -386,10 +386,10 @@ def test_the_same_deliveries_are_hit_in_two_worlds_with_the_same_seed(stack: Sta
 
 
 def test_the_attempts_of_a_delayed_delivery_are_counted(world: World, receiver: Receiver) -> None:
-    register(world, receiver, event_types=["payout.returned"])
+    create_endpoint(world, receiver, event_types=["payout.returned"])
     world.client.post("/sandbox/v1/clock/freeze", json={})
     world.create_payout("0012")
-    fault(world, "webhooks", "delay", milliseconds=5000)
+    create_fault(world, "webhooks", "delay", milliseconds=5000)
     ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 70}).json()["ran"]
     attempts = [(entry["attempt"], entry["outcome"]) for entry in ran if entry["kind"] == "delivery_attempt"]
     assert attempts == [(1, "failed"), (2, "succeeded")]

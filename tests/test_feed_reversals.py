@@ -32,10 +32,10 @@ ADD_REVERSALS = (
     .replace("UPDATE merchants m", "UPDATE worlds m")
 )
 """The statement of a migration that adds missing reversals. A later migration has moved the columns it uses to `worlds`."""
-NEXT = {
+NEXT_STATUSES = {
     source: [target for before, target in TRANSITIONS if before == source] for source in {before for before, _ in TRANSITIONS}
 }
-PATHS = st.lists(st.integers(0, 20), max_size=9)
+CHOICES = st.lists(st.integers(0, 20), max_size=9)
 """For each change, the number of the transition to choose from the allowed ones."""
 
 
@@ -43,14 +43,14 @@ def path_for(choices: list[int]) -> list[str]:
     """Return an allowed sequence of statuses of a user's payout."""
     path = [REQUESTED]
     for choice in choices:
-        options = NEXT.get(path[-1], [])
+        options = NEXT_STATUSES.get(path[-1], [])
         if not options:
             break
         path.append(options[choice % len(options)])
     return path
 
 
-@given(PATHS)
+@given(CHOICES)
 def test_on_every_path_the_feeds_rows_sum_to_the_pending_and_paid_amounts(choices: list[int]) -> None:
     sums = {"PAYOUT": Decimal(0), "PAID_OUT": Decimal(0)}
     before = None
@@ -85,7 +85,7 @@ async def poll(stack: Stack, merchant_id: str) -> None:
 
 
 @settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.lists(PATHS, min_size=4, max_size=12))
+@given(st.lists(CHOICES, min_size=4, max_size=12))
 def test_the_aggregators_pending_amounts_equal_the_users_pending_payouts(stack: Stack, paths: list[list[int]]) -> None:
     with World.create(stack, opening_balance="1000000.00") as world:
         world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})

@@ -88,13 +88,13 @@ async def test_claimed_deliveries_that_are_not_attempted_are_released(
         run = [claimed(number, lease=lease) for number in range(3)]
         attempts = ScriptedAttempts(sender, statuses)
         attempts.begin("m", [run])
-        left = await attempts.attempt_sequence(
+        remaining = await attempts.attempt_sequence(
             "m", run, lambda done: attempted_ids.append(done.claimed.id), lambda: may_continue
         )
     finally:
         await sender.close()
     ids = [one.id for one in run]
-    assert (attempted_ids, released, left) == (ids[:attempted], ids[attempted:], 3 - attempted)
+    assert (attempted_ids, released, remaining) == (ids[:attempted], ids[attempted:], 3 - attempted)
 
 
 def test_an_endpoint_that_responds_with_410_gets_nothing_more(world: World, receiver: Receiver) -> None:
