@@ -205,10 +205,10 @@ class AggregatorService:
         error = None if url is None else _url_error(url, self._allowed)
         if error is not None:
             raise invalid("url", error)
-        kept = {} if url is None else dict(headers)
+        stored = {} if url is None else dict(headers)
         sealed = None
-        if kept:
-            sealed = seal_headers(self._box, context.merchant_id, msgspec.json.encode(kept).decode(), os.urandom(NONCE_SIZE))
+        if stored:
+            sealed = seal_headers(self._box, context.merchant_id, msgspec.json.encode(stored).decode(), os.urandom(NONCE_SIZE))
         now = truncate(datetime.now(UTC))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
@@ -224,7 +224,7 @@ class AggregatorService:
                 await _reset_polling(
                     context.merchant_id, now, {VendorCursors.headers: sealed, VendorCursors.url: url, **_FROM_THE_BEGINNING}
                 )
-            return CommandResult(200, msgspec.json.encode(Source(url, sorted(kept))))
+            return CommandResult(200, msgspec.json.encode(Source(url, sorted(stored))))
 
         return await self._work.run(context, action)
 

@@ -1,6 +1,6 @@
-"""`psp bench growth`: measure what a payout costs once the sandbox holds much data, compared with when it does not.
+"""`psp bench growth`: compare the cost of a payout in a sandbox with much data and in one without it.
 
-Two sandboxes of this code run on this machine, one with the data and one without, and are measured alternately.
+Both sandboxes run this code on this machine, and are measured alternately.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Case = Literal["age", "neighbors", "payouts"]
 DEFAULT_PAYOUTS: Final[Mapping[Case, int]] = {"age": 120_000, "neighbors": 300_000, "payouts": 1_000_000}
 _AGING_SECONDS: Final = 10
-_COPIED_AT_ONCE: Final = 5_000
+_MERCHANTS_PER_TRANSACTION: Final = 5_000
 
 
 def parse_case(text: str) -> Case:
@@ -36,7 +36,7 @@ def parse_case(text: str) -> Case:
 
 @dataclass(frozen=True, slots=True)
 class GrowthResult:
-    """The runs of the sandbox without the data and of the one with it, in pairs."""
+    """The result of the bench: in each round, one run of the sandbox without the data and one of the sandbox with it."""
 
     machine: Machine
     case: Case
@@ -48,7 +48,7 @@ class GrowthResult:
         return medians([run.cpu_us for run in runs])
 
     def cpu_ratios(self, kind: str) -> list[float]:
-        """Return, for each pair of runs, the CPU time per payout with the data divided by that without it."""
+        """Return the ratio of each round: the CPU time per payout with the data, divided by that without it."""
         pairs = zip(self.without, self.grown, strict=True)
         return [grown.cpu_us[kind] / without.cpu_us[kind] for without, grown in pairs]
 
@@ -62,9 +62,10 @@ class GrowthResult:
 class GrowthBench:
     """The options of the bench.
 
-    `age`: a sandbox that has created `payouts` payouts, and a fresh one for each round. `neighbors`: a merchant with
-    `payouts` stored payouts among `merchants` small merchants, and alone. `payouts`: a merchant with `payouts` stored
-    payouts, and one without any. If `payouts` is None, the case's default counts.
+    Each case compares two sandboxes. `age`: one that has created `payouts` payouts, and a fresh one for each round.
+    `neighbors`: one with a merchant with `payouts` stored payouts among `merchants` small merchants, and one with that merchant
+    alone. `payouts`: one with a merchant with `payouts` stored payouts, and one whose merchant has none. If `payouts` is None,
+    the case's default is used.
     """
 
     case: Case
@@ -117,7 +118,7 @@ class GrowthBench:
             yield load
 
     def _fill_both(self, load: CreateLoad) -> None:
-        """Store what both sandboxes have, then warm up."""
+        """Store the data that both sandboxes have, then warm up."""
         if self.case == "neighbors":
             preload(load.database, load.merchants[0], self._count, lambda count: self.progress("storing payouts", count))
         load.warm_up()
@@ -128,7 +129,7 @@ class GrowthBench:
             created = 0
             while created < self._count:
                 run = load.run(_AGING_SECONDS)
-                load.received.ids.clear()  # a million of them would take hundreds of megabytes
+                load.received.ids.clear()  # a million ids would need hundreds of megabytes
                 load.received.arrived.clear()
                 created += run.created
                 self.progress(f"{created} payouts created", run.created)
@@ -153,13 +154,13 @@ def store_merchants(stack: Stack, database: Database, count: int, on_stored: Cal
         database.wait_for_attempts(merchant)
 
     async def work(conn: "Connection") -> None:
-        # Foreign keys hold by construction; checking them would double the time.
+        # The copied rows satisfy all foreign keys. Checking them would double the time.
         await conn.execute("SET session_replication_role = replica")
         columns = {
             table: [name for (name,) in await conn.fetch(_COLUMNS, table)] for table in reversed(TABLES) if table != "api_keys"
         }
-        for first in range(0, count, _COPIED_AT_ONCE):
-            size = min(_COPIED_AT_ONCE, count - first)
+        for first in range(0, count, _MERCHANTS_PER_TRANSACTION):
+            size = min(_MERCHANTS_PER_TRANSACTION, count - first)
             async with conn.transaction():
                 await conn.execute(_NEW_MERCHANTS.format(size=size))
                 for table, names in columns.items():

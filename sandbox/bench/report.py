@@ -323,8 +323,8 @@ def world_report(result: WorldResult, command: str) -> Group:
         Text(f"$ {command}"),
         table,
         Text(
-            f"A world of {result.payouts:,} payouts, {result.rows:,} rows. Meanwhile another merchant created "
-            f"{result.others:,} payouts, and none was lost. The audits of both are clean.",
+            f"The world has {result.payouts:,} payouts, {result.rows:,} rows. During the rounds, another merchant created "
+            f"{result.others:,} payouts, and none was lost. The audits of both merchants are clean.",
             "bold",
         ),
         cpu_line(result.cpu_us),

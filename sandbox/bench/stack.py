@@ -126,7 +126,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()  # its reaper ends the rest
+            process.kill()  # its reaper ends the other processes
             process.wait()
 
 

@@ -275,25 +275,25 @@ def growth(
     as_json: _Json = False,
     output: _Output = None,
 ) -> None:
-    """Create payouts at full load in a sandbox that holds much data, and in one that does not, alternately.
+    """Create payouts at full load, alternately in a sandbox with much data and in one without it.
 
-    age: after --payouts payouts (by default 120000, which is ten minutes at 200 per second), and in a fresh sandbox.
+    age: a sandbox that has created --payouts payouts (default: 120000, ten minutes at 200 per second), and a fresh one.
 
-    neighbors: a merchant with --payouts stored payouts (300000) among --merchants small merchants, and alone.
+    neighbors: a merchant with --payouts stored payouts (default: 300000) among --merchants small merchants, and alone.
 
-    payouts: a merchant with --payouts stored payouts (1000000), and one without.
+    payouts: a merchant with --payouts stored payouts (default: 1000000), and one without any.
 
-    The ratios are the CPU time per payout, and the payouts per second, with the data divided by those without.
+    There are two ratios, each with the data divided by without it: CPU time per payout, and payouts per second.
     """
     from sandbox.bench import report
     from sandbox.bench.growth import GrowthBench, parse_case
 
     try:
-        chosen = parse_case(case)
+        parsed_case = parse_case(case)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="CASE") from None
     with show_progress(as_json) as shown:
-        bench = GrowthBench(chosen, payouts, merchants, webhooks, seconds, rounds, connections, shown.advance)
+        bench = GrowthBench(parsed_case, payouts, merchants, webhooks, seconds, rounds, connections, shown.advance)
         shown.start("starting", bench.steps)
         result = bench.run()
     figures = report.growth_json(result)

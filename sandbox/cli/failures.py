@@ -68,9 +68,9 @@ def failed_response(response: "httpx.Response") -> Failure:
     try:
         problem = response.json()
         lines = [f"{response.status_code} {problem['code']}: {problem['detail']}"]
-        wrong = [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
+        errors = [f"  {error['field']}: {error['message']}" for error in problem.get("errors", ())]
         # If there is only one, the detail already contains it.
-        lines += wrong if len(wrong) > 1 else []
+        lines += errors if len(errors) > 1 else []
     except (ValueError, KeyError, TypeError):
         detail = f"Unexpected response {response.status_code} from {response.request.url}: not a sandbox? Check --url."
         return Failure(exit_code, _problem("UNEXPECTED_ANSWER", "Unexpected response", response.status_code, detail))

@@ -54,16 +54,16 @@ _OPTIONS: Final[dict[str, dict[str, Any]]] = {
 def create_app(arguments: Sequence[str] = ()) -> App:
     """Build the command line: with all commands or, to load faster, only with the one that `arguments` begin with."""
     first = arguments[0] if arguments else ""
-    wanted = {first} if first in _COMMANDS or first in _GROUPS else {*_COMMANDS, *_GROUPS}
+    names = {first} if first in _COMMANDS or first in _GROUPS else {*_COMMANDS, *_GROUPS}
     app = App(
         "A payment service provider for tests: payouts, ledger, scenarios, signed webhooks.",
         root=True,
         name="psp",
         pretty_exceptions_show_locals=False,
     )
-    for name in filter(wanted.__contains__, _COMMANDS):
+    for name in filter(names.__contains__, _COMMANDS):
         app.command(name, **_OPTIONS.get(name, {}))(_load(*_COMMANDS[name]))
-    for name in filter(wanted.__contains__, _GROUPS):
+    for name in filter(names.__contains__, _GROUPS):
         app.add_typer(_load(*_GROUPS[name]), name=name)
     app.callback()(_options)
     return app
@@ -73,8 +73,8 @@ def _load(module: str, name: str) -> Any:
     return getattr(importlib.import_module(f"sandbox.cli.{module}"), name)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         from importlib.metadata import version  # imported here, because loading it takes longer than loading all commands
 
         typer.echo(f"psp {version('psp-sandbox')}")

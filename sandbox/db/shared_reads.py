@@ -1,4 +1,4 @@
-"""Answer reads that wait at the same time with one statement."""
+"""Combine reads that wait at the same time into one statement."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,13 +7,13 @@ from typing import Final, Generic, TypeVar
 T = TypeVar("T")
 
 _MAX_KEYS: Final = 256
-"""The largest number of keys in one statement."""
+"""Maximum number of keys in one statement."""
 
 
 class SharedReads(Generic[T]):
     """Reads rows of a merchant by key. Requests that arrive while a statement runs share the next one; there is no timer.
 
-    A request only joins a statement that has not been sent. So it sees everything that was committed before it arrived.
+    A request joins only a statement that has not been sent yet. So it sees everything that was committed before it arrived.
     """
 
     def __init__(self, read: Callable[[str, Sequence[str]], Awaitable[Mapping[str, T]]]) -> None:
@@ -43,7 +43,7 @@ class SharedReads(Generic[T]):
         finally:
             # No await since the loop condition was checked, so no request is left without a reader.
             del self._tasks[merchant_id]
-            # If this task was cancelled, no request may wait for ever.
+            # If this task was cancelled, cancel the remaining requests, so that none waits forever.
             for future in _pending([*taken.values(), *self._waiting.pop(merchant_id, {}).values()]):
                 future.cancel()
 

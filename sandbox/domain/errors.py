@@ -46,7 +46,7 @@ CODES: Final[dict[str, Kind]] = {
         "5 minutes of the current time.",
     ),
     "FORBIDDEN": Kind(403, "The API key's role does not allow this", "Use a key with the `admin` role."),
-    "NOT_FOUND": Kind(404, "Resource not found", "Check the path and the id. A key only finds objects of its own merchant."),
+    "NOT_FOUND": Kind(404, "Resource not found", "Check the path and the id. A key finds only objects of its own merchant."),
     "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "Use one of the methods in the Allow header."),
     "NOT_ACCEPTABLE": Kind(406, "Only JSON is supported", "Send `Accept: application/json`, or no Accept header."),
     "REQUEST_TIMEOUT": Kind(408, "The request took too long to arrive", "Send the whole request without long pauses."),

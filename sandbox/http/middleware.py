@@ -265,8 +265,8 @@ def _require_identity_encoding(request: Request) -> None:
 def _require_json(request: Request) -> None:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        wrong = f", not {kind[:100]!r}" if kind else "; this request has no Content-Type"
-        raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json{wrong}.")
+        difference = f", not {kind[:100]!r}" if kind else "; this request has no Content-Type"
+        raise Problem("UNSUPPORTED_MEDIA_TYPE", f"Send Content-Type: application/json{difference}.")
 
 
 def _unquote(given: str) -> str:

@@ -154,10 +154,10 @@ def has_body_parameter(operation: Operation) -> bool:
 
 
 def _require_matching_parameters(operation: Operation) -> None:
-    wanted = ["request", *(["body"] if has_body_parameter(operation) else []), *operation.path_parameters]
+    required = ["request", *(["body"] if has_body_parameter(operation) else []), *operation.path_parameters]
     given = list(inspect.signature(operation.handler).parameters)
-    if sorted(given) != sorted(wanted) or given[0] != "request" or (has_body_parameter(operation) and operation.body is None):
-        raise TypeError(f"{operation.id} has parameters {', '.join(given)}; its declaration requires {', '.join(wanted)}")
+    if sorted(given) != sorted(required) or given[0] != "request" or (has_body_parameter(operation) and operation.body is None):
+        raise TypeError(f"{operation.id} has parameters {', '.join(given)}; its declaration requires {', '.join(required)}")
 
 
 def parameter(name: str, description: str, **schema: Any) -> Parameter:

@@ -207,12 +207,12 @@ class EventStream:
                     continue
                 if self._listener.closing:
                     return
-                left = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
-                if left <= 0:
+                seconds = HEARTBEAT if self._seconds is None else min(HEARTBEAT, began + self._seconds - clock())
+                if seconds <= 0:
                     return
                 self._changed.clear()
                 try:
-                    async with asyncio.timeout(left):
+                    async with asyncio.timeout(seconds):
                         await self._changed.wait()
                 except TimeoutError:
                     yield b": heartbeat\n\n"

@@ -60,7 +60,7 @@ def spawn(command: Command, stdin: int = subprocess.DEVNULL, stdout: int | None 
             with open(os.devnull, "rb") as nothing:
                 source = nothing.fileno() if stdin == subprocess.DEVNULL else stdin
                 return fork(command.argv, command.env, (source, output, log), command.pass_fds, command.cwd)
-        return subprocess.Popen(  # noqa: S603 (argv lists of our own, no shell)
+        return subprocess.Popen(  # noqa: S603 (fixed argument lists, no shell)
             command.argv,
             env=dict(command.env),
             stdin=stdin,
@@ -181,7 +181,7 @@ class Child:
             self._process.wait()
         self._process = None
 
-    def gone(self) -> bool:
+    def has_ended(self) -> bool:
         """Return whether it has ended, and reap it if so."""
         if self._process is not None and self._process.poll() is not None:
             self._process = None

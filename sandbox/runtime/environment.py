@@ -11,7 +11,7 @@ from sandbox.runtime.run_directories import RunDirectories, StartError, secret_k
 def child_environment(
     directories: RunDirectories, database_url: str | None, redis_url: str | None, host: str, port: int, ipn_port: int
 ) -> dict[str, str]:
-    """Return the environment of the sandbox's processes: the caller's, with missing settings added.
+    """Return the environment of the sandbox's processes: the caller's environment, with missing settings added.
 
     If a URL is None, the caller's environment has it. Raises StartError if a setting is not valid, before anything starts.
     """

@@ -96,7 +96,7 @@ class Probe:
         """Send the request, or read its response. Return whether a response was 200."""
         try:
             if not self._has_succeeded:
-                self._ask()
+                self._continue_request()
         except BlockingIOError:
             if time.monotonic() > self._deadline:
                 self.last_result = f"no response within {_PROBE_SECONDS:.0f} seconds"
@@ -112,7 +112,7 @@ class Probe:
             self._connection.close()
             self._connection = None
 
-    def _ask(self) -> None:
+    def _continue_request(self) -> None:
         if self._connection is None:
             self._deadline, self._received = time.monotonic() + _PROBE_SECONDS, b""
             self._connection = socket.create_connection(self._target, timeout=1)

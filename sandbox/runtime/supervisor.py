@@ -340,13 +340,13 @@ class Supervisor:
             listener.close()
         if self._echo is not None:
             self._echo.send_stop()
-            self._wait_gone([self._echo], 2.0)
+            self._wait_until_ended([self._echo], 2.0)
             self._echo.destroy()
         if self._directories is not None:
             delete_trees(self._directories.remove)
         self._lifeline.cut()
         if self._reaper is not None:
-            self._wait_gone([self._reaper], 20.0)
+            self._wait_until_ended([self._reaper], 20.0)
             self._reaper.destroy()
         if self._lock is not None:
             os.close(self._lock)
@@ -355,19 +355,19 @@ class Supervisor:
         if not self._signals.force_stop:
             for child in group:
                 child.send_stop()
-            self._wait_gone(group, max((child.command.stop_seconds for child in group), default=0))
+            self._wait_until_ended(group, max((child.command.stop_seconds for child in group), default=0))
         for child in group:
-            if not child.gone():
+            if not child.has_ended():
                 child.send_kill()
         deadline = time.monotonic() + 3
-        while not all(child.gone() for child in group) and time.monotonic() < deadline:
+        while not all(child.has_ended() for child in group) and time.monotonic() < deadline:
             self._signals.wait(0.05)
         for child in group:
             child.destroy()
 
-    def _wait_gone(self, group: list[Child], seconds: float) -> None:
+    def _wait_until_ended(self, group: list[Child], seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while not all(child.gone() for child in group):
+        while not all(child.has_ended() for child in group):
             if time.monotonic() > deadline or self._signals.force_stop:
                 return
             self._signals.wait(0.1)

@@ -210,7 +210,7 @@ class SalesService:
         try:
             await self.run(RequestContext(merchant_id, None, _CRON, "/api/v1/payouts", ""), kind)
         except Problem as problem:
-            # NOT_FOUND: the merchant was deleted meanwhile, so there is nothing left to pay.
+            # NOT_FOUND: the merchant was deleted during the run, so there is nothing left to pay.
             if problem.code != "NOT_FOUND":
                 SALES_RUNS_LOST.labels(kind).inc()
                 _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)

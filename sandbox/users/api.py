@@ -181,7 +181,7 @@ class UserApi:
         idempotency="required",
         example={"amount": "30.00"},
         description="The payout stays in REQUESTED until an admin approves or rejects it. Both the user's and the merchant's "
-        "available balance must cover it; an error says which one is too low. Meanwhile, the amount is locked in the "
+        "available balance must cover it; an error says which one is too low. Until then, the amount is locked in the "
         "merchant's balance.",
     )
     async def request_user_payout(self, request: Request, body: RequestPayoutBody, user_id: str) -> CommandResult:

@@ -105,7 +105,7 @@ def user_codes(where: DestinationBody, directory: Directory) -> tuple[str | None
 
 
 def user_errors(fields: Mapping[str, Any], directory: Directory) -> list[FieldProblem]:
-    """Return the errors in a body that creates or changes a user, as far as its schema cannot express them."""
+    """Return the validation errors that the schema of a body that creates or changes a user cannot express."""
     where = fields.get("destination")
     if not isinstance(where, dict):
         return []

@@ -183,9 +183,9 @@ async def _delete_later_rows(conn: "PoolConnectionProxy[Any]", merchant_id: str,
             merchant_id,
             snapshot["position"],
         )
-    left: int = await conn.fetchval(f"SELECT {_COUNT_APPEND_ONLY}", merchant_id)
+    remaining: int = await conn.fetchval(f"SELECT {_COUNT_APPEND_ONLY}", merchant_id)
     expected: int = snapshot["standing_rows"]
-    return left == expected
+    return remaining == expected
 
 
 @asynccontextmanager
