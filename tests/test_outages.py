@@ -94,7 +94,7 @@ async def test_an_unreachable_database_is_an_outage_and_the_log_names_the_cause(
     finally:
         await close_pool()
     assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (503, "UNAVAILABLE", "1")
-    assert response.json()["detail"] == "The database does not answer. Nothing was lost: retry."
+    assert response.json()["detail"] == "The database does not respond. Nothing was lost: retry."
     (logged,) = [entry for entry in logs if entry["event"] == "unavailable"]
     assert "ConnectionRefusedError" in logged["cause"]
 
@@ -153,7 +153,7 @@ async def test_a_terminated_connection_is_an_outage(stack: Stack, acquire: Any) 
 
     await open_pool(stack.database_url, 1)
     try:
-        with pytest.raises(Problem, match="does not answer"):
+        with pytest.raises(Problem, match="does not respond"):
             await lose_connection()
     finally:
         await close_pool()
@@ -162,7 +162,7 @@ async def test_a_terminated_connection_is_an_outage(stack: Stack, acquire: Any) 
 def test_an_outage_includes_the_database_error() -> None:
     assert "no space left" in str(database_unavailable(asyncpg.DiskFullError("could not extend file")))
     assert "too many connections" in str(database_unavailable(asyncpg.TooManyConnectionsError("sorry")))
-    assert "does not answer" in str(database_unavailable(DatabaseUnavailableError(TimeoutError())))
+    assert "does not respond" in str(database_unavailable(DatabaseUnavailableError(TimeoutError())))
 
 
 class UploadApi:

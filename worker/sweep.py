@@ -10,7 +10,7 @@ import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS, connection
 from sandbox.infrastructure.metrics import WORK_LAG
-from sandbox.unit_of_work.transaction import write_alone, write_rows
+from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 from sandbox.webhooks.outbox import LEASE
 
 INTERVAL: Final = 0.5
@@ -107,7 +107,7 @@ async def purge_expired_keys(now: datetime) -> None:
     async with connection() as conn:
         expired = await conn.fetch(_EXPIRED, now, _MAX_PURGED_KEYS)
     await write_rows(lambda conn: conn.executemany(_PURGE, [tuple(record) for record in expired]))
-    await write_alone(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
+    await execute_in_own_transaction(_PURGE_OPERATOR_KEYS, now, _MAX_PURGED_KEYS)
 
 
 async def sweep_forever(wake: Callable[[str], None], wake_credits: Callable[[str], None]) -> None:

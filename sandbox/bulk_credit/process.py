@@ -17,7 +17,7 @@ from sandbox.db.rows import by_key
 from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
-from sandbox.domain.unit import IDS_PER_COMMAND, UnitOfWork
+from sandbox.domain.unit import IDS_PER_PAYOUT, UnitOfWork
 from sandbox.domain.user_commands import MAX_SUM
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
@@ -98,7 +98,7 @@ async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fai
         await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
         return True
 
-    return await work.decide(ClaimRequest(merchant_id, CHUNK // IDS_PER_COMMAND + 1), decide)
+    return await work.decide(ClaimRequest(merchant_id, CHUNK // IDS_PER_PAYOUT + 1), decide)
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):

@@ -166,7 +166,7 @@ class BulkCreditService:
             accepted = Accepted(activity_id, UPLOADED)
             return CommandResult(202, msgspec.json.encode(accepted), f"/api/v1/wallet/bulk-credit/{activity_id}")
 
-        return await self._work.run_reserved(context, accept, prepare=copy)
+        return await self._work.run_with_reserved_key(context, accept, prepare=copy)
 
 
 def _one(merchant_id: str, activity_id: str) -> First:

@@ -20,7 +20,7 @@ from sandbox.domain.clock import RUNNING, Clock, render, round_up
 from sandbox.domain.unit import UnitOfWork
 from sandbox.domain.webhook_schedule import classify_response
 from sandbox.payouts.steps import BATCH, take_claimed_steps
-from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim_due
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in_transaction
@@ -192,7 +192,7 @@ class ClockAdvancer:
                     instant.claimed = await claim_in_transaction(conn, merchant_id, free.default)
 
         # If nothing is due, reserve no ids: the number of polls must not affect the ids of a seeded world.
-        return await self._work.decide(ClaimRequest(merchant_id, NO_IDS), decide, after_write=claim_deliveries)
+        return await self._work.decide(ClaimRequest(merchant_id, RESERVE_NO_IDS), decide, after_write=claim_deliveries)
 
     async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         attempts = self._require_attempts()

@@ -181,7 +181,7 @@ class ClockService:
             # seconds from the start of the first request.
             return CommandResult(200, render(goal).encode(), provisional=True)
 
-        first = await self._work.run_reserved(context, begin, weight=0)
+        first = await self._work.run_with_reserved_key(context, begin, weight=0)
         if not first.provisional:
             return first
         run = await self._advancer.run(context.merchant_id, goal, since=began)

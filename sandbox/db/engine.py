@@ -260,5 +260,5 @@ async def db_errors_as_503() -> AsyncIterator[None]:
 
 def database_unavailable(error: Exception) -> Problem:
     """Return the 503 for one of CONNECTION_ERRORS, with its cause if known. Raise it from the error, for the log."""
-    state = next((text for kind, text in _STATES.items() if isinstance(error, kind)), "does not answer")
+    state = next((text for kind, text in _STATES.items() if isinstance(error, kind)), "does not respond")
     return unavailable(f"The database {state}. Nothing was lost: retry.")

@@ -131,7 +131,7 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
     row = PayoutRow(
         payout=payout,
         step=0,
-        due_at=unit.approval_due if new.requires_approval else None,
+        due_at=unit.approval_expires_at if new.requires_approval else None,
         request_id=context.request_id,
         created_at=unit.now,
         processed_at=None,
@@ -141,7 +141,7 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
     row.assign_scenario(scenario)
     if status == states.PENDING:
         schedule_next_step(unit, row, scenario, 0)
-    unit.open_payout(row, status, "api", context.actor)
+    unit.create_payout(row, status, "api", context.actor)
     return row
 
 

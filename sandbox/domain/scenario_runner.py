@@ -55,4 +55,4 @@ def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
             return
         unit.transition(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
     if row.payout.status == IN_REVIEW and row.due_at is None:
-        row.due_at = unit.approval_due
+        row.due_at = unit.approval_expires_at

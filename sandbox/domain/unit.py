@@ -34,7 +34,7 @@ from sandbox.domain.payout_states import (
 from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.domain.user import DEBITED_FIELDS, UserRow, UserTransaction, feed_rows, total_field_for
 
-IDS_PER_COMMAND: Final = 512
+IDS_PER_PAYOUT: Final = 512
 """Ids reserved for a payout's changes. A change has one event, at most two transfers and one delivery for each of up to 16
 endpoints, and all 20 steps of a merchant's own scenario can be due at once."""
 
@@ -195,8 +195,8 @@ class UnitOfWork:
         self.now, self.clock, self.now_text = now, clock, render(now)
 
     @property
-    def approval_due(self) -> datetime | None:
-        """When the approval of a payout that starts waiting now expires; None means never."""
+    def approval_expires_at(self) -> datetime | None:
+        """When a payout that starts waiting for approval now will expire; None means never."""
         return None if self.approvals_expire_after is None else self.now + self.approvals_expire_after
 
     @property
@@ -205,7 +205,7 @@ class UnitOfWork:
         times = [row.due_at for row in (*self.created, *self.changed.values()) if row.due_at is not None]
         return min(times, default=None)
 
-    def open_payout(self, row: PayoutRow, status: str, cause: str, actor: str | None) -> None:
+    def create_payout(self, row: PayoutRow, status: str, cause: str, actor: str | None) -> None:
         """Create a payout in `status` and lock its funds. Raises INSUFFICIENT_BALANCE, having changed nothing."""
         change = TRANSITIONS[None, status]
         if change.movement is None:

@@ -25,7 +25,7 @@ from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import new_secret
 from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.merchants.tables import TABLES, ApiKeys, Merchants
-from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.ledger import open_accounts
 from sandbox.unit_of_work.operator import run_for_operator
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -167,7 +167,7 @@ class MerchantService:
                 raise Problem("NOT_FOUND", "Merchant not found; merchant ids are lowercase UUIDs.")
             # Taking the lock waits for work in progress; later work finds no merchant. Recording webhook attempts does not take
             # the merchant's lock, and locks rows in another order than these deletes. A deadlock is resolved by a retry.
-            if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, NO_IDS)]):
+            if not await claim(conn, self._work.catalogue, [ClaimRequest(merchant_id, RESERVE_NO_IDS)]):
                 raise Problem("NOT_FOUND", "This merchant was deleted.")
             async with as_owner(conn):
                 for table in TABLES:
@@ -236,7 +236,7 @@ class MerchantService:
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
         async with db_errors_as_503():
-            await self._work.decide(ClaimRequest(merchant_id, NO_IDS), ensure)
+            await self._work.decide(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
 
     async def revoke_key_by_value(self, merchant_id: str, api_key: str) -> None:
         """Revoke a well-known key if it exists."""

@@ -13,7 +13,7 @@ from sandbox.domain.errors import Problem, all_invalid
 from sandbox.domain.ids import MIN_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
-from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
+from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
 from sandbox.sales.payments import CHUNK, Attempt, add_attempts, pay_chunk
@@ -190,7 +190,7 @@ class SalesService:
             if not (result.provisional or result.replayed or result.status >= 400):
                 _record_run(context, kind, msgspec.json.decode(result.body, type=RunResult))
 
-        return await self._work.run_resumable(context, action, CHUNK // IDS_PER_COMMAND + 1, on_part)
+        return await self._work.run_resumable(context, action, CHUNK // IDS_PER_PAYOUT + 1, on_part)
 
     async def run_for_all(self, kind: str) -> None:
         """Run the payments of every merchant whose clock is not frozen. A run that fails is logged; the others continue.

@@ -21,14 +21,14 @@ from sandbox.domain.ledger import MERCHANT_ACCOUNTS, wallet_of
 from sandbox.domain.payout import PayoutRow, StoredPayout
 from sandbox.domain.scenario_engine import Catalogue, Scenario
 from sandbox.domain.stored_scenario import stored_rule
-from sandbox.domain.unit import IDS_PER_COMMAND, KeyRecord, UnitOfWork
+from sandbox.domain.unit import IDS_PER_PAYOUT, KeyRecord, UnitOfWork
 from sandbox.domain.user import UserRow
 
 if TYPE_CHECKING:
     from asyncpg import Record
     from asyncpg.pool import PoolConnectionProxy
 
-NO_IDS: Final = -1
+RESERVE_NO_IDS: Final = -1
 """Reserves no ids, so that later requests in a seeded world get the same ids."""
 # Ids are not secrets, and we generate many. The OS random source would cost a system call each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
@@ -67,7 +67,7 @@ async def claim(
 
 
 async def claim_due(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, limit: int) -> None:
-    """Reserve ids for `limit` payouts in a unit that was claimed with NO_IDS, and load the payouts that are due."""
+    """Reserve ids for `limit` payouts in a unit that was claimed with RESERVE_NO_IDS, and load the payouts that are due."""
     (record,) = await _call(conn, [ClaimRequest(unit.merchant_id, limit, due_limit=limit)], wait=True)
     unit.ids = _ids(unit.now, record["counter"], record["seed"])
     _read_due(unit, record)
@@ -79,7 +79,7 @@ async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest]
         wait,
         datetime.now(UTC),
         [one.merchant_id for one in claims],
-        [(one.weight + 1) * IDS_PER_COMMAND for one in claims],
+        [(one.weight + 1) * IDS_PER_PAYOUT for one in claims],
         [_needs(one) for one in claims],
         [one.due_limit for one in claims],
     )
@@ -116,7 +116,7 @@ def _unit(record: "Record", catalogue: Catalogue) -> UnitOfWork:
             key: KeyRecord(base64.b64decode(fingerprint), status, base64.b64decode(body), location)
             for key, fingerprint, status, body, location in _decode_keys(record["key_rows"])
         }
-    unit.references = set(record["taken"] or ())
+    unit.references = set(record["existing_references"] or ())
     if record["payout_rows"] is not None:
         unit.payouts = {row.payout.id: row for row in _payouts(record["payout_rows"])}
     _read_due(unit, record)

@@ -12,19 +12,21 @@ CREATE OR REPLACE FUNCTION psp_claim(
     p_wait boolean,            -- wait for a merchant that is locked elsewhere; else return no row for it
     p_now timestamptz,         -- the host's time
     p_needs json,              -- arrays of `keys`, `references`, `payouts` and `users` to look up; each may be missing
-    p_due int                  -- payouts to read whose step is due, at most; fewer where there are many endpoints
+    p_due int                  -- maximum number of due payouts to read; lowered if the merchant has many endpoints
 ) RETURNS TABLE (
     merchant_id text, counter bigint, seed bigint, clock_frozen_at timestamptz, clock_offset interval, default_scenario text,
     approvals_expire_after interval, review_threshold numeric, balances numeric[], balance_version bigint,
-    endpoint_rows text, rule_rows text, key_rows text, taken text[], payout_rows text, due_rows text, due_limit int, user_rows text
+    endpoint_rows text, rule_rows text, key_rows text, existing_references text[], payout_rows text, due_rows text,
+    due_limit int, user_rows text
 ) LANGUAGE plpgsql VOLATILE AS $function$
 #variable_conflict use_column
 DECLARE
     v_world record;
+    v_endpoint_count int;
     v_users uuid[];
 BEGIN
-    -- This is the merchant's lock. Every worker takes it before any other of the merchant's rows, and merchants in the order of
-    -- their ids, so no two of them deadlock.
+    -- The merchant's lock. Every transaction locks this row before the merchant's other rows, and locks several merchants in
+    -- id order, so transactions cannot deadlock.
     IF p_wait THEN
         SELECT w.* INTO v_world FROM worlds w WHERE w.merchant_id = p_merchant FOR NO KEY UPDATE;
     ELSE
@@ -53,7 +55,7 @@ BEGIN
     ) a;
 
     SELECT json_agg(json_build_array(e.id, e.event_types, e.status) ORDER BY e.id)::text, count(*)
-    INTO endpoint_rows, due_limit
+    INTO endpoint_rows, v_endpoint_count
     FROM webhook_endpoints e WHERE e.merchant_id = p_merchant;
 
     SELECT json_agg(json_build_array(r.id, r.name, r.match::text, r.steps::text) ORDER BY r.position)::text INTO rule_rows
@@ -73,7 +75,7 @@ BEGIN
     END IF;
 
     IF p_needs -> 'references' IS NOT NULL THEN
-        SELECT array_agg(p.merchant_reference) INTO taken
+        SELECT array_agg(p.merchant_reference) INTO existing_references
         FROM json_array_elements_text(p_needs -> 'references') AS n (reference)
         CROSS JOIN LATERAL (
             SELECT p.merchant_reference FROM payouts p
@@ -92,9 +94,9 @@ BEGIN
         ) p;
     END IF;
     IF p_due > 0 THEN
-        -- Each change is a delivery for every endpoint. With many endpoints fewer payouts go into one transaction, so that
-        -- the merchant's lock is never held for long.
-        due_limit := greatest(least(16, p_due), p_due / greatest(1, due_limit));
+        -- Each change causes a delivery for every endpoint. If there are many endpoints, read fewer payouts, so that the
+        -- transaction stays short.
+        due_limit := greatest(least(16, p_due), p_due / greatest(1, v_endpoint_count));
         SELECT json_agg(p)::text, v_users || array_agg(p.user_id) FILTER (WHERE p.user_id IS NOT NULL) INTO due_rows, v_users
         FROM (
             SELECT p.* FROM payouts p
@@ -112,8 +114,7 @@ BEGIN
             ORDER BY u.merchant_id, u.id OFFSET 0
         ) u;
     END IF;
-    -- A look that finds nothing due takes no ids, and writes nothing: how often workers look may not change the ids of a
-    -- repeatable world.
+    -- If nothing is due, reserve no ids and write nothing: the polling frequency must not affect the ids of a seeded world.
     IF p_ids > 0 AND (p_due = 0 OR due_rows IS NOT NULL) THEN
         UPDATE worlds w SET id_sequence = w.id_sequence + p_ids WHERE w.merchant_id = p_merchant;
     END IF;

@@ -15,7 +15,7 @@ from sandbox.domain.scenario_engine import Catalogue
 from sandbox.domain.scenario_runner import run_due_inline
 from sandbox.domain.unit import Command, CommandResult, RequestContext, UnitOfWork
 from sandbox.unit_of_work.batches import Batches
-from sandbox.unit_of_work.claim import NO_IDS, ClaimRequest, claim
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.notifier import Notifier
 from sandbox.unit_of_work.transaction import LOCK_TURN, with_retries
@@ -34,7 +34,7 @@ BeforeWrite = Callable[["PoolConnectionProxy[Any]", Sequence[UnitOfWork]], Await
 AfterWrite = Callable[["PoolConnectionProxy[Any]", T], Awaitable[None]]
 """Runs after the write, for example to claim the deliveries just written. Receives the result of `decide`."""
 Action = Callable[["PoolConnectionProxy[Any]", UnitOfWork], Awaitable[CommandResult]]
-"""A `Decide` under an idempotency key. To refuse, it raises Problem before it writes anything."""
+"""A `Decide` for a request with an idempotency key. To refuse the request, it raises Problem before it writes anything."""
 ResumableAction = Callable[["PoolConnectionProxy[Any]", UnitOfWork, bytes | None], Awaitable[CommandResult]]
 """One transaction of an action that takes several. Receives the last checkpoint."""
 
@@ -153,7 +153,7 @@ class UnitOfWorkRunner:
 
         async def alone() -> CommandResult:
             with in_flight(context.merchant_id, context.key):
-                return await self.run_reserved(context, action, weight)
+                return await self.run_with_reserved_key(context, action, weight)
 
         return await self.run_to_completion(alone())
 
@@ -178,7 +178,7 @@ class UnitOfWorkRunner:
 
             with in_flight(context.merchant_id, context.key):
                 while True:
-                    result = await self.run_reserved(context, part, weight)
+                    result = await self.run_with_reserved_key(context, part, weight)
                     on_part(result)
                     if not result.provisional:
                         return result
@@ -187,15 +187,15 @@ class UnitOfWorkRunner:
         return await self.run_to_completion(parts())
 
     async def run_idempotent(self, context: RequestContext, work: Callable[[], Awaitable[CommandResult]]) -> CommandResult:
-        """Run idempotent work that manages its own transactions, unless its key already has a result.
+        """Run idempotent work, which opens its own transactions, and store its result under the key.
 
-        Stores the result under the key. A provisional result is not stored; a retry resumes the work. Raises the errors of
-        `run` and of the work.
+        If the key already has a result, return that instead. A provisional result is not stored, so a retry resumes the work.
+        Raises the errors of `run` and of the work.
         """
         if context.key is None:
             return await work()
         with in_flight(context.merchant_id, context.key):
-            result = await self.run_reserved(context, _no_result, NO_IDS)
+            result = await self.run_with_reserved_key(context, _no_result, RESERVE_NO_IDS)
             if result is not _NO_RESULT:
                 return result
             done = await work()
@@ -207,9 +207,9 @@ class UnitOfWorkRunner:
         async def stored(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             return result
 
-        return await self.run_reserved(context, stored, NO_IDS)
+        return await self.run_with_reserved_key(context, stored, RESERVE_NO_IDS)
 
-    async def run_reserved(
+    async def run_with_reserved_key(
         self, context: RequestContext, action: Action, weight: int = 1, prepare: Prepare | None = None
     ) -> CommandResult:
         """Like `run`, but the caller holds the key's reservation (`in_flight`), across several transactions.

@@ -28,7 +28,7 @@ async def write_rows(body: Callable[["PoolConnectionProxy[Any]"], Awaitable[T]])
         return await body(conn)
 
 
-async def write_alone(statement: str, *arguments: object) -> "list[Record]":
+async def execute_in_own_transaction(statement: str, *arguments: object) -> "list[Record]":
     """Run one writing statement as its own transaction, and return its rows. Raises what `write_rows` raises."""
     async with connection() as conn:
         found: list[Record] = await conn.fetch(statement, *arguments)

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 KEY_LIFETIME: Final = timedelta(hours=24)
-_Rows = Callable[[UnitOfWork], Iterable[object]]
+_RowBuilder = Callable[[UnitOfWork], Iterable[object]]
 
 
 async def write(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
     """Write everything the units decided, in the transaction that claimed them.
 
-    Raises RuntimeError outside a transaction, asyncpg.CheckViolationError for a balance that an account must not have, and
+    Raises RuntimeError outside a transaction, asyncpg.CheckViolationError for a balance that the account does not allow, and
     asyncpg's other errors.
     """
     if not conn.is_in_transaction():
-        raise RuntimeError("money moves only inside a transaction")
-    rows = [_of_each(units, of_one) for of_one in _TABLES]
+        raise RuntimeError("write() must be called inside a transaction")
+    rows = [_rows_per_unit(units, build) for build in _ROW_BUILDERS]
     if any(part is not None for part in rows):
         await conn.execute(_WRITE, [unit.merchant_id for unit in units], [unit.now for unit in units], *rows)
 
 
-def _of_each(units: Sequence[UnitOfWork], of_one: _Rows) -> list[str] | None:
+def _rows_per_unit(units: Sequence[UnitOfWork], build: _RowBuilder) -> list[str] | None:
     """Return one table's rows as a JSON array per unit, or None if no unit has any."""
-    found = [list(of_one(unit)) for unit in units]
+    found = [list(build(unit)) for unit in units]
     return [as_json(rows) for rows in found] if any(found) else None
 
 
@@ -105,7 +105,7 @@ def _keys(unit: UnitOfWork) -> Iterable[object]:
         yield row if stored.expires else row | {"expires_at": "infinity"}
 
 
-_TABLES: Final[Sequence[_Rows]] = (
+_ROW_BUILDERS: Final[Sequence[_RowBuilder]] = (
     _created,
     _metadata,
     _changed,
@@ -117,7 +117,7 @@ _TABLES: Final[Sequence[_Rows]] = (
     lambda unit: unit.deliveries,
     _keys,
 )
-"""The rows of each table, in the order of the arguments of `psp_write`."""
+"""A function for each table that returns a unit's rows, in the order of the arguments of `psp_write`."""
 _WRITE: Final = (
-    f"SELECT psp_write($1::uuid[], $2::timestamptz[], {', '.join(f'${n + 3}::json[]' for n in range(len(_TABLES)))})"
+    f"SELECT psp_write($1::uuid[], $2::timestamptz[], {', '.join(f'${n + 3}::json[]' for n in range(len(_ROW_BUILDERS)))})"
 )

@@ -16,7 +16,7 @@ from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.money import CURRENCY
-from sandbox.domain.unit import IDS_PER_COMMAND, CommandResult, RequestContext, UnitOfWork
+from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.domain.user import COLUMNS, UserRow, to_user
 from sandbox.domain.user_commands import RecordTransaction, RequestPayout
 from sandbox.http.paging import Page, PageWindow, page
@@ -194,7 +194,7 @@ class UserService:
             return CommandResult(200, msgspec.json.encode({"results": results}))
 
         # Reserve an id for each user.
-        return await self._work.run(context, action, weight=len(items) // IDS_PER_COMMAND + 1)
+        return await self._work.run(context, action, weight=len(items) // IDS_PER_PAYOUT + 1)
 
     async def get(self, merchant_id: str, user_id: str) -> User:
         """Return a user. Raises NOT_FOUND."""

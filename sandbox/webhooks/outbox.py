@@ -15,7 +15,7 @@ from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.domain.unit import UnitOfWork
-from sandbox.unit_of_work.transaction import write_alone, write_rows
+from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -112,7 +112,7 @@ async def claim_due(
     if clock is None:
         return [], frozenset()
     if clock.frozen_at is None:
-        return await _claim(write_alone, merchant_id, clock, capacity, default_capacity), frozenset()
+        return await _claim(execute_in_own_transaction, merchant_id, clock, capacity, default_capacity), frozenset()
 
     async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[ClaimedDelivery], frozenset[str]]:
         # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
@@ -240,7 +240,7 @@ def lease_new(unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", b
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
     """Release deliveries of one claim that will not be attempted, so that others can claim them. Raises asyncpg's errors."""
-    await write_alone(_RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
+    await execute_in_own_transaction(_RELEASE, merchant_id, [delivery.id for delivery in claimed], claimed[0].lease)
 
 
 async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) -> None:
@@ -254,7 +254,7 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
     parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
     if len(parts) == 1 and not gone:
-        await write_alone(*parts[0])
+        await execute_in_own_transaction(*parts[0])
         return
 
     async def write(conn: "PoolConnectionProxy[Any]") -> None:
