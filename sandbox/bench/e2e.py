@@ -81,7 +81,7 @@ class E2eResult:
     drained_after: float
     """Seconds from the last create to the last event."""
     generator_late_ms: float
-    """How far the load generator was behind its schedule at the worst moment."""
+    """The maximum delay of the load generator behind its schedule."""
     merchants: int
     webhooks: int
     """Endpoints per merchant."""

@@ -332,7 +332,7 @@ def world_report(result: WorldResult, command: str) -> Group:
 
 
 def growth_json(result: GrowthResult) -> dict[str, Any]:
-    """Return the figures of `psp bench growth --json`. The ratios are medians of the rounds: with the data ÷ without."""
+    """Return the figures of `psp bench growth --json`. Each ratio is the median of the rounds: with the data / without."""
     return {
         "case": result.case,
         "cpu_ratio": {kind: round(median(result.cpu_ratios(kind)), 3) for kind in ("postgres", TOTAL)},

@@ -22,7 +22,7 @@ _MAX_PARAMETERS: Final = 100
 def find_query_errors(
     pairs: Iterable[tuple[str, str]], allowed: Sequence[str], schemas: Mapping[str, Mapping[str, Any]]
 ) -> tuple[list[FieldProblem], dict[str, str]]:
-    """Check query parameters. Return their errors, and the valid ones by name.
+    """Check query parameters. Return the errors, and the valid parameters by name.
 
     `schemas` are the JSON schemas of the parameters that have one. An object is sent as `name[KEY]=value` and returned under
     `name[KEY]`. An array is sent comma-separated.

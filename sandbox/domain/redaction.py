@@ -283,8 +283,8 @@ def json_body(raw: bytes, shape: Shape) -> bytes:
         elif state == _COLON and mark == b":":
             state = _VALUE
         elif state == _COMMA_OR_END and mark == b",":
-            container, of = stack[-1]
-            state, current = (_NAME, of) if container == b"{" else (_VALUE, of.item())
+            bracket, container = stack[-1]
+            state, current = (_NAME, container) if bracket == b"{" else (_VALUE, container.item())
         elif state in _CLOSING_STATES and stack and mark == (b"}" if stack[-1][0] == b"{" else b"]"):
             stack.pop()
             state = _COMMA_OR_END if stack else _DONE

@@ -204,7 +204,7 @@ def _is_legal(source: str, target: str, released: bool = False) -> bool:
 
 
 def parse_rules(text: str, directory: Directory) -> list[RuleBody]:
-    """Return rules from TOML in the format of the built-in catalogue. Raises ValueError that says what is wrong, and where."""
+    """Return rules from TOML in the format of the built-in catalogue. Raises ValueError, which names the error's place."""
     try:
         entries = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -40,8 +40,9 @@ class WorldApi:
         idempotency="optional",
         description="Affects this merchant only, in one transaction. Payouts, users, sales, bulk credits, the ledger, "
         "events, deliveries, idempotency keys, scenarios of your own, faults, aggregated data and the journal are deleted. "
-        "The balance is the opening balance, the clock runs with the host's, and ids start over, so with a seed the same "
-        "calls give the same ids again. API keys, webhook endpoints, the rate limit and snapshots are kept.",
+        "The balance is the opening balance again. The clock shows the host's time, or is frozen if the merchant was created "
+        "with `frozen_at`. Ids start over, so with a seed the same calls give the same ids again. API keys, webhook endpoints, "
+        "the rate limit and snapshots are kept.",
     )
     async def reset(self, request: Request) -> CommandResult:
         return await self._worlds.reset(request.context)
