@@ -72,7 +72,7 @@ class Subscriber:
                 await before_commit()
 
         with self.deliverer.leasing() as lease:
-            await units_of_work(committed).decide(
+            await units_of_work(committed).run_transaction(
                 ClaimRequest(self.world.merchant_id, 1), decide, before_write=lease, after_write=after_write
             )
             if error is not None:

@@ -98,7 +98,7 @@ async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fai
         await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
         return True
 
-    return await work.decide(ClaimRequest(merchant_id, CHUNK // IDS_PER_PAYOUT + 1), decide)
+    return await work.run_transaction(ClaimRequest(merchant_id, CHUNK // IDS_PER_PAYOUT + 1), decide)
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):

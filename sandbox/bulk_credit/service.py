@@ -117,7 +117,7 @@ class BulkCreditService:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> tuple[str, datetime, CommandResult | None]:
             return unit.ids.next(), unit.now, lookup(unit, context)
 
-        return await self._work.decide(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
+        return await self._work.run_transaction(ClaimRequest(context.merchant_id, keys=(context.key.key,)), decide)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:

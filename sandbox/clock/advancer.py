@@ -192,7 +192,7 @@ class ClockAdvancer:
                     instant.claimed = await claim_in_transaction(conn, merchant_id, free.default)
 
         # If nothing is due, reserve no ids: the number of polls must not affect the ids of a seeded world.
-        return await self._work.decide(ClaimRequest(merchant_id, RESERVE_NO_IDS), decide, after_write=claim_deliveries)
+        return await self._work.run_transaction(ClaimRequest(merchant_id, RESERVE_NO_IDS), decide, after_write=claim_deliveries)
 
     async def _send(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> list[AttemptResult]:
         attempts = self._require_attempts()

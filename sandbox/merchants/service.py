@@ -236,7 +236,7 @@ class MerchantService:
                 await _insert_key(merchant_id, new_id(now), api_key, role, name, now)
 
         async with db_errors_as_503():
-            await self._work.decide(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
+            await self._work.run_transaction(ClaimRequest(merchant_id, RESERVE_NO_IDS), ensure)
 
     async def revoke_key_by_value(self, merchant_id: str, api_key: str) -> None:
         """Revoke a well-known key if it exists."""

@@ -39,7 +39,7 @@ async def take_due_steps(
 
     request = ClaimRequest(merchant_id, limit, due_limit=limit)
     try:
-        return await work.decide(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
+        return await work.run_transaction(request, decide, before_write=before_write, lock_timeout=LOCK_TURN)
     except LockNotAvailableError:
         return True
 
@@ -61,7 +61,7 @@ async def take_due_steps_together(
             sizes.append(len(unit.due))
         return take_claimed_steps(unit)
 
-    more = await work.decide_together(requests, decide, before_write)
+    more = await work.run_shared_transaction(requests, decide, before_write)
     if sizes:
         _count(sizes)
     return more

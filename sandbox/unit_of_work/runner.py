@@ -70,7 +70,7 @@ class UnitOfWorkRunner:
         self._batches = Batches(self._run_batches, self._run_batch, batch_limit, queue_limit, merchants_at_once)
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def decide(
+    async def run_transaction(
         self,
         wanted: ClaimRequest,
         decide: Decide[T],
@@ -106,7 +106,7 @@ class UnitOfWorkRunner:
         await self.notifier.notify_after_commit(unit)
         return decided
 
-    async def decide_together(
+    async def run_shared_transaction(
         self, wanted: Sequence[ClaimRequest], decide: Callable[[UnitOfWork], T], before_write: BeforeWrite | None = None
     ) -> dict[str, T]:
         """Run one transaction for several merchants. Return the decision for each merchant that could be locked.
@@ -131,13 +131,13 @@ class UnitOfWorkRunner:
 
     async def _run_batches(self, batches: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
         wanted = [_claim_of(merchant_id, commands) for merchant_id, commands in batches.items()]
-        return await self.decide_together(wanted, lambda unit: _execute_all(unit, batches[unit.merchant_id]))
+        return await self.run_shared_transaction(wanted, lambda unit: _execute_all(unit, batches[unit.merchant_id]))
 
     async def _run_batch(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
         async def decide(_: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Sequence[CommandResult]:
             return _execute_all(unit, commands)
 
-        return await self.decide(_claim_of(merchant_id, commands), decide, lock_timeout=LOCK_TURN)
+        return await self.run_transaction(_claim_of(merchant_id, commands), decide, lock_timeout=LOCK_TURN)
 
     async def submit(self, command: Command) -> CommandResult:
         """Execute a command in a transaction that it shares with other commands. Raises the errors of `Batches.submit`."""
@@ -232,7 +232,7 @@ class UnitOfWorkRunner:
             return result
 
         wanted = ClaimRequest(context.merchant_id, weight, keys=() if key is None else (key.key,))
-        return await with_retries(lambda: self.decide(wanted, decide, prepare), retry_safe=key is not None)
+        return await with_retries(lambda: self.run_transaction(wanted, decide, prepare), retry_safe=key is not None)
 
     async def run_to_completion(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to completion, even if the client disconnects and the handler is cancelled."""
