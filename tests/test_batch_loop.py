@@ -1,4 +1,4 @@
-"""The loop: requests in flight commit together, one bad one harms no neighbour, and the queue is bounded."""
+"""Requests in flight commit together, a failing one affects no other, and the queue is bounded."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,18 +28,18 @@ from worker.advance import MAX_CONCURRENT_MERCHANTS, PayoutStepRunner
 
 @dataclass
 class Probe:
-    """A command that tops up by 1.00, after `decision` has had its say."""
+    """A command that tops up by 1.00, or fails in the way that `failure` names."""
 
     context: RequestContext
-    decision: str = ""
+    failure: str = ""
     needs: Needs = NO_NEEDS
 
     def decide(self, unit: UnitOfWork) -> CommandResult:
-        if self.decision == "raise":
-            raise RuntimeError("a defect")
-        unit.transfer(TOP_UP, Decimal("1.00"), None, "\0" if self.decision == "poison" else "fine")
-        if self.decision == "raise late":
-            raise RuntimeError("a defect behind the line")
+        if self.failure == "raise":
+            raise RuntimeError("before the change")
+        unit.transfer(TOP_UP, Decimal("1.00"), None, "\0" if self.failure == "poison" else "fine")
+        if self.failure == "raise late":
+            raise RuntimeError("after the change")
         return CommandResult(200, b"done")
 
 
@@ -65,12 +65,12 @@ async def work(pool: None, units: list[UnitOfWork]) -> AsyncIterator[UnitOfWorkR
     await work.close()
 
 
-@pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
-async def test_a_bad_command_fails_alone_and_its_neighbours_commit(world: World, work: UnitOfWorkRunner, decision: str) -> None:
-    """A defect in deciding, a defect behind the line, and a NUL that PostgreSQL refuses: each costs only its own."""
-    commands = [Probe(request_of(world.merchant_id), decision if number == 17 else "") for number in range(50)]
-    answers = await asyncio.gather(*(work.submit(c) for c in commands), return_exceptions=True)
-    assert [number for number, answer in enumerate(answers) if isinstance(answer, Exception)] == [17]
+@pytest.mark.parametrize("failure", ["raise", "raise late", "poison"])
+async def test_a_failing_command_affects_no_other_command(world: World, work: UnitOfWorkRunner, failure: str) -> None:
+    """It raises before or after it changes the unit, or its data has a NUL, which PostgreSQL refuses."""
+    commands = [Probe(request_of(world.merchant_id), failure if number == 17 else "") for number in range(50)]
+    results = await asyncio.gather(*(work.submit(c) for c in commands), return_exceptions=True)
+    assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [17]
     assert await available(world) == Decimal("1000049.00")
 
 
@@ -80,18 +80,18 @@ async def test_commands_in_flight_commit_together(world: World, work: UnitOfWork
 
 
 async def test_the_queue_is_bounded(world: World, work: UnitOfWorkRunner) -> None:
-    answers = await asyncio.gather(
+    results = await asyncio.gather(
         *(work.submit(Probe(request_of(world.merchant_id))) for _ in range(150)), return_exceptions=True
     )
-    refused = [answer for answer in answers if isinstance(answer, Problem)]
+    refused = [result for result in results if isinstance(result, Problem)]
     assert len(refused) == 50
     assert {(problem.code, problem.headers["Retry-After"]) for problem in refused} == {("UNAVAILABLE", "1")}
     assert await available(world) == Decimal("1000100.00")
-    # What was refused leaves nothing behind: there is room again.
+    # Refused commands leave the queue empty.
     assert (await work.submit(Probe(request_of(world.merchant_id)))).status == 200
 
 
-async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: World, work: UnitOfWorkRunner) -> None:
+async def test_a_key_in_flight_is_refused_and_a_finished_one_is_replayed(world: World, work: UnitOfWorkRunner) -> None:
     key = IdempotencyKey("k", b"f" * 32)
     first = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id, key))))
     await asyncio.sleep(0)
@@ -102,7 +102,7 @@ async def test_a_key_in_flight_is_refused_and_a_finished_one_repeats(world: Worl
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World, work: UnitOfWorkRunner) -> None:
+async def test_cancelling_the_caller_does_not_cancel_the_command(world: World, work: UnitOfWorkRunner) -> None:
     caller = asyncio.create_task(work.submit(Probe(request_of(world.merchant_id))))
     await asyncio.sleep(0)
     caller.cancel()
@@ -110,7 +110,7 @@ async def test_a_caller_that_leaves_does_not_take_its_command_back(world: World,
     assert await available(world) == Decimal("1000001.00")
 
 
-async def test_a_merchant_that_is_gone_is_not_found(work: UnitOfWorkRunner) -> None:
+async def test_a_deleted_merchant_is_not_found(work: UnitOfWorkRunner) -> None:
     with pytest.raises(Problem, match="NOT_FOUND"):
         await work.submit(Probe(request_of("00000000-0000-7000-8000-00000000dead")))
 
@@ -146,12 +146,12 @@ def worlds(stack: Stack) -> Iterator[list[World]]:
         yield [opened.enter_context(World.create(stack, opening_balance="1000.00")) for _ in range(12)]
 
 
-def probes(worlds: Sequence[World], each: int = 1, decision: str = "") -> list[Probe]:
-    return [Probe(request_of(world.merchant_id), decision) for _ in range(each) for world in worlds]
+def probes(worlds: Sequence[World], each: int = 1, failure: str = "") -> list[Probe]:
+    return [Probe(request_of(world.merchant_id), failure) for _ in range(each) for world in worlds]
 
 
 async def transactions(units: Sequence[UnitOfWork]) -> int:
-    """How many transactions wrote these units' transfers."""
+    """Return how many transactions wrote these units' transfers."""
     ids = [unit.posted[0].transfer.id for unit in units if unit.posted]
     async with connection() as conn:
         found = await conn.fetch("SELECT DISTINCT xmin::text FROM transfers WHERE id = ANY ($1::uuid[])", ids)
@@ -168,9 +168,9 @@ async def test_merchants_in_flight_commit_together(
     assert [await available(world) for world in worlds] == [Decimal("1002.00")] * len(worlds)
 
 
-@pytest.mark.parametrize("decision", ["raise", "raise late", "poison"])
-async def test_a_bad_command_harms_no_other_merchant(work: UnitOfWorkRunner, worlds: list[World], decision: str) -> None:
-    commands = [*probes(worlds), *probes(worlds[3:4], decision=decision), *probes(worlds[3:4])]
+@pytest.mark.parametrize("failure", ["raise", "raise late", "poison"])
+async def test_a_failing_command_affects_no_other_merchant(work: UnitOfWorkRunner, worlds: list[World], failure: str) -> None:
+    commands = [*probes(worlds), *probes(worlds[3:4], failure=failure), *probes(worlds[3:4])]
     results = await asyncio.gather(*(work.submit(command) for command in commands), return_exceptions=True)
     assert [number for number, result in enumerate(results) if isinstance(result, Exception)] == [len(worlds)]
     expected = [Decimal("1001.00")] * len(worlds)
@@ -178,7 +178,7 @@ async def test_a_bad_command_harms_no_other_merchant(work: UnitOfWorkRunner, wor
     assert [await available(world) for world in worlds] == expected
 
 
-async def test_a_deleted_merchant_stops_no_other(work: UnitOfWorkRunner, worlds: list[World]) -> None:
+async def test_a_deleted_merchant_affects_no_other_merchant(work: UnitOfWorkRunner, worlds: list[World]) -> None:
     gone = Probe(request_of("00000000-0000-7000-8000-00000000dead"))
     results = await asyncio.gather(*(work.submit(c) for c in [gone, *probes(worlds)]), return_exceptions=True)
     assert isinstance(results[0], Problem)
@@ -186,10 +186,10 @@ async def test_a_deleted_merchant_stops_no_other(work: UnitOfWorkRunner, worlds:
     assert not any(isinstance(result, Exception) for result in results[1:])
 
 
-async def test_a_merchant_that_is_locked_elsewhere_waits_alone(
+async def test_a_merchant_that_is_locked_elsewhere_delays_no_other_merchant(
     work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
 ) -> None:
-    """And none of the others waits for it, however many rounds there are."""
+    """The others commit in several rounds while it waits."""
     locked, *others = worlds
     async with locked_elsewhere(stack, [locked]):
         waiting = [asyncio.create_task(work.submit(probe)) for probe in probes([locked], each=3)]
@@ -201,10 +201,10 @@ async def test_a_merchant_that_is_locked_elsewhere_waits_alone(
     assert {await available(world) for world in others} == {Decimal("1005.00")}
 
 
-async def test_merchants_that_stay_locked_hold_up_no_merchant_whose_lock_is_released(
+async def test_merchants_that_stay_locked_do_not_delay_a_merchant_whose_lock_is_released(
     work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
 ) -> None:
-    """Even if more of them are locked than may wait for their locks at once."""
+    """More merchants are locked than may wait for their locks at once."""
     count = MAX_SOLO_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
     async with asyncio.timeout(60), locked_elsewhere(stack, locked):
@@ -213,28 +213,30 @@ async def test_merchants_that_stay_locked_hold_up_no_merchant_whose_lock_is_rele
             await asyncio.gather(*(work.submit(probe) for probe in probes(others)))
             assert not any(task.done() for task in waiting)
         assert (await waiting[-1]).status == 200
-        # One whose round fails has to run alone, too.
+        # A merchant whose round fails also needs a transaction of its own.
         results = await asyncio.gather(
-            *(work.submit(c) for c in [*probes(others), *probes(others[:1], decision="raise")]), return_exceptions=True
+            *(work.submit(c) for c in [*probes(others), *probes(others[:1], failure="raise")]), return_exceptions=True
         )
         assert [isinstance(result, Exception) for result in results] == [*[False] * len(others), True]
         assert not any(task.done() for task in waiting[:-1])
     assert {result.status for result in await asyncio.gather(*waiting)} == {200}
 
 
-async def test_a_hot_merchant_holds_up_no_quiet_one(
+async def test_a_busy_merchant_does_not_delay_quiet_ones(
     work: UnitOfWorkRunner, units: list[UnitOfWork], worlds: list[World]
 ) -> None:
-    """Each merchant that waits is in the next round, as long as they are no more than fit in one."""
-    hot, *quiet = worlds
-    commands = [*probes([hot], each=80), *probes(quiet)]
+    """If all waiting merchants fit in one round, the next round has a batch of each."""
+    busy, *quiet = worlds
+    commands = [*probes([busy], each=80), *probes(quiet)]
     await asyncio.gather(*(work.submit(command) for command in commands))
     rounds = [unit.merchant_id for unit in units]
     assert set(rounds[: len(worlds)]) == {world.merchant_id for world in worlds}
-    assert len(units[rounds.index(hot.merchant_id)].posted) == 64 - len(quiet), "it takes the room that the others leave"
+    assert len(units[rounds.index(busy.merchant_id)].posted) == 64 - len(quiet), (
+        "the busy merchant must get the capacity that the others leave"
+    )
 
 
-async def test_one_merchant_a_transaction_if_the_database_is_distributed(pool: None, worlds: list[World]) -> None:
+async def test_with_sharing_off_each_merchant_has_its_own_transaction(pool: None, worlds: list[World]) -> None:
     units: list[UnitOfWork] = []
 
     async def committed(unit: UnitOfWork) -> None:
@@ -247,18 +249,18 @@ async def test_one_merchant_a_transaction_if_the_database_is_distributed(pool: N
 
 
 def make_due(worlds: Sequence[World]) -> None:
-    """Give each merchant a payout with a due step. Only the test's own worker takes it."""
+    """Give each merchant a payout with a due step, which only the test's own worker runs."""
     for world in worlds:
-        # A frozen clock keeps the sandbox's own workers away from what is then due by the table alone.
+        # The clock is frozen, so the sandbox's own workers set no timer for the step.
         assert world.post("/sandbox/v1/clock/freeze", {}).status_code == 200
         world.create_payout("0012")
         world.stack.execute("UPDATE payouts SET due_at = created_at WHERE merchant_id = $1", world.merchant_id)
 
 
-async def test_a_worker_takes_the_steps_of_each_merchant_that_is_not_locked(
+async def test_a_worker_runs_the_steps_of_each_merchant_that_is_not_locked(
     stack: Stack, pool: None, worlds: list[World]
 ) -> None:
-    """However many stay locked, also of those that were locked before."""
+    """More merchants stay locked than may wait for their locks at once. One is released and must not wait for the others."""
     await asyncio.to_thread(make_due, worlds)
     count = MAX_CONCURRENT_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
@@ -282,7 +284,7 @@ async def test_a_worker_takes_the_steps_of_each_merchant_that_is_not_locked(
 
 
 async def test_due_steps_of_several_merchants_commit_together(stack: Stack, pool: None, worlds: list[World]) -> None:
-    """And a merchant that is locked elsewhere has no part in it."""
+    """A merchant that is locked elsewhere is left out."""
     await asyncio.to_thread(make_due, worlds)
     units: list[UnitOfWork] = []
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: no merchant waits for more rounds than stated, however busy the others are."""
+"""No merchant waits for more rounds than the documented bound, however busy the others are."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
 
-from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, Needs, RequestContext, UnitOfWork
+import pytest
+from asyncpg import LockNotAvailableError
+
+from sandbox.domain.errors import Problem
+from sandbox.domain.unit import NO_NEEDS, Command, CommandResult, IdempotencyKey, Needs, RequestContext, UnitOfWork
+from sandbox.unit_of_work import batches
 from sandbox.unit_of_work.batches import ROUNDS, Batches
 from tests.harness.work import request_of
 
@@ -16,7 +21,7 @@ DONE = CommandResult(200, b"done")
 
 @dataclass
 class Idle:
-    """A command that no database sees."""
+    """A command that changes nothing."""
 
     context: RequestContext
     needs: Needs = NO_NEEDS
@@ -27,59 +32,86 @@ class Idle:
 
 @dataclass
 class Rounds:
-    """Batches whose rounds are only recorded: how many commands of which merchant each had."""
+    """Batches that use no database. They record for each round how many commands of each merchant it had."""
 
     rounds: list[dict[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.batches = Batches(self._together, self._alone, batch_limit=256, queue_limit=100_000, merchants_at_once=AT_ONCE)
+        self.batches = Batches(
+            self._run_shared, self._run_solo, batch_limit=256, queue_limit=100_000, merchants_at_once=AT_ONCE
+        )
 
-    async def _together(self, commands: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
+    async def _run_shared(self, commands: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
         self.rounds.append({merchant_id: len(batch) for merchant_id, batch in commands.items()})
         await asyncio.sleep(0)
         return {merchant_id: [DONE] * len(batch) for merchant_id, batch in commands.items()}
 
-    async def _alone(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
-        return (await self._together({merchant_id: commands}))[merchant_id]
+    async def _run_solo(self, merchant_id: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+        return (await self._run_shared({merchant_id: commands}))[merchant_id]
 
     def of(self, merchant_id: str) -> list[int]:
         """Return the numbers of the merchant's rounds."""
         return [number for number, batches in enumerate(self.rounds) if merchant_id in batches]
 
 
-async def test_a_hot_merchant_and_a_thousand_quiet_ones_all_get_their_turns() -> None:
-    """Each merchant that waits has a batch in one of the next ⌈M / merchants_at_once⌉ rounds, again and again."""
+async def test_a_busy_merchant_and_a_thousand_quiet_ones_all_make_progress() -> None:
+    """With M merchants waiting, each one always gets a batch in one of the next ⌈M / merchants_at_once⌉ rounds."""
     rounds = Rounds()
     quiet = [f"quiet {number}" for number in range(1000)]
 
-    async def ask(merchant_id: str) -> None:
+    async def submit_five(merchant_id: str) -> None:
         for _ in range(5):
             await rounds.batches.submit(Idle(request_of(merchant_id)))
 
-    hot = [rounds.batches.submit(Idle(request_of("hot"))) for _ in range(10_000)]
-    await asyncio.gather(*hot, *map(ask, quiet))
+    busy = [rounds.batches.submit(Idle(request_of("busy"))) for _ in range(10_000)]
+    await asyncio.gather(*busy, *map(submit_five, quiet))
     bound = ceil((1 + len(quiet)) / AT_ONCE)
-    for merchant_id in ("hot", *quiet):
+    for merchant_id in ("busy", *quiet):
         taken = rounds.of(merchant_id)
         assert taken[0] < bound
-        # A merchant waits again when its round ends. By then, the other rounds that run at once may have begun.
+        # A merchant queues again when its round ends. By then, the other rounds of the same time may have begun.
         assert max(after - before for before, after in pairwise(taken)) <= bound + ROUNDS - 1
-    assert all(len(batches) == AT_ONCE for batches in rounds.rounds[: bound - 1]), "no round has room left while others wait"
+    assert all(len(batches) == AT_ONCE for batches in rounds.rounds[: bound - 1]), (
+        "no round may leave capacity unused while merchants wait"
+    )
 
 
-async def test_merchants_that_a_heavy_command_displaced_come_first_in_the_next_round() -> None:
-    """Newcomers do not overtake them, so a merchant waits for as many rounds as there were merchants before it, at most."""
+async def test_merchants_displaced_by_a_heavy_command_come_first_in_the_next_round() -> None:
+    """Later merchants do not overtake them, so a merchant waits for at most one round for each merchant before it."""
     rounds = Rounds()
     heavy = Needs(weight=256)
-    asked = [f"merchant {number}" for number in range(12)]
+    merchants = [f"merchant {number}" for number in range(12)]
     pending: list[asyncio.Future[CommandResult]] = []
 
-    def ask(merchant_id: str) -> None:
+    def submit(merchant_id: str) -> None:
         pending.append(asyncio.ensure_future(rounds.batches.submit(Idle(request_of(merchant_id), heavy))))
 
-    for number, merchant_id in enumerate(asked):
-        ask(merchant_id)
+    for number, merchant_id in enumerate(merchants):
+        submit(merchant_id)
         if number >= 5:  # from then on, one arrives in each round
             await asyncio.wait(pending[: number - 4])
     await asyncio.gather(*pending)
-    assert [list(batches) for batches in rounds.rounds] == [[merchant_id] for merchant_id in asked]
+    assert [list(batches) for batches in rounds.rounds] == [[merchant_id] for merchant_id in merchants]
+
+
+async def test_a_batch_whose_merchant_stays_locked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps taking turns until the time limit. Then the command gets UNAVAILABLE and releases its key."""
+    outcomes: list[Exception | None] = [LockNotAvailableError(), LockNotAvailableError(), None]
+
+    async def run_shared(_: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:
+        return {}
+
+    async def run_solo(_: str, commands: Sequence[Command]) -> Sequence[CommandResult]:
+        if (error := outcomes.pop(0)) is not None:
+            raise error
+        return [DONE] * len(commands)
+
+    loop = Batches(run_shared, run_solo, batch_limit=256, queue_limit=100, merchants_at_once=AT_ONCE)
+    command = Idle(request_of("locked", IdempotencyKey("k", b"f" * 32)))
+    assert await loop.submit(command) == DONE
+    monkeypatch.setattr(batches, "_MAX_LOCK_SECONDS", 0.0)
+    for _ in range(2):
+        outcomes[:] = [LockNotAvailableError()]
+        with pytest.raises(Problem, match="UNAVAILABLE"):
+            await loop.submit(command)
+    assert not outcomes
