@@ -59,10 +59,12 @@ PUT_TOGETHER = {
 """Where statements are put together in functions, so that nothing but a reader can look at them."""
 EVERY_MERCHANT = (
     "ipn.callback._FIND_BY_",  # each that has such a payout, 10,000 at most: any of them may be the one that is meant
-    "sandbox.aggregator.poll.DUE_OWN",
+    "sandbox.aggregator.poll.DUE_OWN",  # each that has transactions
     "sandbox.merchants.service._page_of_merchants",
     "sandbox.sales.service._MERCHANTS",
-    "worker.sweep.",
+    "worker.sweep._EXPIRED",
+    "worker.sweep._TO_CREDIT",  # each that has an unfinished file
+    "worker.sweep._FROZEN_WITH_DUE_DELIVERIES",
 )
 """Statements that look at each merchant."""
 

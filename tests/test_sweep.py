@@ -1,11 +1,19 @@
 """The next worker finds work that a dead worker left unfinished, for frozen merchants too."""
 
 import asyncio
+import uuid
+from datetime import UTC, datetime
+
+import asyncpg
 
 from sandbox.db.engine import close_pool, open_pool
+from tests.harness.plans import Database
 from tests.harness.receiver import Receiver
 from tests.harness.world import Stack, World
-from worker.sweep import frozen_merchants_with_due_deliveries
+from worker.sweep import due_merchants, frozen_merchants_with_due_deliveries
+
+DUE = datetime(2031, 1, 1, tzinfo=UTC)
+"""When row 20 of each table that the harness fills is due."""
 
 
 async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack, receiver: Receiver) -> None:
@@ -28,3 +36,30 @@ async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack,
             assert (world.merchant_id in found, idle.merchant_id in found) == (True, False)
     finally:
         await close_pool()
+
+
+async def test_due_payouts_and_deliveries_are_found_in_running_worlds(stack: Stack) -> None:
+    """Each of three merchants has a due payout and a due delivery, and many rows that are not due."""
+    database = Database(stack.database_url, f"sweep_{uuid.uuid4().hex}")
+    await database.create()
+    try:
+        await database.fill(1, 3, 20)
+        await open_pool(database.url, 2)
+        conn = await asyncpg.connect(database.url)
+        try:
+            every = [f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)]
+            assert await due_merchants(DUE.replace(year=2030)) == []
+            assert sorted(await due_merchants(DUE)) == every
+            await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", every[0])
+            await conn.execute("UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE merchant_id = $1", every[1])
+            await conn.execute("UPDATE payouts SET due_at = NULL WHERE merchant_id = $1", every[2])
+            assert sorted(await due_merchants(DUE)) == every[1:]
+            await conn.execute("UPDATE webhook_endpoints SET status = 'DISABLED' WHERE merchant_id = $1", every[2])
+            assert await due_merchants(DUE) == [every[1]]
+            await conn.execute("UPDATE worlds SET clock_offset = '-1 s' WHERE merchant_id = $1", every[1])
+            assert await due_merchants(DUE) == []
+        finally:
+            await conn.close()
+            await close_pool()
+    finally:
+        await database.drop()

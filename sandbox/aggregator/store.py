@@ -31,17 +31,24 @@ MAX_DEAD_LETTERS: Final = 10_000
 """Maximum dead letters per merchant."""
 
 # DUE_HTTP: merchants whose vendor is due. DUE_OWN: merchants without a vendor that have rows newer than the last one read. The
-# latter reads one index entry per merchant, so that idle merchants cost next to nothing.
+# latter skips from one merchant's newest row to the next one's, so that merchants without rows cost nothing.
 DUE_HTTP: Final = (
     "SELECT merchant_id::text FROM vendor_cursors WHERE url IS NOT NULL AND next_poll_at <= $1 ORDER BY next_poll_at LIMIT $2"
 )
 DUE_OWN: Final = """
-SELECT m.merchant_id::text FROM merchants m LEFT JOIN LATERAL (
-    SELECT url, next_poll_at, last_id FROM vendor_cursors WHERE merchant_id = m.merchant_id OFFSET 0
+WITH RECURSIVE t AS (
+    (SELECT merchant_id, id FROM user_transactions ORDER BY merchant_id DESC, id DESC LIMIT 1)
+    UNION ALL
+    SELECT n.* FROM t CROSS JOIN LATERAL (
+        SELECT merchant_id, id FROM user_transactions WHERE merchant_id < t.merchant_id
+        ORDER BY merchant_id DESC, id DESC LIMIT 1
+    ) n
+)
+SELECT t.merchant_id::text FROM t LEFT JOIN LATERAL (
+    SELECT url, next_poll_at, last_id FROM vendor_cursors WHERE merchant_id = t.merchant_id OFFSET 0
 ) c ON true
-WHERE c.url IS NULL AND (c.next_poll_at IS NULL OR c.next_poll_at <= $1) AND (
-    SELECT t.id FROM user_transactions t WHERE t.merchant_id = m.merchant_id ORDER BY t.merchant_id DESC, t.id DESC LIMIT 1
-) > coalesce(c.last_id, '00000000-0000-0000-0000-000000000000')
+WHERE c.url IS NULL AND (c.next_poll_at IS NULL OR c.next_poll_at <= $1)
+    AND t.id > coalesce(c.last_id, '00000000-0000-0000-0000-000000000000')
 LIMIT $2
 """
 
