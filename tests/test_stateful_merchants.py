@@ -128,8 +128,16 @@ class Merchant:
         """Find the states of the model that explain all responses, and wait until the sandbox is in one of them."""
         after = outcomes(self.models, [(call.apply, call.response.result) for call in calls if call.response is not None])
         assert after, [(call.path, call.body, call.response) for call in calls]
+
+        def matching() -> list[MerchantModel]:
+            try:
+                view = self.view()
+            except httpx.TransportError:
+                return []  # the connection was to the API process that was killed
+            return [model for model in after if model.view() == view]
+
         with contextlib.suppress(AssertionError):
-            self.models = until(lambda: (view := self.view()) and [model for model in after if model.view() == view], 120)
+            self.models = until(matching, 120)
             return
         assert self.view() == after[0].view()
 
