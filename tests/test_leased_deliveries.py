@@ -18,7 +18,7 @@ from sandbox.webhooks import deliver
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.outbox import LEASE, claim_due
+from sandbox.webhooks.outbox import LEASE, LEASED_PER_CALL, claim_due
 from tests.harness.raw_server import sending
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -156,10 +156,12 @@ async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_c
     subscriber: Subscriber, receiver: Receiver
 ) -> None:
     blocked = BlockedReceiver(receiver)
-    count = 2 * ENDPOINT_CALLS
+    room = ENDPOINT_CALLS * LEASED_PER_CALL
+    count = room + 100
     unit = await subscriber.emit(count)
     leased = [delivery.leased_until is not None for delivery in unit.deliveries]
-    assert leased == [True] * ENDPOINT_CALLS + [False] * ENDPOINT_CALLS, "the earliest deliveries must be leased first"
+    assert leased == [True] * sum(leased) + [False] * (count - sum(leased)), "the earliest deliveries must be leased first"
+    assert room // 2 < sum(leased) <= room
     another = await subscriber.emit(1)
     assert another.deliveries[0].leased_until is None, "there is no capacity until a call ends"
     blocked.unblocked.set()
@@ -213,6 +215,16 @@ async def test_an_attempt_that_could_outlast_its_lease_is_not_made(
     assert receiver.received == []
 
 
+async def test_a_slow_endpoint_gets_the_rest_of_a_sequence_in_parallel(
+    subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliver, "_SEQUENCE_SECONDS", 0.0)  # as if each call had taken longer
+    unit = await subscriber.emit(100)
+    assert all(delivery.leased_until is not None for delivery in unit.deliveries)
+    await subscriber.until_done(100)
+    assert sent(receiver) == Counter(event.id for event in unit.events)
+
+
 async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limit(
     subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,12 +241,13 @@ async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limi
     blocked = BlockedReceiver(receiver)
     subscriber.deliverer.wake(subscriber.world.merchant_id)
     await claiming.wait()
-    unit = await subscriber.emit(ENDPOINT_CALLS)
-    assert sum(delivery.leased_until is not None for delivery in unit.deliveries) == ENDPOINT_CALLS - claimable[0]
+    count = ENDPOINT_CALLS * LEASED_PER_CALL
+    unit = await subscriber.emit(count)
     assert claimable[0] > 0
+    assert 0 < sum(delivery.leased_until is not None for delivery in unit.deliveries) <= count - claimable[0]
     finish.set()
     blocked.unblocked.set()
-    await subscriber.until_done(ENDPOINT_CALLS)
+    await subscriber.until_done(count)
 
 
 async def test_nothing_is_leased_for_a_frozen_merchant_or_a_disabled_endpoint(subscriber: Subscriber) -> None:

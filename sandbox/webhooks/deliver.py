@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -19,13 +21,28 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.unit_of_work.runner import BeforeWrite
 from sandbox.webhooks.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.capacity import ENDPOINT_CALLS, FreeCapacity
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due, lease_new, may_lease, read_endpoints
+from sandbox.webhooks.outbox import (
+    LEASED_PER_CALL,
+    AttemptResult,
+    ClaimedDelivery,
+    claim_due,
+    lease_new,
+    may_lease,
+    read_endpoints,
+)
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _GATHER_SECONDS: Final = 0.01
 """How long the first result waits for others, so that one transaction records them together."""
+_MAX_UNRECORDED: Final = ENDPOINT_CALLS * LEASED_PER_CALL
+"""Maximum number of deliveries to one endpoint in progress or waiting to be recorded."""
+_SEQUENCE_SECONDS: Final = 1.0
+"""Time limit for starting another delivery of a sequence. A slow endpoint gets the rest in parallel, after a claim.
+
+The limit also bounds how old the clock, URL and secret are that an attempt uses.
+"""
 _NO_CAPACITY: Final = FreeCapacity({}, 0)
 _log = structlog.get_logger()
 
@@ -59,9 +76,7 @@ class Deliverer:
             if not units or self._stopping:
                 return
             endpoints = await read_endpoints(conn, [unit.merchant_id for unit in units])
-            for unit in units:
-                claimed = lease_new(unit, endpoints, self._begin)
-                leased.append((unit.merchant_id, split_into_sequences(claimed)))
+            leased.extend((unit.merchant_id, lease_new(unit, endpoints, self._begin)) for unit in units)
 
         try:
             yield lease
@@ -78,7 +93,7 @@ class Deliverer:
         if running is not None:
             if running.may_have_more_due:
                 return {}  # older deliveries that found no capacity come first
-            wanted = {endpoint_id: min(count, running.room(endpoint_id)) for endpoint_id, count in wanted.items()}
+            wanted = {id_: min(count, running.room(id_) // LEASED_PER_CALL) for id_, count in wanted.items()}
         return self.attempts.begin_up_to(merchant_id, wanted)
 
     def _send(self, merchant_id: str, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
@@ -147,7 +162,7 @@ class _MerchantDeliveries:
         Without this bound, results could wait until their leases have expired.
         """
         claimable = self._claimable.by_endpoint.get(endpoint_id, self._claimable.default)
-        return max(0, ENDPOINT_CALLS - self._unrecorded.get(endpoint_id, 0) - claimable)
+        return max(0, _MAX_UNRECORDED - self._unrecorded.get(endpoint_id, 0) - claimable)
 
     def send(self, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
         """Attempt claimed or leased deliveries, whose sequences were begun."""
@@ -212,8 +227,10 @@ class _MerchantDeliveries:
 
     async def _call(self, sequence: Sequence[ClaimedDelivery]) -> None:
         deliverer = self._deliverer
+        # In a frozen world the order counts, so a sequence stays together however slow the endpoint is.
+        ends_at = inf if sequence[0].clock.frozen_at is not None else monotonic() + _SEQUENCE_SECONDS
         released = await deliverer.attempts.attempt_sequence(
-            self._merchant_id, sequence, self._add_result, lambda: not deliverer.stopping
+            self._merchant_id, sequence, self._add_result, lambda: monotonic() < ends_at and not deliverer.stopping
         )
         if released:
             self._end(sequence[0].endpoint_id, released)
@@ -230,7 +247,7 @@ class _MerchantDeliveries:
             del self._unrecorded[endpoint_id]
 
     async def _record(self) -> None:
-        """Write the results in batches, including those that arrive meanwhile. ENDPOINT_CALLS bounds how many can wait."""
+        """Write the results in batches, including those that arrive meanwhile. _MAX_UNRECORDED bounds how many can wait."""
         try:
             # Calls that were claimed together end within milliseconds of each other.
             await asyncio.sleep(_GATHER_SECONDS)

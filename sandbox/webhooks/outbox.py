@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 LEASE: Final = timedelta(seconds=30)
 """How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
+
+_PARALLEL_CALLS: Final = 32
+"""Number of new deliveries to one endpoint that get a call each. If there are more, each call sends several."""
+LEASED_PER_CALL: Final = 4
+"""Maximum number of new deliveries leased for one call, which sends them one after the other."""
 
 FROZEN_CLAIM_LIMIT: Final = 64
 """Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
@@ -195,10 +201,12 @@ async def read_endpoints(conn: "PoolConnectionProxy[Any]", merchant_ids: Sequenc
     return {(record["merchant_id"], record["id"]): record for record in records}
 
 
-def lease_new(unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", begin: BeginCalls) -> list[ClaimedDelivery]:
-    """Lease the deliveries that a unit will insert, the earliest first, as far as their calls can begin.
+def lease_new(
+    unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", begin: BeginCalls
+) -> list[list[ClaimedDelivery]]:
+    """Lease the deliveries that a unit will insert, the earliest first, as far as calls can begin.
 
-    Marks them in the unit, and returns them as a claim would.
+    Marks them in the unit. Returns the sequence of deliveries for each call that began, at most LEASED_PER_CALL.
     """
     due = [
         (index, delivery, endpoint)
@@ -207,16 +215,20 @@ def lease_new(unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", b
     ]
     events = {event.id: (event, event.body.encode()) for event in unit.events}
     faults = {endpoint["id"]: tuple(to_fault(*fault) for fault in endpoint["faults"]) for _, _, endpoint in due}
-    left = Counter(begin(unit.merchant_id, Counter(delivery.endpoint_id for _, delivery, _ in due)))
+    counts = Counter(delivery.endpoint_id for _, delivery, _ in due)
+    wanted = {id_: min(count, max(_PARALLEL_CALLS, ceil(count / LEASED_PER_CALL))) for id_, count in counts.items()}
+    calls = begin(unit.merchant_id, wanted)
+    sequences: dict[str, list[list[ClaimedDelivery]]] = {id_: [[] for _ in range(count)] for id_, count in calls.items()}
+    leased: Counter[str] = Counter()
     lease = datetime.now(UTC) + LEASE
-    leased: list[ClaimedDelivery] = []
     for index, delivery, endpoint in due:
-        if not left[delivery.endpoint_id]:
+        number, count = leased[delivery.endpoint_id], calls.get(delivery.endpoint_id, 0)
+        if number == count * (1 if counts[delivery.endpoint_id] <= _PARALLEL_CALLS else LEASED_PER_CALL):
             continue
-        left[delivery.endpoint_id] -= 1
+        leased[delivery.endpoint_id] += 1
         event, body = events[delivery.event_id]
         unit.deliveries[index] = replace(delivery, leased_until=lease)
-        leased.append(
+        sequences[delivery.endpoint_id][number % count].append(
             ClaimedDelivery(
                 id=delivery.id,
                 event_id=delivery.event_id,
@@ -235,7 +247,7 @@ def lease_new(unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", b
                 faults=faults[delivery.endpoint_id],
             )
         )
-    return leased
+    return [sequence for of_endpoint in sequences.values() for sequence in of_endpoint]
 
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
