@@ -1,4 +1,4 @@
-"""What many do at once over real HTTP, against two API processes and two workers."""
+"""Concurrent requests over real HTTP, against two API processes and two workers."""
 
 import threading
 from collections import Counter
@@ -16,12 +16,12 @@ THREADS = 50
 
 
 def at_once(action: Callable[[int, httpx.Client], Any], world: World) -> list[Any]:
-    """Let 50 threads do it at the same moment, each with a connection of its own."""
+    """Run the action in 50 threads at the same moment, each with its own connection, and return the results."""
     gate = threading.Barrier(THREADS)
 
     def run(number: int) -> Any:
         with httpx.Client(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=120) as client:
-            client.get("/health")  # the connection is there before the race begins
+            client.get("/health")  # connect before the race begins
             gate.wait(300)
             return action(number, client)
 
@@ -30,7 +30,7 @@ def at_once(action: Callable[[int, httpx.Client], Any], world: World) -> list[An
 
 
 def test_50_threads_never_overspend_one_balance(world: World) -> None:
-    """1,000,000.00 pays 15 times 66,000.00 and no more, whatever the order."""
+    """A balance of 1,000,000.00 covers exactly 15 payouts of 66,000.00."""
 
     def create(number: int, client: httpx.Client) -> int:
         body = world.payout_body("0004", amount="66000.00")

@@ -42,7 +42,7 @@ async def credit_wallets(
     amount that is not positive.
     """
     if not conn.is_in_transaction():
-        raise RuntimeError("money moves only inside a transaction")
+        raise RuntimeError("credit_wallets() must be called inside a transaction")
     if not credits_:
         return
     written = await conn.execute(_CREDITS, merchant_id, now, as_json(credits_), source)
