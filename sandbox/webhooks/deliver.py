@@ -43,6 +43,11 @@ _SEQUENCE_SECONDS: Final = 1.0
 
 The limit also bounds how old the clock, URL and secret are that an attempt uses.
 """
+_CONCURRENT: Final = 4
+"""Maximum number of claims running at once, and of transactions that record results.
+
+While a merchant waits for its turn, its wake-ups and results gather, so that one transaction serves more of them.
+"""
 _NO_CAPACITY: Final = FreeCapacity({}, 0)
 _log = structlog.get_logger()
 
@@ -54,6 +59,8 @@ class Deliverer:
         self.attempts = attempts
         self._merchants: dict[str, _MerchantDeliveries] = {}
         self._stopping = False
+        self.claim_turns = asyncio.Semaphore(_CONCURRENT)
+        self.record_turns = asyncio.Semaphore(_CONCURRENT)
 
     def wake(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks, now or as soon as the calls in progress leave capacity."""
@@ -178,9 +185,11 @@ class _MerchantDeliveries:
             while True:
                 await self.again.wait()
                 self.again.clear()
-                if self._claims_again and not self._deliverer.stopping:
-                    self._claims_again = False
-                    await self._claim()
+                if self._claims_again:
+                    async with self._deliverer.claim_turns:
+                        self._claims_again = False
+                        if not self._deliverer.stopping:
+                            await self._claim()
                 if not self._unrecorded and not self.again.is_set():
                     return
         except asyncio.CancelledError:
@@ -252,8 +261,9 @@ class _MerchantDeliveries:
             # Calls that were claimed together end within milliseconds of each other.
             await asyncio.sleep(_GATHER_SECONDS)
             while self._results:
-                batch, self._results = self._results[:MAX_RECORDED_ATTEMPTS], self._results[MAX_RECORDED_ATTEMPTS:]
-                await self._deliverer.attempts.record(self._merchant_id, batch)
+                async with self._deliverer.record_turns:
+                    batch, self._results = self._results[:MAX_RECORDED_ATTEMPTS], self._results[MAX_RECORDED_ATTEMPTS:]
+                    await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
                     self._end(result.claimed.endpoint_id, 1)
                 self._claims_again |= self.may_have_more_due
