@@ -1,4 +1,4 @@
-"""Schemathesis, with every check and every phase, finds no deviation of a running sandbox from its OpenAPI document."""
+"""Schemathesis, with every check, finds no deviation of a running sandbox from its OpenAPI document."""
 
 import subprocess
 import sys
