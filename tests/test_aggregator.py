@@ -295,7 +295,7 @@ async def test_a_dead_letter_that_is_stored_already_does_not_count_again(driven:
         vendor.rows += [row(4, amount="more"), row(5)]
         await driven.call()
     assert await driven.ids() == ["row-2", "row-3"]
-    assert (await driven.fetches())[-1]["error"].startswith("1 more of its rows cannot be parsed")
+    assert (await driven.fetches())[-1]["error"].startswith("the page has 1 more rows that cannot be parsed")
 
 
 # The tests below use HTTP and the sandbox's own workers.

@@ -192,7 +192,9 @@ async def test_a_large_ledger_that_is_read_in_windows_passes(ledger: Ledger, mon
 
 @pytest.mark.parametrize("limit", [100_000, 0])
 async def test_no_ledger_is_joined_by_nested_loops(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """Among many small merchants, the planner expects a few rows, and would join a large one's in quadratic time."""
+    """If most merchants are small, the planner expects few rows and would join a large merchant's rows with nested loops,
+    in quadratic time.
+    """
     settings = {}
 
     async def read_settings(conn: "audit_module.Reader", merchant_id: str) -> AuditReport:
@@ -247,7 +249,7 @@ async def test_each_corruption_is_found_by_exactly_the_expected_checks(
 
 
 def test_every_check_has_a_corruption() -> None:
-    assert frozenset().union(*(one.found_by for one in CORRUPTIONS.values())) == CHECKS.keys()
+    assert frozenset().union(*(corruption.found_by for corruption in CORRUPTIONS.values())) == CHECKS.keys()
     assert DANGLING_REFERENCES.keys() == REFERENCES.keys()
 
 

@@ -115,7 +115,7 @@ async def test_reading_a_large_file_lets_other_tasks_run(world: World, monkeypat
     result = await store(BulkCreditService(units_of_work()), world, file)
     turns.cancel()
     assert result.status == 202
-    assert file.max_lines_per_turn <= 2 * 50 + 1, "a long line is read twice, and the header once"
+    assert file.max_lines_per_turn <= 2 * 50 + 1, "a long line must be read at most twice, and the header once"
 
 
 def test_blank_lines_count_for_line_numbers_but_are_not_rows(world: World) -> None:
@@ -235,7 +235,7 @@ async def test_an_upload_that_waits_too_long_for_others_gets_503_with_retry_afte
     for file in files:
         file.is_ended = True
     assert [result.status for result in await asyncio.gather(*tasks)] == [202, 202]
-    assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "the refused upload occupies no slot"
+    assert (await store(service, world, io.BytesIO(HEADER))).status == 202, "the refused upload must not occupy a slot"
 
 
 @given(st.lists(st.text(max_size=60) | st.binary(max_size=3000).map(lambda b: b.decode("latin-1"))))

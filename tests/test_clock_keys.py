@@ -14,7 +14,7 @@ import pytest
 from sandbox.clock.advancer import ClockAdvancer
 from sandbox.clock.service import ClockService
 from sandbox.db.engine import close_pool, open_pool
-from sandbox.domain.clock_target import seconds_on
+from sandbox.domain.clock_target import seconds_ahead
 from sandbox.domain.unit import IdempotencyKey
 from tests.harness.receiver import Received, Receiver
 from tests.harness.work import request_of, units_of_work
@@ -55,11 +55,11 @@ async def test_an_interrupted_advance_keeps_its_target_even_after_days(world: Wo
     context = request_of(world.merchant_id, key)
     runs: list[dict[str, Any]] = []
     while not runs or not runs[-1]["complete"]:
-        result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+        result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
         runs.append(json.loads(result.body))
         assert len(runs) < 10
-    assert len(runs) > 3, "it was interrupted more than a day after its start"
-    assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "200 hours after the start of the first run"
+    assert len(runs) > 3, "the advance must be interrupted more than a day after its start"
+    assert runs[-1]["now"] == "2031-01-09T08:00:00.000Z", "the last run must end 200 hours after the start of the first run"
     assert world.path_of(payout["id"]) == ["PENDING", "PROCESSING", "RETRY", "PROCESSING", "SUCCESS"]
 
 
@@ -70,7 +70,7 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+    result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
     assert not json.loads(result.body)["complete"]
     headers = {"X-IDEMPOTENCY-KEY": key.key}
     for path, body in (
@@ -81,8 +81,10 @@ async def test_the_key_of_an_interrupted_advance_is_refused_for_other_requests(
     ):
         other = world.client.post(path, json=body, headers=headers)
         assert (other.status_code, other.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), path
-    again = await interrupted_clock.advance(context, seconds_on(200 * 3600))
-    assert json.loads(again.body)["from"] == json.loads(result.body)["now"], "the advance resumes nevertheless"
+    again = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
+    assert json.loads(again.body)["from"] == json.loads(result.body)["now"], (
+        "the refused requests must not prevent the advance from resuming"
+    )
 
 
 async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_target(
@@ -92,12 +94,12 @@ async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_
     create_five_day_payout(world)
     key = IdempotencyKey(str(uuid.uuid4()), b"one advance")
     context = request_of(world.merchant_id, key)
-    result = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+    result = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
     assert not json.loads(result.body)["complete"]
     await asyncio.to_thread(world.shift_clock, 300 * 3600)
     last = result
     while not json.loads(last.body)["complete"]:
-        last = await interrupted_clock.advance(context, seconds_on(200 * 3600))
+        last = await interrupted_clock.advance(context, seconds_ahead(200 * 3600))
         assert last.status == 200, last.body
     assert json.loads(last.body)["now"] > json.loads(result.body)["now"]
     world.assert_clean()

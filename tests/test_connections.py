@@ -1,6 +1,6 @@
 """Limits on connections: the size of a request's head, the time for each part, and the number of connections.
 
-A slow or excessive client is cut off, and other clients are served meanwhile.
+A client that is slow or exceeds a limit is cut off, and other clients are served meanwhile.
 """
 
 import asyncio

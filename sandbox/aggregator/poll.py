@@ -100,5 +100,6 @@ async def _require_capacity(merchant_id: str, page: RowsOfPage) -> None:
         new, capacity = await dead_letter_capacity(conn, merchant_id, page.bad)
     if new > capacity:
         raise UnreadablePageError(
-            f"{new} more of its rows cannot be parsed, but at most {MAX_DEAD_LETTERS} dead letters are kept"
+            f"the page has {new} more rows that cannot be parsed, "
+            f"which would exceed the limit of {MAX_DEAD_LETTERS} dead letters"
         )

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.clock.service import ClockRun, ClockService, ClockState, Drained
 from sandbox.domain.body_errors import FieldProblem
-from sandbox.domain.clock_target import moment, seconds_on
+from sandbox.domain.clock_target import moment, seconds_ahead
 from sandbox.domain.errors import invalid
 from sandbox.domain.fields import EmptyBody, Time
 from sandbox.domain.unit import CommandResult
@@ -80,7 +80,7 @@ class ClockApi:
     async def advance_clock(self, request: Request, body: AdvanceClockBody) -> CommandResult:
         if (body.seconds is UNSET) == (body.to is UNSET):
             raise invalid("seconds", _ONE_OF_TWO)
-        target = seconds_on(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
+        target = seconds_ahead(body.seconds) if body.seconds is not UNSET else moment(str(body.to), "to")
         return await self._clock.advance(request.context, target)
 
     @post(

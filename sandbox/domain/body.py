@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, parse_tree, raw_items, shown
+from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, for_display, parse_tree, raw_items
 from sandbox.domain.errors import Problem, all_invalid, invalid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
 
 Check = Callable[[Mapping[str, Any]], Sequence[FieldProblem]]
-"""A check that the schema cannot express. It receives a body's valid fields and returns their errors."""
+"""For the fields that match the schema, returns the errors that a schema cannot express."""
 
 _NAMES: Final = re.compile(rb'"([^"]*)"(\s*:)?')
 _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
@@ -24,7 +24,7 @@ _TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 def decode(decoder: "msgspec.json.Decoder[T]", body: bytes, check: Check | None = None) -> T:
     """Decode a body as the decoder's type. Raises MALFORMED_JSON, or VALIDATION_ERROR that lists every error.
 
-    If the body is refused, `check` finds further errors in its valid fields. If it is accepted, the caller runs that check.
+    If the body is refused, `check` adds the errors that the schema cannot express. If the body is accepted, the caller runs it.
     The raw items of a batch are not decoded here.
     """
     kind: Any = decoder.type
@@ -52,7 +52,7 @@ def amount_of(raw: msgspec.Raw, field: str = "amount", *, zero: bool = False) ->
 
 
 def _malformed(error: Exception, body: bytes) -> Problem:
-    why = "it is nested too deeply" if isinstance(error, RecursionError) else shown(str(error))
+    why = "it is nested too deeply" if isinstance(error, RecursionError) else for_display(str(error))
     if not body.strip():
         why = "it is empty"
     return Problem("MALFORMED_JSON", f"The body is not valid JSON in UTF-8: {why}.")
@@ -71,10 +71,10 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
     except RecursionError as error:
         return _malformed(error, body)
     if check is not None and isinstance(valid, dict):
-        # Drop errors of fields that already have an error or contain one: they follow from it.
+        # Drop the errors of a field that already has an error, itself or in a nested field: they follow from it.
         known = {path for field, _ in errors for path in _with_parents(field)}
         errors += [error for error in check(valid) if error[0] not in known]
-    return all_invalid(errors or [("body", shown(reason))])
+    return all_invalid(errors or [("body", for_display(reason))])
 
 
 def _with_parents(field: str) -> list[str]:

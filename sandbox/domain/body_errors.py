@@ -79,7 +79,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {plain[close[0]]}?" if close else ""
 
 
-def shown(text: str) -> str:
+def for_display(text: str) -> str:
     """Return a client's text in a form that is safe to repeat in a response: short and printable."""
     return "".join(c if c.isprintable() else "�" for c in text[:100])
 
@@ -349,7 +349,7 @@ def _fits(length: int, low: int | None, high: int | None) -> bool:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{shown(name)}" if path else shown(name)
+    return f"{path}.{for_display(name)}" if path else for_display(name)
 
 
 def _normalized(name: str) -> str:

@@ -14,7 +14,7 @@ TargetFn = Callable[[datetime], datetime]
 """A function from the merchant's current time to the time to set. Raises VALIDATION_ERROR."""
 
 
-def seconds_on(seconds: float) -> TargetFn:
+def seconds_ahead(seconds: float) -> TargetFn:
     """Return a function whose target is that many seconds after the merchant's current time."""
     return lambda now: now + timedelta(seconds=seconds)
 

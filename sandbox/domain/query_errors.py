@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from sandbox.domain import clock
-from sandbox.domain.body_errors import NUL, REPEATED, FieldProblem, shown, suggestion
+from sandbox.domain.body_errors import NUL, REPEATED, FieldProblem, for_display, suggestion
 from sandbox.domain.ids import is_uuid
 
 _NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?\Z")
@@ -41,15 +41,15 @@ def find_query_errors(
             hint = suggestion(name, known) or (
                 f"; known parameters: {', '.join(known)}" if known else "; none are allowed here"
             )
-            errors.append((shown(name) or "query", f"is not a known parameter{hint}"))
+            errors.append((for_display(name) or "query", f"is not a known parameter{hint}"))
         elif name in valid or any(field == name for field, _ in errors):
-            errors.append((shown(name), REPEATED))
+            errors.append((for_display(name), REPEATED))
         else:
             message = _value_error(value, schema) if entry is None else _entry_error(entry[2], value, schema)
             if message is None:
                 valid[name] = value
             else:
-                errors.append((shown(name), message))
+                errors.append((for_display(name), message))
     for name, shown_name in zip(allowed, known, strict=True):
         max_entries = schemas.get(name, {}).get("maxProperties", _MAX_PARAMETERS)
         if len(entries(valid, name)) > max_entries:

@@ -83,7 +83,8 @@ class Operation:
     key_rate_limit: int | None = None
     """Maximum requests per API key in any 60 seconds; None for no limit."""
     check: Callable[..., Sequence[tuple[str, str]]] | None = None
-    """A method of the API class, called for an invalid body. Returns errors of valid fields that the schema cannot express."""
+    """A method of the API class, called for an invalid body. For the fields that match the schema, returns the errors that
+    a schema cannot express."""
     rewrite_problem: Callable[[Problem], Problem] | None = None
     """Rewords the problem for an invalid body."""
     receive: Callable[[Any], Awaitable[Form]] | None = None

@@ -132,7 +132,7 @@ class PayoutApi:
 
     @get(
         "/api/v1/payouts/{payout_id}",
-        "Get a payout, optionally once it has reached a status",
+        "Get a payout, or first wait until it reaches a status",
         {200: Payout},
         errors=("NOT_FOUND",),
         query=(

@@ -1,4 +1,4 @@
-"""Create, read, list and move payouts."""
+"""Create, read and list payouts, and change their state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -24,8 +24,8 @@ from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
 # Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows, however rare the
-# matches and however many payouts exist. The statement compares whole rows: with equalities, the planner may scan the primary
-# key instead, hoping to find rare rows early.
+# matches and however many payouts exist. The statement compares row values: with separate equalities, the planner may scan
+# the primary key instead, hoping to find rare rows early.
 _LIST: Final = f"""
 SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
 CROSS JOIN LATERAL (

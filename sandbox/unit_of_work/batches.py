@@ -8,7 +8,7 @@ the others leave. Heavy commands (batches of payouts) can fill a round before al
 then come first in the next round, so each merchant always gets a batch in one of the next M rounds.
 
 A merchant that is locked elsewhere leaves its round and runs on its own. It waits for its lock for LOCK_TURN seconds at a time.
-With L merchants on their own, each gets one of the next ⌈L / MAX_SOLO_MERCHANTS⌉ turns.
+With L merchants on their own, each waits for at most ⌈L / MAX_SOLO_MERCHANTS⌉ turns.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 --
 -- Each statement here has a snapshot of its own, taken when it begins (READ COMMITTED, and the function is VOLATILE). So what
 -- is read after the lock includes everything that the lock's previous holder committed. A single statement that locks and
--- reads would not: its snapshot is older than the wait.
+-- reads would miss it: its snapshot was taken before the wait.
 --
 -- Rows are looked up one key at a time: LATERAL, with OFFSET 0 so that the planner does not turn the look-up into a join.
 -- `by_key` in sandbox/db/rows.py explains why the key is a range with an ORDER BY.

@@ -40,6 +40,7 @@ ResumableAction = Callable[["PoolConnectionProxy[Any]", UnitOfWork, bytes | None
 
 BATCH_LIMIT: Final = 256
 QUEUE_LIMIT: Final = 10_000
+"""The queue limit of processes without clients, such as workers. The API uses the setting SANDBOX_QUEUE_LIMIT."""
 MERCHANTS_AT_ONCE: Final = 64
 
 

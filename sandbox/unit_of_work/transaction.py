@@ -1,4 +1,4 @@
-"""Open write transactions, and retry them after a conflict or a lost connection. Nothing else opens them."""
+"""Write transactions outside a merchant's unit of work, and the retries of all write transactions."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar

@@ -94,7 +94,7 @@ class AttemptRunner:
             self._capacity.begin(merchant_id, sequence[0].endpoint_id)
 
     def begin_up_to(self, merchant_id: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        """Begin as many as possible of the `wanted` calls, a number by endpoint. Return how many began for each endpoint."""
+        """Begin as many of the wanted calls as possible, given the number per endpoint. Return how many began, per endpoint."""
         return self._capacity.begin_up_to(merchant_id, wanted, time.monotonic())
 
     def cancel(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:

@@ -1,7 +1,7 @@
 """Deliver webhooks: claim due deliveries, call the endpoints in parallel, record the results in batches.
 
 HTTP calls happen between transactions, never inside one. If a worker dies, its claims expire and another worker delivers
-again: delivery is at least once.
+them again: delivery is at least once.
 """
 
 import asyncio
@@ -39,9 +39,10 @@ _GATHER_SECONDS: Final = 0.01
 _MAX_UNRECORDED: Final = ENDPOINT_CALLS * LEASED_PER_CALL
 """Maximum number of deliveries to one endpoint in progress or waiting to be recorded."""
 _SEQUENCE_SECONDS: Final = 1.0
-"""Time limit for starting another delivery of a sequence. A slow endpoint gets the rest in parallel, after a claim.
+"""Time limit for starting another delivery of a sequence. After that, the rest are released, and the next claim sends them in
+parallel.
 
-The limit also bounds how old the clock, URL and secret are that an attempt uses.
+It also bounds the age of the clock, URL and secret that an attempt uses.
 """
 _CONCURRENT: Final = 4
 """Maximum number of claims running at once, and of transactions that record results.
@@ -95,7 +96,7 @@ class Deliverer:
             self._send(merchant_id, sequences)
 
     def _begin(self, merchant_id: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        """Begin as many as possible of the wanted calls, a number by endpoint. Return how many began for each endpoint."""
+        """Begin as many of the wanted calls as possible, given the number per endpoint. Return how many began, per endpoint."""
         running = self._merchants.get(merchant_id)
         if running is not None:
             if running.may_have_more_due:
@@ -104,7 +105,7 @@ class Deliverer:
         return self.attempts.begin_up_to(merchant_id, wanted)
 
     def _send(self, merchant_id: str, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
-        """Send deliveries that were inserted with a lease, unless the COMMIT took so long that an attempt could outlast it."""
+        """Send deliveries that were inserted with a lease, unless the COMMIT was so slow that an attempt could outlast it."""
         if not sequences:
             return
         if self._stopping or datetime.now(UTC) > sequences[0][0].lease - MAX_ATTEMPT_DURATION:
@@ -172,7 +173,7 @@ class _MerchantDeliveries:
         return max(0, _MAX_UNRECORDED - self._unrecorded.get(endpoint_id, 0) - claimable)
 
     def send(self, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
-        """Attempt claimed or leased deliveries, whose sequences were begun."""
+        """Attempt claimed or leased deliveries, which were counted with `begin`."""
         for sequence in sequences:
             endpoint_id = sequence[0].endpoint_id
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + len(sequence)

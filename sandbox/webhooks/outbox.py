@@ -34,7 +34,7 @@ FROZEN_CLAIM_LIMIT: Final = 64
 """Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
 BeginCalls = Callable[[str, Mapping[str, int]], Mapping[str, int]]
-"""Begin as many as possible of a merchant's wanted calls, a number by endpoint. Return how many began for each endpoint."""
+"""Begin as many of a merchant's wanted calls as possible, given the number per endpoint. Return how many began for each."""
 
 _SQL: Final = read_statements(__name__)
 _CLOCK: Final = _SQL["clock"]
@@ -204,9 +204,9 @@ async def read_endpoints(conn: "PoolConnectionProxy[Any]", merchant_ids: Sequenc
 def lease_new(
     unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", begin: BeginCalls
 ) -> list[list[ClaimedDelivery]]:
-    """Lease the deliveries that a unit will insert, the earliest first, as far as calls can begin.
+    """Lease the deliveries that a unit will insert, earliest first, for as many calls as can begin now.
 
-    Marks them in the unit. Returns the sequence of deliveries for each call that began, at most LEASED_PER_CALL.
+    Marks them in the unit. Returns a sequence of at most LEASED_PER_CALL deliveries for each call that began.
     """
     due = [
         (index, delivery, endpoint)
