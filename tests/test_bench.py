@@ -1,4 +1,4 @@
-"""The benchmarks: what they read and compute, and that each runs. How fast anything is stands in no test."""
+"""Each benchmark runs, and parses and computes its figures correctly. No test asserts a speed."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ KINDS = {"api", "worker", "postgres", "valkey", "ipn", "supervisor", "total"}
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 
-def test_wrk_figures_are_read_from_the_line_that_the_script_prints() -> None:
+def test_the_figures_of_wrk_are_parsed_from_the_line_that_its_script_prints() -> None:
     line = '{"requests":800,"seconds":2.000000,"p50_ms":10.500,"p99_ms":30.000,"refused":1,"broken":2}'
     run = parse_wrk(f"Running 2s test @ http://127.0.0.1:8000/\n  2 threads and 64 connections\n{line}\n")
     assert run == WrkRun(800, 2.0, 10.5, 30.0, 1, 2)
@@ -37,20 +37,24 @@ def test_wrk_figures_are_read_from_the_line_that_the_script_prints() -> None:
     assert parse_wrk('{"requests": 1}\n') is None
 
 
-def test_pgbench_figures_are_read_and_do_not_count_when_transactions_failed() -> None:
+def test_the_figures_of_pgbench_are_parsed_unless_transactions_failed() -> None:
     output = "number of failed transactions: {} (0.000%)\nlatency average = 9.1 ms\ntps = 1751.250 (without initial)\n"
     assert parse_pgbench(output.format(0)) == 1751.25
     assert parse_pgbench(output.format(3)) is None
     assert parse_pgbench("pgbench: error: Run was aborted\n") is None
 
 
-def test_ratios_are_of_medians_and_of_the_better_number_of_clients() -> None:
-    def turn(http: float, *tps: float) -> Round:
+def test_a_ratio_compares_medians_at_the_better_number_of_clients() -> None:
+    def round_of(http: float, *tps: float) -> Round:
         ways = [("statements", 16), ("statements", 64), ("function", 16), ("function", 64)]
         run = LoadRun(http, http / 100, http / 10, 1000, 0, {"api": http, "total": http * 2})
         return Round(run, dict(zip(ways, tps, strict=True)))
 
-    rounds = [turn(3000, 900, 1000, 2000, 1500), turn(9000, 700, 1100, 9000, 1400), turn(2000, 800, 900, 1900, 1600)]
+    rounds = [
+        round_of(3000, 900, 1000, 2000, 1500),
+        round_of(9000, 700, 1100, 9000, 1400),
+        round_of(2000, 800, 900, 1900, 1600),
+    ]
     assert create_json(CreateResult(MACHINE, 0, 1000, 1, 0, rounds)) == {
         "http_rps": 3000,
         "p50_ms": 30,
@@ -72,7 +76,7 @@ def test_a_rate_is_a_number_or_a_fraction_of_the_top_rate(text: str, rate: Rate)
 
 
 @pytest.mark.parametrize("text", ["", "0", "0x", "2.1x", "100001", "-1", "1.5", "x", "nan", "0.5 x", "٣"])
-def test_anything_else_is_no_rate(text: str) -> None:
+def test_other_texts_are_not_rates(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a rate\. Give creates per second, 1 to 100000, or a fraction"):
         parse_rate(text)
 
@@ -89,13 +93,13 @@ def test_anything_else_is_no_rate(text: str) -> None:
         ["growth", "--merchants", "0"],
     ],
 )
-def test_what_is_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", *arguments])
-    assert ran.exit_code == 2
-    assert arguments[1] in ran.output
+def test_a_value_out_of_bounds_is_a_usage_error(arguments: list[str]) -> None:
+    result = CliRunner().invoke(create_app(), ["bench", *arguments])
+    assert result.exit_code == 2
+    assert arguments[1] in result.output
 
 
-def test_percentiles_are_nearest_ranks() -> None:
+def test_percentiles_are_computed_by_the_nearest_rank() -> None:
     values = [float(value) for value in range(100, 0, -1)]
     assert [percentile(values, percent) for percent in (0, 50, 95, 99, 100)] == [1, 50, 95, 99, 100]
     assert percentile([7.0], 99) == 7
@@ -103,7 +107,7 @@ def test_percentiles_are_nearest_ranks() -> None:
         percentile([], 50)
 
 
-def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() -> None:
+def test_the_receiver_counts_each_event_once_and_refuses_unsigned_webhooks() -> None:
     received = Received({"/0": SECRET})
     body = b'{"type":"payout.created","timestamp":"2026-01-01T00:00:00.000Z","data":{"id":"p1","amount":"1.00"}}'
     signed = headers("event-1", int(time.time()), body, [SECRET])
@@ -117,31 +121,31 @@ def test_the_receiver_counts_each_event_once_and_refuses_what_is_not_signed() ->
     assert (received.duplicates, received.refused, len(received.reasons)) == (1, 3, 3)
 
 
-def test_a_file_that_is_no_ready_file_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "create", "--ready-file", str(tmp_path / "none.json")])
-    assert ran.exit_code == 1
-    assert "is not a ready file" in ran.output
+def test_a_missing_ready_file_is_reported(tmp_path: Path) -> None:
+    result = CliRunner().invoke(create_app(), ["bench", "create", "--ready-file", str(tmp_path / "none.json")])
+    assert result.exit_code == 1
+    assert "is not a ready file" in result.output
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Path]]:
-    """One sandbox for the runs below, started as the benchmarks start theirs."""
+    """One sandbox for the tests below, started in the same way as the benchmarks start theirs."""
     ready = tmp_path_factory.mktemp("bench") / "ready.json"
     with open_stack(None, 1, 1) as opened:
-        members = {name: getattr(opened, name) for name in ("api_url", "admin_key", "database_url")}
-        ready.write_text(json.dumps(members))
+        fields = {name: getattr(opened, name) for name in ("api_url", "admin_key", "database_url")}
+        ready.write_text(json.dumps(fields))
         yield opened, ready
 
 
 def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
-    ran = CliRunner().invoke(create_app(), ["bench", *arguments, "--json", "--ready-file", str(stack[1])])
-    assert ran.exit_code == 0, ran.output
-    found: dict[str, Any] = json.loads(ran.stdout)
+    result = CliRunner().invoke(create_app(), ["bench", *arguments, "--json", "--ready-file", str(stack[1])])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
 def check_cpu(found: dict[str, Any]) -> None:
-    """The processes that do the work are all seen, and the pace of the machine is told."""
+    """Check that CPU time is reported for each kind of process, and the speed of the machine as the duration of a fixed loop."""
     cpu = found["cpu_us_per_payout"]
     assert set(cpu) == KINDS
     assert min(cpu[kind] for kind in ("api", "worker", "postgres")) > 0
@@ -150,7 +154,7 @@ def check_cpu(found: dict[str, Any]) -> None:
 
 
 @needs_wrk
-def test_create_measures_both_ways_and_leaves_a_clean_ledger(
+def test_create_measures_http_and_pgbench_and_audits_the_ledger(
     stack: tuple[Stack, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sandbox.bench.preload.BATCH", 20)  # three batches, which must follow each other
@@ -207,18 +211,18 @@ def test_e2e_takes_a_fraction_of_the_top_rate(stack: tuple[Stack, Path]) -> None
 @needs_wrk
 def test_creates_of_several_merchants_reach_every_endpoint(stack: tuple[Stack, Path]) -> None:
     with open_load(stack[0], "bench test", connections=2, merchants=2, webhooks=2) as load:
-        ran = load.run(1)
-        each = [load.database.count_payouts([merchant]) for merchant in load.merchants]
-    assert sum(each) == ran.created
-    assert min(each) > 0
+        result = load.run(1)
+        counts = [load.database.count_payouts([merchant]) for merchant in load.merchants]
+    assert sum(counts) == result.created
+    assert min(counts) > 0
     paths = [path for path, _ in load.received.ids]
     assert {path: paths.count(path) for path in paths} == {
-        f"/{number}/{endpoint}": 3 * each[number] for number in (0, 1) for endpoint in (0, 1)
+        f"/{number}/{endpoint}": 3 * counts[number] for number in (0, 1) for endpoint in (0, 1)
     }
 
 
 @needs_wrk
-def test_reads_measures_both_kinds(stack: tuple[Stack, Path]) -> None:
+def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "reads", "--seconds", "1", "--rounds", "1", "--connections", "4")
     reads = ("payout", "balance")
     kinds = {f"{read}_rps" for read in reads} | {f"{read}_p99_ms" for read in reads}
@@ -233,9 +237,9 @@ def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeyp
     monkeypatch.setattr("sandbox.bench.growth._AGING_SECONDS", 1)
     monkeypatch.setattr("sandbox.bench.growth._COPIED_AT_ONCE", 20)  # two batches
     options = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--json"]
-    ran = CliRunner().invoke(create_app(), ["bench", "growth", *arguments, *options])
-    assert ran.exit_code == 0, ran.output
-    found = json.loads(ran.stdout)
+    result = CliRunner().invoke(create_app(), ["bench", "growth", *arguments, *options])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
     assert found["case"] == arguments[0]
     assert found["cpu_ratio"].keys() == {"postgres", "total"}
     assert min(found["cpu_ratio"].values()) > 0
@@ -244,20 +248,20 @@ def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeyp
 
 
 def test_growth_refuses_an_unknown_case() -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "growth", "size"])
-    assert ran.exit_code == 2
-    assert "'size' is not a case. Choose from: age, neighbors, payouts." in " ".join(ran.output.replace("│", "").split())
+    result = CliRunner().invoke(create_app(), ["bench", "growth", "size"])
+    assert result.exit_code == 2
+    assert "'size' is not a case. Choose from: age, neighbors, payouts." in " ".join(result.output.replace("│", "").split())
 
 
-def test_startup_measures_a_start_with_new_data_and_one_with_the_same_data() -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "startup", "--rounds", "1", "--json"])
-    assert ran.exit_code == 0, ran.output
-    found: dict[str, float] = json.loads(ran.stdout)
+def test_startup_measures_a_start_with_and_without_existing_data() -> None:
+    result = CliRunner().invoke(create_app(), ["bench", "startup", "--rounds", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, float] = json.loads(result.stdout)
     assert set(found) == {f"{start}_{what}_seconds" for start in ("cold", "warm") for what in ("cpu", "wall")} | {"loop_s"}
     assert min(found.values()) > 0
 
 
-def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> None:
+def test_wait_for_gets_a_response_to_every_held_request(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "wait-for", "--rate", "20", "--held", "20", "--seconds", "1", "--connections", "4")
     assert (found["sent"], found["answered"], found["missing"]) == (40, 40, 0)
     check_cpu(found)
@@ -265,13 +269,15 @@ def test_wait_for_has_every_held_request_answered(stack: tuple[Stack, Path]) -> 
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
 
 
-def test_more_held_than_payouts_can_take_is_refused(stack: tuple[Stack, Path]) -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])])
-    assert ran.exit_code == 1
-    assert "at most 20 can be held" in ran.output
+def test_wait_for_refuses_more_held_requests_than_the_rate_allows(stack: tuple[Stack, Path]) -> None:
+    result = CliRunner().invoke(
+        create_app(), ["bench", "wait-for", "--rate", "1", "--held", "21", "--ready-file", str(stack[1])]
+    )
+    assert result.exit_code == 1
+    assert "at most 20 can be held" in result.output
 
 
-def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tuple[Stack, Path]) -> None:
+def test_world_measures_each_step_while_another_merchant_creates_payouts(stack: tuple[Stack, Path]) -> None:
     found = run(stack, "world", "--payouts", "20", "--rounds", "1", "--clients", "1")
     assert set(found) == {"payouts", "rows", "create_ms", "snapshot_ms", "restore_ms", "reset_ms", "others"} | {
         "cpu_us_per_payout",
@@ -284,8 +290,8 @@ def test_world_measures_each_step_and_leaves_the_other_merchant_alone(stack: tup
 
 
 @needs_wrk
-def test_creates_that_are_refused_fail_the_run(stack: tuple[Stack, Path]) -> None:
+def test_refused_creates_fail_the_benchmark(stack: tuple[Stack, Path]) -> None:
     merchant = create_merchant(stack[0], "bench test")
-    stranger = type(merchant)(merchant.merchant_id, "sk_sandbox_of_nobody")
+    merchant_with_wrong_key = type(merchant)(merchant.merchant_id, "sk_sandbox_unknown")
     with pytest.raises(BenchError, match=r"over HTTP, [1-9]\d* were refused"):
-        run_wrk(stack[0], [stranger], 2, 5)
+        run_wrk(stack[0], [merchant_with_wrong_key], 2, 5)

@@ -128,15 +128,15 @@ def test_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository:
     ],
 )
 def test_wrong_arguments_are_usage_errors(arguments: list[str], message: str) -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "compare", *arguments, "--json"])
-    assert ran.exit_code == 2
-    assert message in ran.output
+    result = CliRunner().invoke(create_app(), ["bench", "compare", *arguments, "--json"])
+    assert result.exit_code == 2
+    assert message in result.output
 
 
 def test_an_unknown_revision_ends_the_command_with_1() -> None:
-    ran = CliRunner().invoke(create_app(), ["bench", "compare", "no-such-revision", "create"])
-    assert ran.exit_code == 1
-    assert "no-such-revision" in ran.output
+    result = CliRunner().invoke(create_app(), ["bench", "compare", "no-such-revision", "create"])
+    assert result.exit_code == 1
+    assert "no-such-revision" in result.output
 
 
 def test_a_ratio_is_this_code_divided_by_the_revision() -> None:

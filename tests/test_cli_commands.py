@@ -117,9 +117,9 @@ def test_listen_forwards_webhooks_and_deletes_its_endpoint_at_the_end(world: Wor
 
 
 def test_listen_refuses_an_invalid_url(world: World) -> None:
-    ran = run(world, "listen", "--forward-to", "ftp://example.com")
-    assert ran.exit_code == 1
-    assert "VALIDATION_ERROR" in ran.output
+    result = run(world, "listen", "--forward-to", "ftp://example.com")
+    assert result.exit_code == 1
+    assert "VALIDATION_ERROR" in result.output
 
 
 def test_scenarios_can_be_added_listed_explained_and_deleted(world: World, tmp_path: Path) -> None:

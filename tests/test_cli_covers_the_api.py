@@ -43,9 +43,9 @@ class Shell:
     def __call__(self, line: str, *more: str, code: int = 0, operator: bool = False) -> Any:
         """Run the command in `line`, split at spaces, plus the arguments `more`. Return the JSON in its last output line."""
         words = [*line.split(), *more, "--json", *self._api, *(self._operator if operator else self._merchant)]
-        ran = invoke(*words)
-        assert ran.exit_code == code, (words, ran.output)
-        return json.loads(ran.stdout.splitlines()[-1]) if ran.stdout else None
+        result = invoke(*words)
+        assert result.exit_code == code, (words, result.output)
+        return json.loads(result.stdout.splitlines()[-1]) if result.stdout else None
 
 
 def test_every_operation_has_a_command(

@@ -19,19 +19,19 @@ from tests.harness.world import World
 UNKNOWN_PAYOUT = "no-such-payout"
 
 
-def problem_of(ran: CompletedCommand) -> dict[str, Any]:
+def problem_of(result: CompletedCommand) -> dict[str, Any]:
     """Return the only JSON object on stderr, which must be a problem."""
-    problem: dict[str, Any] = json.loads(ran.stderr)
+    problem: dict[str, Any] = json.loads(result.stderr)
     assert {"type", "title", "status", "detail", "code"} <= problem.keys()
     assert isinstance(problem["status"], int)
     return problem
 
 
 def test_a_refusal_exits_with_1_and_prints_the_apis_problem_unchanged(world: World) -> None:
-    ran = run(world, "payouts", "get", UNKNOWN_PAYOUT, "--json")
-    assert (ran.exit_code, ran.stdout) == (1, "")
+    result = run(world, "payouts", "get", UNKNOWN_PAYOUT, "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
     expected = world.get(f"/api/v1/payouts/{UNKNOWN_PAYOUT}").json()
-    assert problem_of(ran) | {"request_id": ""} == expected | {"request_id": ""}
+    assert problem_of(result) | {"request_id": ""} == expected | {"request_id": ""}
     plain = run(world, "payouts", "get", UNKNOWN_PAYOUT)
     assert (plain.exit_code, plain.stdout) == (1, "")
     assert plain.stderr.startswith("404 NOT_FOUND: ")
@@ -48,9 +48,9 @@ def test_an_unreachable_sandbox_exits_with_3() -> None:
     url = "http://127.0.0.1:9"
     ipn = ("ipn", "send", "id", "SUCCESS", "--secret", f"whsec_{'A' * 43}=")
     for command in (("payouts", "list"), ipn, ("merchants", "list"), ("events", "watch")):
-        ran = invoke(*command, "--url", url, "--json")
-        assert (ran.exit_code, ran.stdout) == (3, ""), command
-        assert problem_of(ran)["code"] == "UNREACHABLE"
+        result = invoke(*command, "--url", url, "--json")
+        assert (result.exit_code, result.stdout) == (3, ""), command
+        assert problem_of(result)["code"] == "UNREACHABLE"
         plain = invoke(*command, "--url", url)
         assert plain.exit_code == 3
         assert f"{url} cannot be reached" in plain.stderr
@@ -58,34 +58,34 @@ def test_an_unreachable_sandbox_exits_with_3() -> None:
 
 def test_a_5xx_response_exits_with_3(world: World) -> None:
     assert world.post("/sandbox/v1/faults", {"target": "api", "kind": "error", "status": 503}).status_code == 201
-    ran = run(world, "payouts", "list", "--json")
-    assert (ran.exit_code, ran.stdout) == (3, "")
-    assert (problem_of(ran)["status"], problem_of(ran)["code"]) == (503, "UNAVAILABLE")
+    result = run(world, "payouts", "list", "--json")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert (problem_of(result)["status"], problem_of(result)["code"]) == (503, "UNAVAILABLE")
 
 
 def test_an_invalid_choice_is_reported_in_plain_words() -> None:
     for arguments in (("keys", "create", "owner"), ("users", "transactions", "id", "--type", "owner")):
-        ran = invoke(*arguments, "--json")
-        assert ran.exit_code == 2
-        assert "'owner' is not one of '" in problem_of(ran)["detail"]
-        assert "Value error" not in problem_of(ran)["detail"]
+        result = invoke(*arguments, "--json")
+        assert result.exit_code == 2
+        assert "'owner' is not one of '" in problem_of(result)["detail"]
+        assert "Value error" not in problem_of(result)["detail"]
 
 
 def test_a_response_that_does_not_come_from_a_sandbox_exits_with_3(monkeypatch: pytest.MonkeyPatch) -> None:
     for status in (200, 302, 502):
         page = httpx.Response(status, html="<p>A proxy</p>", request=httpx.Request("GET", "http://127.0.0.1/"))
         monkeypatch.setattr(Client, "send", lambda *_, page=page, **__: page)
-        ran = invoke("payouts", "list", "--json")
-        assert (ran.exit_code, ran.stdout) == (3, ""), status
-        assert problem_of(ran)["code"] == "UNEXPECTED_ANSWER"
+        result = invoke("payouts", "list", "--json")
+        assert (result.exit_code, result.stdout) == (3, ""), status
+        assert problem_of(result)["code"] == "UNEXPECTED_ANSWER"
 
 
 def test_a_status_that_is_not_reached_in_time_exits_with_4(world: World) -> None:
     payout = world.create_payout("0004")["id"]
-    ran = run(world, "payouts", "get", payout, "--wait-for", "SUCCESS", "--timeout", "0", "--json")
-    assert ran.exit_code == 4
-    assert json.loads(ran.stdout)["status"] == "PENDING"
-    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
+    result = run(world, "payouts", "get", payout, "--wait-for", "SUCCESS", "--timeout", "0", "--json")
+    assert result.exit_code == 4
+    assert json.loads(result.stdout)["status"] == "PENDING"
+    assert problem_of(result)["code"] == "CONDITION_NOT_MET"
     plain = run(world, "payouts", "get", payout, "--wait-for", "success", "--timeout", "0")
     assert plain.exit_code == 4
     assert "PENDING" in plain.stderr
@@ -102,11 +102,11 @@ def test_wait_for_succeeds_if_the_payout_had_the_status_earlier(world: World) ->
 @pytest.mark.parametrize(
     ("command", "response"),
     [
-        (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "ran": []}),
+        (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "result": []}),
         (
             ("clock", "advance", "1h"),
             {
-                "frozen": True, "now": "2031-01-01T00:00:00.000Z", "steps": 0, "ran": [], "complete": False,
+                "frozen": True, "now": "2031-01-01T00:00:00.000Z", "steps": 0, "result": [], "complete": False,
                 "stopped_because": "25 s have passed",
             },
         ),
@@ -116,9 +116,9 @@ def test_a_clock_command_that_stops_early_exits_with_4(
     monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], response: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(Client, "request_json", lambda *_, **__: response)
-    ran = invoke(*command, "--json")
-    assert (ran.exit_code, json.loads(ran.stdout)) == (4, response)
-    assert "25 s have passed" in problem_of(ran)["detail"]
+    result = invoke(*command, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (4, response)
+    assert "25 s have passed" in problem_of(result)["detail"]
 
 
 def test_a_bulk_credit_that_is_not_done_in_time_exits_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,23 +126,23 @@ def test_a_bulk_credit_that_is_not_done_in_time_exits_with_4(monkeypatch: pytest
     monkeypatch.setattr(Client, "request_json", lambda *_, **__: activity)
     clock = SimpleNamespace(monotonic=itertools.count(0, 400).__next__, sleep=lambda _: None)
     monkeypatch.setattr("sandbox.cli.bulk_credit.time", clock)
-    ran = invoke("bulk-credit", "--retry", "a", "--json")
-    assert (ran.exit_code, ran.stdout) == (4, "")
-    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
+    result = invoke("bulk-credit", "--retry", "a", "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert problem_of(result)["code"] == "CONDITION_NOT_MET"
 
 
 def test_events_that_do_not_arrive_in_time_exit_with_4(world: World) -> None:
-    ran = run(world, "events", "watch", "--types", "payout.failed", "--limit", "1", "--timeout", "0", "--json")
-    assert (ran.exit_code, ran.stdout) == (4, '{"listening": true}\n')
-    assert problem_of(ran)["code"] == "CONDITION_NOT_MET"
+    result = run(world, "events", "watch", "--types", "payout.failed", "--limit", "1", "--timeout", "0", "--json")
+    assert (result.exit_code, result.stdout) == (4, '{"listening": true}\n')
+    assert problem_of(result)["code"] == "CONDITION_NOT_MET"
 
 
 def test_a_failed_audit_exits_with_1_and_prints_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"ok": False, "checks": [{"name": "zero_sum", "ok": False, "detail": "1.00 too much", "problems": []}]}
     monkeypatch.setattr(Client, "request_json", lambda *_, **__: report)
-    ran = invoke("audit", "--json")
-    assert (ran.exit_code, json.loads(ran.stdout)) == (1, report)
-    assert problem_of(ran)["code"] == "CHECK_FAILED"
+    result = invoke("audit", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, report)
+    assert problem_of(result)["code"] == "CHECK_FAILED"
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_a_failed_audit_exits_with_1_and_prints_its_report(monkeypatch: pytest.M
     ],
 )
 def test_usage_errors_exit_with_2(command: tuple[str, ...]) -> None:
-    ran = invoke(*command, "--json")
-    assert (ran.exit_code, ran.stdout) == (2, ""), ran.output
-    assert (problem_of(ran)["code"], problem_of(ran)["status"]) == ("USAGE_ERROR", 400)
+    result = invoke(*command, "--json")
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert (problem_of(result)["code"], problem_of(result)["status"]) == ("USAGE_ERROR", 400)
     plain = invoke(*command)
     assert (plain.exit_code, plain.stdout.strip() if command != ("payouts",) else "") == (2, "")
 
@@ -187,9 +187,9 @@ def test_usage_errors_exit_with_2(command: tuple[str, ...]) -> None:
 def test_an_unreadable_file_exits_with_2_and_is_named(tmp_path: Path, name: str, content: str) -> None:
     file = tmp_path / name
     file.write_bytes(content.encode(errors="surrogateescape"))
-    ran = invoke("payouts", "batch", str(file), "--url", "http://127.0.0.1:9", "--json")
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    assert str(file) in problem_of(ran)["detail"]
+    result = invoke("payouts", "batch", str(file), "--url", "http://127.0.0.1:9", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert str(file) in problem_of(result)["detail"]
 
 
 def test_the_help_of_every_command_lists_the_exit_codes_once() -> None:

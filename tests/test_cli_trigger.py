@@ -60,9 +60,9 @@ def test_a_completed_bulk_credit_can_be_triggered(world: World) -> None:
 
 
 def test_an_unknown_event_is_refused_with_a_list_of_the_known_ones(world: World) -> None:
-    ran = run(world, "trigger", "payout.exploded")
-    assert ran.exit_code == 2
-    assert "payout.returned" in ran.output
+    result = run(world, "trigger", "payout.exploded")
+    assert result.exit_code == 2
+    assert "payout.returned" in result.output
 
 
 def test_an_event_that_does_not_occur_in_time_exits_with_4(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_an_event_that_does_not_occur_in_time_exits_with_4(monkeypatch: pytest.M
         return {"data": []} if path.endswith("/events") else {"id": "payout", "status": "PENDING"}
 
     monkeypatch.setattr(Client, "request_json", respond)
-    ran = invoke("trigger", "payout.succeeded", "--json")
-    assert (ran.exit_code, ran.stdout) == (4, "")
-    assert json.loads(ran.stderr)["code"] == "CONDITION_NOT_MET"
+    result = invoke("trigger", "payout.succeeded", "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert json.loads(result.stderr)["code"] == "CONDITION_NOT_MET"
     assert waits == [None, 30, None]

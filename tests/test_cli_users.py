@@ -17,10 +17,10 @@ def seed(world: World, *arguments: str) -> CompletedCommand:
     return run(world, "users", "seed", *arguments, "--json")
 
 
-def output_of(ran: CompletedCommand) -> dict[str, Any]:
+def output_of(result: CompletedCommand) -> dict[str, Any]:
     """Return the parsed output of a successful run."""
-    assert ran.exit_code == 0, ran.output
-    found: dict[str, Any] = json.loads(ran.stdout)
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
@@ -45,7 +45,7 @@ def test_the_export_has_a_row_for_each_user(world: World, tmp_path: Path) -> Non
 
 
 def test_an_export_file_that_cannot_be_written_is_reported_before_users_are_created(world: World, tmp_path: Path) -> None:
-    ran = seed(world, "--total", "3", "--export", str(tmp_path / "nowhere" / "credits.csv"))
-    assert ran.exit_code == 2
-    assert "No such file" in ran.output
+    result = seed(world, "--total", "3", "--export", str(tmp_path / "nowhere" / "credits.csv"))
+    assert result.exit_code == 2
+    assert "No such file" in result.output
     assert world.get("/api/v1/users").json()["data"] == []

@@ -1,4 +1,4 @@
-"""Killed at any instant, nothing is lost, made or done twice: real processes, SIGKILL, under load."""
+"""If any process is killed at any moment, nothing is lost and nothing happens twice. Real processes, SIGKILL, under load."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ EVENTS = {"payout.created", "payout.processing", "payout.succeeded"}
 
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, psutil.Process]]:
-    """A sandbox of these tests' own, to be hurt."""
+    """A separate sandbox whose processes these tests kill."""
     folder = tmp_path_factory.mktemp("crashes")
     ready = folder / "ready.json"
     arguments = ["up", "--ephemeral", "--port", "0", "--ipn-port", "0", "--workers", "2", "--ready-file", str(ready)]
@@ -43,10 +43,11 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack,
 
 
 class Load:
-    """Creates payouts until it is stopped, repeating each under its own key until it is answered."""
+    """Creates payouts in six threads until it is stopped. Repeats each request with its idempotency key until it gets a 201."""
 
     def __init__(self, world: World) -> None:
-        self.answered: dict[str, str] = {}
+        self.created: dict[str, str] = {}
+        """Payout ids by idempotency key, which is also the merchant reference."""
         self.stopped = threading.Event()
         self._world = world
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(6)]
@@ -58,16 +59,17 @@ class Load:
             while not self.stopped.is_set():
                 key = str(uuid.uuid4())
                 body = self._world.payout_body("0001", amount="1.00", merchant_reference=key)
-                while key not in self.answered:
+                while key not in self.created:
                     with contextlib.suppress(httpx.HTTPError):
-                        answer = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": key}, timeout=10)
-                        if answer.status_code == 201:
-                            self.answered[key] = answer.json()["id"]
-                            self.stopped.wait(0.03)  # as many a second as hit every moment; more only cost time
+                        response = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": key}, timeout=10)
+                        if response.status_code == 201:
+                            self.created[key] = response.json()["id"]
+                            # Enough requests per second for a kill to hit every phase. More would only take longer.
+                            self.stopped.wait(0.03)
                         else:
-                            assert answer.status_code in (409, 503), answer.text
-                            assert answer.json()["code"] in ("IDEMPOTENCY_KEY_IN_FLIGHT", "UNAVAILABLE")
-                            time.sleep(0.05)  # asked in a tight loop, what is on its way back would come back later
+                            assert response.status_code in (409, 503), response.text
+                            assert response.json()["code"] in ("IDEMPOTENCY_KEY_IN_FLIGHT", "UNAVAILABLE")
+                            time.sleep(0.05)  # polling in a tight loop would slow down the restart of the killed process
 
     def stop(self) -> None:
         self.stopped.set()
@@ -77,8 +79,8 @@ class Load:
 
 
 def process_of(supervisor: psutil.Process, name: str) -> psutil.Process:
-    """One of the sandbox's processes. One that was killed a moment ago may still be on its way back."""
-    return wait_for(lambda: child_of(supervisor, name), f"the return of {name}")
+    """Return one of the sandbox's processes, by name. If it was just killed, wait: it may still be restarting."""
+    return wait_for(lambda: child_of(supervisor, name), f"the restart of {name}")
 
 
 def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
@@ -92,15 +94,15 @@ def kill(supervisor: psutil.Process, victim: str, redis_url: str) -> None:
 
 
 @dataclass
-class Interrupted:
-    """A frozen world whose advance died with its API process."""
+class InterruptedAdvance:
+    """A merchant with a frozen clock whose advance was interrupted when its API process was killed."""
 
     world: World
-    made: dict[str, list[str]]
-    """Payouts by the suffix of their account."""
+    payouts: dict[str, list[str]]
+    """Payout ids by the suffix of their account number."""
 
-    def advance(self) -> httpx.Response | None:
-        """Ask for the same advance (again); None if the answer did not come."""
+    def request(self) -> httpx.Response | None:
+        """Send the same advance request. Return None if there was no response."""
         key = {"X-IDEMPOTENCY-KEY": "one advance"}
         with contextlib.suppress(httpx.HTTPError):
             return self.world.client.post("/sandbox/v1/clock/advance", json={"seconds": 360_000}, headers=key)
@@ -108,76 +110,76 @@ class Interrupted:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def interrupted(own_stack: tuple[Stack, psutil.Process]) -> Iterator[Interrupted]:
-    """Made before all else in this file, as its last test has to wait for what was left claimed."""
+def interrupted_advance(own_stack: tuple[Stack, psutil.Process]) -> Iterator[InterruptedAdvance]:
+    """Set up before all tests of this file, because the last test must wait until the killed process's leases expire."""
     stack, supervisor = own_stack
     with Receiver() as receiver, World.create(stack, opening_balance="1000.00") as world:
         receiver.respond = lambda _: (500, {}, b"down")
         frozen = {"at": "2031-01-01T00:00:00Z"}
         assert world.client.post("/sandbox/v1/clock/freeze", json=frozen).status_code == 200
         world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.created"]})
-        made = {suffix: [world.create_payout(suffix, amount="10.00")["id"] for _ in range(4)] for suffix in ("0011", "0012")}
-        interrupted = Interrupted(world, made)
-        first = threading.Thread(target=interrupted.advance)
+        payouts = {suffix: [world.create_payout(suffix, amount="10.00")["id"] for _ in range(4)] for suffix in ("0011", "0012")}
+        advance = InterruptedAdvance(world, payouts)
+        first = threading.Thread(target=advance.request)
         first.start()
         until(lambda: len(receiver.received) >= 30, seconds=180)
         kill(supervisor, "sandbox.server.serve", stack.redis_url)
         first.join(60)
-        yield interrupted
+        yield advance
 
 
-def test_every_answered_payout_exists_once_and_every_event_arrives(
+def test_every_created_payout_exists_once_and_every_event_arrives(
     own_stack: tuple[Stack, psutil.Process], receiver: Receiver
 ) -> None:
     stack, supervisor = own_stack
     with World.create(stack, opening_balance="1000000.00") as world:
-        # The third attempt of the standard profile would come five minutes after the second.
+        # In the standard profile, the third attempt comes five minutes after the second.
         world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "retry_profile": "fast"})
         load = Load(world)
         for victim in VICTIMS:
-            before = len(load.answered)
-            until(lambda before=before: len(load.answered) >= before + 25, seconds=180)
+            before = len(load.created)
+            until(lambda before=before: len(load.created) >= before + 25, seconds=180)
             kill(supervisor, victim, stack.redis_url)
-        before = len(load.answered)
-        until(lambda: len(load.answered) >= before + 25, seconds=180)
+        before = len(load.created)
+        until(lambda: len(load.created) >= before + 25, seconds=180)
         load.stop()
 
         rows = stack.execute("SELECT id::text, merchant_reference FROM payouts WHERE merchant_id = $1", world.merchant_id)
-        assert {row["merchant_reference"]: row["id"] for row in rows} == load.answered
+        assert {row["merchant_reference"]: row["id"] for row in rows} == load.created
 
-        def settled() -> bool:
-            left = stack.execute(
+        def all_paid() -> bool:
+            unpaid = stack.execute(
                 "SELECT count(*) FROM payouts WHERE merchant_id = $1 AND status <> 'SUCCESS'", world.merchant_id
             )
-            return left[0]["count"] == 0
+            return unpaid[0]["count"] == 0
 
-        until(settled, seconds=180, pause=0.2)
+        until(all_paid, seconds=180, pause=0.2)
         world.assert_clean()
-        available = f"{1_000_000 - len(load.answered)}.00"
+        available = f"{1_000_000 - len(load.created)}.00"
         assert world.balance() == (available, "0.00")
 
-        def delivered() -> bool:
-            seen: dict[str, set[str]] = {}
+        def all_delivered() -> bool:
+            types: dict[str, set[str]] = {}
             for event in receiver.events():
-                seen.setdefault(event["data"]["id"], set()).add(event["type"])
-            return all(seen.get(payout_id) == EVENTS for payout_id in load.answered.values())
+                types.setdefault(event["data"]["id"], set()).add(event["type"])
+            return all(types.get(payout_id) == EVENTS for payout_id in load.created.values())
 
-        # A killed worker's claims lapse after half a minute; then another delivers them.
-        until(delivered, seconds=240, pause=0.5)
+        # The killed worker's leases expire after 30 s; then another worker sends the webhooks.
+        until(all_delivered, seconds=240, pause=0.5)
 
 
-def test_webhooks_in_flight_in_a_killed_worker_are_sent_by_another(
+def test_webhooks_that_a_killed_worker_was_sending_are_sent_by_another_worker(
     own_stack: tuple[Stack, psutil.Process], receiver: Receiver
 ) -> None:
-    """The killed worker inserted them already leased, so no claim had returned them."""
+    """The killed worker inserted these deliveries with a lease, so it never claimed them."""
     stack, supervisor = own_stack
     held: list[str] = []
-    again: list[str] = []
-    ended = threading.Event()
+    resent: list[str] = []
+    released = threading.Event()
 
     def hold(received: Received) -> tuple[int, dict[str, str], bytes]:
-        (again if ended.is_set() else held).append(received.event["data"]["id"])
-        ended.wait(120)
+        (resent if released.is_set() else held).append(received.event["data"]["id"])
+        released.wait(120)
         return 200, {}, b""
 
     with World.create(stack, opening_balance="1000.00") as world:
@@ -187,16 +189,16 @@ def test_webhooks_in_flight_in_a_killed_worker_are_sent_by_another(
         until(lambda: len(held) == 5, seconds=60)
         for _ in range(2):
             kill(supervisor, "worker", stack.redis_url)
-        ended.set()
-        left = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND status <> 'SUCCEEDED'"
-        until(lambda: stack.execute(left, world.merchant_id)[0]["count"] == 0, seconds=180, pause=0.2)
-        assert sorted(held) == sorted(again) == sorted(payouts)
+        released.set()
+        undelivered = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND status <> 'SUCCEEDED'"
+        until(lambda: stack.execute(undelivered, world.merchant_id)[0]["count"] == 0, seconds=180, pause=0.2)
+        assert sorted(held) == sorted(resent) == sorted(payouts)
         attempts = "SELECT attempts FROM webhook_deliveries WHERE merchant_id = $1"
         # The attempts of the killed worker were never recorded.
         assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 5
 
 
-# Lets bulk credits get so far and no further; a chunk that would is held before its commit.
+# Blocks bulk credits at `open_to` credited rows: a chunk that would exceed it waits before its commit.
 GATE = """
 DO $gate$ BEGIN
     CREATE TABLE gate AS SELECT 0 AS open_to;
@@ -209,18 +211,20 @@ END $gate$
 """
 
 
-def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tuple[Stack, psutil.Process]) -> None:
-    """Workers and PostgreSQL die in the middle of a file; the rest of it is credited when they are back, and no row twice."""
+def test_each_row_of_a_bulk_credit_is_credited_once_even_if_workers_and_postgresql_are_killed(
+    own_stack: tuple[Stack, psutil.Process],
+) -> None:
+    """They are killed in the middle of a file. After the restart the remaining rows are credited, and no row is credited twice."""
     stack, supervisor = own_stack
     stack.execute(GATE)
     with World.create(stack) as world:
-        made = world.post("/api/v1/users/batch", {"users": [{"name": f"User {number}"} for number in range(500)]})
-        users = [result["user"]["id"] for result in made.json()["results"]]
+        created = world.post("/api/v1/users/batch", {"users": [{"name": f"User {number}"} for number in range(500)]})
+        users = [result["user"]["id"] for result in created.json()["results"]]
         rows = [(user, amount) for amount in range(1, 41) for user in users]
         content = "uuid,amount\n" + "".join(f"{user},{amount}\n" for user, amount in rows)
         path = "/api/v1/wallet/bulk-credit"
-        answer = world.client.post(path, files={"file": content}, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
-        path = f"{path}/{answer.json()['activity_id']}"
+        upload = world.client.post(path, files={"file": content}, headers={"X-IDEMPOTENCY-KEY": str(uuid.uuid4())})
+        path = f"{path}/{upload.json()['activity_id']}"
 
         def succeeded() -> int:
             with contextlib.suppress(httpx.HTTPError, KeyError):
@@ -233,10 +237,10 @@ def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tup
                 return bool(stack.execute("UPDATE gate SET open_to = $1 RETURNING open_to", to))
             return False
 
-        # However quick they are: when one dies, rows are credited that were not when the last one died, and rows are left.
-        for victim, begin in (("worker", 0), ("postgres", 5000), ("worker", 10_000)):
-            until(lambda begin=begin: open_gate(begin + 5000), seconds=180)
-            until(lambda begin=begin: succeeded() > begin, seconds=180, pause=0.01)
+        # The gate ensures that, at each kill, new rows have been credited since the previous kill and some rows remain.
+        for victim, credited in (("worker", 0), ("postgres", 5000), ("worker", 10_000)):
+            until(lambda credited=credited: open_gate(credited + 5000), seconds=180)
+            until(lambda credited=credited: succeeded() > credited, seconds=180, pause=0.01)
             kill(supervisor, victim, stack.redis_url)
         until(lambda: open_gate(1_000_000), seconds=180)
         until(lambda: succeeded() == len(rows), seconds=180, pause=0.2)
@@ -247,8 +251,8 @@ def test_each_row_of_a_bulk_credit_is_credited_once_whatever_dies(own_stack: tup
         world.assert_clean()
 
 
-def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, psutil.Process]) -> None:
-    """Redis stopped in its tracks: the API answers, and the sweep finds the work."""
+def test_payouts_are_created_and_processed_without_redis(own_stack: tuple[Stack, psutil.Process]) -> None:
+    """With Redis suspended, the API responds, and the sweep finds the work."""
     stack, supervisor = own_stack
     server = process_of(supervisor, "valkey-server")
     with World.create(stack, opening_balance="1000.00") as world:
@@ -262,22 +266,22 @@ def test_creates_succeed_and_work_goes_on_without_redis(own_stack: tuple[Stack, 
         world.assert_clean()
 
 
-def test_a_clock_goes_on_where_a_crash_left_it_and_nothing_runs_twice(interrupted: Interrupted) -> None:
-    """The API process died in the middle of an advance; asked again, it takes up the rest and no more."""
-    world = interrupted.world
+def test_an_interrupted_advance_resumes_after_a_crash_and_nothing_runs_twice(interrupted_advance: InterruptedAdvance) -> None:
+    """The API process was killed in the middle of an advance; the repeated request resumes the advance and repeats nothing."""
+    world = interrupted_advance.world
 
     def complete() -> bool:
-        answer = interrupted.advance()
-        return answer is not None and answer.status_code == 200 and answer.json()["complete"]
+        response = interrupted_advance.request()
+        return response is not None and response.status_code == 200 and response.json()["complete"]
 
-    # What the killed one was posting stays its own for half a minute, most of which the tests before this one took.
+    # The killed process's leases last 30 s, most of which has passed during the earlier tests.
     until(complete, seconds=300, pause=0.5)
     state = world.get("/sandbox/v1/clock").json()
-    assert (state["frozen"], state["now"]) == (True, "2031-01-05T04:00:00.000Z"), "it went exactly as far as asked"
+    assert (state["frozen"], state["now"]) == (True, "2031-01-05T04:00:00.000Z"), "the clock must stop at the requested time"
     retries = [status for _ in range(4) for status in ("PROCESSING", "RETRY")][:-1]
-    for payout_id in interrupted.made["0011"]:
+    for payout_id in interrupted_advance.payouts["0011"]:
         assert world.path_of(payout_id) == ["PENDING", *retries, "FAILED"]
-    for payout_id in interrupted.made["0012"]:
+    for payout_id in interrupted_advance.payouts["0012"]:
         assert world.path_of(payout_id) == ["PENDING", "PROCESSING", "SUCCESS", "RETURNED"]
     for delivery in world.get("/api/v1/webhook-deliveries", limit=100).json()["data"]:
         assert (delivery["status"], delivery["attempt_count"]) == ("FAILED", 10)

@@ -323,7 +323,7 @@ def test_an_operators_key_expires_after_a_day_and_is_purged(stack: Stack) -> Non
 
 
 def test_a_merchant_and_the_record_of_its_key_are_committed_together_or_not_at_all(stack: Stack) -> None:
-    """If the record cannot be written, as when the process dies first, there is no merchant either."""
+    """If the record cannot be written, the merchant is not created. The same holds if the process dies before the write."""
     key, name = f"poison-{uuid.uuid4()}", f"together {uuid.uuid4()}"
     stack.execute(f"ALTER TABLE operator_keys ADD CONSTRAINT poison CHECK (key <> '{key}')")
     try:

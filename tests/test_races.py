@@ -15,7 +15,7 @@ from tests.harness.world import Stack, World
 THREADS = 50
 
 
-def at_once(action: Callable[[int, httpx.Client], Any], world: World) -> list[Any]:
+def run_concurrently(action: Callable[[int, httpx.Client], Any], world: World) -> list[Any]:
     """Run the action in 50 threads at the same moment, each with its own connection, and return the results."""
     gate = threading.Barrier(THREADS)
 
@@ -36,52 +36,52 @@ def test_50_threads_never_overspend_one_balance(world: World) -> None:
         body = world.payout_body("0004", amount="66000.00")
         return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"n{number}"}).status_code
 
-    assert Counter(at_once(create, world)) == {201: 15, 422: THREADS - 15}
+    assert Counter(run_concurrently(create, world)) == {201: 15, 422: THREADS - 15}
     assert world.balance() == ("10000.00", "990000.00")
     world.assert_clean()
 
 
-def test_50_threads_with_one_idempotency_key_make_one_payout(world: World) -> None:
+def test_50_threads_with_one_idempotency_key_create_one_payout(world: World) -> None:
     body = world.payout_body("0004")
 
     def create(number: int, client: httpx.Client) -> tuple[int, str]:
-        answer = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": "one"})
-        return answer.status_code, answer.json().get("id", answer.json().get("code"))
+        response = client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": "one"})
+        return response.status_code, response.json().get("id", response.json().get("code"))
 
-    answers = Counter(at_once(create, world))
-    created = {found for status, found in answers if status == 201}
+    responses = Counter(run_concurrently(create, world))
+    created = {found for status, found in responses if status == 201}
     assert len(created) == 1
-    assert {status for status, _ in answers} <= {201, 409}
-    assert {found for status, found in answers if status == 409} <= {"IDEMPOTENCY_KEY_IN_FLIGHT"}
+    assert {status for status, _ in responses} <= {201, 409}
+    assert {found for status, found in responses if status == 409} <= {"IDEMPOTENCY_KEY_IN_FLIGHT"}
     assert len(world.get("/api/v1/payouts").json()["data"]) == 1
     assert world.balance() == ("999900.00", "100.00")
     world.assert_clean()
 
 
-def test_50_threads_with_one_reference_make_one_payout(world: World) -> None:
+def test_50_threads_with_one_reference_create_one_payout(world: World) -> None:
     body = world.payout_body("0004")
 
     def create(number: int, client: httpx.Client) -> int:
         return client.post("/api/v1/payouts", json=body, headers={"X-IDEMPOTENCY-KEY": f"k{number}"}).status_code
 
-    assert Counter(at_once(create, world)) == {201: 1, 409: THREADS - 1}
+    assert Counter(run_concurrently(create, world)) == {201: 1, 409: THREADS - 1}
     world.assert_clean()
 
 
-def test_50_threads_cancel_one_payout_once(world: World) -> None:
+def test_of_50_threads_that_cancel_one_payout_one_succeeds(world: World) -> None:
     payout = world.create_payout("0004")
 
     def cancel(number: int, client: httpx.Client) -> int:
         path = f"/api/v1/payouts/{payout['id']}/cancel"
         return client.post(path, headers={"X-IDEMPOTENCY-KEY": f"c{number}"}).status_code
 
-    assert Counter(at_once(cancel, world)) == {200: 1, 409: THREADS - 1}
+    assert Counter(run_concurrently(cancel, world)) == {200: 1, 409: THREADS - 1}
     assert world.path_of(payout["id"]) == ["PENDING", "CANCELLED"]
     assert world.balance() == ("1000000.00", "0.00")
     world.assert_clean()
 
 
-def test_one_slow_endpoint_delays_no_other(stack: Stack, receiver: Receiver) -> None:
+def test_a_slow_endpoint_does_not_delay_other_endpoints(stack: Stack, receiver: Receiver) -> None:
     """While a slow endpoint holds its calls, all events reach the quick one."""
     release = threading.Event()
 
@@ -90,7 +90,7 @@ def test_one_slow_endpoint_delays_no_other(stack: Stack, receiver: Receiver) -> 
         return 200, {}, b""
 
     def delivered_while_all_are_held(slow: Receiver, world: World) -> bool:
-        held = world.post("/api/v1/webhook-endpoints", {"url": slow.url}).json()["id"]
+        slow_id = world.post("/api/v1/webhook-endpoints", {"url": slow.url}).json()["id"]
         world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
         bodies = [world.payout_body("0001") for _ in range(8)]
         results = world.post("/api/v1/payouts/batch", {"payouts": bodies}).json()["results"]
@@ -98,7 +98,7 @@ def test_one_slow_endpoint_delays_no_other(stack: Stack, receiver: Receiver) -> 
             receiver.wait_for(
                 "payout.created", "payout.processing", "payout.succeeded", payout_id=result["payout"]["id"], seconds=60
             )
-        deliveries = world.get("/api/v1/webhook-deliveries", endpoint_id=held, limit=100).json()["data"]
+        deliveries = world.get("/api/v1/webhook-deliveries", endpoint_id=slow_id, limit=100).json()["data"]
         assert len(deliveries) == 3 * len(bodies)
         return all(delivery["attempt_count"] == 0 for delivery in deliveries)
 
@@ -110,4 +110,4 @@ def test_one_slow_endpoint_delays_no_other(stack: Stack, receiver: Receiver) -> 
                 release.set()
                 slow.wait_for("payout.succeeded", seconds=60)
                 return
-    pytest.fail("the quick endpoint's events came only after calls to the slow one had ended")
+    pytest.fail("the quick endpoint must receive all events before the first call to the slow one ends")

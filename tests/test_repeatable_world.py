@@ -175,12 +175,12 @@ def test_merchants_with_one_seed_have_the_same_ids_from_creation_on(stack: Stack
             world.client.post("/sandbox/v1/clock/freeze", json={"at": FROZEN_AT})
             headers = {"X-Request-Id": "r"}
             world.post("/api/v1/payouts", world.payout_body("0011", merchant_reference="ref"), "k", headers=headers)
-            ran = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000}).json()["ran"]
+            entries = world.client.post("/sandbox/v1/clock/advance", json={"seconds": 1000}).json()["ran"]
             final = ids(world)
             assert [final[path][-1:] for path in initial] == list(initial.values())
             assert world.client.post("/sandbox/v1/reset").status_code == 200
             assert ids(world) == initial
-            return world.merchant_id, final, ran
+            return world.merchant_id, final, entries
 
     (one, *first), (other, *second) = run_merchant(), run_merchant()
     assert first == second

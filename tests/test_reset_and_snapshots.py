@@ -1,4 +1,4 @@
-"""Reset and snapshots: one merchant's world goes back, whole or not at all, and nobody else's is touched."""
+"""Reset, snapshot and restore apply to all data of one merchant, in one transaction, and never to another merchant's data."""
 
 import asyncio
 import contextlib
@@ -33,13 +33,13 @@ LISTS = (
 
 
 def fill(world: World, receiver: Receiver) -> str:
-    """Something of each kind; returns a user's id."""
+    """Create at least one object of each kind, and freeze the clock. Return the id of the user."""
     assert world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).status_code == 201
     rule = {"name": "mine", "match": {"amount_from": "7.00", "amount_to": "7.00"}, "steps": [{"to": "PROCESSING"}]}
     assert world.post("/sandbox/v1/scenarios", rule).status_code == 201
     fault = {"target": "webhooks", "kind": "delay", "milliseconds": 1, "count": 2}
-    answer = world.post("/sandbox/v1/faults", fault)
-    assert answer.status_code == 201, answer.text
+    response = world.post("/sandbox/v1/faults", fault)
+    assert response.status_code == 201, response.text
     user_id: str = world.post("/api/v1/users", {"name": "Ayesha"}).json()["id"]
     assert world.post(f"/api/v1/users/{user_id}/transactions", {"type": "EARNED", "amount": "50.25"}).status_code == 201
     assert world.post("/api/v1/sales", {"user_id": user_id, "brand": "A", "earning": "40.00"}).status_code == 201
@@ -56,8 +56,8 @@ def fill(world: World, receiver: Receiver) -> str:
     return user_id
 
 
-def look(world: World) -> dict[str, Any]:
-    """All that the API shows of a world."""
+def read_all(world: World) -> dict[str, Any]:
+    """Return everything that the API shows of a merchant's data."""
     shown: dict[str, Any] = {path: world.get(path, limit=100).json()["data"] for path in LISTS}
     shown["scenarios"] = world.get("/sandbox/v1/scenarios").json()
     for payout in shown["/api/v1/payouts"]:
@@ -66,13 +66,16 @@ def look(world: World) -> dict[str, Any]:
     return shown
 
 
-def calls(world: World) -> list[str]:
-    """The newest calls in the journal."""
+def journal_calls(world: World) -> list[str]:
+    """Return the method and path of the newest calls in the journal."""
     return [f"{call['method']} {call['path']}" for call in world.get("/sandbox/v1/requests", limit=100).json()["data"]]
 
 
 def rows(world: World) -> dict[str, list[dict[str, Any]]]:
-    """Every row of the world but for requests' keys, and for the ids that taking a snapshot uses up."""
+    """Return the merchant's rows by table.
+
+    Leaves out idempotency keys and vendor cursors, and the id sequence, which taking a snapshot advances.
+    """
     found = {
         table: sorted(world.stack.execute(f"SELECT * FROM {table} WHERE merchant_id = $1", world.merchant_id), key=str)
         for table in WORLD
@@ -83,17 +86,17 @@ def rows(world: World) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_reset_leaves_what_a_new_merchant_has(world: World, receiver: Receiver) -> None:
+def test_a_reset_leaves_the_data_of_a_new_merchant_and_its_webhook_endpoints(world: World, receiver: Receiver) -> None:
     fresh = world.get("/sandbox/v1/scenarios").json()
     user_id = fill(world, receiver)
     world.get(f"/api/v1/users/{user_id}/summary")
     assert world.patch("/sandbox/v1/settings", {"default_scenario": "FAILED"}).status_code == 200
-    answer = world.client.post("/sandbox/v1/reset")
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["reset"] is True
-    assert answer.json()["balance"] == world.get("/api/v1/balance").json()
+    response = world.client.post("/sandbox/v1/reset")
+    assert response.status_code == 200, response.text
+    assert response.json()["reset"] is True
+    assert response.json()["balance"] == world.get("/api/v1/balance").json()
     assert world.balance() == ("1000000.00", "0.00")
-    shown = look(world)
+    shown = read_all(world)
     assert shown["scenarios"] == fresh
     for path in LISTS:
         assert len(shown[path]) == (1 if path.endswith(("/history", "/webhook-endpoints")) else 0), path
@@ -102,32 +105,32 @@ def test_a_reset_leaves_what_a_new_merchant_has(world: World, receiver: Receiver
     assert (clock["frozen"], clock["offset_seconds"]) == (False, 0)
     default = "SELECT default_scenario FROM worlds WHERE merchant_id = $1"
     assert world.stack.execute(default, world.merchant_id) == [{"default_scenario": "success"}]
-    until(lambda: "POST /api/v1/users" not in calls(world))
+    until(lambda: "POST /api/v1/users" not in journal_calls(world))
     world.assert_clean()
-    # It is alive: the endpoint that stayed hears of a payout that is paid.
+    # The merchant still works: a new payout is paid, and the remaining endpoint receives its webhook.
     receiver.received.clear()
     payout = world.create_payout()
     receiver.wait_for("payout.succeeded", payout_id=payout["id"])
     world.assert_clean()
 
 
-def test_a_merchant_without_a_balance_is_reset_to_none(stack: Stack) -> None:
+def test_a_merchant_without_an_opening_balance_is_reset_to_zero(stack: Stack) -> None:
     with World.create(stack) as world:
         assert world.post("/sandbox/v1/balance/top-up", {"amount": "5.00"}).status_code == 200
         assert world.client.post("/sandbox/v1/reset").json()["balance"]["balance"] == "0.00"
         world.assert_clean()
 
 
-def test_a_reset_is_done_once_for_its_key(world: World) -> None:
+def test_a_reset_runs_once_per_idempotency_key(world: World) -> None:
     assert world.post("/sandbox/v1/reset", key="again").status_code == 200
     payout = world.create_payout()
-    answer = world.post("/sandbox/v1/reset", key="again")
-    assert answer.headers["idempotent-replayed"] == "true"
+    repeated = world.post("/sandbox/v1/reset", key="again")
+    assert repeated.headers["idempotent-replayed"] == "true"
     assert world.payout(payout["id"])["id"] == payout["id"]
 
 
-def test_the_same_script_gives_the_same_answers_after_a_reset(stack: Stack, receiver: Receiver) -> None:
-    def play() -> list[bytes]:
+def test_the_same_calls_get_the_same_responses_after_a_reset(stack: Stack, receiver: Receiver) -> None:
+    def run_script() -> list[bytes]:
         receiver.received.clear()
         assert world.client.post("/sandbox/v1/clock/freeze", json={"at": AT}).json()["now"] == AT
         bodies = []
@@ -141,16 +144,16 @@ def test_the_same_script_gives_the_same_answers_after_a_reset(stack: Stack, rece
         return bodies
 
     with World.create(stack, opening_balance="5000.00", seed=7, webhook_url=receiver.url) as world:
-        first = play()
+        first = run_script()
         assert len(first) > 10
         world.client.post("/sandbox/v1/reset")
-        assert play() == first
+        assert run_script() == first
         world.client.post("/sandbox/v1/reset")
         world.assert_clean()
 
 
-def test_an_endpoint_made_after_a_reset_gets_an_id_of_its_own(stack: Stack, receiver: Receiver) -> None:
-    """A repeatable world's ids begin again, and the endpoints that have them already are still there."""
+def test_an_endpoint_created_after_a_reset_gets_an_unused_id(stack: Stack, receiver: Receiver) -> None:
+    """With a seed, the sequence of ids starts again after a reset, but the endpoints remain and keep their ids."""
     with World.create(stack, seed=8, webhook_url=receiver.url) as world:
         for _ in range(3):
             world.client.post("/sandbox/v1/reset")
@@ -159,21 +162,21 @@ def test_an_endpoint_made_after_a_reset_gets_an_id_of_its_own(stack: Stack, rece
         assert len(world.get("/api/v1/webhook-endpoints").json()["data"]) == 4
 
 
-def test_a_restore_makes_every_row_what_it_was(world: World, receiver: Receiver) -> None:
+def test_a_restore_brings_back_every_row(world: World, receiver: Receiver) -> None:
     user_id = fill(world, receiver)
-    # What its own feed says is aggregated by the host's time, frozen or not.
+    # The aggregator polls by the host's time, even if the merchant's clock is frozen. Wait until it has caught up.
     until(lambda: world.get(f"/aggregator/v1/users/{user_id}").json().get("earned") == "50.25", 60)
     summary = world.get(f"/api/v1/users/{user_id}/summary").json()
-    shown, stored = look(world), rows(world)
+    shown, stored = read_all(world), rows(world)
     clock = world.get("/sandbox/v1/clock").json()
     taken = world.client.post("/sandbox/v1/snapshots", json={"name": "full"})
     assert taken.status_code == 201, taken.text
     snapshot = taken.json()
     assert taken.headers["location"] == f"/sandbox/v1/snapshots/{snapshot['id']}"
     assert (snapshot["name"], snapshot["clock_at"]) == ("full", clock["now"])
-    assert snapshot["rows"] > sum(len(found) for found in stored.values())  # and the keys
-    for change in ("more", "reset", "again"):
-        if change == "more":
+    assert snapshot["rows"] > sum(len(found) for found in stored.values())  # it also counts the idempotency keys
+    for change in ("more data", "reset", "no change"):
+        if change == "more data":
             world.client.post("/sandbox/v1/clock/advance", json={"seconds": 100_000})
             world.post(f"/api/v1/users/{user_id}/transactions", {"type": "EARNED", "amount": "1.00"})
             world.create_payout()
@@ -181,60 +184,60 @@ def test_a_restore_makes_every_row_what_it_was(world: World, receiver: Receiver)
             world.client.post("/sandbox/v1/clock/resume")
         elif change == "reset":
             world.client.post("/sandbox/v1/reset")
-        answer = world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["frozen"]
-        assert answer.json()["now"] == clock["now"]
+        response = world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
+        assert response.status_code == 200, response.text
+        assert response.json()["frozen"]
+        assert response.json()["now"] == clock["now"]
         assert rows(world) == stored, change
-        assert look(world) == shown, change
+        assert read_all(world) == shown, change
         assert world.get("/sandbox/v1/clock").json() == clock
         assert world.get(f"/api/v1/users/{user_id}/summary").json() == summary
         world.assert_clean()
-    # From there on it is a world as any other.
+    # The restored merchant still works.
     world.client.post("/sandbox/v1/clock/resume")
     world.wait_for(world.create_payout()["id"], "SUCCESS")
     world.assert_clean()
 
 
-def test_snapshots_of_several_branches_are_each_gone_back_to(world: World) -> None:
-    """Whatever was restored in between, and even if the time went back: each is what it was, and nothing else."""
+def test_each_of_several_snapshots_can_be_restored_in_any_order(world: World) -> None:
+    """Each restore brings back exactly the rows of its snapshot, even if the clock was set back in between."""
     taken: list[tuple[str, dict[str, list[Any]]]] = []
 
     def take() -> None:
         taken.append((world.client.post("/sandbox/v1/snapshots").json()["id"], rows(world)))
 
-    def back_to(number: int) -> None:
+    def restore(number: int) -> None:
         snapshot_id, stored = taken[number]
         assert world.client.post(f"/sandbox/v1/snapshots/{snapshot_id}/restore").status_code == 200
         assert rows(world) == stored
         world.assert_clean()
 
-    def go_on(year: int) -> None:
-        # Only the host can set the time back; here its clock stands still at whatever time.
+    def create_payout_in(year: int) -> None:
+        # The API refuses to set a clock back, so this test writes the time of the frozen clock itself.
         at = datetime(year, 1, 1, tzinfo=UTC)
         world.stack.execute("UPDATE worlds SET clock_frozen_at = $2 WHERE merchant_id = $1", world.merchant_id, at)
         world.create_payout()
 
-    go_on(2031)
+    create_payout_in(2031)
     take()
-    go_on(2031)
+    create_payout_in(2031)
     take()
-    back_to(0)
-    go_on(2020)
+    restore(0)
+    create_payout_in(2020)
     take()
     for number in (1, 2, 0, 2, 1, 0, 1):
-        back_to(number)
-    go_on(2019)
-    back_to(1)
-    back_to(0)
-    go_on(2031)
+        restore(number)
+    create_payout_in(2019)
+    restore(1)
+    restore(0)
+    create_payout_in(2031)
     take()
     world.client.post("/sandbox/v1/reset")
-    back_to(3)
-    back_to(3)
+    restore(3)
+    restore(3)
 
 
-def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
+def test_a_database_user_without_superuser_rights_can_restore_with_all_foreign_keys_checked(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(world, receiver)
@@ -243,7 +246,7 @@ def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
     world.create_payout()
     monkeypatch.setattr(store, "_MAY_SKIP_KEYS", "SELECT false")
 
-    async def go_back_and_empty() -> None:
+    async def empty_and_restore_twice() -> None:
         await open_pool(world.stack.database_url, 1)
         try:
             for _ in range(2):
@@ -256,16 +259,16 @@ def test_an_owner_who_is_no_superuser_keeps_every_foreign_key(
         finally:
             await close_pool()
 
-    asyncio.run(go_back_and_empty())
+    asyncio.run(empty_and_restore_twice())
     found = rows(world)
-    # What its feed says may have been aggregated meanwhile.
+    # Ignore the tables of the aggregator: it may have polled the feed since the snapshot.
     assert {table: found[table] for table in found if "vendor" not in table} == {
         table: stored[table] for table in stored if "vendor" not in table
     }
     world.assert_clean()
 
 
-def test_what_follows_a_restore_repeats_in_a_frozen_world_with_a_seed(stack: Stack, receiver: Receiver) -> None:
+def test_after_each_restore_the_same_calls_give_the_same_events_if_seeded_and_frozen(stack: Stack, receiver: Receiver) -> None:
     with World.create(stack, opening_balance="5000.00", seed=9, webhook_url=receiver.url) as world:
         world.client.post("/sandbox/v1/clock/freeze", json={"at": AT})
         world.post("/api/v1/payouts", world.payout_body(merchant_reference="before"), "k1")
@@ -281,7 +284,7 @@ def test_what_follows_a_restore_repeats_in_a_frozen_world_with_a_seed(stack: Sta
         assert bodies[0] == bodies[1]
 
 
-def test_a_running_clock_has_its_distance_again_after_a_restore(world: World) -> None:
+def test_a_restore_brings_back_the_offset_of_a_running_clock(world: World) -> None:
     world.client.post("/sandbox/v1/clock/advance", json={"seconds": 5000})
     offset = world.get("/sandbox/v1/clock").json()["offset_seconds"]
     snapshot = world.client.post("/sandbox/v1/snapshots").json()
@@ -291,15 +294,15 @@ def test_a_running_clock_has_its_distance_again_after_a_restore(world: World) ->
     assert (clock["frozen"], clock["offset_seconds"]) == (False, offset)
 
 
-def test_webhooks_under_way_survive_a_reset_and_a_restore(world: World, receiver: Receiver) -> None:
-    """Those of before a reset are recorded nowhere; what a snapshot took while under way is delivered after a restore."""
+def test_a_webhook_in_flight_at_a_snapshot_is_delivered_after_a_reset_and_a_restore(world: World, receiver: Receiver) -> None:
+    """The reset deletes deliveries whose calls are in flight, and their results are not recorded."""
     gate = threading.Event()
 
-    def answer(_: object) -> tuple[int, dict[str, str], bytes]:
+    def hold(_: object) -> tuple[int, dict[str, str], bytes]:
         gate.wait(20)
         return 200, {}, b""
 
-    receiver.respond = answer
+    receiver.respond = hold
     world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
     payout = world.create_payout()
     leased = "SELECT id FROM webhook_deliveries WHERE merchant_id = $1 AND leased_until IS NOT NULL"
@@ -315,31 +318,31 @@ def test_webhooks_under_way_survive_a_reset_and_a_restore(world: World, receiver
 
 
 def deliver(world: World, receiver: Receiver) -> None:
-    """Three deliveries, each with an attempt."""
+    """Create a payout, and wait until its three deliveries have succeeded at the first attempt."""
     receiver.wait_for("payout.succeeded", payout_id=world.create_payout()["id"])
     until(lambda: len(world.get("/api/v1/webhook-deliveries", status="SUCCEEDED").json()["data"]) == 3)
 
 
-async def until_others_wait_for(world: World, conn: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Wait until somebody waits for a lock that the connection has."""
+async def wait_until_blocking(world: World, conn: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Wait until another session waits for a lock that this connection holds."""
     waiting = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))"
     await asyncio.to_thread(until, lambda: world.stack.execute(waiting, conn.get_server_pid()))
 
 
-@pytest.mark.parametrize("way", ["reset", "restore", "delete"])
-def test_an_attempt_recorded_while_its_delivery_goes_is_not_left_behind(stack: Stack, receiver: Receiver, way: str) -> None:
-    """As by a worker that lost its lease, or that took a delivery when those under way were locked already."""
+@pytest.mark.parametrize("action", ["reset", "restore", "delete"])
+def test_no_attempt_that_is_recorded_concurrently_is_left_behind(stack: Stack, receiver: Receiver, action: str) -> None:
+    """It is recorded by a worker that has lost its lease, or that claimed the delivery after the others were locked."""
     with World.create(stack, opening_balance="1000.00", webhook_url=receiver.url) as world:
         deliver(world, receiver)
         snapshot_id = world.client.post("/sandbox/v1/snapshots").json()["id"]
         stored = rows(world)["webhook_attempts"]
-        method, path, status, left = {
+        method, path, status, expected = {
             "reset": ("POST", "/sandbox/v1/reset", 200, []),
             "restore": ("POST", f"/sandbox/v1/snapshots/{snapshot_id}/restore", 200, stored),
             "delete": ("DELETE", f"/sandbox/v1/merchants/{world.merchant_id}", 204, []),
-        }[way]
+        }[action]
 
-        async def record_meanwhile() -> int:
+        async def call_while_a_worker_records() -> int:
             worker = await asyncpg.connect(stack.database_url)
             try:
                 async with worker.transaction():
@@ -354,35 +357,36 @@ def test_an_attempt_recorded_while_its_delivery_goes_is_not_left_behind(stack: S
                     )
                     headers = {"X-ADMIN-KEY": stack.admin_key}
                     call = asyncio.create_task(asyncio.to_thread(world.client.request, method, path, headers=headers))
-                    await until_others_wait_for(world, worker)
+                    await wait_until_blocking(world, worker)
                 return (await call).status_code
             finally:
                 await worker.close()
 
-        assert asyncio.run(record_meanwhile()) == status
-        assert rows(world)["webhook_attempts"] == left
+        assert asyncio.run(call_while_a_worker_records()) == status
+        assert rows(world)["webhook_attempts"] == expected
 
 
-def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(stack: Stack, receiver: Receiver) -> None:
+def test_a_merchant_is_deleted_even_if_a_worker_locks_its_deliveries_in_another_order(stack: Stack, receiver: Receiver) -> None:
     with World.create(stack, opening_balance="1000.00", webhook_url=receiver.url) as world:
         deliver(world, receiver)
-        lie = stack.execute("SELECT id FROM webhook_deliveries WHERE merchant_id = $1 ORDER BY ctid", world.merchant_id)
+        deliveries = stack.execute("SELECT id FROM webhook_deliveries WHERE merchant_id = $1 ORDER BY ctid", world.merchant_id)
 
         async def delete() -> None:
             touch = "UPDATE webhook_deliveries SET attempts = 2 WHERE merchant_id = $1 AND id = $2"
             box, work = SecretBox(bytes(32)), units_of_work()
             service = MerchantService(work, box, EndpointService(work, box, ()))
-            # PostgreSQL ends the one that looks for a circle and finds it: the worker looks when it has waited for longer.
+            # PostgreSQL aborts the session that detects the deadlock. The worker checks only after 10 s, so the deletion
+            # detects it first, is aborted and retries.
             worker = await asyncpg.connect(stack.database_url, server_settings={"deadlock_timeout": "10s"})
-            # Without an index rows are deleted as they lie.
+            # Without an index scan, rows are deleted in their physical order.
             await open_pool(f"{stack.database_url}&enable_indexscan=off", 1)
             try:
-                with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a machine too slow for that it is the worker
+                with contextlib.suppress(asyncpg.DeadlockDetectedError):  # on a very slow machine, the worker is aborted
                     async with worker.transaction():
-                        await worker.execute(touch, world.merchant_id, lie[-1]["id"])
+                        await worker.execute(touch, world.merchant_id, deliveries[-1]["id"])
                         deletion = asyncio.create_task(service.delete(request_of(""), world.merchant_id))
-                        await until_others_wait_for(world, worker)
-                        await worker.execute(touch, world.merchant_id, lie[0]["id"])
+                        await wait_until_blocking(world, worker)
+                        await worker.execute(touch, world.merchant_id, deliveries[0]["id"])
                 await deletion
             finally:
                 await close_pool()
@@ -392,19 +396,21 @@ def test_a_merchant_goes_though_attempts_lock_its_deliveries_in_another_order(st
         assert stack.execute("SELECT FROM merchants WHERE merchant_id = $1", world.merchant_id) == []
 
 
-def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouched(stack: Stack, world: World) -> None:
+def test_resets_and_restores_under_load_keep_the_ledger_consistent_and_spare_other_merchants(
+    stack: Stack, world: World
+) -> None:
     with World.create(stack, opening_balance="1000000.00") as other:
         snapshot = world.client.post("/sandbox/v1/snapshots").json()
         stop = threading.Event()
 
-        def load(of: World) -> list[int]:
+        def create_payouts(of: World) -> list[int]:
             codes = []
             while not stop.is_set():
                 codes.append(of.post("/api/v1/payouts", of.payout_body()).status_code)
             return codes
 
         with ThreadPoolExecutor(4) as pool:
-            loads = [pool.submit(load, of) for of in (world, other, world, other)]
+            loads = [pool.submit(create_payouts, of) for of in (world, other, world, other)]
             for _ in range(4):
                 assert world.client.post("/sandbox/v1/reset").status_code == 200
                 restored = world.client.post(f"/sandbox/v1/snapshots/{snapshot['id']}/restore")
@@ -419,20 +425,20 @@ def test_resets_and_restores_under_load_keep_the_ledger_right_and_others_untouch
 
 
 def test_a_merchant_has_a_bounded_number_of_snapshots(world: World) -> None:
-    made = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.MAX_SNAPSHOTS)]
+    created = [world.client.post("/sandbox/v1/snapshots", json={"name": f"n{n}"}).json() for n in range(service.MAX_SNAPSHOTS)]
     refused = world.client.post("/sandbox/v1/snapshots")
     assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
     listed = world.get("/sandbox/v1/snapshots", limit=100).json()["data"]
-    assert listed == made[::-1]
-    assert world.client.delete(f"/sandbox/v1/snapshots/{made[0]['id']}").status_code == 204
-    assert world.get(f"/sandbox/v1/snapshots/{made[0]['id']}").status_code == 404
+    assert listed == created[::-1]
+    assert world.client.delete(f"/sandbox/v1/snapshots/{created[0]['id']}").status_code == 204
+    assert world.get(f"/sandbox/v1/snapshots/{created[0]['id']}").status_code == 404
     assert world.client.post("/sandbox/v1/snapshots").status_code == 201
     first = world.get("/sandbox/v1/snapshots", limit=3).json()
     second = world.get("/sandbox/v1/snapshots", limit=3, cursor=first["next_cursor"]).json()
     assert [item["id"] for item in second["data"]] == [item["id"] for item in listed[2:5]]
 
 
-def test_a_world_that_is_too_large_is_refused(world: World) -> None:
+def test_a_snapshot_of_too_many_rows_is_refused(world: World) -> None:
     world.stack.execute(
         "INSERT INTO idempotency_keys (merchant_id, key, fingerprint, status, body, expires_at) "
         "SELECT $1, 'k' || i, '\\x00', 200, '', '2040-01-01' FROM generate_series(1, $2::int) i",
@@ -450,8 +456,8 @@ def test_a_snapshot_of_another_merchant_is_not_found(stack: Stack, world: World,
     with World.create(stack) as other:
         snapshot_id = other.client.post("/sandbox/v1/snapshots").json()["id"]
         for id_ in (snapshot_id, str(uuid.uuid4()), "nonsense"):
-            answer = world.client.request(call[0], f"/sandbox/v1/snapshots/{id_}{call[1]}")
-            assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+            response = world.client.request(call[0], f"/sandbox/v1/snapshots/{id_}{call[1]}")
+            assert (response.status_code, response.json()["code"]) == (404, "NOT_FOUND")
         assert other.get(f"/sandbox/v1/snapshots/{snapshot_id}").status_code == 200
 
 
@@ -469,6 +475,6 @@ def test_a_deleted_merchant_leaves_no_row_in_any_table(stack: Stack, receiver: R
         )
 
 
-def test_unknown_members_and_bad_names_are_refused(world: World) -> None:
+def test_unknown_fields_and_empty_names_are_refused(world: World) -> None:
     for path, body in (("reset", {"all": True}), ("snapshots", {"names": "x"}), ("snapshots", {"name": ""})):
         assert world.client.post(f"/sandbox/v1/{path}", json=body).status_code == 400

@@ -1,4 +1,4 @@
-"""`wait_for` answers the moment the payout is there, for however many wait, with Redis or without."""
+"""`wait_for` responds as soon as the payout reaches the status, for any number of waiting requests, with and without Redis."""
 
 import asyncio
 import uuid
@@ -25,13 +25,13 @@ def wait_for(world: World, payout_id: str, statuses: str, timeout: float) -> htt
 
 
 def subscribed(world: World) -> int:
-    """How many processes listen to the merchant."""
+    """Return how many processes subscribe to the merchant's messages."""
     with Redis.from_url(world.stack.redis_url) as redis:
         ((_, count),) = redis.pubsub_numsub(f"psp:live:{world.merchant_id}")
     return int(count)
 
 
-def test_it_answers_when_the_payout_gets_there(world: World) -> None:
+def test_it_responds_when_the_payout_reaches_the_status(world: World) -> None:
     payout = world.create_payout("0004")
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(wait_for, world, payout["id"], "SUCCESS,FAILED", 30)
@@ -39,13 +39,13 @@ def test_it_answers_when_the_payout_gets_there(world: World) -> None:
         assert world.client.post(f"/sandbox/v1/payouts/{payout['id']}/simulate", json={"status": "PROCESSING"}).is_success
         assert not waiting.done()
         assert world.client.post(f"/sandbox/v1/payouts/{payout['id']}/simulate", json={"status": "FAILED"}).is_success
-        answer = waiting.result(20)
-    assert (answer.status_code, answer.json()["status"]) == (200, "FAILED")
+        response = waiting.result(20)
+    assert (response.status_code, response.json()["status"]) == (200, "FAILED")
     until(lambda: subscribed(world) == 0)
 
 
-def test_a_state_that_was_short_is_enough(world: World) -> None:
-    """A payout goes through PROCESSING in no time: whoever waits for it is told, with the payout as it is."""
+def test_a_status_that_the_payout_has_already_left_ends_the_wait(world: World) -> None:
+    """The payout is in PROCESSING only briefly. A request that waits for it gets the payout in its current status."""
     payout = world.create_payout("0001", requires_approval=True)
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(wait_for, world, payout["id"], "PROCESSING", 30)
@@ -55,7 +55,7 @@ def test_a_state_that_was_short_is_enough(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "members", "ends", "statuses"),
+    ("suffix", "fields", "last_status", "statuses"),
     [
         ("0001", {}, "SUCCESS", "PROCESSING"),
         ("0001", {}, "SUCCESS", "PENDING"),
@@ -68,22 +68,22 @@ def test_a_state_that_was_short_is_enough(world: World) -> None:
         ("0004", {}, "CANCELLED", "SUCCESS"),
     ],
 )
-def test_a_state_that_has_passed_or_cannot_come_is_answered_at_once(
-    world: World, suffix: str, members: dict[str, Any], ends: str, statuses: str
+def test_it_responds_at_once_if_the_status_was_reached_earlier_or_cannot_be_reached(
+    world: World, suffix: str, fields: dict[str, Any], last_status: str, statuses: str
 ) -> None:
-    payout_id = world.create_payout(suffix, **members)["id"]
-    if ends in ("REJECTED", "CANCELLED"):
-        assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": ends}).is_success
-    if ends == "RETURNED":
+    payout_id = world.create_payout(suffix, **fields)["id"]
+    if last_status in ("REJECTED", "CANCELLED"):
+        assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": last_status}).is_success
+    if last_status == "RETURNED":
         world.wait_for(payout_id, "SUCCESS")
         world.client.post("/sandbox/v1/clock/advance", json={"seconds": 60})
-    world.wait_for(payout_id, ends)
-    # Longer than a client waits: were it held, this would time out.
-    answer = world.client.get(f"/api/v1/payouts/{payout_id}", params={"wait_for": statuses, "timeout": 30}, timeout=20)
-    assert answer.json()["status"] == ends
+    world.wait_for(payout_id, last_status)
+    # The server would wait for longer than this client, so a request that waits would fail.
+    response = world.client.get(f"/api/v1/payouts/{payout_id}", params={"wait_for": statuses, "timeout": 30}, timeout=20)
+    assert response.json()["status"] == last_status
 
 
-def test_who_waits_is_told_that_the_payout_has_ended_otherwise(world: World) -> None:
+def test_the_wait_ends_when_the_payout_ends_in_another_status(world: World) -> None:
     payout = world.create_payout("0004")
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(wait_for, world, payout["id"], "SUCCESS", 30)
@@ -92,7 +92,7 @@ def test_who_waits_is_told_that_the_payout_has_ended_otherwise(world: World) -> 
         assert waiting.result(20).json()["status"] == "CANCELLED"
 
 
-def test_what_was_before_the_last_try_counts_no_more(world: World) -> None:
+def test_statuses_before_the_payout_was_reinitiated_do_not_end_a_wait(world: World) -> None:
     payout_id = world.create_payout("0004")["id"]
     for status in ("PROCESSING", "ON_HOLD", "FAILED"):
         assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": status}).is_success
@@ -103,11 +103,11 @@ def test_what_was_before_the_last_try_counts_no_more(world: World) -> None:
         assert not waiting.done()
         assert world.client.post(f"/sandbox/v1/payouts/{payout_id}/simulate", json={"status": "PROCESSING"}).is_success
         assert waiting.result(20).json()["status"] == "PROCESSING"
-    # A new try is one as of its first change.
+    # The first change of the new attempt, to PENDING, counts.
     assert wait_for(world, payout_id, "PENDING", 30).json()["status"] == "PROCESSING"
 
 
-def test_at_the_end_it_answers_with_whatever_it_is(world: World) -> None:
+def test_at_the_timeout_it_responds_with_the_current_status(world: World) -> None:
     payout = world.create_payout("0004")
     assert wait_for(world, payout["id"], "SUCCESS", 0).json() == payout
     assert wait_for(world, payout["id"], "SUCCESS", 0.3).json() == payout
@@ -126,13 +126,13 @@ def test_at_the_end_it_answers_with_whatever_it_is(world: World) -> None:
         ({"wait": "SUCCESS"}, "wait"),
     ],
 )
-def test_bad_ones_are_refused(world: World, params: dict[str, str], field: str) -> None:
+def test_invalid_parameters_are_refused(world: World, params: dict[str, str], field: str) -> None:
     payout = world.create_payout("0004")
-    answer = world.client.get(f"/api/v1/payouts/{payout['id']}", params=params)
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, field), answer.text
+    response = world.client.get(f"/api/v1/payouts/{payout['id']}", params=params)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, field), response.text
 
 
-def test_an_unknown_payout_is_not_waited_for(world: World) -> None:
+def test_it_responds_404_at_once_for_an_unknown_payout(world: World) -> None:
     assert wait_for(world, "00000000-0000-7000-8000-000000000000", "SUCCESS", 30).status_code == 404
     with World.create(world.stack) as other:
         assert wait_for(other, world.create_payout("0004")["id"], "SUCCESS", 30).status_code == 404
@@ -145,10 +145,10 @@ async def pool(stack: Stack) -> AsyncIterator[None]:
     await close_pool()
 
 
-async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
+async def test_a_thousand_waits_need_one_subscription_and_few_reads(
     world: World, pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One process, one subscription; reads are shared, and nobody asks again and again while it waits."""
+    """The waits of one process share a subscription and their reads, and do not poll."""
     reads: list[int] = []
     shared = PayoutReads()
     read = shared._read
@@ -161,7 +161,7 @@ async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
     listener = LiveListener(world.stack.redis_url)
     listener.start()
     waits = PayoutWaits(listener, shared)
-    # Frozen, so that the batch that creates a payout settles it too, and only a simulation moves these.
+    # With a frozen clock, due steps run when the payouts are created. Later, only `simulate` changes their status.
     assert world.client.post("/sandbox/v1/clock/freeze").is_success
     batch = [world.payout_body("0004", amount="1.00") for _ in range(100)]
     created = world.post("/api/v1/payouts/batch", {"payouts": batch}).json()["results"]
@@ -172,10 +172,10 @@ async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
         await asyncio.to_thread(until, lambda: sum(reads) >= len(ids))
         before = len(reads)
         async with httpx.AsyncClient(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}, timeout=60) as client:
-            answers = await asyncio.gather(
+            responses = await asyncio.gather(
                 *(client.post(f"/sandbox/v1/payouts/{id_}/simulate", json={"status": "CANCELLED"}) for id_ in ids)
             )
-        assert {answer.status_code for answer in answers} == {200}
+        assert {response.status_code for response in responses} == {200}
         found = await asyncio.wait_for(asyncio.gather(*waiters), 60)
     finally:
         await listener.close()
@@ -184,7 +184,7 @@ async def test_a_thousand_wait_and_all_are_answered_with_few_reads(
     assert len(reads) - before <= len(ids)
 
 
-async def test_without_redis_it_looks_by_itself(world: World, pool: None) -> None:
+async def test_without_redis_it_polls_the_database(world: World, pool: None) -> None:
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()
     waits = PayoutWaits(listener, PayoutReads())
@@ -200,7 +200,7 @@ async def test_without_redis_it_looks_by_itself(world: World, pool: None) -> Non
     assert found.status == "FAILED"
 
 
-async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(world: World, pool: None) -> None:
+async def test_after_a_lost_connection_it_subscribes_again_and_reads_missed_changes(world: World, pool: None) -> None:
     name = uuid.uuid4().hex
     listener = LiveListener(f"{world.stack.redis_url}?client_name={name}")
     listener.start()
@@ -210,7 +210,7 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(
         waiter = asyncio.create_task(waits.wait(world.merchant_id, payout["id"], ["FAILED"], 60))
         await asyncio.to_thread(until, lambda: subscribed(world) == 1)
         with Redis.from_url(world.stack.redis_url) as redis:
-            # Its own and no other: the API processes listen for other tests.
+            # Kill only this listener's connection: the API processes are subscribed for other tests.
             (own,) = (client["id"] for client in redis.client_list(_type="pubsub") if client["name"] == name)
             assert redis.client_kill_filter(_id=own) == 1
         path = f"/sandbox/v1/payouts/{payout['id']}/simulate"
@@ -222,33 +222,33 @@ async def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_up(
     assert found.status == "FAILED"
 
 
-async def test_who_can_wait_hears_all_from_the_moment_that_the_connection_is_there(world: World) -> None:
-    heard: asyncio.Queue[Message | None] = asyncio.Queue()
+async def test_a_subscriber_that_waits_for_the_connection_receives_every_message_after_it(world: World) -> None:
+    received: asyncio.Queue[Message | None] = asyncio.Queue()
     listener = LiveListener(world.stack.redis_url)
 
-    async def begin() -> bool:
-        async with listener.subscribe(world.merchant_id, heard.put_nowait, 60) as is_subscribed:
-            while not heard.empty():
-                heard.get_nowait()
+    async def subscribe() -> bool:
+        async with listener.subscribe(world.merchant_id, received.put_nowait, 60) as is_subscribed:
+            while not received.empty():
+                received.get_nowait()
             payout = await asyncio.to_thread(world.create_payout, "0004")
             transitions: list[Transition] = []
-            while not transitions:  # its calls of the API are told as well
-                message = await asyncio.wait_for(heard.get(), 60)
+            while not transitions:  # messages about API calls have no transitions
+                message = await asyncio.wait_for(received.get(), 60)
                 assert message is not None
                 transitions = message.transitions
             assert [transition.payout_id for transition in transitions] == [payout["id"]]
             return is_subscribed
 
     try:
-        hearing = asyncio.create_task(begin())
-        await asyncio.sleep(0)  # it has begun, and there is no connection yet
+        subscribing = asyncio.create_task(subscribe())
+        await asyncio.sleep(0)  # let the task start before there is a connection
         listener.start()
-        assert await hearing
+        assert await subscribing
     finally:
         await listener.close()
 
 
-async def test_who_cannot_wait_is_told_that_nothing_is_subscribed_yet() -> None:
+async def test_a_subscriber_that_does_not_wait_learns_that_the_subscription_is_not_active() -> None:
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()
     try:

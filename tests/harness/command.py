@@ -50,6 +50,6 @@ def run(world: World, *arguments: str) -> CompletedCommand:
 
 def run_json(world: World, *arguments: str, code: int = 0) -> Any:
     """Run a command with --json and return its parsed output. Fails unless the exit code is `code`."""
-    ran = run(world, *arguments, "--json")
-    assert ran.exit_code == code, ran.output
-    return json.loads(ran.stdout)
+    result = run(world, *arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
