@@ -145,7 +145,7 @@ def run(stack: tuple[Stack, Path], *arguments: str) -> dict[str, Any]:
 
 
 def check_cpu(found: dict[str, Any]) -> None:
-    """Check that CPU time is reported for each kind of process, and the speed of the machine as the duration of a fixed loop."""
+    """Check that CPU time is reported for each kind of process, and that the machine's speed is reported."""
     cpu = found["cpu_us_per_payout"]
     assert set(cpu) == KINDS
     assert min(cpu[kind] for kind in ("api", "worker", "postgres")) > 0
@@ -235,7 +235,7 @@ def test_reads_measures_payout_reads_and_balance_reads(stack: tuple[Stack, Path]
 @pytest.mark.parametrize("arguments", [["age", "--payouts", "1"], ["neighbors", "--payouts", "20", "--merchants", "30"]])
 def test_growth_measures_with_and_without_the_data(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sandbox.bench.growth._AGING_SECONDS", 1)
-    monkeypatch.setattr("sandbox.bench.growth._COPIED_AT_ONCE", 20)  # two batches
+    monkeypatch.setattr("sandbox.bench.growth._MERCHANTS_PER_TRANSACTION", 20)  # two batches
     options = ["--seconds", "1", "--rounds", "1", "--connections", "4", "--json"]
     result = CliRunner().invoke(create_app(), ["bench", "growth", *arguments, *options])
     assert result.exit_code == 0, result.output

@@ -102,11 +102,11 @@ def test_wait_for_succeeds_if_the_payout_had_the_status_earlier(world: World) ->
 @pytest.mark.parametrize(
     ("command", "response"),
     [
-        (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "result": []}),
+        (("drain",), {"drained": False, "steps": 7, "stopped_because": "25 s have passed", "now": "", "ran": []}),
         (
             ("clock", "advance", "1h"),
             {
-                "frozen": True, "now": "2031-01-01T00:00:00.000Z", "steps": 0, "result": [], "complete": False,
+                "frozen": True, "now": "2031-01-01T00:00:00.000Z", "steps": 0, "ran": [], "complete": False,
                 "stopped_because": "25 s have passed",
             },
         ),

@@ -214,7 +214,7 @@ END $gate$
 def test_each_row_of_a_bulk_credit_is_credited_once_even_if_workers_and_postgresql_are_killed(
     own_stack: tuple[Stack, psutil.Process],
 ) -> None:
-    """They are killed in the middle of a file. After the restart the remaining rows are credited, and no row is credited twice."""
+    """They are killed in the middle of a file. After the restart the remaining rows are credited, and no row twice."""
     stack, supervisor = own_stack
     stack.execute(GATE)
     with World.create(stack) as world:

@@ -1,4 +1,4 @@
-"""A merchant that another session keeps locked delays nobody else, and its own requests succeed after the lock's release."""
+"""A merchant that another session keeps locked does not delay other merchants. Its own requests succeed after the release."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def worlds(stack: Stack) -> Iterator[list[World]]:
 @pytest.mark.parametrize("count", [1, MAX_LOCKED])
 @pytest.mark.parametrize("statement", [WORLDS, ACCOUNTS], ids=["worlds", "accounts"])
 async def test_locked_merchants_delay_no_other_merchant(stack: Stack, worlds: list[World], count: int, statement: str) -> None:
-    """While the lock is held, the others' payouts are created and paid. Afterwards those of the locked merchants are, once."""
+    """While the lock is held, other merchants' payouts are created and paid; after its release, the locked merchants' are."""
     locked, others = worlds[:count], worlds[MAX_LOCKED:]
     bodies = {world.merchant_id: world.payout_body() for world in locked}
     async with httpx.AsyncClient(base_url=stack.api_url, timeout=60) as client:

@@ -1,9 +1,9 @@
-"""What a statement reads does not grow with the tables, whatever the planner believes of them.
+"""No statement reads more rows as its tables grow, whatever statistics the planner has.
 
-Each statement of the product runs with its generic plan, as it does on the product's connections, for a merchant with many
-rows: planned while all tables were empty, or held few rows, and never analyzed since; planned with all rows and never analyzed;
-with statistics of this merchant alone; with those of many small merchants beside it; and in the belief that every merchant has
-one row. So do the look-ups by which PostgreSQL checks foreign keys.
+Each statement of the product runs with its generic plan, as on the product's connections, for a merchant with many rows. It is
+planned in several situations: while all tables are empty or have few rows, and then never again; with all rows, before the
+first ANALYZE; with statistics of this merchant alone; with those of many small merchants as well; and with statistics that show
+one row per merchant. The lookups with which PostgreSQL checks foreign keys are tested in the same way.
 """
 
 import asyncio
@@ -32,44 +32,44 @@ from tests.harness.plans import BATCH, MERCHANT, NOW, Database, ReadCost, ids, j
 from tests.harness.world import Stack
 
 ROWS = 5000
-"""Rows that the merchant has in each table. A statement that reads them all is far above the limits."""
-FEW = 100
+"""Rows of the large merchant in each table. A statement that reads all of them far exceeds the limits."""
+FEW_ROWS = 100
 SMALL_MERCHANTS = 1000
 MAX_ROWS = 700
 MAX_PAGES = 2500
-ROWS_A_MERCHANT = 8
-"""What a statement that looks at every merchant may read for each."""
+MAX_ROWS_PER_MERCHANT = 8
+"""Rows that a statement on every merchant may also read for each of them."""
 
-COLD = {
-    "sandbox.audit.checks.": "an audit reads all of a merchant's rows; it lets the planner use what it knows",
-    "sandbox.worlds.store.": "a world that is put away, put back or begun anew is read whole",
-    "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, when there are new ones",
-    "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, when somebody asks for it",
+EXEMPT = {
+    "sandbox.audit.checks.": "an audit reads all of a merchant's rows; its plans use statistics",
+    "sandbox.worlds.store.": "a snapshot, a restore or a reset reads all of a merchant's rows",
+    "sandbox.aggregator.store._COUNT_DEAD": "it counts at most 10,000 dead letters, only when there are new ones",
+    "sandbox.aggregator.service._replay": "it deletes at most 1000 of at most 10,000 dead letters, on request",
     "sandbox.worlds.service._count": "it counts the snapshots, of which there are few",
-    "sandbox.faults.store.FAULTS_OF": "a part of other statements",
-    "ipn.callback._FIND": "the form of two statements, which are looked at",
+    "sandbox.faults.store.FAULTS_OF": "it is part of other statements, which are tested",
+    "ipn.callback._FIND": "it is the template of two statements, which are tested",
 }
-"""Statements that may read much, or are none, and why."""
-PUT_TOGETHER = {
-    "sandbox.aggregator.service.set_source": "another vendor's rows are deleted, all of them",
-    "sandbox.db.rows.update_by_key": "makes statements, which are looked at",
-    "sandbox.merchants.service.delete": "a merchant is deleted, table by table",
-    "sandbox.worlds.store": "as above",
+"""Constants that are not tested, and why: the statement may read many rows, or the text is only a part of one."""
+BUILT_AT_RUN_TIME = {
+    "sandbox.aggregator.service.set_source": "it deletes all rows of the previous vendor",
+    "sandbox.db.rows.update_by_key": "it builds other statements, which are tested",
+    "sandbox.merchants.service.delete": "it deletes a merchant, table by table",
+    "sandbox.worlds.store": "it reads all of a merchant's rows, as above",
 }
-"""Where statements are put together in functions, so that nothing but a reader can look at them."""
+"""Functions that build SQL at run time, and why that SQL is not tested here."""
 EVERY_MERCHANT = (
-    "ipn.callback._FIND_BY_",  # each that has such a payout, 10,000 at most: any of them may be the one that is meant
-    "sandbox.aggregator.poll.DUE_OWN",  # each that has transactions
+    "ipn.callback._FIND_BY_",  # every merchant with such a payout, at most 10,000: the callback does not name its merchant
+    "sandbox.aggregator.poll.DUE_OWN",  # every merchant with transactions
     "sandbox.merchants.service._page_of_merchants",
     "sandbox.sales.service._MERCHANTS",
     "worker.sweep._EXPIRED",
-    "worker.sweep._TO_CREDIT",  # each that has an unfinished file
+    "worker.sweep._TO_CREDIT",  # every merchant with an unfinished file
     "worker.sweep._FROZEN_WITH_DUE_DELIVERIES",
 )
-"""Statements that look at each merchant."""
+"""Statements that read rows of every merchant."""
 
 A = ...
-"""An argument that its type and place say: see `tests.harness.plans`."""
+"""A default argument, chosen by its type and its place in the statement; see `tests.harness.plans`."""
 TYPES = ["EARNED", "SPENT", "PAYOUT", "PAID_OUT"]
 TO_PAY = [ids(n, 1)[0] for n in range(20, 20 * BATCH + 1, 20)]
 TO_CREDIT = json.dumps({str(n): {"status": "FAILED", "error": "e"} for n in range(20, 20 * BATCH + 1, 20)})
@@ -129,7 +129,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
         [json_rows(fingerprint="", location=None, status=201)],
     ),
 }
-MADE_FOR: Mapping[str, object] = {
+BUILDER_ARGUMENTS: Mapping[str, object] = {
     "merchant_id": MERCHANT,
     **dict.fromkeys(
         ("activity_id", "endpoint_id", "fault_id", "holder", "key", "key_id", "rule_id", "snapshot_id", "user_id"), ids()[0]
@@ -149,42 +149,42 @@ MADE_FOR: Mapping[str, object] = {
         description="", status="ENABLED", disabled_reason=None, created_at="", updated_at="",
     ),
 }  # fmt: skip
-"""What Piccolo's queries are made for, by the names of the parameters of the functions that make them."""
+"""Arguments of the functions that build Piccolo queries, by parameter name."""
 TABLES_OF_A_FUNCTION = {"sandbox.unit_of_work.claim._CLAIM": 4, "sandbox.unit_of_work.write._WRITE": 5}
-"""Tables in which a function looks up a batch of rows. Its rows are those of one table, its pages those of all."""
-WORLDS = (
+"""The number of tables in which a function looks up a batch of rows. Its rows are measured per table, its pages in total."""
+SITUATIONS = (
     "planned on empty tables",
     "planned on few rows",
     "never analyzed",
     "one large merchant",
-    "and many small ones",
-    "one row each, it believes",
+    "one large and many small merchants",
+    "statistics of one row per merchant",
 )
 
 
 def queries() -> dict[str, tuple[str, Sequence[object]]]:
-    """Piccolo's queries, with the arguments that they are made for."""
+    """Return the Piccolo queries with their arguments, by name."""
     found = {}
     for name, make in statements.query_builders().items():
-        made = make(**{parameter: MADE_FOR[parameter] for parameter in signature(make).parameters})
-        (query,) = made.querystrings
+        query_set = make(**{parameter: BUILDER_ARGUMENTS[parameter] for parameter in signature(make).parameters})
+        (query,) = query_set.querystrings
         found[name] = query.compile_string(engine_type="postgres")
     return found
 
 
-def hot() -> dict[str, tuple[str, Sequence[object]]]:
-    """The statements that are looked at, with their arguments."""
+def tested_statements() -> dict[str, tuple[str, Sequence[object]]]:
+    """Return the statements that are tested, with their arguments, by name."""
     texts = statements.constants() | {name: text for name, text in statements.inline().items() if not text.endswith("{")}
     found = {name: (text, ARGUMENTS.get(name.split(":")[0], ())) for name, text in texts.items()} | queries()
     return {
         name: statement
         for name, statement in found.items()
-        if not name.startswith(tuple(key for key in COLD if key.endswith("."))) and name.split(":")[0] not in COLD
+        if not name.startswith(tuple(key for key in EXEMPT if key.endswith("."))) and name.split(":")[0] not in EXEMPT
     }
 
 
 class Findings(NamedTuple):
-    """What each statement reads, by the world in which it is planned and run, and the indexes that none of them scans."""
+    """What each statement reads, by the situation in which it is planned, and the indexes that no statement scans."""
 
     readings: dict[str, dict[str, ReadCost]]
     unused_indexes: set[str]
@@ -192,17 +192,17 @@ class Findings(NamedTuple):
 
 @pytest.fixture(scope="module")
 def findings(stack: Stack) -> Iterator[Findings]:
-    """The results of running every statement in every world."""
+    """Plan and run every statement in every situation."""
     database = Database(stack.database_url, f"plans_{uuid.uuid4().hex}")
 
-    async def look() -> Findings:
+    async def measure_all() -> Findings:
         await database.create()
-        every = hot() | await database.foreign_keys()
+        every = tested_statements() | await database.foreign_keys()
         found = {}
         when_empty = await database.prepare(every)
-        await database.fill(0xAA, 0xAA, FEW)
+        await database.fill(0xAA, 0xAA, FEW_ROWS)
         when_few = await database.prepare(every)
-        await database.fill(0xAA, 0xAA, ROWS, first_row=FEW + 1)
+        await database.fill(0xAA, 0xAA, ROWS, first_row=FEW_ROWS + 1)
         found["planned on empty tables"] = await when_empty.measure()
         found["planned on few rows"] = await when_few.measure()
         found["never analyzed"] = await (await database.prepare(every)).measure()
@@ -210,41 +210,42 @@ def findings(stack: Stack) -> Iterator[Findings]:
         found["one large merchant"] = await (await database.prepare(every)).measure()
         await database.fill(1000, 1000 + SMALL_MERCHANTS - 1, 1)
         await database.analyze()
-        found["and many small ones"] = await (await database.prepare(every)).measure()
+        found["one large and many small merchants"] = await (await database.prepare(every)).measure()
         await database.fake_one_row_statistics()
-        found["one row each, it believes"] = await (await database.prepare(every)).measure()
+        found["statistics of one row per merchant"] = await (await database.prepare(every)).measure()
         return Findings(found, await database.unused_indexes())
 
     try:
-        yield asyncio.run(look())
+        yield asyncio.run(measure_all())
     finally:
         asyncio.run(database.drop())
 
 
 @pytest.fixture(scope="module")
 def readings(findings: Findings) -> dict[str, dict[str, ReadCost]]:
-    """What each statement reads, by the world in which it is planned and run."""
+    """What each statement reads, by the situation in which it is planned."""
     return findings.readings
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_no_statement_reads_more_because_of_what_the_planner_believes(
-    readings: dict[str, dict[str, ReadCost]], world: str
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_no_statement_reads_too_much_whatever_statistics_the_planner_has(
+    readings: dict[str, dict[str, ReadCost]], situation: str
 ) -> None:
-    merchants = 1 + SMALL_MERCHANTS * (WORLDS.index(world) >= WORLDS.index("and many small ones"))
+    has_small_merchants = SITUATIONS.index(situation) >= SITUATIONS.index("one large and many small merchants")
+    merchants = 1 + SMALL_MERCHANTS * has_small_merchants
     too_much = {}
-    for name, reading in readings[world].items():
-        more = merchants * ROWS_A_MERCHANT if name.startswith(EVERY_MERCHANT) else 0
-        most_pages = MAX_PAGES * TABLES_OF_A_FUNCTION.get(name, 1) + 2 * more
-        if reading.rows > MAX_ROWS + more or reading.pages > most_pages:
+    for name, reading in readings[situation].items():
+        extra = merchants * MAX_ROWS_PER_MERCHANT if name.startswith(EVERY_MERCHANT) else 0
+        max_pages = MAX_PAGES * TABLES_OF_A_FUNCTION.get(name, 1) + 2 * extra
+        if reading.rows > MAX_ROWS + extra or reading.pages > max_pages:
             too_much[name] = reading
     assert not too_much, "\n".join(f"{name}: {reading}" for name, reading in too_much.items())
 
 
-def test_statements_find_rows(readings: dict[str, dict[str, ReadCost]]) -> None:
-    """A statement that is given what is not there reads nothing, however bad its plan; so each is given what is there."""
-    blind = {name for name, reading in readings["one large merchant"].items() if reading.rows == 0}
-    assert blind <= FIND_NOTHING
+def test_every_statement_finds_rows(readings: dict[str, dict[str, ReadCost]]) -> None:
+    """A statement whose arguments match no rows reads nothing, even with a bad plan, and would prove nothing."""
+    without_rows = {name for name, reading in readings["one large merchant"].items() if reading.rows == 0}
+    assert without_rows <= FIND_NOTHING
 
 
 FIND_NOTHING = {
@@ -256,26 +257,26 @@ FIND_NOTHING = {
     "sandbox.users.history._HISTORY_BY_PAYOUT",
     "worker.sweep._PURGE_OPERATOR_KEYS",
 }
-"""There are no such rows: vendors over HTTP, failed rows of a file, final payments, wallets' transfers, operators' keys."""
+"""The test data has no vendors over HTTP, failed rows of a file, due final payments, wallet transfers, or operators' keys."""
 
 
 def test_each_index_is_unique_or_used(findings: Findings) -> None:
-    """Every write maintains an index, so one that no statement scans only costs."""
+    """Every write maintains each index, so an index that no statement scans only costs time."""
     assert findings.unused_indexes == set()
 
 
-def test_every_statement_is_looked_at() -> None:
-    """A new statement is run with arguments by their types; for one that is put together in a function a reason stands here."""
-    assert statements.queries_elsewhere() == [], "a function that returns the query lets it be looked at here"
-    put_together = {name for name, text in statements.inline().items() if text.endswith("{")}
-    assert {name for name in put_together if not name.startswith(tuple(PUT_TOGETHER))} == set()
-    assert set(ARGUMENTS) <= {name.split(":")[0] for name in hot()}
+def test_every_statement_is_tested_or_has_a_reason() -> None:
+    """A new statement is tested with default arguments. SQL that is built at run time needs a reason in BUILT_AT_RUN_TIME."""
+    assert statements.queries_elsewhere() == [], "a query must be returned by a function, so that this file can test it"
+    built = {name for name, text in statements.inline().items() if text.endswith("{")}
+    assert {name for name in built if not name.startswith(tuple(BUILT_AT_RUN_TIME))} == set()
+    assert set(ARGUMENTS) <= {name.split(":")[0] for name in tested_statements()}
     names = (*statements.constants(), *statements.inline(), *statements.query_builders())
-    assert [key for key in (*COLD, *PUT_TOGETHER) if not any(name.startswith(key) for name in names)] == []
+    assert [key for key in (*EXEMPT, *BUILT_AT_RUN_TIME) if not any(name.startswith(key) for name in names)] == []
 
 
-def test_no_statement_changes_many_rows_by_a_join() -> None:
-    joins = {name for name, (text, _) in hot().items() if _is_join(text)}
+def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
+    joins = {name for name, (text, _) in tested_statements().items() if _is_join(text)}
     assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, "use update_by_key"
 
 
@@ -284,8 +285,8 @@ def _is_join(text: str) -> bool:
     return ("UPDATE" in words and "FROM" in words[words.index("UPDATE") :] and "DO" not in words) or "USING" in words
 
 
-def test_a_foreign_key_finds_no_index_but_the_primary_key(stack: Stack) -> None:
-    """Where the planner believes in one row for each merchant, any index without a condition will do for it."""
+def test_in_referenced_tables_only_the_primary_key_is_a_full_index_by_merchant(stack: Stack) -> None:
+    """If the planner expects one row per merchant, it may check foreign keys with any full index on `merchant_id`."""
 
     async def find() -> list[str]:
         conn = await asyncpg.connect(stack.database_url)

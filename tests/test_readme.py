@@ -93,7 +93,7 @@ def test_every_block_prints_the_documented_output_and_leaves_no_files(sandbox: d
     )
     assert shell.stdin is not None
     assert shell.stdout is not None
-    output, ran = "", 0
+    output, executed = "", 0
     try:
         for block in blocks():
             text = block.text
@@ -119,10 +119,10 @@ def test_every_block_prints_the_documented_output_and_leaves_no_files(sandbox: d
                     if line.strip() == _END:
                         break
                     lines.append(line)
-                output, ran = "".join(lines), ran + 1
+                output, executed = "".join(lines), executed + 1
                 assert "Traceback" not in output, output
                 assert "}{" not in output, output
-        assert ran >= 12
+        assert executed >= 12, "most blocks of the README must be executed"
         assert list(folder.iterdir()) == []
     finally:
         for process in receivers:

@@ -1,4 +1,4 @@
-"""After any sequence of calls, the API has the balances and statuses of a small model."""
+"""After any sequence of calls, the API's balances and statuses equal those of a small model."""
 
 import uuid
 from decimal import Decimal
@@ -89,7 +89,7 @@ def machine(stack: Stack) -> type[RuleBasedStateMachine]:
     return Payouts
 
 
-def test_the_api_agrees_with_the_model(stack: Stack) -> None:
+def test_balances_and_statuses_equal_the_models(stack: Stack) -> None:
     run_state_machine_as_test(
         machine(stack),
         settings=settings(max_examples=10, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)),

@@ -1,4 +1,4 @@
-"""Several merchants at once against a tiny model, through two API processes and two workers, some of which are killed."""
+"""A small model explains the results of several merchants' concurrent requests, even if API or worker processes are killed."""
 
 import contextlib
 import json
@@ -30,23 +30,23 @@ from tests.harness.world import Stack, World
 API, WORKER = "sandbox.server.serve", "worker"
 RICH, POOR = Decimal("1000000.00"), Decimal("1000.00")
 _SETTING = "SANDBOX_MERCHANTS_PER_TRANSACTION"
-"""This suite may be run with 1, which turns sharing off."""
+"""With 1, which turns sharing off, the suite can also be run."""
 MERCHANTS = 5
 RUNNING = 3
-"""The first merchants have running clocks, so workers take their steps. The others are frozen, and their requests take them."""
+"""The first merchants have running clocks, so workers run their steps. The others have frozen clocks, so the API runs them."""
 MAX_CALLS = 4
-"""Requests of one merchant in a burst: the model tries all their orders."""
+"""Maximum requests of one merchant in a burst. The model tries all orders of them, so the number must be small."""
 
 
 @dataclass
 class Sandbox:
-    """A sandbox that this file may hurt."""
+    """A separate sandbox whose processes this file kills."""
 
     stack: Stack
     supervisor: psutil.Process
 
     def processes(self, module: str) -> list[psutil.Process]:
-        """Return the two processes that run this module. Killed ones may take a moment to return."""
+        """Return the two processes that run this module. Waits until a killed one has been restarted."""
 
         def look() -> list[psutil.Process] | None:
             found = []
@@ -56,13 +56,13 @@ class Sandbox:
                         found.append(child)
             return found if len(found) == 2 else None
 
-        return wait_for(look, f"the return of {module}")
+        return wait_for(look, f"the restart of {module}")
 
     def kill(self, module: str, number: int) -> None:
         """SIGKILL one of the two processes. The supervisor starts it again."""
         victim = self.processes(module)[number]
         os.kill(victim.pid, signal.SIGKILL)
-        wait_for(lambda: is_over(victim), "the death of a killed process")
+        wait_for(lambda: is_over(victim), "the end of a killed process")
 
     def merchants_per_transaction(self, loop: str) -> tuple[float, float]:
         """Return how many transactions there were, and how many of them were for several merchants."""
@@ -97,17 +97,17 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @dataclass
 class Merchant:
-    """A merchant and all states that the model may be in. One state is left as soon as the sandbox was looked at."""
+    """A merchant, and all states that the model can be in. `finish` leaves the one that equals the sandbox's state."""
 
     world: World
     models: list[MerchantModel]
     is_frozen: bool
     ids: dict[str, str] = field(default_factory=dict)
-    """Payouts by reference."""
+    """Payout ids by merchant reference."""
     done: list[Call] = field(default_factory=list)
 
     def view(self) -> tuple[str, str, dict[str, str]]:
-        """Return what `MerchantModel.view` returns, from the sandbox."""
+        """Return the same values as `MerchantModel.view`, read from the sandbox."""
         payouts, cursor = {}, None
         while True:
             page = self.world.get("/api/v1/payouts", limit=100, **({"cursor": cursor} if cursor else {})).json()
@@ -144,13 +144,13 @@ class Merchant:
 
 @dataclass(frozen=True)
 class Choice:
-    """A request, as drawn: which merchant sends what to which API process."""
+    """A randomly drawn request: which merchant sends what to which API process."""
 
     merchant: int
     kind: str
     lane: int
     is_sent_twice: bool
-    """Whether it goes to both API processes, with one key."""
+    """Whether it is sent to both API processes with the same idempotency key."""
     suffix: str
     amount: Decimal
     approval: bool
@@ -192,13 +192,13 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
 
         @rule(choices=st.lists(CHOICES, min_size=10, max_size=SLOTS), victim=VICTIMS, moment=st.integers(0, 15))
         def burst(self, choices: list[Choice], victim: tuple[str, int] | None, moment: int) -> None:
-            """Send requests at the same instant, kill a process `moment` milliseconds later, and look at every merchant."""
+            """Send requests at the same moment, kill a process `moment` milliseconds later, and check every merchant."""
             self.connect()
             self.is_settled = False
             calls: dict[int, list[Call]] = defaultdict(list)
             sent: list[tuple[Lane, int, Call]] = []
-            # An API process reads in one go what arrived while it was suspended. So do workers that are suspended until all of
-            # it is committed.
+            # Suspended processes later handle everything that arrived in the meantime together: API processes the requests,
+            # workers the payouts.
             workers = sandbox.processes(WORKER) if victim is None else []
             for process in (*workers, *(lane.process for lane in self.lanes)):
                 process.suspend()
@@ -212,7 +212,7 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
                 for lane in self.lanes:
                     lane.process.resume()
                 if victim is not None:
-                    time.sleep(moment / 1000)  # whichever moment this hits, nothing may be lost or done twice
+                    time.sleep(moment / 1000)  # at whatever moment it is killed, nothing must be lost or happen twice
                     sandbox.kill(*victim)
                 unknown = [call for lane, slot, call in sent if not call.receive(lane.receive(slot))]
                 for call in unknown:
@@ -228,7 +228,7 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
             self.is_settled = True
 
         def connect(self) -> None:
-            """Have a lane to each API process."""
+            """Connect to the current API processes, unless already connected."""
             processes = sandbox.processes(API)
             if [lane.process for lane in self.lanes] != processes:
                 self.disconnect()
@@ -241,7 +241,10 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
             self.lanes = []
 
         def call(self, choice: Choice, others: list[Call]) -> Call | None:
-            """Make the request, and add it to its merchant's others in this burst; None if it cannot be sent now."""
+            """Return the chosen request, and add it to `others`, its merchant's requests in this burst.
+
+            Return None if it cannot be sent now.
+            """
             merchant = self.merchants[choice.merchant]
             world = merchant.world
             if len(others) == MAX_CALLS or any(call.path == ADVANCE for call in others if call not in merchant.done):
@@ -253,7 +256,8 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
             elif choice.kind == "create":
                 suffix = choice.suffix
                 if not merchant.is_frozen:
-                    # Nothing may depend on how far a worker is: no delays, and only what stays is approved or cancelled.
+                    # Results must not depend on a worker's progress. So use no delays, and approve, cancel or reject only
+                    # payouts that no worker changes.
                     suffix = "0004" if choice.approval else {"0003": "0003", "0004": "0004", "0014": "0003"}.get(suffix, "0001")
                 body = world.payout_body(suffix, amount=str(choice.amount), requires_approval=choice.approval)
                 reference = body["merchant_reference"]
@@ -263,12 +267,12 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
                 call = Call(world, "POST", "/api/v1/payouts", body, apply, reference)
             elif choice.kind == "advance" and merchant.is_frozen:
                 if others:
-                    return None  # it takes several transactions, between which others would come
+                    return None  # an advance takes several transactions, and other requests would run between them
                 seconds = (2, 30, 60, 120)[choice.which % 4]
                 apply_advance = partial(MerchantModel.advance, seconds=seconds)
                 call = Call(world, "POST", ADVANCE, {"seconds": seconds}, apply_advance)
             elif choice.kind in ("approve", "cancel", "reject"):
-                targets = [name for name in merchant.ids if merchant.is_frozen or self.stays(merchant, name)]
+                targets = [name for name in merchant.ids if merchant.is_frozen or self.is_left_to_the_api(merchant, name)]
                 if not targets:
                     return None
                 reference = targets[choice.which % len(targets)]
@@ -284,8 +288,8 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
             others.append(call)
             return call
 
-        def stays(self, merchant: Merchant, reference: str) -> bool:
-            """Return whether no worker moves this payout."""
+        def is_left_to_the_api(self, merchant: Merchant, reference: str) -> bool:
+            """Return whether no worker changes this payout's status."""
             return merchant.models[0].payouts[reference].suffix == "0004"
 
         def remember(self, merchant: Merchant, calls: list[Call]) -> None:
@@ -306,30 +310,32 @@ def machine(sandbox: Sandbox) -> type[RuleBasedStateMachine]:
     return Merchants
 
 
-def play(sandbox: Sandbox, examples: int, steps: int, *, derandomize: bool) -> None:
+def run_bursts(sandbox: Sandbox, examples: int, steps: int, *, derandomize: bool) -> None:
     options = settings(
         max_examples=examples,
         stateful_step_count=steps,
         derandomize=derandomize,
-        phases=(Phase.generate,),  # smaller bursts find less, and what dies when differs each time
+        phases=(Phase.generate,),  # no shrinking: the timing of kills differs each time
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine(sandbox), settings=options)
-    for loop, least in (("api", examples), ("worker", 1)):
+    for loop, minimum in (("api", examples), ("worker", 1)):
         transactions, shared = sandbox.merchants_per_transaction(loop)
         if os.environ.get(_SETTING) == "1":
-            assert shared == 0, f"{shared} of {transactions} transactions of {loop} were for several merchants"
+            assert shared == 0, f"{loop}: no transaction must serve several merchants, but {shared} of {transactions} did"
         else:
-            assert shared >= least, f"only {shared} of {transactions} transactions of {loop} were for several merchants"
+            assert shared >= minimum, (
+                f"{loop}: at least {minimum} transactions must serve several merchants, but {shared} of {transactions} did"
+            )
 
 
-def test_merchants_agree_with_the_model_whatever_dies(sandbox: Sandbox) -> None:
-    """The same bursts and kills each time."""
-    play(sandbox, 5, 6, derandomize=True)
+def test_results_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox) -> None:
+    """The bursts and kills are the same in every run."""
+    run_bursts(sandbox, 5, 6, derandomize=True)
 
 
 @pytest.mark.nightly
-def test_merchants_agree_with_the_model_whatever_dies_and_whatever_is_asked(sandbox: Sandbox) -> None:
-    play(sandbox, 60, 15, derandomize=False)
+def test_results_of_random_requests_equal_the_models_even_if_processes_are_killed(sandbox: Sandbox) -> None:
+    run_bursts(sandbox, 60, 15, derandomize=False)
