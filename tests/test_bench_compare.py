@@ -1,4 +1,4 @@
-"""`psp bench compare`: revisions, ratios and CPU accounting."""
+"""`psp bench compare` measures each revision with its own code, and accounts for the CPU time of all processes."""
 
 import contextlib
 import os
@@ -48,8 +48,8 @@ def worktrees(repository: Path) -> int:
     return git(repository, "worktree", "list", "--porcelain").count("worktree ")
 
 
-def test_a_revision_is_checked_out_as_it_was_and_removed_again(repository: Path) -> None:
-    (repository / "new.txt").write_text("not committed: a dirty tree is no obstacle")
+def test_a_revision_is_checked_out_without_local_changes_and_removed_afterwards(repository: Path) -> None:
+    (repository / "new.txt").write_text("not committed: a dirty working tree is allowed")
     (repository / "sandbox" / "__init__.py").write_text("changed = True")
     with check_out("old", repository) as revision:
         folder = revision.folder
@@ -62,7 +62,7 @@ def test_a_revision_is_checked_out_as_it_was_and_removed_again(repository: Path)
 
 
 @pytest.mark.parametrize("error", [BenchError("failed"), KeyboardInterrupt(), SystemExit(143)])
-def test_a_worktree_is_removed_whatever_ends_the_measurement(repository: Path, error: BaseException) -> None:
+def test_the_worktree_is_removed_if_the_measurement_fails_or_is_interrupted(repository: Path, error: BaseException) -> None:
     folders = []
 
     def measure() -> None:
@@ -92,7 +92,7 @@ def test_sigterm_removes_the_worktree(repository: Path) -> None:
     assert worktrees(repository) == 1
 
 
-def test_a_revision_that_lacks_a_package_says_which_and_how_to_get_it(repository: Path) -> None:
+def test_a_package_that_a_revision_needs_is_named_with_a_way_to_install_it(repository: Path) -> None:
     (repository / "sandbox" / "cli" / "main.py").write_text("import no_such_package")
     git(repository, "commit", "--quiet", "--all", "-m", "needs more")
     with pytest.raises(BenchError, match=r"No module named 'no_such_package'.*git show [0-9a-f]{12}:requirements\.txt"):
@@ -100,14 +100,14 @@ def test_a_revision_that_lacks_a_package_says_which_and_how_to_get_it(repository
     assert worktrees(repository) == 1
 
 
-def test_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository: Path, tmp_path: Path) -> None:
+def test_the_errors_for_an_unknown_revision_and_a_folder_without_git_say_what_to_do(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"has no revision 'nobody'\. Give a commit, branch or tag"):
         contextlib.ExitStack().enter_context(check_out("nobody", repository))
     with pytest.raises(BenchError, match="has no revision '--all'"):
         contextlib.ExitStack().enter_context(check_out("--all", repository))
     with pytest.raises(BenchError, match=r"is not a git checkout\. Clone the repository"):
         contextlib.ExitStack().enter_context(check_out("old", tmp_path))
-    with pytest.raises(BenchError, match="is not a git checkout"):  # a folder inside some other repository
+    with pytest.raises(BenchError, match="is not a git checkout"):  # a subfolder of a repository
         contextlib.ExitStack().enter_context(check_out("old", repository / "sandbox"))
 
 
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_usage_errors(arguments: list[str], message: str) ->
     assert message in result.output
 
 
-def test_an_unknown_revision_ends_the_command_with_1() -> None:
+def test_the_command_exits_with_1_for_an_unknown_revision() -> None:
     result = CliRunner().invoke(create_app(), ["bench", "compare", "no-such-revision", "create"])
     assert result.exit_code == 1
     assert "no-such-revision" in result.output
@@ -143,17 +143,17 @@ def test_a_ratio_is_this_code_divided_by_the_revision() -> None:
     before = [{"http_rps": rps, "p99_ms": 40.0} for rps in (100.0, 200.0, 900.0)]
     after = [{"http_rps": rps, "p99_ms": 30.0} for rps in (300.0, 100.0, 900.0)]
     figures = compare_figures(before, after)
-    rps, late = figures["http_rps"], figures["p99_ms"]
+    rps, p99 = figures["http_rps"], figures["p99_ms"]
     assert (rps.revision, rps.current, rps.ratio, rps.better) == (200, 300, 1.5, "higher")
     assert rps.ratios == [3, 0.5, 1]
     assert rps.verdict == "50 % better"
-    assert (late.ratio, late.better, late.verdict) == (0.75, "lower", "25 % better")
-    back = compare_figures(after, before)
-    assert (back["http_rps"].verdict, back["p99_ms"].verdict) == ("33 % worse", "33 % worse")
+    assert (p99.ratio, p99.better, p99.verdict) == (0.75, "lower", "25 % better")
+    reverse = compare_figures(after, before)
+    assert (reverse["http_rps"].verdict, reverse["p99_ms"].verdict) == ("33 % worse", "33 % worse")
     assert compare_figures(before, before)["http_rps"].verdict == "the same"
 
 
-def test_only_what_measures_the_sandbox_is_compared() -> None:
+def test_only_figures_that_measure_the_sandbox_are_compared() -> None:
     for name in ("http_rps", "rows_per_second"):
         assert better_direction(name) == "higher"
     for name in ("p50_ms", "upload_seconds", "seconds", "cpu_us_per_payout.api", "cpu_us_per_summary.total", "missing"):
@@ -162,7 +162,7 @@ def test_only_what_measures_the_sandbox_is_compared() -> None:
         assert better_direction(name) is None
 
 
-def test_processes_that_use_next_to_nothing_are_left_out_and_nothing_is_divided_by_zero() -> None:
+def test_idle_processes_are_left_out_and_a_figure_of_zero_has_no_ratio() -> None:
     cpu = {"api": 2000.0, "ipn": 1.0, "total": 2001.0}
     round_ = flatten({"missing": 0, "cpu_us_per_payout": cpu, "rate": 50, "loop_s": 0.1})
     result = Comparison(MACHINE, "e2e", "a" * 40, [round_], [round_ | {"missing": 3, "loop_s": 0.2}])
@@ -173,8 +173,8 @@ def test_processes_that_use_next_to_nothing_are_left_out_and_nothing_is_divided_
     assert found["loop_s"] == {"revision": 0.1, "current": 0.2}
 
 
-def test_both_sides_are_measured_in_turn_each_on_its_own_code(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
-    seen: list[str] = []
+def test_both_revisions_are_measured_alternately_with_their_own_code(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    measured: list[str] = []
     closed: list[str] = []
 
     @contextlib.contextmanager
@@ -187,7 +187,7 @@ def test_both_sides_are_measured_in_turn_each_on_its_own_code(monkeypatch: pytes
     @contextlib.contextmanager
     def opened(stack: Stack) -> Iterator[object]:
         def measure() -> dict[str, float]:
-            seen.append(stack.api_url)
+            measured.append(stack.api_url)
             return {"http_rps": 100.0 if stack.api_url == "old" else 150.0}
 
         yield measure
@@ -202,7 +202,7 @@ def test_both_sides_are_measured_in_turn_each_on_its_own_code(monkeypatch: pytes
     monkeypatch.setattr("sandbox.bench.compare.Database", Database)
     monkeypatch.setattr("sandbox.bench.compare.check_out", lambda name: check_out(name, repository))
     result = compare("old", "create", opened, 3, 2, 3, lambda what, done: None)  # type: ignore[arg-type]  # a stand-in
-    assert seen == ["old", "new"] * 3
+    assert measured == ["old", "new"] * 3
     assert closed == ["new", "old"]
     assert result.figures["http_rps"].ratio == 1.5
     assert worktrees(repository) == 1
@@ -226,13 +226,13 @@ def test_cpu_time_of_a_child_counts_while_it_runs_and_after_it_has_ended() -> No
         with CpuMeter(process.pid) as meter:
             process.stdin.write(b"\n")
             process.stdin.close()
-            # The system rounds each process's user and system time down to a hundredth of a second.
+            # The kernel rounds each process's user and system time down to 0.01 s.
             until(lambda: cpu_seconds(process.pid).get("supervisor", 0.0) >= 2 * used - 0.06)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert set(meter.seconds) == {"supervisor", "total"}
-    assert meter.seconds["total"] >= 2 * used - 0.1  # its own start came before the measurement
+    assert meter.seconds["total"] >= 2 * used - 0.1  # the meter started after the process
     assert meter.micros_per(1000)["total"] == pytest.approx(meter.seconds["total"] * 1000)
 
 
@@ -249,7 +249,7 @@ def test_cpu_time_of_other_processes_does_not_count() -> None:
         process.wait()
 
 
-def test_processes_that_cannot_be_seen_have_no_figures() -> None:
+def test_without_a_process_id_there_are_no_cpu_figures() -> None:
     with CpuMeter(None) as meter:
         pass
     assert meter.seconds == {}
@@ -260,7 +260,7 @@ def test_processes_that_cannot_be_seen_have_no_figures() -> None:
     ("name", "command", "kind"),
     [
         ("python", ["python", "-P", "-m", "sandbox.server.serve"], "api"),
-        ("python", ["python", "-P", "-m", "sandbox.serve"], "api"),  # where older revisions have it
+        ("python", ["python", "-P", "-m", "sandbox.serve"], "api"),  # the module's name in older revisions
         ("python", ["python", "-P", "-m", "worker"], "worker"),
         ("python", ["python", "-P", "-m", "ipn"], "ipn"),
         ("python", ["python", "-P", "-m", "sandbox.runtime.reaper", "{}"], "supervisor"),

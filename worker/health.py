@@ -25,7 +25,7 @@ class HealthServer:
         self._public_url = public_url
         app = web.Application()
         for path, handler in (("/health", _alive), ("/health/ready", self._ready), ("/metrics", _metrics)):
-            app.router.add_get(path, handler)  # also answers HEAD
+            app.router.add_get(path, handler)  # also handles HEAD
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self, host: str, port: int) -> None:

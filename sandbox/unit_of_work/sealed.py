@@ -41,6 +41,6 @@ def unseal(box: SecretBox, purpose: str, result: CommandResult) -> CommandResult
     except SealedSecretError:
         raise Problem(
             "INVALID_STATE",
-            "The answer stored under this idempotency key was encrypted with another SANDBOX_SECRET_KEY; use a new key.",
+            "The response stored under this idempotency key was encrypted with another SANDBOX_SECRET_KEY; use a new key.",
         ) from None
     return CommandResult(result.status, body, result.location, result.replayed, result.problem_headers)

@@ -74,7 +74,7 @@ class Events(Table, db=ENGINE):
 
 
 class IdempotencyKeys(Table, db=ENGINE):
-    """What a request with this key was answered."""
+    """The stored response to a merchant's request with this idempotency key."""
 
     merchant_id = UUID(primary_key=True, default=None)
     key = Text(primary_key=True, default=None)
@@ -86,7 +86,7 @@ class IdempotencyKeys(Table, db=ENGINE):
 
 
 class OperatorKeys(Table, db=ENGINE):
-    """What a request of the operator's with this idempotency key was answered."""
+    """The stored response to the operator's request with this idempotency key."""
 
     key = Text(primary_key=True, default=None)
     fingerprint = Bytea(default=None)
