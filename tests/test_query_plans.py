@@ -172,7 +172,7 @@ def queries() -> dict[str, tuple[str, Sequence[object]]]:
     return found
 
 
-def tested_statements() -> dict[str, tuple[str, Sequence[object]]]:
+def statements_under_test() -> dict[str, tuple[str, Sequence[object]]]:
     """Return the statements that are tested, with their arguments, by name."""
     texts = statements.constants() | {name: text for name, text in statements.inline().items() if not text.endswith("{")}
     found = {name: (text, ARGUMENTS.get(name.split(":")[0], ())) for name, text in texts.items()} | queries()
@@ -197,7 +197,7 @@ def findings(stack: Stack) -> Iterator[Findings]:
 
     async def measure_all() -> Findings:
         await database.create()
-        every = tested_statements() | await database.foreign_keys()
+        every = statements_under_test() | await database.foreign_keys()
         found = {}
         when_empty = await database.prepare(every)
         await database.fill(0xAA, 0xAA, FEW_ROWS)
@@ -270,13 +270,13 @@ def test_every_statement_is_tested_or_has_a_reason() -> None:
     assert statements.queries_elsewhere() == [], "a query must be returned by a function, so that this file can test it"
     built = {name for name, text in statements.inline().items() if text.endswith("{")}
     assert {name for name in built if not name.startswith(tuple(BUILT_AT_RUN_TIME))} == set()
-    assert set(ARGUMENTS) <= {name.split(":")[0] for name in tested_statements()}
+    assert set(ARGUMENTS) <= {name.split(":")[0] for name in statements_under_test()}
     names = (*statements.constants(), *statements.inline(), *statements.query_builders())
     assert [key for key in (*EXEMPT, *BUILT_AT_RUN_TIME) if not any(name.startswith(key) for name in names)] == []
 
 
 def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
-    joins = {name for name, (text, _) in tested_statements().items() if _is_join(text)}
+    joins = {name for name, (text, _) in statements_under_test().items() if _is_join(text)}
     assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, "use update_by_key"
 
 
