@@ -99,7 +99,7 @@ def test_accepted_paths_make_only_legal_transitions_and_move_the_money(paths: li
         assert balances["LOCKED"] == (10 if row.payout.status in HOLDS_FUNDS else 0)
         expected: list[str] = []
         for number, step in enumerate(steps):
-            # A final step ends the path if it is taken, and only a return can follow SUCCESS.
+            # A step to FAILED, CANCELLED or RETURNED ends the path, and only a return can follow SUCCESS.
             ended = {"FAILED", "CANCELLED", "RETURNED"} & {*expected} or ("SUCCESS" in expected and step.to != "RETURNED")
             if not ended and is_taken(step.probability, row.payout.id, number):
                 expected.append(step.to)
@@ -139,7 +139,9 @@ EXPECTED_SHARES = [
 
 
 @pytest.mark.parametrize(("steps", "shares"), EXPECTED_SHARES)
-def test_a_final_step_ends_the_path_if_it_is_taken(steps: list[RuleStep], shares: dict[str, float]) -> None:
+def test_a_path_ends_when_a_step_to_failed_cancelled_or_returned_is_taken(
+    steps: list[RuleStep], shares: dict[str, float]
+) -> None:
     ended = Counter(outcome(steps, f"payout-{number}") for number in range(4000))
     assert set(ended) == set(shares)
     for status, share in shares.items():

@@ -36,7 +36,7 @@ class RetryBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     activity_id: Uuid
 
 
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_bulk_credit", "activity_id"),
     "items": ("list_bulk_credit_items", "activity_id"),
 }
@@ -56,7 +56,7 @@ class BulkCreditApi:
         {202: Accepted},
         UploadForm,
         idempotency="required",
-        links=_SEE,
+        links=_LINKS,
         receive=receive_file,
         body_limit=MAX_FILE_SIZE + _FORM_OVERHEAD,
         example={"file": "uuid,amount\n019a9a5e-3c00-7a41-8b1f-2f6c1d0e9b77,100.00\n"},

@@ -74,7 +74,7 @@ class BulkCreditService:
         """Return a bulk credit with its current counts. Raises NOT_FOUND."""
         _require_id(activity_id)
         async with db_errors_as_503():
-            record = await _one(merchant_id, activity_id)
+            record = await _select_one(merchant_id, activity_id)
         if record is None:
             raise _not_found(activity_id)
         return to_activity(record)
@@ -96,7 +96,7 @@ class BulkCreditService:
         _require_id(activity_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await _one(unit.merchant_id, activity_id)
+            record = await _select_one(unit.merchant_id, activity_id)
             if record is None:
                 raise _not_found(activity_id)
             if record["status"] in (UPLOADED, PROCESSING):
@@ -169,7 +169,7 @@ class BulkCreditService:
         return await self._work.run_with_reserved_key(context, accept, prepare=copy)
 
 
-def _one(merchant_id: str, activity_id: str) -> First:
+def _select_one(merchant_id: str, activity_id: str) -> First:
     return BulkCredits.select().where(BulkCredits.merchant_id == merchant_id, BulkCredits.id == activity_id).first()
 
 

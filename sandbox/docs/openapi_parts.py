@@ -5,7 +5,7 @@ from typing import Final
 from sandbox.docs.schemas import PAYOUT_EXAMPLE, REF, Json
 from sandbox.domain.payout_states import CANCELLED, FAILED, FAILURES, REJECTED, RETURNED, SUCCESS, TRANSITIONS
 
-_FINAL_STATUSES: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
+_PROCESSED: Final = (SUCCESS, FAILED, CANCELLED, REJECTED, RETURNED)
 
 _KEY_PATTERN: Final = r'^([!-~]|[!#-~][ -~]*[!-~]|"[ -~]+[!-~]|"[!#-~])$'
 """Printable ASCII without leading or trailing spaces (HTTP strips them), except an empty pair of quotes."""
@@ -105,7 +105,7 @@ def _payout_example(status: str, previous: str | None) -> Json:
     paid = {"psp_reference": "PSP202601319F3A6C1D0E9B"} if status in (SUCCESS, RETURNED) else {}
     failure_code = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}.get(status)
     failure = {} if failure_code is None else {"failure_code": failure_code, "failure_reason": FAILURES[failure_code]}
-    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _FINAL_STATUSES else {}
+    ended = {"processed_at": PAYOUT_EXAMPLE["updated_at"]} if status in _PROCESSED else {}
     return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **failure, **ended}
 
 

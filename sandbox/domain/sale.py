@@ -24,7 +24,7 @@ _ADVANCE_SHARE: Final = Decimal("0.10")
 _FAILING_SUFFIX: Final = "0003"
 """The suffix of account numbers to which every payment fails."""
 _UNPAID: Final = {FAILED: "BANK_REJECTED", CANCELLED: "CANCELLED", RETURNED: "RETURNED_BY_BANK"}
-"""The final statuses of a failed payment → the failure code if the scenario's step sets none."""
+"""The statuses in which a path ends if its payment fails → the failure code if the scenario's step sets none."""
 
 
 class SalePayment(msgspec.Struct):

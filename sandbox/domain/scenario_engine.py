@@ -13,7 +13,7 @@ from sandbox.domain.errors import invalid
 HEADER: Final = "X-Sandbox-Scenario"
 """The header of a create request that names a scenario, or is a value that a rule matches on."""
 
-_FINAL_STATUSES: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
+_ENDED: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +189,9 @@ def next_step(
 def can_follow(status: str, target: str) -> bool:
     """Return whether a step to `target` can follow `status` in a scenario; a step that cannot is skipped.
 
-    Nothing follows a final status, and only RETURNED follows SUCCESS.
+    Nothing can follow FAILED, CANCELLED, REJECTED or RETURNED, and only RETURNED can follow SUCCESS.
     """
-    return status not in _FINAL_STATUSES and (status != "SUCCESS" or target == "RETURNED")
+    return status not in _ENDED and (status != "SUCCESS" or target == "RETURNED")
 
 
 def is_taken(probability: float, payout_id: str, step: int) -> bool:

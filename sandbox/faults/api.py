@@ -9,7 +9,7 @@ from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
 from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 
-_SEE: Final = {"get": ("get_fault", "fault_id"), "delete": ("delete_fault", "fault_id")}
+_LINKS: Final = {"get": ("get_fault", "fault_id"), "delete": ("delete_fault", "fault_id")}
 
 
 class FaultApi:
@@ -33,7 +33,7 @@ class FaultApi:
         FaultBody,
         errors=("INVALID_STATE",),
         idempotency="optional",
-        links=_SEE,
+        links=_LINKS,
         example={"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/payouts*"}, "count": 1},
         description="A fault hits the API (`/api/v1`, `/vendor`, `/aggregator`; never `/sandbox`) or webhook deliveries. "
         "Only the first fault that matches and hits takes effect. `count` is the exact number of hits, `ttl_seconds` is in "

@@ -87,7 +87,7 @@ async def _is_over(merchant_id: str, payout: Payout | None, statuses: Collection
         return True
     transient = [status for status in statuses if status in _TRANSIENT]
     if not transient:
-        return False  # the usual case: the wait is for a final status, and the payout is still in progress
+        return False  # the usual case: the wait is for SUCCESS or one of _ENDED, and the payout is still in progress
     async with connection() as conn:
         return bool(await conn.fetchval(_WAS_IN_STATUS, merchant_id, payout.id, transient, REINITIATED))
 

@@ -20,15 +20,15 @@ _EXAMPLE: Final = {
         {"to": "SUCCESS", "after": 3, "psp_reference": "BANK-REF-1"},
     ],
 }
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_scenario", "rule_id"),
     "replace": ("replace_scenario", "rule_id"),
     "delete": ("delete_scenario", "rule_id"),
 }
 _PATHS: Final = (
-    "A path starts from PENDING. It must be legal even if steps with a `probability` are skipped. A final status ends "
-    "the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. A merchant can have at most 100 "
-    "scenarios. They are tried in order, before the built-in ones; the first that matches wins."
+    "A path starts from PENDING. It must be legal even if steps with a `probability` are skipped. A step to FAILED, "
+    "CANCELLED or RETURNED ends the path, so `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. A merchant can "
+    "have at most 100 scenarios. They are tried in order, before the built-in ones; the first that matches wins."
 )
 
 
@@ -65,7 +65,7 @@ class ScenarioApi:
         RuleBody,
         errors=("INVALID_STATE",),
         idempotency="optional",
-        links=_SEE,
+        links=_LINKS,
         example=_EXAMPLE,
         check=_check,
         description=_PATHS,

@@ -52,8 +52,8 @@ Suffix = Annotated[
 class RuleStep(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One status change, `after` seconds from the previous one. With a `probability` below 1, payouts may skip the step.
 
-    A final status ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. After a step with `wait`,
-    nothing happens automatically; the remaining steps follow a release to PROCESSING.
+    A step to FAILED, CANCELLED or RETURNED ends the path: `PROCESSING, FAILED (0.5), SUCCESS` fails half of the payouts. After
+    a step with `wait`, nothing happens automatically; the remaining steps follow a release to PROCESSING.
     """
 
     to: StepStatus
@@ -148,7 +148,7 @@ def path_errors(steps: list[RuleStep]) -> list[FieldProblem]:
     """Return the validation errors in a path that starts from PENDING, up to the first illegal change.
 
     Every change must be legal, whichever steps with a probability below 1 are skipped. Every step must be reachable: a payout
-    that took a final step takes no further steps.
+    that has reached FAILED, CANCELLED or RETURNED takes no further steps.
     """
     errors: list[FieldProblem] = []
     for number, step in enumerate(steps):
@@ -185,7 +185,7 @@ def _unreachable(target: str, ended: set[str]) -> str:
         return f"cannot be {target}: only {RETURNED} can follow {SUCCESS}"
     return (
         f"cannot be {target}: every payout has already ended in {' or '.join(sorted(ended))}; "
-        "remove this step, or give an earlier final step a probability below 1"
+        f"remove this step, or give an earlier step to {' or '.join(sorted(ended))} a probability below 1"
     )
 
 

@@ -28,7 +28,7 @@ _EXAMPLE: Final = {
     "external_id": "customer-17",
     "destination": {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900001"},
 }
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_user", "user_id"),
     "summary": ("get_user_summary", "user_id"),
     "balance": ("get_user_balance", "user_id"),
@@ -54,7 +54,7 @@ class UserApi:
         "Create a user with a wallet",
         {201: User},
         CreateUserBody,
-        links=_SEE,
+        links=_LINKS,
         errors=("DUPLICATE_REFERENCE",),
         idempotency="required",
         example=_EXAMPLE,

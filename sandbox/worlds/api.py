@@ -18,7 +18,7 @@ class TakeSnapshotBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     name: Name = "snapshot"
 
 
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_snapshot", "snapshot_id"),
     "restore": ("restore_snapshot", "snapshot_id"),
     "delete": ("delete_snapshot", "snapshot_id"),
@@ -55,7 +55,7 @@ class WorldApi:
         optional_body=True,
         errors=("INVALID_STATE",),
         idempotency="optional",
-        links=_SEE,
+        links=_LINKS,
         example={"name": "before the refunds"},
         description="A snapshot contains everything that a reset deletes, and also webhook endpoints, the clock and the id "
         "counter. At most 20 per merchant, of 100,000 rows each.",
