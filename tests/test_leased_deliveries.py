@@ -18,7 +18,8 @@ from sandbox.webhooks import deliver
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.capacity import ENDPOINT_CALLS
 from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.outbox import LEASE, LEASED_PER_CALL, claim_due
+from sandbox.webhooks.leasing import DELIVERIES_PER_CALL
+from sandbox.webhooks.outbox import LEASE, claim_due
 from tests.harness.raw_server import sending
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -156,7 +157,7 @@ async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_c
     subscriber: Subscriber, receiver: Receiver
 ) -> None:
     blocked = BlockedReceiver(receiver)
-    room = ENDPOINT_CALLS * LEASED_PER_CALL
+    room = ENDPOINT_CALLS * DELIVERIES_PER_CALL
     count = room + 100
     unit = await subscriber.emit(count)
     leased = [delivery.leased_until is not None for delivery in unit.deliveries]
@@ -241,7 +242,7 @@ async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limi
     blocked = BlockedReceiver(receiver)
     subscriber.deliverer.wake(subscriber.world.merchant_id)
     await claiming.wait()
-    count = ENDPOINT_CALLS * LEASED_PER_CALL
+    count = ENDPOINT_CALLS * DELIVERIES_PER_CALL
     unit = await subscriber.emit(count)
     assert claimable[0] > 0
     assert 0 < sum(delivery.leased_until is not None for delivery in unit.deliveries) <= count - claimable[0]

@@ -16,14 +16,18 @@ FUNCTIONS = [path for path in _ALL if "CREATE OR REPLACE FUNCTION" in path.read_
 FILES = [path for path in _ALL if path not in FUNCTIONS]
 _TABLE = re.compile(rf"(?<![\w.])(?<!AS )({'|'.join(TABLES)})\b(?!\.)(?:\s+(?:AS\s+)?(\w+))?")
 _INSERT = re.compile(r"INTO \w+(?: AS \w+)? \(merchant_id,[^()]*\)\s+(?:SELECT |VALUES \()(?:\$1|k\.merchant_id),")
+_SEVERAL_MERCHANTS = re.compile(r"unnest\(\$1::uuid\[\][^()]*\) AS m \(merchant_id\b")
 _FILTER = re.compile(r"(?:(\w+)\.)?\bmerchant_id = \$1(?!\d)")
 
 
 def tables_without_merchant(statement: str) -> list[str]:
     """Return the tables that a statement names without `merchant_id = $1`, or inserts into without `$1` as merchant_id.
 
+    If `$1` is an array of merchants, read as `m`, the same applies to `m.merchant_id`.
     The filter must be in the same query, not in an outer or nested query. If a query has several tables, it needs one for each.
     """
+    if _SEVERAL_MERCHANTS.search(statement):
+        statement = re.sub(r"\bm\.merchant_id\b", "$1", statement)
     found = []
     for table in _TABLE.finditer(statement):
         if statement[: table.start()].endswith("INTO "):
@@ -95,6 +99,8 @@ def test_the_module_beside_a_file_has_each_statement_as_a_constant(path: Path) -
         ("INSERT INTO payouts (id, merchant_id) SELECT $1, id FROM unnest($2::uuid[]) AS n (id)", ["payouts"]),
         ("INSERT INTO payouts (merchant_id, id) SELECT $1, id FROM users", ["users"]),
         ("INSERT INTO payouts AS p (merchant_id, id) SELECT $1, id FROM users WHERE merchant_id = $1", []),
+        ("SELECT id FROM unnest($2::uuid[]) AS m (merchant_id) JOIN payouts p ON p.merchant_id = m.merchant_id", ["payouts"]),
+        ("SELECT id FROM unnest($1::uuid[]) AS m (merchant_id) JOIN payouts p ON p.merchant_id = m.merchant_id", []),
         ("SELECT id FROM payouts AS p JOIN users u ON u.merchant_id = $1 WHERE p.merchant_id = $1", []),
     ],
 )

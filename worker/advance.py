@@ -71,6 +71,8 @@ class PayoutStepRunner:
         self._timers = MerchantTimers(self.wake)
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""
+        self._with_deliveries: set[str] = set()
+        """Of these merchants, the next round also claims the due deliveries."""
         self._rounds: asyncio.Task[None] | None = None
 
     def wake(self, merchant_id: str) -> None:
@@ -80,6 +82,13 @@ class PayoutStepRunner:
         self._woken[merchant_id] = None
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._run_rounds())
+
+    def wake_deliveries(self, merchant_id: str) -> None:
+        """Deliver the merchant's due webhooks. If it waits for a round, the round's transaction claims them."""
+        if merchant_id in self._woken:
+            self._with_deliveries.add(merchant_id)
+        else:
+            self._deliverer.wake(merchant_id)
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Follow up on a committed unit: have its unleased webhooks claimed, and set a timer for its next due step."""
@@ -98,8 +107,8 @@ class PayoutStepRunner:
         await self._alone.stop(seconds)
 
     async def _run_alone(self, merchant_id: str) -> bool:
-        with self._deliverer.leasing() as lease:
-            return await take_due_steps(self._work, merchant_id, before_write=lease)
+        with self._deliverer.leasing() as deliveries:
+            return await take_due_steps(self._work, merchant_id, before_write=deliveries)
 
     async def _run_rounds(self) -> None:
         try:
@@ -114,13 +123,18 @@ class PayoutStepRunner:
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}
+        with_deliveries = self._with_deliveries.intersection(merchants)
+        self._with_deliveries -= with_deliveries
         try:
-            with self._deliverer.leasing() as lease:
-                more = await take_due_steps_together(self._work, merchants, lease)
+            with self._deliverer.leasing() as deliveries:
+                more = await take_due_steps_together(self._work, merchants, deliveries)
+            with_deliveries -= deliveries.complete
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("advance_interrupted", merchants=len(merchants), error=repr(error)[:300])
         except Exception:
             _log.exception("round_failed", merchants=len(merchants))
+        for merchant_id in with_deliveries:
+            self._deliverer.wake(merchant_id)
         for merchant_id in merchants:
             if merchant_id not in more:
                 self._alone.wake(merchant_id)

@@ -8,6 +8,7 @@ import contextlib
 import gc
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -56,7 +57,7 @@ _PAYMENT_SECONDS: Final = 1500
 _STABLE_SECONDS: Final = 10.0
 """A connection to Redis that lasted this long resets the backoff: its loss is a new outage."""
 WakeHandlers = Mapping[str, Callable[[str], None]]
-"""For each kind of work, the function that wakes a merchant for it."""
+"""For each kind of work, the function that wakes a merchant for it. Called in this order."""
 _log = structlog.get_logger()
 
 
@@ -66,9 +67,12 @@ async def take_wake_ups(ctx: dict[str, Any]) -> None:
     If it is lost, the next job takes its wake-ups, or the next sweep finds the work.
     """
     wake_handlers: WakeHandlers = ctx["wake_handlers"]
+    merchants: dict[str, list[str]] = defaultdict(list)
     for kind, merchant_id in await wake.take_wake_ups(ctx["redis"]):
-        if kind in wake_handlers:
-            wake_handlers[kind](merchant_id)
+        merchants[kind].append(merchant_id)
+    for kind, handler in wake_handlers.items():
+        for merchant_id in merchants[kind]:
+            handler(merchant_id)
 
 
 async def pay_advances(ctx: dict[str, Any]) -> None:
@@ -182,11 +186,12 @@ async def run_worker(settings: Settings) -> None:
     notifier.after_commit += [step_runner.committed, live_feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
     aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
-    wake_handlers = {STEPS: step_runner.wake, DELIVERIES: deliverer.wake, CREDITS: bulk_credit_tasks.wake}
+    # Steps come before deliveries, so that a transaction that runs a merchant's steps also claims its due deliveries.
+    wake_handlers = {STEPS: step_runner.wake, DELIVERIES: step_runner.wake_deliveries, CREDITS: bulk_credit_tasks.wake}
 
     def wake_all(merchant_id: str) -> None:
         step_runner.wake(merchant_id)
-        deliverer.wake(merchant_id)
+        step_runner.wake_deliveries(merchant_id)
 
     tasks = [
         asyncio.create_task(listen_forever(settings, wake_handlers, SalesService(runner))),

@@ -89,7 +89,7 @@ class AttemptRunner:
         return self._capacity.reserve_capacity(merchant_id, time.monotonic())
 
     def begin(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
-        """Count each claimed sequence as one call in progress. `attempt_sequence` or `cancel` ends it."""
+        """Count each claimed sequence as one call in progress. `attempt_sequence` or `end` ends it."""
         for sequence in sequences:
             self._capacity.begin(merchant_id, sequence[0].endpoint_id)
 
@@ -97,10 +97,10 @@ class AttemptRunner:
         """Begin as many of the wanted calls as possible, given the number per endpoint. Return how many began, per endpoint."""
         return self._capacity.begin_up_to(merchant_id, wanted, time.monotonic())
 
-    def cancel(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
-        """Stop counting sequences that were begun and will not be attempted."""
-        for sequence in sequences:
-            self._capacity.end(merchant_id, sequence[0].endpoint_id)
+    def end(self, merchant_id: str, endpoint_id: str, calls: int) -> None:
+        """Stop counting calls that were begun and will not be made."""
+        for _ in range(calls):
+            self._capacity.end(merchant_id, endpoint_id)
 
     async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""

@@ -6,37 +6,25 @@ them again: delivery is at least once.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
-from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.tasks import end_tasks
-from sandbox.unit_of_work.runner import BeforeWrite
 from sandbox.webhooks.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.capacity import ENDPOINT_CALLS, FreeCapacity
-from sandbox.webhooks.outbox import (
-    LEASED_PER_CALL,
-    AttemptResult,
-    ClaimedDelivery,
-    claim_due,
-    lease_new,
-    may_lease,
-    read_endpoints,
-)
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
+from sandbox.webhooks.leasing import DELIVERIES_PER_CALL, TransactionDeliveries
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
 
 _GATHER_SECONDS: Final = 0.01
 """How long the first result waits for others, so that one transaction records them together."""
-_MAX_UNRECORDED: Final = ENDPOINT_CALLS * LEASED_PER_CALL
+_MAX_UNRECORDED: Final = ENDPOINT_CALLS * DELIVERIES_PER_CALL
 """Maximum number of deliveries to one endpoint in progress or waiting to be recorded."""
 _SEQUENCE_SECONDS: Final = 1.0
 """Time limit for starting another delivery of a sequence. After that, the rest are released, and the next claim sends them in
@@ -69,47 +57,36 @@ class Deliverer:
             self._merchant(merchant_id).claim_again()
 
     @contextmanager
-    def leasing(self) -> Iterator[BeforeWrite]:
-        """Lease deliveries as they are inserted, and send them after the COMMIT without a claim.
+    def leasing(self) -> Iterator[TransactionDeliveries]:
+        """Claim due deliveries and lease new ones in the caller's transaction, and send them after its COMMIT.
 
-        Yields a hook for one transaction. It leases the deliveries for which the endpoints have capacity; the others are
-        inserted without a lease. Leaving the context normally sends the leased ones, so leave it only after the COMMIT. After
-        an error nothing is sent. If the outcome of the COMMIT was unknown, or if this process dies, the leases expire and the
-        sweep finds the deliveries.
+        Yields a hook for one transaction. Leaving the context normally sends the deliveries, so leave it only after the COMMIT.
+        After an error nothing is sent. If the outcome of the COMMIT was unknown, or if this process dies, the leases expire and
+        the sweep finds the deliveries.
         """
-        leased: list[tuple[str, list[list[ClaimedDelivery]]]] = []
-
-        async def lease(conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
-            units = [unit for unit in units if may_lease(unit)]
-            if not units or self._stopping:
-                return
-            endpoints = await read_endpoints(conn, [unit.merchant_id for unit in units])
-            leased.extend((unit.merchant_id, lease_new(unit, endpoints, self._begin)) for unit in units)
-
+        deliveries = TransactionDeliveries(self.attempts, self._room)
         try:
-            yield lease
+            yield deliveries
         except BaseException:
-            for merchant_id, sequences in leased:
-                self.attempts.cancel(merchant_id, sequences)
+            deliveries.cancel()
             raise
-        for merchant_id, sequences in leased:
+        for merchant_id, sequences in deliveries.sequences.items():
             self._send(merchant_id, sequences)
 
-    def _begin(self, merchant_id: str, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        """Begin as many of the wanted calls as possible, given the number per endpoint. Return how many began, per endpoint."""
+    def _room(self, merchant_id: str, endpoint_id: str) -> int:
+        """Return how many more deliveries to an endpoint can be attempted before results are recorded."""
+        if self._stopping:
+            return 0
         running = self._merchants.get(merchant_id)
-        if running is not None:
-            if running.may_have_more_due:
-                return {}  # older deliveries that found no capacity come first
-            wanted = {id_: min(count, running.room(id_) // LEASED_PER_CALL) for id_, count in wanted.items()}
-        return self.attempts.begin_up_to(merchant_id, wanted)
+        return _MAX_UNRECORDED if running is None else running.room(endpoint_id)
 
     def _send(self, merchant_id: str, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
-        """Send deliveries that were inserted with a lease, unless the COMMIT was so slow that an attempt could outlast it."""
+        """Send leased deliveries, unless the COMMIT took so long that an attempt could outlast its lease."""
         if not sequences:
             return
         if self._stopping or datetime.now(UTC) > sequences[0][0].lease - MAX_ATTEMPT_DURATION:
-            self.attempts.cancel(merchant_id, sequences)  # the leases expire, and another worker sends
+            for sequence in sequences:  # the leases expire, and another worker sends
+                self.attempts.end(merchant_id, sequence[0].endpoint_id, 1)
         else:
             self._merchant(merchant_id).send(sequences)
 

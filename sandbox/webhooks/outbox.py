@@ -2,11 +2,9 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from math import ceil
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +13,6 @@ from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
-from sandbox.domain.unit import UnitOfWork
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 
 if TYPE_CHECKING:
@@ -25,16 +22,11 @@ if TYPE_CHECKING:
 LEASE: Final = timedelta(seconds=30)
 """How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
 
-_PARALLEL_CALLS: Final = 32
-"""Number of new deliveries to one endpoint that get a call each. If there are more, each call sends several."""
-LEASED_PER_CALL: Final = 4
-"""Maximum number of new deliveries leased for one call, which sends them one after the other."""
-
 FROZEN_CLAIM_LIMIT: Final = 64
 """Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
 
-BeginCalls = Callable[[str, Mapping[str, int]], Mapping[str, int]]
-"""Begin as many of a merchant's wanted calls as possible, given the number per endpoint. Return how many began for each."""
+Fetch = Callable[..., Awaitable[list["Record"]]]
+"""Run a statement with its arguments, in the caller's transaction or in its own."""
 
 _SQL: Final = read_statements(__name__)
 _CLOCK: Final = _SQL["clock"]
@@ -44,19 +36,6 @@ _CLAIM: Final = _SQL["claim"]
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
-
-# What a claim returns about enabled endpoints, and the faults of their merchants. The caller holds the merchants' locks, so the
-# statement sees every fault made before the deliveries.
-_ENDPOINTS: Final = """
-SELECT n.merchant_id::text AS merchant_id, e.id::text AS id, e.url, e.secret, e.retry_profile, e.signing_time,
-    ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
-        WHERE f.merchant_id = n.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id) AS faults
-FROM unnest($1::uuid[]) AS n (merchant_id)
-CROSS JOIN LATERAL (
-    SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints w
-    WHERE w.merchant_id = n.merchant_id AND w.status = 'ENABLED' OFFSET 0
-) e
-"""
 
 
 class ClaimedDelivery(msgspec.Struct, frozen=True):
@@ -102,6 +81,26 @@ class AttemptResult(msgspec.Struct, frozen=True):
     error: str | None
     duration_ms: int
     gone: bool
+
+
+class EnabledEndpoint(NamedTuple):
+    """What the deliveries to an endpoint have in common. See ClaimedDelivery."""
+
+    url: str
+    sealed_secret: bytes
+    retry_profile: str
+    signing_time: str
+    faults: tuple[Fault, ...]
+
+
+class Claim(NamedTuple):
+    """The result of a claim for several merchants."""
+
+    lease: datetime
+    endpoints: Mapping[tuple[str, str], EnabledEndpoint]
+    """All enabled endpoints of the merchants, by merchant and endpoint."""
+    deliveries: Sequence[tuple[str, ClaimedDelivery]]
+    """The merchant of each delivery claimed, and the delivery. The earliest come first."""
 
 
 async def claim_due(
@@ -156,98 +155,64 @@ async def _claim_frozen(
 
 
 async def _claim(
-    fetch: "Callable[..., Awaitable[list[Record]]]",
-    merchant_id: str,
-    clock: Clock,
-    capacity: Mapping[str, int],
-    default_capacity: int,
+    fetch: Fetch, merchant_id: str, clock: Clock, capacity: Mapping[str, int], default_capacity: int
 ) -> list[ClaimedDelivery]:
+    by_merchant = {(merchant_id, endpoint_id): count for endpoint_id, count in capacity.items()}
+    claim = await claim_together(fetch, {merchant_id: clock}, by_merchant, default_capacity)
+    return [delivery for _, delivery in claim.deliveries]
+
+
+async def claim_together(
+    fetch: Fetch, clocks: Mapping[str, Clock], capacity: Mapping[tuple[str, str], int], default_capacity: int = 0
+) -> Claim:
+    """Claim the due deliveries of several merchants, which `clocks` has, in one statement.
+
+    `capacity` is by merchant and endpoint, `default_capacity` for each other endpoint. Raises asyncpg's errors.
+    """
     wall_now = datetime.now(UTC)
     lease = wall_now + LEASE
     records = await fetch(
-        _CLAIM, merchant_id, clock.now(wall_now), wall_now, list(capacity), list(capacity.values()), default_capacity, lease
+        _CLAIM,
+        list(clocks),
+        [clock.now(wall_now) for clock in clocks.values()],
+        wall_now,
+        [merchant_id for merchant_id, _ in capacity],
+        [endpoint_id for _, endpoint_id in capacity],
+        list(capacity.values()),
+        default_capacity,
+        lease,
     )
-    faults = tuple(to_fault(*fault) for fault in records[0]["faults"]) if records else ()
-    return [
-        ClaimedDelivery(
-            id=r["id"],
-            event_id=r["event_id"],
-            endpoint_id=r["endpoint_id"],
-            url=r["url"],
-            sealed_secret=r["secret"],
-            retry_profile=r["retry_profile"],
-            signing_time=r["signing_time"] or "host",
-            scheduled_attempts=r["scheduled"],
-            attempt=r["attempts"] + 1,
-            event_type=r["type"],
-            body=r["body"].encode(),
-            request_id=r["request_id"],
-            lease=lease,
-            clock=clock,
-            faults=faults,
-        )
-        for r in sorted(records, key=itemgetter("next_attempt_at", "id"))
-    ]
-
-
-def may_lease(unit: UnitOfWork) -> bool:
-    """Return whether a unit has deliveries to lease. In a frozen world, deliveries are sent in order, so a claim takes them."""
-    return unit.clock.frozen_at is None and any(delivery.enabled for delivery in unit.deliveries)
-
-
-async def read_endpoints(conn: "PoolConnectionProxy[Any]", merchant_ids: Sequence[str]) -> "dict[tuple[str, str], Record]":
-    """Return the enabled endpoints of merchants that the caller has locked, by merchant and endpoint. For `lease_new`."""
-    records = await conn.fetch(_ENDPOINTS, merchant_ids)
-    return {(record["merchant_id"], record["id"]): record for record in records}
-
-
-def lease_new(
-    unit: UnitOfWork, endpoints: "Mapping[tuple[str, str], Record]", begin: BeginCalls
-) -> list[list[ClaimedDelivery]]:
-    """Lease the deliveries that a unit will insert, earliest first, for as many calls as can begin now.
-
-    Marks them in the unit. Returns a sequence of at most LEASED_PER_CALL deliveries for each call that began.
-    """
-    due = [
-        (index, delivery, endpoint)
-        for index, delivery in enumerate(unit.deliveries)
-        if delivery.enabled and (endpoint := endpoints.get((unit.merchant_id, delivery.endpoint_id))) is not None
-    ]
-    events = {event.id: (event, event.body.encode()) for event in unit.events}
-    faults = {endpoint["id"]: tuple(to_fault(*fault) for fault in endpoint["faults"]) for _, _, endpoint in due}
-    counts = Counter(delivery.endpoint_id for _, delivery, _ in due)
-    wanted = {id_: min(count, max(_PARALLEL_CALLS, ceil(count / LEASED_PER_CALL))) for id_, count in counts.items()}
-    calls = begin(unit.merchant_id, wanted)
-    sequences: dict[str, list[list[ClaimedDelivery]]] = {id_: [[] for _ in range(count)] for id_, count in calls.items()}
-    leased: Counter[str] = Counter()
-    lease = datetime.now(UTC) + LEASE
-    for index, delivery, endpoint in due:
-        number, count = leased[delivery.endpoint_id], calls.get(delivery.endpoint_id, 0)
-        if number == count * (1 if counts[delivery.endpoint_id] <= _PARALLEL_CALLS else LEASED_PER_CALL):
-            continue
-        leased[delivery.endpoint_id] += 1
-        event, body = events[delivery.event_id]
-        unit.deliveries[index] = replace(delivery, leased_until=lease)
-        sequences[delivery.endpoint_id][number % count].append(
+    endpoints: dict[tuple[str, str], EnabledEndpoint] = {}
+    for r in records:
+        key = r["merchant_id"], r["endpoint_id"]
+        if key not in endpoints:
+            faults = tuple(to_fault(*fault) for fault in r["faults"])
+            endpoints[key] = EnabledEndpoint(r["url"], r["secret"], r["retry_profile"], r["signing_time"] or "host", faults)
+    claimed = sorted((r for r in records if r["id"] is not None), key=itemgetter("next_attempt_at", "id"))
+    deliveries = [
+        (
+            r["merchant_id"],
             ClaimedDelivery(
-                id=delivery.id,
-                event_id=delivery.event_id,
-                endpoint_id=delivery.endpoint_id,
-                url=endpoint["url"],
-                sealed_secret=endpoint["secret"],
-                retry_profile=endpoint["retry_profile"],
-                signing_time=endpoint["signing_time"] or "host",
-                scheduled_attempts=0,
-                attempt=1,
-                event_type=event.type,
-                body=body,
-                request_id=event.request_id,
+                id=r["id"],
+                event_id=r["event_id"],
+                endpoint_id=r["endpoint_id"],
+                url=r["url"],
+                sealed_secret=r["secret"],
+                retry_profile=r["retry_profile"],
+                signing_time=r["signing_time"] or "host",
+                scheduled_attempts=r["scheduled"],
+                attempt=r["attempts"] + 1,
+                event_type=r["type"],
+                body=r["body"].encode(),
+                request_id=r["request_id"],
                 lease=lease,
-                clock=unit.clock,
-                faults=faults[delivery.endpoint_id],
-            )
+                clock=clocks[r["merchant_id"]],
+                faults=endpoints[r["merchant_id"], r["endpoint_id"]].faults,
+            ),
         )
-    return [sequence for of_endpoint in sequences.values() for sequence in of_endpoint]
+        for r in claimed
+    ]
+    return Claim(lease, endpoints, deliveries)
 
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:

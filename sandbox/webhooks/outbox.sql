@@ -1,4 +1,4 @@
--- Claim webhook deliveries that are due, and record their attempts. `$1` is the merchant in every statement.
+-- Claim webhook deliveries that are due, and record their attempts. `$1` is the merchant in every statement but `claim`.
 
 -- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
 -- ON CONFLICT: only the columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
@@ -21,41 +21,48 @@ WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
     ) f WHERE f.leased_until > $3);
 
 -- name: claim
+-- $1 and $2: merchants and their times. $4 to $6: merchants, endpoints and capacities. $7: the capacity of other endpoints.
+-- Returns each enabled endpoint of the merchants, with the deliveries claimed for it, or once without any.
 -- Each endpoint gets its own share, so a slow endpoint fills only its own. SKIP LOCKED lets two workers claim at the same
 -- time. The lease, in the host's time, outlives the transaction, since the HTTP call runs outside of one.
 -- The faults are read in the same statement, so a worker that sees a delivery also sees every fault made before it.
 -- The rows of `due` are locked until all of them are written, so the statement claims exactly what it returns.
 WITH due AS MATERIALIZED (
-    SELECT e.url, e.secret, e.retry_profile, e.signing_time, c.*
-    FROM (
-        SELECT id, url, secret, retry_profile, signing_time FROM webhook_endpoints
-        WHERE merchant_id = $1 AND status = 'ENABLED' OFFSET 0
-    ) e
-    LEFT JOIN unnest($4::uuid[], $5::int[]) AS b (endpoint_id, capacity) ON b.endpoint_id = e.id
+    SELECT m.merchant_id, e.id AS endpoint_id, e.url, e.secret, e.retry_profile, e.signing_time, e.faults, c.*
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS m (merchant_id, now)
     CROSS JOIN LATERAL (
-        SELECT d.id, d.event_id, d.endpoint_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
+        SELECT id, url, secret, retry_profile, signing_time,
+            ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
+                WHERE f.merchant_id = m.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id
+            ) AS faults
+        FROM webhook_endpoints w WHERE w.merchant_id = m.merchant_id AND w.status = 'ENABLED' OFFSET 0
+    ) e
+    LEFT JOIN unnest($4::uuid[], $5::uuid[], $6::int[]) AS b (merchant_id, endpoint_id, capacity)
+        ON b.merchant_id = m.merchant_id AND b.endpoint_id = e.id
+    LEFT JOIN LATERAL (
+        SELECT d.id, d.event_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
         FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
+        WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at <= m.now
             AND (d.leased_until IS NULL OR d.leased_until <= $3)
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
-        LIMIT coalesce(b.capacity, $6::int) FOR NO KEY UPDATE SKIP LOCKED
-    ) c
+        LIMIT coalesce(b.capacity, $7::int) FOR NO KEY UPDATE SKIP LOCKED
+    ) c ON true
 ), claimed AS (
     INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at,
         leased_until)
-    SELECT $1, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at, $7 FROM due
+    SELECT m.merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at, updated_at, $8
+    FROM due m WHERE id IS NOT NULL
     ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 )
-SELECT c.id::text AS id, c.event_id::text AS event_id, c.endpoint_id::text AS endpoint_id, c.scheduled, c.attempts,
-    c.next_attempt_at, c.url, c.secret, c.retry_profile, c.signing_time, v.type, v.body, v.request_id,
-    ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
-        WHERE f.merchant_id = $1 AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id) AS faults
-FROM due c
-CROSS JOIN LATERAL (
+SELECT m.merchant_id::text AS merchant_id, m.endpoint_id::text AS endpoint_id, m.url, m.secret, m.retry_profile, m.signing_time,
+    m.faults, m.id::text AS id, m.event_id::text AS event_id, m.scheduled, m.attempts, m.next_attempt_at,
+    v.type, v.body, v.request_id
+FROM due m
+LEFT JOIN LATERAL (
     SELECT type, body, request_id FROM events
-    WHERE events.merchant_id = $1 AND events.id >= c.event_id AND events.id <= c.event_id
+    WHERE events.merchant_id = m.merchant_id AND events.id >= m.event_id AND events.id <= m.event_id
     ORDER BY events.merchant_id, events.id OFFSET 0
-) v;
+) v ON true;
 
 -- name: release
 INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,

@@ -1,0 +1,148 @@
+"""Claim and lease deliveries in the transactions of a worker's payout steps, so that it can send them after the COMMIT.
+
+The transaction holds its merchants' locks. It claims their deliveries that are due already, and inserts the new ones leased, as
+far as the endpoints have capacity. One statement serves all merchants. The older deliveries are sent first, so an endpoint
+normally receives a payout's events in order.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from math import ceil
+from typing import TYPE_CHECKING, Any, Final
+
+from sandbox.domain.events import NewDelivery, NewEvent
+from sandbox.domain.unit import UnitOfWork
+from sandbox.webhooks.attempt import AttemptRunner
+from sandbox.webhooks.outbox import Claim, ClaimedDelivery, EnabledEndpoint, claim_together
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+_PARALLEL_CALLS: Final = 32
+"""Number of deliveries to one endpoint that get a call each. If there are more, each call sends several."""
+DELIVERIES_PER_CALL: Final = 4
+"""Maximum number of deliveries that one call sends, one after the other."""
+_OLDER_PER_PAYOUT: Final = 2
+_MIN_OLDER: Final = 4
+"""For how many older deliveries to an endpoint to begin calls: per payout, and at least. `payout.created` is usually one."""
+
+
+_NOTHING: Final = Claim(datetime.min.replace(tzinfo=UTC), {}, ())
+
+
+class TransactionDeliveries:
+    """The deliveries claimed and leased in one transaction of a worker. Its instances are `BeforeWrite` hooks."""
+
+    def __init__(self, attempts: AttemptRunner, room: Callable[[str, str], int]) -> None:
+        """`room` returns how many deliveries to a merchant's endpoint the process can take."""
+        self.complete: set[str] = set()
+        """Merchants with no due delivery left, except those leased by other transactions."""
+        self.sequences: dict[str, list[list[ClaimedDelivery]]] = {}
+        """By merchant: the deliveries of each call that began."""
+        self._attempts = attempts
+        self._room = room
+        self._begun: dict[tuple[str, str], int] = {}
+        """By merchant and endpoint: the calls that began and have not ended."""
+
+    async def __call__(self, conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
+        """Claim the due deliveries of the units' merchants, and lease the units' new deliveries.
+
+        Skips frozen worlds, where deliveries are sent one at a time.
+        """
+        units = [unit for unit in units if unit.clock.frozen_at is None]
+        limits: dict[tuple[str, str], int] = {}
+        for unit in units:
+            limits |= self._begin(unit)
+        clocks = {unit.merchant_id: unit.clock for unit in units if any(one.enabled for one in unit.subscriptions)}
+        claim = await claim_together(conn.fetch, clocks, limits) if any(limits.values()) else _NOTHING
+        older: dict[tuple[str, str], list[ClaimedDelivery]] = defaultdict(list)
+        for merchant_id, delivery in claim.deliveries:
+            older[merchant_id, delivery.endpoint_id].append(delivery)
+        for unit in units:
+            self._lease(unit, claim, limits, older)
+
+    def _begin(self, unit: UnitOfWork) -> dict[tuple[str, str], int]:
+        """Begin calls to a merchant's endpoints. Return, by merchant and endpoint, how many deliveries they can send.
+
+        How many older deliveries are due is not known yet. `_lease` ends the calls that are not needed.
+        """
+        merchant_id = unit.merchant_id
+        new = Counter(delivery.endpoint_id for delivery in unit.deliveries)
+        older = _MIN_OLDER + _OLDER_PER_PAYOUT * len(unit.due)
+        expected = {one.endpoint_id: new[one.endpoint_id] + older for one in unit.subscriptions if one.enabled}
+        wanted = {id_: min(_calls(n), self._room(merchant_id, id_) // DELIVERIES_PER_CALL) for id_, n in expected.items()}
+        begun = self._attempts.begin_up_to(merchant_id, wanted)
+        self._begun |= {(merchant_id, id_): calls for id_, calls in begun.items()}
+        return {
+            (merchant_id, id_): begun.get(id_, 0) * (1 if count <= _PARALLEL_CALLS else DELIVERIES_PER_CALL)
+            for id_, count in expected.items()
+        }
+
+    def _lease(
+        self,
+        unit: UnitOfWork,
+        claim: Claim,
+        limits: Mapping[tuple[str, str], int],
+        older: Mapping[tuple[str, str], list[ClaimedDelivery]],
+    ) -> None:
+        """Mark a unit's new deliveries as leased, the earliest first, and distribute them and the older ones over the calls."""
+        merchant_id = unit.merchant_id
+        events = {event.id: (event, event.body.encode()) for event in unit.events}
+        new: dict[str, list[int]] = defaultdict(list)
+        for index, delivery in enumerate(unit.deliveries):
+            new[delivery.endpoint_id].append(index)
+        sequences: list[list[ClaimedDelivery]] = []
+        is_complete = True
+        for endpoint_id in (one.endpoint_id for one in unit.subscriptions if one.enabled):
+            key = merchant_id, endpoint_id
+            deliveries, endpoint = older.get(key, []), claim.endpoints.get(key)
+            if len(deliveries) == limits[key]:
+                is_complete = False  # more may be due, and the new ones must not overtake them
+            elif endpoint is not None:
+                for index in new[endpoint_id][: limits[key] - len(deliveries)]:
+                    unit.deliveries[index] = delivery = replace(unit.deliveries[index], leased_until=claim.lease)
+                    event, body = events[delivery.event_id]
+                    deliveries.append(_claimed(unit, delivery, event, body, endpoint))
+            begun = self._begun.get(key, 0)
+            calls = self._begun[key] = min(begun, _calls(len(deliveries)))
+            self._attempts.end(merchant_id, endpoint_id, begun - calls)
+            sequences += [deliveries[number::calls] for number in range(calls)]
+        self.sequences[merchant_id] = sequences
+        if is_complete:
+            self.complete.add(merchant_id)
+
+    def cancel(self) -> None:
+        """Stop counting all calls, because the transaction failed."""
+        for (merchant_id, endpoint_id), calls in self._begun.items():
+            self._attempts.end(merchant_id, endpoint_id, calls)
+        self._begun.clear()
+
+
+def _calls(deliveries: int) -> int:
+    """Return how many calls send this number of deliveries to one endpoint."""
+    return min(deliveries, max(_PARALLEL_CALLS, ceil(deliveries / DELIVERIES_PER_CALL)))
+
+
+def _claimed(
+    unit: UnitOfWork, delivery: NewDelivery, event: NewEvent, body: bytes, endpoint: EnabledEndpoint
+) -> ClaimedDelivery:
+    assert delivery.leased_until is not None
+    return ClaimedDelivery(
+        id=delivery.id,
+        event_id=delivery.event_id,
+        endpoint_id=delivery.endpoint_id,
+        url=endpoint.url,
+        sealed_secret=endpoint.sealed_secret,
+        retry_profile=endpoint.retry_profile,
+        signing_time=endpoint.signing_time,
+        scheduled_attempts=0,
+        attempt=1,
+        event_type=event.type,
+        body=body,
+        request_id=event.request_id,
+        lease=delivery.leased_until,
+        clock=unit.clock,
+        faults=endpoint.faults,
+    )
