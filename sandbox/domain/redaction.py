@@ -91,10 +91,13 @@ def scrub(text: str) -> str:
     return HIDDEN if has_secret(scrubbed) else scrubbed
 
 
-def path(text: str) -> str:
-    """Return a request's path, cut before the first secret: a secret may contain slashes, so hide everything after it."""
+def path(text: str, *, is_clean: bool = False) -> str:
+    """Return a request's path, cut before the first secret: a secret may contain slashes, so hide everything after it.
+
+    `is_clean` says that the path contains no secret.
+    """
     shown = text[:_SEARCH_LIMIT]
-    if has_secret(shown):
+    if not is_clean and has_secret(shown):
         parts = shown.split("/")
         first = next((number for number in range(len(parts)) if has_secret("/".join(parts[: number + 1]))), 0)
         shown = "/".join([*parts[:first], HIDDEN])
@@ -103,6 +106,8 @@ def path(text: str) -> str:
 
 def query(raw: bytes, names: Collection[str]) -> str:
     """Return a query with only the values of parameters in `names`. The name of `metadata[key]` is `metadata`."""
+    if not raw:
+        return ""
     text = raw[:_SEARCH_LIMIT].decode("latin-1")
     parts = []
     for part in text.split("&"):
@@ -115,21 +120,25 @@ def query(raw: bytes, names: Collection[str]) -> str:
     return _bounded("&".join(parts), text if len(raw) <= _SEARCH_LIMIT else raw)
 
 
-def headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers, whose names are in lower case, with only the values of those in HEADERS."""
-    # Usually none has a secret, and one search over all of them is enough.
-    texts = [value[:_SEARCH_LIMIT] if name in HEADERS else name for name, value in given]
-    all_clean = not has_secret(b"\n".join(texts).decode("latin-1"))
+def headers(given: list[tuple[bytes, bytes]], *, is_clean: bool = False) -> list[tuple[bytes, bytes]]:
+    """Return headers, whose names are in lower case, with only the values of those in HEADERS.
+
+    `is_clean` says that `searched_in_headers(given)` contains no secret.
+    """
     shown = []
-    for (name, value), text in zip(given, texts, strict=True):
-        is_clean = all_clean or not has_secret(text.decode("latin-1"))
+    for name, value in given:
         if name not in HEADERS:
-            shown.append((name if is_clean else _HIDDEN, _HIDDEN))
-        elif is_clean:
-            shown.append((name, value if len(value) <= TEXT_LIMIT else value[:TEXT_LIMIT] + CUT.encode()))
-        else:
+            shown.append((name if is_clean or not has_secret(name.decode("latin-1")) else _HIDDEN, _HIDDEN))
+        elif not is_clean and has_secret(value[:_SEARCH_LIMIT].decode("latin-1")):
             shown.append((name, _HIDDEN))
+        else:
+            shown.append((name, value if len(value) <= TEXT_LIMIT else value[:TEXT_LIMIT] + CUT.encode()))
     return shown
+
+
+def searched_in_headers(given: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the parts of headers that `headers` may show: the values of those in HEADERS, and the names of the others."""
+    return [value[:_SEARCH_LIMIT] if name in HEADERS else name for name, value in given]
 
 
 def address(text: str) -> str:
@@ -316,12 +325,13 @@ def _atom(atom: bytes, current: Shape) -> bytes:
     return atom if current.kind in ("text", "any") or atom == b"null" else msgspec.json.encode(HIDDEN)
 
 
-def body(raw: bytes, shape: Shape, limit: int, *, is_validated: bool) -> bytes:
+def body(raw: bytes, shape: Shape, limit: int, *, is_validated: bool, is_clean: bool = False) -> bytes:
     """Return at most `limit` bytes of a redacted body. `raw` is the start of the body, somewhat more than `limit` bytes of it.
 
-    `is_validated` says whether the body was decoded as its type, so that it has no undeclared fields.
+    `is_validated` says whether the body was decoded as its type, so that it has no undeclared fields. `is_clean` says that
+    `raw` contains no secret.
     """
-    if is_validated and not shape.hides_something and not has_secret(raw.decode("latin-1")):
+    if is_validated and not shape.hides_something and (is_clean or not has_secret(raw.decode("latin-1"))):
         return raw[:limit]
     return json_body(raw, shape)[:limit]
 

@@ -237,21 +237,28 @@ def _key(merchant_id: str) -> str:
 def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
     """Redact everything that must not be visible with every key of the merchant, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
-    entry.path = redaction.address(entry.path) if rules.is_outbound else redaction.path(entry.path)
-    entry.headers = _headers(entry.headers)
+    # Usually a call has no secret, and one search over all its parts is enough. Parts of a URL or of a query value are
+    # searched separately.
+    headers = redaction.searched_in_headers(entry.headers[:_MAX_HEADERS])
+    shown = b"\n".join((*headers, entry.request_body, entry.response_body)).decode("latin-1")
+    is_clean = not redaction.has_secret(f"{entry.path}\n{shown}")
+    entry.path = redaction.address(entry.path) if rules.is_outbound else redaction.path(entry.path, is_clean=is_clean)
+    entry.headers = _headers(entry.headers, is_clean)
     if rules.is_outbound:
         entry.request_body = redaction.text_body(entry.request_body, BODY_LIMIT)
         entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
         return
-    entry.request_body = redaction.body(entry.request_body, rules.request, BODY_LIMIT, is_validated=is_validated)
-    response_shape = rules.responses.get(entry.status, _PROBLEM)
-    entry.response_body = redaction.body(entry.response_body, response_shape, BODY_LIMIT, is_validated=True)
+    request, response = rules.request, rules.responses.get(entry.status, _PROBLEM)
+    entry.request_body = redaction.body(
+        entry.request_body, request, BODY_LIMIT, is_validated=is_validated, is_clean=is_clean
+    )
+    entry.response_body = redaction.body(entry.response_body, response, BODY_LIMIT, is_validated=True, is_clean=is_clean)
 
 
-def _headers(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+def _headers(given: list[tuple[bytes, bytes]], is_clean: bool) -> list[tuple[bytes, bytes]]:
     kept: list[tuple[bytes, bytes]] = []
     bytes_left = HEADERS_LIMIT
-    for name, value in redaction.headers(given[:_MAX_HEADERS]):
+    for name, value in redaction.headers(given[:_MAX_HEADERS], is_clean=is_clean):
         bytes_left -= len(name) + len(value)
         if bytes_left < 0:
             break

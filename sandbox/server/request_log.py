@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram
 
 from sandbox.domain import redaction
 from sandbox.domain.clock import render
-from sandbox.domain.fault import note
+from sandbox.domain.fault import InjectedFault, note
 from sandbox.domain.ids import uuid7
 from sandbox.faults.injection import inject_response
 from sandbox.http.operation import Operation, page_item
@@ -63,17 +63,14 @@ class RequestLog:
                 return  # an empty body was already sent
             elif not body:
                 body = message.get("body", b"")
-            await send_or_inject(message)
+            request: Request | None = state.get("request")
+            deliver = send
+            if request is not None and request.fault is not None:
+                deliver = functools.partial(_send_faulty, request.fault, receive, send)
+            await deliver(message)
             if is_head:
                 # End the response at once, so that a streaming handler sees a disconnect.
-                await send_or_inject({"type": "http.response.body", "body": b"", "more_body": False})
-
-        async def send_or_inject(message: Any) -> None:
-            request: Request | None = state.get("request")
-            if request is not None and request.fault is not None:
-                await inject_response(request.fault, message, receive, send)
-            else:
-                await send(message)
+                await deliver({"type": "http.response.body", "body": b"", "more_body": False})
 
         started = time.perf_counter()
         try:
@@ -110,6 +107,10 @@ class RequestLog:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+async def _send_faulty(fault: InjectedFault, receive: Receive, send: Send, message: Any) -> None:
+    await inject_response(fault, message, receive, send)
 
 
 # Operations compare by identity, so the cache has one entry per route.
