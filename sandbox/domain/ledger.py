@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+import msgspec
+
 from sandbox.domain.money import ZERO
 
 AVAILABLE: Final = "AVAILABLE"
@@ -54,8 +56,7 @@ def wallet_of(user_id: str) -> str:
     return f"{WALLET}:{user_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True):
     """A transfer to post."""
 
     id: str
@@ -84,8 +85,7 @@ class Transfer:
         return wallet_of(self.user_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(msgspec.Struct, frozen=True):
     """An accepted transfer, with the balances of both accounts after it."""
 
     transfer: Transfer

@@ -18,8 +18,7 @@ from sandbox.domain.unit import CommandResult, Needs, RequestContext, UnitOfWork
 _encode: Final = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class NewPayout:
+class NewPayout(msgspec.Struct, frozen=True):
     """A validated request for a payout. Codes are canonical directory codes, not aliases; the amount has two decimal places."""
 
     merchant_reference: str
@@ -37,8 +36,7 @@ class NewPayout:
     """The request's X-Sandbox-Scenario."""
 
 
-@dataclass(frozen=True, slots=True)
-class CreatePayout:
+class CreatePayout(msgspec.Struct, frozen=True):
     """Create one payout. Result: 201 with the payout."""
 
     context: RequestContext

@@ -41,8 +41,7 @@ endpoints, and all 20 steps of a merchant's own scenario can be due at once."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
+class IdempotencyKey(msgspec.Struct, frozen=True):
     """The caller's key, and the SHA-256 of the request's method, path and body."""
 
     key: str
@@ -55,8 +54,7 @@ class IdempotencyKey:
     """Whether a second request with this key waits for the first one's response instead of being rejected."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(msgspec.Struct, frozen=True):
     """The merchant that sends the request, and the details that problems, logs and timelines show."""
 
     merchant_id: str
@@ -69,8 +67,7 @@ class RequestContext:
     """The id of the merchant's API key; None if the request used none."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(msgspec.Struct, frozen=True):
     """A command's response: HTTP status, body, and the path of the object it created."""
 
     status: int
@@ -82,8 +79,7 @@ class CommandResult:
     """The request continues in further transactions: store `body` under the key as a checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
+class KeyRecord(msgspec.Struct, frozen=True):
     """The record stored under an idempotency key: the response, or the checkpoint of a running request (status UNFINISHED)."""
 
     fingerprint: bytes
@@ -93,8 +89,7 @@ class KeyRecord:
     expires: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True):
     """The rows to claim for a command."""
 
     payout_ids: Sequence[str] = ()

@@ -249,9 +249,7 @@ def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
         entry.response_body = redaction.text_body(entry.response_body, BODY_LIMIT)
         return
     request, response = rules.request, rules.responses.get(entry.status, _PROBLEM)
-    entry.request_body = redaction.body(
-        entry.request_body, request, BODY_LIMIT, is_validated=is_validated, is_clean=is_clean
-    )
+    entry.request_body = redaction.body(entry.request_body, request, BODY_LIMIT, is_validated=is_validated, is_clean=is_clean)
     entry.response_body = redaction.body(entry.response_body, response, BODY_LIMIT, is_validated=True, is_clean=is_clean)
 
 

@@ -48,6 +48,7 @@ _log = structlog.get_logger()
 @dataclass(slots=True)
 class _QueuedCommand:
     command: Command
+    weight: int
     result: "asyncio.Future[CommandResult]"
 
 
@@ -93,7 +94,7 @@ class Batches:
         if queue is None:
             queue = self._queues[merchant_id] = deque()
             self._ready.append(merchant_id)
-        queue.append(_QueuedCommand(command, future))
+        queue.append(_QueuedCommand(command, weight, future))
         self._dispatch_soon()
         return await asyncio.shield(future)
 
@@ -143,9 +144,9 @@ class Batches:
     def _fill(self, merchant_id: str, batch: _Batch, capacity: int) -> int:
         """Move queued commands into the batch while they fit, but always one into an empty batch. Return their weight."""
         queue, taken = self._queues[merchant_id], 0
-        while queue and (not batch or taken + queue[0].command.needs.weight <= capacity):
+        while queue and (not batch or taken + queue[0].weight <= capacity):
             queued = queue.popleft()
-            taken += queued.command.needs.weight
+            taken += queued.weight
             batch.append(queued)
         return taken
 
@@ -243,7 +244,7 @@ class Batches:
     def _end_batch(self, merchant_id: str, batch: _Batch) -> None:
         """Release the keys of a finished batch, and queue its merchant for another turn if it has more commands."""
         for queued in batch:
-            self._weight -= queued.command.needs.weight
+            self._weight -= queued.weight
             release(merchant_id, queued.command.context.key)
         if self._queues[merchant_id]:
             self._ready.append(merchant_id)
