@@ -204,7 +204,7 @@ async def test_a_merchant_that_is_locked_elsewhere_delays_no_other_merchant(
 async def test_merchants_that_stay_locked_do_not_delay_a_merchant_whose_lock_is_released(
     work: UnitOfWorkRunner, stack: Stack, worlds: list[World]
 ) -> None:
-    """More merchants are locked than may wait for their locks at once."""
+    """More merchants are locked than can wait for their locks at the same time."""
     count = MAX_SOLO_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
     async with asyncio.timeout(60), locked_elsewhere(stack, locked):
@@ -260,7 +260,7 @@ def make_due(worlds: Sequence[World]) -> None:
 async def test_a_worker_runs_the_steps_of_each_merchant_that_is_not_locked(
     stack: Stack, pool: None, worlds: list[World]
 ) -> None:
-    """More merchants stay locked than may wait for their locks at once. One is released and must not wait for the others."""
+    """More merchants stay locked than can wait for their locks at once. One is released, and must not wait for the others."""
     await asyncio.to_thread(make_due, worlds)
     count = MAX_CONCURRENT_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]

@@ -138,10 +138,10 @@ class ClockAdvancer:
                 self._sending.add(sending)
                 sending.add_done_callback(self._sending.discard)
                 await asyncio.wait({sending}, timeout=deadline - time.monotonic())
-                if not sending.done():  # the task goes on and records its results; the next `run` waits for it
+                if not sending.done():  # the task continues and records its results; the next `run` waits for it
                     result.stopped_because = "a webhook endpoint has not responded yet"
                     return result
-                result.add([_attempt(result) for result in sending.result() if since is None or result.at > since])
+                result.add([_attempt(attempt) for attempt in sending.result() if since is None or attempt.at > since])
             if instant.is_last:
                 return result
             if instant.has_steps or instant.claimed:

@@ -40,7 +40,7 @@ class _CurrentTransaction:
     """The value of Piccolo's context variable: the transaction in which its queries run.
 
     A task started during a transaction keeps the variable after the transaction has ended, when the connection may already
-    serve somebody else. So the connection is removed at the end. This object is then false, and Piccolo uses the pool instead.
+    serve another task. So the connection is removed at the end. This object is then false, and Piccolo uses the pool instead.
     """
 
     def __init__(self, conn: "PoolConnectionProxy[Any]") -> None:

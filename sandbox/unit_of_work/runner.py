@@ -1,4 +1,4 @@
-"""Run units of work: claim → decide → write, in one short transaction, then tell the notifier.
+"""Run units of work: claim → decide → write, in one short transaction, then notify.
 
 Commands share transactions (`submit`). Less common operations with custom SQL run in their own transaction (`run`). Both take
 the merchant's lock, apply the idempotency key, retry, and handle a COMMIT whose outcome is unknown.

@@ -1,8 +1,8 @@
-"""The world's row, which is the merchant's lock, and what every unit of work writes: ledger, events and idempotency keys.
+"""The tables that every unit of work uses: worlds (each row is its merchant's lock), ledger, events and idempotency keys.
 
-Here as in every `tables.py`, `primary_key` stands at each column of the table's key. Piccolo's methods that look a row up by
-its key (`save`, `remove`, `refresh`) know the last of them alone: use `select`, `update` and `delete` with the merchant named.
-With `default=None` Piccolo makes no row unless it is given the value; its own defaults are the host's time and random ids.
+In every `tables.py`, each column of a table's key has `primary_key=True`. Piccolo's methods that find a row by its key (`save`,
+`remove`, `refresh`) use only the last of these columns. So use `select`, `update` and `delete`, with the merchant's id. With
+`default=None`, Piccolo refuses to create a row without the value. Its own defaults are the host's time and random ids.
 """
 
 from datetime import timedelta
@@ -15,7 +15,7 @@ from sandbox.db.engine import ENGINE
 
 
 class Worlds(Table, db=ENGINE):
-    """A merchant's id counter, clock and settings. The row is the merchant's lock. `seed` is a copy of the merchant's."""
+    """A merchant's id counter, clock and settings. The row is the merchant's lock. `seed` is copied from `merchants`."""
 
     merchant_id = UUID(primary_key=True, default=None)
     seed = BigInt(null=True, default=None)
@@ -38,7 +38,7 @@ class Accounts(Table, db=ENGINE):
 
 
 class Transfers(Table, db=ENGINE):
-    """A movement of money from one account to another. Only ever added to."""
+    """A movement of money from one account to another. Append-only."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -54,7 +54,7 @@ class Transfers(Table, db=ENGINE):
 
 
 class Events(Table, db=ENGINE):
-    """What happened, as webhooks tell it; for a payout it is the timeline too. Only ever added to."""
+    """The events that webhooks deliver. A payout's events are also its timeline. Append-only."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
