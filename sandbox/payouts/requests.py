@@ -72,7 +72,13 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
     except InvalidAmountError as error:
         errors.append(("amount", str(error)))
     codes = _codes(body.dest_type, body.bank_code, body.wallet_code, directory)
-    errors += destination_errors(msgspec.structs.asdict(body), directory)
+    fields = {
+        "dest_type": body.dest_type,
+        "bank_code": body.bank_code,
+        "wallet_code": body.wallet_code,
+        "account_number": body.account_number,
+    }
+    errors += destination_errors(fields, directory)
     if errors:
         raise all_invalid(errors)
     bank_code, wallet_code = codes
