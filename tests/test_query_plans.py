@@ -125,8 +125,9 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
         [json_rows()],
         None,
         None,
-        None,
         [json_rows(fingerprint="", location=None, status=201)],
+        None,
+        None,
     ),
 }
 BUILDER_ARGUMENTS: Mapping[str, object] = {

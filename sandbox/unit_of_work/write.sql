@@ -1,6 +1,6 @@
 -- Write what units of work decided: each table with one statement, whichever merchants the rows belong to.
 --
--- Each argument behind the second holds one JSON array of rows for each unit, in the order of the merchants; NULL where no unit
+-- Each json[] argument holds one JSON array of rows for each unit, in the order of the merchants; NULL where no unit
 -- has such rows. The caller holds the merchants' locks since the claim, so balances and versions are exact.
 --
 -- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates: `update_by_key` in
@@ -15,9 +15,10 @@ CREATE OR REPLACE FUNCTION psp_write(
     p_balances json[],
     p_users json[],
     p_user_transactions json[],
-    p_events json[],
     p_deliveries json[],
-    p_keys json[]
+    p_keys json[],
+    p_events json[],
+    p_bodies text[]            -- the events' bodies, of all units; an event's row has its body's position
 ) RETURNS void LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     v_written bigint;
@@ -129,10 +130,10 @@ BEGIN
     IF p_events IS NOT NULL THEN
         INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step,
             transfer_id, request_id, actor, created_at)
-        SELECT p_merchants[g.unit], n.id, n.type, n.body, n.payout_id, n.change, n.from_status, n.to_status, n.cause,
+        SELECT p_merchants[g.unit], n.id, n.type, p_bodies[n.body], n.payout_id, n.change, n.from_status, n.to_status, n.cause,
             n.scenario, n.step, n.transfer_id, n.request_id, n.actor, p_nows[g.unit]
         FROM unnest(p_events) WITH ORDINALITY AS g (rows, unit)
-        CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, type text, body text, payout_id uuid, change int,
+        CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, type text, body int, payout_id uuid, change int,
             from_status text, to_status text, cause text, scenario text, step int, transfer_id uuid, request_id text,
             actor uuid);
     END IF;
