@@ -109,7 +109,7 @@ async def test_2500_rows_take_three_calls_and_no_minute_has_six(driven: DrivenPo
         for _ in range(20):
             await driven.call()
     driven.assert_within_the_limit()
-    assert await driven.earned() == {"074092": "2500.00"}, "further polls change nothing"
+    assert await driven.earned() == {"074092": "2500.00"}, "further polls must change nothing"
     assert len(await driven.fetches()) == 23
 
 
@@ -131,7 +131,7 @@ async def test_every_row_is_stored_once_despite_vendor_faults(driven: DrivenPoll
         for _ in range(3):
             await driven.call()
         vendor.released.set()
-        assert len(vendor.calls) == len(driven.calls), "every call that the vendor received is counted"
+        assert len(vendor.calls) == len(driven.calls), "every call that the vendor received must be counted"
     assert len(await driven.ids()) == 2500
     assert await driven.earned() == {"074092": "2500.00"}
     driven.assert_within_the_limit()
@@ -240,7 +240,7 @@ async def test_a_call_of_a_dead_worker_counts_towards_the_limit_and_its_page_is_
             assert claim is not None
             dead_claims.append(claim)
             driven.calls.append(driven.now)
-            assert await claim_poll(driven.merchant_id, BOX, driven.now) is None, "the merchant is leased"
+            assert await claim_poll(driven.merchant_id, BOX, driven.now) is None, "a leased merchant must not be claimed again"
             driven.now += timedelta(seconds=30)
         await driven.call()
         # A late result of the dead worker is ignored, because another worker has read the page since.
@@ -259,7 +259,7 @@ async def test_recorded_calls_are_kept_for_a_week(driven: DrivenPoller) -> None:
         assert len(await driven.fetches()) == 2
         driven.now += 2 * MINUTE
         await driven.call()
-        assert len(await driven.fetches()) == 2, "the first was deleted"
+        assert len(await driven.fetches()) == 2, "the record of the first call must be deleted"
 
 
 async def fill_dead_letters(driven: DrivenPoller, count: int) -> None:

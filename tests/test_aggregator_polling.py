@@ -42,7 +42,7 @@ def test_the_last_page_moves_the_cursor_to_the_newest_row() -> None:
     in_order, due = after_page(cursor, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=True)
     assert (in_order, due) == (Cursor(NOW - SECOND), NOW + INTERVAL)
     late, _ = after_page(cursor, NOW - 9 * SECOND, 3, NOW, NOW + SECOND, in_order=False)
-    assert late == Cursor(NOW - SECOND - OVERLAP), "rows that the vendor shows late are still in the requested range"
+    assert late == Cursor(NOW - SECOND - OVERLAP), "the requested range must include rows that the vendor shows late"
 
 
 def test_a_row_from_the_future_does_not_move_the_cursor_into_the_future() -> None:
@@ -70,14 +70,14 @@ def test_repeated_failures_increase_the_delay_up_to_a_maximum(failures: int, ret
     cursor = Cursor(NOW, 2, NOW, NOW, failures)
     requested = None if retry_after is None else timedelta(seconds=retry_after)
     after, due = after_failure(cursor, requested, NOW)
-    assert after == replace(cursor, failures=failures + 1), "the same page is requested again"
+    assert after == replace(cursor, failures=failures + 1), "the same page must be requested again"
     assert due == NOW + timedelta(seconds=seconds)
 
 
 def test_reading_restarts_if_the_vendor_has_fewer_pages_than_before() -> None:
     cursor = Cursor(NOW, 3, NOW, NOW, 1)
     assert [has_shrunk(cursor, total) for total in (0, 2, 3, 4)] == [True, True, False, False]
-    assert not has_shrunk(Cursor(NOW), 0), "a poll without new rows has 0 pages, which is normal"
+    assert not has_shrunk(Cursor(NOW), 0), "a poll without new rows, which has 0 pages, must not restart the sync"
     assert after_failure(cursor, None, NOW, restart=True) == (Cursor(NOW, failures=2), NOW + 2 * INTERVAL)
 
 
@@ -85,7 +85,9 @@ def test_the_rate_limit_counts_from_the_end_of_each_call() -> None:
     assert earliest_call([NOW] * (MAX_CALLS - 1), NOW) == NOW
     ends = [NOW - WINDOW + SECOND * n for n in range(1, MAX_CALLS + 1)]
     assert earliest_call(ends, NOW) == NOW + SECOND
-    assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, "a call in progress counts until its lease ends"
+    assert earliest_call([*ends, NOW + SECOND * 30], NOW) == NOW + SECOND * 2, (
+        "a call in progress must count until its lease ends"
+    )
 
 
 @st.composite

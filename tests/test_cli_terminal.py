@@ -52,7 +52,7 @@ def test_reset_asks_for_confirmation_on_a_terminal(world: World) -> None:
 def test_reset_does_not_ask_with_yes_or_json_or_without_a_terminal(world: World, option: str) -> None:
     code, screen = on_terminal(world, "reset", option)
     assert (code, "[y/N]" in screen) == (0, False)
-    assert run(world, "reset").exit_code == 0, "without a terminal it does not ask"
+    assert run(world, "reset").exit_code == 0, "without a terminal it must not ask"
 
 
 def test_a_waiting_command_shows_on_a_terminal_what_it_waits_for(world: World) -> None:

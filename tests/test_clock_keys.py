@@ -106,7 +106,7 @@ async def test_a_repeated_advance_completes_if_the_running_clock_has_passed_its_
 
 
 def test_a_repeat_of_a_running_advance_is_refused(world: World, receiver: Receiver) -> None:
-    """Whichever API process receives the repeat."""
+    """It does not matter which API process receives the repeat."""
     request_arrived, may_respond = threading.Event(), threading.Event()
 
     def respond(_: Received) -> tuple[int, dict[str, str], bytes]:

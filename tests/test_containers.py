@@ -27,7 +27,9 @@ def test_every_service_runs_with_minimal_privileges(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert "cap_add" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert name in OUR_IMAGE or service["user"] not in ("root", "0"), "our own image sets its user in the Dockerfile"
+    assert name in OUR_IMAGE or service["user"] not in ("root", "0"), (
+        "it must not run as root; only our image sets its own user"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOT))
@@ -37,7 +39,7 @@ def test_services_restart_and_have_health_checks(name: str) -> None:
     check = service["healthcheck"]
     assert check["start_period"]
     assert check["timeout"]
-    assert "python" not in " ".join(check["test"]), "starting Python every few seconds costs more than the sandbox"
+    assert "python" not in " ".join(check["test"]), "the health check must not start Python, which is slow"
 
 
 @pytest.mark.parametrize("name", OUR_IMAGE)

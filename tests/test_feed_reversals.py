@@ -153,7 +153,7 @@ def test_the_migration_adds_missing_reversals_once(world: World) -> None:
         world.stack.execute(ADD_REVERSALS)
         rows = feed(world)
         assert sorted(without_ids(rows)) == sorted(without_ids(before))
-        assert rows[: len(remaining)] == remaining, "added rows come last"
+        assert rows[: len(remaining)] == remaining, "added rows must come last"
         assert all(uuid.UUID(row_id).version == 7 for _, _, row_id in rows)
     record(world, user_id, "EARNED", "1")
     assert feed(world)[-1][:2] == ("earned", "1.00")

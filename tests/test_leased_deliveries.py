@@ -164,7 +164,7 @@ async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_c
     assert leased == [True] * sum(leased) + [False] * (count - sum(leased)), "the earliest deliveries must be leased first"
     assert room // 2 < sum(leased) <= room
     another = await subscriber.emit(1)
-    assert another.deliveries[0].leased_until is None, "there is no capacity until a call ends"
+    assert another.deliveries[0].leased_until is None, "nothing must be leased until a call ends"
     blocked.unblocked.set()
     await subscriber.until_done(count + 1)  # the sandbox's own workers claim the rest
     assert sent(receiver) == Counter(event.id for event in (*unit.events, *another.events))
@@ -197,7 +197,7 @@ async def test_after_an_error_nothing_is_sent_and_no_capacity_stays_reserved(
 
 
 async def test_a_worker_that_stops_during_the_commit_sends_nothing(subscriber: Subscriber, receiver: Receiver) -> None:
-    """Its sender closes next, so an attempt would fail. Another worker sends after the leases expire."""
+    """Its sender is closed next, so an attempt would fail. Another worker sends after the leases expire."""
     await subscriber.emit(3, before_commit=lambda: subscriber.deliverer.stop(10))
     assert receiver.received == []
     await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE_LEASES, subscriber.world.merchant_id)

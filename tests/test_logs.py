@@ -147,7 +147,7 @@ def test_a_clean_stop_under_load_loses_no_log_line_and_no_journal_entry(stack: S
         end(process)
     logged = {line["request_id"] for line in map(json.loads, log.read_text().splitlines()) if line["event"] == "request"}
     assert completed <= logged
-    assert len(completed) < 900, "the journal does not keep so many entries"
+    assert len(completed) < 900, "there must be fewer requests than the journal keeps"
     journaled, cursor = set(), None
     while True:
         params: dict[str, Any] = {"limit": 100} | ({"cursor": cursor} if cursor else {})

@@ -278,7 +278,9 @@ def test_every_statement_is_tested_or_has_a_reason() -> None:
 
 def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
     joins = {name for name, (text, _) in statements_under_test().items() if _is_join(text)}
-    assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, "use update_by_key"
+    assert joins <= {"sandbox.scenarios.service._ORDER", "sandbox.faults.store._COUNT"}, (
+        "such statements must use update_by_key"
+    )
 
 
 def _is_join(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Concurrent requests over real HTTP, against two API processes and two workers."""
+"""Concurrent requests to two API processes never overspend a balance; a key, reference or cancellation takes effect once."""
 
 import threading
 from collections import Counter

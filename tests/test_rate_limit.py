@@ -28,7 +28,7 @@ async def test_no_window_exceeds_the_limit_and_a_refusal_names_the_earliest_retr
         if wait == 0:
             admitted.append(now)
         else:
-            assert len([at for at in admitted if at > now - 60]) == 5, "refused although the window was not full"
+            assert len([at for at in admitted if at > now - 60]) == 5, "a request must be refused only if the window is full"
             assert sorted(admitted)[-5] + 60 == pytest.approx(now + wait), "the wait must end when the next request is allowed"
     assert max_in_any_window(60, admitted) == 5
     await limiter.close()

@@ -156,7 +156,7 @@ def test_two_merchants_with_one_seed_are_the_same(stack: Stack, receiver: Receiv
     responses, webhooks = run_script(stack, receiver, 42)
     responses_again, webhooks_again = run_script(stack, receiver, 42)
     for number, (one, other) in enumerate(zip(responses, responses_again, strict=True)):
-        assert one == other, f"call {number}"
+        assert one == other, f"call {number} must have the same response"
     assert {status for status, _ in responses} == {200, 201, 409}
     assert len(webhooks) > 30
     assert webhooks == webhooks_again

@@ -168,7 +168,7 @@ def test_a_second_ctrl_c_kills_the_remaining_processes(start: Starter) -> None:
     while not is_over(worker) and time.monotonic() - started < 8:
         run.process.send_signal(signal.SIGINT)
         time.sleep(0.2)
-    assert is_over(worker), "the supervisor waited ten seconds for the worker"
+    assert is_over(worker), "the supervisor must not wait ten seconds for the worker"
     run.output()
     assert run.process.returncode == 0
     run.assert_nothing_left()

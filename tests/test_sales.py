@@ -210,7 +210,9 @@ async def test_the_cron_job_pays_every_merchant_whose_clock_is_running(stack: St
         for merchant, user_id in users.items():
             sell(merchant, user_id, "40")
         await Cron(running, world).run_for_all("FINAL")
-        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", "no final payment is due yet"
+        assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "0.00", (
+            "no final payment must be made yet"
+        )
         await Cron(running, world).run_for_all("ADVANCE")
         assert running.get(f"/api/v1/users/{users[running]}/balance").json()["balance"] == "4.00"
         assert world.get(f"/api/v1/users/{users[world]}/balance").json()["balance"] == "0.00", (

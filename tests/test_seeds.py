@@ -94,7 +94,7 @@ def test_seeding_again_changes_nothing(seed_and_count: Seed) -> None:
 
 
 def test_an_interrupted_seeding_is_completed(world: World, seed_and_count: Seed) -> None:
-    """It creates only what is missing."""
+    """Seeding again creates only the missing objects."""
     before = seed_and_count()
     for statement in (
         "DELETE FROM accounts a USING users u WHERE a.merchant_id = $1 AND u.merchant_id = $1 AND u.external_id = 'umar' "

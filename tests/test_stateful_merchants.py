@@ -30,7 +30,7 @@ from tests.harness.world import Stack, World
 API, WORKER = "sandbox.server.serve", "worker"
 RICH, POOR = Decimal("1000000.00"), Decimal("1000.00")
 _SETTING = "SANDBOX_MERCHANTS_PER_TRANSACTION"
-"""With 1, which turns sharing off, the suite can also be run."""
+"""Set it to 1 to run this file with sharing turned off."""
 MERCHANTS = 5
 RUNNING = 3
 """The first merchants have running clocks, so workers run their steps. The others have frozen clocks, so the API runs them."""
@@ -97,7 +97,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @dataclass
 class Merchant:
-    """A merchant, and all states that the model can be in. `finish` leaves the one that equals the sandbox's state."""
+    """A merchant, and all states that the model can be in. `finish` keeps those that equal the sandbox's state."""
 
     world: World
     models: list[MerchantModel]

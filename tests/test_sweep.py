@@ -13,7 +13,7 @@ from tests.harness.world import Stack, World
 from worker.sweep import due_merchants, frozen_merchants_with_due_deliveries
 
 DUE = datetime(2031, 1, 1, tzinfo=UTC)
-"""When row 20 of each table that the harness fills is due."""
+"""The time at which row 20 of each table that the harness fills is due."""
 
 
 async def test_the_orphaned_delivery_of_a_frozen_merchant_is_found(stack: Stack, receiver: Receiver) -> None:

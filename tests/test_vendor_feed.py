@@ -27,7 +27,7 @@ def add_user(world: World, vendor_user_id: str) -> str:
 
 
 def add_rows(world: World, user_id: str, rows: list[tuple[str, str, datetime]]) -> list[str]:
-    """Insert transactions (type, amount, time) with SQL and return their ids, which are made as in the application."""
+    """Insert transactions (type, amount, time) with SQL and return their ids, which are generated as in the application."""
     ids = [uuid7(milliseconds(at), next(_counter), 0) for _, _, at in rows]
     world.stack.execute(
         "INSERT INTO user_transactions (merchant_id, id, user_id, type, amount, transfer_id, payout_id, created_at) "

@@ -93,7 +93,7 @@ async def explain(world: World, statement: str, arguments: list[Any], is_analyze
         if is_analyzed:
             await conn.execute("ANALYZE transfers, sales, user_transactions, sale_payments")
         else:
-            # Delete any statistics that autovacuum has collected meanwhile.
+            # Delete any statistics that autovacuum has collected in the meantime.
             await conn.execute(
                 "DELETE FROM pg_statistic WHERE starelid IN ('transfers'::regclass, 'sales'::regclass, "
                 "'user_transactions'::regclass, 'sale_payments'::regclass)"

@@ -187,7 +187,7 @@ async def _fetch_despite_unresolvable_vendors() -> None:
 async def test_endpoints_that_never_respond_delay_no_other_endpoint(
     monkeypatch: pytest.MonkeyPatch, hanging_merchants: int
 ) -> None:
-    """Not even an endpoint of the same merchant on the same host and port."""
+    """This includes another endpoint of the same merchant on the same host and port."""
     outbox = Outbox(monkeypatch)
     merchants = [f"hanging-{number}" for number in range(hanging_merchants)]
     async with (

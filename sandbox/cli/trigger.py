@@ -56,11 +56,11 @@ def trigger(
     event does not happen in time.
     """
     with client.waiting(f"Waiting for {event}"):
-        found = _credit_new_user(client, amount) if event == "bulk_credit.completed" else _lead_payout_to(client, event, amount)
+        found = _credit_new_user(client, amount) if event == "bulk_credit.completed" else _move_payout_to(client, event, amount)
     return Output(found, line(found))
 
 
-def _lead_payout_to(client: Client, event: EventType, amount: str) -> dict[str, Any]:
+def _move_payout_to(client: Client, event: EventType, amount: str) -> dict[str, Any]:
     route = ROUTES[event]
     body = {
         "merchant_reference": f"trigger-{uuid.uuid4()}",

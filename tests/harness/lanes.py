@@ -56,7 +56,7 @@ class Call:
             return False
         if self.path == ADVANCE and response.result == (409, "INVALID_STATE"):
             return False  # for a few seconds after a crash, the clock is leased to the process that died
-        assert self.response in (None, response), f"{self.path} got two responses under one key"
+        assert self.response in (None, response), f"{self.path} must have only one response per key"
         self.response = response
         return True
 
