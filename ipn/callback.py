@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -92,7 +91,7 @@ class CallbackService:
         key = IdempotencyKey("\x1fipn:" + message_id, digest, stores_refusals=False, expires=False, waits=True)
         return await self._work.submit(
             TransitionPayout(
-                replace(context, merchant_id=merchant_id, key=key),
+                msgspec.structs.replace(context, merchant_id=merchant_id, key=key),
                 payout_id,
                 "transition",
                 status=body.status,

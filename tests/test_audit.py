@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from msgspec import Struct, structs
 
 from sandbox.audit import service as audit_module
 from sandbox.audit.checks import REFERENCES
@@ -52,9 +53,16 @@ class Ledger:
     user: str
 
 
+def _replace(command: Any, **changes: Any) -> Any:
+    """Return a command with these fields changed. Some commands are structs, others are dataclasses."""
+    return (structs.replace if isinstance(command, Struct) else replace)(command, **changes)
+
+
 async def run(merchant_id: str, *commands: CreatePayout | TransitionPayout | RecordTransaction) -> Sequence[CommandResult]:
-    addressed = [replace(command, context=replace(command.context, merchant_id=merchant_id)) for command in commands]
-    results = await asyncio.gather(*(WORK.submit(command) for command in addressed))
+    for_merchant = [
+        _replace(command, context=structs.replace(command.context, merchant_id=merchant_id)) for command in commands
+    ]
+    results = await asyncio.gather(*(WORK.submit(command) for command in for_merchant))
     assert all(result.status < 300 for result in results), [result.body for result in results]
     return results
 
