@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from sandbox.domain.redaction import scrub
+from sandbox.domain.redaction import has_secret, scrub
 
 FLUSH_SECONDS: Final = 0.02
 """How long a line can stay in the buffer. SIGKILL loses the buffered lines."""
@@ -103,6 +103,7 @@ class LineBuffer:
 
 
 _output: Final = LineBuffer()
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class _LineLogger:
@@ -136,9 +137,9 @@ def _finish(process: str) -> Callable[[Any, str, dict[str, Any]], dict[str, Any]
 
 
 def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
-    line: str = msgspec.json.encode(event, enc_hook=repr).decode()
+    line: str = _encode(event).decode()
     # Check the whole line first. Most lines have no secret; only a line with one must be scrubbed field by field.
-    return line if scrub(line) == line else msgspec.json.encode(_scrubbed(event), enc_hook=repr).decode()
+    return _encode(_scrubbed(event)).decode() if has_secret(line) else line
 
 
 def _console_renderer() -> Callable[[Any, str, dict[str, Any]], str]:
