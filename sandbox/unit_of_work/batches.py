@@ -96,7 +96,8 @@ class Batches:
             self._ready.append(merchant_id)
         queue.append(_QueuedCommand(command, weight, future))
         self._dispatch_soon()
-        return await asyncio.shield(future)
+        # Cancelling the caller cancels only this future: the command stays in its queue or its round.
+        return await future
 
     async def close(self) -> None:
         """Wait until all accepted commands are committed or refused."""

@@ -1,5 +1,6 @@
 """Notify the rest of the process of units of work. Wake-ups, caches and the live feed subscribe here."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -32,9 +33,9 @@ class Notifier:
         """Count a committed unit's status changes, log its stuck payouts, and call the after-commit listeners."""
         for payout_id, error in unit.stuck.items():
             _log.error("step_impossible", merchant_id=unit.merchant_id, payout_id=payout_id, error=error)
-        for event in unit.events:
-            if event.to_status is not None:
-                STATUSES.labels(event.to_status).inc()
+        entered = Counter(event.to_status for event in unit.events if event.to_status is not None)
+        for status, count in entered.items():
+            STATUSES.labels(status).inc(count)
         for listener in self.after_commit:
             try:
                 await listener(unit)
