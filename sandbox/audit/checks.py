@@ -175,7 +175,7 @@ SELECT (SELECT key FROM part ORDER BY key DESC LIMIT 1) AS last, ARRAY(
 """
 
 # These references have no foreign key: it would look the referenced row up again for each row that is written. Each statement
-# reads a window of at most $4 different ids after the id $3, by an index on that column. `last` is null if it was the last one.
+# reads a window of at most $4 different ids after the id $3, by an index on that column. `last` is null after the last window.
 REFERENCES: Final = {
     f"{table}.{column}": f"""
 WITH part AS MATERIALIZED (

@@ -79,7 +79,7 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
 
 def _with_parents(field: str) -> list[str]:
     """Return a path and its parents: for `steps[0].to`, also `steps` and `steps[0]`."""
-    return [field, *(field[: sign.start()] for sign in re.finditer(r"[.\[]", field))]
+    return [field, *(field[: separator.start()] for separator in re.finditer(r"[.\[]", field))]
 
 
 def _has_hidden_errors(body: bytes) -> bool:
@@ -126,12 +126,12 @@ def _item_by_item(decoder: "msgspec.json.Decoder[T]", body: bytes, items: str) -
         return None
     depth, begin, cuts = 0, 0, []
     for token in _TOKENS.finditer(body):
-        sign = token[0]
-        depth += (sign in (b"[", b"{")) - (sign in (b"]", b"}"))
-        if sign == b"[" and depth == 2:
+        symbol = token[0]
+        depth += (symbol in (b"[", b"{")) - (symbol in (b"]", b"}"))
+        if symbol == b"[" and depth == 2:
             begin = token.end()
             cuts = [begin - 1]
-        elif cuts and ((sign == b"," and depth == 2) or (sign == b"]" and depth == 1)):
+        elif cuts and ((symbol == b"," and depth == 2) or (symbol == b"]" and depth == 1)):
             cuts.append(token.start())
     if len(cuts) < 2:
         return None

@@ -1,7 +1,7 @@
 """The idempotency keys of the requests that this process is executing.
 
-A second request with the same key is refused early. That is all: the merchant's lock is what ensures that a key takes effect
-only once, also across processes, where a second request waits for the lock and returns the first one's result.
+They only serve to refuse a second request with the same key early. The merchant's lock ensures that a key takes effect only
+once, also across processes, where a second request waits for the lock and returns the first one's result.
 """
 
 from collections.abc import Iterator

@@ -100,7 +100,7 @@ class Capacity:
         self._free -= 1
 
     def begin_up_to(self, merchant_id: str, wanted: Mapping[str, int], now: float) -> Mapping[str, int]:
-        """Begin as many as possible of the `wanted` calls, a number by endpoint. Return how many began for each endpoint."""
+        """Begin as many of the wanted calls as possible, given the number per endpoint. Return how many began, per endpoint."""
         begun: Counter[str] = Counter()
         while True:
             free = self.free_capacity(merchant_id, now)

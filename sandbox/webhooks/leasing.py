@@ -1,7 +1,7 @@
 """Claim and lease deliveries in the transactions of a worker's payout steps, so that it can send them after the COMMIT.
 
-The transaction holds its merchants' locks. It claims their deliveries that are due already, and inserts the new ones leased, as
-far as the endpoints have capacity. One statement serves all merchants. The older deliveries are sent first, so an endpoint
+The transaction holds its merchants' locks. It claims their deliveries that are due already, and inserts new ones with a
+lease if their endpoints have capacity. One statement serves all merchants. The older deliveries are sent first, so an endpoint
 normally receives a payout's events in order.
 """
 
