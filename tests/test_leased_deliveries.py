@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.webhooks import deliver
 from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.capacity import ENDPOINT_CALLS
+from sandbox.webhooks.capacity import ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.leasing import DELIVERIES_PER_CALL
-from sandbox.webhooks.outbox import LEASE, claim_due
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, claim_due
 from tests.harness.raw_server import sending
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -54,12 +55,21 @@ class Subscriber:
     """The merchants for which the deliverer made a claim."""
 
     async def emit(
-        self, count: int, error: Exception | None = None, before_commit: Callable[[], Awaitable[None]] | None = None
+        self,
+        count: int,
+        error: Exception | None = None,
+        before_commit: Callable[[], Awaitable[None]] | None = None,
+        free_leased: bool = False,
     ) -> UnitOfWork:
-        """Commit a unit with `count` events, as a worker does. Then raise `error`, as a lost connection would."""
+        """Commit a unit with `count` events, as a worker does. Then raise `error`, as a lost connection would.
+
+        `free_leased` ends the leases of all earlier deliveries, in the same transaction, so that no other worker claims them.
+        """
         units: list[UnitOfWork] = []
 
-        async def decide(_: Any, unit: UnitOfWork) -> None:
+        async def decide(conn: Any, unit: UnitOfWork) -> None:
+            if free_leased:
+                await conn.execute(EXPIRE_LEASES, unit.merchant_id)
             for _ in range(count):
                 id_ = unit.ids.next()
                 body = unit.event_body(id_, TYPE, None, b'{"id":"p"}')
@@ -72,9 +82,12 @@ class Subscriber:
             if before_commit is not None:
                 await before_commit()
 
-        with self.deliverer.leasing() as lease:
+        with self.deliverer.leasing() as deliveries:
             await units_of_work(committed).run_transaction(
-                ClaimRequest(self.world.merchant_id, 1), decide, before_write=lease, after_write=after_write
+                ClaimRequest(self.world.merchant_id, 1),
+                decide,
+                before_write=deliveries,
+                after_write=after_write,
             )
             if error is not None:
                 raise error
@@ -168,6 +181,41 @@ async def test_deliveries_beyond_the_capacity_are_inserted_without_a_lease_and_c
     blocked.unblocked.set()
     await subscriber.until_done(count + 1)  # the sandbox's own workers claim the rest
     assert sent(receiver) == Counter(event.id for event in (*unit.events, *another.events))
+
+
+async def test_older_deliveries_are_claimed_in_the_same_transaction_and_sent_first(
+    subscriber: Subscriber, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempts are made one at a time, so the requests arrive in the order in which they are sent."""
+    attempts, one_at_a_time = subscriber.deliverer.attempts, asyncio.Lock()
+    attempt = attempts.attempt
+
+    async def attempt_alone(merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
+        async with one_at_a_time:
+            return await attempt(merchant_id, claimed)
+
+    monkeypatch.setattr(attempts, "attempt", attempt_alone)
+    with pytest.raises(ConnectionError):
+        await subscriber.emit(1, ConnectionError("lost during COMMIT"))
+    unit = await subscriber.emit(3, free_leased=True)
+    await subscriber.until_done(4)
+    older, *new = [received.headers["webhook-id"] for received in receiver.received]
+    assert new == [event.id for event in unit.events]
+    assert older not in new
+    assert subscriber.claims == []
+
+
+async def test_new_deliveries_are_not_leased_if_older_ones_need_the_capacity(
+    subscriber: Subscriber, receiver: Receiver
+) -> None:
+    with pytest.raises(ConnectionError):
+        await subscriber.emit(MAX_CALLS_WHEN_SLOWED, ConnectionError("lost during COMMIT"))
+    capacity = subscriber.deliverer.attempts._capacity
+    capacity.slow_down(subscriber.world.merchant_id, subscriber.endpoint_id, time.monotonic() + 60)
+    unit = await subscriber.emit(1, free_leased=True)
+    assert unit.deliveries[0].leased_until is None
+    await subscriber.until_done(MAX_CALLS_WHEN_SLOWED + 1)
+    assert set(sent(receiver).values()) == {1}
 
 
 async def test_an_endpoint_that_asked_to_slow_down_gets_two_leased_deliveries(

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 BATCH: Final = 256
-"""Maximum number of payouts in one transaction."""
+"""Maximum number of payouts in one transaction of a clock that advances."""
+_WORKER_BATCH: Final = 128
+"""Maximum number of payouts in one transaction of a worker. While it runs, the merchant's requests wait for the lock."""
 _MIN_SHARE: Final = 16
 """Minimum number of payouts per merchant in a shared transaction."""
 
 
 async def take_due_steps(
-    work: UnitOfWorkRunner, merchant_id: str, limit: int = BATCH, before_write: BeforeWrite | None = None
+    work: UnitOfWorkRunner, merchant_id: str, limit: int = _WORKER_BATCH, before_write: BeforeWrite | None = None
 ) -> bool:
     """Run the steps that are due now, for at most `limit` payouts. Return whether more may be due.
 
@@ -52,7 +54,7 @@ async def take_due_steps_together(
     Merchants that are locked elsewhere or were deleted have no entry. Raises asyncpg's errors. If it raises, nothing was
     written for any merchant.
     """
-    share = max(_MIN_SHARE, BATCH // len(merchant_ids))
+    share = max(_MIN_SHARE, _WORKER_BATCH // len(merchant_ids))
     requests = [ClaimRequest(merchant_id, share, due_limit=share) for merchant_id in merchant_ids]
     sizes: list[int] = []
 
