@@ -133,9 +133,13 @@ def test_every_block_prints_the_documented_output_and_leaves_no_files(sandbox: d
 
 
 def _prints(log: Path, expected: str) -> bool:
-    """Wait for the output in the second terminal's log. Return False if it does not appear in time."""
+    """Wait until the second terminal's log has each expected line. Return False if one does not appear in time.
+
+    The lines can be in any order. Webhooks are sent in order but in parallel, so on a busy machine one can overtake another.
+    """
+    lines = expected.splitlines()
     with contextlib.suppress(AssertionError):
-        return until(lambda: first_missing_line(log.read_text(), expected) is None)
+        return until(lambda: all(first_missing_line(log.read_text(), line) is None for line in lines))
     return False
 
 
