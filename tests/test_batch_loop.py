@@ -23,7 +23,8 @@ from tests.harness.locks import locked_elsewhere
 from tests.harness.raw_server import sending
 from tests.harness.work import request_of, units_of_work
 from tests.harness.world import Stack, World
-from worker.advance import MAX_CONCURRENT_MERCHANTS, PayoutStepRunner
+from worker.payout_steps import MAX_SOLO_MERCHANTS as MAX_SOLO_WORKER_MERCHANTS
+from worker.payout_steps import PayoutStepRunner
 
 
 @dataclass
@@ -262,7 +263,7 @@ async def test_a_worker_runs_the_steps_of_each_merchant_that_is_not_locked(
 ) -> None:
     """More merchants stay locked than can wait for their locks at once. One is released, and must not wait for the others."""
     await asyncio.to_thread(make_due, worlds)
-    count = MAX_CONCURRENT_MERCHANTS + 2
+    count = MAX_SOLO_WORKER_MERCHANTS + 2
     released, locked, others = worlds[count], worlds[:count], worlds[count + 1 :]
     taken: asyncio.Queue[str] = asyncio.Queue()
 

@@ -43,11 +43,11 @@ from sandbox.users.summary_cache import SummaryCache
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.sender import WebhookSender
-from worker.advance import MerchantTimers, PayoutStepRunner
 from worker.aggregate import AggregateLoop
 from worker.credit import create_bulk_credit_tasks
 from worker.health import HealthServer
 from worker.job_notifications import JobNotificationWorker
+from worker.payout_steps import MerchantTimers, PayoutStepRunner
 from worker.sweep import sweep_forever
 
 _HEARTBEAT_SECONDS: Final = 1.0

@@ -15,7 +15,7 @@ class MerchantTasks:
     """Run batches of one kind of work for each woken merchant, until a batch finds nothing more to do.
 
     `run_batch` takes a merchant's id and returns whether there may be more work. At most `max_concurrent` batches run at the
-    same time. `name` begins the log events: `advance` logs `advance_interrupted` and `advance_failed`. After a failure the
+    same time. `name` begins the log events: `steps` logs `steps_interrupted` and `steps_failed`. After a failure the
     sweep wakes the merchant again.
     """
 

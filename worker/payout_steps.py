@@ -14,7 +14,7 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliver import Deliverer
 from worker.merchant_tasks import MerchantTasks
 
-MAX_CONCURRENT_MERCHANTS: Final = 4
+MAX_SOLO_MERCHANTS: Final = 4
 """Maximum number of single-merchant transactions running at once. Each needs a connection."""
 _MAX_TIMERS: Final = 10_000
 _log = structlog.get_logger()
@@ -67,7 +67,7 @@ class PayoutStepRunner:
         self._work = work
         self._deliverer = deliverer
         self._merchants_at_once = merchants_at_once
-        self._alone = MerchantTasks("advance", MAX_CONCURRENT_MERCHANTS, self._run_alone)
+        self._alone = MerchantTasks("steps", MAX_SOLO_MERCHANTS, self._run_alone)
         self._timers = MerchantTimers(self.wake)
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""
@@ -130,7 +130,7 @@ class PayoutStepRunner:
                 more = await take_due_steps_together(self._work, merchants, deliveries)
             with_deliveries -= deliveries.complete
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-            _log.warning("advance_interrupted", merchants=len(merchants), error=repr(error)[:300])
+            _log.warning("steps_interrupted", merchants=len(merchants), error=repr(error)[:300])
         except Exception:
             _log.exception("round_failed", merchants=len(merchants))
         for merchant_id in with_deliveries:
