@@ -76,8 +76,8 @@ class AttemptResult(msgspec.Struct, frozen=True):
     fault: Fault | None
     """The fault that hit the attempt."""
     http_status: int | None
-    headers: Mapping[str, str]
-    body: str
+    response_headers: Mapping[str, str]
+    response_body: str
     error: str | None
     duration_ms: int
     gone: bool
@@ -273,8 +273,8 @@ def _columns(result: AttemptResult) -> dict[str, object]:
         "fault_id": None if result.fault is None else result.fault.id,
         "fault_kind": None if result.fault is None else result.fault.kind,
         "http_status": result.http_status,
-        "headers": dict(result.headers),
-        "body": result.body,
+        "headers": dict(result.response_headers),
+        "body": result.response_body,
         "error": result.error,
         "duration_ms": result.duration_ms,
     }
