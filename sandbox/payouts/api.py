@@ -30,7 +30,7 @@ DEST_TYPES: Final = get_args(DestType)
 MAX_WAIT_SECONDS: Final = 30
 DEFAULT_WAIT: Final = 10
 """How long to wait for a status in seconds, if the request has no `timeout`."""
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_payout", "payout_id"),
     "timeline": ("get_payout_timeline", "payout_id"),
     "cancel": ("cancel_payout", "payout_id"),
@@ -56,9 +56,9 @@ class PayoutResults(msgspec.Struct):
 _SCENARIO: Final = HEADER.lower()
 
 
-def _moving(method: str, verb: str, summary: str, *errors: str, admin: bool = False) -> Operation:
+def _transition_operation(method: str, action: str, summary: str, *errors: str, admin: bool = False) -> Operation:
     return Operation(
-        method, f"/api/v1/payouts/{{payout_id}}/{verb}", summary, {200: Payout}, EmptyBody,
+        method, f"/api/v1/payouts/{{payout_id}}/{action}", summary, {200: Payout}, EmptyBody,
         errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required", access="admin" if admin else "member",
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ class PayoutApi:
         errors=("DUPLICATE_REFERENCE", "INSUFFICIENT_BALANCE"),
         idempotency="required",
         example=EXAMPLE,
-        links=_SEE,
+        links=_LINKS,
         check=_check,
         description="The last four digits of the account number choose the scenario, unless an `X-Sandbox-Scenario` header "
         "names one. See the list of scenarios.",
@@ -168,18 +168,18 @@ class PayoutApi:
     async def get_payout_timeline(self, request: Request, payout_id: str) -> Timeline:
         return await self._payouts.timeline(request.merchant_id, payout_id)
 
-    @_moving("POST", "cancel", "Cancel a payout")
+    @_transition_operation("POST", "cancel", "Cancel a payout")
     async def cancel_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "cancel")
 
-    @_moving("POST", "reinitiate", "Retry a failed payout", "INSUFFICIENT_BALANCE")
+    @_transition_operation("POST", "reinitiate", "Retry a failed payout", "INSUFFICIENT_BALANCE")
     async def reinitiate_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reinitiate")
 
-    @_moving("PATCH", "approve", "Approve a payout", admin=True)
+    @_transition_operation("PATCH", "approve", "Approve a payout", admin=True)
     async def approve_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "approve")
 
-    @_moving("PATCH", "reject", "Reject a payout", admin=True)
+    @_transition_operation("PATCH", "reject", "Reject a payout", admin=True)
     async def reject_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reject")

@@ -139,10 +139,10 @@ class PayoutService:
                 items.append(problem.within(f"payouts[{position}]"))
         return await self._work.submit(CreatePayouts(context, items))
 
-    async def transition(self, context: RequestContext, payout_id: str, verb: str) -> CommandResult:
+    async def transition(self, context: RequestContext, payout_id: str, action: str) -> CommandResult:
         """Approve, reject, cancel or reinitiate a payout. Raises NOT_FOUND for a malformed id; other refusals are returned."""
         _require_id(payout_id)
-        return await self._work.submit(TransitionPayout(context, payout_id, verb))
+        return await self._work.submit(TransitionPayout(context, payout_id, action))
 
     async def get(self, merchant_id: str, payout_id: str) -> Payout:
         """Return a payout. Raises NOT_FOUND."""

@@ -20,7 +20,7 @@ from sandbox.webhooks.deliveries import (
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explain_planned
 
-_SEE: Final = {
+_LINKS: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
     "change": ("change_webhook_endpoint", "endpoint_id"),
     "delete": ("delete_webhook_endpoint", "endpoint_id"),
@@ -43,7 +43,7 @@ class EndpointApi:
         CreateEndpointBody,
         errors=("INVALID_STATE",),
         idempotency="required",
-        links=_SEE,
+        links=_LINKS,
         check=_check,
         rewrite_problem=explain_planned,
         example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
