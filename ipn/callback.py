@@ -10,7 +10,7 @@ import msgspec
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.clock import Clock
-from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.fields import PRINTABLE, FailureCode
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_commands import TransitionPayout
@@ -80,7 +80,7 @@ class CallbackService:
         """
         errors = callback_errors(msgspec.structs.asdict(body))
         if errors:
-            raise all_invalid(errors)
+            raise invalid_fields(errors)
         merchant_id, payout_id = await self._find_signer(body, raw, headers)
         # Banks may repeat a message, so its id is the idempotency key. The signature covers the id, so a known id means the
         # same message; the fingerprint therefore uses only the id. The unprintable prefix prevents collisions with merchants'

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sandbox.domain.body_errors import FieldProblem, JsonObject, find_errors, for_display, parse_tree, raw_items
-from sandbox.domain.errors import Problem, all_invalid, invalid
+from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.money import InvalidAmountError, parse_amount
 
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def _refusal(kind: Any, body: bytes, check: Check | None, reason: str) -> Proble
         # Drop the errors of a field that already has an error, itself or in a nested field: they follow from it.
         known = {path for field, _ in errors for path in _with_parents(field)}
         errors += [error for error in check(valid) if error[0] not in known]
-    return all_invalid(errors or [("body", for_display(reason))])
+    return invalid_fields(errors or [("body", for_display(reason))])
 
 
 def _with_parents(field: str) -> list[str]:

@@ -151,7 +151,9 @@ class Problem(Exception):
     def within(self, place: str) -> "Problem":
         """Return the problem of one part of the request, such as `payouts[2]`, with this prefix in its error paths."""
         if self.code == "VALIDATION_ERROR":
-            return all_invalid([(place if field == "body" else f"{place}.{field}", message) for field, message in self.errors])
+            return invalid_fields(
+                [(place if field == "body" else f"{place}.{field}", message) for field, message in self.errors]
+            )
         if self.code == "MALFORMED_JSON":
             return Problem(self.code, f"{place}: {self.detail}", errors=[(place, self.detail.rstrip("."))])
         return self
@@ -159,10 +161,10 @@ class Problem(Exception):
 
 def invalid(field: str, message: str) -> Problem:
     """Return a VALIDATION_ERROR for one field."""
-    return all_invalid([(field, message)])
+    return invalid_fields([(field, message)])
 
 
-def all_invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+def invalid_fields(errors: Sequence[tuple[str, str]]) -> Problem:
     """Return a VALIDATION_ERROR for several fields, each given as its path and the error message."""
     listed = "; ".join(f"{field}: {message.rstrip('.')}" for field, message in errors[:_MAX_IN_DETAIL])
     more = f"; and {len(errors) - _MAX_IN_DETAIL} more" if len(errors) > _MAX_IN_DETAIL else ""

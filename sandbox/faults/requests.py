@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandbox.domain.choices import FaultTarget, Method
-from sandbox.domain.errors import all_invalid
+from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fault import MAX_MS
 from sandbox.domain.fields import Uuid
 from sandbox.scenarios.rules import Probability
@@ -180,7 +180,7 @@ def match_of(body: FaultBody) -> dict[str, str]:
     known = RequestMatch if body.target == "api" else DeliveryMatch
     unknown = [name for name in given if name not in known.__struct_fields__]
     if unknown:
-        raise all_invalid([(f"match.{name}", f"is not supported for target {body.target}") for name in unknown])
+        raise invalid_fields([(f"match.{name}", f"is not supported for target {body.target}") for name in unknown])
     return given
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from sandbox.domain.body import decode
-from sandbox.domain.errors import MEDIA_TYPE, Problem, all_invalid
+from sandbox.domain.errors import MEDIA_TYPE, Problem, invalid_fields
 from sandbox.domain.query_errors import find_query_errors
 from sandbox.http.accept import accepts, names_explicitly
 from sandbox.http.operation import JSON, Operation
@@ -163,7 +163,7 @@ def query_parameters(operation: Operation, proceed: Handler) -> Handler:
             errors, request.query = find_query_errors(given, allowed, schemas)
             errors += cursor_errors(request.query)
             if errors:
-                raise all_invalid(errors)
+                raise invalid_fields(errors)
         return await proceed(request)
 
     return proceed if operation.access == "public" else check

@@ -10,7 +10,7 @@ from sandbox.domain.body import amount_of
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import Role
 from sandbox.domain.clock_target import moment
-from sandbox.domain.errors import Problem, all_invalid, invalid
+from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.fields import AmountOrZero, Name, Time, Url
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CURSOR, LIMIT, delete, get, post
@@ -59,7 +59,7 @@ def _spec(body: CreateMerchantBody, webhook_url_error: Callable[[str], str | Non
     seed, frozen_at, more = _validate_optional(msgspec.structs.asdict(body), webhook_url_error)
     errors += more
     if errors:
-        raise all_invalid(errors)
+        raise invalid_fields(errors)
     return MerchantSpec(body.name, balance or None, body.webhook_url, seed, frozen_at)
 
 

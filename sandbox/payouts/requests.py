@@ -8,7 +8,7 @@ import msgspec
 from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import DestType
 from sandbox.domain.directory import Directory
-from sandbox.domain.errors import all_invalid
+from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fields import PRINTABLE, Amount, Text64, Text140, Text500
 from sandbox.domain.iban import check_account_number
 from sandbox.domain.money import InvalidAmountError, parse_amount
@@ -80,7 +80,7 @@ def new_payout(body: CreatePayoutBody, directory: Directory, scenario_header: st
     }
     errors += destination_errors(fields, directory)
     if errors:
-        raise all_invalid(errors)
+        raise invalid_fields(errors)
     bank_code, wallet_code = codes
     return NewPayout(
         merchant_reference=body.merchant_reference,
@@ -105,7 +105,7 @@ def destination(
     }  # fmt: skip
     errors = destination_errors(fields, directory)
     if errors:
-        raise all_invalid(errors)
+        raise invalid_fields(errors)
     return _codes(dest_type, bank_code, wallet_code, directory)
 
 

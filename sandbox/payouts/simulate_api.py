@@ -7,7 +7,7 @@ import msgspec
 
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import PayoutStatus
-from sandbox.domain.errors import all_invalid
+from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fields import FailureCode
 from sandbox.domain.payout import Payout
 from sandbox.domain.payout_states import FAILED, REJECTED, RETURNED
@@ -50,7 +50,7 @@ class SimulateApi:
     async def simulate_payout(self, request: Request, body: SimulateBody, payout_id: str) -> CommandResult:
         errors = self._check(msgspec.structs.asdict(body))
         if errors:
-            raise all_invalid(errors)
+            raise invalid_fields(errors)
         return await self._payouts.simulate(
             request.context,
             payout_id,

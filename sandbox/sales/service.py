@@ -9,7 +9,7 @@ import structlog
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
-from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.ids import MIN_ID, is_uuid
 from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
@@ -145,7 +145,7 @@ class SalesService:
         if len(verdicts) < len(items):
             first = {item.sale_id: index for index, item in reversed([*enumerate(items)])}
             repeated = [index for index, item in enumerate(items) if first[item.sale_id] != index]
-            raise all_invalid(
+            raise invalid_fields(
                 [(f"[{index}].sale_id", f"is already listed in [{first[items[index].sale_id]}]") for index in repeated]
             )
 

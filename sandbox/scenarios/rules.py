@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from sandbox.domain.body import decode
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
-from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.fields import Amount, FailureCode, Text64, Text500, Uuid
 from sandbox.domain.money import InvalidAmountError, parse_amount
 from sandbox.domain.payout_states import FAILED, PENDING, PROCESSING, RETURNED, SUCCESS, TRANSITIONS
@@ -109,7 +109,7 @@ def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:
     errors += [error for error in match_errors(match, directory) if error[0] not in dict(errors)]
     errors += path_errors(body.steps)
     if errors:
-        raise all_invalid(errors)
+        raise invalid_fields(errors)
     if "bank_code" in match:
         bank = directory.bank(match["bank_code"])
         # Payouts are stored with the bank's own code, even if they were created with an alias.

@@ -10,7 +10,7 @@ from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.domain.destination_url import url_error
-from sandbox.domain.errors import Problem, all_invalid
+from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.fields import Text500, Url
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
@@ -55,7 +55,7 @@ def explain_planned(problem: Problem) -> Problem:
     errors = [(field, _NOT_SUPPORTED) if field in _PLANNED else (field, message) for field, message in problem.errors]
     if errors == list(problem.errors):
         return problem
-    return all_invalid(errors)
+    return invalid_fields(errors)
 
 
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
@@ -64,7 +64,7 @@ def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networ
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
     if errors:
-        raise all_invalid(errors)
+        raise invalid_fields(errors)
 
 
 def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Network]) -> list[FieldProblem]:
