@@ -210,7 +210,7 @@ class UnitOfWork:
         transfer_id = self.transfer(change.movement, payout.amount, payout.id, payout.merchant_reference)
         # Nothing may fail from here on.
         payout.status = status
-        self._move_wallet(payout, None, status)
+        self._update_wallet(payout, None, status)
         self.payouts[payout.id] = row
         self.references.add(payout.merchant_reference)
         self.created.append(row)
@@ -250,7 +250,7 @@ class UnitOfWork:
         payout.status = status
         if scenario is not None:
             row.assign_scenario(scenario)
-        self._move_wallet(payout, source, status)
+        self._update_wallet(payout, source, status)
         self._update_details(payout, source, failure_code, failure_reason, psp_reference)
         if status == PENDING:
             payout.processed_at = row.processed_at = None
@@ -316,7 +316,7 @@ class UnitOfWork:
                 f"The amount is {payout.amount}, but the user's wallet has {free} available; request less, or credit the user.",
             )
 
-    def _move_wallet(self, payout: Payout, source: str | None, status: str) -> None:
+    def _update_wallet(self, payout: Payout, source: str | None, status: str) -> None:
         """Apply a payout's change to the user's wallet. `_check_wallet` has passed, so this cannot fail."""
         before, after = total_field_for(source), total_field_for(status)
         if payout.user_id is None or before == after:

@@ -78,16 +78,18 @@ async def _call(conn: "PoolConnectionProxy[Any]", claims: Sequence[ClaimRequest]
         _CLAIM,
         wait,
         datetime.now(UTC),
-        [one.merchant_id for one in claims],
-        [(one.weight + 1) * IDS_PER_PAYOUT for one in claims],
-        [_needs(one) for one in claims],
-        [one.due_limit for one in claims],
+        [request.merchant_id for request in claims],
+        [(request.weight + 1) * IDS_PER_PAYOUT for request in claims],
+        [_needs(request) for request in claims],
+        [request.due_limit for request in claims],
     )
     return found
 
 
-def _needs(one: ClaimRequest) -> str | None:
-    needs = {"keys": one.keys, "references": one.references, "payouts": one.payout_ids, "users": one.user_ids}
+def _needs(request: ClaimRequest) -> str | None:
+    needs = {
+        "keys": request.keys, "references": request.references, "payouts": request.payout_ids, "users": request.user_ids
+    }  # fmt: skip
     found = {name: values for name, values in needs.items() if values}
     return msgspec.json.encode(found).decode() if found else None
 
