@@ -32,7 +32,7 @@ parallel.
 
 It also bounds the age of the clock, URL and secret that an attempt uses.
 """
-_CONCURRENT: Final = 4
+_MAX_CONCURRENT_TRANSACTIONS: Final = 4
 """Maximum number of claims running at once, and of transactions that record results.
 
 While a merchant waits for its turn, its wake-ups and results gather, so that one transaction serves more of them.
@@ -48,8 +48,8 @@ class Deliverer:
         self.attempts = attempts
         self._merchants: dict[str, _MerchantDeliveries] = {}
         self._stopping = False
-        self.claim_turns = asyncio.Semaphore(_CONCURRENT)
-        self.record_turns = asyncio.Semaphore(_CONCURRENT)
+        self.claim_slots = asyncio.Semaphore(_MAX_CONCURRENT_TRANSACTIONS)
+        self.record_slots = asyncio.Semaphore(_MAX_CONCURRENT_TRANSACTIONS)
 
     def wake(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks, now or as soon as the calls in progress leave capacity."""
@@ -164,7 +164,7 @@ class _MerchantDeliveries:
                 await self.again.wait()
                 self.again.clear()
                 if self._claims_again:
-                    async with self._deliverer.claim_turns:
+                    async with self._deliverer.claim_slots:
                         self._claims_again = False
                         if not self._deliverer.stopping:
                             await self._claim()
@@ -193,9 +193,9 @@ class _MerchantDeliveries:
             capacity = dict(free.by_endpoint)
             for endpoint_id in self._unrecorded:
                 capacity[endpoint_id] = min(capacity.get(endpoint_id, free.default), self.room(endpoint_id))
-            left = free.default == 0 or 0 in capacity.values()
+            may_leave_due = free.default == 0 or 0 in capacity.values()
             # While this claim runs, keep the previous claim's flag as well, because a result can be recorded in between.
-            self.may_have_more_due |= left
+            self.may_have_more_due |= may_leave_due
             self._claimable = FreeCapacity(capacity, free.default)
             try:
                 claimed, busy = await claim_due(self._merchant_id, capacity, free.default)
@@ -207,7 +207,9 @@ class _MerchantDeliveries:
         if any(count == capacity.get(endpoint_id, free.default) for endpoint_id, count in claims.items()):
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
         # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more.
-        self.may_have_more_due = left or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
+        self.may_have_more_due = (
+            may_leave_due or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
+        )
         self.send(sequences)
         if busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
@@ -239,7 +241,7 @@ class _MerchantDeliveries:
             # Calls that were claimed together end within milliseconds of each other.
             await asyncio.sleep(_GATHER_SECONDS)
             while self._results:
-                async with self._deliverer.record_turns:
+                async with self._deliverer.record_slots:
                     batch, self._results = self._results[:MAX_RECORDED_ATTEMPTS], self._results[MAX_RECORDED_ATTEMPTS:]
                     await self._deliverer.attempts.record(self._merchant_id, batch)
                 for result in batch:
