@@ -14,7 +14,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from sandbox.runtime.open_files import raise_limit_of_open_files
+from sandbox.runtime.open_files import raise_open_file_limit
 from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
 from tests.harness.waiting import until
@@ -33,7 +33,7 @@ _SLOWEST_FILES = ("test_contract.py", "test_crashes.py", "test_runtime.py", "tes
 
 def pytest_configure() -> None:
     """Raise the limit of open files, as the product's processes do: some tests hold both ends of every connection."""
-    raise_limit_of_open_files()
+    raise_open_file_limit()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -32,8 +32,8 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.infrastructure.wake import CREDITS, DELIVERIES, QUEUE, STEPS, WORKER_SEEN, connect, pack, redis_settings
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import LiveFeed
-from sandbox.runtime.open_files import raise_limit_of_open_files
-from sandbox.runtime.process_start import report_up, start_process
+from sandbox.runtime.open_files import raise_open_file_limit
+from sandbox.runtime.process_start import report_ready, start_process
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.builtin import load_catalogue
 from sandbox.server.readiness import Readiness
@@ -205,7 +205,7 @@ async def run_worker(settings: Settings) -> None:
                 await health.start(settings.host, settings.metrics_port)
             except OSError as error:
                 sys.exit(f"settings: SANDBOX_METRICS_PORT {settings.metrics_port} cannot be used ({error.strerror}).")
-        report_up()
+        report_ready()
         ended = asyncio.create_task(stopped.wait())
         done, _ = await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {ended}:
@@ -232,7 +232,7 @@ async def run_worker(settings: Settings) -> None:
 def main() -> None:
     """Run a worker. If a setting is not valid, print one line that names it and exit with code 1."""
     settings = start_process("worker")
-    raise_limit_of_open_files()
+    raise_open_file_limit()
     # All objects so far are permanent. Exclude them from garbage collection, whose pauses stop all work.
     gc.freeze()
     uvloop.run(run_worker(settings))

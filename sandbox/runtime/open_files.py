@@ -8,7 +8,7 @@ TARGET: Final = 8192
 """Enough for the maximum number of webhook calls, the same number of idle connections, and all other files."""
 
 
-def raise_limit_of_open_files() -> None:
+def raise_open_file_limit() -> None:
     """Raise the soft limit to TARGET, or to the hard limit if that is lower. Many systems default to 1024 or less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = TARGET if hard == resource.RLIM_INFINITY else min(TARGET, hard)

@@ -33,7 +33,7 @@ def start_process(name: str) -> Settings:
     return settings
 
 
-def report_up() -> None:
+def report_ready() -> None:
     """Report to the supervisor that this process is ready. Without a supervisor, do nothing."""
     path = os.environ.get(UP_FILE)
     if path:

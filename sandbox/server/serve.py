@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import uvicorn
 
 from sandbox.infrastructure.logs import end_log_buffering
-from sandbox.runtime.open_files import raise_limit_of_open_files
+from sandbox.runtime.open_files import raise_open_file_limit
 from sandbox.runtime.process_start import start_process
 from sandbox.server.protocol import BoundedProtocol, Limits
 
@@ -102,7 +102,7 @@ def main() -> None:
     from sandbox.server.app import create_app
 
     settings = start_process("api")
-    raise_limit_of_open_files()
+    raise_open_file_limit()
     application = create_app(settings)
     serve(application.asgi, settings.port, settings.host, settings.public_url, application.on_shutdown)
 
