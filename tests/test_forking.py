@@ -62,13 +62,13 @@ print(f"status {status}")
 """
 
 
-def run(how: str, tmp_path: Path, text: str) -> tuple[str, str]:
+def run(start_method: str, tmp_path: Path, text: str) -> tuple[str, str]:
     """Run a module with this source by "fork" or "exec". Return (the parent process's output, the module's log)."""
     (tmp_path / "reporting.py").write_text(text)
     (tmp_path / "log").unlink(missing_ok=True)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent.parent)])}
     parent = subprocess.run(
-        [sys.executable, "-P", "-c", PARENT_PROGRAM, how, str(tmp_path), "reporting"],
+        [sys.executable, "-P", "-c", PARENT_PROGRAM, start_method, str(tmp_path), "reporting"],
         env=env,
         capture_output=True,
         text=True,
@@ -78,8 +78,8 @@ def run(how: str, tmp_path: Path, text: str) -> tuple[str, str]:
 
 
 def test_a_forked_program_has_the_same_environment_as_an_executed_one(tmp_path: Path) -> None:
-    def report(how: str) -> dict[str, Any]:
-        output, log = run(how, tmp_path, REPORT_PROGRAM)
+    def report(start_method: str) -> dict[str, Any]:
+        output, log = run(start_method, tmp_path, REPORT_PROGRAM)
         assert output == "buffered by the parent status 0\n"
         first, second = log.splitlines()
         assert second == "to standard error"
@@ -104,8 +104,8 @@ def test_a_forked_program_has_the_same_environment_as_an_executed_one(tmp_path: 
 )
 def test_a_forked_program_exits_like_an_executed_one(tmp_path: Path, ending: str, status: int, last_line: str) -> None:
     text = f"import os, sys\ndef main():\n    {ending}\nif __name__ == '__main__':\n    main()\n"
-    for how in ("fork", "exec"):
-        output, log = run(how, tmp_path, text)
+    for start_method in ("fork", "exec"):
+        output, log = run(start_method, tmp_path, text)
         assert output.endswith(f"status {status}\n")
         assert (log.splitlines() or [""])[-1] == last_line
 

@@ -198,22 +198,22 @@ def findings(stack: Stack) -> Iterator[Findings]:
 
     async def measure_all() -> Findings:
         await database.create()
-        every = statements_under_test() | await database.foreign_keys()
+        tested = statements_under_test() | await database.foreign_keys()
         found = {}
-        when_empty = await database.prepare(every)
+        when_empty = await database.prepare(tested)
         await database.fill(0xAA, 0xAA, FEW_ROWS)
-        when_few = await database.prepare(every)
+        when_few = await database.prepare(tested)
         await database.fill(0xAA, 0xAA, ROWS, first_row=FEW_ROWS + 1)
         found["planned on empty tables"] = await when_empty.measure()
         found["planned on few rows"] = await when_few.measure()
-        found["never analyzed"] = await (await database.prepare(every)).measure()
+        found["never analyzed"] = await (await database.prepare(tested)).measure()
         await database.analyze()
-        found["one large merchant"] = await (await database.prepare(every)).measure()
+        found["one large merchant"] = await (await database.prepare(tested)).measure()
         await database.fill(1000, 1000 + SMALL_MERCHANTS - 1, 1)
         await database.analyze()
-        found["one large and many small merchants"] = await (await database.prepare(every)).measure()
+        found["one large and many small merchants"] = await (await database.prepare(tested)).measure()
         await database.fake_one_row_statistics()
-        found["statistics of one row per merchant"] = await (await database.prepare(every)).measure()
+        found["statistics of one row per merchant"] = await (await database.prepare(tested)).measure()
         return Findings(found, await database.unused_indexes())
 
     try:
@@ -246,10 +246,10 @@ def test_no_statement_reads_too_much_whatever_statistics_the_planner_has(
 def test_every_statement_finds_rows(readings: dict[str, dict[str, ReadCost]]) -> None:
     """A statement whose arguments match no rows reads nothing, even with a bad plan, and would prove nothing."""
     without_rows = {name for name, reading in readings["one large merchant"].items() if reading.rows == 0}
-    assert without_rows <= FIND_NOTHING
+    assert without_rows <= WITHOUT_ROWS
 
 
-FIND_NOTHING = {
+WITHOUT_ROWS = {
     "sandbox.aggregator.poll.DUE_HTTP",
     "sandbox.bulk_credit.service._RETRY_ITEMS",
     "sandbox.unit_of_work.operator._READ",

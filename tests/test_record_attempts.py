@@ -41,7 +41,7 @@ def test_the_attempt_with_the_current_lease_sets_the_status(world: World, receiv
         "WHERE merchant_id = $1 AND id = $2"
     )
     world.stack.execute(set_pending, world.merchant_id, delivery_id, lease)
-    results = [attempt(delivery_id, endpoint_id, receiver.url, each) for each in (lease - timedelta(seconds=1), lease)]
+    results = [attempt(delivery_id, endpoint_id, receiver.url, until_) for until_ in (lease - timedelta(seconds=1), lease)]
     asyncio.run(record(world.stack.database_url, world.merchant_id, results if stale_first else results[::-1]))
     shown = world.get(f"/api/v1/webhook-deliveries/{delivery_id}").json()
     assert (shown["status"], shown["next_attempt_at"]) == ("SUCCEEDED", None)

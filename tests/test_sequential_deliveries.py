@@ -38,9 +38,11 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
     )
 
 
-def recorded(one: ClaimedDelivery, status: int) -> AttemptResult:
+def recorded(delivery: ClaimedDelivery, status: int) -> AttemptResult:
     result = SendResult(status, {}, "", None, 1)
-    return AttemptResult(one, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410)
+    return AttemptResult(
+        delivery, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410
+    )
 
 
 class ScriptedAttempts(attempt.AttemptRunner):
@@ -56,9 +58,12 @@ class ScriptedAttempts(attempt.AttemptRunner):
 
 def test_deliveries_are_sequential_per_endpoint_only_in_a_frozen_world() -> None:
     frozen = [claimed(1, "a"), claimed(2, "b"), claimed(3, "a"), claimed(4, "b")]
-    assert [[one.id for one in sequence] for sequence in attempt.split_into_sequences(frozen)] == [["d1", "d3"], ["d2", "d4"]]
+    assert [[delivery.id for delivery in sequence] for sequence in attempt.split_into_sequences(frozen)] == [
+        ["d1", "d3"],
+        ["d2", "d4"],
+    ]
     running = [claimed(1, "a", clock=RUNNING), claimed(2, "a", clock=RUNNING)]
-    assert [[one.id for one in sequence] for sequence in attempt.split_into_sequences(running)] == [["d1"], ["d2"]]
+    assert [[delivery.id for delivery in sequence] for sequence in attempt.split_into_sequences(running)] == [["d1"], ["d2"]]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ async def test_claimed_deliveries_that_are_not_attempted_are_released(
     released: list[Any] = []
 
     async def release_claims(merchant_id: str, rest: Sequence[ClaimedDelivery]) -> None:
-        released.extend(one.id for one in rest)
+        released.extend(delivery.id for delivery in rest)
 
     monkeypatch.setattr(attempt, "release_claims", release_claims)
     sender = WebhookSender()
@@ -93,7 +98,7 @@ async def test_claimed_deliveries_that_are_not_attempted_are_released(
         )
     finally:
         await sender.close()
-    ids = [one.id for one in run]
+    ids = [delivery.id for delivery in run]
     assert (attempted_ids, released, remaining) == (ids[:attempted], ids[attempted:], 3 - attempted)
 
 

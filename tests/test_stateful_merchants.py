@@ -48,7 +48,7 @@ class Sandbox:
     def processes(self, module: str) -> list[psutil.Process]:
         """Return the two processes that run this module. Waits until a killed one has been restarted."""
 
-        def look() -> list[psutil.Process] | None:
+        def find_both() -> list[psutil.Process] | None:
             found = []
             for child in self.supervisor.children():
                 with contextlib.suppress(psutil.Error):
@@ -56,7 +56,7 @@ class Sandbox:
                         found.append(child)
             return found if len(found) == 2 else None
 
-        return wait_for(look, f"the restart of {module}")
+        return wait_for(find_both, f"the restart of {module}")
 
     def kill(self, module: str, number: int) -> None:
         """SIGKILL one of the two processes. The supervisor starts it again."""

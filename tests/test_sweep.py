@@ -47,16 +47,16 @@ async def test_due_payouts_and_deliveries_are_found_in_running_worlds(stack: Sta
         await open_pool(database.url, 2)
         conn = await asyncpg.connect(database.url)
         try:
-            every = [f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)]
+            merchant_ids = [f"00000000-0000-7000-8000-00000000000{number}" for number in (1, 2, 3)]
             assert await due_merchants(DUE.replace(year=2030)) == []
-            assert sorted(await due_merchants(DUE)) == every
-            await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", every[0])
-            await conn.execute("UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE merchant_id = $1", every[1])
-            await conn.execute("UPDATE payouts SET due_at = NULL WHERE merchant_id = $1", every[2])
-            assert sorted(await due_merchants(DUE)) == every[1:]
-            await conn.execute("UPDATE webhook_endpoints SET status = 'DISABLED' WHERE merchant_id = $1", every[2])
-            assert await due_merchants(DUE) == [every[1]]
-            await conn.execute("UPDATE worlds SET clock_offset = '-1 s' WHERE merchant_id = $1", every[1])
+            assert sorted(await due_merchants(DUE)) == merchant_ids
+            await conn.execute("UPDATE worlds SET clock_frozen_at = now() WHERE merchant_id = $1", merchant_ids[0])
+            await conn.execute("UPDATE webhook_deliveries SET next_attempt_at = NULL WHERE merchant_id = $1", merchant_ids[1])
+            await conn.execute("UPDATE payouts SET due_at = NULL WHERE merchant_id = $1", merchant_ids[2])
+            assert sorted(await due_merchants(DUE)) == merchant_ids[1:]
+            await conn.execute("UPDATE webhook_endpoints SET status = 'DISABLED' WHERE merchant_id = $1", merchant_ids[2])
+            assert await due_merchants(DUE) == [merchant_ids[1]]
+            await conn.execute("UPDATE worlds SET clock_offset = '-1 s' WHERE merchant_id = $1", merchant_ids[1])
             assert await due_merchants(DUE) == []
         finally:
             await conn.close()

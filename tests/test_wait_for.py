@@ -252,8 +252,8 @@ async def test_a_subscriber_that_does_not_wait_learns_that_the_subscription_is_n
     listener = LiveListener("redis://127.0.0.1:9/0")
     listener.start()
     try:
-        for patience in (0, 0.05):
-            async with listener.subscribe("somebody", lambda _: None, patience) as is_subscribed:
+        for max_wait in (0, 0.05):
+            async with listener.subscribe("somebody", lambda _: None, max_wait) as is_subscribed:
                 assert not is_subscribed
     finally:
         await listener.close()

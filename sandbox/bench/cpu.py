@@ -80,7 +80,7 @@ def find_supervisor(port: int) -> int | None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             connections = process.net_connections("tcp")
-            if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections):
+            if any(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port for connection in connections):
                 listening[process.pid] = process.ppid()
     # The supervisor opens the listening socket, and the API processes inherit it. A container's port has no such processes.
     for pid in (pid for pid, parent in listening.items() if parent not in listening):

@@ -6,7 +6,7 @@ from statistics import median
 
 from sandbox.bench.load import LoadRun, open_load
 from sandbox.bench.machine import Machine, describe_machine
-from sandbox.bench.pgbench import CLIENTS, WAYS, find_pgbench, open_pgbench
+from sandbox.bench.pgbench import CLIENTS, METHODS, find_pgbench, open_pgbench
 from sandbox.bench.preload import preload
 from sandbox.bench.stack import BenchError, Stack, check_audit, create_merchant
 
@@ -18,7 +18,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: creates over HTTP, then pgbench in both ways, each with each number of clients."""
+    """One round: creates over HTTP, then pgbench with both methods, each with each number of clients."""
 
     http: LoadRun
     pgbench: Mapping[tuple[str, int], float]
@@ -38,34 +38,34 @@ class CreateResult:
     @property
     def http_rps(self) -> float:
         """Creates per second over HTTP."""
-        return median(turn.http.http_rps for turn in self.rounds)
+        return median(round_.http.http_rps for round_ in self.rounds)
 
     @property
     def p50_ms(self) -> float:
         """The median latency of creates over HTTP."""
-        return median(turn.http.p50_ms for turn in self.rounds)
+        return median(round_.http.p50_ms for round_ in self.rounds)
 
     @property
     def p99_ms(self) -> float:
         """The 99th percentile of the latency of creates over HTTP."""
-        return median(turn.http.p99_ms for turn in self.rounds)
+        return median(round_.http.p99_ms for round_ in self.rounds)
 
     @property
     def cpu_us(self) -> dict[str, float]:
         """CPU microseconds per payout, by kind of process."""
-        return medians([turn.http.cpu_us for turn in self.rounds])
+        return medians([round_.http.cpu_us for round_ in self.rounds])
 
-    def tps(self, way: str, clients: int) -> float:
+    def tps(self, method: str, clients: int) -> float:
         """Return pgbench's transactions per second."""
-        return median(turn.pgbench[way, clients] for turn in self.rounds)
+        return median(round_.pgbench[method, clients] for round_ in self.rounds)
 
-    def best(self, way: str) -> float:
+    def best(self, method: str) -> float:
         """Return pgbench's transactions per second with its better number of clients."""
-        return max(self.tps(way, clients) for clients in CLIENTS)
+        return max(self.tps(method, clients) for clients in CLIENTS)
 
-    def ratio(self, way: str) -> float:
+    def ratio(self, method: str) -> float:
         """Return the sandbox's rate over HTTP divided by pgbench's."""
-        return self.http_rps / self.best(way)
+        return self.http_rps / self.best(method)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class CreateBench:
     @property
     def steps(self) -> int:
         """The total number of steps that `progress` counts."""
-        return 1 + self.preload + self.rounds * (1 + len(WAYS) * len(CLIENTS)) * self.seconds
+        return 1 + self.preload + self.rounds * (1 + len(METHODS) * len(CLIENTS)) * self.seconds
 
     def run(self) -> CreateResult:
         """Measure. Raises BenchError if anything fails or a response is wrong."""
@@ -101,8 +101,8 @@ class CreateBench:
             self.progress("warming up", 1)
             load.warm_up()
             with open_pgbench(self.stack, pgbench_merchant, database, database.sample(load.merchants[0])) as pgbench:
-                for way in WAYS:
-                    pgbench.run(way, CLIENTS[0], _PGBENCH_WARM_UP_SECONDS)
+                for method in METHODS:
+                    pgbench.run(method, CLIENTS[0], _PGBENCH_WARM_UP_SECONDS)
                 database.analyze()
                 rounds = []
                 for number in range(1, self.rounds + 1):
@@ -110,11 +110,11 @@ class CreateBench:
                     http = load.run(self.seconds)
                     self.progress(f"round {number}: HTTP", self.seconds)
                     rates = {}
-                    for way in WAYS:
+                    for method in METHODS:
                         for clients in CLIENTS:
-                            self.progress(f"round {number}: pgbench, {way}, {clients} clients", 0)
-                            rates[way, clients] = pgbench.run(way, clients, self.seconds)
-                            self.progress(f"round {number}: pgbench, {way}, {clients} clients", self.seconds)
+                            self.progress(f"round {number}: pgbench, {method}, {clients} clients", 0)
+                            rates[method, clients] = pgbench.run(method, clients, self.seconds)
+                            self.progress(f"round {number}: pgbench, {method}, {clients} clients", self.seconds)
                     rounds.append(Round(http, rates))
             self.progress("auditing", 0)
             load.check()

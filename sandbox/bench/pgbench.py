@@ -16,7 +16,7 @@ from sandbox.db.engine import APPLICATION_ROLE
 from sandbox.runtime.postgres import postgres_binaries
 from sandbox.runtime.run_directories import StartError
 
-WAYS = ("statements", "function")
+METHODS = ("statements", "function")
 CLIENTS = (16, 64)
 _HERE = Path(__file__).parent
 _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
@@ -46,20 +46,20 @@ class Pgbench:
     sample: Sample
     scripts: Path
 
-    def run(self, way: str, clients: int, seconds: int) -> float:
+    def run(self, method: str, clients: int, seconds: int) -> float:
         """Return the transactions per second with `clients` clients. Raises BenchError if a transaction fails."""
         # pgbench's duration includes the time to connect, although its rate does not. On a busy machine a short run can
         # end before its clients have connected, so repeat it for longer.
         for factor in (1, 4, 16):
-            output = self._run(way, clients, seconds * factor)
+            output = self._run(method, clients, seconds * factor)
             if not _NOTHING.search(output):
                 break
         tps = parse_pgbench(output)
         if tps is None:
-            raise BenchError(f"pgbench ({way}, {clients} clients) failed: {output[-2000:]}")
+            raise BenchError(f"pgbench ({method}, {clients} clients) failed: {output[-2000:]}")
         return tps
 
-    def _run(self, way: str, clients: int, seconds: int) -> str:
+    def _run(self, method: str, clients: int, seconds: int) -> str:
         variables = {
             "merchant": self.merchant.merchant_id,
             "run": "pgbench0",
@@ -68,7 +68,7 @@ class Pgbench:
             "request_id": self.sample.request_id,
         }
         argv = [find_pgbench(), "--no-vacuum", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", str(seconds)]
-        argv += ["-f", str(self.scripts / f"{way}.sql")]
+        argv += ["-f", str(self.scripts / f"{method}.sql")]
         for name, value in variables.items():
             argv += ["-D", f"{name}={value}"]
         # Use the sandbox's own role, so that permissions are checked the same way.
@@ -85,7 +85,7 @@ class Pgbench:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise BenchError(f"pgbench failed to run: {error}") from error
         if ended.returncode != 0:
-            raise BenchError(f"pgbench ({way}, {clients} clients) failed: {(ended.stderr or ended.stdout)[-2000:]}")
+            raise BenchError(f"pgbench ({method}, {clients} clients) failed: {(ended.stderr or ended.stdout)[-2000:]}")
         return ended.stdout
 
 
@@ -101,13 +101,13 @@ def parse_pgbench(output: str) -> float | None:
 @contextmanager
 def open_pgbench(stack: Stack, merchant: Merchant, database: Database, sample: Sample) -> Iterator[Pgbench]:
     """Create the database function that the bench calls, and drop it afterwards. Raises BenchError."""
-    texts = {name: (_HERE / f"{name}.sql").read_text("utf-8") for name in (*WAYS, "create_function")}
+    texts = {name: (_HERE / f"{name}.sql").read_text("utf-8") for name in (*METHODS, "create_function")}
     if not database.has_uuidv7:
         # PostgreSQL before 18 has no time-ordered ids. Random ones cost a little more in the indexes.
         texts = {name: text.replace("uuidv7()", "gen_random_uuid()") for name, text in texts.items()}
     with tempfile.TemporaryDirectory(prefix="psp-bench-") as folder:
-        for way in WAYS:
-            (Path(folder) / f"{way}.sql").write_text(texts[way], "utf-8")
+        for method in METHODS:
+            (Path(folder) / f"{method}.sql").write_text(texts[method], "utf-8")
         database.execute(texts["create_function"])
         try:
             yield Pgbench(stack, merchant, sample, Path(folder))

@@ -14,14 +14,14 @@ from sandbox.bench.create import CreateResult
 from sandbox.bench.e2e import E2eResult
 from sandbox.bench.growth import GrowthResult
 from sandbox.bench.machine import Machine
-from sandbox.bench.pgbench import CLIENTS, WAYS
+from sandbox.bench.pgbench import CLIENTS, METHODS
 from sandbox.bench.reads import READS, ReadsResult
 from sandbox.bench.startup import STARTS, StartupResult
 from sandbox.bench.wait_for import WaitForResult
 from sandbox.bench.wallets import BulkCreditResult, SummaryResult
 from sandbox.bench.world import WorldResult
 
-WAY_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
+METHOD_NAMES = {"statements": "separate prepared statements", "function": "one server-side function"}
 
 
 def cpu_json(cpu_us: Mapping[str, float], machine: Machine) -> dict[str, Any]:
@@ -65,14 +65,14 @@ def create_details(result: CreateResult) -> dict[str, Any]:
         "webhooks": result.webhooks,
         "rounds": [
             {
-                "http_rps": round(turn.http.http_rps, 1),
-                "p50_ms": round(turn.http.p50_ms, 2),
-                "p99_ms": round(turn.http.p99_ms, 2),
-                "unsettled": turn.http.unsettled,
-                "cpu_us_per_payout": _rounded(turn.http.cpu_us),
-                "pgbench": {f"{way}_{clients}": round(tps, 1) for (way, clients), tps in turn.pgbench.items()},
+                "http_rps": round(round_.http.http_rps, 1),
+                "p50_ms": round(round_.http.p50_ms, 2),
+                "p99_ms": round(round_.http.p99_ms, 2),
+                "unsettled": round_.http.unsettled,
+                "cpu_us_per_payout": _rounded(round_.http.cpu_us),
+                "pgbench": {f"{method}_{clients}": round(tps, 1) for (method, clients), tps in round_.pgbench.items()},
             }
-            for turn in result.rounds
+            for round_ in result.rounds
         ],
     }
 
@@ -86,17 +86,19 @@ def create_report(result: CreateResult, command: str) -> Group:
     for column in table.columns[1:]:
         column.justify = "right"
     rows: list[tuple[str, list[float], float, str]] = [
-        ("HTTP", [turn.http.http_rps for turn in result.rounds], result.http_rps, ",.0f")
+        ("HTTP", [round_.http.http_rps for round_ in result.rounds], result.http_rps, ",.0f")
     ]
-    for way in WAYS:
+    for method in METHODS:
         for clients in CLIENTS:
-            name = f"pgbench, {WAY_NAMES[way]}, {clients} clients"
-            rows.append((name, [turn.pgbench[way, clients] for turn in result.rounds], result.tps(way, clients), ",.0f"))
-    rows.append(("HTTP, p50 in ms", [turn.http.p50_ms for turn in result.rounds], result.p50_ms, ".1f"))
-    rows.append(("HTTP, p99 in ms", [turn.http.p99_ms for turn in result.rounds], result.p99_ms, ".1f"))
+            name = f"pgbench, {METHOD_NAMES[method]}, {clients} clients"
+            rows.append(
+                (name, [round_.pgbench[method, clients] for round_ in result.rounds], result.tps(method, clients), ",.0f")
+            )
+    rows.append(("HTTP, p50 in ms", [round_.http.p50_ms for round_ in result.rounds], result.p50_ms, ".1f"))
+    rows.append(("HTTP, p99 in ms", [round_.http.p99_ms for round_ in result.rounds], result.p99_ms, ".1f"))
     for name, values, middle, form in rows:
         table.add_row(name, *(format(value, form) for value in values), Text(format(middle, form), "bold"))
-    unsettled = ", ".join(f"{turn.http.unsettled:,}" for turn in result.rounds)
+    unsettled = ", ".join(f"{round_.http.unsettled:,}" for round_ in result.rounds)
     return Group(
         Text(result.machine.line),
         Text(f"$ {command}"),
@@ -267,7 +269,7 @@ def startup_report(result: StartupResult, command: str) -> Group:
     for column in table.columns[1:]:
         column.justify = "right"
     for start in STARTS:
-        cpu = (median(each.cpu_seconds.get(kind, 0.0) for each in result.starts[start]) for kind in kinds)
+        cpu = (median(measured.cpu_seconds.get(kind, 0.0) for measured in result.starts[start]) for kind in kinds)
         table.add_row(start, *(f"{seconds:.2f}" for seconds in cpu), Text(f"{result.wall_seconds(start):.2f}", "bold"))
     return Group(
         Text(result.machine.line),

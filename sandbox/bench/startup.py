@@ -34,11 +34,11 @@ class StartupResult:
 
     def wall_seconds(self, start: str) -> float:
         """Return the median of the wall-clock seconds."""
-        return median(each.wall_seconds for each in self.starts[start])
+        return median(measured.wall_seconds for measured in self.starts[start])
 
     def cpu_seconds(self, start: str) -> float:
         """Return the median of the CPU seconds."""
-        return median(each.cpu_seconds[TOTAL] for each in self.starts[start])
+        return median(measured.cpu_seconds[TOTAL] for measured in self.starts[start])
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class FaultService:
         record = None
         if is_uuid(fault_id):
             async with db_errors_as_503():
-                record = await _one(merchant_id, fault_id)
+                record = await _select_one(merchant_id, fault_id)
         if record is None:
             raise _not_found()
         return _to_fault(record)
@@ -116,7 +116,7 @@ def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Fault
     return found.order_by(Faults.id, ascending=False).limit(limit)
 
 
-def _one(merchant_id: str, fault_id: str) -> First:
+def _select_one(merchant_id: str, fault_id: str) -> First:
     return Faults.select().where(Faults.merchant_id == merchant_id, Faults.id == fault_id).first()
 
 

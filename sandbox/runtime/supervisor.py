@@ -90,7 +90,7 @@ class Supervisor:
         api_socket, ipn_socket = self._listeners = listen_all(
             options.host, {"--port": options.port, "--ipn-port": options.ipn_port}
         )
-        port, ipn_port = (int(each.getsockname()[1]) for each in (api_socket, ipn_socket))
+        port, ipn_port = (int(listener.getsockname()[1]) for listener in (api_socket, ipn_socket))
         embedded = not os.environ.get("DATABASE_URL", "").strip()
         directories = self._directories = open_directories(options.data, embedded)
         self._lock = lock_data(directories, self._pause)

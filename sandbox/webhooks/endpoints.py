@@ -195,7 +195,7 @@ class EndpointService:
         """Return an endpoint. Raises NOT_FOUND."""
         _require_id(endpoint_id)
         async with db_errors_as_503():
-            record = await _one(merchant_id, endpoint_id)
+            record = await _select_one(merchant_id, endpoint_id)
         if record is None:
             raise _not_found(endpoint_id)
         return _to_endpoint(record)
@@ -214,7 +214,7 @@ class EndpointService:
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await _one(context.merchant_id, endpoint_id)
+            record = await _select_one(context.merchant_id, endpoint_id)
             if record is None:
                 raise _not_found(endpoint_id)
             # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
@@ -233,7 +233,7 @@ class EndpointService:
         _require_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
-            if await _one(context.merchant_id, endpoint_id) is None:
+            if await _select_one(context.merchant_id, endpoint_id) is None:
                 raise _not_found(endpoint_id)
             limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
             failed = [
@@ -260,7 +260,7 @@ def _ids(merchant_id: str) -> Select[WebhookEndpoints]:
     return WebhookEndpoints.select(WebhookEndpoints.id).where(WebhookEndpoints.merchant_id == merchant_id)
 
 
-def _one(merchant_id: str, endpoint_id: str) -> First:
+def _select_one(merchant_id: str, endpoint_id: str) -> First:
     e = WebhookEndpoints
     return e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id == endpoint_id).first()
 

@@ -25,10 +25,9 @@ _PARALLEL_CALLS: Final = 32
 DELIVERIES_PER_CALL: Final = 4
 """Maximum number of deliveries that one call sends, one after the other."""
 _OLDER_PER_PAYOUT: Final = 2
+"""Expected number of older deliveries to an endpoint per payout. One is usually `payout.created`."""
 _MIN_OLDER: Final = 4
-"""For how many older deliveries to an endpoint to begin calls: per payout, and at least. `payout.created` is usually one."""
-
-
+"""Minimum number of older deliveries to an endpoint for which calls begin."""
 _NOTHING: Final = Claim(datetime.min.replace(tzinfo=UTC), {}, ())
 
 
@@ -55,7 +54,9 @@ class TransactionDeliveries:
         limits: dict[tuple[str, str], int] = {}
         for unit in units:
             limits |= self._begin(unit)
-        clocks = {unit.merchant_id: unit.clock for unit in units if any(one.enabled for one in unit.subscriptions)}
+        clocks = {
+            unit.merchant_id: unit.clock for unit in units if any(subscription.enabled for subscription in unit.subscriptions)
+        }
         claim = await claim_together(conn.fetch, clocks, limits) if any(limits.values()) else _NOTHING
         older: dict[tuple[str, str], list[ClaimedDelivery]] = defaultdict(list)
         for merchant_id, delivery in claim.deliveries:
@@ -71,7 +72,11 @@ class TransactionDeliveries:
         merchant_id = unit.merchant_id
         new = Counter(delivery.endpoint_id for delivery in unit.deliveries)
         older = _MIN_OLDER + _OLDER_PER_PAYOUT * len(unit.due)
-        expected = {one.endpoint_id: new[one.endpoint_id] + older for one in unit.subscriptions if one.enabled}
+        expected = {
+            subscription.endpoint_id: new[subscription.endpoint_id] + older
+            for subscription in unit.subscriptions
+            if subscription.enabled
+        }
         wanted = {id_: min(_calls(n), self._room(merchant_id, id_) // DELIVERIES_PER_CALL) for id_, n in expected.items()}
         begun = self._attempts.begin_up_to(merchant_id, wanted)
         self._begun |= {(merchant_id, id_): calls for id_, calls in begun.items()}
@@ -95,7 +100,7 @@ class TransactionDeliveries:
             new[delivery.endpoint_id].append(index)
         sequences: list[list[ClaimedDelivery]] = []
         is_complete = True
-        for endpoint_id in (one.endpoint_id for one in unit.subscriptions if one.enabled):
+        for endpoint_id in (subscription.endpoint_id for subscription in unit.subscriptions if subscription.enabled):
             key = merchant_id, endpoint_id
             deliveries, endpoint = older.get(key, []), claim.endpoints.get(key)
             if len(deliveries) == limits[key]:

@@ -125,7 +125,7 @@ class WorldService:
         record = None
         if is_uuid(snapshot_id):
             async with db_errors_as_503():
-                record = await _one(merchant_id, snapshot_id)
+                record = await _select_one(merchant_id, snapshot_id)
         if record is None:
             raise _not_found()
         return _to_snapshot(record)
@@ -152,7 +152,7 @@ def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[Snaps
     return found.order_by(Snapshots.id, ascending=False).limit(limit)
 
 
-def _one(merchant_id: str, snapshot_id: str) -> First:
+def _select_one(merchant_id: str, snapshot_id: str) -> First:
     return Snapshots.select().where(Snapshots.merchant_id == merchant_id, Snapshots.id == snapshot_id).first()
 
 

@@ -203,6 +203,8 @@ DANGLING_REFERENCES = {
 }  # fmt: skip
 """By column without a foreign key: a corruption after which the column refers to a missing row."""
 CORRUPTIONS |= {
-    f"{column} refers to a missing row": replace(one, found_by=one.found_by | {"references_exist"}, names=f"{column} refers to")
-    for column, one in DANGLING_REFERENCES.items()
+    f"{column} refers to a missing row": replace(
+        dangling, found_by=dangling.found_by | {"references_exist"}, names=f"{column} refers to"
+    )
+    for column, dangling in DANGLING_REFERENCES.items()
 }
