@@ -26,32 +26,32 @@ _KEY: Final = "X-IDEMPOTENCY-KEY"
 
 _lock: Final = threading.Lock()
 _numbers: Final = itertools.count(1)
-_seen: Final[set[tuple[str, str]]] = set()
+_used: Final[set[tuple[str, str]]] = set()
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Change a generated request before it is sent."""
     for name, value in (case.path_parameters or {}).items():
-        # The problems of a batch have its path as their instance; schemathesis takes its "batch" for an id.
+        # The problems of a batch have its path as their instance; schemathesis mistakes its "batch" for an id.
         if value in _PROTECTED or value == "batch":
             case.path_parameters[name] = _NOBODY
     if case.headers and _KEY in case.headers and _is_valid(case, ParameterLocation.HEADER):
         # The API refuses a key that it has seen with another body. Other tests cover that; here it would hide everything else.
-        case.headers[_KEY] = _fresh("key", case.headers[_KEY])
+        case.headers[_KEY] = _unused("key", case.headers[_KEY])
     if case.query and "cursor" in case.query and _is_valid(case, ParameterLocation.QUERY):
         case.query["cursor"] = _CURSOR
     if _is_valid(case, ParameterLocation.QUERY) and (case.path.endswith("/stream") or "wait_for" in (case.query or {})):
-        # Nothing happens in this run that a waiting request could wait for.
+        # Do not wait: nothing in this run would end the wait.
         case.query = {**(case.query or {}), "timeout": "0"}
     if isinstance(case.body, dict):
         if _is_valid(case, ParameterLocation.BODY):
-            _mend_controls(case.body)
-        _mend(case.body)
-        for member in ("payouts", "users"):
-            for item in case.body[member] if isinstance(case.body.get(member), list) else ():
+            _fix_controls(case.body)
+        _fix_body(case.body)
+        for field in ("payouts", "users"):
+            for item in case.body[field] if isinstance(case.body.get(field), list) else ():
                 if isinstance(item, dict):
-                    _mend(item)
+                    _fix_body(item)
 
 
 def _is_valid(case: Any, place: ParameterLocation) -> bool:
@@ -59,22 +59,22 @@ def _is_valid(case: Any, place: ParameterLocation) -> bool:
     return component is None or component.mode.is_positive
 
 
-def _fresh(kind: str, value: str) -> str:
-    """Return the value if it is new, or else a new one."""
+def _unused(kind: str, value: str) -> str:
+    """Return the value if this run has not used it yet, otherwise a generated one."""
     # Schemathesis calls this from several threads.
     with _lock:
-        if (kind, value) in _seen:
+        if (kind, value) in _used:
             value = f"{kind}_{next(_numbers)}"
-        _seen.add((kind, value))
+        _used.add((kind, value))
     return value
 
 
-def _mend_controls(body: dict[str, Any]) -> None:
+def _fix_controls(body: dict[str, Any]) -> None:
     if isinstance(body.get("steps"), list):
         # No schema can say which path is legal from PENDING, or which of two amounts is larger.
         body["steps"] = [{"to": "PROCESSING"}, {"to": "SUCCESS"}]
         body["match"] = {"suffix": "98765"}
-        body["name"] = _fresh("scenario", body["name"])
+        body["name"] = _unused("scenario", body["name"])
     if "kind" in body and "target" in body:
         # A fault that applied would hide the responses of other operations.
         body["match"] = {"path": "/nowhere"} if body["target"] == "api" else {"event_type": "none"}
@@ -85,20 +85,20 @@ def _mend_controls(body: dict[str, Any]) -> None:
         body["scenario_header"] = "success"
 
 
-def _mend(body: dict[str, Any]) -> None:
+def _fix_body(body: dict[str, Any]) -> None:
     reference = body.get("merchant_reference")
     if isinstance(reference, str) and 1 <= len(reference) <= 64:
-        body["merchant_reference"] = _fresh("reference", reference)
-    for member in ("external_id", "vendor_user_id"):
-        name = body.get(member)
-        if isinstance(name, str) and 1 <= len(name) <= 64:
-            body[member] = _fresh(member, name)
+        body["merchant_reference"] = _unused("reference", reference)
+    for field in ("external_id", "vendor_user_id"):
+        value = body.get(field)
+        if isinstance(value, str) and 1 <= len(value) <= 64:
+            body[field] = _unused(field, value)
     if isinstance(body.get("destination"), dict):
-        _mend(body["destination"])
-    for member in ("url", "webhook_url"):
+        _fix_body(body["destination"])
+    for field in ("url", "webhook_url"):
         # The domain .invalid never resolves (RFC 6761), so no delivery leaves the machine.
-        if isinstance(body.get(member), str) and re.fullmatch(r"https?://[!-~]{1,1992}", body[member]):
-            body[member] = "https://contract.invalid/webhooks"
+        if isinstance(body.get(field), str) and re.fullmatch(r"https?://[!-~]{1,1992}", body[field]):
+            body[field] = "https://contract.invalid/webhooks"
     account = body.get("account_number")
     found = _IBAN.fullmatch(account) if isinstance(account, str) else None
     if found is not None:

@@ -1,6 +1,6 @@
 -- Lock a merchant and read what its unit of work needs. One statement calls it for each of a batch's merchants.
 --
--- Each statement here has a snapshot of its own, taken when it begins (READ COMMITTED, and the function is VOLATILE). So what
+-- Each statement here has its own snapshot, taken when it begins (READ COMMITTED, and the function is VOLATILE). So what
 -- is read after the lock includes everything that the lock's previous holder committed. A single statement that locks and
 -- reads would miss it: its snapshot was taken before the wait.
 --

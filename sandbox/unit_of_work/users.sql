@@ -15,7 +15,7 @@ CROSS JOIN LATERAL (
 ) u;
 
 -- name: credit
--- A file may credit a user more than once: its amounts are added up first, since ON CONFLICT may meet a row only once.
+-- A file may credit a user more than once: its amounts are added up first, because ON CONFLICT can update a row only once.
 INSERT INTO users AS t (merchant_id, id, name, vendor_user_id, created_at, earned, spent, advances, finals, requested, approved,
     paid, credited, version, updated_at)
 SELECT $1, k.id, k.name, k.vendor_user_id, k.created_at, k.earned, k.spent, k.advances, k.finals, k.requested, k.approved,

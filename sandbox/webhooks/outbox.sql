@@ -24,8 +24,8 @@ WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
 -- $1 and $2: merchants and their times. $4 to $6: merchants, endpoints and capacities. $7: the capacity of other endpoints.
 -- Returns each enabled endpoint of the merchants, with the deliveries claimed for it, or once without any.
 -- Each endpoint gets its own share, so a slow endpoint fills only its own. SKIP LOCKED lets two workers claim at the same
--- time. The lease, in the host's time, outlives the transaction, since the HTTP call runs outside of one.
--- The faults are read in the same statement, so a worker that sees a delivery also sees every fault made before it.
+-- time. The lease, in the host's time, outlives the transaction, because the HTTP call is made after it.
+-- The faults are read in the same statement, so a worker that sees a delivery also sees every fault created before it.
 -- The rows of `due` are locked until all of them are written, so the statement claims exactly what it returns.
 WITH due AS MATERIALIZED (
     SELECT m.merchant_id, e.id AS endpoint_id, e.url, e.secret, e.retry_profile, e.signing_time, e.faults, c.*
