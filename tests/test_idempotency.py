@@ -263,7 +263,7 @@ def test_a_merchant_is_created_once_per_key(stack: Stack) -> None:
     assert (unrelated.status_code, REPLAYED in unrelated.headers) == (200, False)
 
 
-def test_a_refused_creation_is_not_stored_but_a_deletion_is(stack: Stack) -> None:
+def test_the_key_of_a_refused_creation_is_not_stored_but_that_of_a_deletion_is(stack: Stack) -> None:
     key = str(uuid.uuid4())
     assert send_as_operator(stack, "POST", MERCHANTS, key, {"name": "x", "webhook_url": "ftp://no"}).status_code == 400
     created = send_as_operator(stack, "POST", MERCHANTS, key, {"name": "x"})

@@ -331,7 +331,7 @@ async def wait_until_blocking(world: World, conn: "asyncpg.Connection[asyncpg.Re
 
 @pytest.mark.parametrize("action", ["reset", "restore", "delete"])
 def test_no_attempt_that_is_recorded_concurrently_is_left_behind(stack: Stack, receiver: Receiver, action: str) -> None:
-    """It is recorded by a worker that has lost its lease, or that claimed the delivery after the others were locked."""
+    """The worker that records the attempt has lost its lease, or claimed the delivery after the other ones were locked."""
     with World.create(stack, opening_balance="1000.00", webhook_url=receiver.url) as world:
         deliver(world, receiver)
         snapshot_id = world.client.post("/sandbox/v1/snapshots").json()["id"]

@@ -72,7 +72,7 @@ class PayoutStepRunner:
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""
         self._with_deliveries: set[str] = set()
-        """Of these merchants, the next round also claims the due deliveries."""
+        """Merchants whose due deliveries the next round also claims."""
         self._rounds: asyncio.Task[None] | None = None
 
     def wake(self, merchant_id: str) -> None:

@@ -200,7 +200,7 @@ class AggregatorService:
         """Set the vendor's URL and headers. Responds with 200 and the Source. Raises VALIDATION_ERROR.
 
         Changing the URL restarts polling from the beginning and deletes the previous vendor's data, because vendors share
-        neither ids nor users. Calls made so far still count in the rate limit.
+        neither ids nor users. Calls made so far still count towards the rate limit.
         """
         error = None if url is None else _url_error(url, self._allowed)
         if error is not None:
@@ -212,7 +212,7 @@ class AggregatorService:
         now = truncate(datetime.now(UTC))
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # The merchant's lock comes before the cursor's, as in deleting a merchant. Otherwise the two could deadlock.
+            # `run` already holds the merchant's lock. A deletion takes these two locks in the same order.
             record = await lock_cursor(conn, context.merchant_id, now)
             if record is None:
                 raise Problem("NOT_FOUND", "This merchant was deleted.")

@@ -53,7 +53,8 @@ LIMIT $2
 """
 
 _LOCK: Final = """
-SELECT url, headers, since, page, seen, walk_began, failures, next_poll_at, fetch_id::text AS fetch_id
+SELECT url, headers, since, page, seen AS newest_read, walk_began AS sync_started_at, failures, next_poll_at,
+    fetch_id::text AS fetch_id
 FROM vendor_cursors WHERE merchant_id = $1 FOR UPDATE
 """
 _MERCHANT: Final = "SELECT FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE"
@@ -145,8 +146,8 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
     record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
     if record is not None:
         return record
-    # Create it under the merchant's lock, so that the merchant is not deleted at the same time. A deletion takes these two
-    # locks in the other order.
+    # Create it under the merchant's lock, so that the merchant is not deleted at the same time. A deletion takes the merchant's
+    # lock first, too; there was no cursor to lock before.
     if await conn.fetchrow(_MERCHANT, merchant_id) is None:
         return None
     await conn.execute(_CREATE_CURSOR, merchant_id, now)
@@ -173,7 +174,7 @@ async def claim_poll(merchant_id: str, box: SecretBox, now: datetime) -> Claim |
             return None
         if record["fetch_id"] is not None:
             await conn.execute(_MARK_ABANDONED, merchant_id, record["fetch_id"])
-        cursor = Cursor(record["since"], record["page"], record["seen"], record["walk_began"], record["failures"])
+        cursor = Cursor(record["since"], record["page"], record["newest_read"], record["sync_started_at"], record["failures"])
         headers = open_headers(box, merchant_id, record["headers"])
         request = PageRequest(merchant_id, record["url"], headers, cursor.since, cursor.page)
         fetch_id = new_id(now)

@@ -63,8 +63,8 @@ class GrowthBench:
     """The options of the bench.
 
     Each case compares two sandboxes. `age`: one that has created `payouts` payouts, and a fresh one for each round.
-    `neighbors`: one with a merchant with `payouts` stored payouts among `merchants` small merchants, and one with that merchant
-    alone. `payouts`: one with a merchant with `payouts` stored payouts, and one whose merchant has none. If `payouts` is None,
+    `neighbors`: a large merchant, with `payouts` stored payouts, next to `merchants` small ones, and the same large merchant
+    alone. `payouts`: a merchant with `payouts` stored payouts, and a merchant with none. If `payouts` is None,
     the case's default is used.
     """
 

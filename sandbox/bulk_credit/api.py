@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sandbox.bulk_credit.service import BulkCreditService, position_line
+from sandbox.bulk_credit.service import BulkCreditService, line_from_cursor
 from sandbox.bulk_credit.upload import MAX_FILE_SIZE, Upload, receive_file
 from sandbox.domain.bulk_credit import ITEM_STATUSES, Accepted, Activity, Item
 from sandbox.domain.fields import Uuid
@@ -93,5 +93,5 @@ class BulkCreditApi:
     async def list_bulk_credit_items(self, request: Request, activity_id: str) -> Page:
         status = request.query.get("status", "").upper() or None
         page = window(request.query)
-        after_line = position_line(page.before) if "cursor" in request.query else 0
+        after_line = line_from_cursor(page.before) if "cursor" in request.query else 0
         return await self._credits.items(request.merchant_id, activity_id, page.limit, after_line, status)

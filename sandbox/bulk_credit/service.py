@@ -86,7 +86,7 @@ class BulkCreditService:
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_ITEMS, merchant_id, activity_id, statuses, after_line, limit + 1)
         found = [Item(**dict(record)) for record in records]
-        return page(found, limit, [line_position(item.line) for item in found])
+        return page(found, limit, [line_to_cursor(item.line) for item in found])
 
     async def retry(self, context: RequestContext, activity_id: str) -> CommandResult:
         """Retry the failed rows: 202 with the activity, 404, or 409 NOT_RETRYABLE if no row failed or some are pending.
@@ -201,13 +201,13 @@ def _new_bulk_credit(merchant_id: str, activity_id: str, request_id: str, now: d
     )
 
 
-def line_position(line: int) -> str:
+def line_to_cursor(line: int) -> str:
     """Return a line number in the form of an id, for a list's cursor."""
     text = f"{line:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def position_line(position: str) -> int:
+def line_from_cursor(position: str) -> int:
     """Return the line number in a cursor. For a cursor of another list, return a line after the last one."""
     return min(int(position.replace("-", ""), 16), 2**31 - 1)
 

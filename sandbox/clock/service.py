@@ -1,7 +1,7 @@
 """Read, freeze, advance and resume a merchant's clock.
 
-The clock never goes back, with one exception: a merchant without any activity can be frozen at any time, so that a script can
-start at the same time in every run.
+The clock never goes back, with one exception: the clock of a merchant without any activity can also be frozen at an
+earlier time, so that a script can start at the same time in every run.
 """
 
 import asyncio

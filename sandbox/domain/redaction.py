@@ -105,7 +105,7 @@ def path(text: str, *, is_clean: bool = False) -> str:
 
 
 def query(raw: bytes, names: Collection[str]) -> str:
-    """Return a query with only the values of parameters in `names`. The name of `metadata[key]` is `metadata`."""
+    """Return a query with only the values of parameters in `names`. `metadata[key]` counts as `metadata`."""
     if not raw:
         return ""
     text = raw[:_SEARCH_LIMIT].decode("latin-1")
@@ -123,7 +123,7 @@ def query(raw: bytes, names: Collection[str]) -> str:
 def headers(given: list[tuple[bytes, bytes]], *, is_clean: bool = False) -> list[tuple[bytes, bytes]]:
     """Return headers, whose names are in lower case, with only the values of those in HEADERS.
 
-    `is_clean` says that `searched_in_headers(given)` contains no secret.
+    `is_clean` says that none of `showable_parts_of_headers(given)` contains a secret.
     """
     shown = []
     for name, value in given:
@@ -136,7 +136,7 @@ def headers(given: list[tuple[bytes, bytes]], *, is_clean: bool = False) -> list
     return shown
 
 
-def searched_in_headers(given: list[tuple[bytes, bytes]]) -> list[bytes]:
+def showable_parts_of_headers(given: list[tuple[bytes, bytes]]) -> list[bytes]:
     """Return the parts of headers that `headers` may show: the values of those in HEADERS, and the names of the others."""
     return [value[:_SEARCH_LIMIT] if name in HEADERS else name for name, value in given]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from sandbox.domain.errors import invalid
 
 HEADER: Final = "X-Sandbox-Scenario"
-"""The header of a create request that names a scenario, or is a value that a rule matches on."""
+"""A header of a create request. Its value is the name of a scenario, or text that a rule matches on."""
 
 _ENDED: Final = frozenset({"FAILED", "CANCELLED", "REJECTED", "RETURNED"})
 
@@ -175,7 +175,9 @@ class Catalogue:
 def next_step(
     scenario: Scenario, step: int, now: datetime, payout_id: str, status: str = "PENDING"
 ) -> tuple[int, datetime | None]:
-    """Return the index of the next step that this payout will take, from `step` on, and its due time if its delay starts now.
+    """Return the index of the next step that this payout will take, from `step` on, and its due time.
+
+    The step's delay counts from `now`.
 
     `status` is the payout's status before that step. The due time is None if no step is left.
     """

@@ -214,7 +214,7 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
 
 
 PARSING: Final = (idempotency_key, query_parameters, request_body)
-"""Checks shared by all applications; the API authenticates first."""
+"""Checks shared by all applications. In the API, authentication comes before them."""
 
 
 def api_middleware(

@@ -1,9 +1,10 @@
 """The journal of API calls: the newest 1000 calls of each merchant, kept in Redis for a day.
 
-Losing Redis or an entry loses no money. Entries are written in the background, in batches. The queue is bounded and drops the
+If Redis or an entry is lost, no money is. Entries are written in the background, in batches. The queue is bounded and drops the
 oldest entries, so the journal never slows down a request or makes it fail.
 
-In Redis, a merchant's calls are a list, newest last. A batch is one push, which costs a tenth of one command per call.
+In Redis, a merchant's calls are a list, newest last. A batch is one push. That costs a tenth of what a command for
+each call would.
 """
 
 import asyncio
@@ -235,11 +236,11 @@ def _key(merchant_id: str) -> str:
 
 
 def _redact(entry: Entry, rules: RedactionRules, is_validated: bool) -> None:
-    """Redact everything that must not be visible with every key of the merchant, and apply the size limits."""
+    """Redact what not every holder of one of the merchant's keys may see, and apply the size limits."""
     entry.query = redaction.query(entry.query, rules.parameters).encode("latin-1", "replace")
     # Usually a call has no secret, and one search over all its parts is enough. Parts of a URL or of a query value are
     # searched separately.
-    headers = redaction.searched_in_headers(entry.headers[:_MAX_HEADERS])
+    headers = redaction.showable_parts_of_headers(entry.headers[:_MAX_HEADERS])
     shown = b"\n".join((*headers, entry.request_body, entry.response_body)).decode("latin-1")
     is_clean = not redaction.has_secret(f"{entry.path}\n{shown}")
     entry.path = redaction.address(entry.path) if rules.is_outbound else redaction.path(entry.path, is_clean=is_clean)

@@ -45,7 +45,7 @@ MERCHANTS_AT_ONCE: Final = 64
 
 
 class NothingToDoError(Exception):
-    """Raise this while deciding to roll the transaction back and return `result`.
+    """`decide` raises this to roll the transaction back. The run then returns `result`.
 
     A poll that finds nothing then costs no flush to disk and no ids. Polling must not change the ids of a seeded world.
     """

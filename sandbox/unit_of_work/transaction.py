@@ -1,4 +1,4 @@
-"""Write transactions outside a merchant's unit of work, and the retries of all write transactions."""
+"""Transactions that write outside a merchant's unit of work, and the retries of all transactions that write."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar

@@ -1,10 +1,10 @@
 -- Write what units of work decided: each table with one statement, whichever merchants the rows belong to.
 --
--- Each json[] argument holds one JSON array of rows for each unit, in the order of the merchants; NULL where no unit
--- has such rows. The caller holds the merchants' locks since the claim, so balances and versions are exact.
+-- Each json[] argument holds one JSON array of rows for each unit, in the order of the merchants. It is NULL if no unit
+-- has such rows. The caller has held the merchants' locks since the claim, so balances and versions are exact.
 --
 -- Changed rows are looked up by key and written with ON CONFLICT, which only ever updates: `update_by_key` in
--- sandbox/db/rows.py explains why. A row that is not found is missing, which rolls everything back.
+-- sandbox/db/rows.py explains why. If a row is not found, an error rolls everything back.
 CREATE OR REPLACE FUNCTION psp_write(
     p_merchants uuid[],
     p_nows timestamptz[],      -- each unit's now
@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION psp_write(
     p_deliveries json[],
     p_keys json[],
     p_events json[],
-    p_bodies text[]            -- the events' bodies, of all units; an event's row has its body's position
+    p_bodies text[]            -- the bodies of all units' events; each event's row has the index of its body
 ) RETURNS void LANGUAGE plpgsql VOLATILE AS $function$
 DECLARE
     v_written bigint;

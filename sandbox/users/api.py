@@ -21,7 +21,7 @@ from sandbox.users.requests import (
     CreateUsersBody,
     RequestPayoutBody,
 )
-from sandbox.users.service import RequestedPayout, Summary, User, UserBalance, UserResults, UserService
+from sandbox.users.service import RequestedTotal, Summary, User, UserBalance, UserResults, UserService
 
 _EXAMPLE: Final = {
     "name": "Ayesha Khan",
@@ -190,7 +190,7 @@ class UserApi:
     @get(
         "/api/v1/payouts/requests",
         "List users with payout requests waiting for approval",
-        {200: list[RequestedPayout]},
+        {200: list[RequestedTotal]},
         query=(LIMIT, CURSOR),
     )
     async def list_payout_requests(self, request: Request) -> Page:

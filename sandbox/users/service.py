@@ -141,7 +141,7 @@ class UserBalance(msgspec.Struct):
     available: Decimal
 
 
-class RequestedPayout(msgspec.Struct):
+class RequestedTotal(msgspec.Struct):
     """A user with payout requests waiting for approval."""
 
     user_id: str
@@ -289,7 +289,7 @@ class UserService:
         """Return a page of the users with payout requests waiting for approval, newest user first."""
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(_REQUESTS, merchant_id, window.before, window.limit + 1)
-        found = [RequestedPayout(record["user_id"], record["requested"]) for record in records]
+        found = [RequestedTotal(record["user_id"], record["requested"]) for record in records]
         return page(found, window.limit, [request.user_id for request in found])
 
     async def _row(self, merchant_id: str, user_id: str) -> UserRow:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _PARALLEL_CALLS: Final = 32
-"""Number of deliveries to one endpoint that get a call each. If there are more, each call sends several."""
+"""Up to this many deliveries to one endpoint are sent in parallel. If there are more, each call slot sends several."""
 DELIVERIES_PER_CALL: Final = 4
-"""Maximum number of deliveries that one call sends, one after the other."""
+"""Maximum number of deliveries that one call slot sends, one after the other."""
 _OLDER_PER_PAYOUT: Final = 2
 """Expected number of older deliveries to an endpoint per payout. One is usually `payout.created`."""
 _MIN_OLDER: Final = 4

@@ -1,4 +1,4 @@
-"""Send requests to a chosen API process, and repeat requests without a response under their idempotency key."""
+"""Send requests to a chosen API process. If one gets no response, repeat it with the same idempotency key."""
 
 import contextlib
 import http.client
