@@ -247,7 +247,7 @@ class Supervisor:
         finally:
             api.close()
             ipn.close()
-        for child in self._groups[0]:
+        for child in children:
             child.was_up = True
 
     def _log(self, name: str) -> Path:
