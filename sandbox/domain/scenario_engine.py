@@ -177,9 +177,8 @@ def next_step(
 ) -> tuple[int, datetime | None]:
     """Return the index of the next step that this payout will take, from `step` on, and its due time.
 
-    The step's delay counts from `now`.
-
-    `status` is the payout's status before that step. The due time is None if no step is left.
+    The step's delay counts from `now`. `status` is the payout's status before that step. The due time is None if no step is
+    left.
     """
     while step < len(scenario.steps) and not (
         can_follow(status, scenario.steps[step].to) and is_taken(scenario.steps[step].probability, payout_id, step)

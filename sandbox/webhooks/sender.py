@@ -96,7 +96,7 @@ _current: ContextVar[_Attempt] = ContextVar("webhook_attempt")
 
 
 class WebhookSender:
-    """Posts to merchants' endpoints over one aiohttp session. Create it inside a running event loop, and close it."""
+    """Posts to merchants' endpoints over one aiohttp connector. Create it inside a running event loop, and close it."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ def _describe(error: Exception, attempt: _Attempt, seconds: float) -> str:
         return f"connection lost: {_reason(error)}"
     if isinstance(error, (ValueError, TypeError)):
         return "the request could not be written: a header or the URL is not valid"
-    # Includes the RuntimeError of a session that has been closed.
+    # Includes the RuntimeError of a closed sender.
     return f"the request failed ({type(error).__name__})"
 
 
