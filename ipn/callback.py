@@ -45,7 +45,7 @@ _FIND_BY_REFERENCE: Final = _FIND.format(named="psp_reference")
 
 
 class CallbackBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /ipn/callback`. It identifies the payout by its id or by the bank's reference."""
+    """The body of `POST /ipn/callback`. It identifies the payout by its id or by its `psp_reference`."""
 
     payout_id: str | None = None
     psp_reference: Reference | None = None

@@ -115,7 +115,7 @@ def test_all_rows_are_read_and_no_minute_has_six_calls_whichever_calls_fail(
         at = earliest_call(ended_by, due)
         result = results.pop() if results else "ok"
         ended = at + SECOND * (14 if result == "slow" else 0)
-        arrived.append(ended if result == "slow" else at)  # a slow request arrives last: the worst case for the vendor's limit
+        arrived.append(ended if result == "slow" else at)  # a slow request arrives at its end: the worst case for the limit
         if result == "lost":
             # The worker dies during the call. Another one takes over when the lease has expired.
             due = at + SECOND * 30

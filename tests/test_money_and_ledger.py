@@ -70,7 +70,9 @@ transfers = st.lists(st.tuples(st.sampled_from(sorted(MOVEMENTS)), amounts), max
 
 
 @given(transfers)
-def test_transfers_neither_create_nor_lose_money_and_balances_never_go_negative(requested: list[tuple[str, Decimal]]) -> None:
+def test_transfers_neither_create_nor_lose_money_and_available_and_locked_never_go_negative(
+    requested: list[tuple[str, Decimal]],
+) -> None:
     accounts = (*MERCHANT_ACCOUNTS, wallet_of("user"))
     balances = dict.fromkeys(accounts, Decimal("0.00"))
     transfers = [Transfer(str(n), MOVEMENTS[reason], amount, None, "", "user") for n, (reason, amount) in enumerate(requested)]

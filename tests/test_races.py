@@ -68,7 +68,7 @@ def test_50_threads_with_one_reference_create_one_payout(world: World) -> None:
     world.assert_clean()
 
 
-def test_of_50_threads_that_cancel_one_payout_one_succeeds(world: World) -> None:
+def test_only_one_of_50_threads_cancels_a_payout(world: World) -> None:
     payout = world.create_payout("0004")
 
     def cancel(number: int, client: httpx.Client) -> int:

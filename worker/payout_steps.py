@@ -71,8 +71,8 @@ class PayoutStepRunner:
         self._timers = MerchantTimers(self.wake)
         self._woken: dict[str, None] = {}
         """Merchants that wait for a round, in the order of their turns."""
-        self._with_deliveries: set[str] = set()
-        """Merchants whose due deliveries the next round also claims."""
+        self._deliveries_woken: set[str] = set()
+        """Merchants with due deliveries, for which the next round must wake the deliverer if it cannot claim them all."""
         self._rounds: asyncio.Task[None] | None = None
 
     def wake(self, merchant_id: str) -> None:
@@ -86,7 +86,7 @@ class PayoutStepRunner:
     def wake_deliveries(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks. If it waits for a round, the round's transaction claims them."""
         if merchant_id in self._woken:
-            self._with_deliveries.add(merchant_id)
+            self._deliveries_woken.add(merchant_id)
         else:
             self._deliverer.wake(merchant_id)
 
@@ -123,8 +123,8 @@ class PayoutStepRunner:
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}
-        with_deliveries = self._with_deliveries.intersection(merchants)
-        self._with_deliveries -= with_deliveries
+        with_deliveries = self._deliveries_woken.intersection(merchants)
+        self._deliveries_woken -= with_deliveries
         try:
             with self._deliverer.leasing() as deliveries:
                 more = await take_due_steps_together(self._work, merchants, deliveries)

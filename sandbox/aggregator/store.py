@@ -146,8 +146,7 @@ async def lock_cursor(conn: "PoolConnectionProxy[Any]", merchant_id: str, now: d
     record: Record | None = await conn.fetchrow(_LOCK, merchant_id)
     if record is not None:
         return record
-    # Create it under the merchant's lock, so that the merchant is not deleted at the same time. A deletion takes the merchant's
-    # lock first, too; there was no cursor to lock before.
+    # Create it under the merchant's lock, as a deletion does its work, so that the merchant is not deleted at the same time.
     if await conn.fetchrow(_MERCHANT, merchant_id) is None:
         return None
     await conn.execute(_CREATE_CURSOR, merchant_id, now)

@@ -91,8 +91,8 @@ SELECT max(id::text) AS last, count(*) AS count FROM (
 """
 
 # Payouts, events and transfers with payout ids in ($3, $4], so that events and transfers without their payout are found too.
-# $5 … $8: the allowed changes (from, to, event, reason), with '' for none; $9: their reasons, which excludes the transfers that
-# the changes made in users' wallets.
+# $5 … $8: the allowed changes (from, to, event, reason), with '' for none; $9: their reasons; filtering by them leaves out
+# transfers of users' wallets.
 PAYOUTS: Final = """
 WITH p AS MATERIALIZED (
     SELECT id, status, changes, amount, psp_reference FROM payouts WHERE merchant_id = $1 AND id > $3 AND id <= $4

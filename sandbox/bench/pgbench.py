@@ -1,4 +1,4 @@
-"""Run the same writes with pgbench, PostgreSQL's own benchmark: one transaction per payout."""
+"""Make the writes of a payout's creation with pgbench, PostgreSQL's own benchmark: one transaction per payout."""
 
 import os
 import re
@@ -39,7 +39,7 @@ def find_pgbench() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pgbench:
-    """pgbench, ready to run. It writes the texts of `sample`, a payout that was created over HTTP."""
+    """pgbench, ready to run. Each transaction stores the bodies of `sample`, a payout that was created over HTTP."""
 
     stack: Stack
     merchant: Merchant

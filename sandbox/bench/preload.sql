@@ -1,4 +1,4 @@
--- A batch of settled payouts, with the same seven rows each that the API and the worker store.
+-- A batch of settled payouts, each with the seven rows that the API and the worker would store.
 -- The values come from psp_bench_rows, a temporary table. $1 is the merchant, $2 the time.
 -- The caller splits this file at the semicolons and runs the statements one by one.
 

@@ -368,7 +368,7 @@ class UnitOfWork:
         transfer_id: str | None,
         actor: str | None,
     ) -> None:
-        """Count a payout's change in its version, and emit its event."""
+        """Increment the payout's version, and emit the event of the change."""
         payout = row.payout
         payout.version += 1
         event_id = self.ids.next()

@@ -70,7 +70,10 @@ def _has_reference(body: bytes, pattern: str) -> bool:
 
 
 def _contains_in_order(text: bytes, parts: Sequence[bytes]) -> bool:
-    """Return whether the text contains the parts one after the other. One pass is enough for any parts."""
+    """Return whether the text contains the parts one after the other.
+
+    Taking the earliest match of each part finds a match if there is one.
+    """
     position = 0
     for part in parts:
         position = text.find(part, position)

@@ -23,9 +23,9 @@ from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destin
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
-# Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows, however rare the
-# matches and however many payouts exist. The statement compares row values: with separate equalities, the planner may scan
-# the primary key instead, hoping to find rare rows early.
+# Each (status, dest_type) is a range of one index, ordered by id. So a page reads at most 22 × limit rows (11 statuses, 2
+# destination types), however rare the matches and however many payouts exist. The statement compares row values: with separate
+# equalities, the planner may scan the primary key instead, hoping to find rare rows early.
 _LIST: Final = f"""
 SELECT p.* FROM unnest($2::text[]) AS s (status) CROSS JOIN unnest($3::text[]) AS d (dest_type)
 CROSS JOIN LATERAL (

@@ -109,8 +109,8 @@ class Postgres:
         """End a PostgreSQL that a killed run left running, and delete its pid files.
 
         The caller holds the lock, so no running sandbox uses that PostgreSQL. A stale pid file prevents a start if another
-        process has the same pid now, which is likely in a container. When the supervisor restarts PostgreSQL, it must keep the
-        pid file: it shows the new server that backends of the old one still run.
+        process has the same pid now, which is likely in a container. Call this only before the first
+        start. On a restart the pid file must stay: it tells the new server that backends of the old one are still running.
         """
         ended = end_processes(
             lambda: postgres_processes(self.data),

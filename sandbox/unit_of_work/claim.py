@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 RESERVE_NO_IDS: Final = -1
-"""A `weight` that reserves no ids, so that later requests in a seeded world get the same ids."""
+"""A `weight` that reserves no ids, so that a seeded world's later requests get the ids that they would get without it."""
 # Ids are not secrets, and we generate many. The OS random source would cost a system call each.
 _RANDOM: Final = random.Random()  # noqa: S311 -- as above
 

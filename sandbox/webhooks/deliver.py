@@ -121,7 +121,7 @@ class _MerchantDeliveries:
 
     def __init__(self, deliverer: Deliverer, merchant_id: str) -> None:
         self.again = asyncio.Event()
-        """Set when there is something to claim, or when all results are recorded."""
+        """Set when there is something to claim, and after each batch of results is recorded."""
         self._claims_again = False
         self.may_have_more_due = False
         """Whether the last claim may have left due deliveries, which can be claimed after other results are recorded."""
@@ -150,7 +150,7 @@ class _MerchantDeliveries:
         return max(0, _MAX_UNRECORDED - self._unrecorded.get(endpoint_id, 0) - claimable)
 
     def send(self, sequences: Sequence[Sequence[ClaimedDelivery]]) -> None:
-        """Attempt claimed or leased deliveries, which were counted with `begin`."""
+        """Attempt claimed or leased deliveries, whose call slots are already reserved."""
         for sequence in sequences:
             endpoint_id = sequence[0].endpoint_id
             self._unrecorded[endpoint_id] = self._unrecorded.get(endpoint_id, 0) + len(sequence)

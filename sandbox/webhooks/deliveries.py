@@ -78,8 +78,8 @@ CROSS JOIN LATERAL (
 ) d ORDER BY d.id DESC LIMIT $4
 """  # noqa: S608 -- constants
 
-# An event has at most one delivery per endpoint. The query reads them as a range in the order of their index, which no other
-# index has. With an equality, the planner may scan the primary key instead, because that has the order of the result.
+# An event has at most one delivery per endpoint. The query orders them like the index on (merchant, event), so that only
+# that index fits. With an equality, the planner may scan the primary key instead, because that has the order of the result.
 _LIST_BY_EVENT: Final = f"""
 SELECT {_COLUMNS} FROM (
     SELECT * FROM webhook_deliveries WHERE merchant_id = $1 AND event_id >= $5 AND event_id <= $5
@@ -268,7 +268,7 @@ class DeliveryService:
     async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
         """Make a delivery due now and restart its retry schedule. Responds with 200 and the delivery.
 
-        NOT_FOUND and, for a disabled or deleted endpoint, INVALID_STATE are stored as the command's result. An attempt in
+        Returns NOT_FOUND and, for a disabled or deleted endpoint, INVALID_STATE, both stored under the key. An attempt in
         progress continues, so the endpoint can receive the event twice, with the same webhook-id.
         """
         _require_id(delivery_id, "Delivery")

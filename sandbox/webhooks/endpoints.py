@@ -129,7 +129,7 @@ class EndpointService:
         check_endpoint(body, self._allowed)
         new = NewEndpoint(
             url=body.url,
-            secret="",  # generated below from the unit's random bytes, which follow from a seeded merchant's seed
+            secret="",  # set below, in the unit, where a seeded merchant's random bytes repeat
             event_types=list(dict.fromkeys(body.event_types)),
             signing=body.signing,
             signing_time=body.signing_time,
@@ -208,7 +208,8 @@ class EndpointService:
     ) -> CommandResult:
         """Change the fields that the body contains. Responds with 200 and the endpoint.
 
-        NOT_FOUND is stored as the command's result, but raised for an id that is not a UUID. Raises VALIDATION_ERROR.
+        Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
+        VALIDATION_ERROR.
         """
         _require_id(endpoint_id)
         check_endpoint(body, self._allowed)
@@ -225,7 +226,7 @@ class EndpointService:
         return await self._work.run(context, action)
 
     async def delete(self, context: RequestContext, endpoint_id: str) -> CommandResult:
-        """Delete an endpoint. Responds with 204. NOT_FOUND is stored as the command's result.
+        """Delete an endpoint. Responds with 204. Returns NOT_FOUND, stored under the key, for an unknown id.
 
         Its deliveries stay in the log; pending ones become FAILED. Many pending deliveries take several transactions. If the
         process ends between two of them, the endpoint stays disabled, and another delete resumes the work.

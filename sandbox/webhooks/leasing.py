@@ -27,7 +27,7 @@ DELIVERIES_PER_CALL: Final = 4
 _OLDER_PER_PAYOUT: Final = 2
 """Expected number of older deliveries to an endpoint per payout. One is usually `payout.created`."""
 _MIN_OLDER: Final = 4
-"""Minimum number of older deliveries to an endpoint for which calls begin."""
+"""Number of older deliveries to an endpoint to allow for, besides those per payout."""
 _NOTHING: Final = Claim(datetime.min.replace(tzinfo=UTC), {}, ())
 
 
@@ -37,13 +37,13 @@ class TransactionDeliveries:
     def __init__(self, attempts: AttemptRunner, room: Callable[[str, str], int]) -> None:
         """`room` returns how many deliveries to a merchant's endpoint the process can take."""
         self.complete: set[str] = set()
-        """Merchants with no due delivery left, except those leased by other transactions."""
+        """Merchants whose due deliveries are all leased, here or by other transactions."""
         self.sequences: dict[str, list[list[ClaimedDelivery]]] = {}
-        """By merchant: the deliveries of each call that began."""
+        """By merchant: the deliveries of each reserved call slot."""
         self._attempts = attempts
         self._room = room
-        self._begun: dict[tuple[str, str], int] = {}
-        """By merchant and endpoint: the calls that began and have not ended."""
+        self._reserved: dict[tuple[str, str], int] = {}
+        """By merchant and endpoint: the reserved call slots."""
 
     async def __call__(self, conn: "PoolConnectionProxy[Any]", units: Sequence[UnitOfWork]) -> None:
         """Claim the due deliveries of the units' merchants, and lease the units' new deliveries.
@@ -53,7 +53,7 @@ class TransactionDeliveries:
         units = [unit for unit in units if unit.clock.frozen_at is None]
         limits: dict[tuple[str, str], int] = {}
         for unit in units:
-            limits |= self._begin(unit)
+            limits |= self._reserve(unit)
         clocks = {
             unit.merchant_id: unit.clock for unit in units if any(subscription.enabled for subscription in unit.subscriptions)
         }
@@ -64,10 +64,10 @@ class TransactionDeliveries:
         for unit in units:
             self._lease(unit, claim, limits, older)
 
-    def _begin(self, unit: UnitOfWork) -> dict[tuple[str, str], int]:
-        """Begin calls to a merchant's endpoints. Return, by merchant and endpoint, how many deliveries they can send.
+    def _reserve(self, unit: UnitOfWork) -> dict[tuple[str, str], int]:
+        """Reserve call slots for a merchant's endpoints. Return, by merchant and endpoint, how many deliveries they can send.
 
-        How many older deliveries are due is not known yet. `_lease` ends the calls that are not needed.
+        How many older deliveries are due is not known yet. `_lease` releases the slots that are not needed.
         """
         merchant_id = unit.merchant_id
         new = Counter(delivery.endpoint_id for delivery in unit.deliveries)
@@ -79,7 +79,7 @@ class TransactionDeliveries:
         }
         wanted = {id_: min(_calls(n), self._room(merchant_id, id_) // DELIVERIES_PER_CALL) for id_, n in expected.items()}
         begun = self._attempts.begin_up_to(merchant_id, wanted)
-        self._begun |= {(merchant_id, id_): calls for id_, calls in begun.items()}
+        self._reserved |= {(merchant_id, id_): calls for id_, calls in begun.items()}
         return {
             (merchant_id, id_): begun.get(id_, 0) * (1 if count <= _PARALLEL_CALLS else DELIVERIES_PER_CALL)
             for id_, count in expected.items()
@@ -110,8 +110,8 @@ class TransactionDeliveries:
                     unit.deliveries[index] = delivery = replace(unit.deliveries[index], leased_until=claim.lease)
                     event, body = events[delivery.event_id]
                     deliveries.append(_claimed(unit, delivery, event, body, endpoint))
-            begun = self._begun.get(key, 0)
-            calls = self._begun[key] = min(begun, _calls(len(deliveries)))
+            begun = self._reserved.get(key, 0)
+            calls = self._reserved[key] = min(begun, _calls(len(deliveries)))
             self._attempts.end(merchant_id, endpoint_id, begun - calls)
             sequences += [deliveries[number::calls] for number in range(calls)]
         self.sequences[merchant_id] = sequences
@@ -119,10 +119,10 @@ class TransactionDeliveries:
             self.complete.add(merchant_id)
 
     def cancel(self) -> None:
-        """Stop counting all calls, because the transaction failed."""
-        for (merchant_id, endpoint_id), calls in self._begun.items():
+        """Release all reserved call slots, because the transaction failed."""
+        for (merchant_id, endpoint_id), calls in self._reserved.items():
             self._attempts.end(merchant_id, endpoint_id, calls)
-        self._begun.clear()
+        self._reserved.clear()
 
 
 def _calls(deliveries: int) -> int:

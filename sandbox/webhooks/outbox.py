@@ -165,9 +165,10 @@ async def _claim(
 async def claim_together(
     fetch: Fetch, clocks: Mapping[str, Clock], capacity: Mapping[tuple[str, str], int], default_capacity: int = 0
 ) -> Claim:
-    """Claim the due deliveries of several merchants, which `clocks` has, in one statement.
+    """Claim the due deliveries of the merchants in `clocks`, in one statement.
 
-    `capacity` is by merchant and endpoint, `default_capacity` for each other endpoint. Raises asyncpg's errors.
+    `capacity` limits the deliveries by merchant and endpoint, and `default_capacity` those of each endpoint not in it.
+    Raises asyncpg's errors.
     """
     wall_now = datetime.now(UTC)
     lease = wall_now + LEASE

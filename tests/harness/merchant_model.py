@@ -56,7 +56,8 @@ class Payout:
 class MerchantModel:
     """A merchant in the model. Each method performs the request of the same name and returns the expected response.
 
-    Steps without a delay are taken at once. The sandbox's workers need a moment for them, so poll until it equals `view`.
+    Steps without a delay are taken at once. The sandbox's workers need a moment for them, so poll until
+    the sandbox's state equals `view`.
     """
 
     available: Decimal
@@ -124,8 +125,8 @@ def outcomes(
 ) -> list[MerchantModel]:
     """Return every state that concurrent requests can lead to from any of the given states.
 
-    `calls` has each request with the response received for it. The requests must have run one after the other, in an order in
-    which the model gives the same responses. The result is empty if there is no such order.
+    `calls` has each request with the response received for it. A state is possible if some order of the requests, run
+    one by one in the model, gives exactly these responses. The result is empty if there is no such order.
     """
     found: list[MerchantModel] = []
     for model in models:
