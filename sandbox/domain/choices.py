@@ -20,6 +20,13 @@ SaleStatus = Literal["PENDING", "APPROVED", "DECLINED"]
 Verdict = Literal["APPROVED", "DECLINED"]
 ItemStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "INVALID", "DUPLICATE"]
 DeliveryStatus = Literal["PENDING", "SUCCEEDED", "FAILED", "PAUSED"]
+ErrorClass = Literal[
+    "DNS", "DNS_TIMEOUT", "BLOCKED_ADDRESS", "CONNECTION_REFUSED", "CONNECT_FAILED", "TLS", "TIMEOUT", "CONNECTION_CLOSED",
+    "CONNECTION_RESET", "INVALID_RESPONSE", "REDIRECT", "HTTP_STATUS", "INVALID_URL", "INVALID_REQUEST", "FAULT", "SECRET",
+    "INTERNAL",
+]  # fmt: skip
+"""Why a delivery attempt failed. HTTP_STATUS is a response outside 2xx and 3xx. FAULT and SECRET: nothing was sent, because of
+an injected fault, or because the endpoint's secret cannot be decrypted."""
 EndpointStatus = Literal["ENABLED", "DISABLED"]
 Signing = Literal["v1"]
 SigningTime = Literal["host", "merchant"]

@@ -9,27 +9,31 @@ together, for features that webhooks do not need: redirects, cookies, proxies, d
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from math import ceil
 from time import perf_counter
 from typing import Final, NamedTuple
 
 import aiohttp
 import msgspec
-from aiohttp import hdrs, http_exceptions
+from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.http import RawResponseMessage
 from yarl import URL
 
 from sandbox.domain.address_guard import Network, refusal_reason
+from sandbox.domain.choices import ErrorClass
 from sandbox.domain.redaction import HIDDEN
-from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
+from sandbox.webhooks.resolver import NameResolver
+from sandbox.webhooks.send_errors import describe
 from sandbox.webhooks.sockets import open_socket
+from sandbox.webhooks.timings import Stopwatch, Timings
 
 TIMEOUT = 15.0
 """Seconds for the whole attempt: look-up, connection, request and response."""
@@ -60,7 +64,7 @@ DEFAULT_HEADERS: Final = {
 
 
 class SendResult(msgspec.Struct, frozen=True):
-    """The result of one attempt. It succeeded only if `error` is None and `status` is 2xx.
+    """The result of one attempt. It succeeded only if `error_class` is None, so if `error` is None and `status` is 2xx.
 
     If there is a `status`, the server responded, even if `error` says that the response broke off or was a redirect. No string
     contains NUL or lone surrogates, which PostgreSQL refuses.
@@ -73,6 +77,8 @@ class SendResult(msgspec.Struct, frozen=True):
     """At most BODY_LIMIT bytes of UTF-8. The rest is not read."""
     error: str | None
     duration_ms: int
+    timings: Timings = Timings()
+    error_class: ErrorClass | None = None
 
 
 class _Target(NamedTuple):
@@ -80,15 +86,21 @@ class _Target(NamedTuple):
     """Tells the connector where to connect. Never sent itself."""
     head: str
     """The request line and the headers that all requests to the URL have in common."""
+    looks_up: bool
+    """Whether a new connection needs a look-up: the host is a name."""
+    is_tls: bool
 
 
-class _Attempt:
-    """The state of the connection for one `send`. The socket factory knows the address, but not which `send` it serves."""
+class _Attempt(Stopwatch):
+    """The state of the connection for one `send`.
 
-    __slots__ = ("opened", "refused")
+    The connector's factories of sockets and protocols do not know which `send` they serve, so they find it in `_current`.
+    """
 
-    def __init__(self) -> None:
-        self.opened = False
+    __slots__ = ("refused",)
+
+    def __init__(self, started_at: float) -> None:
+        super().__init__(started_at)
         self.refused: str | None = None
 
 
@@ -126,6 +138,8 @@ class WebhookSender:
             ssl=True if ssl_context is None else ssl_context,
             socket_factory=self._guarded_socket,
         )
+        # No public option reports when a connection is open and its TLS handshake begins. A test checks that this one does.
+        self._connector._factory = partial(_timed_protocol, self._connector._factory)
         # Parsing a URL and choosing its headers costs as much as sending a request.
         self._target = lru_cache(maxsize=4096)(partial(_target, asyncio.get_running_loop()))
 
@@ -144,43 +158,46 @@ class WebhookSender:
         try:
             target = self._target(url)
         except ValueError as error:
-            return SendResult(None, {}, "", str(error), 0)
+            return SendResult(None, {}, "", str(error), 0, error_class="INVALID_URL")
         async with self._slots:
             return await self._attempt(target, body, headers)
 
     async def _attempt(self, target: _Target, body: bytes, headers: Mapping[str, str]) -> SendResult:
         started = perf_counter()
-        attempt = _Attempt()
-        _current.set(attempt)
-        result = await self._post(target, body, headers, attempt, started, is_first=True)
+        result = await self._post(target, body, headers, started, is_first=True)
         if result is None:
             # Most likely the server had closed the pooled connection before the request reached it, which says nothing about
             # the endpoint. So send the request once more, in the time that is left. If the first one did arrive, the
             # webhook-id shows that both are the same webhook.
-            result = await self._post(target, body, headers, attempt, started, is_first=False)
+            result = await self._post(target, body, headers, started, is_first=False)
             assert result is not None, "only the first request of an attempt is repeated"
         return result
 
     async def _post(
-        self, target: _Target, body: bytes, headers: Mapping[str, str], attempt: _Attempt, started: float, *, is_first: bool
+        self, target: _Target, body: bytes, headers: Mapping[str, str], started: float, *, is_first: bool
     ) -> SendResult | None:
-        """Make one request.
+        """Make one request of an attempt that began at `started`.
 
         Returns None if the first request reused a connection that the server had closed; the caller then repeats it.
         """
+        attempt = _Attempt(started if is_first else perf_counter())
+        _current.set(attempt)
         status: int | None = None
         received: dict[str, str] = {}
         chunks: list[bytes] = []
         error: str | None = None
+        error_class: ErrorClass | None = None
         try:
             if self._connector.closed:
                 raise RuntimeError("the sender is closed")
             data = _request(target, headers, body)
             async with asyncio.timeout(self._seconds if is_first else max(self._seconds - (perf_counter() - started), 0.001)):
                 connection = await self._connector.connect(target.request, [], _NO_TIMEOUT)
+                attempt.connected_at = perf_counter()
                 reusable = False
                 try:
                     message, content = await _exchange(connection, data)
+                    attempt.responded_at = perf_counter()
                     status = message.code
                     received = _stored_headers(message.headers)
                     await _read(content, chunks)
@@ -193,20 +210,26 @@ class WebhookSender:
                     else:
                         connection.close()
             if 300 <= status <= 399:
-                error = "redirect not followed"
+                error, error_class = "redirect not followed", "REDIRECT"
+            elif not 200 <= status <= 299:
+                error_class = "HTTP_STATUS"
         except Exception as caught:
             if (
                 is_first
                 and status is None
-                and not attempt.opened
+                and attempt.opened_at is None
                 and isinstance(caught, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
                 and not isinstance(caught, aiohttp.ClientConnectorError)  # a failed new connection, so none was reused
                 and perf_counter() - started < _STALE_WITHIN
             ):
                 return None
-            error = _describe(caught, attempt, self._seconds)
-        duration = round((perf_counter() - started) * 1000)
-        return SendResult(status, received, _stored_body(chunks), error, duration)
+            # If we refused one of several addresses and another did not respond, the error of the second is more useful.
+            refused = attempt.refused if attempt.opened_at is None else None
+            error_class, error = describe(caught, refused, self._seconds)
+        ended = perf_counter()
+        total = ceil((ended - started) * 1000)
+        timings = attempt.timings(ended, total, looks_up=target.looks_up, is_tls=target.is_tls)
+        return SendResult(status, received, _stored_body(chunks), error, total, timings, error_class)
 
     def _guarded_socket(self, addr_info: aiohttp.AddrInfoType) -> socket.socket:
         """Open the socket for a new connection. Raises OSError if the address is not allowed.
@@ -216,12 +239,21 @@ class WebhookSender:
         """
         family, kind, protocol, _, address = addr_info
         attempt = _current.get()
+        if attempt.resolved_at is None:
+            attempt.resolved_at = perf_counter()
         reason = refusal_reason(str(address[0]), self._allowed)
         if reason is not None:
             attempt.refused = reason
             raise OSError(errno.EACCES, reason)
-        attempt.opened = True
+        if attempt.opened_at is None:
+            attempt.opened_at = perf_counter()
         return open_socket(family, kind, protocol)
+
+
+def _timed_protocol(new_protocol: Callable[[], ResponseHandler]) -> ResponseHandler:
+    """Create the protocol of a new connection. Runs in the context of its `send`, as soon as the TCP connection is open."""
+    _current.get().tcp_at = perf_counter()
+    return new_protocol()
 
 
 def _target(loop: asyncio.AbstractEventLoop, url: str) -> _Target:
@@ -239,7 +271,9 @@ def _target(loop: asyncio.AbstractEventLoop, url: str) -> _Target:
         raise ValueError("the URL is not valid") from None
     # aiohttp adds the Host header and, from the URL's user information, the Authorization header.
     common = [f"{name}: {value}" for name, value in request.headers.items() if name != hdrs.CONTENT_LENGTH]
-    return _Target(request, "\r\n".join((f"POST {request.url.raw_path_qs} HTTP/1.1", *common)))
+    head = "\r\n".join((f"POST {request.url.raw_path_qs} HTTP/1.1", *common))
+    looks_up = ":" not in parsed.raw_host and not parsed.raw_host.replace(".", "").isdigit()
+    return _Target(request, head, looks_up, request.is_ssl())
 
 
 def _request(target: _Target, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -310,54 +344,3 @@ def _clean(text: str, limit: int) -> str:
     # aiohttp decodes bytes that are not UTF-8 to lone surrogates, which PostgreSQL refuses.
     text = text[:limit].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return text[:limit].replace("\0", "\ufffd")
-
-
-def _describe(error: Exception, attempt: _Attempt, seconds: float) -> str:
-    """Describe an error. Checks the most specific classes first.
-
-    Never uses str(error): aiohttp puts the URL into it, and the URL can contain the endpoint's password.
-    """
-    if isinstance(error, asyncio.TimeoutError):
-        return f"timed out after {seconds:g} s"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _describe_connect_error(error, attempt)
-    if isinstance(error, aiohttp.InvalidURL):
-        return "the URL is not valid"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without a complete response"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the response broke off or its body is malformed"
-    if isinstance(error, http_exceptions.HttpProcessingError):
-        if isinstance(error.__cause__, http_exceptions.LineTooLong):
-            return "the response's headers are too large"
-        return "the response is not valid HTTP"
-    if isinstance(error, OSError):
-        return f"connection lost: {_reason(error)}"
-    if isinstance(error, (ValueError, TypeError)):
-        return "the request could not be written: a header or the URL is not valid"
-    # Includes the RuntimeError of a closed sender.
-    return f"the request failed ({type(error).__name__})"
-
-
-def _describe_connect_error(error: aiohttp.ClientConnectorError, attempt: _Attempt) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else "it does not match the host"
-        return f"TLS certificate not valid: {why}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        if isinstance(error.os_error, LookupTimeoutError):
-            return "the host name could not be looked up: no name server responded in time"
-        return "the host name does not resolve"
-    if isinstance(error, aiohttp.ClientSSLError):
-        reason = getattr(error.os_error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER
-        return f"TLS handshake failed: {reason.replace('_', ' ').lower()}" if reason else "TLS handshake failed"
-    # If we refused one of several addresses and another did not respond, the error of the second is more useful.
-    if attempt.refused is not None and not attempt.opened:
-        return attempt.refused
-    if error.os_error.errno == errno.ECONNREFUSED:
-        return "connection refused"
-    return f"connection failed: {_reason(error.os_error)}"
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else "unknown reason"
