@@ -39,3 +39,5 @@ FaultKind = Literal[
     "reorder", "stale_timestamp", "wrong_key", "tampered_body",
 ]  # fmt: skip
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+HashAlgorithm = Literal["sha256", "sha512"]
+SignatureEncoding = Literal["hex", "base64"]
