@@ -7,7 +7,8 @@ import pytest
 
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.clock import RUNNING
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange, record_attempts
+from sandbox.webhooks.sender import SendResult
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -15,8 +16,10 @@ from tests.harness.world import World
 
 def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> AttemptResult:
     """Return a successful attempt (response 200) that was made under the given lease."""
-    claimed = ClaimedDelivery(delivery_id, "", endpoint_id, url, b"", "fast", "host", 1, 1, "", b"", "r", lease, RUNNING)
-    return AttemptResult(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), "", None, None, 200, {}, "", None, 1, gone=False)
+    endpoint = ClaimedEndpoint(url, (b"",), "fast")
+    claimed = ClaimedDelivery(delivery_id, "", endpoint_id, endpoint, 1, 1, "", b"", "r", lease, RUNNING)
+    exchange = Exchange("", None, SendResult(200, {}, "", None, 1))
+    return AttemptResult(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), exchange)
 
 
 async def record(database_url: str, merchant_id: str, results: list[AttemptResult]) -> None:

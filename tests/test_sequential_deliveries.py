@@ -9,7 +9,7 @@ import pytest
 from sandbox.domain.clock import RUNNING, Clock
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.webhooks import attempt
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint, Exchange
 from sandbox.webhooks.sender import SendResult, WebhookSender
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
@@ -24,10 +24,7 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
         id=f"d{number}",
         event_id=f"v{number}",
         endpoint_id=endpoint_id,
-        url="http://127.0.0.1:9/",
-        sealed_secret=b"",
-        retry_profile="fast",
-        signing_time="host",
+        endpoint=ClaimedEndpoint("http://127.0.0.1:9/", (b"",), "fast"),
         scheduled_attempts=0,
         attempt=1,
         event_type="payout.created",
@@ -39,10 +36,8 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
 
 
 def recorded(delivery: ClaimedDelivery, status: int) -> AttemptResult:
-    result = SendResult(status, {}, "", None, 1)
-    return AttemptResult(
-        delivery, 1, "SUCCEEDED", None, AT, "v1,x", 1, None, result.status, {}, "", None, 1, gone=status == 410
-    )
+    exchange = Exchange("v1,x", 1, SendResult(status, {}, "", None, 1))
+    return AttemptResult(delivery, 1, "SUCCEEDED", None, AT, exchange, gone=status == 410)
 
 
 class ScriptedAttempts(attempt.AttemptRunner):

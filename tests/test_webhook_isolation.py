@@ -21,7 +21,7 @@ from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, Capacity
 from sandbox.webhooks.deliver import Deliverer
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
 from sandbox.webhooks.sender import MAX_IN_FLIGHT, WebhookSender
 from tests.harness.names import SilentNameServer, silent_port
@@ -52,8 +52,8 @@ class Outbox:
         secret = BOX.seal(new_secret(bytes(32)), f"{merchant_id}/{url}", bytes(12))
         for _ in range(count):
             delivery = ClaimedDelivery(
-                id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), endpoint_id=url, url=url, sealed_secret=secret,
-                retry_profile="standard", signing_time="host", scheduled_attempts=0, attempt=1,
+                id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), endpoint_id=url,
+                endpoint=ClaimedEndpoint(url, (secret,), "standard"), scheduled_attempts=0, attempt=1,
                 event_type="payout.created", body=b"{}", request_id="r", lease=now + LEASE, clock=RUNNING,
             )  # fmt: skip
             self._due[merchant_id][url].append(delivery)
@@ -62,7 +62,7 @@ class Outbox:
         """Wait until `count` attempts for the endpoint are recorded, and return them."""
 
         def recorded() -> list[AttemptResult]:
-            return [result for result in self.recorded[merchant_id] if result.claimed.url == url]
+            return [result for result in self.recorded[merchant_id] if result.claimed.endpoint.url == url]
 
         async with self._changed:
             await self._changed.wait_for(lambda: len(recorded()) >= count)
@@ -148,8 +148,8 @@ async def _deliver_despite_unresolvable_names(outbox: Outbox, name_server: Silen
             outbox.add(merchant_id, url, 300)
             deliverer.wake(merchant_id)
             results = await outbox.until_recorded(merchant_id, url, 300)
-            assert {result.http_status for result in results} == {200}
-        assert {result.claimed.url for result in outbox.recorded["unresolvable"]} == {f"http://127.0.0.1:{peer.port}/"}
+            assert {result.exchange.result.status for result in results} == {200}
+        assert {result.claimed.endpoint.url for result in outbox.recorded["unresolvable"]} == {f"http://127.0.0.1:{peer.port}/"}
 
 
 def test_unresolvable_vendor_names_delay_no_other_vendor() -> None:
@@ -206,8 +206,8 @@ async def test_endpoints_that_never_respond_delay_no_other_endpoint(
             outbox.add(merchant_id, url, 300)
             deliverer.wake(merchant_id)
             results = await asyncio.wait_for(outbox.until_recorded(merchant_id, url, 300), 120)
-            assert {result.http_status for result in results} == {200}
-        assert {result.claimed.url for results in outbox.recorded.values() for result in results} == {url}
+            assert {result.exchange.result.status for result in results} == {200}
+        assert {result.claimed.endpoint.url for results in outbox.recorded.values() for result in results} == {url}
 
 
 def fill(capacity: Capacity, merchant_id: str, endpoints: int) -> int:

@@ -1,6 +1,6 @@
 """`psp endpoints`: create, change and delete webhook endpoints."""
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import typer
 
@@ -24,6 +24,12 @@ _Events = Annotated[
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
 _SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="The clock that webhook-timestamp uses.")]
 _Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="The retry schedule for failed attempts.")]
+_Ordered = Annotated[
+    bool | None,
+    typer.Option("--ordered/--unordered", help="Whether a failing delivery holds back later events of the same payout."),
+]
+_RateLimit = Annotated[int | None, typer.Option("--rate-limit", min=1, help="Maximum number of attempts per second.")]
+_MaxInFlight = Annotated[int | None, typer.Option("--max-in-flight", min=1, help="Maximum number of attempts in progress.")]
 _Description = Annotated[str | None, typer.Option("--description", help="A description.")]
 
 
@@ -50,10 +56,16 @@ def create(
     signing: _Signing = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
+    ordered: _Ordered = None,
+    rate_limit: _RateLimit = None,
+    max_in_flight: _MaxInFlight = None,
     description: _Description = None,
 ) -> Output:
     """Create an endpoint. Its secret is shown only in this response."""
-    body = {"url": target, **_body(events, signing, signing_time, retry_profile, description)}
+    body = given(
+        url=target, event_types=_types(events), signing=signing, signing_time=signing_time, retry_profile=retry_profile,
+        ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
+    )  # fmt: skip
     return as_fields(client.post(_PATH, body))
 
 
@@ -67,11 +79,18 @@ def update(
     signing: _Signing = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
+    ordered: _Ordered = None,
+    rate_limit: _RateLimit = None,
+    max_in_flight: _MaxInFlight = None,
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
 ) -> Output:
     """Change an endpoint. Omitted options leave their fields unchanged."""
-    body = given(url=target, status=status) | _body(events, signing, signing_time, retry_profile, description)
+    body = given(
+        url=target, status=status, event_types=_types(events), signing=signing, signing_time=signing_time,
+        retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight,
+        description=description,
+    )  # fmt: skip
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")
     return as_fields(client.write("PATCH", f"{_PATH}/{endpoint_id}", body))
@@ -99,14 +118,5 @@ def delete(client: Client, endpoint_id: _Id) -> Output:
     return Output({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
 
 
-def _body(
-    events: list[str] | None,
-    signing: str | None,
-    signing_time: str | None,
-    retry_profile: str | None,
-    description: str | None,
-) -> dict[str, Any]:
-    types = [event for text in events or [] for event in text.split(",")] or None
-    return given(
-        event_types=types, signing=signing, signing_time=signing_time, retry_profile=retry_profile, description=description
-    )
+def _types(events: list[str] | None) -> list[str] | None:
+    return [event for text in events or [] for event in text.split(",")] or None

@@ -231,8 +231,8 @@ def _steps(unit: UnitOfWork) -> list[PayoutStep | DeliveryAttempt]:
 
 
 def _attempt(result: AttemptResult) -> PayoutStep | DeliveryAttempt:
-    claimed = result.claimed
-    outcome = classify_response(result.http_status) if result.error is None or result.gone else "failed"
+    claimed, response = result.claimed, result.exchange.result
+    outcome = classify_response(response.status) if response.error is None or result.gone else "failed"
     return DeliveryAttempt(
-        render(result.at), claimed.id, claimed.event_id, claimed.endpoint_id, claimed.attempt, outcome, result.http_status
+        render(result.at), claimed.id, claimed.event_id, claimed.endpoint_id, claimed.attempt, outcome, response.status
     )

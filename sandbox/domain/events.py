@@ -13,6 +13,10 @@ class Subscription:
     endpoint_id: str
     event_types: tuple[str, ...]
     enabled: bool
+    filters: str | None = None
+    """Conditions on the event's body, as JSON."""
+    is_paced: bool = False
+    """Whether each delivery must wait for its turn: the endpoint is ordered, limited or relayed."""
 
     def includes(self, event_type: str) -> bool:
         """Return whether the endpoint subscribes to this event type."""
@@ -38,6 +42,8 @@ class NewEvent(msgspec.Struct, frozen=True):
     transfer_id: str | None
     request_id: str
     actor: str | None = None
+    traceparent: str | None = None
+    """The trace of the API call that caused it, if it is not derived from the request id."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.unit_of_work.tables import Worlds
 from sandbox.unit_of_work.transaction import write_rows
 from sandbox.unit_of_work.write import write
-from sandbox.webhooks.endpoints import EndpointService, NewEndpoint
+from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.requests import CreateEndpointBody
 
 KEY_PREFIX: Final = "sk_sandbox_"
 MAX_KEYS: Final = 100
@@ -147,7 +148,7 @@ class MerchantService:
         await _insert_key(merchant_id, key_id, api_key, "admin", "first key", now)
         unit = await open_world(conn, self._work.catalogue, merchant_id, seed, spec.opening_balance)
         if spec.webhook_url is not None:
-            await self._endpoints.insert(conn, unit, NewEndpoint(url=spec.webhook_url, secret=webhook_secret))
+            await self._endpoints.insert(unit, CreateEndpointBody(url=spec.webhook_url), webhook_secret)
         return NewMerchant(merchant_id, api_key, webhook_secret, ipn_secret)
 
     async def list_all(self, before: str, limit: int) -> list[Merchant]:

@@ -36,6 +36,7 @@ class Payouts(Table, db=ENGINE):
     processed_at = Timestamptz(null=True, default=None)
     path = JSONB(null=True, default=None)
     scenario_header = Text(null=True, default=None)
+    traceparent = Text(null=True, default=None)
 
 
 class PayoutMetadata(Table, db=ENGINE):

@@ -149,8 +149,10 @@ def _payouts(text: str) -> list[PayoutRow]:
 
 @lru_cache(maxsize=4096)
 def _subscriptions(text: str | None) -> Sequence[Subscription]:
-    endpoints = [] if text is None else msgspec.json.decode(text, type=list[tuple[str, tuple[str, ...], str]])
-    return tuple(Subscription(id_, types, status == "ENABLED") for id_, types, status in endpoints)
+    endpoints = [] if text is None else _decode_endpoints(text)
+    return tuple(
+        Subscription(id_, types, status == "ENABLED", filters, is_paced) for id_, types, status, filters, is_paced in endpoints
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -159,6 +161,7 @@ def _rules(text: str | None) -> Sequence[Scenario]:
     return tuple(stored_rule(*rule) for rule in rules)
 
 
+_decode_endpoints: Final = msgspec.json.Decoder(list[tuple[str, tuple[str, ...], str, str | None, bool]]).decode
 _decode_keys: Final = msgspec.json.Decoder(list[tuple[str, str, int, str, str | None]]).decode
 _decode_payouts: Final = msgspec.json.Decoder(list[StoredPayout]).decode
 _decode_users: Final = msgspec.json.Decoder(list[tuple[UserRow, Decimal]]).decode

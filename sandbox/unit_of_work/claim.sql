@@ -54,7 +54,9 @@ BEGIN
         ORDER BY a.merchant_id, a.account OFFSET 0
     ) a;
 
-    SELECT json_agg(json_build_array(e.id, e.event_types, e.status) ORDER BY e.id)::text, count(*)
+    SELECT json_agg(json_build_array(e.id, e.event_types, e.status, e.filters::text,
+            e.ordered OR e.rate_limit IS NOT NULL OR e.max_in_flight IS NOT NULL OR coalesce(e.relayed, false)
+        ) ORDER BY e.id)::text, count(*)
     INTO endpoint_rows, v_endpoint_count
     FROM webhook_endpoints e WHERE e.merchant_id = p_merchant;
 

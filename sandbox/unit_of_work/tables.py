@@ -71,6 +71,7 @@ class Events(Table, db=ENGINE):
     request_id = Text(default=None)
     created_at = Timestamptz(default=None)
     actor = UUID(null=True, default=None)
+    traceparent = Text(null=True, default=None)
 
 
 class IdempotencyKeys(Table, db=ENGINE):

@@ -116,6 +116,7 @@ def _events(unit: UnitOfWork, bodies: list[str]) -> Iterable[object]:
             "transfer_id": event.transfer_id,
             "request_id": event.request_id,
             "actor": event.actor,
+            "traceparent": event.traceparent,
         }
 
 

@@ -129,13 +129,13 @@ BEGIN
     END IF;
     IF p_events IS NOT NULL THEN
         INSERT INTO events (merchant_id, id, type, body, payout_id, change, from_status, to_status, cause, scenario, step,
-            transfer_id, request_id, actor, created_at)
+            transfer_id, request_id, actor, traceparent, created_at)
         SELECT p_merchants[g.unit], n.id, n.type, p_bodies[n.body], n.payout_id, n.change, n.from_status, n.to_status, n.cause,
-            n.scenario, n.step, n.transfer_id, n.request_id, n.actor, p_nows[g.unit]
+            n.scenario, n.step, n.transfer_id, n.request_id, n.actor, n.traceparent, p_nows[g.unit]
         FROM unnest(p_events) WITH ORDINALITY AS g (rows, unit)
         CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, type text, body int, payout_id uuid, change int,
             from_status text, to_status text, cause text, scenario text, step int, transfer_id uuid, request_id text,
-            actor uuid);
+            actor uuid, traceparent text);
     END IF;
     IF p_deliveries IS NOT NULL THEN
         INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at,

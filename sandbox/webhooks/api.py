@@ -48,7 +48,8 @@ class EndpointApi:
         rewrite_problem=explain_planned,
         example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
         description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
-        "delivered to is refused. Filters, ordering, limits and signatures other than `v1` are not supported yet and are "
+        "delivered to is refused. With `ordered`, a failing delivery holds back later events of the same "
+        "payout. `rate_limit` is in attempts per second. Filters and signatures other than `v1` are not supported yet and are "
         "refused.",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:

@@ -23,8 +23,8 @@ from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
 from sandbox.webhooks.capacity import Capacity, FreeCapacity
-from sandbox.webhooks.faults import FaultInjectingSender, Sent
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, record_attempts, release_claims
+from sandbox.webhooks.faults import FaultInjectingSender
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 
 MAX_RECORDED_ATTEMPTS: Final = 256
@@ -110,7 +110,7 @@ class AttemptRunner:
         except (SealedSecretError, ValueError):
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
             result = SendResult(None, {}, "", "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY", 0)
-            sent = Sent("", None, result)
+            sent = Exchange("", None, result)
         else:
             sent = await self._sender.send(merchant_id, claimed, at, secret)
             if sent.not_before is not None:
@@ -154,7 +154,7 @@ class AttemptRunner:
         """Wake the merchant again shortly: another process is still posting earlier deliveries."""
         self._wake_later(merchant_id, _RECHECK_SECONDS)
 
-    def _postpone(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
+    def _postpone(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Exchange) -> AttemptResult:
         """Return an attempt that a fault postponed. It appears in the log, but uses up no retry."""
         assert sent.not_before is not None
         if claimed.clock.frozen_at is None:
@@ -165,15 +165,7 @@ class AttemptRunner:
             status="PENDING",
             next_attempt_at=sent.not_before,
             at=at,
-            signature="",
-            signed_at=None,
-            fault=sent.fault,
-            http_status=None,
-            response_headers={},
-            response_body="",
-            error=sent.result.error,
-            duration_ms=0,
-            gone=False,
+            exchange=sent,
         )
 
     async def record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
@@ -190,7 +182,7 @@ class AttemptRunner:
             return
         self._on_recorded(merchant_id, [_note(result) for result in results])
 
-    def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Sent) -> AttemptResult:
+    def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Exchange) -> AttemptResult:
         result = sent.result
         outcome = classify_response(result.status) if result.error is None or result.status == 410 else "failed"
         _seconds(outcome).observe(result.duration_ms / 1000)
@@ -203,7 +195,7 @@ class AttemptRunner:
                 pause = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
             now = claimed.clock.now(wall_now)
-            due = next_attempt(claimed.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
+            due = next_attempt(claimed.endpoint.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"
             if due is not None and claimed.clock.frozen_at is None:
                 self._wake_later(merchant_id, (due - now).total_seconds())
@@ -225,24 +217,18 @@ class AttemptRunner:
             status=status,
             next_attempt_at=due,
             at=at,
-            signature=sent.signature,
-            signed_at=sent.signed_at,
-            fault=sent.fault,
-            http_status=result.status,
-            response_headers=result.response_headers,
-            response_body=result.response_body,
-            error=result.error,
-            duration_ms=result.duration_ms,
+            exchange=sent,
             gone=outcome == "gone",
         )
 
     def _secret(self, merchant_id: str, claimed: ClaimedDelivery) -> bytes:
-        secret = self._secrets.get(claimed.sealed_secret)
+        sealed = claimed.endpoint.sealed_secrets[0]
+        secret = self._secrets.get(sealed)
         if secret is None:
-            opened = self._box.open(claimed.sealed_secret, f"{merchant_id}/{claimed.endpoint_id}")
+            opened = self._box.open(sealed, f"{merchant_id}/{claimed.endpoint_id}")
             if len(self._secrets) >= _MAX_CACHED_SECRETS:
                 self._secrets.clear()
-            secret = self._secrets[claimed.sealed_secret] = decode_secret(opened)
+            secret = self._secrets[sealed] = decode_secret(opened)
         return secret
 
 
@@ -257,8 +243,8 @@ def _note(result: AttemptResult) -> Note:
             "endpoint_id": claimed.endpoint_id,
             "attempt": claimed.attempt,
             "delivery_status": result.status,
-            "status": result.http_status,
-            "error": result.error,
-            "duration_ms": result.duration_ms,
+            "status": result.exchange.result.status,
+            "error": result.exchange.result.error,
+            "duration_ms": result.exchange.result.duration_ms,
         },
     )

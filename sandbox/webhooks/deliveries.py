@@ -93,7 +93,7 @@ _GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE {by_key('d', '
 _ATTEMPTS: Final = """
 SELECT * FROM (
     SELECT a.attempt, a.at, a.url, a.signature, a.signed_at, a.fault_id::text AS fault_id, a.fault_kind, a.status,
-        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms
+        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms, a.manual
     FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
 ) newest ORDER BY attempt
 """
@@ -119,6 +119,7 @@ WITH d AS ({
             "next_attempt_at": "$3",
             "scheduled": "0",
             "leased_until": "NULL",
+            "resent": "true",
             "updated_at": "$3",
         },
         kept=("event_id", "endpoint_id", "attempts", "created_at"),
@@ -181,6 +182,8 @@ class Attempt(msgspec.Struct, kw_only=True):
     """One attempt at a delivery; `at` is in the merchant's time. If `request` is null, nothing was sent."""
 
     attempt: int
+    manual: bool
+    """Whether someone asked for it by a resend."""
     at: str
     url: str
     fault_id: str | None
@@ -346,6 +349,7 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         response = AttemptResponse(_decode_headers(record["response_headers"]), record["response_body"])
     return Attempt(
         attempt=record["attempt"],
+        manual=bool(record["manual"]),
         at=render(record["at"]),
         url=redaction.address(record["url"]),
         fault_id=record["fault_id"],

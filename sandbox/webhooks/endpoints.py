@@ -5,7 +5,6 @@ Every write holds the merchant's lock. Writing events holds it too, so an event 
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +31,6 @@ from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.webhooks.requests import (
-    DEFAULT_TYPES,
     ChangeEndpointBody,
     CreateEndpointBody,
     check_endpoint,
@@ -48,14 +46,14 @@ MAX_ENDPOINTS: Final = 16
 MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 """Maximum number of deliveries that one transaction sets to FAILED. More would hold the merchant's lock too long."""
 
-# All columns but the sealed secret.
-_SHOWN: Final = (
-    *(WebhookEndpoints.id, WebhookEndpoints.url, WebhookEndpoints.event_types, WebhookEndpoints.signing),
-    *(WebhookEndpoints.signing_time, WebhookEndpoints.retry_profile, WebhookEndpoints.description),
-    *(WebhookEndpoints.status, WebhookEndpoints.disabled_reason, WebhookEndpoints.created_at, WebhookEndpoints.updated_at),
+_SETTINGS: Final = CreateEndpointBody.__struct_fields__
+"""What the merchant can set. Each is a field of the API and a column of the table."""
+_SHOWN: Final = tuple(
+    getattr(WebhookEndpoints, name) for name in ("id", *_SETTINGS, "status", "disabled_reason", "created_at", "updated_at")
 )
 
-_FIRST: Final = """
+# The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
+_READ_UNUSED: Final = """
 SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
     AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
 """
@@ -85,6 +83,9 @@ class Endpoint(msgspec.Struct, kw_only=True):
     signing: str
     signing_time: str
     retry_profile: str
+    ordered: bool
+    rate_limit: int | None
+    max_in_flight: int | None
     description: str
     status: str
     disabled_reason: str | None
@@ -96,19 +97,6 @@ class CreatedEndpoint(Endpoint, kw_only=True):
     """A webhook endpoint with its secret. The API returns the secret only once."""
 
     secret: Secret
-
-
-@dataclass(frozen=True, slots=True)
-class NewEndpoint:
-    """An endpoint to create. `secret` is its `whsec_` signing secret."""
-
-    url: str
-    secret: str
-    event_types: Sequence[str] = DEFAULT_TYPES
-    signing: str = "v1"
-    signing_time: str = "host"
-    retry_profile: str = "standard"
-    description: str = ""
 
 
 class EndpointService:
@@ -127,37 +115,28 @@ class EndpointService:
     async def create(self, context: RequestContext, body: CreateEndpointBody) -> CommandResult:
         """Create an endpoint. Responds with 201, the endpoint and its secret; so does a replay. Raises VALIDATION_ERROR."""
         check_endpoint(body, self._allowed)
-        new = NewEndpoint(
-            url=body.url,
-            secret="",  # set below, in the unit, where a seeded merchant's random bytes repeat
-            event_types=list(dict.fromkeys(body.event_types)),
-            signing=body.signing,
-            signing_time=body.signing_time,
-            retry_profile=body.retry_profile,
-            description=body.description,
-        )
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             # The first endpoint uses the webhook secret that was returned when the merchant was created.
-            merchant_secret = await conn.fetchval(_FIRST, context.merchant_id)
+            merchant_secret = await conn.fetchval(_READ_UNUSED, context.merchant_id)
             secret = (
                 new_secret(unit.ids.random_bytes(32))
                 if merchant_secret is None
                 else self._box.open(merchant_secret, f"{context.merchant_id}/webhook")
             )
-            endpoint = await self.insert(conn, unit, replace(new, secret=secret))
+            endpoint = await self.insert(unit, body, secret)
             created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
             return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
         return await run_sealed(self._work, self._box, context, action)
 
-    async def insert(self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, new: NewEndpoint) -> Endpoint:
-        """Insert an endpoint in the caller's transaction, which must hold the merchant's lock.
+    async def insert(self, unit: UnitOfWork, body: CreateEndpointBody, secret: str) -> Endpoint:
+        """Insert an endpoint in the caller's transaction, which must hold the merchant's lock. `secret` signs its webhooks.
 
         Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_ENDPOINTS endpoints
         already. Nothing is written then.
         """
-        error = url_error(new.url, self._allowed)
+        error = url_error(body.url, self._allowed)
         if error is not None:
             raise invalid("url", error)
         taken = {str(record["id"]) for record in await _ids(unit.merchant_id)}
@@ -169,14 +148,8 @@ class EndpointService:
         row = WebhookEndpoints(
             merchant_id=unit.merchant_id,
             id=endpoint_id,
-            url=new.url,
-            event_types=list(new.event_types),
-            signing=new.signing,
-            signing_time=new.signing_time,
-            retry_profile=new.retry_profile,
-            ordered=False,
-            description=new.description,
-            secret=self._box.seal(new.secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
+            **_columns(body),
+            secret=self._box.seal(secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
             status="ENABLED",
             created_at=unit.now,
             updated_at=unit.now,
@@ -269,12 +242,7 @@ def _select_one(merchant_id: str, endpoint_id: str) -> First:
 def _change(merchant_id: str, endpoint_id: str, after: Endpoint, now: datetime) -> Update[WebhookEndpoints]:
     e = WebhookEndpoints
     values: dict[Column | str, Any] = {
-        e.url: after.url,
-        e.event_types: after.event_types,
-        e.signing: after.signing,
-        e.signing_time: after.signing_time,
-        e.retry_profile: after.retry_profile,
-        e.description: after.description,
+        **_columns(after),
         e.status: after.status,
         e.disabled_reason: after.disabled_reason,
         e.updated_at: now,
@@ -299,7 +267,6 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
         value = getattr(body, name)
         if value is not UNSET:
             setattr(after, name, value)
-    after.event_types = list(dict.fromkeys(after.event_types))
     if after.status == "ENABLED":
         after.disabled_reason = None
     elif before.status == "ENABLED":
@@ -307,20 +274,14 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
     return after
 
 
+def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
+    values = {name: getattr(settings, name) for name in _SETTINGS}
+    return values | {"event_types": list(dict.fromkeys(settings.event_types))}
+
+
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
-    return Endpoint(
-        id=str(record["id"]),
-        url=record["url"],
-        event_types=list(record["event_types"]),
-        signing=record["signing"],
-        signing_time=record["signing_time"] or "host",
-        retry_profile=record["retry_profile"],
-        description=record["description"],
-        status=record["status"],
-        disabled_reason=record["disabled_reason"],
-        created_at=render(record["created_at"]),
-        updated_at=render(record["updated_at"]),
-    )
+    times = {name: render(record[name]) for name in ("created_at", "updated_at")}
+    return Endpoint(**{**record, **times, "id": str(record["id"]), "signing_time": record["signing_time"] or "host"})
 
 
 def _context(merchant_id: str, endpoint_id: str) -> str:

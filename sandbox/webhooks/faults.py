@@ -16,26 +16,11 @@ from sandbox.domain.fault import Fault, InjectedFault, damaged_body, note
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, RedactionRules
-from sandbox.webhooks.outbox import ClaimedDelivery
+from sandbox.webhooks.outbox import ClaimedDelivery, Exchange
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
 _MAX_REORDER_DELAY: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """The outcome of an attempt.
-
-    `signature` and `signed_at` (the webhook-timestamp in Unix seconds) are as sent; empty and None if nothing was sent. `fault`
-    is the fault that hit. If it postponed the attempt, `not_before` is the earliest time of the next one, in the merchant's
-    time.
-    """
-
-    signature: str
-    signed_at: int | None
-    result: SendResult
-    not_before: datetime | None = None
-    fault: Fault | None = None
 
 
 class FaultInjectingSender:
@@ -49,10 +34,10 @@ class FaultInjectingSender:
         # By merchant too: endpoint ids are unique only within a merchant, and worlds with the same seed share them.
         self._held_back: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def send(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes) -> Sent:
+    async def send(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes) -> Exchange:
         """Sign a delivery with `secret` and attempt it once. `at` is in the merchant's time. Raises nothing."""
         try:
-            hit = await self._find_hit(merchant_id, claimed, at) if claimed.faults else None
+            hit = await self._find_hit(merchant_id, claimed, at) if claimed.endpoint.faults else None
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=repr(error)[:300])
             hit = None
@@ -69,7 +54,7 @@ class FaultInjectingSender:
         return sent
 
     def _record_in_journal(
-        self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, hit: InjectedFault, sent: Sent
+        self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, hit: InjectedFault, sent: Exchange
     ) -> None:
         if self._journal is None:
             return
@@ -77,7 +62,7 @@ class FaultInjectingSender:
         entry = Entry(
             at=render(at),
             method="POST",
-            path=claimed.url,
+            path=claimed.endpoint.url,
             query=b"",
             status=result.status or 0,
             duration_ms=result.duration_ms,
@@ -105,17 +90,17 @@ class FaultInjectingSender:
         # Decide one delivery at a time, in the order of the claim, so that a fault with a limited count hits the same
         # deliveries in every run. The draw key names the delivery and attempt, so chance does not depend on timing either.
         async with self._locks.setdefault(merchant_id, asyncio.Lock()):
-            return await first_hit(merchant_id, claimed.faults, matches, f"{claimed.id}:{claimed.attempt}")
+            return await first_hit(merchant_id, claimed.endpoint.faults, matches, f"{claimed.id}:{claimed.attempt}")
 
     async def _send_with_fault(
         self, fault: Fault, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes
-    ) -> Sent:
+    ) -> Exchange:
         if fault.kind == "drop":
-            return Sent("", None, SendResult(None, {}, "", "fault: dropped", 0))
+            return Exchange("", None, SendResult(None, {}, "", "fault: dropped", 0))
         until = _postponed_until(fault, claimed)
         if until is not None:
             error = "fault: delayed" if fault.kind == "delay" else "fault: held back"
-            return Sent("", None, SendResult(None, {}, "", error, 0), until)
+            return Exchange("", None, SendResult(None, {}, "", error, 0), until)
         age = timedelta(0)
         if fault.kind == "duplicate":
             await self._sign_and_send(claimed, claimed.body, at, secret)
@@ -129,13 +114,13 @@ class FaultInjectingSender:
 
     async def _sign_and_send(
         self, claimed: ClaimedDelivery, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
-    ) -> Sent:
+    ) -> Exchange:
         """Sign the delivery's own body, but send `body`. `age` makes the timestamp that much older."""
         # With the host's time, every library can verify the webhook, whatever the merchant's clock says.
-        signed_at = int(((at if claimed.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
+        signed_at = int(((at if claimed.endpoint.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
         named = headers(claimed.event_id, signed_at, claimed.body, (secret,))
         named[NOW_HEADER] = render(at)
-        return Sent(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.url, body, named))
+        return Exchange(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.endpoint.url, body, named))
 
     async def _hold_back(self, endpoint: tuple[str, str]) -> None:
         """Wait until this process has sent another delivery to the endpoint, one second at most."""

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
-from sandbox.domain.events import NewDelivery, NewEvent
+from sandbox.domain.events import NewDelivery, NewEvent, Subscription
 from sandbox.domain.unit import UnitOfWork
 from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.outbox import Claim, ClaimedDelivery, EnabledEndpoint, claim_together
+from sandbox.webhooks.outbox import Claim, ClaimedDelivery, ClaimedEndpoint, claim_together
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -55,7 +55,9 @@ class TransactionDeliveries:
         for unit in units:
             limits |= self._reserve(unit)
         clocks = {
-            unit.merchant_id: unit.clock for unit in units if any(subscription.enabled for subscription in unit.subscriptions)
+            unit.merchant_id: unit.clock
+            for unit in units
+            if any(_is_leasable(subscription) for subscription in unit.subscriptions)
         }
         claim = await claim_together(conn.fetch, clocks, limits) if any(limits.values()) else _NOTHING
         older: dict[tuple[str, str], list[ClaimedDelivery]] = defaultdict(list)
@@ -75,7 +77,7 @@ class TransactionDeliveries:
         expected = {
             subscription.endpoint_id: new[subscription.endpoint_id] + older
             for subscription in unit.subscriptions
-            if subscription.enabled
+            if _is_leasable(subscription)
         }
         wanted = {id_: min(_calls(n), self._room(merchant_id, id_) // DELIVERIES_PER_CALL) for id_, n in expected.items()}
         begun = self._attempts.begin_up_to(merchant_id, wanted)
@@ -99,8 +101,8 @@ class TransactionDeliveries:
         for index, delivery in enumerate(unit.deliveries):
             new[delivery.endpoint_id].append(index)
         sequences: list[list[ClaimedDelivery]] = []
-        is_complete = True
-        for endpoint_id in (subscription.endpoint_id for subscription in unit.subscriptions if subscription.enabled):
+        is_complete = not any(subscription.enabled and subscription.is_paced for subscription in unit.subscriptions)
+        for endpoint_id in (subscription.endpoint_id for subscription in unit.subscriptions if _is_leasable(subscription)):
             key = merchant_id, endpoint_id
             deliveries, endpoint = older.get(key, []), claim.endpoints.get(key)
             if len(deliveries) == limits[key]:
@@ -125,23 +127,24 @@ class TransactionDeliveries:
         self._reserved.clear()
 
 
+def _is_leasable(subscription: Subscription) -> bool:
+    return subscription.enabled and not subscription.is_paced
+
+
 def _calls(deliveries: int) -> int:
     """Return how many calls send this number of deliveries to one endpoint."""
     return min(deliveries, max(_PARALLEL_CALLS, ceil(deliveries / DELIVERIES_PER_CALL)))
 
 
 def _claimed(
-    unit: UnitOfWork, delivery: NewDelivery, event: NewEvent, body: bytes, endpoint: EnabledEndpoint
+    unit: UnitOfWork, delivery: NewDelivery, event: NewEvent, body: bytes, endpoint: ClaimedEndpoint
 ) -> ClaimedDelivery:
     assert delivery.leased_until is not None
     return ClaimedDelivery(
         id=delivery.id,
         event_id=delivery.event_id,
         endpoint_id=delivery.endpoint_id,
-        url=endpoint.url,
-        sealed_secret=endpoint.sealed_secret,
-        retry_profile=endpoint.retry_profile,
-        signing_time=endpoint.signing_time,
+        endpoint=endpoint,
         scheduled_attempts=0,
         attempt=1,
         event_type=event.type,
@@ -149,5 +152,5 @@ def _claimed(
         request_id=event.request_id,
         lease=delivery.leased_until,
         clock=unit.clock,
-        faults=endpoint.faults,
+        traceparent=event.traceparent,
     )

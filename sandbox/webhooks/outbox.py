@@ -14,6 +14,7 @@ from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
+from sandbox.webhooks.sender import SendResult
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -36,6 +37,24 @@ _CLAIM: Final = _SQL["claim"]
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
+_decode_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
+
+
+class ClaimedEndpoint(msgspec.Struct, frozen=True):
+    """An enabled endpoint as it was when its deliveries were claimed."""
+
+    url: str
+    sealed_secrets: tuple[bytes, ...]
+    """All sign: the current one, then the previous ones that have not expired."""
+    retry_profile: str
+    signing: str = "v1"
+    signing_time: str = "host"
+    """The clock of the signature's timestamp: `host` or `merchant`."""
+    custom_signing: str | None = None
+    """JSON."""
+    failing_since: datetime | None = None
+    """The merchant's time of the first failed attempt since the last successful one."""
+    faults: tuple[Fault, ...] = ()
 
 
 class ClaimedDelivery(msgspec.Struct, frozen=True):
@@ -44,11 +63,7 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     id: str
     event_id: str
     endpoint_id: str
-    url: str
-    sealed_secret: bytes
-    retry_profile: str
-    signing_time: str
-    """The clock of the webhook-timestamp: `host` or `merchant`."""
+    endpoint: ClaimedEndpoint
     scheduled_attempts: int
     """Number of attempts that count in the retry schedule so far."""
     attempt: int
@@ -58,7 +73,26 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     request_id: str
     lease: datetime
     clock: Clock
-    faults: tuple[Fault, ...] = ()
+    traceparent: str | None = None
+    """The trace of the API call that caused the event, if it is not derived from the request id."""
+    manual: bool = False
+    """Whether someone asked for this attempt (resend, recover)."""
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """What an attempt sent, and what came back.
+
+    `signature` and `signed_at` (the timestamp in Unix seconds) are as sent; empty and None if nothing was sent. `fault` is the
+    fault that hit. If it postponed the attempt, `not_before` is the earliest time of the next one, in the merchant's time.
+    """
+
+    signature: str
+    signed_at: int | None
+    result: SendResult
+    not_before: datetime | None = None
+    fault: Fault | None = None
+    request_headers: Mapping[str, str] | None = None
+    """The signature's headers, unless they are those of Standard Webhooks."""
 
 
 class AttemptResult(msgspec.Struct, frozen=True):
@@ -69,35 +103,15 @@ class AttemptResult(msgspec.Struct, frozen=True):
     status: str
     next_attempt_at: datetime | None
     at: datetime
-    signature: str
-    """Empty if nothing was sent."""
-    signed_at: int | None
-    """The webhook-timestamp as sent, in Unix seconds."""
-    fault: Fault | None
-    """The fault that hit the attempt."""
-    http_status: int | None
-    response_headers: Mapping[str, str]
-    response_body: str
-    error: str | None
-    duration_ms: int
-    gone: bool
-
-
-class EnabledEndpoint(NamedTuple):
-    """What the deliveries to an endpoint have in common. See ClaimedDelivery."""
-
-    url: str
-    sealed_secret: bytes
-    retry_profile: str
-    signing_time: str
-    faults: tuple[Fault, ...]
+    exchange: Exchange
+    gone: bool = False
 
 
 class Claim(NamedTuple):
     """The result of a claim for several merchants."""
 
     lease: datetime
-    endpoints: Mapping[tuple[str, str], EnabledEndpoint]
+    endpoints: Mapping[tuple[str, str], ClaimedEndpoint]
     """All enabled endpoints of the merchants, by merchant and endpoint."""
     deliveries: Sequence[tuple[str, ClaimedDelivery]]
     """The merchant of each delivery claimed, and the delivery. The earliest come first."""
@@ -183,12 +197,11 @@ async def claim_together(
         default_capacity,
         lease,
     )
-    endpoints: dict[tuple[str, str], EnabledEndpoint] = {}
+    endpoints: dict[tuple[str, str], ClaimedEndpoint] = {}
     for r in records:
         key = r["merchant_id"], r["endpoint_id"]
         if key not in endpoints:
-            faults = tuple(to_fault(*fault) for fault in r["faults"])
-            endpoints[key] = EnabledEndpoint(r["url"], r["secret"], r["retry_profile"], r["signing_time"] or "host", faults)
+            endpoints[key] = _endpoint(r, clocks[key[0]].now(wall_now))
     claimed = sorted((r for r in records if r["id"] is not None), key=itemgetter("next_attempt_at", "id"))
     deliveries = [
         (
@@ -197,10 +210,7 @@ async def claim_together(
                 id=r["id"],
                 event_id=r["event_id"],
                 endpoint_id=r["endpoint_id"],
-                url=r["url"],
-                sealed_secret=r["secret"],
-                retry_profile=r["retry_profile"],
-                signing_time=r["signing_time"] or "host",
+                endpoint=endpoints[r["merchant_id"], r["endpoint_id"]],
                 scheduled_attempts=r["scheduled"],
                 attempt=r["attempts"] + 1,
                 event_type=r["type"],
@@ -208,12 +218,27 @@ async def claim_together(
                 request_id=r["request_id"],
                 lease=lease,
                 clock=clocks[r["merchant_id"]],
-                faults=endpoints[r["merchant_id"], r["endpoint_id"]].faults,
+                traceparent=r["traceparent"],
+                manual=bool(r["resent"]),
             ),
         )
         for r in claimed
     ]
     return Claim(lease, endpoints, deliveries)
+
+
+def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
+    previous = () if record["previous_secrets"] is None else _decode_secrets(record["previous_secrets"])
+    return ClaimedEndpoint(
+        url=record["url"],
+        sealed_secrets=(record["secret"], *(sealed for sealed, expires_at in previous if expires_at > now)),
+        retry_profile=record["retry_profile"],
+        signing=record["signing"],
+        signing_time=record["signing_time"] or "host",
+        custom_signing=record["custom_signing"],
+        failing_since=record["failing_since"],
+        faults=tuple(to_fault(*fault) for fault in record["faults"]),
+    )
 
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
@@ -261,6 +286,7 @@ def _each_delivery_once(results: Sequence[AttemptResult]) -> list[list[AttemptRe
 
 
 def _columns(result: AttemptResult) -> dict[str, object]:
+    exchange = result.exchange
     return {
         "id": result.claimed.id,
         "lease": result.claimed.lease,
@@ -268,14 +294,16 @@ def _columns(result: AttemptResult) -> dict[str, object]:
         "next_attempt_at": result.next_attempt_at,
         "scheduled": result.scheduled_attempts,
         "at": result.at,
-        "url": result.claimed.url,
-        "signature": result.signature,
-        "signed_at": result.signed_at,
-        "fault_id": None if result.fault is None else result.fault.id,
-        "fault_kind": None if result.fault is None else result.fault.kind,
-        "http_status": result.http_status,
-        "headers": dict(result.response_headers),
-        "body": result.response_body,
-        "error": result.error,
-        "duration_ms": result.duration_ms,
+        "url": result.claimed.endpoint.url,
+        "signature": exchange.signature,
+        "signed_at": exchange.signed_at,
+        "fault_id": None if exchange.fault is None else exchange.fault.id,
+        "fault_kind": None if exchange.fault is None else exchange.fault.kind,
+        "http_status": exchange.result.status,
+        "headers": exchange.result.response_headers,
+        "body": exchange.result.response_body,
+        "error": exchange.result.error,
+        "duration_ms": exchange.result.duration_ms,
+        "manual": result.claimed.manual or None,
+        "request_headers": exchange.request_headers,
     }

@@ -28,10 +28,12 @@ WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
 -- The faults are read in the same statement, so a worker that sees a delivery also sees every fault created before it.
 -- The rows of `due` are locked until all of them are written, so the statement claims exactly what it returns.
 WITH due AS MATERIALIZED (
-    SELECT m.merchant_id, e.id AS endpoint_id, e.url, e.secret, e.retry_profile, e.signing_time, e.faults, c.*
+    SELECT m.merchant_id, e.id AS endpoint_id, e.url, e.secret, e.previous_secrets, e.retry_profile, e.signing, e.signing_time,
+        e.custom_signing, e.failing_since, e.faults, c.*
     FROM unnest($1::uuid[], $2::timestamptz[]) AS m (merchant_id, now)
     CROSS JOIN LATERAL (
-        SELECT id, url, secret, retry_profile, signing_time,
+        SELECT id, url, secret, previous_secrets::text AS previous_secrets, retry_profile, signing, signing_time,
+            custom_signing::text AS custom_signing, failing_since,
             ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
                 WHERE f.merchant_id = m.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id
             ) AS faults
@@ -40,7 +42,7 @@ WITH due AS MATERIALIZED (
     LEFT JOIN unnest($4::uuid[], $5::uuid[], $6::int[]) AS b (merchant_id, endpoint_id, capacity)
         ON b.merchant_id = m.merchant_id AND b.endpoint_id = e.id
     LEFT JOIN LATERAL (
-        SELECT d.id, d.event_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at
+        SELECT d.id, d.event_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at, d.resent
         FROM webhook_deliveries d
         WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at <= m.now
             AND (d.leased_until IS NULL OR d.leased_until <= $3)
@@ -54,12 +56,13 @@ WITH due AS MATERIALIZED (
     FROM due m WHERE id IS NOT NULL
     ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 )
-SELECT m.merchant_id::text AS merchant_id, m.endpoint_id::text AS endpoint_id, m.url, m.secret, m.retry_profile, m.signing_time,
-    m.faults, m.id::text AS id, m.event_id::text AS event_id, m.scheduled, m.attempts, m.next_attempt_at,
-    v.type, v.body, v.request_id
+SELECT m.merchant_id::text AS merchant_id, m.endpoint_id::text AS endpoint_id, m.url, m.secret, m.previous_secrets,
+    m.retry_profile, m.signing, m.signing_time, m.custom_signing, m.failing_since, m.faults, m.id::text AS id,
+    m.event_id::text AS event_id, m.scheduled, m.attempts, m.next_attempt_at, m.resent,
+    v.type, v.body, v.request_id, v.traceparent
 FROM due m
 LEFT JOIN LATERAL (
-    SELECT type, body, request_id FROM events
+    SELECT type, body, request_id, traceparent FROM events
     WHERE events.merchant_id = m.merchant_id AND events.id >= m.event_id AND events.id <= m.event_id
     ORDER BY events.merchant_id, events.id OFFSET 0
 ) v ON true;
@@ -82,15 +85,16 @@ ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 WITH n AS MATERIALIZED (
     SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
         scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
-        http_status int, headers jsonb, body text, error text, duration_ms int)
+        http_status int, headers jsonb, body text, error text, duration_ms int, manual boolean, request_headers jsonb)
 ), d AS (
     INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, created_at, attempts, status, next_attempt_at,
-        scheduled, leased_until, updated_at)
+        scheduled, leased_until, resent, updated_at)
     SELECT $1, k.id, k.event_id, k.endpoint_id, k.created_at, k.attempts + 1,
         CASE WHEN k.leased_until = n.lease THEN n.status ELSE k.status END,
         CASE WHEN k.leased_until = n.lease THEN n.next_attempt_at ELSE k.next_attempt_at END,
         CASE WHEN k.leased_until = n.lease THEN n.scheduled ELSE k.scheduled END,
         CASE WHEN k.leased_until = n.lease THEN NULL ELSE k.leased_until END,
+        CASE WHEN k.leased_until = n.lease THEN NULL ELSE k.resent END,
         $2
     FROM n
     CROSS JOIN LATERAL (
@@ -100,13 +104,13 @@ WITH n AS MATERIALIZED (
     ) k
     ON CONFLICT (merchant_id, id) DO UPDATE SET attempts = EXCLUDED.attempts, status = EXCLUDED.status,
         next_attempt_at = EXCLUDED.next_attempt_at, scheduled = EXCLUDED.scheduled, leased_until = EXCLUDED.leased_until,
-        updated_at = EXCLUDED.updated_at
+        resent = EXCLUDED.resent, updated_at = EXCLUDED.updated_at
     RETURNING t.id, t.attempts
 )
 INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
-    response_headers, response_body, error, duration_ms)
+    response_headers, response_body, error, duration_ms, manual, request_headers)
 SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
-    n.error, n.duration_ms
+    n.error, n.duration_ms, n.manual, n.request_headers
 FROM n JOIN d ON d.id = n.id;
 
 -- name: disable

@@ -19,7 +19,7 @@ EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 DEFAULT_TYPES: Final = ("payout.*",)
 """The default subscription of an endpoint."""
 
-_PLANNED: Final = ("filters", "custom_signing", "ordered", "rate_limit", "max_in_flight")
+_PLANNED: Final = ("filters", "custom_signing")
 _NOT_SUPPORTED: Final = "is not supported yet; omit it"
 
 EventTypes = Annotated[
@@ -27,14 +27,22 @@ EventTypes = Annotated[
 ]
 
 
+RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+"""Attempts per second."""
+MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
 class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /webhook-endpoints`."""
+    """The body of `POST /webhook-endpoints`. Each field has a column of the same name."""
 
     url: Url
     event_types: EventTypes = msgspec.field(default_factory=lambda: list(DEFAULT_TYPES))
     signing: Signing = "v1"
     signing_time: SigningTime = "host"
     retry_profile: RetryProfile = "standard"
+    ordered: bool = False
+    rate_limit: RateLimit | None = None
+    max_in_flight: MaxInFlight | None = None
     description: Text500 = ""
 
 
@@ -46,6 +54,9 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     signing: Signing | UnsetType = UNSET
     signing_time: SigningTime | UnsetType = UNSET
     retry_profile: RetryProfile | UnsetType = UNSET
+    ordered: bool | UnsetType = UNSET
+    rate_limit: RateLimit | UnsetType | None = UNSET
+    max_in_flight: MaxInFlight | UnsetType | None = UNSET
     description: Text500 | UnsetType = UNSET
     status: EndpointStatus | UnsetType = UNSET
 

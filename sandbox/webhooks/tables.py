@@ -1,13 +1,19 @@
 """The tables of webhooks."""
 
-from piccolo.columns import JSONB, UUID, Array, BigInt, Boolean, Bytea, Integer, Text, Timestamptz
+from piccolo.columns import JSONB, UUID, Array, BigInt, Boolean, Bytea, Integer, Real, Text, Timestamptz
 from piccolo.table import Table
 
 from sandbox.db.engine import ENGINE
 
 
 class WebhookEndpoints(Table, db=ENGINE):
-    """A webhook endpoint. `secret` is sealed."""
+    """A webhook endpoint.
+
+    `secret` is sealed, and so are `previous_secrets`, which still sign until they expire: an array of `[base64, expires_at]`,
+    newest first. `rate_free_at`, in the host's time, is when the rate limit allows the next attempt. `failing_since` is the
+    merchant's time of the first failure since the last success. `status_history` is an array of `{at, status, reason}`, oldest
+    first. A `relayed` endpoint's deliveries are sent by a listener, not by workers.
+    """
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -24,10 +30,21 @@ class WebhookEndpoints(Table, db=ENGINE):
     created_at = Timestamptz(default=None)
     updated_at = Timestamptz(default=None)
     signing_time = Text(null=True, default=None)
+    filters = JSONB(null=True, default=None)
+    custom_signing = JSONB(null=True, default=None)
+    max_in_flight = Integer(null=True, default=None)
+    previous_secrets = JSONB(null=True, default=None)
+    rate_free_at = Timestamptz(null=True, default=None)
+    failing_since = Timestamptz(null=True, default=None)
+    status_history = JSONB(null=True, default=None)
+    relayed = Boolean(null=True, default=None)
 
 
 class WebhookDeliveries(Table, db=ENGINE):
-    """The delivery of an event to an endpoint. `leased_until`, in the host's time, is when its claim expires."""
+    """The delivery of an event to an endpoint. `leased_until`, in the host's time, is when its claim expires.
+
+    If `resent` is true, someone asked for the next attempt.
+    """
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -40,10 +57,15 @@ class WebhookDeliveries(Table, db=ENGINE):
     leased_until = Timestamptz(null=True, default=None)
     created_at = Timestamptz(default=None)
     updated_at = Timestamptz(default=None)
+    resent = Boolean(null=True, default=None)
 
 
 class WebhookAttempts(Table, db=ENGINE):
-    """One attempt at a delivery: an HTTP call, or a fault in its place."""
+    """One attempt at a delivery: an HTTP call, or a fault in its place.
+
+    A `manual` attempt was asked for by a resend. `request_headers` are the headers of signatures other than Standard Webhooks.
+    The phases of the call are in milliseconds; a phase that did not happen is null.
+    """
 
     merchant_id = UUID(primary_key=True, default=None)
     delivery_id = UUID(primary_key=True, default=None)
@@ -59,3 +81,10 @@ class WebhookAttempts(Table, db=ENGINE):
     signed_at = BigInt(null=True, default=None)
     fault_id = UUID(null=True, default=None)
     fault_kind = Text(null=True, default=None)
+    manual = Boolean(null=True, default=None)
+    request_headers = JSONB(null=True, default=None)
+    error_class = Text(null=True, default=None)
+    dns_ms = Real(null=True, default=None)
+    connect_ms = Real(null=True, default=None)
+    tls_ms = Real(null=True, default=None)
+    first_byte_ms = Real(null=True, default=None)
