@@ -73,15 +73,15 @@ class PayoutStepRunner:
         """Merchants that wait for a round, in the order of their turns."""
         self._deliveries_woken: set[str] = set()
         """Merchants with due deliveries, for which the next round must wake the deliverer if it cannot claim them all."""
-        self._rounds: asyncio.Task[None] | None = None
+        self._rounds_task: asyncio.Task[None] | None = None
 
     def wake(self, merchant_id: str) -> None:
         """Look for due steps of the merchant."""
         if self._alone.stopping:
             return
         self._woken[merchant_id] = None
-        if self._rounds is None:
-            self._rounds = asyncio.create_task(self._run_rounds())
+        if self._rounds_task is None:
+            self._rounds_task = asyncio.create_task(self._run_rounds())
 
     def wake_deliveries(self, merchant_id: str) -> None:
         """Deliver the merchant's due webhooks. If it waits for a round, the round's transaction claims them."""
@@ -102,8 +102,8 @@ class PayoutStepRunner:
         self._timers.cancel()
         self._woken.clear()
         self._alone.stopping = True
-        if self._rounds is not None:
-            await asyncio.wait({self._rounds}, timeout=seconds)
+        if self._rounds_task is not None:
+            await asyncio.wait({self._rounds_task}, timeout=seconds)
         await self._alone.stop(seconds)
 
     async def _run_alone(self, merchant_id: str) -> bool:
@@ -119,7 +119,7 @@ class PayoutStepRunner:
                 await self._run_round(merchants)
         finally:
             # No await since `_woken` was last checked, so no wake-up is lost in between.
-            self._rounds = None
+            self._rounds_task = None
 
     async def _run_round(self, merchants: list[str]) -> None:
         more: dict[str, bool] = {}

@@ -30,7 +30,7 @@ SALE_PAYMENTS: Final = Counter(
     "psp_sale_payments", "Attempts to pay a sale, by kind (ADVANCE, FINAL) and outcome (paid, failed).", ("kind", "outcome")
 )
 SALES_RUNS: Final = Counter("psp_sales_runs", "Runs that paid sales, by kind and cause (api, cron).", ("kind", "cause"))
-SALES_RUNS_LOST: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that were aborted.", ("kind",))
+SALES_RUNS_ABORTED: Final = Counter("psp_sales_runs_lost", "Scheduled runs of a merchant's sales that were aborted.", ("kind",))
 
 
 def exposition() -> bytes:

@@ -105,7 +105,7 @@ class PayoutService:
         self._reads = reads
         self._waits = waits
         self._directory = directory
-        self._item = msgspec.json.Decoder(CreatePayoutBody)
+        self._item_decoder = msgspec.json.Decoder(CreatePayoutBody)
 
     def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         """Return the validation errors in a create request that its schema cannot express."""
@@ -134,7 +134,7 @@ class PayoutService:
         items: list[NewPayout | Problem] = []
         for position, raw in enumerate(body.payouts):
             try:
-                items.append(new_payout(decode(self._item, bytes(raw), self.check), self._directory, scenario_header))
+                items.append(new_payout(decode(self._item_decoder, bytes(raw), self.check), self._directory, scenario_header))
             except Problem as problem:
                 items.append(problem.within(f"payouts[{position}]"))
         return await self._work.submit(CreatePayouts(context, items))

@@ -15,7 +15,7 @@ from sandbox.domain.money import ZERO
 from sandbox.domain.sale import ADVANCE, COLUMNS, FINAL, PENDING, RunResult, Sale, to_sale
 from sandbox.domain.unit import IDS_PER_PAYOUT, CommandResult, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_LOST
+from sandbox.infrastructure.metrics import SALE_PAYMENTS, SALES_RUNS, SALES_RUNS_ABORTED
 from sandbox.sales.payments import CHUNK, Attempt, add_attempts, pay_chunk
 from sandbox.sales.requests import CreateSaleBody, ReconcileItem
 from sandbox.sales.tables import Sales
@@ -212,10 +212,10 @@ class SalesService:
         except Problem as problem:
             # NOT_FOUND: the merchant was deleted during the run, so there is nothing left to pay.
             if problem.code != "NOT_FOUND":
-                SALES_RUNS_LOST.labels(kind).inc()
+                SALES_RUNS_ABORTED.labels(kind).inc()
                 _log.warning("sales_run_failed", merchant_id=merchant_id, kind=kind, error=problem.detail)
         except Exception:
-            SALES_RUNS_LOST.labels(kind).inc()
+            SALES_RUNS_ABORTED.labels(kind).inc()
             _log.exception("sales_run_failed", merchant_id=merchant_id, kind=kind)
 
 

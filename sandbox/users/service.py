@@ -155,7 +155,7 @@ class UserService:
         self._work = work
         self._directory = directory
         self._cache = cache
-        self._item = msgspec.json.Decoder(CreateUserBody)
+        self._item_decoder = msgspec.json.Decoder(CreateUserBody)
 
     def check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         """Return the validation errors in a user's body that its schema cannot express."""
@@ -179,7 +179,7 @@ class UserService:
         items: list[NewUser | Problem] = []
         for position, raw in enumerate(body.users):
             try:
-                items.append(new_user(decode(self._item, bytes(raw), self.check), self._directory))
+                items.append(new_user(decode(self._item_decoder, bytes(raw), self.check), self._directory))
             except Problem as problem:
                 items.append(problem.within(f"users[{position}]"))
 
