@@ -24,13 +24,33 @@ _METADATA: tuple[Network, ...] = tuple(
         "fd00:ec2::/32",  # AWS: ::254 metadata, ::23 pod identity
         "fd20:ce::254/128",  # GCP
         "fd00:42::42/128",  # Scaleway
+        "fd00:a9fe:a9fe::1/128",  # Linode
     )
 )
+_METADATA_NAMES = frozenset(
+    (
+        "metadata", "metadata.google.internal", "metadata.goog",  # GCP
+        "instance-data", "instance-data.ec2.internal",  # AWS
+        "metadata.azure.internal",
+        "metadata.tencentyun.com",
+        "metadata.packet.net", "metadata.platformequinix.com",  # Equinix, at a public address
+        "rancher-metadata",
+    )
+)  # fmt: skip
 
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = IPv6Network("::/96")
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")
 _CARRIER_GRADE_NAT = IPv4Network("100.64.0.0/10")
+_RESERVED: tuple[Network, ...] = tuple(
+    ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocol assignments; Python 3.11 counts most of it as public
+        "192.88.99.0/24",  # former 6to4 relays
+        "3fff::/20",  # documentation; Python 3.11 counts it as public
+    )
+)
 
 
 def refusal_reason(address: str, allowed_networks: Iterable[Network]) -> str | None:
@@ -42,28 +62,56 @@ def refusal_reason(address: str, allowed_networks: Iterable[Network]) -> str | N
         outer = ip_address(address)
     except ValueError:
         return f"{address[:64]!r} is not an IP address"
-    inner = _unwrapped(outer)
-    name = f"address {outer}" if inner is outer else f"address {outer}, which leads to {inner},"
-    if _within(outer, _METADATA) or _within(inner, _METADATA):
-        return f"{name} is link-local or a cloud metadata service and is never allowed"
-    # Check only the embedded address: allowing a NAT64 prefix must not allow all of private IPv4.
-    if _within(inner, allowed_networks):
-        return None
-    kind = _kind(inner)
-    return None if kind is None else f"{name} is {kind} and not allowed; the operator can allow its network"
+    ends = _ends(outer)
+    if any(_within(end, _METADATA) for end in (outer, *ends, *_possible_ends(outer))):
+        return f"{_name(outer, ends[-1])} is link-local or a cloud metadata service and is never allowed"
+    for end in ends:
+        # Check only where packets end: allowing a NAT64 prefix must not allow all of private IPv4.
+        kind = None if _within(end, allowed_networks) else _kind(end)
+        if kind is not None:
+            return f"{_name(outer, end)} is {kind} and not allowed; the operator can allow its network"
+    return None
 
 
-def _unwrapped(address: _Address) -> _Address:
-    """Return the IPv4 address embedded in an IPv6 one (mapped, compatible, 6to4, NAT64), or else the address itself."""
+def is_metadata_name(host: str) -> bool:
+    """Return whether a host name is that of a cloud metadata service. Case and a trailing full stop do not matter."""
+    return host.lower().removesuffix(".") in _METADATA_NAMES
+
+
+def _name(outer: _Address, end: _Address) -> str:
+    return f"address {outer}" if end is outer else f"address {outer}, which leads to {end},"
+
+
+def _ends(address: _Address) -> tuple[_Address, ...]:
+    """Return where packets to an address end: the IPv4 address embedded in an IPv6 one, or else the address itself.
+
+    Embedded are mapped, compatible, translated, 6to4 and NAT64 addresses. An ISATAP address has two ends: its router, which
+    has the same prefix, and the IPv4 address.
+    """
     if isinstance(address, IPv4Address):
-        return address
+        return (address,)
     embedded = address.ipv4_mapped or address.sixtofour
     if embedded is not None:
-        return embedded
+        return (embedded,)
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
     compatible = address in _COMPATIBLE and int(address) > 1  # :: and ::1 embed no IPv4 address
-    if compatible or address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+    if compatible or address in _NAT64 or address in _TRANSLATED:
+        return (last,)
+    # The interface identifier is 0:5efe and the IPv4 address, or 200:5efe and a public one.
+    if int(address) >> 32 & 0xFDFFFFFF == 0x5EFE:
+        return address, last
+    return (address,)
+
+
+def _possible_ends(address: _Address) -> tuple[IPv4Address, ...]:
+    """Return more IPv4 addresses where packets might end: those of Teredo, and each position in a local NAT64 address."""
+    if isinstance(address, IPv4Address):
+        return ()
+    if address in _LOCAL_NAT64:
+        # RFC 6052, for prefixes of 48, 56 and 64 bits; byte 8 is not part of the address. With 96 bits, the last four bytes.
+        packed = address.packed
+        return (*(IPv4Address(packed[start:8] + packed[9 : start + 5]) for start in (6, 7, 8)), IPv4Address(packed[12:]))
+    return address.teredo or ()
 
 
 def _within(address: _Address, networks: Iterable[Network]) -> bool:
@@ -85,7 +133,7 @@ def _kind(address: _Address) -> str | None:
     # The position of the IPv4 address in a local NAT64 address depends on the network's prefix, so it cannot be extracted.
     if isinstance(address, IPv6Address) and address in _LOCAL_NAT64:
         return "private"
-    if address.is_reserved or (isinstance(address, IPv6Address) and address.is_site_local):
+    if _within(address, _RESERVED) or address.is_reserved or (isinstance(address, IPv6Address) and address.is_site_local):
         return "reserved"
     if address.is_private:
         return "private"

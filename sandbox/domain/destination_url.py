@@ -11,7 +11,7 @@ from typing import Final
 
 from yarl import URL
 
-from sandbox.domain.address_guard import Network, refusal_reason
+from sandbox.domain.address_guard import Network, is_metadata_name, refusal_reason
 
 _MAX_NAME_LENGTH: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_-]{1,63}\Z")
@@ -76,6 +76,8 @@ def _ipv6_error(host: str, allowed_networks: Iterable[Network]) -> str | None:
 
 def _host_error(host: str, allowed_networks: Iterable[Network]) -> str | None:
     name = host.removesuffix(".")  # a name may end with the root's empty label
+    if is_metadata_name(name):
+        return "must not name a cloud metadata service"
     labels = name.split(".")
     if "" in labels:
         return "must name a host without empty labels: no full stop at the start, and no two in a row"

@@ -130,13 +130,15 @@ class _Reader:
         return key
 
     def networks(self, name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1."""
+        """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1; `none` alone, and nothing, mean no network."""
+        if self.env.get(name, "").strip() == "none":
+            return ()
         found: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for item in filter(None, (part.strip() for part in self.env.get(name, "").split(","))):
             try:
                 found += map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128") if item == "loopback" else (item,))
             except ValueError:
                 raise SettingsError(
-                    f"{name} must be a comma-separated list of networks such as 10.0.0.0/8, or loopback, not {item!r}."
+                    f"{name} must be a comma-separated list of networks such as 10.0.0.0/8, loopback, or none, not {item!r}."
                 ) from None
         return tuple(found)

@@ -13,6 +13,8 @@ from aiodns.error import ARES_ETIMEOUT, DNSError
 from aiohttp import AsyncResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from sandbox.domain.address_guard import is_metadata_name
+
 TIMEOUT_SECONDS: Final = 5.0
 """Timeout of one look-up. It is part of a call's 15 s."""
 _SERVER_SECONDS: Final = 2.0
@@ -24,6 +26,10 @@ LOOKUPS_PER_CACHE: Final = 10_000
 
 class LookupTimeoutError(OSError):
     """No name server responded in time."""
+
+
+class MetadataNameError(OSError):
+    """The name is that of a cloud metadata service, which is never looked up."""
 
 
 class NameResolver(AbstractResolver):
@@ -42,6 +48,9 @@ class NameResolver(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return a host's addresses. Raises OSError; LookupTimeoutError if no name server responded in time."""
+        # Its address is not enough: in a network of its own, a metadata service can have any address.
+        if is_metadata_name(host):
+            raise MetadataNameError(None, "the host is a cloud metadata service, which is never allowed")
         self._lookups += 1
         if self._lookups > LOOKUPS_PER_CACHE:
             # Look-ups in progress keep the old resolver alive until they end.

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import http_exceptions
 
 from sandbox.domain.choices import ErrorClass
-from sandbox.webhooks.resolver import LookupTimeoutError
+from sandbox.webhooks.resolver import LookupTimeoutError, MetadataNameError
 
 
 class SendError(NamedTuple):
@@ -56,6 +56,8 @@ def _describe_connect_error(error: aiohttp.ClientConnectorError, refused: str | 
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         if isinstance(error.os_error, LookupTimeoutError):
             return SendError("DNS_TIMEOUT", "the host name could not be looked up: no name server responded in time")
+        if isinstance(error.os_error, MetadataNameError):
+            return SendError("BLOCKED_ADDRESS", "the host is a cloud metadata service and is never allowed")
         return SendError("DNS", "the host name does not resolve")
     if isinstance(error, aiohttp.ClientSSLError):
         reason = getattr(error.os_error, "reason", None)  # OpenSSL's, such as WRONG_VERSION_NUMBER
