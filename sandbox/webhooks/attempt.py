@@ -16,7 +16,6 @@ from prometheus_client import Histogram
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
 from sandbox.domain.webhook_schedule import classify_response, next_attempt, parse_retry_after, slows_down
-from sandbox.domain.webhook_signing import decode_secret
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
@@ -26,6 +25,7 @@ from sandbox.webhooks.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultInjectingSender
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
+from sandbox.webhooks.signer import SignerCache
 
 MAX_RECORDED_ATTEMPTS: Final = 256
 """Maximum number of attempts recorded in one transaction."""
@@ -33,7 +33,6 @@ _SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
 MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 """Maximum duration of one attempt."""
-_MAX_CACHED_SECRETS: Final = 10_000
 _log = structlog.get_logger()
 
 
@@ -76,12 +75,11 @@ class AttemptRunner:
         journal: Journal | None = None,
     ) -> None:
         self._sender = FaultInjectingSender(sender, journal)
-        self._box = box
+        self._signers = SignerCache(box)
         self._wake_later = wake_later
         # Bound once: structlog would bind a logger for each line otherwise.
         self._log = structlog.get_logger().bind()
         self._on_recorded = on_recorded
-        self._secrets: dict[bytes, bytes] = {}
         self._capacity = Capacity()
 
     def reserve_capacity(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
@@ -106,13 +104,13 @@ class AttemptRunner:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
         at = claimed.clock.now(datetime.now(UTC))
         try:
-            secret = self._secret(merchant_id, claimed)
+            signer = self._signers.find(merchant_id, claimed.endpoint_id, claimed.endpoint)
         except (SealedSecretError, ValueError):
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
             result = SendResult(None, {}, "", "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY", 0)
             sent = Exchange("", None, result)
         else:
-            sent = await self._sender.send(merchant_id, claimed, at, secret)
+            sent = await self._sender.send(merchant_id, claimed, at, signer)
             if sent.not_before is not None:
                 return self._postpone(merchant_id, claimed, at, sent)
         return self._decide(merchant_id, claimed, at, sent)
@@ -220,16 +218,6 @@ class AttemptRunner:
             exchange=sent,
             gone=outcome == "gone",
         )
-
-    def _secret(self, merchant_id: str, claimed: ClaimedDelivery) -> bytes:
-        sealed = claimed.endpoint.sealed_secrets[0]
-        secret = self._secrets.get(sealed)
-        if secret is None:
-            opened = self._box.open(sealed, f"{merchant_id}/{claimed.endpoint_id}")
-            if len(self._secrets) >= _MAX_CACHED_SECRETS:
-                self._secrets.clear()
-            secret = self._secrets[sealed] = decode_secret(opened)
-        return secret
 
 
 def _note(result: AttemptResult) -> Note:

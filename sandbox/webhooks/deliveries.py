@@ -93,7 +93,8 @@ _GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE {by_key('d', '
 _ATTEMPTS: Final = """
 SELECT * FROM (
     SELECT a.attempt, a.at, a.url, a.signature, a.signed_at, a.fault_id::text AS fault_id, a.fault_kind, a.status,
-        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms, a.manual
+        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms, a.manual,
+        a.request_headers::text AS request_headers
     FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
 ) newest ORDER BY attempt
 """
@@ -340,9 +341,11 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         signed_at, now = record["signed_at"], {NOW_HEADER: render(record["at"])}
         if signed_at is None:  # an old row: every webhook was signed with the merchant's time then
             signed_at, now = milliseconds(record["at"]) // 1000, {}
-        named = {ID_HEADER: event_id, TIMESTAMP_HEADER: str(signed_at), SIGNATURE_HEADER: record["signature"], **now}
+        named = {ID_HEADER: event_id, TIMESTAMP_HEADER: str(signed_at), SIGNATURE_HEADER: record["signature"]}
+        if record["request_headers"] is not None:  # signed in another dialect than Standard Webhooks
+            named = _decode_headers(record["request_headers"])
         sent = damaged_body(record["fault_kind"] or "", body)
-        request = AttemptRequest({**DEFAULT_HEADERS, **named}, sent.decode(errors="replace"))
+        request = AttemptRequest({**DEFAULT_HEADERS, **named, **now}, sent.decode(errors="replace"))
     status = record["status"]
     response = None
     if status is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from weakref import WeakValueDictionary
@@ -13,11 +12,12 @@ import structlog
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
 from sandbox.domain.fault import Fault, InjectedFault, damaged_body, note
-from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER, headers
+from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, RedactionRules
 from sandbox.webhooks.outbox import ClaimedDelivery, Exchange
 from sandbox.webhooks.sender import SendResult, WebhookSender
+from sandbox.webhooks.signer import Signer
 
 _MAX_REORDER_DELAY: Final = timedelta(seconds=1)
 _log = structlog.get_logger()
@@ -34,18 +34,18 @@ class FaultInjectingSender:
         # By merchant too: endpoint ids are unique only within a merchant, and worlds with the same seed share them.
         self._held_back: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def send(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes) -> Exchange:
-        """Sign a delivery with `secret` and attempt it once. `at` is in the merchant's time. Raises nothing."""
+    async def send(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, signer: Signer) -> Exchange:
+        """Sign a delivery with `signer` and attempt it once. `at` is in the merchant's time. Raises nothing."""
         try:
             hit = await self._find_hit(merchant_id, claimed, at) if claimed.endpoint.faults else None
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("faults_unknown", merchant_id=merchant_id, error=repr(error)[:300])
             hit = None
         if hit is None:
-            sent = await self._sign_and_send(claimed, claimed.body, at, secret)
+            sent = await self._sign_and_send(claimed, claimed.body, at, signer)
         else:
             sent = msgspec.structs.replace(
-                await self._send_with_fault(hit.fault, merchant_id, claimed, at, secret), fault=hit.fault
+                await self._send_with_fault(hit.fault, merchant_id, claimed, at, signer), fault=hit.fault
             )
             self._record_in_journal(merchant_id, claimed, at, hit, sent)
         held_back = self._held_back.get((merchant_id, claimed.endpoint_id))
@@ -93,7 +93,7 @@ class FaultInjectingSender:
             return await first_hit(merchant_id, claimed.endpoint.faults, matches, f"{claimed.id}:{claimed.attempt}")
 
     async def _send_with_fault(
-        self, fault: Fault, merchant_id: str, claimed: ClaimedDelivery, at: datetime, secret: bytes
+        self, fault: Fault, merchant_id: str, claimed: ClaimedDelivery, at: datetime, signer: Signer
     ) -> Exchange:
         if fault.kind == "drop":
             return Exchange("", None, SendResult(None, {}, "", "fault: dropped", 0))
@@ -103,24 +103,26 @@ class FaultInjectingSender:
             return Exchange("", None, SendResult(None, {}, "", error, 0), until)
         age = timedelta(0)
         if fault.kind == "duplicate":
-            await self._sign_and_send(claimed, claimed.body, at, secret)
+            await self._sign_and_send(claimed, claimed.body, at, signer)
         elif fault.kind == "reorder":
             await self._hold_back((merchant_id, claimed.endpoint_id))
         elif fault.kind == "stale_timestamp":
             age = timedelta(seconds=fault.parameters["seconds"])
         elif fault.kind == "wrong_key":
-            secret = hashlib.sha256(secret).digest()
-        return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, secret, age)
+            signer = signer.with_wrong_secrets()
+        return await self._sign_and_send(claimed, damaged_body(fault.kind, claimed.body), at, signer, age)
 
     async def _sign_and_send(
-        self, claimed: ClaimedDelivery, body: bytes, at: datetime, secret: bytes, age: timedelta = timedelta(0)
+        self, claimed: ClaimedDelivery, body: bytes, at: datetime, signer: Signer, age: timedelta = timedelta(0)
     ) -> Exchange:
         """Sign the delivery's own body, but send `body`. `age` makes the timestamp that much older."""
         # With the host's time, every library can verify the webhook, whatever the merchant's clock says.
         signed_at = int(((at if claimed.endpoint.signing_time == "merchant" else datetime.now(UTC)) - age).timestamp())
-        named = headers(claimed.event_id, signed_at, claimed.body, (secret,))
+        named = signer.sign(claimed.event_id, signed_at, claimed.body)
+        of_dialect = None if signer.header == SIGNATURE_HEADER else dict(named)
         named[NOW_HEADER] = render(at)
-        return Exchange(named[SIGNATURE_HEADER], signed_at, await self._sender.send(claimed.endpoint.url, body, named))
+        result = await self._sender.send(claimed.endpoint.url, body, named)
+        return Exchange(named[signer.header], signed_at, result, request_headers=of_dialect)
 
     async def _hold_back(self, endpoint: tuple[str, str]) -> None:
         """Wait until this process has sent another delivery to the endpoint, one second at most."""

@@ -1,0 +1,68 @@
+"""Open an endpoint's sealed secrets and sign its webhooks with them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import msgspec
+
+from sandbox.domain.signing_dialects import CustomSigning, signature_header, signature_headers, unrelated_secret
+from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.webhooks.outbox import ClaimedEndpoint
+
+_MAX_CACHED_SIGNERS: Final = 10_000
+_decode_custom: Final = msgspec.json.Decoder(CustomSigning).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """What an endpoint's webhooks are signed with. `secrets` are in plain text: the current one, then previous valid ones."""
+
+    signing: str
+    secrets: tuple[str, ...] = field(repr=False)
+    custom: CustomSigning | None
+    header: str
+    """The header that carries the signature."""
+
+    def sign(self, event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+        """Return the signature headers. `timestamp` is in Unix seconds."""
+        return signature_headers(self.signing, self.secrets, event_id, timestamp, body, self.custom)
+
+    def with_wrong_secrets(self) -> "Signer":
+        """Return a signer whose signatures a receiver must refuse."""
+        return replace(self, secrets=tuple(map(unrelated_secret, self.secrets)))
+
+
+def secret_context(merchant_id: str, endpoint_id: str) -> str:
+    """Return the context that an endpoint's secrets are sealed with."""
+    return f"{merchant_id}/{endpoint_id}"
+
+
+def open_signer(box: SecretBox, context: str, endpoint: ClaimedEndpoint) -> Signer:
+    """Open an endpoint's secrets. `context` is that of `secret_context`.
+
+    Raises SealedSecretError if they are sealed under another SANDBOX_SECRET_KEY, ValueError if they do not fit the dialect.
+    """
+    custom = None if endpoint.custom_signing is None else _decode_custom(endpoint.custom_signing)
+    secrets = tuple([box.open(sealed, context) for sealed in endpoint.sealed_secrets])
+    signature_headers(endpoint.signing, secrets, "", 0, b"", custom)  # raises now what `sign` would raise later
+    return Signer(endpoint.signing, secrets, custom, signature_header(endpoint.signing, custom))
+
+
+class SignerCache:
+    """Keeps signers: opening a secret costs more than signing with it."""
+
+    def __init__(self, box: SecretBox) -> None:
+        self._box = box
+        self._signers: dict[tuple[tuple[bytes, ...], str, str | None], Signer] = {}
+
+    def find(self, merchant_id: str, endpoint_id: str, endpoint: ClaimedEndpoint) -> Signer:
+        """Return the endpoint's signer. Raises as `open_signer` does."""
+        # Each sealed secret is unique, because it contains a nonce.
+        key = endpoint.sealed_secrets, endpoint.signing, endpoint.custom_signing
+        signer = self._signers.get(key)
+        if signer is None:
+            signer = open_signer(self._box, secret_context(merchant_id, endpoint_id), endpoint)
+            if len(self._signers) >= _MAX_CACHED_SIGNERS:
+                self._signers.clear()
+            self._signers[key] = signer
+        return signer
