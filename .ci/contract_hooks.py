@@ -70,6 +70,10 @@ def _unused(kind: str, value: str) -> str:
 
 
 def _fix_controls(body: dict[str, Any]) -> None:
+    for field, value in body.items():
+        # For JSON Schema 143.0 is an integer. The API refuses it, because a client that sends it computes with floats.
+        if isinstance(value, float) and value.is_integer():
+            body[field] = int(value)
     if isinstance(body.get("steps"), list):
         # No schema can say which path is legal from PENDING, or which of two amounts is larger.
         body["steps"] = [{"to": "PROCESSING"}, {"to": "SUCCESS"}]
