@@ -303,6 +303,7 @@ def test_an_attempt_that_a_fault_hit_has_its_id_and_shows_what_was_sent(
     assert (first["fault_id"], first["fault_kind"]) == (created["id"], kind)
     if first["request"] is None:
         assert first["error"].startswith("fault: ")
+        assert first["error_class"] == "FAULT"
         # A delayed or dropped delivery is attempted again without the fault.
         world.client.post("/sandbox/v1/clock/advance", json={"seconds": 5})
         until(lambda: len(attempts_of(world)) == 2)

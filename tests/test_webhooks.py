@@ -1,5 +1,6 @@
 """Webhook endpoints, signatures, retries on the merchant's clock, the delivery log, and resending."""
 
+import socket
 import threading
 import time
 from datetime import UTC, datetime
@@ -202,8 +203,7 @@ def test_the_log_shows_the_request_that_was_sent(world: World, receiver: Receive
     (delivery,) = until(lambda: deliveries(world, status="SUCCEEDED"))
     (attempt,) = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
     (received,) = receiver.received
-    not_logged = {"host", "content-length"}
-    assert attempt["request"]["headers"] == {n: v for n, v in received.headers.items() if n not in not_logged}
+    assert attempt["request"]["headers"] == received.headers
     assert attempt["request"]["body"].encode() == received.body
     assert received.headers["x-sandbox-now"] == attempt["at"] == "2036-05-04T03:02:01.500Z"
     assert (attempt["fault_id"], attempt["fault_kind"]) == (None, None)
@@ -296,6 +296,30 @@ def test_a_redirect_is_a_failure_and_is_not_followed(world: World, receiver: Rec
         attempts = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
         assert [entry["status"] for entry in attempts] == [302] * len(attempts)
         assert not elsewhere.received
+        assert attempts[0]["error_class"] == "REDIRECT"
+
+
+def test_each_attempt_shows_its_timings_and_the_class_of_its_error(world: World, receiver: Receiver) -> None:
+    statuses = iter([503, 200])
+    receiver.respond = lambda _: (next(statuses), {}, b"")
+    endpoint(world, receiver.url, event_types=["payout.created"], retry_profile="fast")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        refusing = endpoint(world, f"http://127.0.0.1:{unused.getsockname()[1]}/", event_types=["payout.created"])
+        world.create_payout("0004")
+        (delivery,) = until(lambda: deliveries(world, status="SUCCEEDED"))
+        (refused,) = until(lambda: [item for item in deliveries(world, endpoint_id=refusing["id"]) if item["attempt_count"]])
+    failed, succeeded = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}").json()["attempts"]
+    assert (failed["error_class"], failed["error"], succeeded["error_class"]) == ("HTTP_STATUS", None, None)
+    for attempt in (failed, succeeded):
+        timings = attempt["timings"]
+        assert list(timings) == ["dns_ms", "connect_ms", "tls_ms", "first_byte_ms", "total_ms"]
+        assert (timings["dns_ms"], timings["tls_ms"], timings["total_ms"]) == (None, None, attempt["duration_ms"])
+        assert 0 < timings["first_byte_ms"] <= timings["total_ms"]
+    assert failed["timings"]["connect_ms"] is not None
+    (attempt,) = world.get(f"/api/v1/webhook-deliveries/{refused['id']}").json()["attempts"]
+    assert (attempt["error_class"], attempt["error"]) == ("CONNECTION_REFUSED", "connection refused")
+    assert attempt["timings"]["first_byte_ms"] is None
 
 
 def test_endpoints_that_hang_refuse_or_do_not_resolve_delay_no_other_endpoint(world: World, receiver: Receiver) -> None:

@@ -42,8 +42,14 @@ def get(client: Client, delivery_id: _Id) -> Output:
     lines = [_line(delivery)]
     for attempt in delivery["attempts"]:
         fault = f"  fault {attempt['fault_kind']}" if attempt["fault_kind"] else ""
-        result = attempt["status"] or attempt["error"]
-        lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {result}  {attempt['duration_ms']} ms{fault}")
+        result = " ".join(str(part) for part in (attempt["status"], attempt["error_class"], attempt["error"]) if part)
+        phases = [
+            f"{name} {attempt['timings'][f'{name}_ms']:g}"
+            for name in ("dns", "connect", "tls", "first_byte")
+            if attempt["timings"][f"{name}_ms"] is not None
+        ]
+        times = f"{attempt['duration_ms']} ms" + (f" ({', '.join(phases)})" if phases else "")
+        lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {result}  {times}{fault}")
     return Output(delivery, "\n".join(lines))
 
 

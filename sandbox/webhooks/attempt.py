@@ -107,7 +107,8 @@ class AttemptRunner:
             signer = self._signers.find(merchant_id, claimed.endpoint_id, claimed.endpoint)
         except (SealedSecretError, ValueError):
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
-            result = SendResult(None, {}, "", "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY", 0)
+            reason = "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY"
+            result = SendResult(None, {}, "", reason, 0, error_class="SECRET")
             sent = Exchange("", None, result)
         else:
             sent = await self._sender.send(merchant_id, claimed, at, signer)
@@ -233,6 +234,7 @@ def _note(result: AttemptResult) -> Note:
             "delivery_status": result.status,
             "status": result.exchange.result.status,
             "error": result.exchange.result.error,
+            "error_class": result.exchange.result.error_class,
             "duration_ms": result.exchange.result.duration_ms,
         },
     )

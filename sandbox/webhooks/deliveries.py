@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
+from yarl import URL
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain import redaction
-from sandbox.domain.choices import DeliveryStatus
+from sandbox.domain.choices import DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
@@ -18,6 +19,7 @@ from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEAD
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.sender import DEFAULT_HEADERS
+from sandbox.webhooks.timings import Timings, stored
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -93,8 +95,8 @@ _GET: Final = f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE {by_key('d', '
 _ATTEMPTS: Final = """
 SELECT * FROM (
     SELECT a.attempt, a.at, a.url, a.signature, a.signed_at, a.fault_id::text AS fault_id, a.fault_kind, a.status,
-        a.response_headers::text AS response_headers, a.response_body, a.error, a.duration_ms, a.manual,
-        a.request_headers::text AS request_headers
+        a.response_headers::text AS response_headers, a.response_body, a.error, a.error_class, a.dns_ms, a.connect_ms,
+        a.tls_ms, a.first_byte_ms, a.duration_ms, a.manual, a.request_headers::text AS request_headers
     FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
 ) newest ORDER BY attempt
 """
@@ -194,7 +196,9 @@ class Attempt(msgspec.Struct, kw_only=True):
     status: int | None
     response: AttemptResponse | None
     error: str | None
+    error_class: ErrorClass | None
     duration_ms: int
+    timings: Timings
 
 
 class DeliveryWithAttempts(Delivery, kw_only=True):
@@ -345,7 +349,9 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         if record["request_headers"] is not None:  # signed in another dialect than Standard Webhooks
             named = _decode_headers(record["request_headers"])
         sent = damaged_body(record["fault_kind"] or "", body)
-        request = AttemptRequest({**DEFAULT_HEADERS, **named, **now}, sent.decode(errors="replace"))
+        host = URL(record["url"]).host_port_subcomponent or ""
+        headers = {"host": host, **DEFAULT_HEADERS, **named, **now, "content-length": str(len(sent))}
+        request = AttemptRequest(headers, sent.decode(errors="replace"))
     status = record["status"]
     response = None
     if status is not None:
@@ -361,7 +367,9 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
         status=status,
         response=response,
         error=record["error"],
+        error_class=record["error_class"],
         duration_ms=record["duration_ms"],
+        timings=stored(record),
     )
 
 

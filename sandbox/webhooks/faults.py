@@ -96,11 +96,11 @@ class FaultInjectingSender:
         self, fault: Fault, merchant_id: str, claimed: ClaimedDelivery, at: datetime, signer: Signer
     ) -> Exchange:
         if fault.kind == "drop":
-            return Exchange("", None, SendResult(None, {}, "", "fault: dropped", 0))
+            return Exchange("", None, SendResult(None, {}, "", "fault: dropped", 0, error_class="FAULT"))
         until = _postponed_until(fault, claimed)
         if until is not None:
             error = "fault: delayed" if fault.kind == "delay" else "fault: held back"
-            return Exchange("", None, SendResult(None, {}, "", error, 0), until)
+            return Exchange("", None, SendResult(None, {}, "", error, 0, error_class="FAULT"), until)
         age = timedelta(0)
         if fault.kind == "duplicate":
             await self._sign_and_send(claimed, claimed.body, at, signer)

@@ -287,6 +287,7 @@ def _each_delivery_once(results: Sequence[AttemptResult]) -> list[list[AttemptRe
 
 def _columns(result: AttemptResult) -> dict[str, object]:
     exchange = result.exchange
+    timings = exchange.result.timings
     return {
         "id": result.claimed.id,
         "lease": result.claimed.lease,
@@ -303,6 +304,11 @@ def _columns(result: AttemptResult) -> dict[str, object]:
         "headers": exchange.result.response_headers,
         "body": exchange.result.response_body,
         "error": exchange.result.error,
+        "error_class": exchange.result.error_class,
+        "dns_ms": timings.dns_ms,
+        "connect_ms": timings.connect_ms,
+        "tls_ms": timings.tls_ms,
+        "first_byte_ms": timings.first_byte_ms,
         "duration_ms": exchange.result.duration_ms,
         "manual": result.claimed.manual or None,
         "request_headers": exchange.request_headers,

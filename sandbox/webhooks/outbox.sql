@@ -85,7 +85,8 @@ ON CONFLICT (merchant_id, id) DO UPDATE SET leased_until = EXCLUDED.leased_until
 WITH n AS MATERIALIZED (
     SELECT * FROM json_to_recordset($3::json) AS n (id uuid, lease timestamptz, status text, next_attempt_at timestamptz,
         scheduled int, at timestamptz, url text, signature text, signed_at bigint, fault_id uuid, fault_kind text,
-        http_status int, headers jsonb, body text, error text, duration_ms int, manual boolean, request_headers jsonb)
+        http_status int, headers jsonb, body text, error text, error_class text, dns_ms real, connect_ms real, tls_ms real,
+        first_byte_ms real, duration_ms int, manual boolean, request_headers jsonb)
 ), d AS (
     INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, created_at, attempts, status, next_attempt_at,
         scheduled, leased_until, resent, updated_at)
@@ -108,9 +109,10 @@ WITH n AS MATERIALIZED (
     RETURNING t.id, t.attempts
 )
 INSERT INTO webhook_attempts (merchant_id, delivery_id, attempt, at, url, signature, signed_at, fault_id, fault_kind, status,
-    response_headers, response_body, error, duration_ms, manual, request_headers)
+    response_headers, response_body, error, error_class, dns_ms, connect_ms, tls_ms, first_byte_ms, duration_ms, manual,
+    request_headers)
 SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, n.fault_kind, n.http_status, n.headers, n.body,
-    n.error, n.duration_ms, n.manual, n.request_headers
+    n.error, n.error_class, n.dns_ms, n.connect_ms, n.tls_ms, n.first_byte_ms, n.duration_ms, n.manual, n.request_headers
 FROM n JOIN d ON d.id = n.id;
 
 -- name: disable
