@@ -148,7 +148,7 @@ BUILDER_ARGUMENTS: Mapping[str, object] = {
     "after": Endpoint(
         id=ids()[0], url="http://127.0.0.1:9", event_types=["*"], signing="v1", signing_time="host", retry_profile="fast",
         ordered=False, rate_limit=None, max_in_flight=None,
-        description="", status="ENABLED", disabled_reason=None, created_at="", updated_at="",
+        filters=[], description="", status="ENABLED", disabled_reason=None, created_at="", updated_at="",
     ),
 }  # fmt: skip
 """Arguments of the functions that build Piccolo queries, by parameter name."""

@@ -68,7 +68,7 @@ def test_an_invalid_endpoint_is_refused(world: World, receiver: Receiver, fields
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-@pytest.mark.parametrize("field", ["filters", "custom_signing"])
+@pytest.mark.parametrize("field", ["custom_signing"])
 def test_a_feature_that_is_not_supported_yet_is_refused_by_name(world: World, receiver: Receiver, field: str) -> None:
     created = endpoint(world, receiver.url)
     assert field not in created

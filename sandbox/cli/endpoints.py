@@ -6,6 +6,7 @@ import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
+from sandbox.cli.filters import FilterOptions, filters
 from sandbox.cli.options import Paging, completion, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 
@@ -53,6 +54,7 @@ def create(
     client: Client,
     target: Annotated[str, typer.Argument(help="The URL to post webhooks to.")],
     events: _Events = None,
+    filter_: FilterOptions = None,
     signing: _Signing = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
@@ -63,8 +65,9 @@ def create(
 ) -> Output:
     """Create an endpoint. Its secret is shown only in this response."""
     body = given(
-        url=target, event_types=_types(events), signing=signing, signing_time=signing_time, retry_profile=retry_profile,
-        ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
+        url=target, event_types=_types(events), filters=filters(filter_), signing=signing, signing_time=signing_time,
+        retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight,
+        description=description,
     )  # fmt: skip
     return as_fields(client.post(_PATH, body))
 
@@ -76,6 +79,7 @@ def update(
     endpoint_id: _Id,
     target: Annotated[str | None, typer.Option("--target", help="A new URL to post webhooks to.")] = None,
     events: _Events = None,
+    filter_: FilterOptions = None,
     signing: _Signing = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
@@ -85,11 +89,11 @@ def update(
     description: _Description = None,
     status: Annotated[EndpointStatus | None, typer.Option("--status", help="Disable it, or enable it again.")] = None,
 ) -> Output:
-    """Change an endpoint. Omitted options leave their fields unchanged."""
+    """Change an endpoint. Omitted options leave their fields unchanged; `--filter none` removes all filters."""
     body = given(
-        url=target, status=status, event_types=_types(events), signing=signing, signing_time=signing_time,
-        retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight,
-        description=description,
+        url=target, status=status, event_types=_types(events), filters=filters(filter_), signing=signing,
+        signing_time=signing_time, retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit,
+        max_in_flight=max_in_flight, description=description,
     )  # fmt: skip
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")

@@ -39,5 +39,6 @@ FaultKind = Literal[
     "reorder", "stale_timestamp", "wrong_key", "tampered_body",
 ]  # fmt: skip
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+FilterOperator = Literal["eq", "ne", "in", "gte", "lte", "prefix", "exists"]
 HashAlgorithm = Literal["sha256", "sha512"]
 SignatureEncoding = Literal["hex", "base64"]

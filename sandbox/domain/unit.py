@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from sandbox.domain.clock import RUNNING, Clock, render
 from sandbox.domain.errors import Problem
+from sandbox.domain.event_filters import decode_event, matches
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
 from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import PAY_OUT, PAYOUT_REVERSAL, Movement, Posted, Refused, Transfer, post
@@ -286,12 +287,17 @@ class UnitOfWork:
         self.changed_users[user.id] = user
 
     def emit(self, event: NewEvent) -> None:
-        """Add an event, and a delivery for every endpoint that subscribes to its type."""
+        """Add an event, and a delivery for every endpoint whose event types and filters match."""
         self.events.append(event)
         subscribers = self._subscribers.get(event.type)
         if subscribers is None:
             subscribers = self._subscribers[event.type] = [s for s in self.subscriptions if s.includes(event.type)]
+        decoded: Any = None
         for subscriber in subscribers:
+            if subscriber.filters is not None:
+                decoded = decoded or decode_event(event.body)
+                if not matches(subscriber.filters, decoded):
+                    continue
             self.deliveries.append(NewDelivery(self.ids.next(), event.id, subscriber.endpoint_id, subscriber.enabled))
 
     def event_body(self, event_id: str, event_type: str, previous_status: str | None, data: bytes) -> str:

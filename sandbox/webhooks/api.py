@@ -46,11 +46,15 @@ class EndpointApi:
         links=_LINKS,
         check=_check,
         rewrite_problem=explain_planned,
-        example={"url": "https://example.com/webhooks", "event_types": ["payout.*"]},
+        example={
+            "url": "https://example.com/webhooks",
+            "event_types": ["payout.*"],
+            "filters": [{"field": "data.amount", "op": "gte", "value": 1000}],
+        },
         description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
         "delivered to is refused. With `ordered`, a failing delivery holds back later events of the same "
-        "payout. `rate_limit` is in attempts per second. Filters and signatures other than `v1` are not supported yet and are "
-        "refused.",
+        "payout. `rate_limit` is in attempts per second. An event is sent if it matches `event_types` and all `filters`. "
+        "Signatures other than `v1` are not supported yet and are refused.",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
         return await self._endpoints.create(request.context, body)
@@ -78,8 +82,8 @@ class EndpointApi:
         example={"status": "ENABLED"},
         check=_check,
         rewrite_problem=explain_planned,
-        description="Omitted fields keep their value. Deliveries due to a disabled endpoint wait until it is "
-        "enabled; newer events are kept and can be resent.",
+        description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
+        "wait until it is enabled; newer events are kept and can be resent.",
     )
     async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: str) -> CommandResult:
         return await self._endpoints.change(request.context, endpoint_id, body)

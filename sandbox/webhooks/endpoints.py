@@ -22,6 +22,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.event_filters import Filter, from_text, to_text
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
@@ -80,6 +81,7 @@ class Endpoint(msgspec.Struct, kw_only=True):
     id: str
     url: Address
     event_types: list[str]
+    filters: list[Filter]
     signing: str
     signing_time: str
     retry_profile: str
@@ -276,12 +278,17 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
 
 def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
     values = {name: getattr(settings, name) for name in _SETTINGS}
-    return values | {"event_types": list(dict.fromkeys(settings.event_types))}
+    return values | {"event_types": list(dict.fromkeys(settings.event_types)), "filters": to_text(settings.filters)}
 
 
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
     times = {name: render(record[name]) for name in ("created_at", "updated_at")}
-    return Endpoint(**{**record, **times, "id": str(record["id"]), "signing_time": record["signing_time"] or "host"})
+    fields = {
+        "id": str(record["id"]),
+        "filters": from_text(record["filters"]),
+        "signing_time": record["signing_time"] or "host",
+    }
+    return Endpoint(**{**record, **times, **fields})
 
 
 def _context(merchant_id: str, endpoint_id: str) -> str:

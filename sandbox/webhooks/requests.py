@@ -11,6 +11,7 @@ from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.event_filters import Filter, Filters, filter_errors
 from sandbox.domain.fields import Text500, Url
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
@@ -19,7 +20,7 @@ EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 DEFAULT_TYPES: Final = ("payout.*",)
 """The default subscription of an endpoint."""
 
-_PLANNED: Final = ("filters", "custom_signing")
+_PLANNED: Final = ("custom_signing",)
 _NOT_SUPPORTED: Final = "is not supported yet; omit it"
 
 EventTypes = Annotated[
@@ -37,6 +38,8 @@ class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 
     url: Url
     event_types: EventTypes = msgspec.field(default_factory=lambda: list(DEFAULT_TYPES))
+    filters: Filters = msgspec.field(default_factory=list[Filter])
+    """All must hold."""
     signing: Signing = "v1"
     signing_time: SigningTime = "host"
     retry_profile: RetryProfile = "standard"
@@ -51,6 +54,7 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
 
     url: Url | UnsetType = UNSET
     event_types: EventTypes | UnsetType = UNSET
+    filters: Filters | UnsetType = UNSET
     signing: Signing | UnsetType = UNSET
     signing_time: SigningTime | UnsetType = UNSET
     retry_profile: RetryProfile | UnsetType = UNSET
@@ -82,7 +86,7 @@ def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Networ
     """Return the validation errors that the schema cannot express. Skips absent fields."""
     error = url_error(fields["url"], allowed_networks) if "url" in fields else None
     errors = [] if error is None else [("url", error)]
-    return errors + _unknown_types(fields.get("event_types", ()))
+    return errors + _unknown_types(fields.get("event_types", ())) + filter_errors(fields.get("filters", ()))
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:
