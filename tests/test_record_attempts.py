@@ -17,7 +17,7 @@ from tests.harness.world import World
 def attempt(delivery_id: str, endpoint_id: str, url: str, lease: datetime) -> AttemptResult:
     """Return a successful attempt (response 200) that was made under the given lease."""
     endpoint = ClaimedEndpoint(url, (b"",), "fast")
-    claimed = ClaimedDelivery(delivery_id, "", endpoint_id, endpoint, 1, 1, "", b"", "r", lease, RUNNING)
+    claimed = ClaimedDelivery(delivery_id, "", endpoint_id, endpoint, 1, 1, "", b"", "r", lease, RUNNING, "")
     exchange = Exchange("", None, SendResult(200, {}, "", None, 1))
     return AttemptResult(claimed, 1, "SUCCEEDED", None, datetime.now(UTC), exchange)
 

@@ -71,7 +71,7 @@ def run_script(stack: Stack, receiver: Receiver, seed: int) -> tuple[list[tuple[
         world.assert_clean()
     # Only the order per endpoint is fixed: either of two endpoints can get an event first.
     in_order = sorted(receiver.received, key=lambda received: received.path)
-    names = ("webhook-timestamp", "webhook-signature", "x-sandbox-now")
+    names = ("webhook-timestamp", "webhook-signature", "x-sandbox-now", "traceparent")
     return script.responses, [(*(received.headers[name] for name in names), received.body) for received in in_order]
 
 

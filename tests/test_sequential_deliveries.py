@@ -32,6 +32,7 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
         request_id="r",
         lease=datetime.now(UTC) + lease,
         clock=clock,
+        traceparent="",
     )
 
 

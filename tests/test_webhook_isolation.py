@@ -55,6 +55,7 @@ class Outbox:
                 id=str(uuid.uuid4()), event_id=str(uuid.uuid4()), endpoint_id=url,
                 endpoint=ClaimedEndpoint(url, (secret,), "standard"), scheduled_attempts=0, attempt=1,
                 event_type="payout.created", body=b"{}", request_id="r", lease=now + LEASE, clock=RUNNING,
+                traceparent="",
             )  # fmt: skip
             self._due[merchant_id][url].append(delivery)
 

@@ -48,7 +48,8 @@ class PayoutRow:
     `step` is the number of the scenario's next step. `due_at` is the time when that step is due, in the merchant's time (None:
     it does not run automatically). `request_id` is the id of the last request that changed the payout. `steps_json` is a copy
     of the steps if the payout follows a merchant's own scenario, so that later changes to that scenario do not affect it.
-    `scenario_header` is the X-Sandbox-Scenario of the request that created the payout.
+    `scenario_header` is the X-Sandbox-Scenario of the request that created the payout. `traceparent` is the trace of that
+    request, or None if it is derived from `request_id`.
     """
 
     payout: Payout
@@ -59,6 +60,7 @@ class PayoutRow:
     processed_at: datetime | None
     steps_json: str | None = None
     scenario_header: str | None = None
+    traceparent: str | None = None
 
     def assign_scenario(self, scenario: Scenario) -> None:
         """Set the payout's scenario."""
@@ -138,6 +140,7 @@ class StoredPayout(msgspec.Struct):
     request_id: str
     path: msgspec.Raw
     scenario_header: str | None
+    traceparent: str | None
     created_at: datetime
     updated_at: datetime
     processed_at: datetime | None
@@ -177,4 +180,5 @@ class StoredPayout(msgspec.Struct):
             processed_at=self.processed_at,
             steps_json=None if steps == "null" else steps,
             scenario_header=self.scenario_header,
+            traceparent=self.traceparent,
         )

@@ -134,6 +134,7 @@ def create(unit: UnitOfWork, new: NewPayout, context: RequestContext) -> PayoutR
         created_at=unit.now,
         processed_at=None,
         scenario_header=new.scenario_header,
+        traceparent=context.traceparent,
     )
     scenario = choose(unit, row)
     row.assign_scenario(scenario)

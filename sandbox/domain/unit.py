@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from sandbox.domain import trace
 from sandbox.domain.clock import RUNNING, Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.event_filters import decode_event, matches
@@ -66,6 +67,8 @@ class RequestContext(msgspec.Struct, frozen=True):
     public_url: str
     actor: str | None = None
     """The id of the merchant's API key; None if the request used none."""
+    traceparent: str | None = None
+    """As the caller sent it; None if the trace is derived from the request id."""
 
 
 class CommandResult(msgspec.Struct, frozen=True):
@@ -259,6 +262,8 @@ class UnitOfWork:
             payout.processed_at, row.processed_at = self.now_text, self.now
         self.changed[payout.id] = row
         if request is not None:
+            # A payout stays in the trace of the request that created it.
+            row.traceparent = row.traceparent or trace.derive(row.request_id)
             row.request_id = request.request_id
         self._record(row, change.event, source, cause, step, transfer_id, None if request is None else request.actor)
 
@@ -393,5 +398,6 @@ class UnitOfWork:
                 transfer_id=transfer_id,
                 request_id=row.request_id,
                 actor=actor,
+                traceparent=row.traceparent,
             )
         )

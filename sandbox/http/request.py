@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from sandbox.domain import trace
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import Fault, InjectedFault
 from sandbox.domain.fingerprint import digest, fingerprint
@@ -108,8 +109,19 @@ class Request:
         """The merchant, the idempotency key and the request's origin, for problems, logs and timelines."""
         caller = self.caller
         return RequestContext(
-            caller.merchant_id, self._idempotency_key(), self.request_id, self.path, self._public_url, caller.key_id or None
+            caller.merchant_id,
+            self._idempotency_key(),
+            self.request_id,
+            self.path,
+            self._public_url,
+            caller.key_id or None,
+            trace.given(self.headers) if b"traceparent" in self._header_by_name else None,
         )
+
+    @property
+    def traceparent(self) -> str:
+        """The trace that the request belongs to."""
+        return trace.given(self.headers) or trace.derive(self.request_id)
 
     def _idempotency_key(self) -> IdempotencyKey | None:
         if self._key is None:

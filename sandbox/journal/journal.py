@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from redis.asyncio import Redis
 
-from sandbox.domain import redaction
+from sandbox.domain import redaction, trace
 from sandbox.domain.errors import ProblemBody, unavailable
 from sandbox.domain.fault import FaultNote
 from sandbox.domain.ids import MAX_ID, uuid7
@@ -79,7 +79,10 @@ class Entry(msgspec.Struct, array_like=True):
 
 
 class JournalEntry(msgspec.Struct):
-    """A call in the journal. Bodies are cut to 4000 bytes; anything that might be a key or a secret reads `[redacted]`."""
+    """A call in the journal. Bodies are cut to 4000 bytes; anything that might be a key or a secret reads `[redacted]`.
+
+    `traceparent` is as sent, or the one that the sandbox started.
+    """
 
     id: str
     at: str
@@ -89,6 +92,7 @@ class JournalEntry(msgspec.Struct):
     status: int
     duration_ms: float
     request_id: str
+    traceparent: str
     idempotency_key: str | None
     replayed: bool
     api_key_id: str | None
@@ -279,6 +283,7 @@ def _to_journal_entry(value: bytes) -> JournalEntry:
         status=entry.status,
         duration_ms=entry.duration_ms,
         request_id=entry.request_id,
+        traceparent=trace.given(entry.headers) or trace.derive(entry.request_id),
         idempotency_key=headers.get("x-idempotency-key", headers.get("idempotency-key")),
         replayed=entry.replayed,
         api_key_id=entry.api_key_id,

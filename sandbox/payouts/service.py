@@ -16,6 +16,7 @@ from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout import COLUMNS, Payout, metadata_pair_id, to_payout
 from sandbox.domain.payout_commands import CreatePayout, CreatePayouts, NewPayout, TransitionPayout
 from sandbox.domain.query_errors import entries
+from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.payouts.reads import PayoutReads
@@ -66,7 +67,7 @@ ORDER BY m.merchant_id DESC, m.pair DESC, m.payout_id DESC LIMIT $7
 """  # noqa: S608 -- constants
 
 _TIMELINE: Final = """
-SELECT created_at, from_status, to_status, cause, actor::text AS actor, request_id, scenario, step,
+SELECT created_at, from_status, to_status, cause, actor::text AS actor, request_id, traceparent, scenario, step,
     transfer_id::text AS transfer_id, id::text AS event_id
 FROM events WHERE merchant_id = $1 AND payout_id = $2 ORDER BY change LIMIT 1000
 """
@@ -76,7 +77,8 @@ class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
     """One status change of a payout.
 
     `actor` is the id of the API key that requested it. `request_id` is the request that caused it; for a change made by
-    the worker, it is the last request that set the payout in motion.
+    the worker, it is the last request that set the payout in motion. `traceparent` is the trace of the request that created
+    the payout.
     """
 
     at: str
@@ -85,6 +87,7 @@ class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
     cause: str
     actor: str | None
     request_id: str
+    traceparent: str
     scenario: str | None
     step: int | None
     ledger_transfer_id: str | None
@@ -231,6 +234,7 @@ class PayoutService:
                     cause=record["cause"],
                     actor=record["actor"],
                     request_id=record["request_id"],
+                    traceparent=record["traceparent"] or derive(record["request_id"]),
                     scenario=record["scenario"],
                     step=record["step"],
                     ledger_transfer_id=record["transfer_id"],

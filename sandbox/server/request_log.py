@@ -13,7 +13,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 from prometheus_client import Counter, Histogram
 
-from sandbox.domain import redaction
+from sandbox.domain import redaction, trace
 from sandbox.domain.clock import render
 from sandbox.domain.fault import InjectedFault, note
 from sandbox.domain.ids import uuid7
@@ -102,6 +102,7 @@ class RequestLog:
             self._log.info(
                 "request",
                 request_id=request_id,
+                trace_id=trace.trace_id(trace.derive(request_id) if request is None else request.traceparent),
                 method=method,
                 path=redaction.path(scope["path"])[:200],
                 status=status,

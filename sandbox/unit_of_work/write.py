@@ -65,6 +65,7 @@ def _columns(row: PayoutRow) -> dict[str, object]:
         "request_id": row.request_id,
         "path": row.steps_json,
         "scenario_header": row.scenario_header,
+        "traceparent": row.traceparent,
         "processed_at": row.processed_at,
     }
 

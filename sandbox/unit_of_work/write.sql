@@ -27,17 +27,18 @@ BEGIN
     IF p_created IS NOT NULL THEN
         INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code,
             account_number, account_title, status, scenario, failure_code, failure_reason, psp_reference, attempts, metadata,
-            user_id, step, due_at, changes, request_id, path, scenario_header, created_at, updated_at, processed_at)
+            user_id, step, due_at, changes, request_id, path, scenario_header, traceparent, created_at, updated_at,
+            processed_at)
         SELECT p_merchants[g.unit], n.id, n.merchant_reference, n.amount, n.currency, n.dest_type, n.bank_code, n.wallet_code,
             n.account_number, n.account_title, n.status, n.scenario, n.failure_code, n.failure_reason, n.psp_reference,
             n.attempts, n.metadata, n.user_id, n.step, n.due_at, n.changes, n.request_id, n.path::jsonb, n.scenario_header,
-            p_nows[g.unit], p_nows[g.unit], n.processed_at
+            n.traceparent, p_nows[g.unit], p_nows[g.unit], n.processed_at
         FROM unnest(p_created) WITH ORDINALITY AS g (rows, unit)
         CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, merchant_reference text, amount numeric, currency text,
             dest_type text, bank_code text, wallet_code text, account_number text, account_title text, status text,
             scenario text, failure_code text, failure_reason text, psp_reference text, attempts int, metadata jsonb,
             user_id uuid, step int, due_at timestamptz, changes int, request_id text, path text, scenario_header text,
-            processed_at timestamptz);
+            traceparent text, processed_at timestamptz);
     END IF;
     IF p_metadata IS NOT NULL THEN
         INSERT INTO payout_metadata (merchant_id, pair, payout_id)
@@ -48,15 +49,15 @@ BEGIN
     IF p_changed IS NOT NULL THEN
         INSERT INTO payouts AS t (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, wallet_code,
             account_number, metadata, created_at, status, scenario, failure_code, failure_reason, psp_reference, attempts, step,
-            due_at, changes, updated_at, processed_at, path, request_id)
+            due_at, changes, updated_at, processed_at, path, request_id, traceparent)
         SELECT k.merchant_id, k.id, k.merchant_reference, k.amount, k.currency, k.dest_type, k.bank_code, k.wallet_code,
             k.account_number, k.metadata, k.created_at, n.status, n.scenario, n.failure_code, n.failure_reason,
             n.psp_reference, n.attempts, n.step, n.due_at, n.changes, p_nows[g.unit], n.processed_at, n.path::jsonb,
-            n.request_id
+            n.request_id, n.traceparent
         FROM unnest(p_changed) WITH ORDINALITY AS g (rows, unit)
         CROSS JOIN LATERAL json_to_recordset(g.rows) AS n (id uuid, status text, scenario text, failure_code text,
             failure_reason text, psp_reference text, attempts int, step int, due_at timestamptz, changes int,
-            processed_at timestamptz, path text, request_id text)
+            processed_at timestamptz, path text, request_id text, traceparent text)
         CROSS JOIN LATERAL (
             SELECT * FROM payouts p WHERE p.merchant_id = p_merchants[g.unit] AND p.id >= n.id AND p.id <= n.id
             ORDER BY p.merchant_id, p.id OFFSET 0
@@ -65,7 +66,8 @@ BEGIN
             failure_code = EXCLUDED.failure_code, failure_reason = EXCLUDED.failure_reason,
             psp_reference = EXCLUDED.psp_reference, attempts = EXCLUDED.attempts, step = EXCLUDED.step,
             due_at = EXCLUDED.due_at, changes = EXCLUDED.changes, updated_at = EXCLUDED.updated_at,
-            processed_at = EXCLUDED.processed_at, path = EXCLUDED.path, request_id = EXCLUDED.request_id;
+            processed_at = EXCLUDED.processed_at, path = EXCLUDED.path, request_id = EXCLUDED.request_id,
+            traceparent = EXCLUDED.traceparent;
         GET DIAGNOSTICS v_written = ROW_COUNT;
         SELECT sum(json_array_length(g.rows)) INTO v_expected FROM unnest(p_changed) AS g (rows);
         IF v_written <> v_expected THEN

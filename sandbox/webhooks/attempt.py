@@ -15,6 +15,7 @@ from prometheus_client import Histogram
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
+from sandbox.domain.trace import trace_id
 from sandbox.domain.webhook_schedule import classify_response, next_attempt, parse_retry_after, slows_down
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
@@ -201,6 +202,7 @@ class AttemptRunner:
         self._log.info(
             "delivery_attempt",
             request_id=claimed.request_id,
+            trace_id=trace_id(claimed.traceparent),
             merchant_id=merchant_id,
             event_id=claimed.event_id,
             delivery_id=claimed.id,

@@ -14,6 +14,8 @@ from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
 from sandbox.domain.ids import MAX_ID, MIN_ID, is_uuid
+from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
+from sandbox.domain.trace import derive
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.domain.webhook_signing import ID_HEADER, NOW_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from sandbox.http.paging import Page, PageWindow, page
@@ -101,7 +103,7 @@ SELECT * FROM (
 ) newest ORDER BY attempt
 """
 
-_BODY: Final = f"SELECT body FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
+_SENT: Final = f"SELECT body, request_id, traceparent FROM events WHERE {by_key('events', 'id', '$2')}"  # noqa: S608 -- constants
 
 _ENDPOINT_OF: Final = f"""
 SELECT n.status, d.endpoint_id::text AS id
@@ -268,9 +270,11 @@ class DeliveryService:
             record = await conn.fetchrow(_GET, merchant_id, delivery_id)
             if record is None:
                 raise _no_delivery(delivery_id)
-            body = await conn.fetchval(_BODY, merchant_id, record["event_id"])
+            event = await conn.fetchrow(_SENT, merchant_id, record["event_id"])
             attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, MAX_ATTEMPTS_SHOWN)
-        shown = [_to_attempt(attempt, record["event_id"], body.encode()) for attempt in attempts]
+        assert event is not None, "only a reset or a restore deletes an event, and it deletes the event's deliveries too"
+        traceparent = event["traceparent"] or derive(event["request_id"])
+        shown = [_to_attempt(attempt, record["event_id"], event["body"].encode(), traceparent) for attempt in attempts]
         return DeliveryWithAttempts(**_delivery_fields(record), attempts=shown)
 
     async def resend(self, context: RequestContext, delivery_id: str) -> CommandResult:
@@ -339,7 +343,7 @@ def _delivery_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attempt:
+def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes, traceparent: str) -> Attempt:
     request = None
     if record["signature"]:
         signed_at, now = record["signed_at"], {NOW_HEADER: render(record["at"])}
@@ -350,7 +354,8 @@ def _to_attempt(record: Mapping[str, Any], event_id: str, body: bytes) -> Attemp
             named = _decode_headers(record["request_headers"])
         sent = damaged_body(record["fault_kind"] or "", body)
         host = URL(record["url"]).host_port_subcomponent or ""
-        headers = {"host": host, **DEFAULT_HEADERS, **named, **now, "content-length": str(len(sent))}
+        context = {**now, TRACEPARENT_HEADER: traceparent}
+        headers = {"host": host, **DEFAULT_HEADERS, **named, **context, "content-length": str(len(sent))}
         request = AttemptRequest(headers, sent.decode(errors="replace"))
     status = record["status"]
     response = None

@@ -12,6 +12,7 @@ import structlog
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
 from sandbox.domain.fault import Fault, InjectedFault, damaged_body, note
+from sandbox.domain.trace import HEADER as TRACEPARENT_HEADER
 from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, RedactionRules
@@ -69,7 +70,7 @@ class FaultInjectingSender:
             request_id=claimed.request_id,
             api_key_id=None,
             replayed=False,
-            headers=[(b"webhook-id", claimed.event_id.encode())],
+            headers=[(b"webhook-id", claimed.event_id.encode()), (b"traceparent", claimed.traceparent.encode())],
             request_body=claimed.body,
             response_body=(result.error or result.response_body).encode(),
             fault=note(hit),
@@ -121,6 +122,7 @@ class FaultInjectingSender:
         named = signer.sign(claimed.event_id, signed_at, claimed.body)
         of_dialect = None if signer.header == SIGNATURE_HEADER else dict(named)
         named[NOW_HEADER] = render(at)
+        named[TRACEPARENT_HEADER] = claimed.traceparent
         result = await self._sender.send(claimed.endpoint.url, body, named)
         return Exchange(named[signer.header], signed_at, result, request_headers=of_dialect)
 

@@ -13,6 +13,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
+from sandbox.domain.trace import derive
 from sandbox.domain.unit import UnitOfWork
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.outbox import Claim, ClaimedDelivery, ClaimedEndpoint, claim_together
@@ -152,5 +153,5 @@ def _claimed(
         request_id=event.request_id,
         lease=delivery.leased_until,
         clock=unit.clock,
-        traceparent=event.traceparent,
+        traceparent=event.traceparent or derive(event.request_id),
     )

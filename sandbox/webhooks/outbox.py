@@ -13,6 +13,7 @@ from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.fault import Fault, to_fault
+from sandbox.domain.trace import derive
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 from sandbox.webhooks.sender import SendResult
 
@@ -73,8 +74,8 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     request_id: str
     lease: datetime
     clock: Clock
-    traceparent: str | None = None
-    """The trace of the API call that caused the event, if it is not derived from the request id."""
+    traceparent: str
+    """The trace that the event belongs to."""
     manual: bool = False
     """Whether someone asked for this attempt (resend, recover)."""
 
@@ -218,7 +219,7 @@ async def claim_together(
                 request_id=r["request_id"],
                 lease=lease,
                 clock=clocks[r["merchant_id"]],
-                traceparent=r["traceparent"],
+                traceparent=r["traceparent"] or derive(r["request_id"]),
                 manual=bool(r["resent"]),
             ),
         )
