@@ -148,15 +148,15 @@ class WebhookSender:
         await self._connector.close()
         await self._resolver.close()
 
-    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> SendResult:
-        """Attempt to post `body` once and return the result. Any failure is in its `error`; raises nothing but CancelledError.
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str], method: str = "POST") -> SendResult:
+        """Attempt to send `body` once and return the result. Any failure is in its `error`; raises nothing but CancelledError.
 
         `headers` are added to DEFAULT_HEADERS. If `limit` requests are in flight, the call waits first. That wait counts
         neither in the timeout nor in the duration, because the endpoint does not cause it. In practice nothing waits: callers
         share out fewer calls among merchants and endpoints (`capacity`).
         """
         try:
-            target = self._target(url)
+            target = self._target(url, method)
         except ValueError as error:
             return SendResult(None, {}, "", str(error), 0, error_class="INVALID_URL")
         async with self._slots:
@@ -256,8 +256,8 @@ def _timed_protocol(new_protocol: Callable[[], ResponseHandler]) -> ResponseHand
     return new_protocol()
 
 
-def _target(loop: asyncio.AbstractEventLoop, url: str) -> _Target:
-    """Prepare requests to a URL. Raises ValueError with a message if it is not an HTTP URL."""
+def _target(loop: asyncio.AbstractEventLoop, url: str, method: str) -> _Target:
+    """Prepare requests to a URL with a method. Raises ValueError with a message if it is not an HTTP URL."""
     # The message must not contain the URL: its user information or query can be the endpoint's password.
     try:
         parsed = URL(url)
@@ -266,12 +266,12 @@ def _target(loop: asyncio.AbstractEventLoop, url: str) -> _Target:
     if parsed.scheme not in ("http", "https") or not parsed.raw_host:
         raise ValueError("the URL is not valid: it must begin with http:// or https:// and name a host")
     try:
-        request = aiohttp.ClientRequest("POST", parsed, headers=DEFAULT_HEADERS, loop=loop)
+        request = aiohttp.ClientRequest(method, parsed, headers=DEFAULT_HEADERS, loop=loop)
     except (ValueError, TypeError):
         raise ValueError("the URL is not valid") from None
     # aiohttp adds the Host header and, from the URL's user information, the Authorization header.
     common = [f"{name}: {value}" for name, value in request.headers.items() if name != hdrs.CONTENT_LENGTH]
-    head = "\r\n".join((f"POST {request.url.raw_path_qs} HTTP/1.1", *common))
+    head = "\r\n".join((f"{method} {request.url.raw_path_qs} HTTP/1.1", *common))
     looks_up = ":" not in parsed.raw_host and not parsed.raw_host.replace(".", "").isdigit()
     return _Target(request, head, looks_up, request.is_ssl())
 

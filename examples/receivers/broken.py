@@ -1,0 +1,262 @@
+"""Receivers with one classic mistake each. `psp certify` finds exactly that mistake.
+
+    python -m examples.receivers.broken no_dedup --secret whsec_...
+    psp certify http://127.0.0.1:9000/webhooks --secret whsec_... --probe-url http://127.0.0.1:9000/probe
+
+Each one is the correct receiver (`correct_python.py`) with one method replaced. Copy none of them.
+"""
+
+import argparse
+import base64
+import hmac
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from examples.receivers.correct_python import TOLERANCE, Receiver, serve
+
+KNOWN_TYPES: Final = ("payout.created", "payout.processing", "payout.succeeded")
+KNOWN_FIELDS: Final = {"id", "type", "timestamp", "livemode", "previous_status", "data"}
+
+
+class NoVerification(Receiver):
+    """Trusts every request."""
+
+    fails = (
+        "refuses_tampered_body",
+        "refuses_wrong_key",
+        "refuses_stale_timestamp",
+        "refuses_future_timestamp",
+        "refuses_missing_headers",
+        "refuses_malformed_signature",
+    )
+
+    def is_valid(self, headers: Mapping[str, str], body: bytes) -> bool:
+        return len(body) > 0
+
+
+class KeyNotDecoded(Receiver):
+    """Uses the text of the secret as the key, without decoding it from base64."""
+
+    fails = ("accepts_valid",)
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret)
+        self.key = secret.encode()
+
+
+class NoTimestampCheck(Receiver):
+    """Verifies the signature, but accepts it forever."""
+
+    fails = ("refuses_stale_timestamp", "refuses_future_timestamp")
+
+    def is_recent(self, stamp: str) -> bool:
+        return stamp.isdigit()
+
+
+class AcceptsFuture(Receiver):
+    """Refuses old timestamps only. The difference is negative for a future one."""
+
+    fails = ("refuses_future_timestamp",)
+
+    def is_recent(self, stamp: str) -> bool:
+        return stamp.isdigit() and time.time() - int(stamp) <= TOLERANCE
+
+
+class ReserializesBody(Receiver):
+    """Verifies JSON that was parsed and written again, as after a framework's body parser."""
+
+    fails = ("keeps_raw_body",)
+
+    def expected(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        again = json.dumps(json.loads(body), separators=(",", ":")) if body else ""
+        return super().expected(headers, again.encode())
+
+
+class FirstSignatureOnly(Receiver):
+    """Reads only the first signature."""
+
+    fails = ("accepts_rotation",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        first = headers.get("webhook-signature", "").split(" ")[0]
+        return hmac.compare_digest(self.expected(headers, body), first.encode())
+
+
+class NoDedup(Receiver):
+    """Acts on a webhook each time it arrives."""
+
+    fails = ("handles_duplicate",)
+
+    def is_duplicate(self, event: dict[str, Any]) -> bool:
+        return False
+
+
+class AppliesOutOfOrder(Receiver):
+    """Lets the event that arrives last win."""
+
+    fails = ("handles_out_of_order",)
+
+    def is_outdated(self, data: dict[str, Any], payout: dict[str, Any]) -> bool:
+        return False
+
+
+class RejectsUnknownEvents(Receiver):
+    """Answers 400 to types of events that it does not know."""
+
+    fails = ("accepts_unknown_event",)
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
+        status = super().handle(method, headers, body)
+        return 400 if status == 200 and json.loads(body)["type"] not in KNOWN_TYPES else status
+
+
+class RejectsUnknownFields(Receiver):
+    """Answers 422 to fields that it does not know."""
+
+    fails = ("accepts_unknown_fields",)
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
+        status = super().handle(method, headers, body)
+        return 422 if status == 200 and json.loads(body).keys() - KNOWN_FIELDS else status
+
+
+class CrashesOnMalformedSignature(Receiver):
+    """Expects a comma and base64 in each signature. Anything else raises an error and becomes a 500."""
+
+    fails = ("refuses_malformed_signature",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        expected = base64.b64decode(self.expected(headers, body)[3:])
+        for one in headers.get("webhook-signature", "").split():
+            _version, text = one.split(",")
+            if hmac.compare_digest(expected, base64.b64decode(text)):
+                return True
+        return False
+
+
+class AcceptsPartOfSignature(Receiver):
+    """Compares with `startswith`, so an empty signature is right."""
+
+    fails = ("refuses_malformed_signature",)
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        given = headers.get("webhook-signature", "").encode().split()
+        return any(one.startswith(b"v1,") and self.expected(headers, body).startswith(one) for one in given)
+
+
+class VerifiesOnlyIfSigned(Receiver):
+    """Skips the verification if a header is missing, "for local tests"."""
+
+    fails = ("refuses_missing_headers",)
+
+    def is_valid(self, headers: Mapping[str, str], body: bytes) -> bool:
+        if body and not {"webhook-id", "webhook-timestamp", "webhook-signature"} <= headers.keys():
+            return True
+        return super().is_valid(headers, body)
+
+
+class AnswersPings(Receiver):
+    """Answers 200 to anything without a body, so that browsers and monitors see that it is up."""
+
+    fails = ("refuses_unsigned",)
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
+        return super().handle(method, headers, body) if body else 200
+
+
+class SmallBodyLimit(Receiver):
+    """Accepts at most 100 kB, the default of a well-known framework."""
+
+    fails = ("accepts_large_body",)
+    body_limit = 100 * 1024
+
+
+class AnswersAfterProcessing(Receiver):
+    """Does slow work before it answers."""
+
+    fails = ("answers_in_time",)
+    processing_seconds = 20.0
+
+    def act_on(self, event: dict[str, Any]) -> None:
+        super().act_on(event)
+        time.sleep(self.processing_seconds)
+
+
+class FailsUnderBurst(Receiver):
+    """Answers 503 while another webhook is written, as with a database that is locked."""
+
+    fails = ("survives_burst",)
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret)
+        self._database = threading.Lock()
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
+        if not self._database.acquire(blocking=False):
+            return 503
+        try:
+            status = super().handle(method, headers, body)
+            if status == 200:
+                time.sleep(0.005)  # the write
+            return status
+        finally:
+            self._database.release()
+
+
+class LeaksProgress(Receiver):
+    """Compares character by character. It takes longer the more of a signature is right: `psp certify` advises against it."""
+
+    fails = ()
+
+    def has_signature(self, headers: Mapping[str, str], body: bytes) -> bool:
+        expected = self.expected(headers, body)
+        return any(self._equal(expected, one) for one in headers.get("webhook-signature", "").encode().split())
+
+    def _equal(self, expected: bytes, given: bytes) -> bool:
+        if len(expected) != len(given):
+            return False
+        for ours, theirs in zip(expected, given, strict=True):
+            if ours != theirs:
+                return False
+            time.sleep(0.0001)  # a slow language, or a call for each character
+        return True
+
+
+MISTAKES: Final = {
+    "no_verification": NoVerification,
+    "key_not_decoded": KeyNotDecoded,
+    "no_timestamp_check": NoTimestampCheck,
+    "accepts_future": AcceptsFuture,
+    "reserializes_body": ReserializesBody,
+    "first_signature_only": FirstSignatureOnly,
+    "no_dedup": NoDedup,
+    "applies_out_of_order": AppliesOutOfOrder,
+    "rejects_unknown_events": RejectsUnknownEvents,
+    "rejects_unknown_fields": RejectsUnknownFields,
+    "crashes_on_malformed_signature": CrashesOnMalformedSignature,
+    "accepts_part_of_signature": AcceptsPartOfSignature,
+    "verifies_only_if_signed": VerifiesOnlyIfSigned,
+    "answers_pings": AnswersPings,
+    "small_body_limit": SmallBodyLimit,
+    "answers_after_processing": AnswersAfterProcessing,
+    "fails_under_burst": FailsUnderBurst,
+    "leaks_progress": LeaksProgress,
+}
+"""Each mistake's receiver. Its `fails` are the checks that it fails."""
+
+
+def main() -> None:
+    """Serve the receiver with the given mistake."""
+    parser = argparse.ArgumentParser(description="A receiver of webhooks with one mistake.")
+    parser.add_argument("mistake", choices=MISTAKES)
+    parser.add_argument("--secret", required=True, help="the endpoint's secret, whsec_...")
+    parser.add_argument("--port", type=int, default=9000)
+    given = parser.parse_args()
+    serve(MISTAKES[given.mistake](given.secret), given.port)
+
+
+if __name__ == "__main__":
+    main()

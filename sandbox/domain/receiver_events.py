@@ -1,0 +1,188 @@
+"""Build the webhooks of a receiver test: events of made-up payouts, signed in any dialect, valid or damaged on purpose.
+
+Pure: the time, the secret and new ids are passed in.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from sandbox.domain.signing_dialects import signature_header, signature_headers, unrelated_secret
+from sandbox.domain.webhook_signing import NOW_HEADER, TIMESTAMP_HEADER
+
+ReceiverSigning = Literal["v1", "v1a", "stripe", "github"]
+"""The ways to sign that a receiver can be tested with."""
+
+Json = dict[str, Any]
+_CREATED_AT: Final = "2026-01-31T12:00:00.000Z"
+_FIRST: Final = ("payout.created", None, "PENDING")
+STAGES: Final = (_FIRST, ("payout.processing", "PENDING", "PROCESSING"), ("payout.succeeded", "PROCESSING", "SUCCESS"))
+"""A payout's events in order: type, previous status, status. The n-th has version n."""
+
+_SIGNATURE: Final = re.compile(r"(v1a?,|v1=|sha256=)([A-Za-z0-9+/=]+)")
+_BASE64: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_HEX: Final = "0123456789abcdef"
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """A request to a receiver. `label` says what is special about it, as the subject of a sentence."""
+
+    label: str
+    headers: Mapping[str, str]
+    body: bytes
+    method: str = "POST"
+
+
+class Forge:
+    """Makes requests for one receiver. `now` is the host's time in Unix seconds; `new_id` returns a new UUID."""
+
+    def __init__(self, signing: str, secret: str, now: int, now_text: str, new_id: Callable[[], str]) -> None:
+        self.signing = signing
+        self.now = now
+        self.new_id = new_id
+        self._secret = secret
+        self._now_text = now_text
+
+    @property
+    def other_secret(self) -> str:
+        """A secret that the receiver does not have."""
+        return unrelated_secret(self._secret)
+
+    def event(self, payout_id: str, stage: int = 3) -> Json:
+        """Return a new event of a payout: the n-th of STAGES, counted from 1."""
+        kind, previous, status = STAGES[stage - 1]
+        return {
+            "id": self.new_id(),
+            "type": kind,
+            "timestamp": self._now_text,
+            "livemode": False,
+            "previous_status": previous,
+            "data": {
+                "id": payout_id,
+                "merchant_reference": f"receiver-test-{payout_id[-12:]}",
+                "amount": "1500.00",
+                "currency": "PKR",
+                "dest_type": "BANK",
+                "bank_code": "HBL",
+                "wallet_code": None,
+                "account_number": "12345678900001",
+                "account_title": "Ayesha Khan",
+                "status": status,
+                "scenario": "success",
+                "failure_code": None,
+                "failure_reason": None,
+                "psp_reference": f"PSP-{payout_id[-12:].upper()}" if stage == len(STAGES) else None,
+                "attempts": 0 if stage == 1 else 1,
+                "version": stage,
+                "metadata": {"order": "1042"},
+                "user_id": None,
+                "created_at": _CREATED_AT,
+                "updated_at": self._now_text,
+                "processed_at": self._now_text if stage == len(STAGES) else None,
+            },
+        }
+
+    def signed(
+        self,
+        label: str,
+        event: Json,
+        *,
+        body: bytes | None = None,
+        age: int = 0,
+        secrets: Sequence[str] | None = None,
+    ) -> Outgoing:
+        """Return the webhook of an event, correctly signed unless `secrets` has others.
+
+        `body` replaces the event's usual encoding. `age` is how many seconds ago it was signed; negative for the future.
+        """
+        raw = encode(event) if body is None else body
+        keys = [self._secret] if secrets is None else secrets
+        found = signature_headers(self.signing, keys, event["id"], self.now - age, raw)
+        return Outgoing(label, {**found, NOW_HEADER: self._now_text}, raw)
+
+    def rotated(self, event: Json, *, wrong_first: bool) -> Outgoing:
+        """Return a webhook that is signed with the receiver's secret and with another one."""
+        keys = [self.other_secret, self._secret] if wrong_first else [self._secret, self.other_secret]
+        place = "second" if wrong_first else "first"
+        return self.signed(f"A webhook with two signatures, of which the {place} one is right", event, secrets=keys)
+
+    @property
+    def signature_header(self) -> str:
+        """The name of the header that carries the signature."""
+        return signature_header(self.signing)
+
+    @property
+    def required_headers(self) -> list[str]:
+        """The headers without which a webhook cannot be verified."""
+        if self.signing in ("v1", "v1a"):
+            return ["webhook-id", TIMESTAMP_HEADER, self.signature_header]
+        return [self.signature_header]
+
+    def signs_time(self) -> bool:
+        """Return whether the signature covers a timestamp."""
+        return self.signing != "github"
+
+    def has_rotation(self) -> bool:
+        """Return whether a webhook can carry several signatures."""
+        return self.signing != "github"
+
+    def with_signature(self, webhook: Outgoing, label: str, change: Callable[[str], str]) -> Outgoing:
+        """Return the webhook with its signature changed, but not the version or timestamp before it."""
+        value = webhook.headers[self.signature_header]
+        value = _SIGNATURE.sub(lambda found: found[1] + change(found[2]), value)
+        return self.with_header(webhook, label, self.signature_header, value)
+
+    @staticmethod
+    def with_header(webhook: Outgoing, label: str, name: str, value: str | None) -> Outgoing:
+        """Return the webhook with a header changed, or removed if the value is None."""
+        kept = {key: text for key, text in webhook.headers.items() if key != name or value is not None}
+        return Outgoing(label, kept if value is None else {**kept, name: value}, webhook.body, webhook.method)
+
+    def almost_right(self, webhook: Outgoing) -> Outgoing:
+        """Return the webhook with a signature of which only the end is wrong."""
+        return self.with_signature(webhook, "A webhook whose signature is right except at its end", self._wrong_end)
+
+    def all_wrong(self, webhook: Outgoing) -> Outgoing:
+        """Return the webhook with a signature of which no character is right. It has the same length."""
+        return self.with_signature(
+            webhook, "A webhook whose signature is wrong everywhere", lambda text: "".join(map(self._other, text))
+        )
+
+    def _wrong_end(self, text: str) -> str:
+        end = len(text.rstrip("=")) - 1
+        if self.signing in ("v1", "v1a"):
+            end -= 1  # the last character of the base64 has unused bits, and a change must not touch only those
+        return text[:end] + self._other(text[end]) + text[end + 1 :]
+
+    def _other(self, character: str) -> str:
+        alphabet = _BASE64 if self.signing in ("v1", "v1a") else _HEX
+        place = alphabet.find(character)
+        return character if place < 0 else alphabet[(place + len(alphabet) // 2) % len(alphabet)]
+
+
+def encode(event: Json) -> bytes:
+    """Return an event as the sandbox sends it: JSON without spaces."""
+    return msgspec.json.encode(event)
+
+
+def spelled_unusually(event: Json) -> bytes:
+    """Return the same event as other valid JSON: spaces, line breaks, escapes, and the members in another order."""
+    return _spelled(event, 0).encode()
+
+
+def _spelled(value: Any, depth: int) -> str:
+    if isinstance(value, dict):
+        members = [f"{_escaped(name)} :  {_spelled(item, depth + 1)}" for name, item in reversed(value.items())]
+        indent = "\n" + "\t" * (depth + 1)
+        return "{" + indent + f" ,{indent}".join(members) + "\n}"
+    if isinstance(value, str):
+        return _escaped(value)
+    return msgspec.json.encode(value).decode()
+
+
+def _escaped(text: str) -> str:
+    """Return a JSON string whose first character is escaped although it need not be."""
+    rest = msgspec.json.encode(text[1:]).decode()[1:-1].replace("/", "\\/")
+    return f'"\\u{ord(text[0]):04x}{rest}"' if text else '""'

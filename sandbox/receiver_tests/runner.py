@@ -1,0 +1,243 @@
+"""Run the checks of one receiver test: send the requests, read the probe, judge. Knows no database."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from sandbox.domain.clock import milliseconds, render
+from sandbox.domain.ids import uuid7
+from sandbox.domain.receiver_checks import (
+    BURST,
+    CHECKS,
+    NAMES,
+    Answer,
+    Check,
+    Exchange,
+    Limits,
+    Observed,
+    Reading,
+    Verdict,
+    described,
+)
+from sandbox.domain.receiver_events import Forge, Outgoing
+from sandbox.domain.receiver_timing import MAX_SECONDS, PAIRS, advice, reveals_progress
+from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
+from sandbox.webhooks.sender import SendResult, WebhookSender
+
+_PARALLEL_IF_SLOW: Final = 8
+_READING_PAUSE: Final = 0.2
+_SHORTEST_HIDDEN: Final = 8
+"""A secret shorter than this is not hidden in answers, where it could be any word."""
+OnFinding = Callable[[StoredFinding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The receiver to test. `secret` is the one that it verifies webhooks with."""
+
+    url: str
+    secret: str
+    signing: str = "v1"
+    probe_url: str | None = None
+
+
+class ReceiverRun:
+    """One run of all checks against a receiver."""
+
+    def __init__(self, sender: WebhookSender, target: Target, limits: Limits = Limits()) -> None:  # noqa: B008 -- immutable
+        """`sender` must have a timeout of `limits.give_up`."""
+        self._sender = sender
+        self._target = target
+        self._limits = limits
+        self._usual_seconds = 0.0
+        self._hidden = _hidden_texts(target.secret)
+        self._findings: dict[str, StoredFinding] = {}
+
+    async def run(self, on_finding: OnFinding = lambda finding: None) -> list[StoredFinding]:
+        """Run all checks, and return the findings in the order of CHECKS. Calls `on_finding` with each, as it is made.
+
+        Failures of the receiver are findings. Raises nothing but CancelledError.
+        """
+        try:
+            async with asyncio.timeout(self._limits.total):
+                await self._run(on_finding)
+        except TimeoutError:
+            reason = f"The whole test is limited to {self._limits.total:g} s, and other checks took that long."
+            self._skip_rest(reason, on_finding)
+        return [self._findings[name] for name in NAMES]
+
+    async def _run(self, on_finding: OnFinding) -> None:
+        by_name = {check.name: check for check in CHECKS}
+        first = await self._one(by_name["accepts_valid"], on_finding)
+        if first.outcome == "failed":
+            self._skip_rest("The receiver does not accept a valid webhook, so nothing else can be judged.", on_finding)
+            return
+        # Measured before anything else runs, so that nothing else slows the receiver down.
+        await self._one(by_name["answers_in_time"], on_finding)
+        if first.outcome == "skipped":
+            self._skip_rest("The receiver does not answer, so nothing else can be judged.", on_finding)
+            return
+        rest = [check for check in CHECKS if check.name not in self._findings and not check.is_burst]
+        # Next to each other only if the receiver is so slow that the checks would take minutes one after the other.
+        slots = asyncio.Semaphore(_PARALLEL_IF_SLOW if self._usual_seconds > self._limits.advice else 1)
+
+        async def run_one(check: Check) -> None:
+            async with slots:
+                await self._one(check, on_finding)
+
+        async with asyncio.TaskGroup() as group:
+            for check in rest:
+                group.create_task(run_one(check))
+        await self._one(by_name["survives_burst"], on_finding)
+
+    def _skip_rest(self, reason: str, on_finding: OnFinding) -> None:
+        for name in NAMES:
+            if name not in self._findings:
+                self._add(StoredFinding(name, "skipped", None, None, reason), on_finding)
+
+    def _add(self, finding: StoredFinding, on_finding: OnFinding) -> None:
+        self._findings[finding.name] = finding
+        on_finding(finding)
+
+    def _forge(self) -> Forge:
+        now = datetime.now(UTC)
+        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), _new_id)
+
+    async def _one(self, check: Check, on_finding: OnFinding) -> StoredFinding:
+        forge = self._forge()
+        reason = check.not_applicable(forge)
+        if reason is not None:
+            finding = StoredFinding(check.name, "skipped", None, None, reason)
+        else:
+            finding = await self._checked(check, check.build(forge))
+        self._add(finding, on_finding)
+        return finding
+
+    async def _checked(self, check: Check, requests: Sequence[Outgoing]) -> StoredFinding:
+        readings = None
+        if check.is_burst:
+            exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
+        elif check.needs_probe and self._target.probe_url is not None:
+            exchanges, readings = await self._probed(requests, self._target.probe_url)
+        else:
+            exchanges = [await self._exchange(request) for request in requests]
+        if check.name == "accepts_valid":
+            self._usual_seconds = exchanges[0].answer.seconds
+        observed = Observed(exchanges, readings, self._usual_seconds, self._limits)
+        verdict = check.judge(observed)
+        if check.name == "refuses_wrong_key" and verdict.outcome == "passed":
+            verdict = await self._judge_timing(exchanges[0].answer.seconds)
+        sent = sent_request(self._target.url, exchanges, verdict.decisive, BURST if check.is_burst else 1)
+        received = received_answer(exchanges[verdict.decisive].answer, self._hidden)
+        return StoredFinding(check.name, verdict.outcome, sent, received, verdict.observation)
+
+    async def _exchange(self, request: Outgoing) -> Exchange:
+        started = time.perf_counter()
+        result = await self._sender.send(self._target.url, request.body, request.headers, request.method)
+        return Exchange(request, _answer(result, time.perf_counter() - started))
+
+    async def _probed(
+        self, requests: Sequence[Outgoing], probe_url: str
+    ) -> tuple[list[Exchange], tuple[Reading, Reading] | None]:
+        """Send two webhooks of one payout, and read the probe after each."""
+        payout_id = _payout_of(requests[0])
+        exchanges = [await self._exchange(requests[0])]
+        before = await self._settled(probe_url, payout_id)
+        exchanges.append(await self._exchange(requests[1]))
+        # A receiver may put events into a queue and answer at once. When a later event has had its effect, so has this one.
+        forge = self._forge()
+        later = forge.new_id()
+        await self._exchange(forge.signed("A later webhook", forge.event(later)))
+        await self._settled(probe_url, later)
+        return exchanges, (before, await self._read(probe_url, payout_id))
+
+    async def _settled(self, probe_url: str, payout_id: str) -> Reading:
+        """Return the probe's reading as soon as it shows an event of the payout, or the last one before the limit."""
+        deadline = time.monotonic() + self._limits.probe
+        pause = 0.01
+        while True:
+            reading = await self._read(probe_url, payout_id)
+            is_shown = reading.status is not None and reading.applied >= 1
+            if is_shown or reading.error is not None or time.monotonic() > deadline:
+                return reading
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _READING_PAUSE)
+
+    async def _read(self, probe_url: str, payout_id: str) -> Reading:
+        separator = "&" if "?" in probe_url else "?"
+        url = f"{probe_url.partition('#')[0]}{separator}payout_id={quote(payout_id)}"
+        answer = _answer(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"), 0)
+        if answer.status != 200:
+            return Reading(error=described(answer).replace("the receiver", "it"))
+        try:
+            return _decode_reading(answer.body)
+        except msgspec.MsgspecError:
+            return Reading(error='its body must be JSON such as {"status": "SUCCESS", "applied": 1}')
+
+    async def _judge_timing(self, usual_seconds: float) -> Verdict:
+        """Compare how long it takes to refuse signatures that are wrong everywhere, and almost right."""
+        if self._target.signing == "v1a" or usual_seconds > MAX_SECONDS or self._usual_seconds > self._limits.advice:
+            return Verdict("passed")
+        for pairs in PAIRS:
+            wrong: list[float] = []
+            nearly_right: list[float] = []
+            for number in range(pairs):
+                forge = self._forge()
+                webhook = forge.signed("", forge.event(forge.new_id()))
+                two = [(wrong, forge.all_wrong(webhook)), (nearly_right, forge.almost_right(webhook))]
+                # Take turns in going first, so that neither profits from the other's warm caches.
+                for samples, request in two if number % 2 else reversed(two):
+                    answer = (await self._exchange(request)).answer
+                    if answer.status is None or answer.is_accepted:
+                        return Verdict("passed")  # another check says what is wrong
+                    samples.append(answer.seconds)
+            if not reveals_progress(wrong, nearly_right):
+                return Verdict("passed")
+        return Verdict("advice", advice(wrong, nearly_right))
+
+
+def _hidden_texts(secret: str) -> list[str]:
+    texts = (secret, secret.removeprefix("whsec_").removeprefix("whsk_"))
+    return [text for text in texts if len(text) >= _SHORTEST_HIDDEN]
+
+
+class _Probe(msgspec.Struct):
+    status: str | None
+    applied: int
+
+
+_PROBE: Final = msgspec.json.Decoder(_Probe)
+
+
+def _decode_reading(body: str) -> Reading:
+    found = _PROBE.decode(body)
+    return Reading(found.status, found.applied)
+
+
+def _answer(result: SendResult, seconds: float) -> Answer:
+    return Answer(
+        status=result.status,
+        headers=result.response_headers,
+        body=result.response_body,
+        error=result.error,
+        seconds=seconds,
+        timed_out=result.error_class == "TIMEOUT" and result.status is None,
+    )
+
+
+def _payout_of(request: Outgoing) -> str:
+    payout_id: str = msgspec.json.decode(request.body)["data"]["id"]
+    return payout_id
+
+
+def _new_id() -> str:
+    # Not for secrets: events of a receiver test need ids that no other event has.
+    random_bits = random.SystemRandom()
+    return uuid7(milliseconds(datetime.now(UTC)), random_bits.getrandbits(32), random_bits.getrandbits(42))
