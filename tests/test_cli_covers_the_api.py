@@ -141,7 +141,7 @@ def _money(psp: Shell, _: Receiver, folder: Path) -> None:
     assert psp("audit")["ok"] is True
 
 
-def _webhooks(psp: Shell, receiver: Receiver, _: Path) -> None:
+def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     created = psp(f"endpoints create {receiver.url} --events payout.failed,payout.succeeded --retry-profile fast --signing v1")
     assert (created["event_types"], created["retry_profile"]) == (["payout.failed", "payout.succeeded"], "fast")
     endpoint = created["id"]
@@ -160,6 +160,8 @@ def _webhooks(psp: Shell, receiver: Receiver, _: Path) -> None:
     psp(f"events resend {event}")
     assert psp("events watch --timeout 0 --types payout.*") == {"listening": True}
     psp("drain")
+    # It fails, because this receiver accepts everything.
+    psp(f"certify {receiver.url} --secret {created['secret']} --junit", str(folder / "junit.xml"), code=1)
     psp(f"endpoints delete {endpoint}")
     until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
     entry = psp("requests list --limit 1")["data"][0]["id"]

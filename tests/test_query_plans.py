@@ -133,13 +133,20 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
 BUILDER_ARGUMENTS: Mapping[str, object] = {
     "merchant_id": MERCHANT,
     **dict.fromkeys(
-        ("activity_id", "endpoint_id", "fault_id", "holder", "key", "key_id", "rule_id", "snapshot_id", "user_id"), ids()[0]
+        (
+            *("activity_id", "endpoint_id", "fault_id", "holder", "key", "key_id", "rule_id", "snapshot_id", "test_id"),
+            "user_id",
+        ),
+        ids()[0],
     ),
     "digest": sha256(ids()[0].encode()).digest(),
     "rate_limit": None,
     "settings": Settings(default_scenario="SUCCESS", review_threshold=None, rate_limit=None, approvals_expire_after=None),
     "counts": {"total": 0, INVALID: 0, DUPLICATE: 0},
     "changes": {VendorCursors.headers: None},
+    "findings": "[]",
+    "is_finished": True,
+    "interrupted": False,
     "before": MAX_ID,
     "since": MIN_ID,
     "limit": BATCH,

@@ -200,7 +200,7 @@ class FailsUnderBurst(Receiver):
         try:
             status = super().handle(method, headers, body)
             if status == 200:
-                time.sleep(0.005)  # the write
+                time.sleep(0.01)  # the write
             return status
         finally:
             self._database.release()

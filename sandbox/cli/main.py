@@ -22,6 +22,7 @@ _COMMANDS: Final = {
     "drain": ("clock", "drain"),
     "trigger": ("trigger", "trigger"),
     "listen": ("listen", "listen"),
+    "certify": ("certify", "certify"),
 }
 """Name → module in this folder, function."""
 _GROUPS: Final = {

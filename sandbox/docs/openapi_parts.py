@@ -73,6 +73,7 @@ TAGS: Final = {
     "Sandbox: keys": "The merchant's API keys.",
     "Sandbox: merchants": "Create and delete merchants. Each has its own isolated data and clock.",
     "Sandbox: payouts": "Set the status of payouts manually.",
+    "Sandbox: receiver tests": "Test your webhook receiver for classic mistakes.",
     "Sandbox: requests": "The journal of API calls.",
     "Sandbox: reset": "Return a merchant to its initial state.",
     "Sandbox: scenarios": "Built-in scenarios for payouts, and your own rules.",

@@ -108,7 +108,7 @@ class ReceiverRun:
 
     def _forge(self) -> Forge:
         now = datetime.now(UTC)
-        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), _new_id)
+        return Forge(self._target.signing, self._target.secret, int(now.timestamp()), render(now), new_id)
 
     async def _one(self, check: Check, on_finding: OnFinding) -> StoredFinding:
         forge = self._forge()
@@ -237,7 +237,7 @@ def _payout_of(request: Outgoing) -> str:
     return payout_id
 
 
-def _new_id() -> str:
+def new_id() -> str:
     # Not for secrets: events of a receiver test need ids that no other event has.
     random_bits = random.SystemRandom()
     return uuid7(milliseconds(datetime.now(UTC)), random_bits.getrandbits(32), random_bits.getrandbits(42))

@@ -50,6 +50,8 @@ from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.service import PayoutService
 from sandbox.payouts.simulate_api import SimulateApi
 from sandbox.payouts.waiting import PayoutWaits
+from sandbox.receiver_tests.api import ReceiverTestApi
+from sandbox.receiver_tests.service import ReceiverTestService
 from sandbox.sales.api import SaleApi
 from sandbox.sales.service import SalesService
 from sandbox.scenarios.api import ScenarioApi
@@ -111,6 +113,7 @@ def create_app(settings: Settings) -> Application:
     payout_reads = PayoutReads()
     payouts = PayoutService(work, directory, payout_reads, PayoutWaits(listener, payout_reads))
     clock = ClockService(work, advancer, summaries.add_clock_advance)
+    receiver_tests = ReceiverTestService(work, settings.webhook_allow, feed.notes)
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
@@ -121,6 +124,7 @@ def create_app(settings: Settings) -> Application:
         listener.start()
         advancer.set_attempts(AttemptRunner(sender, box, on_recorded=feed.notes, journal=journal))
         journal.start()
+        receiver_tests.start()
         try:
             yield
         finally:
@@ -128,6 +132,7 @@ def create_app(settings: Settings) -> Application:
             await asyncio.wait_for(work.close(), 20)
             await summaries.close()
             await clock.close(5)
+            await receiver_tests.close()
             await sender.close()
             await feed.close()
             await listener.close()
@@ -158,6 +163,7 @@ def create_app(settings: Settings) -> Application:
         AggregatorApi(AggregatorService(work, box, settings.webhook_allow)),
         JournalApi(journal),
         FaultApi(FaultService(work)),
+        ReceiverTestApi(receiver_tests),
         ScenarioApi(ScenarioService(work, directory)),
         WorldApi(WorldService(work)),
         HealthApi(readiness),

@@ -89,6 +89,8 @@ INSERT INTO snapshots (merchant_id, id, name, rows, size, clock_at, created_at)
 INSERT INTO scenario_rules (merchant_id, id, name, position, match, steps) SELECT merchant_id, id, 'R', 1, '{}', '{}' FROM one;
 INSERT INTO faults (merchant_id, id, target, kind, match, parameters, probability, matches, hits, created_at)
     SELECT merchant_id, id, 'api', 'K', '{}', '{}', 1, 9, 0, NOW FROM one;
+INSERT INTO receiver_tests (merchant_id, id, url, signing, is_finished, interrupted, findings, created_at, heartbeat_at)
+    SELECT merchant_id, id, '', 'v1', true, false, '[]', NOW, NOW FROM seed WHERE n <= 100;
 DROP TABLE seed, one, first;
 """
 

@@ -1,0 +1,346 @@
+"""Start receiver tests, run them in the background, and show what they found.
+
+A test runs in the process that accepted it, and stores its findings as it goes, so every process can show its progress. If that
+process dies, its heartbeats stop, and the test is shown as failed. The secret is only kept in memory, while the test runs.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import structlog
+from piccolo.query.methods.select import First
+from piccolo.query.methods.update import Update
+
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, db_errors_as_503
+from sandbox.domain.address_guard import Network
+from sandbox.domain.clock import render, truncate
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import is_uuid
+from sandbox.domain.receiver_checks import NAMES, Limits
+from sandbox.domain.redaction import Address
+from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.infrastructure.tasks import end_tasks
+from sandbox.live.feed import Note
+from sandbox.receiver_tests.junit import junit
+from sandbox.receiver_tests.requests import ReceiverTestBody, check_receiver_test, normalized_secret, receiver_test_errors
+from sandbox.receiver_tests.results import Finding, StoredFinding, shown
+from sandbox.receiver_tests.runner import ReceiverRun, Target, new_id
+from sandbox.receiver_tests.tables import ReceiverTests
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.unit_of_work.transaction import write_rows
+from sandbox.webhooks.sender import WebhookSender
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+MAX_RUNNING: Final = 2
+"""Maximum tests of a merchant that one process runs at a time."""
+MAX_RUNNING_IN_PROCESS: Final = 16
+KEPT: Final = 100
+"""How many tests are kept per merchant."""
+_SAVE_SECONDS: Final = 0.2
+_HEARTBEAT_SECONDS: Final = 2.0
+_DEAD_AFTER: Final = timedelta(seconds=15)
+"""A running test without a heartbeat for this long has lost its process."""
+_SAVE_ATTEMPTS: Final = 20
+_CLOSE_SECONDS: Final = 2.0
+_log = structlog.get_logger()
+
+_DELETE_OLD: Final = """
+DELETE FROM receiver_tests WHERE merchant_id = $1 AND id <= (
+    SELECT id FROM receiver_tests WHERE merchant_id = $1 AND id >= '00000000-0000-0000-0000-000000000000'
+    ORDER BY merchant_id DESC, id DESC OFFSET $2 LIMIT 1
+)
+"""
+
+TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
+_findings: Final = msgspec.json.Decoder(list[StoredFinding])
+
+
+class Summary(msgspec.Struct):
+    """How many of the checks had each outcome so far. `judged_by` says whether a probe showed the effects."""
+
+    total: int
+    passed: int
+    failed: int
+    skipped: int
+    advice: int
+    judged_by: Literal["statuses", "statuses and effects"]
+    text: str
+
+
+class ReceiverTest(msgspec.Struct, kw_only=True):
+    """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
+
+    `error` says why a test did not complete; such a test is FAILED.
+    """
+
+    id: str
+    status: TestStatus
+    url: Address
+    probe_url: Address | None
+    signing: str
+    summary: Summary
+    error: str | None
+    checks: list[Finding]
+    created_at: str
+    finished_at: str | None
+
+
+class ReceiverTestService:
+    """Starts and shows receiver tests."""
+
+    def __init__(
+        self,
+        work: UnitOfWorkRunner,
+        allowed_networks: Sequence[Network],
+        on_progress: Callable[[str, Sequence[Note]], None],
+        limits: Limits = Limits(),  # noqa: B008 -- immutable
+    ) -> None:
+        """`allowed_networks` are the private networks in which receivers and probes may be.
+
+        `on_progress` receives the merchant and a note for the live feed after each check and at the end.
+        """
+        self._work = work
+        self._allowed = tuple(allowed_networks)
+        self._on_progress = on_progress
+        self._limits = limits
+        self._sender: WebhookSender | None = None
+        self._running: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Make tests possible. Call it inside the event loop."""
+        # A sender of its own: it waits longer for answers than a delivery does, to tell a late answer from none.
+        self._sender = WebhookSender(self._allowed, timeout=self._limits.give_up)
+
+    async def close(self) -> None:
+        """End the running tests, and store that they were interrupted."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
+        await end_tasks(*self._tasks)
+        if self._sender is not None:
+            await self._sender.close()
+
+    def check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Return the validation errors in a test's fields that its schema cannot express."""
+        return receiver_test_errors(fields, self._allowed)
+
+    async def create(self, context: RequestContext, body: ReceiverTestBody) -> CommandResult:
+        """Start a test. Responds with 202 and the ReceiverTest. Raises VALIDATION_ERROR.
+
+        Raises RATE_LIMITED if the merchant or the process has too many running tests.
+        """
+        check_receiver_test(body, self._allowed)
+        merchant_id = context.merchant_id
+        if self._running[merchant_id] >= MAX_RUNNING or self._running.total() >= MAX_RUNNING_IN_PROCESS:
+            raise Problem(
+                "RATE_LIMITED",
+                f"At most {MAX_RUNNING} receiver tests of a merchant run at a time; wait for one to finish.",
+                headers={"Retry-After": "2"},
+            )
+        test_id = new_id()
+
+        async def action(conn: "PoolConnectionProxy[Any]", _: UnitOfWork) -> CommandResult:
+            now = truncate(datetime.now(UTC))
+            row = ReceiverTests(
+                merchant_id=merchant_id,
+                id=test_id,
+                url=body.url,
+                probe_url=body.probe_url,
+                signing=body.signing,
+                is_finished=False,
+                interrupted=False,
+                findings="[]",
+                created_at=now,
+                heartbeat_at=now,
+            )
+            (record,) = await ReceiverTests.insert(row).returning(*ReceiverTests.all_columns())
+            await conn.execute(_DELETE_OLD, merchant_id, KEPT)
+            return CommandResult(202, msgspec.json.encode(_to_test(record)), f"/sandbox/v1/receiver-tests/{test_id}")
+
+        self._running[merchant_id] += 1
+        begun = False
+        try:
+            result = await self._work.run(context, action, RESERVE_NO_IDS)
+            if result.status == 202 and not result.replayed:
+                secret = normalized_secret(body.signing, body.secret)
+                self._begin(merchant_id, test_id, Target(body.url, secret, body.signing, body.probe_url))
+                begun = True
+        finally:
+            if not begun:
+                self._end(merchant_id)
+        return result
+
+    async def get(self, merchant_id: str, test_id: str) -> ReceiverTest:
+        """Return a test with its findings so far. Raises NOT_FOUND."""
+        record = None
+        if is_uuid(test_id):
+            async with db_errors_as_503():
+                record = await _select_one(merchant_id, test_id)
+        if record is None:
+            raise Problem("NOT_FOUND", f"Receiver test not found. The newest {KEPT} of a merchant are kept.")
+        return _to_test(record)
+
+    async def junit(self, merchant_id: str, test_id: str) -> str:
+        """Return a finished test as JUnit XML. Raises NOT_FOUND, and INVALID_STATE while it runs."""
+        test = await self.get(merchant_id, test_id)
+        if test.status == "RUNNING":
+            raise Problem("INVALID_STATE", "This receiver test is still running; wait until it has PASSED or FAILED.")
+        return junit(test.url, test.created_at, test.checks, test.error)
+
+    def _begin(self, merchant_id: str, test_id: str, target: Target) -> None:
+        task = asyncio.create_task(self._run(merchant_id, test_id, target))
+        self._tasks.add(task)
+
+        def ended(done: "asyncio.Task[None]") -> None:
+            self._tasks.discard(done)
+            self._end(merchant_id)
+            if not done.cancelled() and done.exception() is not None:
+                _log.error("receiver_test_failed", merchant_id=merchant_id, test_id=test_id, exc_info=done.exception())
+
+        task.add_done_callback(ended)
+
+    def _end(self, merchant_id: str) -> None:
+        self._running[merchant_id] -= 1
+        if not self._running[merchant_id]:
+            del self._running[merchant_id]
+
+    async def _run(self, merchant_id: str, test_id: str, target: Target) -> None:
+        """Run a test, and store its findings and heartbeats. Stops if the merchant was deleted."""
+        assert self._sender is not None, "start() comes first"
+        findings: list[StoredFinding] = []
+
+        def on_finding(finding: StoredFinding) -> None:
+            findings.append(finding)
+            self._notify(merchant_id, test_id, "RUNNING", findings, finding)
+
+        run = asyncio.create_task(ReceiverRun(self._sender, target, self._limits).run(on_finding))
+        try:
+            saved, saved_at = 0, time.monotonic()
+            while not (await asyncio.wait({run}, timeout=_SAVE_SECONDS))[0]:
+                if len(findings) > saved or time.monotonic() - saved_at > _HEARTBEAT_SECONDS:
+                    saved, saved_at = len(findings), time.monotonic()
+                    if not await self._save(merchant_id, test_id, findings):
+                        return
+            findings = run.result()
+            await self._save_end(merchant_id, test_id, findings)
+        except BaseException:
+            # The process is shutting down, or this is a bug. Either way, nobody runs the rest of the checks.
+            with contextlib.suppress(*CONNECTION_ERRORS, *RETRYABLE):
+                await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), True, True).run())
+            raise
+        finally:
+            await end_tasks(run)
+        self._notify(merchant_id, test_id, _verdict(findings), findings, None)
+
+    async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
+        """Store findings and a heartbeat. Return False if the test no longer exists."""
+        try:
+            return bool(await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), False, False).run()))
+        except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+            return True  # the next heartbeat saves it
+
+    async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
+        for attempt in range(_SAVE_ATTEMPTS):
+            try:
+                await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run())
+                return
+            except (*CONNECTION_ERRORS, *RETRYABLE) as error:
+                _log.warning("receiver_test_not_saved", test_id=test_id, attempt=attempt, error=repr(error)[:300])
+                await asyncio.sleep(_SAVE_SECONDS * (attempt + 1))
+
+    def _notify(
+        self,
+        merchant_id: str,
+        test_id: str,
+        status: TestStatus,
+        findings: Sequence[StoredFinding],
+        finding: StoredFinding | None,
+    ) -> None:
+        data = {
+            "id": test_id,
+            "status": status,
+            "done": len(findings),
+            "total": len(NAMES),
+            "check": None if finding is None else {"name": finding.name, "outcome": finding.outcome},
+        }
+        self._on_progress(merchant_id, [Note("receiver_test.progressed", data)])
+
+
+def _select_one(merchant_id: str, test_id: str) -> First:
+    t = ReceiverTests
+    return t.select().where(t.merchant_id == merchant_id, t.id == test_id).first()
+
+
+def _update(merchant_id: str, test_id: str, findings: str, is_finished: bool, interrupted: bool) -> Update[ReceiverTests]:
+    t = ReceiverTests
+    found = t.update(
+        {
+            t.findings: findings,
+            t.is_finished: is_finished,
+            t.interrupted: interrupted,
+            t.heartbeat_at: truncate(datetime.now(UTC)),
+        }
+    )
+    return found.where(t.merchant_id == merchant_id, t.id == test_id).returning(t.id)
+
+
+def _as_json(findings: Sequence[StoredFinding]) -> str:
+    return msgspec.json.encode(findings).decode()
+
+
+def _verdict(findings: Sequence[StoredFinding]) -> TestStatus:
+    return "FAILED" if any(finding.outcome == "failed" for finding in findings) else "PASSED"
+
+
+def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
+    findings = _findings.decode(record["findings"])
+    # A test that runs checks in parallel finds them in another order.
+    findings.sort(key=lambda finding: NAMES.index(finding.name))
+    is_finished, is_interrupted = record["is_finished"], record["interrupted"]
+    if not is_finished and datetime.now(UTC) - record["heartbeat_at"] > _DEAD_AFTER:
+        is_finished = is_interrupted = True
+    error = None
+    if is_interrupted:
+        missing = len(NAMES) - len(findings)
+        error = f"The sandbox stopped while the test ran, so {missing} checks are missing. Start another test."
+    status: TestStatus = "RUNNING" if not is_finished else "FAILED" if is_interrupted else _verdict(findings)
+    return ReceiverTest(
+        id=str(record["id"]),
+        status=status,
+        url=record["url"],
+        probe_url=record["probe_url"],
+        signing=record["signing"],
+        summary=_summary(findings, record["probe_url"] is not None),
+        error=error,
+        checks=[shown(finding) for finding in findings],
+        created_at=render(record["created_at"]),
+        finished_at=render(record["heartbeat_at"]) if is_finished else None,
+    )
+
+
+def _summary(findings: Sequence[StoredFinding], has_probe: bool) -> Summary:
+    count = Counter(finding.outcome for finding in findings)
+    text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
+    if not has_probe:
+        text += " Without a probe URL, only the receiver's statuses were judged, not their effects."
+    return Summary(
+        total=len(NAMES),
+        passed=count["passed"],
+        failed=count["failed"],
+        skipped=count["skipped"],
+        advice=count["advice"],
+        judged_by="statuses and effects" if has_probe else "statuses",
+        text=text,
+    )

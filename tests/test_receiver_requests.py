@@ -1,0 +1,159 @@
+"""The parts of a receiver test: its requests, its curl commands, its judgement of times, and the code that it shows."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandbox.domain.payout import Payout
+from sandbox.domain.receiver_checks import NAMES
+from sandbox.domain.receiver_curl import curl
+from sandbox.domain.receiver_events import Forge, spelled_unusually
+from sandbox.domain.receiver_timing import reveals_progress
+from sandbox.domain.webhook_signing import new_private_key, new_secret
+from sandbox.receiver_tests.results import LANGUAGES, StoredFinding, shown
+from sandbox.receiver_tests.runner import new_id
+from tests.harness.receiver import Receiver
+
+SECRET = new_secret(bytes(range(32)))
+PRIVATE_KEY = new_private_key(bytes(range(32)))
+
+
+def _forge(now: int = 1_900_000_000) -> Forge:
+    return Forge("v1", SECRET, now, "2030-03-17T17:46:40.000Z", new_id)
+
+
+def test_the_events_look_like_the_sandboxs_own() -> None:
+    event = _forge().event(new_id())
+    assert list(event) == ["id", "type", "timestamp", "livemode", "previous_status", "data"]
+    assert list(event["data"]) == [field.name for field in msgspec.structs.fields(Payout)]
+    msgspec.convert(event["data"], Payout, strict=False)
+
+
+def test_the_unusual_spelling_is_the_same_json_and_survives_no_serializer() -> None:
+    event = _forge().event(new_id())
+    raw = spelled_unusually(event)
+    assert json.loads(raw) == event
+    for separators in ((",", ":"), (", ", ": ")):
+        for indent in (None, 2, "\t"):
+            for sort_keys in (False, True):
+                again = json.dumps(json.loads(raw), separators=separators, indent=indent, sort_keys=sort_keys)
+                assert again.encode() != raw
+
+
+@pytest.mark.parametrize("signing", ["v1", "v1a", "stripe", "github"])
+def test_an_almost_right_signature_differs_only_at_its_end(signing: str) -> None:
+    secret = PRIVATE_KEY if signing == "v1a" else SECRET
+    forge = Forge(signing, secret, 1_900_000_000, "2030-03-17T17:46:40.000Z", new_id)
+    webhook = forge.signed("", forge.event(new_id()))
+    name = forge.signature_header
+    right, almost = webhook.headers[name].rstrip("="), forge.almost_right(webhook).headers[name].rstrip("=")
+    wrong = forge.all_wrong(webhook).headers[name].rstrip("=")
+    assert len(right) == len(almost) == len(wrong)
+    assert [right[at] == almost[at] for at in range(len(right))].count(False) == 1
+    assert right[:-2] == almost[:-2]
+    start = max(right.find(mark) + len(mark) for mark in ("v1,", "v1a,", "v1=", "sha256=") if mark in right)
+    assert wrong[:start] == right[:start]
+    assert all(one != other for one, other in zip(right[start:], wrong[start:], strict=True))
+
+
+def _run(command: str) -> None:
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_commands_repeat_the_requests(receiver: Receiver) -> None:
+    forge = _forge()
+    event = forge.event(new_id())
+    event["data"]["account_title"] = "O'Brien $HOME `id` \\ %"
+    event["data"]["metadata"] = {"note": "x" * 300_000}
+    plain = forge.signed("", forge.event(new_id()))
+    requests = [forge.signed("", event), forge.with_header(plain, "", forge.signature_header, ""), plain]
+    _run(curl(f"{receiver.url}?a=1&b=$c", requests))
+    _run(curl(receiver.url, [plain], at_once=3))
+    assert len(receiver.received) == 6
+    assert receiver.received[0].path == "/webhooks?a=1&b=$c"
+    for request, received in zip([*requests, plain, plain, plain], receiver.received, strict=True):
+        assert received.body == request.body
+        assert received.headers["content-type"] == "application/json"
+        assert request.headers.items() <= received.headers.items()
+
+
+# ---- timing
+
+
+def test_timing_is_advice_only_for_a_clear_difference() -> None:
+    noise = [0.0010, 0.0011, 0.0013, 0.0010, 0.0012, 0.0011, 0.0400, 0.0010, 0.0012, 0.0011]
+    slower = [sample + 0.003 for sample in noise]
+    assert reveals_progress(noise, slower)
+    assert not reveals_progress(noise, noise)
+    assert not reveals_progress(slower, noise)
+    assert not reveals_progress(noise, [sample + 0.0001 for sample in noise]), "too small to be measured over a network"
+    scattered = [0.001, 0.009, 0.002, 0.015, 0.004, 0.030, 0.001, 0.011, 0.003, 0.020]
+    assert not reveals_progress(scattered, [sample + 0.003 for sample in scattered]), "less than the usual deviation"
+    assert not reveals_progress(noise, [0.040, *noise[1:]]), "one slow sample"
+
+
+# ---- cures
+
+
+def cures() -> Sequence[tuple[str, Any]]:
+    """Return each check's name and cure."""
+    return [(name, shown(StoredFinding(name, "passed", None, None, "")).cure) for name in NAMES]
+
+
+def test_every_check_has_a_cure_in_five_languages() -> None:
+    for name, cure in cures():
+        assert cure.summary, name
+        assert all(getattr(cure, language).strip() for language in LANGUAGES), name
+
+
+def test_the_python_code_of_each_cure_is_valid() -> None:
+    for name, cure in cures():
+        # Some snippets are parts of a function.
+        body = "def handle():\n" + "".join(f"    {line}\n" for line in cure.python.splitlines()) + "    return None\n"
+        compile(body, name, "exec")
+
+
+def _vectors() -> list[tuple[dict[str, str], str, bool]]:
+    """Return webhooks as (headers, body, whether it is valid)."""
+    forge = _forge(int(time.time()))
+    event = forge.event(new_id())
+    good = forge.signed("", event)
+    cases = [
+        (good, True),
+        (forge.rotated(event, wrong_first=True), True),
+        (forge.rotated(event, wrong_first=False), True),
+        (forge.signed("", event, age=3600), False),
+        (forge.signed("", event, age=-3600), False),
+        (forge.signed("", event, secrets=[forge.other_secret]), False),
+        (forge.with_header(good, "", "webhook-signature", "not-a-signature"), False),
+        (forge.almost_right(good), False),
+        *((forge.with_header(good, "", name, None), False) for name in forge.required_headers),
+    ]
+    return [(dict(webhook.headers), webhook.body.decode(), is_valid) for webhook, is_valid in cases]
+
+
+def test_the_python_function_that_verifies_is_right() -> None:
+    names: dict[str, Any] = {}
+    exec(dict(cures())["refuses_wrong_key"].python, names)  # noqa: S102 -- the code that the report shows
+    for headers, body, is_valid in _vectors():
+        assert names["is_valid"](SECRET, headers, body.encode()) is is_valid, headers
+
+
+def test_the_node_function_that_verifies_is_right() -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed, so its code is not tested")
+    script = dict(cures())["refuses_wrong_key"].node + (
+        '\nconst [secret, cases] = JSON.parse(require("fs").readFileSync(0, "utf8"));'
+        "\nconsole.log(JSON.stringify(cases.map(([headers, body]) => isValid(secret, headers, Buffer.from(body)))));"
+    )
+    done = subprocess.run(
+        ["node", "-e", script], input=json.dumps([SECRET, _vectors()]), capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [is_valid for *_, is_valid in _vectors()]

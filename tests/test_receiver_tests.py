@@ -1,0 +1,273 @@
+"""`/sandbox/v1/receiver-tests`: a test runs in the background, survives nothing it must not, and never shows the secret."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import uuid
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from examples.receivers.broken import NoDedup
+from examples.receivers.correct_python import Receiver, Server
+from sandbox.domain.receiver_checks import NAMES
+from sandbox.domain.webhook_signing import new_secret
+from tests.harness.command import run, run_json
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+SECRET = new_secret(bytes(range(32)))
+PATH = "/sandbox/v1/receiver-tests"
+LANGUAGES = ("python", "node", "php", "go", "java")
+
+
+@contextlib.contextmanager
+def served(receiver: Receiver) -> Iterator[Server]:
+    with Server(receiver) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def correct() -> Iterator[Server]:
+    with served(Receiver(SECRET)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def no_dedup() -> Iterator[Server]:
+    with served(NoDedup(SECRET)) as server:
+        yield server
+
+
+def finished(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """Start a test, wait for its end, and return it."""
+    started = world.post(PATH, body)
+    assert started.status_code == 202, started.text
+    test = started.json()
+    assert test["status"] == "RUNNING"
+    path = f"{PATH}/{test['id']}"
+    assert started.headers["location"] == path
+    found: dict[str, Any] = until(lambda: (t := world.get(path).json())["status"] != "RUNNING" and t) or {}
+    return found
+
+
+def test_a_correct_receiver_passes_and_each_check_is_in_the_stream(world: World, correct: Server) -> None:
+    events: list[dict[str, Any]] = []
+    with world.client.stream("GET", "/sandbox/v1/stream", params={"types": "receiver_test.*", "limit": 18}) as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith(": listening")
+        test = finished(world, {"url": correct.url, "secret": SECRET, "probe_url": correct.probe_url})
+        events += [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert (test["status"], test["error"]) == ("PASSED", None)
+    assert [(check["name"], check["outcome"]) for check in test["checks"]] == [(name, "passed") for name in NAMES]
+    assert test["summary"] == {
+        "total": 17, "passed": 17, "failed": 0, "skipped": 0, "advice": 0, "judged_by": "statuses and effects",
+        "text": "17 passed, 0 failed, 0 with advice, 0 skipped.",
+    }  # fmt: skip
+    assert {event["id"] for event in events} == {test["id"]}
+    assert [event["done"] for event in events] == [*range(1, 18), 17]
+    assert {event["check"]["name"] for event in events[:-1]} == set(NAMES)
+    assert (events[-1]["check"], events[-1]["status"]) == (None, "PASSED")
+
+
+def test_a_finding_shows_what_was_sent_what_came_back_why_it_matters_and_the_cure(world: World, no_dedup: Server) -> None:
+    test = finished(world, {"url": no_dedup.url, "secret": SECRET, "probe_url": no_dedup.probe_url})
+    assert test["status"] == "FAILED"
+    (failed,) = [check for check in test["checks"] if check["outcome"] == "failed"]
+    assert failed["name"] == "handles_duplicate"
+    assert "acted on it twice" in failed["why"]
+    assert failed["sent"]["curl"].count("curl -i -X POST") == 2
+    assert failed["sent"]["headers"]["webhook-id"] in failed["sent"]["curl"]
+    assert failed["received"]["status"] == 200
+    assert failed["received"]["error"] is None
+    for check in test["checks"]:
+        assert check["why"]
+        assert check["cure"]["summary"]
+        assert all(check["cure"][language] for language in LANGUAGES)
+
+
+def test_without_a_probe_only_statuses_are_judged(world: World, no_dedup: Server) -> None:
+    test = finished(world, {"url": no_dedup.url, "secret": SECRET})
+    assert test["status"] == "PASSED"
+    assert {check["name"] for check in test["checks"] if check["outcome"] == "skipped"} == {
+        "handles_duplicate",
+        "handles_out_of_order",
+    }
+    assert test["summary"]["judged_by"] == "statuses"
+    assert "only the receiver's statuses were judged" in test["summary"]["text"]
+
+
+def test_a_finished_test_is_also_junit_xml_and_a_running_one_is_not(world: World, no_dedup: Server) -> None:
+    test = finished(world, {"url": no_dedup.url, "secret": SECRET, "probe_url": no_dedup.probe_url})
+    response = world.get(f"{PATH}/{test['id']}/junit")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/xml")
+    root = ElementTree.fromstring(response.content)  # noqa: S314 -- our own XML
+    suite = root[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped"), suite.get("errors")) == ("17", "1", "0", "0")
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    assert list(cases) == list(NAMES)
+    failure = cases["handles_duplicate"].find("failure")
+    assert failure is not None
+    assert "curl -i" in (failure.text or "")
+    running = insert_running(world, "now()")
+    refused = world.get(f"{PATH}/{running}/junit")
+    assert (refused.status_code, refused.json()["code"]) == (409, "INVALID_STATE")
+
+
+def insert_running(world: World, heartbeat_at: str) -> str:
+    """Insert a test that no process runs, and return its id."""
+    test_id = str(uuid.uuid4())
+    world.stack.execute(
+        "INSERT INTO receiver_tests (merchant_id, id, url, signing, is_finished, interrupted, findings, created_at,"
+        f" heartbeat_at) VALUES ($1, $2, 'http://127.0.0.1:9/', 'v1', false, false, '[]', now(), {heartbeat_at})",
+        world.merchant_id,
+        test_id,
+    )
+    return test_id
+
+
+def test_a_test_whose_process_died_has_failed(world: World) -> None:
+    alive, dead = insert_running(world, "now()"), insert_running(world, "now() - interval '20 seconds'")
+    assert world.get(f"{PATH}/{alive}").json()["status"] == "RUNNING"
+    found = world.get(f"{PATH}/{dead}").json()
+    assert found["status"] == "FAILED"
+    assert "17 checks are missing" in found["error"]
+    suite = ElementTree.fromstring(world.get(f"{PATH}/{dead}/junit").content)[0]  # noqa: S314 -- our own XML
+    assert (suite.get("tests"), suite.get("errors")) == ("1", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"url": "http://169.254.169.254/latest"}, "url"),
+        ({"url": "http://10.0.0.1/"}, "url"),
+        ({"url": "ftp://example.com/"}, "url"),
+        ({"probe_url": "http://192.168.1.1/"}, "probe_url"),
+        ({"secret": "whsec_!!!"}, "secret"),
+        ({"secret": ""}, "secret"),
+        ({"signing": "v1a"}, "secret"),
+        ({"signing": "v2"}, "signing"),
+        ({"sekret": "x"}, "sekret"),
+    ],
+    ids=str,
+)
+def test_a_test_that_cannot_work_is_refused(world: World, change: dict[str, str], field: str) -> None:
+    response = world.post(PATH, {"url": "http://127.0.0.1:9/", "secret": SECRET} | change)
+    assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert field in [error["field"] for error in response.json()["errors"]]
+    assert SECRET[6:] not in response.text
+
+
+def test_the_secret_is_nowhere_in_the_database_the_journal_or_the_report(world: World, no_dedup: Server) -> None:
+    test = finished(world, {"url": f"{no_dedup.url}?token=hunter2hunter2", "secret": SECRET})
+    assert SECRET[6:] not in json.dumps(test)
+    stored = world.stack.execute("SELECT t::text FROM receiver_tests t WHERE merchant_id = $1", world.merchant_id)
+    keys = world.stack.execute(
+        "SELECT convert_from(body, 'UTF8') AS t FROM idempotency_keys WHERE merchant_id = $1", world.merchant_id
+    )
+    assert SECRET[6:] not in json.dumps([*stored, *keys])
+    until(lambda: any(entry["method"] == "GET" for entry in journal(world)))
+    details = [world.get(f"/sandbox/v1/requests/{entry['id']}").text for entry in journal(world)]
+    assert not any(SECRET[6:] in text or "hunter2" in text for text in details)
+
+
+def journal(world: World) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = world.get("/sandbox/v1/requests", limit=100).json()["data"]
+    return [entry for entry in entries if entry["path"].startswith(PATH)]
+
+
+def test_another_merchant_does_not_see_a_test_and_a_reset_keeps_it(world: World, stack: Stack, no_dedup: Server) -> None:
+    test = finished(world, {"url": no_dedup.url, "secret": SECRET})
+    with World.create(stack) as other:
+        assert other.get(f"{PATH}/{test['id']}").status_code == 404
+    assert world.get(f"{PATH}/nonsense").status_code == 404
+    assert world.post("/sandbox/v1/reset").status_code == 200
+    assert world.get(f"{PATH}/{test['id']}").json() == test
+
+
+def test_a_repeated_request_starts_one_test_only(world: World, correct: Server) -> None:
+    body = {"url": correct.url, "secret": SECRET}
+    first, second = world.post(PATH, body, key="once"), world.post(PATH, body, key="once")
+    assert (first.content, second.headers["idempotent-replayed"]) == (second.content, "true")
+    count = world.stack.execute("SELECT count(*)::int AS n FROM receiver_tests WHERE merchant_id = $1", world.merchant_id)
+    assert count == [{"n": 1}]
+    until(lambda: world.get(first.headers["location"]).json()["status"] == "PASSED")
+
+
+def test_only_the_newest_tests_are_kept(world: World) -> None:
+    world.stack.execute(
+        "INSERT INTO receiver_tests (merchant_id, id, url, signing, is_finished, interrupted, findings, created_at,"
+        " heartbeat_at) SELECT $1, lpad(n::text, 32, '0')::uuid, 'http://127.0.0.1:9/', 'v1', true, false, '[]', now(), now()"
+        " FROM generate_series(1, 120) n",
+        world.merchant_id,
+    )
+    newest = finished(world, {"url": "http://127.0.0.1:9/", "secret": SECRET})
+    kept = world.stack.execute("SELECT id::text FROM receiver_tests WHERE merchant_id = $1 ORDER BY id DESC", world.merchant_id)
+    assert len(kept) == 100
+    assert kept[0]["id"] == newest["id"]
+
+
+def test_a_receiver_that_is_down_fails_one_check_and_the_others_are_skipped(world: World) -> None:
+    test = finished(world, {"url": "http://127.0.0.1:9/", "secret": SECRET})
+    outcomes = {check["name"]: check["outcome"] for check in test["checks"]}
+    assert outcomes == {name: "failed" if name == "accepts_valid" else "skipped" for name in NAMES}
+    assert "connection refused" in test["checks"][0]["why"]
+
+
+async def test_tests_of_a_merchant_are_limited(world: World) -> None:
+    gate = threading.Event()
+
+    class Hanging(Receiver):
+        def handle(self, method: str, headers: Any, body: bytes) -> int:
+            gate.wait(30)
+            return 200
+
+    with served(Hanging(SECRET)) as server:
+        body = {"url": server.url, "secret": SECRET}
+        async with httpx.AsyncClient(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}) as client:
+            # There are two API processes, each with a limit of two.
+            answers = await asyncio.gather(*(client.post(PATH, json=body) for _ in range(12)))
+        statuses = [answer.status_code for answer in answers]
+        gate.set()
+        assert set(statuses) <= {202, 429}
+        assert 2 <= statuses.count(202) <= 4
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert (refused.json()["code"], refused.headers["retry-after"]) == ("RATE_LIMITED", "2")
+        until(lambda: all(_is_over(world, answer) for answer in answers if answer.status_code == 202))
+
+
+def _is_over(world: World, started: httpx.Response) -> bool:
+    return bool(world.get(started.headers["location"]).json()["status"] != "RUNNING")
+
+
+# ---- psp certify
+
+
+def test_certify_exits_with_0_for_a_correct_receiver_and_writes_junit(world: World, correct: Server, tmp_path: Any) -> None:
+    path = tmp_path / "junit.xml"
+    arguments = ("certify", correct.url, "--secret", SECRET, "--probe-url", correct.probe_url, "--junit", str(path))
+    result = run(world, *arguments)
+    assert result.exit_code == 0, result.output
+    assert "PASSED: 17 passed, 0 failed" in result.stdout
+    assert ElementTree.parse(path).getroot()[0].get("failures") == "0"  # noqa: S314 -- our own XML
+
+
+def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: Server) -> None:
+    arguments = ("certify", no_dedup.url, "--secret", SECRET, "--probe-url", no_dedup.probe_url)
+    result = run(world, *arguments, "--language", "go")
+    assert result.exit_code == 1
+    first, *_ = result.stdout.splitlines()
+    assert first == "FAILED  handles_duplicate"
+    for text in ("acted on it twice", "curl -i -X POST", "Store the webhook-id under a unique key", "tx.Commit()"):
+        assert text in result.stdout
+    assert SECRET[6:] not in result.output
+    assert "handles_duplicate" in result.stderr
+    shown = run_json(world, *arguments, code=1)
+    assert shown["status"] == "FAILED"
+    assert len(shown["checks"]) == 17
