@@ -154,6 +154,7 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     psp("drain")
     delivery = psp(f"deliveries list --event {event} --status SUCCEEDED")["data"][0]["id"]
     assert psp(f"deliveries get {delivery}")["attempts"][0]["status"] == 200
+    assert psp(f"deliveries explain {delivery}")["next_attempt"]["reason"] == "SUCCEEDED"
     psp(f"deliveries resend {delivery}")
     assert psp(f"events get {event}")["deliveries"][0]["id"] == delivery
     psp("events list")

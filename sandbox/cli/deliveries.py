@@ -1,4 +1,4 @@
-"""`psp deliveries`: list and show webhook deliveries and their attempts, and resend one."""
+"""`psp deliveries`: list, show and explain webhook deliveries and their attempts, and resend one."""
 
 from typing import Annotated, Any
 
@@ -51,6 +51,14 @@ def get(client: Client, delivery_id: _Id) -> Output:
         times = f"{attempt['duration_ms']} ms" + (f" ({', '.join(phases)})" if phases else "")
         lines.append(f"  {attempt['attempt']:>2}  {attempt['at']}  {result}  {times}{fault}")
     return Output(delivery, "\n".join(lines))
+
+
+@app.command("explain")
+@with_client
+def explain(client: Client, delivery_id: _Id) -> Output:
+    """Explain a delivery: what caused it, what each attempt did, and why the next one is due when it is."""
+    explanation = client.get(f"{_PATH}/{delivery_id}/explain")
+    return Output(explanation, "\n".join(explanation["summary"]))
 
 
 @app.command("resend")

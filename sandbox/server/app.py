@@ -69,6 +69,7 @@ from sandbox.webhooks.api import DeliveryApi, EndpointApi
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
+from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.worlds.api import WorldApi
 from sandbox.worlds.service import WorldService
@@ -152,7 +153,7 @@ def create_app(settings: Settings) -> Application:
         BalanceApi(BalanceService(work)),
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
-        DeliveryApi(DeliveryService(work)),
+        DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),

@@ -18,6 +18,7 @@ from sandbox.webhooks.deliveries import (
     EventWithDeliveries,
 )
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
+from sandbox.webhooks.explain import DeliveryExplainer, DeliveryExplanation
 from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explain_planned
 
 _LINKS: Final = {
@@ -103,8 +104,9 @@ class EndpointApi:
 class DeliveryApi:
     """The operations of events and their deliveries."""
 
-    def __init__(self, deliveries: DeliveryService) -> None:
+    def __init__(self, deliveries: DeliveryService, explainer: DeliveryExplainer) -> None:
         self._deliveries = deliveries
+        self._explainer = explainer
 
     @get(
         "/api/v1/events",
@@ -155,6 +157,17 @@ class DeliveryApi:
     )
     async def get_webhook_delivery(self, request: Request, delivery_id: str) -> DeliveryWithAttempts:
         return await self._deliveries.get(request.merchant_id, delivery_id)
+
+    @get(
+        "/api/v1/webhook-deliveries/{delivery_id}/explain",
+        "Explain a delivery",
+        {200: DeliveryExplanation},
+        errors=("NOT_FOUND",),
+        description="The path from the API call through the payout's change and its ledger transfer to each attempt, and why "
+        "the next attempt is scheduled when it is. `summary` tells it in sentences.",
+    )
+    async def explain_webhook_delivery(self, request: Request, delivery_id: str) -> DeliveryExplanation:
+        return await self._explainer.explain(request.merchant_id, delivery_id)
 
     @post(
         "/api/v1/webhook-deliveries/{delivery_id}/resend",

@@ -1,0 +1,396 @@
+"""Explain a delivery: from the API call through the payout's change and its transfer to each attempt, and what happens next."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.rows import by_key
+from sandbox.domain import redaction
+from sandbox.domain.choices import DeliveryStatus, EndpointStatus, ErrorClass, HoldReason, NextReason, RetryProfile
+from sandbox.domain.clock import Clock, render
+from sandbox.domain.errors import Problem
+from sandbox.domain.ids import MAX_ID, is_uuid
+from sandbox.domain.trace import derive
+from sandbox.domain.webhook_explanation import (
+    DeliveryState,
+    EndpointState,
+    LastAttempt,
+    explain_holds,
+    explain_next,
+)
+from sandbox.journal.journal import Journal, JournalEntry
+
+_MAX_ATTEMPTS: Final = 100
+_MAX_CHANGES: Final = 100
+"""Number of earlier changes of the payout that are searched."""
+_POSTPONING: Final = ("delay", "reorder")
+
+_FIND: Final = f"""
+SELECT d.id::text AS id, d.endpoint_id::text AS endpoint_id, d.event_id::text AS event_id, d.status, d.scheduled,
+    d.next_attempt_at, d.leased_until, d.resent, w.clock_frozen_at, w.clock_offset, v.type, v.payout_id::text AS payout_id,
+    v.change, v.from_status, v.to_status, v.cause, v.scenario, v.step, v.transfer_id::text AS transfer_id, v.request_id,
+    v.actor::text AS actor, v.traceparent, v.created_at, n.url, n.status AS endpoint_status, n.disabled_reason,
+    n.retry_profile, n.ordered, n.relayed, n.rate_limit, n.rate_free_at
+FROM (SELECT * FROM webhook_deliveries t WHERE {by_key("t", "id", "$2")} OFFSET 0) d
+CROSS JOIN LATERAL (SELECT * FROM events WHERE {by_key("events", "id", "d.event_id")} OFFSET 0) v
+CROSS JOIN LATERAL (SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 OFFSET 0) w
+LEFT JOIN LATERAL (
+    SELECT * FROM webhook_endpoints WHERE {by_key("webhook_endpoints", "id", "d.endpoint_id")} OFFSET 0
+) n ON true
+"""  # noqa: S608 -- constants
+
+_TRANSFER: Final = f"SELECT {ENTRY_COLUMNS} FROM transfers WHERE {by_key('transfers', 'id', '$2')}"  # noqa: S608 -- constants
+
+_ATTEMPTS: Final = """
+SELECT * FROM (
+    SELECT attempt, at, manual, signature <> '' AS is_sent, signed_at, status, error, error_class, fault_id::text AS fault_id,
+        fault_kind, duration_ms, response_headers ->> 'retry-after' AS retry_after
+    FROM webhook_attempts a WHERE a.merchant_id = $1 AND a.delivery_id = $2 ORDER BY a.attempt DESC LIMIT $3
+) newest ORDER BY attempt
+"""
+
+# The change that the request itself made names the API key; the changes that the worker made after it do not.
+_API_KEY: Final = """
+SELECT actor::text FROM (
+    SELECT actor, request_id FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change <= $3
+    ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $5
+) v WHERE request_id = $4 AND actor IS NOT NULL LIMIT 1
+"""
+
+_EARLIER: Final = """
+SELECT v.id::text || ' (' || v.type || ')' FROM (
+    SELECT id, type, change FROM events WHERE merchant_id = $1 AND payout_id = $2 AND change < $3
+    ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $5
+) v
+CROSS JOIN LATERAL (
+    SELECT endpoint_id, status FROM webhook_deliveries d
+    WHERE d.merchant_id = $1 AND d.event_id >= v.id AND d.event_id <= v.id ORDER BY d.merchant_id, d.event_id OFFSET 0
+) d
+WHERE d.endpoint_id = $4 AND d.status = 'PENDING' ORDER BY v.change LIMIT 1
+"""
+
+
+class ExplainedRequest(msgspec.Struct, kw_only=True):
+    """The API call that caused the change. Once the journal has dropped the call, the fields from `journal_id` on are null."""
+
+    request_id: str
+    api_key_id: str | None
+    journal_id: str | None
+    """Its id in `GET /sandbox/v1/requests`."""
+    at: str | None
+    """The host's time."""
+    method: str | None
+    path: str | None
+    status: int | None
+    idempotency_key: str | None
+
+
+class ExplainedChange(msgspec.Struct, kw_only=True, rename={"source": "from"}):
+    """The change that the event tells of. A bulk credit's event has no payout."""
+
+    event_id: str
+    event_type: str
+    at: str
+    payout_id: str | None
+    version: int | None
+    """The payout's version after the change."""
+    source: str | None
+    to: str | None
+    cause: str
+    actor: str | None
+    scenario: str | None
+    step: int | None
+
+
+class ExplainedEndpoint(msgspec.Struct, kw_only=True):
+    """The endpoint as it is now."""
+
+    id: str
+    url: Annotated[str, redaction.ADDRESS]
+    status: EndpointStatus
+    disabled_reason: str | None
+    retry_profile: RetryProfile
+    ordered: bool
+
+
+class ExplainedAttempt(msgspec.Struct, kw_only=True):
+    """One attempt. `detail` says in words what happened."""
+
+    attempt: int
+    at: str
+    manual: bool
+    status: int | None
+    error: str | None
+    error_class: ErrorClass | None
+    fault_id: str | None
+    fault_kind: str | None
+    duration_ms: int
+    detail: str
+
+
+class Hold(msgspec.Struct):
+    """Something that a due attempt waits for."""
+
+    reason: HoldReason
+    detail: str
+
+
+class NextAttempt(msgspec.Struct):
+    """When the next attempt is due, and why then; `at` is null if none is scheduled. `holds` is what else it waits for."""
+
+    at: str | None
+    reason: NextReason
+    detail: str
+    holds: list[Hold]
+
+
+class DeliveryExplanation(msgspec.Struct, kw_only=True):
+    """The path from the API call to a delivery. `summary` tells it in sentences, in order."""
+
+    delivery_id: str
+    status: DeliveryStatus
+    traceparent: str
+    request: ExplainedRequest
+    change: ExplainedChange
+    ledger_entries: list[LedgerEntry]
+    """The entries of the change's transfer; empty if no money moved."""
+    endpoint: ExplainedEndpoint | None
+    """Null if it was deleted."""
+    attempts: list[ExplainedAttempt]
+    """The newest 100, oldest first."""
+    next_attempt: NextAttempt
+    summary: list[str]
+
+
+class DeliveryExplainer:
+    """Explains deliveries."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def explain(self, merchant_id: str, delivery_id: str) -> DeliveryExplanation:
+        """Return a delivery's explanation. Raises NOT_FOUND. If the journal cannot be read, its fields are null."""
+        found = None
+        if is_uuid(delivery_id):
+            async with db_errors_as_503(), connection() as conn:
+                found = await conn.fetchrow(_FIND, merchant_id, delivery_id)
+                if found is not None:
+                    payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]
+                    attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, _MAX_ATTEMPTS)
+                    transfer = api_key_id = earlier = None
+                    if found["transfer_id"] is not None:
+                        transfer = await conn.fetchrow(_TRANSFER, merchant_id, found["transfer_id"])
+                    if payout_id is not None:
+                        api_key_id = await conn.fetchval(_API_KEY, merchant_id, payout_id, change, request_id, _MAX_CHANGES)
+                    if payout_id is not None and found["ordered"]:
+                        endpoint_id = found["endpoint_id"]
+                        earlier = await conn.fetchval(_EARLIER, merchant_id, payout_id, change, endpoint_id, _MAX_CHANGES)
+        if found is None:
+            raise Problem("NOT_FOUND", "Delivery not found; delivery ids are lowercase UUIDs.")
+        called = _request(found, api_key_id, await self._find_call(merchant_id, found["request_id"]))
+        entries = [] if transfer is None else ledger_entries(transfer)
+        explained = [_attempt(record) for record in attempts]
+        state = _state(found, attempts[-1] if attempts else None, earlier)
+        return DeliveryExplanation(
+            delivery_id=found["id"],
+            status=found["status"],
+            traceparent=found["traceparent"] or derive(found["request_id"]),
+            request=called,
+            change=_change(found),
+            ledger_entries=entries,
+            endpoint=_endpoint(found),
+            attempts=explained,
+            next_attempt=(following := _next_attempt(found, state)),
+            summary=_summary(found, called, entries, explained, following),
+        )
+
+    async def _find_call(self, merchant_id: str, request_id: str) -> JournalEntry | None:
+        """Return the first call with this request id that the journal still has and that was not a replay."""
+
+        def matches(entry: JournalEntry) -> bool:
+            return entry.request_id == request_id and entry.api_key_id is not None and not entry.replayed and entry.status < 400
+
+        try:
+            calls = await self._journal.page(merchant_id, MAX_ID, 100, matches)
+        except Problem:  # Redis is down. Everything else is known.
+            return None
+        return calls[-1] if calls else None
+
+
+def _request(record: Mapping[str, Any], api_key_id: str | None, call: JournalEntry | None) -> ExplainedRequest:
+    if call is None:
+        nothing = dict.fromkeys(("journal_id", "at", "method", "path", "status", "idempotency_key"))
+        return ExplainedRequest(request_id=record["request_id"], api_key_id=api_key_id, **nothing)
+    return ExplainedRequest(
+        request_id=call.request_id,
+        api_key_id=api_key_id or call.api_key_id,
+        journal_id=call.id,
+        at=call.at,
+        method=call.method,
+        path=call.path,
+        status=call.status,
+        idempotency_key=call.idempotency_key,
+    )
+
+
+def _change(record: Mapping[str, Any]) -> ExplainedChange:
+    return ExplainedChange(
+        event_id=record["event_id"],
+        event_type=record["type"],
+        at=render(record["created_at"]),
+        payout_id=record["payout_id"],
+        version=None if record["change"] is None else record["change"] + 1,
+        source=record["from_status"],
+        to=record["to_status"],
+        cause=record["cause"],
+        actor=record["actor"],
+        scenario=record["scenario"],
+        step=record["step"],
+    )
+
+
+def _endpoint(record: Mapping[str, Any]) -> ExplainedEndpoint | None:
+    if record["endpoint_status"] is None:
+        return None
+    return ExplainedEndpoint(
+        id=record["endpoint_id"],
+        url=redaction.address(record["url"]),
+        status=record["endpoint_status"],
+        disabled_reason=record["disabled_reason"],
+        retry_profile=record["retry_profile"],
+        ordered=record["ordered"],
+    )
+
+
+def _attempt(record: Mapping[str, Any]) -> ExplainedAttempt:
+    if record["status"] is None:
+        detail = f"it failed: {record['error']}" + (f" ({record['error_class']})" if record["error_class"] else "")
+    else:
+        detail = f"the endpoint responded with {record['status']} after {record['duration_ms']} ms"
+        if record["error"] is not None:
+            detail += f", but {record['error']}"
+    if record["manual"]:
+        detail += "; someone asked for this attempt"
+    if record["fault_kind"] is not None:
+        detail += f"; the fault {record['fault_id']} of kind `{record['fault_kind']}` hit it"
+    return ExplainedAttempt(
+        attempt=record["attempt"],
+        at=render(record["at"]),
+        manual=bool(record["manual"]),
+        status=record["status"],
+        error=record["error"],
+        error_class=record["error_class"],
+        fault_id=record["fault_id"],
+        fault_kind=record["fault_kind"],
+        duration_ms=record["duration_ms"],
+        detail=f"Attempt {record['attempt']} at {render(record['at'])}: {detail}.",
+    )
+
+
+def _state(record: Mapping[str, Any], last: Mapping[str, Any] | None, earlier: str | None) -> DeliveryState:
+    endpoint = None
+    if record["endpoint_status"] is not None:
+        endpoint = EndpointState(
+            status=record["endpoint_status"],
+            disabled_reason=record["disabled_reason"],
+            retry_profile=record["retry_profile"],
+            is_relayed=bool(record["relayed"]),
+            rate_limit=record["rate_limit"],
+            rate_free_at=record["rate_free_at"],
+        )
+    return DeliveryState(
+        id=record["id"],
+        status=record["status"],
+        scheduled=record["scheduled"],
+        due=record["next_attempt_at"],
+        is_resent=bool(record["resent"]),
+        leased_until=record["leased_until"],
+        last=None if last is None else _last(last),
+        endpoint=endpoint,
+        earlier_event=earlier,
+    )
+
+
+def _last(record: Mapping[str, Any]) -> LastAttempt:
+    signed_at = record["signed_at"]
+    return LastAttempt(
+        number=record["attempt"],
+        at=record["at"],
+        duration=timedelta(milliseconds=record["duration_ms"]),
+        is_postponed=not record["is_sent"] and record["fault_kind"] in _POSTPONING,
+        fault_kind=record["fault_kind"],
+        retry_after=record["retry_after"],
+        signed_at=None if signed_at is None else datetime.fromtimestamp(signed_at, UTC),
+    )
+
+
+def _next_attempt(record: Mapping[str, Any], state: DeliveryState) -> NextAttempt:
+    reason, detail = explain_next(state)
+    holds = explain_holds(state, Clock(record["clock_frozen_at"], record["clock_offset"]), datetime.now(UTC))
+    at = render(state.due) if state.status == "PENDING" and state.due is not None else None
+    return NextAttempt(at, reason, detail, [Hold(*hold) for hold in holds])
+
+
+def _summary(
+    record: Mapping[str, Any],
+    request: ExplainedRequest,
+    entries: Sequence[LedgerEntry],
+    attempts: Sequence[ExplainedAttempt],
+    following: NextAttempt,
+) -> list[str]:
+    return [
+        _tell_request(request),
+        _tell_change(record),
+        _tell_transfer(entries),
+        f"The event {record['event_id']} ({record['type']}) goes to the endpoint {record['endpoint_id']}"
+        + (f" at {redaction.address(record['url'])}." if record["url"] is not None else ", which was deleted since."),
+        *(attempt.detail for attempt in attempts),
+        following.detail,
+        *(hold.detail for hold in following.holds),
+    ]
+
+
+def _tell_request(request: ExplainedRequest) -> str:
+    parts = [f"request id {request.request_id}"]
+    if request.idempotency_key is not None:
+        parts.append(f"idempotency key {request.idempotency_key}")
+    if request.api_key_id is not None:
+        parts.append(f"API key {request.api_key_id}")
+    known = ", ".join(parts)
+    if request.method is None:
+        return f"The request ({known}) set it in motion. The journal does not have this request."
+    return f"{request.method} {request.path} ({known}) set it in motion, and was answered with {request.status}."
+
+
+def _tell_change(record: Mapping[str, Any]) -> str:
+    if record["payout_id"] is None:
+        return f"At {render(record['created_at'])}, the event {record['type']} happened."
+    moved = (
+        f"was created in {record['to_status']}"
+        if record["from_status"] is None
+        else f"went from {record['from_status']} to {record['to_status']}"
+    )
+    by = {
+        "api": "by the request",
+        "ipn": "by the bank's callback",
+        "simulation": "by a simulation",
+        "worker": f"by the scenario `{record['scenario']}`"
+        if record["step"] is None
+        else f"by step {record['step']} of the scenario `{record['scenario']}`",
+    }.get(record["cause"], f"by {record['cause']}")
+    version = record["change"] + 1
+    return f"At {render(record['created_at'])}, the payout {record['payout_id']} {moved}, {by}. This is its version {version}."
+
+
+def _tell_transfer(entries: Sequence[LedgerEntry]) -> str:
+    if not entries:
+        return "No money moved."
+    credit, debit = entries
+    return (
+        f"The transfer {credit.transfer_id} ({credit.reason}) moved {credit.amount} from {debit.account}, which then had "
+        f"{debit.balance_after}, to {credit.account}, which then had {credit.balance_after}."
+    )
