@@ -353,7 +353,7 @@ async def test_a_receiver_that_shows_its_secret_does_not_show_it_in_the_report(s
     text = f"wrong signature, expected key {SECRET} or {SECRET[6:]}".encode()
     with answering(lambda *_: (400, {"x-key": SECRET}, text)) as url:
         found = await findings(sender, Target(url, SECRET))
-    report = msgspec.json.encode([shown(finding) for finding in found.values()]).decode()
+    report = msgspec.json.encode([shown(finding, "v1") for finding in found.values()]).decode()
     assert "expected key" in report
     assert SECRET[6:] not in report
 

@@ -34,7 +34,8 @@ def advice(wrong: Sequence[float], nearly_right: Sequence[float]) -> str:
     """Return the observation as a sentence."""
     return (
         f"It took {median(nearly_right) * 1000:.1f} ms to refuse a signature that was right except at its end, and "
-        f"{median(wrong) * 1000:.1f} ms to refuse one that was wrong everywhere. That reveals how much of a guess is right."
+        f"{median(wrong) * 1000:.1f} ms to refuse one that was wrong everywhere. So an attacker can find the "
+        "right one character by character."
     )
 
 

@@ -1,26 +1,27 @@
 """What a receiver test reports: its findings, with the texts that explain them and the code that fixes them."""
 
 import functools
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import resources
 from typing import Annotated, Final
 
 import msgspec
 
-from sandbox.domain.receiver_checks import Answer, Exchange, Outcome
-from sandbox.domain.receiver_curl import curl
+from sandbox.domain.receiver_checks import Answer, Outcome
 from sandbox.domain.receiver_events import Outgoing
 from sandbox.domain.redaction import CUT, HIDDEN, SECRET, Address
 
 LANGUAGES: Final = ("python", "node", "php", "go", "java")
 _BODY_LIMIT: Final = 2000
+_VERIFYING: Final = ("verify", "timestamp", "missing", "malformed", "rotation")
+"""The names of code that verifies a signature."""
 
 
 class SentRequest(msgspec.Struct):
     """The request that decided a check.
 
-    `curl` repeats all requests of the check. A signature stays valid for five minutes; the secret is not in it.
+    `curl` repeats it, with the requests before it if they matter. The secret is not in it. A receiver that checks timestamps
+    accepts its signature for five minutes.
     """
 
     summary: str
@@ -79,32 +80,32 @@ class Finding(msgspec.Struct):
     cure: Cure
 
 
-def shown(finding: StoredFinding) -> Finding:
-    """Return a finding with its explanation and cure."""
-    why, cure = _texts()[finding.name]
+def shown(finding: StoredFinding, signing: str) -> Finding:
+    """Return a finding with its explanation, and with the cure for a receiver of this way of signing."""
+    check = _texts().checks[finding.name]
+    # For a skipped check, the reason is the explanation.
+    explanation = "" if finding.outcome == "skipped" else check.advice if finding.outcome == "advice" else check.why
     return Finding(
         name=finding.name,
         outcome=finding.outcome,
         sent=finding.sent,
         received=finding.received,
-        why=f"{finding.observation} {why}".strip(),
-        cure=cure,
+        why=f"{finding.observation} {explanation}".strip(),
+        cure=_cure(finding.name, signing),
     )
 
 
-def sent_request(url: str, exchanges: list[Exchange], decisive: int, at_once: int) -> SentRequest:
-    """Describe the decisive one of a check's requests, and how to repeat all of them."""
-    request = exchanges[decisive].sent
-    count = len(exchanges)
-    summary = request.label if count == 1 else f"{request.label}: request {decisive + 1} of {count}".replace(",:", ":")
-    requests: list[Outgoing] = [exchange.sent for exchange in exchanges]
+def sent_request(url: str, requests: Sequence[Outgoing], decisive: int, command: str) -> SentRequest:
+    """Describe the decisive one of a check's requests. `command` is the curl command."""
+    request, count = requests[decisive], len(requests)
+    summary = request.label.rstrip(",")
     return SentRequest(
-        summary=summary,
+        summary=summary if count == 1 else f"{summary} (request {decisive + 1} of {count})",
         method=request.method,
         url=url,
         headers=dict(request.headers),
         body=_cut(request.body.decode()),
-        curl=curl(url, requests, at_once),
+        curl=command,
     )
 
 
@@ -129,9 +130,28 @@ def _cut(text: str) -> str:
     return text if len(text) <= _BODY_LIMIT else text[:_BODY_LIMIT] + CUT
 
 
+class _Check(msgspec.Struct):
+    why: str
+    cure: str
+    code: str
+    advice: str = ""
+
+
+class _Texts(msgspec.Struct):
+    checks: dict[str, _Check]
+    code: dict[str, dict[str, str]]
+
+
 @functools.cache
-def _texts() -> Mapping[str, tuple[str, Cure]]:
-    """Return each check's explanation and cure from `checks.toml`. Only the first call reads the file."""
-    texts = tomllib.loads(resources.files("sandbox.receiver_tests").joinpath("checks.toml").read_text("utf-8"))
-    code = {name: {language: snippet.strip() for language, snippet in of.items()} for name, of in texts["code"].items()}
-    return {name: (check["why"], Cure(summary=check["cure"], **code[check["code"]])) for name, check in texts["checks"].items()}
+def _texts() -> _Texts:
+    """Return the contents of `checks.toml`. Only the first call reads the file."""
+    return msgspec.toml.decode(resources.files("sandbox.receiver_tests").joinpath("checks.toml").read_bytes(), type=_Texts)
+
+
+@functools.cache
+def _cure(name: str, signing: str) -> Cure:
+    texts = _texts()
+    check = texts.checks[name]
+    # Code that verifies differs between the ways of signing; all other code is the same.
+    code = texts.code[signing] if check.code in _VERIFYING and signing != "v1" else texts.code[check.code]
+    return Cure(summary=check.cure, **{language: snippet.strip() for language, snippet in code.items()})

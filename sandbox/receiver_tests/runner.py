@@ -26,6 +26,7 @@ from sandbox.domain.receiver_checks import (
     Verdict,
     described,
 )
+from sandbox.domain.receiver_curl import curl
 from sandbox.domain.receiver_events import Forge, Outgoing
 from sandbox.domain.receiver_timing import MAX_SECONDS, PAIRS, advice, reveals_progress
 from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
@@ -130,11 +131,14 @@ class ReceiverRun:
             exchanges = [await self._exchange(request) for request in requests]
         if check.name == "accepts_valid":
             self._usual_seconds = exchanges[0].answer.seconds
-        observed = Observed(exchanges, readings, self._usual_seconds, self._limits)
+        observed = Observed(exchanges, readings, self._usual_seconds, self._limits, self._target.signing)
         verdict = check.judge(observed)
         if check.name == "refuses_wrong_key" and verdict.outcome == "passed":
             verdict = await self._judge_timing(exchanges[0].answer.seconds)
-        sent = sent_request(self._target.url, exchanges, verdict.decisive, BURST if check.is_burst else 1)
+        # A duplicate or a late event is nothing without the one before it.
+        repeated = requests if check.needs_probe else [requests[verdict.decisive]]
+        command = curl(self._target.url, repeated, BURST if check.is_burst else 1)
+        sent = sent_request(self._target.url, requests, verdict.decisive, command)
         received = received_answer(exchanges[verdict.decisive].answer, self._hidden)
         return StoredFinding(check.name, verdict.outcome, sent, received, verdict.observation)
 

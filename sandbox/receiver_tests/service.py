@@ -324,7 +324,7 @@ def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
         signing=record["signing"],
         summary=_summary(findings, record["probe_url"] is not None),
         error=error,
-        checks=[shown(finding) for finding in findings],
+        checks=[shown(finding, record["signing"]) for finding in findings],
         created_at=render(record["created_at"]),
         finished_at=render(record["heartbeat_at"]) if is_finished else None,
     )
