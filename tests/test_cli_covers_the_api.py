@@ -148,6 +148,8 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     assert psp(f"endpoints update {endpoint} --signing-time merchant --description test")["signing_time"] == "merchant"
     assert psp(f"endpoints disable {endpoint}")["status"] == "DISABLED"
     assert psp(f"endpoints enable {endpoint}")["status"] == "ENABLED"
+    given = [{"field": "data.amount", "op": "gte", "value": 1}]
+    assert psp(f"endpoints update {endpoint} --filter", "data.amount gte 1")["filters"] == given
     psp("endpoints list")
     psp(f"endpoints get {endpoint}")
     event = psp("trigger payout.failed")["id"]
@@ -156,6 +158,8 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     assert psp(f"deliveries get {delivery}")["attempts"][0]["status"] == 200
     assert psp(f"deliveries explain {delivery}")["next_attempt"]["reason"] == "SUCCEEDED"
     psp(f"deliveries resend {delivery}")
+    assert psp(f"endpoints preview {endpoint} --events payout.failed --limit 1")["data"][0]["matches"] is True
+    assert psp(f"endpoints test {endpoint} payout.failed")["event_type"] == "payout.failed"
     assert psp(f"events get {event}")["deliveries"][0]["id"] == delivery
     psp("events list")
     psp(f"events resend {event}")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sandbox.cli.filters import filters as parse_options
-from sandbox.domain.event_filters import Filter, decode_event, filter_errors, first_unmet, matches, to_text
+from sandbox.domain.event_filters import Filter, filter_errors, first_unmet, matches, to_text
 from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.world import World
@@ -20,7 +20,7 @@ BODY = {
         "created_at": "2031-01-01T00:00:00.000Z", "metadata": {"order.id": "A-7", "tier": "007", "express": "true"},
     },
 }  # fmt: skip
-EVENT = decode_event(json.dumps(BODY))
+EVENT = json.dumps(BODY)
 
 
 @pytest.mark.parametrize(

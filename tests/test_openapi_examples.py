@@ -156,6 +156,8 @@ CREATORS: dict[str, Callable[[World], str]] = {
     "reconcile_sales": _create_sale,
     "resend_webhook_delivery": _create_delivery,
     "change_webhook_endpoint": _create_endpoint,
+    "preview_webhook_endpoint": _create_endpoint,
+    "test_webhook_endpoint": _create_endpoint,
     "replace_scenario": _create_rule,
     "restore_snapshot": _create_snapshot,
 }

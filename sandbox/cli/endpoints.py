@@ -122,5 +122,33 @@ def delete(client: Client, endpoint_id: _Id) -> Output:
     return Output({"deleted": endpoint_id}, f"Deleted {endpoint_id}.")
 
 
+@app.command("preview")
+@with_client
+def preview(
+    client: Client,
+    endpoint_id: _Id,
+    events: _Events = None,
+    filter_: FilterOptions = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=100, help="How many recent events to check.")] = None,
+) -> Output:
+    """Show which recent events an endpoint would have received, with its own event types and filters or with others."""
+    body = given(event_types=_types(events), filters=filters(filter_), limit=limit)
+    return as_table(client.post(f"{_PATH}/{endpoint_id}/preview", body), "event_id", "type", "matches", "reason")
+
+
+@app.command("test")
+@with_client
+def test(
+    client: Client,
+    endpoint_id: _Id,
+    event_type: Annotated[
+        str,
+        typer.Argument(help="The type of event, such as payout.succeeded.", autocompletion=completion(get_args(EventType))),
+    ],
+) -> Output:
+    """Send an endpoint a sample event. Its payout does not exist, and no money moves."""
+    return as_fields(client.post(f"{_PATH}/{endpoint_id}/test", {"event_type": event_type}))
+
+
 def _types(events: list[str] | None) -> list[str] | None:
     return [event for text in events or [] for event in text.split(",")] or None

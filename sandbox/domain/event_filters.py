@@ -71,8 +71,6 @@ Filters = Annotated[list[Filter], msgspec.Meta(max_length=MAX_FILTERS)]
 
 _decode_filters: Final = msgspec.json.Decoder(list[Filter]).decode
 _encode_filters: Final = msgspec.json.Encoder().encode
-decode_event: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
-"""Parse the body of an event for `matches` and `first_unmet`."""
 
 
 def to_text(filters: Sequence[Filter]) -> str | None:
@@ -98,14 +96,22 @@ def filter_errors(filters: Sequence[Filter | Mapping[str, Any]]) -> list[FieldPr
     return errors
 
 
-def matches(text: str, event: Any) -> bool:
-    """Return whether an event satisfies all filters. `text` is their JSON, `event` comes from `decode_event`."""
+def matches(text: str, body: str) -> bool:
+    """Return whether an event satisfies all filters. `text` is the filters' JSON, `body` the event's."""
+    event = _decoded(body)
     return all(condition.holds(event) for condition in _compiled(text))
 
 
-def first_unmet(text: str, event: Any) -> str | None:
+def first_unmet(text: str, body: str) -> str | None:
     """Return why an event does not match, in English: the first filter that does not hold. None if it matches."""
+    event = _decoded(body)
     return next((condition.explain(event) for condition in _compiled(text) if not condition.holds(event)), None)
+
+
+@lru_cache(maxsize=1)
+def _decoded(body: str) -> Any:
+    # The filters of several endpoints are checked one after the other, against the same event.
+    return msgspec.json.decode(body)
 
 
 class _Operand(NamedTuple):

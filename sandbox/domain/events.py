@@ -1,5 +1,6 @@
 """Events and deliveries that a unit of work will write, and the subscriptions that select the endpoints. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,10 +21,12 @@ class Subscription:
 
     def includes(self, event_type: str) -> bool:
         """Return whether the endpoint subscribes to this event type."""
-        return any(
-            event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern
-            for pattern in self.event_types
-        )
+        return includes(self.event_types, event_type)
+
+
+def includes(patterns: Iterable[str], event_type: str) -> bool:
+    """Return whether an event type is among the patterns. A pattern is an event type, or ends in `*`."""
+    return any(event_type.startswith(pattern[:-1]) if pattern.endswith("*") else event_type == pattern for pattern in patterns)
 
 
 class NewEvent(msgspec.Struct, frozen=True):

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from sandbox.domain import trace
 from sandbox.domain.clock import RUNNING, Clock, render
 from sandbox.domain.errors import Problem
-from sandbox.domain.event_filters import decode_event, matches
+from sandbox.domain.event_filters import matches
 from sandbox.domain.events import NewDelivery, NewEvent, Subscription
 from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import PAY_OUT, PAYOUT_REVERSAL, Movement, Posted, Refused, Transfer, post
@@ -297,13 +297,9 @@ class UnitOfWork:
         subscribers = self._subscribers.get(event.type)
         if subscribers is None:
             subscribers = self._subscribers[event.type] = [s for s in self.subscriptions if s.includes(event.type)]
-        decoded: Any = None
         for subscriber in subscribers:
-            if subscriber.filters is not None:
-                decoded = decoded or decode_event(event.body)
-                if not matches(subscriber.filters, decoded):
-                    continue
-            self.deliveries.append(NewDelivery(self.ids.next(), event.id, subscriber.endpoint_id, subscriber.enabled))
+            if subscriber.filters is None or matches(subscriber.filters, event.body):
+                self.deliveries.append(NewDelivery(self.ids.next(), event.id, subscriber.endpoint_id, subscriber.enabled))
 
     def event_body(self, event_id: str, event_type: str, previous_status: str | None, data: bytes) -> str:
         """Return the webhook body of an event that happens now. `data` is JSON."""

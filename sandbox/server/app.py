@@ -65,11 +65,12 @@ from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.users.api import UserApi
 from sandbox.users.service import UserService
 from sandbox.users.summary_cache import SummaryCache
-from sandbox.webhooks.api import DeliveryApi, EndpointApi
+from sandbox.webhooks.api import DeliveryApi, EndpointApi, RoutingApi
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
+from sandbox.webhooks.preview import PreviewService
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.worlds.api import WorldApi
 from sandbox.worlds.service import WorldService
@@ -153,6 +154,7 @@ def create_app(settings: Settings) -> Application:
         BalanceApi(BalanceService(work)),
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
+        RoutingApi(PreviewService(work)),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
         MerchantApi(merchants),
         KeyApi(merchants),

@@ -19,7 +19,15 @@ from sandbox.webhooks.deliveries import (
 )
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer, DeliveryExplanation
-from sandbox.webhooks.requests import ChangeEndpointBody, CreateEndpointBody, explain_planned
+from sandbox.webhooks.preview import Preview, PreviewService
+from sandbox.webhooks.requests import (
+    ChangeEndpointBody,
+    CreateEndpointBody,
+    PreviewBody,
+    SendSampleBody,
+    explain_planned,
+    routing_errors,
+)
 
 _LINKS: Final = {
     "get": ("get_webhook_endpoint", "endpoint_id"),
@@ -99,6 +107,48 @@ class EndpointApi:
     )
     async def delete_webhook_endpoint(self, request: Request, endpoint_id: str) -> CommandResult:
         return await self._endpoints.delete(request.context, endpoint_id)
+
+
+class RoutingApi:
+    """The operations that show and repeat what an endpoint receives."""
+
+    def __init__(self, previews: PreviewService) -> None:
+        self._previews = previews
+
+    def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return routing_errors(fields)
+
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/preview",
+        "Preview which recent events an endpoint would have received",
+        {200: Preview},
+        PreviewBody,
+        optional_body=True,
+        errors=("NOT_FOUND",),
+        idempotency="required",
+        check=_check,
+        example={"filters": [{"field": "data.amount", "op": "gte", "value": 1000}], "limit": 20},
+        description="Checks the most recent events against `event_types` and `filters`; by default those of the endpoint. "
+        "`reason` is the first condition that does not hold. Nothing is sent or changed, so it can be called before a PATCH.",
+    )
+    async def preview_webhook_endpoint(self, request: Request, body: PreviewBody, endpoint_id: str) -> CommandResult:
+        return await self._previews.preview(request.context, endpoint_id, body)
+
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/test",
+        "Send a sample event to an endpoint",
+        {202: Delivery},
+        SendSampleBody,
+        errors=("NOT_FOUND", "INVALID_STATE"),
+        idempotency="required",
+        links={"delivery": ("get_webhook_delivery", "delivery_id")},
+        example={"event_type": "payout.succeeded"},
+        description="Sends it now, like any other event: signed, retried and in the delivery log. The endpoint receives it "
+        "whatever its `event_types` and `filters` are. Its payout does not exist and no money moves; its metadata is "
+        '`{"sample": "true"}`. In the event log, `payout_id` is null. 409 if the endpoint is disabled.',
+    )
+    async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: str) -> CommandResult:
+        return await self._previews.send_sample(request.context, endpoint_id, body)
 
 
 class DeliveryApi:

@@ -168,12 +168,8 @@ class EndpointService:
 
     async def get(self, merchant_id: str, endpoint_id: str) -> Endpoint:
         """Return an endpoint. Raises NOT_FOUND."""
-        _require_id(endpoint_id)
         async with db_errors_as_503():
-            record = await _select_one(merchant_id, endpoint_id)
-        if record is None:
-            raise _not_found(endpoint_id)
-        return _to_endpoint(record)
+            return await find_endpoint(merchant_id, endpoint_id)
 
     async def change(
         self,
@@ -186,15 +182,13 @@ class EndpointService:
         Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
         VALIDATION_ERROR.
         """
-        _require_id(endpoint_id)
+        require_endpoint_id(endpoint_id)
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            record = await _select_one(context.merchant_id, endpoint_id)
-            if record is None:
-                raise _not_found(endpoint_id)
+            before = await find_endpoint(context.merchant_id, endpoint_id)
             # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
-            after = _changed(_to_endpoint(record), body)
+            after = _changed(before, body)
             (record,) = await _change(context.merchant_id, endpoint_id, after, unit.now)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
@@ -206,11 +200,10 @@ class EndpointService:
         Its deliveries stay in the log; pending ones become FAILED. Many pending deliveries take several transactions. If the
         process ends between two of them, the endpoint stays disabled, and another delete resumes the work.
         """
-        _require_id(endpoint_id)
+        require_endpoint_id(endpoint_id)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
-            if await _select_one(context.merchant_id, endpoint_id) is None:
-                raise _not_found(endpoint_id)
+            await find_endpoint(context.merchant_id, endpoint_id)
             limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
             failed = [
                 await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
@@ -224,6 +217,21 @@ class EndpointService:
 
         # The loop terminates: new events arrive more slowly than pending deliveries are failed.
         return await self._work.run_resumable(context, action)
+
+
+async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
+    """Return an endpoint, read in the caller's transaction if there is one. Raises NOT_FOUND, and asyncpg's errors."""
+    require_endpoint_id(endpoint_id)
+    record = await _select_one(merchant_id, endpoint_id)
+    if record is None:
+        raise Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
+    return _to_endpoint(record)
+
+
+def require_endpoint_id(endpoint_id: str) -> None:
+    """Raise NOT_FOUND if this is not a UUID, because PostgreSQL would refuse it."""
+    if not is_uuid(endpoint_id):
+        raise Problem("NOT_FOUND", "Webhook endpoint not found; endpoint ids are lowercase UUIDs.")
 
 
 def _page(merchant_id: str, before: str, since: str, limit: int) -> Select[WebhookEndpoints]:
@@ -293,12 +301,3 @@ def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
 
 def _context(merchant_id: str, endpoint_id: str) -> str:
     return f"{merchant_id}/{endpoint_id}"
-
-
-def _not_found(endpoint_id: str) -> Problem:
-    return Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
-
-
-def _require_id(endpoint_id: str) -> None:
-    if not is_uuid(endpoint_id):
-        raise Problem("NOT_FOUND", "Webhook endpoint not found; endpoint ids are lowercase UUIDs.")

@@ -30,6 +30,7 @@ EventTypes = Annotated[
 
 RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 """Attempts per second."""
+PreviewLimit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
@@ -65,6 +66,21 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     status: EndpointStatus | UnsetType = UNSET
 
 
+class PreviewBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /webhook-endpoints/{endpoint_id}/preview`. Omitted conditions are the endpoint's own."""
+
+    event_types: EventTypes | UnsetType = UNSET
+    filters: Filters | UnsetType = UNSET
+    limit: PreviewLimit = 100
+    """How many of the most recent events to check."""
+
+
+class SendSampleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /webhook-endpoints/{endpoint_id}/test`."""
+
+    event_type: EventType
+
+
 def explain_planned(problem: Problem) -> Problem:
     """Return a body's problem with the errors of planned fields replaced by "is not supported yet"."""
     errors = [(field, _NOT_SUPPORTED) if field in _PLANNED else (field, message) for field, message in problem.errors]
@@ -86,7 +102,12 @@ def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Networ
     """Return the validation errors that the schema cannot express. Skips absent fields."""
     error = url_error(fields["url"], allowed_networks) if "url" in fields else None
     errors = [] if error is None else [("url", error)]
-    return errors + _unknown_types(fields.get("event_types", ())) + filter_errors(fields.get("filters", ()))
+    return errors + routing_errors(fields)
+
+
+def routing_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
+    """Return the validation errors in `event_types` and `filters`. Skips absent fields."""
+    return _unknown_types(fields.get("event_types", ())) + filter_errors(fields.get("filters", ()))
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:

@@ -1,0 +1,143 @@
+"""Try a webhook endpoint: preview which recent events it would have received, and send it a sample."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from sandbox.domain.clock import render
+from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.event_filters import first_unmet, to_text
+from sandbox.domain.event_samples import sample
+from sandbox.domain.events import includes
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.deliveries import Delivery
+from sandbox.webhooks.endpoints import find_endpoint, require_endpoint_id
+from sandbox.webhooks.requests import PreviewBody, SendSampleBody, routing_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncpg.pool import PoolConnectionProxy
+
+IS_SAMPLE: Final = "payout_id IS NULL AND cause = 'api'"
+"""The condition on a row of `events` that it is a sample: every real event without a payout is caused by a worker."""
+
+_RECENT: Final = f"""
+SELECT id::text AS id, type, body, {IS_SAMPLE} AS is_sample FROM events WHERE merchant_id = $1
+ORDER BY merchant_id DESC, events.id DESC LIMIT $2
+"""  # noqa: S608 -- constants
+
+# Not through the unit of work's events: those reach every endpoint that subscribes, and the live feed.
+_SEND_SAMPLE: Final = """
+WITH event AS (
+    INSERT INTO events (merchant_id, id, type, body, from_status, cause, request_id, actor, traceparent, created_at)
+    VALUES ($1, $2, $3, $4, $5, 'api', $6, $7, $8, $9)
+)
+INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, resent,
+    created_at, updated_at)
+VALUES ($1, $10, $2, $11, 'PENDING', 0, 0, $9, true, $9, $9)
+"""
+
+
+class EventPreview(msgspec.Struct):
+    """A recent event, and whether the endpoint would have received it."""
+
+    event_id: str
+    type: str
+    matches: bool
+    reason: str
+    """Why it would, or which condition does not hold."""
+
+
+class Preview(msgspec.Struct):
+    """The merchant's most recent events, newest first."""
+
+    data: list[EventPreview]
+
+
+class PreviewService:
+    """Previews an endpoint's events, and sends samples."""
+
+    def __init__(self, work: UnitOfWorkRunner) -> None:
+        self._work = work
+
+    async def preview(self, context: RequestContext, endpoint_id: str, body: PreviewBody) -> CommandResult:
+        """Respond with 200 and the most recent events. Fields that the body omits are the endpoint's own.
+
+        Returns NOT_FOUND, stored under the key, for an unknown id, and raises it for an id that is not a UUID. Raises
+        VALIDATION_ERROR.
+        """
+        require_endpoint_id(endpoint_id)
+        _check(body)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            endpoint = await find_endpoint(context.merchant_id, endpoint_id)
+            event_types = endpoint.event_types if body.event_types is UNSET else body.event_types
+            filters = to_text(endpoint.filters if body.filters is UNSET else body.filters)
+            found = []
+            for record in await conn.fetch(_RECENT, context.merchant_id, body.limit):
+                obstacle = (
+                    "it is a sample, which only the endpoint under test receives"
+                    if record["is_sample"]
+                    else obstacle_to(record["type"], record["body"], event_types, filters)
+                )
+                reason = _reason_to_send(record["type"], filters) if obstacle is None else obstacle
+                found.append(EventPreview(record["id"], record["type"], obstacle is None, reason))
+            return CommandResult(200, msgspec.json.encode(Preview(found)))
+
+        return await self._work.run(context, action, RESERVE_NO_IDS)
+
+    async def send_sample(self, context: RequestContext, endpoint_id: str, body: SendSampleBody) -> CommandResult:
+        """Send the endpoint a sample of an event type, whatever it subscribes to. Responds with 202 and the delivery.
+
+        Returns NOT_FOUND and, for a disabled endpoint, INVALID_STATE, both stored under the key.
+        """
+        require_endpoint_id(endpoint_id)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
+            endpoint = await find_endpoint(context.merchant_id, endpoint_id)
+            if endpoint.status != "ENABLED":
+                raise Problem("INVALID_STATE", f"Endpoint {endpoint_id} is disabled; enable it before you test it.")
+            event_id, delivery_id = unit.ids.next(), unit.ids.next()
+            previous_status, data = sample(body.event_type, unit.ids, unit.now_text)
+            event_body = unit.event_body(event_id, body.event_type, previous_status, data)
+            await conn.execute(
+                _SEND_SAMPLE, unit.merchant_id, event_id, body.event_type, event_body, previous_status, context.request_id,
+                context.actor, context.traceparent, unit.now, delivery_id, endpoint_id,
+            )  # fmt: skip
+            unit.effects.add(Effect.WORK_DUE)
+            now = render(unit.now)
+            delivery = Delivery(
+                id=delivery_id,
+                event_id=event_id,
+                event_type=body.event_type,
+                endpoint_id=endpoint_id,
+                status="PENDING",
+                attempt_count=0,
+                next_attempt_at=now,
+                created_at=now,
+                updated_at=now,
+            )
+            return CommandResult(202, msgspec.json.encode(delivery), f"/api/v1/webhook-deliveries/{delivery_id}")
+
+        return await self._work.run(context, action)
+
+
+def obstacle_to(event_type: str, body: str, event_types: "Sequence[str]", filters: str | None) -> str | None:
+    """Return why an endpoint with these event types and filters does not receive an event; None if it does."""
+    if not includes(event_types, event_type):
+        return f"the type {event_type} is not in event_types"
+    return None if filters is None else first_unmet(filters, body)
+
+
+def _reason_to_send(event_type: str, filters: str | None) -> str:
+    return f"the type {event_type} is in event_types{'' if filters is None else ', and all filters hold'}"
+
+
+def _check(body: PreviewBody) -> None:
+    errors = routing_errors({name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET})
+    if errors:
+        raise invalid_fields(errors)
