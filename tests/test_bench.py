@@ -289,6 +289,22 @@ def test_world_measures_each_step_while_another_merchant_creates_payouts(stack: 
     assert min(found[f"{step}_ms"] for step in ("create", "snapshot", "restore", "reset")) > 0
 
 
+def test_webhooks_are_compared_with_a_bare_client_and_measured_next_to_failing_endpoints(
+    stack: tuple[Stack, Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "all.json"
+    arguments = ("--deliveries", "30", "--rate", "20", "--seconds", "1", "--rounds", "2", "--output", str(output))
+    found = run(stack, "webhooks", *arguments)
+    details = json.loads(output.read_text())
+    assert found["deliveries"] == 30
+    assert len(found["ratios"]) == len(found["p95_ratios"]) == len(details["rounds"]) == 2
+    for name in ("sandbox_per_second", "client_per_second", "p95_ms_next_to_working", "p95_ms_next_to_failing"):
+        assert found[name] > 0
+    for ratio, round_ in zip(found["ratios"], details["rounds"], strict=True):
+        assert ratio == pytest.approx(round_["sandbox_rate"] / round_["client_rate"], abs=0.001)
+    assert set(found["cpu_us_per_payout"]) == KINDS
+
+
 @needs_wrk
 def test_refused_creates_fail_the_benchmark(stack: tuple[Stack, Path]) -> None:
     merchant = create_merchant(stack[0], "bench test")

@@ -1,8 +1,10 @@
 """CPU time of a sandbox's processes by kind, and the speed of the machine."""
 
 import contextlib
+import os
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 import psutil  # type: ignore[import-untyped]  # the package has no types
@@ -62,6 +64,32 @@ def cpu_seconds(pid: int | None) -> dict[str, float]:
             ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
             by_kind[kind] = by_kind.get(kind, 0.0) + times.user + times.system + ended
     return by_kind
+
+
+def pids_of(pid: int | None, kind: str) -> list[int]:
+    """Return the pids of a process and its descendants that are of a kind, one of KINDS."""
+    found = []
+    for process in _tree(pid):
+        with contextlib.suppress(psutil.Error):
+            if kind_of(process.name(), process.cmdline()) == kind:
+                found.append(process.pid)
+    return found
+
+
+@contextlib.contextmanager
+def held(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes with SIGSTOP for the duration of the `with` block. Processes that have ended are ignored."""
+
+    def send(number: signal.Signals) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    send(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT)
 
 
 def kind_of(name: str, command: list[str]) -> str:

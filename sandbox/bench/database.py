@@ -70,12 +70,15 @@ class Database:
         statement = "SELECT count(*) FROM payouts WHERE merchant_id = ANY($1::uuid[]) AND due_at IS NOT NULL"
         return self._wait_for_zero(statement, [merchant.merchant_id for merchant in merchants], "payouts to settle")
 
-    def wait_for_attempts(self, merchant: Merchant) -> None:
-        """Wait until the worker has recorded all of the merchant's attempts. Raises BenchError after five minutes."""
-        statement = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL"
-        self._wait_for_zero(statement, merchant.merchant_id, "deliveries to record")
+    def wait_for_attempts(self, merchant: Merchant, every: float = 0.1) -> None:
+        """Wait until the worker has recorded all of the merchant's attempts. Raises BenchError after five minutes.
 
-    def _wait_for_zero(self, statement: str, argument: object, what: str) -> int:
+        Looks again `every` so many seconds.
+        """
+        statement = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND next_attempt_at IS NOT NULL"
+        self._wait_for_zero(statement, merchant.merchant_id, "deliveries to record", every)
+
+    def _wait_for_zero(self, statement: str, argument: object, what: str, every: float = 0.1) -> int:
         """Wait until a count is 0. Return the first count. Raises BenchError after five minutes."""
 
         async def work(conn: "Connection") -> int:
@@ -86,7 +89,7 @@ class Database:
             while remaining:
                 if loop.time() > deadline:
                     raise BenchError(f"After {_DRAIN_SECONDS:.0f} seconds, the worker still has {remaining} {what}.")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(every)
                 remaining = int(await conn.fetchval(statement, argument))
             return first
 

@@ -120,6 +120,49 @@ def e2e(
         raise not_met(f"{result.missing} did not arrive in time.")
 
 
+@app.command("webhooks")
+def webhooks(
+    deliveries: Annotated[
+        int, typer.Option("--deliveries", min=10, max=100_000, help="Webhooks that each side sends in a round.")
+    ] = 5000,
+    rate: Annotated[
+        int, typer.Option("--rate", min=1, max=10_000, help="Payouts per second while the latency is measured.")
+    ] = 50,
+    seconds: Annotated[
+        int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement of the latency.")
+    ] = 8,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, max=100, help="How often to repeat each measurement; the medians count.")
+    ] = 3,
+    ready_file: _ReadyFile = None,
+    api_processes: _ApiProcesses = 1,
+    workers: _Workers = 1,
+    as_json: _Json = False,
+    output: _Output = None,
+) -> None:
+    """Deliver webhooks, and post the same bodies with a bare aiohttp client, alternately, to the same receiver.
+
+    The bare client signs nothing and records nothing. The workers are held while the payouts are created, because the rate
+    would otherwise be that of the creates. It is measured from the first arrival until the last attempt is recorded. The
+    receiver has a process of its own.
+
+    Then the bench creates payouts at --rate for a merchant with four endpoints, and measures the time from sending a create
+    to receiving its payout.succeeded at the first: once while the other three work, and once while one of them hangs, one
+    refuses connections, and the name of one does not resolve.
+
+    `cpu_us_per_payout` is the CPU time of the sandbox's processes per webhook.
+    """
+    from sandbox.bench import webhooks_report as report
+    from sandbox.bench.webhooks import WebhooksBench
+
+    def open_bench(stack: "Stack", progress: "Progress") -> WebhooksBench:
+        return WebhooksBench(stack, deliveries, rate, seconds, rounds, progress)
+
+    result = measure(open_bench, ready_file, api_processes, workers, as_json)
+    figures = report.figures(result)
+    print_result(figures, asdict(result) | figures, report.render, result, as_json, output)
+
+
 @app.command("wait-for")
 def wait_for(
     rate: Annotated[int, typer.Option("--rate", min=1, max=100_000, help="Creates per second.")] = 200,

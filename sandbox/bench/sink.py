@@ -1,0 +1,133 @@
+"""A webhook receiver in a process of its own, so that its CPU time delays neither side of a comparison."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Final, cast
+
+import httptools
+import uvloop
+
+from sandbox.bench.stack import BenchError
+from sandbox.domain.webhook_signing import ID_HEADER
+
+_OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_ID: Final = ID_HEADER.encode()
+_ARRIVE_SECONDS: Final = 300.0
+_POLL_SECONDS: Final = 0.005
+
+
+class Sink:
+    """Counts the webhooks that arrive at the receiver's process."""
+
+    def __init__(self, pipe: "Connection[str, tuple[int, float]]", url: str) -> None:
+        self.url = url
+        self._pipe = pipe
+
+    def reset(self) -> None:
+        """Forget what has arrived."""
+        self._pipe.send("reset")
+        self._pipe.recv()
+
+    def wait(self, count: int) -> float:
+        """Wait until `count` different webhooks have arrived. Return when the first did, on the clock of `perf_counter`.
+
+        Raises BenchError if they do not arrive in time.
+        """
+        deadline = time.monotonic() + _ARRIVE_SECONDS
+        while True:
+            self._pipe.send("count")
+            arrived, first_at = self._pipe.recv()
+            if arrived >= count:
+                return first_at
+            if time.monotonic() > deadline:
+                raise BenchError(f"{count - arrived} of {count} webhooks had not arrived after {_ARRIVE_SECONDS:.0f} seconds.")
+            time.sleep(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def run_sink() -> Iterator[Sink]:
+    """Run a receiver that responds to every request with an empty 200."""
+    context = multiprocessing.get_context("spawn")  # a fork would share this process's event loops and threads
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        port, _ = ours.recv()
+        yield Sink(ours, f"http://127.0.0.1:{port}/")
+    except EOFError as error:
+        raise BenchError("The bench's webhook receiver ended.") from error
+    finally:
+        ours.close()
+        process.join(5)
+        process.kill()
+
+
+class _Arrivals:
+    """What has arrived so far."""
+
+    def __init__(self) -> None:
+        self.ids: set[bytes] = set()
+        self.first_at = 0.0
+
+    def add(self, message_id: bytes) -> None:
+        if not self.ids:
+            self.first_at = time.perf_counter()
+        self.ids.add(message_id)
+
+
+def _serve(pipe: "Connection[tuple[int, float], str]") -> None:
+    """Receive webhooks, and answer the parent's questions, until it closes the pipe."""
+
+    async def run() -> None:
+        arrivals = _Arrivals()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        server = await loop.create_server(lambda: _Connection(arrivals), "127.0.0.1", 0, backlog=1024)
+
+        def answer() -> None:
+            try:
+                question = pipe.recv()
+            except (EOFError, OSError):
+                ended.set()
+                return
+            if question == "reset":
+                arrivals.ids.clear()
+            pipe.send((len(arrivals.ids), arrivals.first_at))
+
+        loop.add_reader(pipe.fileno(), answer)
+        pipe.send((server.sockets[0].getsockname()[1], 0.0))
+        await ended.wait()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(run())
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. It uses the bare protocol, because even in its own process it shares the machine's cores."""
+
+    def __init__(self, arrivals: _Arrivals) -> None:
+        self._arrivals = arrivals
+        self._parser = httptools.HttpRequestParser(self)
+        self._id = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's class does not inherit from it
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    # httptools calls these.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == _ID:
+            self._id = value
+
+    def on_message_complete(self) -> None:
+        assert self._transport is not None
+        self._transport.write(_OK)
+        self._arrivals.add(self._id)
