@@ -18,9 +18,10 @@ from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.webhooks import deliver
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.capacity import ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED
+from sandbox.webhooks.claims import DueClaim, claim_due
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.leasing import DELIVERIES_PER_CALL
-from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, claim_due
+from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery
 from tests.harness.raw_server import sending
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -159,7 +160,7 @@ async def test_leased_deliveries_are_sent_once_and_no_other_worker_claims_them(
     unit = await subscriber.emit(10)
     await blocked.until_arrived(10)
     # They are due and their calls are in progress. The sandbox's own workers claim in the same way.
-    assert await claim_due(unit.merchant_id, {}, 100) == ([], frozenset())
+    assert await claim_due(unit.merchant_id, {}, 100) == DueClaim([])
     blocked.unblocked.set()
     await subscriber.until_done(10)
     assert sent(receiver) == Counter(event.id for event in unit.events)
@@ -236,7 +237,7 @@ async def test_after_an_error_nothing_is_sent_and_no_capacity_stays_reserved(
         await subscriber.emit(10, ConnectionError("lost during COMMIT"))
     with subscriber.deliverer.attempts.reserve_capacity(subscriber.world.merchant_id) as free:
         assert free.by_endpoint == {}, "no call must count as in progress"
-    assert await claim_due(subscriber.world.merchant_id, {}, 100) == ([], frozenset())
+    assert await claim_due(subscriber.world.merchant_id, {}, 100) == DueClaim([])
     assert receiver.received == []
     await asyncio.to_thread(subscriber.world.stack.execute, EXPIRE_LEASES, subscriber.world.merchant_id)
     await subscriber.until_done(10)
@@ -284,7 +285,7 @@ async def test_leases_and_a_claim_at_the_same_time_stay_within_the_endpoint_limi
         claimable.append(capacity.get(subscriber.endpoint_id, default))
         claiming.set()
         await finish.wait()
-        return [], frozenset()
+        return DueClaim()
 
     monkeypatch.setattr(deliver, "claim_due", claim)
     blocked = BlockedReceiver(receiver)

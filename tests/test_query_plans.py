@@ -111,7 +111,10 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),
     "sandbox.webhooks.deliveries._LIST_BY_EVENT": (MERCHANT, A, A, A, A, list(DELIVERY_STATUSES), None),
     "sandbox.webhooks.endpoints._END_DELIVERIES": (MERCHANT, A, A, A, "SUCCEEDED"),
-    "sandbox.webhooks.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A),
+    "sandbox.webhooks.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
+    "sandbox.webhooks.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
+    "sandbox.webhooks.pacing._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
+    "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
     "sandbox.unit_of_work.write._WRITE": (
@@ -292,7 +295,7 @@ def test_no_statement_updates_or_deletes_many_rows_with_a_join() -> None:
 
 
 def _is_join(text: str) -> bool:
-    words = text.split()
+    words = text.replace("FOR NO KEY UPDATE", "").split()
     return ("UPDATE" in words and "FROM" in words[words.index("UPDATE") :] and "DO" not in words) or "USING" in words
 
 

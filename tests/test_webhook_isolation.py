@@ -20,6 +20,7 @@ from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import AttemptRunner
 from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, Capacity
+from sandbox.webhooks.claims import DueClaim
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
 from sandbox.webhooks.resolver import LookupTimeoutError, NameResolver
@@ -74,9 +75,7 @@ class Outbox:
         async with self._changed:
             await self._changed.wait_for(lambda: merchant_id in self._no_capacity)
 
-    async def _claim(
-        self, merchant_id: str, capacity: Mapping[str, int], default_capacity: int
-    ) -> tuple[list[ClaimedDelivery], frozenset[str]]:
+    async def _claim(self, merchant_id: str, capacity: Mapping[str, int], default_capacity: int) -> DueClaim:
         await asyncio.sleep(0)
         self.claims += 1
         claimed = [
@@ -88,7 +87,7 @@ class Outbox:
             async with self._changed:
                 self._no_capacity.add(merchant_id)
                 self._changed.notify_all()
-        return claimed, frozenset()
+        return DueClaim(claimed)
 
     async def _record(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
         async with self._changed:

@@ -51,11 +51,12 @@ UNION
 SELECT d.merchant_id::text FROM d
 CROSS JOIN LATERAL (SELECT clock_frozen_at, clock_offset FROM worlds WHERE worlds.merchant_id = d.merchant_id OFFSET 0) w
 CROSS JOIN LATERAL (
-    SELECT status FROM webhook_endpoints e
+    SELECT status, relayed FROM webhook_endpoints e
     WHERE e.merchant_id = d.merchant_id AND e.id >= d.endpoint_id AND e.id <= d.endpoint_id
     ORDER BY e.merchant_id, e.id OFFSET 0
 ) e
-WHERE w.clock_frozen_at IS NULL AND e.status = 'ENABLED' AND d.next_attempt_at <= $1::timestamptz + w.clock_offset
+WHERE w.clock_frozen_at IS NULL AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE
+    AND d.next_attempt_at <= $1::timestamptz + w.clock_offset
 LIMIT $2
 """
 
@@ -63,7 +64,8 @@ LIMIT $2
 _FROZEN_WITH_DUE_DELIVERIES: Final = """
 SELECT w.merchant_id::text FROM worlds w
 WHERE w.clock_frozen_at IS NOT NULL AND EXISTS (
-    SELECT FROM webhook_endpoints e WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND (
+    SELECT FROM webhook_endpoints e
+    WHERE e.merchant_id = w.merchant_id AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE AND (
         SELECT d.next_attempt_at FROM webhook_deliveries d
         WHERE d.merchant_id = w.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1

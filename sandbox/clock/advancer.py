@@ -23,7 +23,8 @@ from sandbox.payouts.steps import BATCH, take_claimed_steps
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim_due
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
 from sandbox.webhooks.attempt import MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_in_transaction
+from sandbox.webhooks.claims import claim_in_transaction
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -36,7 +37,8 @@ MAX_LISTED_STEPS: Final = 1000
 """Maximum number of steps that a response lists."""
 
 # The earliest due time of each kind of work that depends on the merchant's clock. To add a kind of work, add a column here and
-# run the work in `_run_instant`. A delivery that is being sent is still due, so the clock waits for it.
+# run the work in `_run_instant`. A delivery that is being sent is still due, so the clock waits for it. It does not wait for
+# a listener, which sends the deliveries of a relayed endpoint.
 _NEXT_DUE: Final = """
 SELECT
     (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
@@ -44,7 +46,7 @@ SELECT
         SELECT d.next_attempt_at AS due FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-    ) l WHERE e.merchant_id = $1 AND e.status = 'ENABLED') AS deliveries
+    ) l WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE) AS deliveries
 """
 
 _SET: Final = "UPDATE worlds SET clock_frozen_at = $2, clock_offset = $3 WHERE merchant_id = $1"

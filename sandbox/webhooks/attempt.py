@@ -27,6 +27,7 @@ from sandbox.webhooks.faults import FaultInjectingSender
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
 from sandbox.webhooks.signer import SignerCache
+from sandbox.webhooks.start_times import StartTimes
 
 MAX_RECORDED_ATTEMPTS: Final = 256
 """Maximum number of attempts recorded in one transaction."""
@@ -82,6 +83,7 @@ class AttemptRunner:
         self._log = structlog.get_logger().bind()
         self._on_recorded = on_recorded
         self._capacity = Capacity()
+        self._start_times = StartTimes()
 
     def reserve_capacity(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
         """Yield how many deliveries each endpoint of the merchant can receive; reserve that capacity until the context ends."""
@@ -127,21 +129,34 @@ class AttemptRunner:
         """Make a sequence's attempts one after the other and pass each result to `on_attempt`.
 
         Call `begin` with the sequence first; this method ends it. If an attempt could outlast its lease, if the endpoint
-        responded with 410, or if `may_continue` returns False, it releases the rest of the sequence, which stays due. Returns
-        the number of deliveries released. Raises nothing but CancelledError.
+        responded with 410, or if `may_continue` returns False, it releases the rest of the sequence, which stays due. If the
+        endpoint is ordered and an attempt must be repeated, it releases the later deliveries of the same payout. Returns the
+        number of deliveries released. Raises nothing but CancelledError.
         """
         is_gone = False
+        failed_payouts: set[str] = set()
+        released: list[ClaimedDelivery] = []
         try:
             for index, claimed in enumerate(sequence):
-                if index and (is_gone or not may_continue() or datetime.now(UTC) > claimed.lease - MAX_ATTEMPT_DURATION):
-                    await self._release(merchant_id, sequence[index:])
-                    return len(sequence) - index
+                if claimed.slot is not None:
+                    await self._start_times.wait_for(merchant_id, claimed.endpoint_id, claimed.slot)
+                is_late = datetime.now(UTC) > claimed.lease - MAX_ATTEMPT_DURATION
+                if (index and (is_gone or not may_continue() or is_late)) or (is_late and claimed.slot is not None):
+                    released += sequence[index:]
+                    break
+                if claimed.payout_id in failed_payouts:
+                    released.append(claimed)
+                    continue
                 result = await self.attempt(merchant_id, claimed)
                 on_attempt(result)
                 is_gone = result.gone
+                if claimed.payout_id is not None and result.status == "PENDING":
+                    failed_payouts.add(claimed.payout_id)
+            if released:
+                await self._release(merchant_id, released)
         finally:
             self._capacity.end(merchant_id, sequence[0].endpoint_id)
-        return 0
+        return len(released)
 
     async def _release(self, merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:
         try:
@@ -153,6 +168,10 @@ class AttemptRunner:
     def recheck_soon(self, merchant_id: str) -> None:
         """Wake the merchant again shortly: another process is still posting earlier deliveries."""
         self._wake_later(merchant_id, _RECHECK_SECONDS)
+
+    def recheck_after(self, merchant_id: str, seconds: float) -> None:
+        """Wake the merchant again after this time, when a rate limit allows more attempts."""
+        self._wake_later(merchant_id, seconds)
 
     def _postpone(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Exchange) -> AttemptResult:
         """Return an attempt that a fault postponed. It appears in the log, but uses up no retry."""

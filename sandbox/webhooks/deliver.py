@@ -19,8 +19,9 @@ from sandbox.db.engine import CONNECTION_ERRORS
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.capacity import ENDPOINT_CALLS, FreeCapacity
+from sandbox.webhooks.claims import claim_due
 from sandbox.webhooks.leasing import DELIVERIES_PER_CALL, TransactionDeliveries
-from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, claim_due
+from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery
 
 _GATHER_SECONDS: Final = 0.01
 """How long the first result waits for others, so that one transaction records them together."""
@@ -198,7 +199,7 @@ class _MerchantDeliveries:
             self.may_have_more_due |= may_leave_due
             self._claimable = FreeCapacity(capacity, free.default)
             try:
-                claimed, busy = await claim_due(self._merchant_id, capacity, free.default)
+                claimed, busy, has_paced, recheck_after = await claim_due(self._merchant_id, capacity, free.default)
             finally:
                 self._claimable = _NO_CAPACITY
             sequences = split_into_sequences(claimed)
@@ -206,11 +207,16 @@ class _MerchantDeliveries:
         claims = Counter(delivery.endpoint_id for delivery in claimed)
         if any(count == capacity.get(endpoint_id, free.default) for endpoint_id, count in claims.items()):
             self.claim_again()  # an endpoint that used all of its capacity can have more due, and more capacity by now
-        # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more.
+        # In a frozen world, an endpoint's deliveries are sent one at a time, even if it has capacity for more. A paced endpoint
+        # can have deliveries that wait for the result of another one.
         self.may_have_more_due = (
-            may_leave_due or bool(busy) or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
+            may_leave_due or bool(busy) or has_paced or any(delivery.clock.frozen_at is not None for delivery in claimed[:1])
         )
         self.send(sequences)
+        if recheck_after == 0:
+            self.claim_again()
+        elif recheck_after is not None:
+            attempts.recheck_after(self._merchant_id, recheck_after)
         if busy - self._unrecorded.keys():
             attempts.recheck_soon(self._merchant_id)
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from sandbox.db.engine import connection
 from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
+from sandbox.domain.delivery_pacing import Slot
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.domain.trace import derive
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
@@ -24,20 +24,16 @@ if TYPE_CHECKING:
 LEASE: Final = timedelta(seconds=30)
 """How long a claim lasts: twice an attempt's 15 s. Once it has expired, another worker can claim the delivery."""
 
-FROZEN_CLAIM_LIMIT: Final = 64
-"""Maximum number of deliveries per endpoint in one claim while the clock is frozen. They are sent one after the other."""
-
 Fetch = Callable[..., Awaitable[list["Record"]]]
 """Run a statement with its arguments, in the caller's transaction or in its own."""
 
 _SQL: Final = read_statements(__name__)
-_CLOCK: Final = _SQL["clock"]
-_LOCK: Final = _SQL["lock"]
-_BUSY: Final = _SQL["busy"]
 _CLAIM: Final = _SQL["claim"]
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
+_LOCK_ORDERED: Final = _SQL["lock_ordered"]
+_RELEASE_FOLLOWERS: Final = _SQL["release_followers"]
 _decode_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
 
 
@@ -78,6 +74,10 @@ class ClaimedDelivery(msgspec.Struct, frozen=True):
     """The trace that the event belongs to."""
     manual: bool = False
     """Whether someone asked for this attempt (resend, recover)."""
+    payout_id: str | None = None
+    """The payout whose later events wait for this delivery. None if the endpoint is not ordered."""
+    slot: Slot | None = None
+    """When the attempt may start. None if the endpoint has no rate limit."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -118,71 +118,17 @@ class Claim(NamedTuple):
     """The merchant of each delivery claimed, and the delivery. The earliest come first."""
 
 
-async def claim_due(
-    merchant_id: str, capacity: Mapping[str, int], default_capacity: int
-) -> tuple[list[ClaimedDelivery], frozenset[str]]:
-    """Claim due deliveries: at most `capacity[endpoint]` for each endpoint, `default_capacity` for endpoints not in `capacity`.
-
-    With a frozen clock, deliveries are sent one after the other and these limits do not apply. The claim then skips busy
-    endpoints, those with an attempt in progress in any process. Returns the deliveries and the ids of the busy endpoints.
-    Raises asyncpg's errors. If it raises, nothing was claimed.
-    """
-    async with connection() as conn:
-        clock = await _clock(conn, _CLOCK, merchant_id)
-    if clock is None:
-        return [], frozenset()
-    if clock.frozen_at is None:
-        return await _claim(execute_in_own_transaction, merchant_id, clock, capacity, default_capacity), frozenset()
-
-    async def claim_frozen(conn: "PoolConnectionProxy[Any]") -> tuple[list[ClaimedDelivery], frozenset[str]]:
-        # Concurrent claims would not see each other's leases. Under the merchant's lock, the second sees the first one's.
-        clock = await _clock(conn, _LOCK, merchant_id)
-        return ([], frozenset()) if clock is None else await _claim_frozen(conn, merchant_id, clock)
-
-    return await write_rows(claim_frozen)
-
-
-async def claim_in_transaction(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, capacity_per_endpoint: int
-) -> list[ClaimedDelivery]:
-    """Claim due deliveries in the caller's transaction, which must hold the merchant's lock. See `claim_due`."""
-    clock = await _clock(conn, _CLOCK, merchant_id)
-    if clock is None:
-        return []
-    if clock.frozen_at is None:
-        return await _claim(conn.fetch, merchant_id, clock, {}, capacity_per_endpoint)
-    claimed, _ = await _claim_frozen(conn, merchant_id, clock)
-    return claimed
-
-
-async def _clock(conn: "PoolConnectionProxy[Any]", statement: str, merchant_id: str) -> Clock | None:
-    record = await conn.fetchrow(statement, merchant_id)
-    return None if record is None else Clock(record["clock_frozen_at"], record["clock_offset"])
-
-
-async def _claim_frozen(
-    conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock
-) -> tuple[list[ClaimedDelivery], frozenset[str]]:
-    """Claim for endpoints that are not busy. Returns the busy ones too. The caller must hold the merchant's lock."""
-    wall_now = datetime.now(UTC)
-    busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(wall_now), wall_now))
-    return await _claim(conn.fetch, merchant_id, clock, dict.fromkeys(busy, 0), FROZEN_CLAIM_LIMIT), busy
-
-
-async def _claim(
-    fetch: Fetch, merchant_id: str, clock: Clock, capacity: Mapping[str, int], default_capacity: int
-) -> list[ClaimedDelivery]:
-    by_merchant = {(merchant_id, endpoint_id): count for endpoint_id, count in capacity.items()}
-    claim = await claim_together(fetch, {merchant_id: clock}, by_merchant, default_capacity)
-    return [delivery for _, delivery in claim.deliveries]
-
-
 async def claim_together(
-    fetch: Fetch, clocks: Mapping[str, Clock], capacity: Mapping[tuple[str, str], int], default_capacity: int = 0
+    fetch: Fetch,
+    clocks: Mapping[str, Clock],
+    capacity: Mapping[tuple[str, str], int],
+    default_capacity: int = 0,
+    chosen: Sequence[str] | None = None,
 ) -> Claim:
     """Claim the due deliveries of the merchants in `clocks`, in one statement.
 
-    `capacity` limits the deliveries by merchant and endpoint, and `default_capacity` those of each endpoint not in it.
+    `capacity` limits the deliveries by merchant and endpoint, and `default_capacity` those of each endpoint not in it. Paced
+    endpoints are skipped, unless `chosen` is given: then only they are served, and only with the deliveries of these ids.
     Raises asyncpg's errors.
     """
     wall_now = datetime.now(UTC)
@@ -197,6 +143,7 @@ async def claim_together(
         list(capacity.values()),
         default_capacity,
         lease,
+        chosen,
     )
     endpoints: dict[tuple[str, str], ClaimedEndpoint] = {}
     for r in records:
@@ -257,13 +204,23 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
     now = max(result.at for result in results)
     gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
     parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
-    if len(parts) == 1 and not gone:
+    ended = {
+        (result.claimed.endpoint_id, result.claimed.payout_id)
+        for result in results
+        if result.claimed.payout_id is not None and result.status != "PENDING"
+    }
+    if len(parts) == 1 and not gone and not ended:
         await execute_in_own_transaction(*parts[0])
         return
 
     async def write(conn: "PoolConnectionProxy[Any]") -> None:
         for part in parts:
             await conn.execute(*part)
+        if ended:
+            endpoint_ids, payout_ids = zip(*sorted(ended), strict=True)
+            # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
+            await conn.execute(_LOCK_ORDERED, merchant_id, endpoint_ids)
+            await conn.execute(_RELEASE_FOLLOWERS, merchant_id, now, endpoint_ids, payout_ids)
         if gone:
             await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint responded with 410 Gone.")
 

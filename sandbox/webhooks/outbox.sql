@@ -1,27 +1,11 @@
--- Claim webhook deliveries that are due, and record their attempts. `$1` is the merchant in every statement but `claim`.
+-- Claim webhook deliveries, and record their attempts. `$1` is the merchant in every statement but `claim`.
 
 -- `by_key` and `update_by_key` in sandbox/db/rows.py explain the form of the look-ups, and of an UPDATE written as INSERT with
 -- ON CONFLICT: only the columns after DO UPDATE change. Workers without the merchant's lock lock each row (FOR NO KEY UPDATE).
 
--- name: clock
-SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1;
-
--- name: lock
-SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 FOR NO KEY UPDATE;
-
--- name: busy
--- Endpoints to which a worker is posting at this moment. Deliveries are claimed in the order of the index, so one that is in
--- progress is among the first. Only resends can be ahead of it; the LIMIT leaves room for them.
-SELECT e.id::text FROM webhook_endpoints e
-WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND EXISTS (
-    SELECT FROM (
-        SELECT d.leased_until FROM webhook_deliveries d
-        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at <= $2
-        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT 256
-    ) f WHERE f.leased_until > $3);
-
 -- name: claim
 -- $1 and $2: merchants and their times. $4 to $6: merchants, endpoints and capacities. $7: the capacity of other endpoints.
+-- $9: NULL, or for paced endpoints the ids of the deliveries to claim (see pacing.sql), which are the first unlocked ones.
 -- Returns each enabled endpoint of the merchants, with the deliveries claimed for it, or once without any.
 -- Each endpoint gets its own share, so a slow endpoint fills only its own. SKIP LOCKED lets two workers claim at the same
 -- time. The lease, in the host's time, outlives the transaction, because the HTTP call is made after it.
@@ -37,7 +21,8 @@ WITH due AS MATERIALIZED (
             ARRAY(SELECT ROW (id::text, kind, match::text, parameters::text, probability, seed) FROM faults f
                 WHERE f.merchant_id = m.merchant_id AND target = 'webhooks' AND hits < coalesce(count, hits + 1) ORDER BY id
             ) AS faults
-        FROM webhook_endpoints w WHERE w.merchant_id = m.merchant_id AND w.status = 'ENABLED' OFFSET 0
+        FROM webhook_endpoints w WHERE w.merchant_id = m.merchant_id AND w.status = 'ENABLED' AND ($9::uuid[] IS NOT NULL)
+            = (w.ordered OR w.rate_limit IS NOT NULL OR w.max_in_flight IS NOT NULL OR coalesce(w.relayed, false)) OFFSET 0
     ) e
     LEFT JOIN unnest($4::uuid[], $5::uuid[], $6::int[]) AS b (merchant_id, endpoint_id, capacity)
         ON b.merchant_id = m.merchant_id AND b.endpoint_id = e.id
@@ -45,7 +30,7 @@ WITH due AS MATERIALIZED (
         SELECT d.id, d.event_id, d.status, d.attempts, d.scheduled, d.next_attempt_at, d.created_at, d.updated_at, d.resent
         FROM webhook_deliveries d
         WHERE d.merchant_id = m.merchant_id AND d.endpoint_id = e.id AND d.next_attempt_at <= m.now
-            AND (d.leased_until IS NULL OR d.leased_until <= $3)
+            AND (d.leased_until IS NULL OR d.leased_until <= $3) AND ($9 IS NULL OR d.id = ANY ($9))
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id
         LIMIT coalesce(b.capacity, $7::int) FOR NO KEY UPDATE SKIP LOCKED
     ) c ON true
@@ -118,3 +103,26 @@ FROM n JOIN d ON d.id = n.id;
 -- name: disable
 UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = $4, updated_at = $3
 WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND status = 'ENABLED';
+
+-- name: lock_ordered
+SELECT FROM webhook_endpoints WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) ORDER BY merchant_id, id FOR NO KEY UPDATE;
+
+-- name: release_followers
+-- Deliveries of these payouts that were put off because of a blocker are due again; claims decide which of them can be sent.
+-- One that was attempted has a due time of its own.
+INSERT INTO webhook_deliveries AS t (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, created_at,
+    updated_at, next_attempt_at)
+SELECT $1, k.id, k.event_id, k.endpoint_id, k.status, k.attempts, k.scheduled, k.created_at, k.updated_at,
+    CASE WHEN k.attempts = 0 THEN least(k.created_at, $2) ELSE $2 END
+FROM unnest($3::uuid[], $4::uuid[]) AS n (endpoint_id, payout_id)
+CROSS JOIN LATERAL (
+    SELECT id FROM events WHERE events.merchant_id = $1 AND events.payout_id = n.payout_id
+    ORDER BY events.merchant_id, events.payout_id, events.change OFFSET 0
+) v
+CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries d
+    WHERE d.merchant_id = $1 AND d.event_id >= v.id AND d.event_id <= v.id AND d.endpoint_id = n.endpoint_id
+        AND d.status = 'PENDING' AND d.next_attempt_at > $2 AND (d.attempts = 0 OR d.resent)
+    ORDER BY d.merchant_id, d.event_id FOR NO KEY UPDATE
+) k
+ON CONFLICT (merchant_id, id) DO UPDATE SET next_attempt_at = EXCLUDED.next_attempt_at;
