@@ -86,6 +86,18 @@ def test_every_payout_of_a_batch_belongs_to_the_batchs_trace(world: World, recei
         assert sent_traces(receiver, result["payout"]["id"]) == [GIVEN]
 
 
+def test_a_bulk_credits_event_belongs_to_the_uploads_trace(world: World, receiver: Receiver) -> None:
+    subscribe(world, receiver, event_types=["bulk_credit.*"])
+    response = world.client.post(
+        "/api/v1/wallet/bulk-credit",
+        files={"file": ("credits.csv", b"uuid,amount\nnobody,1.00\n", "text/csv")},
+        headers={"X-IDEMPOTENCY-KEY": "upload", "traceparent": GIVEN},
+    )
+    assert response.status_code == 202
+    receiver.wait_for("bulk_credit.completed")
+    assert {r.headers["traceparent"] for r in receiver.received} == {GIVEN}
+
+
 def test_the_journal_names_the_trace_of_a_delivery_that_a_fault_hit(world: World, receiver: Receiver) -> None:
     subscribe(world, receiver, event_types=["payout.created"])
     assert world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop"}).status_code == 201

@@ -188,4 +188,5 @@ def _completed(unit: UnitOfWork, record: Mapping[str, Any]) -> NewEvent:
         step=None,
         transfer_id=None,
         request_id=record["request_id"],
+        traceparent=record["traceparent"],
     )

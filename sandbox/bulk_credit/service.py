@@ -151,7 +151,7 @@ class BulkCreditService:
             if counts:  # the transaction is retried: start over
                 upload.file.seek(0)
                 counts.clear()
-            await BulkCredits.insert(_new_bulk_credit(context.merchant_id, activity_id, context.request_id, now))
+            await BulkCredits.insert(_new_bulk_credit(context, activity_id, now))
             # COPY as text, which the driver sends unchanged. Encoding records would take longer than everything else.
             await conn.copy_to_table(
                 "bulk_credit_items",
@@ -185,9 +185,9 @@ def _count(merchant_id: str, activity_id: str, counts: Mapping[str, int]) -> Upd
     return b.update(values).where(b.merchant_id == merchant_id, b.id == activity_id)
 
 
-def _new_bulk_credit(merchant_id: str, activity_id: str, request_id: str, now: datetime) -> BulkCredits:
+def _new_bulk_credit(context: RequestContext, activity_id: str, now: datetime) -> BulkCredits:
     return BulkCredits(
-        merchant_id=merchant_id,
+        merchant_id=context.merchant_id,
         id=activity_id,
         status=UPLOADED,
         total=0,
@@ -195,7 +195,8 @@ def _new_bulk_credit(merchant_id: str, activity_id: str, request_id: str, now: d
         duplicates=0,
         succeeded=0,
         failed=0,
-        request_id=request_id,
+        request_id=context.request_id,
+        traceparent=context.traceparent,
         created_at=now,
         updated_at=now,
     )

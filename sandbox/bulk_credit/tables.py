@@ -7,7 +7,7 @@ from sandbox.db.engine import ENGINE
 
 
 class BulkCredits(Table, db=ENGINE):
-    """An uploaded file of credits."""
+    """An uploaded file of credits. `traceparent` is the upload's, or null if it is derived from the request id."""
 
     merchant_id = UUID(primary_key=True, default=None)
     id = UUID(primary_key=True, default=None)
@@ -21,6 +21,7 @@ class BulkCredits(Table, db=ENGINE):
     created_at = Timestamptz(default=None)
     updated_at = Timestamptz(default=None)
     completed_at = Timestamptz(null=True, default=None)
+    traceparent = Text(null=True, default=None)
 
 
 class BulkCreditItems(Table, db=ENGINE):

@@ -60,7 +60,9 @@ class Item(msgspec.Struct):
     transfer_id: str | None
 
 
-COLUMNS: Final = "id::text AS id, status, total, invalid, duplicates, succeeded, failed, request_id, created_at, completed_at"
+COLUMNS: Final = (
+    "id::text AS id, status, total, invalid, duplicates, succeeded, failed, request_id, traceparent, created_at, completed_at"
+)
 """The columns of `bulk_credits` that `to_activity` reads."""
 
 
