@@ -6,7 +6,8 @@ import json
 import threading
 import uuid
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -14,8 +15,15 @@ import pytest
 
 from examples.receivers.broken import NoDedup
 from examples.receivers.correct_python import Receiver, Server
+from sandbox.db.engine import close_pool, open_pool
 from sandbox.domain.receiver_checks import NAMES
+from sandbox.domain.unit import RequestContext
 from sandbox.domain.webhook_signing import new_secret
+from sandbox.receiver_tests.requests import ReceiverTestBody
+from sandbox.receiver_tests.service import ReceiverTestService
+from sandbox.scenarios.builtin import load_catalogue
+from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from tests.harness.command import run, run_json
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
@@ -221,20 +229,14 @@ def test_a_receiver_that_is_down_fails_one_check_and_the_others_are_skipped(worl
 
 
 async def test_tests_of_a_merchant_are_limited(world: World) -> None:
-    gate = threading.Event()
-
-    class Hanging(Receiver):
-        def handle(self, method: str, headers: Any, body: bytes) -> int:
-            gate.wait(30)
-            return 200
-
-    with served(Hanging(SECRET)) as server:
+    receiver = Hanging(SECRET)
+    with served(receiver) as server:
         body = {"url": server.url, "secret": SECRET}
         async with httpx.AsyncClient(base_url=world.stack.api_url, headers={"X-API-KEY": world.api_key}) as client:
             # There are two API processes, each with a limit of two.
             answers = await asyncio.gather(*(client.post(PATH, json=body) for _ in range(12)))
         statuses = [answer.status_code for answer in answers]
-        gate.set()
+        receiver.gate.set()
         assert set(statuses) <= {202, 429}
         assert 2 <= statuses.count(202) <= 4
         refused = next(answer for answer in answers if answer.status_code == 429)
@@ -271,3 +273,70 @@ def test_certify_exits_with_1_and_explains_each_failure(world: World, no_dedup: 
     shown = run_json(world, *arguments, code=1)
     assert shown["status"] == "FAILED"
     assert len(shown["checks"]) == 17
+
+
+# ---- ends before its time
+
+
+class Hanging(Receiver):
+    """Answers when the test opens the gate."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(secret)
+        self.gate, self.was_called = threading.Event(), threading.Event()
+
+    def handle(self, method: str, headers: Any, body: bytes) -> int:
+        self.was_called.set()
+        self.gate.wait(30)
+        return super().handle(method, headers, body)
+
+
+@pytest.fixture
+async def service(stack: Stack) -> AsyncIterator[ReceiverTestService]:
+    """Yield a service in this process, connected to the sandbox's database."""
+    await open_pool(stack.database_url, 4)
+    work = UnitOfWorkRunner(load_catalogue(), Notifier())
+    service = ReceiverTestService(work, [ip_network("127.0.0.0/8")], lambda merchant_id, notes: None)
+    service.start()
+    try:
+        yield service
+    finally:
+        await service.close()
+        await work.close()
+        await close_pool()
+
+
+async def _start(service: ReceiverTestService, world: World, url: str) -> str:
+    context = RequestContext(world.merchant_id, None, "r", PATH, "")
+    result = await service.create(context, ReceiverTestBody(url=url, secret=SECRET))
+    test_id: str = json.loads(result.body)["id"]
+    return test_id
+
+
+async def test_a_test_fails_if_its_process_is_stopped(service: ReceiverTestService, world: World) -> None:
+    receiver = Hanging(SECRET)
+    with served(receiver) as server:
+        test_id = await _start(service, world, server.url)
+        await asyncio.to_thread(receiver.was_called.wait, 30)
+        await service.close()
+        receiver.gate.set()
+    found = world.get(f"{PATH}/{test_id}").json()
+    assert (found["status"], found["checks"]) == ("FAILED", [])
+    assert "17 checks are missing" in found["error"]
+
+
+async def test_a_deleted_merchants_test_ends(service: ReceiverTestService, stack: Stack) -> None:
+    receiver = Hanging(SECRET)
+    with served(receiver) as server, World.create(stack) as world:
+        await _start(service, world, server.url)
+        await asyncio.to_thread(receiver.was_called.wait, 30)
+        path = f"/sandbox/v1/merchants/{world.merchant_id}"
+        async with httpx.AsyncClient(base_url=stack.api_url, headers={"X-ADMIN-KEY": stack.admin_key}, timeout=60) as client:
+            assert (await client.delete(path)).status_code == 204
+        deadline = asyncio.get_running_loop().time() + 30
+        while service.running(world.merchant_id):  # until the next heartbeat notices
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.05)
+        left = "SELECT id FROM receiver_tests WHERE merchant_id = $1"
+        assert await asyncio.to_thread(stack.execute, left, world.merchant_id) == []
+        receiver.gate.set()

@@ -131,6 +131,10 @@ class ReceiverTestService:
         if self._sender is not None:
             await self._sender.close()
 
+    def running(self, merchant_id: str) -> int:
+        """Return how many tests of the merchant this process is running."""
+        return self._running[merchant_id]
+
     def check(self, fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Return the validation errors in a test's fields that its schema cannot express."""
         return receiver_test_errors(fields, self._allowed)
@@ -142,7 +146,7 @@ class ReceiverTestService:
         """
         check_receiver_test(body, self._allowed)
         merchant_id = context.merchant_id
-        if self._running[merchant_id] >= MAX_RUNNING or self._running.total() >= MAX_RUNNING_IN_PROCESS:
+        if self.running(merchant_id) >= MAX_RUNNING or self._running.total() >= MAX_RUNNING_IN_PROCESS:
             raise Problem(
                 "RATE_LIMITED",
                 f"At most {MAX_RUNNING} receiver tests of a merchant run at a time; wait for one to finish.",
