@@ -60,6 +60,8 @@ class Reading(msgspec.Struct, frozen=True):
     status: str | None = None
     applied: int = 0
     error: str | None = None
+    is_unknown: bool = False
+    """Whether the error is a 404, which may mean that the payout is unknown as yet."""
 
 
 class Observed(NamedTuple):
@@ -148,8 +150,9 @@ def _judge_time(observed: Observed) -> Verdict:
     limits, number = observed.limits, len(observed.exchanges) - 1
     answer = observed.exchanges[number].answer
     seconds = min(answer.seconds, observed.usual_seconds)
-    if answer.timed_out or seconds > limits.fail:
-        taken = f"no answer within {limits.give_up:g} s" if answer.timed_out else f"an answer only after {seconds:.1f} s"
+    if seconds > limits.fail:
+        is_unseen = seconds >= limits.give_up
+        taken = f"no answer within {limits.give_up:g} s" if is_unseen else f"an answer only after {seconds:.1f} s"
         return Verdict("failed", f"A valid webhook got {taken}; an attempt fails after {limits.fail:g} s.", number)
     if seconds > limits.advice:
         return Verdict("advice", f"A valid webhook got an answer after {seconds:.1f} s. That is close to the limit.", number)

@@ -9,12 +9,22 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final
 
-PAIRS: Final = (12, 40)
-"""Pairs of samples in the first round, and in the second one, which runs only if the first is suspicious."""
+FIRST_PAIRS: Final = 12
+"""Pairs of samples in the first round."""
+_SECOND_PAIRS: Final = 40
+_SECOND_SECONDS: Final = 2.0
 MAX_SECONDS: Final = 0.05
 """If the first refusal takes longer than this, no samples are taken: they would take too long and vary too much."""
 _MIN_DIFFERENCE: Final = 0.0005
 _MIN_SHARE: Final = 0.9
+
+
+def second_pairs(nearly_right: Sequence[float]) -> int:
+    """Return how many pairs of samples the second round has, which runs only if the first one is suspicious.
+
+    They are fewer if one takes so long that many would take more than a few seconds.
+    """
+    return max(FIRST_PAIRS, min(_SECOND_PAIRS, int(_SECOND_SECONDS / median(nearly_right))))
 
 
 def reveals_progress(wrong: Sequence[float], nearly_right: Sequence[float]) -> bool:

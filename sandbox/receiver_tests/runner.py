@@ -28,11 +28,12 @@ from sandbox.domain.receiver_checks import (
 )
 from sandbox.domain.receiver_curl import curl
 from sandbox.domain.receiver_events import Forge, Outgoing
-from sandbox.domain.receiver_timing import MAX_SECONDS, PAIRS, advice, reveals_progress
+from sandbox.domain.receiver_timing import FIRST_PAIRS, MAX_SECONDS, advice, reveals_progress, second_pairs
 from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
 from sandbox.webhooks.sender import SendResult, WebhookSender
 
-_PARALLEL_IF_SLOW: Final = 8
+_IN_TURN: Final = 1.5
+"""If two requests at once take this many times as long as one, the receiver handles them one after the other."""
 _READING_PAUSE: Final = 0.2
 _SHORTEST_HIDDEN: Final = 8
 """A secret shorter than this is not hidden in answers, where it could be any word."""
@@ -58,6 +59,7 @@ class ReceiverRun:
         self._target = target
         self._limits = limits
         self._usual_seconds = 0.0
+        self._is_parallel = False
         self._hidden = _hidden_texts(target.secret)
         self._findings: dict[str, StoredFinding] = {}
 
@@ -81,13 +83,12 @@ class ReceiverRun:
             self._skip_rest("The receiver does not accept a valid webhook, so nothing else can be judged.", on_finding)
             return
         # Measured before anything else runs, so that nothing else slows the receiver down.
-        await self._one(by_name["answers_in_time"], on_finding)
+        await self._measure(by_name["answers_in_time"], on_finding)
         if first.outcome == "skipped":
             self._skip_rest("The receiver does not answer, so nothing else can be judged.", on_finding)
             return
         rest = [check for check in CHECKS if check.name not in self._findings and not check.is_burst]
-        # Next to each other only if the receiver is so slow that the checks would take minutes one after the other.
-        slots = asyncio.Semaphore(_PARALLEL_IF_SLOW if self._usual_seconds > self._limits.advice else 1)
+        slots = asyncio.Semaphore(len(rest) if self._is_parallel else 1)
 
         async def run_one(check: Check) -> None:
             async with slots:
@@ -97,6 +98,21 @@ class ReceiverRun:
             for check in rest:
                 group.create_task(run_one(check))
         await self._one(by_name["survives_burst"], on_finding)
+
+    async def _measure(self, check: Check, on_finding: OnFinding) -> None:
+        """Run the check of the receiver's time, and decide whether to run the others at the same time.
+
+        If the receiver is slow, all of them one after the other would take minutes. It gets them at once, unless it turns out
+        that it handles requests one after the other.
+        """
+        if self._usual_seconds <= self._limits.advice:
+            await self._one(check, on_finding)
+            return
+        forge = self._forge()
+        another = forge.signed("Another webhook", forge.event(forge.new_id()))
+        started = time.perf_counter()
+        await asyncio.gather(self._one(check, on_finding), self._exchange(another))
+        self._is_parallel = time.perf_counter() - started < self._usual_seconds * _IN_TURN
 
     def _skip_rest(self, reason: str, on_finding: OnFinding) -> None:
         for name in NAMES:
@@ -123,7 +139,7 @@ class ReceiverRun:
 
     async def _checked(self, check: Check, requests: Sequence[Outgoing]) -> StoredFinding:
         readings = None
-        if check.is_burst:
+        if check.is_burst or (self._is_parallel and not check.needs_probe):
             exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
         elif check.needs_probe and self._target.probe_url is not None:
             exchanges, readings = await self._probed(requests, self._target.probe_url)
@@ -169,7 +185,9 @@ class ReceiverRun:
         while True:
             reading = await self._read(probe_url, payout_id)
             is_shown = reading.status is not None and reading.applied >= 1
-            if is_shown or reading.error is not None or time.monotonic() > deadline:
+            # A receiver may answer 404 until it knows the payout.
+            is_error = reading.error is not None and not reading.is_unknown
+            if is_shown or is_error or time.monotonic() > deadline:
                 return reading
             await asyncio.sleep(pause)
             pause = min(pause * 2, _READING_PAUSE)
@@ -179,7 +197,8 @@ class ReceiverRun:
         url = f"{probe_url.partition('#')[0]}{separator}payout_id={quote(payout_id)}"
         answer = _answer(await self._sender.send(url, b"", {"accept": "application/json"}, "GET"), 0)
         if answer.status != 200:
-            return Reading(error=described(answer).replace("the receiver", "it"))
+            error = described(answer).replace("the receiver", "it")
+            return Reading(error=error, is_unknown=answer.status == 404)
         try:
             return _decode_reading(answer.body)
         except msgspec.MsgspecError:
@@ -189,9 +208,11 @@ class ReceiverRun:
         """Compare how long it takes to refuse signatures that are wrong everywhere, and almost right."""
         if self._target.signing == "v1a" or usual_seconds > MAX_SECONDS or self._usual_seconds > self._limits.advice:
             return Verdict("passed")
-        for pairs in PAIRS:
-            wrong: list[float] = []
-            nearly_right: list[float] = []
+        wrong: list[float] = []
+        nearly_right: list[float] = []
+        for is_first in (True, False):
+            pairs = FIRST_PAIRS if is_first else second_pairs(nearly_right)
+            wrong, nearly_right = [], []
             for number in range(pairs):
                 forge = self._forge()
                 webhook = forge.signed("", forge.event(forge.new_id()))
