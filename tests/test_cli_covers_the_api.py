@@ -152,6 +152,13 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     assert psp(f"endpoints update {endpoint} --filter", "data.amount gte 1")["filters"] == given
     psp("endpoints list")
     psp(f"endpoints get {endpoint}")
+    signed = psp(f"endpoints signing-example {endpoint} --body {{}} --timestamp 1700000000 --id evt-1")
+    assert signed["signed_content"] == "evt-1.1700000000.{}"
+    assert psp(f"endpoints rotate-secret {endpoint} --grace-seconds 60")["secret"] != created["secret"]
+    settings = {"header": "X-Sign", "algorithm": "sha256", "encoding": "hex", "template": "{body}"}
+    (folder / "signing.json").write_text(json.dumps(settings))
+    changed = psp(f"endpoints update {endpoint} --signing custom --custom-signing", str(folder / "signing.json"))
+    assert changed["custom_signing"] == settings
     event = psp("trigger payout.failed")["id"]
     psp("drain")
     delivery = psp(f"deliveries list --event {event} --status SUCCEEDED")["data"][0]["id"]

@@ -26,7 +26,7 @@ from sandbox.domain.ledger import MOVEMENTS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.merchants.settings import Settings
 from sandbox.webhooks.deliveries import STATUSES as DELIVERY_STATUSES
-from sandbox.webhooks.endpoints import Endpoint
+from sandbox.webhooks.tables import WebhookEndpoints
 from tests.harness import statements
 from tests.harness.plans import BATCH, MERCHANT, NOW, Database, ReadCost, ids, json_rows, row
 from tests.harness.world import Stack
@@ -155,12 +155,8 @@ BUILDER_ARGUMENTS: Mapping[str, object] = {
     "limit": BATCH,
     "now": datetime.fromisoformat(NOW),
     "reason": "",
-    "after": Endpoint(
-        id=ids()[0], url="http://127.0.0.1:9", event_types=["*"], signing="v1", signing_time="host", retry_profile="fast",
-        ordered=False, rate_limit=None, max_in_flight=None,
-        filters=[], description="", status="ENABLED", disabled_reason=None, created_at="", updated_at="",
-    ),
-}  # fmt: skip
+    "values": {WebhookEndpoints.url: "http://127.0.0.1:9"},
+}
 """Arguments of the functions that build Piccolo queries, by parameter name."""
 TABLES_OF_A_FUNCTION = {"sandbox.unit_of_work.claim._CLAIM": 4, "sandbox.unit_of_work.write._WRITE": 5}
 """The number of tables in which a function looks up a batch of rows. Its rows are measured per table, its pages in total."""

@@ -68,21 +68,6 @@ def test_an_invalid_endpoint_is_refused(world: World, receiver: Receiver, fields
     assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
-@pytest.mark.parametrize("field", ["custom_signing"])
-def test_a_feature_that_is_not_supported_yet_is_refused_by_name(world: World, receiver: Receiver, field: str) -> None:
-    created = endpoint(world, receiver.url)
-    assert field not in created
-    refusals = (
-        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, field: True}),
-        world.patch(f"/api/v1/webhook-endpoints/{created['id']}", {field: True}),
-    )
-    for response in refusals:
-        assert (response.status_code, response.json()["code"]) == (400, "VALIDATION_ERROR")
-        (error,) = response.json()["errors"]
-        assert error["field"] == field
-        assert "not supported yet" in error["message"]
-
-
 def test_an_endpoint_gets_payout_events_by_default(stack: Stack, receiver: Receiver) -> None:
     with World.create(stack, webhook_url=receiver.url) as world:
         endpoint(world, receiver.url)

@@ -1,11 +1,13 @@
-"""`psp endpoints`: create, change and delete webhook endpoints."""
+"""`psp endpoints`: create, change and delete webhook endpoints, and rotate their secrets."""
 
-from typing import Annotated, get_args
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import typer
 
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
+from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions, filters
 from sandbox.cli.options import Paging, completion, given, identifier
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
@@ -23,6 +25,10 @@ _Events = Annotated[
     ),
 ]
 _Signing = Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks.")]
+_Custom = Annotated[
+    Path | None,
+    typer.Option("--custom-signing", help="For --signing custom: a JSON file with header, algorithm, encoding and template."),
+]
 _SigningTime = Annotated[SigningTime | None, typer.Option("--signing-time", help="The clock that webhook-timestamp uses.")]
 _Retries = Annotated[RetryProfile | None, typer.Option("--retry-profile", help="The retry schedule for failed attempts.")]
 _Ordered = Annotated[
@@ -56,6 +62,7 @@ def create(
     events: _Events = None,
     filter_: FilterOptions = None,
     signing: _Signing = None,
+    custom_signing: _Custom = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
     ordered: _Ordered = None,
@@ -65,9 +72,9 @@ def create(
 ) -> Output:
     """Create an endpoint. Its secret is shown only in this response."""
     body = given(
-        url=target, event_types=_types(events), filters=filters(filter_), signing=signing, signing_time=signing_time,
-        retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit, max_in_flight=max_in_flight,
-        description=description,
+        url=target, event_types=_types(events), filters=filters(filter_), signing=signing,
+        custom_signing=_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
+        rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
     )  # fmt: skip
     return as_fields(client.post(_PATH, body))
 
@@ -81,6 +88,7 @@ def update(
     events: _Events = None,
     filter_: FilterOptions = None,
     signing: _Signing = None,
+    custom_signing: _Custom = None,
     signing_time: _SigningTime = None,
     retry_profile: _Retries = None,
     ordered: _Ordered = None,
@@ -92,8 +100,8 @@ def update(
     """Change an endpoint. Omitted options leave their fields unchanged; `--filter none` removes all filters."""
     body = given(
         url=target, status=status, event_types=_types(events), filters=filters(filter_), signing=signing,
-        signing_time=signing_time, retry_profile=retry_profile, ordered=ordered, rate_limit=rate_limit,
-        max_in_flight=max_in_flight, description=description,
+        custom_signing=_settings(custom_signing), signing_time=signing_time, retry_profile=retry_profile, ordered=ordered,
+        rate_limit=rate_limit, max_in_flight=max_in_flight, description=description,
     )  # fmt: skip
     if not body:
         raise typer.BadParameter("Give at least one option to change; see --help.")
@@ -148,6 +156,38 @@ def test(
 ) -> Output:
     """Send an endpoint a sample event. Its payout does not exist, and no money moves."""
     return as_fields(client.post(f"{_PATH}/{endpoint_id}/test", {"event_type": event_type}))
+
+
+@app.command("rotate-secret")
+@with_client
+def rotate_secret(
+    client: Client,
+    endpoint_id: _Id,
+    grace_seconds: Annotated[
+        int | None,
+        typer.Option("--grace-seconds", min=0, max=604_800, help="How long the previous secret signs too; a day by default."),
+    ] = None,
+) -> Output:
+    """Replace an endpoint's secret. The new one is shown only in this response."""
+    return as_fields(client.post(f"{_PATH}/{endpoint_id}/rotate-secret", given(grace_seconds=grace_seconds)))
+
+
+@app.command("signing-example")
+@with_client
+def signing_example(
+    client: Client,
+    endpoint_id: _Id,
+    body: Annotated[str | None, typer.Option("--body", help="The raw body to sign; by default a sample.")] = None,
+    timestamp: Annotated[int | None, typer.Option("--timestamp", min=0, help="Unix seconds; by default now.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", help="The webhook-id.")] = None,
+) -> Output:
+    """Show step by step how a webhook to this endpoint is signed."""
+    result = client.post(f"{_PATH}/{endpoint_id}/signing-example", given(body=body, timestamp=timestamp, id=event_id))
+    return Output(result, "\n".join(f"{number}. {step}" for number, step in enumerate(result["steps"], 1)))
+
+
+def _settings(path: Path | None) -> Any:
+    return None if path is None else read_json(path)
 
 
 def _types(events: list[str] | None) -> list[str] | None:

@@ -110,6 +110,10 @@ def _payout_example(status: str, previous: str | None) -> Json:
     return {**PAYOUT_EXAMPLE, "status": status, "version": 3, **paid, **failure, **ended}
 
 
+_STANDARD_ONLY: Final = ("webhook-timestamp", "webhook-signature")
+"""Headers that webhooks signed in another dialect than Standard Webhooks do not have."""
+
+
 def webhook(event: str) -> Json:
     """Return the path item for one event type in the `webhooks` section."""
     of_payout = event.startswith("payout.")
@@ -127,7 +131,8 @@ def webhook(event: str) -> Json:
         "x-sandbox-now": ("The merchant's time. It is not signed.", {"type": "string", "format": "date-time"}),
         "webhook-signature": (
             "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64. During "
-            "a rotation there are several, separated by spaces.",
+            "a rotation there are several, separated by spaces. With another `signing` than these two, the headers of that "
+            "dialect are sent instead of this one and `webhook-timestamp`.",
             {"type": "string", "pattern": "^v1a?,[A-Za-z0-9+/=]+( v1a?,[A-Za-z0-9+/=]+)*$"},
         ),
     }
@@ -161,7 +166,7 @@ def webhook(event: str) -> Json:
             "tags": ["Webhooks"],
             "security": [],
             "parameters": [
-                {"name": name, "in": "header", "required": True, "description": text, "schema": kind}
+                {"name": name, "in": "header", "required": name not in _STANDARD_ONLY, "description": text, "schema": kind}
                 for name, (text, kind) in headers.items()
             ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}},

@@ -36,7 +36,7 @@ HoldReason = Literal[
 ]  # fmt: skip
 """What a due delivery waits for."""
 EndpointStatus = Literal["ENABLED", "DISABLED"]
-Signing = Literal["v1"]
+Signing = Literal["v1", "v1a", "stripe", "github", "custom"]
 SigningTime = Literal["host", "merchant"]
 RetryProfile = Literal["standard", "fast"]
 Role = Literal["admin", "member"]

@@ -181,6 +181,21 @@ def signature_header(signing: str, custom: CustomSigning | None = None) -> str:
         raise ValueError(f"Unknown signing {signing!r}: use one of {', '.join((*_SIGNATURE_HEADERS, 'custom'))}.") from None
 
 
+def secret_for(signing: str, random: bytes) -> str:
+    """Format 32 random bytes as a secret for this dialect: `whsk_` for `v1a`, `whsec_` for all others. Raises ValueError."""
+    return new_private_key(random) if signing == "v1a" else new_secret(random)
+
+
+def shares_secrets(signing: str, other: str) -> bool:
+    """Return whether two dialects use the same kind of secret, so that an endpoint can keep it when it changes its dialect."""
+    return (signing == "v1a") is (other == "v1a")
+
+
+def public_key_of(secret: str) -> str | None:
+    """Return the `whpk_` public key of a `whsk_` key; None for other secrets. Raises ValueError if the key is malformed."""
+    return public_key(_private_key(secret)) if secret.startswith(PRIVATE_KEY_PREFIX) else None
+
+
 def unrelated_secret(secret: str) -> str:
     """Return another secret of the same kind, always the same one for a secret. It signs webhooks that must be refused."""
     digest = sha256(secret.encode()).digest()

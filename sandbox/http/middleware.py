@@ -201,12 +201,7 @@ def request_body(operation: Operation, proceed: Handler) -> Handler:
             request.json = request.fingerprinted_body = await request.read()
         else:
             request.fingerprinted_body = b"{}"
-        try:
-            request.body = decode(decoder, request.fingerprinted_body, operation.check)
-        except Problem as problem:
-            if operation.rewrite_problem is None:
-                raise
-            raise operation.rewrite_problem(problem) from None
+        request.body = decode(decoder, request.fingerprinted_body, operation.check)
         request.is_validated = True
         return await proceed(request)
 

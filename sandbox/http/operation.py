@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, Protocol, TypeVar, get_args, get_origin
 import msgspec
 
 from sandbox.domain.body import Check
-from sandbox.domain.errors import Problem
 from sandbox.http.paging import DEFAULT_LIMIT, MAX_LIMIT
 
 JSON: Final = "application/json"
@@ -85,8 +84,6 @@ class Operation:
     check: Callable[..., Sequence[tuple[str, str]]] | None = None
     """A method of the API class, called for an invalid body. For the fields that match the schema, returns the errors that
     a schema cannot express."""
-    rewrite_problem: Callable[[Problem], Problem] | None = None
-    """Rewords the problem for an invalid body."""
     receive: Callable[[Any], Awaitable[Form]] | None = None
     """Parses a multipart body as it arrives; None for JSON."""
     body_limit: int | None = None

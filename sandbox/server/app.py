@@ -71,6 +71,8 @@ from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.preview import PreviewService
+from sandbox.webhooks.secrets import SecretService
+from sandbox.webhooks.secrets_api import SecretApi
 from sandbox.webhooks.sender import WebhookSender
 from sandbox.worlds.api import WorldApi
 from sandbox.worlds.service import WorldService
@@ -155,6 +157,7 @@ def create_app(settings: Settings) -> Application:
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
         RoutingApi(PreviewService(work)),
+        SecretApi(SecretService(work, box)),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
         MerchantApi(merchants),
         KeyApi(merchants),

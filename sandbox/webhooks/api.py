@@ -25,7 +25,6 @@ from sandbox.webhooks.requests import (
     CreateEndpointBody,
     PreviewBody,
     SendSampleBody,
-    explain_planned,
     routing_errors,
 )
 
@@ -54,7 +53,6 @@ class EndpointApi:
         idempotency="required",
         links=_LINKS,
         check=_check,
-        rewrite_problem=explain_planned,
         example={
             "url": "https://example.com/webhooks",
             "event_types": ["payout.*"],
@@ -62,8 +60,9 @@ class EndpointApi:
         },
         description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
         "delivered to is refused. With `ordered`, a failing delivery holds back later events of the same "
-        "payout. `rate_limit` is in attempts per second. An event is sent if it matches `event_types` and all `filters`. "
-        "Signatures other than `v1` are not supported yet and are refused.",
+        "payout. `rate_limit` is in attempts per second. An event is sent if it matches `event_types` and all `filters`. For "
+        "`v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` send the signature "
+        "headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
         return await self._endpoints.create(request.context, body)
@@ -90,9 +89,9 @@ class EndpointApi:
         idempotency="required",
         example={"status": "ENABLED"},
         check=_check,
-        rewrite_problem=explain_planned,
         description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
-        "wait until it is enabled; newer events are kept and can be resent.",
+        "wait until it is enabled; newer events are kept and can be resent. A change of `signing` keeps the secret, except to "
+        "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
     )
     async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: str) -> CommandResult:
         return await self._endpoints.change(request.context, endpoint_id, body)

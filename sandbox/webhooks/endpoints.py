@@ -3,7 +3,6 @@
 Every write holds the merchant's lock. Writing events holds it too, so an event never sees a half-changed endpoint.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -21,22 +20,24 @@ from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.destination_url import url_error
-from sandbox.domain.errors import Problem, invalid
+from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.event_filters import Filter, from_text, to_text
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
+from sandbox.domain.signing_dialects import CustomSigning, secret_for, shares_secrets
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
-from sandbox.domain.webhook_signing import new_secret
 from sandbox.http.paging import Page, PageWindow, page
-from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
+from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
 from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
     check_endpoint,
+    dialect_errors,
     endpoint_errors,
 )
+from sandbox.webhooks.signer import decode_custom, secret_columns
 from sandbox.webhooks.tables import WebhookEndpoints
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ MAX_DELIVERIES_FAILED_PER_TRANSACTION: Final = 5000
 _SETTINGS: Final = CreateEndpointBody.__struct_fields__
 """What the merchant can set. Each is a field of the API and a column of the table."""
 _SHOWN: Final = tuple(
-    getattr(WebhookEndpoints, name) for name in ("id", *_SETTINGS, "status", "disabled_reason", "created_at", "updated_at")
+    getattr(WebhookEndpoints, name)
+    for name in ("id", *_SETTINGS, "public_key", "status", "disabled_reason", "created_at", "updated_at")
 )
 
 # The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
@@ -83,6 +85,9 @@ class Endpoint(msgspec.Struct, kw_only=True):
     event_types: list[str]
     filters: list[Filter]
     signing: str
+    custom_signing: CustomSigning | None
+    public_key: str | None
+    """`whpk_` and base64, if `signing` is `v1a`: what a receiver verifies signatures with."""
     signing_time: str
     retry_profile: str
     ordered: bool
@@ -96,9 +101,12 @@ class Endpoint(msgspec.Struct, kw_only=True):
 
 
 class CreatedEndpoint(Endpoint, kw_only=True):
-    """A webhook endpoint with its secret. The API returns the secret only once."""
+    """A webhook endpoint with its secret. The API returns the secret only once.
 
-    secret: Secret
+    With `v1a` the secret is null, because receivers need the public key only.
+    """
+
+    secret: Secret | None
 
 
 class EndpointService:
@@ -122,12 +130,13 @@ class EndpointService:
             # The first endpoint uses the webhook secret that was returned when the merchant was created.
             merchant_secret = await conn.fetchval(_READ_UNUSED, context.merchant_id)
             secret = (
-                new_secret(unit.ids.random_bytes(32))
-                if merchant_secret is None
+                secret_for(body.signing, unit.ids.random_bytes(32))
+                if merchant_secret is None or not shares_secrets(body.signing, "v1")
                 else self._box.open(merchant_secret, f"{context.merchant_id}/webhook")
             )
             endpoint = await self.insert(unit, body, secret)
-            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret)
+            shown = secret if endpoint.public_key is None else None
+            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=shown)
             return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
 
         return await run_sealed(self._work, self._box, context, action)
@@ -151,7 +160,7 @@ class EndpointService:
             merchant_id=unit.merchant_id,
             id=endpoint_id,
             **_columns(body),
-            secret=self._box.seal(secret, _context(unit.merchant_id, endpoint_id), os.urandom(NONCE_SIZE)),
+            **secret_columns(self._box, unit.merchant_id, endpoint_id, secret),
             status="ENABLED",
             created_at=unit.now,
             updated_at=unit.now,
@@ -189,7 +198,11 @@ class EndpointService:
             before = await find_endpoint(context.merchant_id, endpoint_id)
             # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
             after = _changed(before, body)
-            (record,) = await _change(context.merchant_id, endpoint_id, after, unit.now)
+            values = _columns(after) | {"status": after.status, "disabled_reason": after.disabled_reason}
+            if not shares_secrets(before.signing, after.signing):
+                secret = secret_for(after.signing, unit.ids.random_bytes(32))
+                values |= secret_columns(self._box, context.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
+            (record,) = await change_row(context.merchant_id, endpoint_id, values, unit.now)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
         return await self._work.run(context, action)
@@ -224,8 +237,13 @@ async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
     require_endpoint_id(endpoint_id)
     record = await _select_one(merchant_id, endpoint_id)
     if record is None:
-        raise Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
+        raise endpoint_not_found(endpoint_id)
     return _to_endpoint(record)
+
+
+def endpoint_not_found(endpoint_id: str) -> Problem:
+    """Return the problem that the merchant has no such endpoint."""
+    return Problem("NOT_FOUND", f"Webhook endpoint {endpoint_id} not found.")
 
 
 def require_endpoint_id(endpoint_id: str) -> None:
@@ -249,15 +267,10 @@ def _select_one(merchant_id: str, endpoint_id: str) -> First:
     return e.select(*_SHOWN).where(e.merchant_id == merchant_id, e.id == endpoint_id).first()
 
 
-def _change(merchant_id: str, endpoint_id: str, after: Endpoint, now: datetime) -> Update[WebhookEndpoints]:
+def change_row(merchant_id: str, endpoint_id: str, values: dict[Column | str, Any], now: datetime) -> Update[WebhookEndpoints]:
+    """Change columns of an endpoint."""
     e = WebhookEndpoints
-    values: dict[Column | str, Any] = {
-        **_columns(after),
-        e.status: after.status,
-        e.disabled_reason: after.disabled_reason,
-        e.updated_at: now,
-    }
-    return e.update(values).where(e.merchant_id == merchant_id, e.id == endpoint_id).returning(*_SHOWN)
+    return e.update({**values, e.updated_at: now}).where(e.merchant_id == merchant_id, e.id == endpoint_id).returning(*_SHOWN)
 
 
 def _disable(merchant_id: str, endpoint_id: str, reason: str, now: datetime) -> Update[WebhookEndpoints]:
@@ -277,6 +290,11 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
         value = getattr(body, name)
         if value is not UNSET:
             setattr(after, name, value)
+    if after.signing != "custom" and body.custom_signing is UNSET:
+        after.custom_signing = None
+    errors = dialect_errors(after.signing, after.custom_signing)
+    if errors:
+        raise invalid_fields(errors)
     if after.status == "ENABLED":
         after.disabled_reason = None
     elif before.status == "ENABLED":
@@ -286,18 +304,22 @@ def _changed(before: Endpoint, body: ChangeEndpointBody) -> Endpoint:
 
 def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
     values = {name: getattr(settings, name) for name in _SETTINGS}
-    return values | {"event_types": list(dict.fromkeys(settings.event_types)), "filters": to_text(settings.filters)}
+    custom = settings.custom_signing
+    return values | {
+        "event_types": list(dict.fromkeys(settings.event_types)),
+        "filters": to_text(settings.filters),
+        "custom_signing": None if custom is None else msgspec.json.encode(custom).decode(),
+    }
 
 
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
-    times = {name: render(record[name]) for name in ("created_at", "updated_at")}
+    custom = record["custom_signing"]
     fields = {
         "id": str(record["id"]),
         "filters": from_text(record["filters"]),
+        "custom_signing": None if custom is None else decode_custom(custom),
         "signing_time": record["signing_time"] or "host",
+        "created_at": render(record["created_at"]),
+        "updated_at": render(record["updated_at"]),
     }
-    return Endpoint(**{**record, **times, **fields})
-
-
-def _context(merchant_id: str, endpoint_id: str) -> str:
-    return f"{merchant_id}/{endpoint_id}"
+    return Endpoint(**{**record, **fields})

@@ -34,7 +34,8 @@ _RECORD: Final = _SQL["record"]
 _DISABLE: Final = _SQL["disable"]
 _LOCK_ORDERED: Final = _SQL["lock_ordered"]
 _RELEASE_FOLLOWERS: Final = _SQL["release_followers"]
-_decode_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
+decode_previous_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
+"""Decodes the previous secrets of an endpoint: each is sealed, with the merchant's time when it expires, newest first."""
 
 
 class ClaimedEndpoint(msgspec.Struct, frozen=True):
@@ -176,10 +177,9 @@ async def claim_together(
 
 
 def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
-    previous = () if record["previous_secrets"] is None else _decode_secrets(record["previous_secrets"])
     return ClaimedEndpoint(
         url=record["url"],
-        sealed_secrets=(record["secret"], *(sealed for sealed, expires_at in previous if expires_at > now)),
+        sealed_secrets=valid_secrets(record["secret"], record["previous_secrets"], now),
         retry_profile=record["retry_profile"],
         signing=record["signing"],
         signing_time=record["signing_time"] or "host",
@@ -187,6 +187,13 @@ def _endpoint(record: "Record", now: datetime) -> ClaimedEndpoint:
         failing_since=record["failing_since"],
         faults=tuple(to_fault(*fault) for fault in record["faults"]),
     )
+
+
+def valid_secrets(current: bytes, previous: str | None, now: datetime) -> tuple[bytes, ...]:
+    """Return an endpoint's current secret and the previous ones, from their JSON, that have not expired. All are sealed."""
+    if previous is None:
+        return (current,)
+    return (current, *(sealed for sealed, expires_at in decode_previous_secrets(previous) if expires_at > now))
 
 
 async def release_claims(merchant_id: str, claimed: Sequence[ClaimedDelivery]) -> None:

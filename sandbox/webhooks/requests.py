@@ -10,18 +10,16 @@ from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem, suggestion
 from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
 from sandbox.domain.destination_url import url_error
-from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.errors import invalid_fields
 from sandbox.domain.event_filters import Filter, Filters, filter_errors
 from sandbox.domain.fields import Text500, Url
+from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 """Every type of event that an endpoint can subscribe to."""
 
 DEFAULT_TYPES: Final = ("payout.*",)
 """The default subscription of an endpoint."""
-
-_PLANNED: Final = ("custom_signing",)
-_NOT_SUPPORTED: Final = "is not supported yet; omit it"
 
 EventTypes = Annotated[
     list[Annotated[str, msgspec.Meta(min_length=1, max_length=64)]], msgspec.Meta(min_length=1, max_length=32)
@@ -42,6 +40,7 @@ class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     filters: Filters = msgspec.field(default_factory=list[Filter])
     """All must hold."""
     signing: Signing = "v1"
+    custom_signing: CustomSigning | None = None
     signing_time: SigningTime = "host"
     retry_profile: RetryProfile = "standard"
     ordered: bool = False
@@ -57,6 +56,7 @@ class ChangeEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     event_types: EventTypes | UnsetType = UNSET
     filters: Filters | UnsetType = UNSET
     signing: Signing | UnsetType = UNSET
+    custom_signing: CustomSigning | UnsetType | None = UNSET
     signing_time: SigningTime | UnsetType = UNSET
     retry_profile: RetryProfile | UnsetType = UNSET
     ordered: bool | UnsetType = UNSET
@@ -81,19 +81,13 @@ class SendSampleBody(msgspec.Struct, forbid_unknown_fields=True):
     event_type: EventType
 
 
-def explain_planned(problem: Problem) -> Problem:
-    """Return a body's problem with the errors of planned fields replaced by "is not supported yet"."""
-    errors = [(field, _NOT_SUPPORTED) if field in _PLANNED else (field, message) for field, message in problem.errors]
-    if errors == list(problem.errors):
-        return problem
-    return invalid_fields(errors)
-
-
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
     """Check everything that the decoder cannot check. Raises VALIDATION_ERROR with every invalid field."""
     errors = endpoint_errors(
         {name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET}, allowed_networks
     )
+    if isinstance(body, CreateEndpointBody):  # a change may rely on what the endpoint has already
+        errors += dialect_errors(body.signing, body.custom_signing)
     if errors:
         raise invalid_fields(errors)
 
@@ -102,12 +96,23 @@ def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Networ
     """Return the validation errors that the schema cannot express. Skips absent fields."""
     error = url_error(fields["url"], allowed_networks) if "url" in fields else None
     errors = [] if error is None else [("url", error)]
+    custom = fields.get("custom_signing") or {}
+    errors += custom_signing_errors(msgspec.structs.asdict(custom) if isinstance(custom, CustomSigning) else custom)
     return errors + routing_errors(fields)
 
 
 def routing_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
     """Return the validation errors in `event_types` and `filters`. Skips absent fields."""
     return _unknown_types(fields.get("event_types", ())) + filter_errors(fields.get("filters", ()))
+
+
+def dialect_errors(signing: str, custom: CustomSigning | None) -> list[FieldProblem]:
+    """Return the validation error if `custom_signing` is missing, or is not for this dialect."""
+    if signing == "custom" and custom is None:
+        return [("custom_signing", "is required if signing is custom: an object with header, algorithm, encoding and template")]
+    if signing != "custom" and custom is not None:
+        return [("custom_signing", f"is only for signing custom, and signing is {signing}")]
+    return []
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:

@@ -1,16 +1,18 @@
 """Open an endpoint's sealed secrets and sign its webhooks with them."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from sandbox.domain.signing_dialects import CustomSigning, signature_header, signature_headers, unrelated_secret
-from sandbox.infrastructure.secrets_at_rest import SecretBox
+from sandbox.domain.signing_dialects import CustomSigning, public_key_of, signature_header, signature_headers, unrelated_secret
+from sandbox.infrastructure.secrets_at_rest import NONCE_SIZE, SecretBox
 from sandbox.webhooks.outbox import ClaimedEndpoint
 
 _MAX_CACHED_SIGNERS: Final = 10_000
-_decode_custom: Final = msgspec.json.Decoder(CustomSigning).decode
+decode_custom: Final = msgspec.json.Decoder(CustomSigning).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,23 @@ def secret_context(merchant_id: str, endpoint_id: str) -> str:
     return f"{merchant_id}/{endpoint_id}"
 
 
-def open_signer(box: SecretBox, context: str, endpoint: ClaimedEndpoint) -> Signer:
-    """Open an endpoint's secrets. `context` is that of `secret_context`.
+def secret_columns(box: SecretBox, merchant_id: str, endpoint_id: str, secret: str) -> dict[Any, Any]:
+    """Return the columns of an endpoint that hold its secret: sealed, and the public key if it has one."""
+    sealed = box.seal(secret, secret_context(merchant_id, endpoint_id), os.urandom(NONCE_SIZE))
+    return {"secret": sealed, "public_key": public_key_of(secret)}
+
+
+def open_signer(
+    box: SecretBox, context: str, signing: str, sealed_secrets: Sequence[bytes], custom_signing: str | None
+) -> Signer:
+    """Open an endpoint's secrets. `context` is that of `secret_context`, `custom_signing` is JSON.
 
     Raises SealedSecretError if they are sealed under another SANDBOX_SECRET_KEY, ValueError if they do not fit the dialect.
     """
-    custom = None if endpoint.custom_signing is None else _decode_custom(endpoint.custom_signing)
-    secrets = tuple([box.open(sealed, context) for sealed in endpoint.sealed_secrets])
-    signature_headers(endpoint.signing, secrets, "", 0, b"", custom)  # raises now what `sign` would raise later
-    return Signer(endpoint.signing, secrets, custom, signature_header(endpoint.signing, custom))
+    custom = None if custom_signing is None else decode_custom(custom_signing)
+    secrets = tuple([box.open(sealed, context) for sealed in sealed_secrets])
+    signature_headers(signing, secrets, "", 0, b"", custom)  # raises now what `sign` would raise later
+    return Signer(signing, secrets, custom, signature_header(signing, custom))
 
 
 class SignerCache:
@@ -61,7 +71,8 @@ class SignerCache:
         key = endpoint.sealed_secrets, endpoint.signing, endpoint.custom_signing
         signer = self._signers.get(key)
         if signer is None:
-            signer = open_signer(self._box, secret_context(merchant_id, endpoint_id), endpoint)
+            context = secret_context(merchant_id, endpoint_id)
+            signer = open_signer(self._box, context, endpoint.signing, endpoint.sealed_secrets, endpoint.custom_signing)
             if len(self._signers) >= _MAX_CACHED_SIGNERS:
                 self._signers.clear()
             self._signers[key] = signer

@@ -10,9 +10,10 @@ class WebhookEndpoints(Table, db=ENGINE):
     """A webhook endpoint.
 
     `secret` is sealed, and so are `previous_secrets`, which still sign until they expire: an array of `[base64, expires_at]`,
-    newest first. `rate_free_at`, in the host's time, is when the rate limit allows the next attempt. `failing_since` is the
-    merchant's time of the first failure since the last success. `status_history` is an array of `{at, status, reason}`, oldest
-    first. A `relayed` endpoint's deliveries are sent by a listener, not by workers.
+    newest first. `public_key` belongs to `secret`, if that is an Ed25519 key. `rate_free_at`, in the host's time, is when the
+    rate limit allows the next attempt. `failing_since` is the merchant's time of the first failure since the last success.
+    `status_history` is an array of `{at, status, reason}`, oldest first. A `relayed` endpoint's deliveries are sent by a
+    listener, not by workers.
     """
 
     merchant_id = UUID(primary_key=True, default=None)
@@ -38,6 +39,7 @@ class WebhookEndpoints(Table, db=ENGINE):
     failing_since = Timestamptz(null=True, default=None)
     status_history = JSONB(null=True, default=None)
     relayed = Boolean(null=True, default=None)
+    public_key = Text(null=True, default=None)
 
 
 class WebhookDeliveries(Table, db=ENGINE):
