@@ -1,9 +1,11 @@
 """The published webhook libraries verify deliveries of every event type, even if the merchant's clock is ten years ahead.
 
-They are `standardwebhooks` and `svix`, for Python and from npm. The npm packages are installed once, into the virtual
-environment. Without node and npm, or without access to the registry, that test is skipped with the reason.
+They are `standardwebhooks` and `svix`, for Python and from npm, and `stripe` for endpoints with its dialect. PyNaCl and node
+verify Ed25519 signatures. The npm packages are installed once, into the virtual environment. Without node and npm, or without
+access to the registry, their tests are skipped with the reason.
 """
 
+import base64
 import json
 import shutil
 import subprocess
@@ -11,11 +13,15 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 import msgspec
+import nacl.exceptions
+import nacl.signing
 import pytest
 import standardwebhooks
+import stripe
 import svix.webhooks
 
 from sandbox.webhooks.requests import EVENT_TYPES
@@ -40,17 +46,35 @@ for (const [name, Webhook] of [["standardwebhooks", Standard], ["svix", Svix]]) 
 }
 console.log(JSON.stringify(results));
 """
+VERIFY_V1A = """
+const crypto = require("crypto");
+const { key, deliveries } = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const jwk = { kty: "OKP", crv: "Ed25519", x: Buffer.from(key.slice("whpk_".length), "base64").toString("base64url") };
+const publicKey = crypto.createPublicKey({ key: jwk, format: "jwk" });
+console.log(JSON.stringify(deliveries.map(({ headers, body }) => {
+  const signature = Buffer.from(headers["webhook-signature"].slice("v1a,".length), "base64");
+  const verify = (text) => crypto.verify(
+    null, Buffer.from(`${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${text}`), publicKey, signature);
+  return [JSON.parse(body).type, verify(body), verify(body.replace('"livemode":false', '"livemode":true'))];
+})));
+"""
+SIGNINGS = ("v1", "v1a", "stripe")
+Deliveries = dict[str, tuple[dict[str, Any], dict[str, Received]]]
+"""By signing: the endpoint as it was created, and one delivery of each event type."""
 
 
 @pytest.fixture(scope="module")
-def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
-    """Yield an endpoint's secret and one delivery of each event type, from a merchant whose clock is ten years ahead."""
+def deliveries(stack: Stack) -> Iterator[Deliveries]:
+    """Yield the deliveries of a merchant whose clock is ten years ahead."""
     now = datetime.now(UTC)
     in_ten_years = now.replace(year=now.year + 10, day=min(now.day, 28))
     with World.create(stack, opening_balance="1000000.00") as world, Receiver() as receiver:
         frozen = world.client.post("/sandbox/v1/clock/freeze", json={"at": in_ten_years.isoformat()})
         assert frozen.status_code == 200, frozen.text
-        secret = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["*"]}).json()["secret"]
+        endpoints = {}
+        for signing in SIGNINGS:
+            body = {"url": f"{receiver.url}?{signing}", "event_types": ["*"], "signing": signing}
+            endpoints[signing] = world.post("/api/v1/webhook-endpoints", body).json()
         for suffix in ("0002", "0003", "0005", "0012"):
             last = world.create_payout(suffix)["id"]
             if suffix == "0003":
@@ -65,8 +89,20 @@ def delivered(stack: Stack) -> Iterator[tuple[str, dict[str, Received]]]:
         credited = world.client.post("/api/v1/wallet/bulk-credit", files=files, headers=headers)
         assert credited.status_code == 202, credited.text
         assert world.client.post("/sandbox/v1/clock/advance", json={"seconds": 120}).json()["complete"]
-        until(lambda: {event["type"] for event in receiver.events()} == set(EVENT_TYPES))
-        yield secret, {received.event["type"]: received for received in receiver.received}
+
+        def received_by(signing: str) -> dict[str, Received]:
+            found = [received for received in list(receiver.received) if received.path.endswith(f"?{signing}")]
+            return {received.event["type"]: received for received in found}
+
+        until(lambda: all(received_by(signing).keys() == set(EVENT_TYPES) for signing in SIGNINGS))
+        yield {signing: (endpoint, received_by(signing)) for signing, endpoint in endpoints.items()}
+
+
+@pytest.fixture(scope="module")
+def delivered(deliveries: Deliveries) -> tuple[str, dict[str, Received]]:
+    """Return the secret and the deliveries of the endpoint that signs with `v1`."""
+    endpoint, by_type = deliveries["v1"]
+    return endpoint["secret"], by_type
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
@@ -83,6 +119,48 @@ def test_python_libraries_verify_a_delivery_and_refuse_a_changed_body(
         library(secret).verify(received.body, dict(received.headers))
         with pytest.raises(refusal):
             library(secret).verify(changed, dict(received.headers))
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_pynacl_verifies_a_v1a_delivery_with_the_public_key(deliveries: Deliveries, event_type: str) -> None:
+    endpoint, by_type = deliveries["v1a"]
+    received = by_type[event_type]
+    key = nacl.signing.VerifyKey(base64.b64decode(endpoint["public_key"].removeprefix("whpk_")))
+    version, signature = received.headers["webhook-signature"].split(",")
+    assert version == "v1a"
+    start = f"{received.headers['webhook-id']}.{received.headers['webhook-timestamp']}.".encode()
+    key.verify(start + received.body, base64.b64decode(signature))
+    with pytest.raises(nacl.exceptions.BadSignatureError):
+        key.verify(start + received.body + b" ", base64.b64decode(signature))
+
+
+def test_node_verifies_every_v1a_delivery_with_the_public_key(
+    deliveries: Deliveries,
+) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed, so its Ed25519 is not tested")
+    endpoint, by_type = deliveries["v1a"]
+    sent = [{"headers": dict(r.headers), "body": r.body.decode()} for r in by_type.values()]
+    result = subprocess.run(
+        ["node", "-e", VERIFY_V1A], input=json.dumps({"key": endpoint["public_key"], "deliveries": sent}),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [[event_type, True, False] for event_type in by_type]
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES)
+def test_the_stripe_package_constructs_an_event_from_a_delivery_and_refuses_a_changed_body(
+    deliveries: Deliveries, event_type: str
+) -> None:
+    endpoint, by_type = deliveries["stripe"]
+    received = by_type[event_type]
+    signature, secret = received.headers["stripe-signature"], endpoint["secret"]
+    event = stripe.Webhook.construct_event(received.body, signature, secret)
+    assert (event.id, event.type) == (received.headers["webhook-id"], event_type)
+    for body, key in ((received.body + b" ", secret), (received.body, secret[:-1])):
+        with pytest.raises(stripe.SignatureVerificationError):
+            stripe.Webhook.construct_event(body, signature, key)
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
