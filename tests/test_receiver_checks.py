@@ -22,8 +22,9 @@ import svix.webhooks
 from examples.receivers.broken import MISTAKES, AnswersAfterProcessing
 from examples.receivers.correct_python import Receiver, Server
 from sandbox.domain import signing_dialects, webhook_signing
-from sandbox.domain.receiver_checks import CHECKS, NAMES, Answer, Exchange, Limits, Observed
+from sandbox.domain.receiver_checks import CHECKS, NAMES
 from sandbox.domain.receiver_events import Outgoing
+from sandbox.domain.receiver_judges import Answer, Exchange, Limits, Observed
 from sandbox.receiver_tests.results import StoredFinding, shown
 from sandbox.receiver_tests.runner import ReceiverRun, Target
 from sandbox.webhooks.sender import WebhookSender
@@ -330,6 +331,25 @@ async def test_a_probe_that_cannot_be_used_fails_the_checks_that_need_it(
         found = await findings(sender, Target(server.url, SECRET, probe_url=probe_url), Limits(probe=0.05))
     assert having(found, "failed") == EFFECTS
     assert all(why in found[name].observation for name in EFFECTS)
+
+
+async def test_events_that_are_lost_in_a_burst_are_advice(sender: WebhookSender) -> None:
+    """They may only be late, so it is no failure."""
+
+    class Losing(Receiver):
+        busy = threading.Lock()
+
+        def act_on(self, event: dict[str, Any]) -> None:
+            if self.busy.acquire(blocking=False):
+                super().act_on(event)
+                time.sleep(0.01)
+                self.busy.release()
+
+    with served(Losing(SECRET)) as server:
+        found = await findings(sender, Target(server.url, SECRET, probe_url=server.probe_url), Limits(probe=0.05))
+    assert having(found, "advice") == {"survives_burst"}, found
+    assert having(found, "failed") == set()
+    assert "Check that none is lost" in found["survives_burst"].observation
 
 
 async def test_a_refused_duplicate_fails_without_a_probe_too(sender: WebhookSender) -> None:

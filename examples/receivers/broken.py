@@ -37,6 +37,24 @@ class NoVerification(Receiver):
         return len(body) > 0
 
 
+class ActsBeforeVerifying(Receiver):
+    """Refuses with the right status, but only after it has acted on the event. Only the probe shows it."""
+
+    fails = (
+        "refuses_tampered_body",
+        "refuses_wrong_key",
+        "refuses_stale_timestamp",
+        "refuses_future_timestamp",
+        "refuses_missing_headers",
+        "refuses_malformed_signature",
+    )
+
+    def handle(self, method: str, headers: Mapping[str, str], body: bytes) -> int:
+        if method == "POST" and body:
+            self.act_on(json.loads(body))
+        return super().handle(method, headers, body)
+
+
 class KeyNotDecoded(Receiver):
     """Uses the text of the secret as the key, without decoding it from base64."""
 
@@ -227,6 +245,7 @@ class LeaksProgress(Receiver):
 
 MISTAKES: Final = {
     "no_verification": NoVerification,
+    "acts_before_verifying": ActsBeforeVerifying,
     "key_not_decoded": KeyNotDecoded,
     "no_timestamp_check": NoTimestampCheck,
     "accepts_future": AcceptsFuture,

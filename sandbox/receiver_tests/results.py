@@ -7,8 +7,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sandbox.domain.receiver_checks import Answer, Outcome
 from sandbox.domain.receiver_events import Outgoing
+from sandbox.domain.receiver_judges import Answer, Outcome
 from sandbox.domain.redaction import CUT, HIDDEN, SECRET, Address
 
 LANGUAGES: Final = ("python", "node", "php", "go", "java")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -13,21 +14,10 @@ import msgspec
 
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.ids import uuid7
-from sandbox.domain.receiver_checks import (
-    BURST,
-    CHECKS,
-    NAMES,
-    Answer,
-    Check,
-    Exchange,
-    Limits,
-    Observed,
-    Reading,
-    Verdict,
-    described,
-)
+from sandbox.domain.receiver_checks import BURST, CHECKS, NAMES, Check, Probing
 from sandbox.domain.receiver_curl import curl
 from sandbox.domain.receiver_events import Forge, Outgoing
+from sandbox.domain.receiver_judges import Answer, Exchange, Limits, Observed, Reading, Verdict, described
 from sandbox.domain.receiver_timing import FIRST_PAIRS, MAX_SECONDS, advice, reveals_progress, second_pairs
 from sandbox.receiver_tests.results import StoredFinding, received_answer, sent_request
 from sandbox.webhooks.sender import SendResult, WebhookSender
@@ -138,13 +128,21 @@ class ReceiverRun:
         return finding
 
     async def _checked(self, check: Check, requests: Sequence[Outgoing]) -> StoredFinding:
-        readings = None
-        if check.is_burst or (self._is_parallel and not check.needs_probe):
-            exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
-        elif check.needs_probe and self._target.probe_url is not None:
+        needs_order = check.probing is Probing.BEFORE_AND_AFTER
+        readings: Sequence[Reading] | None = None
+        if needs_order and self._target.probe_url is not None:
             exchanges, readings = await self._probed(requests, self._target.probe_url)
+        elif check.is_burst or (self._is_parallel and not needs_order):
+            exchanges = list(await asyncio.gather(*map(self._exchange, requests)))
         else:
             exchanges = [await self._exchange(request) for request in requests]
+        if (
+            check.probing in _READERS
+            and self._target.probe_url is not None
+            and (check.probing is Probing.ONCE_EACH or all(exchange.answer.is_accepted for exchange in exchanges))
+        ):
+            read = partial(_READERS[check.probing], self, self._target.probe_url)
+            readings = await asyncio.gather(*(read(_payout_of(request)) for request in requests))
         if check.name == "accepts_valid":
             self._usual_seconds = exchanges[0].answer.seconds
         observed = Observed(exchanges, readings, self._usual_seconds, self._limits, self._target.signing)
@@ -152,7 +150,7 @@ class ReceiverRun:
         if check.name == "refuses_wrong_key" and verdict.outcome == "passed":
             verdict = await self._judge_timing(exchanges[0].answer.seconds)
         # A duplicate or a late event is nothing without the one before it.
-        repeated = requests if check.needs_probe else [requests[verdict.decisive]]
+        repeated = requests if needs_order else [requests[verdict.decisive]]
         command = curl(self._target.url, repeated, BURST if check.is_burst else 1)
         sent = sent_request(self._target.url, requests, verdict.decisive, command)
         received = received_answer(exchanges[verdict.decisive].answer, self._hidden)
@@ -163,19 +161,19 @@ class ReceiverRun:
         result = await self._sender.send(self._target.url, request.body, request.headers, request.method)
         return Exchange(request, _answer(result, time.perf_counter() - started))
 
-    async def _probed(
-        self, requests: Sequence[Outgoing], probe_url: str
-    ) -> tuple[list[Exchange], tuple[Reading, Reading] | None]:
+    async def _probed(self, requests: Sequence[Outgoing], probe_url: str) -> tuple[list[Exchange], tuple[Reading, Reading]]:
         """Send two webhooks of one payout, and read the probe after each."""
         payout_id = _payout_of(requests[0])
         exchanges = [await self._exchange(requests[0])]
         before = await self._settled(probe_url, payout_id)
         exchanges.append(await self._exchange(requests[1]))
-        # A receiver may put events into a queue and answer at once. When a later event has had its effect, so has this one.
-        forge = self._forge()
-        later = forge.new_id()
-        await self._exchange(forge.signed("A later webhook", forge.event(later)))
-        await self._settled(probe_url, later)
+        if self._usual_seconds <= self._limits.advice:
+            # A receiver may put events into a queue and answer at once. When a later event has had its effect, so has this one.
+            # One that is slow to answer has no queue.
+            forge = self._forge()
+            later = forge.new_id()
+            await self._exchange(forge.signed("A later webhook", forge.event(later)))
+            await self._settled(probe_url, later)
         return exchanges, (before, await self._read(probe_url, payout_id))
 
     async def _settled(self, probe_url: str, payout_id: str) -> Reading:
@@ -226,6 +224,9 @@ class ReceiverRun:
             if not reveals_progress(wrong, nearly_right):
                 return Verdict("passed")
         return Verdict("advice", advice(wrong, nearly_right))
+
+
+_READERS: Final = {Probing.ONCE_EACH: ReceiverRun._read, Probing.UNTIL_APPLIED: ReceiverRun._settled}
 
 
 def _hidden_texts(secret: str) -> list[str]:

@@ -22,7 +22,8 @@ from sandbox.domain.address_guard import Network
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.receiver_checks import NAMES, Limits
+from sandbox.domain.receiver_checks import NAMES
+from sandbox.domain.receiver_judges import Limits
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.infrastructure.tasks import end_tasks
