@@ -164,6 +164,8 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     delivery = psp(f"deliveries list --event {event} --status SUCCEEDED")["data"][0]["id"]
     assert psp(f"deliveries get {delivery}")["attempts"][0]["status"] == 200
     assert psp(f"deliveries explain {delivery}")["next_attempt"]["reason"] == "SUCCEEDED"
+    recover = f"endpoints recover {endpoint} --since 2020-01-01T00:00:00Z --which all --events payout.failed"
+    assert psp(f"{recover} --dry-run") == {"count": 2, "by_type": {"payout.failed": 2}}
     psp(f"deliveries resend {delivery}")
     assert psp(f"endpoints preview {endpoint} --events payout.failed --limit 1")["data"][0]["matches"] is True
     assert psp(f"endpoints test {endpoint} payout.failed")["event_type"] == "payout.failed"

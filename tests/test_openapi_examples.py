@@ -160,6 +160,7 @@ CREATORS: dict[str, Callable[[World], str]] = {
     "test_webhook_endpoint": _create_endpoint,
     "rotate_webhook_secret": _create_endpoint,
     "explain_webhook_signature": _create_endpoint,
+    "recover_webhook_endpoint": _create_endpoint,
     "replace_scenario": _create_rule,
     "restore_snapshot": _create_snapshot,
 }

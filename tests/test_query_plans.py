@@ -115,6 +115,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
     "sandbox.webhooks.pacing._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
     "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
+    "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),
     "sandbox.unit_of_work.claim._CLAIM": (True, NOW, [MERCHANT], [BATCH], [NEEDS], [BATCH]),
     "sandbox.unit_of_work.write._WRITE": (

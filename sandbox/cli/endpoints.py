@@ -10,10 +10,12 @@ from sandbox.cli.client import Client, Output, as_fields, as_table, with_client
 from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions, filters
 from sandbox.cli.options import Paging, completion, given, identifier
-from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
+from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, RetryProfile, Signing, SigningTime
 
 app = App("Webhook endpoints.")
 _PATH = "/api/v1/webhook-endpoints"
+_RECOVERY_SECONDS = 600
+"""A million events take minutes."""
 _Id = Annotated[str, identifier("The endpoint's id.")]
 _Events = Annotated[
     list[str] | None,
@@ -188,6 +190,28 @@ def signing_example(
 
 def _settings(path: Path | None) -> Any:
     return None if path is None else read_json(path)
+
+
+@app.command("recover")
+@with_client
+def recover(
+    client: Client,
+    endpoint_id: _Id,
+    since: Annotated[str, typer.Option("--since", help="Only events at or after this time.")],
+    until: Annotated[str | None, typer.Option("--until", help="Only events before this time.")] = None,
+    which: Annotated[
+        RecoveryScope,
+        typer.Option("--which", help="Failed and kept events, or every event, also those that it has received."),
+    ] = "failed",
+    events: _Events = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+) -> Output:
+    """Send an endpoint's events again."""
+    body = given(since=since, until=until, which=which, event_types=_types(events), dry_run=dry_run)
+    with client.waiting("Recovering events"):
+        found = client.post(f"{_PATH}/{endpoint_id}/recover", body, timeout=_RECOVERY_SECONDS)
+    lines = [f"{count:>9}  {event_type}" for event_type, count in found["by_type"].items()]
+    return Output(found, "\n".join([f"{found['count']} events {'would be' if dry_run else 'are'} sent again.", *lines]))
 
 
 def _types(events: list[str] | None) -> list[str] | None:

@@ -47,6 +47,7 @@ FaultKind = Literal[
     "reorder", "stale_timestamp", "wrong_key", "tampered_body",
 ]  # fmt: skip
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+RecoveryScope = Literal["failed", "all"]
 FilterOperator = Literal["eq", "ne", "in", "gte", "lte", "prefix", "exists"]
 HashAlgorithm = Literal["sha256", "sha512"]
 SignatureEncoding = Literal["hex", "base64"]

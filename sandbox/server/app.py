@@ -71,6 +71,7 @@ from sandbox.webhooks.deliveries import DeliveryService
 from sandbox.webhooks.endpoints import EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer
 from sandbox.webhooks.preview import PreviewService
+from sandbox.webhooks.recovery import RecoveryService
 from sandbox.webhooks.secrets import SecretService
 from sandbox.webhooks.secrets_api import SecretApi
 from sandbox.webhooks.sender import WebhookSender
@@ -156,7 +157,7 @@ def create_app(settings: Settings) -> Application:
         BalanceApi(BalanceService(work)),
         DirectoryApi(directory, work),
         EndpointApi(endpoints),
-        RoutingApi(PreviewService(work)),
+        RoutingApi(PreviewService(work), RecoveryService(work)),
         SecretApi(SecretService(work, box)),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
         MerchantApi(merchants),

@@ -20,11 +20,14 @@ from sandbox.webhooks.deliveries import (
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
 from sandbox.webhooks.explain import DeliveryExplainer, DeliveryExplanation
 from sandbox.webhooks.preview import Preview, PreviewService
+from sandbox.webhooks.recovery import Recovery, RecoveryService
 from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
     PreviewBody,
+    RecoverBody,
     SendSampleBody,
+    recover_errors,
     routing_errors,
 )
 
@@ -111,8 +114,12 @@ class EndpointApi:
 class RoutingApi:
     """The operations that show and repeat what an endpoint receives."""
 
-    def __init__(self, previews: PreviewService) -> None:
+    def __init__(self, previews: PreviewService, recoveries: RecoveryService) -> None:
         self._previews = previews
+        self._recoveries = recoveries
+
+    def _check_recovery(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        return recover_errors(fields)
 
     def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
         return routing_errors(fields)
@@ -148,6 +155,25 @@ class RoutingApi:
     )
     async def test_webhook_endpoint(self, request: Request, body: SendSampleBody, endpoint_id: str) -> CommandResult:
         return await self._previews.send_sample(request.context, endpoint_id, body)
+
+    @post(
+        "/api/v1/webhook-endpoints/{endpoint_id}/recover",
+        "Send an endpoint's events again",
+        {200: Recovery},
+        RecoverBody,
+        errors=("NOT_FOUND", "INVALID_STATE"),
+        idempotency="required",
+        check=_check_recovery,
+        example={"since": "2026-01-31T12:00:00Z", "which": "failed", "dry_run": True},
+        description="`failed` sends events whose last attempt failed, also if a retry is scheduled, and events that were kept "
+        "while the endpoint was disabled. `all` replays every event of the period, also those that the endpoint has received "
+        "and those that it would have received if it had existed. Events that are already due are not counted. `since` is "
+        "inclusive, `until` exclusive; both are in the merchant's time. Each webhook keeps its webhook-id, and its retry "
+        "schedule starts over. A dry run only counts. 409 if the endpoint is disabled, except for a dry run. After an "
+        "interruption, the same request with the same key continues where it stopped.",
+    )
+    async def recover_webhook_endpoint(self, request: Request, body: RecoverBody, endpoint_id: str) -> CommandResult:
+        return await self._recoveries.recover(request.context, endpoint_id, body)
 
 
 class DeliveryApi:

@@ -8,11 +8,12 @@ from msgspec import UNSET, UnsetType
 
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem, suggestion
-from sandbox.domain.choices import EndpointStatus, EventType, RetryProfile, Signing, SigningTime
+from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, RetryProfile, Signing, SigningTime
+from sandbox.domain.clock import parse
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import invalid_fields
 from sandbox.domain.event_filters import Filter, Filters, filter_errors
-from sandbox.domain.fields import Text500, Url
+from sandbox.domain.fields import Text500, Time, Url
 from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
@@ -81,6 +82,21 @@ class SendSampleBody(msgspec.Struct, forbid_unknown_fields=True):
     event_type: EventType
 
 
+class RecoverBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /webhook-endpoints/{endpoint_id}/recover`. The period is that of the events, in the merchant's time."""
+
+    since: Time
+    until: Time | UnsetType = UNSET
+    """Exclusive. Now, if omitted."""
+    which: RecoveryScope
+    """`failed`: events whose last attempt failed or that were kept while the endpoint was disabled. `all`: every event that the
+    endpoint received or would have received, also those that it has received already."""
+    event_types: EventTypes | UnsetType = UNSET
+    """Only these, or all."""
+    dry_run: bool = False
+    """Only count."""
+
+
 def check_endpoint(body: CreateEndpointBody | ChangeEndpointBody, allowed_networks: Sequence[Network]) -> None:
     """Check everything that the decoder cannot check. Raises VALIDATION_ERROR with every invalid field."""
     errors = endpoint_errors(
@@ -113,6 +129,21 @@ def dialect_errors(signing: str, custom: CustomSigning | None) -> list[FieldProb
     if signing != "custom" and custom is not None:
         return [("custom_signing", f"is only for signing custom, and signing is {signing}")]
     return []
+
+
+def recover_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
+    """Return the validation errors of a recovery that the schema cannot express. Skips absent fields."""
+    errors: list[FieldProblem] = []
+    times = {name: fields[name] for name in ("since", "until") if fields.get(name, UNSET) is not UNSET}
+    for name, text in times.items():
+        try:
+            times[name] = parse(text)
+        except (ValueError, OverflowError):
+            errors.append((name, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z"))
+    if not errors and len(times) == 2 and times["until"] <= times["since"]:
+        errors.append(("until", "must be later than since"))
+    event_types = fields.get("event_types", UNSET)
+    return errors + ([] if event_types is UNSET else _unknown_types(event_types))
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:

@@ -1,0 +1,238 @@
+"""Recover what an endpoint missed: send its failed events again, or replay everything since a time."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from sandbox.db.rows import by_key, update_by_key
+from sandbox.domain.clock import milliseconds, parse
+from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.event_filters import to_text
+from sandbox.domain.events import includes
+from sandbox.domain.ids import first_id_at
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
+from sandbox.unit_of_work.claim import RESERVE_NO_IDS
+from sandbox.unit_of_work.runner import UnitOfWorkRunner
+from sandbox.webhooks.endpoints import Endpoint, find_endpoint, require_endpoint_id
+from sandbox.webhooks.preview import IS_SAMPLE, obstacle_to
+from sandbox.webhooks.requests import RecoverBody, recover_errors
+
+if TYPE_CHECKING:
+    from asyncpg import Record
+    from asyncpg.pool import PoolConnectionProxy
+
+ROWS_PER_TRANSACTION: Final = 1000
+"""Maximum number of deliveries or events that one transaction reads. A unit of work reserves more ids than that."""
+
+_FAILED_STATUSES: Final = ("FAILED", "PAUSED", "PENDING")
+"""The states of `failed` deliveries, in the order of recovery. PENDING ones count only if they wait for a retry."""
+
+# A delivery that waits for its next attempt: it is due later, so no worker is sending it at the moment.
+_WAITS: Final = "(status = 'PENDING' AND scheduled > 0 AND next_attempt_at > {now})"
+
+_FAILED: Final = f"""
+SELECT d.id::text AS id, d.event_id::text AS event_id, v.type, v.is_sample
+FROM (
+    SELECT w.id, w.event_id, w.status <> 'PENDING' OR {_WAITS.format(now="$6")} AS may_be_sent FROM webhook_deliveries w
+    WHERE w.merchant_id = $1 AND w.status <> '' AND (w.endpoint_id, w.status, w.id) > ($2, $3, $4::uuid)
+        AND (w.endpoint_id, w.status, w.id) < ($2, $3, $5::uuid)
+    ORDER BY w.merchant_id, w.endpoint_id, w.status, w.id LIMIT $7
+) d LEFT JOIN LATERAL (
+    SELECT type, {IS_SAMPLE} AS is_sample FROM events WHERE d.may_be_sent AND {by_key("events", "id", "d.event_id")} OFFSET 0
+) v ON true ORDER BY d.id
+"""  # noqa: S608 -- constants
+
+# `may_be_sent` is null if the endpoint never had a delivery of the event. Only then is the body needed.
+_EVENTS: Final = f"""
+SELECT v.id::text AS id, v.type, v.is_sample, d.id::text AS delivery_id, d.may_be_sent,
+    CASE WHEN d.id IS NULL THEN v.body END AS body
+FROM (
+    SELECT id, type, body, {IS_SAMPLE} AS is_sample FROM events WHERE merchant_id = $1 AND events.id > $3 AND events.id < $4
+    ORDER BY merchant_id, events.id LIMIT $6
+) v LEFT JOIN LATERAL (
+    SELECT w.id, w.status <> 'PENDING' OR {_WAITS.format(now="$5")} AS may_be_sent FROM webhook_deliveries w
+    WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id AND w.endpoint_id = $2
+    ORDER BY w.merchant_id, w.event_id OFFSET 0
+) d ON true ORDER BY v.id
+"""  # noqa: S608 -- constants
+
+# Every delivery gets the same due time, so that the endpoint receives them in their original order.
+_SEND_AGAIN: Final = update_by_key(
+    "webhook_deliveries",
+    rows="unnest($2::uuid[]) AS n (id)",
+    key=("id", "n.id"),
+    changes={
+        "status": "'PENDING'",
+        "next_attempt_at": "$3",
+        "scheduled": "0",
+        "leased_until": "NULL",
+        "resent": "true",
+        "updated_at": "$4",
+    },
+    kept=("event_id", "endpoint_id", "attempts", "created_at"),
+    # A worker may have sent it since it was read.
+    where=f"status <> 'PENDING' OR {_WAITS.format(now='$4')}",
+    lock=True,
+    returning="t.id::text AS id",
+)
+
+_CREATE: Final = """
+INSERT INTO webhook_deliveries (merchant_id, id, event_id, endpoint_id, status, attempts, scheduled, next_attempt_at, resent,
+    created_at, updated_at)
+SELECT $1, n.id, n.event_id, $2, 'PENDING', 0, 0, $5, true, $6, $6 FROM unnest($3::uuid[], $4::uuid[]) AS n (id, event_id)
+"""
+
+
+class Recovery(msgspec.Struct):
+    """How many events are sent again, also by type."""
+
+    count: int
+    by_type: dict[str, int]
+
+
+class _Progress(msgspec.Struct):
+    """The checkpoint of a recovery. It commits with what it describes, so nothing is counted or queued twice."""
+
+    started_at: datetime
+    """In the merchant's time. Later events are not part of the recovery."""
+    since: str
+    """The first id of the period."""
+    until: str
+    """The first id after the period."""
+    position: str
+    """The last id that was read: of a delivery for `failed`, of an event for `all`."""
+    phase: int = 0
+    """For `failed`, the state whose deliveries are being read."""
+    by_type: dict[str, int] = {}
+
+
+class RecoveryService:
+    """Sends an endpoint's events again."""
+
+    def __init__(self, work: UnitOfWorkRunner) -> None:
+        self._work = work
+
+    async def recover(self, context: RequestContext, endpoint_id: str, body: RecoverBody) -> CommandResult:
+        """Make an endpoint's events of a period due now, in several transactions. Responds with 200 and a Recovery.
+
+        If the process dies, a retry with the same key continues. Returns NOT_FOUND and, for a disabled endpoint unless it is a
+        dry run, INVALID_STATE, both stored under the key. Raises VALIDATION_ERROR.
+        """
+        require_endpoint_id(endpoint_id)
+        errors = recover_errors(msgspec.structs.asdict(body))
+        if errors:
+            raise invalid_fields(errors)
+
+        async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, checkpoint: bytes | None) -> CommandResult:
+            endpoint = await find_endpoint(context.merchant_id, endpoint_id)
+            if checkpoint is not None:
+                progress = _decode(checkpoint)
+            elif endpoint.status != "ENABLED" and not body.dry_run:
+                raise Problem("INVALID_STATE", f"Endpoint {endpoint_id} is disabled; enable it before you recover its events.")
+            else:
+                progress = _begin(body, unit.now)
+            part = _recover_failed if body.which == "failed" else _recover_all
+            sent, is_done = await part(conn, unit, endpoint, body, progress)
+            if sent and not body.dry_run:
+                unit.effects.add(Effect.WORK_DUE)
+            counts = Counter(progress.by_type)
+            counts.update(sent)
+            progress.by_type = dict(sorted(counts.items()))
+            if not is_done:
+                return CommandResult(202, msgspec.json.encode(progress), provisional=True)
+            return CommandResult(200, msgspec.json.encode(Recovery(counts.total(), progress.by_type)))
+
+        # Only missing deliveries need ids.
+        weight = 1 if body.which == "all" and not body.dry_run else RESERVE_NO_IDS
+        return await self._work.run_resumable(context, action, weight)
+
+
+def _begin(body: RecoverBody, now: datetime) -> _Progress:
+    since = first_id_at(milliseconds(parse(body.since)))
+    until = first_id_at(milliseconds(now) + 1)
+    if body.until is not UNSET:
+        until = min(until, first_id_at(milliseconds(parse(body.until))))
+    return _Progress(now, since, until, since)
+
+
+async def _recover_failed(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
+) -> tuple[Sequence[str], bool]:
+    """Send the next failed deliveries. Return the types of their events, and whether all have been read.
+
+    The period is that of the events, and a delivery is never older than its event.
+    """
+    wanted: dict[str, str] = {}
+    room = ROWS_PER_TRANSACTION
+    before = first_id_at(milliseconds(progress.started_at) + 1)
+    while room and progress.phase < len(_FAILED_STATUSES):
+        status = _FAILED_STATUSES[progress.phase]
+        records = await conn.fetch(_FAILED, unit.merchant_id, endpoint.id, status, progress.position, before, unit.now, room)
+        wanted |= {
+            record["id"]: record["type"]
+            for record in records
+            if progress.since <= record["event_id"] < progress.until and _is_wanted(record, body)
+        }
+        if len(records) == room:
+            progress.position = records[-1]["id"]
+        else:
+            progress.phase, progress.position = progress.phase + 1, progress.since
+        room -= len(records)
+    sent = await _send_again(conn, unit, wanted, body, progress)
+    return [wanted[id_] for id_ in sent], progress.phase == len(_FAILED_STATUSES)
+
+
+async def _recover_all(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint: Endpoint, body: RecoverBody, progress: _Progress
+) -> tuple[Sequence[str], bool]:
+    """Send the next events, whatever became of them before. Return their types, and whether all have been read.
+
+    Events that the endpoint would receive now get a delivery if they have none, because the endpoint is newer, for example.
+    """
+    records = await conn.fetch(
+        _EVENTS, unit.merchant_id, endpoint.id, progress.position, progress.until, unit.now, ROWS_PER_TRANSACTION
+    )
+    filters = to_text(endpoint.filters)
+    again: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for record in records:
+        if not _is_wanted(record, body):
+            continue
+        if record["may_be_sent"]:
+            again[record["delivery_id"]] = record["type"]
+        elif (
+            record["delivery_id"] is None and obstacle_to(record["type"], record["body"], endpoint.event_types, filters) is None
+        ):
+            missing[record["id"]] = record["type"]
+    if records:
+        progress.position = records[-1]["id"]
+    sent = await _send_again(conn, unit, again, body, progress)
+    if missing and not body.dry_run:
+        new_ids = [unit.ids.next() for _ in missing]
+        await conn.execute(_CREATE, unit.merchant_id, endpoint.id, new_ids, list(missing), progress.started_at, unit.now)
+    return [*(again[id_] for id_ in sent), *missing.values()], len(records) < ROWS_PER_TRANSACTION
+
+
+async def _send_again(
+    conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, delivery_ids: "dict[str, str]", body: RecoverBody, progress: _Progress
+) -> list[str]:
+    """Make deliveries due. Return the ids of those that were not being sent already; in a dry run, all."""
+    if body.dry_run or not delivery_ids:
+        return list(delivery_ids)
+    # Workers lock deliveries in the order of their ids too. Otherwise the two could deadlock.
+    sent = await conn.fetch(_SEND_AGAIN, unit.merchant_id, sorted(delivery_ids), progress.started_at, unit.now)
+    return [record["id"] for record in sent]
+
+
+def _is_wanted(record: "Record", body: RecoverBody) -> bool:
+    """Return whether the event has a selected type, is not a sample and is not being sent already."""
+    if record["type"] is None or record["is_sample"]:
+        return False
+    return body.event_types is UNSET or includes(body.event_types, record["type"])
+
+
+_decode: Final = msgspec.json.Decoder(_Progress).decode
