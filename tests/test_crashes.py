@@ -171,31 +171,35 @@ def test_every_created_payout_exists_once_and_every_event_arrives(
 def test_webhooks_that_a_killed_worker_was_sending_are_sent_by_another_worker(
     own_stack: tuple[Stack, psutil.Process], receiver: Receiver
 ) -> None:
-    """The killed worker inserted these deliveries with a lease, so it never claimed them."""
+    """The killed worker inserted the deliveries to /plain with a lease, and claimed those to /paced."""
     stack, supervisor = own_stack
-    held: list[str] = []
-    resent: list[str] = []
+    held: list[tuple[str, str]] = []
+    resent: list[tuple[str, str]] = []
     released = threading.Event()
 
     def hold(received: Received) -> tuple[int, dict[str, str], bytes]:
-        (resent if released.is_set() else held).append(received.event["data"]["id"])
+        (resent if released.is_set() else held).append((received.path, received.event["data"]["id"]))
         released.wait(120)
         return 200, {}, b""
 
     with World.create(stack, opening_balance="1000.00") as world:
-        world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "event_types": ["payout.succeeded"]})
+        for path, paced in (("/plain", {}), ("/paced", {"ordered": True, "rate_limit": 1000, "max_in_flight": 5})):
+            url = receiver.url.replace("/webhooks", path)
+            world.post("/api/v1/webhook-endpoints", {"url": url, "event_types": ["payout.succeeded"], **paced})
         receiver.respond = hold
         payouts = [world.create_payout("0001", amount="1.00")["id"] for _ in range(5)]
-        until(lambda: len(held) == 5, seconds=60)
+        until(lambda: len(held) == 10, seconds=60)
         for _ in range(2):
             kill(supervisor, "worker", stack.redis_url)
         released.set()
         undelivered = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND status <> 'SUCCEEDED'"
         until(lambda: stack.execute(undelivered, world.merchant_id)[0]["count"] == 0, seconds=180, pause=0.2)
-        assert sorted(held) == sorted(resent) == sorted(payouts)
-        attempts = "SELECT attempts FROM webhook_deliveries WHERE merchant_id = $1"
+        assert sorted(held) == sorted(resent) == sorted((path, id_) for path in ("/paced", "/plain") for id_ in payouts)
         # The attempts of the killed worker were never recorded.
-        assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 5
+        attempts = "SELECT attempts FROM webhook_deliveries WHERE merchant_id = $1"
+        assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 10
+        log = "SELECT attempt, status, error FROM webhook_attempts WHERE merchant_id = $1"
+        assert stack.execute(log, world.merchant_id) == [{"attempt": 1, "status": 200, "error": None}] * 10
 
 
 # Blocks bulk credits at `open_to` credited rows: a chunk that would exceed it waits before its commit.

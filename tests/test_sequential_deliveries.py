@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from sandbox.domain.clock import RUNNING, Clock
@@ -38,7 +39,7 @@ def claimed(number: int, endpoint_id: str = "e", lease: timedelta = LEASE, clock
 
 def recorded(delivery: ClaimedDelivery, status: int) -> AttemptResult:
     exchange = Exchange("v1,x", 1, SendResult(status, {}, "", None, 1))
-    return AttemptResult(delivery, 1, "SUCCEEDED", None, AT, exchange, gone=status == 410)
+    return AttemptResult(delivery, 1, "PENDING" if status == 500 else "SUCCEEDED", None, AT, exchange, gone=status == 410)
 
 
 class ScriptedAttempts(attempt.AttemptRunner):
@@ -96,6 +97,27 @@ async def test_claimed_deliveries_that_are_not_attempted_are_released(
         await sender.close()
     ids = [delivery.id for delivery in run]
     assert (attempted_ids, released, remaining) == (ids[:attempted], ids[attempted:], 3 - attempted)
+
+
+async def test_a_failed_attempt_at_an_ordered_endpoint_releases_later_deliveries_of_its_payout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released: list[str] = []
+
+    async def release_claims(merchant_id: str, rest: Sequence[ClaimedDelivery]) -> None:
+        released.extend(delivery.id for delivery in rest)
+
+    monkeypatch.setattr(attempt, "release_claims", release_claims)
+    sender = WebhookSender()
+    try:
+        attempted: list[str] = []
+        run = [msgspec.structs.replace(claimed(number), payout_id="ab"[number % 2]) for number in range(5)]
+        attempts = ScriptedAttempts(sender, [200, 500, 200, 200])
+        attempts.begin("m", [run])
+        remaining = await attempts.attempt_sequence("m", run, lambda done: attempted.append(done.claimed.id))
+    finally:
+        await sender.close()
+    assert (attempted, released, remaining) == (["d0", "d1", "d2", "d4"], ["d3"], 1)
 
 
 def test_an_endpoint_that_responds_with_410_gets_nothing_more(world: World, receiver: Receiver) -> None:
