@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -166,3 +167,8 @@ def test_the_node_function_that_verifies_is_right(signing: str) -> None:
     given = json.dumps([VERIFIERS[signing], vectors])
     done = subprocess.run(["node", "-e", script], input=given, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [is_valid for *_, is_valid in vectors]
+
+
+def test_every_check_is_documented() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "certify.md").read_text("utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in text] == []

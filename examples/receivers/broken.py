@@ -239,7 +239,7 @@ class LeaksProgress(Receiver):
         for ours, theirs in zip(expected, given, strict=True):
             if ours != theirs:
                 return False
-            time.sleep(0.0001)  # a slow language, or a call for each character
+            time.sleep(0.0005)  # a slow language, or a call for each character
         return True
 
 
