@@ -68,7 +68,7 @@ lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT \
 		&& $(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv && PATH="$$tools/bin:$$PATH" \
 		&& $(COMPILE) --upgrade -o requirements.txt pyproject.toml \
-		&& $(COMPILE) --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml \
+		&& $(COMPILE) --upgrade --extra dev --extra otel -c requirements.txt -o requirements-dev.txt pyproject.toml \
 		&& $(PYTHON) -c "$$BUILD_REQUIRES" | $(COMPILE) --no-annotate -o requirements-build.txt -
 
 clean:

@@ -22,7 +22,7 @@ from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import CONNECTION_ERRORS, close_pool, open_pool
 from sandbox.domain.sale import ADVANCE, FINAL
 from sandbox.feed.service import FeedService
-from sandbox.infrastructure import wake
+from sandbox.infrastructure import tracing, wake
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.infrastructure.redis_errors import REDIS_ERRORS
@@ -226,6 +226,7 @@ async def run_worker(settings: Settings) -> None:
         await journal.close()
         await health.close()
         await close_pool()
+        tracing.stop()
         end_log_buffering()
 
 

@@ -42,3 +42,8 @@ def derive(request_id: str) -> str:
 def trace_id(traceparent: str) -> str:
     """Return the id of the trace, 32 hexadecimal digits."""
     return traceparent[3:35]
+
+
+def span_id(traceparent: str) -> str:
+    """Return the id of the span, 16 hexadecimal digits."""
+    return traceparent[36:52]

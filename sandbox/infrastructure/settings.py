@@ -6,6 +6,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from sandbox.domain.redaction import register_secret
@@ -48,6 +49,8 @@ class Settings:
     log_format: str
     metrics_port: int
     """The port on which a worker serves its metrics; 0 disables it."""
+    exports_traces: bool
+    """Whether to export OpenTelemetry spans. OpenTelemetry reads the endpoint and its other settings itself."""
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None) -> "Settings":
@@ -72,6 +75,7 @@ class Settings:
             log_level=read.choice("SANDBOX_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
             log_format=read.choice("SANDBOX_LOG_FORMAT", "json", ("json", "console")),
             metrics_port=read.integer("SANDBOX_METRICS_PORT", 0, 0, 65535),
+            exports_traces=read.exports_traces(),
         )
         if host not in LOOPBACK_HOSTS and settings.admin_key == DEVELOPMENT_ADMIN_KEY:
             raise SettingsError(
@@ -128,6 +132,21 @@ class _Reader:
         if len(key) != 32:
             raise SettingsError(f"{name} must be 32 random bytes as URL-safe base64.")
         return key
+
+    def exports_traces(self) -> bool:
+        name = "OTEL_EXPORTER_OTLP_ENDPOINT"
+        if not self.env.get(name, "").strip() or self.env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            return False
+        self.url(name, ("http", "https"))
+        try:
+            found = find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        except ImportError:  # not even a parent package is installed
+            found = None
+        if found is None:
+            raise SettingsError(
+                f"{name} is set, but OpenTelemetry is not installed: install psp-sandbox[otel], or unset the variable."
+            )
+        return True
 
     def networks(self, name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         """Read comma-separated networks. `loopback` means 127.0.0.0/8 and ::1; `none` alone, and nothing, mean no network."""

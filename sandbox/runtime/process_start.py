@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import configure_logs
 from sandbox.infrastructure.settings import Settings, SettingsError
 from sandbox.runtime.lifeline import follow_lifeline
@@ -19,7 +20,7 @@ _OBJECTS_PER_COLLECTION: Final = 20_000
 
 
 def start_process(name: str) -> Settings:
-    """Follow the supervisor's lifeline, load the settings, and configure logging under `name`.
+    """Follow the supervisor's lifeline, load the settings, and configure logging and tracing under `name`.
 
     Exits with code 1 and a message if a setting is not valid.
     """
@@ -29,6 +30,8 @@ def start_process(name: str) -> Settings:
     except SettingsError as error:
         sys.exit(f"settings: {error}")
     configure_logs(settings.log_level, settings.log_format, name)
+    if settings.exports_traces:
+        tracing.start(name)
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     return settings
 

@@ -20,6 +20,7 @@ from sandbox.domain.ids import uuid7
 from sandbox.faults.injection import inject_response
 from sandbox.http.operation import Operation, page_item
 from sandbox.http.request import ANONYMOUS, Request
+from sandbox.infrastructure import tracing
 from sandbox.infrastructure.metrics import REQUEST_SECONDS, REQUESTS
 from sandbox.journal.journal import BODY_LIMIT, JOURNALED, NOT_JOURNALED, Entry, Journal, RedactionRules
 
@@ -99,6 +100,8 @@ class RequestLog:
                     fault=None if request.fault is None else note(request.fault),
                 )
                 self._journal.record(request.merchant_id, entry, rules_of(request.operation), is_validated=request.is_validated)
+            if tracing.is_on() and request is not None and not (request.operation.access == "public" and method == "GET"):
+                _export_span(request, route, status, seconds)
             self._log.info(
                 "request",
                 request_id=request_id,
@@ -108,6 +111,22 @@ class RequestLog:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+def _export_span(request: Request, route: str, status: int, seconds: float) -> None:
+    attributes = {
+        "http.request.method": request.method,
+        "http.route": route,
+        "url.path": redaction.path(request.path)[:200],
+        "http.response.status_code": status,
+        "psp.merchant.id": request.merchant_id or None,
+        "psp.request.id": request.request_id,
+    }
+    error = f"status {status}" if status >= 500 else None
+    # The webhooks name the span of the caller as their parent or, if the caller sent none, this span.
+    is_root = trace.given(request.headers) is None
+    name, traceparent = f"{request.method} {route}", request.traceparent
+    tracing.span(name, traceparent, seconds, attributes, kind="SERVER", error=error, is_root=is_root)
 
 
 async def _send_faulty(fault: InjectedFault, receive: Receive, send: Send, message: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
+from sandbox.infrastructure import tracing
 from sandbox.infrastructure.logs import end_log_buffering
 from sandbox.runtime.open_files import raise_open_file_limit
 from sandbox.runtime.process_start import start_process
@@ -40,7 +41,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.on_shutdown()
         await super().shutdown(sockets)
-        # uvicorn ends the process with the signal that it received, so no exit handler would flush the log.
+        # uvicorn ends the process with the signal that it received, so no exit handler would flush the spans and the log.
+        tracing.stop()
         end_log_buffering()
 
 

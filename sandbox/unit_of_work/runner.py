@@ -5,6 +5,7 @@ the merchant's lock, apply the idempotency key, retry, and handle a COMMIT whose
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -18,6 +19,7 @@ from sandbox.unit_of_work.batches import Batches
 from sandbox.unit_of_work.claim import RESERVE_NO_IDS, ClaimRequest, claim
 from sandbox.unit_of_work.in_flight import in_flight
 from sandbox.unit_of_work.notifier import Notifier
+from sandbox.unit_of_work.spans import export_spans
 from sandbox.unit_of_work.transaction import LOCK_TURN, with_retries
 from sandbox.unit_of_work.write import write
 
@@ -86,6 +88,7 @@ class UnitOfWorkRunner:
         LockNotAvailableError if it waits for a lock for more than `lock_timeout` seconds. If it raises, nothing was written,
         unless the connection broke during COMMIT.
         """
+        started = time.perf_counter()
         try:
             async with transaction(lock_timeout) as conn:
                 if prepare is not None:
@@ -105,6 +108,7 @@ class UnitOfWorkRunner:
         except NothingToDoError as nothing:
             return cast(T, nothing.result)
         await self.notifier.notify_after_commit(unit)
+        export_spans(units, started)
         return decided
 
     async def run_shared_transaction(
@@ -116,6 +120,7 @@ class UnitOfWorkRunner:
         asyncpg's errors, among them LockNotAvailableError if it waits for another lock for more than LOCK_TURN seconds. If it
         raises, nothing was written for any merchant, unless the connection broke during COMMIT.
         """
+        started = time.perf_counter()
         async with transaction(LOCK_TURN) as conn:
             units = await claim(conn, self.catalogue, wanted, wait=False)
             decided = {unit.merchant_id: decide(unit) for unit in units}
@@ -128,6 +133,7 @@ class UnitOfWorkRunner:
                 await self.notifier.notify_before_commit(unit)
         for unit in units:
             await self.notifier.notify_after_commit(unit)
+        export_spans(units, started)
         return decided
 
     async def _run_batches(self, batches: Mapping[str, Sequence[Command]]) -> Mapping[str, Sequence[CommandResult]]:

@@ -15,8 +15,10 @@ from prometheus_client import Histogram
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.domain.clock import render
+from sandbox.domain.redaction import address
 from sandbox.domain.trace import trace_id
 from sandbox.domain.webhook_schedule import classify_response, next_attempt, parse_retry_after, slows_down
+from sandbox.infrastructure import tracing
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
@@ -231,6 +233,8 @@ class AttemptRunner:
             error=result.error,
             ms=result.duration_ms,
         )
+        if tracing.is_on():
+            _export_span(merchant_id, claimed, result)
         return AttemptResult(
             claimed=claimed,
             scheduled_attempts=claimed.scheduled_attempts + 1,
@@ -240,6 +244,26 @@ class AttemptRunner:
             exchange=sent,
             gone=outcome == "gone",
         )
+
+
+def _export_span(merchant_id: str, claimed: ClaimedDelivery, result: SendResult) -> None:
+    attributes = {
+        "http.request.method": "POST",
+        "url.full": address(claimed.endpoint.url),
+        "http.response.status_code": result.status,
+        "error.type": result.error_class,
+        "psp.merchant.id": merchant_id,
+        "psp.event.id": claimed.event_id,
+        "psp.event.type": claimed.event_type,
+        "psp.endpoint.id": claimed.endpoint_id,
+        "psp.delivery.id": claimed.id,
+        "psp.attempt": claimed.attempt,
+        "psp.manual": claimed.manual,
+        "psp.request.id": claimed.request_id,
+    }
+    error = result.error or (result.error_class and f"status {result.status}")
+    seconds = result.duration_ms / 1000
+    tracing.span(f"webhook {claimed.event_type}", claimed.traceparent, seconds, attributes, kind="CLIENT", error=error)
 
 
 def _note(result: AttemptResult) -> Note:
