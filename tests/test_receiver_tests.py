@@ -1,4 +1,4 @@
-"""`/sandbox/v1/receiver-tests`: a test runs in the background, survives nothing it must not, and never shows the secret."""
+"""`/sandbox/v1/receiver-tests`: a test runs in the background, reports its progress, ends, and never shows the secret."""
 
 import asyncio
 import contextlib

@@ -129,7 +129,7 @@ class Forge:
         return self.signing != "github"
 
     def with_signature(self, webhook: Outgoing, label: str, change: Callable[[str], str]) -> Outgoing:
-        """Return the webhook with its signature changed, but not the version or timestamp before it."""
+        """Return the webhook with its signature changed. The version or timestamp before it stays the same."""
         value = webhook.headers[self.signature_header]
         value = _SIGNATURE.sub(lambda found: found[1] + change(found[2]), value)
         return self.with_header(webhook, label, self.signature_header, value)

@@ -15,7 +15,7 @@ Outcome = Literal["passed", "failed", "skipped", "advice"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Times in seconds: an answer after `advice` is slow, after `fail` too late, and after `give_up` nobody waits for it."""
+    """Times in seconds: an answer after `advice` is slow, after `fail` too late; after `give_up` the test stops waiting."""
 
     advice: float = 5.0
     fail: float = 15.0
@@ -125,7 +125,7 @@ def judge_first(observed: Observed) -> Verdict:
     """Judge the first valid webhook."""
     answer = observed.exchanges[0].answer
     if answer.timed_out:
-        # A time limit is broken, which is for `answers_in_time` to say.
+        # `answers_in_time` fails because of this, so this check does not.
         return Verdict("skipped", f"There was no answer within {observed.limits.give_up:g} s.")
     return must_accept(observed)
 

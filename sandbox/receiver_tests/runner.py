@@ -72,7 +72,7 @@ class ReceiverRun:
         if first.outcome == "failed":
             self._skip_rest("The receiver does not accept a valid webhook, so nothing else can be judged.", on_finding)
             return
-        # Measured before anything else runs, so that nothing else slows the receiver down.
+        # Measure the time first, so that other checks do not slow the receiver down.
         await self._measure(by_name["answers_in_time"], on_finding)
         if first.outcome == "skipped":
             self._skip_rest("The receiver does not answer, so nothing else can be judged.", on_finding)
@@ -149,7 +149,7 @@ class ReceiverRun:
         verdict = check.judge(observed)
         if check.name == "refuses_wrong_key" and verdict.outcome == "passed":
             verdict = await self._judge_timing(exchanges[0].answer.seconds)
-        # A duplicate or a late event is nothing without the one before it.
+        # A duplicate or a late event can only be repeated together with the webhook before it.
         repeated = requests if needs_order else [requests[verdict.decisive]]
         command = curl(self._target.url, repeated, BURST if check.is_burst else 1)
         sent = sent_request(self._target.url, requests, verdict.decisive, command)
@@ -169,7 +169,7 @@ class ReceiverRun:
         exchanges.append(await self._exchange(requests[1]))
         if self._usual_seconds <= self._limits.advice:
             # A receiver may put events into a queue and answer at once. When a later event has had its effect, so has this one.
-            # One that is slow to answer has no queue.
+            # A receiver that answers slowly does the work before it answers.
             forge = self._forge()
             later = forge.new_id()
             await self._exchange(forge.signed("A later webhook", forge.event(later)))
@@ -219,7 +219,7 @@ class ReceiverRun:
                 for samples, request in two if number % 2 else reversed(two):
                     answer = (await self._exchange(request)).answer
                     if answer.status is None or answer.is_accepted:
-                        return Verdict("passed")  # another check says what is wrong
+                        return Verdict("passed")  # another check reports what is wrong
                     samples.append(answer.seconds)
             if not reveals_progress(wrong, nearly_right):
                 return Verdict("passed")
