@@ -93,7 +93,9 @@ class EndpointApi:
         example={"status": "ENABLED"},
         check=_check,
         description="Omitted fields keep their value; `filters: []` removes all filters. Deliveries due to a disabled endpoint "
-        "wait until it is enabled; newer events are kept and can be resent. A change of `signing` keeps the secret, except to "
+        "wait until it is enabled; newer events are kept and can be recovered. An endpoint is disabled automatically if it "
+        "responds with 410, or if an attempt fails and none has succeeded for 5 days of the merchant's time; `history` shows "
+        "when and why. A change of `signing` keeps the secret, except to "
         "or from `v1a`: then the endpoint gets a new key, and `rotate-secret` shows the secret.",
     )
     async def change_webhook_endpoint(self, request: Request, body: ChangeEndpointBody, endpoint_id: str) -> CommandResult:

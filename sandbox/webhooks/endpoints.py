@@ -20,6 +20,7 @@ from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
 from sandbox.domain.destination_url import url_error
+from sandbox.domain.endpoint_health import StatusChange, add_to_history, history_from_text, history_to_text
 from sandbox.domain.errors import Problem, invalid, invalid_fields
 from sandbox.domain.event_filters import Filter, from_text, to_text
 from sandbox.domain.ids import is_uuid
@@ -52,7 +53,7 @@ _SETTINGS: Final = CreateEndpointBody.__struct_fields__
 """What the merchant can set. Each is a field of the API and a column of the table."""
 _SHOWN: Final = tuple(
     getattr(WebhookEndpoints, name)
-    for name in ("id", *_SETTINGS, "public_key", "status", "disabled_reason", "created_at", "updated_at")
+    for name in ("id", *_SETTINGS, "public_key", "status", "disabled_reason", "status_history", "created_at", "updated_at")
 )
 
 # The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
@@ -96,6 +97,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     description: str
     status: str
     disabled_reason: str | None
+    history: list[StatusChange]
+    """The newest changes of `status`, oldest first, at most 20."""
     created_at: str
     updated_at: str
 
@@ -198,7 +201,9 @@ class EndpointService:
             before = await find_endpoint(context.merchant_id, endpoint_id)
             # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
             after = _changed(before, body)
-            values = _columns(after) | {"status": after.status, "disabled_reason": after.disabled_reason}
+            values = _columns(after)
+            if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
+                values |= _status_columns(before, after, unit.now)
             if not shares_secrets(before.signing, after.signing):
                 secret = secret_for(after.signing, unit.ids.random_bytes(32))
                 values |= secret_columns(self._box, context.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
@@ -312,14 +317,25 @@ def _columns(settings: CreateEndpointBody | Endpoint) -> dict[Any, Any]:
     }
 
 
+def _status_columns(before: Endpoint, after: Endpoint, now: datetime) -> dict[Any, Any]:
+    values: dict[Any, Any] = {"status": after.status, "disabled_reason": after.disabled_reason}
+    if after.status != before.status:
+        change = StatusChange(render(now), after.status, after.disabled_reason)
+        values["status_history"] = history_to_text(add_to_history(before.history, change))
+        values["failing_since"] = None
+    return values
+
+
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
     custom = record["custom_signing"]
     fields = {
         "id": str(record["id"]),
         "filters": from_text(record["filters"]),
+        "history": history_from_text(record["status_history"]),
         "custom_signing": None if custom is None else decode_custom(custom),
         "signing_time": record["signing_time"] or "host",
         "created_at": render(record["created_at"]),
         "updated_at": render(record["updated_at"]),
     }
-    return Endpoint(**{**record, **fields})
+    shown = {name: value for name, value in record.items() if name != "status_history"}
+    return Endpoint(**{**shown, **fields})

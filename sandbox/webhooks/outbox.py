@@ -1,7 +1,7 @@
 """Claim due webhook deliveries and record their attempts."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -12,9 +12,12 @@ from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.delivery_pacing import Slot
+from sandbox.domain.endpoint_health import AttemptOutcome, health_changes
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.domain.trace import derive
+from sandbox.domain.webhook_schedule import Outcome
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
+from sandbox.webhooks.health import change_health
 from sandbox.webhooks.sender import SendResult
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ _SQL: Final = read_statements(__name__)
 _CLAIM: Final = _SQL["claim"]
 _RELEASE: Final = _SQL["release"]
 _RECORD: Final = _SQL["record"]
-_DISABLE: Final = _SQL["disable"]
 _LOCK_ORDERED: Final = _SQL["lock_ordered"]
 _RELEASE_FOLLOWERS: Final = _SQL["release_followers"]
 decode_previous_secrets: Final = msgspec.json.Decoder(tuple[tuple[bytes, datetime], ...]).decode
@@ -209,14 +211,14 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
     # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)
-    gone = sorted({result.claimed.endpoint_id for result in results if result.gone})
+    changes = health_changes(_outcomes(results))
     parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
     ended = {
         (result.claimed.endpoint_id, result.claimed.payout_id)
         for result in results
         if result.claimed.payout_id is not None and result.status != "PENDING"
     }
-    if len(parts) == 1 and not gone and not ended:
+    if len(parts) == 1 and not changes and not ended:
         await execute_in_own_transaction(*parts[0])
         return
 
@@ -228,10 +230,24 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
             # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
             await conn.execute(_LOCK_ORDERED, merchant_id, endpoint_ids)
             await conn.execute(_RELEASE_FOLLOWERS, merchant_id, now, endpoint_ids, payout_ids)
-        if gone:
-            await conn.execute(_DISABLE, merchant_id, gone, now, "The endpoint responded with 410 Gone.")
+        if changes:
+            await change_health(conn, merchant_id, changes, now)
 
     await write_rows(write)
+
+
+def _outcomes(results: Sequence[AttemptResult]) -> Iterator[AttemptOutcome]:
+    """Yield the outcomes of attempts that say something about an endpoint's health; not those that a fault postponed."""
+    # Ordinarily every attempt succeeds, and nothing is yielded.
+    noteworthy = {
+        result.claimed.endpoint_id
+        for result in results
+        if result.status != "SUCCEEDED" or result.claimed.endpoint.failing_since is not None
+    }
+    for result in results:
+        if result.claimed.endpoint_id in noteworthy and result.exchange.not_before is None:
+            outcome: Outcome = "gone" if result.gone else "succeeded" if result.status == "SUCCEEDED" else "failed"
+            yield AttemptOutcome(result.claimed.endpoint_id, result.claimed.endpoint.failing_since, result.at, outcome)
 
 
 def _each_delivery_once(results: Sequence[AttemptResult]) -> list[list[AttemptResult]]:

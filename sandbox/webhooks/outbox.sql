@@ -100,10 +100,6 @@ SELECT $1, n.id, d.attempts, n.at, n.url, n.signature, n.signed_at, n.fault_id, 
     n.error, n.error_class, n.dns_ms, n.connect_ms, n.tls_ms, n.first_byte_ms, n.duration_ms, n.manual, n.request_headers
 FROM n JOIN d ON d.id = n.id;
 
--- name: disable
-UPDATE webhook_endpoints SET status = 'DISABLED', disabled_reason = $4, updated_at = $3
-WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) AND status = 'ENABLED';
-
 -- name: lock_ordered
 SELECT FROM webhook_endpoints WHERE merchant_id = $1 AND id = ANY ($2::uuid[]) ORDER BY merchant_id, id FOR NO KEY UPDATE;
 
