@@ -81,6 +81,7 @@ def _results(created: str) -> Json:
 
 _BANK_CODES: Final = sorted(code for bank in load_directory().banks for code in (bank.code, *bank.aliases))
 _WALLET_CODES: Final = sorted(wallet.code for wallet in load_directory().wallets)
+_TEMPLATE_PART: Final = r"(?:[^{}\x00-\x09\x0b-\x1f\x7f]|\{timestamp\}|\{id\})"
 _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
     "Payout": {
         "id": _UUID,
@@ -141,6 +142,23 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
     },
     "CreateEndpointBody": {"event_types": {**_EVENT_TYPES, "default": ["payout.*"]}, "signing_time": _SIGNING_TIME},
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
+    "PreviewBody": {"event_types": _EVENT_TYPES},
+    "RecoverBody": {"event_types": _EVENT_TYPES},
+    "CustomSigning": {
+        "template": {
+            "description": "What is signed. `{timestamp}`, `{id}` (the webhook-id) and `{body}` are replaced.",
+            "type": "string",
+            "pattern": f"^{_TEMPLATE_PART}*\\{{body\\}}{_TEMPLATE_PART}*$",
+            "maxLength": 200,
+        },
+        "prefix": {
+            "description": "What precedes the signature in the header. `{timestamp}` is replaced.",
+            "type": "string",
+            "pattern": r"^((?:[!-z|~]|\{timestamp\})(?:[ -z|~]|\{timestamp\})*)?$",
+            "maxLength": 64,
+            "default": "",
+        },
+    },
 }
 """Component → field → its schema, where the Python type is less precise."""
 _CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
@@ -148,6 +166,15 @@ _CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
         "anyOf": [
             {"properties": {"status": {"enum": ["FAILED", "REJECTED", "RETURNED"]}}},
             {"properties": {"failure_code": {"type": "null"}}},
+        ]
+    },
+    "CreateEndpointBody": {
+        "anyOf": [
+            {"properties": {"signing": {"not": {"const": "custom"}}, "custom_signing": {"type": "null"}}},
+            {
+                "properties": {"signing": {"const": "custom"}, "custom_signing": {"type": "object"}},
+                "required": ["signing", "custom_signing"],
+            },
         ]
     },
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},

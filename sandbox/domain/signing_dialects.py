@@ -105,7 +105,7 @@ class CustomSigning(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omi
     timestamp_header: HeaderName | None = None
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class SigningExample(msgspec.Struct, frozen=True):
     """How a webhook is signed. No secret is in it; keys are shown by their fingerprints."""
 
     signed_content: str
@@ -204,7 +204,7 @@ def unrelated_secret(secret: str) -> str:
 
 def explain(
     signing: str, secrets: Sequence[str], event_id: str, timestamp: int, body: bytes, custom: CustomSigning | None = None
-) -> Explanation:
+) -> SigningExample:
     """Return what `signature_headers` signs with what, step by step. Takes the same arguments and raises the same errors."""
     named = signature_headers(signing, secrets, event_id, timestamp, body, custom)
     custom = custom if signing == "custom" else None
@@ -226,7 +226,7 @@ def explain(
         which = "current" if not place else "previous, still valid"
         steps += _key_steps(signing, secret, which, content, custom)
     steps += _header_steps(signing, named, len(secrets) > 1, custom)
-    return Explanation(content.decode(errors="replace"), named, steps)
+    return SigningExample(content.decode(errors="replace"), named, steps)
 
 
 def _key_steps(signing: str, secret: str, which: str, content: bytes, custom: CustomSigning | None) -> list[str]:

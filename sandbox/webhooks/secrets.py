@@ -10,7 +10,7 @@ from piccolo.query.methods.select import First
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
 from sandbox.domain.redaction import Secret
-from sandbox.domain.signing_dialects import Explanation, explain, secret_for
+from sandbox.domain.signing_dialects import SigningExample, explain, secret_for
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -100,7 +100,7 @@ class SecretService:
         return await run_sealed(self._work, self._box, context, action)
 
     async def example(self, context: RequestContext, endpoint_id: str, body: SigningExampleBody) -> CommandResult:
-        """Sign a body as the endpoint's webhooks are signed. Responds with 200 and an Explanation.
+        """Sign a body as the endpoint's webhooks are signed. Responds with 200 and a SigningExample.
 
         Returns NOT_FOUND for an unknown id, and INVALID_STATE if the secret is sealed under another SANDBOX_SECRET_KEY. Both
         are stored under the key.
@@ -118,7 +118,7 @@ class SecretService:
 
     def _explain(
         self, merchant_id: str, endpoint_id: str, record: Mapping[str, Any], now: datetime, body: SigningExampleBody
-    ) -> Explanation:
+    ) -> SigningExample:
         sealed = valid_secrets(record["secret"], record["previous_secrets"], now)
         try:
             signer = open_signer(

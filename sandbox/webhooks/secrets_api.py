@@ -1,6 +1,6 @@
 """`/api/v1/webhook-endpoints/{endpoint_id}/rotate-secret` and `…/signing-example`: parse, call the service, render."""
 
-from sandbox.domain.signing_dialects import Explanation
+from sandbox.domain.signing_dialects import SigningExample
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import post
 from sandbox.http.request import Request
@@ -31,7 +31,7 @@ class SecretApi:
     @post(
         "/api/v1/webhook-endpoints/{endpoint_id}/signing-example",
         "Show step by step how a webhook is signed",
-        {200: Explanation},
+        {200: SigningExample},
         SigningExampleBody,
         errors=("NOT_FOUND", "INVALID_STATE"),
         idempotency="required",
