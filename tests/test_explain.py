@@ -108,6 +108,28 @@ def test_it_says_why_the_next_attempt_is_due_when_it_is(world: World, receiver: 
     assert (found["endpoint"], found["next_attempt"]["reason"]) == (None, "ENDPOINT_DELETED")
 
 
+def test_it_names_the_event_that_an_ordered_endpoint_must_receive_first(world: World, receiver: Receiver) -> None:
+    receiver.respond = lambda _: (500, {}, b"")
+    body = {"url": receiver.url, "ordered": True, "event_types": ["payout.created", "payout.succeeded"]}
+    assert world.post("/api/v1/webhook-endpoints", body).status_code == 201
+    payout_id = world.create_payout("0001")["id"]
+    first = delivery_of(world, "payout.created", payout_id)
+    until_attempted(world, first, 1)
+    blocked = delivery_of(world, "payout.succeeded", payout_id)
+    following = until(lambda: (n := explain(world, blocked)["next_attempt"])["reason"] == "EARLIER_EVENT" and n)
+    assert explain(world, first)["change"]["event_id"] in following["detail"]
+    assert "EARLIER_EVENT" in {hold["reason"] for hold in following["holds"]}
+
+
+def test_it_explains_a_sample(world: World, receiver: Receiver) -> None:
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"]
+    sent = world.post(f"/api/v1/webhook-endpoints/{endpoint}/test", {"event_type": "payout.failed"}).json()
+    found = until_attempted(world, sent["id"], 1)
+    (admin,) = world.get("/sandbox/v1/keys").json()["data"]
+    assert (found["request"]["api_key_id"], found["change"]["payout_id"]) == (admin["id"], None)
+    assert any("was made as a sample" in sentence for sentence in found["summary"])
+
+
 def test_it_finds_only_the_merchants_own_deliveries(world: World) -> None:
     for delivery_id in ("x", "10000000-0000-7000-8000-000000000000"):
         response = world.get(f"/api/v1/webhook-deliveries/{delivery_id}/explain")
@@ -131,7 +153,7 @@ def last(**fields: Any) -> LastAttempt:
 def state(**fields: Any) -> DeliveryState:
     values = {
         "id": "d", "status": "PENDING", "scheduled": 2, "due": next_attempt("standard", 2, AT + timedelta(seconds=1), "d"),
-        "is_resent": False, "leased_until": None, "last": last(), "endpoint": ENDPOINT, "earlier_event": None,
+        "changed_at": AT, "is_resent": False, "leased_until": None, "last": last(), "endpoint": ENDPOINT, "earlier_event": None,
     }  # fmt: skip
     return DeliveryState(**(values | fields))
 
@@ -142,6 +164,10 @@ def state(**fields: Any) -> DeliveryState:
         (state(), "SCHEDULE"),
         (state(last=None, due=AT, scheduled=0), "FIRST"),
         (state(is_resent=True, due=AT), "RESENT"),
+        (state(last=None, scheduled=0, earlier_event="e (payout.created)"), "EARLIER_EVENT"),
+        (state(is_resent=True, earlier_event="e (payout.created)"), "EARLIER_EVENT"),
+        (state(is_resent=True), "CHANGED"),
+        (state(earlier_event="e (payout.created)"), "SCHEDULE"),
         (state(status="SUCCEEDED", due=None), "SUCCEEDED"),
         (state(status="FAILED", due=None), "EXHAUSTED"),
         (state(status="FAILED", due=None, endpoint=None), "ENDPOINT_DELETED"),

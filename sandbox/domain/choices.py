@@ -28,7 +28,8 @@ ErrorClass = Literal[
 """Why a delivery attempt failed. HTTP_STATUS is a response outside 2xx and 3xx. FAULT and SECRET: nothing was sent, because of
 an injected fault, or because the endpoint's secret cannot be decrypted."""
 NextReason = Literal[
-    "FIRST", "SCHEDULE", "RETRY_AFTER", "FAULT", "RESENT", "CHANGED", "PAUSED", "SUCCEEDED", "EXHAUSTED", "ENDPOINT_DELETED"
+    "FIRST", "SCHEDULE", "RETRY_AFTER", "FAULT", "RESENT", "EARLIER_EVENT", "CHANGED", "PAUSED", "SUCCEEDED", "EXHAUSTED",
+    "ENDPOINT_DELETED",
 ]  # fmt: skip
 """Why a delivery's next attempt is scheduled when it is, or why there is none."""
 HoldReason = Literal[

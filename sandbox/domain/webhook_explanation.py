@@ -43,13 +43,15 @@ class EndpointState:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryState:
-    """A delivery, as it is now. `due` is in the merchant's time, `leased_until` in the host's."""
+    """A delivery, as it is now. `due` and `changed_at` are in the merchant's time, `leased_until` in the host's."""
 
     id: str
     status: str
     scheduled: int
     """Number of attempts that count in the retry schedule."""
     due: datetime | None
+    changed_at: datetime
+    """When it was created, attempted or resent, whichever was last."""
     is_resent: bool
     leased_until: datetime | None
     last: LastAttempt | None
@@ -77,8 +79,15 @@ def explain_next(delivery: DeliveryState) -> tuple[NextReason, str]:
             f"There is no further attempt, because all {total} attempts of the profile `{endpoint.retry_profile}` failed. A "
             "resend starts the schedule over."
         )
+    if (delivery.is_resent or last is None) and due > delivery.changed_at:
+        if delivery.earlier_event is None:
+            return "CHANGED", f"The next attempt was put off to {render(due)}."
+        return "EARLIER_EVENT", (
+            f"The next attempt was put off to {render(due)}, because the endpoint is `ordered` and the payout's earlier event "
+            f"{delivery.earlier_event} comes first."
+        )
     if delivery.is_resent:
-        return "RESENT", f"The next attempt is due at {render(due)}, because someone asked for it (resend or recover)."
+        return "RESENT", f"The next attempt is due at {render(due)}, because someone asked for it (resend, recover or test)."
     if last is None:
         return "FIRST", f"The first attempt is due at {render(due)}, as soon as the event happened."
     if last.is_postponed:

@@ -18,7 +18,8 @@ from sandbox.webhooks.deliveries import (
     EventWithDeliveries,
 )
 from sandbox.webhooks.endpoints import CreatedEndpoint, Endpoint, EndpointService
-from sandbox.webhooks.explain import DeliveryExplainer, DeliveryExplanation
+from sandbox.webhooks.explain import DeliveryExplainer
+from sandbox.webhooks.explanation import DeliveryExplanation
 from sandbox.webhooks.preview import Preview, PreviewService
 from sandbox.webhooks.recovery import Recovery, RecoveryService
 from sandbox.webhooks.requests import (

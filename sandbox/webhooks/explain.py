@@ -1,16 +1,13 @@
 """Explain a delivery: from the API call through the payout's change and its transfer to each attempt, and what happens next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
-
-from sandbox.balance.service import ENTRY_COLUMNS, LedgerEntry, ledger_entries
+from sandbox.balance.service import ENTRY_COLUMNS, ledger_entries
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
 from sandbox.domain import redaction
-from sandbox.domain.choices import DeliveryStatus, EndpointStatus, ErrorClass, HoldReason, NextReason, RetryProfile
 from sandbox.domain.clock import Clock, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import MAX_ID, is_uuid
@@ -23,6 +20,16 @@ from sandbox.domain.webhook_explanation import (
     explain_next,
 )
 from sandbox.journal.journal import Journal, JournalEntry
+from sandbox.webhooks.explanation import (
+    DeliveryExplanation,
+    ExplainedAttempt,
+    ExplainedChange,
+    ExplainedEndpoint,
+    ExplainedRequest,
+    Hold,
+    NextAttempt,
+    summarize,
+)
 
 _MAX_ATTEMPTS: Final = 100
 _MAX_CHANGES: Final = 100
@@ -31,10 +38,10 @@ _POSTPONING: Final = ("delay", "reorder")
 
 _FIND: Final = f"""
 SELECT d.id::text AS id, d.endpoint_id::text AS endpoint_id, d.event_id::text AS event_id, d.status, d.scheduled,
-    d.next_attempt_at, d.leased_until, d.resent, w.clock_frozen_at, w.clock_offset, v.type, v.payout_id::text AS payout_id,
-    v.change, v.from_status, v.to_status, v.cause, v.scenario, v.step, v.transfer_id::text AS transfer_id, v.request_id,
-    v.actor::text AS actor, v.traceparent, v.created_at, n.url, n.status AS endpoint_status, n.disabled_reason,
-    n.retry_profile, n.ordered, n.relayed, n.rate_limit, n.rate_free_at
+    d.next_attempt_at, d.leased_until, d.resent, d.updated_at, w.clock_frozen_at, w.clock_offset, v.type,
+    v.payout_id::text AS payout_id, v.change, v.from_status, v.to_status, v.cause, v.scenario, v.step,
+    v.transfer_id::text AS transfer_id, v.request_id, v.actor::text AS actor, v.traceparent, v.created_at, n.url,
+    n.status AS endpoint_status, n.disabled_reason, n.retry_profile, n.ordered, n.relayed, n.rate_limit, n.rate_free_at
 FROM (SELECT * FROM webhook_deliveries t WHERE {by_key("t", "id", "$2")} OFFSET 0) d
 CROSS JOIN LATERAL (SELECT * FROM events WHERE {by_key("events", "id", "d.event_id")} OFFSET 0) v
 CROSS JOIN LATERAL (SELECT clock_frozen_at, clock_offset FROM worlds WHERE merchant_id = $1 OFFSET 0) w
@@ -74,98 +81,6 @@ WHERE d.endpoint_id = $4 AND d.status = 'PENDING' ORDER BY v.change LIMIT 1
 """
 
 
-class ExplainedRequest(msgspec.Struct, kw_only=True):
-    """The API call that caused the change. Once the journal has dropped the call, the fields from `journal_id` on are null."""
-
-    request_id: str
-    api_key_id: str | None
-    journal_id: str | None
-    """Its id in `GET /sandbox/v1/requests`."""
-    at: str | None
-    """The host's time."""
-    method: str | None
-    path: str | None
-    status: int | None
-    idempotency_key: str | None
-
-
-class ExplainedChange(msgspec.Struct, kw_only=True, rename={"source": "from"}):
-    """The change that the event tells of. A bulk credit's event has no payout."""
-
-    event_id: str
-    event_type: str
-    at: str
-    payout_id: str | None
-    version: int | None
-    """The payout's version after the change."""
-    source: str | None
-    to: str | None
-    cause: str
-    actor: str | None
-    scenario: str | None
-    step: int | None
-
-
-class ExplainedEndpoint(msgspec.Struct, kw_only=True):
-    """The endpoint as it is now."""
-
-    id: str
-    url: Annotated[str, redaction.ADDRESS]
-    status: EndpointStatus
-    disabled_reason: str | None
-    retry_profile: RetryProfile
-    ordered: bool
-
-
-class ExplainedAttempt(msgspec.Struct, kw_only=True):
-    """One attempt. `detail` says in words what happened."""
-
-    attempt: int
-    at: str
-    manual: bool
-    status: int | None
-    error: str | None
-    error_class: ErrorClass | None
-    fault_id: str | None
-    fault_kind: str | None
-    duration_ms: int
-    detail: str
-
-
-class Hold(msgspec.Struct):
-    """Something that a due attempt waits for."""
-
-    reason: HoldReason
-    detail: str
-
-
-class NextAttempt(msgspec.Struct):
-    """When the next attempt is due, and why then; `at` is null if none is scheduled. `holds` is what else it waits for."""
-
-    at: str | None
-    reason: NextReason
-    detail: str
-    holds: list[Hold]
-
-
-class DeliveryExplanation(msgspec.Struct, kw_only=True):
-    """The path from the API call to a delivery. `summary` tells it in sentences, in order."""
-
-    delivery_id: str
-    status: DeliveryStatus
-    traceparent: str
-    request: ExplainedRequest
-    change: ExplainedChange
-    ledger_entries: list[LedgerEntry]
-    """The entries of the change's transfer; empty if no money moved."""
-    endpoint: ExplainedEndpoint | None
-    """Null if it was deleted."""
-    attempts: list[ExplainedAttempt]
-    """The newest 100, oldest first."""
-    next_attempt: NextAttempt
-    summary: list[str]
-
-
 class DeliveryExplainer:
     """Explains deliveries."""
 
@@ -181,10 +96,11 @@ class DeliveryExplainer:
                 if found is not None:
                     payout_id, change, request_id = found["payout_id"], found["change"], found["request_id"]
                     attempts = await conn.fetch(_ATTEMPTS, merchant_id, delivery_id, _MAX_ATTEMPTS)
-                    transfer = api_key_id = earlier = None
+                    transfer = earlier = None
+                    api_key_id = found["actor"]
                     if found["transfer_id"] is not None:
                         transfer = await conn.fetchrow(_TRANSFER, merchant_id, found["transfer_id"])
-                    if payout_id is not None:
+                    if payout_id is not None and api_key_id is None:
                         api_key_id = await conn.fetchval(_API_KEY, merchant_id, payout_id, change, request_id, _MAX_CHANGES)
                     if payout_id is not None and found["ordered"]:
                         endpoint_id = found["endpoint_id"]
@@ -205,7 +121,7 @@ class DeliveryExplainer:
             endpoint=_endpoint(found),
             attempts=explained,
             next_attempt=(following := _next_attempt(found, state)),
-            summary=_summary(found, called, entries, explained, following),
+            summary=summarize(found, called, entries, explained, following),
         )
 
     async def _find_call(self, merchant_id: str, request_id: str) -> JournalEntry | None:
@@ -307,6 +223,7 @@ def _state(record: Mapping[str, Any], last: Mapping[str, Any] | None, earlier: s
         status=record["status"],
         scheduled=record["scheduled"],
         due=record["next_attempt_at"],
+        changed_at=record["updated_at"],
         is_resent=bool(record["resent"]),
         leased_until=record["leased_until"],
         last=None if last is None else _last(last),
@@ -333,64 +250,3 @@ def _next_attempt(record: Mapping[str, Any], state: DeliveryState) -> NextAttemp
     holds = explain_holds(state, Clock(record["clock_frozen_at"], record["clock_offset"]), datetime.now(UTC))
     at = render(state.due) if state.status == "PENDING" and state.due is not None else None
     return NextAttempt(at, reason, detail, [Hold(*hold) for hold in holds])
-
-
-def _summary(
-    record: Mapping[str, Any],
-    request: ExplainedRequest,
-    entries: Sequence[LedgerEntry],
-    attempts: Sequence[ExplainedAttempt],
-    following: NextAttempt,
-) -> list[str]:
-    return [
-        _tell_request(request),
-        _tell_change(record),
-        _tell_transfer(entries),
-        f"The event {record['event_id']} ({record['type']}) goes to the endpoint {record['endpoint_id']}"
-        + (f" at {redaction.address(record['url'])}." if record["url"] is not None else ", which was deleted since."),
-        *(attempt.detail for attempt in attempts),
-        following.detail,
-        *(hold.detail for hold in following.holds),
-    ]
-
-
-def _tell_request(request: ExplainedRequest) -> str:
-    parts = [f"request id {request.request_id}"]
-    if request.idempotency_key is not None:
-        parts.append(f"idempotency key {request.idempotency_key}")
-    if request.api_key_id is not None:
-        parts.append(f"API key {request.api_key_id}")
-    known = ", ".join(parts)
-    if request.method is None:
-        return f"The request ({known}) set it in motion. The journal does not have this request."
-    return f"{request.method} {request.path} ({known}) set it in motion, and was answered with {request.status}."
-
-
-def _tell_change(record: Mapping[str, Any]) -> str:
-    if record["payout_id"] is None:
-        return f"At {render(record['created_at'])}, the event {record['type']} happened."
-    moved = (
-        f"was created in {record['to_status']}"
-        if record["from_status"] is None
-        else f"went from {record['from_status']} to {record['to_status']}"
-    )
-    by = {
-        "api": "by the request",
-        "ipn": "by the bank's callback",
-        "simulation": "by a simulation",
-        "worker": f"by the scenario `{record['scenario']}`"
-        if record["step"] is None
-        else f"by step {record['step']} of the scenario `{record['scenario']}`",
-    }.get(record["cause"], f"by {record['cause']}")
-    version = record["change"] + 1
-    return f"At {render(record['created_at'])}, the payout {record['payout_id']} {moved}, {by}. This is its version {version}."
-
-
-def _tell_transfer(entries: Sequence[LedgerEntry]) -> str:
-    if not entries:
-        return "No money moved."
-    credit, debit = entries
-    return (
-        f"The transfer {credit.transfer_id} ({credit.reason}) moved {credit.amount} from {debit.account}, which then had "
-        f"{debit.balance_after}, to {credit.account}, which then had {credit.balance_after}."
-    )
