@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from sandbox.domain.payout import Payout
 from sandbox.domain.receiver_checks import CHECKS, NAMES
 from sandbox.domain.receiver_curl import curl
-from sandbox.domain.receiver_events import Forge, spelled_unusually
+from sandbox.domain.receiver_events import Forge, Outgoing, spelled_unusually
+from sandbox.domain.receiver_judges import Answer, Exchange, Observed
 from sandbox.domain.receiver_timing import reveals_progress
 from sandbox.domain.webhook_signing import decode_private_key, new_private_key, new_secret, public_key
 from sandbox.receiver_tests.results import LANGUAGES, Cure, StoredFinding, shown
@@ -82,6 +84,57 @@ def test_the_curl_commands_repeat_the_requests(receiver: Receiver) -> None:
         assert received.body == request.body
         assert received.headers["content-type"] == "application/json"
         assert request.headers.items() <= received.headers.items()
+
+
+# ---- judgement
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [(0.1, 0.2, "passed"), (5.5, 0.2, "passed"), (5.5, 6.0, "advice"), (16.0, 15.1, "failed"), (16.0, 0.1, "passed")],
+)
+def test_the_faster_of_two_answers_is_judged(first: float, second: float, outcome: str) -> None:
+    assert _judged("answers_in_time", [_answer(200, second)], first) == outcome
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ([(200, 0.1)] * 50, "passed"),
+        ([(200, 15.9)] * 50, "passed"),
+        ([(200, 16.1)], "failed"),
+        ([(200, 0.1), (503, 0.1)], "failed"),
+        ([(200, 0.1), (429, 0.1)], "failed"),
+        ([(200, 0.1), (None, 30)], "failed"),
+    ],
+)
+def test_in_a_burst_all_answers_must_be_right_and_no_later_than_usual_by_the_limit(
+    answers: list[tuple[int | None, float]], outcome: str
+) -> None:
+    assert _judged("survives_burst", [_answer(*answer) for answer in answers], usual_seconds=1.0) == outcome
+
+
+def test_a_burst_may_be_slowed_down() -> None:
+    slowed = msgspec.structs.replace(_answer(429), headers={"retry-after": "1"})
+    assert _judged("survives_burst", [_answer(200), slowed]) == "advice"
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [(401, "passed"), (404, "passed"), (200, "failed"), (302, "failed"), (500, "failed"), (None, "failed")],
+)
+def test_only_a_4xx_is_a_refusal(status: int | None, outcome: str) -> None:
+    assert _judged("refuses_wrong_key", [_answer(status)]) == outcome
+
+
+def _answer(status: int | None, seconds: float = 0.01) -> Answer:
+    return Answer(status, {}, "", "timed out" if status is None else None, seconds, timed_out=status is None)
+
+
+def _judged(name: str, answers: Sequence[Answer], usual_seconds: float = 0.01) -> str:
+    check = next(check for check in CHECKS if check.name == name)
+    request = Outgoing("A webhook", {}, b"")
+    return check.judge(Observed([Exchange(request, answer) for answer in answers], None, usual_seconds)).outcome
 
 
 # ---- timing
