@@ -129,6 +129,10 @@ def webhook(event: str) -> Json:
             {"type": "string", "pattern": "^[0-9]+$"},
         ),
         "x-sandbox-now": ("The merchant's time. It is not signed.", {"type": "string", "format": "date-time"}),
+        "traceparent": (
+            "The W3C trace of the API call that created the payout: as that call sent it, or as the sandbox started it.",
+            {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        ),
         "webhook-signature": (
             "`v1,` HMAC-SHA256 or `v1a,` Ed25519 of `{webhook-id}.{webhook-timestamp}.{raw body}`, in base64. During "
             "a rotation there are several, separated by spaces. With another `signing` than these two, the headers of that "
