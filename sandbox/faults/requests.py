@@ -152,7 +152,7 @@ class ReorderFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag
 
 
 class StaleTimestampFault(_DeliveryFault, forbid_unknown_fields=True, kw_only=True, tag="stale_timestamp"):
-    """Signs with a timestamp this many seconds old."""
+    """Signs with a timestamp this many seconds old. Has no effect on a signature without one, such as GitHub's."""
 
     seconds: Annotated[float, msgspec.Meta(ge=301, le=86_400, multiple_of=1)] = 3600.0
 
