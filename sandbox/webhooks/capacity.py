@@ -63,12 +63,15 @@ class Capacity:
         other_endpoints = max(0, _MAX_ENDPOINTS - len(merchant.calls))
         by_endpoint = {endpoint_id: max(0, minimum - calls) for endpoint_id, calls in merchant.calls.items()}
         # If all endpoints use their capacity now, they take no more than half of what is left.
-        part, rest = divmod(left // 2, max(1, len(below) + other_endpoints))
+        # Half of that is for endpoints that have calls, because most merchants have fewer endpoints than they may have, and a
+        # claim that returns more deliveries costs less for each.
+        for_others = left // 2 if not below else left // 4 if other_endpoints else 0
+        part, rest = divmod(left // 2 - for_others, max(1, len(below)))
         for calls, endpoint_id in below:
             # The remainder of the division goes to the endpoints with the fewest calls.
-            by_endpoint[endpoint_id] = max(by_endpoint[endpoint_id], min(part + (rest > other_endpoints), share - calls))
-            rest -= rest > other_endpoints
-        default_capacity = max(minimum, min(max(part, 1), left))
+            by_endpoint[endpoint_id] = max(by_endpoint[endpoint_id], min(part + (rest > 0), share - calls))
+            rest -= rest > 0
+        default_capacity = max(minimum, min(max(for_others // max(1, other_endpoints), 1), left))
         for endpoint_id in self._still_slowed(merchant_id, now):
             calls = merchant.calls.get(endpoint_id, 0)
             by_endpoint[endpoint_id] = max(
