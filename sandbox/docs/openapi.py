@@ -25,6 +25,7 @@ A mock payment service provider for payouts.
 * Times are RFC 3339, in UTC, with milliseconds. Ids are UUIDs.
 * Unknown fields and unknown query parameters are rejected.
 * Every response has an `X-Request-Id`: yours, if you send one of 1 to 128 printable ASCII characters.
+* A W3C `traceparent` of the request that creates a payout is sent with all of the payout's webhooks.
 * Every GET path supports HEAD. The request line and headers are limited to 64 KB; a request must arrive without long pauses.
 * Errors are RFC 9457 problems; `type` links to a page that explains the code and what to do.
 * `X-IDEMPOTENCY-KEY` may also be written `Idempotency-Key`. The same request with the same key gets the stored response, \
