@@ -122,6 +122,7 @@ def test_the_timeline_names_the_key_and_the_request_of_each_change(world: World,
     ]
     assert list(timeline(world, payout_id)[0]) == [
         "at", "from", "to", "cause", "actor", "request_id", "scenario", "step", "ledger_transfer_id", "event_id",
+        "traceparent",
     ]  # fmt: skip
 
 

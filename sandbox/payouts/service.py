@@ -87,11 +87,11 @@ class TimelineEntry(msgspec.Struct, rename={"source": "from"}):
     cause: str
     actor: str | None
     request_id: str
-    traceparent: str
     scenario: str | None
     step: int | None
     ledger_transfer_id: str | None
     event_id: str
+    traceparent: str
 
 
 class Timeline(msgspec.Struct):
@@ -234,11 +234,11 @@ class PayoutService:
                     cause=record["cause"],
                     actor=record["actor"],
                     request_id=record["request_id"],
-                    traceparent=record["traceparent"] or derive(record["request_id"]),
                     scenario=record["scenario"],
                     step=record["step"],
                     ledger_transfer_id=record["transfer_id"],
                     event_id=record["event_id"],
+                    traceparent=record["traceparent"] or derive(record["request_id"]),
                 )
                 for record in records
             ]
