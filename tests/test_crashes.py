@@ -168,10 +168,27 @@ def test_every_created_payout_exists_once_and_every_event_arrives(
         until(all_delivered, seconds=240, pause=0.5)
 
 
+# Blocks the recording of attempts at /recording for as long as the trigger exists.
+BLOCK_RECORDING = """
+DO $block$ BEGIN
+    CREATE FUNCTION wait_before_recording() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM pg_sleep(300);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER wait_before_recording BEFORE INSERT ON webhook_attempts FOR EACH ROW
+        WHEN (NEW.url LIKE '%/recording') EXECUTE FUNCTION wait_before_recording();
+END $block$
+"""
+RECORDING = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
 def test_webhooks_that_a_killed_worker_was_sending_are_sent_by_another_worker(
     own_stack: tuple[Stack, psutil.Process], receiver: Receiver
 ) -> None:
-    """The killed worker inserted the deliveries to /plain with a lease, and claimed those to /paced."""
+    """The killed worker inserted the deliveries to /plain with a lease, and claimed those to /paced.
+
+    The endpoint at /recording had responded, but the worker was killed before the attempts were recorded.
+    """
     stack, supervisor = own_stack
     held: list[tuple[str, str]] = []
     resent: list[tuple[str, str]] = []
@@ -179,27 +196,34 @@ def test_webhooks_that_a_killed_worker_was_sending_are_sent_by_another_worker(
 
     def hold(received: Received) -> tuple[int, dict[str, str], bytes]:
         (resent if released.is_set() else held).append((received.path, received.event["data"]["id"]))
-        released.wait(120)
+        if received.path != "/recording":
+            released.wait(120)
         return 200, {}, b""
 
+    paths = {"/plain": {}, "/recording": {}, "/paced": {"ordered": True, "rate_limit": 1000, "max_in_flight": 5}}
     with World.create(stack, opening_balance="1000.00") as world:
-        for path, paced in (("/plain", {}), ("/paced", {"ordered": True, "rate_limit": 1000, "max_in_flight": 5})):
+        for path, paced in paths.items():
             url = receiver.url.replace("/webhooks", path)
             world.post("/api/v1/webhook-endpoints", {"url": url, "event_types": ["payout.succeeded"], **paced})
         receiver.respond = hold
+        stack.execute(BLOCK_RECORDING)
         payouts = [world.create_payout("0001", amount="1.00")["id"] for _ in range(5)]
-        until(lambda: len(held) == 10, seconds=60)
+        until(lambda: len(held) == 15 and stack.execute(RECORDING), seconds=60)
         for _ in range(2):
             kill(supervisor, "worker", stack.redis_url)
+        stack.execute(
+            RECORDING.replace("pid", "pg_terminate_backend(pid)")
+        )  # otherwise PostgreSQL would end the statement first
+        stack.execute("DROP FUNCTION wait_before_recording CASCADE")
         released.set()
         undelivered = "SELECT count(*) FROM webhook_deliveries WHERE merchant_id = $1 AND status <> 'SUCCEEDED'"
         until(lambda: stack.execute(undelivered, world.merchant_id)[0]["count"] == 0, seconds=180, pause=0.2)
-        assert sorted(held) == sorted(resent) == sorted((path, id_) for path in ("/paced", "/plain") for id_ in payouts)
+        assert sorted(held) == sorted(resent) == sorted((path, id_) for path in paths for id_ in payouts)
         # The attempts of the killed worker were never recorded.
         attempts = "SELECT attempts FROM webhook_deliveries WHERE merchant_id = $1"
-        assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 10
+        assert [row["attempts"] for row in stack.execute(attempts, world.merchant_id)] == [1] * 15
         log = "SELECT attempt, status, error FROM webhook_attempts WHERE merchant_id = $1"
-        assert stack.execute(log, world.merchant_id) == [{"attempt": 1, "status": 200, "error": None}] * 10
+        assert stack.execute(log, world.merchant_id) == [{"attempt": 1, "status": 200, "error": None}] * 15
 
 
 # Blocks bulk credits at `open_to` credited rows: a chunk that would exceed it waits before its commit.

@@ -64,9 +64,11 @@ class EndpointApi:
         },
         description="The secret is returned only here. At most 16 per merchant. An address that webhooks must not be "
         "delivered to is refused. With `ordered`, a failing delivery holds back later events of the same "
-        "payout. `rate_limit` is in attempts per second. An event is sent if it matches `event_types` and all `filters`. For "
-        "`v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` send the signature "
-        "headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
+        "payout, until it succeeds or its retries are used up. `rate_limit` is in attempts per second, evenly spaced; "
+        "`max_in_flight` is the number of attempts that await their responses. Both hold across all workers, and in a frozen "
+        "world, where deliveries go one at a time, neither causes a wait. An event is sent if it matches `event_types` and "
+        "all `filters`. For `v1a` the secret is null: receivers verify with the `public_key`. `stripe`, `github` and `custom` "
+        "send the signature headers of that dialect, keyed with the whole text of the secret, and `webhook-id`.",
     )
     async def create_webhook_endpoint(self, request: Request, body: CreateEndpointBody) -> CommandResult:
         return await self._endpoints.create(request.context, body)

@@ -9,7 +9,7 @@ from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.unit_of_work.transaction import execute_in_own_transaction, write_rows
 from sandbox.webhooks.outbox import ClaimedDelivery, Fetch, claim_together
-from sandbox.webhooks.pacing import claim_paced
+from sandbox.webhooks.pacing import PacedClaim, claim_paced
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -56,7 +56,8 @@ async def claim_due(merchant_id: str, capacity: Mapping[str, int], default_capac
         locked = await conn.fetchrow(_LOCK, merchant_id)
         if locked is None:
             return DueClaim()
-        return await _claim_frozen(conn, merchant_id, Clock(locked["clock_frozen_at"], locked["clock_offset"]))
+        now_clock = Clock(locked["clock_frozen_at"], locked["clock_offset"])
+        return await _claim_frozen(conn, merchant_id, now_clock, world["has_paced"])
 
     return await write_rows(claim)
 
@@ -69,9 +70,11 @@ async def claim_in_transaction(
     if world is None:
         return []
     clock = Clock(world["clock_frozen_at"], world["clock_offset"])
+    if clock.frozen_at is None and not world["has_paced"]:
+        return await _claim_plain(conn.fetch, merchant_id, clock, {}, capacity_per_endpoint)
     if clock.frozen_at is None:
         return (await _claim_running(conn, merchant_id, clock, {}, capacity_per_endpoint)).deliveries
-    return (await _claim_frozen(conn, merchant_id, clock)).deliveries
+    return (await _claim_frozen(conn, merchant_id, clock, world["has_paced"])).deliveries
 
 
 async def _claim_running(
@@ -87,12 +90,12 @@ async def _claim_running(
     return DueClaim([*paced.deliveries, *plain], has_paced=True, recheck_after=paced.recheck_after)
 
 
-async def _claim_frozen(conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock) -> DueClaim:
+async def _claim_frozen(conn: "PoolConnectionProxy[Any]", merchant_id: str, clock: Clock, has_paced: bool) -> DueClaim:
     """Claim for endpoints that are not busy. The caller must hold the merchant's lock."""
     wall_now = datetime.now(UTC)
     busy = frozenset(record["id"] for record in await conn.fetch(_BUSY, merchant_id, clock.now(wall_now), wall_now))
     capacity = dict.fromkeys(busy, 0)
-    paced = await claim_paced(conn, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT)
+    paced = await claim_paced(conn, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT) if has_paced else PacedClaim()
     plain = await _claim_plain(conn.fetch, merchant_id, clock, capacity, FROZEN_CLAIM_LIMIT)
     return DueClaim([*paced.deliveries, *plain], busy, recheck_after=paced.recheck_after)
 
