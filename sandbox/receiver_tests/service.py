@@ -65,7 +65,7 @@ TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
 _findings: Final = msgspec.json.Decoder(list[StoredFinding])
 
 
-class Summary(msgspec.Struct):
+class ReceiverTestSummary(msgspec.Struct):
     """How many of the checks had each outcome so far. `judged_by` says whether a probe showed the effects."""
 
     total: int
@@ -88,7 +88,7 @@ class ReceiverTest(msgspec.Struct, kw_only=True):
     url: Address
     probe_url: Address | None
     signing: str
-    summary: Summary
+    summary: ReceiverTestSummary
     error: str | None
     checks: list[Finding]
     created_at: str
@@ -335,12 +335,12 @@ def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
     )
 
 
-def _summary(findings: Sequence[StoredFinding], has_probe: bool) -> Summary:
+def _summary(findings: Sequence[StoredFinding], has_probe: bool) -> ReceiverTestSummary:
     count = Counter(finding.outcome for finding in findings)
     text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
     if not has_probe:
         text += " Without a probe URL, only the receiver's statuses were judged, not their effects."
-    return Summary(
+    return ReceiverTestSummary(
         total=len(NAMES),
         passed=count["passed"],
         failed=count["failed"],
