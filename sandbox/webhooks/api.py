@@ -148,7 +148,7 @@ class RoutingApi:
     @post(
         "/api/v1/webhook-endpoints/{endpoint_id}/test",
         "Send a sample event to an endpoint",
-        {202: Delivery},
+        {200: Delivery},
         SendSampleBody,
         errors=("NOT_FOUND", "INVALID_STATE"),
         idempotency="required",

@@ -91,7 +91,7 @@ class PreviewService:
         return await self._work.run(context, action, RESERVE_NO_IDS)
 
     async def send_sample(self, context: RequestContext, endpoint_id: str, body: SendSampleBody) -> CommandResult:
-        """Send the endpoint a sample of an event type, whatever it subscribes to. Responds with 202 and the delivery.
+        """Send the endpoint a sample of an event type, whatever it subscribes to. Responds with 200 and the delivery.
 
         Returns NOT_FOUND and, for a disabled endpoint, INVALID_STATE, both stored under the key.
         """
@@ -121,7 +121,7 @@ class PreviewService:
                 created_at=now,
                 updated_at=now,
             )
-            return CommandResult(202, msgspec.json.encode(delivery), f"/api/v1/webhook-deliveries/{delivery_id}")
+            return CommandResult(200, msgspec.json.encode(delivery))
 
         return await self._work.run(context, action)
 
