@@ -41,7 +41,7 @@ def test_a_preview_shows_which_recent_events_an_endpoint_would_have_received(wor
     assert empty.json()["data"][0]["event_id"] == event["id"]
     assert world.client.post(path).json()["code"] == "MISSING_IDEMPOTENCY_KEY"
     refused = world.post(path, {"event_types": ["payout.created", "x"], "filters": [at_least | {"op": "in"}], "limit": 101})
-    assert [error["field"] for error in refused.json()["errors"]] == ["limit", "event_types[1]", "filters[0].value"]
+    assert [error["field"] for error in refused.json()["errors"]] == ["filters[0].value", "limit", "event_types[1]"]
     assert not receiver.received
     assert deliveries(world) == []
     with World.create(world.stack) as other:
@@ -69,6 +69,8 @@ def test_a_sample_takes_the_real_path_to_one_endpoint_and_changes_nothing_else(w
         event = world.get(f"/api/v1/events/{body['id']}").json()
         assert (event["payout_id"], event["previous_status"], event["data"]) == (None, "PROCESSING", body["data"])
         assert world.balance() == before
+        explained = world.get(f"/api/v1/webhook-deliveries/{delivery['id']}/explain").json()
+        assert explained["next_attempt"]["reason"] == "SUCCEEDED"
         world.assert_clean()
         assert world.post(path, {"event_type": "payout.succeeded"}, key="once").headers["idempotent-replayed"] == "true"
         assert preview(world, created["id"]) == [

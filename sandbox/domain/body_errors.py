@@ -139,7 +139,7 @@ class _Checker:
         message = _expected(options, extra)
         if isinstance(value, str) and not isinstance(value, Number):
             choices = [choice for option in options if isinstance(option, inspect.LiteralType) for choice in option.values]
-            message += suggestion(value, map(str, choices))
+            message += suggestion(value, [*map(str, choices), *extra.get("names", ())])
         return self.add_error(path, message)
 
     def _check_any(self, value: Any, path: str) -> Any:

@@ -11,11 +11,9 @@ from functools import lru_cache
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-from sandbox.domain.body_errors import FieldProblem, for_display, suggestion
+from sandbox.domain.body_errors import for_display
 from sandbox.domain.bulk_credit import Activity
-from sandbox.domain.choices import FilterOperator
 from sandbox.domain.payout import Payout
 
 MAX_FILTERS: Final = 16
@@ -25,7 +23,11 @@ _METADATA: Final = "data.metadata."
 _KNOWN_FIELDS: Final = (
     "type",
     "previous_status",
-    *(f"data.{name}" for name in dict.fromkeys((*Payout.__struct_fields__, *Activity.__struct_fields__)) if name != "metadata"),
+    *(
+        f"data.{name}"
+        for name in dict.fromkeys((*Payout.__struct_fields__, *Activity.__struct_fields__))
+        if name not in ("metadata", "counts")
+    ),
     *(f"data.counts.{name}" for name in ("total", "invalid", "duplicates", "succeeded", "failed")),
 )
 # Without leading zeros: the account number "0012" is not the number 12.
@@ -36,37 +38,74 @@ FieldPath = Annotated[
     msgspec.Meta(
         min_length=1,
         max_length=128,
-        pattern=r"^(type|previous_status|data\.[^\x00-\x1f\x7f]+)\Z",
-        extra={"must": "type, previous_status, or a field of the event's data, such as data.amount or data.metadata.order_id"},
+        pattern=rf"^({'|'.join(map(re.escape, _KNOWN_FIELDS))}|data\.metadata\.[^\x00-\x1f\x7f]+)\Z",
+        extra={
+            "must": "type, previous_status, or a field of the event's data, such as data.amount or data.metadata.order_id",
+            "names": _KNOWN_FIELDS,
+        },
     ),
 ]
 _Number = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 _Integer = Annotated[int, msgspec.Meta(ge=-(10**15), le=10**15)]
-_SCALAR: Final = "a number, a string of at most 500 characters, true, false, null"
-_Choice = Annotated[str, msgspec.Meta(max_length=500, extra={"must": _SCALAR.replace(", null", " or null")})]
-_Choices = Annotated[list[_Choice | _Integer | _Number | bool | None], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
-_Text = Annotated[str, msgspec.Meta(max_length=500, extra={"must": f"{_SCALAR}, or a list of 1 to {MAX_CHOICES} of these"})]
-FilterValue = _Text | _Integer | _Number | bool | _Choices | None
+_ANY: Final = "a number, a string of at most 500 characters, true, false or null"
+_Text = Annotated[str, msgspec.Meta(max_length=500, extra={"must": "a number or a string of at most 500 characters"})]
+_Choice = Annotated[str, msgspec.Meta(max_length=500, extra={"must": _ANY})] | _Integer | _Number | bool | None
+_Choices = Annotated[list[_Choice], msgspec.Meta(min_length=1, max_length=MAX_CHOICES)]
+_Prefix = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
 
 
-class Filter(msgspec.Struct, forbid_unknown_fields=True):
-    """A condition on an event's body. An endpoint receives an event only if all of its filters hold.
+class _Filter(msgspec.Struct, forbid_unknown_fields=True, tag_field="op"):
+    field: FieldPath
 
-    Numbers, and strings that look like numbers, are compared as decimals: `"1500.00"` equals `1500`. Other strings are compared
-    character by character, so RFC 3339 times are in order. A field that is null counts as missing.
 
-    - `eq`, `ne`: the field equals the value, or does not. A missing field equals only null.
-    - `in`: the field equals one of the values in the list.
-    - `gte`, `lte`: the field is at least, or at most, this number or string. A missing field never is.
-    - `prefix`: the field is a string that begins with the value.
-    - `exists`: the field is present (true, the default) or missing (false).
+class EqFilter(_Filter, tag="eq"):
+    """The field equals the value.
+
+    Numbers, and strings that are written like numbers, compare as decimals: `"1500.00"` equals `1500`. A missing field equals
+    null.
     """
 
-    field: FieldPath
-    op: FilterOperator
-    value: FilterValue | UnsetType = UNSET
+    value: _Choice
 
 
+class NeFilter(_Filter, tag="ne"):
+    """The field does not equal the value, or is missing."""
+
+    value: _Choice
+
+
+class InFilter(_Filter, tag="in"):
+    """The field equals one of the values."""
+
+    value: _Choices
+
+
+class GteFilter(_Filter, tag="gte"):
+    """The field is at least this number or string. A missing field is not. RFC 3339 times in UTC are in order as strings."""
+
+    value: _Text | _Integer | _Number
+
+
+class LteFilter(_Filter, tag="lte"):
+    """The field is at most this number or string. A missing field is not."""
+
+    value: _Text | _Integer | _Number
+
+
+class PrefixFilter(_Filter, tag="prefix"):
+    """The field is a string that begins with the value."""
+
+    value: _Prefix
+
+
+class ExistsFilter(_Filter, tag="exists"):
+    """The field is present (`true`, the default), or missing or null (`false`)."""
+
+    value: bool = True
+
+
+Filter = EqFilter | NeFilter | InFilter | GteFilter | LteFilter | PrefixFilter | ExistsFilter
+"""A condition on an event's body. An endpoint receives an event only if all of its filters hold."""
 Filters = Annotated[list[Filter], msgspec.Meta(max_length=MAX_FILTERS)]
 
 _decode_filters: Final = msgspec.json.Decoder(list[Filter]).decode
@@ -81,19 +120,6 @@ def to_text(filters: Sequence[Filter]) -> str | None:
 def from_text(text: str | None) -> list[Filter]:
     """Return the filters from their stored JSON text."""
     return [] if text is None else _decode_filters(text)
-
-
-def filter_errors(filters: Sequence[Filter | Mapping[str, Any]]) -> list[FieldProblem]:
-    """Return the errors that the schema cannot express, with paths such as `filters[0].value`. Absent fields are skipped."""
-    errors = []
-    for index, given in enumerate(filters):
-        fields = given if isinstance(given, Mapping) else msgspec.structs.asdict(given)
-        field, op, value = (fields.get(name, UNSET) for name in ("field", "op", "value"))
-        if field is not UNSET and (error := _field_error(field)):
-            errors.append((f"filters[{index}].field", error))
-        if op is not UNSET and (error := _value_error(op, value)):
-            errors.append((f"filters[{index}].value", error))
-    return errors
 
 
 def matches(text: str, body: str) -> bool:
@@ -203,33 +229,8 @@ def _condition(given: Filter) -> _Condition:
         path: tuple[str, ...] = ("data", "metadata", given.field.removeprefix(_METADATA))
     else:
         path = tuple(given.field.split("."))
-    value = True if given.value is UNSET else given.value
-    values = value if isinstance(value, list) else [value]
-    return _Condition(given.field, path, given.op, tuple(_Operand(one, _number(one)) for one in values))
-
-
-def _field_error(field: str) -> str | None:
-    if field in _KNOWN_FIELDS or (field.startswith(_METADATA) and field != _METADATA):
-        return None
-    if field in ("data.metadata", _METADATA):
-        return "must name a key of the metadata, such as data.metadata.order_id"
-    return f"is not a field of any event{suggestion(field, _KNOWN_FIELDS)}"
-
-
-def _value_error(op: str, value: Any) -> str | None:
-    if op == "exists":
-        return None if value is UNSET or isinstance(value, bool) else "must be true or false, because op is exists"
-    if value is UNSET:
-        return "is required"
-    if op == "in":
-        return None if isinstance(value, list) else f"must be a list of 1 to {MAX_CHOICES} values, because op is in"
-    if isinstance(value, list):
-        return f"must be one value, because op is {op}; use in for a list"
-    if op in ("gte", "lte") and (value is None or isinstance(value, bool)):
-        return f"must be a number or a string, because op is {op}"
-    if op == "prefix" and not (isinstance(value, str) and value):
-        return "must be a string of at least one character, because op is prefix"
-    return None
+    values = given.value if isinstance(given.value, list) else [given.value]
+    return _Condition(given.field, path, str(given.__struct_config__.tag), tuple(_Operand(one, _number(one)) for one in values))
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,8 @@ from sandbox.domain.redaction import Address
 # \Z and not $, which also matches before a final newline. No field may contain control characters.
 PRINTABLE: Final = r"^[^\x00-\x1f\x7f]*\Z"
 
-# `extra["must"]` completes the error message "must be …" of a type whose pattern would be hard to read.
+# `extra["must"]` completes the error message "must be …" of a type whose pattern would be hard to read. If a refused string is
+# similar to one of `extra["names"]`, the message suggests that one.
 Amount = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True})]
 AmountOrNull = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True})]
 AmountOrZero = Annotated[msgspec.Raw, msgspec.Meta(extra={"amount": True, "null": True, "zero": True})]

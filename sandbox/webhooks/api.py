@@ -28,8 +28,8 @@ from sandbox.webhooks.requests import (
     PreviewBody,
     RecoverBody,
     SendSampleBody,
+    event_type_errors,
     recover_errors,
-    routing_errors,
 )
 
 _LINKS: Final = {
@@ -127,7 +127,7 @@ class RoutingApi:
         return recover_errors(fields)
 
     def _check(self, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
-        return routing_errors(fields)
+        return event_type_errors(fields)
 
     @post(
         "/api/v1/webhook-endpoints/{endpoint_id}/preview",
@@ -199,6 +199,7 @@ class DeliveryApi:
             CREATED_FROM,
             CREATED_TO,
         ),
+        description="Includes samples that were sent to test an endpoint. Like those of bulk credits, they have no payout_id.",
     )
     async def list_events(self, request: Request) -> Page:
         return await self._deliveries.events(request.merchant_id, window(request.query), request.query.get("payout_id"))

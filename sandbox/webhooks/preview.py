@@ -15,7 +15,7 @@ from sandbox.unit_of_work.claim import RESERVE_NO_IDS
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.webhooks.deliveries import Delivery
 from sandbox.webhooks.endpoints import find_endpoint, require_endpoint_id
-from sandbox.webhooks.requests import PreviewBody, SendSampleBody, routing_errors
+from sandbox.webhooks.requests import PreviewBody, SendSampleBody, event_type_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,9 @@ class PreviewService:
         VALIDATION_ERROR.
         """
         require_endpoint_id(endpoint_id)
-        _check(body)
+        errors = event_type_errors({"event_types": body.event_types})
+        if errors:
+            raise invalid_fields(errors)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
             endpoint = await find_endpoint(context.merchant_id, endpoint_id)
@@ -135,9 +137,3 @@ def obstacle_to(event_type: str, body: str, event_types: "Sequence[str]", filter
 
 def _reason_to_send(event_type: str, filters: str | None) -> str:
     return f"the type {event_type} is in event_types{'' if filters is None else ', and all filters hold'}"
-
-
-def _check(body: PreviewBody) -> None:
-    errors = routing_errors({name: value for name, value in msgspec.structs.asdict(body).items() if value is not UNSET})
-    if errors:
-        raise invalid_fields(errors)

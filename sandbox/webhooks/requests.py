@@ -12,7 +12,7 @@ from sandbox.domain.choices import EndpointStatus, EventType, RecoveryScope, Ret
 from sandbox.domain.clock import parse
 from sandbox.domain.destination_url import url_error
 from sandbox.domain.errors import invalid_fields
-from sandbox.domain.event_filters import Filter, Filters, filter_errors
+from sandbox.domain.event_filters import Filter, Filters
 from sandbox.domain.fields import Text500, Time, Url
 from sandbox.domain.signing_dialects import CustomSigning, custom_signing_errors
 
@@ -114,12 +114,7 @@ def endpoint_errors(fields: Mapping[str, Any], allowed_networks: Sequence[Networ
     errors = [] if error is None else [("url", error)]
     custom = fields.get("custom_signing") or {}
     errors += custom_signing_errors(msgspec.structs.asdict(custom) if isinstance(custom, CustomSigning) else custom)
-    return errors + routing_errors(fields)
-
-
-def routing_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
-    """Return the validation errors in `event_types` and `filters`. Skips absent fields."""
-    return _unknown_types(fields.get("event_types", ())) + filter_errors(fields.get("filters", ()))
+    return errors + event_type_errors(fields)
 
 
 def dialect_errors(signing: str, custom: CustomSigning | None) -> list[FieldProblem]:
@@ -142,8 +137,13 @@ def recover_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
             errors.append((name, "must be an RFC 3339 time with an offset, such as 2026-01-31T12:00:00.000Z"))
     if not errors and len(times) == 2 and times["until"] <= times["since"]:
         errors.append(("until", "must be later than since"))
+    return errors + event_type_errors(fields)
+
+
+def event_type_errors(fields: Mapping[str, Any]) -> list[FieldProblem]:
+    """Return the validation errors in `event_types`. Skips an absent field."""
     event_types = fields.get("event_types", UNSET)
-    return errors + ([] if event_types is UNSET else _unknown_types(event_types))
+    return [] if event_types is UNSET else _unknown_types(event_types)
 
 
 def _unknown_types(event_types: Sequence[str]) -> list[FieldProblem]:
