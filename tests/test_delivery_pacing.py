@@ -149,6 +149,24 @@ def test_in_a_frozen_world_a_retry_holds_back_only_later_events_of_its_payout(wo
     assert len(received) == 14
 
 
+def test_deliveries_that_wait_are_sent_once_the_endpoint_is_not_ordered(world: World, receiver: Receiver) -> None:
+    receiver.respond = lambda one: (500 if one.event["type"] == "payout.created" else 200, {}, b"")
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url, "ordered": True}).json()
+    world.post("/sandbox/v1/clock/freeze", {})
+    payout_id = world.create_payout("0001")["id"]
+    assert world.post("/sandbox/v1/drain").json()["drained"]
+    assert [event["type"] for event in receiver.events(payout_id)] == ["payout.created"]
+    assert world.patch(f"/api/v1/webhook-endpoints/{endpoint['id']}", {"ordered": False}).status_code == 200
+    assert world.post("/sandbox/v1/drain").json()["drained"]
+    assert {event["type"] for event in receiver.events(payout_id)} == {
+        "payout.created",
+        "payout.processing",
+        "payout.succeeded",
+    }
+    (waiting,) = world.get("/api/v1/webhook-deliveries", status="PENDING").json()["data"]
+    assert waiting["attempt_count"] == 1, "a retry keeps its time"
+
+
 def test_a_receiver_sees_no_more_requests_than_its_limits_allow(world: World, receiver: Receiver) -> None:
     """Two workers send. The limits are per endpoint; the receiver counts with its own clock."""
     arrived, running, most = list[float](), list[int](), list[int]()

@@ -114,6 +114,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.webhooks.outbox._CLAIM": ([MERCHANT], [NOW], A, [MERCHANT], ids(1, 1), [BATCH], BATCH, A, None),
     "sandbox.webhooks.outbox._RELEASE_FOLLOWERS": (MERCHANT, A, ids(1, 1) * BATCH, ids()),
     "sandbox.webhooks.pacing._CANDIDATES": (MERCHANT, A, A, ids(1, 1), [True], [BATCH]),
+    "sandbox.webhooks.pacing._END_WAITS": (MERCHANT, ids()[0], "2030-01-01 00:00:00+00", BATCH),
     "sandbox.webhooks.pacing._IN_FLIGHT": (MERCHANT, A, A, ids(1, 1)),
     "sandbox.webhooks.recovery._FAILED": (MERCHANT, A, "SUCCEEDED"),
     "worker.sweep._PURGE": (MERCHANT, ids()[0]),

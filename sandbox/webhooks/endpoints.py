@@ -26,11 +26,12 @@ from sandbox.domain.event_filters import Filter, from_text, to_text
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.redaction import Address, Secret
 from sandbox.domain.signing_dialects import CustomSigning, secret_for, shares_secrets
-from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 from sandbox.unit_of_work.sealed import run_sealed
+from sandbox.webhooks.pacing import end_waits
 from sandbox.webhooks.requests import (
     ChangeEndpointBody,
     CreateEndpointBody,
@@ -208,6 +209,9 @@ class EndpointService:
                 secret = secret_for(after.signing, unit.ids.random_bytes(32))
                 values |= secret_columns(self._box, context.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
             (record,) = await change_row(context.merchant_id, endpoint_id, values, unit.now)
+            if before.ordered and not after.ordered:
+                await end_waits(conn, context.merchant_id, endpoint_id, unit.now)
+                unit.effects.add(Effect.WORK_DUE)
             return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
 
         return await self._work.run(context, action)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _CANDIDATES_PER_ENDPOINT: Final = 128
 """Maximum number of due deliveries to an ordered endpoint that a claim examines. Each costs some look-ups."""
+_MAX_WAITS_ENDED: Final = 5000
+"""Maximum number of deliveries that a change of the endpoint makes due. More would hold the merchant's lock too long."""
 
 _SQL: Final = read_statements(__name__)
 _LOCK: Final = _SQL["lock"]
@@ -34,6 +36,20 @@ _PUT_OFF: Final = update_by_key(
     key=("id", "n.id"),
     changes={"next_attempt_at": "n.at"},
     kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
+)
+
+
+_END_WAITS: Final = update_by_key(
+    "webhook_deliveries",
+    rows="""(
+    SELECT id, attempts, resent, created_at FROM webhook_deliveries
+    WHERE merchant_id = $1 AND endpoint_id = $2 AND next_attempt_at > $3
+    ORDER BY merchant_id, endpoint_id, next_attempt_at, id LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED
+) n""",
+    key=("id", "n.id"),
+    changes={"next_attempt_at": "$3"},
+    kept=("event_id", "endpoint_id", "status", "attempts", "scheduled", "created_at", "updated_at"),
+    where="n.attempts = 0 OR n.resent",
 )
 
 
@@ -99,6 +115,15 @@ async def claim_paced(
             rechecks.append(free.seconds_until_more())
     deliveries = await _claim_chosen(conn, merchant_id, clock, chosen, slot_of)
     return PacedClaim(deliveries, min(rechecks, default=None))
+
+
+async def end_waits(conn: "PoolConnectionProxy[Any]", merchant_id: str, endpoint_id: str, now: datetime) -> None:
+    """Make deliveries due that wait for others, because the endpoint is no longer ordered. `now` is the merchant's time.
+
+    The transaction must hold the merchant's lock, and have changed the endpoint. Of a very large number, the rest stay
+    scheduled as they are: after the deliveries that they waited for.
+    """
+    await conn.execute(_END_WAITS, merchant_id, endpoint_id, now, _MAX_WAITS_ENDED)
 
 
 async def _apply_max_in_flight(
