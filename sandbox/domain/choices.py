@@ -1,6 +1,6 @@
 """The API's enumerations, one Literal each, shared by bodies, filters and the command line. Pure."""
 
-from typing import Literal
+from typing import Final, Literal
 
 PayoutStatus = Literal[
     "REQUESTED", "PENDING", "PROCESSING", "RETRY", "ON_HOLD", "IN_REVIEW", "SUCCESS", "FAILED", "CANCELLED", "REJECTED",
@@ -25,8 +25,17 @@ ErrorClass = Literal[
     "CONNECTION_RESET", "INVALID_RESPONSE", "REDIRECT", "HTTP_STATUS", "INVALID_URL", "INVALID_REQUEST", "FAULT", "SECRET",
     "INTERNAL",
 ]  # fmt: skip
-"""Why a delivery attempt failed. HTTP_STATUS is a response outside 2xx and 3xx. FAULT and SECRET: nothing was sent, because of
-an injected fault, or because the endpoint's secret cannot be decrypted."""
+"""Why a delivery attempt failed; `ERROR_CLASSES` explains them."""
+ERROR_CLASSES: Final = (
+    "Why the attempt failed; null if it succeeded. DNS: the name does not resolve. DNS_TIMEOUT: no name server "
+    "responded. BLOCKED_ADDRESS: the address is private and not allowed, or a metadata service. CONNECTION_REFUSED, "
+    "CONNECT_FAILED: no connection. TLS: the handshake failed, or the certificate is not valid. TIMEOUT: no complete response "
+    "within 15 s. CONNECTION_CLOSED, CONNECTION_RESET: the connection ended before the response. INVALID_RESPONSE: not valid "
+    "HTTP, or incomplete. REDIRECT: 3xx, which is never followed. HTTP_STATUS: another status outside 2xx. INVALID_URL, "
+    "INVALID_REQUEST: no request is possible. FAULT: an injected fault prevented it. SECRET: the endpoint's secret cannot be "
+    "decrypted. INTERNAL: an error of the sandbox."
+)
+"""For the API's documentation."""
 NextReason = Literal[
     "FIRST", "SCHEDULE", "RETRY_AFTER", "FAULT", "RESENT", "EARLIER_EVENT", "CHANGED", "PAUSED", "SUCCEEDED", "EXHAUSTED",
     "ENDPOINT_DELETED",

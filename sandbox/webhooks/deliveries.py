@@ -1,7 +1,7 @@
 """List and show events and their deliveries with each attempt, and resend a delivery."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 
 import msgspec
 from yarl import URL
@@ -9,7 +9,7 @@ from yarl import URL
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain import redaction
-from sandbox.domain.choices import DeliveryStatus, ErrorClass
+from sandbox.domain.choices import ERROR_CLASSES, DeliveryStatus, ErrorClass
 from sandbox.domain.clock import milliseconds, render
 from sandbox.domain.errors import Problem
 from sandbox.domain.fault import damaged_body
@@ -198,7 +198,7 @@ class Attempt(msgspec.Struct, kw_only=True):
     status: int | None
     response: AttemptResponse | None
     error: str | None
-    error_class: ErrorClass | None
+    error_class: Annotated[ErrorClass | None, msgspec.Meta(description=ERROR_CLASSES)]
     duration_ms: int
     timings: Timings
 

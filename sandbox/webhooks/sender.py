@@ -33,7 +33,7 @@ from sandbox.domain.redaction import HIDDEN
 from sandbox.webhooks.resolver import NameResolver
 from sandbox.webhooks.send_errors import describe
 from sandbox.webhooks.sockets import open_socket
-from sandbox.webhooks.timings import Stopwatch, Timings
+from sandbox.webhooks.timings import NO_TIMINGS, Stopwatch, Timings
 
 TIMEOUT = 15.0
 """Seconds for the whole attempt: look-up, connection, request and response."""
@@ -77,7 +77,7 @@ class SendResult(msgspec.Struct, frozen=True):
     """At most BODY_LIMIT bytes of UTF-8. The rest is not read."""
     error: str | None
     duration_ms: int
-    timings: Timings = Timings()
+    timings: Timings = NO_TIMINGS
     error_class: ErrorClass | None = None
 
 

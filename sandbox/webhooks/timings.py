@@ -1,9 +1,10 @@
 """Measure the phases of one HTTP call."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,16 +14,23 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     `dns_ms`, and plain HTTP no `tls_ms`. The phase in which an attempt failed is the last one that is not null.
     """
 
-    dns_ms: float | None = None
-    """The look-up of the host name. If its addresses are still known from a call shortly before, this is close to 0."""
-    connect_ms: float | None = None
-    """From the first try to connect until the TCP connection is open, over all addresses of the host."""
-    tls_ms: float | None = None
-    """The TLS handshake."""
-    first_byte_ms: float | None = None
-    """From writing the request until the head of the response has arrived."""
-    total_ms: int = 0
-    """The whole attempt, up to the end of the response's body, rounded up."""
+    dns_ms: Annotated[
+        float | None,
+        Meta(description="The look-up of the host name; close to 0 if the addresses are still known from a recent call."),
+    ]
+    connect_ms: Annotated[
+        float | None,
+        Meta(description="From the first try to connect until the TCP connection is open, over all addresses of the host."),
+    ]
+    tls_ms: Annotated[float | None, Meta(description="The TLS handshake.")]
+    first_byte_ms: Annotated[
+        float | None, Meta(description="From writing the request until the head of the response has arrived.")
+    ]
+    total_ms: Annotated[int, Meta(description="The whole attempt, until the response's body has ended, rounded up.")]
+
+
+NO_TIMINGS: Final = Timings(dns_ms=None, connect_ms=None, tls_ms=None, first_byte_ms=None, total_ms=0)
+"""Nothing was sent."""
 
 
 class Stopwatch:
@@ -54,7 +62,7 @@ class Stopwatch:
         connected, resolved = self.connected_at, self.resolved_at
         first_byte = None if connected is None else _milliseconds(connected, self.responded_at or ended_at)
         if connected is not None and resolved is None:
-            return Timings(first_byte_ms=first_byte, total_ms=total_ms)
+            return Timings(dns_ms=None, connect_ms=None, tls_ms=None, first_byte_ms=first_byte, total_ms=total_ms)
         opened, tcp = self.opened_at, self.tcp_at
         return Timings(
             dns_ms=_milliseconds(self.started_at, resolved or ended_at) if looks_up else None,
