@@ -228,7 +228,8 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
         if ended:
             endpoint_ids, payout_ids = zip(*sorted(ended), strict=True)
             # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
-            await conn.execute(_LOCK_ORDERED, merchant_id, endpoint_ids)
+            # Endpoints are locked in the order of their ids, so all that this transaction changes are locked now.
+            await conn.execute(_LOCK_ORDERED, merchant_id, sorted({*endpoint_ids, *(change.id for change in changes)}))
             await conn.execute(_RELEASE_FOLLOWERS, merchant_id, now, endpoint_ids, payout_ids)
         if changes:
             await change_health(conn, merchant_id, changes, now)
