@@ -132,6 +132,10 @@ class Schedule:
     async def succeed(self, number: int) -> None:
         await self.finish(number, "SUCCEEDED")
 
+    async def race(self, number: int) -> None:
+        """Workers claim while another one records a success."""
+        await asyncio.gather(self.claim(0), self.succeed(number))
+
     async def fail(self, number: int) -> None:
         await self.finish(number, "PENDING")
 
@@ -191,7 +195,7 @@ async def start(database: Database) -> Schedule:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ("emit", "emit", "claim", "claim", "claim", "succeed", "succeed", "fail", "fail_for_good", "outlast", "kill",
+            ("emit", "emit", "claim", "claim", "race", "race", "succeed", "fail", "fail_for_good", "outlast", "kill",
              "resend", "advance")
         ),
         st.integers(0, 30),
@@ -200,7 +204,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(STEPS)
 def test_events_of_a_payout_are_first_accepted_in_order_and_none_is_lost(
     loop: tuple[asyncio.Runner, Database], steps: list[tuple[str, int]]
@@ -264,6 +268,23 @@ def test_deliveries_that_wait_are_not_read_by_every_claim_and_continue_when_thei
         payout_id, _ = schedule.event[blocker.id]
         held = [schedule.event[one.id] for one in schedule.held if one.endpoint_id == blocker.endpoint_id]
         assert held == [(payout_id, 1)]
+        await schedule.conn.close()
+
+    runner.run(run())
+
+
+def test_a_process_takes_no_more_deliveries_than_it_has_capacity_for(loop: tuple[asyncio.Runner, Database]) -> None:
+    """Such as the capacity that is left for an endpoint that asked to slow down."""
+    runner, database = loop
+
+    async def run() -> None:
+        schedule = await start(database)
+        for number in range(len(PAYOUTS)):
+            await schedule.emit(number)
+        await schedule.advance(1)
+        ordered, limited = schedule.endpoints
+        claim = await claim_due(schedule.merchant_id, {ordered: 1, limited: 0}, 5)
+        assert [delivery.endpoint_id for delivery in claim.deliveries] == [ordered]
         await schedule.conn.close()
 
     runner.run(run())
