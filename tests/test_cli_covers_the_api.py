@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,13 +23,18 @@ WITHOUT_COMMAND = {"root", "health", "ready", "metrics", "openapi", "docs"}
 def requests_sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Record (method, path) of every request that a command sends, and return the list."""
     calls: list[tuple[str, str]] = []
-    send = httpx.Client.send
+    send, send_async = httpx.Client.send, httpx.AsyncClient.send
 
     def record(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         calls.append((request.method, request.url.path))
         return send(self, request, **options)
 
+    async def record_async(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        calls.append((request.method, request.url.path))
+        return await send_async(self, request, **options)
+
     monkeypatch.setattr(httpx.Client, "send", record)
+    monkeypatch.setattr(httpx.AsyncClient, "send", record_async)
     return calls
 
 
@@ -55,6 +61,7 @@ def test_every_operation_has_a_command(
     document = world.get("/openapi.json").json()
     for run_commands in (_users, _payouts, _money, _webhooks, _scenarios_and_faults, _time, _administration):
         run_commands(psp, receiver, tmp_path)
+    _listen(psp, receiver, world)
     operations = {
         (method.upper(), path): operation["operationId"]
         for path, item in document["paths"].items()
@@ -180,6 +187,17 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
     entry = psp("requests list --limit 1")["data"][0]["id"]
     assert psp(f"requests get {entry}")["id"] == entry
+
+
+def _listen(psp: Shell, receiver: Receiver, world: World) -> None:
+    def create_when_listening() -> None:
+        until(lambda: any(endpoint["relayed"] for endpoint in world.get("/api/v1/webhook-endpoints").json()["data"]))
+        world.create_payout("0004")
+
+    creating = threading.Thread(target=create_when_listening)
+    creating.start()
+    assert psp(f"listen --forward-to {receiver.url} --limit 1")["status"] == 200
+    creating.join()
 
 
 def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:

@@ -63,6 +63,13 @@ class Client:
         verify = self.url.lower().startswith("https:")
         return httpx.Client(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
 
+    def open_async(self) -> "httpx.AsyncClient":
+        """Return a client for many requests, with a timeout that suits long polls. The caller closes it."""
+        import httpx
+
+        verify = self.url.lower().startswith("https:")
+        return httpx.AsyncClient(base_url=self.url, headers=self._headers, timeout=httpx.Timeout(60, connect=5), verify=verify)
+
     def get(self, path: str, /, **params: Any) -> Any:
         """Send GET, and return the JSON. Omits parameters that are None or empty; joins lists with commas."""
         filled = {name: value for name, value in params.items() if value not in (None, [])}

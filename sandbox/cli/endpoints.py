@@ -46,7 +46,7 @@ _Description = Annotated[str | None, typer.Option("--description", help="A descr
 @with_client
 def list_(client: Client, paging: Paging) -> Output:
     """List endpoints, newest first."""
-    return as_table(client.get(_PATH, **paging), "id", "url", "event_types", "status", "disabled_reason")
+    return as_table(client.get(_PATH, **paging), "id", "url", "event_types", "relayed", "status", "disabled_reason")
 
 
 @app.command("get")

@@ -71,6 +71,7 @@ TAGS: Final = {
     "Sandbox: drain": "Wait until all due work is done.",
     "Sandbox: faults": "Make the API or webhooks misbehave.",
     "Sandbox: keys": "The merchant's API keys.",
+    "Sandbox: listeners": "Receive webhooks on a machine that the sandbox cannot reach. `psp listen` does it.",
     "Sandbox: merchants": "Create and delete merchants. Each has its own isolated data and clock.",
     "Sandbox: payouts": "Set the status of payouts manually.",
     "Sandbox: receiver tests": "Test your webhook receiver for classic mistakes.",

@@ -167,6 +167,11 @@ class Request:
             if chunk := await self._receive_chunk():
                 yield chunk
 
+    async def wait_for_disconnect(self) -> None:
+        """Return when the client disconnects. Call it after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def _receive_chunk(self) -> bytes:
         length = self._header_by_name.get(b"content-length", b"")
         if length.isdigit() and int(length) > self._body_limit:

@@ -35,8 +35,9 @@ BODY_LIMIT: Final = 4000
 HEADERS_LIMIT: Final = 8000
 """Maximum bytes of a call's headers, names and values together."""
 JOURNALED: Final = ("/api/v1/", "/vendor/", "/aggregator/", "/sandbox/v1/")
-NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests")
-"""Paths that are not in the journal. The live stream has no end, and reading the journal must not fill it."""
+NOT_JOURNALED: Final = ("/sandbox/v1/stream", "/sandbox/v1/requests", "/sandbox/v1/listeners/")
+"""Paths that are not in the journal. The live stream has no end, and neither reading the journal nor a waiting listener
+must fill it."""
 _MAX_QUEUE_LENGTH: Final = 1000
 _PAUSE_SECONDS: Final = 0.2
 _TTL_SECONDS: Final = 86_400

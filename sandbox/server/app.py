@@ -36,6 +36,9 @@ from sandbox.infrastructure.settings import Settings
 from sandbox.infrastructure.wake import Waker
 from sandbox.journal.api import JournalApi
 from sandbox.journal.journal import Journal
+from sandbox.listeners.api import ListenerApi
+from sandbox.listeners.relay import Relay
+from sandbox.listeners.service import ListenerService
 from sandbox.live.api import StreamApi
 from sandbox.live.feed import LiveFeed
 from sandbox.live.listener import LiveListener
@@ -160,6 +163,7 @@ def create_app(settings: Settings) -> Application:
         RoutingApi(PreviewService(work), RecoveryService(work)),
         SecretApi(SecretService(work, box)),
         DeliveryApi(DeliveryService(work), DeliveryExplainer(journal)),
+        ListenerApi(ListenerService(work, box, Relay(box, listener, feed.notes, journal))),
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),

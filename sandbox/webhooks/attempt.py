@@ -27,7 +27,7 @@ from sandbox.live.feed import Note
 from sandbox.webhooks.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultInjectingSender
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
-from sandbox.webhooks.sender import TIMEOUT, SendResult, WebhookSender
+from sandbox.webhooks.sender import TIMEOUT, Sender, SendResult
 from sandbox.webhooks.signer import SignerCache
 from sandbox.webhooks.start_times import StartTimes
 
@@ -72,7 +72,7 @@ class AttemptRunner:
 
     def __init__(
         self,
-        sender: WebhookSender,
+        sender: Sender,
         box: SecretBox,
         wake_later: Callable[[str, float], None] = lambda merchant_id, seconds: None,
         on_recorded: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
@@ -107,19 +107,22 @@ class AttemptRunner:
 
     async def attempt(self, merchant_id: str, claimed: ClaimedDelivery) -> AttemptResult:
         """Make one attempt and decide the delivery's new status. Raises nothing but CancelledError."""
+        at, sent = await self.send(merchant_id, claimed)
+        return self.decide(merchant_id, claimed, at, sent)
+
+    async def send(self, merchant_id: str, claimed: ClaimedDelivery) -> tuple[datetime, Exchange]:
+        """Sign a delivery and send it once. Return when, in the merchant's time, and what came back.
+
+        Raises nothing but CancelledError.
+        """
         at = claimed.clock.now(datetime.now(UTC))
         try:
             signer = self._signers.find(merchant_id, claimed.endpoint_id, claimed.endpoint)
         except (SealedSecretError, ValueError):
             # Sealed under another SANDBOX_SECRET_KEY. Fail the attempt, so that the delivery log shows the reason.
             reason = "the endpoint's secret cannot be decrypted with this SANDBOX_SECRET_KEY"
-            result = SendResult(None, {}, "", reason, 0, error_class="SECRET")
-            sent = Exchange("", None, result)
-        else:
-            sent = await self._sender.send(merchant_id, claimed, at, signer)
-            if sent.not_before is not None:
-                return self._postpone(merchant_id, claimed, at, sent)
-        return self._decide(merchant_id, claimed, at, sent)
+            return at, Exchange("", None, SendResult(None, {}, "", reason, 0, error_class="SECRET"))
+        return at, await self._sender.send(merchant_id, claimed, at, signer)
 
     async def attempt_sequence(
         self,
@@ -201,9 +204,16 @@ class AttemptRunner:
             # Do not end the caller's loop. The leases expire, and the webhooks are delivered again, which is allowed.
             _log.exception("record_refused", merchant_id=merchant_id)
             return
+        self.publish(merchant_id, results)
+
+    def publish(self, merchant_id: str, results: Sequence[AttemptResult]) -> None:
+        """Publish recorded attempts on the live feed."""
         self._on_recorded(merchant_id, [_note(result) for result in results])
 
-    def _decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Exchange) -> AttemptResult:
+    def decide(self, merchant_id: str, claimed: ClaimedDelivery, at: datetime, sent: Exchange) -> AttemptResult:
+        """Decide a delivery's new status and its next attempt, after an attempt at the merchant's time `at`."""
+        if sent.not_before is not None:
+            return self._postpone(merchant_id, claimed, at, sent)
         result = sent.result
         outcome = classify_response(result.status) if result.error is None or result.status == 410 else "failed"
         _seconds(outcome).observe(result.duration_ms / 1000)

@@ -15,7 +15,7 @@ from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
 from sandbox.db.engine import db_errors_as_503
-from sandbox.db.rows import update_by_key
+from sandbox.db.rows import by_key, update_by_key
 from sandbox.domain.address_guard import Network
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock import render
@@ -39,7 +39,7 @@ from sandbox.webhooks.requests import (
     dialect_errors,
     endpoint_errors,
 )
-from sandbox.webhooks.signer import decode_custom, secret_columns
+from sandbox.webhooks.signer import decode_custom, secret_columns, secret_context
 from sandbox.webhooks.tables import WebhookEndpoints
 
 if TYPE_CHECKING:
@@ -54,7 +54,17 @@ _SETTINGS: Final = CreateEndpointBody.__struct_fields__
 """What the merchant can set. Each is a field of the API and a column of the table."""
 _SHOWN: Final = tuple(
     getattr(WebhookEndpoints, name)
-    for name in ("id", *_SETTINGS, "public_key", "status", "disabled_reason", "status_history", "created_at", "updated_at")
+    for name in (
+        "id",
+        *_SETTINGS,
+        "public_key",
+        "relayed",
+        "status",
+        "disabled_reason",
+        "status_history",
+        "created_at",
+        "updated_at",
+    )
 )
 
 # The webhook secret that was returned with the merchant. No row if an endpoint already uses it.
@@ -62,6 +72,8 @@ _READ_UNUSED: Final = """
 SELECT webhook_secret FROM merchants m WHERE merchant_id = $1
     AND NOT EXISTS (SELECT FROM webhook_endpoints e WHERE e.merchant_id = m.merchant_id)
 """
+
+_READ_SECRET: Final = f"SELECT secret FROM webhook_endpoints WHERE {by_key('webhook_endpoints', 'id', '$2')}"  # noqa: S608 -- constants
 
 # Locks rows in the same order as recording attempts does. Otherwise the two could deadlock.
 _END_DELIVERIES: Final = update_by_key(
@@ -96,6 +108,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     rate_limit: int | None
     max_in_flight: int | None
     description: str
+    relayed: bool
+    """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
     status: str
     disabled_reason: str | None
     history: list[StatusChange]
@@ -131,21 +145,25 @@ class EndpointService:
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            # The first endpoint uses the webhook secret that was returned when the merchant was created.
-            merchant_secret = await conn.fetchval(_READ_UNUSED, context.merchant_id)
-            secret = (
-                secret_for(body.signing, unit.ids.random_bytes(32))
-                if merchant_secret is None or not shares_secrets(body.signing, "v1")
-                else self._box.open(merchant_secret, f"{context.merchant_id}/webhook")
-            )
-            endpoint = await self.insert(unit, body, secret)
-            shown = secret if endpoint.public_key is None else None
-            created = CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=shown)
-            return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{endpoint.id}")
+            created = await self.create_in(conn, unit, body)
+            return CommandResult(201, msgspec.json.encode(created), f"/api/v1/webhook-endpoints/{created.id}")
 
         return await run_sealed(self._work, self._box, context, action)
 
-    async def insert(self, unit: UnitOfWork, body: CreateEndpointBody, secret: str) -> Endpoint:
+    async def create_in(
+        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, body: CreateEndpointBody, *, relayed: bool = False
+    ) -> CreatedEndpoint:
+        """Create an endpoint with a new secret in the caller's transaction. Raises the errors of `insert`."""
+        # The first endpoint uses the webhook secret that was returned when the merchant was created.
+        merchant_secret = await conn.fetchval(_READ_UNUSED, unit.merchant_id)
+        secret = (
+            secret_for(body.signing, unit.ids.random_bytes(32))
+            if merchant_secret is None or not shares_secrets(body.signing, "v1")
+            else self._box.open(merchant_secret, f"{unit.merchant_id}/webhook")
+        )
+        return _with_secret(await self.insert(unit, body, secret, relayed=relayed), secret)
+
+    async def insert(self, unit: UnitOfWork, body: CreateEndpointBody, secret: str, *, relayed: bool = False) -> Endpoint:
         """Insert an endpoint in the caller's transaction, which must hold the merchant's lock. `secret` signs its webhooks.
 
         Raises VALIDATION_ERROR if the URL is not acceptable, INVALID_STATE if the merchant has MAX_ENDPOINTS endpoints
@@ -166,6 +184,7 @@ class EndpointService:
             **_columns(body),
             **secret_columns(self._box, unit.merchant_id, endpoint_id, secret),
             status="ENABLED",
+            relayed=relayed or None,
             created_at=unit.now,
             updated_at=unit.now,
         )
@@ -199,22 +218,33 @@ class EndpointService:
         check_endpoint(body, self._allowed)
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> CommandResult:
-            before = await find_endpoint(context.merchant_id, endpoint_id)
-            # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
-            after = _changed(before, body)
-            values = _columns(after)
-            if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
-                values |= _status_columns(before, after, unit.now)
-            if not shares_secrets(before.signing, after.signing):
-                secret = secret_for(after.signing, unit.ids.random_bytes(32))
-                values |= secret_columns(self._box, context.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
-            (record,) = await change_row(context.merchant_id, endpoint_id, values, unit.now)
-            if before.ordered and not after.ordered:
-                await end_waits(conn, context.merchant_id, endpoint_id, unit.now)
-                unit.effects.add(Effect.WORK_DUE)
-            return CommandResult(200, msgspec.json.encode(_to_endpoint(record)))
+            return CommandResult(200, msgspec.json.encode(await self.change_in(conn, unit, endpoint_id, body)))
 
         return await self._work.run(context, action)
+
+    async def change_in(
+        self, conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str, body: ChangeEndpointBody
+    ) -> Endpoint:
+        """Change an endpoint in the caller's transaction, which must hold the merchant's lock. Raises NOT_FOUND."""
+        before = await find_endpoint(unit.merchant_id, endpoint_id)
+        # Deliveries to a disabled endpoint stay due but are not claimed. They continue once it is enabled again.
+        after = _changed(before, body)
+        values = _columns(after)
+        if body.status is not UNSET:  # otherwise a worker may be disabling it at this moment, without the merchant's lock
+            values |= _status_columns(before, after, unit.now)
+        if not shares_secrets(before.signing, after.signing):
+            secret = secret_for(after.signing, unit.ids.random_bytes(32))
+            values |= secret_columns(self._box, unit.merchant_id, endpoint_id, secret) | {"previous_secrets": None}
+        (record,) = await change_row(unit.merchant_id, endpoint_id, values, unit.now)
+        if before.ordered and not after.ordered:
+            await end_waits(conn, unit.merchant_id, endpoint_id, unit.now)
+            unit.effects.add(Effect.WORK_DUE)
+        return _to_endpoint(record)
+
+    async def reveal(self, conn: "PoolConnectionProxy[Any]", merchant_id: str, endpoint: Endpoint) -> CreatedEndpoint:
+        """Return the endpoint with its secret. Raises SealedSecretError if it is sealed under another SANDBOX_SECRET_KEY."""
+        sealed = await conn.fetchval(_READ_SECRET, merchant_id, endpoint.id)
+        return _with_secret(endpoint, self._box.open(sealed, secret_context(merchant_id, endpoint.id)))
 
     async def delete(self, context: RequestContext, endpoint_id: str) -> CommandResult:
         """Delete an endpoint. Responds with 204. Returns NOT_FOUND, stored under the key, for an unknown id.
@@ -226,12 +256,7 @@ class EndpointService:
 
         async def action(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, _: bytes | None) -> CommandResult:
             await find_endpoint(context.merchant_id, endpoint_id)
-            limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
-            failed = [
-                await conn.execute(_END_DELIVERIES, context.merchant_id, endpoint_id, limit, unit.now, status)
-                for status in ("PENDING", "PAUSED")
-            ]
-            if f"INSERT 0 {limit}" in failed:
+            if await end_deliveries(conn, unit, endpoint_id):
                 await _disable(context.merchant_id, endpoint_id, "It is being deleted.", unit.now)
                 return CommandResult(202, b"", provisional=True)
             await _delete(context.merchant_id, endpoint_id)
@@ -239,6 +264,16 @@ class EndpointService:
 
         # The loop terminates: new events arrive more slowly than pending deliveries are failed.
         return await self._work.run_resumable(context, action)
+
+
+async def end_deliveries(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork, endpoint_id: str) -> bool:
+    """Set an endpoint's unfinished deliveries to FAILED. Return whether there may be more than one transaction can change."""
+    limit = MAX_DELIVERIES_FAILED_PER_TRANSACTION
+    failed = [
+        await conn.execute(_END_DELIVERIES, unit.merchant_id, endpoint_id, limit, unit.now, status)
+        for status in ("PENDING", "PAUSED")
+    ]
+    return f"INSERT 0 {limit}" in failed
 
 
 async def find_endpoint(merchant_id: str, endpoint_id: str) -> Endpoint:
@@ -330,6 +365,10 @@ def _status_columns(before: Endpoint, after: Endpoint, now: datetime) -> dict[An
     return values
 
 
+def _with_secret(endpoint: Endpoint, secret: str) -> CreatedEndpoint:
+    return CreatedEndpoint(**msgspec.structs.asdict(endpoint), secret=secret if endpoint.public_key is None else None)
+
+
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
     custom = record["custom_signing"]
     fields = {
@@ -338,6 +377,7 @@ def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
         "history": history_from_text(record["status_history"]),
         "custom_signing": None if custom is None else decode_custom(custom),
         "signing_time": record["signing_time"] or "host",
+        "relayed": bool(record["relayed"]),
         "created_at": render(record["created_at"]),
         "updated_at": render(record["updated_at"]),
     }

@@ -17,7 +17,7 @@ from sandbox.domain.webhook_signing import NOW_HEADER, SIGNATURE_HEADER
 from sandbox.faults.store import first_hit
 from sandbox.journal.journal import Entry, Journal, RedactionRules
 from sandbox.webhooks.outbox import ClaimedDelivery, Exchange
-from sandbox.webhooks.sender import SendResult, WebhookSender
+from sandbox.webhooks.sender import Sender, SendResult
 from sandbox.webhooks.signer import Signer
 
 _MAX_REORDER_DELAY: Final = timedelta(seconds=1)
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 class FaultInjectingSender:
     """Signs and sends webhooks, applying the merchant's faults."""
 
-    def __init__(self, sender: WebhookSender, journal: Journal | None = None) -> None:
+    def __init__(self, sender: Sender, journal: Journal | None = None) -> None:
         """`journal` records each fault that hits."""
         self._sender = sender
         self._journal = journal

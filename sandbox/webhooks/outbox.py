@@ -1,7 +1,7 @@
 """Claim due webhook deliveries and record their attempts."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -12,7 +12,7 @@ from sandbox.db.rows import as_json
 from sandbox.db.statements import read_statements
 from sandbox.domain.clock import Clock
 from sandbox.domain.delivery_pacing import Slot
-from sandbox.domain.endpoint_health import AttemptOutcome, health_changes
+from sandbox.domain.endpoint_health import AttemptOutcome, HealthChange, health_changes
 from sandbox.domain.fault import Fault, to_fault
 from sandbox.domain.trace import derive
 from sandbox.domain.webhook_schedule import Outcome
@@ -208,33 +208,51 @@ async def record_attempts(merchant_id: str, results: Sequence[AttemptResult]) ->
 
     Raises asyncpg's errors. If it raises, nothing was written.
     """
+    record = _record(merchant_id, results)
+    if len(record.parts) == 1 and not record.changes and not record.ended:
+        await execute_in_own_transaction(*record.parts[0])
+    else:
+        await write_rows(lambda conn: _write(conn, merchant_id, record))
+
+
+async def record_in_transaction(conn: "PoolConnectionProxy[Any]", merchant_id: str, results: Sequence[AttemptResult]) -> None:
+    """Write attempts and the resulting delivery statuses in the caller's transaction. Raises asyncpg's errors."""
+    await _write(conn, merchant_id, _record(merchant_id, results))
+
+
+class _Record(NamedTuple):
+    now: datetime
+    parts: Sequence[tuple[Any, ...]]
+    """Statements that write attempts and deliveries, with their arguments."""
+    ended: Collection[tuple[str, str]]
+    """Ordered endpoints, and the payouts whose later events can be sent to them now."""
+    changes: Sequence[HealthChange]
+
+
+def _record(merchant_id: str, results: Sequence[AttemptResult]) -> _Record:
     # All workers lock the rows in the same order. Otherwise they could deadlock.
     results = sorted(results, key=lambda result: result.claimed.id)
     now = max(result.at for result in results)
-    changes = health_changes(_outcomes(results))
     parts = [(_RECORD, merchant_id, now, as_json(map(_columns, part))) for part in _each_delivery_once(results)]
     ended = {
         (result.claimed.endpoint_id, result.claimed.payout_id)
         for result in results
         if result.claimed.payout_id is not None and result.status != "PENDING"
     }
-    if len(parts) == 1 and not changes and not ended:
-        await execute_in_own_transaction(*parts[0])
-        return
+    return _Record(now, parts, ended, health_changes(_outcomes(results)))
 
-    async def write(conn: "PoolConnectionProxy[Any]") -> None:
-        for part in parts:
-            await conn.execute(*part)
-        if ended:
-            endpoint_ids, payout_ids = zip(*sorted(ended), strict=True)
-            # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
-            # Endpoints are locked in the order of their ids, so all that this transaction changes are locked now.
-            await conn.execute(_LOCK_ORDERED, merchant_id, sorted({*endpoint_ids, *(change.id for change in changes)}))
-            await conn.execute(_RELEASE_FOLLOWERS, merchant_id, now, endpoint_ids, payout_ids)
-        if changes:
-            await change_health(conn, merchant_id, changes, now)
 
-    await write_rows(write)
+async def _write(conn: "PoolConnectionProxy[Any]", merchant_id: str, record: _Record) -> None:
+    for part in record.parts:
+        await conn.execute(*part)
+    if record.ended:
+        endpoint_ids, payout_ids = zip(*sorted(record.ended), strict=True)
+        # A claim that still saw these deliveries as pending has set later due times by the time it releases this lock.
+        # Endpoints are locked in the order of their ids, so all that this transaction changes are locked now.
+        await conn.execute(_LOCK_ORDERED, merchant_id, sorted({*endpoint_ids, *(change.id for change in record.changes)}))
+        await conn.execute(_RELEASE_FOLLOWERS, merchant_id, record.now, endpoint_ids, payout_ids)
+    if record.changes:
+        await change_health(conn, merchant_id, record.changes, record.now)
 
 
 def _outcomes(results: Sequence[AttemptResult]) -> Iterator[AttemptOutcome]:

@@ -27,6 +27,7 @@ _MAX_WAITS_ENDED: Final = 5000
 
 _SQL: Final = read_statements(__name__)
 _LOCK: Final = _SQL["lock"]
+_LOCK_RELAYED: Final = _SQL["lock_relayed"]
 _IN_FLIGHT: Final = _SQL["in_flight"]
 _CANDIDATES: Final = _SQL["candidates"]
 _SET_FREE_AT: Final = _SQL["set_free_at"]
@@ -67,13 +68,18 @@ async def claim_paced(
     clock: Clock,
     capacity: Mapping[str, int],
     default_capacity: int,
+    relayed: str | None = None,
 ) -> PacedClaim:
     """Claim due deliveries for the merchant's paced endpoints, in the caller's transaction.
 
     `capacity` limits the deliveries by endpoint, and `default_capacity` those of each endpoint not in it. In a frozen world,
-    the deliveries to one endpoint are sent one after the other; no limit applies, but `ordered` does. Raises asyncpg's errors.
+    the deliveries to one endpoint are sent one after the other; no limit applies, but `ordered` does. With `relayed`, only that
+    endpoint is served, whose deliveries a listener sends. Raises asyncpg's errors.
     """
-    endpoints = await conn.fetch(_LOCK, merchant_id)
+    if relayed is None:
+        endpoints = await conn.fetch(_LOCK, merchant_id)
+    else:
+        endpoints = await conn.fetch(_LOCK_RELAYED, merchant_id, relayed)
     wall_now = datetime.now(UTC)  # only now: the lock may have been waited for
     now = clock.now(wall_now)
     limits = {endpoint["id"]: capacity.get(endpoint["id"], default_capacity) for endpoint in endpoints}

@@ -7,6 +7,12 @@ WHERE merchant_id = $1 AND status = 'ENABLED' AND relayed IS NOT TRUE
     AND (ordered OR rate_limit IS NOT NULL OR max_in_flight IS NOT NULL)
 ORDER BY merchant_id, id FOR NO KEY UPDATE;
 
+-- name: lock_relayed
+-- The same for one endpoint whose deliveries a listener sends.
+SELECT id::text AS id, ordered, rate_limit, max_in_flight, rate_free_at FROM webhook_endpoints
+WHERE merchant_id = $1 AND id >= $2 AND id <= $2 AND status = 'ENABLED' AND relayed
+ORDER BY merchant_id, id FOR NO KEY UPDATE;
+
 -- name: in_flight
 -- $2 and $3: the merchant's time and the host's. The earliest due deliveries are claimed first, so those in progress are among
 -- the first. Only deliveries that fell due late, such as those of a long transaction, can be ahead of them.

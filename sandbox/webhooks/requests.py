@@ -33,10 +33,9 @@ PreviewLimit = Annotated[int, msgspec.Meta(ge=1, le=100)]
 MaxInFlight = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
-class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /webhook-endpoints`. Each field has a column of the same name."""
+class DeliverySettings(msgspec.Struct, kw_only=True):
+    """What is delivered to an endpoint, and how."""
 
-    url: Url
     event_types: EventTypes = msgspec.field(default_factory=lambda: list(DEFAULT_TYPES))
     filters: Filters = msgspec.field(default_factory=list[Filter])
     """All must hold."""
@@ -47,6 +46,12 @@ class CreateEndpointBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=Tru
     ordered: bool = False
     rate_limit: RateLimit | None = None
     max_in_flight: MaxInFlight | None = None
+
+
+class CreateEndpointBody(DeliverySettings, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /webhook-endpoints`. Each field has a column of the same name."""
+
+    url: Url
     description: Text500 = ""
 
 

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from functools import lru_cache, partial
 from math import ceil
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -79,6 +79,13 @@ class SendResult(msgspec.Struct, frozen=True):
     duration_ms: int
     timings: Timings = NO_TIMINGS
     error_class: ErrorClass | None = None
+
+
+class Sender(Protocol):
+    """Posts webhooks."""
+
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> SendResult:
+        """Attempt to post `body` once and return the result. Raises nothing but CancelledError."""
 
 
 class _Target(NamedTuple):
@@ -199,7 +206,7 @@ class WebhookSender:
                     message, content = await _exchange(connection, data)
                     attempt.responded_at = perf_counter()
                     status = message.code
-                    received = _stored_headers(message.headers)
+                    received = stored_headers(message.headers)
                     await _read(content, chunks)
                     # If the body was not read to its end (too large, or cancelled), give up the connection. Reading on to
                     # keep it would let an untrusted server make us work.
@@ -325,7 +332,8 @@ def _stored_body(chunks: list[bytes]) -> str:
     return text.encode()[:BODY_LIMIT].decode("utf-8", "ignore")
 
 
-def _stored_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def stored_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a response's headers as they are stored: bounded, and without cookies and characters that PostgreSQL refuses."""
     kept: dict[str, str] = {}
     for name, value in headers.items():
         name = _clean(name, HEADER_NAME_LIMIT).lower()

@@ -35,8 +35,8 @@ LAYERS: Final = (
     Layer(
         "slices",
         (
-            "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "live",
-            "merchants", "payouts", "receiver_tests", "sales", "scenarios", "users", "webhooks", "worlds",
+            "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "listeners",
+            "live", "merchants", "payouts", "receiver_tests", "sales", "scenarios", "users", "webhooks", "worlds",
         ),
         free=True,
     ),
@@ -53,7 +53,10 @@ COMPOSERS: Final = ("server",)
 
 PURE: Final = (
     "sandbox.domain.*",
-    *(f"sandbox.{name}.requests" for name in ("faults", "payouts", "receiver_tests", "sales", "users", "webhooks")),
+    *(
+        f"sandbox.{name}.requests"
+        for name in ("faults", "listeners", "payouts", "receiver_tests", "sales", "users", "webhooks")
+    ),
     "sandbox.scenarios.rules",
     "sandbox.webhooks.capacity",
     "sandbox.unit_of_work.in_flight",
