@@ -59,6 +59,39 @@ def test_a_completed_bulk_credit_can_be_triggered(world: World) -> None:
     world.assert_clean()
 
 
+def test_fields_of_the_payout_can_be_set(world: World) -> None:
+    fields = ("amount=250.00", "metadata.order=7", "metadata.a.b=x=y", "account_title=A Khan")
+    data = run_json(world, "trigger", "payout.succeeded", *(word for field in fields for word in ("--set", field)))["data"]
+    assert (data["amount"], data["metadata"]) == ("250.00", {"order": "7", "a.b": "x=y"})
+    data = run_json(world, "trigger", "payout.created", "--set", "wallet_code=JAZZCASH")["data"]
+    assert (data["dest_type"], data["wallet_code"], data["bank_code"]) == ("WALLET", "JAZZCASH", None)
+    found = run_json(world, "trigger", "bulk_credit.completed", "--set", "amount=7.50")
+    user = world.get("/api/v1/users").json()["data"][0]["id"]
+    assert world.get(f"/api/v1/users/{user}/balance").json()["balance"] == "7.50"
+    assert found["data"]["succeeded"] == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "field", "problem"),
+    [
+        ("payout.created", "amuont=5", "did you mean amount"),
+        ("payout.created", "requires_approval=true", "metadata.KEY"),
+        ("payout.created", "metadata.=5", "metadata.KEY"),
+        ("payout.created", "amount", "KEY=VALUE"),
+        ("bulk_credit.completed", "metadata.order=7", "only amount"),
+    ],
+)
+def test_a_field_that_cannot_be_set_is_a_usage_error(world: World, event: str, field: str, problem: str) -> None:
+    result = run(world, "trigger", event, "--set", field)
+    assert result.exit_code == 2
+    assert problem in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_value_that_the_api_refuses_is_refused(world: World) -> None:
+    result = run(world, "trigger", "payout.created", "--set", "amount=-1")
+    assert (result.exit_code, "VALIDATION_ERROR" in result.output) == (1, True)
+
+
 def test_an_unknown_event_is_refused_with_a_list_of_the_known_ones(world: World) -> None:
     result = run(world, "trigger", "payout.exploded")
     assert result.exit_code == 2

@@ -2,6 +2,7 @@
 
 import io
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -11,10 +12,20 @@ from sandbox.cli import bulk_credit
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.events import line
 from sandbox.cli.failures import not_met
+from sandbox.cli.options import completion, pairs
+from sandbox.domain.body_errors import suggestion
 from sandbox.domain.choices import EventType
 
 _MAX_WAIT_SECONDS: Final = 30
 """Seconds to wait for a state: the longest time that the API holds a request."""
+
+
+FIELDS: Final = (
+    "amount", "merchant_reference", "dest_type", "bank_code", "wallet_code", "account_number", "account_title",
+)  # fmt: skip
+"""The payout's fields that `--set` accepts. The others decide which events happen, or have one value only."""
+_METADATA: Final = "metadata."
+_AMOUNT: Final = "100.00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +59,59 @@ ROUTES: Final[dict[EventType, _Route]] = {
 def trigger(
     client: Client,
     event: Annotated[EventType, typer.Argument(help="The event's type.")],
-    amount: Annotated[str, typer.Option("--amount", help="The amount of the payout or the credit.")] = "100.00",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help=f"A field of the payout: {', '.join(FIELDS)} or {_METADATA}KEY. A bulk credit has only an amount. "
+            "Can be repeated.",
+            autocompletion=completion(tuple(f"{field}=" for field in (*FIELDS, _METADATA))),
+        ),
+    ] = None,
+    amount: Annotated[str | None, typer.Option("--amount", help="Short for --set amount=AMOUNT. Default: 100.00.")] = None,
 ) -> Output:
     """Create a payout or a bulk credit, move it to the event through all its real states, and print the event.
+
+    For example: psp trigger payout.failed --set amount=250.00 --set metadata.order=7
 
     A worker processes it like any other: a payout passes through PROCESSING before payout.failed. The exit code is 4 if the
     event does not happen in time.
     """
+    is_credit = event == "bulk_credit.completed"
+    fields = pairs("--set", settings)
+    if amount is not None:
+        fields["amount"] = amount
+    for field in fields:
+        _check(field, is_credit=is_credit)
     with client.waiting(f"Waiting for {event}"):
-        found = _credit_new_user(client, amount) if event == "bulk_credit.completed" else _move_payout_to(client, event, amount)
+        found = _credit_new_user(client, fields.get("amount", _AMOUNT)) if is_credit else _move_payout_to(client, event, fields)
     return Output(found, line(found))
 
 
-def _move_payout_to(client: Client, event: EventType, amount: str) -> dict[str, Any]:
+def _check(field: str, *, is_credit: bool) -> None:
+    """Raise BadParameter if a field cannot be set."""
+    known = ("amount",) if is_credit else FIELDS
+    if field not in known and (is_credit or not field.removeprefix(_METADATA) or not field.startswith(_METADATA)):
+        names = ", ".join((*known, *(() if is_credit else (f"{_METADATA}KEY",))))
+        raise typer.BadParameter(f"--set cannot set {field!r}, only {names}{suggestion(field, known)}.")
+
+
+def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str]) -> dict[str, Any]:
     route = ROUTES[event]
-    body = {
+    is_wallet = "wallet_code" in fields or fields.get("dest_type", "").upper() == "WALLET"
+    body: dict[str, Any] = {
         "merchant_reference": f"trigger-{uuid.uuid4()}",
-        "amount": amount,
-        "dest_type": "BANK",
-        "bank_code": "HBL",
-        "account_number": "12345678900004",
+        "amount": _AMOUNT,
+        "dest_type": "WALLET" if is_wallet else "BANK",
+        **({} if is_wallet else {"bank_code": "HBL"}),
+        "account_number": "03001234567" if is_wallet else "12345678900004",
+        **{name: value for name, value in fields.items() if name in FIELDS},
         "requires_approval": route.until == "REQUESTED",
     }
+    metadata = {name.removeprefix(_METADATA): value for name, value in fields.items() if name.startswith(_METADATA)}
+    if metadata:
+        body["metadata"] = metadata
     path = "/api/v1/payouts"
     payout_id = client.post(path, body, headers={"X-Sandbox-Scenario": route.scenario})["id"]
     # The API responds at once if the payout has already passed through the state.
