@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from aiodns.error import ARES_ENOTFOUND, DNSError
 
 from sandbox.webhooks.resolver import NameResolver
 from sandbox.webhooks.sender import SendResult
@@ -117,3 +118,29 @@ async def test_other_failures_have_classes_too() -> None:
         await sender.close()
         closed = await sender.send(peer.url, b"{}", {})
     assert closed.error_class == "INTERNAL"
+
+
+class UnknownNames:
+    """Stands in for c-ares: no name exists, and each look-up is counted."""
+
+    def __init__(self) -> None:
+        self.lookups = 0
+
+    async def resolve(self, name: str, port: int, family: int) -> None:
+        self.lookups += 1
+        raise OSError(None, "not found") from DNSError(ARES_ENOTFOUND, "not found")
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_an_unknown_name_is_looked_up_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver, names = NameResolver(), UnknownNames()
+    monkeypatch.setattr(resolver, "_resolver", names)
+    async with sending(resolver=resolver) as sender:
+        for _ in range(5):
+            assert (await sender.send("http://unknown.test/", b"{}", {})).error_class == "DNS"
+        assert names.lookups == 1
+        resolver._unknown["unknown.test"] = 0.0  # a second has passed
+        assert (await sender.send("http://unknown.test/", b"{}", {})).error_class == "DNS"
+    assert names.lookups == 2

@@ -127,7 +127,7 @@ def webhooks(
     ] = 5000,
     rate: Annotated[
         int, typer.Option("--rate", min=1, max=10_000, help="Payouts per second while the latency is measured.")
-    ] = 50,
+    ] = 25,
     seconds: Annotated[
         int, typer.Option("--seconds", min=1, max=3600, help="The duration of each measurement of the latency.")
     ] = 8,

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from typing import Any, Final
 
-from aiodns.error import ARES_ETIMEOUT, DNSError
+from aiodns.error import ARES_ENODATA, ARES_ENOTFOUND, ARES_ETIMEOUT, DNSError
 from aiohttp import AsyncResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -20,6 +20,9 @@ TIMEOUT_SECONDS: Final = 5.0
 _SERVER_SECONDS: Final = 2.0
 """Timeout of a name server's first try; the second try waits twice as long."""
 _TRIES: Final = 2
+_UNKNOWN_SECONDS: Final = 1.0
+"""How long an unknown name is not looked up again. Otherwise an endpoint with many deliveries causes as many look-ups."""
+_MAX_UNKNOWN: Final = 10_000
 LOOKUPS_PER_CACHE: Final = 10_000
 """Number of look-ups after which c-ares' cache is dropped. The cache removes expired names, but its size is unlimited."""
 
@@ -45,12 +48,17 @@ class NameResolver(AbstractResolver):
         self._options = {"timeout": _SERVER_SECONDS, "tries": _TRIES, **options}
         self._resolver = AsyncResolver(**self._options)
         self._lookups = 0
+        self._unknown: dict[str, float] = {}
+        """When each unknown name may be looked up again, on the loop's clock."""
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return a host's addresses. Raises OSError; LookupTimeoutError if no name server responded in time."""
         # Its address is not enough: in a network of its own, a metadata service can have any address.
         if is_metadata_name(host):
             raise MetadataNameError(None, "the host is a cloud metadata service, which is never allowed")
+        now = asyncio.get_running_loop().time()
+        if self._unknown.get(host, now) > now:
+            raise OSError(None, "the name was unknown a moment ago")
         self._lookups += 1
         if self._lookups > LOOKUPS_PER_CACHE:
             # Look-ups in progress keep the old resolver alive until they end.
@@ -66,6 +74,10 @@ class NameResolver(AbstractResolver):
             cause = error.__cause__
             if isinstance(cause, DNSError) and cause.args[0] == ARES_ETIMEOUT:
                 raise LookupTimeoutError(None, "no name server responded") from None
+            if isinstance(cause, DNSError) and cause.args[0] in (ARES_ENOTFOUND, ARES_ENODATA):
+                if len(self._unknown) >= _MAX_UNKNOWN:
+                    self._unknown.clear()
+                self._unknown[host] = now + _UNKNOWN_SECONDS
             raise
 
     async def close(self) -> None:
