@@ -19,7 +19,7 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, Capacity
+from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, MAX_FAILURES_IN_A_ROW, Capacity
 from sandbox.webhooks.claims import DueClaim
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
@@ -261,6 +261,22 @@ def test_a_slowed_endpoint_gets_fewer_calls_until_the_given_time_and_other_merch
     assert capacity.free_capacity("merchant", 9.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED - 1}
     assert capacity.free_capacity("twin", 9.0).by_endpoint == {}
     assert capacity.free_capacity("merchant", 10.0).by_endpoint["endpoint"] > MAX_CALLS_WHEN_SLOWED
+
+
+def test_an_endpoint_that_only_fails_is_slowed_down_until_it_stops_failing() -> None:
+    capacity = Capacity()
+    for _ in range(MAX_FAILURES_IN_A_ROW - 1):
+        capacity.failed("merchant", "endpoint", 0.0)
+    assert capacity.free_capacity("merchant", 0.0).by_endpoint == {}
+    capacity.succeeded("merchant", "endpoint")
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        capacity.failed("merchant", "endpoint", 1.0)
+    assert capacity.free_capacity("merchant", 1.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED}
+    assert capacity.free_capacity("twin", 1.0).by_endpoint == {}
+    capacity.slow_down("merchant", "endpoint", 60.0)
+    capacity.failed("merchant", "endpoint", 2.0)
+    assert capacity.free_capacity("merchant", 59.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED}
+    assert capacity.free_capacity("merchant", 60.0).by_endpoint == {}
 
 
 async def test_localhost_is_resolved_without_a_name_server() -> None:

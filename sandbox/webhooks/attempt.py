@@ -24,7 +24,7 @@ from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
-from sandbox.webhooks.capacity import Capacity, FreeCapacity
+from sandbox.webhooks.capacity import SLOW_DOWN_SECONDS, Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultInjectingSender
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, Sender, SendResult
@@ -33,7 +33,6 @@ from sandbox.webhooks.start_times import StartTimes
 
 MAX_RECORDED_ATTEMPTS: Final = 256
 """Maximum number of attempts recorded in one transaction."""
-_SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
 MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 """Maximum duration of one attempt."""
@@ -220,10 +219,13 @@ class AttemptRunner:
         wall_now = datetime.now(UTC)
         due: datetime | None = None
         status = "SUCCEEDED"
-        if outcome != "succeeded":
+        if outcome == "succeeded":
+            self._capacity.succeeded(merchant_id, claimed.endpoint_id)
+        else:
             retry_after = parse_retry_after(result.response_headers.get("retry-after"), wall_now)
+            self._capacity.failed(merchant_id, claimed.endpoint_id, time.monotonic())
             if slows_down(result.status):
-                pause = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
+                pause = retry_after.total_seconds() if retry_after is not None else SLOW_DOWN_SECONDS
                 self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
             now = claimed.clock.now(wall_now)
             due = next_attempt(claimed.endpoint.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)

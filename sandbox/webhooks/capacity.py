@@ -18,11 +18,14 @@ CALLS: Final = 2000
 ENDPOINT_CALLS: Final = 128
 """Maximum number of calls in progress to one endpoint, however much capacity is free."""
 MAX_CALLS_WHEN_SLOWED: Final = 2
-"""Maximum number of calls in progress to an endpoint that asked to slow down."""
+"""Maximum number of calls in progress to an endpoint that asked to slow down, or that only fails."""
+SLOW_DOWN_SECONDS: Final = 5.0
+MAX_FAILURES_IN_A_ROW: Final = 64
+"""After this many failed calls without a successful one, an endpoint is slowed down until it has not failed for a while."""
 _MAX_ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant; all of them can use their capacity at once."""
 _MIN_CALLS: Final = 8
-_MAX_SLOWED_MERCHANTS: Final = 10_000
+_MAX_TRACKED_MERCHANTS: Final = 10_000
 
 
 class FreeCapacity(NamedTuple):
@@ -47,6 +50,8 @@ class Capacity:
         self._reserved = 0
         self._merchants: dict[str, _Merchant] = {}
         self._slowed: dict[str, dict[str, float]] = {}
+        self._failures: dict[str, dict[str, int]] = {}
+        """By merchant and endpoint: the number of failed calls since the last successful one."""
 
     def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
         """Return how many calls can start for a merchant. `now` is in seconds of a monotonic clock.
@@ -129,9 +134,31 @@ class Capacity:
 
     def slow_down(self, merchant_id: str, endpoint_id: str, until: float) -> None:
         """Limit an endpoint to MAX_CALLS_WHEN_SLOWED until a time of the monotonic clock that `free_capacity` uses."""
-        if len(self._slowed) >= _MAX_SLOWED_MERCHANTS:  # entries of merchants that no longer deliver are never looked up
+        if len(self._slowed) >= _MAX_TRACKED_MERCHANTS:  # entries of merchants that no longer deliver are never looked up
             self._slowed.clear()
         self._slowed.setdefault(merchant_id, {})[endpoint_id] = until
+
+    def succeeded(self, merchant_id: str, endpoint_id: str) -> None:
+        """Note that an endpoint accepted a webhook."""
+        failures = self._failures.get(merchant_id)
+        if failures is not None:
+            failures.pop(endpoint_id, None)
+            if not failures:
+                del self._failures[merchant_id]
+
+    def failed(self, merchant_id: str, endpoint_id: str, now: float) -> None:
+        """Note that an attempt failed, at a time of the monotonic clock. Slow an endpoint down that does nothing else.
+
+        Otherwise, an endpoint that refuses connections would get thousands of attempts per second if it has a large backlog.
+        Their CPU time would be missing for all other endpoints.
+        """
+        if len(self._failures) >= _MAX_TRACKED_MERCHANTS:
+            self._failures.clear()
+        failures = self._failures.setdefault(merchant_id, {})
+        failures[endpoint_id] = count = failures.get(endpoint_id, 0) + 1
+        if count >= MAX_FAILURES_IN_A_ROW:
+            until = max(now + SLOW_DOWN_SECONDS, self._slowed.get(merchant_id, {}).get(endpoint_id, 0.0))
+            self.slow_down(merchant_id, endpoint_id, until)
 
     def _still_slowed(self, merchant_id: str, now: float) -> list[str]:
         slowed = self._slowed.get(merchant_id)
