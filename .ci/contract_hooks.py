@@ -70,6 +70,9 @@ def _unused(kind: str, value: str) -> str:
 
 
 def _fix_controls(body: dict[str, Any]) -> None:
+    for result in body["results"] if isinstance(body.get("results"), list) else ():
+        if isinstance(result, dict):
+            _fix_controls(result)
     for field, value in body.items():
         # For JSON Schema 143.0 is an integer. The API refuses it, because a client that sends it computes with floats.
         if isinstance(value, float) and value.is_integer():
@@ -85,6 +88,8 @@ def _fix_controls(body: dict[str, Any]) -> None:
     if isinstance(body.get("rate_limit"), int | float) and "url" not in body:
         # A limit that is reached would hide the responses of other operations.
         body["rate_limit"] = 100_000
+    if "wait_seconds" in body:
+        body["wait_seconds"] = 0  # nothing in this run would end the wait
     if "scenario_header" in body:
         body["scenario_header"] = "success"
 
@@ -99,7 +104,7 @@ def _fix_body(body: dict[str, Any]) -> None:
             body[field] = _unused(field, value)
     if isinstance(body.get("destination"), dict):
         _fix_body(body["destination"])
-    for field in ("url", "webhook_url"):
+    for field in ("url", "webhook_url", "forward_to"):
         # The domain .invalid never resolves (RFC 6761), so no delivery leaves the machine.
         if isinstance(body.get(field), str) and re.fullmatch(r"https?://[!-~]{1,1992}", body[field]):
             body[field] = "https://contract.invalid/webhooks"

@@ -116,7 +116,7 @@ async def test_a_resend_is_posted_again(sandbox: Sandbox) -> None:
 
 
 async def test_results_are_kept_until_the_sandbox_is_back(sandbox: Sandbox) -> None:
-    sandbox.outcomes = [503, 502, 429]
+    sandbox.outcomes = [503, 502, 429, 408]
     sandbox.offer("only")
     assert await reported(sandbox) == ["only"]
     assert len(sandbox.messages) == 2

@@ -36,7 +36,8 @@ _MAX_REPORTED: Final = 50
 _MAX_LATE: Final = 1000
 _STOP_SECONDS: Final = 3.0
 """How long the calls in progress may take when the listener stops, and again the last report."""
-_HTTP_TOO_MANY: Final = 429
+_TRY_AGAIN: Final = (408, 429)
+"""Statuses below 500 after which a repeated request can succeed. 408: this process was stopped while it sent the request."""
 
 # A lease also ends while the machine sleeps. On Linux, the monotonic clock stands still then; elsewhere it does not.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -215,7 +216,7 @@ class Forwarder:
                 response = await self._http.post(f"{self._path}/{operation}", content=body, headers=headers)
             except httpx.TransportError as error:
                 raise _OutageError(str(error) or type(error).__name__) from None
-            if response.status_code >= 500 or response.status_code == _HTTP_TOO_MANY:
+            if response.status_code >= 500 or response.status_code in _TRY_AGAIN:
                 raise _OutageError(f"it responds with {response.status_code}")
             if not response.is_success:
                 raise failed_response(response)

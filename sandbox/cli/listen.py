@@ -24,6 +24,8 @@ _PATH: Final = "/sandbox/v1/listeners"
 _SELECTABLE: Final = 100
 """How many of the newest deliveries can be selected for a resend."""
 _REASON_LENGTH: Final = 100
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They stop the listener. SIGHUP comes when the terminal is closed."""
 
 
 def listen(
@@ -108,13 +110,13 @@ async def _forward(client: Client, listener_id: str, forward_to: str, screen: "_
     sender = WebhookSender(ANY_NETWORK, ssl_context=_tls(forward_to, skip_verify=skip_verify), resolver=ThreadedResolver())
     forwarder = Forwarder(client, sender, listener_id, forward_to, screen.attempt, screen.message)
     screen.stop = forwarder.stop
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, forwarder.stop)
     try:
         with keys(screen.key):
             await forwarder.run()
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
         await sender.close()
 

@@ -141,6 +141,14 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
         "opening_balance": {"anyOf": [{"$ref": REF.format(name="Amount")}, {"enum": [0, "0", "0.00", None]}]},
     },
     "CreateEndpointBody": {"event_types": {**_EVENT_TYPES, "default": ["payout.*"]}, "signing_time": _SIGNING_TIME},
+    "CreateListenerBody": {
+        "forward_to": {
+            **_URL,
+            "description": "http:// or https://; private addresses are allowed, because the listener connects.",
+        },
+        "event_types": {**_EVENT_TYPES, "default": ["payout.*"]},
+        "signing_time": _SIGNING_TIME,
+    },
     "ChangeEndpointBody": {"event_types": _EVENT_TYPES, "signing_time": _SIGNING_TIME},
     "PreviewBody": {"event_types": _EVENT_TYPES},
     "RecoverBody": {"event_types": _EVENT_TYPES},
@@ -161,6 +169,15 @@ _FIELD_SCHEMAS: Final[Mapping[str, Mapping[str, Json]]] = {
     },
 }
 """Component → field → its schema, where the Python type is less precise."""
+_DIALECT_RULE: Final[Json] = {
+    "anyOf": [
+        {"properties": {"signing": {"not": {"const": "custom"}}, "custom_signing": {"type": "null"}}},
+        {
+            "properties": {"signing": {"const": "custom"}, "custom_signing": {"type": "object"}},
+            "required": ["signing", "custom_signing"],
+        },
+    ]
+}
 _CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
     "SimulateBody": {
         "anyOf": [
@@ -168,13 +185,12 @@ _CROSS_FIELD_RULES: Final[Mapping[str, Json]] = {
             {"properties": {"failure_code": {"type": "null"}}},
         ]
     },
-    "CreateEndpointBody": {
+    "CreateEndpointBody": _DIALECT_RULE,
+    "CreateListenerBody": _DIALECT_RULE,
+    "ResultBody": {
         "anyOf": [
-            {"properties": {"signing": {"not": {"const": "custom"}}, "custom_signing": {"type": "null"}}},
-            {
-                "properties": {"signing": {"const": "custom"}, "custom_signing": {"type": "object"}},
-                "required": ["signing", "custom_signing"],
-            },
+            {"properties": {"status": {"type": "integer"}}, "required": ["status"]},
+            {"properties": {"error": {"type": "string"}}, "required": ["error"]},
         ]
     },
     "AdvanceClockBody": {"oneOf": [{"required": ["seconds"]}, {"required": ["to"]}]},

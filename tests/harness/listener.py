@@ -1,4 +1,4 @@
-"""A running `psp listen --json`, and a gate between it and the sandbox that can be closed."""
+"""A running `psp listen --json`, and a gate in front of a server that can be closed."""
 
 import contextlib
 import json
@@ -60,10 +60,10 @@ def listening(api_url: str, api_key: str, forward_to: str, *arguments: str) -> I
 
 
 class Gate:
-    """A TCP proxy on a fixed port in front of the API. While it is closed, it refuses connections, like a stopped sandbox."""
+    """A TCP proxy on a fixed port. While it is closed, it refuses connections, like a stopped server."""
 
-    def __init__(self, api_url: str) -> None:
-        target = urlsplit(api_url)
+    def __init__(self, server_url: str) -> None:
+        target = urlsplit(server_url)
         self._target = (target.hostname, target.port)
         self._sockets: set[socket.socket] = set()
         self._server: socket.socket | None = None
@@ -72,7 +72,7 @@ class Gate:
 
     @property
     def url(self) -> str:
-        """The URL of the API behind the gate."""
+        """The root URL of the server behind the gate."""
         return f"http://127.0.0.1:{self._port}"
 
     def open(self) -> None:
