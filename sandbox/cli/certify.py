@@ -86,7 +86,7 @@ def _block(check: dict[str, Any], language: str | None) -> str:
         lines += ["  Received:", f"    {answer} after {received['duration_ms']:.0f} ms" + (f": {text[:200]}" if text else "")]
     if sent is not None:
         lines += ["  Repeat it:", textwrap.indent(sent["curl"], "    ")]
-    lines += ["  Cure:", *_paragraph(check["cure"]["summary"], "    ")]
+    lines += ["  Fix:", *_paragraph(check["cure"]["summary"], "    ")]
     if language is not None:
         lines.append(textwrap.indent(check["cure"][language], "    | ", lambda line: True))
     return "\n".join(lines)

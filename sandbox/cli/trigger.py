@@ -94,7 +94,8 @@ def _check(field: str, *, is_credit: bool) -> None:
     known = ("amount",) if is_credit else FIELDS
     if field not in known and (is_credit or not field.removeprefix(_METADATA) or not field.startswith(_METADATA)):
         names = ", ".join((*known, *(() if is_credit else (f"{_METADATA}KEY",))))
-        raise typer.BadParameter(f"--set cannot set {field!r}, only {names}{suggestion(field, known)}.")
+        hint = suggestion(field, known) or "."
+        raise typer.BadParameter(f"--set cannot set {field!r}, only {names}{hint}")
 
 
 def _move_payout_to(client: Client, event: EventType, fields: Mapping[str, str]) -> dict[str, Any]:

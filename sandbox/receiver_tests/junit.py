@@ -42,7 +42,7 @@ def _case(finding: Finding) -> str:
 
 
 def _details(finding: Finding) -> str:
-    lines = [finding.why, f"Cure: {finding.cure.summary}"]
+    lines = [finding.why, f"Fix: {finding.cure.summary}"]
     if finding.received is not None:
         answer = finding.received
         lines.append(f"Received: {answer.error or ''} {answer.status or ''} {answer.body}".replace("  ", " ").rstrip())
