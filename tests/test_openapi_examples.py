@@ -124,6 +124,11 @@ def _create_endpoint(world: World) -> str:
     return created_id
 
 
+def _create_listener(world: World) -> str:
+    created_id: str = world.post("/sandbox/v1/listeners", {"forward_to": "http://localhost:9/"}).json()["id"]
+    return created_id
+
+
 def _create_snapshot(world: World) -> str:
     created_id: str = world.post("/sandbox/v1/snapshots").json()["id"]
     return created_id
@@ -161,6 +166,8 @@ CREATORS: dict[str, Callable[[World], str]] = {
     "rotate_webhook_secret": _create_endpoint,
     "explain_webhook_signature": _create_endpoint,
     "recover_webhook_endpoint": _create_endpoint,
+    "claim_deliveries": _create_listener,
+    "report_results": _create_listener,
     "replace_scenario": _create_rule,
     "restore_snapshot": _create_snapshot,
 }
