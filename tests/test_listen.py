@@ -8,11 +8,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.harness.certificates import certificate
 from tests.harness.listener import Gate, Listener, listening
 from tests.harness.receiver import Received, Receiver
 from tests.harness.waiting import until
@@ -128,6 +130,16 @@ def test_a_receiver_that_is_down_gets_the_event_later(world: World, receiver: Re
         assert (line["status"], line["error"], line["delivery_status"]) == (None, "connection refused", "PENDING")
         logged = world.get(f"/api/v1/webhook-deliveries/{line['delivery_id']}").json()["attempts"][0]
         assert logged["error_class"] == "CONNECTION_REFUSED"
+
+
+def test_skip_verify_accepts_a_certificate_of_nobody(world: World, receiver: Receiver, listen: Listen, tmp_path: Path) -> None:
+    context = certificate(tmp_path, "localhost")
+    receiver.wrap(context)
+    url = receiver.url.replace("http://127.0.0.1", "https://localhost")
+    with listen("--events", "payout.created", to=url) as strict, listen("--skip-verify", "--name", "lax", to=url) as lax:
+        world.create_payout("0004")
+        assert "certificate" in strict.next()["error"]
+        assert lax.next()["status"] == 200
 
 
 def test_the_clock_does_not_wait_for_a_listener_and_it_gets_events_one_by_one(

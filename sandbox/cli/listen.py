@@ -6,12 +6,15 @@ import signal
 import ssl
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args
 from urllib.parse import urlsplit
 
 import typer
 
 from sandbox.cli.client import DEFAULT_URL, ApiKey, AsJson, Client, ReadyFile, Url, connect, show
+from sandbox.cli.failures import Failure
+from sandbox.cli.files import read_json
 from sandbox.cli.filters import FilterOptions
 from sandbox.cli.filters import filters as parse_filters
 from sandbox.cli.options import completion, given
@@ -53,6 +56,12 @@ def listen(
     ] = False,
     filters: FilterOptions = None,
     signing: Annotated[Signing | None, typer.Option("--signing", help="How to sign webhooks. Default: v1.")] = None,
+    custom_signing: Annotated[
+        Path | None,
+        typer.Option(
+            "--custom-signing", help="For --signing custom: a JSON file with header, algorithm, encoding and template."
+        ),
+    ] = None,
     ordered: Annotated[
         bool, typer.Option("--ordered", help="A failing delivery holds back later events of the same payout.")
     ] = False,
@@ -83,7 +92,7 @@ def listen(
     client = connect(url, api_key, ready_file)
     body = given(
         forward_to=forward_to, event_types=events.split(","), name=name, filters=parse_filters(filters), signing=signing,
-        retry_profile=retry_profile,
+        custom_signing=None if custom_signing is None else read_json(custom_signing), retry_profile=retry_profile,
     )  # fmt: skip
     endpoint = client.post(_PATH, body | {"ordered": ordered, "skip_waiting": latest})
     screen = _Screen(client, endpoint["id"], limit, print_json=print_json, as_json=as_json)
@@ -92,7 +101,7 @@ def listen(
         asyncio.run(_forward(client, endpoint["id"], forward_to, screen, skip_verify=skip_verify))
     finally:
         if name is None:
-            _delete(client, endpoint["id"])
+            _delete(client, endpoint["id"], screen)
         else:
             screen.message(f"The endpoint stays and collects events for the next listener with --name {name}.")
 
@@ -130,9 +139,13 @@ def _tls(forward_to: str, *, skip_verify: bool) -> ssl.SSLContext | None:
     return context
 
 
-def _delete(client: Client, listener_id: str) -> None:
-    # Ignore a refusal: the endpoint may already have been deleted.
-    client.send("DELETE", f"{_PATH}/{listener_id}")
+def _delete(client: Client, listener_id: str, screen: "_Screen") -> None:
+    try:
+        # Ignore a refusal: the endpoint may already have been deleted.
+        client.send("DELETE", f"{_PATH}/{listener_id}")
+    except Failure:
+        screen.message(f"The endpoint could not be deleted. Later: psp endpoints delete {listener_id}")
+        raise
 
 
 def _greeting(endpoint: dict[str, Any], name: str | None) -> str:
@@ -221,8 +234,6 @@ class _Screen:
             call.add_done_callback(self._resending.discard)
 
     def _resend(self, delivery_id: str) -> None:
-        from sandbox.cli.failures import Failure
-
         try:
             self._client.post(f"/api/v1/webhook-deliveries/{delivery_id}/resend")
         except Failure as failure:

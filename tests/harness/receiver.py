@@ -1,6 +1,7 @@
 """A webhook endpoint for tests: an HTTP server on loopback that records every delivery."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ class Receiver:
     def url(self) -> str:
         """The URL of the endpoint."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/webhooks"
+
+    def wrap(self, context: ssl.SSLContext) -> None:
+        """Accept TLS connections only, with the certificate of this server context, from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def events(self, payout_id: str | None = None) -> list[dict[str, Any]]:
         """Return the events received so far, for one payout or for all. An event that arrived twice is returned once."""
