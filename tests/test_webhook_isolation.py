@@ -19,7 +19,15 @@ from sandbox.infrastructure.secrets_at_rest import SecretBox
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks import attempt, deliver
 from sandbox.webhooks.attempt import AttemptRunner
-from sandbox.webhooks.capacity import CALLS, ENDPOINT_CALLS, MAX_CALLS_WHEN_SLOWED, MAX_FAILURES_IN_A_ROW, Capacity
+from sandbox.webhooks.capacity import (
+    CALLS,
+    ENDPOINT_CALLS,
+    MAX_CALLS_WHEN_FAILING,
+    MAX_CALLS_WHEN_SLOWED,
+    MAX_FAILURES_IN_A_ROW,
+    PAUSE_SECONDS,
+    Capacity,
+)
 from sandbox.webhooks.claims import DueClaim
 from sandbox.webhooks.deliver import Deliverer
 from sandbox.webhooks.outbox import LEASE, AttemptResult, ClaimedDelivery, ClaimedEndpoint
@@ -263,20 +271,21 @@ def test_a_slowed_endpoint_gets_fewer_calls_until_the_given_time_and_other_merch
     assert capacity.free_capacity("merchant", 10.0).by_endpoint["endpoint"] > MAX_CALLS_WHEN_SLOWED
 
 
-def test_an_endpoint_that_only_fails_is_slowed_down_until_it_stops_failing() -> None:
-    capacity = Capacity()
+def test_an_endpoint_that_only_fails_gets_pauses_until_it_succeeds() -> None:
+    capacity = Capacity(limit=10 * CALLS)
+    usual = capacity.free_capacity("merchant", 0.0)
     for _ in range(MAX_FAILURES_IN_A_ROW - 1):
-        capacity.failed("merchant", "endpoint", 0.0)
-    assert capacity.free_capacity("merchant", 0.0).by_endpoint == {}
+        assert capacity.failed("merchant", "endpoint", 0.0) is None
+    assert (capacity.free_capacity("merchant", 0.0), capacity.paused("merchant", 0.0)) == (usual, set())
+    assert capacity.failed("merchant", "endpoint", 0.0) == PAUSE_SECONDS
+    assert capacity.failed("merchant", "endpoint", PAUSE_SECONDS / 2) is None
+    assert capacity.free_capacity("merchant", PAUSE_SECONDS / 2).by_endpoint == {"endpoint": 0}
+    assert capacity.paused("merchant", PAUSE_SECONDS / 2) == {"endpoint"}
+    assert capacity.free_capacity("twin", PAUSE_SECONDS / 2) == usual
+    assert capacity.free_capacity("merchant", PAUSE_SECONDS).by_endpoint == {"endpoint": MAX_CALLS_WHEN_FAILING}
+    assert capacity.paused("merchant", PAUSE_SECONDS) == set()
     capacity.succeeded("merchant", "endpoint")
-    for _ in range(MAX_FAILURES_IN_A_ROW):
-        capacity.failed("merchant", "endpoint", 1.0)
-    assert capacity.free_capacity("merchant", 1.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED}
-    assert capacity.free_capacity("twin", 1.0).by_endpoint == {}
-    capacity.slow_down("merchant", "endpoint", 60.0)
-    capacity.failed("merchant", "endpoint", 2.0)
-    assert capacity.free_capacity("merchant", 59.0).by_endpoint == {"endpoint": MAX_CALLS_WHEN_SLOWED}
-    assert capacity.free_capacity("merchant", 60.0).by_endpoint == {}
+    assert capacity.free_capacity("merchant", PAUSE_SECONDS) == usual
 
 
 async def test_localhost_is_resolved_without_a_name_server() -> None:
@@ -311,7 +320,7 @@ async def test_the_cache_of_host_names_is_bounded(monkeypatch: pytest.MonkeyPatc
 
 async def test_a_wake_makes_one_claim_unless_capacity_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox(monkeypatch)
-    async with serving(respond_except_on_hang) as peer, sending(LOOPBACK) as sender, delivering(sender) as deliverer:
+    async with serving(respond_except_on_hang) as peer, sending() as sender, delivering(sender) as deliverer:
         outbox.add("m", peer.url, 3)
         before = asyncio.all_tasks()
         deliverer.wake("m")

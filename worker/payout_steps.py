@@ -92,7 +92,7 @@ class PayoutStepRunner:
 
     async def committed(self, unit: UnitOfWork) -> None:
         """Follow up on a committed unit: have its unleased webhooks claimed, and set a timer for its next due step."""
-        if any(delivery.enabled and delivery.leased_until is None for delivery in unit.deliveries):
+        if self._deliverer.may_send_now(unit.merchant_id, unit.deliveries):
             self._deliverer.wake(unit.merchant_id)
         if unit.next_due is not None:
             self._timers.later(unit.merchant_id, (unit.next_due - unit.now).total_seconds())

@@ -24,7 +24,7 @@ from sandbox.infrastructure.metrics import DELIVERY_SECONDS
 from sandbox.infrastructure.secrets_at_rest import SealedSecretError, SecretBox
 from sandbox.journal.journal import Journal
 from sandbox.live.feed import Note
-from sandbox.webhooks.capacity import SLOW_DOWN_SECONDS, Capacity, FreeCapacity
+from sandbox.webhooks.capacity import Capacity, FreeCapacity
 from sandbox.webhooks.faults import FaultInjectingSender
 from sandbox.webhooks.outbox import AttemptResult, ClaimedDelivery, Exchange, record_attempts, release_claims
 from sandbox.webhooks.sender import TIMEOUT, Sender, SendResult
@@ -33,6 +33,7 @@ from sandbox.webhooks.start_times import StartTimes
 
 MAX_RECORDED_ATTEMPTS: Final = 256
 """Maximum number of attempts recorded in one transaction."""
+_SLOW_DOWN_SECONDS: Final = 5.0
 _RECHECK_SECONDS: Final = 0.25
 MAX_ATTEMPT_DURATION: Final = timedelta(seconds=TIMEOUT + 1)
 """Maximum duration of one attempt."""
@@ -89,6 +90,10 @@ class AttemptRunner:
     def reserve_capacity(self, merchant_id: str) -> AbstractContextManager[FreeCapacity]:
         """Yield how many deliveries each endpoint of the merchant can receive; reserve that capacity until the context ends."""
         return self._capacity.reserve_capacity(merchant_id, time.monotonic())
+
+    def paused(self, merchant_id: str) -> frozenset[str]:
+        """Return the merchant's endpoints that get no call now because all calls fail. A timer wakes the merchant after it."""
+        return self._capacity.paused(merchant_id, time.monotonic())
 
     def begin(self, merchant_id: str, sequences: Iterable[Sequence[ClaimedDelivery]]) -> None:
         """Count each claimed sequence as one call in progress. `attempt_sequence` or `end` ends it."""
@@ -223,10 +228,12 @@ class AttemptRunner:
             self._capacity.succeeded(merchant_id, claimed.endpoint_id)
         else:
             retry_after = parse_retry_after(result.response_headers.get("retry-after"), wall_now)
-            self._capacity.failed(merchant_id, claimed.endpoint_id, time.monotonic())
+            pause = self._capacity.failed(merchant_id, claimed.endpoint_id, time.monotonic())
+            if pause is not None:
+                self._wake_later(merchant_id, pause)
             if slows_down(result.status):
-                pause = retry_after.total_seconds() if retry_after is not None else SLOW_DOWN_SECONDS
-                self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(pause, 60.0))
+                seconds = retry_after.total_seconds() if retry_after is not None else _SLOW_DOWN_SECONDS
+                self._capacity.slow_down(merchant_id, claimed.endpoint_id, time.monotonic() + min(seconds, 60.0))
             now = claimed.clock.now(wall_now)
             due = next_attempt(claimed.endpoint.retry_profile, claimed.scheduled_attempts + 1, now, claimed.id, retry_after)
             status = "FAILED" if due is None else "PENDING"

@@ -18,10 +18,12 @@ CALLS: Final = 2000
 ENDPOINT_CALLS: Final = 128
 """Maximum number of calls in progress to one endpoint, however much capacity is free."""
 MAX_CALLS_WHEN_SLOWED: Final = 2
-"""Maximum number of calls in progress to an endpoint that asked to slow down, or that only fails."""
-SLOW_DOWN_SECONDS: Final = 5.0
+"""Maximum number of calls in progress to an endpoint that asked to slow down."""
 MAX_FAILURES_IN_A_ROW: Final = 64
-"""After this many failed calls without a successful one, an endpoint is slowed down until it has not failed for a while."""
+"""After this many failed calls without a successful one, an endpoint gets pauses."""
+MAX_CALLS_WHEN_FAILING: Final = 32
+"""Maximum number of calls in progress to an endpoint that gets pauses."""
+PAUSE_SECONDS: Final = 0.5
 _MAX_ENDPOINTS: Final = 16
 """Maximum number of endpoints per merchant; all of them can use their capacity at once."""
 _MIN_CALLS: Final = 8
@@ -33,6 +35,14 @@ class FreeCapacity(NamedTuple):
 
     by_endpoint: dict[str, int]
     default: int
+
+
+@dataclass(slots=True)
+class _Failures:
+    """The failed calls to an endpoint since the last successful one."""
+
+    count: int = 0
+    paused_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -50,8 +60,7 @@ class Capacity:
         self._reserved = 0
         self._merchants: dict[str, _Merchant] = {}
         self._slowed: dict[str, dict[str, float]] = {}
-        self._failures: dict[str, dict[str, int]] = {}
-        """By merchant and endpoint: the number of failed calls since the last successful one."""
+        self._failures: dict[str, dict[str, _Failures]] = {}
 
     def free_capacity(self, merchant_id: str, now: float) -> FreeCapacity:
         """Return how many calls can start for a merchant. `now` is in seconds of a monotonic clock.
@@ -82,6 +91,11 @@ class Capacity:
             by_endpoint[endpoint_id] = max(
                 0, min(MAX_CALLS_WHEN_SLOWED - calls, by_endpoint.get(endpoint_id, default_capacity))
             )
+        for endpoint_id, failures in self._failures.get(merchant_id, {}).items():
+            if failures.count >= MAX_FAILURES_IN_A_ROW:
+                calls = merchant.calls.get(endpoint_id, 0)
+                free = min(MAX_CALLS_WHEN_FAILING - calls, by_endpoint.get(endpoint_id, default_capacity))
+                by_endpoint[endpoint_id] = 0 if now < failures.paused_until else max(0, free)
         return FreeCapacity(by_endpoint, default_capacity)
 
     @contextmanager
@@ -146,19 +160,28 @@ class Capacity:
             if not failures:
                 del self._failures[merchant_id]
 
-    def failed(self, merchant_id: str, endpoint_id: str, now: float) -> None:
-        """Note that an attempt failed, at a time of the monotonic clock. Slow an endpoint down that does nothing else.
+    def failed(self, merchant_id: str, endpoint_id: str, now: float) -> float | None:
+        """Note that an attempt failed, at a time of the monotonic clock. Return the length of the pause that begins, if any.
 
-        Otherwise, an endpoint that refuses connections would get thousands of attempts per second if it has a large backlog.
-        Their CPU time would be missing for all other endpoints.
+        Without pauses, an endpoint that refuses connections would get thousands of attempts per second if it has a large
+        backlog, and their CPU time would be missing for all other endpoints.
         """
         if len(self._failures) >= _MAX_TRACKED_MERCHANTS:
             self._failures.clear()
-        failures = self._failures.setdefault(merchant_id, {})
-        failures[endpoint_id] = count = failures.get(endpoint_id, 0) + 1
-        if count >= MAX_FAILURES_IN_A_ROW:
-            until = max(now + SLOW_DOWN_SECONDS, self._slowed.get(merchant_id, {}).get(endpoint_id, 0.0))
-            self.slow_down(merchant_id, endpoint_id, until)
+        failures = self._failures.setdefault(merchant_id, {}).setdefault(endpoint_id, _Failures())
+        failures.count += 1
+        # Calls that were in progress together fail together: they begin one pause, not one each.
+        if failures.count < MAX_FAILURES_IN_A_ROW or now < failures.paused_until:
+            return None
+        failures.paused_until = now + PAUSE_SECONDS
+        return PAUSE_SECONDS
+
+    def paused(self, merchant_id: str, now: float) -> frozenset[str]:
+        """Return the merchant's endpoints whose pause has not ended."""
+        failures = self._failures.get(merchant_id)
+        if failures is None:
+            return frozenset()
+        return frozenset(endpoint_id for endpoint_id, found in failures.items() if now < found.paused_until)
 
     def _still_slowed(self, merchant_id: str, now: float) -> list[str]:
         slowed = self._slowed.get(merchant_id)

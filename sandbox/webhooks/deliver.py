@@ -6,7 +6,7 @@ them again: delivery is at least once.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from math import inf
@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from sandbox.db.engine import CONNECTION_ERRORS
+from sandbox.domain.events import NewDelivery
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.webhooks.attempt import MAX_ATTEMPT_DURATION, MAX_RECORDED_ATTEMPTS, AttemptRunner, split_into_sequences
 from sandbox.webhooks.capacity import ENDPOINT_CALLS, FreeCapacity
@@ -73,6 +74,11 @@ class Deliverer:
             raise
         for merchant_id, sequences in deliveries.sequences.items():
             self._send(merchant_id, sequences)
+
+    def may_send_now(self, merchant_id: str, deliveries: Iterable[NewDelivery]) -> bool:
+        """Return whether one of the new deliveries is due, not leased, and not to an endpoint that is paused."""
+        endpoints = {delivery.endpoint_id for delivery in deliveries if delivery.enabled and delivery.leased_until is None}
+        return bool(endpoints - self.attempts.paused(merchant_id)) if endpoints else False
 
     def _room(self, merchant_id: str, endpoint_id: str) -> int:
         """Return how many more deliveries to an endpoint can be attempted before results are recorded."""
@@ -194,7 +200,8 @@ class _MerchantDeliveries:
             capacity = dict(free.by_endpoint)
             for endpoint_id in self._unrecorded:
                 capacity[endpoint_id] = min(capacity.get(endpoint_id, free.default), self.room(endpoint_id))
-            may_leave_due = free.default == 0 or 0 in capacity.values()
+            full = {endpoint_id for endpoint_id, count in capacity.items() if not count}
+            may_leave_due = free.default == 0 or bool(full - attempts.paused(self._merchant_id))
             # While this claim runs, keep the previous claim's flag as well, because a result can be recorded in between.
             self.may_have_more_due |= may_leave_due
             self._claimable = FreeCapacity(capacity, free.default)

@@ -102,12 +102,13 @@ class TransactionDeliveries:
         for index, delivery in enumerate(unit.deliveries):
             new[delivery.endpoint_id].append(index)
         sequences: list[list[ClaimedDelivery]] = []
+        paused = self._attempts.paused(merchant_id)
         is_complete = not any(subscription.enabled and subscription.is_paced for subscription in unit.subscriptions)
         for endpoint_id in (subscription.endpoint_id for subscription in unit.subscriptions if _is_leasable(subscription)):
             key = merchant_id, endpoint_id
             deliveries, endpoint = older.get(key, []), claim.endpoints.get(key)
             if len(deliveries) == limits[key]:
-                is_complete = False  # more may be due, and the new ones must not overtake them
+                is_complete &= endpoint_id in paused  # more may be due, and the new ones must not overtake them
             elif endpoint is not None:
                 for index in new[endpoint_id][: limits[key] - len(deliveries)]:
                     unit.deliveries[index] = delivery = replace(unit.deliveries[index], leased_until=claim.lease)
