@@ -8,17 +8,19 @@ import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from examples.receivers.broken import NoDedup
 from examples.receivers.correct_python import Receiver, Server
-from sandbox.db.engine import close_pool, open_pool
+from sandbox.db.engine import DatabaseUnavailableError, close_pool, open_pool
+from sandbox.domain.ids import MIN_ID
 from sandbox.domain.receiver_checks import NAMES
 from sandbox.domain.unit import RequestContext
 from sandbox.domain.webhook_signing import new_secret
+from sandbox.receiver_tests import service as service_module
 from sandbox.receiver_tests.requests import ReceiverTestBody
 from sandbox.receiver_tests.service import ReceiverTestService
 from sandbox.scenarios.builtin import load_catalogue
@@ -340,3 +342,27 @@ async def test_a_deleted_merchants_test_ends(service: ReceiverTestService, stack
         left = "SELECT id FROM receiver_tests WHERE merchant_id = $1"
         assert await asyncio.to_thread(stack.execute, left, world.merchant_id) == []
         receiver.gate.set()
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+async def test_the_end_of_a_test_is_stored_after_an_outage_and_a_long_one_is_reported(
+    monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    calls = 0
+
+    async def write(_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= failures:
+            raise DatabaseUnavailableError(ConnectionRefusedError())
+
+    monkeypatch.setattr(service_module, "write_rows", write)
+    monkeypatch.setattr(service_module, "_SAVE_SECONDS", 0.001)
+    monkeypatch.setattr(service_module, "_SAVE_ATTEMPTS", 3)
+    tests = ReceiverTestService(cast("UnitOfWorkRunner", None), (), lambda merchant_id, notes: None)
+    if failures < 3:
+        await tests._save_end(MIN_ID, MIN_ID, [])
+    else:
+        with pytest.raises(DatabaseUnavailableError):
+            await tests._save_end(MIN_ID, MIN_ID, [])
+    assert calls == 3

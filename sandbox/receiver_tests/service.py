@@ -16,6 +16,7 @@ import msgspec
 import structlog
 from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
+from tenacity import stop_after_attempt
 
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, db_errors_as_503
 from sandbox.domain.address_guard import Network
@@ -26,6 +27,7 @@ from sandbox.domain.receiver_checks import NAMES
 from sandbox.domain.receiver_judges import Limits
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
 from sandbox.receiver_tests.junit import junit
@@ -51,6 +53,7 @@ _HEARTBEAT_SECONDS: Final = 2.0
 _DEAD_AFTER: Final = timedelta(seconds=15)
 """A running test without a heartbeat for this long has lost its process."""
 _SAVE_ATTEMPTS: Final = 20
+_MAX_SAVE_PAUSE: Final = 5.0
 _CLOSE_SECONDS: Final = 2.0
 _log = structlog.get_logger()
 
@@ -257,13 +260,15 @@ class ReceiverTestService:
             return True  # the next heartbeat saves it
 
     async def _save_end(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> None:
-        for attempt in range(_SAVE_ATTEMPTS):
-            try:
-                await write_rows(lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run())
-                return
-            except (*CONNECTION_ERRORS, *RETRYABLE) as error:
-                _log.warning("receiver_test_not_saved", test_id=test_id, attempt=attempt, error=repr(error)[:300])
-                await asyncio.sleep(_SAVE_SECONDS * (attempt + 1))
+        """Store the end of a test. Raises the last error if PostgreSQL stays unavailable."""
+
+        def log_outage(error: BaseException) -> None:
+            _log.warning("receiver_test_not_saved", test_id=test_id, error=repr(error)[:300])
+
+        saving = backoff(_SAVE_SECONDS, _MAX_SAVE_PAUSE, (*CONNECTION_ERRORS, *RETRYABLE), log_outage)
+        await saving.copy(stop=stop_after_attempt(_SAVE_ATTEMPTS), reraise=True)(
+            write_rows, lambda _: _update(merchant_id, test_id, _as_json(findings), True, False).run()
+        )
 
     def _notify(
         self,

@@ -5,6 +5,8 @@ So a merchant's calls in progress are limited to a quarter of the capacity that 
 half of what its merchant has left. Hanging calls therefore always leave capacity for others: the more calls hang, the lower
 each endpoint's limit. An endpoint that responds promptly needs few calls. (Network switches share their buffers by the same
 dynamic thresholds: Choudhury and Hahne, 1998.)
+
+An endpoint that only fails gets pauses, and one that asks to slow down gets few calls.
 """
 
 from collections import Counter
