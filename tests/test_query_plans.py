@@ -261,13 +261,16 @@ def test_every_statement_finds_rows(readings: dict[str, dict[str, ReadCost]]) ->
 WITHOUT_ROWS = {
     "sandbox.aggregator.poll.DUE_HTTP",
     "sandbox.bulk_credit.service._RETRY_ITEMS",
+    "sandbox.console.store._FORGET",
+    "sandbox.console.store._IS_ENDED",
     "sandbox.unit_of_work.operator._READ",
     "sandbox.sales.payments._DUE[FINAL]",
     "sandbox.users.history._HISTORY",
     "sandbox.users.history._HISTORY_BY_PAYOUT",
     "worker.sweep._PURGE_OPERATOR_KEYS",
 }
-"""The test data has no vendors over HTTP, failed rows of a file, due final payments, wallet transfers, or operators' keys."""
+"""The test data has no vendors over HTTP, failed rows of a file, due final payments, wallet transfers, operators' keys, or
+ended console sessions."""
 
 
 def test_each_index_is_unique_or_used(findings: Findings) -> None:

@@ -88,10 +88,6 @@ class DocsApi:
         links = {name: self._public_url + path for name, path in _LINKS.items()}
         return Root("PSP Sandbox", version("psp-sandbox"), links)
 
-    @get("/console", "Open the console", {307: None}, access="public", is_documented=False)
-    async def console(self, request: Request) -> Response:
-        return _redirect("/docs")  # until there is a console
-
 
 def _redirect(path: str) -> Response:
     return Response(307, headers=[("location", path)])

@@ -36,6 +36,17 @@ ANONYMOUS: Final = Caller("", "", "")
 """The caller of a request without a merchant's API key."""
 
 
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """The caller of a request that this process makes itself, for someone who signed in to the console.
+
+    It is in the `signed_in` of the scope's state, where no client can put it, and takes the place of a key.
+    """
+
+    caller: Caller = ANONYMOUS
+    is_operator: bool = False
+
+
 class ApiKeyLookup(Protocol):
     """Looks up API keys."""
 
@@ -59,7 +70,7 @@ class Request:
     __slots__ = (
         "_body_limit", "_body_size", "_header_by_name", "_key", "_more_body", "_public_url", "_raw", "_receive", "body",
         "caller", "fault", "fingerprinted_body", "headers", "is_head", "is_validated", "json", "method", "operation", "path",
-        "path_parameters", "query", "query_string", "request_id",
+        "path_parameters", "query", "query_string", "request_id", "signed_in",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +85,7 @@ class Request:
         self.path_parameters: Mapping[str, str] = scope["path_params"]
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.request_id: str = state["request_id"]
+        self.signed_in: SignedIn | None = state.get("signed_in")
         self.is_head: bool = state["method"] == "HEAD"
         """Whether the client sent HEAD, which is served as GET without a body, and never waits (`wait_for`)."""
         self.caller = ANONYMOUS

@@ -39,6 +39,10 @@ class Response:
             self._headers.append((b"content-type", (media_type + charset).encode()))
             self._headers.append((b"content-length", b"%d" % len(body)))
 
+    def add_header(self, name: str, value: str) -> None:
+        """Add a header, such as Set-Cookie."""
+        self._headers.append((name.lower().encode(), value.encode("latin-1")))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
         await send({"type": "http.response.start", "status": self._status, "headers": self._headers})

@@ -18,6 +18,7 @@ from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.clock.advancer import ClockAdvancer
 from sandbox.clock.api import ClockApi
 from sandbox.clock.service import ClockService
+from sandbox.console.app import Console
 from sandbox.db.engine import close_pool, open_pool
 from sandbox.directory.api import DirectoryApi
 from sandbox.directory.catalogue import load_directory
@@ -180,6 +181,10 @@ def create_app(settings: Settings) -> Application:
         HealthApi(readiness),
     )
     operations += operations_of(DocsApi(operations, settings.public_url, work.catalogue))
+    console = Console(operations, settings, listener)
+    operations += console.routes()
     middleware = api_middleware(settings, keys, limiter, inject_before)
     litestar = create_litestar(operations, middleware, settings.public_url, BODY_LIMIT, lifespan)
-    return Application(RequestLog(litestar, journal), operations, listener.begin_closing)
+    application = RequestLog(litestar, journal)
+    console.calls.connect(litestar, application)
+    return Application(application, operations, listener.begin_closing)

@@ -41,6 +41,7 @@ LAYERS: Final = (
         free=True,
     ),
     Layer("shared by the entry points", ("docs", "runtime")),
+    Layer("console", ("console",)),
     Layer("server", ("server",)),
     Layer("programs", ("bench", "ipn", "seeds", "worker")),
     Layer("command line", ("cli",)),

@@ -1,0 +1,1 @@
+"""The console: the API's operations as pages in a browser."""

@@ -1,0 +1,90 @@
+"""Tables of a page: their columns, and their rows as cells or as CSV. Pure."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+Kind = Literal["text", "id", "money", "number", "status", "time", "code", "list"]
+"""How a cell is shown. Money and numbers are aligned on the right; an id can be copied."""
+Row = Mapping[str, Any]
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: the field that it shows (dots for nested fields), its heading, and the page that its cells link to."""
+
+    field: str
+    heading: str
+    kind: Kind = "text"
+    link: str = ""
+    """A path with fields in braces, such as `/console/payouts/{payout_id}`. There is no link if one of them is empty."""
+    value: Callable[[Row], Any] | None = None
+    """Computes the cell, where it is not simply a field."""
+
+    def cell(self, row: Row) -> Any:
+        """Return the value that the cell shows; None for an empty cell."""
+        return value_at(row, self.field) if self.value is None else self.value(row)
+
+    def href(self, row: Row) -> str:
+        """Return the path that the cell links to, or an empty string."""
+        if not self.link:
+            return ""
+        start, *rest = self.link.split("{")
+        path = start
+        for part in rest:
+            name, _, text = part.partition("}")
+            value = value_at(row, name)
+            if value is None or value == "":
+                return ""
+            path += quote(str(value), safe="") + text
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with its rows. `name` is unique in the page, and names the CSV file."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    empty: str = "Nothing here yet."
+    """What to do if there are no rows."""
+    next_cursor: str | None = None
+    is_cut: bool = False
+    """Whether the CSV leaves out rows because there are too many."""
+
+    def csv(self) -> str:
+        """Return the table as CSV with a header. Cells that a spreadsheet would run as a formula begin with an apostrophe."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow([column.heading for column in self.columns])
+        for row in self.rows:
+            writer.writerow([_csv_cell(column, row) for column in self.columns])
+        if self.is_cut:
+            writer.writerow([f"Cut after {len(self.rows)} rows: use a filter, or the API."])
+        return text.getvalue()
+
+
+def value_at(row: Any, path: str) -> Any:
+    """Return a nested field, such as `destination.bank_code`; None if any part is missing."""
+    for name in path.split("."):
+        if not isinstance(row, Mapping):
+            return None
+        row = row.get(name)
+    return row
+
+
+def _csv_cell(column: Column, row: Row) -> str:
+    value = column.cell(row)
+    if value is None:
+        return ""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if column.kind in ("money", "number") or not text.startswith(_FORMULA):
+        return text
+    return f"'{text}"

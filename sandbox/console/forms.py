@@ -1,0 +1,156 @@
+"""Convert a submitted form to an API call, and an API problem to messages beside the form's fields. Pure.
+
+A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
+`seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`. An empty field is left out; with `:null`
+it is null. Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong to the console.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_INDEX: Final = re.compile(r"\[(\d+)\]")
+MAX_INDEX: Final = 100
+
+
+@dataclass(slots=True)
+class FormState:
+    """A form that was submitted: its id, its values, and what came of it. A page shows the form in this state."""
+
+    id: str
+    values: Mapping[str, list[str]]
+    problem: Mapping[str, Any] | None = None
+    """The problem that the API responded with."""
+    result: Any = None
+    """The API's response, for a form that shows it on the same page."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Field name without its type → message."""
+    others: list[str] = field(default_factory=list)
+    """Messages about fields that the form does not have."""
+
+
+def body_of(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the JSON body that a form's fields describe."""
+    values: dict[str, list[str]] = {}
+    for name, value in fields:
+        if not name.startswith(("_", "path.", "query.")):
+            values.setdefault(name, []).append(value)
+    body: dict[str, Any] = {}
+    for name, given in values.items():
+        path, _, kind = name.partition(":")
+        value = _convert(given, kind)
+        if value is not _OMITTED:
+            _put(body, path.split("."), value)
+    found: dict[str, Any] = _without_gaps(body)
+    return found
+
+
+def parameters_of(fields: Iterable[tuple[str, str]], prefix: str) -> dict[str, str]:
+    """Return the fields whose names begin with `prefix`, without it and without empty ones."""
+    return {name.removeprefix(prefix): value for name, value in fields if name.startswith(prefix) and value}
+
+
+def failed(state: FormState, problem: Mapping[str, Any]) -> FormState:
+    """Return the form's state with the API's problem, whose errors are assigned to the form's fields."""
+    names = {name.partition(":")[0] for name in state.values}
+    state.problem = problem
+    for error in problem.get("errors") or ():
+        name = _INDEX.sub(r".\1", error["field"])
+        found = next((known for known in _with_parents(name) if known in names), None)
+        if found is None:
+            state.others.append(f"{error['field']}: {error['message']}")
+        else:
+            own = error["message"] if found == name else f"{error['field']}: {error['message']}"
+            state.errors[found] = f"{state.errors[found]}; {own}" if found in state.errors else own
+    return state
+
+
+def _with_parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+_OMITTED: Final = object()
+
+
+def _convert(given: list[str], kind: str) -> Any:
+    text = given[-1].strip() if kind != "text" else given[-1]
+    if kind == "bool":
+        return text in ("on", "true")
+    if kind == "list":
+        items = [item.strip() for value in given for item in re.split(r"[,\n]", value)]
+        return [item for item in items if item] or _OMITTED
+    if not text:
+        return None if kind == "null" else _OMITTED
+    if kind == "pairs":
+        return _pairs(text)
+    if kind in ("int", "json"):
+        # If it is not valid, send it as it is: the API says what is wrong with it.
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    return text
+
+
+def _pairs(text: str) -> dict[str, str]:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _put(body: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        inner = body.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        body = inner
+    body[path[-1]] = value
+
+
+def _without_gaps(value: Any) -> Any:
+    """Replace objects with the keys 0, 1, … by lists, in order of the keys."""
+    if not isinstance(value, dict):
+        return value
+    found = {name: _without_gaps(item) for name, item in value.items()}
+    if found and all(name.isascii() and name.isdigit() and int(name[:6]) <= MAX_INDEX for name in found):
+        return [found[name] for name in sorted(found, key=int)]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class FormFields:
+    """A form as a template shows it: empty, or as it was submitted."""
+
+    id: str
+    state: FormState | None
+
+    def value(self, name: str, default: Any = "") -> str:
+        """Return what was entered in a field; the default in a form that was not submitted."""
+        if self.state is None:
+            return "" if default is None else str(default)
+        return next(iter(self.state.values.get(name, ())), "")
+
+    def values(self, name: str, default: Sequence[str] = ()) -> Sequence[str]:
+        """Return all values of a field, such as the choices of a list."""
+        return default if self.state is None else self.state.values.get(name, [])
+
+    def error(self, name: str) -> str:
+        """Return the message beside a field, or an empty string."""
+        return "" if self.state is None else self.state.errors.get(name.partition(":")[0], "")
+
+    @property
+    def problem(self) -> Mapping[str, Any] | None:
+        """The problem that the API responded with."""
+        return None if self.state is None else self.state.problem
+
+    @property
+    def others(self) -> Sequence[str]:
+        """Messages about fields that the form does not have."""
+        return [] if self.state is None else self.state.others
+
+    @property
+    def result(self) -> Any:
+        """The API's response, for a form that stays on its page."""
+        return None if self.state is None else self.state.result

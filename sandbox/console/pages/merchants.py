@@ -1,0 +1,23 @@
+"""The operator's page: all merchants."""
+
+from typing import Final
+
+from sandbox.console.data_table import Column
+from sandbox.console.routing import Pages
+from sandbox.console.view import View
+from sandbox.http.responses import Response
+
+pages = Pages()
+COLUMNS: Final = (
+    Column("name", "Name"),
+    Column("merchant_id", "Id", "id"),
+    Column("seed", "Seed", "number"),
+    Column("created_at", "Created", "time"),
+)
+
+
+@pages.page("/console/merchants", "operator")
+async def merchants(view: View) -> Response:
+    """List, create, enter and delete merchants."""
+    table = await view.table("merchants", "Merchants, newest first", COLUMNS, "list_merchants")
+    return await view.render("merchants.html", tables=[table])

@@ -1,0 +1,70 @@
+"""What protects the console in a browser: response headers, the cookie, and where a request comes from. Pure."""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from sandbox.console.session import COOKIE, MAX_SECONDS
+from sandbox.domain.errors import Problem
+from sandbox.http.request import Request
+from sandbox.infrastructure.settings import LOOPBACK_HOSTS
+
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    # Also keeps pages out of the browser's back-forward cache, so that nobody sees them after signing out.
+    "cache-control": "no-store",
+}
+"""The headers of every page."""
+
+
+def cookie(value: str, *, is_secure: bool) -> str:
+    """Return the Set-Cookie header for a session; an empty value deletes the cookie."""
+    lifetime = MAX_SECONDS if value else 0
+    secure = "; Secure" if is_secure else ""
+    return f"{COOKIE}={value}; Path=/console; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
+
+
+def cookie_of(request: Request) -> str:
+    """Return the value of the session's cookie, or an empty string."""
+    for header in request.header_list(b"cookie"):
+        for part in header.split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == COOKIE:
+                return value
+    return ""
+
+
+def require_own_host(request: Request, public_url: str) -> None:
+    """Raise FORBIDDEN unless the Host is an address, a name of this machine, or the public URL's host.
+
+    Otherwise a site could point its own name at this machine (DNS rebinding) and use the console in its visitors' browsers.
+    """
+    host = urlsplit(f"//{request.header('host') or ''}").hostname or ""
+    if host in LOOPBACK_HOSTS or host.endswith(".localhost") or host == urlsplit(public_url).hostname:
+        return
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise Problem(
+            "FORBIDDEN", "The console does not serve this host name. Set SANDBOX_PUBLIC_URL to the URL that you open."
+        ) from None
+
+
+def require_own_origin(request: Request) -> None:
+    """Raise FORBIDDEN if another site's page sends the request. Browsers send Origin with every POST."""
+    origin = request.header("origin")
+    is_foreign = origin is not None and urlsplit(origin).netloc != (request.header("host") or "")
+    if origin is None or is_foreign or request.header("sec-fetch-site") not in (None, "same-origin"):
+        raise Problem("FORBIDDEN", "This form was sent from another site. Open the console itself, and try again.")
+
+
+def add(headers: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Return the headers of a page and these."""
+    return [*HEADERS.items(), *headers]

@@ -1,0 +1,98 @@
+"""Console sessions: a signed and encrypted cookie that says who signed in. It does not contain the key."""
+
+import base64
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+IDLE_SECONDS: Final = 3600
+"""How long a session lasts without a page being opened. Live updates do not count."""
+MAX_SECONDS: Final = 12 * 3600
+"""How long a session lasts at most."""
+COOKIE: Final = "psp_console"
+OPERATOR: Final = "operator"
+MAX_COOKIE_SIZE: Final = 4000
+
+
+class Flash(msgspec.Struct, frozen=True):
+    """A message for the next page, such as "Payout cancelled."."""
+
+    text: str
+    is_error: bool = False
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """Who uses a browser. Without a subject, nobody has signed in; the session then only protects the sign-in form."""
+
+    id: str
+    csrf: str
+    """The token that every form of this session carries."""
+    started: int
+    """Host time in seconds."""
+    seen: int
+    """Host time in seconds at which the last page was opened."""
+    subject: str = ""
+    """The id of the API key that was used to sign in, or OPERATOR."""
+    merchant_id: str = ""
+    role: str = ""
+    flash: Flash | None = None
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the operator's key was used."""
+        return self.subject == OPERATOR
+
+    def entering(self, merchant_id: str) -> "Session":
+        """Return the operator's session in a merchant; with an empty id, outside of merchants."""
+        return msgspec.structs.replace(self, merchant_id=merchant_id, role="admin" if merchant_id else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    session: Session | None
+    is_expired: bool = False
+
+
+class SessionCodec:
+    """Writes sessions as cookies, and reads them.
+
+    The key is derived from the sandbox's secret key and the operator's key, so a new operator's key ends all sessions.
+    """
+
+    def __init__(self, secret_key: bytes, admin_key: str) -> None:
+        derived = HKDF(hashes.SHA256(), 32, salt=admin_key.encode(), info=b"console sessions").derive(secret_key)
+        self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+
+    def __repr__(self) -> str:
+        return "SessionCodec(key=<hidden>)"
+
+    def write(self, session: Session) -> str:
+        """Return the session as the value of a cookie."""
+        return self._fernet.encrypt_at_time(msgspec.json.encode(session), session.seen).decode()
+
+    def read(self, value: str, now: int) -> _Read:
+        """Return the session in a cookie's value at the host time `now`, in seconds; None if it is forged or expired."""
+        if not value or len(value) > MAX_COOKIE_SIZE:
+            return _Read(None)
+        try:
+            session = msgspec.json.decode(self._fernet.decrypt(value.encode()), type=Session)
+        except (InvalidToken, msgspec.MsgspecError, ValueError):
+            return _Read(None)
+        if now - session.seen > IDLE_SECONDS or now - session.started > MAX_SECONDS:
+            return _Read(None, is_expired=True)
+        return _Read(session)
+
+
+def is_token_of(session: Session, given: str) -> bool:
+    """Return whether a form's token belongs to the session."""
+    return hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogatepass"))
+
+
+def without_flash(session: Session, now: int) -> Session:
+    """Return the session after a page at the host time `now` has shown its message."""
+    return msgspec.structs.replace(session, flash=None, seen=now)

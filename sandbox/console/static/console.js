@@ -1,0 +1,254 @@
+// The console's only script. Pages work without it; it adds live updates, search as you type, keys and copy buttons.
+"use strict";
+
+// ---- Regions: parts of a page, marked data-region, that are replaced when the page is fetched again.
+
+const parse = (html) => new DOMParser().parseFromString(html, "text/html");
+
+// A region that someone is working in stays as it is: an open form, a selected text, an open command.
+function isBusy(region) {
+  const focused = document.activeElement;
+  if (focused && focused !== document.body && region.contains(focused) && focused.matches("input, select, textarea")) return true;
+  if (region.querySelector("details[open]")) return true;
+  const selection = document.getSelection();
+  return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
+}
+
+// Tokens and idempotency keys differ in each response; alone they are no reason to replace a region.
+const comparable = (element) => element.outerHTML.replace(/name="_key" value="[^"]*"/g, "").replace(/ class="here"/g, "");
+
+function swap(fresh, keepBusy) {
+  for (const region of document.querySelectorAll("[data-region]")) {
+    const next = fresh.getElementById(region.id);
+    if (!next || (keepBusy && isBusy(region)) || comparable(region) === comparable(next)) continue;
+    const focused = region.contains(document.activeElement) ? document.activeElement : null;
+    const path = focused && (focused.id ? `#${CSS.escape(focused.id)}` : focused.getAttribute("href") ? `a[href="${CSS.escape(focused.getAttribute("href"))}"]` : null);
+    const known = new Set([...region.querySelectorAll("tbody tr")].map((row) => row.textContent.trim()));
+    const adopted = document.adoptNode(next);
+    region.replaceWith(adopted);
+    if (keepBusy && known.size) for (const row of adopted.querySelectorAll("tbody tr")) if (!known.has(row.textContent.trim())) row.classList.add("arrived");
+    if (path) adopted.querySelector(path)?.focus();
+    startClock();
+  }
+}
+
+let generation = 0;
+async function load(url, { live = false } = {}) {
+  const mine = ++generation;
+  let response;
+  try {
+    response = await fetch(url, { headers: live ? { "X-Live": "1" } : {}, credentials: "same-origin" });
+  } catch {
+    return; // the sandbox is restarting; the live connection comes back and loads the page again
+  }
+  if (response.redirected && new URL(response.url).pathname === "/console/sign-in") return location.assign(response.url);
+  if (!response.ok || mine !== generation) return;
+  swap(parse(await response.text()), live);
+}
+
+// ---- Live updates: the server says what has changed, at most twice a second; the page then fetches itself.
+
+const wanted = (document.body.dataset.refresh || "").split(/\s+/).filter(Boolean);
+let pending = false, timer = 0, pause = 500;
+
+function isAboutThisPage(change) {
+  const kinds = change.kinds.some((kind) => kind === "*" || wanted.some((want) => (want.endsWith(".") ? kind.startsWith(want) : kind === want)));
+  const about = document.querySelector("[data-about]")?.dataset.about;
+  return kinds && (!about || change.all || change.ids.length === 0 || change.ids.includes(about));
+}
+
+function refreshSoon() {
+  pending = true;
+  if (timer || document.hidden) return;
+  timer = setTimeout(async () => {
+    pending = false;
+    const started = performance.now();
+    await load(location.href, { live: true });
+    // A busy sandbox gets longer pauses: each open page takes at most a twentieth of its time.
+    pause = Math.min(15000, Math.max(500, 20 * (performance.now() - started)));
+    timer = 0;
+    if (pending) refreshSoon();
+  }, pause);
+}
+
+function listen() {
+  const url = document.body.dataset.live;
+  if (!url || wanted.length === 0) return;
+  let source, isFirst = true, retry = 1000;
+  const open = () => {
+    source = new EventSource(url);
+    source.addEventListener("changed", (event) => {
+      retry = 1000;
+      // The first message comes with the connection. The page is as new, unless it was connected before.
+      if (isFirst) { isFirst = false; return; }
+      const change = JSON.parse(event.data);
+      if (isAboutThisPage(change)) refreshSoon();
+    });
+    source.addEventListener("error", () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      setTimeout(open, retry);
+      retry = Math.min(30000, retry * 2);
+    });
+  };
+  open();
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && pending) refreshSoon(); });
+  addEventListener("pagehide", () => source.close());
+}
+
+// ---- The clock in the header runs with the merchant's clock.
+
+let ticking = 0;
+function startClock() {
+  clearInterval(ticking);
+  const clock = document.getElementById("clock");
+  if (!clock || clock.dataset.frozen === "true") return;
+  const time = clock.querySelector("time");
+  if (!clock.dataset.loaded) clock.dataset.loaded = String(Date.now());
+  const start = Date.parse(clock.dataset.now) - Number(clock.dataset.loaded);
+  ticking = setInterval(() => { time.textContent = new Date(start + Date.now()).toISOString().slice(0, 19).replace("T", " "); }, 1000);
+}
+
+// ---- Forms: search as you type, fragments while a form is filled in, questions before dangerous actions, once only.
+
+function debounce(run, milliseconds) {
+  let waiting = 0;
+  return (...given) => { clearTimeout(waiting); waiting = setTimeout(() => run(...given), milliseconds); };
+}
+
+const search = debounce((form) => {
+  const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value !== ""));
+  const url = form.action.split("?")[0] + (query.size ? `?${query}` : "");
+  history.replaceState(null, "", url);
+  load(url);
+}, 200);
+
+const fetchFragment = debounce(async (form) => {
+  const target = document.getElementById(`fragment-${form.dataset.fragment}`);
+  if (!target) return;
+  const mine = (form.fragmentNumber = (form.fragmentNumber || 0) + 1);
+  const fields = new URLSearchParams([...new FormData(form)].filter(([, value]) => typeof value === "string"));
+  const response = await fetch(`/console/fragments/${form.dataset.fragment}`, { method: "POST", body: fields });
+  if (!response.ok || mine !== form.fragmentNumber) return;
+  const fresh = parse(await response.text()).body;
+  if (fresh.innerHTML !== target.innerHTML) target.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
+}, 250);
+
+document.addEventListener("input", (event) => {
+  const form = event.target.form;
+  if (form?.matches("[data-search]")) search(form);
+  if (form?.dataset.fragment) fetchFragment(form);
+});
+
+document.addEventListener("change", async (event) => {
+  const field = event.target;
+  // A file is read into the text area that it fills, so that it can be checked and changed before it is sent.
+  if (field.matches("input[type=file][data-into]") && field.files.length) {
+    const target = document.getElementById(field.dataset.into);
+    target.value = await field.files[0].text();
+    target.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post") {
+    for (const field of form.querySelectorAll("input, select")) if (field.value === "") field.disabled = true;
+    setTimeout(() => { for (const field of form.querySelectorAll("input, select")) field.disabled = false; });
+    return;
+  }
+  if (form.dataset.confirm && !form.dataset.confirmed) {
+    event.preventDefault();
+    ask(form.dataset.confirm, () => { form.dataset.confirmed = "yes"; form.requestSubmit(event.submitter); });
+    return;
+  }
+  // A second click does nothing. The idempotency key in the form protects even without this script.
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => { for (const form of document.forms) { delete form.dataset.sent; delete form.dataset.confirmed; } });
+
+function ask(question, proceed) {
+  const dialog = document.createElement("dialog");
+  const text = document.createElement("p");
+  text.textContent = question;
+  text.id = "question";
+  dialog.setAttribute("aria-labelledby", "question");
+  const buttons = document.createElement("div");
+  buttons.className = "buttons";
+  const yes = Object.assign(document.createElement("button"), { textContent: "Yes", className: "main", type: "button" });
+  const no = Object.assign(document.createElement("button"), { textContent: "Cancel", type: "button" });
+  yes.addEventListener("click", () => { dialog.close(); proceed(); });
+  no.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => dialog.remove());
+  buttons.append(yes, no);
+  dialog.append(text, buttons);
+  document.body.append(dialog);
+  dialog.showModal();
+  no.focus();
+}
+
+// ---- Copy buttons, and menus that close.
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      const area = Object.assign(document.createElement("textarea"), { value: button.dataset.copy });
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    button.classList.add("done");
+    setTimeout(() => button.classList.remove("done"), 1500);
+  }
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+});
+
+// ---- Keys.
+
+let isGoing = false;
+function move(step) {
+  const rows = [...document.querySelectorAll("main tbody tr")];
+  if (rows.length === 0) return;
+  const now = rows.findIndex((row) => row.classList.contains("here"));
+  const next = rows[Math.min(rows.length - 1, Math.max(0, now + step))];
+  for (const row of rows) row.classList.remove("here");
+  next.classList.add("here");
+  (next.querySelector("a") || next).focus({ preventScroll: true });
+  next.scrollIntoView({ block: "nearest" });
+}
+
+const keys = {
+  "?": () => document.getElementById("keys").showModal(),
+  "/": () => (document.querySelector("main input[type=search]") || document.querySelector("main input:not([type=hidden])"))?.focus(),
+  n: () => document.querySelector("[data-new]")?.click(),
+  j: () => move(1),
+  k: () => move(-1),
+  "]": () => document.querySelector('[data-page="next"]')?.click(),
+  "[": () => document.querySelector('[data-page="first"]')?.click(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape") {
+    for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    if (event.target.matches("input, textarea, select")) event.target.blur();
+    return;
+  }
+  if (event.target.matches("input, textarea, select, [contenteditable]") || document.querySelector("dialog[open]")) return;
+  if (isGoing) {
+    isGoing = false;
+    const link = document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
+    if (link) { event.preventDefault(); link.click(); }
+    return;
+  }
+  if (event.key === "g") { isGoing = true; setTimeout(() => { isGoing = false; }, 1500); return; }
+  const act = keys[event.key];
+  if (act) { event.preventDefault(); act(); }
+});
+
+startClock();
+listen();

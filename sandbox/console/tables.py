@@ -1,0 +1,14 @@
+"""The table of console sessions that were ended before they expired."""
+
+from piccolo.columns import Text, Timestamptz
+from piccolo.table import Table
+
+from sandbox.db.engine import ENGINE
+
+
+class ConsoleSignOuts(Table, db=ENGINE):
+    """An ended session. An empty session means all sessions of the subject that began until `at`."""
+
+    subject = Text(primary_key=True, default=None)
+    session = Text(primary_key=True, default=None)
+    at = Timestamptz(default=None)

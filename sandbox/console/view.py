@@ -1,0 +1,205 @@
+"""A page being built: the session, the API calls that it makes, and the response."""
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+import jinja2
+
+from sandbox.console.calls import ApiCall, ApiCalls, Refused
+from sandbox.console.commands import Command, Commands
+from sandbox.console.data_table import Column, Table
+from sandbox.console.forms import FormFields, FormState, body_of
+from sandbox.console.security import add
+from sandbox.console.session import Session
+from sandbox.http.operation import Operation
+from sandbox.http.request import Request, SignedIn
+from sandbox.http.responses import Response
+
+MAX_CSV_ROWS: Final = 10_000
+PAGE_SIZE: Final = 25
+MAX_SHOWN_COMMANDS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What all pages share."""
+
+    calls: ApiCalls
+    commands: Commands
+    templates: jinja2.Environment
+    public_url: str
+    is_local: bool
+    """Whether the API listens on loopback only, so that the development keys work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whether the session may call an operation, and why not."""
+
+    is_allowed: bool
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class View:
+    """One request for a page."""
+
+    kit: Kit
+    request: Request
+    session: Session
+    signed_in: SignedIn | None
+    path: str
+    """The path of the page. A form that fails shows its page again, so this can differ from the request's path."""
+    path_parameters: Mapping[str, str]
+    query: dict[str, str]
+    form: FormState | None = None
+    status: int = 200
+    commands: list[Command] = field(default_factory=list)
+    """The commands that show what the page shows."""
+
+    @property
+    def operator(self) -> bool:
+        """Whether the operator is signed in."""
+        return self.signed_in is not None and self.signed_in.is_operator
+
+    @property
+    def merchant_id(self) -> str:
+        """The id of the merchant whose world the page shows; empty outside of merchants."""
+        return "" if self.signed_in is None else self.signed_in.caller.merchant_id
+
+    @property
+    def url(self) -> str:
+        """The page's path and query."""
+        return self.path + (f"?{urlencode(self.query)}" if self.query else "")
+
+    def given(self, *names: str) -> dict[str, str]:
+        """Return the page's query parameters with these names, without empty ones."""
+        return {name: self.query[name] for name in names if self.query.get(name)}
+
+    async def call(
+        self,
+        operation_id: str,
+        /,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        *,
+        shown: bool = True,
+    ) -> Any:
+        """Call an API operation as the session's caller, and return the JSON. Raises Refused.
+
+        If `shown`, the page lists the call among its commands.
+        """
+        sent = ApiCall(operation_id, path or {}, query or {}, body)
+        reply = await self.kit.calls.send(sent, self.signed_in)
+        if not reply.is_success:
+            raise Refused(reply)
+        if shown:
+            self._show(sent)
+        return reply.data
+
+    async def call_if_found(self, operation_id: str, /, **options: Any) -> Any:
+        """Call an operation, and return the JSON, or None if the API refuses the call."""
+        try:
+            return await self.call(operation_id, **options)
+        except Refused:
+            return None
+
+    async def table(
+        self,
+        name: str,
+        caption: str,
+        columns: Sequence[Column],
+        operation_id: str,
+        /,
+        *,
+        empty: str = "Nothing here yet.",
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        limit: int = PAGE_SIZE,
+        prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+    ) -> Table:
+        """List an operation's items as a table: one page, from the query parameter `NAME.cursor` on.
+
+        If the page's CSV is requested, the table has up to MAX_CSV_ROWS rows. `prepare` adds what the columns need to a row.
+        """
+        operation = self.kit.calls.operation(operation_id)
+        names = {parameter.name for parameter in operation.query}
+        asked = {**(query or {})}
+        if "limit" in names:
+            asked["limit"] = str(limit)
+        if cursor := self.query.get(f"{name}.cursor"):
+            asked["cursor"] = cursor
+        is_csv = self.query.get("csv") == name and "cursor" in names
+        if is_csv:
+            asked.pop("cursor", None)
+            asked["limit"] = "100"
+        found = await self.call(operation_id, path=path, query=asked)
+        rows: list[Any] = list(found["data"])
+        while is_csv and found.get("next_cursor") and len(rows) < MAX_CSV_ROWS:
+            found = await self.call(operation_id, path=path, query={**asked, "cursor": found["next_cursor"]}, shown=False)
+            rows += found["data"]
+        following = found.get("next_cursor")
+        return Table(name, caption, columns, [prepare(row) for row in rows], empty, following, is_csv and bool(following))
+
+    def _show(self, sent: ApiCall) -> None:
+        command = self.kit.commands.of(sent.operation_id, sent.path, sent.query, sent.body)
+        if command not in self.commands and len(self.commands) < MAX_SHOWN_COMMANDS:
+            self.commands.append(command)
+
+    def command(self, operation_id: str, path: Mapping[str, str] | None = None, body: Any = None) -> Command:
+        """Return the commands that do the same as a form; without a body, with the operation's example."""
+        operation = self.kit.calls.operation(operation_id)
+        return self.kit.commands.of(operation_id, path or {}, {}, operation.example if body is None else body)
+
+    def example(self, fixed: Mapping[str, str]) -> Any:
+        """Return the body of a form that has fixed fields only."""
+        return body_of(fixed.items())
+
+    def access(self, operation_id: str) -> Access:
+        """Return whether the session's caller may call an operation. The API decides; this only tells in advance."""
+        needed = self.kit.calls.operation(operation_id).access
+        if needed == "operator" and not self.operator:
+            return Access(False, "Only the sandbox's operator may do this: sign in with the operator's key.")
+        if needed == "admin" and self.session.role != "admin":
+            return Access(False, "This needs a key with the admin role. You signed in with a member key.")
+        return Access(True)
+
+    def operation(self, operation_id: str) -> Operation:
+        """Return an API operation."""
+        return self.kit.calls.operation(operation_id)
+
+    def fields(self, form_id: str) -> FormFields:
+        """Return the fields of the form with this id, as they were submitted with this request, or empty."""
+        return FormFields(form_id, self.form if self.form is not None and self.form.id == form_id else None)
+
+    def new_key(self) -> str:
+        """Return an idempotency key for a form. Submitting the same form twice then has its effect once."""
+        return str(uuid.uuid4())
+
+    def with_query(self, **changes: str | None) -> str:
+        """Return the page's URL with changed query parameters; None removes one."""
+        query = {name: value for name, value in {**self.query, **changes}.items() if value is not None}
+        return self.path + (f"?{urlencode(query)}" if query else "")
+
+    async def render(self, template: str, /, *, tables: Sequence[Table] = (), **context: Any) -> Response:
+        """Return the page as HTML; or one of its tables as CSV, if the query says `csv=NAME`."""
+        wanted = next((table for table in tables if table.name == self.query.get("csv")), None)
+        if wanted is not None:
+            disposition = f'attachment; filename="{wanted.name}.csv"'
+            return Response(200, wanted.csv().encode(), "text/csv", add([("content-disposition", disposition)]))
+        clock = None
+        if self.merchant_id:
+            clock = await self.call_if_found("get_clock", shown=False)
+        html = self.kit.templates.get_template(template).render(
+            view=self, session=self.session, clock=clock, tables={table.name: table for table in tables}, **context
+        )
+        return Response(self.status, html.encode("utf-8", "replace"), "text/html", add())
+
+
+def query_of(query_string: str) -> dict[str, str]:
+    """Return the query's parameters; the last of duplicates, without empty ones."""
+    return {name: value for name, value in parse_qsl(query_string, max_num_fields=100) if value}
