@@ -42,13 +42,14 @@ def explain(
     account: Annotated[str, typer.Argument(help="The account's number.")],
     bank: Bank = None,
     wallet: Wallet = None,
+    reference: Annotated[str, typer.Option("--reference", help="The payout's reference.")] = "explain",
     scenario: ScenarioName = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="The user of the payout.")] = None,
     metadata: MetadataPairs = None,
 ) -> Output:
     """Explain which scenario a payout would follow, with its steps and their times. Creates nothing."""
     body = {
-        "merchant_reference": "explain",
+        "merchant_reference": reference,
         "amount": amount,
         **(destination(account, bank, wallet) or {}),
         **given(scenario_header=scenario, user_id=user_id, metadata=pairs("--metadata", metadata) or None),

@@ -1,28 +1,105 @@
-"""The commands that do the same as a page or a button. Pure."""
+"""Show any API call as a curl command and as a `psp` command. Pure."""
 
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
+from sandbox.console.psp_commands import PSP_COMMANDS
+from sandbox.console.psp_line import PspLine
+from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, UPLOADED_FILE, curl, json_body
 from sandbox.http.operation import Operation
+
+DEFAULT_CLI_URL: Final = "http://127.0.0.1:8000"
+"""The URL that `psp` calls unless it is told another."""
+_KEYS: Final = {"public": (), "member": (MERCHANT_KEY,), "admin": (MERCHANT_KEY,), "operator": (OPERATOR_KEY,)}
+_IDEMPOTENCY_KEY: Final = '-H "X-IDEMPOTENCY-KEY: $(uuidgen)"'
+_PAIR: Final = re.compile(r"(\w+)\[(.+)\]\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A call as a curl command and as a `psp` command."""
+    """The commands that make an API call, for a POSIX shell. They read the keys from PSP_API_KEY and PSP_ADMIN_KEY."""
 
     curl: str
     psp: str
+    """Empty if no `psp` command makes exactly this call.
+
+    It may differ in what the API fills in the same way (idempotency key, defaults), and it may read more afterwards.
+    """
 
 
 class Commands:
-    """Writes API calls as commands."""
+    """Writes the commands for calls of these operations."""
 
     def __init__(self, operations: Sequence[Operation], public_url: str) -> None:
+        """`public_url` is the URL of the API that the commands call."""
         self._operations = {operation.id: operation for operation in operations}
-        self._public_url = public_url
+        self._url = public_url.rstrip("/")
+        self._cli_url = "" if self._url == DEFAULT_CLI_URL else self._url
+        self._lines = {name: [PspLine(line) for line in text.splitlines()] for name, text in PSP_COMMANDS.items()}
 
-    def of(self, operation_id: str, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Command:
-        """Return the commands for a call."""
+    def of(self, operation_id: str, path: Mapping[str, str], query: Mapping[str, str], body: Any = None) -> Command:
+        """Return the commands for a call. Empty query parameters are left out; the body of an upload is not shown.
+
+        Raises KeyError for an unknown operation or a missing path parameter.
+        """
         operation = self._operations[operation_id]
-        return Command(f"curl -X {operation.method} {self._public_url}{operation.path.format(**path)}", "")
+        query = {name: value for name, value in query.items() if value != ""}
+        body = None if operation.receive is not None else body
+        return Command(self._curl(operation, path, query, body), self._psp(operation, path, query, body))
+
+    def _curl(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> str:
+        url = self._url + operation.path.format(**{name: quote(path[name], safe="") for name in operation.path_parameters})
+        if query:
+            url += "?" + urlencode(query, quote_via=quote)
+        arguments = list(_KEYS[operation.access])
+        if operation.idempotency != "none":
+            arguments.append(_IDEMPOTENCY_KEY)
+        if operation.receive is not None:
+            arguments.append(UPLOADED_FILE)
+        elif body is not None:
+            arguments += json_body(body)
+        return curl(operation.method, shlex.quote(url), *arguments)
+
+    def _psp(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> str:
+        fields = _fields(body)
+        # A command sends an empty body rather than none, and changes at least one field.
+        is_incomplete = operation.requires_body and (body is None or (operation.method == "PATCH" and not body))
+        if fields is None or (is_incomplete and operation.receive is None):
+            return ""
+        parameters = {**path, **_with_objects(query)}
+        lines = self._lines.get(operation.id, ())
+        return next((text for line in lines if (text := line.fill(parameters, fields, self._cli_url)) is not None), "")
+
+
+def _fields(body: Any) -> Mapping[str, Any] | None:
+    """Return a body's fields, or None if the body is not an object.
+
+    The body of `reconcile_sales` is a list of sales with statuses. Its fields are the statuses, with the ids of their sales.
+    """
+    if isinstance(body, Mapping):
+        return body
+    if body is None:
+        return {}
+    if not isinstance(body, list) or not body:
+        return None
+    found: dict[str, list[Any]] = {}
+    for item in body:
+        if not isinstance(item, Mapping) or item.keys() != {"sale_id", "status"}:
+            return None
+        found.setdefault(item["status"], []).append(item["sale_id"])
+    return found
+
+
+def _with_objects(query: Mapping[str, str]) -> dict[str, Any]:
+    """Return the query with parameters such as `metadata[order]=7` as objects: `{"metadata": {"order": "7"}}`."""
+    found: dict[str, Any] = {}
+    for name, value in query.items():
+        if pair := _PAIR.match(name):
+            found.setdefault(pair[1], {})[pair[2]] = value
+        else:
+            found[name] = value
+    return found

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,16 +14,14 @@ from markupsafe import Markup, escape
 
 from sandbox.domain.errors import CODES
 from sandbox.domain.scenario_engine import Catalogue, Scenario
+from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, UPLOADED_FILE, curl, json_body
 
 Json = Mapping[str, Any]
 
 _HERE: Final = Path(__file__).parent
 _MAX_LISTED_CHOICES: Final = 12
 """Maximum number of choices to list. A longer list is shortened to its first five."""
-_KEYS: Final = {
-    "ApiKey": ("X-API-KEY", "$PSP_API_KEY"),
-    "OperatorKey": ("X-ADMIN-KEY", "$PSP_ADMIN_KEY"),
-}
+_KEYS: Final = {"ApiKey": MERCHANT_KEY, "OperatorKey": OPERATOR_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +196,14 @@ class _Reader:
 
     def _curl(self, path: str, method: str, operation: Json, media_type: str, example: Any) -> str:
         url = self.base_url + re.sub(r"{(\w+)}", lambda found: f"${found[1].upper()}", path)
-        lines = [f'curl -sS {"" if method == "get" else f"-X {method.upper()} "}"{url}"']
-        for scheme in operation["security"][:1]:
-            lines += [f'-H "{header}: {value}"' for header, value in (_KEYS[name] for name in scheme)]
+        arguments = [_KEYS[name] for scheme in operation["security"][:1] for name in scheme]
         if any("idempotency-key" in p.get("$ref", "") for p in operation.get("parameters", ())):
-            lines.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
+            arguments.append(f'-H "X-IDEMPOTENCY-KEY: {operation["operationId"]}-$(date +%s)"')
         if _is_form(media_type):
-            lines.append("-F file=@credits.csv")
+            arguments.append(UPLOADED_FILE)
         elif example is not None:
-            lines.append(f"-H 'Content-Type: {media_type}'")
-            lines.append(f"-d {shlex.quote(json.dumps(example, ensure_ascii=False))}")
-        return " \\\n  ".join(lines)
+            arguments += json_body(example)
+        return curl(method.upper(), f'"{url}"', *arguments)
 
     def _responses(self, responses: Json) -> Iterator[DocumentedResponse]:
         for status, response in responses.items():
