@@ -22,7 +22,7 @@ from sandbox.console.pages import FRAGMENTS, PAGES
 from sandbox.console.rendering import create_templates
 from sandbox.console.routing import Fragment, Page
 from sandbox.console.security import add, cookie, cookie_of, require_own_host, require_own_origin
-from sandbox.console.session import IDLE_SECONDS, OPERATOR, Flash, Session, SessionCodec, is_token_of, without_flash
+from sandbox.console.session import OPERATOR, Flash, Session, SessionCodec, is_token_of, without_flash
 from sandbox.console.store import end_session, signed_in
 from sandbox.console.submission import Submission
 from sandbox.console.view import Kit, View, query_of
@@ -106,17 +106,16 @@ class Console:
     async def _session(self, request: Request) -> tuple[Session, SignedIn | None]:
         """Return the request's session and its caller. Without a valid session, a new one of nobody."""
         now = int(time.time())
-        found = self._codec.read(cookie_of(request), now)
+        found = self._codec.read(cookie_of(request, self._codec.cookie), now)
         if found.session is not None:
             caller = await signed_in(found.session) if found.session.subject else None
             if caller is not None or not found.session.subject:
                 return found.session, caller
-        minutes = IDLE_SECONDS // 60
-        flash = Flash(f"You were signed out after {minutes} minutes. Sign in again.") if found.is_expired else None
-        return Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=now, seen=now, flash=flash), None
+        flash = Flash("Your session has ended. Sign in again.") if found.is_expired else None
+        return Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=time.time(), seen=now, flash=flash), None
 
     def _keep(self, response: Response, session: Session) -> Response:
-        response.add_header("set-cookie", cookie(self._codec.write(session), is_secure=self._is_secure))
+        response.add_header("set-cookie", cookie(self._codec.cookie, self._codec.write(session), is_secure=self._is_secure))
         return response
 
     def _redirect(self, path: str, session: Session | None) -> Response:
@@ -254,7 +253,7 @@ class Console:
     async def _open_session(self, key: str) -> Session | None:
         """Return a new session for a merchant's API key or the operator's key; None if the key is neither."""
         now = int(time.time())
-        session = Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=now, seen=now)
+        session = Session(id=str(uuid.uuid4()), csrf=secrets.token_urlsafe(24), started=time.time(), seen=now)
         if not key:
             return None
         reply = await self.calls.send(ApiCall("get_clock", {}, {}), None, {"x-api-key": key})
@@ -268,12 +267,11 @@ class Console:
         try:
             session, caller, form = await self._submitted(request)
             if caller is not None:
-                await end_session(session, int(time.time()), everywhere=form.last("everywhere") == "true")
+                await end_session(session, time.time(), everywhere=form.last("everywhere") == "true")
         except (Problem, *CONNECTION_ERRORS) as error:
             return await self._failure(request, error, None, None)
         response = self._redirect(SIGN_IN, None)
-        response.add_header("set-cookie", cookie("", is_secure=self._is_secure))
-        response.add_header("clear-site-data", '"cache"')
+        response.add_header("set-cookie", cookie(self._codec.cookie, "", is_secure=self._is_secure))
         return response
 
     async def _enter(self, request: Request) -> Response:
@@ -302,7 +300,7 @@ class Console:
 
         async def is_valid() -> bool:
             try:
-                return self._codec.read(cookie_of(request), int(time.time())).session is not None and (
+                return self._codec.read(cookie_of(request, self._codec.cookie), int(time.time())).session is not None and (
                     await signed_in(session) is not None
                 )
             except (Problem, *CONNECTION_ERRORS):

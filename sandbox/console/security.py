@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from sandbox.console.session import COOKIE, MAX_SECONDS
+from sandbox.console.session import MAX_SECONDS
 from sandbox.domain.errors import Problem
 from sandbox.http.request import Request
 from sandbox.infrastructure.settings import LOOPBACK_HOSTS
@@ -24,19 +24,19 @@ HEADERS: Final = {
 """The headers of every page."""
 
 
-def cookie(value: str, *, is_secure: bool) -> str:
+def cookie(name: str, value: str, *, is_secure: bool) -> str:
     """Return the Set-Cookie header for a session; an empty value deletes the cookie."""
     lifetime = MAX_SECONDS if value else 0
     secure = "; Secure" if is_secure else ""
-    return f"{COOKIE}={value}; Path=/console; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
+    return f"{name}={value}; Path=/console; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
 
 
-def cookie_of(request: Request) -> str:
-    """Return the value of the session's cookie, or an empty string."""
+def cookie_of(request: Request, name: str) -> str:
+    """Return the value of a cookie, or an empty string."""
     for header in request.header_list(b"cookie"):
         for part in header.split(";"):
-            name, _, value = part.strip().partition("=")
-            if name == COOKIE:
+            known, _, value = part.strip().partition("=")
+            if known == name:
                 return value
     return ""
 

@@ -1,6 +1,7 @@
 """Console sessions: a signed and encrypted cookie that says who signed in. It does not contain the key."""
 
 import base64
+import hashlib
 import hmac
 from dataclasses import dataclass
 from typing import Final
@@ -14,7 +15,6 @@ IDLE_SECONDS: Final = 3600
 """How long a session lasts without a page being opened. Live updates do not count."""
 MAX_SECONDS: Final = 12 * 3600
 """How long a session lasts at most."""
-COOKIE: Final = "psp_console"
 OPERATOR: Final = "operator"
 MAX_COOKIE_SIZE: Final = 4000
 
@@ -32,8 +32,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     csrf: str
     """The token that every form of this session carries."""
-    started: int
-    """Host time in seconds."""
+    started: float
+    """Host time in seconds. With fractions, so that signing out everywhere does not end a session that starts right after."""
     seen: int
     """Host time in seconds at which the last page was opened."""
     subject: str = ""
@@ -67,6 +67,8 @@ class SessionCodec:
     def __init__(self, secret_key: bytes, admin_key: str) -> None:
         derived = HKDF(hashes.SHA256(), 32, salt=admin_key.encode(), info=b"console sessions").derive(secret_key)
         self._fernet = Fernet(base64.urlsafe_b64encode(derived))
+        # Browsers send a host's cookies to all its ports, so each sandbox on a machine needs a name of its own.
+        self.cookie = f"psp_console_{hashlib.sha256(derived).hexdigest()[:8]}"
 
     def __repr__(self) -> str:
         return "SessionCodec(key=<hidden>)"

@@ -10,12 +10,11 @@ from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.http.request import Caller, SignedIn
 from sandbox.unit_of_work.transaction import write_rows
 
-_IS_ENDED: Final = """
-SELECT EXISTS (
-    SELECT FROM console_sign_outs WHERE subject = $1 AND session IN ('', $2) AND at >= $3
-)
-"""
-_ROLE: Final = "SELECT role FROM api_keys WHERE merchant_id = $1 AND id = $2 AND revoked_at IS NULL"
+_ENDED: Final = "EXISTS (SELECT FROM console_sign_outs WHERE subject = $1 AND session IN ('', $2) AND at >= $3)"
+_IS_ENDED: Final = f"SELECT {_ENDED}"
+_ROLE: Final = f"""
+SELECT role FROM api_keys WHERE merchant_id = $4 AND id = $5 AND revoked_at IS NULL AND NOT {_ENDED}
+"""  # noqa: S608 -- constants
 _END: Final = """
 INSERT INTO console_sign_outs (subject, session, at) VALUES ($1, $2, $3)
 ON CONFLICT (subject, session) DO UPDATE SET at = EXCLUDED.at
@@ -31,15 +30,15 @@ async def signed_in(session: Session) -> SignedIn | None:
     """
     started = datetime.fromtimestamp(session.started, UTC)
     async with db_errors_as_503(), connection() as conn:
-        if await conn.fetchval(_IS_ENDED, session.subject, session.id, started):
-            return None
+        known = (session.subject, session.id, started)
         if session.is_operator:
-            return SignedIn(Caller(session.merchant_id, "", session.role), is_operator=True)
-        role = await conn.fetchval(_ROLE, session.merchant_id, session.subject)
+            is_ended = await conn.fetchval(_IS_ENDED, *known)
+            return None if is_ended else SignedIn(Caller(session.merchant_id, "", session.role), is_operator=True)
+        role = await conn.fetchval(_ROLE, *known, session.merchant_id, session.subject)
     return None if role is None else SignedIn(Caller(session.merchant_id, session.subject, role))
 
 
-async def end_session(session: Session, now: int, *, everywhere: bool) -> None:
+async def end_session(session: Session, now: float, *, everywhere: bool) -> None:
     """End a session, or all sessions of its key that began until `now`, in seconds of host time. Raises UNAVAILABLE."""
 
     async def write(conn: "PoolConnectionProxy[Any]") -> None:

@@ -92,7 +92,7 @@ class RequestLog:
                     status=status,
                     duration_ms=round(seconds * 1000, 2),
                     request_id=request_id,
-                    api_key_id=request.caller.key_id,
+                    api_key_id=request.caller.key_id or None,
                     replayed=replayed,
                     headers=request.headers,
                     request_body=request.json[:_JOURNALED_BYTES],

@@ -1,0 +1,301 @@
+"""The console gives nothing to anyone without a session, and a session nothing that its key could not do."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from sandbox.console import session as sessions
+from sandbox.console.session import OPERATOR, Session, SessionCodec
+from tests.harness.console import ConsoleClient
+from tests.harness.waiting import until
+from tests.harness.world import Stack, World
+
+PAGES = ("/console", "/console/payouts", "/console/merchants")
+CODEC = SessionCodec(b"k" * 32, "operator's key")
+
+
+@pytest.fixture
+def console(world: World) -> Iterator[ConsoleClient]:
+    """Yield a session of the world's admin key."""
+    with ConsoleClient(world.stack.api_url) as client:
+        assert client.sign_in(world.api_key).url.path == "/console"
+        yield client
+
+
+@pytest.fixture
+def operator(stack: Stack) -> Iterator[ConsoleClient]:
+    """Yield a session of the operator."""
+    with ConsoleClient(stack.api_url) as client:
+        assert client.sign_in(stack.admin_key).url.path == "/console/merchants"
+        yield client
+
+
+def payouts_of(world: World) -> int:
+    return len(world.get("/api/v1/payouts").json()["data"])
+
+
+# --------------------------------------------------------------------------------------------------- sessions
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_need_a_session(stack: Stack, path: str) -> None:
+    response = httpx.get(stack.api_url + path)
+    assert (response.status_code, response.headers["location"]) == (303, "/console/sign-in")
+
+
+def test_live_updates_need_a_session(stack: Stack) -> None:
+    assert httpx.get(f"{stack.api_url}/console/live").status_code == 403
+
+
+def test_a_wrong_key_opens_nothing(stack: Stack) -> None:
+    with ConsoleClient(stack.api_url) as client:
+        for key in ("sk_sandbox_wrong", "ünïcode\r\nX-Admin-Key: x", ""):
+            page = client.sign_in(key)
+            assert page.url.path == "/console/sign-in"
+            assert "not valid" in page.text
+            assert client.get("/console").url.path == "/console/sign-in"
+
+
+def test_the_cookie_is_locked_down_and_does_not_contain_the_key(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as client:
+        client.get("/console/sign-in")
+        response = client.http.post(
+            "/console/sign-in", data={"_csrf": client.token, "api_key": world.api_key}, follow_redirects=False
+        )
+    cookie = response.headers["set-cookie"]
+    assert "; HttpOnly" in cookie
+    assert "; SameSite=Strict" in cookie
+    assert "; Path=/console" in cookie
+    assert world.api_key not in cookie
+    assert world.api_key not in response.headers["location"]
+
+
+def test_a_public_url_with_https_makes_the_cookie_secure() -> None:
+    from sandbox.console.security import cookie
+
+    assert cookie("name", "value", is_secure=True).endswith("; Secure")
+    assert "Secure" not in cookie("name", "value", is_secure=False)
+
+
+def test_a_forged_or_changed_cookie_is_nobody(console: ConsoleClient) -> None:
+    name, value = next(iter(console.http.cookies.items()))
+    other = SessionCodec(b"x" * 32, "operator's key").write(
+        Session(id="1", csrf="t", started=time.time(), seen=int(time.time()), subject=OPERATOR)
+    )
+    for forged in (value[:-4] + "AAAA", other, "x" * 5000, "{}"):
+        response = httpx.get(f"{console.url}/console", headers={"Cookie": f"{name}={forged}"})
+        assert response.headers["location"] == "/console/sign-in"
+
+
+def test_a_session_ends_when_idle_and_after_its_maximum() -> None:
+    written = CODEC.write(Session(id="1", csrf="t", started=1000.0, seen=1000))
+    assert CODEC.read(written, 1000 + sessions.IDLE_SECONDS).session is not None
+    assert CODEC.read(written, 1001 + sessions.IDLE_SECONDS).is_expired
+    late = 1000 + sessions.MAX_SECONDS
+    kept_busy = CODEC.write(Session(id="1", csrf="t", started=1000.0, seen=late))
+    assert CODEC.read(kept_busy, late).session is not None
+    assert CODEC.read(kept_busy, late + 1).session is None
+
+
+def test_a_new_operators_key_ends_all_sessions() -> None:
+    written = CODEC.write(Session(id="1", csrf="t", started=1000.0, seen=1000))
+    assert SessionCodec(b"k" * 32, "another key").read(written, 1000).session is None
+
+
+def test_signing_out_ends_this_session_for_copies_of_its_cookie_too(world: World, console: ConsoleClient) -> None:
+    with ConsoleClient(world.stack.api_url) as other, ConsoleClient(world.stack.api_url) as copy:
+        other.sign_in(world.api_key)
+        copy.http.cookies.update(console.http.cookies)
+        assert copy.get("/console/payouts").url.path == "/console/payouts"
+        console.post("/console/sign-out")
+        assert copy.get("/console/payouts").url.path == "/console/sign-in"
+        assert other.get("/console/payouts").url.path == "/console/payouts"
+
+
+def test_signing_out_everywhere_ends_all_sessions_of_the_key_but_not_later_ones(world: World, console: ConsoleClient) -> None:
+    with ConsoleClient(world.stack.api_url) as other:
+        other.sign_in(world.api_key)
+        other.post("/console/sign-out", everywhere="true")
+        assert console.get("/console").url.path == "/console/sign-in"
+        assert console.sign_in(world.api_key).url.path == "/console"
+
+
+def test_revoking_a_key_ends_its_sessions(world: World) -> None:
+    key = world.post("/sandbox/v1/keys", {"role": "member", "name": "qa"}).json()
+    with ConsoleClient(world.stack.api_url) as client:
+        assert client.sign_in(key["api_key"]).url.path == "/console"
+        world.client.delete(f"/sandbox/v1/keys/{key['id']}")
+        assert client.get("/console").url.path == "/console/sign-in"
+
+
+# --------------------------------------------------------------------------------------------------- forms
+
+
+def top_up(console: ConsoleClient, **changes: str) -> httpx.Response:
+    return console.act("top_up_balance", amount="5.00", **changes)
+
+
+def test_a_form_needs_this_sessions_token(world: World, console: ConsoleClient) -> None:
+    before = world.get("/api/v1/balance").json()
+    stale = console.token
+    with ConsoleClient(world.stack.api_url) as other:
+        other.sign_in(world.api_key)
+        of_another_session = other.token
+    for token in ("", "x", of_another_session):
+        console.token = token
+        assert top_up(console).status_code == 403
+    console.token = stale
+    console.post("/console/sign-out")
+    console.sign_in(world.api_key)
+    console.token = stale
+    assert top_up(console).status_code == 403
+    assert world.get("/api/v1/balance").json() == before
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+    ],
+    ids=str,
+)
+def test_a_form_from_another_site_is_refused(world: World, console: ConsoleClient, headers: dict[str, str]) -> None:
+    before = world.get("/api/v1/balance").json()
+    assert top_up(console, headers=headers).status_code == 403  # type: ignore[arg-type]  # post's own parameter
+    assert world.get("/api/v1/balance").json() == before
+
+
+def test_a_form_without_an_origin_is_refused(world: World, console: ConsoleClient) -> None:
+    before = world.get("/api/v1/balance").json()
+    del console.http.headers["Origin"]
+    assert top_up(console).status_code == 403
+    assert world.get("/api/v1/balance").json() == before
+
+
+def test_pages_are_not_served_under_another_sites_name(stack: Stack) -> None:
+    """A site that points its own name at this machine must not get a sign-in form with a valid token."""
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example"):
+        response = httpx.get(f"{stack.api_url}/console/sign-in", headers={"Host": host})
+        assert response.status_code == 403
+        assert "_csrf" not in response.text
+
+
+def test_signing_in_needs_a_token_and_an_origin_too(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as client:
+        client.get("/console/sign-in")
+        token, client.token = client.token, "x"
+        assert client.post("/console/sign-in", api_key=world.api_key).status_code == 403
+        client.token = token
+        refused = client.post("/console/sign-in", headers={"Origin": "https://evil.example"}, api_key=world.api_key)
+        assert refused.status_code == 403
+
+
+def test_submitting_a_form_twice_has_its_effect_once(world: World, console: ConsoleClient) -> None:
+    before = float(world.get("/api/v1/balance").json()["available_balance"])
+    for _ in range(2):
+        assert top_up(console, _key="one-form").status_code == 200
+    assert float(world.get("/api/v1/balance").json()["available_balance"]) == before + 5
+
+
+# --------------------------------------------------------------------------------------------------- rights
+
+
+def test_a_member_may_not_do_through_the_console_what_its_key_may_not(world: World) -> None:
+    key = world.post("/sandbox/v1/keys", {"role": "member", "name": "qa"}).json()["api_key"]
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(key)
+        assert client.act("create_key", role="admin").status_code == 403
+        assert client.act("create_merchant", name="x").status_code in (401, 403)
+        assert client.get("/console/merchants").url.path == "/console"
+        assert client.post("/console/enter", merchant_id=world.stack.merchant_id).status_code == 403
+
+
+def test_a_session_reaches_its_own_merchant_only(world: World, stack: Stack) -> None:
+    payout = world.post("/api/v1/payouts", world.payout_body("0004")).json()
+    with World.create(stack) as other, ConsoleClient(stack.api_url) as client:
+        client.sign_in(other.api_key)
+        assert payout["merchant_reference"] not in client.get("/console/payouts").text
+        assert client.act("cancel_payout", path__payout_id=payout["id"]).status_code == 404
+    assert world.get(f"/api/v1/payouts/{payout['id']}").json()["status"] == "PENDING"
+
+
+def test_a_path_parameter_cannot_reach_another_operation(world: World, console: ConsoleClient) -> None:
+    payout = world.post("/api/v1/payouts", world.payout_body("0004")).json()
+    for value in (f"{payout['id']}/cancel", "..", "../payouts"):
+        assert console.act("reinitiate_payout", path__payout_id=value).status_code in (404, 405)
+    assert console.act("list_payouts").status_code == 404
+    assert console.act("no_such_operation").status_code == 404
+    assert world.get(f"/api/v1/payouts/{payout['id']}").json()["status"] == "PENDING"
+
+
+def test_the_operator_enters_and_leaves_a_merchant(world: World, operator: ConsoleClient) -> None:
+    entered = operator.keep_token(operator.post("/console/enter", merchant_id=world.merchant_id))
+    assert entered.url.path == "/console", entered.text
+    assert operator.act("top_up_balance", amount="5.00").status_code == 200
+    calls = until(lambda: world.get("/sandbox/v1/requests", path="*/top-up").json()["data"])
+    assert calls[0]["api_key_id"] is None
+    assert operator.keep_token(operator.post("/console/enter", merchant_id="")).url.path == "/console/merchants"
+    assert operator.post("/console/enter", merchant_id="00000000-0000-7000-8000-000000000000").status_code == 404
+
+
+def test_an_api_fault_does_not_lock_its_owner_out(world: World, console: ConsoleClient) -> None:
+    fault = world.post("/sandbox/v1/faults", {"target": "api", "kind": "connection_reset"})
+    assert fault.status_code == 201, fault.text
+    assert console.get("/console/payouts").status_code == 200
+    assert console.act("delete_fault", path__fault_id=fault.json()["id"]).status_code == 200
+
+
+# --------------------------------------------------------------------------------------------------- responses
+
+
+def test_every_page_forbids_framing_inline_script_and_caching(console: ConsoleClient) -> None:
+    for path in (*PAGES, "/console/no-such-page"):
+        headers = console.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_a_redirect_after_a_form_stays_in_the_console(console: ConsoleClient) -> None:
+    for done in ("https://evil.example/", "//evil.example", "/console.evil", "javascript:alert(1)", "/api/v1/balance"):
+        response = console.http.post(
+            "/console/actions/top_up_balance",
+            data={"_csrf": console.token, "_page": "/console", "_done": done, "amount": "1.00"},
+            follow_redirects=False,
+        )
+        assert response.headers["location"] == "/console", done
+
+
+def test_csv_cells_are_not_formulas(world: World, console: ConsoleClient) -> None:
+    reference = '=HYPERLINK("http://evil")'
+    created = world.post("/api/v1/payouts", {**world.payout_body("0004"), "merchant_reference": reference})
+    assert created.status_code == 201, created.text
+    text = console.get("/console/payouts?csv=payouts").text
+    assert "'=HYPERLINK" in text
+    assert ',"=HYPERLINK' not in text
+    assert '\n"=HYPERLINK' not in text
+
+
+def test_bad_forms_get_a_page_that_says_why(console: ConsoleClient) -> None:
+    refuse: Callable[..., httpx.Response] = console.http.post
+    assert (
+        refuse("/console/actions/top_up_balance", content=b"{}", headers={"content-type": "application/json"}).status_code
+        == 415
+    )
+    many = "&".join(f"a{number}=1" for number in range(1000))
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    assert refuse("/console/actions/top_up_balance", content=many, headers=form).status_code == 400
+    assert refuse("/console/actions/top_up_balance", content=b"\xff\xfe=1", headers=form).status_code == 400
+    page = console.act("top_up_balance", amount="lots")
+    assert page.status_code == 400
+    assert "text/html" in page.headers["content-type"]
