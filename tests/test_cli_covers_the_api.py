@@ -220,6 +220,7 @@ def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:
 
 def _time(psp: Shell, _: Receiver, __: Path) -> None:
     psp("clock show")
+    assert psp("clock due --limit 1")["data"] == []
     psp("clock freeze")
     psp("clock advance 1s")
     psp("clock resume")

@@ -10,6 +10,7 @@ import typer
 from sandbox.cli.app import App
 from sandbox.cli.client import Client, Output, with_client
 from sandbox.cli.failures import not_met
+from sandbox.cli.options import Limit
 
 app = App("The clock of the merchant whose key is used.")
 _SPAN: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?\Z", re.ASCII)
@@ -22,6 +23,21 @@ def show_(client: Client) -> Output:
     """Show the clock."""
     clock = client.get("/sandbox/v1/clock")
     return Output(clock, _line(clock))
+
+
+@app.command("due")
+@with_client
+def due(
+    client: Client,
+    limit: Limit = 20,
+    payout_id: Annotated[str | None, typer.Option("--payout", help="Only what happens to this payout.")] = None,
+) -> Output:
+    """List the payout steps and webhook attempts that happen next, soonest first."""
+    found = client.get("/sandbox/v1/clock/due", limit=limit, payout_id=payout_id)
+    lines = [f"{item['due_at']}  {_subject(item)}: {item['description']}" for item in found["data"]]
+    if found["has_more"]:
+        lines.append("There is more.")
+    return Output(found, "\n".join(lines or ["Nothing is scheduled."]))
 
 
 @app.command("freeze")
@@ -93,6 +109,10 @@ def _output(run: dict[str, Any]) -> Output:
         lines.append(f"  {item['at']}  {what}")
     failure = None if run["complete"] else not_met(f"Some due work is not done: {run['stopped_because']}.")
     return Output(run, "\n".join(lines), failure)
+
+
+def _subject(item: dict[str, Any]) -> str:
+    return f"payout {item['payout_id']}" if item["kind"] == "payout_step" else f"delivery {item['delivery_id']}"
 
 
 def _line(clock: dict[str, Any]) -> str:

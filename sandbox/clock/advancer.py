@@ -36,18 +36,20 @@ MAX_STEPS: Final = 10_000
 MAX_LISTED_STEPS: Final = 1000
 """Maximum number of steps that a response lists."""
 
+SENT_BY_WORKERS: Final = "e.status = 'ENABLED' AND e.relayed IS NOT TRUE"
+"""The condition on a webhook endpoint `e` whose deliveries fall due. A listener sends those of a relayed endpoint."""
+
 # The earliest due time of each kind of work that depends on the merchant's clock. To add a kind of work, add a column here and
-# run the work in `_run_instant`. A delivery that is being sent is still due, so the clock waits for it. It does not wait for
-# a listener, which sends the deliveries of a relayed endpoint.
-_NEXT_DUE: Final = """
+# run the work in `_run_instant`, and list it in `due.py`. A delivery that is being sent is still due: the clock waits for it.
+_NEXT_DUE: Final = f"""
 SELECT
     (SELECT due_at FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL ORDER BY merchant_id, due_at LIMIT 1) AS payouts,
     (SELECT min(l.due) FROM webhook_endpoints e CROSS JOIN LATERAL (
         SELECT d.next_attempt_at AS due FROM webhook_deliveries d
         WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
         ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at LIMIT 1
-    ) l WHERE e.merchant_id = $1 AND e.status = 'ENABLED' AND e.relayed IS NOT TRUE) AS deliveries
-"""
+    ) l WHERE e.merchant_id = $1 AND {SENT_BY_WORKERS}) AS deliveries
+"""  # noqa: S608 -- constants
 
 _SET: Final = "UPDATE worlds SET clock_frozen_at = $2, clock_offset = $3 WHERE merchant_id = $1"
 

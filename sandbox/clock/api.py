@@ -6,13 +6,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from sandbox.clock.due import DueService, DueWork
 from sandbox.clock.service import ClockRun, ClockService, ClockState, Drained
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.clock_target import moment, seconds_ahead
 from sandbox.domain.errors import invalid
 from sandbox.domain.fields import EmptyBody, Time
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import get, post
+from sandbox.http.operation import LIMIT, get, parameter, post
+from sandbox.http.paging import window
 from sandbox.http.request import Request
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=315_360_000)]
@@ -37,8 +39,9 @@ _ONE_OF_TWO: Final = "is required if `to` is not given, and must not be given wi
 class ClockApi:
     """The operations of the merchant's clock."""
 
-    def __init__(self, clock: ClockService) -> None:
+    def __init__(self, clock: ClockService, due: DueService) -> None:
         self._clock = clock
+        self._due = due
 
     def _check_advance(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
         return [("seconds", _ONE_OF_TWO)] if ("seconds" in fields) == ("to" in fields) else []
@@ -46,6 +49,19 @@ class ClockApi:
     @get("/sandbox/v1/clock", "Get the clock", {200: ClockState})
     async def get_clock(self, request: Request) -> ClockState:
         return await self._clock.show(request.merchant_id)
+
+    @get(
+        "/sandbox/v1/clock/due",
+        "List what happens next, soonest first",
+        {200: DueWork},
+        query=(LIMIT, parameter("payout_id", "Only what happens to this payout.", type="string", format="uuid")),
+        description="The payout steps and webhook attempts that the merchant's clock will run, if no request changes them "
+        "first. Times before the clock's `now` are overdue: the work is in progress, or starts as soon as a worker is free. "
+        "Payouts that wait for a decision without a time limit, deliveries to disabled endpoints, and deliveries that a "
+        "listener sends are not listed.",
+    )
+    async def list_due(self, request: Request) -> DueWork:
+        return await self._due.list(request.merchant_id, window(request.query).limit, request.query.get("payout_id"))
 
     @post(
         "/sandbox/v1/clock/freeze",

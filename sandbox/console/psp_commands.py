@@ -135,6 +135,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "get_request": "requests get {entry_id}",
     # The world
     "get_clock": "clock show",
+    "list_due": "clock due --payout {payout_id} --limit {limit}",
     "freeze_clock": "clock freeze --at {at}",
     "advance_clock": "clock advance --seconds! {seconds:number}\nclock advance --to! {to}",
     "resume_clock": "clock resume",

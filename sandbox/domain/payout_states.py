@@ -95,3 +95,5 @@ FAILURES: Final = {
     "APPROVAL_EXPIRED": "Nobody approved the payout in time.",
 }
 """failure_code → the default failure_reason."""
+DEFAULT_FAILURE_CODES: Final = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}
+"""State → its failure_code, if the change to it has none. A payout in any of these states has a failure_code."""

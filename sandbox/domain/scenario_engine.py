@@ -103,9 +103,12 @@ class Choice:
 class Decision:
     """The steps to take now, the step after them, and when that is due (None: it does not run automatically)."""
 
-    taken: tuple[tuple[int, Step], ...]
+    taken: tuple[tuple[int | None, Step], ...]
+    """Each with its number in the scenario; None if no step of the scenario makes the change."""
     step: int
     due_at: datetime | None
+    is_blocked: bool = False
+    """Whether the scenario cannot continue, because a request changed the payout's state. The next request decides."""
 
 
 class Catalogue:
@@ -209,7 +212,7 @@ def draw(text: str) -> float:
 
 def decide(scenario: Scenario, step: int, now: datetime, payout_id: str = "") -> Decision:
     """Return the steps to take now: step number `step`, which is due at `now`, and the steps after it that have no delay."""
-    taken: list[tuple[int, Step]] = []
+    taken: list[tuple[int | None, Step]] = []
     due_at: datetime | None = now
     while due_at is not None and due_at <= now and step < len(scenario.steps):
         current = scenario.steps[step]

@@ -1,11 +1,13 @@
 """Take the scenario steps that are due. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
 
 from sandbox.domain.errors import Problem
 from sandbox.domain.payout import PayoutRow
 from sandbox.domain.payout_states import FAILED, IN_REVIEW, REJECTED, REQUESTED, TRANSITIONS
-from sandbox.domain.scenario_engine import decide, has_stopped
+from sandbox.domain.scenario_engine import Decision, Scenario, Step, decide, has_stopped
 from sandbox.domain.scenario_selection import scenario_of
 from sandbox.domain.unit import UnitOfWork
 
@@ -39,20 +41,25 @@ def run_due_inline(unit: UnitOfWork) -> None:
 def take_steps(unit: UnitOfWork, row: PayoutRow) -> None:
     """Take a payout's due step, and the steps after it that have no delay. Raises Problem or KeyError."""
     unit.changed[row.payout.id] = row
-    scenario, status = scenario_of(unit, row), row.payout.status
-    if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, row.step, row.payout.id)):
-        # While a payout waits for a decision, only the end of that wait can become due.
-        row.due_at = None
-        unit.transition(row, REJECTED if status == REQUESTED else FAILED, "worker", failure_code="APPROVAL_EXPIRED")
-        return
-    decision = decide(scenario, row.step, unit.now, row.payout.id)
+    decision = decide_due(scenario_of(unit, row), row.step, row.payout.status, unit.now, row.payout.id)
     row.step, row.due_at = decision.step, decision.due_at
     for number, step in decision.taken:
-        if (row.payout.status, step.to) not in TRANSITIONS:
+        unit.transition(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
+    if row.payout.status == IN_REVIEW and row.due_at is None and not decision.is_blocked:
+        row.due_at = unit.approval_expires_at
+
+
+def decide_due(scenario: Scenario, step: int, status: str, now: datetime, payout_id: str) -> Decision:
+    """Return what a payout in `status` does when its next step, number `step`, falls due at `now`."""
+    if status == REQUESTED or (status == IN_REVIEW and has_stopped(scenario, step, payout_id)):
+        # While a payout waits for a decision, only the end of that wait can become due.
+        end = Step(REJECTED if status == REQUESTED else FAILED, failure_code="APPROVAL_EXPIRED")
+        return Decision(((None, end),), step, None)
+    decision = decide(scenario, step, now, payout_id)
+    for position, (_, taken) in enumerate(decision.taken):
+        if (status, taken.to) not in TRANSITIONS:
             # Between two steps, a request changed the payout to a state from which the scenario cannot continue. Stop here: the
             # next request decides.
-            row.due_at = None
-            return
-        unit.transition(row, step.to, "worker", step=number, failure_code=step.failure_code, psp_reference=step.psp_reference)
-    if row.payout.status == IN_REVIEW and row.due_at is None:
-        row.due_at = unit.approval_expires_at
+            return replace(decision, taken=decision.taken[:position], due_at=None, is_blocked=True)
+        status = taken.to
+    return decision

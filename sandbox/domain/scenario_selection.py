@@ -1,7 +1,7 @@
 """Choose the scenario that a payout follows, and set its next step. Pure."""
 
 from sandbox.domain.payout import Payout, PayoutRow
-from sandbox.domain.scenario_engine import Facts, Match, Scenario, next_step
+from sandbox.domain.scenario_engine import Catalogue, Facts, Match, Scenario, next_step
 from sandbox.domain.stored_scenario import stored_steps
 from sandbox.domain.unit import UnitOfWork
 
@@ -35,9 +35,14 @@ def scenario_of(unit: UnitOfWork, row: PayoutRow) -> Scenario:
 
     Raises KeyError if a built-in one no longer exists.
     """
-    if row.steps_json is None:
-        return unit.catalogue.named(row.payout.scenario)
-    return Scenario(row.payout.scenario, Match(), stored_steps(row.steps_json), steps_json=row.steps_json)
+    return named_or_stored(unit.catalogue, row.payout.scenario, row.steps_json)
+
+
+def named_or_stored(catalogue: Catalogue, name: str, steps_json: str | None) -> Scenario:
+    """Return the scenario with the stored steps or, without them, the built-in one with this name. Raises KeyError."""
+    if steps_json is None:
+        return catalogue.named(name)
+    return Scenario(name, Match(), stored_steps(steps_json), steps_json=steps_json)
 
 
 def schedule_next_step(unit: UnitOfWork, row: PayoutRow, scenario: Scenario, step: int) -> None:

@@ -22,13 +22,12 @@ from sandbox.domain.ids import IdSource
 from sandbox.domain.ledger import PAY_OUT, PAYOUT_REVERSAL, Movement, Posted, Refused, Transfer, post
 from sandbox.domain.payout import Payout, PayoutRow
 from sandbox.domain.payout_states import (
-    FAILED,
+    DEFAULT_FAILURE_CODES,
     FAILURES,
     PENDING,
     PROCESSING,
     REJECTED,
     RETRY,
-    RETURNED,
     SUCCESS,
     TRANSITIONS,
     next_states,
@@ -355,8 +354,8 @@ class UnitOfWork:
         payout.updated_at = self.now_text
         if status == PROCESSING and source in (PENDING, RETRY):
             payout.attempts += 1
-        if status in (FAILED, RETURNED) or (status == REJECTED and failure_code is not None):
-            payout.failure_code = failure_code or ("RETURNED_BY_BANK" if status == RETURNED else "BANK_REJECTED")
+        if status in DEFAULT_FAILURE_CODES or (status == REJECTED and failure_code is not None):
+            payout.failure_code = failure_code or DEFAULT_FAILURE_CODES[status]
             payout.failure_reason = failure_reason or FAILURES.get(payout.failure_code)
         elif status in (PENDING, SUCCESS):
             payout.failure_code = payout.failure_reason = None

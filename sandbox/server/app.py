@@ -17,6 +17,7 @@ from sandbox.bulk_credit.api import BulkCreditApi
 from sandbox.bulk_credit.service import BulkCreditService
 from sandbox.clock.advancer import ClockAdvancer
 from sandbox.clock.api import ClockApi
+from sandbox.clock.due import DueService
 from sandbox.clock.service import ClockService
 from sandbox.console.app import Console
 from sandbox.db.engine import close_pool, open_pool
@@ -168,7 +169,7 @@ def create_app(settings: Settings) -> Application:
         MerchantApi(merchants),
         KeyApi(merchants),
         SettingsApi(SettingsService(work)),
-        ClockApi(clock),
+        ClockApi(clock, DueService(work.catalogue)),
         StreamApi(streams, keys),
         AuditApi(),
         FeedApi(FeedService()),

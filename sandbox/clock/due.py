@@ -1,0 +1,164 @@
+"""List what a merchant's clock will run next: the payout steps and webhook attempts that are scheduled."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from sandbox.clock.advancer import SENT_BY_WORKERS
+from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.db.rows import by_key
+from sandbox.domain import redaction
+from sandbox.domain.choices import EventType, PayoutStatus
+from sandbox.domain.clock import render, round_up
+from sandbox.domain.payout_states import DEFAULT_FAILURE_CODES
+from sandbox.domain.scenario_engine import Catalogue
+from sandbox.domain.scenario_runner import decide_due
+from sandbox.domain.scenario_selection import named_or_stored
+
+_MAX_CHANGES: Final = 100
+"""Number of a payout's newest changes whose deliveries are searched."""
+
+_STEP_COLUMNS: Final = "id::text AS id, status, scenario, path::text AS path, step, due_at"
+_STEPS: Final = f"""
+SELECT {_STEP_COLUMNS} FROM payouts WHERE merchant_id = $1 AND due_at IS NOT NULL
+ORDER BY merchant_id, due_at, payouts.id LIMIT $2
+"""  # noqa: S608 -- constants
+_STEP_OF_PAYOUT: Final = f"""
+SELECT {_STEP_COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "id", "$2")} OFFSET 0) p WHERE due_at IS NOT NULL
+"""  # noqa: S608 -- constants
+
+_DELIVERY_COLUMNS: Final = (
+    "d.id::text AS id, d.event_id::text AS event_id, d.endpoint_id::text AS endpoint_id, d.attempts, "
+    "d.next_attempt_at AS due_at, v.type, v.payout_id::text AS payout_id"
+)
+# Each endpoint's deliveries are a range of one index, ordered by due time. So this reads at most 16 × limit rows.
+_DELIVERIES: Final = f"""
+SELECT {_DELIVERY_COLUMNS}, d.url FROM (
+    SELECT l.*, e.id AS endpoint_id, e.url FROM webhook_endpoints e CROSS JOIN LATERAL (
+        SELECT d.id, d.event_id, d.attempts, d.next_attempt_at FROM webhook_deliveries d
+        WHERE d.merchant_id = $1 AND d.endpoint_id = e.id AND d.next_attempt_at IS NOT NULL
+        ORDER BY d.merchant_id, d.endpoint_id, d.next_attempt_at, d.id LIMIT $2
+    ) l WHERE e.merchant_id = $1 AND {SENT_BY_WORKERS} ORDER BY l.next_attempt_at, l.id LIMIT $2
+) d CROSS JOIN LATERAL (
+    SELECT type, payout_id FROM events WHERE {by_key("events", "id", "d.event_id")} OFFSET 0
+) v
+"""  # noqa: S608 -- constants
+_DELIVERIES_OF_PAYOUT: Final = f"""
+SELECT {_DELIVERY_COLUMNS}, e.url FROM (
+    SELECT id, type, payout_id FROM events WHERE merchant_id = $1 AND payout_id = $3
+    ORDER BY merchant_id DESC, payout_id DESC, change DESC LIMIT $4
+) v CROSS JOIN LATERAL (
+    SELECT * FROM webhook_deliveries w WHERE w.merchant_id = $1 AND w.event_id >= v.id AND w.event_id <= v.id
+    ORDER BY w.merchant_id, w.event_id OFFSET 0
+) d CROSS JOIN LATERAL (
+    SELECT status, relayed, url FROM webhook_endpoints w WHERE {by_key("w", "id", "d.endpoint_id")} OFFSET 0
+) e WHERE d.next_attempt_at IS NOT NULL AND {SENT_BY_WORKERS} ORDER BY d.next_attempt_at, d.id LIMIT $2
+"""  # noqa: S608 -- constants
+
+
+class DueStep(msgspec.Struct, tag_field="kind", tag="payout_step", rename={"source": "from"}, kw_only=True):
+    """A payout's scheduled status change, or several that happen at the same time.
+
+    `to` is the status after them, null if nothing will change because the payout cannot continue its scenario. `description`
+    names every status on the way.
+    """
+
+    due_at: str
+    payout_id: str
+    source: PayoutStatus
+    to: PayoutStatus | None
+    failure_code: str | None
+    description: str
+
+
+class DueDelivery(msgspec.Struct, tag_field="kind", tag="delivery_attempt", kw_only=True):
+    """A scheduled attempt at a webhook delivery. `attempt` is its number. `payout_id` is null for an event without a payout."""
+
+    due_at: str
+    delivery_id: str
+    event_id: str
+    event_type: EventType
+    payout_id: str | None
+    endpoint_id: str
+    url: str
+    attempt: int
+    description: str
+
+
+class DueWork(msgspec.Struct):
+    """What happens next, soonest first. Of what is due at the same time, payouts come first.
+
+    A request for `clock/advance` to an item's `due_at` runs it. There are no further pages: `next_cursor` is always null, and
+    `has_more` says whether there is more than `limit`.
+    """
+
+    data: list[DueStep | DueDelivery]
+    has_more: bool
+    next_cursor: str | None = None
+
+
+class DueService:
+    """Lists scheduled work."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def list(self, merchant_id: str, limit: int, payout_id: str | None) -> DueWork:
+        """Return at most `limit` scheduled items, of all payouts or of one. Of one with many changes, only the newest count."""
+        fetch_limit = limit + 1
+        async with db_errors_as_503(), connection() as conn:
+            if payout_id is None:
+                steps = await conn.fetch(_STEPS, merchant_id, fetch_limit)
+                deliveries = await conn.fetch(_DELIVERIES, merchant_id, fetch_limit)
+            else:
+                steps = await conn.fetch(_STEP_OF_PAYOUT, merchant_id, payout_id)
+                deliveries = await conn.fetch(_DELIVERIES_OF_PAYOUT, merchant_id, fetch_limit, payout_id, _MAX_CHANGES)
+        found: Sequence[tuple[datetime, int, str, DueStep | DueDelivery]] = [
+            *((record["due_at"], 0, record["id"], self._step(record)) for record in steps),
+            *((record["due_at"], 1, record["id"], _delivery(record)) for record in deliveries),
+        ]
+        ordered = [item for *_, item in sorted(found, key=lambda entry: entry[:3])]
+        return DueWork(ordered[:limit], len(ordered) > limit)
+
+    def _step(self, record: Mapping[str, Any]) -> DueStep:
+        source, due_at = record["status"], record["due_at"]
+        try:
+            scenario = named_or_stored(self._catalogue, record["scenario"], record["path"])
+            taken = [step for _, step in decide_due(scenario, record["step"], source, due_at, record["id"]).taken]
+        except KeyError:  # the scenario no longer exists
+            taken = []
+        to = taken[-1].to if taken else None
+        failure_code = (taken[-1].failure_code or DEFAULT_FAILURE_CODES.get(taken[-1].to)) if taken else None
+        path = " → ".join([source, *(step.to for step in taken)])
+        if not taken:
+            path += ": the scenario cannot continue"
+        return DueStep(
+            due_at=_time(due_at),
+            payout_id=record["id"],
+            source=source,
+            to=to,  # type: ignore[arg-type]  # a scenario has only known statuses
+            failure_code=failure_code,
+            description=path if failure_code is None else f"{path} ({failure_code})",
+        )
+
+
+def _delivery(record: Mapping[str, Any]) -> DueDelivery:
+    attempt, url = record["attempts"] + 1, redaction.address(record["url"])
+    return DueDelivery(
+        due_at=_time(record["due_at"]),
+        delivery_id=record["id"],
+        event_id=record["event_id"],
+        event_type=record["type"],
+        payout_id=record["payout_id"],
+        endpoint_id=record["endpoint_id"],
+        url=url,
+        attempt=attempt,
+        description=f"Attempt {attempt} to send {record['type']} to {url}",
+    )
+
+
+def _time(due_at: datetime) -> str:
+    # Rounded up, so that the clock has reached the moment when it shows this time.
+    return render(round_up(due_at))
