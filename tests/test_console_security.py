@@ -238,7 +238,7 @@ def test_the_operator_enters_and_leaves_a_merchant(world: World, operator: Conso
     entered = operator.keep_token(operator.post("/console/enter", merchant_id=world.merchant_id))
     assert entered.url.path == "/console", entered.text
     assert operator.act("top_up_balance", amount="5.00").status_code == 200
-    calls = until(lambda: world.get("/sandbox/v1/requests", path="*/top-up").json()["data"])
+    calls = until(lambda: world.client.get("/sandbox/v1/requests", params={"path": "*/top-up"}).json()["data"])
     assert calls[0]["api_key_id"] is None
     assert operator.keep_token(operator.post("/console/enter", merchant_id="")).url.path == "/console/merchants"
     assert operator.post("/console/enter", merchant_id="00000000-0000-7000-8000-000000000000").status_code == 404
