@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -19,6 +19,11 @@ from tests.harness.receiver import Receiver
 from tests.harness.supervised import end
 from tests.harness.waiting import until
 from tests.harness.world import Stack, World
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.harness.browser import Browsing
 
 # By default, structlog prints every local variable of a traceback. That takes half a minute if there are many.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
@@ -101,3 +106,23 @@ def receiver() -> Iterator[Receiver]:
     """Yield a webhook receiver on loopback that records every request."""
     with Receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator["Browser"]:
+    """Yield a Chromium for the tests of one file; skip them if there is none."""
+    # Imported here, because loading it takes time and only the console's tests need it.
+    from tests.harness import browser
+
+    with browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def browsing(chromium: "Browser", stack: Stack) -> Iterator["Browsing"]:
+    """Yield a way to open the console's pages, which fails the test if a page does what it must not. See harness/browser.py."""
+    from tests.harness.browser import Browsing
+
+    found = Browsing(chromium, stack.api_url)
+    yield found
+    found.close()

@@ -80,6 +80,7 @@ function listen() {
     source.addEventListener("changed", (event) => {
       retry = 1000;
       // The first message comes with the connection. The page is as new, unless it was connected before.
+      document.body.dataset.listening = "yes";
       if (isFirst) { isFirst = false; return; }
       const change = JSON.parse(event.data);
       if (isAboutThisPage(change)) refreshSoon();

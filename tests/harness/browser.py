@@ -1,0 +1,154 @@
+"""The console in a real browser: Debian's Chromium, driven by Playwright.
+
+Every page is watched. Errors and warnings in its console, requests to anywhere but the sandbox, and responses with an error
+status that the test did not announce fail the test when it ends.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Response, sync_playwright
+
+from tests.harness.console import ConsoleClient
+
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
+WIDTHS: Final = {"wide": 1280, "narrow": 390}
+Theme = Literal["light", "dark"]
+_FAILED_LOAD: Final = "Failed to load resource"
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium: PSP_CHROMIUM, or the first of NAMES in PATH."""
+    given = os.environ.get("PSP_CHROMIUM")
+    return given or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run a browser. Skips the test if there is none.
+
+    Playwright's event loop counts as running in this thread until the browser is closed, so the block must not run asyncio.
+    """
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no browser: install Debian's chromium, or set PSP_CHROMIUM to a Chromium's path")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox refuses to run as root; the pages come from this machine only.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Browsing:
+    """The pages that one test opens."""
+
+    def __init__(self, browser: Browser, api_url: str) -> None:
+        self._browser = browser
+        self._url = api_url
+        self._contexts: list[BrowserContext] = []
+        self.found: list[str] = []
+        """What must not happen, and did."""
+        self.expected_statuses: set[int] = set()
+        """Error statuses that the test expects, such as 400 for a form that is not valid."""
+
+    def open(self, path: str, key: str = "", *, width: int = 1280, theme: Theme = "light", cookies: Any = ()) -> Page:
+        """Return a page of a new browser profile; with a key, signed in with it."""
+        context = self._browser.new_context(
+            base_url=self._url, viewport={"width": width, "height": 900}, color_scheme=theme, reduced_motion="reduce"
+        )
+        self._contexts.append(context)
+        if key:
+            with ConsoleClient(self._url) as client:
+                client.sign_in(key)
+                cookies = [
+                    {"name": name, "value": value, "url": f"{self._url}/console"} for name, value in client.http.cookies.items()
+                ]
+        if cookies:
+            context.add_cookies(cookies)
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        self.watch(page)
+        page.goto(path)
+        return page
+
+    def watch(self, page: Page) -> None:
+        """Note everything that must not happen in a page."""
+        page.on("console", self._note_message)
+        page.on("pageerror", lambda error: self.found.append(f"error in a script: {error}"))
+        page.on("request", self._note_request)
+        page.on("response", self._note_response)
+
+    def _note_message(self, message: ConsoleMessage) -> None:
+        # A failed load is judged by its status.
+        if message.type in ("error", "warning") and not message.text.startswith(_FAILED_LOAD):
+            self.found.append(f"{message.type} in the console: {message.text}")
+
+    def _note_request(self, request: Request) -> None:
+        if urlsplit(request.url).netloc != urlsplit(self._url).netloc and not request.url.startswith(("data:", "blob:")):
+            self.found.append(f"a request to {request.url}")
+
+    def _note_response(self, response: Response) -> None:
+        if response.status >= 400 and response.status not in self.expected_statuses:
+            self.found.append(f"status {response.status} of {response.request.method} {response.url}")
+
+    def close(self) -> None:
+        """Close the pages, and fail if anything was noted."""
+        for context in self._contexts:
+            context.close()
+        assert self.found == []
+
+
+def check_accessibility(page: Page) -> None:
+    """Assert that axe finds nothing in the page."""
+    violations = Axe().run(page).response["violations"]
+    lines = []
+    for found in violations:
+        nodes = [f"{' '.join(node['target'])} ({node['html'][:150]})" for node in found["nodes"]]
+        lines.append(f"{found['id']}: {found['help']}: {'; '.join(nodes)}")
+    assert not lines, "\n".join([page.url, *lines])
+
+
+def check_width(page: Page) -> None:
+    """Assert that nothing is wider than the window."""
+    too_wide: list[str] = page.evaluate(
+        """() => {
+            if (document.documentElement.scrollWidth <= window.innerWidth) return [];
+            const isWide = (element) => element.getBoundingClientRect().right > window.innerWidth + 1;
+            const wide = [...document.querySelectorAll("body *")].filter(isWide).slice(0, 5);
+            return ["scrollWidth " + document.documentElement.scrollWidth, ...wide.map((e) => e.outerHTML.slice(0, 150))];
+        }"""
+    )
+    assert not too_wide, "\n".join([page.url, *too_wide])
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Save the whole page as NAME.png in the folder PSP_SCREENSHOTS, if that variable is set."""
+    folder = os.environ.get("PSP_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def check_page(browsing: Browsing, path: str, key: str, name: str) -> None:
+    """Open a page at both widths and in both themes: axe finds nothing, nothing is too wide. Saves screenshots; see there."""
+    page = browsing.open(path, key)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # a literal in a loop
+        for width_name, width in WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": 900})
+            check_width(page)
+            screenshot(page, f"{name}-{width_name}-{theme}")
+            # The narrow layout has other colours and roles only where the style sheet says so; one check per theme is enough.
+            if width_name == "wide" or theme == "light":
+                check_accessibility(page)

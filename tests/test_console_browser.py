@@ -1,0 +1,114 @@
+"""The console in a browser: signing in, keys, live updates; and the tests' own watch over pages."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.browser import Browsing, check_accessibility, check_page
+from tests.harness.world import World
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_PAGES = {
+    "/error": "<script>console.error('broken')</script>",
+    "/throws": "<script>throw new Error('broken')</script>",
+    "/outside": '<img src="http://127.0.0.1:9/picture" alt="">',
+    "/unlabelled": "<input><button></button>",
+    "/good": "<h1>Good</h1>",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Yield the URL of a server of tiny pages."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = _PAGES.get(self.path)
+            self.send_response(404 if found is None else 200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            head = '<!doctype html><html lang="en"><title>T</title><link rel="icon" href="data:,"><main>'
+            self.wfile.write(f"{head}{found}</main></html>".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_port}"
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("/error", "error in the console: broken"),
+        ("/throws", "error in a script: broken"),
+        ("/outside", "a request to http://127.0.0.1:9/picture"),
+        ("/missing", "status 404"),
+    ],
+)
+def test_the_watch_fails_a_test_whose_page_misbehaves(chromium: "Browser", server: str, path: str, what: str) -> None:
+    browsing = Browsing(chromium, server)
+    browsing.open(path).wait_for_load_state("load")
+    with pytest.raises(AssertionError):
+        browsing.close()
+    assert any(what in found for found in browsing.found), browsing.found
+
+
+def test_the_accessibility_check_finds_a_violation(chromium: "Browser", server: str) -> None:
+    browsing = Browsing(chromium, server)
+    with pytest.raises(AssertionError, match="button-name"):
+        check_accessibility(browsing.open("/unlabelled"))
+    check_accessibility(browsing.open("/good"))
+    browsing.close()
+
+
+def test_signing_in_and_out_by_keyboard(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console")
+    assert page.url.endswith("/console/sign-in")
+    check_accessibility(page)
+    page.keyboard.type(world.api_key)  # the field has the focus
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console")
+    assert world.api_key not in page.content()
+    page.get_by_text("Account", exact=True).click()
+    page.get_by_role("button", name="Sign out", exact=True).click()
+    page.wait_for_url("**/console/sign-in")
+    page.go_back()
+    assert page.locator("#balance").count() == 0, "the page is shown from a cache after signing out"
+
+
+def test_keys_go_to_pages_and_list_themselves(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console", world.api_key)
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    check_accessibility(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("p")
+    page.wait_for_url("**/console/payouts")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+
+
+def test_a_payout_created_through_the_api_appears_without_reloading(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/payouts", world.api_key)
+    page.evaluate("window.isSamePage = true")
+    page.locator("body[data-listening]").wait_for()
+    created = world.post("/api/v1/payouts", world.payout_body("0001")).json()
+    row = page.get_by_role("row").filter(has_text=created["merchant_reference"])
+    row.get_by_text("SUCCESS", exact=True).wait_for()
+    assert page.evaluate("window.isSamePage")
+
+
+@pytest.mark.parametrize("path", ["/console/sign-in", "/console/merchants", "/console/no-such-page"])
+def test_pages_outside_of_a_merchant(world: World, browsing: Browsing, path: str) -> None:
+    browsing.expected_statuses = {404}
+    check_page(browsing, path, world.stack.admin_key, path.rpartition("/")[2])
