@@ -115,6 +115,8 @@ def _payouts(psp: Shell, _: Receiver, folder: Path) -> None:
     assert psp(f"payouts get {created['id']} --wait-for PENDING")["status"] == "PENDING"
     assert psp(f"payouts timeline {created['id']}")["data"][0]["to"] == "PENDING"
     assert psp(f"payouts simulate {created['id']} failed --failure-code TIMEOUT")["failure_code"] == "TIMEOUT"
+    actions = psp(f"payouts actions {created['id']}")["actions"]
+    assert [action["operation"] for action in actions] == ["reinitiate_payout", "simulate_payout"]
     psp(f"payouts reinitiate {created['id']}")
     psp(f"payouts cancel {created['id']}")
     batch = folder / "payouts.json"

@@ -183,6 +183,19 @@ def simulate(
     return Output(payout, _line(payout))
 
 
+@app.command("actions")
+@with_client
+def actions(client: Client, payout_id: _Id) -> Output:
+    """List the commands that can change a payout now."""
+    found = client.get(f"/sandbox/v1/payouts/{payout_id}/actions")
+    lines = [f"{found['payout_id']}  {found['status']}"]
+    for action in found["actions"]:
+        command = " ".join([action["operation"].removesuffix("_payout"), *action["body"].values()])
+        admin = " Needs an admin key." if action["access"] == "admin" else ""
+        lines.append(f"  {command:<20} {action['description']}{admin}")
+    return Output(found, "\n".join(lines if found["actions"] else [*lines, "  Nothing can change it."]))
+
+
 def _reached(timeline: list[dict[str, Any]], wanted: list[str]) -> bool:
     """Return whether a payout has reached one of these states since it was last reinitiated."""
     retries = [index for index, entry in enumerate(timeline) if entry["from"] == "FAILED"]

@@ -52,6 +52,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     f"--user-id {{user_id}} --metadata {{metadata:pairs}} {_DATED}",
     "get_payout": "payouts get {payout_id} --wait-for! {wait_for} --timeout {timeout}\npayouts get {payout_id}",
     "get_payout_timeline": "payouts timeline {payout_id}",
+    "list_payout_actions": "payouts actions {payout_id}",
     "list_payout_requests": f"payouts requests {_PAGE}",
     "approve_payout": "payouts approve {payout_id}",
     "reject_payout": "payouts reject {payout_id}",

@@ -179,15 +179,13 @@ class TransitionPayout:
             if target == source:
                 return CommandResult(200, _encode(row.payout))
             self._check_authority(source, target)
-        # Failing a payout in review rejects it, whether the action is `reject` or `transition`.
-        is_rejected = source == states.IN_REVIEW and target == states.FAILED
         transition_by_request(
             unit,
             row,
             target,
             self.cause,
             self.context,
-            failure_code=self.failure_code or ("REVIEW_REJECTED" if is_rejected else None),
+            failure_code=self.failure_code or states.default_failure_code(source, target),
             failure_reason=self.failure_reason,
             psp_reference=self.psp_reference,
         )
@@ -208,8 +206,7 @@ class TransitionPayout:
                 f"A bank's callback cannot move a payout from {source} to {target}. "
                 + (f"It can move it to {states.either(possible)}." if possible else f"It cannot change a payout in {source}."),
             )
-        decided = (TRANSITIONS_BY_ACTION["approve"].get(source), TRANSITIONS_BY_ACTION["reject"].get(source))
-        if target in decided and not self.can_approve:
+        if is_decision(source, target) and not self.can_approve:
             raise Problem(
                 "FORBIDDEN",
                 f"Moving a payout from {source} to {target} approves or rejects it, which requires a key with the "
@@ -236,9 +233,16 @@ TRANSITIONS_BY_ACTION: Final[dict[str, dict[str, str]]] = {
     "reinitiate": {states.FAILED: states.PENDING},
 }
 """Action → the states that it applies to, each with the state that it leads to."""
+DECISIONS: Final = ("approve", "reject")
+"""The actions that need a key with the `admin` role."""
 _MERCHANT_ONLY_STATES: Final = (states.REQUESTED, states.PENDING, states.REJECTED)
 """States that only the merchant's own requests lead to."""
 PAST_PARTICIPLES: Final = {"approve": "approved", "reject": "rejected", "cancel": "cancelled", "reinitiate": "reinitiated"}
+
+
+def is_decision(source: str, target: str) -> bool:
+    """Return whether a change approves or rejects a payout that is waiting for a decision."""
+    return any(TRANSITIONS_BY_ACTION[action].get(source) == target for action in DECISIONS)
 
 
 def transition_by_request(

@@ -97,3 +97,11 @@ FAILURES: Final = {
 """failure_code → the default failure_reason."""
 DEFAULT_FAILURE_CODES: Final = {FAILED: "BANK_REJECTED", RETURNED: "RETURNED_BY_BANK"}
 """State → its failure_code, if the change to it has none. A payout in any of these states has a failure_code."""
+TAKES_FAILURE_CODE: Final = (FAILED, RETURNED, REJECTED)
+"""The states for which a request may give a failure_code."""
+
+
+def default_failure_code(source: str, target: str) -> str | None:
+    """Return the failure_code of a request's change that gives none."""
+    # Failing a payout in review rejects it, whatever the request is.
+    return "REVIEW_REJECTED" if (source, target) == (IN_REVIEW, FAILED) else DEFAULT_FAILURE_CODES.get(target)

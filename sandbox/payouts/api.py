@@ -9,6 +9,7 @@ from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.choices import DestType
 from sandbox.domain.fields import EmptyBody
 from sandbox.domain.payout import Payout
+from sandbox.domain.payout_commands import DECISIONS
 from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
@@ -56,10 +57,11 @@ class PayoutResults(msgspec.Struct):
 _SCENARIO: Final = HEADER.lower()
 
 
-def _transition_operation(method: str, action: str, summary: str, *errors: str, admin: bool = False) -> Operation:
+def _transition_operation(method: str, action: str, summary: str, *errors: str) -> Operation:
     return Operation(
         method, f"/api/v1/payouts/{{payout_id}}/{action}", summary, {200: Payout}, EmptyBody,
-        errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required", access="admin" if admin else "member",
+        errors=("NOT_FOUND", "INVALID_STATE", *errors), idempotency="required",
+        access="admin" if action in DECISIONS else "member",
     )  # fmt: skip
 
 
@@ -176,10 +178,10 @@ class PayoutApi:
     async def reinitiate_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reinitiate")
 
-    @_transition_operation("PATCH", "approve", "Approve a payout", admin=True)
+    @_transition_operation("PATCH", "approve", "Approve a payout")
     async def approve_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "approve")
 
-    @_transition_operation("PATCH", "reject", "Reject a payout", admin=True)
+    @_transition_operation("PATCH", "reject", "Reject a payout")
     async def reject_payout(self, request: Request, payout_id: str) -> CommandResult:
         return await self._payouts.transition(request.context, payout_id, "reject")

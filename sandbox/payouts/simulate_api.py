@@ -1,4 +1,4 @@
-"""The operation that moves a payout as its bank would: `/sandbox/v1/payouts/{payout_id}/simulate`."""
+"""Move a payout as its bank would, and list what can be done with it: `/sandbox/v1/payouts/{payout_id}`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,10 @@ from sandbox.domain.choices import PayoutStatus
 from sandbox.domain.errors import invalid_fields
 from sandbox.domain.fields import FailureCode
 from sandbox.domain.payout import Payout
-from sandbox.domain.payout_states import FAILED, REJECTED, RETURNED
+from sandbox.domain.payout_actions import PayoutActions, legal_actions
+from sandbox.domain.payout_states import TAKES_FAILURE_CODE
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import post
+from sandbox.http.operation import get, post
 from sandbox.http.request import Request
 from sandbox.payouts.requests import failure_errors
 from sandbox.payouts.service import PayoutService
@@ -26,13 +27,13 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SimulateApi:
-    """The operation that moves a payout as its bank would."""
+    """The sandbox's operations on one payout."""
 
     def __init__(self, payouts: PayoutService) -> None:
         self._payouts = payouts
 
     def _check(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
-        return failure_errors(fields, (FAILED, RETURNED, REJECTED))
+        return failure_errors(fields, TAKES_FAILURE_CODE)
 
     @post(
         "/sandbox/v1/payouts/{payout_id}/simulate",
@@ -58,3 +59,15 @@ class SimulateApi:
             body.failure_code,
             can_approve=request.caller.is_admin,
         )
+
+    @get(
+        "/sandbox/v1/payouts/{payout_id}/actions",
+        "List the requests that can change a payout now",
+        {200: PayoutActions},
+        errors=("NOT_FOUND",),
+        description="Approve, reject, cancel, reinitiate, and every legal simulation. The list depends only on the status: a "
+        "request can still be refused because of the balance, or because the status has changed.",
+    )
+    async def list_payout_actions(self, request: Request, payout_id: str) -> PayoutActions:
+        payout = await self._payouts.get(request.merchant_id, payout_id)
+        return PayoutActions(payout.id, payout.status, legal_actions(payout.status))  # type: ignore[arg-type]  # a stored status
