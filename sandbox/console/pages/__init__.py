@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from sandbox.console.pages import merchants, overview, payouts, sign_in
+from sandbox.console.pages import approvals, merchants, overview, payouts, sign_in, users
 from sandbox.console.routing import Fragment, Page
 
-_MODULES: Final = (overview.pages, sign_in.pages, merchants.pages, payouts.pages)
+_MODULES: Final = (overview.pages, sign_in.pages, merchants.pages, payouts.pages, approvals.pages, users.pages)
 
 PAGES: Final[list[Page]] = [page for module in _MODULES for page in module.pages]
 FRAGMENTS: Final[list[Fragment]] = [fragment for module in _MODULES for fragment in module.fragments]

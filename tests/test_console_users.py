@@ -1,0 +1,114 @@
+"""The console's pages about users: what they show, and the main flows in a browser."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.harness.browser import check_page
+from tests.harness.console import ConsoleClient
+from tests.harness.world import World
+from tests.test_users import make_user, record, request_payout
+
+if TYPE_CHECKING:
+    from tests.harness.browser import Browsing
+
+
+@pytest.fixture
+def console(world: World) -> Iterator[ConsoleClient]:
+    """Yield a session of the world's admin key."""
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        yield client
+
+
+@pytest.fixture
+def user_id(world: World) -> str:
+    """A user who has earned 1,500.00."""
+    found = make_user(world, name="Ayesha Khan", external_id="customer-17")
+    record(world, found, "EARNED", "1500")
+    return found
+
+
+def member_key(world: World) -> str:
+    key: str = world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"]
+    return key
+
+
+def test_a_request_is_approved_and_another_appears_while_the_page_is_open(
+    world: World, user_id: str, browsing: "Browsing"
+) -> None:
+    payout = request_payout(world, user_id, "1234.50")
+    page = browsing.open("/console/users/approvals", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    row = page.get_by_role("row").filter(has_text="1,234.50").filter(has=page.get_by_role("button"))
+    row.get_by_role("button", name="Approve").click()
+    page.get_by_role("status").get_by_text("Approved 1,234.50 PKR").wait_for()
+    assert row.count() == 0
+    assert world.payout(payout["id"])["status"] != "REQUESTED"
+    page.locator("body[data-listening]").wait_for()
+    request_payout(world, user_id, "25")
+    page.get_by_role("row").filter(has_text="25.00").get_by_role("button", name="Reject").wait_for()
+
+
+def test_a_member_sees_who_waits_and_why_a_member_cannot_approve(world: World, user_id: str) -> None:
+    request_payout(world, user_id, "40")
+    with ConsoleClient(world.stack.api_url) as member:
+        member.sign_in(member_key(world))
+        page = member.get("/console/users/approvals").text
+        assert "40.00" in page
+        assert "This needs a key with the admin role" in page
+        assert "/console/actions/approve_payout" not in page
+
+
+def test_a_user_is_created_with_a_destination_of_the_directory(world: World, browsing: "Browsing") -> None:
+    page = browsing.open("/console/users", world.api_key)
+    page.keyboard.press("n")
+    page.get_by_label("Name").fill("Bilal Ahmed")
+    page.get_by_label("Bank or wallet").select_option(label="MCB · MCB Bank Limited")
+    page.get_by_label("Account number or IBAN").fill("12x")
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Create user").click()
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_label("Name").input_value() == "Bilal Ahmed", "an error keeps the input"
+    page.get_by_label("Account number or IBAN").fill("12345678900001")
+    page.get_by_role("button", name="Create user").click()
+    page.get_by_role("heading", name="Bilal Ahmed").wait_for()
+    (user,) = world.get("/api/v1/users").json()["data"]
+    assert user["destination"] == {
+        "dest_type": "BANK", "bank_code": "MCB", "wallet_code": None, "account_number": "12345678900001",
+    }  # fmt: skip
+
+
+def test_a_form_changes_only_what_it_shows(world: World, console: ConsoleClient, user_id: str) -> None:
+    page = f"/console/users/{user_id}"
+    fields = {"path.user_id": user_id, "name": "Ayesha", "external_id:null": ""}
+    console.act("change_user", page, **fields)
+    user = world.get(f"/api/v1/users/{user_id}").json()
+    assert (user["name"], user["external_id"], user["destination"]["bank_code"]) == ("Ayesha", None, "HBL")
+    console.act("change_user", page, **{"path.user_id": user_id, "destination:null": ""})
+    assert world.get(f"/api/v1/users/{user_id}").json()["destination"] is None
+
+
+def test_a_users_page_shows_the_wallet(world: World, console: ConsoleClient, user_id: str) -> None:
+    record(world, user_id, "SPENT", "250")
+    payout = request_payout(world, user_id, "300")
+    page = console.get(f"/console/users/{user_id}").text
+    for shown in ("1,250.00", "950.00", "−250.00", "customer-17", "HBL 12345678900001", f"/console/payouts/{payout['id']}"):
+        assert shown in page, shown
+
+
+def test_another_merchants_user_is_not_found(world: World, console: ConsoleClient) -> None:
+    with World.create(world.stack) as other:
+        assert console.get(f"/console/users/{make_user(other)}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("/console/users", "users"), ("/console/users/{user_id}", "user"), ("/console/users/approvals", "approvals")],
+)
+def test_pages_with_data(world: World, user_id: str, browsing: "Browsing", path: str, name: str) -> None:
+    record(world, user_id, "SPENT", "250")
+    request_payout(world, user_id, "300")
+    assert world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": "40.00"}).status_code == 201
+    check_page(browsing, path.format(user_id=user_id), world.api_key, name)
