@@ -40,7 +40,7 @@ async def seed_users(settings: Settings, work: UnitOfWorkRunner, directory: Dire
     try:
         # The last user is created last, so if it exists, everything does. A run that resumes after a crash uses the same
         # idempotency keys, so nothing is done twice.
-        if not (await users.list(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), _LAST)).data:
+        if not (await users.list(USERS_MERCHANT, PageWindow(1, MAX_ID, MIN_ID), {"external_id": _LAST})).data:
             await _create_all(users, SalesService(work), settings.public_url)
     finally:
         await cache.close()

@@ -119,6 +119,9 @@ def list_(
     reference: Annotated[str | None, typer.Option("--reference", help="Only the payout with this reference.")] = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="Only payouts of this user.")] = None,
     metadata: MetadataPairs = None,
+    search: Annotated[
+        str | None, typer.Option("--search", help="Only payouts whose reference, account, title, id or user matches this text.")
+    ] = None,
 ) -> Output:
     """List payouts, newest first."""
     filters: dict[str, Any] = {f"metadata[{name}]": value for name, value in pairs("--metadata", metadata).items()}
@@ -128,6 +131,7 @@ def list_(
         dest_type=dest_type,
         merchant_reference=reference,
         user_id=user_id,
+        q=search,
         **paging,
         **filters,
     )

@@ -33,9 +33,10 @@ def list_(
     client: Client,
     paging: CreatedPaging,
     external_id: Annotated[str | None, typer.Option("--external-id", help="Only the user with this external id.")] = None,
+    search: Annotated[str | None, typer.Option("--search", help="Only users whose name or external id contains this.")] = None,
 ) -> Output:
     """List users, newest first."""
-    page = client.get(_PATH, external_id=external_id, **paging)
+    page = client.get(_PATH, external_id=external_id, q=search, **paging)
     return as_table(page, "id", "name", "external_id", "vendor_user_id", "created_at")
 
 

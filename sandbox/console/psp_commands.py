@@ -49,7 +49,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     ),
     "create_payouts": "payouts batch {payouts:file=payouts.csv}",
     "list_payouts": "payouts list --status {status} --dest-type {dest_type} --reference {merchant_reference} "
-    f"--user-id {{user_id}} --metadata {{metadata:pairs}} {_DATED}",
+    f"--user-id {{user_id}} --metadata {{metadata:pairs}} --search {{q}} {_DATED}",
     "get_payout": "payouts get {payout_id} --wait-for! {wait_for} --timeout {timeout}\npayouts get {payout_id}",
     "get_payout_timeline": "payouts timeline {payout_id}",
     "list_payout_actions": "payouts actions {payout_id}",
@@ -68,7 +68,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "get_directory": "directory",
     "verify_account": _either("verify-account {account_number}", _BANK, _WALLET),
     # Users
-    "list_users": f"users list --external-id {{external_id}} {_DATED}",
+    "list_users": f"users list --external-id {{external_id}} --search {{q}} {_DATED}",
     "create_user": _either(
         "users create {name} --external-id {external_id} --vendor-user-id {vendor_user_id}", _USER_BANK, _USER_WALLET, ""
     ),

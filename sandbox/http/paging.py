@@ -66,6 +66,11 @@ def page(items: Sequence[Any], limit: int, cursor_of: Sequence[str]) -> Page:
     return Page(list(items[:limit]), has_more, _write_cursor(cursor_of[limit - 1]) if has_more else None)
 
 
+def page_until(items: Sequence[Any], position: str) -> Page:
+    """Return a page that ends early, at the id `position`, because it has read enough. The next page continues there."""
+    return Page(list(items), True, _write_cursor(position))
+
+
 def selected(query: Mapping[str, str], name: str, choices: Sequence[str]) -> list[str]:
     """Return the values of a comma-separated query parameter, or all choices if it was not given."""
     return list(dict.fromkeys(query[name].split(","))) if name in query else list(choices)

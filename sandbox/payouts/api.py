@@ -17,6 +17,7 @@ from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Oper
 from sandbox.http.paging import Page, selected, window
 from sandbox.http.request import Request
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
+from sandbox.payouts.search import MAX_SCANNED
 from sandbox.payouts.service import PayoutService, Timeline
 
 EXAMPLE: Final = {
@@ -123,6 +124,15 @@ class PayoutApi:
             parameter("dest_type", "Only payouts to this type of destination.", type="string", enum=list(DEST_TYPES)),
             parameter("merchant_reference", "Only the payout with this reference.", type="string", minLength=1, maxLength=64),
             parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
+            parameter(
+                "q",
+                "Only payouts whose reference, account number, account title or id contains this text, or of the user with "
+                f"this id or external id. A page that has searched {MAX_SCANNED} payouts ends there, even if it is empty; the "
+                "next page continues.",
+                type="string",
+                minLength=1,
+                maxLength=100,
+            ),
             CREATED_FROM,
             CREATED_TO,
         ),

@@ -21,6 +21,7 @@ from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
+from sandbox.payouts.search import search_payouts
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -194,9 +195,11 @@ class PayoutService:
     ) -> Page:
         """Return a page of payouts, newest first.
 
-        `filters` may have status, dest_type, merchant_reference, user_id and any number of `metadata[KEY]`. A payout must
+        `filters` may have q, status, dest_type, merchant_reference, user_id and any number of `metadata[KEY]`. A payout must
         match all of them.
         """
+        if "q" in filters:
+            return await search_payouts(merchant_id, window, filters["q"], statuses, dest_types, filters)
         fetch_limit = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = filters.get("merchant_reference"), filters.get("user_id")

@@ -21,6 +21,7 @@ from sandbox.users.requests import (
     CreateUsersBody,
     RequestPayoutBody,
 )
+from sandbox.users.search import MAX_SCANNED
 from sandbox.users.service import RequestedTotal, Summary, User, UserBalance, UserResults, UserService
 
 _EXAMPLE: Final = {
@@ -82,12 +83,20 @@ class UserApi:
             LIMIT,
             CURSOR,
             parameter("external_id", "Only the user with this external id.", type="string", minLength=1, maxLength=64),
+            parameter(
+                "q",
+                "Only users whose name, external id or id contains this text. A page that has searched "
+                f"{MAX_SCANNED} users ends there, even if it is empty; the next page continues.",
+                type="string",
+                minLength=1,
+                maxLength=100,
+            ),
             CREATED_FROM,
             CREATED_TO,
         ),
     )
     async def list_users(self, request: Request) -> Page:
-        return await self._users.list(request.merchant_id, window(request.query), request.query.get("external_id"))
+        return await self._users.list(request.merchant_id, window(request.query), request.query)
 
     @get("/api/v1/users/{user_id}", "Get a user", {200: User}, errors=("NOT_FOUND",))
     async def get_user(self, request: Request, user_id: str) -> User:

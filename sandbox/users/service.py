@@ -33,6 +33,7 @@ from sandbox.users.requests import (
     user_codes,
     user_errors,
 )
+from sandbox.users.search import search_users
 from sandbox.users.summary_cache import CacheMiss, SummaryCache
 
 if TYPE_CHECKING:
@@ -233,8 +234,12 @@ class UserService:
 
         return await self._work.run(context, action)
 
-    async def list(self, merchant_id: str, window: PageWindow, external_id: str | None) -> Page:
-        """Return a page of users, newest first; with an `external_id`, at most the one user who has it."""
+    async def list(self, merchant_id: str, window: PageWindow, filters: Mapping[str, str]) -> Page:
+        """Return a page of users, newest first. `filters` may have external_id, which one user has at most, and q."""
+        external_id = filters.get("external_id")
+        if "q" in filters:
+            matching = await search_users(merchant_id, window, filters["q"], external_id)
+            return Page([_user(row) for row in matching.data], matching.has_more, matching.next_cursor)
         statement, extra = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *extra)
