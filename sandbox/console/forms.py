@@ -1,8 +1,9 @@
 """Convert a submitted form to an API call, and an API problem to messages beside the form's fields. Pure.
 
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
-`seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`. An empty field is left out; with `:null`
-it is null. Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong to the console.
+`seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
+with `:null` it is null. Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong to the
+console.
 """
 
 import json
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _INDEX: Final = re.compile(r"\[(\d+)\]")
+_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*([Zz]|[+-]\d\d:\d\d)?")
 MAX_INDEX: Final = 100
 
 
@@ -86,6 +88,8 @@ def _convert(given: list[str], kind: str) -> Any:
         return None if kind == "null" else _OMITTED
     if kind == "pairs":
         return _pairs(text)
+    if kind == "time":
+        return _time(text)
     if kind in ("int", "json"):
         # If it is not valid, send it as it is: the API says what is wrong with it.
         try:
@@ -93,6 +97,15 @@ def _convert(given: list[str], kind: str) -> Any:
         except (ValueError, RecursionError):
             return text
     return text
+
+
+def _time(text: str) -> str:
+    """Return a time in RFC 3339. The time of day, its seconds and the time zone (UTC) can be left out."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return text  # the API says what is wrong with it
+    day, minutes, seconds, zone = found.groups()
+    return f"{day}T{minutes or '00:00'}{seconds or ':00'}{zone or 'Z'}"
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -2,10 +2,28 @@
 
 from typing import Final
 
-from sandbox.console.pages import approvals, merchants, overview, payouts, sign_in, users
+from sandbox.console.pages import (
+    approvals,
+    clock,
+    merchants,
+    overview,
+    payouts,
+    sign_in,
+    snapshots,
+    users,
+)
 from sandbox.console.routing import Fragment, Page
 
-_MODULES: Final = (overview.pages, sign_in.pages, merchants.pages, payouts.pages, approvals.pages, users.pages)
+_MODULES: Final = (
+    approvals.pages,
+    clock.pages,
+    merchants.pages,
+    overview.pages,
+    payouts.pages,
+    sign_in.pages,
+    snapshots.pages,
+    users.pages,
+)
 
 PAGES: Final[list[Page]] = [page for module in _MODULES for page in module.pages]
 FRAGMENTS: Final[list[Fragment]] = [fragment for module in _MODULES for fragment in module.fragments]

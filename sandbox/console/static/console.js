@@ -251,5 +251,8 @@ document.addEventListener("keydown", (event) => {
   if (act) { event.preventDefault(); act(); }
 });
 
+// A form can show its page again. The address is then the page's too, so that reloading and live updates fetch the page.
+if (location.pathname.startsWith("/console/actions/")) history.replaceState(null, "", document.body.dataset.page);
+
 startClock();
 listen();

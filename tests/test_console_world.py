@@ -1,0 +1,92 @@
+"""The console's pages about a merchant's world: its clock, snapshots, faults, scenarios, settings and keys."""
+
+import pytest
+
+from sandbox.console.forms import body_of
+from tests.harness.browser import Browsing, check_page
+from tests.harness.console import ConsoleClient
+from tests.harness.world import World
+
+
+@pytest.mark.parametrize(
+    ("entered", "sent"),
+    [
+        ("2030-01-31", "2030-01-31T00:00:00Z"),
+        ("2030-01-31 12:30", "2030-01-31T12:30:00Z"),
+        ("2030-01-31T12:30:05.25z", "2030-01-31T12:30:05.25z"),
+        ("2030-01-31T12:30:05+05:00", "2030-01-31T12:30:05+05:00"),
+        ("tomorrow", "tomorrow"),
+        ("2030-01-31T12", "2030-01-31T12"),
+    ],
+)
+def test_a_time_can_be_entered_without_seconds_and_zone(entered: str, sent: str) -> None:
+    assert body_of([("to:time", entered)]) == {"to": sent}
+    assert body_of([("to:time", "")]) == {}
+
+
+def test_freeze_advance_an_hour_and_see_the_return(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world", world.api_key)
+    page.get_by_role("button", name="Freeze now").click()
+    page.get_by_role("heading", name="The clock is frozen").wait_for()
+    page.locator("body[data-listening]").wait_for()
+    created = world.post("/api/v1/payouts", world.payout_body("0012")).json()
+    # The page shows what is due without being reloaded.
+    page.locator("#table-due tbody tr").filter(has_text="RETURNED").wait_for()
+    page.get_by_role("button", name="1 hour").click()
+    returned = page.locator("#ran").get_by_role("row").filter(has_text="RETURNED")
+    returned.wait_for()
+    assert returned.locator(f'a[href="/console/payouts/{created["id"]}"]').count() == 1
+    assert world.get(f"/api/v1/payouts/{created['id']}").json()["status"] == "RETURNED"
+    world.post("/api/v1/payouts", world.payout_body("0012"))
+    page.locator("#table-due tbody tr").filter(has_text="RETURNED").wait_for()
+    page.get_by_role("button", name="To the next thing due").click()
+    page.get_by_role("heading", name="1 step ran").wait_for()
+    # The address is the page's, so that reloading does not advance the clock again.
+    assert page.url.endswith("/console/world")
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("heading", name="The clock is running").wait_for()
+
+
+def test_an_advance_that_stops_early_continues_to_the_same_time(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(world.api_key)
+        world.post("/sandbox/v1/clock/freeze", {"at": "2031-01-01T00:00:00Z"})
+        fields = {"_form": "run-seconds", "_then": "stay", "_key": "the-same-key", "seconds:int": "60"}
+        for _ in range(2):
+            shown = console.act("advance_clock", "/console/world", **fields)
+            assert "The clock moved from 2031-01-01 00:00:00 to 2031-01-01 00:01:00" in shown.text
+
+
+def test_a_snapshot_brings_back_what_a_reset_deleted(world: World, browsing: Browsing) -> None:
+    world.post("/api/v1/payouts", world.payout_body("0004"))
+    page = browsing.open("/console/world/snapshots", world.api_key)
+    page.get_by_label("Name").fill("<b>before</b>")
+    page.get_by_role("button", name="Take snapshot").click()
+    page.get_by_text("Snapshot taken.").wait_for()
+    page.get_by_role("button", name="Reset", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+    page.get_by_role("button", name="Reset", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.get_by_text("The merchant is reset.").wait_for()
+    assert world.get("/api/v1/payouts").json()["data"] == []
+    page.get_by_role("row").filter(has_text="<b>before</b>").get_by_role("button", name="Restore").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.get_by_text("Snapshot restored.").wait_for()
+    assert len(world.get("/api/v1/payouts").json()["data"]) == 1
+    page.get_by_label("Amount").fill("12.345")
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Top up").click()
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_label("Amount").input_value() == "12.345"
+    page.get_by_role("row").filter(has_text="<b>before</b>").get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.get_by_text("No snapshot yet").wait_for()
+
+
+@pytest.mark.parametrize("path", ["", "/snapshots"])
+def test_pages_of_the_world(world: World, browsing: Browsing, path: str) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    world.post("/api/v1/payouts", world.payout_body("0012"))
+    world.post("/sandbox/v1/snapshots", {"name": "before the refunds"})
+    check_page(browsing, f"/console/world{path}", world.api_key, f"world-{path.strip('/') or 'clock'}")
