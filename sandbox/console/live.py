@@ -43,7 +43,7 @@ class LivePages:
 
 
 class LiveUpdates:
-    """The response to one page: at most one message per INTERVAL, with the kinds of changes and the payouts' ids."""
+    """The response to one page: at most one message per INTERVAL, with kinds of changes and ids of payouts and events."""
 
     def __init__(
         self, listener: LiveListener, open_pages: Counter[str], merchant_id: str, is_valid: Callable[[], Awaitable[bool]]
@@ -83,11 +83,12 @@ class LiveUpdates:
             for note in message.notes:
                 self._kinds.add(note.kind)
                 self._add_id(note.data.get("payout_id"))
+                self._add_id(note.data.get("event_id"))
         self._changed.set()
 
-    def _add_id(self, payout_id: Any) -> None:
-        if isinstance(payout_id, str) and len(self._ids) <= MAX_IDS:
-            self._ids.add(payout_id)
+    def _add_id(self, found: Any) -> None:
+        if isinstance(found, str) and len(self._ids) <= MAX_IDS:
+            self._ids.add(found)
 
     def _message(self) -> bytes:
         # With too many ids, every page may be affected.

@@ -201,5 +201,8 @@ class View:
 
 
 def query_of(query_string: str) -> dict[str, str]:
-    """Return the query's parameters; the last of duplicates, without empty ones."""
-    return {name: value for name, value in parse_qsl(query_string, max_num_fields=100) if value}
+    """Return the query's parameters, without empty ones. Several values of one name are joined with commas, as in the API."""
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query_string, max_num_fields=100):
+        found[name] = f"{found[name]},{value}" if name in found else value
+    return found

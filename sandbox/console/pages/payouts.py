@@ -1,28 +1,65 @@
-"""Payouts: the list, one payout, a new one."""
+"""The list of payouts."""
 
-from typing import Final
+from typing import Any, Final
 
-from sandbox.console.data_table import Column
+from sandbox.console.calls import Refused
+from sandbox.console.data_table import Column, Row, Table
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
+from sandbox.domain.choices import DestType
+from sandbox.domain.payout_states import STATUSES
 from sandbox.http.responses import Response
 
 pages = Pages()
+
+
+def destination(row: Row) -> str:
+    """Return a payout's bank or wallet, and the account number."""
+    return f"{row['bank_code'] or row['wallet_code'] or ''} {row['account_number']}"
+
+
 COLUMNS: Final = (
     Column("merchant_reference", "Reference", link="/console/payouts/{id}"),
     Column("amount", "Amount", "money"),
     Column("status", "Status", "status"),
-    Column("failure_code", "Failure", "code", link="/console/catalogue"),
-    Column("account_number", "Account", "code"),
-    Column("scenario", "Scenario", link="/console/catalogue"),
+    Column("failure_code", "Failure", "code"),
+    Column("account_number", "Account", "code", value=destination),
+    Column("user_id", "User", "id", link="/console/users/{user_id}"),
     Column("created_at", "Created", "time"),
     Column("id", "Id", "id", link="/console/payouts/{id}"),
 )
+_FILTERS: Final = ("q", "status", "dest_type", "user_id")
+_DEST_TYPES: Final[tuple[tuple[DestType, str], ...]] = (("BANK", "Bank"), ("WALLET", "Wallet"))
+_CAPTION: Final = "Payouts, newest first"
 
 
 @pages.page("/console/payouts")
 async def payouts(view: View) -> Response:
     """List payouts, newest first, with filters in the URL."""
-    query = view.given("status", "dest_type", "merchant_reference", "user_id", "created_from", "created_to")
-    table = await view.table("payouts", "Payouts, newest first", COLUMNS, "list_payouts", query=query)
-    return await view.render("payouts.html", tables=[table])
+    query = view.given(*_FILTERS)
+    for name in ("created_from", "created_to"):
+        if given := view.query.get(name):
+            query[name] = _time(given)
+    key, equals, value = view.query.get("metadata", "").partition("=")
+    if equals:
+        query[f"metadata[{key.strip()}]"] = value.strip()
+    problem: dict[str, Any] | None = None
+    empty = "No payout matches. Change the filters." if query else "No payouts yet. Create the first one with New payout."
+    try:
+        table = await view.table("payouts", _CAPTION, COLUMNS, "list_payouts", query=query, empty=empty)
+    except Refused as error:
+        # An incomplete filter, such as half of a user's id, is no reason to lose the page with the other filters.
+        if error.status != 400:
+            raise
+        problem, table = error.problem, Table("payouts", _CAPTION, COLUMNS, [], "Correct the filters to see payouts.")
+    chosen = view.query.get("status", "").split(",")
+    return await view.render(
+        "payouts.html", tables=[table], problem=problem, statuses=STATUSES, chosen=chosen, dest_types=_DEST_TYPES
+    )
+
+
+def _time(text: str) -> str:
+    """Return the RFC 3339 time of a date-and-time field, which has neither an offset nor, often, seconds."""
+    if len(text) == len("2026-01-31T12:00"):
+        text += ":00"
+    return f"{text}Z" if len(text) == len("2026-01-31T12:00:00") else text

@@ -53,8 +53,8 @@ let pending = false, timer = 0, pause = 500;
 
 function isAboutThisPage(change) {
   const kinds = change.kinds.some((kind) => kind === "*" || wanted.some((want) => (want.endsWith(".") ? kind.startsWith(want) : kind === want)));
-  const about = document.querySelector("[data-about]")?.dataset.about;
-  return kinds && (!about || change.all || change.ids.length === 0 || change.ids.includes(about));
+  const about = document.querySelector("[data-about]")?.dataset.about.split(" ");
+  return kinds && (!about || change.all || change.ids.length === 0 || about.some((id) => change.ids.includes(id)));
 }
 
 function refreshSoon() {
@@ -74,14 +74,13 @@ function refreshSoon() {
 function listen() {
   const url = document.body.dataset.live;
   if (!url || wanted.length === 0) return;
-  let source, isFirst = true, retry = 1000;
+  let source, retry = 1000;
   const open = () => {
     source = new EventSource(url);
     source.addEventListener("changed", (event) => {
       retry = 1000;
-      // The first message comes with the connection. The page is as new, unless it was connected before.
       document.body.dataset.listening = "yes";
-      if (isFirst) { isFirst = false; return; }
+      // The first message comes with the connection: what changed since the page was built may be missing in it.
       const change = JSON.parse(event.data);
       if (isAboutThisPage(change)) refreshSoon();
     });

@@ -1,0 +1,82 @@
+"""The console's pages of payouts: the list, one payout, a new one, many at once."""
+
+from tests.harness.browser import Browsing, check_page
+from tests.harness.receiver import Receiver
+from tests.harness.world import World
+
+
+def create(world: World, suffix: str = "0001", **fields: object) -> str:
+    """Create a payout, and return its id when nothing more happens to it now."""
+    created = world.post("/api/v1/payouts", world.payout_body(suffix, **fields)).json()
+    world.post("/sandbox/v1/drain")
+    return str(created["id"])
+
+
+def test_the_pages_with_data_are_accessible_and_fit(world: World, receiver: Receiver, browsing: Browsing) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    world.post("/api/v1/webhook-endpoints", {"url": "http://127.0.0.1:9/refuses"})
+    returned = create(world, "0012", metadata={"order": "17"})
+    failed = create(world, "0007")
+    check_page(browsing, "/console/payouts", world.api_key, "payouts")
+    check_page(browsing, f"/console/payouts/{returned}", world.api_key, "payout")
+    check_page(browsing, f"/console/payouts/{failed}", world.api_key, "payout-failed")
+
+
+def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> None:
+    closed, good = create(world, "0007", metadata={"order": "17"}), create(world, "0001")
+    page = browsing.open("/console/payouts", world.api_key)
+    rows = page.locator("#table-payouts tbody tr")
+    assert rows.count() == 2
+    page.get_by_label("FAILED").check()
+    page.wait_for_url("**/console/payouts?status=FAILED")
+    page.locator(f'#table-payouts a[href="/console/payouts/{good}"]').first.wait_for(state="detached")
+    page.get_by_label("RETRY").check()
+    page.wait_for_url("**status=RETRY&status=FAILED")
+    assert rows.count() == 1
+    page.goto("/console/payouts?metadata=order%3D17")
+    assert page.locator(f'#table-payouts a[href="/console/payouts/{closed}"]').first.is_visible()
+    assert rows.count() == 1
+    page.goto("/console/payouts?user_id=123")
+    assert "user_id" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("User id").input_value() == "123"
+
+
+def test_a_payout_shows_each_change_with_its_money_event_and_attempts(
+    world: World, receiver: Receiver, browsing: Browsing
+) -> None:
+    receiver.respond = lambda _: (503, {}, b"closed")
+    endpoint = world.post("/api/v1/webhook-endpoints", {"url": receiver.url}).json()["id"]
+    payout_id = create(world, "0007", amount="1500.00")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    assert "ACCOUNT_CLOSED" in page.locator("#payout-failure").inner_text()
+    assert "The account is closed." in page.locator("#payout-failure").inner_text()
+    rows = page.locator(".flow tbody tr")
+    assert [row.locator(".flow-change .badge").inner_text() for row in rows.all()] == ["PENDING", "PROCESSING", "FAILED"]
+    last = rows.nth(2)
+    assert "−1,500.00" in last.inner_text()
+    assert "+1,500.00" in last.inner_text()
+    assert last.locator(f'a[href="/console/webhooks/{endpoint}"]').inner_text() == receiver.url
+    assert last.locator(".attempt").inner_text().startswith("503")
+    event = world.get("/api/v1/events", payout_id=payout_id).json()["data"][0]
+    assert last.locator(f'a[href="/console/webhooks/events/{event["id"]}"]').inner_text() == "payout.failed"
+
+
+def test_run_now_advances_the_clock_to_what_happens_next(world: World, browsing: Browsing) -> None:
+    world.post("/sandbox/v1/clock/freeze")
+    payout_id = create(world, "0012")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    following = page.locator("#payout-next")
+    assert "SUCCESS → RETURNED" in following.inner_text()
+    assert "in 1 min" in following.inner_text()
+    following.get_by_role("button", name="Run now").click()
+    page.get_by_role("status").wait_for()
+    assert page.locator(".head .badge").inner_text() == "RETURNED"
+    assert "Nothing is scheduled" in following.inner_text()
+
+
+def test_a_change_appears_without_reloading(world: World, browsing: Browsing) -> None:
+    payout_id = create(world, "0004")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    with page.expect_response(lambda response: response.request.headers.get("x-live") == "1"):
+        world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": "SUCCESS"})
+    page.locator(".head .badge", has_text="SUCCESS").wait_for()
