@@ -80,3 +80,31 @@ def test_a_change_appears_without_reloading(world: World, browsing: Browsing) ->
     with page.expect_response(lambda response: response.request.headers.get("x-live") == "1"):
         world.post(f"/sandbox/v1/payouts/{payout_id}/simulate", {"status": "SUCCESS"})
     page.locator(".head .badge", has_text="SUCCESS").wait_for()
+
+
+def test_each_legal_action_has_a_button(world: World, browsing: Browsing) -> None:
+    payout_id = create(world, "0004")
+    page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
+    choices = page.locator("#payout-actions")
+    assert choices.get_by_role("button", name="Cancel", exact=True).count() == 1
+    choices.get_by_label("Failure code").select_option("ACCOUNT_BLOCKED")
+    choices.get_by_role("button", name="Simulate FAILED").click()
+    page.get_by_role("status").wait_for()
+    assert "ACCOUNT_BLOCKED" in page.locator("#payout-failure").inner_text()
+    choices.get_by_role("button", name="Reinitiate").click()
+    page.locator(".head .badge", has_text="PENDING").wait_for()
+    choices.get_by_role("button", name="Simulate SUCCESS").click()
+    page.locator(".head .badge", has_text="SUCCESS").wait_for()
+    choices.get_by_role("button", name="Simulate RETURNED").click()
+    page.locator(".head .badge", has_text="RETURNED").wait_for()
+    assert "final" in choices.inner_text()
+
+
+def test_a_member_sees_why_it_may_not_approve(world: World, browsing: Browsing) -> None:
+    payout_id = world.post("/api/v1/payouts", world.payout_body(requires_approval=True)).json()["id"]
+    key = world.post("/sandbox/v1/keys", {"role": "member", "name": "QA"}).json()["api_key"]
+    page = browsing.open(f"/console/payouts/{payout_id}", key)
+    assert page.get_by_role("button", name="Approve").is_disabled()
+    assert page.get_by_role("button", name="Simulate PENDING").is_disabled()
+    assert "admin role" in page.locator("#payout-actions").inner_text()
+    assert page.get_by_role("button", name="Cancel", exact=True).is_enabled()

@@ -8,6 +8,7 @@ from sandbox.console.data_table import Column
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.clock import parse
+from sandbox.domain.payout_states import FAILURES
 from sandbox.http.responses import Response
 
 pages = Pages()
@@ -45,7 +46,7 @@ async def payout(view: View) -> Response:
     payout_id = view.path_parameters["payout_id"]
     found = await view.call("get_payout", path={"payout_id": payout_id})
     of_payout = {"payout_id": payout_id}
-    timeline, entries, events, endpoints, due, requests = await asyncio.gather(
+    timeline, entries, events, endpoints, due, actions, requests = await asyncio.gather(
         view.call("get_payout_timeline", path=of_payout),
         view.table(
             "entries", "Ledger entries, newest first", ENTRY_COLUMNS, "list_ledger_entries", query=of_payout, limit=100,
@@ -54,6 +55,7 @@ async def payout(view: View) -> Response:
         view.call("list_events", query={**of_payout, "limit": "100"}),
         view.call("list_webhook_endpoints", query={"limit": "100"}, shown=False),
         view.call("list_due", query=of_payout),
+        view.call("list_payout_actions", path=of_payout),
         view.table(
             "requests", "Requests that mention this payout, newest first", REQUEST_COLUMNS, "list_requests",
             query={"q": payout_id}, limit=10, empty="The journal has no request that mentions this payout.",
@@ -68,6 +70,8 @@ async def payout(view: View) -> Response:
         changes=changes,
         endpoints={endpoint["id"]: endpoint for endpoint in endpoints["data"]},
         due=[_due(item, clock["now"]) for item in due["data"]],
+        actions=actions["actions"],
+        failure_choices=_failure_choices,
         about=" ".join([payout_id, *(change["event_id"] for change in changes)]),
     )
 
@@ -105,6 +109,11 @@ async def _attempts(view: View, delivery: Mapping[str, Any]) -> Mapping[str, Any
         return {**delivery, "attempts": []}
     shown: Mapping[str, Any] = await view.call("get_webhook_delivery", path={"delivery_id": delivery["id"]}, shown=False)
     return shown
+
+
+def _failure_choices(codes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return failure codes as choices, each with its meaning."""
+    return [(code, f"{code}: {FAILURES[code]}" if code in FAILURES else code) for code in codes]
 
 
 def _due(item: Mapping[str, Any], now: str) -> dict[str, Any]:
