@@ -94,6 +94,7 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.bulk_credit.service._ITEMS": (MERCHANT, A, list(ITEM_STATUSES), 0),
     "sandbox.feed.service._PAGE": (MERCHANT, ids(100)[0], ids(100 + BATCH)[0], 0),
     "sandbox.unit_of_work.ledger._CREDITS": (MERCHANT, A, NEW_TRANSFERS),
+    "sandbox.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
     "sandbox.payouts.service._LIST_BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),

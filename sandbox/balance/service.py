@@ -11,6 +11,7 @@ from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.shared_reads import SharedReads
 from sandbox.domain.clock import render
 from sandbox.domain.errors import Problem
+from sandbox.domain.ids import MAX_ID, MIN_ID
 from sandbox.domain.ledger import AVAILABLE, LOCKED, MOVEMENTS, TOP_UP
 from sandbox.domain.money import CURRENCY
 from sandbox.domain.unit import NO_NEEDS, CommandResult, Needs, RequestContext, UnitOfWork
@@ -163,6 +164,13 @@ async def read_balance(conn: "PoolConnectionProxy[Any]", merchant_id: str) -> Ba
         version=available["version"] + locked["version"],
         updated_at=render(max(available["updated_at"], locked["updated_at"])),
     )
+
+
+async def newest_transfers(conn: "PoolConnectionProxy[Any]", merchant_id: str, limit: int) -> Sequence[Mapping[str, Any]]:
+    """Return the newest transfers that changed the balance, newest first, with ENTRY_COLUMNS."""
+    found: Sequence[Mapping[str, Any]]
+    found = await conn.fetch(_HISTORY, merchant_id, list(_BALANCE_MOVEMENTS), MAX_ID, MIN_ID, limit)
+    return found
 
 
 def ledger_entries(record: Mapping[str, Any]) -> list[LedgerEntry]:

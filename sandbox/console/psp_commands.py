@@ -64,6 +64,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "list_ledger_entries": f"balance history --payout-id {{payout_id}} --account {{account}} {_DATED}",
     "top_up_balance": "balance top-up {amount}",
     "audit": "audit",
+    "get_overview": "overview",
     # Directory
     "get_directory": "directory",
     "verify_account": _either("verify-account {account_number}", _BANK, _WALLET),

@@ -50,6 +50,8 @@ from sandbox.merchants.key_ring import KeyRing
 from sandbox.merchants.service import MerchantService
 from sandbox.merchants.settings import SettingsService
 from sandbox.merchants.settings_api import SettingsApi
+from sandbox.overview.api import OverviewApi
+from sandbox.overview.service import OverviewService
 from sandbox.payouts.api import PayoutApi
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.service import PayoutService
@@ -172,6 +174,7 @@ def create_app(settings: Settings) -> Application:
         ClockApi(clock, DueService(work.catalogue)),
         StreamApi(streams, keys),
         AuditApi(),
+        OverviewApi(OverviewService()),
         FeedApi(FeedService()),
         AggregatorApi(AggregatorService(work, box, settings.webhook_allow)),
         JournalApi(journal),

@@ -36,7 +36,7 @@ LAYERS: Final = (
         "slices",
         (
             "aggregator", "audit", "balance", "bulk_credit", "clock", "directory", "faults", "feed", "journal", "listeners",
-            "live", "merchants", "payouts", "receiver_tests", "sales", "scenarios", "users", "webhooks", "worlds",
+            "live", "merchants", "overview", "payouts", "receiver_tests", "sales", "scenarios", "users", "webhooks", "worlds",
         ),
         free=True,
     ),
@@ -59,6 +59,7 @@ PURE: Final = (
         for name in ("faults", "listeners", "payouts", "receiver_tests", "sales", "users", "webhooks")
     ),
     "sandbox.scenarios.rules",
+    "sandbox.overview.statistics",
     "sandbox.webhooks.capacity",
     "sandbox.unit_of_work.in_flight",
 )
