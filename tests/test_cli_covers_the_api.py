@@ -97,6 +97,7 @@ def _users(psp: Shell, _: Receiver, folder: Path) -> None:
     credit.write_text(f"uuid,amount\n{user},50.00\n")
     activity = psp("bulk-credit", str(credit))["activity_id"]
     assert psp(f"bulk-credit --show {activity}")["succeeded"] == 1
+    assert psp("bulk-credit --list")["data"][0]["activity_id"] == activity
     assert psp(f"bulk-credit --items {activity} --status SUCCEEDED")["data"][0]["amount"] == "50.00"
     assert psp(f"users balance {user}")["available"] == "150.00"
     psp(f"users summary {user}")

@@ -180,7 +180,7 @@ async def run_worker(settings: Settings) -> None:
     timers = MerchantTimers(lambda merchant_id: deliverer.wake(merchant_id))
     deliverer = Deliverer(AttemptRunner(sender, box, timers.later, live_feed.notes, journal))
     step_runner = PayoutStepRunner(runner, deliverer, settings.merchants_per_transaction)
-    bulk_credit_tasks = create_bulk_credit_tasks(runner)
+    bulk_credit_tasks = create_bulk_credit_tasks(runner, live_feed.notes)
     summaries = SummaryCache(settings.redis_url)
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [step_runner.committed, live_feed.committed]

@@ -79,6 +79,10 @@ class BulkCreditApi:
     async def retry_bulk_credit(self, request: Request, body: RetryBody) -> CommandResult:
         return await self._credits.retry(request.context, body.activity_id)
 
+    @get("/api/v1/wallet/bulk-credit", "List bulk credits, newest first", {200: list[Activity]}, query=(LIMIT, CURSOR))
+    async def list_bulk_credits(self, request: Request) -> Page:
+        return await self._credits.list(request.merchant_id, window(request.query))
+
     @get("/api/v1/wallet/bulk-credit/{activity_id}", "Get a bulk credit", {200: Activity}, errors=("NOT_FOUND",))
     async def get_bulk_credit(self, request: Request, activity_id: str) -> Activity:
         return await self._credits.get(request.merchant_id, activity_id)

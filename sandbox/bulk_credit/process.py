@@ -4,7 +4,7 @@ The transaction that credits a row also moves it out of PENDING. So each row is 
 """
 
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,11 +14,12 @@ import msgspec
 
 from sandbox.db.engine import connection
 from sandbox.db.rows import by_key
-from sandbox.domain.bulk_credit import COLUMNS, status_when_done, to_activity
+from sandbox.domain.bulk_credit import COLUMNS, Activity, status_when_done, to_activity
 from sandbox.domain.events import NewEvent
 from sandbox.domain.ledger import CREDIT
 from sandbox.domain.unit import IDS_PER_PAYOUT, UnitOfWork
 from sandbox.domain.user_commands import MAX_SUM
+from sandbox.live.feed import Note
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.ledger import WalletCredit, credit_wallets
 from sandbox.unit_of_work.runner import NothingToDoError, UnitOfWorkRunner
@@ -73,8 +74,15 @@ def read_user_ids_to_fail() -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fail: Set[str]) -> bool:
+async def credit_chunk(
+    work: UnitOfWorkRunner,
+    merchant_id: str,
+    user_ids_to_fail: Set[str],
+    on_progress: Callable[[str, Sequence[Note]], None] = lambda merchant_id, notes: None,
+) -> bool:
     """Credit the next rows of a merchant's oldest unfinished bulk credit. Return whether there may be more to do.
+
+    `on_progress` receives the merchant and a note for the live feed after the commit.
 
     Safe to call from any number of workers: the merchant's lock admits one at a time. Raises asyncpg's errors, having written
     nothing.
@@ -85,20 +93,23 @@ async def credit_chunk(work: UnitOfWorkRunner, merchant_id: str, user_ids_to_fai
     if activity is None:
         return False
 
-    async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> bool:
+    async def decide(conn: "PoolConnectionProxy[Any]", unit: UnitOfWork) -> Activity | None:
         activity = await conn.fetchrow(_NEXT, merchant_id)
         if activity is None:
             # Another worker finished it while this one waited for the lock. The rollback returns the reserved ids: the number
             # of workers must not affect the ids of a seeded world either.
-            raise NothingToDoError(False)
+            raise NothingToDoError(None)
         rows = await conn.fetch(_ROWS, merchant_id, activity["id"], CHUNK)
         outcomes, credits_ = _decide(unit, rows, user_ids_to_fail)
         await credit_wallets(conn, merchant_id, unit.now, credits_, f"bulk credit {activity['id']}")
         await add_credits(conn, unit, credits_)
-        await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
-        return True
+        return await _write(conn, unit, activity, outcomes, is_done=len(rows) < CHUNK)
 
-    return await work.run_transaction(ClaimRequest(merchant_id, CHUNK // IDS_PER_PAYOUT + 1), decide)
+    written = await work.run_transaction(ClaimRequest(merchant_id, CHUNK // IDS_PER_PAYOUT + 1), decide)
+    if written is None:
+        return False
+    on_progress(merchant_id, [Note("bulk_credit.progressed", msgspec.to_builtins(written))])
+    return True
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
@@ -145,7 +156,7 @@ async def _write(
     outcomes: Sequence[_Outcome],
     *,
     is_done: bool,
-) -> None:
+) -> Activity:
     if outcomes:
         by_line = msgspec.json.encode({outcome.line: outcome for outcome in outcomes}).decode()
         first, last = outcomes[0].line, outcomes[-1].line
@@ -171,6 +182,7 @@ async def _write(
     assert record is not None
     if is_done:
         unit.emit(_completed(unit, record))
+    return to_activity(record)
 
 
 def _completed(unit: UnitOfWork, record: Mapping[str, Any]) -> NewEvent:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from piccolo.columns import Column
-from piccolo.query.methods.select import First
+from piccolo.query.methods.select import First, Select
 from piccolo.query.methods.update import Update
 
 from sandbox.bulk_credit.tables import BulkCredits
@@ -22,7 +22,7 @@ from sandbox.domain.errors import Problem, unavailable
 from sandbox.domain.idempotency import lookup
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.unit import CommandResult, Effect, RequestContext, UnitOfWork
-from sandbox.http.paging import Page, page
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.unit_of_work.claim import ClaimRequest
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -78,6 +78,13 @@ class BulkCreditService:
         if record is None:
             raise _not_found(activity_id)
         return to_activity(record)
+
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+        """Return a page of bulk credits with their current counts, newest first."""
+        async with db_errors_as_503():
+            records = await _select_page(merchant_id, window.before, window.since, window.limit + 1)
+        found = [to_activity(record) for record in records]
+        return page(found, window.limit, [activity.activity_id for activity in found])
 
     async def items(self, merchant_id: str, activity_id: str, limit: int, after_line: int, status: str | None) -> Page:
         """Return a page of a bulk credit's rows after a line, in file order. Raises NOT_FOUND."""
@@ -171,6 +178,12 @@ class BulkCreditService:
 
 def _select_one(merchant_id: str, activity_id: str) -> First:
     return BulkCredits.select().where(BulkCredits.merchant_id == merchant_id, BulkCredits.id == activity_id).first()
+
+
+def _select_page(merchant_id: str, before: str, since: str, limit: int) -> Select[BulkCredits]:
+    b = BulkCredits
+    found = b.select().where(b.merchant_id == merchant_id, b.id < before, b.id >= since)
+    return found.order_by(b.id, ascending=False).limit(limit)
 
 
 def _retry(merchant_id: str, activity_id: str, now: datetime) -> Update[BulkCredits]:

@@ -35,17 +35,21 @@ def bulk_credit(
         str | None,
         typer.Option("--items", metavar="ACTIVITY_ID", help="List the rows of this bulk credit.", callback=path_part),
     ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List bulk credits, newest first.")] = False,
     status: Annotated[ItemStatus | None, typer.Option("--status", help="With --items: only rows in this state.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for it to complete.")] = 600,
 ) -> Output:
-    """Credit many wallets from a CSV file and wait until it is done, or show an earlier bulk credit.
+    """Credit many wallets from a CSV file and wait until it is done, or show earlier bulk credits.
 
     The exit code is 1 if rows are invalid or fail, and 4 if it is not done in time.
     """
-    if (file is None) + (retry is None) + (shown is None) + (items is None) != 3:
-        raise typer.BadParameter("Give exactly one of FILE, --retry, --show and --items.")
+    if (file is None) + (retry is None) + (shown is None) + (items is None) + (not listed) != 4:
+        raise typer.BadParameter("Give exactly one of FILE, --retry, --show, --items and --list.")
     if status is not None and items is None:
         raise typer.BadParameter("--status needs --items.")
+    if listed:
+        page = client.get(_PATH, **paging)
+        return as_table(page, "activity_id", "status", "total", "succeeded", "failed", "invalid", "created_at")
     if items is not None:
         page = client.get(f"{_PATH}/{items}/items", status=status, **paging)
         return as_table(page, "line", "uuid", "amount", "status", "error")

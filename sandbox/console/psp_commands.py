@@ -86,6 +86,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "request_user_payout": "users request {user_id} {amount}",
     # Bulk credit
     "upload_bulk_credit": "bulk-credit {*:file=credits.csv}",
+    "list_bulk_credits": f"bulk-credit --list {_PAGE}",
     "get_bulk_credit": "bulk-credit --show! {activity_id}",
     "list_bulk_credit_items": f"bulk-credit --items! {{activity_id}} --status {{status}} {_PAGE}",
     "retry_bulk_credit": "bulk-credit --retry! {activity_id}",
