@@ -18,6 +18,7 @@ from tests.harness.receiver import Receiver
 from tests.harness.waiting import until
 from tests.harness.work import units_of_work
 from tests.harness.world import Stack, World
+from tests.test_stream import events, watching
 from tests.test_users import make_user, record, summary
 
 PATH = "/api/v1/wallet/bulk-credit"
@@ -90,6 +91,31 @@ def test_valid_rows_are_credited_and_invalid_ones_reported(world: World, receive
     assert event["data"]["activity_id"] == activity_id
     assert event["data"]["succeeded"] == 2
     world.assert_clean()
+
+
+def test_bulk_credits_are_listed_newest_first(world: World) -> None:
+    user = make_user(world)
+    uploads = [upload(world, [(user, amount)]) for amount in ("1", "2", "3")]
+    for activity_id in uploads:
+        wait_until_done(world, activity_id)
+    first = world.get(PATH, limit=2).json()
+    rest = world.get(PATH, limit=2, cursor=first["next_cursor"]).json()
+    listed = first["data"] + rest["data"]
+    assert [activity["activity_id"] for activity in listed] == uploads[::-1]
+    assert listed[0] == world.get(f"{PATH}/{uploads[2]}").json()
+    assert rest["next_cursor"] is None
+    with World.create(world.stack) as other:
+        assert other.get(PATH).json()["data"] == []
+
+
+def test_progress_is_streamed(world: World) -> None:
+    user = make_user(world)
+    with watching(world, limit=1, timeout=60, types="bulk_credit.progressed") as lines:
+        activity_id = upload(world, [(user, "1"), (user, "x")])
+        ((kind, data),) = events(lines)
+    assert kind == "bulk_credit.progressed"
+    assert data == world.get(f"{PATH}/{activity_id}").json()
+    assert counts(data) == (2, 1, 1, 0)
 
 
 def test_an_invalid_row_is_shown_as_it_was_uploaded(world: World) -> None:

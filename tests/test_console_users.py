@@ -1,6 +1,8 @@
 """The console's pages about users: what they show, and the main flows in a browser."""
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,12 +105,81 @@ def test_another_merchants_user_is_not_found(world: World, console: ConsoleClien
         assert console.get(f"/console/users/{make_user(other)}").status_code == 404
 
 
+def test_a_csv_with_bad_rows_says_which_and_why(world: World, user_id: str, browsing: "Browsing") -> None:
+    page = browsing.open("/console/users/bulk-credit", world.api_key)
+    page.get_by_label("Or paste its rows").fill("amount\n1")
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Upload").click()
+    page.get_by_text("must begin with the header uuid,amount").wait_for()
+    assert page.get_by_label("Or paste its rows").input_value() == "amount\n1", "an error keeps the input"
+    content = f"uuid,amount\n{user_id},100.00\nnot-a-uuid,10\n{user_id},ten\n{user_id},100.00\n"
+    page.get_by_label("CSV file").set_input_files({"name": "credits.csv", "mimeType": "text/csv", "buffer": content.encode()})
+    page.get_by_role("button", name="Upload").click()
+    page.wait_for_url("**/bulk-credit/*")
+    page.get_by_role("heading", name="4 of 4 rows processed").wait_for()
+    invalid = page.locator("#table-invalid-rows").get_by_role("row")
+    assert "uuid: must be the id of a user" in invalid.filter(has_text="not-a-uuid").inner_text()
+    assert "amount: must be more than 0" in invalid.filter(has_text="ten").inner_text()
+    assert "is the same as line 2" in page.locator("#table-duplicate-rows").inner_text()
+    assert world.get(f"/api/v1/users/{user_id}/balance").json()["balance"] == "1600.00"
+    with page.expect_download() as download:
+        page.locator("#table-invalid-rows").get_by_role("link", name="CSV").click()
+    assert download.value.path().read_text().splitlines()[1] == "3,not-a-uuid,10,uuid: must be the id of a user"
+
+
+def test_failed_rows_are_retried_and_the_page_follows(world: World, user_id: str, browsing: "Browsing") -> None:
+    activity_id = failed_bulk_credit(world, user_id)
+    page = browsing.open(f"/console/users/bulk-credit/{activity_id}", world.api_key)
+    page.locator("#table-failed-rows").get_by_text("the wallet was closed").wait_for()
+    page.get_by_role("button", name="Retry failed rows").click()
+    page.locator("#progress").get_by_text("COMPLETED", exact=True).wait_for()
+    assert page.locator("#table-failed-rows").count() == 0
+    assert page.locator("#table-rows").get_by_text("SUCCEEDED").count() == 1
+
+
+def in_thread(call: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that makes the call in a thread of its own: in this one, the browser's event loop is running."""
+
+    def run(*arguments: object) -> object:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(call, *arguments).result()
+
+    return run
+
+
+def failed_bulk_credit(world: World, user_id: str) -> str:
+    """Return the id of a bulk credit whose only row failed for a reason that is gone."""
+    activity_id = str(uuid.uuid4())
+    execute = in_thread(world.stack.execute)
+    execute(
+        "INSERT INTO bulk_credits (merchant_id, id, status, total, invalid, duplicates, succeeded, failed, request_id, "
+        "created_at, updated_at, completed_at) VALUES ($1, $2, 'FAILED', 1, 0, 0, 0, 1, 'r', now(), now(), now())",
+        world.merchant_id,
+        activity_id,
+    )
+    execute(
+        "INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, error) "
+        "VALUES ($1, $2, 2, $3, '50.00', 'FAILED', 'the wallet was closed')",
+        world.merchant_id,
+        activity_id,
+        user_id,
+    )
+    return activity_id
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("/console/users", "users"), ("/console/users/{user_id}", "user"), ("/console/users/approvals", "approvals")],
+    [
+        ("/console/users", "users"),
+        ("/console/users/{user_id}", "user"),
+        ("/console/users/approvals", "approvals"),
+        ("/console/users/bulk-credit", "bulk-credits"),
+        ("/console/users/bulk-credit/{activity_id}", "bulk-credit"),
+    ],
 )
 def test_pages_with_data(world: World, user_id: str, browsing: "Browsing", path: str, name: str) -> None:
     record(world, user_id, "SPENT", "250")
     request_payout(world, user_id, "300")
     assert world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": "40.00"}).status_code == 201
-    check_page(browsing, path.format(user_id=user_id), world.api_key, name)
+    ids = {"user_id": user_id, "activity_id": failed_bulk_credit(world, user_id)}
+    check_page(browsing, path.format(**ids), world.api_key, name)

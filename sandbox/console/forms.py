@@ -3,7 +3,7 @@
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
 with `:null` it is null. Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong to the
-console.
+console; `_file` is a text that is sent as the file if none is chosen.
 """
 
 import json

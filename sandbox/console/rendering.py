@@ -14,9 +14,10 @@ from sandbox.domain.payout_states import STATUSES
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TONES: Final = {
     **dict.fromkeys(("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "ok"), "good"),
-    **dict.fromkeys(("FAILED", "REJECTED", "RETURNED", "DISABLED", "DECLINED", "failed", "invalid"), "bad"),
+    **dict.fromkeys(("FAILED", "REJECTED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"),
     **dict.fromkeys(
-        ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "advice"), "warn"
+        ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),
+        "warn",
     ),
 }
 """Status → how it is coloured; all others are neutral. The text always says the same."""

@@ -18,10 +18,17 @@ MAX_FIELDS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The fields of a form in order, and its file, if it has one."""
+    """The fields of a form in order, and the file that was chosen, if any."""
 
     fields: Sequence[tuple[str, str]]
-    file: bytes | None = None
+    uploaded: bytes | None = None
+
+    @property
+    def file(self) -> bytes | None:
+        """The file that was chosen, or else the text in the field `_file`."""
+        if self.uploaded is not None:
+            return self.uploaded
+        return self.last("_file").encode("utf-8", "replace") or None
 
     def last(self, name: str) -> str:
         """Return a field's last value, or an empty string."""

@@ -3,12 +3,15 @@
 from typing import Final
 
 from sandbox.console.pages import (
+    aggregator,
     approvals,
+    bulk_credit,
     clock,
     merchants,
     overview,
     payout,
     payouts,
+    sales,
     sign_in,
     snapshots,
     users,
@@ -16,12 +19,15 @@ from sandbox.console.pages import (
 from sandbox.console.routing import Fragment, Page
 
 _MODULES: Final = (
+    aggregator.pages,
     approvals.pages,
+    bulk_credit.pages,
     clock.pages,
     merchants.pages,
     overview.pages,
     payout.pages,
     payouts.pages,
+    sales.pages,
     sign_in.pages,
     snapshots.pages,
     users.pages,
