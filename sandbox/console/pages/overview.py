@@ -1,14 +1,75 @@
-"""The first page of a merchant."""
+"""The first page of a merchant: balance, payouts, webhooks, what happens next and what just happened."""
 
+import asyncio
+from typing import Final
+
+from sandbox.console.charts import bar_chart, line_chart, share
+from sandbox.console.data_table import Column, Table
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.http.responses import Response
 
 pages = Pages()
+DUE: Final = (
+    Column("due_at", "Due", "time"),
+    Column("description", "What"),
+    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("delivery_id", "Delivery", "id", link="/console/webhooks/deliveries/{delivery_id}"),
+)
+EVENTS: Final = (
+    Column("created_at", "At", "time"),
+    Column("type", "Event", "code", link="/console/webhooks/events/{id}"),
+    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+)
+BY_STATUS: Final = (
+    Column("status", "Status", "status", link="/console/payouts?status={status}"),
+    Column("count", "Payouts", "number"),
+    Column("amount", "Amount", "money"),
+)
+FAILURES: Final = (
+    Column("failure_code", "Failure code", "code", link="/console/catalogue"),
+    Column("count", "Payouts", "number"),
+    Column("amount", "Amount", "money"),
+)
+BALANCES: Final = (Column("at", "At", "time"), Column("available", "Available", "money"), Column("locked", "Locked", "money"))
+ATTEMPTS: Final = (
+    Column("at", "From", "time"),
+    Column("succeeded", "Succeeded", "number"),
+    Column("failed", "Failed", "number"),
+    Column("latency.p50_ms", "p50 ms", "number"),
+    Column("latency.p95_ms", "p95 ms", "number"),
+)
 
 
 @pages.page("/console")
 async def overview(view: View) -> Response:
-    """Show the balance."""
-    balance = await view.call("get_balance")
-    return await view.render("overview.html", balance=balance)
+    """Show the merchant's statistics, and live what happens."""
+    found, balance, due, events = await asyncio.gather(
+        view.call("get_overview"),
+        view.call("get_balance"),
+        view.table("due", "What happens next", DUE, "list_due", empty="Nothing is scheduled.", limit=8),
+        view.table("events", "Just happened", EVENTS, "list_events", empty="Nothing has happened yet.", limit=8),
+    )
+    payouts, attempts = found["payouts"], found["deliveries"]["attempts"]
+    by_status = [row for row in payouts["by_status"] if row["count"]]
+    most = max((row["count"] for row in by_status), default=0)
+    points = found["balance"]["points"]
+    return await view.render(
+        "overview.html",
+        overview=found,
+        balance=balance,
+        in_progress=[row for row in payouts["open"] if row["count"]],
+        bars=[{**row, "length": share(row["count"], most, 300)} for row in by_status],
+        balance_chart=line_chart([row["available"] for row in points], [row["locked"] for row in points]),
+        attempt_chart=bar_chart(
+            [row["succeeded"] for row in attempts["buckets"]], [row["failed"] for row in attempts["buckets"]]
+        ),
+        tables=[
+            due,
+            events,
+            Table("by-status", "Payouts by status", BY_STATUS, by_status),
+            Table("failures", "Failures", FAILURES, payouts["by_failure_code"], "No payout has failed."),
+            Table("balance", "Balance over time", BALANCES, points),
+            Table("attempts", "Delivery attempts over time", ATTEMPTS, attempts["buckets"], "No webhook has been sent yet."),
+        ],
+    )
