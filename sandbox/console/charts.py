@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from sandbox.domain.clock import parse
+
 WIDTH: Final = 420
 HEIGHT: Final = 170
 _LEFT: Final = 64
@@ -54,17 +56,23 @@ class BarChart:
     base: int = HEIGHT - _BOTTOM
 
 
-def line_chart(*series: Sequence[str | float]) -> LineChart:
-    """Return a chart of series of equal length, from left to right. A single value is a level line."""
+def line_chart(times: Sequence[str], *series: Sequence[str | float]) -> LineChart:
+    """Return a chart of values over time: each holds from its time, in RFC 3339, until the next. The times are in order."""
     values = [[float(Decimal(str(value))) for value in one] for one in series]
     ticks, top = _scale(max((value for one in values for value in one), default=0.0))
-    count = max((len(one) for one in values), default=0)
-    step = (WIDTH - _LEFT - _RIGHT) / max(count - 1, 1)
+    moments = [parse(text).timestamp() for text in times]
+    length = moments[-1] - moments[0] if moments else 0.0
+    width = WIDTH - _LEFT - _RIGHT
     lines = []
     for one in values:
-        points = [(_LEFT + number * step, _y(value, top)) for number, value in enumerate(one)]
-        if len(points) == 1:
-            points.append((WIDTH - _RIGHT, points[0][1]))
+        points: list[tuple[float, float]] = []
+        for moment, value in zip(moments, one, strict=True):
+            x = _LEFT + width * (moment - moments[0]) / length if length else float(_LEFT)
+            if points:
+                points.append((x, points[-1][1]))
+            points.append((x, _y(value, top)))
+        if points:
+            points.append((WIDTH - _RIGHT, points[-1][1]))
         lines.append(" ".join(f"{x:.1f},{y:.1f}" for x, y in points))
     return LineChart(lines, ticks)
 

@@ -12,9 +12,8 @@ from sandbox.http.responses import Response
 pages = Pages()
 DUE: Final = (
     Column("due_at", "Due", "time"),
-    Column("description", "What"),
+    Column("description", "What", link="/console/webhooks/deliveries/{delivery_id}"),
     Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
-    Column("delivery_id", "Delivery", "id", link="/console/webhooks/deliveries/{delivery_id}"),
 )
 EVENTS: Final = (
     Column("created_at", "At", "time"),
@@ -60,7 +59,9 @@ async def overview(view: View) -> Response:
         balance=balance,
         in_progress=[row for row in payouts["open"] if row["count"]],
         bars=[{**row, "length": share(row["count"], most, 300)} for row in by_status],
-        balance_chart=line_chart([row["available"] for row in points], [row["locked"] for row in points]),
+        balance_chart=line_chart(
+            [row["at"] for row in points], [row["available"] for row in points], [row["locked"] for row in points]
+        ),
         attempt_chart=bar_chart(
             [row["succeeded"] for row in attempts["buckets"]], [row["failed"] for row in attempts["buckets"]]
         ),
