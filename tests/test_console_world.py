@@ -1,10 +1,16 @@
 """The console's pages about a merchant's world: its clock, snapshots, faults, scenarios, settings and keys."""
 
+import re
+from typing import get_args
+
 import pytest
 
 from sandbox.console.forms import body_of
+from sandbox.console.pages.fault_kinds import EXAMPLES, KINDS
+from sandbox.domain.choices import FaultKind
 from tests.harness.browser import Browsing, check_page
 from tests.harness.console import ConsoleClient
+from tests.harness.waiting import until
 from tests.harness.world import World
 
 
@@ -84,9 +90,60 @@ def test_a_snapshot_brings_back_what_a_reset_deleted(world: World, browsing: Bro
     page.get_by_text("No snapshot yet").wait_for()
 
 
-@pytest.mark.parametrize("path", ["", "/snapshots"])
+def test_every_kind_of_fault_has_a_form() -> None:
+    assert {kind.kind for kind in KINDS} == set(get_args(FaultKind))
+    targets = {kind.kind: {known.target for known in KINDS if known.kind == kind.kind} for kind in KINDS}
+    assert targets.pop("truncated_body") == {"api", "webhooks"}
+    assert all(len(found) == 1 for found in targets.values())
+
+
+def test_the_api_accepts_every_form_of_a_fault_with_its_example_values(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(world.api_key)
+        for kind in KINDS:
+            page = console.get(kind.href).text
+            assert all(f'name="{field.name}"' in page for field in kind.fields), kind
+            own = {field.name: field.placeholder for field in kind.fields}
+            limits = {"count:int": "3", "probability:int": "0.5", "ttl_seconds:int": "60", "seed:int": "7"}
+            fields = {"kind": kind.kind, "target": kind.target, "match.path": "", "match.event_type": "", **own, **limits}
+            shown = console.act("create_fault", kind.href, _done="/console/world/faults/{id}", _said="Fault added.", **fields)
+            assert "Fault added." in shown.text, (kind, shown.text)
+        for example in EXAMPLES:
+            page = console.get(example.href).text
+            filled = re.findall(r'<input id="new-fault-[^"]*" name="([^":]*)(?::int)?"[^>]*value="([^"]+)"', page)
+            fields = {name: value for name, value in example.fields.items() if name not in ("kind", "target", "match.method")}
+            assert dict(filled) == fields
+
+
+def test_a_fault_added_by_form_hits_and_shows_what_it_hit(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world/faults", world.api_key)
+    page.keyboard.press("n")
+    page.get_by_role("link", name="The sandbox is down for one request").click()
+    page.get_by_label("Status").fill("12")
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Add fault").click()
+    page.get_by_role("alert").wait_for()
+    assert page.get_by_label("Path").input_value() == "/api/v1/payouts*", "the input is kept"
+    page.get_by_label("Status").fill("502")
+    page.get_by_role("button", name="Add fault").click()
+    page.get_by_role("heading", name="Error response").wait_for()
+    page.locator("body[data-listening]").wait_for()
+    # The other API process learns of the fault within a second.
+    until(lambda: world.get("/api/v1/payouts").status_code == 502)
+    page.locator("#table-hits").get_by_role("row").filter(has_text="502").wait_for()
+    page.get_by_text("1 of 1 matches, 0 left").wait_for()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_text("No fault: everything works.").wait_for()
+
+
+@pytest.mark.parametrize("path", ["", "/snapshots", "/faults", "/faults/new", "/faults/new?kind=latency", "/faults/{fault}"])
 def test_pages_of_the_world(world: World, browsing: Browsing, path: str) -> None:
+    hit = {"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/balance"}}
+    fault = world.post("/sandbox/v1/faults", hit).json()["id"]
+    world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop", "match": {"event_type": "payout.*"}})
+    until(lambda: world.get("/api/v1/balance").status_code == 503)
     world.post("/sandbox/v1/clock/freeze")
     world.post("/api/v1/payouts", world.payout_body("0012"))
     world.post("/sandbox/v1/snapshots", {"name": "before the refunds"})
-    check_page(browsing, f"/console/world{path}", world.api_key, f"world-{path.strip('/') or 'clock'}")
+    name = re.sub(r"\W+", "-", path).strip("-") or "clock"
+    check_page(browsing, f"/console/world{path.format(fault=fault)}", world.api_key, f"world-{name}")

@@ -114,6 +114,7 @@ def test_the_journal_names_the_fault_that_hit_a_request(world: World, receiver: 
         fault = entry["fault"]
         assert (fault["id"], fault["kind"], fault["seed"]) == (faults[number]["id"], faults[number]["kind"], 5)
         assert fault["counter"] == 1
+        assert journal(world, fault_id=fault["id"]) == [entry]
 
 
 # Limits. These tests use a separate `Journal`.

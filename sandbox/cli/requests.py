@@ -24,10 +24,12 @@ def list_(
         int | None, typer.Option("--status", min=100, max=599, help="Only calls with this response status.")
     ] = None,
     request_id: Annotated[str | None, typer.Option("--request-id", help="Only calls with this X-Request-Id.")] = None,
+    fault_id: Annotated[str | None, typer.Option("--fault", help="Only calls that this fault hit.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="Only calls with this text in their path or bodies.")] = None,
 ) -> Output:
     """List recent calls, newest first."""
-    page = client.get(_PATH, method=method, path=path, status=status, request_id=request_id, q=text, **paging)
+    query = {"method": method, "path": path, "status": status, "request_id": request_id, "fault_id": fault_id, "q": text}
+    page = client.get(_PATH, **query, **paging)
     return as_table(page, "id", "at", "method", "path", "status", "duration_ms", "request_id")
 
 

@@ -133,8 +133,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "stream": "events watch --types {types} --limit {limit} --timeout {timeout}",
     "create_receiver_test": "certify {url} --secret! {secret} --signing {signing} --probe-url {probe_url}",
     # The journal
-    "list_requests": "requests list --method {method} --path {path} --status {status} --request-id {request_id} --text {q} "
-    + _PAGE,
+    "list_requests": "requests list --method {method} --path {path} --status {status} --request-id {request_id} "
+    f"--fault {{fault_id}} --text {{q}} {_PAGE}",
     "get_request": "requests get {entry_id}",
     # The world
     "get_clock": "clock show",
