@@ -2,8 +2,9 @@
 
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
-with `:null` it is null. Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong to the
-console; `_file` is a text that is sent as the file if none is chosen.
+with `:null` or `:int_or_null` it is null, with `:blank` an empty text. `filters:rows` is an empty list, unless other fields
+fill its rows (`filters.0.field`). Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong
+to the console; `_file` is a text that is sent as the file if none is chosen.
 """
 
 import json
@@ -77,6 +78,10 @@ def _with_parents(name: str) -> list[str]:
 _OMITTED: Final = object()
 
 
+class _Rows(dict[str, Any]):
+    """A list whose rows are fields of their own: index → row."""
+
+
 def _convert(given: list[str], kind: str) -> Any:
     text = given[-1].strip() if kind != "text" else given[-1]
     if kind == "bool":
@@ -84,13 +89,15 @@ def _convert(given: list[str], kind: str) -> Any:
     if kind == "list":
         items = [item.strip() for value in given for item in re.split(r"[,\n]", value)]
         return [item for item in items if item] or _OMITTED
+    if kind == "rows":
+        return _Rows()
     if not text:
-        return None if kind == "null" else _OMITTED
+        return None if kind in ("null", "int_or_null") else "" if kind == "blank" else _OMITTED
     if kind == "pairs":
         return _pairs(text)
     if kind == "time":
         return _time(text)
-    if kind in ("int", "json"):
+    if kind in ("int", "int_or_null", "json"):
         # If it is not valid, send it as it is: the API says what is wrong with it.
         try:
             return json.loads(text)
@@ -127,7 +134,8 @@ def _without_gaps(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found = {name: _without_gaps(item) for name, item in value.items()}
-    if found and all(name.isascii() and name.isdigit() and int(name[:6]) <= MAX_INDEX for name in found):
+    is_list = all(name.isascii() and name.isdigit() and int(name[:6]) <= MAX_INDEX for name in found)
+    if is_list and (found or isinstance(value, _Rows)):
         return [found[name] for name in sorted(found, key=int)]
     return found
 

@@ -20,7 +20,7 @@ MAX_FILTERS: Final = 16
 MAX_CHOICES: Final = 100
 """Maximum number of values of an `in` filter."""
 _METADATA: Final = "data.metadata."
-_KNOWN_FIELDS: Final = (
+KNOWN_FIELDS: Final = (
     "type",
     "previous_status",
     *(
@@ -30,6 +30,7 @@ _KNOWN_FIELDS: Final = (
     ),
     *(f"data.counts.{name}" for name in ("total", "invalid", "duplicates", "succeeded", "failed")),
 )
+"""The fields that a filter can name, besides those of the metadata."""
 # Without leading zeros: the account number "0012" is not the number 12.
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 
@@ -38,10 +39,10 @@ FieldPath = Annotated[
     msgspec.Meta(
         min_length=1,
         max_length=128,
-        pattern=rf"^({'|'.join(map(re.escape, _KNOWN_FIELDS))}|data\.metadata\.[^\x00-\x1f\x7f]+)\Z",
+        pattern=rf"^({'|'.join(map(re.escape, KNOWN_FIELDS))}|data\.metadata\.[^\x00-\x1f\x7f]+)\Z",
         extra={
             "must": "type, previous_status, or a field of the event's data, such as data.amount or data.metadata.order_id",
-            "names": _KNOWN_FIELDS,
+            "names": KNOWN_FIELDS,
         },
     ),
 ]

@@ -61,6 +61,7 @@ _SHOWN: Final = tuple(
         "relayed",
         "status",
         "disabled_reason",
+        "failing_since",
         "status_history",
         "created_at",
         "updated_at",
@@ -112,6 +113,8 @@ class Endpoint(msgspec.Struct, kw_only=True):
     """Whether a listener posts its webhooks (`psp listen`), instead of the sandbox."""
     status: str
     disabled_reason: str | None
+    failing_since: str | None
+    """When the first attempt failed since the last success, in the merchant's time; null if the last attempt succeeded."""
     history: list[StatusChange]
     """The newest changes of `status`, oldest first, at most 20."""
     created_at: str
@@ -371,6 +374,7 @@ def _with_secret(endpoint: Endpoint, secret: str) -> CreatedEndpoint:
 
 def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
     custom = record["custom_signing"]
+    failing_since = record["failing_since"]
     fields = {
         "id": str(record["id"]),
         "filters": from_text(record["filters"]),
@@ -378,6 +382,7 @@ def _to_endpoint(record: Mapping[str, Any]) -> Endpoint:
         "custom_signing": None if custom is None else decode_custom(custom),
         "signing_time": record["signing_time"] or "host",
         "relayed": bool(record["relayed"]),
+        "failing_since": None if failing_since is None else render(failing_since),
         "created_at": render(record["created_at"]),
         "updated_at": render(record["updated_at"]),
     }

@@ -1,0 +1,43 @@
+"""Events: the list, and one event with its body and deliveries."""
+
+from typing import Final
+
+from sandbox.console.data_table import Column, Table
+from sandbox.console.pages.deliveries import COLUMNS_OF_EVENT, urls_by_id, with_url
+from sandbox.console.routing import Pages
+from sandbox.console.view import View
+from sandbox.http.responses import Response
+
+pages = Pages()
+TO_EVENT: Final = "/console/webhooks/events/{id}"
+COLUMNS: Final = (
+    Column("created_at", "Created", "time", link=TO_EVENT),
+    Column("type", "Type", link=TO_EVENT),
+    Column("previous_status", "From", "status"),
+    Column("data.status", "To", "status"),
+    Column("data.amount", "Amount", "money"),
+    Column("data.merchant_reference", "Reference", link="/console/payouts/{payout_id}"),
+    Column("payout_id", "Payout", "id", link="/console/payouts/{payout_id}"),
+    Column("id", "Id", "id", link=TO_EVENT),
+)
+
+
+@pages.page("/console/webhooks/events")
+async def events(view: View) -> Response:
+    """List events; of one payout, if the URL names it."""
+    table = await view.table(
+        "events", "Events, newest first", COLUMNS, "list_events", query=view.given("payout_id", "created_from", "created_to"),
+        empty="No event matches." if view.query else "No events yet. Each change of a payout is an event: create a payout.",
+    )  # fmt: skip
+    return await view.render("events.html", tables=[table])
+
+
+@pages.page("/console/webhooks/events/{event_id}")
+async def event(view: View) -> Response:
+    """Show an event: its body as endpoints receive it, and its deliveries."""
+    found = await view.call("get_event", path={"event_id": view.path_parameters["event_id"]})
+    urls = await urls_by_id(view)
+    rows = [with_url(row, urls) for row in found["deliveries"]]
+    table = Table("deliveries", "Its deliveries", COLUMNS_OF_EVENT, rows, "No endpoint subscribes to this event.")
+    body = {name: value for name, value in found.items() if name != "deliveries"}
+    return await view.render("event.html", tables=[table], event=found, body=body)

@@ -1,0 +1,157 @@
+"""The console's pages about webhooks: what they show, and the main flows in a browser."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox.console.forms import body_of
+from sandbox.console.pages.deliveries import BAR_WIDTH, phases
+from sandbox.console.pages.endpoints import as_entered, filter_rows
+from tests.harness.browser import check_page
+from tests.harness.console import ConsoleClient
+from tests.harness.receiver import Receiver
+from tests.harness.waiting import until
+from tests.harness.world import World
+
+if TYPE_CHECKING:
+    from tests.harness.browser import Browsing
+
+
+@pytest.fixture
+def console(world: World) -> Iterator[ConsoleClient]:
+    """Yield a session of the world's admin key."""
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Yield a receiver on loopback."""
+    with Receiver() as found:
+        yield found
+
+
+def add_endpoint(world: World, url: str, **fields: Any) -> dict[str, Any]:
+    created: dict[str, Any] = world.post("/api/v1/webhook-endpoints", {"url": url, **fields}).json()
+    return created
+
+
+def failed_delivery(world: World, receiver: Receiver) -> dict[str, Any]:
+    """Return the delivery of an event to which the receiver has responded with 500."""
+    receiver.respond = lambda _: (500, {"content-type": "application/json"}, b'{"error": "database is locked"}')
+    endpoint = add_endpoint(world, receiver.url, event_types=["payout.created"])
+    world.create_payout()
+
+    def attempted() -> dict[str, Any] | None:
+        found = world.get("/api/v1/webhook-deliveries", endpoint_id=endpoint["id"]).json()["data"]
+        return found[0] if found and found[0]["attempt_count"] else None
+
+    return until(attempted)
+
+
+def test_an_endpoint_is_added_broken_and_repaired(world: World, receiver: Receiver, browsing: "Browsing") -> None:
+    receiver.respond = lambda _: (500, {"content-type": "application/json"}, b'{"error": "database is locked"}')
+    page = browsing.open("/console/webhooks", world.api_key)
+    page.keyboard.press("n")
+    page.get_by_role("textbox", name="URL").fill(receiver.url)
+    page.get_by_role("button", name="Add endpoint").click()
+    page.get_by_role("heading", name="Endpoint added").wait_for()
+    secret = page.locator("pre[aria-label=Secret]").inner_text()
+    page.get_by_role("link", name="Open the endpoint").click()
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.wait_for_url("**/console/webhooks/deliveries/*")
+    page.locator("#attempts").get_by_text("database is locked").first.wait_for()
+    page.locator("body[data-listening]").wait_for()
+    receiver.respond = lambda _: (200, {}, b"thanks")
+    page.get_by_role("button", name="Resend").click()
+    page.locator("#delivery-status").get_by_text("SUCCEEDED").wait_for()
+    page.locator("#attempts").get_by_text("thanks").wait_for()
+    assert secret.startswith("whsec_")
+    receiver.received[-1].verify(secret)
+    page.go_back()
+    assert secret not in page.content()
+
+
+def test_all_fields_of_an_endpoint_are_sent_and_changed(world: World, console: ConsoleClient) -> None:
+    fields = {
+        "url": "http://127.0.0.1:9/a", "description:blank": "Orders", "event_types:list": "payout.failed", "filters:rows": "",
+        "filters.0.field": "data.amount", "filters.0.op": "gte", "filters.0.value:json": "1000",
+        "filters.1.field": "", "filters.1.op": "", "filters.1.value:json": "",
+        "signing": "custom", "signing_time": "merchant", "custom_signing.header": "X-Signature",
+        "custom_signing.algorithm": "sha256", "custom_signing.encoding": "hex", "custom_signing.template": "{body}",
+        "custom_signing.prefix": "", "custom_signing.timestamp_header": "", "retry_profile": "fast", "ordered:bool": "true",
+        "rate_limit:int_or_null": "5", "max_in_flight:int_or_null": "2",
+    }  # fmt: skip
+    console.act("create_webhook_endpoint", "/console/webhooks/new", _then="stay", **fields)
+    (created,) = world.get("/api/v1/webhook-endpoints").json()["data"]
+    custom = {"header": "X-Signature", "algorithm": "sha256", "encoding": "hex", "template": "{body}"}
+    expected = {
+        "url": "http://127.0.0.1:9/a", "description": "Orders", "event_types": ["payout.failed"], "signing": "custom",
+        "filters": [{"op": "gte", "field": "data.amount", "value": 1000}], "signing_time": "merchant", "ordered": True,
+        "custom_signing": custom, "retry_profile": "fast", "rate_limit": 5, "max_in_flight": 2,
+    }  # fmt: skip
+    assert {name: created[name] for name in expected} == expected
+    emptied = fields | {"filters.0.field": "", "filters.0.op": "", "filters.0.value:json": "", "description:blank": ""}
+    emptied |= {"rate_limit:int_or_null": "", "max_in_flight:int_or_null": "", "ordered:bool": "false"}
+    page = f"/console/webhooks/{created['id']}"
+    console.act("change_webhook_endpoint", page, **{"path.endpoint_id": created["id"]}, **emptied)
+    changed = world.get(f"/api/v1/webhook-endpoints/{created['id']}").json()
+    expected |= {"filters": [], "description": "", "rate_limit": None, "max_in_flight": None, "ordered": False}
+    assert {name: changed[name] for name in expected} == expected
+
+
+def test_a_refused_endpoint_keeps_the_input(console: ConsoleClient) -> None:
+    fields = {"url": "http://127.0.0.1:9/kept", "filters:rows": "", "filters.0.field": "data.amount", "filters.0.op": "gte"}
+    shown = console.act("create_webhook_endpoint", "/console/webhooks/new", _form="create", _then="stay", **fields)
+    assert shown.status_code == 400
+    assert "http://127.0.0.1:9/kept" in shown.text
+    assert 'role="alert"' in shown.text
+
+
+@pytest.mark.parametrize("value", [1000, "1000", "SUCCESS", "0012", ["a", "b"], True, None, "true", 'say "hi"', "[x"])
+def test_a_filter_is_edited_as_it_was_entered(value: Any) -> None:
+    row = filter_rows([{"field": "data.amount", "op": "eq", "value": value}])[0]
+    fields = [("filters:rows", ""), ("filters.0.field", row["field"]), ("filters.0.op", row["op"])]
+    body = body_of([*fields, ("filters.0.value:json", row["value"])])
+    assert body == {"filters": [{"field": "data.amount", "op": "eq", "value": value}]}
+    assert as_entered(value) == row["value"]
+
+
+@pytest.mark.parametrize(
+    "timings",
+    [
+        {"dns_ms": None, "connect_ms": None, "tls_ms": None, "first_byte_ms": None, "total_ms": 0},
+        {"dns_ms": 0.01, "connect_ms": 0.02, "tls_ms": None, "first_byte_ms": 15000.0, "total_ms": 15001},
+        {"dns_ms": 3.0, "connect_ms": 3.0, "tls_ms": 3.0, "first_byte_ms": 3.0, "total_ms": 1},
+    ],
+)
+def test_the_phases_of_an_attempt_fill_at_most_the_bar(timings: dict[str, Any]) -> None:
+    found = phases(timings)
+    assert found[0].x == 0
+    assert all(phase.width >= 0 and phase.x + phase.width <= BAR_WIDTH + 0.2 for phase in found)
+
+
+def test_another_merchants_pages_are_not_found(world: World, receiver: Receiver, console: ConsoleClient) -> None:
+    with World.create(world.stack, opening_balance="1000000") as other:
+        delivery = failed_delivery(other, receiver)
+        for path in (delivery["endpoint_id"], f"deliveries/{delivery['id']}", f"events/{delivery['event_id']}"):
+            assert console.get(f"/console/webhooks/{path}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("", "endpoints"),
+        ("/new", "endpoint-new"),
+        ("/{endpoint_id}", "endpoint"),
+        ("/deliveries", "deliveries"),
+        ("/deliveries/{id}", "delivery"),
+        ("/events", "events"),
+        ("/events/{event_id}", "event"),
+    ],
+)
+def test_pages_with_data(world: World, receiver: Receiver, browsing: "Browsing", path: str, name: str) -> None:
+    delivery = failed_delivery(world, receiver)
+    check_page(browsing, f"/console/webhooks{path.format(**delivery)}", world.api_key, name)
