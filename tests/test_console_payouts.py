@@ -1,6 +1,7 @@
 """The console's pages of payouts: the list, one payout, a new one, many at once."""
 
 from tests.harness.browser import Browsing, check_page
+from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
 
@@ -20,6 +21,7 @@ def test_the_pages_with_data_are_accessible_and_fit(world: World, receiver: Rece
     check_page(browsing, "/console/payouts", world.api_key, "payouts")
     check_page(browsing, f"/console/payouts/{returned}", world.api_key, "payout")
     check_page(browsing, f"/console/payouts/{failed}", world.api_key, "payout-failed")
+    check_page(browsing, "/console/payouts/new", world.api_key, "payout-new")
 
 
 def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> None:
@@ -108,3 +110,110 @@ def test_a_member_sees_why_it_may_not_approve(world: World, browsing: Browsing) 
     assert page.get_by_role("button", name="Simulate PENDING").is_disabled()
     assert "admin role" in page.locator("#payout-actions").inner_text()
     assert page.get_by_role("button", name="Cancel", exact=True).is_enabled()
+
+
+# ------------------------------------------------------------------------------------------------ a new payout
+
+
+def test_a_first_time_user_fails_a_payout_finds_its_webhook_and_returns_another_by_mouse(
+    world: World, receiver: Receiver, browsing: Browsing
+) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    page = browsing.open("/console/payouts", world.api_key)
+    page.get_by_role("link", name="New payout").click()
+    page.get_by_role("radio", name="account_closed").check()
+    page.get_by_role("button", name="Create payout").click()
+    page.wait_for_url("**/console/payouts/*-*")
+    page.locator("#payout-failure", has_text="ACCOUNT_CLOSED").wait_for()
+    reported = page.locator(".flow tbody tr", has_text="payout.failed")
+    reported.locator(".attempt", has_text="200").wait_for()
+    assert "/console/webhooks/deliveries/" in str(reported.locator(".attempt").get_attribute("href"))
+    # A payout that succeeds, and its return.
+    page.get_by_role("link", name="Payouts", exact=True).click()
+    page.get_by_role("link", name="New payout").click()
+    page.get_by_role("button", name="Create payout").click()
+    page.locator(".head .badge", has_text="SUCCESS").wait_for()
+    page.get_by_role("button", name="Simulate RETURNED").click()
+    page.locator(".head .badge", has_text="RETURNED").wait_for()
+
+
+def test_the_same_by_keyboard_only(world: World, receiver: Receiver, browsing: Browsing) -> None:
+    world.post("/api/v1/webhook-endpoints", {"url": receiver.url})
+    page = browsing.open("/console", world.api_key)
+    for key in ("g", "p"):
+        page.keyboard.press(key)
+    page.wait_for_url("**/console/payouts")
+    page.keyboard.press("n")
+    page.wait_for_url("**/console/payouts/new")
+    for _ in range(6):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console/payouts/*-*")
+    page.locator("#payout-failure", has_text="ACCOUNT_CLOSED").wait_for()
+    page.locator(".flow tbody tr", has_text="payout.failed").locator(".attempt", has_text="200").wait_for()
+    for key in ("j", "j", "j"):
+        page.keyboard.press(key)
+    focused = page.locator(".flow tbody tr.here")
+    assert "payout.failed" in focused.inner_text()
+    for key in ("g", "p"):
+        page.keyboard.press(key)
+    page.wait_for_url("**/console/payouts")
+    page.keyboard.press("n")
+    page.wait_for_url("**/console/payouts/new")
+    page.keyboard.press("Enter")
+    page.locator(".head .badge", has_text="SUCCESS").wait_for()
+    page.get_by_role("button", name="Simulate RETURNED").press("Enter")
+    page.locator(".head .badge", has_text="RETURNED").wait_for()
+
+
+def test_a_new_payout_shows_what_will_happen_while_it_is_typed(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/payouts/new", world.api_key)
+    outcome, command = page.locator("#fragment-new-payout"), page.locator("#new-payout-command")
+    account = page.get_by_label("Account or IBAN")
+    page.get_by_role("radio", name="returned").check()
+    outcome.get_by_text("RETURNED_BY_BANK").wait_for()
+    assert account.input_value().endswith("0012")
+    assert "after 1 min" in outcome.inner_text()
+    page.get_by_label("Amount").fill("250000")
+    outcome.get_by_text("Not returned, which you chose").wait_for()
+    assert "psp payouts create 250000 " in command.inner_text()
+    page.get_by_label("Scenario header").fill("slow_failure")
+    outcome.get_by_text("TIMEOUT").wait_for()
+    assert "X-Sandbox-Scenario: slow_failure" in command.inner_text()
+    assert "--scenario slow_failure" in command.inner_text()
+    page.get_by_label("Scenario header").fill("")
+    page.get_by_label("Amount").fill("1500")
+    account.fill(make_iban("HABB", "0000001123450001"))
+    outcome.get_by_text("The account").wait_for()
+    page.get_by_label("Bank or wallet").select_option(label="MCB: MCB Bank Limited")
+    page.locator(".field .error", has_text="The IBAN belongs to bank HABB").wait_for()
+    assert account.get_attribute("aria-invalid") == "true"
+    page.get_by_label("Bank or wallet").select_option(label="HBL: Habib Bank Limited")
+    page.get_by_role("radio", name="account_closed").check()
+    outcome.get_by_text("refuse this account").wait_for()
+    assert account.get_attribute("aria-invalid") is None
+    assert account.input_value() == make_iban("HABB", "0000001123450007")
+    assert world.get("/sandbox/v1/requests", q="explain").json()["data"] == [], "previews are in the journal"
+
+
+def test_a_refused_payout_keeps_its_form(world: World, browsing: Browsing) -> None:
+    taken = world.post("/api/v1/payouts", world.payout_body()).json()["merchant_reference"]
+    browsing.expected_statuses.add(409)
+    page = browsing.open("/console/payouts/new", world.api_key)
+    page.get_by_role("radio", name="failed …0003").check()
+    page.get_by_label("Your reference").fill(taken)
+    page.get_by_label("Metadata").fill("order=17\nnote=<b>x</b>")
+    page.get_by_label("Needs approval").check()
+    page.get_by_role("button", name="Create payout").click()
+    assert "DUPLICATE_REFERENCE" in page.get_by_role("alert").inner_text()
+    assert page.get_by_role("radio", name="failed …0003").is_checked()
+    assert page.get_by_label("Needs approval").is_checked()
+    page.get_by_label("Your reference").fill("ANOTHER")
+    page.get_by_role("button", name="Create payout").click()
+    page.wait_for_url("**/console/payouts/*-*")
+    found = world.get("/api/v1/payouts", merchant_reference="ANOTHER").json()["data"][0]
+    assert (found["metadata"], found["status"]) == ({"order": "17", "note": "<b>x</b>"}, "REQUESTED")
+    page.get_by_role("link", name="Create another like this").click()
+    assert page.get_by_label("Account or IBAN").input_value() == found["account_number"]
+    assert page.get_by_label("Metadata").input_value() == "note=<b>x</b>\norder=17"
+    assert page.get_by_label("Your reference").input_value() not in ("", "ANOTHER")

@@ -74,7 +74,9 @@ class Console:
             settings.public_url,
             settings.host in LOOPBACK_HOSTS,
         )
-        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.path) + r"\Z"), page) for page in PAGES]
+        # /console/payouts/new is also a /console/payouts/{payout_id}.
+        exact_first = sorted(PAGES, key=lambda page: page.path.count("{"))
+        self._pages = [(re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", page.path) + r"\Z"), page) for page in exact_first]
 
     def routes(self) -> list[Operation]:
         """Return the console's own operations, which are not part of the API."""

@@ -15,6 +15,7 @@ from sandbox.http.operation import JSON, Operation
 from sandbox.http.request import ANONYMOUS, Caller, SignedIn
 
 _BOUNDARY: Final = "psp-console-file"
+_PREVIEWS: Final = uuid.UUID("7b1c1d0e-6f0f-5d4b-9a43-3a0d6a8f2c11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class ApiCall:
     file: bytes | None = None
     key: str | None = None
     """The idempotency key; None for a new one."""
+    is_preview: bool = False
+    """Whether a page makes the call while a form is being filled in. It is then not in the journal, and has a key only if the
+    operation requires one: the same key for the same body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,14 @@ class ApiCalls:
         if any("/" in value or not value for value in call.path.values()):
             raise Problem("NOT_FOUND")
         is_read = operation.method == "GET"
-        app = self._app if is_read else self._logged
+        app = self._app if is_read or call.is_preview else self._logged
         assert app is not None, "connect was not called"
         request_id = str(uuid.uuid4())
         sent = {"accept": JSON, "x-request-id": request_id, **(headers or {})}
         content = _content(call, operation, sent)
-        if operation.idempotency != "none":
+        if call.is_preview and operation.idempotency == "required":
+            sent["x-idempotency-key"] = f"preview-{uuid.uuid5(_PREVIEWS, f'{operation.id} {content.hex()}')}"
+        elif operation.idempotency != "none" and not call.is_preview:
             sent["x-idempotency-key"] = call.key or str(uuid.uuid4())
         query = urlencode([(name, value) for name, value in call.query.items() if value != ""])
         state: dict[str, Any] = {"request_id": request_id, "method": operation.method, "signed_in": signed_in}

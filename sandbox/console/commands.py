@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 
 from sandbox.console.psp_commands import PSP_COMMANDS
 from sandbox.console.psp_line import PspLine
+from sandbox.domain.scenario_engine import HEADER
 from sandbox.http.curl import MERCHANT_KEY, OPERATOR_KEY, UPLOADED_FILE, curl, json_body
 from sandbox.http.operation import Operation
 
@@ -41,23 +42,30 @@ class Commands:
         self._cli_url = "" if self._url == DEFAULT_CLI_URL else self._url
         self._lines = {name: [PspLine(line) for line in text.splitlines()] for name, text in PSP_COMMANDS.items()}
 
-    def of(self, operation_id: str, path: Mapping[str, str], query: Mapping[str, str], body: Any = None) -> Command:
+    def of(
+        self, operation_id: str, path: Mapping[str, str], query: Mapping[str, str], body: Any = None, scenario: str = ""
+    ) -> Command:
         """Return the commands for a call. Empty query parameters are left out; the body of an upload is not shown.
 
+        `scenario` is the value of the X-Sandbox-Scenario header, which creates payouts.
         Raises KeyError for an unknown operation or a missing path parameter.
         """
         operation = self._operations[operation_id]
         query = {name: value for name, value in query.items() if value != ""}
         body = None if operation.receive is not None else body
-        return Command(self._curl(operation, path, query, body), self._psp(operation, path, query, body))
+        # For `psp`, the header is an option like any other.
+        with_scenario = {**query, "scenario": scenario} if scenario else query
+        return Command(self._curl(operation, path, query, body, scenario), self._psp(operation, path, with_scenario, body))
 
-    def _curl(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> str:
+    def _curl(self, operation: Operation, path: Mapping[str, str], query: Mapping[str, str], body: Any, scenario: str) -> str:
         url = self._url + operation.path.format(**{name: quote(path[name], safe="") for name in operation.path_parameters})
         if query:
             url += "?" + urlencode(query, quote_via=quote)
         arguments = list(_KEYS[operation.access])
         if operation.idempotency != "none":
             arguments.append(_IDEMPOTENCY_KEY)
+        if scenario:
+            arguments.append("-H " + shlex.quote(f"{HEADER}: {scenario}"))
         if operation.receive is not None:
             arguments.append(UPLOADED_FILE)
         elif body is not None:

@@ -3,8 +3,9 @@
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
 with `:null` or `:int_or_null` it is null, with `:blank` an empty text. `filters:rows` is an empty list, unless other fields
-fill its rows (`filters.0.field`). Names that begin with `path.` or `query.` are parameters. Names that begin with `_` belong
-to the console; `_file` is a text that is sent as the file if none is chosen.
+fill its rows (`filters.0.field`). `:json` is the body itself: a choice that sets several fields at once. Names that begin with
+`path.` or `query.` are parameters. Names that begin with `_` belong to the console; `_file` is a text that is sent as the file
+if none is chosen.
 """
 
 import json
@@ -44,7 +45,9 @@ def body_of(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     for name, given in values.items():
         path, _, kind = name.partition(":")
         value = _convert(given, kind)
-        if value is not _OMITTED:
+        if not path:
+            body |= value if isinstance(value, dict) else {}
+        elif value is not _OMITTED:
             _put(body, path.split("."), value)
     found: dict[str, Any] = _without_gaps(body)
     return found

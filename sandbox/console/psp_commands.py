@@ -44,10 +44,10 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     # Payouts
     "create_payout": _either(
         "payouts create {amount} {account_number}",
-        *(f"{where} {_PAYOUT} --title {{account_title}} --requires-approval {{requires_approval:flag}}"
+        *(f"{where} {_PAYOUT} --title {{account_title}} --requires-approval {{requires_approval:flag}} --scenario {{scenario}}"
           for where in (_BANK, _WALLET)),
     ),
-    "create_payouts": "payouts batch {payouts:file=payouts.csv}",
+    "create_payouts": "payouts batch {payouts:file=payouts.csv} --scenario {scenario}",
     "list_payouts": "payouts list --status {status} --dest-type {dest_type} --reference {merchant_reference} "
     f"--user-id {{user_id}} --metadata {{metadata:pairs}} --search {{q}} {_DATED}",
     "get_payout": "payouts get {payout_id} --wait-for! {wait_for} --timeout {timeout}\npayouts get {payout_id}",

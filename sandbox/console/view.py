@@ -88,12 +88,13 @@ class View:
         body: Any = None,
         *,
         shown: bool = True,
+        preview: bool = False,
     ) -> Any:
         """Call an API operation as the session's caller, and return the JSON. Raises Refused.
 
-        If `shown`, the page lists the call among its commands.
+        If `shown`, the page lists the call among its commands. `preview`: see ApiCall.
         """
-        sent = ApiCall(operation_id, path or {}, query or {}, body)
+        sent = ApiCall(operation_id, path or {}, query or {}, body, is_preview=preview)
         reply = await self.kit.calls.send(sent, self.signed_in)
         if not reply.is_success:
             raise Refused(reply)
@@ -150,10 +151,15 @@ class View:
         if command not in self.commands and len(self.commands) < MAX_SHOWN_COMMANDS:
             self.commands.append(command)
 
-    def command(self, operation_id: str, path: Mapping[str, str] | None = None, body: Any = None) -> Command:
-        """Return the commands that do the same as a form; without a body, with the operation's example."""
+    def command(
+        self, operation_id: str, path: Mapping[str, str] | None = None, body: Any = None, scenario: str = ""
+    ) -> Command:
+        """Return the commands that do the same as a form; without a body, with the operation's example.
+
+        `scenario` is the value of the X-Sandbox-Scenario header.
+        """
         operation = self.kit.calls.operation(operation_id)
-        return self.kit.commands.of(operation_id, path or {}, {}, operation.example if body is None else body)
+        return self.kit.commands.of(operation_id, path or {}, {}, operation.example if body is None else body, scenario)
 
     def example(self, fixed: Mapping[str, str]) -> Any:
         """Return the body of a form that has fixed fields only."""

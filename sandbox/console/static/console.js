@@ -130,11 +130,44 @@ const fetchFragment = debounce(async (form) => {
   const response = await fetch(`/console/fragments/${form.dataset.fragment}`, { method: "POST", body: fields });
   if (!response.ok || mine !== form.fragmentNumber) return;
   const fresh = parse(await response.text()).body;
+  // Parts belong elsewhere in the page: errors beside fields, for example.
+  for (const part of fresh.querySelectorAll("[data-part]")) {
+    const known = document.getElementById(part.id);
+    part.remove();
+    if (!known || known.innerHTML === part.innerHTML) continue;
+    known.replaceChildren(...[...part.childNodes].map((node) => document.adoptNode(node)));
+    const field = known.matches(".error") && form.querySelector(`[aria-describedby~="${CSS.escape(part.id)}"]`);
+    if (field) known.textContent ? field.setAttribute("aria-invalid", "true") : field.removeAttribute("aria-invalid");
+  }
   if (fresh.innerHTML !== target.innerHTML) target.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
 }, 250);
 
+// A choice fills in other fields: data-fill has their values. A value that begins with "…" replaces the end of an account number.
+// Fields that only the choice before filled in get their values back.
+function fill(form, values) {
+  for (const [field, [before, after]] of form.filled || []) if (field.value === after) field.value = before;
+  form.filled = new Map();
+  for (const [name, value] of Object.entries(values)) {
+    const field = form.elements.namedItem(name);
+    if (!field) continue;
+    const before = field.value;
+    field.value = value.startsWith("…") ? withEnd(before, value.slice(1)) : value;
+    form.filled.set(field, [before, field.value]);
+  }
+}
+
+function withEnd(account, end) {
+  const found = account.slice(0, -end.length) + end;
+  if (!/^PK[0-9]{2}[A-Z0-9]{20}$/.test(found)) return found;
+  // An IBAN gets the check digits of its new end: ISO/IEC 7064, MOD 97-10.
+  let rest = 0;
+  for (const character of `${found.slice(4)}PK00`) rest = Number(`${rest}${parseInt(character, 36)}`) % 97;
+  return `PK${String(98 - rest).padStart(2, "0")}${found.slice(4)}`;
+}
+
 document.addEventListener("input", (event) => {
   const form = event.target.form;
+  if (form && event.target.dataset.fill) fill(form, JSON.parse(event.target.dataset.fill));
   if (form?.matches("[data-search]")) search(form);
   if (form?.dataset.fragment) fetchFragment(form);
 });
