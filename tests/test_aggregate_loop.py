@@ -35,7 +35,7 @@ class HangingVendors(Poller):
 
 async def test_hanging_vendors_do_not_delay_merchants_that_read_our_own_feed() -> None:
     poller = HangingVendors()
-    loop = AggregateLoop(poller)
+    loop = AggregateLoop(poller, lambda merchant_id, notes: None)
     running = asyncio.create_task(loop.run())
     await asyncio.wait_for(poller.own_feed_done.wait(), 120)
     assert len(poller.hanging) == MAX_HTTP_POLLS

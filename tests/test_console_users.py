@@ -1,5 +1,6 @@
 """The console's pages about users: what they show, and the main flows in a browser."""
 
+import json
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,8 @@ import pytest
 
 from tests.harness.browser import check_page
 from tests.harness.console import ConsoleClient
+from tests.harness.vendor import Vendor, row
+from tests.harness.waiting import until
 from tests.harness.world import World
 from tests.test_users import make_user, record, request_payout
 
@@ -66,13 +69,13 @@ def test_a_member_sees_who_waits_and_why_a_member_cannot_approve(world: World, u
 def test_a_user_is_created_with_a_destination_of_the_directory(world: World, browsing: "Browsing") -> None:
     page = browsing.open("/console/users", world.api_key)
     page.keyboard.press("n")
-    page.get_by_label("Name").fill("Bilal Ahmed")
+    page.get_by_role("textbox", name="Name").fill("Bilal Ahmed")
     page.get_by_label("Bank or wallet").select_option(label="MCB · MCB Bank Limited")
     page.get_by_label("Account number or IBAN").fill("12x")
     browsing.expected_statuses = {400}
     page.get_by_role("button", name="Create user").click()
     page.get_by_role("alert").wait_for()
-    assert page.get_by_label("Name").input_value() == "Bilal Ahmed", "an error keeps the input"
+    assert page.get_by_role("textbox", name="Name").input_value() == "Bilal Ahmed", "an error keeps the input"
     page.get_by_label("Account number or IBAN").fill("12345678900001")
     page.get_by_role("button", name="Create user").click()
     page.get_by_role("heading", name="Bilal Ahmed").wait_for()
@@ -137,6 +140,59 @@ def test_failed_rows_are_retried_and_the_page_follows(world: World, user_id: str
     assert page.locator("#table-rows").get_by_text("SUCCEEDED").count() == 1
 
 
+def make_sale(world: World, user_id: str, brand: str) -> str:
+    response = world.post("/api/v1/sales", {"user_id": user_id, "brand": brand, "earning": "40.00"})
+    assert response.status_code == 201, response.text
+    sale_id: str = response.json()["id"]
+    return sale_id
+
+
+def test_chosen_sales_are_reconciled_and_settled(world: World, user_id: str, browsing: "Browsing") -> None:
+    undecided, approved, declined = (make_sale(world, user_id, brand) for brand in ("Alkaram", "Khaadi", "Sapphire"))
+    page = browsing.open("/console/users/sales", world.api_key)
+    page.get_by_role("button", name="Pay advances now").click()
+    page.get_by_role("status").get_by_text("3 paid, 0 failed, 12.00 in total").wait_for()
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Reconcile the chosen sales").click()
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("Decision about Khaadi").select_option("Approve")
+    page.get_by_label("Decision about Sapphire").select_option("Decline")
+    # A live update keeps decisions that are not submitted yet.
+    page.locator("body[data-listening]").wait_for()
+    with page.expect_response(lambda response: response.request.headers.get("x-live") == "1"):
+        make_sale(world, user_id, "Gul Ahmed")
+    assert page.get_by_label("Decision about Khaadi").input_value()
+    page.get_by_role("button", name="Reconcile the chosen sales").click()
+    page.get_by_role("status").get_by_text("Sales reconciled.").wait_for()
+    statuses = {sale["id"]: sale["status"] for sale in world.get("/api/v1/sales").json()["data"]}
+    assert [statuses[sale] for sale in (undecided, approved, declined)] == ["PENDING", "APPROVED", "DECLINED"]
+    page.get_by_role("button", name="Settle sales now").click()
+    page.get_by_role("status").get_by_text("2 paid, 0 failed, 32.00 in total").wait_for()
+
+
+def test_one_sale_is_approved_on_its_page(world: World, console: ConsoleClient, user_id: str) -> None:
+    sale_id = make_sale(world, user_id, "Khaadi")
+    page = f"/console/users/sales/{sale_id}"
+    assert f"sales reconcile --approve {sale_id}" in console.get(page).text, "the button shows its command"
+    decision = json.dumps({"sale_id": sale_id, "status": "APPROVED"})
+    shown = console.act("reconcile_sales", page, **{"[]": "", "sale:json": decision}, _said="Sale reconciled.")
+    assert "Sale reconciled." in shown.text
+    assert world.get(f"/api/v1/sales/{sale_id}").json()["status"] == "APPROVED"
+
+
+def test_dead_letters_are_shown_and_replayed(world: World, console: ConsoleClient) -> None:
+    bad = {**row(1), "amount": "free"}
+    with Vendor([bad, row(2, amount="12.00", user="0742")]) as vendor:
+        page = "/console/users/aggregator"
+        console.act("set_source", page, **{"url:null": vendor.url, "headers:pairs": "X-API-KEY=secret"})
+        until(lambda: world.get("/aggregator/v1/dead-letters").json()["data"], seconds=60)
+    shown = console.get(f"{page}?vendor_user_id=0742").text
+    for text in (vendor.url, "X-API-KEY", "12.00", "free", "SUCCEEDED"):
+        assert text in shown, text
+    assert "secret" not in shown
+    assert "1 remain" in console.act("replay_dead_letters", page, _then="stay").text
+
+
 def in_thread(call: Callable[..., object]) -> Callable[..., object]:
     """Return a function that makes the call in a thread of its own: in this one, the browser's event loop is running."""
 
@@ -175,11 +231,17 @@ def failed_bulk_credit(world: World, user_id: str) -> str:
         ("/console/users/approvals", "approvals"),
         ("/console/users/bulk-credit", "bulk-credits"),
         ("/console/users/bulk-credit/{activity_id}", "bulk-credit"),
+        ("/console/users/sales", "sales"),
+        ("/console/users/sales/{sale_id}", "sale"),
+        ("/console/users/aggregator", "aggregator"),
     ],
 )
 def test_pages_with_data(world: World, user_id: str, browsing: "Browsing", path: str, name: str) -> None:
     record(world, user_id, "SPENT", "250")
     request_payout(world, user_id, "300")
-    assert world.post("/api/v1/sales", {"user_id": user_id, "brand": "Khaadi", "earning": "40.00"}).status_code == 201
-    ids = {"user_id": user_id, "activity_id": failed_bulk_credit(world, user_id)}
+    ids = {
+        "user_id": user_id,
+        "activity_id": failed_bulk_credit(world, user_id),
+        "sale_id": make_sale(world, user_id, "Khaadi"),
+    }
     check_page(browsing, path.format(**ids), world.api_key, name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -10,6 +10,7 @@ import structlog
 from sandbox.aggregator.poll import Poller
 from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE
 from sandbox.infrastructure.tasks import end_tasks
+from sandbox.live.feed import Note
 
 INTERVAL: Final = 1.0
 _MAX_INTERVAL: Final = 5.0
@@ -24,8 +25,10 @@ _log = structlog.get_logger()
 class AggregateLoop:
     """Find polls that are due and run them, with at most one task per merchant in this process."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, on_fetched: Callable[[str, Sequence[Note]], None]) -> None:
+        """`on_fetched` receives the merchant and a note for the live feed after each call to a vendor."""
         self._poller = poller
+        self._on_fetched = on_fetched
         self._http: dict[str, asyncio.Task[None]] = {}
         self._own: dict[str, asyncio.Task[None]] = {}
 
@@ -62,7 +65,7 @@ class AggregateLoop:
         try:
             # Poll while there are more pages and the vendor's rate limit allows it: five times at most.
             while await self._poller.poll(merchant_id):
-                pass
+                self._on_fetched(merchant_id, [Note("aggregator.fetched", {})])
         except (*CONNECTION_ERRORS, *RETRYABLE) as error:
             _log.warning("poll_interrupted", merchant_id=merchant_id, error=repr(error)[:300])
         except Exception:

@@ -185,7 +185,7 @@ async def run_worker(settings: Settings) -> None:
     notifier.before_commit.append(summaries.committing)
     notifier.after_commit += [step_runner.committed, live_feed.committed]
     vendors = HttpVendor(settings.webhook_allow)
-    aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors))
+    aggregate = AggregateLoop(Poller(box, OwnVendor(FeedService()), vendors), live_feed.notes)
     # Steps come before deliveries, so that a transaction that runs a merchant's steps also claims its due deliveries.
     wake_handlers = {STEPS: step_runner.wake, DELIVERIES: step_runner.wake_deliveries, CREDITS: bulk_credit_tasks.wake}
 

@@ -3,9 +3,9 @@
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
 with `:null` or `:int_or_null` it is null, with `:blank` an empty text. `filters:rows` is an empty list, unless other fields
-fill its rows (`filters.0.field`). `:json` is the body itself: a choice that sets several fields at once. Names that begin with
-`path.` or `query.` are parameters. Names that begin with `_` belong to the console; `_file` is a text that is sent as the file
-if none is chosen.
+fill its rows (`filters.0.field`). `:json` is the body itself: a choice that sets several fields at once. With a field named
+`[]`, the body is a list of the other fields' values. Names that begin with `path.` or `query.` are parameters. Names that begin
+with `_` belong to the console; `_file` is a text that is sent as the file if none is chosen.
 """
 
 import json
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+LIST: Final = "[]"
+"""The name of a field that makes the body a list."""
 _INDEX: Final = re.compile(r"\[(\d+)\]")
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?\s*([Zz]|[+-]\d\d:\d\d)?")
 MAX_INDEX: Final = 100
@@ -35,7 +37,7 @@ class FormState:
     """Messages about fields that the form does not have."""
 
 
-def body_of(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def body_of(fields: Iterable[tuple[str, str]]) -> Any:
     """Return the JSON body that a form's fields describe."""
     values: dict[str, list[str]] = {}
     for name, value in fields:
@@ -49,8 +51,9 @@ def body_of(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
             body |= value if isinstance(value, dict) else {}
         elif value is not _OMITTED:
             _put(body, path.split("."), value)
-    found: dict[str, Any] = _without_gaps(body)
-    return found
+    if LIST in values:
+        return list(body.values())
+    return _without_gaps(body)
 
 
 def parameters_of(fields: Iterable[tuple[str, str]], prefix: str) -> dict[str, str]:

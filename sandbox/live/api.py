@@ -39,8 +39,8 @@ class StreamApi:
         ),
         description="Payout changes have their event's type (`event: payout.succeeded`), webhook attempts are "
         "`webhook.attempted`, API calls are `request`, the checks of receiver tests are `receiver_test.progressed`, the "
-        "credited chunks of a file are `bulk_credit.progressed`; each `data:` is one JSON object. A comment says when the "
-        "stream is listening, and another every 15 s keeps it alive. "
+        "credited chunks of a file are `bulk_credit.progressed`, calls to a vendor are `aggregator.fetched`; each `data:` is "
+        "one JSON object. A comment says when the stream is listening, and another every 15 s keeps it alive. "
         "Earlier events are not replayed; they are in the log of events. "
         "A client that reads too slowly is disconnected. A merchant can have 32 streams at a time.",
     )

@@ -73,7 +73,7 @@ async def users(view: View) -> Response:
     table, directory = await asyncio.gather(
         view.table(
             "users", "Users, newest first", COLUMNS, "list_users",
-            query=view.given("external_id", "created_from", "created_to"),
+            query=view.given("q", "created_from", "created_to"),
             empty="No user matches." if view.query else "No users yet. Create the first one above: press n.",
         ),
         view.call("get_directory", shown=False),

@@ -5,11 +5,18 @@
 
 const parse = (html) => new DOMParser().parseFromString(html, "text/html");
 
+// Whether a field was filled in since the page was loaded.
+function isChanged(field) {
+  if (field.matches("select")) return field.selectedIndex !== Math.max(0, [...field.options].findLastIndex((option) => option.defaultSelected));
+  return field.matches("[type=checkbox], [type=radio]") ? field.checked !== field.defaultChecked : field.value !== field.defaultValue;
+}
+
 // A region that someone is working in stays as it is: an open form, a selected text, an open command.
 function isBusy(region) {
   const focused = document.activeElement;
   if (focused && focused !== document.body && region.contains(focused) && focused.matches("input, select, textarea")) return true;
   if (region.querySelector("details[open]")) return true;
+  if ([...region.querySelectorAll("input, select, textarea")].some(isChanged)) return true;
   const selection = document.getSelection();
   return Boolean(selection && !selection.isCollapsed && region.contains(selection.anchorNode));
 }
