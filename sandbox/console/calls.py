@@ -76,6 +76,18 @@ class ApiCalls:
             raise Problem("NOT_FOUND", "The API has no such operation.")
         return found
 
+    def find(self, method: str, path: str) -> tuple[Operation, dict[str, str]] | None:
+        """Return the operation that a request calls, with its path parameters; None if there is none."""
+        parts = path.split("/")
+        for operation in self._operations.values():
+            names = operation.path.split("/")
+            if operation.method != method or len(names) != len(parts):
+                continue
+            pairs = list(zip(names, parts, strict=True))
+            if all(name == part or name.startswith("{") for name, part in pairs):
+                return operation, {name[1:-1]: part for name, part in pairs if name.startswith("{")}
+        return None
+
     async def send(self, call: ApiCall, signed_in: SignedIn | None, headers: Mapping[str, str] | None = None) -> Reply:
         """Call an operation, and return its response, whatever its status. `headers` are sent too, such as an API key's.
 

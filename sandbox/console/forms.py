@@ -102,7 +102,7 @@ def _convert(given: list[str], kind: str) -> Any:
     if kind == "pairs":
         return _pairs(text)
     if kind == "time":
-        return _time(text)
+        return time_of(text)
     if kind in ("int", "int_or_null", "json"):
         # If it is not valid, send it as it is: the API says what is wrong with it.
         try:
@@ -112,7 +112,7 @@ def _convert(given: list[str], kind: str) -> Any:
     return text
 
 
-def _time(text: str) -> str:
+def time_of(text: str) -> str:
     """Return a time in RFC 3339. The time of day, its seconds and the time zone (UTC) can be left out."""
     found = _TIME.fullmatch(text)
     if found is None:

@@ -60,9 +60,11 @@ def money(amount: Any) -> str:
 
 
 def tone(status: Any) -> str:
-    """Return how a status is coloured: good, bad, warn or neutral."""
+    """Return how a status, also an HTTP status, is coloured: good, bad, warn or neutral."""
     if isinstance(status, bool):
         return "good" if status else "bad"
+    if isinstance(status, int):
+        return "good" if status < 400 else "bad"
     return _TONES.get(str(status), "neutral")
 
 

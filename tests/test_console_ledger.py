@@ -1,0 +1,70 @@
+"""The console's ledger, audit, requests and catalogue."""
+
+from tests.harness.browser import Browsing, check_page
+from tests.harness.world import World
+
+
+def test_the_ledger_has_debits_and_credits_in_columns_and_filters_in_its_url(world: World, browsing: Browsing) -> None:
+    payout = world.create_payout("0001", amount="1500.00")
+    world.post("/sandbox/v1/drain")
+    page = browsing.open("/console/ledger", world.api_key)
+    rows = page.locator("#table-entries tbody tr")
+    locked = rows.filter(has_text="LOCKED").last
+    assert locked.locator("td[data-label=Credit]").inner_text() == "1,500.00"
+    assert locked.locator("td[data-label=Debit]").inner_text() == "—"
+    assert locked.locator(f'a[href="/console/payouts/{payout["id"]}"]').count() == 1
+    page.get_by_label("Account", exact=True).select_option("LOCKED")
+    page.wait_for_url("**/console/ledger?account=LOCKED")
+    rows.filter(has_text="AVAILABLE").first.wait_for(state="detached")
+    page.get_by_label("Payout id").fill("12")
+    page.get_by_role("alert").get_by_text("payout_id").wait_for()
+    check_page(browsing, "/console/ledger", world.api_key, "ledger")
+
+
+def test_the_ledger_changes_live(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/ledger", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    world.post("/sandbox/v1/balance/top-up", {"amount": "1234.56"})
+    page.locator("#table-entries").get_by_text("1,234.56").first.wait_for()
+
+
+def test_the_audit_names_each_check_in_words(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/ledger/audit", world.api_key)
+    checks = world.get("/sandbox/v1/audit").json()["checks"]
+    assert page.get_by_role("heading", name=f"All {len(checks)} checks passed").is_visible()
+    for check in checks:
+        assert page.get_by_role("row").filter(has_text=check["detail"]).count() == 1
+    check_page(browsing, "/console/ledger/audit", world.api_key, "audit")
+    csv = page.request.get("/console/ledger/audit?csv=audit").text()
+    assert len(csv.splitlines()) == len(checks) + 1
+
+
+def test_a_request_shows_what_it_caused_and_how_to_repeat_it(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/requests", world.api_key)
+    page.locator("body[data-listening]").wait_for()
+    body = world.payout_body("0007")
+    created = world.post("/api/v1/payouts", body, key="same-key-7").json()
+    world.post("/sandbox/v1/drain")
+    row = page.locator("#table-requests tbody tr").filter(has_text="/api/v1/payouts")
+    row.first.wait_for()
+    page.get_by_label("Search").fill(body["merchant_reference"])
+    page.wait_for_url("**/console/requests?q=*")
+    row.get_by_role("link", name="/api/v1/payouts").first.click()
+    page.wait_for_url("**/console/requests/*-*")
+    caused = page.locator("#table-caused")
+    assert caused.get_by_text("FAILED", exact=True).count() == 1
+    assert caused.locator(f'a[href="/console/payouts/{created["id"]}"]').count() >= 1
+    again = page.locator("section", has=page.get_by_role("heading", name="Send it again"))
+    same = again.locator("pre", has_text="same-key-7")
+    assert body["merchant_reference"] in same.inner_text()
+    assert "$PSP_API_KEY" in same.inner_text()
+    assert again.locator("pre", has_text="$(uuidgen)").count() == 1
+    assert again.locator("pre", has_text="psp payouts create").count() == 1
+    check_page(browsing, "/console/requests", world.api_key, "requests")
+    check_page(browsing, page.url, world.api_key, "request")
+
+
+def test_an_unfinished_filter_keeps_the_page(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/requests?status=4&path=/api/v1/payouts*", world.api_key)
+    assert "status" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("Path").input_value() == "/api/v1/payouts*"
