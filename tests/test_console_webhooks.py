@@ -1,13 +1,18 @@
 """The console's pages about webhooks: what they show, and the main flows in a browser."""
 
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from examples.receivers.broken import NoDedup
+from examples.receivers.correct_python import Server
 from sandbox.console.forms import body_of
 from sandbox.console.pages.deliveries import BAR_WIDTH, phases
 from sandbox.console.pages.endpoints import as_entered, filter_rows
+from sandbox.domain.webhook_signing import new_secret
 from tests.harness.browser import check_page
 from tests.harness.console import ConsoleClient
 from tests.harness.receiver import Receiver
@@ -16,6 +21,8 @@ from tests.harness.world import World
 
 if TYPE_CHECKING:
     from tests.harness.browser import Browsing
+
+SECRET = new_secret(bytes(range(32)))
 
 
 @pytest.fixture
@@ -31,6 +38,15 @@ def receiver() -> Iterator[Receiver]:
     """Yield a receiver on loopback."""
     with Receiver() as found:
         yield found
+
+
+@pytest.fixture
+def no_dedup() -> Iterator[str]:
+    """Yield the URL of a receiver that acts twice on a webhook that arrives twice."""
+    with Server(NoDedup(SECRET)) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def add_endpoint(world: World, url: str, **fields: Any) -> dict[str, Any]:
@@ -72,6 +88,66 @@ def test_an_endpoint_is_added_broken_and_repaired(world: World, receiver: Receiv
     receiver.received[-1].verify(secret)
     page.go_back()
     assert secret not in page.content()
+
+
+def test_filters_are_tried_on_past_events_and_saved(world: World, receiver: Receiver, browsing: "Browsing") -> None:
+    delivery = failed_delivery(world, receiver)
+    page = browsing.open(f"/console/webhooks/{delivery['endpoint_id']}", world.api_key)
+    page.get_by_role("heading", name="Try filters on past events").click()
+    form = page.locator("form[id^=form-preview]")
+    form.get_by_label("Field").first.fill("data.amount")
+    form.get_by_label("Condition").first.select_option("gte")
+    form.get_by_label("Value").first.fill("1000000")
+    form.get_by_role("button", name="Try").click()
+    page.locator("#table-preview").get_by_text("data.amount").first.wait_for()
+    page.get_by_role("button", name="Save these event types and filters").click()
+    page.get_by_text("Filters saved.").wait_for()
+    saved = world.get(f"/api/v1/webhook-endpoints/{delivery['endpoint_id']}").json()
+    assert saved["filters"] == [{"op": "gte", "field": "data.amount", "value": 1000000}]
+    assert saved["event_types"] == ["payout.created"]
+
+
+def test_events_are_counted_before_they_are_recovered(world: World, receiver: Receiver, browsing: "Browsing") -> None:
+    delivery = failed_delivery(world, receiver)
+    receiver.respond = lambda _: (200, {}, b"")
+    page = browsing.open(f"/console/webhooks/{delivery['endpoint_id']}", world.api_key)
+    page.get_by_role("heading", name="Recover events").click()
+    page.get_by_label("Which events").select_option("all")
+    page.get_by_label("Since").fill(world.get("/sandbox/v1/clock").json()["now"][:10] + "T00:00:00Z")
+    received = len(receiver.received)
+    page.get_by_role("button", name="Count").click()
+    page.get_by_text("event would be sent again").wait_for()
+    page.get_by_role("button", name="Send 1 event again").click()
+    page.get_by_text("being sent again").wait_for()
+    until(lambda: len(receiver.received) > received)
+
+
+def test_a_new_secret_is_shown_once(world: World, receiver: Receiver, browsing: "Browsing") -> None:
+    endpoint = add_endpoint(world, receiver.url)
+    page = browsing.open(f"/console/webhooks/{endpoint['id']}", world.api_key)
+    page.get_by_role("heading", name="Replace the secret").click()
+    page.get_by_role("button", name="Replace", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    secret = page.locator("pre[aria-label=Secret]").inner_text()
+    assert secret.startswith("whsec_")
+    assert secret != endpoint["secret"]
+    page.goto(f"/console/webhooks/{endpoint['id']}")
+    assert secret not in page.content()
+
+
+def test_a_receiver_is_certified(world: World, no_dedup: str, browsing: "Browsing") -> None:
+    page = browsing.open(f"/console/webhooks/certify?url={no_dedup}/webhooks&probe_url={no_dedup}/probe", world.api_key)
+    page.get_by_label("Secret").fill(SECRET)
+    page.get_by_role("button", name="Test the receiver").click()
+    page.wait_for_url("**/console/webhooks/certify/*")
+    page.locator("#test-status").get_by_text("FAILED").wait_for(timeout=60_000)
+    check = page.locator("#checks > details").filter(has_text="Handles duplicate")
+    check.get_by_text("How to fix it").wait_for()
+    assert SECRET not in page.content()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download as JUnit XML").click()
+    assert 'name="handles_duplicate"' in download.value.path().read_text()
+    check_page(browsing, urlsplit(page.url).path, world.api_key, "receiver-test")
 
 
 def test_all_fields_of_an_endpoint_are_sent_and_changed(world: World, console: ConsoleClient) -> None:
@@ -149,6 +225,7 @@ def test_another_merchants_pages_are_not_found(world: World, receiver: Receiver,
         ("/deliveries", "deliveries"),
         ("/deliveries/{id}", "delivery"),
         ("/events", "events"),
+        ("/certify", "certify"),
         ("/events/{event_id}", "event"),
     ],
 )

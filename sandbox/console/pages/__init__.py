@@ -6,6 +6,7 @@ from sandbox.console.pages import (
     aggregator,
     approvals,
     bulk_credit,
+    certify,
     clock,
     deliveries,
     endpoints,
@@ -31,7 +32,8 @@ _MODULES: Final = (
     bulk_credit.pages,
     clock.pages,
     faults.pages,
-    # Before endpoints, whose ids are in the place of the words deliveries and events.
+    # Before endpoints, whose ids are in the place of the words certify, deliveries and events.
+    certify.pages,
     deliveries.pages,
     events.pages,
     endpoints.pages,

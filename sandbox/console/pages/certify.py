@@ -1,0 +1,36 @@
+"""Test webhook receivers: start a test, follow it, and read what it found."""
+
+from typing import Final, get_args
+
+from sandbox.console.pages.deliveries import header_lines
+from sandbox.console.routing import Pages
+from sandbox.console.security import add
+from sandbox.console.view import View
+from sandbox.domain.receiver_events import ReceiverSigning
+from sandbox.http.responses import Response
+
+pages = Pages()
+_SIGNINGS: Final = get_args(ReceiverSigning)
+_LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
+
+
+@pages.page("/console/webhooks/certify")
+async def certify(view: View) -> Response:
+    """Ask which receiver to test."""
+    return await view.render("certify.html", signings=_SIGNINGS)
+
+
+@pages.page("/console/webhooks/certify/{test_id}")
+async def test(view: View) -> Response:
+    """Show a test's progress and findings."""
+    found = await view.call("get_receiver_test", path={"test_id": view.path_parameters["test_id"]})
+    return await view.render("receiver_test.html", test=found, languages=_LANGUAGES, header_lines=header_lines)
+
+
+@pages.page("/console/webhooks/certify/{test_id}/junit")
+async def junit(view: View) -> Response:
+    """Return a finished test as a file in JUnit's format."""
+    test_id = view.path_parameters["test_id"]
+    text = await view.call("get_receiver_test_junit", path={"test_id": test_id})
+    disposition = f'attachment; filename="receiver-test-{test_id}.xml"'
+    return Response(200, text.encode(), "application/xml", add([("content-disposition", disposition)]))
