@@ -136,14 +136,113 @@ def test_a_fault_added_by_form_hits_and_shows_what_it_hit(world: World, browsing
     page.get_by_text("No fault: everything works.").wait_for()
 
 
-@pytest.mark.parametrize("path", ["", "/snapshots", "/faults", "/faults/new", "/faults/new?kind=latency", "/faults/{fault}"])
+def test_a_scenario_made_by_form_decides_what_a_payout_does(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world/scenarios", world.api_key)
+    page.keyboard.press("n")
+    page.get_by_label("Name").fill("slow_bank")
+    page.get_by_label("Account ends in").fill("4711")
+    page.get_by_label("Metadata").fill("order=17\ncolour=<b>red</b>")
+    second = page.get_by_role("group", name="Step 2")
+    second.get_by_label("Status").select_option("RETURNED")
+    second.get_by_label("After seconds").fill("3600")
+    fourth = page.get_by_role("group", name="Step 4")
+    browsing.expected_statuses = {400}
+    page.get_by_role("button", name="Add scenario").click()
+    # A payout that is PROCESSING cannot be returned; the message is beside the field, and the input is kept.
+    page.get_by_role("group", name="Step 2").get_by_text("cannot be RETURNED").wait_for()
+    assert second.get_by_label("After seconds").input_value() == "3600"
+    second.get_by_label("Status").select_option("ON_HOLD")
+    second.get_by_label("Wait here").check()
+    fourth.get_by_label("Status").select_option("FAILED")
+    fourth.get_by_label("Failure code").fill("ACCOUNT_CLOSED")
+    page.get_by_role("button", name="Add scenario").click()
+    page.get_by_text("Scenario saved.").wait_for()
+    (rule,) = (rule for rule in world.get("/sandbox/v1/scenarios").json()["data"] if rule["source"] == "own")
+    assert rule["match"] == {"suffix": "4711", "metadata": {"order": "17", "colour": "<b>red</b>"}}
+    assert [(step["to"], step["after"], step["wait"]) for step in rule["steps"]] == [
+        ("PROCESSING", 0, False), ("ON_HOLD", 3600, True), ("FAILED", 0, False),
+    ]  # fmt: skip
+    page.get_by_label("Account number").fill("12345678904711")
+    page.get_by_text("More", exact=True).click()
+    page.get_by_label("Metadata").fill("order=17\ncolour=<b>red</b>")
+    page.get_by_role("button", name="Explain").click()
+    page.get_by_text("It follows your scenario").wait_for()
+    page.locator("#table-explained").get_by_role("row").filter(has_text="ON_HOLD").wait_for()
+    # Saving the form unchanged changes nothing.
+    page.locator("#form-explain").locator("xpath=..").get_by_role("link", name="slow_bank").click()
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Scenario saved.").wait_for()
+    assert world.get(f"/sandbox/v1/scenarios/{rule['id']}").json() == rule
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.get_by_text("No scenario of your own.").wait_for()
+
+
+def test_settings_by_form(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(world.api_key)
+        page = console.get("/console/world/settings").text
+        names = re.findall(r'id="settings-[^"]*" name="([^"]*)"', page)
+        assert [name.partition(":")[0] for name in names] == [*world.get("/sandbox/v1/settings").json()]
+        for values, expected in (
+            (("FAILED", "", "60", "86400"), ["FAILED", None, 60, 86400]),
+            (("PENDING", "5000.00", "", ""), ["PENDING", "5000.00", None, None]),
+        ):
+            console.act("change_settings", "/console/world/settings", **dict(zip(names, values, strict=True)))
+            assert [*world.get("/sandbox/v1/settings").json().values()] == expected
+
+
+def test_a_key_is_shown_once_and_revoking_the_sessions_key_signs_out(world: World, browsing: Browsing) -> None:
+    page = browsing.open("/console/world/settings", world.api_key)
+    page.get_by_label("Role").select_option("admin")
+    page.locator("#form-create-key").get_by_label("Name").fill("checkout <i>service</i>")
+    page.get_by_role("button", name="Create key").click()
+    page.get_by_role("heading", name="Key created").wait_for()
+    key = page.locator("section[role=status] code").inner_text()
+    assert world.client.get("/sandbox/v1/keys", headers={"X-API-KEY": key}).status_code == 200
+    page.reload()
+    page.get_by_role("row").filter(has_text="checkout <i>service</i>").wait_for()
+    assert key not in page.content()
+    page.get_by_role("row").filter(has_text="checkout <i>service</i>").get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.get_by_text("Key revoked.").wait_for()
+    until(lambda: world.client.get("/sandbox/v1/keys", headers={"X-API-KEY": key}).status_code == 401)
+
+    world.post("/sandbox/v1/keys", {"role": "admin", "name": "another admin"})
+    page.get_by_role("row").filter(has_text="this session").get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_text("you will be signed out").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Yes").click()
+    page.wait_for_url("**/console/sign-in")
+
+
+def test_a_member_sees_why_it_may_not_manage_keys(world: World) -> None:
+    member = world.post("/sandbox/v1/keys", {"role": "member", "name": "member"}).json()["api_key"]
+    with ConsoleClient(world.stack.api_url) as console:
+        console.sign_in(member)
+        for path in ("", "/snapshots", "/faults", "/faults/new", "/scenarios", "/scenarios/new", "/settings"):
+            shown = console.get(f"/console/world{path}")
+            assert shown.status_code == 200
+        assert "This needs a key with the admin role." in shown.text
+        assert 'id="table-keys"' not in shown.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "", "/snapshots", "/faults", "/faults/new", "/faults/new?kind=latency", "/faults/{fault}", "/scenarios",
+        "/scenarios/new", "/scenarios/{rule}", "/settings",
+    ],
+)  # fmt: skip
 def test_pages_of_the_world(world: World, browsing: Browsing, path: str) -> None:
     hit = {"target": "api", "kind": "error", "status": 503, "match": {"path": "/api/v1/balance"}}
     fault = world.post("/sandbox/v1/faults", hit).json()["id"]
     world.post("/sandbox/v1/faults", {"target": "webhooks", "kind": "drop", "match": {"event_type": "payout.*"}})
     until(lambda: world.get("/api/v1/balance").status_code == 503)
+    steps = [{"to": "PROCESSING"}, {"to": "FAILED", "after": 3600, "failure_code": "ACCOUNT_CLOSED"}]
+    match = {"suffix": "4711", "metadata": {"order": "17"}}
+    rule = world.post("/sandbox/v1/scenarios", {"name": "slow_bank", "match": match, "steps": steps}).json()["id"]
     world.post("/sandbox/v1/clock/freeze")
     world.post("/api/v1/payouts", world.payout_body("0012"))
     world.post("/sandbox/v1/snapshots", {"name": "before the refunds"})
     name = re.sub(r"\W+", "-", path).strip("-") or "clock"
-    check_page(browsing, f"/console/world{path.format(fault=fault)}", world.api_key, f"world-{name}")
+    check_page(browsing, f"/console/world{path.format(fault=fault, rule=rule)}", world.api_key, f"world-{name}")

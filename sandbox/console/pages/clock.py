@@ -79,7 +79,7 @@ async def _due(view: View) -> tuple[Table, bool]:
         {"delivery_id": None, **item, "is_first": number == 0 or items[number - 1]["due_at"] != item["due_at"]}
         for number, item in enumerate(items)
     ]
-    empty = "Nothing is due. Create a payout to an account that ends in 0012: it returns after an hour."
+    empty = "Nothing is due. Create a payout to an account that ends in 0012: it is returned a minute later."
     return Table("due", "What is due next", DUE, rows, empty), found["has_more"]
 
 
