@@ -1,6 +1,9 @@
 """The console's pages of payouts: the list, one payout, a new one, many at once."""
 
-from tests.harness.browser import Browsing, check_page
+from pathlib import Path
+
+from tests.harness.browser import Browsing, check_accessibility, check_page
+from tests.harness.console import ConsoleClient
 from tests.harness.iban import make_iban
 from tests.harness.receiver import Receiver
 from tests.harness.world import World
@@ -22,6 +25,7 @@ def test_the_pages_with_data_are_accessible_and_fit(world: World, receiver: Rece
     check_page(browsing, f"/console/payouts/{returned}", world.api_key, "payout")
     check_page(browsing, f"/console/payouts/{failed}", world.api_key, "payout-failed")
     check_page(browsing, "/console/payouts/new", world.api_key, "payout-new")
+    check_page(browsing, "/console/payouts/batch", world.api_key, "payout-batch")
 
 
 def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> None:
@@ -217,3 +221,38 @@ def test_a_refused_payout_keeps_its_form(world: World, browsing: Browsing) -> No
     assert page.get_by_label("Account or IBAN").input_value() == found["account_number"]
     assert page.get_by_label("Metadata").input_value() == "note=<b>x</b>\norder=17"
     assert page.get_by_label("Your reference").input_value() not in ("", "ANOTHER")
+
+
+# ------------------------------------------------------------------------------------------------ many payouts
+
+
+def test_a_batch_shows_the_result_of_each_row_and_keeps_the_input(world: World, browsing: Browsing, tmp_path: Path) -> None:
+    file = tmp_path / "payouts.csv"
+    file.write_text(
+        "merchant_reference,amount,dest_type,bank_code,account_number,metadata.order\n"
+        "B-1,10.00,BANK,HBL,12345678900001,1\nB-2,-1,BANK,HBL,12345678900001,2\nB-3,10.00,BANK,NOPE,12345678900001,\n"
+    )
+    page = browsing.open("/console/payouts/batch", world.api_key)
+    page.get_by_label("CSV file").set_input_files(file)
+    page.wait_for_function("document.querySelector('textarea').value.includes('B-3')")
+    page.get_by_role("button", name="Create payouts").click()
+    assert "1 of 3 payouts were created. 2 were refused" in page.get_by_role("status").inner_text()
+    rows = page.locator("#table-results tbody tr")
+    assert [row.locator("td").first.inner_text() for row in rows.all()] == ["2", "3", "1"]
+    assert "amount" in rows.nth(0).inner_text()
+    assert "bank_code" in rows.nth(1).inner_text()
+    assert page.locator("textarea").input_value() == file.read_text()
+    found = world.get("/api/v1/payouts").json()["data"]
+    assert [(payout["merchant_reference"], payout["metadata"]) for payout in found] == [("B-1", {"order": "1"})]
+    assert rows.nth(2).get_by_role("link").get_attribute("href") == f"/console/payouts/{found[0]['id']}"
+    check_accessibility(page)
+
+
+def test_a_batch_that_is_not_csv_says_where(world: World) -> None:
+    with ConsoleClient(world.stack.api_url) as client:
+        client.sign_in(world.api_key)
+        text = "merchant_reference,amount\nB-1,10.00,surplus\n"
+        page = client.act("create_payouts", "/console/payouts/batch", _form="payout-batch", **{"payouts:csv": text})
+        assert page.status_code == 400
+        assert "line 2: the row and the header have different numbers of values." in page.text
+        assert "B-1,10.00,surplus" in page.text

@@ -1,6 +1,5 @@
 """Read the files passed to commands: one JSON body, or many items as JSON or CSV."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,9 @@ import typer
 
 from sandbox.cli.client import Output
 from sandbox.cli.failures import refused
+from sandbox.domain import csv_items
 
 _MAX_FILE_SIZE: Final = 64 * 2**20
-_FLAGS: Final = {"true": True, "false": False}
 
 
 def read_json(file: Path) -> Any:
@@ -51,24 +50,10 @@ def batch_output(found: dict[str, Any], field: str, line: Callable[[dict[str, An
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    reader = csv.DictReader(_text(file).splitlines(), strict=True)
-    items = []
     try:
-        for row in reader:
-            item: dict[str, Any] = {}
-            for name, value in row.items():
-                if name is None or value is None:
-                    raise typer.BadParameter(
-                        f"{file}, line {reader.line_num}: the row and the header have different numbers of values."
-                    )
-                if value:
-                    outer, dot, inner = name.partition(".")
-                    place, key = (item.setdefault(outer, {}), inner) if dot else (item, name)
-                    place[key] = _FLAGS.get(value, value) if key == "requires_approval" else value
-            items.append(item)
-    except csv.Error as error:
-        raise typer.BadParameter(f"{file}, line {reader.line_num}: {error}.") from error
-    return items
+        return csv_items.read_items(_text(file))
+    except ValueError as error:
+        raise typer.BadParameter(f"{file}, {error}") from error
 
 
 def _text(file: Path) -> str:

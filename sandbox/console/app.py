@@ -16,7 +16,7 @@ from sandbox.console import submission
 from sandbox.console.calls import ApiCall, ApiCalls, Refused
 from sandbox.console.commands import Commands
 from sandbox.console.data_table import value_at
-from sandbox.console.forms import FormState, body_of, failed, parameters_of
+from sandbox.console.forms import FormState, UnreadableField, body_of, failed, parameters_of
 from sandbox.console.live import LivePages
 from sandbox.console.pages import FRAGMENTS, PAGES
 from sandbox.console.rendering import create_templates
@@ -194,10 +194,14 @@ class Console:
         if set(operation.path_parameters) != set(path):
             problem = Problem("NOT_FOUND", "Enter the id first.")
             return await self._failure(request, problem, session, caller)
-        call = ApiCall(operation_id, path, query, body_of(form.fields), form.file, form.last("_key") or None)
+        state = FormState(form.last("_form") or operation_id, form.values())
+        try:
+            body = body_of(form.fields)
+        except UnreadableField as error:
+            return await self._return_to(form.last("_page"), request, session, caller, failed(state, error.problem), 400)
+        call = ApiCall(operation_id, path, query, body, form.file, form.last("_key") or None)
         headers = {"x-sandbox-scenario": form.last("_scenario")} if form.last("_scenario") else None
         reply = await self.calls.send(call, caller, headers)
-        state = FormState(form.last("_form") or operation_id, form.values())
         if not reply.is_success:
             problem_body = (
                 reply.data if isinstance(reply.data, dict) else {"title": "The request failed", "status": reply.status}

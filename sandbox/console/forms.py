@@ -3,9 +3,10 @@
 A field's name is its path in the JSON body, with a suffix for its type: `amount`, `destination.bank_code`, `steps.0.to`,
 `seconds:int`, `ordered:bool`, `event_types:list`, `metadata:pairs`, `filters:json`, `to:time`. An empty field is left out;
 with `:null` or `:int_or_null` it is null, with `:blank` an empty text. `filters:rows` is an empty list, unless other fields
-fill its rows (`filters.0.field`). `:json` is the body itself: a choice that sets several fields at once. With a field named
-`[]`, the body is a list of the other fields' values. Names that begin with `path.` or `query.` are parameters. Names that begin
-with `_` belong to the console; `_file` is a text that is sent as the file if none is chosen.
+fill its rows (`filters.0.field`); `payouts:csv` is a list of the rows of CSV. `:json` is the body itself: a choice that sets
+several fields at once. With a field named `[]`, the body is a list of the other fields' values. Names that begin with `path.`
+or `query.` are parameters. Names that begin with `_` belong to the console; `_file` is a text that is sent as the file if none
+is chosen.
 """
 
 import json
@@ -13,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from sandbox.domain.csv_items import read_items
 
 LIST: Final = "[]"
 """The name of a field that makes the body a list."""
@@ -37,8 +40,16 @@ class FormState:
     """Messages about fields that the form does not have."""
 
 
+class UnreadableField(Exception):
+    """A field's text cannot be converted, so that there is nothing to send to the API. `problem` has the shape of the API's."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.problem = {"title": "The form is not valid", "errors": [{"field": name, "message": message}]}
+        super().__init__(f"{name}: {message}")
+
+
 def body_of(fields: Iterable[tuple[str, str]]) -> Any:
-    """Return the JSON body that a form's fields describe."""
+    """Return the JSON body that a form's fields describe. Raises UnreadableField for CSV that is not valid."""
     values: dict[str, list[str]] = {}
     for name, value in fields:
         if not name.startswith(("_", "path.", "query.")):
@@ -46,7 +57,10 @@ def body_of(fields: Iterable[tuple[str, str]]) -> Any:
     body: dict[str, Any] = {}
     for name, given in values.items():
         path, _, kind = name.partition(":")
-        value = _convert(given, kind)
+        try:
+            value = _convert(given, kind)
+        except ValueError as error:
+            raise UnreadableField(path, str(error)) from error
         if not path:
             body |= value if isinstance(value, dict) else {}
         elif value is not _OMITTED:
@@ -99,6 +113,8 @@ def _convert(given: list[str], kind: str) -> Any:
         return _Rows()
     if not text:
         return None if kind in ("null", "int_or_null") else "" if kind == "blank" else _OMITTED
+    if kind == "csv":
+        return read_items(text)
     if kind == "pairs":
         return _pairs(text)
     if kind == "time":

@@ -1,0 +1,62 @@
+"""Many payouts at once, from CSV."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from sandbox.console.data_table import Column, Table
+from sandbox.console.forms import body_of
+from sandbox.console.routing import Pages
+from sandbox.console.view import View
+from sandbox.http.responses import Response
+
+pages = Pages()
+
+FORM: Final = "payout-batch"
+EXAMPLE: Final = """\
+merchant_reference,amount,dest_type,bank_code,wallet_code,account_number,account_title,metadata.order
+BATCH-1,1500.00,BANK,HBL,,12345678900001,AYESHA KHAN,17
+BATCH-2,250.50,BANK,MCB,,12345678900007,ALI RAZA,18
+BATCH-3,99.00,WALLET,,JAZZCASH,03001234560012,SANA MALIK,19
+"""
+COLUMNS: Final = (
+    Column("row", "Row", "number"),
+    Column("reference", "Reference", link="/console/payouts/{id}"),
+    Column("amount", "Amount", "money"),
+    Column("status", "Status", "status"),
+    Column("problem", "Problem"),
+)
+
+
+@pages.page("/console/payouts/batch")
+async def payout_batch(view: View) -> Response:
+    """Show the form and, once it was submitted, the result of each row."""
+    result = view.fields(FORM).result
+    table = None
+    if result is not None and view.form is not None:
+        items = body_of((name, value) for name, given in view.form.values.items() for value in given)["payouts"]
+        rows = [_row(number, item, found) for number, (item, found) in enumerate(zip(items, result["results"], strict=True), 1)]
+        # The rows to correct come first.
+        rows.sort(key=lambda row: row["is_created"])
+        table = Table("results", "Results", COLUMNS, rows)
+    return await view.render(
+        "payout_batch.html", tables=[] if table is None else [table], form_id=FORM, example=EXAMPLE, result=table
+    )
+
+
+def _row(number: int, item: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what became of an item: the payout, or what is wrong with it."""
+    if "payout" in found:
+        payout = found["payout"]
+        shown = {name: payout[name] for name in ("id", "amount", "status")}
+        return {"row": number, "reference": payout["merchant_reference"], "problem": "", "is_created": True, **shown}
+    problem = found["problem"]
+    errors: Sequence[Mapping[str, str]] = problem.get("errors") or ()
+    return {
+        "row": number,
+        "id": "",
+        "reference": item.get("merchant_reference", ""),
+        "amount": item.get("amount", ""),
+        "status": problem["code"],
+        "problem": "; ".join(f"{error['field']}: {error['message']}" for error in errors) or problem["detail"],
+        "is_created": False,
+    }
