@@ -140,6 +140,7 @@ def _banner(ready: "Ready") -> str:
     rows = [
         ("API", ready.api_url),
         ("IPN", ready.ipn_url),
+        ("Console", ready.console_url),
         ("Docs", f"{ready.api_url}/docs"),
         ("Merchant", keys.merchant_id),
         ("API key", keys.api_key),
