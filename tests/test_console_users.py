@@ -98,8 +98,11 @@ def test_a_form_changes_only_what_it_shows(world: World, console: ConsoleClient,
 def test_a_users_page_shows_the_wallet(world: World, console: ConsoleClient, user_id: str) -> None:
     record(world, user_id, "SPENT", "250")
     payout = request_payout(world, user_id, "300")
+    sale_id = make_sale(world, user_id, "Khaadi")
+    assert world.post("/api/v1/payouts/advance/run").json()["paid"] == 1
     page = console.get(f"/console/users/{user_id}").text
-    for shown in ("1,250.00", "950.00", "−250.00", "customer-17", "HBL 12345678900001", f"/console/payouts/{payout['id']}"):
+    assert f'<a href="/console/users/sales/{sale_id}">sale {sale_id}</a>' in page, "the cause of an entry is a link"
+    for shown in ("1,254.00", "954.00", "−250.00", "customer-17", "HBL 12345678900001", f"/console/payouts/{payout['id']}"):
         assert shown in page, shown
 
 

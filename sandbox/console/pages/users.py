@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ _SHORT: Final = 10
 """Rows of each table on a user's page, which has several."""
 TO_USER: Final = "/console/users/{user_id}"
 TO_PAYOUT: Final = "/console/payouts/{payout_id}"
+_TO_CAUSE: Final = "/console/users/{section}/{cause_id}"
+_CAUSE: Final = re.compile(r"(sale|bulk credit) ([0-9a-f-]{36})( line \d+)?")
+"""What the API says about a transfer to a wallet that a sale or a file caused."""
+_SECTIONS: Final = {"sale": "sales", "bulk credit": "bulk-credit"}
 
 
 def account(row: Mapping[str, Any]) -> str | None:
@@ -41,7 +46,7 @@ _PAYOUTS: Final = (
 _ENTRIES: Final = (
     Column("created_at", "At", "time"),
     Column("reason", "Reason"),
-    Column("description", "Description"),
+    Column("description", "Description", link=_TO_CAUSE),
     Column(
         "amount", "Amount", "money", value=lambda row: row["amount"] if row["direction"] == "CREDIT" else f"-{row['amount']}"
     ),
@@ -52,7 +57,7 @@ _TRANSACTIONS: Final = (
     Column("created_at", "At", "time"),
     Column("type", "Type"),
     Column("amount", "Amount", "money"),
-    Column("reference", "Reference"),
+    Column("reference", "Reference", link=_TO_CAUSE),
     Column("payout_id", "Payout", "id", link=TO_PAYOUT),
     Column("id", "Id", "id"),
 )
@@ -92,14 +97,14 @@ async def user(view: View) -> Response:
         view.call_if_found("get_vendor_balance", path={"user_id": found["vendor_user_id"]}),
         view.call("get_directory", shown=False),
         view.table(
-            "history", "Wallet history", _ENTRIES, "list_wallet_entries", path=path, limit=_SHORT,
+            "history", "Wallet history", _ENTRIES, "list_wallet_entries", path=path, limit=_SHORT, prepare=_with_cause,
             empty="No money has moved in this wallet yet.",
         ),
         view.table("payouts", "Payouts", _PAYOUTS, "list_payouts", query=path, limit=_SHORT, empty="No payout requested yet."),
         view.table("sales", "Sales", _SALES, "list_sales", query=path, limit=_SHORT, empty="No sale was recorded yet."),
         view.table(
             "transactions", "Transactions", _TRANSACTIONS, "list_user_transactions", path=path, limit=_SHORT,
-            empty="No transactions yet.",
+            prepare=_with_cause, empty="No transactions yet.",
         ),
     )  # fmt: skip
     where = found["destination"]
@@ -114,6 +119,12 @@ async def user(view: View) -> Response:
         destinations=destinations(directory),
         chosen=_choice(where["dest_type"], where["bank_code"] or where["wallet_code"]) if where else "",
     )
+
+
+def _with_cause(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an entry or a transaction with the page of the sale or the file that caused it, if any."""
+    found = _CAUSE.fullmatch(row.get("description") or row.get("reference") or "")
+    return {**row, "section": _SECTIONS[found[1]], "cause_id": found[2]} if found else row
 
 
 def destinations(directory: Mapping[str, Any]) -> list[tuple[str, str]]:
