@@ -39,6 +39,11 @@ def test_the_list_has_filters_in_its_url(world: World, browsing: Browsing) -> No
     page.get_by_label("RETRY").check()
     page.wait_for_url("**status=RETRY&status=FAILED")
     assert rows.count() == 1
+    page.goto("/console/payouts")
+    page.keyboard.press("/")
+    page.keyboard.type(world.get(f"/api/v1/payouts/{good}").json()["merchant_reference"])
+    page.locator(f'#table-payouts a[href="/console/payouts/{closed}"]').first.wait_for(state="detached")
+    assert rows.count() == 1
     page.goto("/console/payouts?metadata=order%3D17")
     assert page.locator(f'#table-payouts a[href="/console/payouts/{closed}"]').first.is_visible()
     assert rows.count() == 1
@@ -72,6 +77,7 @@ def test_run_now_advances_the_clock_to_what_happens_next(world: World, browsing:
     payout_id = create(world, "0012")
     page = browsing.open(f"/console/payouts/{payout_id}", world.api_key)
     following = page.locator("#payout-next")
+    assert "Next: SUCCESS → RETURNED" in page.locator(".flow tbody tr").last.inner_text()
     assert "SUCCESS → RETURNED" in following.inner_text()
     assert "in 1 min" in following.inner_text()
     following.get_by_role("button", name="Run now").click()

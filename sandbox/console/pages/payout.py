@@ -15,6 +15,8 @@ pages = Pages()
 
 MAX_DETAILED_CHANGES: Final = 20
 """Only the newest changes show their deliveries, so that a payout that was retried without end opens as fast as any other."""
+MAX_DUE: Final = 2
+"""The rest of what is due next is one click away."""
 ENTRY_COLUMNS: Final = (
     Column("created_at", "Time", "time"),
     Column("account", "Account"),
@@ -62,6 +64,9 @@ async def payout(view: View) -> Response:
         ),
     )  # fmt: skip
     clock = await view.call("get_clock", shown=False)
+    following = [_due(item, clock["now"]) for item in due["data"]]
+    # Retries of many webhooks must not hide the payout's own next step.
+    soon = [item for number, item in enumerate(following) if number < MAX_DUE or item["kind"] == "payout_step"]
     changes = await _changes(view, timeline["data"], entries.rows, events["data"])
     return await view.render(
         "payout.html",
@@ -69,7 +74,8 @@ async def payout(view: View) -> Response:
         payout=found,
         changes=changes,
         endpoints={endpoint["id"]: endpoint for endpoint in endpoints["data"]},
-        due=[_due(item, clock["now"]) for item in due["data"]],
+        due=soon,
+        due_later=[item for item in following if item not in soon],
         actions=actions["actions"],
         failure_choices=_failure_choices,
         about=" ".join([payout_id, *(change["event_id"] for change in changes)]),

@@ -1,5 +1,6 @@
 """The list of payouts."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from sandbox.console.calls import Refused
@@ -52,6 +53,8 @@ async def payouts(view: View) -> Response:
         if error.status != 400:
             raise
         problem, table = error.problem, Table("payouts", _CAPTION, COLUMNS, [], "Correct the filters to see payouts.")
+    if table.next_cursor and not table.rows:
+        table = replace(table, empty="No match among the newest payouts. Go to the next page to search on.")
     chosen = view.query.get("status", "").split(",")
     return await view.render(
         "payouts.html", tables=[table], problem=problem, statuses=STATUSES, chosen=chosen, dest_types=_DEST_TYPES
