@@ -187,6 +187,8 @@ def _webhooks(psp: Shell, receiver: Receiver, folder: Path) -> None:
     psp("drain")
     # It fails, because this receiver accepts everything.
     psp(f"certify {receiver.url} --secret {created['secret']} --junit", str(folder / "junit.xml"), code=1)
+    test = psp("receiver-tests list")["data"][0]["id"]
+    assert psp(f"receiver-tests get {test}")["status"] == "FAILED"
     psp(f"endpoints delete {endpoint}")
     until(lambda: psp("requests list --method post --path /api/v1/webhook-endpoints")["data"])
     entry = psp("requests list --limit 1")["data"][0]["id"]

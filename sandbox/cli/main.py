@@ -34,6 +34,7 @@ _GROUPS: Final = {
     "endpoints": ("endpoints", "app"),
     "deliveries": ("deliveries", "app"),
     "events": ("events", "app"),
+    "receiver-tests": ("certify", "app"),
     "requests": ("requests", "app"),
     "clock": ("clock", "app"),
     "scenarios": ("scenarios", "app"),

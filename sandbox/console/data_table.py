@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-Kind = Literal["text", "id", "money", "number", "status", "time", "code", "list"]
-"""How a cell is shown. Money and numbers are aligned on the right; an id can be copied."""
+Kind = Literal["text", "id", "money", "number", "status", "time", "code", "url", "list"]
+"""How a cell is shown. Money and numbers are aligned on the right; an id can be copied; a URL is broken anywhere."""
 Row = Mapping[str, Any]
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")

@@ -131,6 +131,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "list_events": f"events list --payout {{payout_id}} {_DATED}",
     "get_event": "events get {event_id}",
     "stream": "events watch --types {types} --limit {limit} --timeout {timeout}",
+    "list_receiver_tests": f"receiver-tests list {_PAGE}",
+    "get_receiver_test": "receiver-tests get {test_id}",
     "create_receiver_test": "certify {url} --secret! {secret} --signing {signing} --probe-url {probe_url}",
     # The journal
     "list_requests": "requests list --method {method} --path {path} --status {status} --request-id {request_id} "
@@ -183,6 +185,6 @@ WITHOUT_PSP_COMMAND: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         ("create_listener", "claim_deliveries", "report_results", "delete_listener"), "`psp listen` makes all these calls"
     ),
-    **dict.fromkeys(("get_receiver_test", "get_receiver_test_junit"), "`psp certify` reads only the tests that it starts"),
+    "get_receiver_test_junit": "`psp certify --junit` writes it, for the test that it starts",
 }
 """Operation → why no command makes exactly this call."""

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import get, post
+from sandbox.http.operation import CURSOR, LIMIT, get, post
+from sandbox.http.paging import Page, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.receiver_tests.requests import ReceiverTestBody
-from sandbox.receiver_tests.service import ReceiverTest, ReceiverTestService
+from sandbox.receiver_tests.service import ListedReceiverTest, ReceiverTest, ReceiverTestService
 
 _XML: Final = "application/xml"
 _LINKS: Final = {"get": ("get_receiver_test", "test_id"), "junit": ("get_receiver_test_junit", "test_id")}
@@ -45,6 +46,16 @@ class ReceiverTestApi:
     )
     async def create_receiver_test(self, request: Request, body: ReceiverTestBody) -> CommandResult:
         return await self._tests.create(request.context, body)
+
+    @get(
+        "/sandbox/v1/receiver-tests",
+        "List receiver tests, newest first",
+        {200: list[ListedReceiverTest]},
+        query=(LIMIT, CURSOR),
+        description="Without their findings. The newest 100 tests of a merchant are kept.",
+    )
+    async def list_receiver_tests(self, request: Request) -> Page:
+        return await self._tests.list(request.merchant_id, window(request.query))
 
     @get(
         "/sandbox/v1/receiver-tests/{test_id}",

@@ -18,15 +18,16 @@ from piccolo.query.methods.select import First
 from piccolo.query.methods.update import Update
 from tenacity import stop_after_attempt
 
-from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, db_errors_as_503
+from sandbox.db.engine import CONNECTION_ERRORS, RETRYABLE, connection, db_errors_as_503
 from sandbox.domain.address_guard import Network
 from sandbox.domain.clock import render, truncate
 from sandbox.domain.errors import Problem
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.receiver_checks import NAMES
-from sandbox.domain.receiver_judges import Limits
+from sandbox.domain.receiver_judges import Limits, Outcome
 from sandbox.domain.redaction import Address
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
+from sandbox.http.paging import Page, PageWindow, page
 from sandbox.infrastructure.backoff import backoff
 from sandbox.infrastructure.tasks import end_tasks
 from sandbox.live.feed import Note
@@ -64,8 +65,16 @@ DELETE FROM receiver_tests WHERE merchant_id = $1 AND id <= (
 )
 """
 
+# Of the findings, which are long, only the outcomes are read.
+_LIST: Final = """
+SELECT id::text AS id, url, probe_url, signing, is_finished, interrupted, created_at, heartbeat_at,
+    jsonb_path_query_array(findings, '$[*].outcome')::text AS outcomes
+FROM receiver_tests WHERE merchant_id = $1 AND id < $2 AND id >= $3 ORDER BY merchant_id DESC, id DESC LIMIT $4
+"""
+
 TestStatus = Literal["RUNNING", "PASSED", "FAILED"]
 _findings: Final = msgspec.json.Decoder(list[StoredFinding])
+_outcomes: Final = msgspec.json.Decoder(list[Outcome])
 
 
 class ReceiverTestSummary(msgspec.Struct):
@@ -80,8 +89,8 @@ class ReceiverTestSummary(msgspec.Struct):
     text: str
 
 
-class ReceiverTest(msgspec.Struct, kw_only=True):
-    """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
+class ListedReceiverTest(msgspec.Struct, kw_only=True):
+    """A test of a webhook receiver without its findings. It is PASSED if no check failed.
 
     `error` says why a test did not complete; such a test is FAILED.
     """
@@ -93,9 +102,17 @@ class ReceiverTest(msgspec.Struct, kw_only=True):
     signing: str
     summary: ReceiverTestSummary
     error: str | None
-    checks: list[Finding]
     created_at: str
     finished_at: str | None
+
+
+class ReceiverTest(ListedReceiverTest, kw_only=True):
+    """A test of a webhook receiver. While it runs, `checks` has those that are done. It is PASSED if no check failed.
+
+    `error` says why a test did not complete; such a test is FAILED.
+    """
+
+    checks: list[Finding]
 
 
 class ReceiverTestService:
@@ -189,6 +206,13 @@ class ReceiverTestService:
                 self._end(merchant_id)
         return result
 
+    async def list(self, merchant_id: str, window: PageWindow) -> Page:
+        """Return a page of tests, newest first."""
+        async with db_errors_as_503(), connection() as conn:
+            records = await conn.fetch(_LIST, merchant_id, window.before, window.since, window.limit + 1)
+        found = [ListedReceiverTest(**_shown(record, _outcomes.decode(record["outcomes"]))) for record in records]
+        return page(found, window.limit, [test.id for test in found])
+
     async def get(self, merchant_id: str, test_id: str) -> ReceiverTest:
         """Return a test with its findings so far. Raises NOT_FOUND."""
         record = None
@@ -249,7 +273,7 @@ class ReceiverTestService:
             raise
         finally:
             await end_tasks(run)
-        self._notify(merchant_id, test_id, _verdict(findings), findings, None)
+        self._notify(merchant_id, test_id, _verdict([finding.outcome for finding in findings]), findings, None)
 
     async def _save(self, merchant_id: str, test_id: str, findings: Sequence[StoredFinding]) -> bool:
         """Store findings and a heartbeat. Return False if the test no longer exists."""
@@ -310,38 +334,44 @@ def _as_json(findings: Sequence[StoredFinding]) -> str:
     return msgspec.json.encode(findings).decode()
 
 
-def _verdict(findings: Sequence[StoredFinding]) -> TestStatus:
-    return "FAILED" if any(finding.outcome == "failed" for finding in findings) else "PASSED"
+def _verdict(outcomes: Sequence[Outcome]) -> TestStatus:
+    return "FAILED" if "failed" in outcomes else "PASSED"
 
 
 def _to_test(record: Mapping[str, Any]) -> ReceiverTest:
     findings = _findings.decode(record["findings"])
     # A test that runs checks in parallel finds them in another order.
     findings.sort(key=lambda finding: NAMES.index(finding.name))
+    return ReceiverTest(
+        **_shown(record, [finding.outcome for finding in findings]),
+        checks=[shown(finding, record["signing"]) for finding in findings],
+    )
+
+
+def _shown(record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> dict[str, Any]:
     is_finished, is_interrupted = record["is_finished"], record["interrupted"]
     if not is_finished and datetime.now(UTC) - record["heartbeat_at"] > _DEAD_AFTER:
         is_finished = is_interrupted = True
     error = None
     if is_interrupted:
-        missing = len(NAMES) - len(findings)
+        missing = len(NAMES) - len(outcomes)
         error = f"The sandbox stopped while the test ran, so {missing} checks are missing. Start another test."
-    status: TestStatus = "RUNNING" if not is_finished else "FAILED" if is_interrupted else _verdict(findings)
-    return ReceiverTest(
-        id=str(record["id"]),
-        status=status,
-        url=record["url"],
-        probe_url=record["probe_url"],
-        signing=record["signing"],
-        summary=_summary(findings, record["probe_url"] is not None),
-        error=error,
-        checks=[shown(finding, record["signing"]) for finding in findings],
-        created_at=render(record["created_at"]),
-        finished_at=render(record["heartbeat_at"]) if is_finished else None,
-    )
+    status: TestStatus = "RUNNING" if not is_finished else "FAILED" if is_interrupted else _verdict(outcomes)
+    return {
+        "id": str(record["id"]),
+        "status": status,
+        "url": record["url"],
+        "probe_url": record["probe_url"],
+        "signing": record["signing"],
+        "summary": _summary(outcomes, record["probe_url"] is not None),
+        "error": error,
+        "created_at": render(record["created_at"]),
+        "finished_at": render(record["heartbeat_at"]) if is_finished else None,
+    }
 
 
-def _summary(findings: Sequence[StoredFinding], has_probe: bool) -> ReceiverTestSummary:
-    count = Counter(finding.outcome for finding in findings)
+def _summary(outcomes: Sequence[Outcome], has_probe: bool) -> ReceiverTestSummary:
+    count = Counter(outcomes)
     text = f"{count['passed']} passed, {count['failed']} failed, {count['advice']} with advice, {count['skipped']} skipped."
     if not has_probe:
         text += " Without a probe URL, only the receiver's statuses were judged, not their effects."

@@ -2,6 +2,7 @@
 
 from typing import Final, get_args
 
+from sandbox.console.data_table import Column
 from sandbox.console.pages.deliveries import header_lines
 from sandbox.console.routing import Pages
 from sandbox.console.security import add
@@ -12,12 +13,27 @@ from sandbox.http.responses import Response
 pages = Pages()
 _SIGNINGS: Final = get_args(ReceiverSigning)
 _LANGUAGES: Final = (("python", "Python"), ("node", "Node.js"), ("php", "PHP"), ("go", "Go"), ("java", "Java"))
+TO_TEST: Final = "/console/webhooks/certify/{id}"
+COLUMNS: Final = (
+    Column("created_at", "Started", "time", link=TO_TEST),
+    Column("url", "URL", "url", link=TO_TEST),
+    Column("status", "Result", "status", link=TO_TEST),
+    Column("summary.passed", "Passed", "number"),
+    Column("summary.failed", "Failed", "number"),
+    Column("summary.advice", "Advice", "number"),
+    Column("summary.skipped", "Skipped", "number"),
+    Column("signing", "Signing", "code"),
+    Column("id", "Id", "id", link=TO_TEST),
+)
 
 
 @pages.page("/console/webhooks/certify")
 async def certify(view: View) -> Response:
-    """Ask which receiver to test."""
-    return await view.render("certify.html", signings=_SIGNINGS)
+    """Ask which receiver to test, and list the tests."""
+    table = await view.table(
+        "tests", "Tests, newest first", COLUMNS, "list_receiver_tests", empty="No receiver was tested yet."
+    )
+    return await view.render("certify.html", tables=[table], signings=_SIGNINGS)
 
 
 @pages.page("/console/webhooks/certify/{test_id}")

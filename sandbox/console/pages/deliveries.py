@@ -24,9 +24,9 @@ _AFTER_TYPE: Final = (
 )
 _START: Final = (Column("created_at", "Created", "time", link=TO_DELIVERY), Column("event_type", "Event", link=TO_DELIVERY))
 COLUMNS_OF_ENDPOINT: Final = (*_START, *_AFTER_TYPE)
-COLUMNS: Final = (*_START, Column("url", "Endpoint", "code", link="/console/webhooks/{endpoint_id}"), *_AFTER_TYPE)
+COLUMNS: Final = (*_START, Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"), *_AFTER_TYPE)
 COLUMNS_OF_EVENT: Final = (
-    Column("url", "Endpoint", "code", link="/console/webhooks/{endpoint_id}"),
+    Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"),
     *(column for column in _AFTER_TYPE if column.field != "event_id"),
 )
 _PHASES: Final = (("dns_ms", "DNS", 2), ("connect_ms", "Connect", 3), ("tls_ms", "TLS", 4), ("first_byte_ms", "First byte", 1))

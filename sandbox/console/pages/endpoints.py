@@ -60,7 +60,7 @@ CHOICES: Final = {
 """The choices of the forms."""
 
 COLUMNS: Final = (
-    Column("url", "URL", "code", link="/console/webhooks/{id}"),
+    Column("url", "URL", "url", link="/console/webhooks/{id}"),
     Column("status", "Status", "status", link="/console/webhooks/{id}"),
     Column("trouble", "Trouble", value=lambda row: _trouble(row)),
     Column("event_types", "Event types", "list"),

@@ -26,7 +26,7 @@ COLUMNS: Final = (
 async def events(view: View) -> Response:
     """List events; of one payout, if the URL names it."""
     table = await view.table(
-        "events", "Events, newest first", COLUMNS, "list_events", query=view.given("payout_id", "created_from", "created_to"),
+        "events", "Events, newest first", COLUMNS, "list_events", query=view.given("payout_id"),
         empty="No event matches." if view.query else "No events yet. Each change of a payout is an event: create a payout.",
     )  # fmt: skip
     return await view.render("events.html", tables=[table])
@@ -39,5 +39,5 @@ async def event(view: View) -> Response:
     urls = await urls_by_id(view)
     rows = [with_url(row, urls) for row in found["deliveries"]]
     table = Table("deliveries", "Its deliveries", COLUMNS_OF_EVENT, rows, "No endpoint subscribes to this event.")
-    body = {name: value for name, value in found.items() if name != "deliveries"}
+    body = {name: value for name, value in found.items() if name not in ("created_at", "payout_id", "deliveries")}
     return await view.render("event.html", tables=[table], event=found, body=body)
