@@ -90,6 +90,7 @@ def _users(psp: Shell, _: Receiver, folder: Path) -> None:
     csv.write_text(csv.read_text().replace("123", "12345678900001"))
     assert psp("users batch", str(csv))["results"][0]["user"]["destination"]["bank_code"] == "HBL"
     assert psp("users list --external-id b")["data"][0]["name"] == "B"
+    assert psp("users list --search b --external-id b")["data"][0]["name"] == "B"
     psp(f"users change {user} --name", "Ayesha Khan")
     psp(f"users get {user}")
     psp(f"users record {user} earned 100.00")
@@ -113,6 +114,7 @@ def _payouts(psp: Shell, _: Receiver, folder: Path) -> None:
     created = psp("payouts create 5.00 12345678900004 --metadata order=7 --reference first")
     assert created["metadata"] == {"order": "7"}
     assert psp("payouts list --metadata order=7 --status pending,FAILED")["data"] == [created]
+    assert psp("payouts list --search FIRS")["data"] == [created]
     assert psp(f"payouts get {created['id']} --wait-for PENDING")["status"] == "PENDING"
     assert psp(f"payouts timeline {created['id']}")["data"][0]["to"] == "PENDING"
     assert psp(f"payouts simulate {created['id']} failed --failure-code TIMEOUT")["failure_code"] == "TIMEOUT"

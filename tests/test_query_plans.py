@@ -82,6 +82,8 @@ MOVED = json.dumps(
     ]
 )  # fmt: skip
 NEEDS = json.dumps({"keys": ids(), "references": [f"ref-{n}" for n in range(1, BATCH + 1)], "payouts": ids(), "users": ids()})
+SEARCH = (list(STATUSES), ["BANK", "WALLET"], "{}", None, "REF-", "REF-", "", [], MIN_ID, MIN_ID, BATCH)
+"""A text that many rows contain: the search stops at the end of the page."""
 ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.aggregator.store._END": (MERCHANT, A, "FAILED"),
     "sandbox.aggregator.store._DELETE_OLD_FETCHES": (MERCHANT, ids(20)[0]),
@@ -97,21 +99,11 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.overview.service._OPEN_PAYOUTS": (MERCHANT, list(STATUSES)),
     "sandbox.payouts.service._LIST": (MERCHANT, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.service._LIST_BY_METADATA": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, A, "{}", None),
-    "sandbox.payouts.service._LIST_BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
-    "sandbox.payouts.search._SEARCH": (
-        MERCHANT,
-        A,
-        A,
-        BATCH,
-        A,
-        "ref",
-        "",
-        list(STATUSES),
-        ["BANK", "WALLET"],
-        "{}",
-        None,
-        None,
-    ),
+    "sandbox.payouts.search.BY_REFERENCE": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"], A, A, None, "{}"),
+    "sandbox.payouts.search._END[False]": (MERCHANT, A, A, 5 * BATCH),
+    "sandbox.payouts.search._END[True]": (MERCHANT, A, A, A, 0),
+    "sandbox.payouts.search._SEARCH[False]": (MERCHANT, A, A, None, *SEARCH),
+    "sandbox.payouts.search._SEARCH[True]": (MERCHANT, A, A, A, *SEARCH),
     "sandbox.payouts.service._LIST_BY_USER": (MERCHANT, A, list(STATUSES), ["BANK", "WALLET"]),
     "sandbox.payouts.waiting._WAS_IN_STATUS": (MERCHANT, A, list(STATUSES), "payout.reinitiated"),
     "sandbox.sales.payments._RECORD_ATTEMPTS[ADVANCE]": (MERCHANT, TO_PAY, A, [None] * BATCH),
@@ -121,7 +113,8 @@ ARGUMENTS: Mapping[str, Sequence[object]] = {
     "sandbox.sales.service._RECONCILE": (MERCHANT, A, A, ["APPROVED"] * BATCH),
     "sandbox.users.history._HISTORY": (MERCHANT, ids()[0], A, A, A, list(MOVEMENTS)),
     "sandbox.users.history._TRANSACTIONS": (MERCHANT, ids()[0], A, A, A, TYPES, list(MOVEMENTS)),
-    "sandbox.users.search._SEARCH": (MERCHANT, A, A, BATCH, A, "", None),
+    "sandbox.users.search._END": (MERCHANT, A, A, 5 * BATCH),
+    "sandbox.users.search._SEARCH": (MERCHANT, A, A, BATCH, "REF-", MIN_ID, MIN_ID),
     "sandbox.users.service._CHANGE": (MERCHANT, A, A, "another", None, None, None, None),
     "sandbox.users.service._HAS_EXTERNAL_ID": (MERCHANT, A, ids(2)[0]),
     "sandbox.webhooks.deliveries._LIST": (MERCHANT, A, A, A, None, list(DELIVERY_STATUSES)),

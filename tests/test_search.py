@@ -1,10 +1,14 @@
-"""Search by a text finds every payout and user that contains it, page by page, however few of many match."""
+"""Search by a text finds every payout and user that contains it, page by page, however few of many match.
 
+What the text identifies (a reference, the beginning of an id, a user) comes first, on the first page, however old it is.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness.world import World
+from tests.harness.world import Stack, World
 
 
 def found(world: World, path: str, field: str, **params: Any) -> list[str]:
@@ -90,7 +94,7 @@ def test_a_page_reads_a_bounded_number_of_payouts_and_the_next_page_continues(wo
     )
     pages, cursor = [], {}
     while True:
-        page = world.client.get("/api/v1/payouts", params={"q": "the-old-one", **cursor}).json()
+        page = world.client.get("/api/v1/payouts", params={"q": "e-old-on", **cursor}).json()
         pages.append([payout["id"] for payout in page["data"]])
         if not page["has_more"]:
             break
@@ -112,3 +116,138 @@ def test_users_are_found_by_name_external_id_and_id(world: World) -> None:
     assert names(everyone["Danish"]) == ["Danish"]
     assert names("customer", external_id="customer-1") == ["Bilal Khan"]
     assert names("_") == []
+
+
+PAYOUTS, USERS = "/api/v1/payouts", "/api/v1/users"
+BEFORE_2100 = "2100-01-01T00:00:00Z"
+ROWS = 10_001
+"""Newer payouts and users than a test creates over the API: more than two pages of a search read."""
+
+_ID = "('10000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid"
+_NEWER_PAYOUTS = f"""
+INSERT INTO payouts (merchant_id, id, merchant_reference, amount, currency, dest_type, bank_code, account_number, status,
+    scenario, attempts, metadata, step, changes, request_id, created_at, updated_at)
+SELECT $1::uuid, {_ID}, CASE n % 1000 WHEN 0 THEN 'deep-' ELSE 'new-' END || n, 1, 'PKR', 'BANK', 'HBL', '12345678900004',
+    'PENDING', 'pending', 0, '{{}}', 0, 1, 'r', now(), now() FROM generate_series(1, $2::int) n
+"""
+_NEWER_USERS = f"""
+INSERT INTO users (merchant_id, id, name, external_id, vendor_user_id, earned, spent, credited, advances, finals, requested,
+    approved, paid, version, created_at, updated_at)
+SELECT $1::uuid, {_ID}, CASE n % 1000 WHEN 0 THEN 'Deep ' ELSE 'New ' END || n, 'new-' || n, n::text, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    now(), now() FROM generate_series(1, $2::int) n
+"""
+
+
+@pytest.fixture(scope="module")
+def large(stack: Stack) -> Iterator[World]:
+    with World.create(stack, opening_balance="1000.00") as world:
+        stack.execute(_NEWER_PAYOUTS, world.merchant_id, ROWS)
+        stack.execute(_NEWER_USERS, world.merchant_id, ROWS)
+        yield world
+
+
+def create_user(world: World, name: str, external_id: str | None = None) -> str:
+    destination = {"dest_type": "BANK", "bank_code": "HBL", "account_number": "12345678900004"}
+    response = world.post(USERS, {"name": name, "external_id": external_id, "destination": destination})
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def pay(world: World, user_id: str) -> str:
+    """Create a payout of the user and return its id."""
+    world.post(f"{USERS}/{user_id}/transactions", {"type": "EARNED", "amount": "10.00"}).raise_for_status()
+    response = world.post(f"{USERS}/{user_id}/payout", {"amount": "10.00"})
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def ids(world: World, path: str, q: str, **params: Any) -> list[str]:
+    """Return the ids of all pages of a search, after checking that no page repeats an item."""
+    items = found(world, path, "id", q=q, **params)
+    assert len(items) == len(set(items))
+    return items
+
+
+def first_page(world: World, path: str, q: str, **params: Any) -> list[str]:
+    return [item["id"] for item in world.get(path, q=q, **params).json()["data"]]
+
+
+def deep(path: str) -> list[str]:
+    return [f"10000000-0000-7000-8000-{number:012}" for number in range(ROWS - 1, 0, -1000)]
+
+
+def test_a_payout_that_the_text_identifies_is_on_the_first_page_however_old_it_is(large: World) -> None:
+    user_id = create_user(large, "U", "old-customer")
+    payouts = [pay(large, user_id), pay(large, user_id)][::-1]
+    old = large.create_payout("0005", merchant_reference="deep", account_title="Deep OLD")["id"]
+    assert [first_page(large, PAYOUTS, text) for text in (old, old.upper(), f" {old} ", old[:-1])] == [[old]] * 4
+    assert first_page(large, PAYOUTS, old[:2])[:3] == [old, *payouts]
+    for text in (user_id, "old-customer"):
+        assert [first_page(large, PAYOUTS, text), ids(large, PAYOUTS, text, limit=1)] == [payouts, payouts]
+    assert first_page(large, PAYOUTS, payouts[1], user_id=user_id) == [payouts[1]]
+    assert first_page(large, PAYOUTS, "old-customer", status="REQUESTED", merchant_reference="deep") == []
+    # The reference comes first. The others that contain it follow, newest first, over several pages.
+    for limit in (1, 2, 3, 10, 11, 12):
+        assert ids(large, PAYOUTS, "deep", limit=limit) == [old, *deep(PAYOUTS)]
+    assert ids(large, PAYOUTS, "DEEP", limit=5) == [*deep(PAYOUTS), old]
+    assert ids(large, PAYOUTS, "deep", status="ON_HOLD") == [old]
+    assert first_page(large, PAYOUTS, "EP OL", created_to=BEFORE_2100) == [old]
+    assert ids(large, PAYOUTS, "deep", created_from=BEFORE_2100) == deep(PAYOUTS)
+    assert ids(large, PAYOUTS, old[:2], status="ON_HOLD") == [old]
+    assert ids(large, PAYOUTS, "10000000", status="ON_HOLD") == []
+    assert ids(large, PAYOUTS, "10000000-0000-7000-8000-00000000000", limit=2) == [
+        f"10000000-0000-7000-8000-00000000000{number}" for number in range(9, 0, -1)
+    ]
+
+
+def test_a_user_that_the_text_identifies_is_on_the_first_page_however_old_it_is(large: World) -> None:
+    old = create_user(large, "An older one", "deep")
+    assert [first_page(large, USERS, text) for text in (old, old.upper(), f" {old} ", old[:-1])] == [[old]] * 4
+    for limit in (1, 2, 3, 10, 11, 12):
+        assert ids(large, USERS, "deep", limit=limit) == [old, *deep(USERS)]
+    assert ids(large, USERS, "DEEP", limit=5) == [*deep(USERS), old]
+    assert first_page(large, USERS, "ee", external_id="deep") == first_page(large, USERS, old, external_id="deep") == [old]
+    assert first_page(large, USERS, "nothing", external_id="deep") == []
+    assert first_page(large, USERS, "N OLDER", created_to=BEFORE_2100) == [old]
+    assert ids(large, USERS, "deep", created_from=BEFORE_2100) == deep(USERS)
+
+
+def test_pages_of_what_is_identified_and_of_what_contains_the_text_neither_repeat_nor_miss_items(world: World) -> None:
+    user_id = create_user(world, "U", "inv")
+    of_user, containing, even = [], [], []
+    for number in range(9):
+        fields = {"merchant_reference": f"Inv-{number}", "metadata": {"even": str(number % 2 == 0)}}
+        containing.append(world.create_payout("0004", **fields)["id"])
+        even += containing[-1:] if number % 2 == 0 else []
+        of_user += [pay(world, user_id)] if number % 3 == 0 else []
+        world.create_payout("0004", merchant_reference=f"other-{number}", metadata={"even": "True"})
+    for limit in (1, 2, 3, 4, 11, 12, 13):
+        assert ids(world, PAYOUTS, "inv", limit=limit) == [*of_user[::-1], *containing[::-1]]
+    assert ids(world, PAYOUTS, "inv", limit=2, **{"metadata[even]": "True"}) == even[::-1]
+    assert ids(world, PAYOUTS, "inv", limit=2, user_id=user_id) == of_user[::-1]
+    assert ids(world, PAYOUTS, "Inv-0", user_id=user_id) == ids(world, PAYOUTS, containing[0], user_id=user_id) == []
+    assert ids(world, PAYOUTS, user_id, user_id=containing[0]) == []
+    assert ids(world, PAYOUTS, "Inv-0", merchant_reference="Inv-2") == []
+    assert ids(world, PAYOUTS, "Inv-0", created_to="2000-01-01T00:00:00Z") == []
+    assert ids(world, PAYOUTS, "  ", limit=7) == found(world, PAYOUTS, "id")
+    with World.create(world.stack) as other:
+        assert [ids(other, PAYOUTS, text) for text in ("Inv-0", containing[0], user_id, "inv")] == [[]] * 4
+        assert [ids(other, USERS, text) for text in (user_id, "inv")] == [[]] * 2
+
+
+@pytest.mark.parametrize("text", ["%", "_", "\\", "a_b", "a%b", "\\%", "'", "[a]", "(?i)a"])
+def test_characters_of_patterns_have_no_special_meaning(world: World, text: str) -> None:
+    world.create_payout("0004", merchant_reference="axb", account_title="axb AXB")
+    with_text = world.create_payout("0004", merchant_reference=f"1{text}2")["id"]
+    in_title = world.create_payout("0004", account_title=f"1{text}2")["id"]
+    create_user(world, "axb", "axb")
+    user_id = create_user(world, f"1{text}2")
+    assert ids(world, PAYOUTS, text) == [in_title, with_text]
+    assert ids(world, USERS, text) == [user_id]
+
+
+@pytest.mark.parametrize("path", [PAYOUTS, USERS])
+@pytest.mark.parametrize("text", ["", "x" * 101, "a\0b"])
+def test_an_invalid_text_is_refused(world: World, path: str, text: str) -> None:
+    response = world.client.get(path, params={"q": text})
+    assert (response.status_code, [error["field"] for error in response.json()["errors"]]) == (400, ["q"])

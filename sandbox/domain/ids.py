@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from typing import Final
+from uuid import UUID
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 MAX_ID: Final = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -12,6 +13,14 @@ MIN_ID: Final = "00000000-0000-0000-0000-000000000000"
 def is_uuid(text: str) -> bool:
     """Return whether the text is a UUID in canonical lower-case form."""
     return _UUID.match(text) is not None
+
+
+def range_of_prefix(text: str) -> tuple[str, str] | None:
+    """Return the range [first, end) of the ids that begin with `text`, in either case, or None if no id can."""
+    first, last = (text.lower() + id_[len(text) :] for id_ in (MIN_ID, MAX_ID))
+    if not is_uuid(first):
+        return None
+    return first, str(UUID(int=min(UUID(last).int + 1, UUID(MAX_ID).int)))
 
 
 def uuid7(milliseconds: int, counter: int, random_42: int) -> str:

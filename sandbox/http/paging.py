@@ -2,9 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -15,6 +16,10 @@ from sandbox.domain.ids import MAX_ID, first_id_at, is_uuid
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
+MAX_SCANNED: Final = 5000
+"""How many items of a range a page of a search reads at most. They take about five milliseconds."""
+_SECOND_PART: Final = ":contains"
+"""The suffix of a cursor in the second part of a search."""
 
 
 class Page(msgspec.Struct):
@@ -29,22 +34,23 @@ class Page(msgspec.Struct):
 class PageWindow:
     """The requested part of a list: up to `limit` items with ids in [`since`, `before`).
 
-    `suffix` is the part of the cursor after the id, for lists that have several items per id.
+    `suffix` is the part of the cursor after the id, for lists that have several items per id, or two parts. `until` is the end
+    of the whole list, whatever the cursor: all its pages have ids below it.
     """
 
     limit: int
     before: str
     since: str
     suffix: str = ""
+    until: str = MAX_ID
 
 
 def window(query: Mapping[str, str]) -> PageWindow:
     """Return the window for a checked query's `limit`, `cursor`, `created_from` (inclusive) and `created_to` (exclusive)."""
     before, suffix = _read_cursor(query["cursor"]) if "cursor" in query else (MAX_ID, "")
     since = first_id_at(_milliseconds(query, "created_from"))
-    if "created_to" in query:
-        before = min(before, first_id_at(_milliseconds(query, "created_to")))
-    return PageWindow(int(query.get("limit", DEFAULT_LIMIT)), before, since, suffix)
+    until = first_id_at(_milliseconds(query, "created_to")) if "created_to" in query else MAX_ID
+    return PageWindow(int(query.get("limit", DEFAULT_LIMIT)), min(before, until), since, suffix, until)
 
 
 def cursor_errors(query: Mapping[str, str]) -> list[FieldProblem]:
@@ -71,6 +77,33 @@ def page_until(items: Sequence[Any], position: str) -> Page:
     return Page(list(items), True, _write_cursor(position))
 
 
+def is_second_part(window: PageWindow) -> bool:
+    """Return whether the page begins in the second part of a search; see `two_part_page`."""
+    return window.suffix == _SECOND_PART
+
+
+def two_part_page(first: Sequence[Any], second: Sequence[Any], limit: int, end: str | None) -> Page:
+    """Return a page of a search: what is left of its first part, then items of its second part, each newest first.
+
+    `end` is where the reading of the second part ended; ids below it are left. None: it has been read to its end.
+    """
+    items = [*first, *second]
+    if len(items) > limit or end is None:
+        return page(items, limit, [*(item.id for item in first), *(item.id + _SECOND_PART for item in second)])
+    return page_until(items, end + _SECOND_PART)
+
+
+def newest_first(items: Iterable[Any], limit: int) -> list[Any]:
+    """Return each item once, newest first, and at most `limit` of them."""
+    by_id = {item.id: item for item in items}
+    return [by_id[id_] for id_ in sorted(by_id, reverse=True)[:limit]]
+
+
+def after(id_: str) -> str:
+    """Return the id that follows `id_`: the end of a range that ends before it."""
+    return str(UUID(int=min(UUID(id_).int + 1, UUID(MAX_ID).int)))
+
+
 def selected(query: Mapping[str, str], name: str, choices: Sequence[str]) -> list[str]:
     """Return the values of a comma-separated query parameter, or all choices if it was not given."""
     return list(dict.fromkeys(query[name].split(","))) if name in query else list(choices)
@@ -88,7 +121,7 @@ def _write_cursor(position: str) -> str:
 def _read_cursor(cursor: str) -> tuple[str, str]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
-        if is_uuid(text[:36]) and text[36:] in ("", ":debit", ":credit") and _write_cursor(text) == cursor:
+        if is_uuid(text[:36]) and text[36:] in ("", ":debit", ":credit", _SECOND_PART) and _write_cursor(text) == cursor:
             return text[:36], text[36:]
     except (ValueError, binascii.Error):
         pass

@@ -14,10 +14,9 @@ from sandbox.domain.payout_states import STATUSES
 from sandbox.domain.scenario_engine import HEADER
 from sandbox.domain.unit import CommandResult
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, Operation, get, list_of_choices, parameter, post
-from sandbox.http.paging import Page, selected, window
+from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody
-from sandbox.payouts.search import MAX_SCANNED
 from sandbox.payouts.service import PayoutService, Timeline
 
 EXAMPLE: Final = {
@@ -126,9 +125,10 @@ class PayoutApi:
             parameter("user_id", "Only payouts of this user.", type="string", format="uuid"),
             parameter(
                 "q",
-                "Only payouts whose reference, account number, account title or id contains this text, or of the user with "
-                f"this id or external id. A page that has searched {MAX_SCANNED} payouts ends there, even if it is empty; the "
-                "next page continues.",
+                "Only payouts that this text finds. First those that it identifies, however old they are: by merchant "
+                "reference, by the beginning of the id, or by the user's id or external id. Then those whose reference, "
+                "account number, account title or id contains it. Both are newest first. A page that has searched "
+                f"{MAX_SCANNED} payouts ends there, even if it is empty; the next page continues.",
                 type="string",
                 minLength=1,
                 maxLength=100,

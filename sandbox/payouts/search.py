@@ -1,39 +1,102 @@
 """Search payouts by a text. There is no index for it: each page reads a bounded number of payouts, newest first."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.db.rows import by_key
-from sandbox.domain.payout import COLUMNS, to_payout
+from sandbox.domain.ids import MIN_ID, is_uuid, range_of_prefix
+from sandbox.domain.payout import COLUMNS, Payout, to_payout
 from sandbox.domain.query_errors import entries
-from sandbox.http.paging import Page, PageWindow, page, page_until
+from sandbox.http.paging import (
+    MAX_SCANNED,
+    Page,
+    PageWindow,
+    after,
+    is_second_part,
+    newest_first,
+    page,
+    page_until,
+    two_part_page,
+)
 
-MAX_SCANNED: Final = 5000
-"""Payouts that one page reads at most. They take about ten milliseconds."""
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+BY_REFERENCE: Final = f"""
+SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "merchant_reference", "$2")} OFFSET 0) p
+WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
+    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
+"""  # noqa: S608 -- constants
+"""The payout with this reference, if it matches the other filters."""
 
 _USER: Final = f"SELECT id::text FROM users WHERE {by_key('users', 'external_id', '$2')}"  # noqa: S608 -- constants
-# `strpos` and not LIKE, so that nothing in the text is a wildcard. The spaces of an account number are ignored.
-_SEARCH: Final = f"""
-WITH scanned AS MATERIALIZED (
-    SELECT * FROM payouts WHERE merchant_id = $1 AND id < $2::uuid AND id >= $3::uuid
-    ORDER BY merchant_id DESC, id DESC LIMIT $4
-)
-SELECT {COLUMNS}, reading.scanned, reading.scanned_to FROM (
-    SELECT (SELECT id::text FROM scanned ORDER BY id LIMIT 1) AS scanned_to, (SELECT count(*) FROM scanned) AS scanned
-) reading LEFT JOIN LATERAL (
-    SELECT * FROM scanned
-    WHERE (
-        strpos(lower(merchant_reference), $6) > 0 OR strpos(lower(account_number), replace($6, ' ', '')) > 0
-        OR strpos(lower(account_title), $6) > 0 OR strpos(id::text, $6) > 0 OR user_id::text IN ($6, $7)
-    )
-    AND status = ANY ($8::text[]) AND dest_type = ANY ($9::text[]) AND metadata @> $10::jsonb
-    AND ($11::text IS NULL OR merchant_reference = $11) AND ($12::uuid IS NULL OR user_id = $12)
-    ORDER BY id DESC LIMIT $5
-) payouts ON true
-"""  # noqa: S608 -- constants
+
+# The ranges of payouts that a search reads: all of the merchant, or those of the user $4.
+_OF_MERCHANT: Final = """
+payouts WHERE merchant_id = $1 AND id < $2::uuid AND id >= $3::uuid ORDER BY merchant_id DESC, payouts.id DESC
+"""
+_OF_USER: Final = """
+payouts WHERE merchant_id = $1 AND user_id IS NOT NULL
+    AND (user_id, id) < ($4::uuid, $2::uuid) AND (user_id, id) >= ($4, $3::uuid)
+ORDER BY merchant_id DESC, payouts.user_id DESC, payouts.id DESC
+"""
+# `strpos` and not LIKE, so that nothing in the text is a wildcard. `lower` of the text is computed once. Without a text ($9),
+# every payout of the range matches. With one, the payouts that it identifies ($11 to $14) do not: they were listed before.
+_MATCHING: Final = """
+WHERE p.status = ANY ($5::text[]) AND p.dest_type = ANY ($6::text[]) AND p.metadata @> $7::jsonb
+    AND ($8::text IS NULL OR p.merchant_reference = $8) AND ($4::uuid IS NULL OR p.user_id = $4)
+    AND ($9::text IS NULL OR (
+        (strpos(lower(p.merchant_reference), (SELECT lower($9))) > 0 OR strpos(p.account_number, $10::text) > 0
+            OR strpos(lower(p.account_title), (SELECT lower($9))) > 0 OR strpos(p.id::text, (SELECT lower($9))) > 0)
+        AND p.merchant_reference <> $11::text AND (p.user_id IS NULL OR p.user_id <> ALL ($12::uuid[]))
+        AND NOT (p.id >= $13::uuid AND p.id < $14::uuid)
+    ))
+"""
+_SEARCH: Final = {
+    False: f"SELECT {COLUMNS} FROM (SELECT * FROM {_OF_MERCHANT} OFFSET 0) p {_MATCHING} "  # noqa: S608 -- constants
+    "ORDER BY p.id DESC LIMIT $15",
+    True: f"SELECT {COLUMNS} FROM (SELECT * FROM {_OF_USER} OFFSET 0) p {_MATCHING} "  # noqa: S608 -- constants
+    "ORDER BY p.user_id DESC, p.id DESC LIMIT $15",
+}
+"""The payouts of a range that match; by whether the range is a user's."""
+_END: Final = {
+    False: f"SELECT id::text FROM {_OF_MERCHANT} OFFSET $4 LIMIT 1",  # noqa: S608 -- constants
+    True: f"SELECT id::text FROM {_OF_USER} OFFSET $5 LIMIT 1",  # noqa: S608 -- constants
+}
+"""The first payout of a range that a page does not read any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A search of one merchant. `filters` are the arguments of `_MATCHING` from $5 to $8."""
+
+    conn: "PoolConnectionProxy[Any]"
+    merchant_id: str
+    filters: tuple[Sequence[str], Sequence[str], str, str | None]
+    text: str
+    user_ids: Sequence[str]
+    ids: tuple[str, str]
+
+    async def read(
+        self, before: str, since: str, user_id: str | None, limit: int, *, whole: bool
+    ) -> tuple[list[Payout], str | None]:
+        """Read up to MAX_SCANNED payouts with ids in [`since`, `before`), those of the user if given.
+
+        Return up to `limit` that contain the text, or (`whole`) that pass the filters; and where the reading ended: ids below
+        that are left.
+        """
+        owner = () if user_id is None else (user_id,)
+        left = await self.conn.fetchval(_END[bool(owner)], self.merchant_id, before, since, *owner, MAX_SCANNED)
+        end = None if left is None else after(left)
+        found = await self.conn.fetch(
+            _SEARCH[bool(owner)], self.merchant_id, before, end or since, user_id, *self.filters,
+            None if whole else self.text, "".join(self.text.split()).upper(), self.text, self.user_ids, *self.ids, limit,
+        )  # fmt: skip
+        return [to_payout(record) for record in found], end
 
 
 async def search_payouts(
@@ -44,30 +107,38 @@ async def search_payouts(
     dest_types: Sequence[str],
     filters: Mapping[str, str],
 ) -> Page:
-    """Return a page of payouts, newest first, whose reference, account number, account title or id contains the text.
+    """Return a page of the payouts that `text` finds. `filters` are those of the list of payouts.
 
-    Payouts of the user with this id or external id are found too. Upper and lower case are the same. `filters` are those of
-    the list of payouts. A page that has read MAX_SCANNED payouts ends, even if it is empty; the next page continues there.
+    First come those that it identifies: the payout with this reference, those whose id begins with it, and those of the user
+    with this id or external id. Indexes find them, however old they are. Then come those whose reference, account number,
+    account title or id contains it. Both parts are in order, newest first. A page that has read MAX_SCANNED payouts of a range
+    ends, even if it is empty; the next page continues there.
     """
-    wanted = text.strip().lower()
+    limit, user_id, reference = window.limit + 1, filters.get("user_id"), filters.get("merchant_reference")
+    metadata = msgspec.json.encode(entries(filters, "metadata")).decode()
     async with db_errors_as_503(), connection() as conn:
-        user_id = await conn.fetchval(_USER, merchant_id, text.strip())
-        records = await conn.fetch(
-            _SEARCH,
-            merchant_id,
-            window.before,
-            window.since,
-            MAX_SCANNED,
-            window.limit + 1,
-            wanted,
-            user_id,
-            statuses,
-            dest_types,
-            msgspec.json.encode(entries(filters, "metadata")).decode(),
-            filters.get("merchant_reference"),
-            filters.get("user_id"),
+        user_ids = [text] if is_uuid(text) else []
+        user_ids += [record["id"] for record in await conn.fetch(_USER, merchant_id, text) if record["id"] not in user_ids]
+        ids = range_of_prefix(text)
+        search = _Search(
+            conn, merchant_id, (statuses, dest_types, metadata, reference), text, user_ids, ids or (MIN_ID, MIN_ID)
         )
-    found = [to_payout(record) for record in records if record["id"] is not None]
-    if len(found) > window.limit or records[0]["scanned"] < MAX_SCANNED:
-        return page(found, window.limit, [payout.id for payout in found])
-    return page_until(found, records[0]["scanned_to"])
+        identified: list[Payout] = []
+        if not is_second_part(window):
+            ranges = [] if ids is None else [(min(window.before, ids[1]), max(window.since, ids[0]), user_id)]
+            ranges += [(window.before, window.since, owner) for owner in user_ids if user_id in (None, owner)]
+            readings = [await search.read(*part, limit, whole=True) for part in ranges]
+            if reference in (None, text):
+                arguments = (statuses, dest_types, window.before, window.since, user_id, metadata)
+                records = await conn.fetch(BY_REFERENCE, merchant_id, text, *arguments)
+                readings.append(([to_payout(record) for record in records], None))
+            # A range that was read to its limit may have more payouts below its end, but nothing is missing above.
+            end = max((end for _, end in readings if end is not None), default=MIN_ID)
+            identified = newest_first((payout for found, _ in readings for payout in found if payout.id >= end), limit)
+            if len(identified) > window.limit:
+                return page(identified, window.limit, [payout.id for payout in identified])
+            if end != MIN_ID:
+                return page_until(identified, end)
+        before = window.before if is_second_part(window) else window.until
+        containing, last = await search.read(before, window.since, user_id, limit, whole=False)
+    return two_part_page(identified, containing, window.limit, last)

@@ -21,7 +21,7 @@ from sandbox.domain.unit import CommandResult, RequestContext
 from sandbox.http.paging import Page, PageWindow, page
 from sandbox.payouts.reads import PayoutReads
 from sandbox.payouts.requests import CreatePayoutBody, CreatePayoutsBody, destination_errors, new_payout
-from sandbox.payouts.search import search_payouts
+from sandbox.payouts.search import BY_REFERENCE, search_payouts
 from sandbox.payouts.waiting import PayoutWaits
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
 
@@ -41,12 +41,6 @@ CROSS JOIN LATERAL (
 _LIST_ALL: Final = f"""
 SELECT {COLUMNS} FROM payouts WHERE merchant_id = $1 AND id < $2 AND id >= $3
 ORDER BY merchant_id DESC, payouts.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_LIST_BY_REFERENCE: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM payouts WHERE {by_key("payouts", "merchant_reference", "$2")} OFFSET 0) p
-WHERE status = ANY ($3::text[]) AND dest_type = ANY ($4::text[]) AND id < $5 AND id >= $6
-    AND ($7::uuid IS NULL OR user_id = $7) AND metadata @> $8::jsonb
 """  # noqa: S608 -- constants
 
 _LIST_BY_USER: Final = f"""
@@ -198,8 +192,8 @@ class PayoutService:
         `filters` may have q, status, dest_type, merchant_reference, user_id and any number of `metadata[KEY]`. A payout must
         match all of them.
         """
-        if "q" in filters:
-            return await search_payouts(merchant_id, window, filters["q"], statuses, dest_types, filters)
+        if text := filters.get("q", "").strip():
+            return await search_payouts(merchant_id, window, text, statuses, dest_types, filters)
         fetch_limit = window.limit + 1
         bounds = (window.before, window.since)
         reference, user_id = filters.get("merchant_reference"), filters.get("user_id")
@@ -207,7 +201,7 @@ class PayoutService:
         wanted = msgspec.json.encode(metadata).decode()
         arguments: tuple[Any, ...]
         if reference is not None:
-            statement, arguments = _LIST_BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
+            statement, arguments = BY_REFERENCE, (reference, statuses, dest_types, *bounds, user_id, wanted)
         elif metadata:
             pair = metadata_pair_id(*next(iter(metadata.items())))
             statement, arguments = _LIST_BY_METADATA, (pair, statuses, dest_types, *bounds, fetch_limit, wanted, user_id)

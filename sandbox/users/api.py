@@ -10,7 +10,7 @@ from sandbox.domain.payout import Payout
 from sandbox.domain.unit import CommandResult
 from sandbox.domain.user_commands import Transaction
 from sandbox.http.operation import CREATED_FROM, CREATED_TO, CURSOR, LIMIT, get, parameter, patch, post
-from sandbox.http.paging import Page, selected, window
+from sandbox.http.paging import MAX_SCANNED, Page, selected, window
 from sandbox.http.request import Request
 from sandbox.http.responses import Response
 from sandbox.users.history import TRANSACTION_TYPES
@@ -21,7 +21,6 @@ from sandbox.users.requests import (
     CreateUsersBody,
     RequestPayoutBody,
 )
-from sandbox.users.search import MAX_SCANNED
 from sandbox.users.service import RequestedTotal, Summary, User, UserBalance, UserResults, UserService
 
 _EXAMPLE: Final = {
@@ -85,8 +84,9 @@ class UserApi:
             parameter("external_id", "Only the user with this external id.", type="string", minLength=1, maxLength=64),
             parameter(
                 "q",
-                "Only users whose name, external id or id contains this text. A page that has searched "
-                f"{MAX_SCANNED} users ends there, even if it is empty; the next page continues.",
+                "Only users that this text finds. First those that it identifies, however old they are: by external id or "
+                "by the beginning of the id. Then those whose name, external id or id contains it. Both are newest first. A "
+                f"page that has searched {MAX_SCANNED} users ends there, even if it is empty; the next page continues.",
                 type="string",
                 minLength=1,
                 maxLength=100,

@@ -33,23 +33,13 @@ from sandbox.users.requests import (
     user_codes,
     user_errors,
 )
-from sandbox.users.search import search_users
+from sandbox.users.search import BY_EXTERNAL_ID, LIST, search_users
 from sandbox.users.summary_cache import CacheMiss, SummaryCache
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 _GET: Final = f"SELECT {COLUMNS} FROM users WHERE {by_key('users', 'id', '$2')}"  # noqa: S608 -- constants
-
-_LIST: Final = f"""
-SELECT {COLUMNS} FROM users WHERE merchant_id = $1 AND id < $2 AND id >= $3
-ORDER BY merchant_id DESC, users.id DESC LIMIT $4
-"""  # noqa: S608 -- constants
-
-_BY_EXTERNAL_ID: Final = f"""
-SELECT {COLUMNS} FROM (SELECT * FROM users WHERE {by_key("users", "external_id", "$5")} OFFSET 0) u
-WHERE id < $2 AND id >= $3 LIMIT $4
-"""  # noqa: S608 -- constants
 
 _HAS_EXTERNAL_ID: Final = f"""
 SELECT true FROM (SELECT id FROM users WHERE {by_key("users", "external_id", "$2")} OFFSET 0) u WHERE id <> $3
@@ -237,10 +227,10 @@ class UserService:
     async def list(self, merchant_id: str, window: PageWindow, filters: Mapping[str, str]) -> Page:
         """Return a page of users, newest first. `filters` may have external_id, which one user has at most, and q."""
         external_id = filters.get("external_id")
-        if "q" in filters:
-            matching = await search_users(merchant_id, window, filters["q"], external_id)
+        if text := filters.get("q", "").strip():
+            matching = await search_users(merchant_id, window, text, external_id)
             return Page([_user(row) for row in matching.data], matching.has_more, matching.next_cursor)
-        statement, extra = (_LIST, []) if external_id is None else (_BY_EXTERNAL_ID, [external_id])
+        statement, extra = (LIST, []) if external_id is None else (BY_EXTERNAL_ID, [external_id])
         async with db_errors_as_503(), connection() as conn:
             records = await conn.fetch(statement, merchant_id, window.before, window.since, window.limit + 1, *extra)
         found = [_user(to_user(record)) for record in records]
