@@ -106,9 +106,28 @@ def test_a_users_page_shows_the_wallet(world: World, console: ConsoleClient, use
         assert shown in page, shown
 
 
-def test_another_merchants_user_is_not_found(world: World, console: ConsoleClient) -> None:
+def test_what_belongs_to_another_merchant_is_not_found(world: World, console: ConsoleClient) -> None:
     with World.create(world.stack) as other:
-        assert console.get(f"/console/users/{make_user(other)}").status_code == 404
+        user_id = make_user(other)
+        for path in (
+            user_id,
+            f"sales/{make_sale(other, user_id, 'Khaadi')}",
+            f"bulk-credit/{failed_bulk_credit(other, user_id)}",
+        ):
+            assert console.get(f"/console/users/{path}").status_code == 404, path
+
+
+def test_texts_of_users_are_never_markup(world: World, console: ConsoleClient) -> None:
+    script = "<script>alert(1)</script>"
+    user_id = make_user(world, name=script, external_id='"><img src=x>')
+    record(world, user_id, "EARNED", "10")
+    sale_id = make_sale(world, user_id, script)
+    activity_id = failed_bulk_credit(world, user_id, error=script)
+    for path in ("", f"/{user_id}", "/sales", f"/sales/{sale_id}", f"/bulk-credit/{activity_id}"):
+        page = console.get(f"/console/users{path}").text
+        assert "&lt;script&gt;" in page, path
+        assert script not in page, path
+        assert "<img" not in page, path
 
 
 def test_a_csv_with_bad_rows_says_which_and_why(world: World, user_id: str, browsing: "Browsing") -> None:
@@ -206,7 +225,7 @@ def in_thread(call: Callable[..., object]) -> Callable[..., object]:
     return run
 
 
-def failed_bulk_credit(world: World, user_id: str) -> str:
+def failed_bulk_credit(world: World, user_id: str, error: str = "the wallet was closed") -> str:
     """Return the id of a bulk credit whose only row failed for a reason that is gone."""
     activity_id = str(uuid.uuid4())
     execute = in_thread(world.stack.execute)
@@ -218,10 +237,11 @@ def failed_bulk_credit(world: World, user_id: str) -> str:
     )
     execute(
         "INSERT INTO bulk_credit_items (merchant_id, activity_id, line, user_id, amount, status, error) "
-        "VALUES ($1, $2, 2, $3, '50.00', 'FAILED', 'the wallet was closed')",
+        "VALUES ($1, $2, 2, $3, '50.00', 'FAILED', $4)",
         world.merchant_id,
         activity_id,
         user_id,
+        error,
     )
     return activity_id
 
