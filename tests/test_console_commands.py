@@ -159,7 +159,7 @@ def write_files(operation: Operation, body: Any) -> None:
     """Save what the files that commands name stand for."""
     Path("credits.csv").write_text(f"uuid,amount\n{ID},1.00\n")
     if isinstance(body, dict):
-        Path("scenario.json").write_text(json.dumps(body))
+        Path("scenario.json").write_text(json.dumps(body.get("rule", body)))
         Path("signing.json").write_text(json.dumps(body.get("custom_signing")))
         for name in ("payouts", "users"):
             Path(f"{name}.csv").write_text(as_csv(body.get(name, [])))

@@ -155,6 +155,10 @@ def test_a_scenario_made_by_form_decides_what_a_payout_does(world: World, browsi
     second.get_by_label("Wait here").check()
     fourth.get_by_label("Status").select_option("FAILED")
     fourth.get_by_label("Failure code").fill("ACCOUNT_CLOSED")
+    # While the form is filled in, it shows what a payout would do.
+    page.locator("#fragment-scenario").get_by_text("follows this scenario").wait_for()
+    page.get_by_label("Account number", exact=True).last.fill("12345678900001")
+    page.locator("#fragment-scenario").get_by_text("but the built-in scenario success").wait_for()
     page.get_by_role("button", name="Add scenario").click()
     page.get_by_text("Scenario saved.").wait_for()
     (rule,) = (rule for rule in world.get("/sandbox/v1/scenarios").json()["data"] if rule["source"] == "own")

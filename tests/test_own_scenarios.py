@@ -201,6 +201,37 @@ def test_with_probability_one_half_some_payouts_fail_and_the_others_succeed(worl
     world.assert_clean()
 
 
+def test_explain_can_try_a_rule_before_it_is_created(world: World) -> None:
+    def explain(draft: dict[str, Any]) -> tuple[str, str, str | None, str]:
+        explained = world.post(f"{RULES}/explain", {**world.payout_body("0007"), "rule": draft})
+        assert explained.status_code == 200, explained.text
+        found = explained.json()
+        return found["scenario"], found["source"], found["rule_id"], found["steps"][-1]["to"]
+
+    steps, match = [{"to": "PROCESSING"}], {"suffix": "07"}
+    draft = {"name": "draft", "match": match, "steps": steps}
+    assert explain(draft) == ("draft", "own", None, "PROCESSING")
+    assert explain({**draft, "match": {"suffix": "99"}}) == ("account_closed", "builtin", None, "FAILED")
+    first = rule(world, "first", [{"to": "CANCELLED"}], match=match)
+    rule(world, "second", [{"to": "CANCELLED"}], match=match)
+    # It is the last one unless it has a position, or replaces the scenario of its name.
+    assert explain(draft) == ("first", "own", first["id"], "CANCELLED")
+    assert explain({**draft, "position": 1}) == ("draft", "own", None, "PROCESSING")
+    assert explain({**draft, "position": 100}) == ("first", "own", first["id"], "CANCELLED")
+    assert explain({**draft, "name": "first"}) == ("first", "own", None, "PROCESSING")
+    assert explain({**draft, "name": "second"}) == ("first", "own", first["id"], "CANCELLED")
+    listed = world.get(RULES).json()["data"]
+    assert [known["name"] for known in listed if known["source"] == "own"] == ["first", "second"]
+
+    wrong = {"name": "draft", "match": {"bank_code": "NONE", "amount_from": "0"}, "steps": [{"to": "RETURNED"}]}
+    refused = world.post(f"{RULES}/explain", {**world.payout_body("0007"), "rule": wrong})
+    assert {error["field"] for error in refused.json()["errors"]} == {
+        "rule.match.bank_code", "rule.match.amount_from", "rule.steps[0].to",
+    }  # fmt: skip
+    refused = world.post(f"{RULES}/explain", {**world.payout_body("0007"), "dest_type": "CASH", "rule": wrong})
+    assert {"dest_type", "rule.match.bank_code", "rule.steps[0].to"} <= {error["field"] for error in refused.json()["errors"]}
+
+
 def test_explain_shows_the_matching_rule_and_its_timed_steps_and_creates_nothing(world: World) -> None:
     steps = [
         {"to": "PROCESSING", "after": 2},

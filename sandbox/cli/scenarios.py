@@ -46,6 +46,10 @@ def explain(
     scenario: ScenarioName = None,
     user_id: Annotated[str | None, typer.Option("--user-id", help="The user of the payout.")] = None,
     metadata: MetadataPairs = None,
+    rule: Annotated[
+        Path | None,
+        typer.Option("--rule", help="A JSON file with a scenario to try as if you had added it.", dir_okay=False, exists=True),
+    ] = None,
 ) -> Output:
     """Explain which scenario a payout would follow, with its steps and their times. Creates nothing."""
     body = {
@@ -53,6 +57,7 @@ def explain(
         "amount": amount,
         **(destination(account, bank, wallet) or {}),
         **given(scenario_header=scenario, user_id=user_id, metadata=pairs("--metadata", metadata) or None),
+        **given(rule=None if rule is None else read_json(rule)),
     }
     found = client.post(f"{_PATH}/explain", body)
     lines = [f"{found['scenario']} ({found['source']}), by {', '.join(found['matched_by']) or 'the default'}"]

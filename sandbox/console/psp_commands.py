@@ -159,7 +159,8 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "delete_scenario": "scenarios delete {rule_id}",
     "explain_scenario": _either(
         "scenarios explain {amount} {account_number}",
-        *(f"{where} {_PAYOUT} --scenario {{scenario_header}} --user-id {{user_id}}" for where in (_BANK, _WALLET)),
+        *(f"{where} {_PAYOUT} --scenario {{scenario_header}} --user-id {{user_id}} --rule {{rule:file=scenario.json}}"
+          for where in (_BANK, _WALLET)),
     ),
     "list_faults": f"faults list {_PAGE}",
     "get_fault": "faults get {fault_id}",

@@ -88,10 +88,15 @@ class RuleBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ExplainBody(CreatePayoutBody, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /scenarios/explain`: that of `POST /payouts`, plus the other facts that a rule can match."""
+    """The body of `POST /scenarios/explain`: that of `POST /payouts`, plus the other facts that a rule can match.
+
+    `rule` is a scenario that need not exist. It is tried as if it did: in place of your scenario of this name, else at its
+    `position`, which is the last by default.
+    """
 
     user_id: Uuid | UnsetType = UNSET
     scenario_header: HeaderValue | UnsetType = UNSET
+    rule: RuleBody | UnsetType = UNSET
 
 
 def check_rule(body: RuleBody, directory: Directory) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from piccolo.query.methods.delete import Delete
 from sandbox.db.engine import connection, db_errors_as_503
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
-from sandbox.domain.errors import Problem
+from sandbox.domain.errors import Problem, invalid_fields
 from sandbox.domain.ids import is_uuid
 from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIONS
 from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
@@ -95,7 +95,10 @@ class ExplainedStep(msgspec.Struct):
 
 
 class Explanation(msgspec.Struct):
-    """The scenario that a payout would follow, the conditions that chose it, and the expected changes."""
+    """The scenario that a payout would follow, the conditions that chose it, and the expected changes.
+
+    `rule_id` is null for a built-in scenario, and for the request's `rule`.
+    """
 
     scenario: str
     source: str
@@ -117,8 +120,9 @@ class ScenarioService:
         return rule_errors(fields, self._directory)
 
     def check_payout(self, fields: Mapping[str, Any]) -> list[FieldProblem]:
-        """Return the validation errors in the payout of an explain request that its schema cannot express."""
-        return destination_errors(fields, self._directory)
+        """Return the validation errors in the payout and the rule of an explain request that its schema cannot express."""
+        rule = rule_errors(fields.get("rule") or {}, self._directory)
+        return [*destination_errors(fields, self._directory), *_of_draft(rule)]
 
     async def list_all(self, merchant_id: str) -> list[ScenarioRule]:
         """Return all scenarios in the order in which they are tried: own rules, by amount, by suffix, the default."""
@@ -144,16 +148,25 @@ class ScenarioService:
         user_id = None if body.user_id is UNSET else body.user_id
         facts = Facts(new.amount, new.account_number, new.bank_code, new.wallet_code, user_id, new.metadata, header)
         rules, default, review_threshold = await self._read(merchant_id)
+        if body.rule is not UNSET:
+            rules = _with_draft(rules, self._draft(body.rule), body.rule.position)
         self._catalogue.check_header(header, rules, "scenario_header")
         choice = self._catalogue.choose(facts, rules, default, review_threshold)
         explanation = Explanation(
             scenario=choice.scenario.name,
             source="builtin" if choice.scenario.id is None else "own",
-            rule_id=choice.scenario.id,
+            rule_id=choice.scenario.id or None,
             matched_by=list(choice.matched_by),
             steps=explained_steps(choice.scenario, new.requires_approval),
         )
         return CommandResult(200, msgspec.json.encode(explanation))
+
+    def _draft(self, body: RuleBody) -> Scenario:
+        """Return a rule that is not stored: its id is empty. Raises VALIDATION_ERROR."""
+        try:
+            return stored_rule("", body.name, *check_rule(body, self._directory))
+        except Problem as problem:
+            raise invalid_fields(_of_draft(problem.errors)) from None
 
     async def create(self, context: RequestContext, body: RuleBody) -> CommandResult:
         """Create a rule: 201 with it, or 409 if the name is taken or there are too many rules. Raises VALIDATION_ERROR."""
@@ -224,6 +237,18 @@ class ScenarioService:
             raise Problem(
                 "INVALID_STATE", f"You already have a scenario named {name}; replace that one, or choose another name."
             )
+
+
+def _of_draft(errors: Sequence[FieldProblem]) -> list[FieldProblem]:
+    return [(f"rule.{field}", message) for field, message in errors]
+
+
+def _with_draft(rules: Sequence[Scenario], draft: Scenario, position: float | UnsetType) -> list[Scenario]:
+    """Return the rules as they would be with this one. It takes the place of the rule of its name, if there is one."""
+    others = [rule for rule in rules if rule.name != draft.name]
+    index = next((index for index, rule in enumerate(rules) if rule.name == draft.name), len(others))
+    others.insert(index if position is UNSET else int(position) - 1, draft)
+    return others
 
 
 def _delete(merchant_id: str, rule_id: str) -> Delete:

@@ -72,6 +72,7 @@ EXPRESSIBLE: list[tuple[str, Any]] = [
     ("explain_scenario", {
         "merchant_reference": "a", "amount": "5.00", **WALLET, "user_id": ID, "metadata": {"order": "7"},
         "requires_approval": False, "currency": "PKR",
+        "rule": {"name": "a", "match": {"suffix": "1"}, "steps": [{"to": "PROCESSING"}]},
     }),
     ("create_fault", WEBHOOK_FAULT | LIMITS | {"match": {"event_type": "payout.*", "endpoint_id": ID}}),
     ("create_fault", {"target": "api", "kind": "error", "status": 500, "match": {"method": "POST", "reference": "x"}}),

@@ -1,10 +1,13 @@
 """A merchant's own scenarios: the list, a form for one, and what a payout would do."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from sandbox.console.calls import Refused
 from sandbox.console.data_table import Column, Row, Table
+from sandbox.console.forms import body_of
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.payout_states import FAILURES
@@ -12,6 +15,7 @@ from sandbox.http.responses import Response
 from sandbox.scenarios.rules import StepStatus
 
 pages = Pages()
+FORM: Final = "scenario"
 MIN_ROWS: Final = 8
 """Rows for steps in the form; a scenario with more steps has two more rows than steps."""
 SHOWN_ROWS: Final = 4
@@ -108,11 +112,18 @@ async def scenario(view: View) -> Response:
 
 async def _form(view: View, rule: Row | None) -> Response:
     directory = await view.call("get_directory", shown=False)
+    form = view.fields(FORM)
+    if form.state is not None:
+        shown: Preview | None = await _preview(view, form.state.values)
+    else:
+        shown = None if rule is None else await _explain(view, _body(rule), "", "")
     steps: list[Mapping[str, Any]] = [{"to": "PROCESSING"}] if rule is None else rule["steps"]
     rows = min(MAX_ROWS, max(MIN_ROWS, len(steps) + 2))
     return await view.render(
         "scenario.html",
+        form_id=FORM,
         rule=rule,
+        preview=shown,
         match={} if rule is None else rule["match"],
         what="" if rule is None else f"For payouts with: {_match(rule['match'])}. What happens: {_steps(rule['steps'])}.",
         steps=[*steps, *({} for _ in range(rows - len(steps)))],
@@ -122,6 +133,64 @@ async def _form(view: View, rule: Row | None) -> Response:
         banks=_choices(directory["banks"]),
         wallets=_choices(directory["wallets"]),
     )
+
+
+@pages.fragment(FORM)
+async def preview(view: View) -> Response:
+    """Show what a payout would do if the scenario in the form were saved."""
+    assert view.form is not None
+    return await view.render("scenario_preview.html", preview=await _preview(view, view.form.values))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a payout would do if a scenario existed, or what is wrong with the scenario."""
+
+    scenario: str
+    account: str
+    amount: str
+    explained: Mapping[str, Any] | None
+    steps: Table
+    errors: Sequence[str]
+
+
+async def _preview(view: View, values: Mapping[str, list[str]]) -> Preview:
+    def last(name: str) -> str:
+        return next(iter(values.get(name, [])[-1:]), "").strip()
+
+    body = body_of((name, value) for name, given in values.items() for value in given)
+    return await _explain(view, body, last("_account"), last("_amount"))
+
+
+async def _explain(view: View, rule: Mapping[str, Any], account: str, amount: str) -> Preview:
+    """Explain a payout to an account. By default, the payout meets the scenario's conditions."""
+    match = rule.get("match", {})
+    account = account or match.get("account_number") or f"12345678900001{match.get('suffix', '')}"[-14:]
+    amount = amount or match.get("amount_from") or match.get("amount_to") or "1500.00"
+    wallet = match.get("wallet_code")
+    payout = {
+        "merchant_reference": "TRY-1",
+        "amount": amount,
+        "account_number": account,
+        "dest_type": "WALLET" if wallet else "BANK",
+        **({"wallet_code": wallet} if wallet else {"bank_code": match.get("bank_code", "HBL")}),
+        **{name: match[name] for name in ("user_id", "metadata", "scenario_header") if name in match},
+    }
+    explained, errors = None, []
+    try:
+        explained = await view.call("explain_scenario", body={**payout, "rule": rule}, preview=True, shown=False)
+    except Refused as error:
+        found = [(str(entry["field"]), entry["message"]) for entry in error.problem.get("errors", ())]
+        errors = [f"{field.removeprefix('rule.')}: {message}" for field, message in found]
+        errors = errors or [str(error.problem.get("detail", ""))]
+    steps = Table("explained", "What happens", EXPLAINED, [] if explained is None else explained["steps"])
+    return Preview(str(rule.get("name", "")), account, amount, explained, steps, errors)
+
+
+def _body(rule: Row) -> dict[str, Any]:
+    """Return the body that creates a scenario that exists."""
+    steps = [{name: value for name, value in step.items() if value is not None} for step in rule["steps"]]
+    return {"name": rule["name"], "match": rule["match"], "steps": steps, "position": rule["position"]}
 
 
 def _choices(directory: Iterable[Mapping[str, str]]) -> list[tuple[str, str]]:
