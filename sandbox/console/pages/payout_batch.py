@@ -1,5 +1,7 @@
 """Many payouts at once, from CSV."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -31,16 +33,37 @@ COLUMNS: Final = (
 async def payout_batch(view: View) -> Response:
     """Show the form and, once it was submitted, the result of each row."""
     result = view.fields(FORM).result
-    table = None
+    table, refused = None, ""
     if result is not None and view.form is not None:
         items = body_of((name, value) for name, given in view.form.values.items() for value in given)["payouts"]
         rows = [_row(number, item, found) for number, (item, found) in enumerate(zip(items, result["results"], strict=True), 1)]
         # The rows to correct come first.
         rows.sort(key=lambda row: row["is_created"])
         table = Table("results", "Results", COLUMNS, rows)
+        refused = _csv([items[row["row"] - 1] for row in rows if not row["is_created"]])
     return await view.render(
-        "payout_batch.html", tables=[] if table is None else [table], form_id=FORM, example=EXAMPLE, result=table
+        "payout_batch.html",
+        tables=[] if table is None else [table],
+        form_id=FORM,
+        example=EXAMPLE,
+        result=table,
+        refused_csv=refused,
     )
+
+
+def _csv(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return items as CSV; the opposite of `csv_items.read_items`."""
+    rows = []
+    for item in items:
+        row: dict[str, Any] = {}
+        for name, value in item.items():
+            row |= {f"{name}.{key}": text for key, text in value.items()} if isinstance(value, dict) else {name: value}
+        rows.append({name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _row(number: int, item: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,12 +24,19 @@ function isBusy(region) {
 // Tokens and idempotency keys differ in each response; alone they are no reason to replace a region.
 const comparable = (element) => element.outerHTML.replace(/name="_key" value="[^"]*"/g, "").replace(/ class="here"/g, "");
 
+// A selector that finds an element again in a fresh copy of its region.
+function pathTo(element) {
+  if (element.id) return `#${CSS.escape(element.id)}`;
+  if (element.getAttribute("href")) return `a[href="${CSS.escape(element.getAttribute("href"))}"]`;
+  return element.matches("button") && element.form?.id ? `#${CSS.escape(element.form.id)} button` : null;
+}
+
 function swap(fresh, keepBusy) {
   for (const region of document.querySelectorAll("[data-region]")) {
     const next = fresh.getElementById(region.id);
     if (!next || (keepBusy && isBusy(region)) || comparable(region) === comparable(next)) continue;
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
-    const path = focused && (focused.id ? `#${CSS.escape(focused.id)}` : focused.getAttribute("href") ? `a[href="${CSS.escape(focused.getAttribute("href"))}"]` : null);
+    const path = focused && pathTo(focused);
     const known = new Set([...region.querySelectorAll("tbody tr")].map((row) => row.textContent.trim()));
     const adopted = document.adoptNode(next);
     region.replaceWith(adopted);
@@ -257,7 +264,7 @@ function move(step) {
   const next = rows[Math.min(rows.length - 1, Math.max(0, now + step))];
   for (const row of rows) row.classList.remove("here");
   next.classList.add("here");
-  (next.querySelector("a") || next).focus({ preventScroll: true });
+  (next.querySelector("[data-open]") || next.querySelector("a") || next).focus({ preventScroll: true });
   next.scrollIntoView({ block: "nearest" });
 }
 
