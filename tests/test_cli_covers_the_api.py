@@ -216,6 +216,7 @@ def _scenarios_and_faults(psp: Shell, _: Receiver, folder: Path) -> None:
     assert psp(f"scenarios replace {scenario}", str(rule))["match"] == {"suffix": "8888"}
     assert psp(f"scenarios get {scenario}")["match"] == {"suffix": "8888"}
     psp("scenarios list")
+    assert psp("scenarios catalogue --bank UBL")["scenarios"][0]["example"]["bank_code"] == "UBL"
     assert psp("scenarios explain 5 12345678908888")["scenario"] == "slow"
     psp(f"scenarios delete {scenario}")
     line = "faults add webhooks delay --set milliseconds=5 --event-type payout.* --probability 0.5 --count 3 --ttl 60 --seed 7"

@@ -68,3 +68,45 @@ def test_an_unfinished_filter_keeps_the_page(world: World, browsing: Browsing) -
     page = browsing.open("/console/requests?status=4&path=/api/v1/payouts*", world.api_key)
     assert "status" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("Path").input_value() == "/api/v1/payouts*"
+
+
+def test_each_example_of_the_catalogue_does_what_the_catalogue_says(world: World) -> None:
+    own = {
+        "name": "big_wallets",
+        "match": {"wallet_code": "EASYPAISA", "amount_from": "9000.00"},
+        "steps": [{"to": "CANCELLED"}],
+    }
+    assert world.post("/sandbox/v1/scenarios", own).status_code == 201
+    entries = world.get("/sandbox/v1/catalogue", bank_code="UBL").json()["scenarios"]
+    assert entries[0]["scenario"]["name"] == "big_wallets"
+    assert len(entries) == 17
+    for entry in entries:
+        example = entry["example"]
+        where = {name: example[name] for name in ("bank_code", "wallet_code") if example[name]}
+        dest_type = "BANK" if "bank_code" in where else "WALLET"
+        for number in filter(None, (example["account_number"], example["iban"])):
+            account = {"dest_type": dest_type, "account_number": number, **where}
+            payout = {"merchant_reference": "x", "amount": example["amount"], **account}
+            explained = world.post("/sandbox/v1/scenarios/explain", payout).json()
+            assert (explained["scenario"], explained["steps"]) == (entry["scenario"]["name"], entry["steps"])
+            verified = world.post("/api/v1/verify-account", account).json()
+            assert verified["reason"] == entry["refusal"]
+        assert entry["sale_payments"] == ("failed" if entry["scenario"]["name"] in ("failed", "big_wallets") else "paid")
+
+
+def test_the_catalogue_is_searched_while_typing_and_leads_to_a_payout(world: World, browsing: Browsing) -> None:
+    world.post("/sandbox/v1/scenarios", {"name": "mine", "match": {"suffix": "77"}, "steps": [{"to": "CANCELLED"}]})
+    page = browsing.open("/console/catalogue", world.api_key)
+    cards = page.locator("article")
+    assert cards.count() == 17
+    assert "Mine" in cards.first.inner_text()
+    check_page(browsing, "/console/catalogue", world.api_key, "catalogue")
+    page.keyboard.press("/")
+    page.keyboard.type("account_closed")
+    page.wait_for_url("**/console/catalogue?q=account_closed")
+    cards.nth(1).wait_for(state="detached")
+    assert "12345678900007" in cards.inner_text()
+    assert cards.locator("button[data-copy='12345678900007']").count() == 1
+    cards.get_by_role("link", name="Create a payout").click()
+    page.wait_for_url("**/console/payouts/new?account_number=12345678900007**")
+    assert "FAILED" in page.locator("main").inner_text()

@@ -26,8 +26,8 @@ from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import UnitOfWork
 from sandbox.infrastructure.settings import Settings
 from sandbox.scenarios.builtin import load_catalogue
+from sandbox.scenarios.explained import explained_steps
 from sandbox.scenarios.rules import RuleBody, RuleMatch, RuleStep, check_rule, parse_rules
-from sandbox.scenarios.service import explained_steps
 from seeds.demo import seed
 from tests.harness.work import request_of
 from tests.harness.world import Stack

@@ -26,6 +26,22 @@ def list_(client: Client) -> Output:
     return Output(page, "\n".join(map(_line, page["data"])))
 
 
+@app.command("catalogue")
+@with_client
+def catalogue(
+    client: Client,
+    bank: Annotated[str | None, typer.Option("--bank", help="The bank whose accounts are the examples.")] = None,
+) -> Output:
+    """List an account number and an amount for each scenario, and what happens to such a payout."""
+    found = client.get("/sandbox/v1/catalogue", **given(bank_code=bank))
+    lines = [
+        f"{entry['example']['account_number']:<18}{entry['example']['amount']:>12}  {entry['scenario']['name']:<22}"
+        f"{path_of(entry['scenario']['steps'])}"
+        for entry in found["scenarios"]
+    ]
+    return Output(found, "\n".join(lines))
+
+
 @app.command("get")
 @with_client
 def get(client: Client, rule_id: _Id) -> Output:

@@ -153,6 +153,7 @@ PSP_COMMANDS: Final[Mapping[str, str]] = {
     "delete_snapshot": "snapshots delete {snapshot_id}",
     # Scenarios and faults
     "list_scenarios": "scenarios list",
+    "get_catalogue": "scenarios catalogue --bank {bank_code}",
     "get_scenario": "scenarios get {rule_id}",
     "create_scenario": "scenarios add {*:file=scenario.json}",
     "replace_scenario": "scenarios replace {rule_id} {*:file=scenario.json}",

@@ -67,6 +67,7 @@ TAGS: Final = {
     "Webhook endpoints": "The URLs to which webhooks are delivered.",
     "Sandbox: audit": "Check the ledger.",
     "Sandbox: balance": "Add money.",
+    "Sandbox: catalogue": "An example of each scenario, and the failure codes.",
     "Sandbox: clock": "Freeze, advance and resume the merchant's clock.",
     "Sandbox: drain": "Wait until all due work is done.",
     "Sandbox: faults": "Make the API or webhooks misbehave.",

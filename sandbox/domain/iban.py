@@ -63,6 +63,14 @@ def check_account_number(text: str, bank_iban_code: str | None) -> str | None:
     return None
 
 
+def iban_of(bank_iban_code: str, account_number: str) -> str:
+    """Return the IBAN of an account number of at most 16 digits; an IBAN is returned as it is."""
+    if looks_like_iban(account_number):
+        return account_number
+    rest = f"{bank_iban_code}{account_number.zfill(16)}"
+    return f"{IBAN_COUNTRY}{98 - _remainder(f'{IBAN_COUNTRY}00{rest}'):02}{rest}"
+
+
 def scenario_suffix(account_number: str) -> str:
     """Return the last four digits of an account number, which choose its scenario.
 

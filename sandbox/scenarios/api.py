@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from sandbox.directory.catalogue import load_directory
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.unit import CommandResult
-from sandbox.http.operation import delete, get, post, put
+from sandbox.http.operation import delete, get, parameter, post, put
 from sandbox.http.paging import Page
 from sandbox.http.request import Request
 from sandbox.scenarios.rules import ExplainBody, RuleBody
-from sandbox.scenarios.service import Explanation, ScenarioRule, ScenarioService
+from sandbox.scenarios.service import Explanation, ScenarioCatalogue, ScenarioRule, ScenarioService
 
 _EXAMPLE: Final = {
     "name": "flaky_bank",
@@ -20,6 +21,7 @@ _EXAMPLE: Final = {
         {"to": "SUCCESS", "after": 3, "psp_reference": "BANK-REF-1"},
     ],
 }
+_DEFAULT_BANK: Final = "HBL"
 _LINKS: Final = {
     "get": ("get_scenario", "rule_id"),
     "replace": ("replace_scenario", "rule_id"),
@@ -53,6 +55,22 @@ class ScenarioApi:
     )
     async def list_scenarios(self, request: Request) -> Page:
         return Page(await self._scenarios.list_all(request.merchant_id), False, None)
+
+    @get(
+        "/sandbox/v1/catalogue",
+        "List all scenarios with an example of each, and all failure codes",
+        {200: ScenarioCatalogue},
+        query=(
+            parameter(
+                "bank_code", "Examples are accounts of this bank; HBL by default.", type="string",
+                enum=load_directory().bank_codes(),
+            ),
+        ),
+        description="For each scenario: an amount and an account number to copy, the changes with their times, events and "
+        "money, and what else the account number decides: whether POST /verify-account accepts it, and whether sales are paid.",
+    )  # fmt: skip
+    async def get_catalogue(self, request: Request) -> ScenarioCatalogue:
+        return await self._scenarios.catalogue(request.merchant_id, request.query.get("bank_code", _DEFAULT_BANK))
 
     @get("/sandbox/v1/scenarios/{rule_id}", "Get a scenario of your own", {200: ScenarioRule}, errors=("NOT_FOUND",))
     async def get_scenario(self, request: Request, rule_id: str) -> ScenarioRule:

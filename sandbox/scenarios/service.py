@@ -1,7 +1,6 @@
 """Create, list and change a merchant's own scenarios, and explain what a payout would do."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,15 +9,19 @@ from msgspec import UNSET, UnsetType
 from piccolo.query.methods.delete import Delete
 
 from sandbox.db.engine import connection, db_errors_as_503
+from sandbox.domain.account_verification import REFUSALS
 from sandbox.domain.body_errors import FieldProblem
 from sandbox.domain.directory import Directory
 from sandbox.domain.errors import Problem, invalid_fields
+from sandbox.domain.iban import iban_of, scenario_suffix
 from sandbox.domain.ids import is_uuid
-from sandbox.domain.payout_states import EVENT_OF, PENDING, REQUESTED, TRANSITIONS
-from sandbox.domain.scenario_engine import Facts, Scenario, can_follow
+from sandbox.domain.payout_states import FAILURES
+from sandbox.domain.scenario_engine import HEADER, Facts, Scenario
 from sandbox.domain.stored_scenario import stored_rule
 from sandbox.domain.unit import CommandResult, RequestContext, UnitOfWork
 from sandbox.payouts.requests import destination_errors, new_payout
+from sandbox.scenarios.examples import example_of, sale_payments
+from sandbox.scenarios.explained import ExplainedStep, explained_steps
 from sandbox.scenarios.rules import MAX_RULES, ExplainBody, RuleBody, check_rule, rule_errors
 from sandbox.scenarios.tables import ScenarioRules
 from sandbox.unit_of_work.runner import UnitOfWorkRunner
@@ -37,6 +40,8 @@ UPDATE scenario_rules r SET position = n.position
 FROM unnest($2::uuid[]) WITH ORDINALITY AS n (id, position)
 WHERE r.merchant_id = $1 AND r.id = n.id AND r.position <> n.position
 """
+_NOT_IN_EXAMPLES: Final = ("user_id", "metadata", "scenario_header")
+"""Conditions that examples cannot meet by amount, destination and account."""
 
 
 class ScenarioMatch(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -75,25 +80,6 @@ class ScenarioRule(msgspec.Struct):
     position: int | None
 
 
-class ExplainedStep(msgspec.Struct):
-    """One expected change, `after_seconds` from the previous one and `at` seconds from the creation (null: uncertain).
-
-    `probability` is the chance that a payout takes the step if it reaches it; `overall_probability` is the chance that it
-    reaches and takes it.
-    """
-
-    step: int | None
-    to: str
-    after_seconds: float
-    at: float | None
-    failure_code: str | None
-    event_type: str
-    money: str | None
-    probability: float
-    overall_probability: float
-    wait: bool
-
-
 class Explanation(msgspec.Struct):
     """The scenario that a payout would follow, the conditions that chose it, and the expected changes.
 
@@ -105,6 +91,50 @@ class Explanation(msgspec.Struct):
     rule_id: str | None
     matched_by: list[str]
     steps: list[ExplainedStep]
+
+
+class ExamplePayout(msgspec.Struct):
+    """The fields of a payout that follows a scenario, so far as the scenario's conditions name them.
+
+    `iban` is the same account as an IBAN; null in a wallet. `needs` are conditions that the other fields do not meet: of
+    user_id, metadata and scenario_header.
+    """
+
+    amount: str
+    bank_code: str | None
+    wallet_code: str | None
+    account_number: str
+    iban: str | None
+    needs: list[str]
+
+
+class CatalogueEntry(msgspec.Struct):
+    """A scenario with a payout that follows it.
+
+    `header` selects the scenario for any payout. `refusal` is why POST /verify-account finds the account not valid, or null.
+    `sale_payments` says whether a user with this account receives advances and final payments: paid, failed or random.
+    """
+
+    scenario: ScenarioRule
+    example: ExamplePayout
+    steps: list[ExplainedStep]
+    header: str
+    refusal: str | None
+    sale_payments: str
+
+
+class FailureMeaning(msgspec.Struct):
+    """A failure code, and what it means."""
+
+    code: str
+    meaning: str
+
+
+class ScenarioCatalogue(msgspec.Struct):
+    """All scenarios in the order in which they are tried, each with an example, and all failure codes."""
+
+    scenarios: list[CatalogueEntry]
+    failure_codes: list[FailureMeaning]
 
 
 class ScenarioService:
@@ -131,6 +161,33 @@ class ScenarioService:
             *(_render(rule, position) for position, rule in enumerate(rules, 1)),
             *(_render(scenario, None) for scenario in self._catalogue.applicable(default, review_threshold)),
         ]
+
+    async def catalogue(self, merchant_id: str, bank_code: str) -> ScenarioCatalogue:
+        """Return all scenarios with examples: accounts of the bank `bank_code`, unless a scenario needs another."""
+        rules, default, review_threshold = await self._read(merchant_id)
+        applicable = self._catalogue.applicable(default, review_threshold)
+        entries = [self._entry(rule, bank_code, position) for position, rule in enumerate(rules, 1)]
+        entries += [self._entry(scenario, bank_code, None) for scenario in applicable]
+        return ScenarioCatalogue(entries, [FailureMeaning(code, meaning) for code, meaning in FAILURES.items()])
+
+    def _entry(self, scenario: Scenario, bank_code: str, position: int | None) -> CatalogueEntry:
+        example = example_of(scenario.match, bank_code)
+        destination = self._directory.bank(example.bank_code) if example.bank_code else None
+        return CatalogueEntry(
+            scenario=_render(scenario, position),
+            example=ExamplePayout(
+                amount=str(example.amount),
+                bank_code=example.bank_code,
+                wallet_code=example.wallet_code,
+                account_number=example.account_number,
+                iban=None if destination is None else iban_of(destination.iban_code, example.account_number),
+                needs=[name for name in scenario.match.condition_names() if name in _NOT_IN_EXAMPLES],
+            ),
+            steps=explained_steps(scenario, requires_approval=False),
+            header=f"{HEADER}: {scenario.name}",
+            refusal=REFUSALS.get(scenario_suffix(example.account_number)),
+            sale_payments=sale_payments(scenario, example),
+        )
 
     async def get(self, merchant_id: str, rule_id: str) -> ScenarioRule:
         """Return one of the merchant's own rules. Raises NOT_FOUND."""
@@ -306,52 +363,4 @@ def _render(scenario: Scenario, position: int | None) -> ScenarioRule:
             for s in scenario.steps
         ],
         position=position,
-    )
-
-
-def explained_steps(scenario: Scenario, requires_approval: bool) -> list[ExplainedStep]:
-    """Return the changes that a payout of a scenario would go through, starting with its creation."""
-    first = REQUESTED if requires_approval else PENDING
-    explained = [_change(None, None, first, 0.0, 0.0)]
-    at: timedelta | None = timedelta(0)
-    if requires_approval:
-        explained.append(_change(None, first, PENDING, 0.0, None))
-        at = None
-    # The statuses of payouts before a step: status → the share of payouts in it, and when they entered it (None: uncertain).
-    before: dict[str, tuple[float, timedelta | None]] = {PENDING: (1.0, at)}
-    for number, step in enumerate(scenario.steps):
-        reaching = {status: entry for status, entry in before.items() if can_follow(status, step.to) and entry[0] > 0}
-        times = {entered for _, entered in reaching.values()}
-        entered = times.pop() if len(times) == 1 else None
-        at = None if entered is None else entered + step.after
-        source = next((status for status in reaching if (status, step.to) in TRANSITIONS), None)
-        change = _change(number, source, step.to, step.after.total_seconds(), None if at is None else at.total_seconds())
-        change.failure_code = step.failure_code
-        change.probability = step.probability
-        change.overall_probability = round(sum(share for share, _ in reaching.values()) * step.probability, 6)
-        change.wait = step.wait
-        explained.append(change)
-        for status, (share, entered) in reaching.items():
-            before[status] = share * (1 - step.probability), entered
-        share, entered = before.get(step.to, (0.0, at))
-        at = None if step.wait or (share > 0 and entered != at) else at
-        before[step.to] = share + change.overall_probability, at
-    return explained
-
-
-def _change(number: int | None, source: str | None, target: str, after: float, at: float | None) -> ExplainedStep:
-    # If earlier steps can be skipped, payouts can come from different statuses, but each such change moves the same money.
-    change = TRANSITIONS.get((source, target))
-    movement = None if change is None else change.movement
-    return ExplainedStep(
-        step=number,
-        to=target,
-        after_seconds=after,
-        at=at,
-        failure_code=None,
-        event_type=EVENT_OF[target],
-        money=None if movement is None else f"{movement.debit.lower()} → {movement.credit.lower()}",
-        probability=1.0,
-        overall_probability=1.0,
-        wait=False,
     )

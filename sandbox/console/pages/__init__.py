@@ -6,6 +6,7 @@ from sandbox.console.pages import (
     aggregator,
     approvals,
     bulk_credit,
+    catalogue,
     certify,
     clock,
     deliveries,
@@ -33,6 +34,7 @@ _MODULES: Final = (
     aggregator.pages,
     approvals.pages,
     bulk_credit.pages,
+    catalogue.pages,
     clock.pages,
     faults.pages,
     # Before endpoints, whose ids are in the place of the words certify, deliveries and events.
