@@ -73,13 +73,15 @@ def _row(number: int, item: Mapping[str, Any], found: Mapping[str, Any]) -> dict
         shown = {name: payout[name] for name in ("id", "amount", "status")}
         return {"row": number, "reference": payout["merchant_reference"], "problem": "", "is_created": True, **shown}
     problem = found["problem"]
+    prefix = f"payouts[{number - 1}]."
     errors: Sequence[Mapping[str, str]] = problem.get("errors") or ()
     return {
         "row": number,
         "id": "",
         "reference": item.get("merchant_reference", ""),
         "amount": item.get("amount", ""),
-        "status": problem["code"],
-        "problem": "; ".join(f"{error['field']}: {error['message']}" for error in errors) or problem["detail"],
+        "status": "REFUSED",
+        "problem": "; ".join(f"{error['field'].removeprefix(prefix)}: {error['message']}" for error in errors)
+        or f"{problem['detail']} ({problem['code']})",
         "is_created": False,
     }
