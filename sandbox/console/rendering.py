@@ -13,7 +13,7 @@ from sandbox.domain.payout_states import STATUSES
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _TONES: Final = {
-    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "ok"), "good"),
+    **dict.fromkeys(("SUCCESS", "SUCCEEDED", "ENABLED", "COMPLETED", "APPROVED", "PASSED", "passed", "ok", "sent"), "good"),
     **dict.fromkeys(("FAILED", "REJECTED", "REFUSED", "RETURNED", "DISABLED", "DECLINED", "failed", "INVALID"), "bad"),
     **dict.fromkeys(
         ("ON_HOLD", "IN_REVIEW", "REQUESTED", "RETRY", "PAUSED", "PARTIALLY_COMPLETED", "CANCELLED", "DUPLICATE", "advice"),

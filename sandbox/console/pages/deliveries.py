@@ -19,15 +19,17 @@ _AFTER_TYPE: Final = (
     Column("status", "Status", "status", link=TO_DELIVERY),
     Column("attempt_count", "Attempts", "number"),
     Column("next_attempt_at", "Next attempt", "time"),
-    Column("event_id", "Event", "id", link="/console/webhooks/events/{event_id}"),
     Column("id", "Id", "id", link=TO_DELIVERY),
 )
-_START: Final = (Column("created_at", "Created", "time", link=TO_DELIVERY), Column("event_type", "Event", link=TO_DELIVERY))
+_START: Final = (
+    Column("created_at", "Created", "time", link=TO_DELIVERY),
+    Column("event_type", "Event", link="/console/webhooks/events/{event_id}"),
+)
 COLUMNS_OF_ENDPOINT: Final = (*_START, *_AFTER_TYPE)
 COLUMNS: Final = (*_START, Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"), *_AFTER_TYPE)
 COLUMNS_OF_EVENT: Final = (
     Column("url", "Endpoint", "url", link="/console/webhooks/{endpoint_id}"),
-    *(column for column in _AFTER_TYPE if column.field != "event_id"),
+    *_AFTER_TYPE,
 )
 _PHASES: Final = (("dns_ms", "DNS", 2), ("connect_ms", "Connect", 3), ("tls_ms", "TLS", 4), ("first_byte_ms", "First byte", 1))
 BAR_WIDTH: Final = 400
