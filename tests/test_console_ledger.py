@@ -1,5 +1,8 @@
 """The console's ledger, audit, requests and catalogue."""
 
+import shlex
+
+from sandbox.console.replay import replay
 from tests.harness.browser import Browsing, check_page
 from tests.harness.world import World
 
@@ -110,3 +113,15 @@ def test_the_catalogue_is_searched_while_typing_and_leads_to_a_payout(world: Wor
     cards.get_by_role("link", name="Create a payout").click()
     page.wait_for_url("**/console/payouts/new?account_number=12345678900007**")
     assert "FAILED" in page.locator("main").inner_text()
+
+
+def test_a_recorded_body_cannot_break_out_of_the_command() -> None:
+    body = '{"note":"it\'s $(id) \x1b[201~\x9b"}'
+    entry = {"method": "POST", "path": "/api/v1/x y", "query": "a=\x1b b", "request_headers": {}, "request_body": body}
+    found = replay({**entry, "idempotency_key": "k'; id"}, "http://127.0.0.1:8000")
+    words = shlex.split(found.same.replace("\\\n", ""))
+    assert words[4] == "http://127.0.0.1:8000/api/v1/x%20y?a=%1B%20b"
+    assert "X-IDEMPOTENCY-KEY: k'; id" in words
+    assert words[-1] == '{"note":"it\'s $(id) \\u001b[201~\\u009b"}'
+    assert not found.is_incomplete
+    assert replay({**entry, "idempotency_key": None, "request_body": "...[cut]"}, "http://x").is_incomplete

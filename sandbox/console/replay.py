@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote
 from sandbox.domain.redaction import CUT, HIDDEN
 from sandbox.http.curl import MERCHANT_KEY, curl
 
+_QUERY_CHARACTERS: Final = "/%:@!$&()*+,;=~-._?[]'"
 _SENT_AGAIN: Final = ("x-sandbox-scenario", "accept", "content-type")
 _IDS: Final = re.compile(r'"(\w*id)"\s*:\s*"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"')
 _PAYOUT_PATH: Final = re.compile(r"/(?:api|sandbox)/v1/payouts/([0-9a-f-]{36})(?:/|\Z)")
@@ -62,10 +63,10 @@ def replay(entry: Mapping[str, Any], public_url: str) -> Replay:
     """Return the commands that send an entry of the journal again, with the API key of the shell's PSP_API_KEY."""
     url = f"{public_url.rstrip('/')}{quote(entry['path'], safe='/%:@!$&()*+,;=~-._')}"
     if entry["query"]:
-        url += f"?{entry['query']}"
+        url += f"?{quote(entry['query'], safe=_QUERY_CHARACTERS)}"
     headers = entry["request_headers"]
     sent = [f"-H {shlex.quote(f'{name}: {headers[name]}')}" for name in _SENT_AGAIN if headers.get(name, "*/*") != "*/*"]
-    body = entry["request_body"]
+    body = _pasteable(entry["request_body"])
     data = [f"-d {shlex.quote(body)}"] if body else []
     key = entry["idempotency_key"]
 
@@ -78,6 +79,11 @@ def replay(entry: Mapping[str, Any], public_url: str) -> Replay:
         return Replay(command(), "", is_incomplete)
     fresh = command('-H "X-IDEMPOTENCY-KEY: $(uuidgen)"')
     return Replay(fresh, command(f"-H {shlex.quote(f'X-IDEMPOTENCY-KEY: {key}')}"), is_incomplete)
+
+
+def _pasteable(body: str) -> str:
+    """Escape, as JSON does, what a terminal could interpret when the command is pasted."""
+    return "".join(c if c.isprintable() or c in "\n\t" else json.dumps(c)[1:-1] for c in body.replace("\r\n", "\n"))
 
 
 def query_of_entry(entry: Mapping[str, Any]) -> dict[str, str]:
@@ -94,6 +100,17 @@ def body_of_entry(entry: Mapping[str, Any]) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def problem_of_entry(entry: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the code and the detail of the problem that was the response; None if it was something else, or cut."""
+    try:
+        found = json.loads(entry["response_body"]) if entry["status"] >= 400 else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("code"), str):
+        return None
+    return {"code": found["code"], "detail": str(found.get("detail", ""))}
 
 
 def mentions(entry: Mapping[str, Any]) -> list[Mention]:

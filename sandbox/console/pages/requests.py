@@ -6,7 +6,7 @@ from typing import Any, Final, get_args
 
 from sandbox.console.calls import Refused
 from sandbox.console.data_table import Column, Table
-from sandbox.console.replay import Mention, body_of_entry, mentions, query_of_entry, replay
+from sandbox.console.replay import Mention, body_of_entry, mentions, problem_of_entry, query_of_entry, replay
 from sandbox.console.routing import Pages
 from sandbox.console.view import View
 from sandbox.domain.choices import Method
@@ -22,7 +22,7 @@ CALLS: Final = (
     Column("path", "Path", "code", link="/console/requests/{id}"),
     Column("duration_ms", "ms", "number"),
     Column("replayed", "Replayed", value=lambda row: "replayed" if row["replayed"] else None),
-    Column("fault.kind", "Fault", "code", link="/console/world/faults"),
+    Column("fault.kind", "Fault", "code", link="/console/world/faults/{fault.id}"),
     Column("idempotency_key", "Idempotency key", "id"),
     Column("id", "Id", "id", link="/console/requests/{id}"),
 )
@@ -79,6 +79,7 @@ async def request(view: View) -> Response:
             )
         ],
         entry=entry,
+        problem=problem_of_entry(entry),
         summary=found[0].summary if found else "",
         others=_others(named, caused),
         uncounted=len(payouts) - MAX_PAYOUTS,
