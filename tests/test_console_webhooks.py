@@ -178,6 +178,22 @@ def test_all_fields_of_an_endpoint_are_sent_and_changed(world: World, console: C
     assert {name: changed[name] for name in expected} == expected
 
 
+def test_a_member_disables_enables_and_deletes_an_endpoint(world: World) -> None:
+    endpoint = add_endpoint(world, "http://127.0.0.1:9/a")
+    path = {"path.endpoint_id": endpoint["id"]}
+    page = f"/console/webhooks/{endpoint['id']}"
+    with ConsoleClient(world.stack.api_url) as member:
+        member.sign_in(world.post("/sandbox/v1/keys", {"role": "member"}).json()["api_key"])
+        shown = member.act("change_webhook_endpoint", page, **path, status="DISABLED", _said="Endpoint disabled.").text
+        assert "Endpoint disabled." in shown
+        assert "It was disabled through the API." in shown
+        member.act("change_webhook_endpoint", page, **path, status="ENABLED")
+        assert world.get(f"/api/v1/webhook-endpoints/{endpoint['id']}").json()["status"] == "ENABLED"
+        shown = member.act("delete_webhook_endpoint", page, **path, _done="/console/webhooks").text
+        assert "No endpoints yet" in shown
+        assert member.get(page).status_code == 404
+
+
 def test_a_refused_endpoint_keeps_the_input(console: ConsoleClient) -> None:
     fields = {"url": "http://127.0.0.1:9/kept", "filters:rows": "", "filters.0.field": "data.amount", "filters.0.op": "gte"}
     shown = console.act("create_webhook_endpoint", "/console/webhooks/new", _form="create", _then="stay", **fields)
